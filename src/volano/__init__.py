@@ -1,0 +1,71 @@
+"""Volano: say what to train; Volano plans how.
+
+The public door. Names are loaded at first use, so that ``import volano`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from volano.api import doctor, resume, train
+    from volano.data import Arrays
+    from volano.device import Device
+    from volano.errors import VolanoError
+    from volano.plan import Plan
+    from volano.task import Duration, Loss, Task, constant, cosine, linear, trapezoid
+    from volano.training import Observer, Run
+
+_HOMES = {
+    "Arrays": "volano.data",
+    "Device": "volano.device",
+    "Duration": "volano.task",
+    "Loss": "volano.task",
+    "Observer": "volano.training",
+    "Plan": "volano.plan",
+    "Run": "volano.training",
+    "Task": "volano.task",
+    "VolanoError": "volano.errors",
+    "constant": "volano.task",
+    "cosine": "volano.task",
+    "doctor": "volano.api",
+    "linear": "volano.task",
+    "resume": "volano.api",
+    "train": "volano.api",
+    "trapezoid": "volano.task",
+}
+
+__all__ = [
+    "Arrays",
+    "Device",
+    "Duration",
+    "Loss",
+    "Observer",
+    "Plan",
+    "Run",
+    "Task",
+    "VolanoError",
+    "__version__",
+    "constant",
+    "cosine",
+    "doctor",
+    "linear",
+    "resume",
+    "train",
+    "trapezoid",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'volano' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

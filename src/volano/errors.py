@@ -1,0 +1,84 @@
+"""Every exception that Volano raises on purpose.
+
+    VolanoError
+    ├── UsageError            what was asked for cannot be meant        (exit code 2)
+    │   ├── TaskError         a Task that is wrong in itself
+    │   └── PlanError         a Plan that is wrong, or does not fit task or device
+    └── RunError              it was asked rightly and could not be done (exit code 1)
+        ├── DataError         the data cannot be trained on
+        ├── ObjectiveError    the objective returned something that is not a loss
+        ├── NumericsError     NaN or infinity where a number is needed
+        ├── CheckpointError   a checkpoint or run folder that cannot be used
+        └── MissingExtraError an optional package is not installed
+
+An error states the rule, the value received and the remedy.
+"""
+
+from __future__ import annotations
+
+
+class VolanoError(Exception):
+    """Base of all errors. ``rule`` is what must hold, ``got`` what was found, ``remedy`` what helps."""
+
+    exit_code = 1
+
+    def __init__(self, rule: str, *, got: object = None, remedy: str | None = None) -> None:
+        self.rule = rule
+        self.got = got
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = self.rule.rstrip(".")
+        if self.got is not None:
+            text += f"; got {self.got}"
+        text += "."
+        if self.remedy:
+            text += f" {self.remedy.rstrip('.')}."
+        return text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions travel from worker processes by pickle, which calls the class with `args` alone.
+        return (_rebuild, (type(self), self.rule, self.got, self.remedy))
+
+
+def _rebuild(kind: type[VolanoError], rule: str, got: object, remedy: str | None) -> VolanoError:
+    return kind(rule, got=got, remedy=remedy)
+
+
+class UsageError(VolanoError):
+    """What was asked for cannot be meant."""
+
+    exit_code = 2
+
+
+class TaskError(UsageError):
+    """A Task that is wrong in itself."""
+
+
+class PlanError(UsageError):
+    """A Plan that is wrong, or does not fit the task or the device."""
+
+
+class RunError(VolanoError):
+    """It was asked rightly and could not be done."""
+
+
+class DataError(RunError):
+    """The data cannot be trained on."""
+
+
+class ObjectiveError(RunError):
+    """The objective returned something that is not a loss."""
+
+
+class NumericsError(RunError):
+    """NaN or infinity where a number is needed."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint or a run folder that cannot be used."""
+
+
+class MissingExtraError(RunError):
+    """An optional package is not installed."""

@@ -1,0 +1,32 @@
+"""WHAT is trained: the Task, its losses, durations, schedules and batches. Knows nothing of plans."""
+
+from volano.task.batch import Batch, map_tensors, num_bytes, num_examples, split, tensors_of
+from volano.task.describe import describe, differences
+from volano.task.duration import Duration
+from volano.task.loss import Loss, as_loss, check_finite, check_objective_result
+from volano.task.schedule import Schedule, constant, cosine, linear, progress_at, trapezoid
+from volano.task.task import Objective, Task
+
+__all__ = [
+    "Batch",
+    "Duration",
+    "Loss",
+    "Objective",
+    "Schedule",
+    "Task",
+    "as_loss",
+    "check_finite",
+    "check_objective_result",
+    "constant",
+    "cosine",
+    "describe",
+    "differences",
+    "linear",
+    "map_tensors",
+    "num_bytes",
+    "num_examples",
+    "progress_at",
+    "split",
+    "tensors_of",
+    "trapezoid",
+]

@@ -1,0 +1,102 @@
+"""A Task as JSON: what stands in ``task.json``, and the digest by which a resumed run knows its experiment again."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from volano.task.batch import tensors_of
+from volano.task.task import Task
+
+SCHEMA_VERSION = 1
+_NUM_PROBES = 8
+
+
+def describe(task: Task, model: nn.Module) -> dict[str, Any]:
+    """The task in words and digests. ``model`` is one that ``task.model()`` made; only names and shapes are read."""
+    parameters = {name: [list(p.shape), str(p.dtype).removeprefix("torch.")] for name, p in model.state_dict().items()}
+    text = {
+        "schema_version": SCHEMA_VERSION,
+        "name": task.name,
+        "model": {
+            "made_by": describe_callable(task.model),
+            "class": type(model).__name__,
+            "num_parameters": sum(p.numel() for p in model.parameters()),
+            "structure_digest": _digest(parameters),
+        },
+        "objective": describe_callable(task.objective),
+        "optimizer": describe_callable(task.optimizer),
+        "parameter_groups": describe_callable(task.parameter_groups),
+        "schedule": describe_callable(task.schedule),
+        "collate": describe_callable(task.collate),
+        "augment": describe_callable(task.augment),
+        "data": _describe_data(task.data),
+        "valid": None if task.valid is None else _describe_data(task.valid),
+        "batch_size": task.batch_size,
+        "duration": str(task.duration),
+        "num_steps": task.num_steps,
+        "last_batch": task.last_batch,
+        "clip_norm": task.clip_norm,
+        "ema_decay": task.ema_decay,
+        "evaluate_every": str(task.evaluate_every),
+        "seed": task.seed,
+        "tolerance": task.tolerance,
+    }
+    return {**text, "digest": _digest(text)}
+
+
+def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The fields in which two descriptions differ, as ``name: mine != other``."""
+    names = sorted((mine.keys() | other.keys()) - {"digest"})
+    return [f"{name}: {mine.get(name)!r} != {other.get(name)!r}" for name in names if mine.get(name) != other.get(name)]
+
+
+def describe_callable(function: Any) -> str | None:
+    """A text for a callable that is the same in every process: no addresses in it."""
+    if function is None:
+        return None
+    if isinstance(function, functools.partial):
+        arguments = [_describe_value(value) for value in function.args]
+        arguments += [f"{name}={_describe_value(value)}" for name, value in function.keywords.items()]
+        return f"{describe_callable(function.func)}({', '.join(arguments)})"
+    if dataclasses.is_dataclass(function) and not isinstance(function, type):
+        return repr(function)
+    name = getattr(function, "__qualname__", None)
+    if name is None:
+        function, name = type(function), type(function).__qualname__
+    return f"{getattr(function, '__module__', '?')}.{name}"
+
+
+def _describe_value(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"tensor{list(value.shape)}:{_digest_tensor(value)[:12]}"
+    return describe_callable(value) or "None" if callable(value) else repr(value)
+
+
+def _describe_data(data: Any) -> dict[str, Any]:
+    text: dict[str, Any] = {"class": type(data).__name__, "num_examples": len(data)}
+    fingerprint = getattr(data, "fingerprint", None)
+    if callable(fingerprint):
+        text["content_digest"] = fingerprint()
+    elif isinstance(data, torch.utils.data.TensorDataset):
+        # A few rows tell other data apart; other datasets may answer with random transforms, so they are not asked.
+        step = max(1, len(data) // _NUM_PROBES)
+        rows = [data[index] for index in range(0, len(data), step)]
+        text["content_digest"] = _digest([_digest_tensor(tensor) for row in rows for tensor in tensors_of(row)])
+    return text
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _digest_tensor(tensor: Tensor) -> str:
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+    head = f"{tensor.dtype}{list(tensor.shape)}".encode()
+    return hashlib.sha256(head + content.numpy().tobytes()).hexdigest()[:32]

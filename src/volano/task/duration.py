@@ -1,0 +1,57 @@
+"""How long a training lasts: ``"10ep"`` epochs or ``"5000st"`` optimizer steps."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from volano.errors import TaskError
+
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|st)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """An amount of training with its unit: ``ep`` (epochs, fractions allowed) or ``st`` (optimizer steps)."""
+
+    amount: float
+    unit: Literal["ep", "st"]
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("ep", "st"):
+            raise TaskError("A duration's unit is 'ep' (epochs) or 'st' (steps)", got=repr(self.unit))
+        if not (math.isfinite(self.amount) and self.amount > 0):
+            raise TaskError("A duration is longer than nothing", got=f"{self.amount}{self.unit}")
+        if self.unit == "st" and self.amount != int(self.amount):
+            raise TaskError("A number of steps is whole", got=f"{self.amount}st", remedy="Fractions are for epochs")
+
+    @classmethod
+    def parse(cls, text: str | Duration) -> Duration:
+        """``"10ep"``, ``"0.5ep"``, ``"5000st"``.
+
+        Raises:
+            TaskError: another form.
+        """
+        if isinstance(text, Duration):
+            return text
+        match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise TaskError(
+                "A duration is a number with its unit",
+                got=repr(text),
+                remedy="Write '10ep' for ten epochs or '5000st' for five thousand optimizer steps",
+            )
+        return cls(float(match[1]), match[2])  # pyright: ignore[reportArgumentType] - the pattern admits only the two
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps, at least one; a fraction of a step counts as a step."""
+        if self.unit == "st":
+            return int(self.amount)
+        # Round first: 0.1 epochs of 30 steps is 3.0000000000000004 in binary.
+        return max(1, math.ceil(round(self.amount * steps_per_epoch, 6)))
+
+    def __str__(self) -> str:
+        return f"{Decimal(repr(float(self.amount))).normalize():f}{self.unit}"  # never an exponent, which parse refuses

@@ -1,0 +1,87 @@
+"""What an objective returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from volano.errors import ObjectiveError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """A loss that is not a mean over examples, or one with metrics beside it.
+
+    ``total / weight`` is the loss of the batch, so that micro-batches add up exactly:
+    ``sum(total_i) / sum(weight_i)``.
+
+    Attributes:
+        total: scalar tensor, the *sum* of the loss over whatever ``weight`` counts (tokens, pixels, examples).
+        weight: number of units that ``total`` sums over; a number or a scalar tensor without gradient.
+        metrics: name -> scalar, each a *mean* over the same units; averaged over batches with ``weight``.
+    """
+
+    total: Tensor
+    weight: Tensor | float
+    metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+def as_loss(result: Any, num_examples: int) -> Loss:
+    """An objective's result as a :class:`Loss`: a scalar tensor counts as the mean over ``num_examples``.
+
+    Raises:
+        ObjectiveError: it is neither a floating scalar tensor nor a Loss with one.
+    """
+    if isinstance(result, Loss):
+        _check_scalar(result.total, "Loss.total")
+        for name, value in result.metrics.items():
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise ObjectiveError(
+                    "A metric is one number per batch",
+                    got=f"metrics[{name!r}] of shape {tuple(value.shape)}",
+                    remedy="Reduce it, for example with .mean()",
+                )
+        return result
+    _check_scalar(result, "the objective's result")
+    return Loss(total=result * num_examples, weight=float(num_examples))
+
+
+def check_objective_result(result: Any) -> None:
+    """Raises ObjectiveError unless ``result`` is a scalar floating tensor or a Loss whose total is one."""
+    as_loss(result, 1)
+
+
+def check_finite(value: float, *, where: str) -> None:
+    """Raises ObjectiveError when ``value`` is NaN or infinite; ``where`` says at which step."""
+    if not math.isfinite(value):
+        raise ObjectiveError(
+            f"The loss is a finite number {where}",
+            got=value,
+            remedy="Look at the first batch and at the model's output: inputs not scaled, a log of 0, a learning rate",
+        )
+
+
+def _check_scalar(value: Any, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise ObjectiveError(
+            "An objective returns a scalar tensor (the mean over the batch's examples) or volano.Loss",
+            got=f"{name} of type {type(value).__name__}",
+            remedy="Return the tensor itself, without .item() or float()",
+        )
+    if value.numel() != 1:
+        raise ObjectiveError(
+            "An objective returns one number per batch",
+            got=f"{name} of shape {tuple(value.shape)}",
+            remedy="Reduce it with .mean(), or return volano.Loss(total=..., weight=...)",
+        )
+    if not torch.is_floating_point(value):
+        raise ObjectiveError(
+            "A loss is a floating-point tensor",
+            got=f"{name} of {value.dtype}",
+            remedy="Compute it from the model's output",
+        )

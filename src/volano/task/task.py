@@ -1,0 +1,149 @@
+"""The Task: WHAT is trained. It knows nothing of plans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from volano.errors import TaskError
+from volano.task.batch import Batch
+from volano.task.duration import Duration
+from volano.task.loss import Loss
+from volano.task.schedule import Schedule, constant
+
+Objective = Callable[[nn.Module, Batch], Tensor | Loss]
+TOLERANCES = ("exact", "rounding", "precision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """An experiment, complete: a run of the same Task learns the same thing under every plan.
+
+    Attributes:
+        model: ``() -> nn.Module``, a fresh one each call; called once per run, after seeding with ``seed``.
+        objective: ``(model, batch) -> scalar tensor`` (mean over the batch's examples) ``| Loss``. A pure function: it
+            is called in training mode for steps, in evaluation mode for ``valid``.
+        data: map-style training set (``__len__``, ``__getitem__``, ``__getitems__`` where it has it).
+        optimizer: ``(params) -> torch.optim.Optimizer``; ``params`` are the model's parameters, or what
+            ``parameter_groups`` made of them.
+        batch_size: examples per optimizer step, over all ranks and micro-batches.
+        duration: ``"10ep"`` or ``"5000st"``.
+        valid: map-style set for evaluation, or None.
+        parameter_groups: ``(model) -> list of dicts``, as ``torch.optim`` takes them; None is one group of all.
+        schedule: progress (0 to 1) -> multiplier of each group's learning rate.
+        clip_norm: largest L2 norm of the global gradient, or None.
+        ema_decay: decay of an exponential moving average of the weights; the average is what is evaluated and kept.
+        collate: ``(list of examples) -> batch`` on the host; None stacks, as torch's ``default_collate``.
+        augment: ``(batch, generator) -> batch`` on the device, training only; draws from the generator alone.
+        evaluate_every: how often ``valid`` is evaluated; it is always evaluated at the end.
+        last_batch: ``"drop"`` an epoch's incomplete last batch or ``"keep"`` it.
+        seed: of the initial weights, the order, the augmentation and the model's own randomness.
+        tolerance: how far a plan may go: ``"exact"``, ``"rounding"`` or ``"precision"``.
+        name: for the run's folder and messages.
+
+    Raises:
+        TaskError: at birth, when a field cannot be meant.
+    """
+
+    model: Callable[[], nn.Module]
+    objective: Objective
+    data: Any
+    optimizer: Callable[[Any], torch.optim.Optimizer]
+    batch_size: int
+    duration: str | Duration
+    valid: Any = None
+    parameter_groups: Callable[[nn.Module], Iterable[Any]] | None = None
+    schedule: Schedule = constant()  # noqa: RUF009 - a frozen value
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    collate: Callable[[list[Any]], Batch] | None = None
+    augment: Callable[[Batch, torch.Generator], Batch] | None = None
+    evaluate_every: str | Duration = "1ep"
+    last_batch: Literal["drop", "keep"] = "drop"
+    seed: int = 0
+    tolerance: Literal["exact", "rounding", "precision"] = "precision"
+    name: str = "task"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "duration", Duration.parse(self.duration))
+        object.__setattr__(self, "evaluate_every", Duration.parse(self.evaluate_every))
+        self._check_callables()
+        self._check_numbers()
+        self._check_data("data", self.data)
+        if self.valid is not None:
+            self._check_data("valid", self.valid)
+        if self.last_batch == "drop" and len(self.data) < self.batch_size:
+            raise TaskError(
+                "The training set fills at least one batch",
+                got=f"{len(self.data)} examples and batch_size={self.batch_size}",
+                remedy="Take a smaller batch_size, or last_batch='keep'",
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the data."""
+        full, rest = divmod(len(self.data), self.batch_size)
+        return full + (1 if rest and self.last_batch == "keep" else 0)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        assert isinstance(self.duration, Duration)
+        return self.duration.steps(self.steps_per_epoch)
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Optimizer steps between two evaluations."""
+        assert isinstance(self.evaluate_every, Duration)
+        return self.evaluate_every.steps(self.steps_per_epoch)
+
+    def _check_callables(self) -> None:
+        if isinstance(self.model, nn.Module):
+            raise TaskError(
+                "model is a function that makes a fresh nn.Module each call",
+                got=f"an instance of {type(self.model).__name__}",
+                remedy=f"Pass model=lambda: {type(self.model).__name__}(...)",
+            )
+        if isinstance(self.optimizer, torch.optim.Optimizer):
+            raise TaskError(
+                "optimizer is a function from parameters to a torch.optim.Optimizer",
+                got=f"an instance of {type(self.optimizer).__name__}",
+                remedy="Pass optimizer=functools.partial(torch.optim.AdamW, lr=...)",
+            )
+        for name in ("model", "objective", "optimizer", "schedule"):
+            if not callable(getattr(self, name)):
+                raise TaskError(f"{name} is a callable", got=type(getattr(self, name)).__name__)
+        for name in ("parameter_groups", "collate", "augment"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise TaskError(f"{name} is a callable or None", got=type(value).__name__)
+
+    def _check_numbers(self) -> None:
+        if not (isinstance(self.batch_size, int) and self.batch_size > 0):
+            raise TaskError("batch_size is a whole number of examples above 0", got=repr(self.batch_size))
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
+            raise TaskError("seed is a whole number from 0 to 2**63 - 1", got=repr(self.seed))
+        if self.clip_norm is not None and not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
+            raise TaskError("clip_norm is a finite norm above 0, or None", got=self.clip_norm)
+        if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
+            raise TaskError("ema_decay lies between 0 and 1", got=self.ema_decay, remedy="0.999 averages 1,000 steps")
+        if self.last_batch not in ("drop", "keep"):
+            raise TaskError("last_batch is 'drop' or 'keep'", got=repr(self.last_batch))
+        if self.tolerance not in TOLERANCES:
+            raise TaskError(f"tolerance is one of {', '.join(TOLERANCES)}", got=repr(self.tolerance))
+
+    @staticmethod
+    def _check_data(name: str, data: Any) -> None:
+        if isinstance(data, Mapping) or not (isinstance(data, Sized) and hasattr(data, "__getitem__")):
+            raise TaskError(
+                f"{name} is a map-style dataset: it has __len__ and __getitem__(index)",
+                got=type(data).__name__,
+                remedy="Wrap tensors in torch.utils.data.TensorDataset; pass a DataLoader's .dataset, not the loader",
+            )
+        if len(data) == 0:
+            raise TaskError(f"{name} holds at least one example", got="0 examples")

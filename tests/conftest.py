@@ -1,0 +1,122 @@
+"""Fixtures, and a guard: a test that leaves threads, processes, settings or random state behind fails."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import volano
+
+FASHION_MNIST = Path(os.environ.get("VOLANO_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Compares the process before and after a test."""
+    torch.set_num_threads(1)  # small nets gain nothing from a second thread, and the tests run side by side
+
+    def state() -> dict[str, Any]:
+        return {
+            "environment": dict(os.environ) | {"PYTEST_CURRENT_TEST": ""},
+            "torch threads": torch.get_num_threads(),
+            "matmul precision": torch.get_float32_matmul_precision(),
+            "grad mode": torch.is_grad_enabled(),
+            "SIGINT": signal.getsignal(signal.SIGINT),
+            "SIGTERM": signal.getsignal(signal.SIGTERM),
+        }
+
+    before, threads = state(), set(threading.enumerate())
+    yield
+    assert state() == before
+    left = [thread.name for thread in set(threading.enumerate()) - threads if thread.is_alive()]
+    assert not [name for name in left if name.startswith(("Thread-", "ThreadPool"))], left
+    assert not multiprocessing.active_children()
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """scikit-learn's digits: pixels fp32 [1797, 64] in 0..1, labels int64 [1797]."""
+    pixels, labels = load_digits(return_X_y=True)
+    return torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels)
+
+
+def make_mlp(*, dropout: float = 0.0) -> nn.Module:
+    """A small net for the digits."""
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 10))
+
+
+def classification(model: nn.Module, batch: Any) -> torch.Tensor:
+    """Mean cross-entropy."""
+    inputs, labels = batch
+    return nn.functional.cross_entropy(model(inputs), labels)
+
+
+def classification_with_accuracy(model: nn.Module, batch: Any) -> volano.Loss:
+    """The same as a Loss with a metric."""
+    inputs, labels = batch
+    logits = model(inputs)
+    return volano.Loss(
+        total=nn.functional.cross_entropy(logits, labels, reduction="sum"),
+        weight=len(labels),
+        metrics={"accuracy": (logits.argmax(1) == labels).float().mean()},
+    )
+
+
+@pytest.fixture
+def make_task(digits: tuple[torch.Tensor, torch.Tensor]) -> Any:
+    """``make_task(**fields)``: a task on 512 digits, 64 held out, 2 epochs of 16 steps."""
+    pixels, labels = digits
+
+    def make(**fields: Any) -> volano.Task:
+        base: dict[str, Any] = {
+            "model": make_mlp,
+            "objective": classification,
+            "data": torch.utils.data.TensorDataset(pixels[:512], labels[:512]),
+            "valid": torch.utils.data.TensorDataset(pixels[512:576], labels[512:576]),
+            "optimizer": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+            "batch_size": 32,
+            "duration": "2ep",
+            "seed": 3,
+        }
+        return volano.Task(**{**base, **fields})
+
+    return make
+
+
+class Quiet(volano.Observer):
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.notices: list[str] = []
+        self.ends: list[str] = []
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        self.logs.append(record)
+
+    def on_evaluation(self, record: dict[str, Any]) -> None:
+        self.evaluations.append(record)
+
+    def on_notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def on_end(self, status: str) -> None:
+        self.ends.append(status)
+
+
+@pytest.fixture
+def quiet() -> Quiet:
+    """An observer that prints nothing."""
+    return Quiet()

@@ -1,0 +1,33 @@
+import functools
+import json
+
+import torch
+
+import volano
+from conftest import make_mlp
+from volano.task import describe, differences
+
+
+def test_the_description_is_json_and_says_what_differs(make_task):
+    first = describe(make_task(), make_mlp())
+    again = describe(make_task(), make_mlp())
+    other = describe(make_task(batch_size=16, schedule=volano.cosine()), make_mlp())
+    assert json.loads(json.dumps(first)) == first
+    assert first["digest"] == again["digest"] != other["digest"]
+    changed = differences(first, other)
+    assert "batch_size: 32 != 16" in changed
+    assert any("Cosine" in line for line in changed)
+
+
+def test_other_data_has_another_digest(make_task, digits):
+    pixels, labels = digits
+    changed = pixels[:512].clone()
+    changed[0] += 1
+    other = make_task(data=torch.utils.data.TensorDataset(changed, labels[:512]))
+    assert describe(make_task(), make_mlp())["digest"] != describe(other, make_mlp())["digest"]
+
+
+def test_callables_are_named_without_addresses(make_task):
+    text = json.dumps(describe(make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3)), make_mlp()))
+    assert "0x" not in text
+    assert "torch.optim.adamw.AdamW(lr=0.001)" in text

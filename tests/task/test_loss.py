@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from volano import Loss
+from volano.errors import ObjectiveError
+from volano.task import as_loss
+
+
+def test_a_scalar_is_a_mean_over_examples():
+    loss = as_loss(torch.tensor(2.0), 5)
+    assert (loss.total.item(), loss.weight) == (10.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (1.5, "scalar tensor .* or volano.Loss; got the objective's result of type float"),
+        (torch.zeros(3), r"one number per batch; got .* of shape \(3,\)"),
+        (torch.tensor(1), "floating-point tensor; got .*int64"),
+        (Loss(total=torch.zeros(2), weight=1), r"got Loss.total of shape \(2,\)"),
+        (Loss(total=torch.zeros(()), weight=1, metrics={"a": torch.zeros(2)}), r"metrics\['a'\] of shape \(2,\)"),
+    ],
+)
+def test_another_result_is_refused(result, message):
+    with pytest.raises(ObjectiveError, match=message):
+        as_loss(result, 1)

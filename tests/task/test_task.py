@@ -1,0 +1,71 @@
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+import volano
+from conftest import make_mlp
+from volano.errors import TaskError
+
+
+def test_a_task_knows_its_steps(make_task):
+    task = make_task(duration="2ep", batch_size=100)
+    assert task.steps_per_epoch == 5  # 512 examples, the last 12 dropped
+    assert task.num_steps == 10
+    assert make_task(duration="2ep", batch_size=100, last_batch="keep").num_steps == 12
+    assert make_task(duration="7st").num_steps == 7
+    assert make_task(duration="0.5ep").num_steps == 8
+
+
+def test_a_task_is_frozen_and_keyword_only(make_task):
+    task = make_task()
+    with pytest.raises(AttributeError):
+        task.batch_size = 64
+    with pytest.raises(TypeError):
+        volano.Task(make_mlp)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is a whole number of examples above 0; got 0"),
+        ({"batch_size": 1000}, "fills at least one batch; got 512 examples and batch_size=1000.*last_batch='keep'"),
+        ({"duration": "10"}, "A duration is a number with its unit; got '10'.*'10ep'"),
+        ({"duration": "0ep"}, "longer than nothing"),
+        ({"duration": "1.5st"}, "number of steps is whole"),
+        ({"clip_norm": -1.0}, "clip_norm is a finite norm above 0"),
+        ({"ema_decay": 1.0}, "ema_decay lies between 0 and 1"),
+        ({"seed": -1}, "seed is a whole number"),
+        ({"tolerance": "bf16"}, "tolerance is one of exact, rounding, precision; got 'bf16'"),
+        ({"last_batch": "pad"}, "last_batch is 'drop' or 'keep'"),
+        ({"model": nn.Linear(2, 2)}, "fresh nn.Module each call; got an instance of Linear.*lambda: Linear"),
+        ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)}, "function from parameters"),
+        ({"objective": 3}, "objective is a callable; got int"),
+        ({"augment": 3}, "augment is a callable or None"),
+        ({"data": iter([])}, "data is a map-style dataset"),
+        ({"data": []}, "data holds at least one example"),
+        ({"valid": {}}, "valid is a map-style dataset"),
+    ],
+)
+def test_a_wrong_field_is_refused_at_birth(make_task, fields, message):
+    with pytest.raises(TaskError, match=f"(?s){message}"):
+        make_task(**fields)
+
+
+def test_a_dataloader_is_refused_with_a_remedy(make_task, digits):
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*digits))
+    with pytest.raises(TaskError, match=r"DataLoader's \.dataset"):
+        make_task(data=loader)
+
+
+def test_parameter_groups_of_ones_own(make_task, quiet, tmp_path):
+    def groups(model):
+        return [{"params": [model[0].weight], "lr": 0.0}, {"params": [model[3].weight, model[3].bias, model[0].bias]}]
+
+    task = make_task(parameter_groups=groups, optimizer=functools.partial(torch.optim.SGD, lr=0.1))
+    run = volano.train(task, out=tmp_path / "run", observer=quiet)
+    torch.manual_seed(task.seed)
+    fresh = make_mlp()
+    assert torch.equal(run.model[0].weight, fresh[0].weight)  # a learning rate of zero
+    assert not torch.equal(run.model[3].weight, fresh[3].weight)

@@ -1,0 +1,23 @@
+import pickle
+
+import pytest
+
+from volano import errors
+
+
+def test_an_error_states_rule_value_and_remedy():
+    error = errors.TaskError("batch_size is above 0", got=-1, remedy="Take 32")
+    assert str(error) == "batch_size is above 0; got -1. Take 32."
+
+
+def test_exit_codes_tell_usage_from_failure():
+    assert errors.TaskError("x").exit_code == errors.PlanError("x").exit_code == 2
+    assert errors.DataError("x").exit_code == errors.CheckpointError("x").exit_code == 1
+
+
+@pytest.mark.parametrize("kind", [errors.DataError, errors.ObjectiveError])
+def test_an_error_travels_between_processes(kind):
+    error = kind("rule", got="value", remedy="remedy")
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is kind
+    assert (back.rule, back.got, back.remedy) == ("rule", "value", "remedy")
