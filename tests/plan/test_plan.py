@@ -1,0 +1,77 @@
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from volano import Plan
+from volano.errors import PlanError
+from volano.plan import SEMANTICS, semantics_of
+
+PLANS = st.builds(
+    Plan,
+    device=st.sampled_from(["cpu", "xpu:1"]),
+    precision=st.sampled_from(["fp32", "tf32", "bf16", "fp16"]),
+    memory_format=st.sampled_from(["contiguous", "channels_last"]),
+    compile=st.booleans(),
+    micro_batch=st.none() | st.integers(1, 10**6),
+    optimizer=st.sampled_from(["as_given", "foreach", "fused"]),
+    feed=st.sampled_from(["resident", "ring"]),
+    workers=st.integers(0, 64),
+    prefetch=st.integers(1, 64),
+    threads=st.none() | st.integers(1, 256),
+)
+
+
+@given(PLANS)
+def test_json_and_back(plan):
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+@given(PLANS)
+def test_the_widest_class_wins(plan):
+    changed = list(plan.changes(Plan.baseline(plan.device)))
+    expected = max((semantics_of(name) for name in changed), key=SEMANTICS.index, default="exact")
+    assert plan.semantics() == expected
+
+
+def test_every_knob_has_a_class():
+    assert {semantics_of(knob.name) for knob in dataclasses.fields(Plan)} == set(SEMANTICS)
+
+
+def test_the_default_never_narrows_precision():
+    assert Plan.baseline().semantics() == "exact"
+    assert Plan.default("cpu").semantics() == "rounding"
+
+
+def test_saved_and_loaded(tmp_path):
+    plan = Plan.default("cpu").pin(precision="bf16", micro_batch=8)
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 99}, "schema version 1; got 99"),
+        ({"tile": 3}, r"names every knob once; got missing \[\], unknown \['tile'\]"),
+        ({"precision": "fp8"}, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
+        ({"micro_batch": 0}, "micro_batch is a whole number, at least 1; got 0"),
+        ({"workers": -1}, "workers is a whole number, at least 0"),
+        ({"compile": 1}, "compile is one of False, True; got 1"),
+    ],
+)
+def test_a_wrong_plan_is_refused(change, message):
+    with pytest.raises(PlanError, match=message):
+        Plan.from_json({**Plan.baseline().to_json(), **change})
+
+
+def test_a_file_that_is_no_plan_is_refused(tmp_path):
+    with pytest.raises(PlanError, match="can be read"):
+        Plan.load(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(PlanError, match="holds JSON"):
+        Plan.load(tmp_path / "bad.json")
+    with pytest.raises(PlanError, match="knobs are"):
+        Plan.baseline().pin(turbo=True)
