@@ -1,0 +1,19 @@
+"""The machine: one door to torch.accelerator and the CPU, and its measured limits."""
+
+from volano.device.device import Device, Memory, host_memory_bytes
+from volano.device.limits import Limits, measure_limits
+from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, versions
+from volano.device.transfer import Transfer
+
+__all__ = [
+    "OPTIONAL_PACKAGES",
+    "Device",
+    "Limits",
+    "Machine",
+    "Memory",
+    "Transfer",
+    "describe_machine",
+    "host_memory_bytes",
+    "measure_limits",
+    "versions",
+]

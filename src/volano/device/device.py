@@ -1,0 +1,274 @@
+"""One door to the machine: torch.accelerator where there is one, the CPU as a device among others.
+
+Outside this folder no code names a kind of device. What a backend does not offer (memory figures, streams, pinned
+memory) is asked for once and answered with None or False, never guessed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from volano.errors import PlanError, UsageError
+
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes in use now, at the peak since the last reset, and in all; None where the device does not say."""
+
+    allocated: int | None
+    peak: int | None
+    total: int | None
+
+
+class Device:
+    """A torch device with what a training asks of it.
+
+    Args:
+        name: as torch writes it (``"cpu"``, ``"mps"``, ``"xpu:1"``); None is the accelerator, or the CPU without one.
+
+    Raises:
+        UsageError: torch does not know the device, or it is not on this machine.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.torch_device = _find(name)
+        self.is_cpu = self.torch_device.type == "cpu"
+        self._module: Any = None if self.is_cpu else torch.get_device_module(self.torch_device)
+
+    @property
+    def name(self) -> str:
+        """As torch writes it."""
+        return str(self.torch_device)
+
+    def move(self, batch: Any, *, non_blocking: bool = False) -> Any:
+        """The batch (a tensor or a tree of them) on this device."""
+        from volano.task import map_tensors
+
+        return map_tensors(lambda tensor: tensor.to(self.torch_device, non_blocking=non_blocking), batch)
+
+    def synchronize(self) -> None:
+        """Waits until everything queued on the device has run."""
+        if not self.is_cpu:
+            torch.accelerator.synchronize(self.torch_device)
+
+    # ---- randomness
+
+    @cached_property
+    def seed(self) -> Callable[[int], Any]:
+        """``seed(n)`` seeds the generator from which the device's stochastic layers draw; it costs microseconds."""
+        if self.is_cpu:
+            return torch.default_generator.manual_seed
+        return self._module.manual_seed
+
+    def generator(self) -> torch.Generator:
+        """A generator of its own on the device; on the host where the backend has none."""
+        try:
+            return torch.Generator(device=self.torch_device)
+        except (RuntimeError, NotImplementedError):
+            return torch.Generator()
+
+    def rng_state(self) -> dict[str, Tensor]:
+        """States of the host's and the device's default generators."""
+        states = {"host": torch.get_rng_state()}
+        if not self.is_cpu and hasattr(self._module, "get_rng_state"):
+            states["device"] = self._module.get_rng_state()
+        return states
+
+    def set_rng_state(self, states: dict[str, Tensor]) -> None:
+        """Restores what :meth:`rng_state` gave."""
+        torch.set_rng_state(states["host"])
+        if "device" in states and not self.is_cpu:
+            self._module.set_rng_state(states["device"])
+
+    # ---- memory
+
+    def memory(self) -> Memory:
+        """Device memory; for the CPU, this process's resident memory and the machine's memory."""
+        if self.is_cpu:
+            return Memory(allocated=_resident_bytes(), peak=_peak_resident_bytes(), total=host_memory_bytes())
+        return Memory(
+            allocated=self._ask(torch.accelerator.memory_allocated),
+            peak=self._ask(torch.accelerator.max_memory_allocated),
+            total=self._total_bytes(),
+        )
+
+    def reset_peak_memory(self) -> None:
+        """Starts a new peak; on the CPU the peak is the process's and stays."""
+        if not self.is_cpu:
+            self._ask(torch.accelerator.reset_peak_memory_stats)
+
+    def free_bytes(self) -> int | None:
+        """Bytes that a new allocation could take now, or None where the device does not say."""
+        if self.is_cpu:
+            return _available_host_bytes()
+        info = self._ask(torch.accelerator.get_memory_info)
+        return None if info is None else int(info[0])
+
+    def _total_bytes(self) -> int | None:
+        info = self._ask(torch.accelerator.get_memory_info)
+        return None if info is None else int(info[1])
+
+    def _ask(self, question: Callable[..., Any]) -> Any:
+        # Backends without an allocator of their own raise RuntimeError or lack the hook altogether.
+        try:
+            return question(self.torch_device)
+        except (RuntimeError, NotImplementedError, AttributeError):
+            return None
+
+    @cached_property
+    def can_pin(self) -> bool:
+        """Whether copies from page-locked host memory run beside the computation."""
+        if self.is_cpu:
+            return False
+        try:
+            return torch.empty(1).pin_memory().is_pinned()
+        except (RuntimeError, NotImplementedError):
+            return False
+
+    def stream(self) -> torch.Stream | None:
+        """A stream beside the current one, or None where the device has no streams."""
+        if self.is_cpu:
+            return None
+        try:
+            return torch.Stream(device=self.torch_device)
+        except (RuntimeError, NotImplementedError):
+            return None
+
+    def event(self) -> torch.Event:
+        """An event on this device."""
+        return torch.Event(device=self.torch_device)
+
+    def current_stream(self) -> torch.Stream:
+        """The stream on which the computation is queued."""
+        return torch.accelerator.current_stream(self.torch_device)
+
+    # ---- arithmetic
+
+    def supports(self, precision: str) -> bool:
+        """Whether a plan's ``precision`` can run here."""
+        if precision == "fp32":
+            return True
+        if precision == "tf32":
+            return not self.is_cpu and hasattr(self._module, "get_device_capability") and self._has_tf32()
+        if self.is_cpu:
+            return precision == "bf16"
+        supported = getattr(self._module, "get_amp_supported_dtype", None)
+        if supported is not None:
+            return _AUTOCAST_DTYPES[precision] in supported()
+        if precision == "bf16" and hasattr(self._module, "is_bf16_supported"):
+            return bool(self._module.is_bf16_supported())
+        return torch.amp.is_autocast_available(self.torch_device.type)
+
+    def _has_tf32(self) -> bool:
+        # Tensor cores round fp32 inputs to tf32 from compute capability 8.0 on (NVIDIA A100 whitepaper).
+        capability = self._module.get_device_capability()
+        return isinstance(capability, tuple) and capability >= (8, 0)
+
+    @cached_property
+    def has_fused_optimizers(self) -> bool:
+        """Whether torch.optim's one-kernel updates run here."""
+        parameter = torch.zeros(1, device=self.torch_device, requires_grad=True)
+        parameter.grad = torch.zeros_like(parameter)
+        try:
+            torch.optim.AdamW([parameter], fused=True).step()
+        except (RuntimeError, NotImplementedError):
+            return False
+        return True
+
+    def check_precision(self, precision: str) -> None:
+        """Raises PlanError when the device cannot compute in ``precision``."""
+        if not self.supports(precision):
+            able = [name for name in ("fp32", "tf32", "bf16", "fp16") if self.supports(name)]
+            raise PlanError(
+                f"The device {self.name} computes in {', '.join(able)}",
+                got=f"precision={precision!r}",
+                remedy=f"Pin --precision {able[-1]}",
+            )
+
+    def autocast(self, precision: str) -> contextlib.AbstractContextManager[Any]:
+        """A context in which operations run in ``precision``; a null context for fp32 and tf32."""
+        dtype = _AUTOCAST_DTYPES.get(precision)
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.torch_device.type, dtype=dtype)
+
+    def grad_scaler(self, precision: str) -> torch.amp.GradScaler | None:
+        """A scaler for fp16, whose gradients underflow without one (Micikevicius et al. 2018); None otherwise."""
+        return torch.amp.GradScaler(self.torch_device.type) if precision == "fp16" else None
+
+    @contextlib.contextmanager
+    def settings(self, *, precision: str, threads: int | None) -> Iterator[None]:
+        """Process-wide settings of a plan, put back afterwards."""
+        old_threads, old_matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        try:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            yield
+        finally:
+            torch.set_num_threads(old_threads)
+            torch.set_float32_matmul_precision(old_matmul)
+
+
+def _find(name: str | None) -> torch.device:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name is None:
+        return torch.device("cpu") if accelerator is None else torch.device(accelerator.type, 0)
+    here = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError("A device is one that torch knows", got=repr(name), remedy=f"Here: {here}") from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    index = device.index or 0
+    if accelerator is None or device.type != accelerator.type or index >= torch.accelerator.device_count():
+        raise UsageError("A device is one of this machine's", got=repr(name), remedy=f"Here: {here}")
+    return torch.device(device.type, index)
+
+
+def host_memory_bytes() -> int:
+    """Memory of the machine."""
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _available_host_bytes() -> int | None:
+    # MemAvailable counts what can be reclaimed (proc(5)); SC_AVPHYS_PAGES does not.
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _resident_bytes() -> int | None:
+    for line in _lines("/proc/self/statm"):
+        return int(line.split()[1]) * resource.getpagesize()
+    return None
+
+
+def _peak_resident_bytes() -> int:
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
+
+
+def _lines(path: str) -> list[str]:
+    from pathlib import Path
+
+    try:
+        return Path(path).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,89 @@
+"""Facts about the machine and the installation, for ``volano doctor`` and for a run's record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from volano.device.device import Device, host_memory_bytes
+
+CORE_PACKAGES = ("torch", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib", "rich", "typer")
+# package -> (extra that brings it, what it is for)
+OPTIONAL_PACKAGES = {
+    "pyarrow": ("data", "Parquet tables of path and label"),
+    "onnx": ("onnx", "volano export --to onnx"),
+    "onnxscript": ("onnx", "volano export --to onnx"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a run happens. Sizes in bytes."""
+
+    system: str
+    python: str
+    processor: str
+    num_cores: int
+    num_threads: int
+    host_memory: int
+    device: str
+    device_name: str
+    device_memory: int | None
+    num_accelerators: int
+    precisions: tuple[str, ...]
+
+
+def describe_machine(device: Device) -> Machine:
+    """Facts that cost nothing to ask."""
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        processor=_processor(),
+        num_cores=_num_cores(),
+        num_threads=torch.get_num_threads(),
+        host_memory=host_memory_bytes(),
+        device=device.name,
+        device_name=_device_name(device),
+        device_memory=device.memory().total,
+        num_accelerators=torch.accelerator.device_count(),
+        precisions=tuple(name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)),
+    )
+
+
+def versions() -> dict[str, str | None]:
+    """Package -> version, or None where an optional one is not installed."""
+    return {name: _version(name) for name in ("volano", *CORE_PACKAGES, *OPTIONAL_PACKAGES)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _num_cores() -> int:
+    # The cores that this process may use; a container or taskset may leave fewer than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _device_name(device: Device) -> str:
+    if device.is_cpu:
+        return _processor()
+    ask = getattr(torch.get_device_module(device.torch_device), "get_device_name", None)
+    return device.name if ask is None else str(ask(device.torch_device))
