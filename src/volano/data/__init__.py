@@ -1,0 +1,31 @@
+"""The order of the data, where it comes from, and how it reaches the device."""
+
+from volano.data.arrays import Arrays, take, tensor_tree
+from volano.data.counters import counter_hash
+from volano.data.feed import Feed, ResidentFeed, RingFeed, can_be_resident, choose_workers, make_feed
+from volano.data.fetch import Fault, Fetched, Fetcher
+from volano.data.order import ORDER_VERSION, Key, Order, in_sequence, permutation
+from volano.data.quarantine import MAX_SHARE, Quarantine
+
+__all__ = [
+    "MAX_SHARE",
+    "ORDER_VERSION",
+    "Arrays",
+    "Fault",
+    "Feed",
+    "Fetched",
+    "Fetcher",
+    "Key",
+    "Order",
+    "Quarantine",
+    "ResidentFeed",
+    "RingFeed",
+    "can_be_resident",
+    "choose_workers",
+    "counter_hash",
+    "in_sequence",
+    "make_feed",
+    "permutation",
+    "take",
+    "tensor_tree",
+]

@@ -1,0 +1,151 @@
+"""Making a batch from a dataset on the host: fetch the examples, put corrupt ones aside, collate.
+
+A batch is a pure function of (data, seed, epoch, indices): whatever worker makes it, it is the same, random transforms
+and substitutes included.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from volano.data.arrays import take, tensor_tree
+from volano.data.order import Key, example_seed, substitute
+from volano.errors import DataError
+from volano.task import Batch
+
+_MAX_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A corrupt example: its index, where it lies if the data says so, and why it could not be used."""
+
+    index: int
+    path: str | None
+    reason: str
+
+
+class Fetched(NamedTuple):
+    """A batch on the host, and the examples that had to be replaced in it."""
+
+    batch: Batch
+    faults: list[Fault]
+
+
+class Fetcher:
+    """Fetches and collates; it travels to worker processes.
+
+    Args:
+        data: map-style dataset.
+        collate: ``(list of examples) -> batch``; None is torch's ``default_collate``.
+        seed: the task's; random transforms that use the global generators of ``random``, NumPy or torch are seeded
+            per example from it.
+    """
+
+    def __init__(self, data: Any, collate: Callable[[list[Any]], Batch] | None, seed: int) -> None:
+        self._data = data
+        self._collate = collate
+        self._seed = seed
+        self._tree = tensor_tree(data) if collate is None else None
+        self._is_random = False
+
+    def __call__(self, key: Key) -> Fetched:
+        """The batch of a key.
+
+        Raises:
+            DataError: no substitute for a corrupt example could be read, or ``collate`` failed.
+        """
+        if self._tree is not None:
+            return Fetched(take(self._tree, torch.from_numpy(np.array(key.indices))), [])
+        faults: list[Fault] = []
+        with _KeepRandomState() as state:
+            examples = None if self._is_random else self._fetch_plainly(key, state)
+            if examples is None:
+                examples = [self._fetch_one(key.epoch, int(index), faults) for index in key.indices]
+            return Fetched(self._collated(examples, key), faults)
+
+    def _fetch_plainly(self, key: Key, state: _KeepRandomState) -> list[Any] | None:
+        # Seeding costs more than a small example does. Data that draws nothing needs no seeds, and whether it drew is
+        # seen afterwards; the answer None means: do it again, example by example.
+        indices = key.indices.tolist()
+        try:
+            fetch_many = getattr(self._data, "__getitems__", None)
+            examples = [self._data[index] for index in indices] if fetch_many is None else list(fetch_many(indices))
+        except Exception:  # noqa: BLE001 - whatever a user's dataset raises; the faulty example is named next
+            return None
+        if state.has_changed():
+            self._is_random = True
+            return None
+        return examples
+
+    def _fetch_one(self, epoch: int, index: int, faults: list[Fault]) -> Any:
+        candidate = index
+        for attempt in range(_MAX_ATTEMPTS):
+            _seed_generators(example_seed(self._seed, epoch, candidate))
+            try:
+                return self._data[candidate]
+            except Exception as error:  # noqa: BLE001 - whatever a user's dataset raises makes the example corrupt
+                path = getattr(self._data, "path_of", lambda _: None)(candidate)
+                faults.append(Fault(candidate, path, f"{type(error).__name__}: {error}"))
+                candidate = substitute(self._seed, epoch, index, attempt, len(self._data))
+        raise DataError(
+            f"A corrupt example is replaced by another; {_MAX_ATTEMPTS} in a row were corrupt",
+            got=f"example {faults[-1].index}: {faults[-1].reason}",
+            remedy="Look at data[index] for one of them",
+        )
+
+    def _collated(self, examples: list[Any], key: Key) -> Batch:
+        try:
+            if self._collate is not None:
+                return self._collate(examples)
+            return default_collate(examples)
+        except Exception as error:
+            ids = ", ".join(map(str, key.indices[:8].tolist()))
+            raise DataError(
+                "The examples of a batch can be collated",
+                got=f"{type(error).__name__}: {error} (examples {ids}{', ...' if len(key.indices) > 8 else ''})",
+                remedy="Make them equal in shape, or give the task a collate function of its own",
+            ) from error
+
+
+class _KeepRandomState:
+    """Puts the host's global generators back: data fetched in the training process must not move the model's draws."""
+
+    def __enter__(self) -> _KeepRandomState:
+        self._before = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.has_changed():
+            python, numpy, host = self._before
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(host)
+
+    def has_changed(self) -> bool:
+        """Whether anything was drawn or seeded since."""
+        python, numpy, host = self._now()
+        old_python, old_numpy, old_host = self._before
+        return (
+            python != old_python
+            or numpy[2:] != old_numpy[2:]
+            or not np.array_equal(numpy[1], old_numpy[1])
+            or not torch.equal(host, old_host)
+        )
+
+    @staticmethod
+    def _now() -> tuple[Any, Any, Any]:
+        return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _seed_generators(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)
