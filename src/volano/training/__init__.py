@@ -1,0 +1,25 @@
+"""Runs a Task under a Plan: the loop, the step, checkpoints, the folder. Knows neither planner nor application."""
+
+from volano.training.evaluate import evaluate
+from volano.training.folder import RunFolder
+from volano.training.observe import Observer, Observers, StartInfo
+from volano.training.progress import PlainProgress, RichProgress, make_progress
+from volano.training.run import Run, run_task
+from volano.training.session import Session
+from volano.training.weights import load_weights, save_weights
+
+__all__ = [
+    "Observer",
+    "Observers",
+    "PlainProgress",
+    "RichProgress",
+    "Run",
+    "RunFolder",
+    "Session",
+    "StartInfo",
+    "evaluate",
+    "load_weights",
+    "make_progress",
+    "run_task",
+    "save_weights",
+]

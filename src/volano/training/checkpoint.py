@@ -1,0 +1,121 @@
+"""Checkpoints: written beside, synced, renamed; the last two are kept; nothing but tensors and plain values is loaded.
+
+checkpoints/step-00001200/
+    state.pt           torch.save of tensors, numbers and strings; loads with weights_only=True
+    manifest.json      schema version, step, digest of state.pt
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from volano.errors import CheckpointError
+from volano.training.folder import sync_folder
+
+SCHEMA_VERSION = 1
+NUM_KEPT = 2
+_PREFIX, _PARTIAL = "step-", ".partial-"
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Writes ``state`` as the checkpoint of ``step`` and removes all but the last two.
+
+    Raises:
+        CheckpointError: it could not be written; the checkpoints before it are whole.
+    """
+    target = folder / f"{_PREFIX}{step:08d}"
+    partial = folder / f"{_PARTIAL}{target.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        with (partial / "state.pt").open("wb") as file:
+            torch.save(state, file)
+            _sync(file)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "step": step,
+            "state_sha256": _digest(partial / "state.pt"),
+        }
+        with (partial / "manifest.json").open("w", encoding="utf-8") as file:
+            json.dump(manifest, file)
+            _sync(file)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            "A checkpoint can be written",
+            got=f"{target}: {error}",
+            remedy="Make room on the disk; the checkpoints before it are whole",
+        ) from error
+    for old in list_checkpoints(folder)[:-NUM_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def load_latest(folder: Path) -> tuple[int, dict[str, Any], list[str]]:
+    """Step and state of the last whole checkpoint, on the host, and what was wrong with later ones.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    problems: list[str] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            step, state = load_checkpoint(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            return step, state, problems
+    raise CheckpointError(
+        "A run that goes on has a whole checkpoint",
+        got=f"none in {folder}" + "".join(f"; {problem}" for problem in problems),
+        remedy="Start it anew with volano train",
+    )
+
+
+def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
+    """Step and state of one checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or it is of another schema version.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        version, step, digest = manifest["schema_version"], manifest["step"], manifest["state_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError("A checkpoint has a readable manifest.json", got=f"{path}: {error!r}") from error
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"This version of Volano reads checkpoints of schema version {SCHEMA_VERSION}",
+            got=f"{version!r} in {path}",
+        )
+    try:
+        if _digest(path / "state.pt") != digest:
+            raise CheckpointError("A checkpoint's state.pt has the digest in its manifest", got=f"another in {path}")
+        return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError("A checkpoint has a readable state.pt", got=f"{path}: {error}") from error
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,39 @@
+"""An exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Ema:
+    """``average <- decay * average + (1 - decay) * weights`` after each step (Polyak & Juditsky 1992).
+
+    Early in the run the decay is held at ``(1 + t) / (10 + t)``, so that the initial weights are soon forgotten.
+    Floating buffers (BatchNorm's statistics) are averaged likewise, others copied.
+
+    Args:
+        model: whose weights are averaged; a copy of it is kept in ``self.model``.
+        decay: between 0 and 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self._decay = decay
+        own, theirs = self.model.state_dict(), model.state_dict()
+        floating = [name for name, tensor in theirs.items() if tensor.is_floating_point()]
+        others = [name for name in theirs if name not in floating]
+        # state_dict() gives tensors that share memory with the modules, so the lists stay true while training.
+        self._averages, self._weights = [own[name] for name in floating], [theirs[name] for name in floating]
+        self._copies = [(own[name], theirs[name]) for name in others]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Takes in the weights after optimizer step ``step`` (from 0). Queues work on the device, waits for nothing."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        # One kernel for all tensors; torch.optim is built on it, and it has no public name yet.
+        torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        for own, theirs in self._copies:
+            own.copy_(theirs)

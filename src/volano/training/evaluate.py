@@ -1,0 +1,50 @@
+"""Evaluation: the objective over every example of a set once, in evaluation mode."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from volano.data import Feed, counter_hash, in_sequence
+from volano.device import Device
+from volano.task import Task, as_loss, num_examples
+
+_EVALUATION = 13  # first counter of the seeds of objectives that draw noise
+
+
+def evaluate(
+    task: Task, model: nn.Module, data: Any, feed: Feed, device: Device, *, precision: str
+) -> dict[str, float]:
+    """``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads the device once, at the end.
+
+    The model is left in the mode in which it was.
+    """
+    was_training = model.training
+    model.eval()
+    rows: list[list[Any]] = []
+    names: list[str] = []
+    try:
+        with torch.no_grad(), device.autocast(precision):
+            for index, batch in enumerate(feed.batches(in_sequence(len(data), task.batch_size))):
+                device.seed(counter_hash(_EVALUATION, task.seed, index))
+                loss = as_loss(task.objective(model, batch), num_examples(batch))
+                names = list(loss.metrics)
+                rows.append([loss.weight, loss.total, *loss.metrics.values()])
+    finally:
+        model.train(was_training)
+    values = read_scalars(rows)
+    weight = math.fsum(row[0] for row in values)
+    means = {"loss": math.fsum(row[1] for row in values) / weight}
+    for column, name in enumerate(names, start=2):
+        means[name] = math.fsum(row[0] * row[column] for row in values) / weight
+    return means
+
+
+def read_scalars(rows: list[list[Any]]) -> list[list[float]]:
+    """Numbers and scalar tensors as floats, with one read of the device for all of them."""
+    tensors = [value for row in rows for value in row if isinstance(value, torch.Tensor)]
+    flat = iter(torch.stack([tensor.detach().reshape(()).float() for tensor in tensors]).tolist() if tensors else [])
+    return [[next(flat) if isinstance(value, torch.Tensor) else float(value) for value in row] for row in rows]

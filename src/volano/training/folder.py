@@ -1,0 +1,141 @@
+"""The folder that a run leaves behind.
+
+run.json               what it is, its state, its final figures, how to go on with it
+task.json              the task in words and digests
+plan.json              the plan, complete
+metrics.jsonl          one line for every logged step and evaluation
+quarantine.jsonl       corrupt examples, where there were any
+checkpoints/           the last two, see checkpoint.py
+model.safetensors      the final weights
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from volano.errors import CheckpointError, UsageError
+
+SCHEMA_VERSION = 1
+
+
+class RunFolder:
+    """Reads and writes a run's folder. Use :meth:`create` or :meth:`open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, out: str | Path | None, name: str) -> RunFolder:
+        """A new folder: ``out``, or ``runs/NAME-DATE-TIME`` under the current one.
+
+        Raises:
+            UsageError: ``out`` exists and is not empty, or cannot be made.
+        """
+        path = Path(out) if out is not None else _fresh(Path("runs"), name)
+        try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UsageError(
+                    "A run starts in a folder of its own",
+                    got=f"{path}, which exists",
+                    remedy=f"Name another with --out, or go on with it: volano resume {path}",
+                )
+            (path / "checkpoints").mkdir(parents=True)
+        except OSError as error:
+            raise UsageError("The run's folder can be made", got=f"{path}: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of a run.
+
+        Raises:
+            UsageError: it is not one.
+            CheckpointError: it is one of another schema version.
+        """
+        folder = cls(Path(path))
+        if not (folder.path / "run.json").is_file():
+            raise UsageError(
+                "A run's folder holds run.json", got=str(path), remedy="Name the folder that train printed"
+            )
+        version = folder.read_json("run.json").get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"This version of Volano reads run folders of schema version {SCHEMA_VERSION}",
+                got=f"{version!r} in {path}",
+                remedy="Use the version of Volano that wrote it",
+            )
+        return folder
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON object of the folder.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        try:
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{name} of a run's folder holds JSON", got=f"{self.path}: {error}") from error
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{name} of a run's folder holds a JSON object", got=type(value).__name__)
+        return value
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Writes a JSON object so that a reader sees the old or the new one, never a part."""
+        target = self.path / name
+        partial = target.with_suffix(".partial")
+        partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        partial.replace(target)
+
+    def update_run(self, **fields: Any) -> None:
+        """Sets fields of ``run.json``."""
+        current = self.read_json("run.json") if (self.path / "run.json").exists() else {}
+        self.write_json("run.json", {"schema_version": SCHEMA_VERSION, **current, **fields})
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """One line of a ``.jsonl`` file; a full disk loses the line, not the run."""
+        with contextlib.suppress(OSError), (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The records of a ``.jsonl`` file; a last line cut short by a crash is left out."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+        return records
+
+    def keep_until(self, name: str, step: int) -> None:
+        """Drops the records of a ``.jsonl`` file that lie after ``step``: a resumed run writes them again."""
+        records = [record for record in self.read_lines(name) if record["step"] <= step]
+        target = self.path / name
+        if target.exists():
+            partial = target.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+            partial.replace(target)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames within a folder survive a power cut (fsync(2) on the directory)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        path = parent / f"{name}-{stamp}{suffix}"
+        if not path.exists():
+            return path
+    raise UsageError("A run finds a free name", got=str(parent / name), remedy="Name one with --out")

@@ -1,0 +1,76 @@
+"""What happens in a run, for whoever wants to know.
+
+on_start(info)
+repeat:  on_log(record)  on_evaluation(record)  on_notice(text)  on_phase(name)
+on_end(status)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartInfo:
+    """What is known before the first step."""
+
+    name: str
+    folder: str
+    first_step: int
+    num_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    device: str
+    num_parameters: int
+
+
+class Observer:
+    """Hears of a run. Every method may be left as it is."""
+
+    def on_start(self, info: StartInfo) -> None:
+        """Before the first step."""
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        """A line for ``metrics.jsonl``: means since the one before."""
+
+    def on_evaluation(self, record: dict[str, Any]) -> None:
+        """A line for ``metrics.jsonl``: the validation set's loss and metrics."""
+
+    def on_notice(self, text: str) -> None:
+        """Something that a person should know: a step-down, a corrupt example, a late save."""
+
+    def on_end(self, status: str) -> None:
+        """``"finished"``, ``"stopped"`` or ``"failed"``."""
+
+
+class Observers(Observer):
+    """Tells several."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def on_start(self, info: StartInfo) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.on_start(info)
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.on_log(record)
+
+    def on_evaluation(self, record: dict[str, Any]) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.on_evaluation(record)
+
+    def on_notice(self, text: str) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.on_notice(text)
+
+    def on_end(self, status: str) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.on_end(status)

@@ -1,0 +1,62 @@
+"""Making a task's optimizer and giving it the implementation that a plan names."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from volano.device import Device
+from volano.errors import TaskError
+from volano.plan import Plan
+from volano.task import Task
+
+
+def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
+    """The task's optimizer over the model's parameters; each group's learning rate is kept as ``initial_lr``.
+
+    Raises:
+        TaskError: the model has no parameters to train, or what was made is no torch.optim.Optimizer.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise TaskError(
+            "A model has parameters to train",
+            got=f"{type(model).__name__} with none that requires a gradient",
+            remedy="Register its tensors as nn.Parameter",
+        )
+    groups = model.parameters() if task.parameter_groups is None else list(task.parameter_groups(model))
+    optimizer = task.optimizer(groups)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TaskError("optimizer(params) returns a torch.optim.Optimizer", got=type(optimizer).__name__)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
+def choose_implementation(optimizer: torch.optim.Optimizer, plan: Plan, device: Device) -> str | None:
+    """Sets the plan's implementation where the class has it and the user has chosen none.
+
+    Returns:
+        Why the plan's choice was not applied, or None when it was.
+    """
+    wanted = plan.optimizer
+    if wanted == "as_given":
+        return None
+    kind = type(optimizer).__name__
+    if not type(optimizer).__module__.startswith("torch.optim.") or wanted not in optimizer.defaults:
+        return f"{kind} has no {wanted} implementation of torch's; it runs as given"
+    if any(optimizer.defaults.get(name) is not None for name in ("foreach", "fused")):
+        return f"{kind} was given an implementation by the task; that stands"
+    if optimizer.defaults.get("differentiable") or optimizer.defaults.get("maximize"):
+        return f"{kind} is differentiable or maximizes; it runs as given"
+    if wanted == "fused" and not device.has_fused_optimizers:
+        return f"{device.name} has no fused optimizers; {kind} runs as given"
+    for group in optimizer.param_groups:
+        group[wanted] = True
+    return None
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    """Each group's learning rate is its initial one times ``multiplier``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * multiplier

@@ -1,0 +1,198 @@
+"""Running a task under a plan, from an empty folder or from a checkpoint, to a finished run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from volano.data import Fault
+from volano.device import Device, describe_machine, versions
+from volano.errors import VolanoError
+from volano.plan import Plan
+from volano.task import Task
+from volano.training.checkpoint import load_latest
+from volano.training.folder import RunFolder
+from volano.training.loop import Log, run_loop
+from volano.training.observe import Observer, Observers, StartInfo
+from volano.training.session import Session
+from volano.training.signals import StopRequest
+from volano.training.weights import save_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that has ended.
+
+    Attributes:
+        path: its folder.
+        status: ``"finished"``, or ``"stopped"`` when it was asked to stop and can go on.
+        model: with the final weights, on the plan's device, in evaluation mode.
+        plan: under which it ran.
+        metrics: of the last evaluation (``valid_loss``, ...), and ``train_loss``.
+        seconds: by phase.
+        notices: what a person should know.
+    """
+
+    path: Path
+    status: str
+    model: nn.Module = field(repr=False)
+    plan: Plan
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    notices: tuple[str, ...]
+
+
+def run_task(
+    task: Task,
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    observer: Observer | None = None,
+    source: dict[str, Any] | None = None,
+    resume: bool = False,
+    notices: tuple[str, ...] = (),
+) -> Run:
+    """Trains, and leaves a complete run folder.
+
+    Args:
+        task: what.
+        plan: how.
+        folder: a new one, or with ``resume`` one that holds a checkpoint of this task.
+        observer: hears of the run.
+        source: how another process can make the task again, kept in ``run.json`` for ``volano resume``.
+        resume: whether to go on from the last whole checkpoint.
+        notices: of the choices that led to the plan.
+
+    Raises:
+        VolanoError: as its subclasses say. ``run.json`` then holds the reason, and checkpoints stay whole.
+    """
+    keeper = _Keeper(folder)
+    everyone = Observers(keeper, *([observer] if observer is not None else []))
+    started = time.perf_counter()
+    device = Device(plan.device)
+    choices = [*notices]
+    with _random_state_kept(device), device.settings(precision=plan.precision, threads=plan.threads):
+        session = Session(task, plan, on_notice=choices.append, on_fault=_FaultList(folder, everyone))
+        log = Log(task.num_steps)
+        if resume:
+            _load(session, log, folder, choices)
+        else:
+            folder.write_json("task.json", session.description)
+            folder.update_run(
+                name=task.name, source=source, versions=versions(), machine=asdict(describe_machine(device))
+            )
+        plan.save(folder.path / "plan.json")
+        folder.update_run(status="running", num_steps=task.num_steps, notices=[])
+        everyone.on_start(_start_info(session, folder))
+        for notice in choices:
+            everyone.on_notice(notice)
+        try:
+            with StopRequest() as stop:
+                status = run_loop(session, folder, everyone, stop, log)
+                save_weights(session.kept_model, folder.path / "model.safetensors")
+        except BaseException as error:
+            reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+            folder.update_run(status="failed", reason=reason, step=session.step)
+            everyone.on_end("failed")
+            raise
+    seconds = {**session.seconds, "total": time.perf_counter() - started}
+    seconds = {name: round(value, 3) for name, value in seconds.items()}
+    folder.update_run(
+        status=status,
+        step=session.step,
+        metrics=keeper.metrics,
+        seconds=seconds,
+        notices=keeper.notices,
+        reason=None,
+    )
+    everyone.on_end(status)
+    return Run(
+        path=folder.path,
+        status=status,
+        model=session.kept_model.eval(),
+        plan=plan,
+        metrics=keeper.metrics,
+        seconds=seconds,
+        notices=tuple(keeper.notices),
+    )
+
+
+class _Keeper(Observer):
+    """Writes what happens into the run's folder."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.metrics: dict[str, float] = {}
+        self.notices: list[str] = []
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        """See :class:`Observer`."""
+        self._folder.append("metrics.jsonl", record)
+        self.metrics["train_loss"] = record["loss"]
+
+    def on_evaluation(self, record: dict[str, Any]) -> None:
+        """See :class:`Observer`."""
+        self._folder.append("metrics.jsonl", record)
+        self.metrics.update({name: value for name, value in record.items() if name != "step"})
+
+    def on_notice(self, text: str) -> None:
+        """See :class:`Observer`."""
+        self.notices.append(text)
+
+
+class _FaultList:
+    """Lists corrupt examples in ``quarantine.jsonl``, each once, and tells of the first few."""
+
+    _NUM_TOLD = 3
+
+    def __init__(self, folder: RunFolder, observer: Observer) -> None:
+        self._folder, self._observer = folder, observer
+        self._known = {record["index"] for record in folder.read_lines("quarantine.jsonl")}
+
+    def __call__(self, fault: Fault) -> None:
+        if fault.index in self._known:
+            return
+        self._known.add(fault.index)
+        self._folder.append("quarantine.jsonl", asdict(fault))
+        if len(self._known) <= self._NUM_TOLD:
+            more = "; more go to quarantine.jsonl" if len(self._known) == self._NUM_TOLD else ""
+            where = fault.path or f"example {fault.index}"
+            self._observer.on_notice(f"corrupt, replaced by another: {where}: {fault.reason}{more}")
+
+
+def _load(session: Session, log: Log, folder: RunFolder, notices: list[str]) -> None:
+    step, state, problems = load_latest(folder.path / "checkpoints")
+    session.load_state_dict(state, folder.read_json("task.json"))
+    log.load_state_dict(state["log"])
+    folder.keep_until("metrics.jsonl", step)
+    for problem in problems:
+        notices.append(f"a later checkpoint is damaged and was passed over: {problem}")
+
+
+def _start_info(session: Session, folder: RunFolder) -> StartInfo:
+    return StartInfo(
+        name=session.task.name,
+        folder=str(folder.path),
+        first_step=session.step,
+        num_steps=session.task.num_steps,
+        steps_per_epoch=session.order.steps_per_epoch,
+        batch_size=session.task.batch_size,
+        device=session.device.name,
+        num_parameters=sum(parameter.numel() for parameter in session.model.parameters()),
+    )
+
+
+@contextmanager
+def _random_state_kept(device: Device) -> Iterator[None]:
+    """The caller's random state is the caller's: it is after a run what it was before."""
+    state = device.rng_state()
+    try:
+        yield
+    finally:
+        device.set_rng_state(state)

@@ -1,0 +1,176 @@
+"""A task made ready to run under a plan: the few objects that live and change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from volano.data import ORDER_VERSION, Fault, Feed, Order, Quarantine, make_feed
+from volano.device import Device
+from volano.errors import CheckpointError, PlanError, TaskError
+from volano.plan import Plan
+from volano.task import Task, describe, differences
+from volano.training.ema import Ema
+from volano.training.evaluate import evaluate
+from volano.training.optimizers import choose_implementation, make_optimizer
+from volano.training.step import Step
+
+
+class Session:
+    """Model, optimizer, average, scaler and feed of one run, and the step at which they stand.
+
+    Args:
+        task: what.
+        plan: how.
+        on_notice: told of every choice of the plan that does not apply.
+        on_fault: told of every corrupt example.
+
+    Raises:
+        TaskError: the model or the optimizer is not what the task promises.
+        PlanError: the plan does not fit the task or the device.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        *,
+        on_notice: Callable[[str], None],
+        on_fault: Callable[[Fault], None] | None = None,
+    ) -> None:
+        self.task, self.plan = task, plan
+        self.device = device = Device(plan.device)
+        device.check_precision(plan.precision)
+        if plan.micro_batch is not None and plan.micro_batch > task.batch_size:
+            raise PlanError(
+                "A micro-batch is a part of the batch",
+                got=f"micro_batch={plan.micro_batch} with batch_size={task.batch_size}",
+                remedy="Pin a smaller one",
+            )
+        self.step = 0
+        self.seconds: dict[str, float] = {}
+        self._phases: list[str] = []
+        self._charged_until = time.perf_counter()
+        self._on_fault = on_fault
+        with self.phase("prepare"):
+            self.model = _make_model(task)
+            self.description = describe(task, self.model)
+            self.model.to(device.torch_device)
+            if plan.memory_format == "channels_last":
+                self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            self.optimizer = make_optimizer(task, self.model)
+            reason = choose_implementation(self.optimizer, plan, device)
+            if reason is not None:
+                on_notice(f"optimizer={plan.optimizer} does not apply: {reason}")
+            self.ema = None if task.ema_decay is None else Ema(self.model, task.ema_decay)
+            self.scaler = device.grad_scaler(plan.precision)
+            self.order = Order(
+                num_examples=len(task.data),
+                batch_size=task.batch_size,
+                seed=task.seed,
+                keep_last=task.last_batch == "keep",
+            )
+            self.feed = self._feed(task.data)
+            self.valid_feed = None if task.valid is None else self._feed(task.valid)
+            self.step_once = Step(task, plan, device, self.model, self.optimizer, self.ema, self.scaler)
+
+    @property
+    def kept_model(self) -> nn.Module:
+        """The model that is evaluated and kept: the average where there is one."""
+        return self.model if self.ema is None else self.ema.model
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss and metrics of the validation set."""
+        assert self.valid_feed is not None
+        return evaluate(
+            self.task,
+            self.kept_model,
+            self.task.valid,
+            self.valid_feed,
+            self.device,
+            precision=self.plan.precision,
+        )
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the time spent inside to ``seconds[name]``, without what phases inside it take."""
+        self._charge()
+        self._phases.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._phases.pop()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        if self._phases:
+            current = self._phases[-1]
+            self.seconds[current] = self.seconds.get(current, 0.0) + now - self._charged_until
+        self._charged_until = now
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes while training, as tensors and plain values."""
+        return {
+            "step": self.step,
+            "task_digest": self.description["digest"],
+            "plan": self.plan.to_json(),
+            "order_version": ORDER_VERSION,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "rng": self.device.rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], description: dict[str, Any]) -> None:
+        """Takes up where :meth:`state_dict` was called; ``description`` is the earlier run's ``task.json``.
+
+        Raises:
+            CheckpointError: it belongs to another task, or to another version of the order.
+        """
+        if state["task_digest"] != self.description["digest"]:
+            changed = differences(self.description, description)
+            raise CheckpointError(
+                "A run goes on with the task with which it began",
+                got="now != then: " + ("; ".join(changed) or "another digest"),
+                remedy="Put back what changed, or start anew with volano train",
+            )
+        if state["order_version"] != ORDER_VERSION:
+            raise CheckpointError(
+                f"This version of Volano visits examples in order version {ORDER_VERSION}",
+                got=state["order_version"],
+            )
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"])
+        if self.scaler is not None and state["scaler"] is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        self.device.set_rng_state(state["rng"])
+
+    def _feed(self, data: Any) -> Feed:
+        return make_feed(
+            data,
+            self.task.collate,
+            self.device,
+            feed=self.plan.feed,
+            workers=self.plan.workers,
+            prefetch=self.plan.prefetch,
+            seed=self.task.seed,
+            quarantine=Quarantine(len(data), self._on_fault),
+        )
+
+
+def _make_model(task: Task) -> nn.Module:
+    torch.manual_seed(task.seed)
+    model = task.model()
+    if not isinstance(model, nn.Module):
+        raise TaskError("model() returns an nn.Module", got=type(model).__name__)
+    return model.train()

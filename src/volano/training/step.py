@@ -1,0 +1,137 @@
+"""One optimizer step of a task under a plan."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from volano.data import counter_hash
+from volano.device import Device
+from volano.plan import Plan
+from volano.task import (
+    Batch,
+    Loss,
+    Task,
+    as_loss,
+    check_finite,
+    check_objective_result,
+    num_examples,
+    progress_at,
+    split,
+)
+from volano.training.ema import Ema
+from volano.training.optimizers import set_learning_rates
+
+_AUGMENT, _MODEL = 11, 12  # first counters of the seeds: what the randomness is for
+
+
+class StepResult(NamedTuple):
+    """What a step says of itself: scalars on the device, not yet read."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor | float]
+
+
+class Step:
+    """Augment, forward and backward in micro-batches, clip, update, average.
+
+    With ``total_i / weight_i`` the loss of micro-batch ``i``, the gradient is that of
+    ``sum(total_i) / sum(weight_i)``: the same number as for the whole batch. Nothing here waits for the device, but
+    for the check of the very first loss.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        device: Device,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ema: Ema | None,
+        scaler: torch.amp.GradScaler | None,
+    ) -> None:
+        self._task, self._plan, self._device = task, plan, device
+        self._model, self._optimizer, self._ema, self._scaler = model, optimizer, ema, scaler
+        self._objective: Any = torch.compile(task.objective) if plan.compile else task.objective
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._generator = device.generator()
+        self._num_steps = task.num_steps
+        self._steps_per_epoch = task.steps_per_epoch
+        self._narrow = plan.precision in ("bf16", "fp16")
+        self._is_checked = False
+
+    def __call__(self, batch: Batch, step: int) -> StepResult:
+        """Optimizer step ``step`` (from 0) on a global batch that lies on the device."""
+        task = self._task
+        set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
+        if task.augment is not None:
+            epoch = step // self._steps_per_epoch
+            self._generator.manual_seed(counter_hash(_AUGMENT, task.seed, epoch, step))
+            batch = task.augment(batch, self._generator)
+        self._optimizer.zero_grad(set_to_none=True)
+        size = self._plan.micro_batch
+        if size is None or size >= num_examples(batch):
+            result = self._whole(batch, step)
+        else:
+            result = self._in_micro_batches(split(batch, size), step)
+        if not self._is_checked:
+            check_finite(result.loss.item(), where=f"at step {step}, the first of this run")
+            self._is_checked = True
+        self._update(step)
+        return result
+
+    def _whole(self, batch: Batch, step: int) -> StepResult:
+        result = self._forward(batch, step, 0)
+        if isinstance(result, Loss):
+            mean, metrics = result.total / result.weight, dict(result.metrics)
+        else:
+            mean, metrics = result, {}
+        self._backward(mean)
+        return StepResult(mean.detach(), metrics)
+
+    def _in_micro_batches(self, micro_batches: list[Batch], step: int) -> StepResult:
+        sizes = [num_examples(micro_batch) for micro_batch in micro_batches]
+        count = sum(sizes)
+        losses: list[Loss] = []
+        for index, (micro_batch, size) in enumerate(zip(micro_batches, sizes, strict=True)):
+            loss = as_loss(self._forward(micro_batch, step, index), size)
+            # Divided by the number of examples for the sake of the range of fp16; the exact weight follows below.
+            self._backward(loss.total / count)
+            losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=loss.metrics))
+        weight = sum(loss.weight for loss in losses)
+        if not (isinstance(weight, float | int) and weight == count):
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, count / weight)  # pyright: ignore[reportPrivateImportUsage]
+        names = losses[0].metrics.keys()
+        metrics = {name: sum(loss.metrics[name] * loss.weight for loss in losses) / weight for name in names}
+        total = torch.stack([loss.total for loss in losses]).sum()
+        return StepResult(total / weight, metrics)
+
+    def _forward(self, batch: Batch, step: int, micro_batch: int) -> Any:
+        self._device.seed(counter_hash(_MODEL, self._task.seed, step, micro_batch))
+        if self._narrow:
+            with self._device.autocast(self._plan.precision):
+                result = self._objective(self._model, batch)
+        else:
+            result = self._objective(self._model, batch)
+        if not self._is_checked:
+            check_objective_result(result)
+        return result
+
+    def _backward(self, loss: Tensor) -> None:
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+
+    def _update(self, step: int) -> None:
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
+        if self._task.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._task.clip_norm)
+        if self._scaler is not None:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        else:
+            self._optimizer.step()
+        if self._ema is not None:
+            self._ema.update(step)

@@ -1,0 +1,47 @@
+"""Final weights as safetensors: a plain state_dict that anybody can load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from volano.errors import CheckpointError
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Writes ``model.state_dict()`` on the host, contiguous; tied tensors are written under each of their names.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
+    # A clone unties shared storage, which the format refuses.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(tensors, partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError("The weights can be written", got=f"{path}: {error}", remedy="Make room") from error
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads what :func:`save_weights` wrote into a model of the same structure.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or belongs to another structure.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError("A run's model.safetensors can be read", got=f"{path}: {error}") from error
+    except RuntimeError as error:
+        lines = " ".join(str(error).split())
+        raise CheckpointError(
+            "The weights belong to the model",
+            got=lines[:400],
+            remedy="Use the code with which the run was trained",
+        ) from error

@@ -1,0 +1,252 @@
+"""A step against theory and against raw PyTorch."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+import volano
+from conftest import classification, classification_with_accuracy, make_mlp
+from volano import Plan
+from volano.errors import ObjectiveError, PlanError, TaskError
+from volano.training import Session
+
+
+def session(task, plan=None) -> Session:
+    notices = []
+    made = Session(task, plan or Plan.baseline(), on_notice=notices.append)
+    made.notices = notices
+    return made
+
+
+def gradients(task, plan):
+    """The gradient that reaches the optimizer in the first step."""
+    made = session(task, plan)
+    made.step_once(next(iter(made.feed.batches(made.order.keys(0, 1)))), 0)
+    return [parameter.grad for parameter in made.model.parameters()]
+
+
+def in_float64(task_fields):
+    def model():
+        return make_mlp().double()
+
+    def objective(module, batch):
+        return classification(module, (batch[0].double(), batch[1]))
+
+    return {"model": model, "objective": objective, **task_fields}
+
+
+@pytest.mark.parametrize("micro_batch", [1, 7, 16, 31])
+def test_micro_batches_add_up_to_the_batch(make_task, micro_batch):
+    task = make_task(**in_float64({}))
+    whole = gradients(task, Plan.baseline())
+    parts = gradients(task, Plan.baseline().pin(micro_batch=micro_batch))
+    for expected, got in zip(whole, parts, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 5, 16])
+def test_a_weighted_loss_adds_up_too(make_task, micro_batch):
+    def objective(model, batch):
+        inputs, labels = batch
+        weights = (labels + 1).double()  # uneven over the micro-batches, like tokens of a padded batch
+        losses = nn.functional.cross_entropy(model(inputs.double()), labels, reduction="none")
+        return volano.Loss(
+            total=(losses * weights).sum(),
+            weight=weights.sum(),
+            metrics={"error": (losses * weights).sum() / weights.sum()},
+        )
+
+    task = make_task(**in_float64({"objective": objective}))
+    for expected, got in zip(
+        gradients(task, Plan.baseline()), gradients(task, Plan.baseline().pin(micro_batch=micro_batch)), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+    made = session(task, Plan.baseline().pin(micro_batch=micro_batch))
+    result = made.step_once(next(iter(made.feed.batches(made.order.keys(0, 1)))), 0)
+    torch.testing.assert_close(result.metrics["error"], result.loss)
+
+
+def test_a_wrong_weight_would_be_seen(make_task):
+    # The control of the two tests above: a mean of means over uneven micro-batches is another gradient.
+    def objective(model, batch):
+        inputs, labels = batch
+        return classification(model, (inputs.double(), labels)) / len(labels)
+
+    task = make_task(**in_float64({"objective": objective}))
+    whole = gradients(task, Plan.baseline())
+    parts = gradients(task, Plan.baseline().pin(micro_batch=5))
+    assert not torch.allclose(whole[0], parts[0], rtol=1e-3)
+
+
+def raw_loop(task, steps, *, clip=None):
+    """Plain PyTorch on the same order."""
+    torch.manual_seed(task.seed)
+    model = task.model()
+    optimizer = task.optimizer(model.parameters())
+    inputs, labels = task.data.tensors
+    order = volano.data.order.Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
+    base = optimizer.param_groups[0]["lr"]
+    for step in range(steps):
+        rows = torch.from_numpy(order.key(step).indices.copy())
+        optimizer.param_groups[0]["lr"] = base * task.schedule((step + 0.5) / task.num_steps)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs[rows]), labels[rows]).backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW], ids=["SGD", "AdamW"])
+@pytest.mark.parametrize("feed", ["ring", "resident"])
+def test_the_baseline_is_bitwise_the_raw_loop_after_50_steps(make_task, quiet, tmp_path, optimizer, feed):
+    task = make_task(
+        optimizer=functools.partial(optimizer, lr=0.01),
+        duration="50st",
+        schedule=volano.cosine(warmup=0.1),
+        clip_norm=0.5,
+    )
+    run = volano.train(task, plan=Plan.baseline().pin(feed=feed), out=tmp_path / "run", observer=quiet)
+    reference = raw_loop(task, 50, clip=0.5)
+    for got, expected in zip(run.model.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_dropout_is_drawn_from_seed_and_step_alone(make_task, quiet, tmp_path):
+    task = make_task(model=functools.partial(make_mlp, dropout=0.5))
+    torch.manual_seed(1)
+    first = volano.train(task, plan=Plan.baseline(), out=tmp_path / "1", observer=quiet)
+    torch.manual_seed(2)
+    torch.rand(100)
+    second = volano.train(task, plan=Plan.baseline().pin(workers=1), out=tmp_path / "2", observer=quiet)
+    other = volano.train(make_task(model=task.model, seed=4), plan=Plan.baseline(), out=tmp_path / "3", observer=quiet)
+    assert torch.equal(first.model[0].weight, second.model[0].weight)
+    assert not torch.equal(first.model[0].weight, other.model[0].weight)
+
+
+def test_the_callers_random_state_is_the_callers(make_task, quiet, tmp_path):
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    volano.train(make_task(model=functools.partial(make_mlp, dropout=0.5)), out=tmp_path / "run", observer=quiet)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_augmentation_is_keyed_by_seed_and_step(make_task, quiet, tmp_path):
+    drawn = []
+
+    def augment(batch, generator):
+        drawn.append(torch.rand(2, generator=generator).tolist())
+        return batch
+
+    task = make_task(augment=augment)
+    volano.train(task, plan=Plan.baseline(), out=tmp_path / "1", observer=quiet)
+    once, drawn = drawn, []
+    torch.rand(5)
+    volano.train(task, plan=Plan.baseline().pin(micro_batch=8), out=tmp_path / "2", observer=quiet)
+    assert drawn == once
+    assert len({tuple(values) for values in drawn}) == task.num_steps
+
+
+def test_the_default_plan_learns_the_same(make_task, quiet, tmp_path):
+    """Rounding differs between the implementations, the trajectory does not: 32 steps, relative to the weights."""
+    task = make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3), objective=classification_with_accuracy)
+    baseline = volano.train(task, plan=Plan.baseline(), out=tmp_path / "1", observer=quiet)
+    default = volano.train(task, out=tmp_path / "2", observer=quiet)
+    assert default.plan.optimizer == "fused"
+    for got, expected in zip(default.model.parameters(), baseline.model.parameters(), strict=True):
+        assert (got - expected).norm() / expected.norm() < 1e-4
+    assert default.metrics["valid_accuracy"] == pytest.approx(baseline.metrics["valid_accuracy"], abs=0.02)
+
+
+def test_bf16_stays_near_fp32(make_task):
+    task = make_task()
+    exact = torch.cat([gradient.flatten() for gradient in gradients(task, Plan.baseline())])
+    narrow = torch.cat([gradient.flatten() for gradient in gradients(task, Plan.baseline().pin(precision="bf16"))])
+    assert not torch.equal(exact, narrow)
+    assert nn.functional.cosine_similarity(exact, narrow, dim=0) > 0.999
+
+
+def test_an_average_of_the_weights(make_task, quiet, tmp_path):
+    weights = []
+
+    class Watch(volano.Observer):
+        def on_log(self, record):
+            weights.append(live.model[0].weight.detach().clone())
+
+    task = make_task(ema_decay=0.9, duration="8st", optimizer=functools.partial(torch.optim.SGD, lr=0.5))
+    live = session(task)
+    initial = live.model[0].weight.detach().clone()
+    for step, batch in enumerate(live.feed.batches(live.order.keys(0, 8))):
+        live.step_once(batch, step)
+        weights.append(live.model[0].weight.detach().clone())
+    expected = initial
+    for step, value in enumerate(weights):
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    torch.testing.assert_close(live.kept_model[0].weight, expected)
+    assert not torch.equal(live.kept_model[0].weight, live.model[0].weight)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("objective", "message"),
+        [
+            (lambda model, batch: model(batch[0]), "one number per batch"),
+            (lambda model, batch: classification(model, batch).item(), "returns a scalar tensor"),
+            (lambda model, batch: classification(model, batch) * float("nan"), "finite number at step 0.*got nan"),
+            (lambda model, batch: classification(model, batch) * float("inf"), "got inf"),
+        ],
+    )
+    def test_an_objective_that_is_no_loss(self, make_task, quiet, tmp_path, objective, message):
+        with pytest.raises(ObjectiveError, match=message):
+            volano.train(make_task(objective=objective), out=tmp_path / "run", observer=quiet)
+        assert quiet.ends == ["failed"]
+
+    def test_nan_at_step_0_does_not_reach_the_weights(self, make_task):
+        made = session(make_task(objective=lambda model, batch: classification(model, batch) * float("nan")))
+        before = made.model[0].weight.detach().clone()
+        with pytest.raises(ObjectiveError):
+            made.step_once(next(iter(made.feed.batches(made.order.keys(0, 1)))), 0)
+        assert torch.equal(made.model[0].weight, before)
+
+    def test_a_model_without_parameters(self, make_task):
+        with pytest.raises(TaskError, match="has parameters to train; got ReLU"):
+            session(make_task(model=nn.ReLU))
+
+    def test_a_model_that_is_none(self, make_task):
+        with pytest.raises(TaskError, match="returns an nn.Module; got NoneType"):
+            session(make_task(model=lambda: None))
+
+    def test_an_optimizer_that_is_none(self, make_task):
+        with pytest.raises(TaskError, match="returns a torch.optim.Optimizer; got list"):
+            session(make_task(optimizer=list))
+
+    def test_a_micro_batch_larger_than_the_batch(self, make_task):
+        with pytest.raises(PlanError, match="part of the batch; got micro_batch=64 with batch_size=32"):
+            session(make_task(), Plan.baseline().pin(micro_batch=64))
+
+    @pytest.mark.parametrize("precision", ["tf32", "fp16"])
+    def test_a_precision_that_the_device_lacks(self, make_task, precision):
+        with pytest.raises(PlanError, match=f"computes in fp32, bf16; got precision='{precision}'"):
+            session(make_task(), Plan.baseline().pin(precision=precision))
+
+
+class TestImplementations:
+    def test_fused_is_applied_where_the_class_has_it(self, make_task):
+        made = session(make_task(), Plan.baseline().pin(optimizer="fused"))
+        assert made.optimizer.param_groups[0]["fused"] is True
+        assert made.notices == []
+
+    def test_the_users_choice_stands_and_is_said(self, make_task):
+        task = make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3, foreach=True))
+        made = session(task, Plan.baseline().pin(optimizer="fused"))
+        assert made.optimizer.param_groups[0]["fused"] is None
+        assert "that stands" in made.notices[0]
+
+    def test_a_class_without_it_runs_as_given_and_it_is_said(self, make_task):
+        made = session(
+            make_task(optimizer=functools.partial(torch.optim.Adamax, lr=1e-3)), Plan.baseline().pin(optimizer="fused")
+        )
+        assert "Adamax has no fused implementation" in made.notices[0]
