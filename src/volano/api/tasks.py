@@ -1,0 +1,92 @@
+"""Training a task of one's own, and going on with a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from volano.api.plans import choose_plan
+from volano.api.references import load_task
+from volano.errors import UsageError
+from volano.plan import Plan
+from volano.task import Task
+from volano.training import Observer, Run, RunFolder, make_progress, run_task
+
+
+def train(
+    task: Task | str,
+    *,
+    plan: Plan | None = None,
+    device: str | None = None,
+    out: str | Path | None = None,
+    pins: dict[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Plans a task, then runs it.
+
+    Args:
+        task: a Task, or ``"module:name"`` of one or of a function that returns one.
+        plan: taken as it is; None chooses the default for the device.
+        device: as torch writes it; None is the accelerator, or the CPU without one.
+        out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
+        pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
+        observer: hears of the run; None shows progress on standard error.
+
+    Raises:
+        VolanoError: as its subclasses say.
+    """
+    source = {"kind": "python"}
+    if isinstance(task, str):
+        source = {"kind": "reference", "reference": task}
+        task = load_task(task)
+    if not isinstance(task, Task):
+        raise UsageError("train takes a volano.Task or 'module:name'", got=type(task).__name__)
+    notices: list[str] = []
+    if plan is None:
+        plan, notices = choose_plan(task, device=device, pins=pins)
+    elif device is not None or pins:
+        raise UsageError("A whole plan leaves nothing to choose", got="plan together with device or pins")
+    folder = RunFolder.create(out, task.name)
+    return run_task(task, plan, folder, observer=observer or make_progress(), source=source, notices=tuple(notices))
+
+
+def resume(run: str | Path, *, task: Task | None = None, observer: Observer | None = None) -> Run:
+    """Goes on with a run from its last whole checkpoint, under the plan that it has.
+
+    Args:
+        run: the run's folder.
+        task: needed for a run that was started from Python with a Task object; it must be the same one.
+        observer: hears of the run; None shows progress on standard error.
+
+    Raises:
+        UsageError: not a run's folder, it is finished, or ``task`` is missing.
+        CheckpointError: no whole checkpoint, or the task has changed.
+    """
+    folder = RunFolder.open(run)
+    source = folder.read_json("run.json").get("source") or {}
+    check_unfinished(folder)
+    if task is None:
+        if source.get("kind") != "reference":
+            raise UsageError(
+                "A run that was started from Python goes on with its task",
+                got=f"{run} without one",
+                remedy=f"Call volano.resume({str(run)!r}, task=task)",
+            )
+        task = load_task(source["reference"])
+    return go_on(task, folder, observer)
+
+
+def go_on(task: Task, folder: RunFolder, observer: Observer | None) -> Run:
+    """Runs the rest of a task in its folder."""
+    plan = Plan.load(folder.path / "plan.json")
+    return run_task(task, plan, folder, observer=observer or make_progress(), resume=True)
+
+
+def check_unfinished(folder: RunFolder) -> None:
+    """Raises UsageError when the run has nothing left to do."""
+    if folder.read_json("run.json").get("status") == "finished":
+        raise UsageError(
+            "A run that goes on has steps left",
+            got=f"{folder.path}, which is finished",
+            remedy="Start another one",
+        )

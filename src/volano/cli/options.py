@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line; progress goes to stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+DeviceName = Annotated[
+    str | None, typer.Option("--device", help="As torch writes it; default: the accelerator, else cpu.")
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+_PLAN = "Plan (how; pins a knob)"
+Precision = Annotated[str | None, typer.Option(help="fp32, tf32, bf16 or fp16.", rich_help_panel=_PLAN)]
+MemoryFormat = Annotated[str | None, typer.Option(help="contiguous or channels_last.", rich_help_panel=_PLAN)]
+Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.", rich_help_panel=_PLAN)]
+MicroBatch = Annotated[int | None, typer.Option(help="Examples per forward and backward pass.", rich_help_panel=_PLAN)]
+Threads = Annotated[int | None, typer.Option(help="Threads of the host's arithmetic.", rich_help_panel=_PLAN)]
+FeedName = Annotated[str | None, typer.Option("--feed", help="resident or ring.", rich_help_panel=_PLAN)]
+Workers = Annotated[int | None, typer.Option(help="Processes that make batches (ring).", rich_help_panel=_PLAN)]
+
+
+def pins(**knobs: Any) -> dict[str, Any]:
+    """The knobs that were given."""
+    return {name: value for name, value in knobs.items() if value is not None}

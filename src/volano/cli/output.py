@@ -1,0 +1,50 @@
+"""What the commands print: tables for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on a line of standard output."""
+    print(json.dumps(value, default=_plain), flush=True)  # noqa: T201 - this is the printer
+
+
+def say(*lines: str) -> None:
+    """Lines on standard output."""
+    for line in lines:
+        print(line, flush=True)  # noqa: T201 - this is the printer
+
+
+def warn(line: str) -> None:
+    """A line on standard error."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[int] = ()
+) -> None:
+    """A table on standard output; ``right`` are the columns of numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    # Not a terminal: as wide as it needs to be, so that nothing is cut in a file or a pipe.
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False).print(table)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
