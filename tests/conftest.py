@@ -28,7 +28,10 @@ def nothing_left_behind() -> Iterator[None]:
 
     def state() -> dict[str, Any]:
         return {
-            "environment": dict(os.environ) | {"PYTEST_CURRENT_TEST": ""},
+            # pytest notes the test there, torch its cache the first time that torch._dynamo is loaded.
+            "environment": {
+                k: v for k, v in os.environ.items() if k not in ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
+            },
             "torch threads": torch.get_num_threads(),
             "matmul precision": torch.get_float32_matmul_precision(),
             "grad mode": torch.is_grad_enabled(),

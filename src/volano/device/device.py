@@ -95,7 +95,9 @@ class Device:
     def memory(self) -> Memory:
         """Device memory; for the CPU, this process's resident memory and the machine's memory."""
         if self.is_cpu:
-            return Memory(allocated=_resident_bytes(), peak=_peak_resident_bytes(), total=host_memory_bytes())
+            allocated, peak = _resident_bytes(), _peak_resident_bytes()
+            # The kernel updates the two at different times.
+            return Memory(allocated=allocated, peak=max(peak, allocated or 0), total=host_memory_bytes())
         return Memory(
             allocated=self._ask(torch.accelerator.memory_allocated),
             peak=self._ask(torch.accelerator.max_memory_allocated),

@@ -1,0 +1,164 @@
+"""What test_separation.py runs in a child process: a training on the stand-in accelerator. Prints one JSON object."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import standin
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import volano
+from volano import Plan
+
+
+def make_net() -> nn.Module:
+    """Convolutions, norms and pooling on bytes."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(
+                nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
+            )
+            self.head = nn.Linear(8 * 4 * 4, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(images.float() / 16))
+
+    return Net()
+
+
+def objective(model: nn.Module, batch: Any) -> volano.Loss:
+    images, labels = batch
+    logits = model(images)
+    return volano.Loss(
+        total=nn.functional.cross_entropy(logits, labels, reduction="sum"),
+        weight=len(labels),
+        metrics={"accuracy": (logits.argmax(1) == labels).float().mean()},
+    )
+
+
+def augment(batch: Any, generator: torch.Generator) -> Any:
+    images, labels = batch
+    drawn = torch.rand(len(images), generator=generator, device=generator.device).to(images.device)
+    return images * (drawn > 0.1).to(images.dtype)[:, None, None, None], labels
+
+
+class Computed(torch.utils.data.Dataset):
+    """The same examples from a dataset that cannot be resident."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.images[index], self.labels[index]
+
+
+def make_task(*, computed: bool = False, **fields: Any) -> volano.Task:
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.uint8).view(-1, 1, 8, 8)
+    labels = torch.tensor(labels)
+    kind = Computed if computed else torch.utils.data.TensorDataset
+    base: dict[str, Any] = {
+        "model": make_net,
+        "objective": objective,
+        "data": kind(images[:512], labels[:512]),
+        "valid": kind(images[512:640], labels[512:640]),
+        "optimizer": functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+        "batch_size": 64,
+        "duration": "3ep",
+        "clip_norm": 1.0,
+        "augment": augment,
+        "ema_decay": 0.9,
+    }
+    return volano.Task(**{**base, **fields})
+
+
+class Watch(volano.Observer):
+    """Counts between logged lines, and may stop the run."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.stop_at = stop_at
+        self.counts: list[dict[str, int]] = []
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        self.counts.append(dict(standin.counters))
+        standin.counters.reset()
+        if record["step"] == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def weights(run: volano.Run) -> torch.Tensor:
+    return torch.cat([tensor.detach().cpu().double().flatten() for tensor in run.model.state_dict().values()])
+
+
+def compare(plan: Plan, **fields: Any) -> dict[str, Any]:
+    """The same task on the stand-in under ``plan`` and on the CPU under the baseline."""
+    folder = Path(tempfile.mkdtemp())
+    watch = Watch()
+    on_cpu = volano.train(
+        make_task(**fields), plan=Plan.baseline("cpu"), out=folder / "cpu", observer=volano.Observer()
+    )
+    there = volano.train(make_task(**fields), plan=plan, out=folder / "there", observer=watch)
+    difference = (weights(there) - weights(on_cpu)).norm() / weights(on_cpu).norm()
+    return {
+        "difference": difference.item(),
+        "devices": sorted({str(parameter.device) for parameter in there.model.parameters()}),
+        "accuracy": there.metrics["valid_accuracy"] - on_cpu.metrics["valid_accuracy"],
+        "counts": watch.counts,
+        "notices": there.notices,
+    }
+
+
+def main(name: str) -> dict[str, Any]:
+    there = Plan.baseline("standin:0")
+    if name == "resident":
+        return compare(there.pin(feed="resident"))
+    if name == "steady":
+        return compare(there.pin(feed="resident"), augment=None)
+    if name == "ring":
+        return compare(there, computed=True, augment=None)
+    if name == "worker":
+        return compare(there.pin(workers=1), computed=True)
+    if name == "default":
+        return compare(Plan.default("standin:0"))
+    if name == "micro":
+        # A batch statistic would couple the examples: without BatchNorm's training mode there is none.
+        def frozen(model: nn.Module, batch: Any) -> volano.Loss:
+            model.body[1].eval()
+            return objective(model, batch)
+
+        return compare(there.pin(feed="resident", micro_batch=24), objective=frozen)
+    if name in ("bf16", "fp16"):
+        return compare(there.pin(feed="resident", precision=name))
+    if name == "resume":
+        folder = Path(tempfile.mkdtemp())
+        plan = there.pin(feed="resident")
+        whole = volano.train(make_task(), plan=plan, out=folder / "whole", observer=volano.Observer())
+        volano.train(make_task(), plan=plan, out=folder / "parts", observer=Watch(stop_at=11))
+        resumed = volano.resume(folder / "parts", task=make_task(), observer=volano.Observer())
+        return {"difference": (weights(resumed) - weights(whole)).abs().max().item(), "status": resumed.status}
+    if name == "chosen":
+        run = volano.train(make_task(), out=Path(tempfile.mkdtemp()) / "run", observer=volano.Observer())
+        return {"device": run.plan.device, "feed": run.plan.feed}
+    if name == "doctor":
+        return volano.doctor()
+    raise ValueError(name)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    standin.install()
+    print(json.dumps(main(sys.argv[1])), flush=True)

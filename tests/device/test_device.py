@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from volano.device import Device, Transfer, describe_machine, measure_limits, versions
+from volano.errors import PlanError, UsageError
+
+
+def test_the_cpu_is_a_device():
+    device = Device("cpu")
+    assert device.name == "cpu"
+    assert device.move({"x": torch.zeros(2)})["x"].device.type == "cpu"
+    device.synchronize()
+    memory = device.memory()
+    assert 0 < memory.allocated <= memory.peak <= memory.total
+    assert 0 < device.free_bytes() <= memory.total
+
+
+@pytest.mark.parametrize("name", ["tpu9", "meta", "xpu:0", "warp drive"])
+def test_a_device_that_is_not_here_is_refused(name):
+    with pytest.raises(UsageError, match="Here: cpu"):
+        Device(name)
+
+
+def test_settings_are_put_back():
+    device = Device("cpu")
+    before = torch.get_num_threads()
+    with device.settings(precision="fp32", threads=2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+
+
+def test_precisions():
+    device = Device("cpu")
+    assert [name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)] == ["fp32", "bf16"]
+    with pytest.raises(PlanError, match="computes in fp32, bf16"):
+        device.check_precision("fp16")
+    with device.autocast("bf16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with device.autocast("fp32"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_seeds_reach_the_generator_of_the_device():
+    device = Device("cpu")
+    state = device.rng_state()
+    device.seed(5)
+    first = torch.rand(3)
+    device.seed(5)
+    assert torch.equal(torch.rand(3), first)
+    device.set_rng_state(state)
+    assert torch.equal(torch.get_rng_state(), state["host"])
+
+
+def test_a_transfer_to_the_cpu_copies_nothing():
+    transfer = Transfer(Device("cpu"))
+    batch = {"x": torch.zeros(2)}
+    assert transfer.finish(transfer.start(batch)) is batch
+
+
+def test_limits_are_rates(monkeypatch):
+    monkeypatch.setattr("volano.device.limits._SECONDS_PER_LIMIT", 0.02)
+    limits = measure_limits(Device("cpu"))
+    assert limits.matmul_fp32 > 1e8
+    assert limits.matmul_bf16 > 1e7
+    assert limits.memory_copy > 1e8
+    assert limits.host_to_device is None
+
+
+def test_facts():
+    machine = describe_machine(Device("cpu"))
+    assert machine.num_cores >= 1
+    assert machine.precisions == ("fp32", "bf16")
+    assert versions()["torch"].startswith(torch.__version__.split("+")[0])

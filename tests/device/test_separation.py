@@ -1,0 +1,70 @@
+"""Host and device apart: training on a device that is not the CPU and refuses host tensors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHILD = Path(__file__).with_name("on_standin.py")
+
+
+def on_standin(name: str) -> dict[str, Any]:
+    child = subprocess.run(
+        [sys.executable, "-W", "error", str(CHILD), name], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert child.returncode == 0, child.stderr[-3000:]
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", ["resident", "ring", "worker", "micro"])
+def test_the_same_weights_as_on_the_cpu(name):
+    result = on_standin(name)
+    assert result["devices"] == ["standin:0"]
+    # Equal operations, equal kernels: what differs is micro-batches' sums and the average's lerp, both rounding.
+    assert result["difference"] < 1e-5
+
+
+@pytest.mark.parametrize("name", ["default", "bf16", "fp16"])
+def test_other_arithmetic_learns_as_well(name):
+    result = on_standin(name)
+    assert result["difference"] < {"default": 1e-4, "bf16": 0.1, "fp16": 0.1}[name]
+    assert abs(result["accuracy"]) <= 0.05
+
+
+def test_the_steady_loop_does_not_wait_for_the_device():
+    counts = on_standin("steady")["counts"]
+    assert len(counts) == 24
+    for between_two_lines in counts[2:]:
+        # One read for a logged line, evaluation's one read, and nothing crosses but a block of indices now and then.
+        assert between_two_lines["reads"] == 0
+        assert between_two_lines["device_to_host"] <= 2
+        assert between_two_lines["synchronize"] == 0
+    assert sum(line["host_to_device"] for line in counts[2:]) <= 8
+
+
+def test_batches_travel_without_blocking():
+    counts = on_standin("ring")["counts"]
+    # Each batch is two tensors, pinned and copied ahead; what blocks is the read of a logged line.
+    assert sum(line["host_to_device"] for line in counts[2:]) >= 2 * len(counts[2:])
+    assert sum(line["blocking_copies"] for line in counts[2:]) <= len(counts[2:]) + 2
+    assert all(line["reads"] == 0 and line["synchronize"] == 0 for line in counts[2:])
+
+
+def test_a_stopped_run_goes_on_bitwise():
+    assert on_standin("resume") == {"difference": 0.0, "status": "finished"}
+
+
+def test_the_accelerator_is_chosen_by_itself():
+    assert on_standin("chosen") == {"device": "standin:0", "feed": "resident"}
+
+
+def test_the_doctor_sees_it():
+    result = on_standin("doctor")
+    assert result["machine"]["device"] == "standin:0"
+    assert result["machine"]["num_accelerators"] == 1
+    assert result["limits"]["host_to_device"] > 0

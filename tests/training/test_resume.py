@@ -1,0 +1,265 @@
+"""A run that was interrupted goes on bitwise as if it had not been."""
+
+import functools
+import json
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+import volano
+from conftest import Quiet, classification_with_accuracy, make_mlp
+from volano import Plan
+from volano.errors import CheckpointError, RunError, UsageError
+from volano.training import RunFolder
+from volano.training.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+
+
+class StopAt(Quiet):
+    """Sends itself a signal when a step has been logged."""
+
+    def __init__(self, step, name=signal.SIGTERM):
+        super().__init__()
+        self.step, self.name = step, name
+
+    def on_log(self, record):
+        super().on_log(record)
+        if record["step"] == self.step:
+            os.kill(os.getpid(), self.name)
+
+
+def full_task(make_task, **fields):
+    """A task with everything that has a state."""
+    base = {
+        "model": functools.partial(make_mlp, dropout=0.3),
+        "objective": classification_with_accuracy,
+        "optimizer": functools.partial(torch.optim.AdamW, lr=1e-2),
+        "schedule": volano.cosine(warmup=0.1),
+        "ema_decay": 0.95,
+        "clip_norm": 1.0,
+        "augment": lambda batch, generator: [
+            batch[0] + 0.01 * torch.rand(batch[0].shape, generator=generator),
+            batch[1],
+        ],
+    }
+    return make_task(**{**base, **fields})
+
+
+TIMED = {"examples_per_second", "memory_bytes"}
+
+
+def experiment_records(path):
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in TIMED}
+        for line in (path / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def assert_same_runs(one, other):
+    assert experiment_records(one) == experiment_records(other)
+    (_, state), (_, expected) = (load_checkpoint(list_checkpoints(path / "checkpoints")[-1]) for path in (one, other))
+    assert_same(state, expected)
+
+
+def assert_same(value, expected):
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(value, expected)
+    elif isinstance(expected, dict):
+        assert value.keys() == expected.keys()
+        for name in expected:
+            assert_same(value[name], expected[name])
+    elif isinstance(expected, list | tuple):
+        assert len(value) == len(expected)
+        for one, other in zip(value, expected, strict=True):
+            assert_same(one, other)
+    else:
+        assert value == expected
+
+
+@pytest.mark.parametrize("stop_at", [1, 16, 31])  # within the first epoch, at its end, one before the last step
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_bitwise(make_task, quiet, tmp_path, stop_at, name):
+    task = full_task(make_task)
+    whole = volano.train(task, out=tmp_path / "whole", observer=quiet)
+    stopped = volano.train(task, out=tmp_path / "parts", observer=StopAt(stop_at, name))
+    assert (stopped.status, whole.status) == ("stopped", "finished")
+    assert RunFolder.open(stopped.path).read_json("run.json")["step"] == stop_at
+    resumed = volano.resume(stopped.path, task=task, observer=quiet)
+    assert resumed.status == "finished"
+    assert_same_runs(resumed.path, whole.path)
+
+
+def test_stopped_twice_between_two_logged_lines(make_task, quiet, tmp_path, monkeypatch):
+    monkeypatch.setattr("volano.training.loop._LOGS_PER_RUN", 3)  # a line every tenth step
+    task = full_task(make_task, evaluate_every="3st")
+
+    class StopAtEvaluation(Quiet):
+        def on_evaluation(self, record):
+            if record["step"] in (6, 21):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = volano.train(task, out=tmp_path / "whole", observer=quiet)
+    run = volano.train(task, out=tmp_path / "parts", observer=StopAtEvaluation())
+    run = volano.resume(run.path, task=task, observer=StopAtEvaluation())
+    assert run.status == "stopped"
+    run = volano.resume(run.path, task=task, observer=quiet)
+    assert_same_runs(run.path, whole.path)
+
+
+def test_other_workers_go_on_with_the_very_next_example(make_task, quiet, tmp_path):
+    task = full_task(make_task)
+    plan = Plan.baseline()
+    whole = volano.train(task, plan=plan, out=tmp_path / "whole", observer=quiet)
+    stopped = volano.train(task, plan=plan, out=tmp_path / "parts", observer=StopAt(9))
+    plan.pin(workers=1).save(stopped.path / "plan.json")
+    resumed = volano.resume(stopped.path, task=task, observer=quiet)
+    assert experiment_records(resumed.path) == experiment_records(whole.path)
+    for got, expected in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_the_checkpoint_stays(make_task, tmp_path, monkeypatch):
+    monkeypatch.setattr("volano.training.loop._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("volano.training.loop._CHECKPOINT_SHARE", 1e9)
+
+    class Impatient(StopAt):
+        def on_log(self, record):
+            super().on_log(record)
+            if record["step"] == self.step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        volano.train(full_task(make_task), out=tmp_path / "run", observer=Impatient(5, signal.SIGINT))
+    assert load_latest(tmp_path / "run" / "checkpoints")[0] == 4
+    assert volano.resume(tmp_path / "run", task=full_task(make_task), observer=Quiet()).status == "finished"
+
+
+def test_handlers_are_put_back(make_task, quiet, tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    volano.train(make_task(), out=tmp_path / "run", observer=quiet)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_run_in_another_thread_leaves_signals_alone(make_task, quiet, tmp_path):
+    runs = []
+    thread = threading.Thread(target=lambda: runs.append(volano.train(make_task(), out=tmp_path / "r", observer=quiet)))
+    thread.start()
+    thread.join()
+    assert runs[0].status == "finished"
+
+
+class TestRefusals:
+    def test_a_changed_task_is_refused_with_what_changed(self, make_task, quiet, tmp_path):
+        run = volano.train(full_task(make_task), out=tmp_path / "run", observer=StopAt(4))
+        with pytest.raises(CheckpointError, match=r"now != then: .*clip_norm: 2.0 != 1.0"):
+            volano.resume(run.path, task=full_task(make_task, clip_norm=2.0), observer=quiet)
+
+    def test_a_finished_run_has_nothing_left(self, make_task, quiet, tmp_path):
+        run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
+        with pytest.raises(UsageError, match="which is finished"):
+            volano.resume(run.path, task=make_task(), observer=quiet)
+
+    def test_a_run_from_python_needs_its_task(self, make_task, quiet, tmp_path):
+        run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(4))
+        with pytest.raises(UsageError, match=r"volano.resume\(.*task=task\)"):
+            volano.resume(run.path, observer=quiet)
+
+    def test_a_folder_that_is_no_run(self, tmp_path):
+        with pytest.raises(UsageError, match="holds run.json"):
+            volano.resume(tmp_path)
+
+    def test_another_schema_version(self, make_task, quiet, tmp_path):
+        run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(4))
+        folder = RunFolder.open(run.path)
+        folder.write_json("run.json", {**folder.read_json("run.json"), "schema_version": 99})
+        with pytest.raises(CheckpointError, match="schema version 1; got 99"):
+            volano.resume(run.path, task=make_task(), observer=quiet)
+
+    def test_a_folder_that_exists(self, make_task, quiet, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(UsageError, match="folder of its own; got .*which exists.*volano resume"):
+            volano.train(make_task(), out=tmp_path, observer=quiet)
+        assert (tmp_path / "file").read_text() == "mine"
+
+
+class TestCheckpoints:
+    def test_the_last_two_are_kept(self, tmp_path):
+        for step in range(1, 6):
+            save_checkpoint(tmp_path, step, {"value": torch.tensor(step)})
+        assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000004", "step-00000005"]
+        assert load_latest(tmp_path)[1]["value"].item() == 5
+
+    def test_a_damaged_one_is_named_and_passed_over(self, make_task, quiet, tmp_path):
+        for step in (1, 2):
+            save_checkpoint(tmp_path, step, {"value": step})
+        file = tmp_path / "step-00000002" / "state.pt"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        step, state, problems = load_latest(tmp_path)
+        assert (step, state["value"]) == (1, 1)
+        assert "step-00000002" in problems[0]
+
+    @pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
+    def test_a_missing_file_is_named(self, tmp_path, name):
+        save_checkpoint(tmp_path, 1, {"value": 1})
+        (tmp_path / "step-00000001" / name).unlink()
+        with pytest.raises(CheckpointError, match=f"(?s)whole checkpoint; got none.*{name}"):
+            load_latest(tmp_path)
+
+    def test_nothing_is_executed_on_loading(self, tmp_path):
+        class Malicious:
+            def __reduce__(self):
+                return (os.mkdir, (str(tmp_path / "owned"),))
+
+        save_checkpoint(tmp_path, 1, {"value": Malicious()})
+        with pytest.raises(Exception, match="(?i)weights.only|unsupported"):
+            load_checkpoint(tmp_path / "step-00000001")
+        assert not (tmp_path / "owned").exists()
+
+    def test_a_full_disk_leaves_the_previous_one_whole(self, tmp_path, monkeypatch):
+        save_checkpoint(tmp_path, 1, {"value": 1})
+        real_save = torch.save
+
+        def full(state, file):
+            real_save(state, file)
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(CheckpointError, match=r"can be written; got .*No space left"):
+            save_checkpoint(tmp_path, 2, {"value": 2})
+        assert load_latest(tmp_path)[0] == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+    def test_a_full_disk_in_mid_run_is_announced_and_the_run_goes_on(self, make_task, quiet, tmp_path, monkeypatch):
+        monkeypatch.setattr("volano.training.loop._CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr("volano.training.loop._CHECKPOINT_SHARE", 1e9)
+        real_save, calls = torch.save, []
+
+        def sometimes_full(state, file):
+            calls.append(state["step"])
+            if state["step"] == 5:
+                raise OSError(28, "No space left on device")
+            real_save(state, file)
+
+        monkeypatch.setattr(torch, "save", sometimes_full)
+        run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
+        assert run.status == "finished"
+        assert 5 in calls
+        assert any("not saved at step 5" in notice and "Training goes on" in notice for notice in run.notices)
+
+
+def test_a_loss_that_turns_nan_stops_the_run(make_task, quiet, tmp_path):
+    calls = []
+
+    def objective(model, batch):
+        calls.append(1)
+        loss = classification_with_accuracy(model, batch)
+        factor = float("nan") if len(calls) == 6 else 1.0
+        return volano.Loss(total=loss.total * factor, weight=loss.weight)
+
+    with pytest.raises(RunError, match="The loss is a finite number; it was up to step 5; got nan"):
+        volano.train(make_task(objective=objective, valid=None), out=tmp_path / "run", observer=quiet)
+    assert RunFolder.open(tmp_path / "run").read_json("run.json")["status"] == "failed"

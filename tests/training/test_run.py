@@ -1,0 +1,172 @@
+import io
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import volano
+from conftest import classification, classification_with_accuracy, make_mlp
+from volano import Plan
+from volano.training import PlainProgress, RichProgress, load_weights
+
+
+def test_a_run_leaves_a_complete_folder(make_task, quiet, tmp_path):
+    task = make_task(objective=classification_with_accuracy, name="digits")
+    run = volano.train(task, out=tmp_path / "run", observer=quiet)
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {"run.json", "task.json", "plan.json", "metrics.jsonl", "checkpoints", "model.safetensors"}
+    record = json.loads((run.path / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["metrics"] == run.metrics
+    assert record["machine"]["num_cores"] >= 1
+    assert record["seconds"].keys() >= {"prepare", "train", "evaluate", "checkpoint", "total"}
+    assert Plan.load(run.path / "plan.json") == run.plan
+    steps = [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert steps[-1] == task.num_steps
+    assert quiet.ends == ["finished"]
+
+
+def test_evaluation_is_over_every_example_once(make_task, quiet, tmp_path, digits):
+    task = make_task(objective=classification_with_accuracy, batch_size=48)  # 64 examples in batches of 48 and 16
+    run = volano.train(task, out=tmp_path / "run", observer=quiet)
+    inputs, labels = task.valid.tensors
+    with torch.no_grad():
+        logits = run.model(inputs)
+    expected = nn.functional.cross_entropy(logits, labels).item()
+    assert run.metrics["valid_loss"] == pytest.approx(expected, rel=1e-5)
+    assert run.metrics["valid_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_the_final_weights_load_anywhere(make_task, quiet, tmp_path):
+    run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
+    model = make_mlp()
+    model.load_state_dict(load_file(run.path / "model.safetensors"))
+    for got, expected in zip(model.parameters(), run.model.parameters(), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_tied_weights_are_written_and_read(make_task, quiet, tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.up = nn.Linear(64, 8, bias=False), nn.Linear(8, 64, bias=False)
+            self.up.weight = nn.Parameter(self.down.weight.T)
+            self.again = self.down
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, x):
+            return self.head(self.again(self.up(self.down(x))))
+
+    run = volano.train(make_task(model=Tied), out=tmp_path / "run", observer=quiet)
+    model = Tied()
+    load_weights(model, run.path / "model.safetensors")
+    assert torch.equal(model.again.weight, run.model.down.weight)
+
+
+def test_batches_of_any_shape(make_task, quiet, tmp_path, digits):
+    pixels, labels = digits
+
+    class Dicts(torch.utils.data.Dataset):
+        def __len__(self):
+            return 128
+
+        def __getitem__(self, index):
+            return {"image": pixels[index], "target": {"label": labels[index]}, "id": f"digit {index}"}
+
+    def objective(model, batch):
+        return classification(model, (batch["image"], batch["target"]["label"]))
+
+    run = volano.train(make_task(data=Dicts(), valid=None, objective=objective), out=tmp_path / "run", observer=quiet)
+    assert run.status == "finished"
+    assert any("computes its examples" in notice for notice in run.notices)  # why the feed is a ring
+    assert run.plan.feed == "ring"
+
+
+def test_a_kept_last_batch_is_trained_on(make_task, quiet, tmp_path):
+    sizes = []
+
+    def objective(model, batch):
+        sizes.append(len(batch[0]))
+        return classification(model, batch)
+
+    task = make_task(objective=objective, batch_size=200, last_batch="keep", duration="1ep", valid=None)
+    volano.train(task, out=tmp_path / "run", observer=quiet)
+    assert sizes == [200, 200, 112]
+
+
+def test_corrupt_examples_are_listed_in_the_run(make_task, quiet, tmp_path, digits):
+    pixels, labels = digits
+
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 128
+
+        def __getitem__(self, index):
+            if index == 77:
+                raise ValueError("bad header")
+            return pixels[index], labels[index]
+
+    run = volano.train(make_task(data=Broken(), valid=None), out=tmp_path / "run", observer=quiet)
+    (record,) = [json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()]
+    assert record == {"index": 77, "path": None, "reason": "ValueError: bad header"}
+    assert any("example 77: ValueError: bad header" in notice for notice in run.notices)
+
+
+class TestPins:
+    def test_a_pin_is_taken(self, make_task, quiet, tmp_path):
+        run = volano.train(
+            make_task(),
+            out=tmp_path / "run",
+            observer=quiet,
+            pins={"precision": "bf16", "micro_batch": 16, "threads": 1},
+        )
+        assert (run.plan.precision, run.plan.micro_batch, run.plan.threads) == ("bf16", 16, 1)
+
+    def test_a_pin_beyond_the_tolerance_is_refused(self, make_task, tmp_path):
+        task = make_task(tolerance="rounding")
+        with pytest.raises(volano.VolanoError, match="tolerance is 'rounding'; got precision='bf16'"):
+            volano.train(task, out=tmp_path / "run", pins={"precision": "bf16"})
+        assert not (tmp_path / "run").exists()
+
+    def test_exact_is_the_baseline(self, make_task, quiet, tmp_path):
+        run = volano.train(make_task(tolerance="exact"), out=tmp_path / "run", observer=quiet)
+        assert run.plan.semantics() == "exact"
+        assert any("tolerance=exact" in notice for notice in run.notices)
+
+    def test_a_plan_and_pins_do_not_go_together(self, make_task, tmp_path):
+        with pytest.raises(volano.VolanoError, match="leaves nothing to choose"):
+            volano.train(make_task(), plan=Plan.baseline(), pins={"threads": 1}, out=tmp_path / "run")
+
+
+class TestProgress:
+    def test_plain_lines_where_there_is_no_terminal(self, make_task, tmp_path):
+        stream = io.StringIO()
+        volano.train(make_task(name="digits"), out=tmp_path / "run", observer=PlainProgress(stream))
+        lines = stream.getvalue().splitlines()
+        assert lines[0].startswith("digits: 2,410 parameters on cpu, 32 steps of 32 -> ")
+        assert any(line.startswith("step 32/32  valid loss ") for line in lines)
+        assert lines[-1].startswith("finished after 0:0")
+        assert "\x1b" not in stream.getvalue()
+
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_a_bar_fits_its_terminal(self, make_task, tmp_path, monkeypatch, width):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr("volano.training.progress._REFRESH_SECONDS", 0.0)
+        stream = Terminal()
+        volano.train(make_task(name="digits"), out=tmp_path / "run", observer=RichProgress(stream))
+        text = stream.getvalue()
+        assert "examples/s" in text
+        assert "left" in text
+        bars = [line for line in text.replace("\r", "\n").split("\n") if "examples/s" in line]
+        import re
+
+        assert bars
+        assert max(len(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)) for line in bars) <= width
