@@ -21,6 +21,7 @@ PLANS = st.builds(
     workers=st.integers(0, 64),
     prefetch=st.integers(1, 64),
     threads=st.none() | st.integers(1, 256),
+    allocator=st.sampled_from(["system", "keep"]),
 )
 
 

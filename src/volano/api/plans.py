@@ -25,7 +25,7 @@ def choose_plan(
     place = Device(device)
     plan, reasons = Plan.default(place.name), []
     if task.tolerance == "exact":
-        plan = Plan.baseline(place.name).pin(feed=plan.feed)
+        plan = Plan.baseline(place.name).pin(feed=plan.feed, workers=plan.workers, allocator=plan.allocator)
         reasons.append("tolerance=exact: only knobs that leave the numbers bitwise the same")
     if pins.get("feed", plan.feed) == "resident" and "feed" not in pins:
         possible, reason = can_be_resident(task.data, task.collate, place)

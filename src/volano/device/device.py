@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volano.device.allocator import freed_memory_kept
 from volano.errors import PlanError, UsageError
 
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -209,17 +210,18 @@ class Device:
         return torch.amp.GradScaler(self.torch_device.type) if precision == "fp16" else None
 
     @contextlib.contextmanager
-    def settings(self, *, precision: str, threads: int | None) -> Iterator[None]:
+    def settings(self, *, precision: str, threads: int | None = None, allocator: str = "system") -> Iterator[None]:
         """Process-wide settings of a plan, put back afterwards."""
         old_threads, old_matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
-        try:
+        with contextlib.ExitStack() as stack:
+            if allocator == "keep":
+                stack.enter_context(freed_memory_kept())
+            stack.callback(torch.set_num_threads, old_threads)
+            stack.callback(torch.set_float32_matmul_precision, old_matmul)
             if threads is not None:
                 torch.set_num_threads(threads)
             torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
             yield
-        finally:
-            torch.set_num_threads(old_threads)
-            torch.set_float32_matmul_precision(old_matmul)
 
 
 def _find(name: str | None) -> torch.device:

@@ -45,6 +45,7 @@ class Plan:
         workers: processes of a ring that fetch and collate; 0 does it in the training process.
         prefetch: batches that each worker keeps ready.
         threads: of the host's arithmetic; None leaves torch's own number.
+        allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to the C library.
 
     Raises:
         PlanError: at birth, when a knob has a value that it does not know.
@@ -62,6 +63,7 @@ class Plan:
     workers: int = _knob(0, "exact")
     prefetch: int = _knob(2, "exact")
     threads: int | None = _knob(None, "rounding")
+    allocator: Literal["system", "keep"] = _knob("system", "exact", ("system", "keep"))
 
     def __post_init__(self) -> None:
         for knob in dataclasses.fields(self):
@@ -87,7 +89,14 @@ class Plan:
     @classmethod
     def default(cls, device: str = "cpu") -> Plan:
         """The ``exact`` and ``rounding`` choices that are safe anywhere; never ``precision``."""
-        return cls(device=device, memory_format="channels_last", optimizer="fused", feed="resident", workers=1)
+        return cls(
+            device=device,
+            memory_format="channels_last",
+            optimizer="fused",
+            feed="resident",
+            workers=1,
+            allocator="keep",
+        )
 
     def pin(self, **knobs: Any) -> Plan:
         """This plan with some knobs set.

@@ -2,13 +2,16 @@
 
 from volano.training.evaluate import evaluate
 from volano.training.folder import RunFolder
+from volano.training.muon import MuonAdamW
 from volano.training.observe import Observer, Observers, StartInfo
+from volano.training.probe import StepTime, measure_step_time
 from volano.training.progress import PlainProgress, RichProgress, make_progress
-from volano.training.run import Run, run_task
+from volano.training.run import Run, run_task, settings_of
 from volano.training.session import Session
 from volano.training.weights import load_weights, save_weights
 
 __all__ = [
+    "MuonAdamW",
     "Observer",
     "Observers",
     "PlainProgress",
@@ -17,9 +20,12 @@ __all__ = [
     "RunFolder",
     "Session",
     "StartInfo",
+    "StepTime",
     "evaluate",
     "load_weights",
     "make_progress",
+    "measure_step_time",
     "run_task",
     "save_weights",
+    "settings_of",
 ]

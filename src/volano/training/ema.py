@@ -33,7 +33,6 @@ class Ema:
     def update(self, step: int) -> None:
         """Takes in the weights after optimizer step ``step`` (from 0). Queues work on the device, waits for nothing."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        # One kernel for all tensors; torch.optim is built on it, and it has no public name yet.
-        torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)
         for own, theirs in self._copies:
             own.copy_(theirs)

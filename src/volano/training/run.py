@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def run_task(
     started = time.perf_counter()
     device = Device(plan.device)
     choices = [*notices]
-    with _random_state_kept(device), device.settings(precision=plan.precision, threads=plan.threads):
+    with _random_state_kept(device), settings_of(plan, device):
         session = Session(task, plan, on_notice=choices.append, on_fault=_FaultList(folder, everyone))
         log = Log(task.num_steps)
         if resume:
@@ -186,6 +186,11 @@ def _start_info(session: Session, folder: RunFolder) -> StartInfo:
         device=session.device.name,
         num_parameters=sum(parameter.numel() for parameter in session.model.parameters()),
     )
+
+
+def settings_of(plan: Plan, device: Device) -> AbstractContextManager[None]:
+    """A context in which the plan's process-wide settings hold."""
+    return device.settings(precision=plan.precision, threads=plan.threads, allocator=plan.allocator)
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class Step:
         weight = sum(loss.weight for loss in losses)
         if not (isinstance(weight, float | int) and weight == count):
             gradients = [p.grad for p in self._parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, count / weight)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_mul_(gradients, count / weight)
         names = losses[0].metrics.keys()
         metrics = {name: sum(loss.metrics[name] * loss.weight for loss in losses) / weight for name in names}
         total = torch.stack([loss.total for loss in losses]).sum()

@@ -17,6 +17,7 @@ import torch
 from volano.data.sources.images import (
     ImageFile,
     LabelledImages,
+    PixelFormat,
     choose_format,
     class_names,
     decode_all,
@@ -49,13 +50,16 @@ class ImageSets:
     origin: str
 
 
-def read_image_sets(path: Path | None, *, size: int | None = None) -> ImageSets:
+def read_image_sets(
+    path: Path | None, *, size: int | None = None, pixel_format: PixelFormat | None = None
+) -> ImageSets:
     """Reads any of the sources; which one is seen from what lies at ``path``.
 
     Args:
         path: a folder of class folders (with or without train/ and val/ or test/), a folder of IDX files, a .csv or
             .parquet table of path and label, or None for scikit-learn's digits.
         size: height and width to decode files to; None chooses.
+        pixel_format: to decode files to, channels and all; None reads it off the files.
 
     Raises:
         UsageError: ``path`` does not exist or is none of these.
@@ -71,10 +75,10 @@ def read_image_sets(path: Path | None, *, size: int | None = None) -> ImageSets:
                 "Images come from a folder of class folders, a folder of IDX files, or a .csv or .parquet table",
                 got=str(path),
             )
-        return _from_table(path, size)
+        return _from_table(path, size, pixel_format)
     if _idx_files(path):
         return _from_idx(path)
-    return _from_folders(path, size)
+    return _from_folders(path, size, pixel_format)
 
 
 def _embedded_digits() -> ImageSets:
@@ -90,7 +94,7 @@ def _embedded_digits() -> ImageSets:
 # ---- class folders
 
 
-def _from_folders(root: Path, size: int | None) -> ImageSets:
+def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None) -> ImageSets:
     parts = {_SPLITS[folder.name.lower()]: folder for folder in _subfolders(root) if folder.name.lower() in _SPLITS}
     folders = parts if "train" in parts else {"train": root}
     found = {split: _files_by_class(folder) for split, folder in folders.items()}
@@ -104,7 +108,7 @@ def _from_folders(root: Path, size: int | None) -> ImageSets:
         )
     _check_classes(classes, str(folders["train"]))
     files = {split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()}
-    return _decoded(files, classes, root, size)
+    return _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size))
 
 
 def _files_by_class(folder: Path) -> dict[str, list[Path]]:
@@ -126,7 +130,7 @@ def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], folder:
 # ---- tables
 
 
-def _from_table(path: Path, size: int | None) -> ImageSets:
+def _from_table(path: Path, size: int | None, pixel_format: PixelFormat | None) -> ImageSets:
     rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not rows:
         raise DataError("A table of images has rows", got=f"{path}, which has none")
@@ -150,7 +154,7 @@ def _from_table(path: Path, size: int | None) -> ImageSets:
         files.setdefault(_SPLITS[split], []).append(file)
     if "train" not in files:
         raise DataError("A table of images has rows to train on", got=f"only {', '.join(files)} in {path}")
-    return _decoded(files, classes, path.parent, size)
+    return _decoded(files, classes, path.parent, pixel_format or choose_format(files["train"], size=size))
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
@@ -260,8 +264,9 @@ def _from_arrays(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...
     )
 
 
-def _decoded(files: dict[str, list[ImageFile]], classes: tuple[str, ...], root: Path, size: int | None) -> ImageSets:
-    pixel_format = choose_format(files["train"], size=size)
+def _decoded(
+    files: dict[str, list[ImageFile]], classes: tuple[str, ...], root: Path, pixel_format: PixelFormat
+) -> ImageSets:
     sets = {split: decode_all(part, classes, pixel_format, root=root) for split, part in files.items()}
     return ImageSets(train=sets["train"], valid=sets.get("valid"), test=sets.get("test"), origin=str(root.name or root))
 

@@ -129,12 +129,17 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
 
 
 def decode_all(
-    files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, *, root: Path
+    files: Sequence[ImageFile],
+    classes: tuple[str, ...],
+    pixel_format: PixelFormat,
+    *,
+    root: Path,
+    max_share: float = MAX_SHARE,
 ) -> LabelledImages:
     """All files decoded into memory, unreadable ones put aside.
 
     Raises:
-        DataError: more than a tenth are unreadable, or they do not fit into memory.
+        DataError: more than ``max_share`` are unreadable, or they do not fit into memory.
     """
     shape = (len(files), pixel_format.channels, pixel_format.size, pixel_format.size)
     _check_fits(shape)
@@ -146,7 +151,7 @@ def decode_all(
     faults = tuple(
         Fault(row, str(files[row].path), reason) for row, reason in enumerate(outcomes) if reason is not None
     )
-    check_share(faults, len(files))
+    _check_share(faults, len(files), max_share)
     good = [row for row, reason in enumerate(outcomes) if reason is None]
     return LabelledImages(
         images=torch.from_numpy(images if len(good) == len(files) else images[good]),
@@ -157,11 +162,10 @@ def decode_all(
     )
 
 
-def check_share(faults: Sequence[Fault], num_files: int) -> None:
-    """Raises DataError when more than a tenth of the files are unreadable."""
-    if len(faults) > MAX_SHARE * num_files:
+def _check_share(faults: Sequence[Fault], num_files: int, max_share: float) -> None:
+    if len(faults) > max_share * num_files:
         raise DataError(
-            f"At most {MAX_SHARE:.0%} of the images are unreadable",
+            f"At most {max_share:.0%} of the images are unreadable",
             got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
             remedy="Mend or remove them",
         )

@@ -1,0 +1,86 @@
+"""A classifier for other programs. Every file is loaded back and compared before it is called written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from volano.errors import MissingExtraError, RunError, UsageError
+from volano.training import load_weights, save_weights
+
+FORMATS = ("safetensors", "pt2", "onnx")
+# The same operations in another program: fp32 rounding over some twenty layers stays far below this.
+_TOLERANCE = 1e-3
+
+
+def export_classifier(model: nn.Module, fresh: nn.Module, images: Tensor, to: str, out: Path) -> dict[str, Any]:
+    """Writes ``model`` to ``out``.
+
+    Args:
+        model: trained, on the host.
+        fresh: another of the same structure, for loading weights back.
+        images: bytes uint8 [N, C, H, W] to compare predictions on, N at least 2.
+        to: one of ``FORMATS``.
+        out: the file.
+
+    Returns:
+        ``path``, ``bytes``, ``num_compared`` and ``largest_difference`` of the logits.
+
+    Raises:
+        UsageError: another format.
+        MissingExtraError: ONNX without its packages.
+        RunError: what was loaded back predicts something else.
+    """
+    if to not in FORMATS:
+        raise UsageError(f"A model is exported to {', '.join(FORMATS)}", got=repr(to))
+    model.eval()
+    with torch.no_grad():
+        expected = model(images).float()
+        got = {"safetensors": _safetensors, "pt2": _pt2, "onnx": _onnx}[to](model, fresh.eval(), images, out)
+    difference = (got - expected).abs().max().item()
+    scale = max(1.0, expected.abs().max().item())
+    if not difference <= _TOLERANCE * scale:
+        raise RunError(
+            "An exported model predicts what the run's model does", got=f"logits that differ by {difference}"
+        )
+    return {
+        "path": str(out),
+        "format": to,
+        "bytes": out.stat().st_size,
+        "num_compared": len(images),
+        "largest_difference": difference,
+    }
+
+
+def _safetensors(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:
+    save_weights(model, out)
+    load_weights(fresh, out)
+    return fresh(images).float()
+
+
+def _pt2(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:  # noqa: ARG001 - one signature
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: batch},))
+    torch.export.save(program, out)
+    return torch.export.load(out).module()(images).float()
+
+
+def _onnx(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:  # noqa: ARG001 - one signature
+    try:
+        import onnx.reference
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError as error:
+        raise MissingExtraError(
+            "Export to ONNX needs onnx and onnxscript", got=str(error), remedy="pip install 'volano[onnx]'"
+        ) from error
+    batch = torch.export.Dim("batch", min=1)
+    torch.onnx.export(
+        model, (images[:2],), out, dynamic_shapes=({0: batch},), input_names=["images"], output_names=["logits"],
+        dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
+    evaluator = onnx.reference.ReferenceEvaluator(str(out))
+    (logits,) = evaluator.run(None, {"images": images.numpy()})
+    return torch.from_numpy(logits).float()

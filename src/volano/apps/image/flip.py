@@ -1,0 +1,149 @@
+"""Decide from the data whether a mirrored image keeps its label.
+
+The classifier of the probe has no training loop: a fixed bank of random patches, pooled into a
+4 x 4 grid (Coates, Lee & Ng 2011, "An analysis of single-layer networks"), then ridge regression
+in closed form. It takes seconds and gives the same answer for the same seed.
+
+Two questions are asked on held-out images:
+
+1. Does a classifier that never saw a mirrored image still recognise mirrored ones? If most
+   classes fail, left and right carry meaning throughout (digits, letters, text) and flips only
+   cost accuracy. A minority of failing classes is no objection: all shoes of Fashion-MNIST point
+   to the left, which is how they were photographed, not what they are.
+2. Does a classifier trained *with* mirrored images lose a class? It must, where the mirror image
+   of one class is another class (b and d, left and right arrows): then flips are refused however
+   few classes are concerned.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIDE = 28  # larger images are shrunk to this size
+FILTERS = 64
+PATCH = 5
+GRID = 4
+RIDGE = 1e-2  # relative to the mean squared feature norm per direction
+MAX_TRAIN = 2_000
+MAX_HELD = 1_000
+UNRECOGNISED = 0.25  # a class fails question 1 when its accuracy falls by more
+FAILING_SHARE = 0.5  # share of the held-out images in failing classes that forbids flips
+CLASS_LOSS = 0.15  # question 2: loss of accuracy of one class, beyond twice its standard error
+
+
+def random_patch_features(images: Tensor, bank: Tensor) -> Tensor:
+    """Return ``[N, 2 * FILTERS * GRID ** 2]`` features of normalised ``[N, C, H, W]`` images."""
+    pieces = []
+    for chunk in images.split(500):
+        response = F.conv2d(chunk, bank, padding=bank.shape[-1] // 2)
+        both = torch.cat([F.relu(response), F.relu(-response)], dim=1)
+        pieces.append(F.adaptive_avg_pool2d(both, GRID).flatten(1))
+    return torch.cat(pieces)
+
+
+def ridge_scores(train: Tensor, labels: Tensor, classes: int, tests: list[Tensor]) -> list[Tensor]:
+    """Fit ridge regression to one-hot labels; return the class scores of each test set."""
+    centre, spread = train.mean(0), train.std(0) + 1e-3
+    design = (train - centre) / spread
+    gram = design.T @ design
+    gram += RIDGE * len(design) * torch.eye(len(gram), device=gram.device)
+    targets = F.one_hot(labels, classes).float()
+    offset = targets.mean(0)
+    weights = torch.linalg.solve(gram, design.T @ (targets - offset))
+    return [((test - centre) / spread) @ weights + offset for test in tests]
+
+
+def class_accuracy(scores: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return per class the accuracy and the number of images, both ``[classes]``."""
+    count = torch.bincount(labels, minlength=classes).float()
+    correct = torch.bincount(labels[scores.argmax(1) == labels], minlength=classes).float()
+    return correct / count.clamp(min=1), count
+
+
+def prepare(images: Tensor) -> Tensor:
+    """Shrink bytes ``[N, C, H, W]`` to at most ``SIDE`` pixels and normalise each image."""
+    x = images.float()
+    if max(x.shape[-2:]) > SIDE:
+        x = F.interpolate(x, size=(SIDE, SIDE), mode="area")
+    x = x - x.mean((1, 2, 3), keepdim=True)
+    return x / (x.std((1, 2, 3), keepdim=True) + 1.0)
+
+
+def draw_bank(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Cut random patches from the images and make them zero-mean filters of norm one."""
+    patch = min(PATCH, *images.shape[-2:])
+    picks = torch.randint(0, len(images), (FILTERS,), generator=generator)
+    top = torch.randint(0, images.shape[-2] - patch + 1, (FILTERS,), generator=generator)
+    left = torch.randint(0, images.shape[-1] - patch + 1, (FILTERS,), generator=generator)
+    cut = torch.stack(
+        [
+            images[n, :, y : y + patch, x : x + patch]
+            for n, y, x in zip(picks.tolist(), top.tolist(), left.tolist(), strict=True)
+        ]
+    )
+    cut = cut - cut.mean((1, 2, 3), keepdim=True)
+    noise = torch.randn(cut.shape, generator=generator).to(cut) * 1e-2  # for blank patches
+    cut = cut + noise
+    return cut / cut.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+@torch.no_grad()
+def flip_is_label_preserving(images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:
+    """Return whether left-right flips keep the labels, and why.
+
+    ``images`` are bytes ``[N, C, H, W]``, ``labels`` ``[N]`` integers from 0. At most 3,000
+    images are used; two thirds are fitted, one third is held out. Too few images: no flips.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = labels.long()
+    classes = int(labels.max()) + 1
+    order = torch.randperm(len(images), generator=generator)[: MAX_TRAIN + MAX_HELD]
+    order = order.to(images.device)
+    held_count = len(order) // 3
+    if held_count < 5 * classes:
+        return False, f"only {len(order)} images for {classes} classes: too few to tell"
+    held, train = order[:held_count], order[held_count:]
+    train_images, held_images = prepare(images[train]), prepare(images[held])
+    train_labels, held_labels = labels[train], labels[held]
+
+    bank = draw_bank(train_images, generator)
+    plain = random_patch_features(train_images, bank)
+    mirrored = random_patch_features(train_images.flip(-1), bank)
+    held_plain = random_patch_features(held_images, bank)
+    held_mirrored = random_patch_features(held_images.flip(-1), bank)
+
+    scores = ridge_scores(plain, train_labels, classes, [held_plain, held_mirrored])
+    accuracy, count = class_accuracy(scores[0], held_labels, classes)
+    accuracy_mirrored, _ = class_accuracy(scores[1], held_labels, classes)
+    overall = float((accuracy * count).sum() / count.sum())
+    share = count / count.sum()
+    failing = accuracy - accuracy_mirrored > UNRECOGNISED
+    failing_share = float(share[failing].sum())
+    chance = float(share.max())
+    if overall < chance + 0.1 * (1 - chance):
+        return False, f"the probe itself is near chance ({overall:.1%}): no flips, to be safe"
+    if failing_share > FAILING_SHARE:
+        return False, (
+            f"mirrored images are not recognised in {int(failing.sum())} of {classes} classes "
+            f"({failing_share:.0%} of the images): left and right carry meaning"
+        )
+
+    both, both_labels = torch.cat([plain, mirrored]), torch.cat([train_labels, train_labels])
+    (with_flips,) = ridge_scores(both, both_labels, classes, [held_plain])
+    accuracy_with, _ = class_accuracy(with_flips, held_labels, classes)
+    loss = accuracy - accuracy_with
+    error = (accuracy * (1 - accuracy) + accuracy_with * (1 - accuracy_with)) / count.clamp(min=1)
+    worst = loss - 2 * error.sqrt()
+    worst[count < 5] = -1.0
+    culprit = int(worst.argmax())
+    if float(worst[culprit]) > CLASS_LOSS:
+        return False, (
+            f"training with mirrored images costs class {culprit} {float(loss[culprit]):.0%} of "
+            "its accuracy: its mirror image looks like another class"
+        )
+    return True, (
+        f"mirrored images are recognised in {classes - int(failing.sum())} of {classes} classes, "
+        f"and no class loses by training with them (worst {float(loss.max()):+.0%})"
+    )

@@ -1,0 +1,118 @@
+"""What a trained classifier is: enough to build its network again and to feed it, kept in ``image.json``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from volano.apps.image.network import build_network
+from volano.data.sources import PixelFormat
+from volano.errors import CheckpointError, TaskError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec:
+    """A classifier of images, without its weights.
+
+    Attributes:
+        classes: names, in the order of the logits.
+        channels: 1 or 3.
+        image_size: height and width in pixels.
+        mean: of each channel's bytes over the training set.
+        std: likewise.
+        size: ``"thin"``, ``"base"`` or ``"wide"``; None with a model of one's own.
+        model_reference: ``module:function`` of a model of one's own, or None.
+        flip: whether mirrored images keep their class.
+        translate: pixels of the shifts in training and in test-time augmentation.
+    """
+
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: str | None
+    model_reference: str | None
+    flip: bool
+    translate: int
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """To what files are decoded."""
+        return PixelFormat(channels=self.channels, size=self.image_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields and the schema's version."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ClassifierSpec:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            CheckpointError: another schema version, or fields that do not belong.
+        """
+        fields: dict[str, Any] = dict(value)
+        if fields.pop("schema_version", None) != SCHEMA_VERSION:
+            raise CheckpointError(f"image.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version"))
+        try:
+            for name in ("classes", "mean", "std"):
+                fields[name] = tuple(fields[name])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError("image.json describes a classifier", got=error) from error
+
+
+def make_classifier(
+    spec: ClassifierSpec, own_model: Callable[..., Any] | None = None, patches: Tensor | None = None
+) -> nn.Module:
+    """The spec's network: bytes uint8 [N, channels, size, size] in, logits [N, classes] out.
+
+    Args:
+        spec: of the classifier.
+        own_model: what ``spec.model_reference`` names.
+        patches: images uint8 [n, channels, size, size] whose statistics whiten the stem of a fresh network; None when
+            trained weights are loaded afterwards.
+
+    Raises:
+        TaskError: ``own_model`` does not make a module.
+    """
+    if own_model is None:
+        assert spec.size is not None
+        return build_network(
+            spec.size, spec.channels, spec.image_size, len(spec.classes), spec.mean, spec.std, whitening_patches=patches
+        )
+    offered = {"num_classes": len(spec.classes), "in_channels": spec.channels, "image_size": spec.image_size}
+    wanted = inspect.signature(own_model).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
+    module = own_model(**{name: value for name, value in offered.items() if takes_all or name in wanted})
+    if not isinstance(module, nn.Module):
+        raise TaskError(
+            f"--model names a function that returns an nn.Module; it may take {', '.join(offered)}",
+            got=type(module).__name__,
+        )
+    return Normalized(module, spec.mean, spec.std)
+
+
+class Normalized(nn.Module):
+    """A model of one's own behind the widening of bytes: it sees fp32 of mean 0 and deviation 1 in each channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Bytes uint8 [N, channels, size, size] -> what the module makes of them."""
+        return self.module((images.float() - self.mean) / self.std)

@@ -1,0 +1,47 @@
+"""A confusion matrix as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Above this many classes the numbers no longer fit into their squares.
+_MOST_WRITTEN = 20
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, out: Path) -> None:
+    """Writes a PNG: rows are the true classes, columns the predicted ones; colours are shares of the row."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    side = max(4.5, min(14.0, 2.5 + 0.42 * len(classes)))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    ticks = range(len(classes))
+    if len(classes) <= 60:
+        axes.set_xticks(ticks, [_short(name) for name in classes], rotation=90 if _are_long(classes) else 0, fontsize=8)
+        axes.set_yticks(ticks, [_short(name) for name in classes], fontsize=8)
+    if len(classes) <= _MOST_WRITTEN:
+        for row in ticks:
+            for column in ticks:
+                if counts[row, column]:
+                    colour = "white" if shares[row, column] > 0.5 else "black"
+                    axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=7)
+    figure.savefig(out, dpi=120)
+
+
+def _are_long(classes: Sequence[str]) -> bool:
+    return max(map(len, classes)) > 2
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 18 else name[:17] + "…"
