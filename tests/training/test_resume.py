@@ -183,6 +183,16 @@ class TestRefusals:
             volano.train(make_task(), out=tmp_path, observer=quiet)
         assert (tmp_path / "file").read_text() == "mine"
 
+    def test_what_failed_before_its_first_checkpoint_is_in_nobodys_way(self, make_task, quiet, tmp_path):
+        with pytest.raises(volano.VolanoError):
+            volano.train(make_task(objective=lambda model, batch: 1.0), out=tmp_path / "run", observer=quiet)
+        assert volano.train(make_task(), out=tmp_path / "run", observer=quiet).status == "finished"
+
+    def test_a_mistake_found_while_preparing_leaves_nothing(self, make_task, quiet, tmp_path):
+        with pytest.raises(volano.VolanoError):
+            volano.train(make_task(), out=tmp_path / "run", observer=quiet, pins={"precision": "fp8"})
+        assert not (tmp_path / "run").exists()
+
 
 class TestCheckpoints:
     def test_the_last_two_are_kept(self, tmp_path):

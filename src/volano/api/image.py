@@ -97,7 +97,7 @@ def train_image(
         seed=seed,
     )
     observer = observer or make_progress()
-    folder = RunFolder.create(out, "image")
+    folder = RunFolder.reserve(out, "image")
     problem = read_problem(dials, _own_model(model))
     seconds = {"data": time.perf_counter() - started}
     mark = time.perf_counter()
@@ -113,6 +113,7 @@ def train_image(
     task = problem.task(num_steps)
     seconds["plan"] = time.perf_counter() - mark
     resolved = {**problem.dials.to_json(), "num_steps": num_steps, "size": problem.spec.size}
+    folder.make()
     folder.write_json("image.json", problem.spec.to_json())
     _write_faults(folder, problem)
     source = {"kind": "image", "dials": resolved, "minutes": minutes, "origin": problem.origin}

@@ -41,12 +41,13 @@ def train(
         task = load_task(task)
     if not isinstance(task, Task):
         raise UsageError("train takes a volano.Task or 'module:name'", got=type(task).__name__)
+    folder = RunFolder.reserve(out, task.name)
     notices: list[str] = []
     if plan is None:
         plan, notices = choose_plan(task, device=device, pins=pins)
     elif device is not None or pins:
         raise UsageError("A whole plan leaves nothing to choose", got="plan together with device or pins")
-    folder = RunFolder.create(out, task.name)
+    folder.make()
     return run_task(task, plan, folder, observer=observer or make_progress(), source=source, notices=tuple(notices))
 
 

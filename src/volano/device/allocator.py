@@ -2,7 +2,8 @@
 
 glibc maps large blocks anew for every tensor and gives them back at once (mallopt(3): M_MMAP_THRESHOLD,
 M_TRIM_THRESHOLD); the kernel then clears and faults in each page again, at every step. A training allocates the same
-sizes over and over, so it keeps what it has. Measured: 10 to 20 % more images per second in bf16, 37 % in fp32 (docs/log.md).
+sizes over and over, so it keeps what it has. Measured: 10 to 20 % more images per second in bf16, 37 % in fp32
+(docs/log.md).
 """
 
 from __future__ import annotations

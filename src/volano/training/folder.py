@@ -15,39 +15,57 @@ import contextlib
 import datetime
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError, RunError, UsageError
 
 SCHEMA_VERSION = 1
 
 
 class RunFolder:
-    """Reads and writes a run's folder. Use :meth:`create` or :meth:`open`."""
+    """Reads and writes a run's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
-    def create(cls, out: str | Path | None, name: str) -> RunFolder:
-        """A new folder: ``out``, or ``runs/NAME-DATE-TIME`` under the current one.
+    def reserve(cls, out: str | Path | None, name: str) -> RunFolder:
+        """A folder to be made: ``out``, or ``runs/NAME-DATE-TIME`` under the current one. Nothing is written yet, so
+        that a mistake found while preparing leaves nothing behind.
 
         Raises:
-            UsageError: ``out`` exists and is not empty, or cannot be made.
+            UsageError: ``out`` exists and is not empty. What is left of a run that failed before its first checkpoint
+                does not count.
         """
-        path = Path(out) if out is not None else _fresh(Path("runs"), name)
+        folder = cls(Path(out) if out is not None else _fresh(Path("runs"), name))
+        path = folder.path
+        if path.exists() and (not path.is_dir() or any(path.iterdir())) and not folder._is_stillborn():
+            raise UsageError(
+                "A run starts in a folder of its own",
+                got=f"{path}, which exists",
+                remedy=f"Name another with --out, or go on with it: volano resume {path}",
+            )
+        return folder
+
+    def make(self) -> None:
+        """Makes the reserved folder.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(
-                    "A run starts in a folder of its own",
-                    got=f"{path}, which exists",
-                    remedy=f"Name another with --out, or go on with it: volano resume {path}",
-                )
-            (path / "checkpoints").mkdir(parents=True)
+            if self._is_stillborn():
+                shutil.rmtree(self.path)
+            (self.path / "checkpoints").mkdir(parents=True)
         except OSError as error:
-            raise UsageError("The run's folder can be made", got=f"{path}: {error.strerror}") from error
-        return cls(path)
+            raise UsageError("The run's folder can be made", got=f"{self.path}: {error.strerror}") from error
+
+    def _is_stillborn(self) -> bool:
+        if not (self.path / "run.json").is_file() or any((self.path / "checkpoints").glob("*")):
+            return False
+        return self.read_json("run.json").get("status") == "failed"
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -86,11 +104,18 @@ class RunFolder:
         return value
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Writes a JSON object so that a reader sees the old or the new one, never a part."""
+        """Writes a JSON object so that a reader sees the old or the new one, never a part.
+
+        Raises:
+            RunError: it could not be written; the old one is whole.
+        """
         target = self.path / name
         partial = target.with_suffix(".partial")
-        partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        partial.replace(target)
+        try:
+            partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+            partial.replace(target)
+        except OSError as error:
+            raise RunError("A run's folder can be written to", got=f"{target}: {error.strerror}") from error
 
     def update_run(self, **fields: Any) -> None:
         """Sets fields of ``run.json``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,7 @@ from torch import nn
 
 from volano.data import Fault
 from volano.device import Device, describe_machine, versions
-from volano.errors import VolanoError
+from volano.errors import RunError, VolanoError
 from volano.plan import Plan
 from volano.task import Task
 from volano.training.checkpoint import load_latest
@@ -98,7 +99,8 @@ def run_task(
                 save_weights(session.kept_model, folder.path / "model.safetensors")
         except BaseException as error:
             reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
-            folder.update_run(status="failed", reason=reason, step=session.step)
+            with contextlib.suppress(RunError):  # on a full disk the first error is the one to be told
+                folder.update_run(status="failed", reason=reason, step=session.step)
             everyone.on_end("failed")
             raise
     seconds = {**session.seconds, "total": time.perf_counter() - started}

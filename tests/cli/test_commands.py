@@ -1,0 +1,346 @@
+"""The command line, as a person meets it: in process where it prints, in a child where signals and exits count."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from volano.cli import commands
+from volano.cli.main import app, run
+
+FAST = ["--epochs", "2", "--batch-size", "128"]
+
+
+@pytest.fixture
+def volano(capsys, monkeypatch, tmp_path):
+    """``volano("train", ...)`` -> exit code, lines of standard output, text of standard error."""
+    commands.register(app)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err
+
+    return call
+
+
+def make_folder(root, num=14, classes=("left", "middle", "right"), side=16, mode="RGB"):
+    """Bright bars on noise, at a place that the class names."""
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for index in range(num):
+            pixels = generator.integers(0, 80, (side, side, 3), dtype=np.uint8)
+            pixels[:, 2 + 4 * number : 5 + 4 * number] = 250
+            Image.fromarray(pixels).convert(mode).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A finished run on the embedded digits."""
+    commands.register(app)
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert run(["train", "image", *FAST, "--out", str(path), "--json"]) == 0
+    return path
+
+
+class TestTrainImage:
+    def test_the_embedded_digits(self, volano, tmp_path):
+        code, out, err = volano("train", "image", "--epochs", "3", "--out", "run")
+        assert code == 0
+        assert out[0].startswith("test accuracy 0.9")
+        assert out[1:3] == ["run: run", "next: volano eval run"]
+        assert "flip=no" in err
+        assert "valid accuracy" in err
+
+    def test_json_is_the_last_line_and_complete(self, volano):
+        code, out, _ = volano("train", "image", *FAST, "--out", "run", "--json")
+        assert code == 0
+        assert len(out) == 1
+        result = json.loads(out[-1])
+        assert result.keys() >= {"run", "task", "plan", "metrics", "seconds"}
+        assert result["metrics"]["test_accuracy"] > 0.8
+        assert result["seconds"].keys() >= {"data", "plan", "prepare", "train", "evaluate", "test", "total"}
+        assert result["plan"]["device"] == "cpu"
+
+    def test_minutes_are_kept(self, volano):
+        start = time.perf_counter()
+        code, out, err = volano("train", "image", "--minutes", "0.15", "--out", "run", "--json")
+        assert code == 0
+        assert json.loads(out[-1])["task"]["num_steps"] >= 1
+        assert "ms a step" in err
+        assert time.perf_counter() - start < 60  # a bound on hanging, not a measurement
+
+    def test_ones_own_images_of_all_kinds(self, volano, tmp_path):
+        folder = make_folder(tmp_path / "photos")
+        Image.new("L", (40, 30), 250).save(folder / "left" / "grey.jpg")
+        Image.new("RGBA", (9, 60), (1, 2, 3, 0)).save(folder / "right" / "alpha.png")
+        (folder / "middle" / "broken.png").write_text("no image")
+        code, out, err = volano("train", "image", folder, "--epochs", "12", "--out", "run", "--json")
+        assert code == 0, err
+        assert "broken.png" in err
+        assert "broken.png" in Path("run/quarantine.jsonl").read_text()
+        assert json.loads(out[-1])["metrics"]["test_accuracy"] > 0.6
+
+    def test_ones_own_model_and_pins(self, volano, tmp_path):
+        (tmp_path / "mine.py").write_text(
+            "from torch import nn\n"
+            "def net(num_classes, in_channels):\n"
+            "    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))\n"
+        )
+        code, out, err = volano(
+            "train", "image", "--epochs", "10", "--batch-size", "64", "--model", "mine:net", "--out", "run", "--json",
+            "--precision", "bf16", "--micro-batch", "32", "--memory-format", "contiguous", "--threads", "1",
+            "--feed", "ring", "--workers", "1", "--no-compile",
+        )  # fmt: skip
+        assert code == 0, err
+        plan = json.loads(out[-1])["plan"]
+        assert (plan["precision"], plan["micro_batch"], plan["feed"], plan["workers"]) == ("bf16", 32, "ring", 1)
+        code, out, _ = volano("eval", "run", "--json")
+        assert code == 0
+        assert json.loads(out[-1])["accuracy"] > 0.5
+
+    def test_imbalance_is_weighed_and_said(self, volano, tmp_path):
+        folder = make_folder(tmp_path / "photos", num=30, classes=("left", "middle"))
+        for path in sorted((folder / "middle").iterdir())[4:]:
+            path.unlink()
+        code, _, err = volano("train", "image", folder, *FAST, "--out", "run")
+        assert code == 0
+        assert "weighted inversely" in err
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (["image", "nowhere"], 2, "path to train on exists; got .*nowhere"),
+            (["image", "empty"], 1, "sub-folder for each class"),
+            (["image", "one"], 1, r"at least two classes to tell apart; got 1 \(left\)"),
+            (["image", "--size", "huge"], 2, "--size is one of thin, base, wide; got 'huge'"),
+            (["image", "--flip", "maybe"], 2, "--flip is one of auto, yes, no"),
+            (["image", "--minutes", "1", "--epochs", "1"], 2, "as long as --minutes or --epochs say; got both"),
+            (["image", "--minutes", "-1"], 2, "--minutes is a number above 0"),
+            (["image", "--epochs", "0"], 2, "--epochs is a number above 0"),
+            (["image", "--batch-size", "0"], 2, "--batch-size is a whole number above 0"),
+            (["image", "--precision", "fp8"], 2, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
+            (["image", "--micro-batch", "9999", "--epochs", "1"], 2, "micro-batch is a part of the batch"),
+            (["image", "--device", "xpu:3"], 2, "one of this machine's; got 'xpu:3'. Here: cpu"),
+            (["image", "--model", "nowhere:net"], 2, "module can be imported; got nowhere: ModuleNotFoundError"),
+            (["image", "--model", "broken.py:net"], 2, "can be imported; got broken.py: SyntaxError"),
+            (["image", "--model", "json:nothing"], 2, "json has the name; got nothing"),
+            (["image", "--model", "mine"], 2, "Code is named as module:name; got 'mine'"),
+            (["image", "--out", "taken"], 2, "folder of its own; got taken, which exists.*volano resume taken"),
+            (["cats"], 2, "an application or a task of your own; got 'cats'"),
+            (["json:dumps"], 1, "TypeError|missing"),
+            (["json:__doc__"], 2, "names a volano.Task or a function that returns one"),
+            (["json:dumps", "--epochs", "3"], 2, "--epochs is a dial of the image application"),
+            (["image", "--nonsense"], 2, "No such option"),
+        ],
+    )
+    def test_a_mistake_is_one_message(self, volano, tmp_path, arguments, code, message):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "taken").mkdir()
+        (tmp_path / "taken" / "file").write_text("mine")
+        (tmp_path / "broken.py").write_text("def net(:\n")
+        make_folder(tmp_path / "one", classes=("left",), num=2)
+        got, out, err = volano("train", *arguments)
+        assert got == code
+        assert "Traceback" not in err
+        assert not out
+        import re
+
+        assert re.search(message, " ".join(err.split())), err
+
+    def test_with_json_a_mistake_is_an_object(self, volano):
+        code, out, err = volano("train", "image", "nowhere", "--json")
+        assert code == 2
+        assert json.loads(out[-1])["kind"] == "UsageError"
+        assert "nowhere" in err
+
+    def test_debug_shows_the_traceback(self, volano):
+        from volano.errors import UsageError
+
+        with pytest.raises(UsageError):
+            volano("train", "image", "nowhere", "--debug")
+
+
+class TestAfterTraining:
+    def test_eval(self, volano, digits_run):
+        code, out, _ = volano("eval", digits_run)
+        assert code == 0
+        assert any(line.startswith("accuracy 0.") for line in out)
+        with Image.open(digits_run / "eval-test.png") as picture:
+            assert min(picture.size) > 400
+            assert len(picture.convert("L").getcolors()) > 20  # not a blank page
+
+    def test_eval_agrees_with_the_figure_of_training(self, volano, digits_run):
+        _, out, _ = volano("eval", digits_run, "--json")
+        result = json.loads(out[-1])
+        trained = json.loads((digits_run / "run.json").read_text())["metrics"]
+        assert result["accuracy"] == pytest.approx(trained["test_accuracy"], abs=0.01)
+        assert np.array(result["confusion"]).sum() == result["num_examples"] == trained["num_test"]
+        supports = [row["support"] for row in result["per_class"].values()]
+        assert supports == np.array(result["confusion"]).sum(axis=1).tolist()
+
+    def test_eval_on_other_images(self, volano, digits_run, tmp_path):
+        samples = load_file(digits_run / "samples.safetensors")
+        for number, (image, label) in enumerate(zip(samples["images"], samples["labels"].tolist(), strict=True)):
+            (tmp_path / "more" / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0].numpy()).convert("RGB").save(tmp_path / "more" / str(label) / f"{number}.png")
+        code, out, _ = volano("eval", digits_run, "more", "--json")
+        assert code == 0
+        assert json.loads(out[-1])["num_examples"] == 64
+        assert json.loads(out[-1])["accuracy"] > 0.7
+
+    def test_eval_on_other_classes_is_refused(self, volano, digits_run, tmp_path):
+        make_folder(tmp_path / "other")
+        code, _, err = volano("eval", digits_run, "other")
+        assert code == 1
+        assert "of the run's classes; got also left" in err
+
+    def test_predict(self, volano, digits_run, tmp_path):
+        samples = load_file(digits_run / "samples.safetensors")
+        for number in range(3):
+            Image.fromarray(samples["images"][number][0].numpy()).save(tmp_path / f"{number}.png")
+        (tmp_path / "bad.png").write_text("no")
+        code, out, err = volano("predict", digits_run, "0.png", "1.png", "2.png", "bad.png", "--top-k", "2", "--json")
+        assert code == 0
+        result = json.loads(out[-1])
+        assert [row["path"] for row in result["predictions"]] == ["0.png", "1.png", "2.png"]
+        assert all(len(row["top"]) == 2 for row in result["predictions"])
+        assert [fault["path"] for fault in result["unreadable"]] == ["bad.png"]
+        assert "unreadable: bad.png" in err
+        code, out, _ = volano("predict", digits_run, ".", "--csv", "table.csv")
+        assert code == 0
+        assert len((tmp_path / "table.csv").read_text().splitlines()) == 4
+        code, out, _ = volano("predict", digits_run, "0.png")
+        assert any("0.png" in line for line in out)
+
+    @pytest.mark.parametrize(
+        ("files", "code", "message"),
+        [(["none.png"], 2, "to predict exists"), (["text.txt"], 2, "named like an image"), (["bad.png"], 1, "be read")],
+    )
+    def test_predict_on_nothing(self, volano, digits_run, tmp_path, files, code, message):
+        (tmp_path / "text.txt").write_text("x")
+        (tmp_path / "bad.png").write_text("x")
+        got, _, err = volano("predict", digits_run, *files)
+        assert got == code
+        assert message in err
+
+    @pytest.mark.parametrize("to", ["safetensors", "pt2"])
+    def test_export_is_loaded_back(self, volano, digits_run, tmp_path, to):
+        code, out, err = volano("export", digits_run, "--to", to, "--out", f"model.{to}", "--json")
+        assert code == 0, err
+        result = json.loads(out[-1])
+        assert result["largest_difference"] < 1e-4
+        assert result["bytes"] == Path(f"model.{to}").stat().st_size
+
+    @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+    def test_export_to_onnx(self, volano, digits_run):
+        pytest.importorskip("onnxscript", reason="needs the extra `onnx`")
+        code, out, err = volano("export", digits_run, "--to", "onnx", "--out", "model.onnx", "--json")
+        assert code == 0, err
+        assert json.loads(out[-1])["largest_difference"] < 1e-3
+
+    def test_export_without_onnx_says_how(self, volano, digits_run, monkeypatch):
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        code, _, err = volano("export", digits_run, "--to", "onnx")
+        assert code == 1
+        assert "pip install 'volano[onnx]'" in err
+
+    def test_export_to_something_else(self, volano, digits_run):
+        code, _, err = volano("export", digits_run, "--to", "gguf")
+        assert code == 2
+        assert "safetensors, pt2, onnx; got 'gguf'" in err
+
+    def test_a_run_of_ones_own_task_has_no_images(self, volano, tmp_path):
+        example = Path(__file__).parents[2] / "examples" / "own_model.py"
+        assert volano("train", f"{example}:task", "--out", "run")[0] == 0
+        code, _, err = volano("eval", "run")
+        assert code == 2
+        assert "runs of the image application" in err
+
+
+class TestOwnTask:
+    @pytest.mark.parametrize("name", ["own_model", "own_objective", "own_dataset"])
+    def test_the_examples(self, volano, name):
+        example = Path(__file__).parents[2] / "examples" / f"{name}.py"
+        code, out, err = volano("train", f"{example}:task", "--out", "run", "--json")
+        assert code == 0, err
+        result = json.loads(out[-1])
+        records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+        losses = [record["valid_loss"] for record in records if "valid_loss" in record]
+        assert result["metrics"]["valid_loss"] == losses[-1] < losses[0]
+
+
+class TestDoctor:
+    def test_a_table(self, volano):
+        code, out, _ = volano("doctor")
+        assert code == 0
+        text = "\n".join(out)
+        for word in ("matmul fp32", "memory copy", "host memory", "torch 2."):
+            assert word in text
+
+    def test_json(self, volano):
+        code, out, _ = volano("doctor", "--json")
+        assert code == 0
+        assert json.loads(out[-1]).keys() == {"machine", "limits", "versions", "missing"}
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+    def test_a_stopped_run_says_how_to_go_on_and_does(self, tmp_path, name):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "volano", "train", "image", "--epochs", "400", "--out", "run"]
+        child = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        assert child.stderr is not None
+        for line in child.stderr:
+            if "valid accuracy" in line:
+                break
+        child.send_signal(name)
+        out, err = child.communicate(timeout=120)
+        assert child.returncode == 1
+        assert "Traceback" not in err
+        assert "go on: volano resume run" in out
+        assert (tmp_path / "run" / "model.safetensors").exists()
+        record = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert record["status"] == "stopped"
+        assert 0 < record["step"] < record["num_steps"]
+
+
+def test_resume_of_an_image_run_is_bitwise(volano, tmp_path, monkeypatch):
+    from volano.training.signals import StopRequest
+
+    assert volano("train", "image", *FAST, "--out", "whole")[0] == 0
+    monkeypatch.setattr(StopRequest, "requested", property(lambda self: True, lambda self, value: None), raising=False)
+    assert volano("train", "image", *FAST, "--out", "parts")[0] == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = volano("resume", "parts")
+    assert code == 0, err
+    assert "from step 1 " in err
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name in whole:
+        assert torch.equal(whole[name], parts[name])
+    code, _, err = volano("resume", "parts")
+    assert code == 2
+    assert "which is finished" in err
+
+
+def test_help_names_every_command(volano):
+    code, out, _ = volano("--help")
+    assert code == 0
+    for name in ("train", "resume", "eval", "predict", "export", "doctor"):
+        assert any(f" {name} " in line for line in out)

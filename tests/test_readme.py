@@ -1,0 +1,63 @@
+"""What the documents show works."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from volano.cli import commands
+from volano.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(ROOT / "README.md", "python")
+    exec(compile(code, "README.md", "exec"), {})
+    loss, path = capsys.readouterr().out.split()
+    assert float(loss) < 1.0
+    assert (tmp_path / path / "model.safetensors").exists()
+
+
+def test_the_commands_of_the_documents_exist():
+    commands.register(app)
+    known = {command.name for command in app.registered_commands}
+    named = set()
+    for path in DOCUMENTS:
+        inline = re.findall(r"`(volano [^`]+)`", path.read_text(encoding="utf-8"))
+        for block in [*blocks(path, "sh"), *inline]:
+            named |= set(re.findall(r"(?:^|/|&& )volano ([a-z]+)", block, re.MULTILINE))
+    assert {"train", "resume", "eval", "predict", "export", "doctor"} <= named
+    assert named <= known
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+def test_ci_finds_both_commands():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    function = re.search(r"^readme_command\(\) \{.*?^\}", script, re.DOTALL | re.MULTILINE)
+    assert function is not None
+    for name, part in (("try", "volano train image"), ("test", "pytest")):
+        result = subprocess.run(
+            ["bash", "-c", f"{function[0]}\nreadme_command {name}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert part in result.stdout
+
+
+def test_the_changelog_has_the_version_to_come():
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
