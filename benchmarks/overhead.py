@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import statistics
 import tempfile
 import time
@@ -24,7 +25,7 @@ from torch import nn
 import volano
 from volano.data import Order
 
-PAIRS = 15
+PAIRS = int(os.environ.get("PAIRS", "15"))
 
 
 def classification(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

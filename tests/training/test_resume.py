@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -258,7 +259,7 @@ class TestCheckpoints:
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
         assert run.status == "finished"
         assert 5 in calls
-        assert any("not saved at step 5" in notice and "Training goes on" in notice for notice in run.notices)
+        assert any("not saved at step 5" in notice and "The run goes on" in notice for notice in run.notices)
 
 
 def test_a_loss_that_turns_nan_stops_the_run(make_task, quiet, tmp_path):
@@ -273,3 +274,34 @@ def test_a_loss_that_turns_nan_stops_the_run(make_task, quiet, tmp_path):
     with pytest.raises(RunError, match="The loss is a finite number; it was up to step 5; got nan"):
         volano.train(make_task(objective=objective, valid=None), out=tmp_path / "run", observer=quiet)
     assert RunFolder.open(tmp_path / "run").read_json("run.json")["status"] == "failed"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch):
+    real_open = Path.open
+
+    def on_a_full_disk(self, mode="r", *args, **kwargs):
+        # Unbuffered, as a large file is: the write itself fails.
+        return (
+            real_open(Path("/dev/full"), "wb", buffering=0)
+            if self.name == "state.pt" and "w" in mode
+            else real_open(self, mode, *args, **kwargs)
+        )
+
+    monkeypatch.setattr(Path, "open", on_a_full_disk)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save_checkpoint(tmp_path, 1, {"value": torch.zeros(1000)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_keeps_its_weights_when_the_last_checkpoint_does_not_fit(
+    make_task, quiet, tmp_path, monkeypatch
+):
+    def full(state, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
+    assert run.status == "finished"
+    assert (run.path / "model.safetensors").exists()
+    assert any("not saved at step 32" in notice for notice in run.notices)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from volano.api.plans import choose_plan
@@ -34,6 +34,7 @@ from volano.training import (
     make_progress,
     measure_step_time,
     run_task,
+    save_tensors,
     settings_of,
 )
 
@@ -239,9 +240,11 @@ def _finish(run: Run, problem: ImageProblem, seconds: dict[str, float], started:
     mark = time.perf_counter()
     metrics: dict[str, Any] = dict(run.metrics)
     test, spec = problem.test, problem.spec
-    samples = test.images[:_NUM_SAMPLES]
-    save_file({"images": samples.contiguous(), "labels": test.labels[:_NUM_SAMPLES].contiguous()},
-              run.path / "samples.safetensors")  # fmt: skip
+    rows = slice(_NUM_SAMPLES)
+    save_tensors(
+        {"images": test.images[rows].contiguous(), "labels": test.labels[rows].contiguous()},
+        run.path / "samples.safetensors",
+    )
     if run.status == "finished":
         plan_device = Device(run.plan.device)
         with settings_of(run.plan, plan_device):

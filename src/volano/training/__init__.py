@@ -8,7 +8,7 @@ from volano.training.probe import StepTime, measure_step_time
 from volano.training.progress import PlainProgress, RichProgress, make_progress
 from volano.training.run import Run, run_task, settings_of
 from volano.training.session import Session
-from volano.training.weights import load_weights, save_weights
+from volano.training.weights import load_weights, save_tensors, save_weights
 
 __all__ = [
     "MuonAdamW",
@@ -26,6 +26,7 @@ __all__ = [
     "make_progress",
     "measure_step_time",
     "run_task",
+    "save_tensors",
     "save_weights",
     "settings_of",
 ]

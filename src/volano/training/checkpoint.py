@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -33,10 +33,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     target = folder / f"{_PREFIX}{step:08d}"
     partial = folder / f"{_PARTIAL}{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
+    watched = None
     try:
         partial.mkdir(parents=True)
         with (partial / "state.pt").open("wb") as file:
-            torch.save(state, file)
+            watched = _Watched(file)
+            torch.save(state, watched)
             _sync(file)
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -53,7 +55,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             "A checkpoint can be written",
-            got=f"{target}: {error}",
+            got=f"{target}: {(watched and watched.error) or error}",
             remedy="Make room on the disk; the checkpoints before it are whole",
         ) from error
     for old in list_checkpoints(folder)[:-NUM_KEPT]:
@@ -109,6 +111,24 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError("A checkpoint has a readable state.pt", got=f"{path}: {error}") from error
+
+
+class _Watched:
+    """A file that remembers why a write failed: torch's archive writer reports such a failure as something else."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _sync(file: Any) -> None:

@@ -43,8 +43,9 @@ def run_loop(session: Session, folder: RunFolder, observer: Observer, stop: Stop
                     break
                 if saver.is_due():
                     saver.save()
-    saver.save(final=True)
-    return "finished" if session.step == num_steps else "stopped"
+    is_finished = session.step == num_steps
+    saver.save(must=not is_finished)
+    return "finished" if is_finished else "stopped"
 
 
 class Log:
@@ -126,11 +127,12 @@ class _Saver:
         """Whether the interval has passed."""
         return time.perf_counter() - self._last >= self._interval
 
-    def save(self, *, final: bool = False) -> None:
+    def save(self, *, must: bool = False) -> None:
         """Writes a checkpoint.
 
         Raises:
-            CheckpointError: the last one of a run could not be written. Any other failure is announced.
+            CheckpointError: it could not be written and ``must`` be, because the run stops here. Otherwise the failure
+                is announced.
         """
         session, start = self._session, time.perf_counter()
         try:
@@ -138,9 +140,9 @@ class _Saver:
                 state = {**session.state_dict(), "log": self._log.state_dict()}
                 save_checkpoint(self._folder.path / "checkpoints", session.step, state)
         except CheckpointError as error:
-            if final:
+            if must:
                 raise
-            self._observer.on_notice(f"not saved at step {session.step}: {error} Training goes on.")
+            self._observer.on_notice(f"not saved at step {session.step}: {error} The run goes on.")
         self._last = time.perf_counter()
         self._interval = max(_CHECKPOINT_SECONDS, (self._last - start) / _CHECKPOINT_SHARE)
         self._log.restart_clock()

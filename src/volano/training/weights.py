@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from volano.errors import CheckpointError
 
@@ -18,14 +18,27 @@ def save_weights(model: nn.Module, path: Path) -> None:
         CheckpointError: it could not be written.
     """
     # A clone unties shared storage, which the format refuses.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    save_tensors(
+        {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}, path
+    )
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes contiguous host tensors as safetensors, so that a reader sees the old file or the new one.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
     partial = path.with_suffix(".partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(tensors, partial)
+        partial.chmod(mode)  # the library makes files that only their owner may read
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise CheckpointError("The weights can be written", got=f"{path}: {error}", remedy="Make room") from error
+        raise CheckpointError("Tensors can be written", got=f"{path}: {error}", remedy="Make room") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
