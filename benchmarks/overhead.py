@@ -2,20 +2,19 @@
 
     python benchmarks/overhead.py
 
-Both run whole trainings in turn. The engine's time is its `train` phase: everything in its loop, logging included,
-without preparation, evaluation and the checkpoint at the end. The raw loop keeps a list of its losses and reads their
-mean as often as the engine logs, and sets a cosine learning rate, as such loops do.
+One engine run and one raw loop in one process, in turn: a block of engine steps up to its next logged line, then the
+same number of raw steps, and so on. The engine's block holds everything that its loop does, the logged line included.
+The raw loop sets a cosine learning rate, keeps its losses and reads their mean once a block, as such loops do.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,8 +23,6 @@ from torch import nn
 
 import volano
 from volano.data import Order
-
-PAIRS = int(os.environ.get("PAIRS", "15"))
 
 
 def classification(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -51,63 +48,80 @@ def make_task(width: int, batch_size: int, steps: int) -> volano.Task:
     )
 
 
-def raw_loop(task: volano.Task, steps: int) -> float:
-    """Seconds of the loop."""
-    torch.manual_seed(task.seed)
-    model = task.model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    inputs, labels = task.data.tensors
-    order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
-    every = max(1, min(100, steps // 100))
-    losses = []
-    start = time.perf_counter()
-    for step in range(steps):
-        rows = torch.from_numpy(order.key(step).indices.copy())
-        x, y = inputs.index_select(0, rows), labels.index_select(0, rows)
-        optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / steps))
-        optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-        if (step + 1) % every == 0:
-            torch.stack(losses).mean().item()
-            losses = []
-    return time.perf_counter() - start
+class RawLoop:
+    """The hand-written loop, a block at a time: ``run(n)`` makes the next ``n`` steps."""
+
+    def __init__(self, task: volano.Task) -> None:
+        torch.manual_seed(task.seed)
+        self.model = task.model()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+        self.inputs, self.labels = task.data.tensors
+        self.order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
+        self.step, self.num_steps = 0, task.num_steps
+
+    def run(self, count: int) -> None:
+        losses = []
+        for step in range(self.step, self.step + count):
+            rows = torch.from_numpy(self.order.key(step).indices.copy())
+            x, y = self.inputs.index_select(0, rows), self.labels.index_select(0, rows)
+            self.optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / self.num_steps))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = nn.functional.cross_entropy(self.model(x), y)
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+        self.step += count
+        torch.stack(losses).mean().item()
 
 
-def engine(task: volano.Task, folder: Path) -> float:
-    """Seconds of the engine's loop."""
-    plan = volano.Plan.baseline().pin(optimizer="fused", feed="resident")
-    return volano.train(task, plan=plan, out=folder, observer=volano.Observer()).seconds["train"]
+class Alternate(volano.Observer):
+    """After each logged block of the engine's, the same number of raw steps; both are timed."""
+
+    def __init__(self, raw: RawLoop) -> None:
+        self.raw = raw
+        self.seconds: dict[str, list[float]] = {"engine": [], "raw": []}
+        self.last_step, self.count = 0, 0
+        self.mark = time.perf_counter()
+
+    def on_start(self, info: object) -> None:  # noqa: ARG002 - the observer's contract
+        self.mark = time.perf_counter()
+
+    def on_log(self, record: dict[str, float]) -> None:
+        now = time.perf_counter()
+        self.count = int(record["step"]) - self.last_step
+        self.last_step = int(record["step"])
+        self.raw.run(self.count)
+        after = time.perf_counter()
+        self.seconds["engine"].append((now - self.mark) / self.count)
+        self.seconds["raw"].append((after - now) / self.count)
+        self.mark = time.perf_counter()
 
 
 def compare(name: str, width: int, batch_size: int, steps: int) -> None:
     task = make_task(width, batch_size, steps)
-    raw: list[float] = []
-    ours: list[float] = []
+    watch = Alternate(RawLoop(task))
+    plan = volano.Plan.baseline().pin(optimizer="fused", feed="resident")
     with tempfile.TemporaryDirectory() as root:
-        runs: list[Callable[[int], None]] = [
-            lambda _: raw.append(raw_loop(task, steps) / steps),
-            lambda number: ours.append(engine(task, Path(root) / f"{name}{number}") / steps),
-        ]
-        for number in range(PAIRS + 1):
-            for run in runs if number % 2 else reversed(runs):
-                run(number)
-    raw, ours = raw[1:], ours[1:]  # the first pair warms up
-    ratios = [b / a for a, b in zip(raw, ours, strict=True)]
-    extra = [(b - a) * 1e6 for a, b in zip(raw, ours, strict=True)]
+        volano.train(task, plan=plan, out=Path(root) / "run", observer=watch)
+    engine, raw = watch.seconds["engine"][2:], watch.seconds["raw"][2:]  # the first blocks warm up
+    # Blocks alternate, so each engine block has a raw neighbour before and after it.
+    neighbours = [(before + after) / 2 for before, after in itertools.pairwise(raw)]
+    pairs = list(zip(engine[1:], neighbours, strict=True))
+    ratios = [ours / theirs for ours, theirs in pairs]
+    extra = [(ours - theirs) * 1e6 for ours, theirs in pairs]
+    low, _, high = statistics.quantiles(ratios, n=4)
     print(
-        f"{name:>9}  raw {statistics.median(raw) * 1e3:7.3f} ms  engine {statistics.median(ours) * 1e3:7.3f} ms  "
-        f"ratio median {statistics.median(ratios):.4f} (min {min(ratios):.3f}, max {max(ratios):.3f})  "
-        f"extra median {statistics.median(extra):+.0f} us"
+        f"{name}: raw {statistics.median(raw) * 1e3:.3f} ms, engine {statistics.median(engine) * 1e3:.3f} ms a step; "
+        f"{len(pairs)} blocks of {watch.count} steps: ratio median {statistics.median(ratios):.4f} "
+        f"(quartiles {low:.3f} to {high:.3f}), extra median {statistics.median(extra):+.0f} us"
     )
 
 
 def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {PAIRS} pairs")
-    compare("small", width=128, batch_size=64, steps=3000)
-    compare("large", width=1536, batch_size=256, steps=60)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for _ in range(3):
+        compare("small", width=128, batch_size=64, steps=9000)
+        compare("large", width=1536, batch_size=256, steps=900)
 
 
 if __name__ == "__main__":

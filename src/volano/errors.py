@@ -38,7 +38,7 @@ class VolanoError(Exception):
         return text
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions travel from worker processes by pickle, which calls the class with `args` alone.
+        # Pickle calls the class with `args` alone, which is the message; worker processes hand errors over by pickle.
         return (_rebuild, (type(self), self.rule, self.got, self.remedy))
 
 

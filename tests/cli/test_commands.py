@@ -126,6 +126,10 @@ class TestTrainImage:
             (["image", "nowhere"], 2, "path to train on exists; got .*nowhere"),
             (["image", "empty"], 1, "sub-folder for each class"),
             (["image", "one"], 1, r"at least two classes to tell apart; got 1 \(left\)"),
+            (["image", "--image-size", "32"], 2, "--image-size is for files that are decoded"),
+            (["image", "--seed", "99999999999999999999"], 2, "--seed is a whole number"),
+            (["image", "--model", "shapes.py:wide"], 2, r"logits \[2, 10\]; got \[2, 11\]"),
+            (["image", "--model", "shapes.py:raising"], 2, "logits .*; got ZeroDivisionError"),
             (["image", "--size", "huge"], 2, "--size is one of thin, base, wide; got 'huge'"),
             (["image", "--flip", "maybe"], 2, "--flip is one of auto, yes, no"),
             (["image", "--minutes", "1", "--epochs", "1"], 2, "as long as --minutes or --epochs say; got both"),
@@ -152,6 +156,11 @@ class TestTrainImage:
         (tmp_path / "taken").mkdir()
         (tmp_path / "taken" / "file").write_text("mine")
         (tmp_path / "broken.py").write_text("def net(:\n")
+        (tmp_path / "shapes.py").write_text(
+            "from torch import nn\n"
+            "def wide(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes + 1))\n"
+            "def raising(): return 1 / 0\n"
+        )
         make_folder(tmp_path / "one", classes=("left",), num=2)
         got, out, err = volano("train", *arguments)
         assert got == code
@@ -237,6 +246,13 @@ class TestAfterTraining:
         assert got == code
         assert message in err
 
+    def test_a_table_that_cannot_be_written(self, volano, digits_run, tmp_path):
+        Image.new("L", (8, 8)).save(tmp_path / "x[a].png")
+        code, _, err = volano("predict", digits_run, "x[a].png", "--csv", "nowhere/x.csv")
+        assert code == 2
+        assert "table can be written" in err
+        assert any("x[a].png" in line for line in volano("predict", digits_run, "x[a].png")[1])
+
     @pytest.mark.parametrize("to", ["safetensors", "pt2"])
     def test_export_is_loaded_back(self, volano, digits_run, tmp_path, to):
         code, out, err = volano("export", digits_run, "--to", to, "--out", f"model.{to}", "--json")
@@ -262,6 +278,24 @@ class TestAfterTraining:
         code, _, err = volano("export", digits_run, "--to", "gguf")
         assert code == 2
         assert "safetensors, pt2, onnx; got 'gguf'" in err
+
+    def test_images_that_are_gone(self, volano, tmp_path):
+        folder = make_folder(tmp_path / "photos")
+        assert volano("train", "image", folder, *FAST, "--out", "run")[0] == 0
+        folder.rename(tmp_path / "moved")
+        code, _, err = volano("eval", "run")
+        assert code == 2
+        assert "photos, which is gone. Put them back" in err
+
+    def test_a_class_without_readable_images(self, volano, tmp_path):
+        make_folder(tmp_path / "photos" / "train", num=30)
+        make_folder(tmp_path / "photos" / "test", num=2)
+        for path in sorted((tmp_path / "photos" / "train" / "left").iterdir()):
+            path.unlink()
+        (tmp_path / "photos" / "train" / "left" / "only.png").write_text("no")
+        code, _, err = volano("train", "image", "photos", *FAST)
+        assert code == 1
+        assert "readable images to train on; got none of left" in err
 
     def test_a_run_of_ones_own_task_has_no_images(self, volano, tmp_path):
         example = Path(__file__).parents[2] / "examples" / "own_model.py"

@@ -212,3 +212,31 @@ def test_arrays_are_of_one_length():
     with pytest.raises(TaskError, match="same length"):
         Arrays((torch.zeros(3), torch.zeros(4)))
     assert Arrays(torch.zeros(3)).fingerprint() != Arrays(torch.ones(3)).fingerprint()
+
+
+def test_an_error_in_a_worker_is_one_message():
+    class Ragged(Computed):
+        def __getitem__(self, index):
+            return torch.zeros(index + 1)
+
+    with pytest.raises(DataError, match=r"\A(?!.*Traceback)The examples of a batch can be collated"):
+        run(Ragged(), workers=1)
+
+
+def test_a_small_set_stops_at_a_tenth_too():
+    class Rotten(Corrupt):
+        broken = frozenset(range(5))
+
+        def __len__(self):
+            return 8
+
+    quarantine = Quarantine(8)
+    fetcher = Fetcher(Rotten(), None, 0)
+    found = [fetcher(key)[1] for key in Order(num_examples=8, batch_size=4, seed=0).keys(0, 2)]
+    with pytest.raises(DataError, match="At most 10%"):
+        quarantine.add([fault for faults in found for fault in faults], 8)
+
+
+def test_a_fingerprint_of_any_strides():
+    images = torch.rand(4, 5, 5, 3).permute(0, 3, 1, 2)
+    assert Arrays(images).fingerprint() == Arrays(images.contiguous()).fingerprint()

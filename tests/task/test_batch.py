@@ -57,3 +57,8 @@ def test_bytes_are_counted():
 def test_a_batch_without_tensors_is_refused():
     with pytest.raises(TaskError, match="at least one tensor"):
         num_examples({"text": ["a"]})
+
+
+def test_a_tensor_of_another_length_is_refused():
+    with pytest.raises(TaskError, match="examples along dimension 0; got 4 beside 12"):
+        split({"tokens": torch.zeros(12, 3), "lengths": torch.zeros(4)}, 6)

@@ -24,3 +24,13 @@ def test_a_scalar_is_a_mean_over_examples():
 def test_another_result_is_refused(result, message):
     with pytest.raises(ObjectiveError, match=message):
         as_loss(result, 1)
+
+
+def test_narrow_losses_are_summed_wide():
+    assert as_loss(torch.tensor(300.0, dtype=torch.float16), 256).total.item() == 76800.0
+
+
+def test_a_weight_is_one_number():
+    assert as_loss(Loss(total=torch.ones(1), weight=torch.ones(1)), 1).weight.ndim == 0
+    with pytest.raises(ObjectiveError, match=r"Loss.weight is one number.*shape \(3,\)"):
+        as_loss(Loss(total=torch.ones(()), weight=torch.ones(3)), 1)

@@ -271,7 +271,9 @@ def test_a_loss_that_turns_nan_stops_the_run(make_task, quiet, tmp_path):
         factor = float("nan") if len(calls) == 6 else 1.0
         return volano.Loss(total=loss.total * factor, weight=loss.weight)
 
-    with pytest.raises(RunError, match="The loss is a finite number; it was up to step 5; got nan"):
+    with pytest.raises(
+        RunError, match="The loss is a finite number; within the last steps before 7 it was not; got nan"
+    ):
         volano.train(make_task(objective=objective, valid=None), out=tmp_path / "run", observer=quiet)
     assert RunFolder.open(tmp_path / "run").read_json("run.json")["status"] == "failed"
 
@@ -305,3 +307,86 @@ def test_a_finished_run_keeps_its_weights_when_the_last_checkpoint_does_not_fit(
     assert run.status == "finished"
     assert (run.path / "model.safetensors").exists()
     assert any("not saved at step 32" in notice for notice in run.notices)
+
+
+def test_draws_from_numpy_and_random_go_on_too(make_task, quiet, tmp_path):
+    import random
+
+    import numpy as np
+
+    from conftest import classification
+
+    def objective(model, batch):
+        share = np.random.beta(1.0, 1.0) * random.random() * torch.rand(()).item()
+        return classification(model, (batch[0] * (1 + share), batch[1]))
+
+    task = full_task(make_task, objective=objective)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    whole = volano.train(task, out=tmp_path / "whole", observer=quiet)
+    random.seed(99)
+    parts = volano.train(task, out=tmp_path / "parts", observer=StopAt(7))
+    volano.resume(parts.path, task=task, observer=quiet)
+    assert_same_runs(parts.path, whole.path)
+    random.setstate(before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+
+
+def test_a_schedule_of_numpys_numbers_can_be_resumed(make_task, quiet, tmp_path):
+    import numpy as np
+
+    task = make_task(schedule=lambda progress: 0.5 * (1 + np.cos(np.pi * progress)))
+    run = volano.train(task, out=tmp_path / "run", observer=StopAt(4))
+    assert volano.resume(run.path, task=task, observer=quiet).status == "finished"
+
+
+def test_weights_that_are_nan_are_not_saved(make_task, quiet, tmp_path, monkeypatch):
+    monkeypatch.setattr("volano.training.loop._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("volano.training.loop._CHECKPOINT_SHARE", 1e9)
+    calls = []
+
+    def objective(model, batch):
+        from conftest import classification
+
+        calls.append(1)
+        return classification(model, batch) * (float("nan") if len(calls) > 5 else 1.0)
+
+    with pytest.raises(RunError, match="finite number"):
+        volano.train(
+            make_task(objective=objective, duration="4000st", valid=None), out=tmp_path / "run", observer=quiet
+        )
+    step, state, _ = load_latest(tmp_path / "run" / "checkpoints")
+    assert step == 5
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+
+
+def test_another_optimizer_implementation_after_a_resume(make_task, quiet, tmp_path):
+    task = full_task(make_task)
+    run = volano.train(task, plan=Plan.baseline(), out=tmp_path / "run", observer=StopAt(4))
+    Plan.baseline().pin(optimizer="fused").save(run.path / "plan.json")
+    assert volano.resume(run.path, task=task, observer=quiet).status == "finished"
+    state = load_latest(run.path / "checkpoints")[1]
+    assert state["optimizer"]["param_groups"][0]["fused"] is True
+
+
+def test_a_plan_that_does_not_fit_leaves_nothing_in_the_way(make_task, quiet, tmp_path):
+    for plan in (Plan.baseline().pin(precision="fp16"), Plan.baseline().pin(micro_batch=9999)):
+        with pytest.raises(volano.VolanoError):
+            volano.train(make_task(), plan=plan, out=tmp_path / "run", observer=quiet)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert volano.train(make_task(), out=tmp_path / "run", observer=quiet).status == "finished"
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_an_unchanged_task_of_objects_is_the_same_task(make_task):
+    from conftest import make_mlp
+    from volano.task import describe
+
+    class Config:
+        def __init__(self):
+            self.width = 3
+
+    def make(config):
+        return make_mlp()
+
+    digests = {describe(make_task(model=functools.partial(make, Config())), make_mlp())["digest"] for _ in range(2)}
+    assert len(digests) == 1

@@ -111,8 +111,8 @@ def test_corrupt_examples_are_listed_in_the_run(make_task, quiet, tmp_path, digi
 
     run = volano.train(make_task(data=Broken(), valid=None), out=tmp_path / "run", observer=quiet)
     (record,) = [json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()]
-    assert record == {"index": 77, "path": None, "reason": "ValueError: bad header"}
-    assert any("example 77: ValueError: bad header" in notice for notice in run.notices)
+    assert record == {"set": "data", "index": 77, "path": None, "reason": "ValueError: bad header"}
+    assert any("example 77 of data: ValueError: bad header" in notice for notice in run.notices)
 
 
 class TestPins:

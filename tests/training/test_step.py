@@ -250,3 +250,99 @@ class TestImplementations:
             make_task(optimizer=functools.partial(torch.optim.Adamax, lr=1e-3)), Plan.baseline().pin(optimizer="fused")
         )
         assert "Adamax has no fused implementation" in made.notices[0]
+
+
+class TestMeasuredChoices:
+    def test_a_view_that_needs_contiguous_memory_gets_it(self, make_task, quiet, tmp_path):
+        class LeNet(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4 * 6 * 6, 10)
+
+            def forward(self, x):
+                return self.head(torch.relu(self.conv(x.view(-1, 1, 8, 8))).view(-1, 4 * 6 * 6))
+
+        run = volano.train(make_task(model=LeNet), out=tmp_path / "run", observer=quiet)
+        assert run.plan.memory_format == "contiguous"
+        assert any("a step in channels_last fails with RuntimeError: view size" in notice for notice in run.notices)
+
+    def test_sparse_gradients_keep_their_optimizer(self, make_task, quiet, tmp_path):
+        class Bag(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed, self.head = nn.EmbeddingBag(17, 8, sparse=True), nn.Linear(8, 10)
+
+            def forward(self, x):
+                return self.head(self.embed((x * 16).long()))
+
+        task = make_task(model=Bag, optimizer=functools.partial(torch.optim.SGD, lr=0.1))
+        run = volano.train(task, out=tmp_path / "run", observer=quiet)
+        assert any("sparse gradients" in notice for notice in run.notices)
+
+    def test_pinned_workers_without_effect_are_said(self, make_task, quiet, tmp_path):
+        run = volano.train(make_task(), out=tmp_path / "run", observer=quiet, pins={"workers": 3})
+        assert any("workers=3 has no effect" in notice for notice in run.notices)
+
+
+def test_tied_weights_are_averaged_once(make_task):
+    from volano.training.ema import Ema
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(3, 3, bias=False)
+            self.two = nn.Linear(3, 3, bias=False)
+            self.two.weight = self.one.weight
+
+    model = Tied()
+    nn.init.zeros_(model.one.weight)
+    ema = Ema(model, 0.5)
+    nn.init.ones_(model.one.weight)
+    ema.update(1000)
+    assert torch.equal(ema.model.two.weight, torch.full((3, 3), 0.5))
+
+
+def test_metrics_keep_no_graph(make_task):
+    def objective(model, batch):
+        loss = classification(model, batch)
+        return volano.Loss(total=loss * len(batch[0]), weight=len(batch[0]), metrics={"again": loss})
+
+    for micro_batch in (None, 8):
+        made = session(make_task(objective=objective), Plan.baseline().pin(micro_batch=micro_batch))
+        result = made.step_once(next(iter(made.feed.batches(made.order.keys(0, 1)))), 0)
+        assert not result.metrics["again"].requires_grad
+        assert not result.loss.requires_grad
+
+
+def test_frozen_modules_stay_frozen(make_task, quiet, tmp_path):
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm1d(64).eval(), nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.head(self.norm(x))
+
+    run = volano.train(make_task(model=Frozen), out=tmp_path / "run", observer=quiet)
+    assert torch.equal(run.model.norm.running_mean, torch.zeros(64))
+
+
+def test_metrics_come_at_every_step(make_task, quiet, tmp_path):
+    calls = []
+
+    def objective(model, batch):
+        calls.append(1)
+        loss = classification_with_accuracy(model, batch)
+        return volano.Loss(total=loss.total, weight=loss.weight, metrics={} if len(calls) == 3 else loss.metrics)
+
+    with pytest.raises(ObjectiveError, match="same metrics at every step; got a step without 'accuracy'"):
+        volano.train(
+            make_task(objective=objective, duration="4000st"), plan=Plan.baseline(), out=tmp_path / "r", observer=quiet
+        )
+
+
+def test_a_whole_plan_respects_the_tolerance(make_task, quiet, tmp_path):
+    with pytest.raises(PlanError, match="tolerance is 'exact'; got precision='bf16'"):
+        volano.train(
+            make_task(tolerance="exact"), plan=Plan.baseline().pin(precision="bf16"), out=tmp_path / "r", observer=quiet
+        )

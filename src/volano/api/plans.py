@@ -7,9 +7,9 @@ from typing import Any
 
 from volano.data import can_be_resident, choose_workers
 from volano.device import Device, describe_machine
-from volano.errors import PlanError
-from volano.plan import SEMANTICS, Plan, semantics_of
+from volano.plan import Plan
 from volano.task import Task
+from volano.training import why_a_step_fails
 
 
 def choose_plan(
@@ -18,7 +18,7 @@ def choose_plan(
     """The default plan for a task on a device, with the pinned knobs as given, and why it is what it is.
 
     Raises:
-        PlanError: a pin is not a knob or a value of one, or goes further than the task's ``tolerance``.
+        PlanError: a pin is not a knob or a value of one.
         UsageError: the device is not on this machine.
     """
     pins = {name: value for name, value in (pins or {}).items() if value is not None}
@@ -27,7 +27,7 @@ def choose_plan(
     if task.tolerance == "exact":
         plan = Plan.baseline(place.name).pin(feed=plan.feed, workers=plan.workers, allocator=plan.allocator)
         reasons.append("tolerance=exact: only knobs that leave the numbers bitwise the same")
-    if pins.get("feed", plan.feed) == "resident" and "feed" not in pins:
+    if "feed" not in pins:
         possible, reason = can_be_resident(task.data, task.collate, place)
         if task.valid is not None and possible:
             possible, reason = can_be_resident(task.valid, task.collate, place)
@@ -36,23 +36,26 @@ def choose_plan(
             reasons.append(f"feed=ring: {reason}")
     plan = plan.pin(**pins)
     if plan.feed == "resident":
+        if plan.workers and "workers" in pins:
+            reasons.append(f"workers={plan.workers} has no effect: a resident feed needs none")
         plan = plan.pin(workers=0)
     elif "workers" not in pins:
         num_cores = describe_machine(place).num_cores
         workers, seconds = choose_workers(task.data, task.collate, min(task.batch_size, len(task.data)), num_cores)
         plan = plan.pin(workers=workers)
         reasons.append(f"workers={workers}: making a batch takes {seconds * 1e3:.1f} ms in this process")
-    _check_tolerance(plan, task, pins)
+    if plan.memory_format == "channels_last" and "memory_format" not in pins:
+        plan, more = _without_what_fails(task, plan)
+        reasons += more
     return plan, reasons
 
 
-def _check_tolerance(plan: Plan, task: Task, pins: Mapping[str, Any]) -> None:
-    limit = SEMANTICS.index(task.tolerance)
-    baseline = Plan.baseline(plan.device)
-    for name in plan.changes(baseline):
-        if SEMANTICS.index(semantics_of(name)) > limit:
-            raise PlanError(
-                f"The task's tolerance is {task.tolerance!r}",
-                got=f"{name}={pins.get(name)!r}, which is of class {semantics_of(name)!r}",
-                remedy="Widen the task's tolerance, or do not pin it",
-            )
+def _without_what_fails(task: Task, plan: Plan) -> tuple[Plan, list[str]]:
+    """Contiguous where a step in channels_last fails: ``view`` on such a tensor, in code that is right otherwise."""
+    reason = why_a_step_fails(task, plan.pin(workers=0))
+    if reason is None:
+        return plan, []
+    contiguous = plan.pin(memory_format="contiguous")
+    if why_a_step_fails(task, contiguous.pin(workers=0)) is not None:
+        return contiguous, []  # it fails either way; the run itself says how
+    return contiguous, [f"memory_format=contiguous: a step in channels_last fails with {reason}"]

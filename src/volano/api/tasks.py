@@ -10,7 +10,7 @@ from volano.api.references import load_task
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.task import Task
-from volano.training import Observer, Run, RunFolder, make_progress, run_task
+from volano.training import Observer, Run, RunFolder, check_plan, make_progress, run_task
 
 
 def train(
@@ -47,6 +47,7 @@ def train(
         plan, notices = choose_plan(task, device=device, pins=pins)
     elif device is not None or pins:
         raise UsageError("A whole plan leaves nothing to choose", got="plan together with device or pins")
+    check_plan(task, plan)
     folder.make()
     return run_task(task, plan, folder, observer=observer or make_progress(), source=source, notices=tuple(notices))
 

@@ -30,6 +30,7 @@ def print_table(
 ) -> None:
     """A table on standard output; ``right`` are the columns of numbers."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if title:
@@ -38,7 +39,7 @@ def print_table(
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row))
+        table.add_row(*(escape(str(value)) for value in row))
     # Not a terminal: as wide as it needs to be, so that nothing is cut in a file or a pipe.
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False).print(table)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
@@ -40,7 +39,7 @@ class Arrays(Dataset[Any]):
         digest = hashlib.sha256()
         for tensor in tensors_of(self.tree):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(np.ascontiguousarray(tensor.cpu().view(torch.uint8).numpy()).data)
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:32]
 
 

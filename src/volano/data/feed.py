@@ -19,7 +19,7 @@ from volano.data.fetch import Fetched, Fetcher
 from volano.data.order import Key, in_sequence
 from volano.data.quarantine import Quarantine
 from volano.device import Device, Transfer
-from volano.errors import PlanError
+from volano.errors import PlanError, VolanoError
 from volano.task import Batch, num_bytes, num_examples
 
 # Share of the device's free memory that resident data may take; the rest is for the training.
@@ -86,7 +86,7 @@ class RingFeed(Feed):
         if ahead is not None:
             yield transfer.finish(ahead)
 
-    def _fetched(self, keys: Iterable[Key]) -> Iterator[Fetched]:
+    def _fetched(self, keys: Iterable[Key]) -> Iterator[Fetched | VolanoError]:
         if not self._workers and not self._device.can_pin:
             return map(self._fetcher, keys)
         options: dict[str, Any] = {}
@@ -104,11 +104,14 @@ class RingFeed(Feed):
                 collate_fn=_unchanged,  # pyright: ignore[reportArgumentType] - typed for lists; here it sees one item
                 num_workers=self._workers,
                 pin_memory=self._device.can_pin,
+                generator=torch.Generator(),  # it draws a seed that nobody uses; not from the caller's generator
                 **options,
             )
         )
 
-    def _checked(self, item: Fetched) -> Batch:
+    def _checked(self, item: Fetched | VolanoError) -> Batch:
+        if isinstance(item, VolanoError):
+            raise item
         batch, faults = item
         self._quarantine.add([*faults], num_examples(batch))
         return batch
@@ -171,14 +174,17 @@ def choose_workers(data: Any, collate: Any, batch_size: int, num_cores: int) -> 
     return max(1, min(4, num_cores - 1)), seconds
 
 
-class _ByKey(Dataset[Fetched]):
+class _ByKey(Dataset[Any]):
     """A fetcher as torch's DataLoader wants it."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
 
-    def __getitem__(self, key: Any) -> Fetched:
-        return self._fetcher(key)
+    def __getitem__(self, key: Any) -> Fetched | VolanoError:
+        try:
+            return self._fetcher(key)
+        except VolanoError as error:  # torch would make one long text of it and its traceback
+            return error
 
 
 class _Keys:
@@ -191,7 +197,7 @@ class _Keys:
         return iter(self._keys)
 
 
-def _unchanged(item: Fetched) -> Fetched:
+def _unchanged(item: Any) -> Any:
     return item
 
 

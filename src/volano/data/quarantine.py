@@ -38,7 +38,7 @@ class Quarantine:
                 self.faults[fault.index] = fault
                 if self._on_fault is not None:
                     self._on_fault(fault)
-        if len(self.faults) > MAX_SHARE * max(self._num_seen, _FEW):
+        if len(self.faults) > MAX_SHARE * max(self._num_seen, min(_FEW, self._num_examples)):
             first = next(iter(self.faults.values()))
             raise DataError(
                 f"At most {MAX_SHARE:.0%} of the examples are corrupt",

@@ -21,7 +21,11 @@ _DEFAULT_MMAP_MAX, _DEFAULT_TRIM = 65536, 64 * 2**20
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[bool]:
-    """A context in which the C library's allocator keeps freed memory; gives False where it has no such switch."""
+    """A context in which the C library's allocator keeps freed memory; gives False where it has no such switch.
+
+    Afterwards kept memory is given back and blocks are mapped and trimmed again, at the largest thresholds that glibc
+    chooses by itself; its own adaptation of them ends with the first call of mallopt in a process.
+    """
     library = _library()
     if library is None:
         yield False

@@ -7,14 +7,16 @@ memory) is asked for once and answered with None or False, never guessed.
 from __future__ import annotations
 
 import contextlib
-import resource
+import os
+import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from volano.device.allocator import freed_memory_kept
 from volano.errors import PlanError, UsageError
@@ -78,16 +80,25 @@ class Device:
         except (RuntimeError, NotImplementedError):
             return torch.Generator()
 
-    def rng_state(self) -> dict[str, Tensor]:
-        """States of the host's and the device's default generators."""
-        states = {"host": torch.get_rng_state()}
+    def rng_state(self) -> dict[str, Any]:
+        """States of the default generators of torch (host and device), NumPy and ``random``, as tensors and numbers."""
+        numpy_state: Any = np.random.get_state()
+        kind, keys, position, has_gauss, gauss = numpy_state
+        states: dict[str, Any] = {
+            "host": torch.get_rng_state(),
+            "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+            "python": random.getstate(),
+        }
         if not self.is_cpu and hasattr(self._module, "get_rng_state"):
             states["device"] = self._module.get_rng_state()
         return states
 
-    def set_rng_state(self, states: dict[str, Tensor]) -> None:
+    def set_rng_state(self, states: dict[str, Any]) -> None:
         """Restores what :meth:`rng_state` gave."""
         torch.set_rng_state(states["host"])
+        kind, keys, *rest = states["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        random.setstate(states["python"])
         if "device" in states and not self.is_cpu:
             self._module.set_rng_state(states["device"])
 
@@ -114,11 +125,11 @@ class Device:
         """Bytes that a new allocation could take now, or None where the device does not say."""
         if self.is_cpu:
             return _available_host_bytes()
-        info = self._ask(torch.accelerator.get_memory_info)
+        info = self._ask(lambda device: torch.accelerator.get_memory_info(device))
         return None if info is None else int(info[0])
 
     def _total_bytes(self) -> int | None:
-        info = self._ask(torch.accelerator.get_memory_info)
+        info = self._ask(lambda device: torch.accelerator.get_memory_info(device))
         return None if info is None else int(info[1])
 
     def _ask(self, question: Callable[..., Any]) -> Any:
@@ -177,14 +188,14 @@ class Device:
         capability = self._module.get_device_capability()
         return isinstance(capability, tuple) and capability >= (8, 0)
 
-    @cached_property
-    def has_fused_optimizers(self) -> bool:
-        """Whether torch.optim's one-kernel updates run here."""
+    def has_fused(self, optimizer_class: type[torch.optim.Optimizer]) -> bool:
+        """Whether the one-kernel update of a class of torch.optim runs here; tried on one parameter."""
         parameter = torch.zeros(1, device=self.torch_device, requires_grad=True)
         parameter.grad = torch.zeros_like(parameter)
+        make: Any = optimizer_class
         try:
-            torch.optim.AdamW([parameter], fused=True).step()
-        except (RuntimeError, NotImplementedError):
+            make([parameter], lr=0.1, fused=True).step()
+        except (RuntimeError, NotImplementedError, TypeError):
             return False
         return True
 
@@ -214,6 +225,10 @@ class Device:
         """Process-wide settings of a plan, put back afterwards."""
         old_threads, old_matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
         with contextlib.ExitStack() as stack:
+            if not self.is_cpu:  # seeds and generator states are those of the current device
+                old_index = torch.accelerator.current_device_index()
+                torch.accelerator.set_device_index(self.torch_device)
+                stack.callback(torch.accelerator.set_device_index, old_index)
             if allocator == "keep":
                 stack.enter_context(freed_memory_kept())
             stack.callback(torch.set_num_threads, old_threads)
@@ -243,8 +258,6 @@ def _find(name: str | None) -> torch.device:
 
 def host_memory_bytes() -> int:
     """Memory of the machine."""
-    import os
-
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -258,13 +271,15 @@ def _available_host_bytes() -> int | None:
 
 def _resident_bytes() -> int | None:
     for line in _lines("/proc/self/statm"):
-        return int(line.split()[1]) * resource.getpagesize()
+        return int(line.split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
 
 
 def _peak_resident_bytes() -> int:
-    import sys
-
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
 

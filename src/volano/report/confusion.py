@@ -23,7 +23,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], titl
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(_plain(title), fontsize=11)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     ticks = range(len(classes))
@@ -44,4 +44,8 @@ def _are_long(classes: Sequence[str]) -> bool:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else name[:17] + "…"
+    return _plain(name if len(name) <= 18 else name[:17] + "…")
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # Matplotlib would read a formula between two of them

@@ -71,7 +71,13 @@ def split(batch: Batch, micro_batch: int) -> list[Batch]:
 
 def _cut(batch: Batch, count: int, start: int, stop: int) -> Batch:
     if isinstance(batch, Tensor):
-        return batch[start:stop] if batch.ndim and batch.shape[0] == count else batch
+        if batch.ndim and batch.shape[0] != count:
+            raise TaskError(
+                "The tensors of a batch that is split have their examples along dimension 0",
+                got=f"{batch.shape[0]} beside {count}",
+                remedy="Give scalars no dimension, keep constants in the model, or do not pin micro_batch",
+            )
+        return batch[start:stop] if batch.ndim else batch
     if isinstance(batch, Mapping):
         return {key: _cut(value, count, start, stop) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):

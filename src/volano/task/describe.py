@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def describe_callable(function: Any) -> str | None:
         arguments += [f"{name}={_describe_value(value)}" for name, value in function.keywords.items()]
         return f"{describe_callable(function.func)}({', '.join(arguments)})"
     if dataclasses.is_dataclass(function) and not isinstance(function, type):
-        return repr(function)
+        return _describe_value(function)
     name = getattr(function, "__qualname__", None)
     if name is None:
         function, name = type(function), type(function).__qualname__
@@ -76,7 +77,21 @@ def describe_callable(function: Any) -> str | None:
 def _describe_value(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"tensor{list(value.shape)}:{_digest_tensor(value)[:12]}"
-    return describe_callable(value) or "None" if callable(value) else repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name!r}: {_describe_value(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_describe_value(item) for item in value) + "]"
+    if callable(value) and not dataclasses.is_dataclass(value):
+        return describe_callable(value) or "None"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value) if field.repr]
+        inside = ", ".join(f"{name}={_describe_value(getattr(value, name))}" for name in fields)
+        return f"{type(value).__qualname__}({inside})"
+    text = repr(value)
+    if " at 0x" in text:  # object's own repr: another in every process
+        inside = getattr(value, "__dict__", {})
+        return f"{type(value).__module__}.{type(value).__qualname__}({_describe_value(dict(inside))})"
+    return text
 
 
 def _describe_data(data: Any) -> dict[str, Any]:

@@ -39,6 +39,12 @@ def as_loss(result: Any, num_examples: int) -> Loss:
     """
     if isinstance(result, Loss):
         _check_scalar(result.total, "Loss.total")
+        if isinstance(result.weight, Tensor) and result.weight.numel() != 1:
+            raise ObjectiveError(
+                "Loss.weight is one number: how many units Loss.total sums over",
+                got=f"shape {tuple(result.weight.shape)}",
+                remedy="Reduce it with .sum()",
+            )
         for name, value in result.metrics.items():
             if isinstance(value, Tensor) and value.numel() != 1:
                 raise ObjectiveError(
@@ -46,9 +52,10 @@ def as_loss(result: Any, num_examples: int) -> Loss:
                     got=f"metrics[{name!r}] of shape {tuple(value.shape)}",
                     remedy="Reduce it, for example with .mean()",
                 )
-        return result
+        weight = result.weight.reshape(()) if isinstance(result.weight, Tensor) else result.weight
+        return Loss(total=_widened(result.total), weight=weight, metrics=result.metrics)
     _check_scalar(result, "the objective's result")
-    return Loss(total=result * num_examples, weight=float(num_examples))
+    return Loss(total=_widened(result) * num_examples, weight=float(num_examples))
 
 
 def check_objective_result(result: Any) -> None:
@@ -64,6 +71,12 @@ def check_finite(value: float, *, where: str) -> None:
             got=value,
             remedy="Look at the first batch and at the model's output: inputs not scaled, a log of 0, a learning rate",
         )
+
+
+def _widened(scalar: Tensor) -> Tensor:
+    # A sum of 300 * 256 does not fit into fp16, and bf16 keeps three digits.
+    scalar = scalar.reshape(())
+    return scalar.float() if scalar.dtype in (torch.float16, torch.bfloat16) else scalar
 
 
 def _check_scalar(value: Any, name: str) -> None:

@@ -4,10 +4,10 @@ from volano.training.evaluate import evaluate
 from volano.training.folder import RunFolder
 from volano.training.muon import MuonAdamW
 from volano.training.observe import Observer, Observers, StartInfo
-from volano.training.probe import StepTime, measure_step_time
+from volano.training.probe import StepTime, measure_step_time, why_a_step_fails
 from volano.training.progress import PlainProgress, RichProgress, make_progress
-from volano.training.run import Run, run_task, settings_of
-from volano.training.session import Session
+from volano.training.run import Run, random_state_kept, run_task, settings_of
+from volano.training.session import Session, check_plan
 from volano.training.weights import load_weights, save_tensors, save_weights
 
 __all__ = [
@@ -21,12 +21,15 @@ __all__ = [
     "Session",
     "StartInfo",
     "StepTime",
+    "check_plan",
     "evaluate",
     "load_weights",
     "make_progress",
     "measure_step_time",
+    "random_state_kept",
     "run_task",
     "save_tensors",
     "save_weights",
     "settings_of",
+    "why_a_step_fails",
 ]

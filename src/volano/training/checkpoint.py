@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,7 +39,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         partial.mkdir(parents=True)
         with (partial / "state.pt").open("wb") as file:
             watched = _Watched(file)
-            torch.save(state, watched)
+            torch.save(state, watched)  # pyright: ignore[reportArgumentType] - it asks for write and flush alone
             _sync(file)
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -48,6 +49,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         with (partial / "manifest.json").open("w", encoding="utf-8") as file:
             json.dump(manifest, file)
             _sync(file)
+        sync_folder(partial)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         sync_folder(folder)
@@ -85,7 +87,7 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any], list[str]]:
     raise CheckpointError(
         "A run that goes on has a whole checkpoint",
         got=f"none in {folder}" + "".join(f"; {problem}" for problem in problems),
-        remedy="Start it anew with volano train",
+        remedy="Start it anew in another folder, with volano train",
     )
 
 
@@ -111,6 +113,12 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError("A checkpoint has a readable state.pt", got=f"{path}: {error}") from error
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            "A checkpoint holds tensors and plain values, nothing that would have to be executed",
+            got=f"{path}: {first}",
+        ) from error
 
 
 class _Watched:

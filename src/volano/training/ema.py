@@ -23,8 +23,10 @@ class Ema:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._decay = decay
         own, theirs = self.model.state_dict(), model.state_dict()
-        floating = [name for name, tensor in theirs.items() if tensor.is_floating_point()]
-        others = [name for name in theirs if name not in floating]
+        # Tied tensors stand under each of their names; averaged once for each they would move too fast.
+        names = list({(t.data_ptr(), t.shape, t.stride()) if t.numel() else n: n for n, t in own.items()}.values())
+        floating = [name for name in names if theirs[name].is_floating_point()]
+        others = [name for name in names if not theirs[name].is_floating_point()]
         # state_dict() gives tensors that share memory with the modules, so the lists stay true while training.
         self._averages, self._weights = [own[name] for name in floating], [theirs[name] for name in floating]
         self._copies = [(own[name], theirs[name]) for name in others]

@@ -20,9 +20,9 @@ def evaluate(
 ) -> dict[str, float]:
     """``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads the device once, at the end.
 
-    The model is left in the mode in which it was.
+    Every module is left in the mode in which it was.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     rows: list[list[Any]] = []
     names: list[str] = []
@@ -34,7 +34,8 @@ def evaluate(
                 names = list(loss.metrics)
                 rows.append([loss.weight, loss.total, *loss.metrics.values()])
     finally:
-        model.train(was_training)
+        for module, was_training in modes:  # one by one: a person may have frozen some of them
+            module.training = was_training
     values = read_scalars(rows)
     weight = math.fsum(row[0] for row in values)
     means = {"loss": math.fsum(row[1] for row in values) / weight}

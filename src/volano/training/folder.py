@@ -14,14 +14,16 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from volano.errors import CheckpointError, RunError, UsageError
 
 SCHEMA_VERSION = 1
+# What a run writes before its first checkpoint.
+_FILES = ("run.json", "task.json", "plan.json", "metrics.jsonl", "quarantine.jsonl", "image.json")
 
 
 class RunFolder:
@@ -57,8 +59,10 @@ class RunFolder:
         """
         try:
             if self._is_stillborn():
-                shutil.rmtree(self.path)
-            (self.path / "checkpoints").mkdir(parents=True)
+                for name in _FILES:
+                    (self.path / name).unlink(missing_ok=True)
+            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self.update_run(status="starting")
         except OSError as error:
             raise UsageError("The run's folder can be made", got=f"{self.path}: {error.strerror}") from error
 
@@ -112,7 +116,7 @@ class RunFolder:
         target = self.path / name
         partial = target.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
             partial.replace(target)
         except OSError as error:
             raise RunError("A run's folder can be written to", got=f"{target}: {error.strerror}") from error
@@ -125,7 +129,7 @@ class RunFolder:
     def append(self, name: str, record: dict[str, Any]) -> None:
         """One line of a ``.jsonl`` file; a full disk loses the line, not the run."""
         with contextlib.suppress(OSError), (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(_finite(record)) + "\n")
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The records of a ``.jsonl`` file; a last line cut short by a crash is left out."""
@@ -155,6 +159,15 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no NaN and no infinity.
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _fresh(parent: Path, name: str) -> Path:

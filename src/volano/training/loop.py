@@ -6,7 +6,7 @@ import math
 import time
 from typing import Any
 
-from volano.errors import CheckpointError, NumericsError
+from volano.errors import CheckpointError, NumericsError, ObjectiveError
 from volano.training.checkpoint import save_checkpoint
 from volano.training.evaluate import read_scalars
 from volano.training.folder import RunFolder
@@ -15,8 +15,8 @@ from volano.training.session import Session
 from volano.training.signals import StopRequest
 from volano.training.step import StepResult
 
-# Reading a loss waits for the device: every hundredth step, or a hundred times in a short run.
-_LOGS_PER_RUN, _MOST_STEPS_PER_LOG = 100, 100
+# Reading a loss waits for the device: every hundredth step, or thirty times in a short run.
+_LOGS_PER_RUN, _MOST_STEPS_PER_LOG = 30, 100
 # A save happens at most this often, and costs at most this share of the time.
 _CHECKPOINT_SECONDS, _CHECKPOINT_SHARE = 60.0, 0.02
 
@@ -65,7 +65,14 @@ class Log:
         """Notes a step's scalars without reading them."""
         if not self._pending:
             self._names = ["loss", *result.metrics]
-        self._pending.append([result.loss, *result.metrics.values()])
+        try:
+            self._pending.append([result.loss, *(result.metrics[name] for name in self._names[1:])])
+        except KeyError as error:
+            raise ObjectiveError(
+                "An objective gives the same metrics at every step",
+                got=f"a step without {error}",
+                remedy="Give all of them",
+            ) from error
         self._num_timed += 1
 
     def is_due(self, step: int) -> bool:
@@ -79,22 +86,17 @@ class Log:
             NumericsError: the loss has become NaN or infinite.
         """
         means = self._means()
+        _check_losses([means["loss"]], session.step)
         seconds = time.perf_counter() - self._start
         record = {
             "step": session.step,
             "epoch": round(session.step / session.order.steps_per_epoch, 4),
             **means,
-            "lr": session.optimizer.param_groups[0]["lr"],
+            "lr": float(session.optimizer.param_groups[0]["lr"]),
             "examples_per_second": round(self._num_timed * session.task.batch_size / seconds, 1),
             "memory_bytes": session.device.memory().allocated,
         }
         self.restart_clock()
-        if not math.isfinite(means["loss"]):
-            raise NumericsError(
-                f"The loss is a finite number; it was up to step {session.step - len(self._pending)}",
-                got=means["loss"],
-                remedy="Take a smaller learning rate, a clip_norm or a warm-up; the last checkpoint is whole",
-            )
         self._pending = []
         return record
 
@@ -115,6 +117,16 @@ class Log:
         return {name: math.fsum(column) / len(column) for name, column in zip(self._names, columns, strict=True)}
 
 
+def _check_losses(losses: list[float], step: int) -> None:
+    for loss in losses:
+        if not math.isfinite(loss):
+            raise NumericsError(
+                f"The loss is a finite number; within the last steps before {step + 1} it was not",
+                got=loss,
+                remedy="Take a smaller learning rate, a clip_norm or a warm-up; what was saved before is finite",
+            )
+
+
 class _Saver:
     """Saves at intervals, and never lets a save that fails end the run."""
 
@@ -133,11 +145,14 @@ class _Saver:
         Raises:
             CheckpointError: it could not be written and ``must`` be, because the run stops here. Otherwise the failure
                 is announced.
+            NumericsError: the loss has become NaN or infinite; such weights are not saved.
         """
         session, start = self._session, time.perf_counter()
         try:
             with session.phase("checkpoint"):
-                state = {**session.state_dict(), "log": self._log.state_dict()}
+                log = self._log.state_dict()
+                _check_losses([row[0] for row in log["pending"]], session.step)
+                state = {**session.state_dict(), "log": log}
                 save_checkpoint(self._folder.path / "checkpoints", session.step, state)
         except CheckpointError as error:
             if must:

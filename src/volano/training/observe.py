@@ -1,7 +1,7 @@
 """What happens in a run, for whoever wants to know.
 
 on_start(info)
-repeat:  on_log(record)  on_evaluation(record)  on_notice(text)  on_phase(name)
+repeat:  on_log(record)  on_evaluation(record)  on_notice(text)
 on_end(status)
 """
 

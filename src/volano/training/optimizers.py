@@ -29,11 +29,12 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TaskError("optimizer(params) returns a torch.optim.Optimizer", got=type(optimizer).__name__)
     for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
+        rate = group.get("initial_lr", group["lr"])
+        group["initial_lr"] = rate.clone() if isinstance(rate, torch.Tensor) else float(rate)
     return optimizer
 
 
-def choose_implementation(optimizer: torch.optim.Optimizer, plan: Plan, device: Device) -> str | None:
+def choose_implementation(optimizer: torch.optim.Optimizer, model: nn.Module, plan: Plan, device: Device) -> str | None:
     """Sets the plan's implementation where the class has it and the user has chosen none.
 
     Returns:
@@ -49,14 +50,26 @@ def choose_implementation(optimizer: torch.optim.Optimizer, plan: Plan, device: 
         return f"{kind} was given an implementation by the task; that stands"
     if optimizer.defaults.get("differentiable") or optimizer.defaults.get("maximize"):
         return f"{kind} is differentiable or maximizes; it runs as given"
-    if wanted == "fused" and not device.has_fused_optimizers:
-        return f"{device.name} has no fused optimizers; {kind} runs as given"
-    for group in optimizer.param_groups:
-        group[wanted] = True
+    if any(getattr(module, "sparse", False) for module in model.modules()):
+        return f"the model has sparse gradients, which a {wanted} {kind} does not take; it runs as given"
+    if wanted == "fused" and not device.has_fused(type(optimizer)):
+        return f"{device.name} has no fused {kind}; it runs as given"
+    set_implementation(optimizer, wanted)
     return None
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
-    """Each group's learning rate is its initial one times ``multiplier``."""
+def set_implementation(optimizer: torch.optim.Optimizer, wanted: str) -> None:
+    """Marks every group; torch's optimizers read the mark at each step."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * multiplier
+        group[wanted] = True
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    """Each group's learning rate is its initial one times ``multiplier``; a tensor stays the same tensor."""
+    for group in optimizer.param_groups:
+        rate = group["lr"]
+        if isinstance(rate, torch.Tensor):
+            rate.copy_(group["initial_lr"] * multiplier)
+        else:
+            # A plain float: NumPy's would not load with weights_only=True.
+            group["lr"] = float(group["initial_lr"] * multiplier)

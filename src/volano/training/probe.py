@@ -6,11 +6,31 @@ import statistics
 import time
 from dataclasses import dataclass
 
+from volano.device import Device
 from volano.plan import Plan
 from volano.task import Task
+from volano.training.run import random_state_kept, settings_of
 from volano.training.session import Session
 
 _NUM_WARM_UP = 2
+
+
+def why_a_step_fails(task: Task, plan: Plan) -> str | None:
+    """Runs the task's first step on a throw-away copy, if its model has a parameter that ``memory_format`` concerns.
+
+    Returns:
+        The first line of what went wrong; None if nothing did.
+    """
+    device = Device(plan.device)
+    with random_state_kept(device), device.settings(precision=plan.precision, threads=plan.threads):
+        try:
+            session = Session(task, plan, on_notice=lambda _: None)
+            if any(parameter.ndim == 4 for parameter in session.model.parameters()):
+                batches = session.feed.batches(session.order.keys(0, 1))
+                session.step_once(next(iter(batches)), 0)
+        except Exception as error:  # noqa: BLE001 - whatever a person's code raises
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +44,14 @@ class StepTime:
 def measure_step_time(task: Task, plan: Plan, *, seconds: float) -> StepTime:
     """Runs steps for about ``seconds``, at least one after the warm-up. Nothing of it is kept.
 
-    The caller keeps random state and settings (see ``run_task``); the data is only read.
+    Random state and settings are put back; the data is only read.
     """
+    device = Device(plan.device)
+    with random_state_kept(device), settings_of(plan, device):
+        return _measure(task, plan, seconds)
+
+
+def _measure(task: Task, plan: Plan, seconds: float) -> StepTime:
     start = time.perf_counter()
     session = Session(task, plan, on_notice=lambda _: None)
     times: list[float] = []

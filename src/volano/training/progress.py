@@ -63,7 +63,7 @@ class RichProgress(Observer):
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._pace = _Pace()
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, markup=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),

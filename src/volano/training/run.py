@@ -78,29 +78,29 @@ def run_task(
     started = time.perf_counter()
     device = Device(plan.device)
     choices = [*notices]
-    with _random_state_kept(device), settings_of(plan, device):
-        session = Session(task, plan, on_notice=choices.append, on_fault=_FaultList(folder, everyone))
-        log = Log(task.num_steps)
-        if resume:
-            _load(session, log, folder, choices)
-        else:
-            folder.write_json("task.json", session.description)
-            folder.update_run(
-                name=task.name, source=source, versions=versions(), machine=asdict(describe_machine(device))
-            )
-        plan.save(folder.path / "plan.json")
-        folder.update_run(status="running", num_steps=task.num_steps, notices=[])
-        everyone.on_start(_start_info(session, folder))
-        for notice in choices:
-            everyone.on_notice(notice)
+    session: Session | None = None
+    with random_state_kept(device), settings_of(plan, device):
         try:
+            session = Session(task, plan, on_notice=choices.append, on_fault=_FaultList(folder, everyone))
+            log = Log(task.num_steps)
+            if resume:
+                _load(session, log, folder, choices)
+            else:
+                folder.write_json("task.json", session.description)
+                facts = {"versions": versions(), "machine": asdict(describe_machine(device))}
+                folder.update_run(name=task.name, source=source, **facts)
+            plan.save(folder.path / "plan.json")
+            folder.update_run(status="running", num_steps=task.num_steps, notices=[], reason=None)
+            everyone.on_start(_start_info(session, folder))
+            for notice in choices:
+                everyone.on_notice(notice)
             with StopRequest() as stop:
                 status = run_loop(session, folder, everyone, stop, log)
                 save_weights(session.kept_model, folder.path / "model.safetensors")
         except BaseException as error:
             reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(RunError):  # on a full disk the first error is the one to be told
-                folder.update_run(status="failed", reason=reason, step=session.step)
+                folder.update_run(status="failed", reason=reason, step=0 if session is None else session.step)
             everyone.on_end("failed")
             raise
     seconds = {**session.seconds, "total": time.perf_counter() - started}
@@ -130,7 +130,8 @@ class _Keeper(Observer):
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self.metrics: dict[str, float] = {}
+        # A run that goes on with nothing left to do keeps the figures that it has.
+        self.metrics: dict[str, float] = dict(folder.read_json("run.json").get("metrics") or {})
         self.notices: list[str] = []
 
     def on_log(self, record: dict[str, Any]) -> None:
@@ -155,16 +156,16 @@ class _FaultList:
 
     def __init__(self, folder: RunFolder, observer: Observer) -> None:
         self._folder, self._observer = folder, observer
-        self._known = {record["index"] for record in folder.read_lines("quarantine.jsonl")}
+        self._known = {(record["set"], record["index"]) for record in folder.read_lines("quarantine.jsonl")}
 
-    def __call__(self, fault: Fault) -> None:
-        if fault.index in self._known:
+    def __call__(self, name: str, fault: Fault) -> None:
+        if (name, fault.index) in self._known:
             return
-        self._known.add(fault.index)
-        self._folder.append("quarantine.jsonl", asdict(fault))
+        self._known.add((name, fault.index))
+        self._folder.append("quarantine.jsonl", {"set": name, **asdict(fault)})
         if len(self._known) <= self._NUM_TOLD:
             more = "; more go to quarantine.jsonl" if len(self._known) == self._NUM_TOLD else ""
-            where = fault.path or f"example {fault.index}"
+            where = fault.path or f"example {fault.index} of {name}"
             self._observer.on_notice(f"corrupt, replaced by another: {where}: {fault.reason}{more}")
 
 
@@ -196,8 +197,8 @@ def settings_of(plan: Plan, device: Device) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _random_state_kept(device: Device) -> Iterator[None]:
-    """The caller's random state is the caller's: it is after a run what it was before."""
+def random_state_kept(device: Device) -> Iterator[None]:
+    """A context after which the default generators of torch, NumPy and ``random`` stand as before it."""
     state = device.rng_state()
     try:
         yield

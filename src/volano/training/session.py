@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from volano.data import ORDER_VERSION, Fault, Feed, Order, Quarantine, make_feed
 from volano.device import Device
 from volano.errors import CheckpointError, PlanError, TaskError
-from volano.plan import Plan
+from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.task import Task, describe, differences
 from volano.training.ema import Ema
 from volano.training.evaluate import evaluate
-from volano.training.optimizers import choose_implementation, make_optimizer
+from volano.training.optimizers import choose_implementation, make_optimizer, set_implementation
 from volano.training.step import Step
 
 
@@ -28,7 +31,7 @@ class Session:
         task: what.
         plan: how.
         on_notice: told of every choice of the plan that does not apply.
-        on_fault: told of every corrupt example.
+        on_fault: told of every corrupt example, with the name of its set: ``"data"`` or ``"valid"``.
 
     Raises:
         TaskError: the model or the optimizer is not what the task promises.
@@ -41,17 +44,11 @@ class Session:
         plan: Plan,
         *,
         on_notice: Callable[[str], None],
-        on_fault: Callable[[Fault], None] | None = None,
+        on_fault: Callable[[str, Fault], None] | None = None,
     ) -> None:
         self.task, self.plan = task, plan
         self.device = device = Device(plan.device)
-        device.check_precision(plan.precision)
-        if plan.micro_batch is not None and plan.micro_batch > task.batch_size:
-            raise PlanError(
-                "A micro-batch is a part of the batch",
-                got=f"micro_batch={plan.micro_batch} with batch_size={task.batch_size}",
-                remedy="Pin a smaller one",
-            )
+        check_plan(task, plan)
         self.step = 0
         self.seconds: dict[str, float] = {}
         self._phases: list[str] = []
@@ -64,7 +61,8 @@ class Session:
             if plan.memory_format == "channels_last":
                 self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             self.optimizer = make_optimizer(task, self.model)
-            reason = choose_implementation(self.optimizer, plan, device)
+            reason = choose_implementation(self.optimizer, self.model, plan, device)
+            self._implementation = plan.optimizer if reason is None else "as_given"
             if reason is not None:
                 on_notice(f"optimizer={plan.optimizer} does not apply: {reason}")
             self.ema = None if task.ema_decay is None else Ema(self.model, task.ema_decay)
@@ -75,8 +73,8 @@ class Session:
                 seed=task.seed,
                 keep_last=task.last_batch == "keep",
             )
-            self.feed = self._feed(task.data)
-            self.valid_feed = None if task.valid is None else self._feed(task.valid)
+            self.feed = self._feed("data", task.data)
+            self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
             self.step_once = Step(task, plan, device, self.model, self.optimizer, self.ema, self.scaler)
 
     @property
@@ -149,13 +147,16 @@ class Session:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self._implementation != "as_given":  # the loaded groups carry the marks of the plan that saved them
+            set_implementation(self.optimizer, self._implementation)
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.device.set_rng_state(state["rng"])
 
-    def _feed(self, data: Any) -> Feed:
+    def _feed(self, name: str, data: Any) -> Feed:
+        on_fault = None if self._on_fault is None else functools.partial(self._on_fault, name)
         return make_feed(
             data,
             self.task.collate,
@@ -164,13 +165,35 @@ class Session:
             workers=self.plan.workers,
             prefetch=self.plan.prefetch,
             seed=self.task.seed,
-            quarantine=Quarantine(len(data), self._on_fault),
+            quarantine=Quarantine(len(data), on_fault),
         )
 
 
+def check_plan(task: Task, plan: Plan) -> None:
+    """Raises PlanError when the plan does not fit the task or the device."""
+    Device(plan.device).check_precision(plan.precision)
+    if plan.micro_batch is not None and plan.micro_batch > task.batch_size:
+        raise PlanError(
+            "A micro-batch is a part of the batch",
+            got=f"micro_batch={plan.micro_batch} with batch_size={task.batch_size}",
+            remedy="Pin a smaller one",
+        )
+    limit = SEMANTICS.index(task.tolerance)
+    for name, (value, _) in plan.changes(Plan.baseline(plan.device)).items():
+        if SEMANTICS.index(semantics_of(name)) > limit:
+            raise PlanError(
+                f"The task's tolerance is {task.tolerance!r}",
+                got=f"{name}={value!r}, which is of class {semantics_of(name)!r}",
+                remedy="Widen the task's tolerance, or do not pin it",
+            )
+
+
 def _make_model(task: Task) -> nn.Module:
+    # Objectives may draw from NumPy or `random` too; these go on from here, and their states are part of a checkpoint.
     torch.manual_seed(task.seed)
+    random.seed(task.seed)
+    np.random.seed(task.seed & 0xFFFFFFFF)
     model = task.model()
     if not isinstance(model, nn.Module):
         raise TaskError("model() returns an nn.Module", got=type(model).__name__)
-    return model.train()
+    return model

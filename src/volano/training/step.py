@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -85,7 +86,8 @@ class Step:
     def _whole(self, batch: Batch, step: int) -> StepResult:
         result = self._forward(batch, step, 0)
         if isinstance(result, Loss):
-            mean, metrics = result.total / result.weight, dict(result.metrics)
+            weight = result.weight.reshape(()) if isinstance(result.weight, Tensor) else result.weight
+            mean, metrics = result.total.reshape(()) / weight, _detached(result.metrics)
         else:
             mean, metrics = result, {}
         self._backward(mean)
@@ -99,7 +101,7 @@ class Step:
             loss = as_loss(self._forward(micro_batch, step, index), size)
             # Divided by the number of examples for the sake of the range of fp16; the exact weight follows below.
             self._backward(loss.total / count)
-            losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=loss.metrics))
+            losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics)))
         weight = sum(loss.weight for loss in losses)
         if not (isinstance(weight, float | int) and weight == count):
             gradients = [p.grad for p in self._parameters if p.grad is not None]
@@ -135,3 +137,8 @@ class Step:
             self._optimizer.step()
         if self._ema is not None:
             self._ema.update(step)
+
+
+def _detached(metrics: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+    # A metric with a gradient would keep its step's whole graph until it is read.
+    return {name: value.detach() if isinstance(value, Tensor) else value for name, value in metrics.items()}

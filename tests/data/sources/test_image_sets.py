@@ -52,6 +52,16 @@ class TestFolders:
         assert len(sets.train) == 10
         assert len(getattr(sets, split)) == 4
 
+    def test_an_unsorted_test_folder_is_said(self, tmp_path):
+        class_folders(tmp_path / "train")
+        picture(tmp_path / "test" / "a.png")
+        sets = read_image_sets(tmp_path)
+        assert sets.test is None
+        assert "holds no class folders and is not used" in sets.notices[0]
+
+    def test_one_class_may_be_evaluated(self, tmp_path):
+        assert len(read_image_sets(class_folders(tmp_path, classes=("cat",)), least_classes=1).train) == 5
+
     def test_nested_folders_hidden_files_and_other_files(self, tmp_path):
         class_folders(tmp_path)
         picture(tmp_path / "cat" / "deeper" / "one.png")
@@ -154,6 +164,18 @@ class TestDecode:
         pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "a.png")
         assert np.array_equal(decode(tmp_path / "a.png", self.FORMAT), pixels.transpose(2, 0, 1))
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_sixteen_bits_become_eight(self, tmp_path, channels):
+        ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+        Image.fromarray(ramp).save(tmp_path / "a.png")
+        pixels = decode(tmp_path / "a.png", PixelFormat(channels=channels, size=16))
+        assert np.array_equal(pixels[0].reshape(-1), np.arange(256))
+
+    def test_floats_have_no_range(self, tmp_path):
+        Image.fromarray(np.random.rand(16, 16).astype(np.float32)).save(tmp_path / "a.tiff")
+        with pytest.raises(OSError, match="floating-point pixels"):
+            decode(tmp_path / "a.tiff", self.FORMAT)
 
     def test_the_size_is_read_off_the_headers(self, tmp_path):
         picture(tmp_path / "big.png", size=(500, 400))

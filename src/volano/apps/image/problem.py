@@ -20,7 +20,7 @@ from volano.apps.image.recipe import SIZES, Recipe, choose_recipe
 from volano.apps.image.spec import ClassifierSpec, make_classifier
 from volano.data import Arrays, Fault
 from volano.data.sources import ImageSets, LabelledImages, hold_out, read_image_sets
-from volano.errors import UsageError
+from volano.errors import DataError, UsageError
 from volano.task import Task, cosine, linear
 from volano.training import MuonAdamW
 
@@ -59,6 +59,8 @@ class ImageDials:
     def __post_init__(self) -> None:
         if self.size is not None and self.size not in SIZES:
             raise UsageError(f"--size is one of {', '.join(SIZES)}", got=repr(self.size))
+        if not 0 <= self.seed < 2**63:
+            raise UsageError("--seed is a whole number from 0 to 2**63 - 1", got=self.seed)
         if self.flip not in _FLIPS:
             raise UsageError(f"--flip is one of {', '.join(_FLIPS)}", got=repr(self.flip))
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
@@ -170,7 +172,12 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
     sets = read_image_sets(None if dials.path is None else Path(dials.path), size=dials.image_size)
     train, valid, test, is_held_out = _split(sets, dials.seed)
     faults = [fault for part in (sets.train, sets.valid, sets.test) if part is not None for fault in part.faults]
-    notices = _fault_notices(faults)
+    notices = [*sets.notices, *_fault_notices(faults)]
+    empty = [train.classes[row] for row in (torch.bincount(train.labels, minlength=len(train.classes)) == 0).nonzero()]
+    if empty:
+        raise DataError("Every class has readable images to train on", got=f"none of {', '.join(empty[:5])}")
+    if dials.batch_size is not None and dials.batch_size > len(train):
+        notices.append(f"batch_size={len(train)}: there are no more images to train on")
     flip, reason = _decide_flip(dials.flip, train, dials.seed)
     notices.append(f"flip={'yes' if flip else 'no'}: {reason}")
     if balanced_weights(train.labels, len(train.classes)) is not None:
@@ -207,9 +214,9 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
 
 
 def _split(sets: ImageSets, seed: int) -> tuple[LabelledImages, LabelledImages, LabelledImages, bool]:
-    test = sets.test or sets.valid
+    test = sets.test if sets.test is not None else sets.valid
     if test is not None:
-        return sets.train, sets.valid or test, test, False
+        return sets.train, sets.valid if sets.valid is not None else test, test, False
     kept, held = hold_out(sets.train, seed=seed)
     test = sets.train.select(held)
     return sets.train.select(kept), test, test, True

@@ -15,6 +15,8 @@ from volano.apps.image.network import FIRST_WIDTH, choose_shape, forward_flops
 SIZES = tuple(FIRST_WIDTH)
 # fastai's Imagenette table: with wrong labels 80 epochs score far below 20, so no run goes on for ever by itself.
 MAX_EPOCHS = 60.0
+# Without any dial. Measured on the embedded digits: 20 and 60 epochs score alike (99.2 to 99.8 %).
+DEFAULT_EPOCHS = 20.0
 _REFERENCE_BATCH = 500
 _MIN_BATCH, _MAX_BATCH = 64, 512
 _STEPS_PER_EPOCH = 120
@@ -73,9 +75,10 @@ def choose_recipe(
     if batch_size is None:
         wanted = 8 * round(num_train / _STEPS_PER_EPOCH / 8)
         batch_size = max(min(_MIN_BATCH, num_train), min(_MAX_BATCH, wanted))
+    batch_size = min(batch_size, num_train)
     is_tiny = resolution < 16
     return Recipe(
-        batch_size=min(batch_size, num_train),
+        batch_size=batch_size,
         epochs=epochs,
         kernel_lr=0.05 * math.sqrt(batch_size / _REFERENCE_BATCH),
         rest_lr=0.005,

@@ -101,6 +101,29 @@ def make_classifier(
     return Normalized(module, spec.mean, spec.std)
 
 
+def check_classifier(spec: ClassifierSpec, own_model: Callable[..., Any] | None) -> None:
+    """Tries a network of a person's own on two blank images.
+
+    Raises:
+        TaskError: it fails, or gives another shape than logits [2, classes].
+    """
+    if own_model is None:
+        return
+    wanted = (2, len(spec.classes))
+    images = torch.zeros(2, spec.channels, spec.image_size, spec.image_size, dtype=torch.uint8)
+    rule = f"--model's network maps images fp32 {[2, *images.shape[1:]]} to logits {list(wanted)}"
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            logits = make_classifier(spec, own_model).eval()(images)
+        except TaskError:
+            raise
+        except Exception as error:
+            raise TaskError(rule, got=f"{type(error).__name__}: {error}", remedy="--debug shows where") from error
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise TaskError(rule, got=got, remedy="The function may take num_classes, in_channels and image_size")
+
+
 class Normalized(nn.Module):
     """A model of one's own behind the widening of bytes: it sees fp32 of mean 0 and deviation 1 in each channel."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import struct
 import zlib
@@ -42,16 +43,18 @@ _LABEL_COLUMNS = ("label", "class", "target", "category")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
-    """A source's images by split. ``valid`` and ``test`` are None where the source names no such split."""
+    """A source's images by split. ``valid`` and ``test`` are None where the source names no such split; ``notices`` say
+    what was left aside."""
 
     train: LabelledImages
     valid: LabelledImages | None
     test: LabelledImages | None
     origin: str
+    notices: tuple[str, ...] = ()
 
 
 def read_image_sets(
-    path: Path | None, *, size: int | None = None, pixel_format: PixelFormat | None = None
+    path: Path | None, *, size: int | None = None, pixel_format: PixelFormat | None = None, least_classes: int = 2
 ) -> ImageSets:
     """Reads any of the sources; which one is seen from what lies at ``path``.
 
@@ -60,12 +63,14 @@ def read_image_sets(
             .parquet table of path and label, or None for scikit-learn's digits.
         size: height and width to decode files to; None chooses.
         pixel_format: to decode files to, channels and all; None reads it off the files.
+        least_classes: fewer are refused; images to evaluate on may be of one.
 
     Raises:
         UsageError: ``path`` does not exist or is none of these.
         DataError: it holds nothing that can be trained on.
     """
     if path is None:
+        _refuse_size(size, "the embedded digits")
         return _embedded_digits()
     if not path.exists():
         raise UsageError("The path to train on exists", got=str(path), remedy="Leave it away for the embedded sample")
@@ -75,10 +80,16 @@ def read_image_sets(
                 "Images come from a folder of class folders, a folder of IDX files, or a .csv or .parquet table",
                 got=str(path),
             )
-        return _from_table(path, size, pixel_format)
+        return _from_table(path, size, pixel_format, least_classes)
     if _idx_files(path):
-        return _from_idx(path)
-    return _from_folders(path, size, pixel_format)
+        _refuse_size(size, "IDX files")
+        return _from_idx(path, least_classes)
+    return _from_folders(path, size, pixel_format, least_classes)
+
+
+def _refuse_size(size: int | None, kind: str) -> None:
+    if size is not None:
+        raise UsageError("--image-size is for files that are decoded", got=f"{size} with {kind}, which have their own")
 
 
 def _embedded_digits() -> ImageSets:
@@ -94,10 +105,13 @@ def _embedded_digits() -> ImageSets:
 # ---- class folders
 
 
-def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None) -> ImageSets:
+def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int) -> ImageSets:
     parts = {_SPLITS[folder.name.lower()]: folder for folder in _subfolders(root) if folder.name.lower() in _SPLITS}
     folders = parts if "train" in parts else {"train": root}
     found = {split: _files_by_class(folder) for split, folder in folders.items()}
+    unsorted = [split for split, by_class in found.items() if split != "train" and not by_class]
+    notices = tuple(f"{folders[split]} holds no class folders and is not used" for split in unsorted)
+    found = {split: by_class for split, by_class in found.items() if split not in unsorted}
     classes = class_names(found["train"])
     if not any(found["train"].values()):
         loose = listed(root)
@@ -106,9 +120,10 @@ def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None
             got=f"{root} with {len(loose)} images and {len(found['train'])} sub-folders that hold any",
             remedy="Sort the images as CLASS/IMAGE.jpg, or name them in a table of path and label (.csv)",
         )
-    _check_classes(classes, str(folders["train"]))
+    _check_classes(classes, str(folders["train"]), least_classes)
     files = {split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()}
-    return _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size))
+    sets = _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size))
+    return dataclasses.replace(sets, notices=notices)
 
 
 def _files_by_class(folder: Path) -> dict[str, list[Path]]:
@@ -130,7 +145,7 @@ def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], folder:
 # ---- tables
 
 
-def _from_table(path: Path, size: int | None, pixel_format: PixelFormat | None) -> ImageSets:
+def _from_table(path: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int) -> ImageSets:
     rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not rows:
         raise DataError("A table of images has rows", got=f"{path}, which has none")
@@ -144,7 +159,7 @@ def _from_table(path: Path, size: int | None, pixel_format: PixelFormat | None) 
             remedy="Fill in or remove these rows",
         )
     classes = class_names(str(row[label_column]) for row in rows)
-    _check_classes(classes, str(path))
+    _check_classes(classes, str(path), least_classes)
     numbers = {name: number for number, name in enumerate(classes)}
     for row in rows:
         split = str(row.get("split") or "train").lower()
@@ -195,7 +210,7 @@ def _column(row: dict[str, Any], names: Iterable[str], path: Path) -> str:
 # ---- IDX (http://yann.lecun.com/exdb/mnist, "the IDX file format")
 
 
-def _from_idx(root: Path) -> ImageSets:
+def _from_idx(root: Path, least_classes: int) -> ImageSets:
     files = _idx_files(root)
     parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for split in ("train", "test"):
@@ -212,7 +227,7 @@ def _from_idx(root: Path) -> ImageSets:
         if len(parts[split][0]) != len(parts[split][1]):
             raise DataError("IDX images and labels are equally many", got=f"{images.name} and {labels.name} are not")
     classes = class_names(str(label) for label in np.unique(parts["train"][1]))
-    _check_classes(classes, str(root))
+    _check_classes(classes, str(root), least_classes)
     numbers = {name: number for number, name in enumerate(classes)}
     sets = {}
     for split, (pixels, raw) in parts.items():
@@ -271,8 +286,8 @@ def _decoded(
     return ImageSets(train=sets["train"], valid=sets.get("valid"), test=sets.get("test"), origin=str(root.name or root))
 
 
-def _check_classes(classes: tuple[str, ...], where: str) -> None:
-    if len(classes) < 2:
+def _check_classes(classes: tuple[str, ...], where: str, least: int) -> None:
+    if len(classes) < least:
         raise DataError(
             "A classifier has at least two classes to tell apart",
             got=f"{len(classes)} ({', '.join(classes)}) in {where}",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> Pix
         try:
             with Image.open(file.path) as image:
                 sides.append(min(image.size))
-                is_grey = is_grey and image.mode in ("1", "L", "I;16")
+                is_grey = is_grey and image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue
     if not sides:
@@ -117,6 +118,10 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            if image.mode.startswith("I"):
+                image = _in_bytes(image)
+            elif image.mode == "F":
+                raise OSError("floating-point pixels have no range of their own; save them as bytes")
             mode = "L" if pixel_format.channels == 1 else "RGB"
             if image.mode != mode:
                 image = image.convert(mode)
@@ -191,6 +196,16 @@ def class_names(names: Iterable[str]) -> tuple[str, ...]:
     if all(name.isdigit() for name in unique):
         return tuple(sorted(unique, key=int))
     return tuple(sorted(unique))
+
+
+def _in_bytes(image: Any) -> Any:
+    """A 16-bit picture (modes I;16 and I) as bytes: the upper eight bits, where any are set."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.int64)
+    if values.max(initial=0) > 255:
+        values >>= 8
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
 def _decode_into(images: np.ndarray, row: int, path: Path, pixel_format: PixelFormat) -> str | None:

@@ -24,9 +24,12 @@ def hold_out(images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE
     """
     kept: list[int] = []
     held: list[int] = []
-    groups = _copies(images)
+    by_class: dict[int, list[list[int]]] = {}
+    labels = images.labels.tolist()
+    for rows in _copies(images):
+        by_class.setdefault(labels[rows[0]], []).append(rows)
     for number, name in enumerate(images.classes):
-        of_class = [rows for rows in groups if images.labels[rows[0]] == number]
+        of_class = by_class.get(number, [])
         if len(of_class) < 2:
             raise DataError(
                 "A class has at least two different images, one to train on and one held out",
