@@ -372,6 +372,9 @@ def test_a_plan_that_does_not_fit_leaves_nothing_in_the_way(make_task, quiet, tm
     for plan in (Plan.baseline().pin(precision="fp16"), Plan.baseline().pin(micro_batch=9999)):
         with pytest.raises(volano.VolanoError):
             volano.train(make_task(), plan=plan, out=tmp_path / "run", observer=quiet)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(volano.VolanoError):
+        volano.train(make_task(model=torch.nn.ReLU), plan=Plan.baseline(), out=tmp_path / "run", observer=quiet)
     (tmp_path / "run" / "notes.txt").write_text("mine")
     assert volano.train(make_task(), out=tmp_path / "run", observer=quiet).status == "finished"
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"

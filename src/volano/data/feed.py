@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -72,23 +73,21 @@ class RingFeed(Feed):
 
     def batches(self, keys: Iterable[Key]) -> Iterator[Batch]:
         """See :class:`Feed`."""
-        fetched = self._fetched(keys)
-        if self._device.is_cpu:
-            yield from (self._checked(item) for item in fetched)
-            return
         transfer = Transfer(self._device)
         ahead = None
-        for item in fetched:
-            pending = transfer.start(self._checked(item))
-            if ahead is not None:
-                yield transfer.finish(ahead)
-            ahead = pending
+        with contextlib.closing(self._fetched(keys)) as fetched:  # whatever happens, the workers end
+            for item in fetched:
+                pending = transfer.start(self._checked(item))
+                if ahead is not None:
+                    yield transfer.finish(ahead)
+                ahead = pending
         if ahead is not None:
             yield transfer.finish(ahead)
 
-    def _fetched(self, keys: Iterable[Key]) -> Iterator[Fetched | VolanoError]:
+    def _fetched(self, keys: Iterable[Key]) -> Generator[Fetched | VolanoError, None, None]:
         if not self._workers and not self._device.can_pin:
-            return map(self._fetcher, keys)
+            yield from map(self._fetcher, keys)
+            return
         options: dict[str, Any] = {}
         if self._workers:
             options = {
@@ -96,7 +95,7 @@ class RingFeed(Feed):
                 "multiprocessing_context": _start_method(),
                 "worker_init_fn": _leave_signals_to_the_parent,
             }
-        return iter(
+        batches = iter(
             DataLoader(
                 _ByKey(self._fetcher),
                 sampler=_Keys(keys),
@@ -108,6 +107,10 @@ class RingFeed(Feed):
                 **options,
             )
         )
+        try:
+            yield from batches
+        finally:
+            del batches  # torch ends the workers when the last reference goes
 
     def _checked(self, item: Fetched | VolanoError) -> Batch:
         if isinstance(item, VolanoError):
