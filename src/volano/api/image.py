@@ -79,7 +79,7 @@ def train_image(
     Args:
         path: see ``read_image_sets``; None is the embedded sample.
         minutes: for the whole call, at most; turned into steps once, before the first. Without minutes and epochs
-            it is 3 minutes and at most 20 epochs.
+            it is 3 minutes and at most 30 epochs.
         epochs: passes over the training images, instead of minutes.
         size, model, image_size, batch_size, flip, seed: see ``ImageDials``.
         device, out, pins, observer: see ``volano.train``.

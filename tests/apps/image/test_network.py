@@ -83,8 +83,9 @@ class TestRecipe:
         assert (self.make(epochs=4).translate, self.make(epochs=10).translate) == (1, 2)
         assert (self.make(epochs=10).cutout, self.make(epochs=40).cutout) == (0, 7)
 
-    def test_tiny_images_are_not_shifted(self):
-        assert self.make(resolution=8, epochs=60).translate == self.make(resolution=8, epochs=60).cutout == 0
+    def test_tiny_images_are_shifted_by_a_pixel_and_not_cut(self):
+        recipe = self.make(resolution=8, epochs=60)
+        assert (recipe.translate, recipe.tta_translate, recipe.cutout) == (1, 0, 0)
 
     def test_the_size_follows_the_time(self):
         facts = {"num_train": 60000, "resolution": 28, "channels": 1, "num_classes": 10}
