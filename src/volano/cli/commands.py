@@ -117,9 +117,9 @@ def evaluate(
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """Accuracy, per-class precision and recall, and the confusion matrix as a picture."""
-    from volano.api import image
+    from volano.api import image_results
 
-    result = image.eval_image(run, path, device=device)
+    result = image_results.eval_image(run, path, device=device)
     if json:
         output.print_json(result)
         return 0
@@ -150,9 +150,9 @@ def predict(
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """The most likely classes of images."""
-    from volano.api import image
+    from volano.api import image_results
 
-    result = image.predict_image(run, files, top_k=top_k, csv_path=csv, device=device)
+    result = image_results.predict_image(run, files, top_k=top_k, csv_path=csv, device=device)
     for fault in result["unreadable"]:
         output.warn(f"unreadable: {fault['path']}: {fault['reason']}")
     if json:
@@ -180,9 +180,9 @@ def export(
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """Write the model for other programs, load it back, and compare predictions."""
-    from volano.api import image
+    from volano.api import image_results
 
-    result = image.export_image(run, to, out)
+    result = image_results.export_image(run, to, out)
     if json:
         output.print_json(result)
     else:
