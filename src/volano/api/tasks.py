@@ -68,6 +68,12 @@ def resume(run: str | Path, *, task: Task | None = None, observer: Observer | No
     source = folder.read_json("run.json").get("source") or {}
     check_unfinished(folder)
     if task is None:
+        if source.get("kind") == "image":
+            raise UsageError(
+                "A run of the image application goes on by its own verb",
+                got=str(run),
+                remedy=f"volano resume {run}, or volano.api.image.resume_image",
+            )
         if source.get("kind") != "reference":
             raise UsageError(
                 "A run that was started from Python goes on with its task",

@@ -54,7 +54,10 @@ class ResidentFeed(Feed):
             return
         keys = iter(keys)
         while group := list(itertools.islice(keys, _KEYS_PER_COPY)):
-            joined = self._device.move(_as_tensor(np.concatenate([key.indices for key in group])))
+            joined = _as_tensor(np.concatenate([key.indices for key in group]))
+            if self._device.can_pin:  # from pageable memory the copy would wait for what is queued
+                joined = joined.pin_memory()
+            joined = self._device.move(joined, non_blocking=True)
             for indices in joined.split([len(key.indices) for key in group]):
                 yield take(self._tree, indices)
 
