@@ -22,7 +22,7 @@ FASHION_MNIST = Path(os.environ.get("VOLANO_FASHION_MNIST", "/usr/share/datasets
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compares the process before and after a test."""
     torch.set_num_threads(1)  # small nets gain nothing from a second thread, and the tests run side by side
 
@@ -41,6 +41,8 @@ def nothing_left_behind() -> Iterator[None]:
 
     before, threads = state(), set(threading.enumerate())
     yield
+    if request.node.get_closest_marker("compiles"):
+        return
     assert state() == before
     left = [thread.name for thread in set(threading.enumerate()) - threads if thread.is_alive()]
     assert not [name for name in left if name.startswith(("Thread-", "ThreadPool"))], left

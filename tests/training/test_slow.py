@@ -13,6 +13,8 @@ from volano.plan import Plan
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 def test_a_compiled_plan_learns_the_same(make_task, quiet, tmp_path):
     eager = volano.train(make_task(), plan=Plan.baseline(), out=tmp_path / "1", observer=quiet)
     compiled = volano.train(make_task(), plan=Plan.baseline().pin(compile=True), out=tmp_path / "2", observer=quiet)
@@ -22,9 +24,8 @@ def test_a_compiled_plan_learns_the_same(make_task, quiet, tmp_path):
 
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_one_epoch_of_fashion_mnist(quiet, tmp_path):
-    torch.set_num_threads(torch.get_num_interop_threads())
     result = train_image(
-        FASHION_MNIST, epochs=1, seed=0, out=tmp_path / "run", observer=quiet, pins={"precision": "bf16"}
+        FASHION_MNIST, epochs=1, seed=0, out=tmp_path / "run", observer=quiet, pins={"precision": "bf16", "threads": 2}
     )
     assert result.metrics["test_accuracy"] > 0.89
     assert json.loads((result.run.path / "run.json").read_text())["metrics"]["num_test"] == 10000

@@ -22,7 +22,6 @@ from volano.data.sources.images import (
     choose_format,
     class_names,
     decode_all,
-    is_image,
     listed,
 )
 from volano.errors import DataError, MissingExtraError, UsageError
@@ -293,6 +292,3 @@ def _check_classes(classes: tuple[str, ...], where: str, least: int) -> None:
             got=f"{len(classes)} ({', '.join(classes)}) in {where}",
             remedy="Add a folder or label of another class",
         )
-
-
-__all__ = ["ImageSets", "is_image", "read_image_sets"]
