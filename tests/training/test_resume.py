@@ -156,6 +156,8 @@ class TestRefusals:
         run = volano.train(full_task(make_task), out=tmp_path / "run", observer=StopAt(4))
         with pytest.raises(CheckpointError, match=r"now != then: .*clip_norm: 2.0 != 1.0"):
             volano.resume(run.path, task=full_task(make_task, clip_norm=2.0), observer=quiet)
+        record = RunFolder.open(run.path).read_json("run.json")
+        assert (record["status"], record["step"]) == ("stopped", 4)  # a refusal leaves the run as it was
 
     def test_a_finished_run_has_nothing_left(self, make_task, quiet, tmp_path):
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)

@@ -181,14 +181,13 @@ def _fit_into(
     step, startup, forward = _measure(problem, plan, budget)
     per_epoch = problem.steps_in(1.0)
     # Evaluations, and the final test with up to six views of the images that the network is unsure about.
-    tests = forward * (len(problem.valid) * 5 + 3 * len(problem.test))
+    num_predictions = 5 * len(problem.valid) + 3 * len(problem.test)
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
 
     def steps_left() -> int:
-        left = seconds_left - (time.perf_counter() - start) - startup - tests - reserve
-        return max(
-            1, int(left / step)
-        )  # one step is the least that is a training; the note says what there was time for
+        spent = time.perf_counter() - start
+        left = seconds_left - spent - startup - forward * num_predictions - reserve
+        return max(1, int(left / step))  # one step is the least that is a training
 
     if problem.dials.size is None and problem.own_model is None:
         size = choose_size(
@@ -201,7 +200,6 @@ def _fit_into(
         if size != problem.spec.size:
             problem = problem.with_size(size)
             step, startup, forward = _measure(problem, plan, budget)
-            tests = forward * (len(problem.valid) * 5 + 3 * len(problem.test))
     most = problem.steps_in(most_epochs)
     num_steps = min(steps_left(), most)
     limit = f"at most {most_epochs:g} epochs" if num_steps == most else f"{budget / 60:g} min"
@@ -216,8 +214,8 @@ def _fit_into(
 def _measure(problem: ImageProblem, plan: Plan, budget: float) -> tuple[float, float, float]:
     """Seconds of a step, of what is paid once, and of the prediction of one image."""
     task, device = problem.task(problem.steps_in(1.0)), Device(plan.device)
+    time_of = measure_step_time(task, plan, seconds=min(5.0, 0.02 * budget))
     with random_state_kept(device), settings_of(plan, device):
-        time_of = measure_step_time(task, plan, seconds=min(5.0, 0.02 * budget))
         model = task.model().to(device.torch_device)
         some = problem.test.images[:512]
         predict_logits(model, some[:64], device, precision=plan.precision, flip=False, translate=0)

@@ -79,6 +79,7 @@ def run_task(
     device = Device(plan.device)
     choices = [*notices]
     session: Session | None = None
+    has_begun = not resume
     with random_state_kept(device), settings_of(plan, device):
         try:
             session = Session(task, plan, on_notice=choices.append, on_fault=_FaultList(folder, everyone))
@@ -89,6 +90,7 @@ def run_task(
                 folder.write_json("task.json", session.description)
                 facts = {"versions": versions(), "machine": asdict(describe_machine(device))}
                 folder.update_run(name=task.name, source=source, **facts)
+            has_begun = True
             plan.save(folder.path / "plan.json")
             folder.update_run(status="running", num_steps=task.num_steps, notices=[], reason=None)
             everyone.on_start(_start_info(session, folder))
@@ -99,8 +101,10 @@ def run_task(
                 save_weights(session.kept_model, folder.path / "model.safetensors")
         except BaseException as error:
             reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
-            with contextlib.suppress(RunError):  # on a full disk the first error is the one to be told
-                folder.update_run(status="failed", reason=reason, step=0 if session is None else session.step)
+            # What refused to go on has not changed the run. On a full disk the first error is the one to be told.
+            if has_begun:
+                with contextlib.suppress(RunError):
+                    folder.update_run(status="failed", reason=reason, step=0 if session is None else session.step)
             everyone.on_end("failed")
             raise
     seconds = {**session.seconds, "total": time.perf_counter() - started}
