@@ -46,6 +46,7 @@ def test_a_task_is_frozen_and_keyword_only(make_task):
         ({"data": iter([])}, "data is a map-style dataset"),
         ({"data": []}, "data holds at least one example"),
         ({"valid": {}}, "valid is a map-style dataset"),
+        ({"valid": None, "preview": dict}, "preview is called after evaluations; got a task without valid"),
     ],
 )
 def test_a_wrong_field_is_refused_at_birth(make_task, fields, message):

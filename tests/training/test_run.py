@@ -40,6 +40,25 @@ def test_evaluation_is_over_every_example_once(make_task, quiet, tmp_path, digit
     assert run.metrics["valid_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
 
 
+def test_a_preview_is_kept_and_changes_no_number(make_task, quiet, tmp_path):
+    def preview(model):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return {"text": f"drawn {torch.rand(()).item():.3f}", "mean": next(model.parameters()).mean().item()}
+
+    dropout = {"model": lambda: make_mlp(dropout=0.5)}
+    plain = volano.train(make_task(**dropout), out=tmp_path / "plain", observer=quiet)
+    shown = io.StringIO()
+    task = make_task(**dropout, preview=preview)
+    run = volano.train(task, out=tmp_path / "run", observer=PlainProgress(shown))
+    records = [json.loads(line) for line in (run.path / "previews.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [16, 32]
+    assert records[0]["mean"] != records[1]["mean"]
+    assert f"  text: {records[0]['text']}" in shown.getvalue()
+    for name, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, run.model.state_dict()[name])
+
+
 def test_the_final_weights_load_anywhere(make_task, quiet, tmp_path):
     run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
     model = make_mlp()

@@ -41,6 +41,9 @@ class Task:
         collate: ``(list of examples) -> batch`` on the host; None stacks, as torch's ``default_collate``.
         augment: ``(batch, generator) -> batch`` on the device, training only; draws from the generator alone.
         evaluate_every: how often ``valid`` is evaluated; it is always evaluated at the end.
+        preview: ``(model) -> mapping`` of what a person may look at while the run goes on (a sample of text, say):
+            called after each evaluation with the model that is kept, in evaluation mode and without gradients. Its
+            JSON goes to ``previews.jsonl``; no number of the run depends on it.
         last_batch: ``"drop"`` an epoch's incomplete last batch or ``"keep"`` it.
         seed: of the initial weights, the order, the augmentation and the model's own randomness.
         tolerance: how far a plan may go: ``"exact"``, ``"rounding"`` or ``"precision"``.
@@ -64,6 +67,7 @@ class Task:
     collate: Callable[[list[Any]], Batch] | None = None
     augment: Callable[[Batch, torch.Generator], Batch] | None = None
     evaluate_every: str | Duration = "1ep"
+    preview: Callable[[nn.Module], Mapping[str, Any]] | None = None
     last_batch: Literal["drop", "keep"] = "drop"
     seed: int = 0
     tolerance: Literal["exact", "rounding", "precision"] = "precision"
@@ -77,6 +81,8 @@ class Task:
         self._check_data("data", self.data)
         if self.valid is not None:
             self._check_data("valid", self.valid)
+        if self.preview is not None and self.valid is None:
+            raise TaskError("preview is called after evaluations", got="a task without valid", remedy="Give valid")
         if self.last_batch == "drop" and len(self.data) < self.batch_size:
             raise TaskError(
                 "The training set fills at least one batch",
@@ -118,7 +124,7 @@ class Task:
         for name in ("model", "objective", "optimizer", "schedule"):
             if not callable(getattr(self, name)):
                 raise TaskError(f"{name} is a callable", got=type(getattr(self, name)).__name__)
-        for name in ("parameter_groups", "collate", "augment"):
+        for name in ("parameter_groups", "collate", "augment", "preview"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise TaskError(f"{name} is a callable or None", got=type(value).__name__)

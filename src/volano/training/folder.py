@@ -4,6 +4,7 @@ run.json               what it is, its state, its final figures, how to go on wi
 task.json              the task in words and digests
 plan.json              the plan, complete
 metrics.jsonl          one line for every logged step and evaluation
+previews.jsonl         what the task's preview gave after each evaluation
 quarantine.jsonl       corrupt examples, where there were any
 checkpoints/           the last two, see checkpoint.py
 model.safetensors      the final weights
@@ -23,7 +24,10 @@ from volano.errors import CheckpointError, RunError, UsageError
 
 SCHEMA_VERSION = 1
 # What a run writes before its first checkpoint.
-_FILES = ("run.json", "task.json", "plan.json", "metrics.jsonl", "quarantine.jsonl", "image.json")
+_FILES = (
+    "run.json", "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
+    "image.json", "text.json", "video.json",
+)  # fmt: skip
 
 
 class RunFolder:

@@ -37,6 +37,8 @@ def run_loop(session: Session, folder: RunFolder, observer: Observer, stop: Stop
             ):
                 with session.phase("evaluate"):
                     observer.on_evaluation({"step": session.step, **_named(session.evaluate())})
+                    if task.preview is not None:
+                        observer.on_preview({"step": session.step, **session.preview()})
                 log.restart_clock()
             if session.step < num_steps:
                 if stop.requested:

@@ -1,7 +1,7 @@
 """What happens in a run, for whoever wants to know.
 
 on_start(info)
-repeat:  on_log(record)  on_evaluation(record)  on_notice(text)
+repeat:  on_log(record)  on_evaluation(record)  on_preview(record)  on_notice(text)
 on_end(status)
 """
 
@@ -37,6 +37,9 @@ class Observer:
     def on_evaluation(self, record: dict[str, Any]) -> None:
         """A line for ``metrics.jsonl``: the validation set's loss and metrics."""
 
+    def on_preview(self, record: dict[str, Any]) -> None:
+        """A line for ``previews.jsonl``: what the task's ``preview`` gave after an evaluation."""
+
     def on_notice(self, text: str) -> None:
         """Something that a person should know: a step-down, a corrupt example, a late save."""
 
@@ -64,6 +67,11 @@ class Observers(Observer):
         """See :class:`Observer`."""
         for observer in self._observers:
             observer.on_evaluation(record)
+
+    def on_preview(self, record: dict[str, Any]) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.on_preview(record)
 
     def on_notice(self, text: str) -> None:
         """See :class:`Observer`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from typing import Any, TextIO
 
@@ -10,6 +11,7 @@ from volano.training.observe import Observer, StartInfo
 
 _PLAIN_SECONDS = 10.0
 _REFRESH_SECONDS = 0.2
+_PREVIEW_WIDTH = 200  # characters of a preview that are shown; previews.jsonl has all
 
 
 def make_progress(stream: TextIO | None = None) -> Observer:
@@ -42,6 +44,10 @@ class PlainProgress(Observer):
     def on_evaluation(self, record: dict[str, Any]) -> None:
         """See :class:`Observer`."""
         self._print(f"{self._pace.position(record['step'])}  {_metrics(record)}")
+
+    def on_preview(self, record: dict[str, Any]) -> None:
+        """See :class:`Observer`."""
+        self._print(_shown(record))
 
     def on_notice(self, text: str) -> None:
         """See :class:`Observer`."""
@@ -99,6 +105,10 @@ class RichProgress(Observer):
         """See :class:`Observer`."""
         self._console.print(f"{self._pace.position(record['step'])}  {_metrics(record)}")
         self._bar.refresh()
+
+    def on_preview(self, record: dict[str, Any]) -> None:
+        """See :class:`Observer`."""
+        self._console.print(_shown(record), style="dim")
 
     def on_notice(self, text: str) -> None:
         """See :class:`Observer`."""
@@ -158,6 +168,15 @@ def _headline(info: StartInfo) -> str:
 def _metrics(record: dict[str, Any]) -> str:
     named = ((name, value) for name, value in record.items() if name != "step")
     return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in named)
+
+
+def _shown(record: dict[str, Any]) -> str:
+    lines = (
+        f"  {name}: {textwrap.shorten(str(value), _PREVIEW_WIDTH, placeholder=' ...')}"
+        for name, value in record.items()
+        if name != "step"
+    )
+    return "\n".join(lines)
 
 
 def _clock(seconds: float) -> str:

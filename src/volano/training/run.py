@@ -148,6 +148,10 @@ class _Keeper(Observer):
         self._folder.append("metrics.jsonl", record)
         self.metrics.update({name: value for name, value in record.items() if name != "step"})
 
+    def on_preview(self, record: dict[str, Any]) -> None:
+        """See :class:`Observer`."""
+        self._folder.append("previews.jsonl", record)
+
     def on_notice(self, text: str) -> None:
         """See :class:`Observer`."""
         self.notices.append(text)
@@ -177,7 +181,8 @@ def _load(session: Session, log: Log, folder: RunFolder, notices: list[str]) -> 
     step, state, problems = load_latest(folder.path / "checkpoints")
     session.load_state_dict(state, folder.read_json("task.json"))
     log.load_state_dict(state["log"])
-    folder.keep_until("metrics.jsonl", step)
+    for name in ("metrics.jsonl", "previews.jsonl"):
+        folder.keep_until(name, step)
     for problem in problems:
         notices.append(f"a later checkpoint is damaged and was passed over: {problem}")
 

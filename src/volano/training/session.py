@@ -94,6 +94,20 @@ class Session:
             precision=self.plan.precision,
         )
 
+    def preview(self) -> dict[str, Any]:
+        """What the task's ``preview`` makes of the kept model. Modes and random state are put back."""
+        assert self.task.preview is not None
+        modes = [(module, module.training) for module in self.kept_model.modules()]
+        state = self.device.rng_state()
+        self.kept_model.eval()
+        try:
+            with torch.no_grad(), self.device.autocast(self.plan.precision):
+                return dict(self.task.preview(self.kept_model))
+        finally:
+            self.device.set_rng_state(state)
+            for module, was_training in modes:
+                module.training = was_training
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Adds the time spent inside to ``seconds[name]``, without what phases inside it take."""
