@@ -52,7 +52,19 @@ print(json.dumps({"same": before == after, "modules": sorted(sys.modules)}))
 """
     result = json.loads(run_python(code))
     assert result["same"]
-    heavy = {"torch", "numpy", "sklearn", "matplotlib", "rich", "typer", "PIL", "safetensors"}
+    heavy = {
+        "torch",
+        "numpy",
+        "sklearn",
+        "matplotlib",
+        "rich",
+        "typer",
+        "PIL",
+        "safetensors",
+        "av",
+        "tokenizers",
+        "jinja2",
+    }
     assert not heavy & set(result["modules"])
     assert [name for name in result["modules"] if name.startswith("volano")] == ["volano"]
 
@@ -77,8 +89,8 @@ for module in pkgutil.walk_packages(volano.__path__, 'volano.'):
         importlib.import_module(module.name)
 import torch
 assert not torch.accelerator.is_available() or not torch.get_device_module().is_initialized()
-loaded = {'matplotlib.pyplot', 'sklearn', 'torch._dynamo', 'torch._inductor'} & set(sys.modules)
-print(sorted(loaded), dict(os.environ) == environment, threading.active_count())
+heavy = {'matplotlib.pyplot', 'sklearn', 'torch._dynamo', 'torch._inductor', 'datasets', 'av', 'tokenizers'}
+print(sorted(heavy & set(sys.modules)), dict(os.environ) == environment, threading.active_count())
 """
     assert run_python(code).split() == ["[]", "True", "1"]
 

@@ -12,10 +12,14 @@ import torch
 
 from volano.device.device import Device, host_memory_bytes
 
-CORE_PACKAGES = ("torch", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib", "rich", "typer")
+CORE_PACKAGES = (
+    "torch", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib",
+    "rich", "typer", "jinja2", "tokenizers", "av",
+)  # fmt: skip
 # package -> (extra that brings it, what it is for)
 OPTIONAL_PACKAGES = {
-    "pyarrow": ("data", "Parquet tables of path and label"),
+    "pyarrow": ("data", "Parquet tables"),
+    "datasets": ("data", "Hugging Face datasets, JSONL and CSV larger than memory"),
     "onnx": ("onnx", "volano export --to onnx"),
     "onnxscript": ("onnx", "volano export --to onnx"),
 }
