@@ -302,7 +302,7 @@ class TestAfterTraining:
         assert volano("train", f"{example}:task", "--out", "run")[0] == 0
         code, _, err = volano("eval", "run")
         assert code == 2
-        assert "runs of the image application" in err
+        assert "eval is for runs of the applications that can: image" in err
 
 
 class TestOwnTask:

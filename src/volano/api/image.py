@@ -140,11 +140,6 @@ def resume_image(path: str | Path, *, observer: Observer | None = None) -> Image
     return _finish(run, problem, seconds, started)
 
 
-def is_image_run(path: str | Path) -> bool:
-    """Whether a folder is a run of the image application."""
-    return (RunFolder.open(path).read_json("run.json").get("source") or {}).get("kind") == "image"
-
-
 def _finish(run: Run, problem: ImageProblem, seconds: dict[str, float], started: float) -> ImageRun:
     mark = time.perf_counter()
     metrics: dict[str, Any] = dict(run.metrics)

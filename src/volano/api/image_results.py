@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from volano.api.image import dials_of, is_image_run, own_model_of
+from volano.api.image import dials_of, own_model_of
+from volano.api.tasks import kind_of
 from volano.apps.image.export import export_classifier
 from volano.apps.image.problem import read_problem
 from volano.apps.image.scores import classification_scores, predict_logits
@@ -123,8 +124,8 @@ def export_image(path: str | Path, to: str, out: str | Path | None = None) -> di
 
 def _open(path: str | Path) -> tuple[RunFolder, ClassifierSpec, nn.Module]:
     folder = RunFolder.open(path)
-    if not is_image_run(path):
-        raise UsageError("eval, predict and export are for runs of the image application", got=str(path))
+    if kind_of(path) != "image":
+        raise UsageError("This is for runs of the image application", got=str(path))
     if not (folder.path / "model.safetensors").is_file():
         raise CheckpointError(
             "A run that has ended holds model.safetensors", got=f"none in {path}", remedy=f"volano resume {path}"

@@ -68,13 +68,14 @@ def resume(run: str | Path, *, task: Task | None = None, observer: Observer | No
     source = folder.read_json("run.json").get("source") or {}
     check_unfinished(folder)
     if task is None:
-        if source.get("kind") == "image":
+        kind = kind_of(run)
+        if kind not in ("reference", "python"):
             raise UsageError(
-                "A run of the image application goes on by its own verb",
+                f"A run of the {kind} application goes on by its own verb",
                 got=str(run),
-                remedy=f"volano resume {run}, or volano.api.image.resume_image",
+                remedy=f"volano resume {run}, or volano.api.{kind}.resume_{kind}",
             )
-        if source.get("kind") != "reference":
+        if kind == "python":
             raise UsageError(
                 "A run that was started from Python goes on with its task",
                 got=f"{run} without one",
@@ -82,6 +83,15 @@ def resume(run: str | Path, *, task: Task | None = None, observer: Observer | No
             )
         task = load_task(source["reference"])
     return go_on(task, folder, observer)
+
+
+def kind_of(run: str | Path) -> str:
+    """What a run is of: ``"image"`` or another application, ``"reference"`` or ``"python"`` for a task of one's own.
+
+    Raises:
+        UsageError: it is not a run's folder.
+    """
+    return (RunFolder.open(run).read_json("run.json").get("source") or {}).get("kind", "python")
 
 
 def go_on(task: Task, folder: RunFolder, observer: Observer | None) -> Run:

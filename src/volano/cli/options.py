@@ -24,6 +24,6 @@ FeedName = Annotated[str | None, typer.Option("--feed", help="resident or ring."
 Workers = Annotated[int | None, typer.Option(help="Processes that make batches (ring).", rich_help_panel=_PLAN)]
 
 
-def pins(**knobs: Any) -> dict[str, Any]:
-    """The knobs that were given."""
-    return {name: value for name, value in knobs.items() if value is not None}
+def given(**values: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -25,6 +25,26 @@ def warn(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
 
 
+def run_record(run: Any) -> dict[str, Any]:
+    """A run as ``--json`` prints it."""
+    from volano.training import RunFolder
+
+    return {
+        "run": str(run.path),
+        "status": run.status,
+        "task": RunFolder.open(run.path).read_json("task.json"),
+        "plan": run.plan.to_json(),
+        "metrics": run.metrics,
+        "seconds": run.seconds,
+        "notices": list(run.notices),
+    }
+
+
+def say_unfinished(run: Any) -> None:
+    """Where a run that was stopped lies, and how it goes on."""
+    say(f"run: {run.path}", f"go on: volano resume {run.path}")
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[int] = ()
 ) -> None:

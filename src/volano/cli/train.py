@@ -1,0 +1,122 @@
+"""``volano train`` and ``volano resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from volano.cli import options as opt
+from volano.cli import output
+from volano.cli.applications import APPLICATIONS, application_of
+from volano.errors import UsageError
+
+_TIME, _IMAGE = "How long", "Image application"
+
+
+def train(
+    what: Annotated[
+        str, typer.Argument(metavar="|".join([*APPLICATIONS, "MODULE:TASK"]), help="An application, or your own task.")
+    ],
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="image: class folders, IDX files or a .csv/.parquet; none: embedded digits."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE-TIME.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation (applications).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per step (applications).")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time for the whole command.", rich_help_panel=_TIME)] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.", rich_help_panel=_TIME)] = None,
+    size: Annotated[str | None, typer.Option(help="thin, base or wide.", rich_help_panel=_IMAGE)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="MODULE:FUNCTION that makes your own model.", rich_help_panel=_IMAGE)
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels to decode files to.", rich_help_panel=_IMAGE)] = None,
+    flip: Annotated[str | None, typer.Option(help="auto, yes or no: mirror images.", rich_help_panel=_IMAGE)] = None,
+    device: opt.DeviceName = None,
+    precision: opt.Precision = None,
+    memory_format: opt.MemoryFormat = None,
+    compile: opt.Compile = None,
+    micro_batch: opt.MicroBatch = None,
+    threads: opt.Threads = None,
+    feed: opt.FeedName = None,
+    workers: opt.Workers = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
+) -> int:
+    """Train an application, or a task of your own.
+
+    volano train image                    the embedded sample
+
+    volano train image ./photos --minutes 10
+
+    volano train my_task:task
+    """
+    knobs = opt.given(
+        precision=precision,
+        memory_format=memory_format,
+        compile=compile,
+        micro_batch=micro_batch,
+        threads=threads,
+        feed=feed,
+        workers=workers,
+    )
+    dials = opt.given(
+        seed=seed,
+        batch_size=batch_size,
+        minutes=minutes,
+        epochs=epochs,
+        size=size,
+        model=model,
+        image_size=image_size,
+        flip=flip,
+    )
+    if what in APPLICATIONS:
+        _refuse(dials.keys() - APPLICATIONS[what].DIALS, dials, f"the {what} application")
+        return APPLICATIONS[what].train(path, as_json=json, device=device, out=out, pins=knobs, **dials)
+    if ":" not in what:
+        raise UsageError(
+            "What to train is an application or a task of your own",
+            got=repr(what),
+            remedy=f"Write {', '.join(APPLICATIONS)}, or module:task",
+        )
+    given = opt.given(path=path) | dials
+    _refuse(given.keys(), given, "a task of your own")
+    from volano import api
+
+    return _print_run(api.train(what, device=device, out=out, pins=knobs), as_json=json)
+
+
+def resume(run: opt.RunPath, json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
+    """Go on with a run that was stopped, from its last checkpoint."""
+    application = application_of(run)
+    if application is not None:
+        return application.resume(run, as_json=json)
+    from volano import api
+
+    return _print_run(api.resume(run), as_json=json)
+
+
+def _print_run(run: Any, *, as_json: bool) -> int:
+    if as_json:
+        output.print_json(output.run_record(run))
+    else:
+        output.say("  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.metrics.items()))
+        if run.status == "stopped":
+            output.say_unfinished(run)
+        else:
+            output.say(f"run: {run.path}")
+    return 0 if run.status == "finished" else 1
+
+
+def _refuse(names: Any, given: dict[str, Any], what: str) -> None:
+    """Raises UsageError for options that do not belong to what is trained: none is ignored in silence."""
+    for name in sorted(names):
+        option = "PATH" if name == "path" else f"--{name.replace('_', '-')}"
+        owners = [f"the {owner} application" for owner, module in APPLICATIONS.items() if name in module.DIALS]
+        raise UsageError(
+            f"{option} is a dial of {' and '.join(owners) or 'the applications'}",
+            got=f"{option} {given[name]} with {what}",
+            remedy="Say it in the task" if what == "a task of your own" else "Leave it out",
+        )
