@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from volano.errors import VolanoError
     from volano.plan import Plan
     from volano.task import Duration, Loss, Task, constant, cosine, linear, trapezoid
-    from volano.training import Observer, Run
+    from volano.training import Observer, Run, Safety
 
 _HOMES = {
     "Arrays": "volano.data",
@@ -27,6 +27,7 @@ _HOMES = {
     "Observer": "volano.training",
     "Plan": "volano.plan",
     "Run": "volano.training",
+    "Safety": "volano.training",
     "Task": "volano.task",
     "VolanoError": "volano.errors",
     "constant": "volano.task",
@@ -46,6 +47,7 @@ __all__ = [
     "Observer",
     "Plan",
     "Run",
+    "Safety",
     "Task",
     "VolanoError",
     "__version__",

@@ -10,7 +10,7 @@ from volano.api.references import load_task
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.task import Task
-from volano.training import Observer, Run, RunFolder, check_plan, make_progress, run_task
+from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress, run_task
 
 
 def train(
@@ -20,6 +20,7 @@ def train(
     device: str | None = None,
     out: str | Path | None = None,
     pins: dict[str, Any] | None = None,
+    safety: Safety | None = None,
     observer: Observer | None = None,
 ) -> Run:
     """Plans a task, then runs it.
@@ -30,6 +31,7 @@ def train(
         device: as torch writes it; None is the accelerator, or the CPU without one.
         out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
         pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
+        safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
         observer: hears of the run; None shows progress on standard error.
 
     Raises:
@@ -49,15 +51,21 @@ def train(
         raise UsageError("A whole plan leaves nothing to choose", got="plan together with device or pins")
     check_plan(task, plan)
     folder.make()
-    return run_task(task, plan, folder, observer=observer or make_progress(), source=source, notices=tuple(notices))
+    return run_task(
+        task, plan, folder, observer=observer or make_progress(), source=source, notices=tuple(notices), safety=safety
+    )
 
 
-def resume(run: str | Path, *, task: Task | None = None, observer: Observer | None = None) -> Run:
-    """Goes on with a run from its last whole checkpoint, under the plan that it has.
+def resume(
+    run: str | Path, *, task: Task | None = None, safety: Safety | None = None, observer: Observer | None = None
+) -> Run:
+    """Goes on with a run from its last whole checkpoint, or from its first step if it was killed before there was one,
+    under the plan that it has.
 
     Args:
         run: the run's folder.
         task: needed for a run that was started from Python with a Task object; it must be the same one.
+        safety: None keeps the run's own.
         observer: hears of the run; None shows progress on standard error.
 
     Raises:
@@ -82,7 +90,7 @@ def resume(run: str | Path, *, task: Task | None = None, observer: Observer | No
                 remedy=f"Call volano.resume({str(run)!r}, task=task)",
             )
         task = load_task(source["reference"])
-    return go_on(task, folder, observer)
+    return go_on(task, folder, observer, safety)
 
 
 def kind_of(run: str | Path) -> str:
@@ -94,14 +102,20 @@ def kind_of(run: str | Path) -> str:
     return (RunFolder.open(run).read_json("run.json").get("source") or {}).get("kind", "python")
 
 
-def go_on(task: Task, folder: RunFolder, observer: Observer | None) -> Run:
+def go_on(task: Task, folder: RunFolder, observer: Observer | None, safety: Safety | None = None) -> Run:
     """Runs the rest of a task in its folder."""
     plan = Plan.load(folder.path / "plan.json")
-    return run_task(task, plan, folder, observer=observer or make_progress(), resume=True)
+    return run_task(task, plan, folder, observer=observer or make_progress(), resume=True, safety=safety)
 
 
 def check_unfinished(folder: RunFolder) -> None:
-    """Raises UsageError when the run has nothing left to do."""
+    """Raises UsageError when the run has nothing left to do, or has not come so far that it could go on."""
+    if folder.read_json("run.json").get("status") == "starting":
+        raise UsageError(
+            "A run that goes on has begun",
+            got=f"{folder.path}, which was killed while it was being prepared",
+            remedy=f"Start it again, with the same command and --out {folder.path}",
+        )
     if folder.read_json("run.json").get("status") == "finished":
         raise UsageError(
             "A run that goes on has steps left",

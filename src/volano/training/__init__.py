@@ -7,6 +7,7 @@ from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.probe import StepTime, measure_step_time, why_a_step_fails
 from volano.training.progress import PlainProgress, RichProgress, make_progress
 from volano.training.run import Run, random_state_kept, run_task, settings_of
+from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.weights import load_weights, save_tensors, save_weights
 
@@ -18,6 +19,7 @@ __all__ = [
     "RichProgress",
     "Run",
     "RunFolder",
+    "Safety",
     "Session",
     "StartInfo",
     "StepTime",

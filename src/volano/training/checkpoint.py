@@ -7,6 +7,7 @@ checkpoints/step-00001200/
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from volano.training.folder import sync_folder
 
 SCHEMA_VERSION = 1
 NUM_KEPT = 2
-_PREFIX, _PARTIAL = "step-", ".partial-"
+_PREFIX, _PARTIAL, _DAMAGED = "step-", ".partial-", "damaged-"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -50,7 +51,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
             json.dump(manifest, file)
             _sync(file)
         sync_folder(partial)
-        shutil.rmtree(target, ignore_errors=True)
+        _remove(target)
         partial.rename(target)
         sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
@@ -61,8 +62,22 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
             remedy="Make room on the disk; the checkpoints before it are whole",
         ) from error
     for old in list_checkpoints(folder)[:-NUM_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     return target
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a process that was killed had half written or half removed. Only the folder's holder may."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    # Renamed first: a process that is killed in between must not leave half a checkpoint under a whole one's name.
+    doomed = path.with_name(f"{_PARTIAL}old-{path.name}")
+    with contextlib.suppress(OSError):
+        path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -87,8 +102,18 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any], list[str]]:
     raise CheckpointError(
         "A run that goes on has a whole checkpoint",
         got=f"none in {folder}" + "".join(f"; {problem}" for problem in problems),
-        remedy="Start it anew in another folder, with volano train",
+        remedy="Remove the damaged ones to go on from the first step, or start anew with volano train",
     )
+
+
+def set_aside_after(folder: Path, step: int) -> None:
+    """Renames checkpoints later than ``step``, which were passed over: they must not count among the two kept."""
+    for path in list_checkpoints(folder):
+        if path.name > f"{_PREFIX}{step:08d}":
+            target = path.with_name(f"{_DAMAGED}{path.name}")
+            shutil.rmtree(target, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.rename(target)
 
 
 def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
@@ -107,13 +132,15 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
             f"This version of Volano reads checkpoints of schema version {SCHEMA_VERSION}",
             got=f"{version!r} in {path}",
         )
+    if not isinstance(step, int) or path.name != f"{_PREFIX}{step:08d}":
+        raise CheckpointError("A checkpoint's folder is named after its step", got=f"step {step!r} in {path}")
     try:
         if _digest(path / "state.pt") != digest:
             raise CheckpointError("A checkpoint's state.pt has the digest in its manifest", got=f"another in {path}")
         return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError("A checkpoint has a readable state.pt", got=f"{path}: {error}") from error
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             "A checkpoint holds tensors and plain values, nothing that would have to be executed",

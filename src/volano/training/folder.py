@@ -6,8 +6,10 @@ plan.json              the plan, complete
 metrics.jsonl          one line for every logged step and evaluation
 previews.jsonl         what the task's preview gave after each evaluation
 quarantine.jsonl       corrupt examples, where there were any
+numerics.jsonl         steps whose numbers were not finite, where there were any
 checkpoints/           the last two, see checkpoint.py
 model.safetensors      the final weights
+.lock, owner.json      while a process works in it, see lock.py
 """
 
 from __future__ import annotations
@@ -17,16 +19,18 @@ import datetime
 import json
 import math
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from volano.errors import CheckpointError, RunError, UsageError
+from volano.training.lock import LOCK_NAME, OWNER_NAME, RunLock
 
 SCHEMA_VERSION = 1
 # What a run writes before its first checkpoint.
 _FILES = (
     "run.json", "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
-    "image.json", "text.json", "video.json",
+    "numerics.jsonl", "image.json", "text.json", "video.json",
 )  # fmt: skip
 
 
@@ -35,6 +39,9 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: RunLock | None = None
+        self._torn: set[str] = set()
+        self.lost: dict[str, OSError] = {}
 
     @classmethod
     def reserve(cls, out: str | Path | None, name: str) -> RunFolder:
@@ -42,8 +49,8 @@ class RunFolder:
         that a mistake found while preparing leaves nothing behind.
 
         Raises:
-            UsageError: ``out`` exists and is not empty. What is left of a run that failed before its first checkpoint
-                does not count.
+            UsageError: ``out`` exists and is not empty. What is left of a run that failed before its first checkpoint,
+                or was killed before it had begun, does not count.
         """
         folder = cls(Path(out) if out is not None else _fresh(Path("runs"), name))
         path = folder.path
@@ -56,12 +63,17 @@ class RunFolder:
         return folder
 
     def make(self) -> None:
-        """Makes the reserved folder.
+        """Makes the reserved folder and holds it for this process.
 
         Raises:
-            UsageError: it cannot be made.
+            UsageError: it cannot be made, or another process was quicker.
         """
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._lock or RunLock.acquire(self.path)
+            if (self.path / "run.json").is_file() and not self._is_stillborn():
+                self.release()
+                raise UsageError("A run starts in a folder of its own", got=f"{self.path}, which holds one by now")
             if self._is_stillborn():
                 for name in _FILES:
                     (self.path / name).unlink(missing_ok=True)
@@ -71,9 +83,47 @@ class RunFolder:
             raise UsageError("The run's folder can be made", got=f"{self.path}: {error.strerror}") from error
 
     def _is_stillborn(self) -> bool:
-        if not (self.path / "run.json").is_file() or any((self.path / "checkpoints").glob("*")):
+        if any((self.path / "checkpoints").glob("step-*")):
             return False
-        return self.read_json("run.json").get("status") == "failed"
+        if not (self.path / "run.json").is_file():  # killed as soon as the folder was made
+            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else {"a file"}
+            return names <= {"checkpoints", "run.partial", LOCK_NAME, OWNER_NAME}
+        return self.read_json("run.json").get("status") in ("failed", "starting")
+
+    @contextlib.contextmanager
+    def held(self, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+        """A context in which this process alone works in the folder.
+
+        Args:
+            on_wait: told when that takes a while to find out.
+
+        Raises:
+            UsageError: another process works in it, or it cannot be written to.
+        """
+        try:
+            self._lock = self._lock or RunLock.acquire(self.path, on_wait)
+        except OSError as error:
+            raise UsageError(
+                "A run's folder can be written to",
+                got=f"{self.path}: {error.strerror}",
+                remedy="Change its permissions",
+            ) from error
+        self._lock.beat()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def check_held(self) -> None:
+        """Raises RunError when another process has taken the folder over."""
+        if self._lock is not None:
+            self._lock.check()
+
+    def release(self) -> None:
+        """Gives the folder free."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -120,7 +170,7 @@ class RunFolder:
         target = self.path / name
         partial = target.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
+            _write_synced(partial, json.dumps(_finite(value), indent=2) + "\n")
             partial.replace(target)
         except OSError as error:
             raise RunError("A run's folder can be written to", got=f"{target}: {error.strerror}") from error
@@ -131,29 +181,49 @@ class RunFolder:
         self.write_json("run.json", {"schema_version": SCHEMA_VERSION, **current, **fields})
 
     def append(self, name: str, record: dict[str, Any]) -> None:
-        """One line of a ``.jsonl`` file; a full disk loses the line, not the run."""
-        with contextlib.suppress(OSError), (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(record)) + "\n")
+        """One line of a ``.jsonl`` file; a full disk loses the line, not the run, and ``lost`` says so."""
+        try:
+            with (self.path / name).open("ab", buffering=0) as file:
+                # Half a line may be all that there was room for; the next must not grow together with it.
+                file.write((b"\n" if name in self._torn else b"") + json.dumps(_finite(record)).encode() + b"\n")
+            self._torn.discard(name)
+        except OSError as error:
+            self._torn.add(name)
+            self.lost.setdefault(name, error)
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The records of a ``.jsonl`` file; a last line cut short by a crash is left out."""
+        """The records of a ``.jsonl`` file; a line that is damaged, or cut short by a crash, is left out."""
         path = self.path / name
-        if not path.exists():
-            return []
         records = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                records.append(json.loads(line))
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError):  # bytes that are no text are such an error too
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    records.append(record)
         return records
 
     def keep_until(self, name: str, step: int) -> None:
-        """Drops the records of a ``.jsonl`` file that lie after ``step``: a resumed run writes them again."""
-        records = [record for record in self.read_lines(name) if record["step"] <= step]
+        """Drops the records of a ``.jsonl`` file that lie after ``step``: a resumed run writes them again. Those
+        without a step stay."""
         target = self.path / name
         if target.exists():
+            records = [record for record in self.read_lines(name) if record.get("step", 0) <= step]
             partial = target.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+            _write_synced(partial, "".join(json.dumps(record) + "\n" for record in records))
             partial.replace(target)
+
+    def sync_lines(self) -> None:
+        """Makes what was appended survive a power cut: a checkpoint must not be ahead of its figures."""
+        for path in self.path.glob("*.jsonl"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from typing import Any
 
-from volano.errors import CheckpointError, NumericsError, ObjectiveError
-from volano.training.checkpoint import save_checkpoint
+from volano.errors import ObjectiveError
 from volano.training.evaluate import read_scalars
 from volano.training.folder import RunFolder
+from volano.training.numerics import NumericsPolicy
 from volano.training.observe import Observer
+from volano.training.safety import Safety
+from volano.training.saving import Saver
 from volano.training.session import Session
 from volano.training.signals import StopRequest
+from volano.training.spikes import SpikeFinder
 from volano.training.step import StepResult
 
 # Reading a loss waits for the device: every hundredth step, or thirty times in a short run.
 _LOGS_PER_RUN, _MOST_STEPS_PER_LOG = 30, 100
-# A save happens at most this often, and costs at most this share of the time.
-_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE = 60.0, 0.02
 
 
-def run_loop(session: Session, folder: RunFolder, observer: Observer, stop: StopRequest, log: Log) -> str:
+def run_loop(
+    session: Session,
+    folder: RunFolder,
+    observer: Observer,
+    stop: StopRequest,
+    log: Log,
+    policy: NumericsPolicy,
+    safety: Safety,
+) -> str:
     """Trains from ``session.step`` to the end, or until asked to stop: ``"finished"`` or ``"stopped"``."""
     task, num_steps = session.task, session.task.num_steps
-    saver = _Saver(session, folder, observer, log)
+
+    def state() -> dict[str, Any]:
+        folder.check_held()
+        policy.look(session.step)
+        return {**session.state_dict(), "log": log.state_dict(), "numerics": policy.state_dict()}
+
+    saver = Saver(folder, safety, state, observer.on_notice, saved_step=session.step or None)
+    policy.before_stopping = saver.close
     batches = session.feed.batches(session.order.keys(session.step, num_steps))
-    with session.phase("train"):
+    with contextlib.closing(saver), session.phase("train"):
         for batch in batches:
-            log.add(session.step_once(batch, session.step))
+            result = session.step_once(batch, session.step)
             session.step += 1
+            if result.is_bad:
+                policy.note_bad_step(session.step, result.loss.item())
+            else:
+                log.add(result)
             if log.is_due(session.step):
+                policy.look(session.step)
                 observer.on_log(log.read(session))
             if session.valid_feed is not None and (
                 session.step % task.evaluation_interval == 0 or session.step == num_steps
@@ -43,17 +65,21 @@ def run_loop(session: Session, folder: RunFolder, observer: Observer, stop: Stop
             if session.step < num_steps:
                 if stop.requested:
                     break
-                if saver.is_due():
-                    saver.save()
-    is_finished = session.step == num_steps
-    saver.save(must=not is_finished)
+                if saver.is_due(session.step):
+                    with session.phase("checkpoint"):
+                        saver.save()
+                    log.restart_clock()
+        is_finished = session.step == num_steps
+        with session.phase("checkpoint"):
+            saver.finish(must=not is_finished)
     return "finished" if is_finished else "stopped"
 
 
 class Log:
     """Collects what steps say and reads it from the device now and then.
 
-    What was collected and not yet read is part of a checkpoint, so that a resumed run logs the same means.
+    What was collected and not yet read is part of a checkpoint, so that a resumed run logs the same means, and so is
+    the window of losses by which spikes are known.
     """
 
     def __init__(self, num_steps: int) -> None:
@@ -61,6 +87,7 @@ class Log:
         self._num_steps = num_steps
         self._pending: list[list[Any]] = []
         self._names: list[str] = []
+        self._spikes = SpikeFinder()
         self.restart_clock()
 
     def add(self, result: StepResult) -> None:
@@ -78,17 +105,13 @@ class Log:
         self._num_timed += 1
 
     def is_due(self, step: int) -> bool:
-        """Whether the next line is to be written after ``step`` steps."""
-        return step % self._every == 0 or step == self._num_steps
+        """Whether the next line is to be written after ``step`` steps, and there is anything to say."""
+        return bool(self._pending) and (step % self._every == 0 or step == self._num_steps)
 
     def read(self, session: Session) -> dict[str, Any]:
-        """The means since the last line, and the throughput.
-
-        Raises:
-            NumericsError: the loss has become NaN or infinite.
-        """
-        means = self._means()
-        _check_losses([means["loss"]], session.step)
+        """The means since the last line, and the throughput; ``"spike": True`` where a step's loss was one."""
+        rows = read_scalars(self._pending)
+        means = {n: math.fsum(c) / len(c) for n, c in zip(self._names, zip(*rows, strict=True), strict=True)}
         seconds = time.perf_counter() - self._start
         record = {
             "step": session.step,
@@ -98,6 +121,8 @@ class Log:
             "examples_per_second": round(self._num_timed * session.task.batch_size / seconds, 1),
             "memory_bytes": session.device.memory().allocated,
         }
+        if self._spikes.look([row[0] for row in rows]):
+            record["spike"] = True
         self.restart_clock()
         self._pending = []
         return record
@@ -107,62 +132,17 @@ class Log:
         self._start, self._num_timed = time.perf_counter(), 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What was collected and not yet read."""
-        return {"names": self._names, "pending": read_scalars(self._pending)}
+        """What was collected and not yet read, and what spikes are measured by."""
+        return {
+            "names": self._names,
+            "pending": read_scalars(self._pending),
+            "spikes": self._spikes.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
         self._names, self._pending = state["names"], state["pending"]
-
-    def _means(self) -> dict[str, float]:
-        columns = zip(*read_scalars(self._pending), strict=True)
-        return {name: math.fsum(column) / len(column) for name, column in zip(self._names, columns, strict=True)}
-
-
-def _check_losses(losses: list[float], step: int) -> None:
-    for loss in losses:
-        if not math.isfinite(loss):
-            raise NumericsError(
-                f"The loss is a finite number; within the last steps before {step + 1} it was not",
-                got=loss,
-                remedy="Take a smaller learning rate, a clip_norm or a warm-up; what was saved before is finite",
-            )
-
-
-class _Saver:
-    """Saves at intervals, and never lets a save that fails end the run."""
-
-    def __init__(self, session: Session, folder: RunFolder, observer: Observer, log: Log) -> None:
-        self._session, self._folder, self._observer, self._log = session, folder, observer, log
-        self._interval = _CHECKPOINT_SECONDS
-        self._last = time.perf_counter()
-
-    def is_due(self) -> bool:
-        """Whether the interval has passed."""
-        return time.perf_counter() - self._last >= self._interval
-
-    def save(self, *, must: bool = False) -> None:
-        """Writes a checkpoint.
-
-        Raises:
-            CheckpointError: it could not be written and ``must`` be, because the run stops here. Otherwise the failure
-                is announced.
-            NumericsError: the loss has become NaN or infinite; such weights are not saved.
-        """
-        session, start = self._session, time.perf_counter()
-        try:
-            with session.phase("checkpoint"):
-                log = self._log.state_dict()
-                _check_losses([row[0] for row in log["pending"]], session.step)
-                state = {**session.state_dict(), "log": log}
-                save_checkpoint(self._folder.path / "checkpoints", session.step, state)
-        except CheckpointError as error:
-            if must:
-                raise
-            self._observer.on_notice(f"not saved at step {session.step}: {error} The run goes on.")
-        self._last = time.perf_counter()
-        self._interval = max(_CHECKPOINT_SECONDS, (self._last - start) / _CHECKPOINT_SHARE)
-        self._log.restart_clock()
+        self._spikes.load_state_dict(state.get("spikes", []))
 
 
 def _named(metrics: dict[str, float], prefix: str = "valid_") -> dict[str, float]:

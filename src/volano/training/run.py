@@ -17,10 +17,12 @@ from volano.device import Device, describe_machine, versions
 from volano.errors import RunError, VolanoError
 from volano.plan import Plan
 from volano.task import Task
-from volano.training.checkpoint import load_latest
+from volano.training.checkpoint import list_checkpoints, load_latest, set_aside_after, tidy
 from volano.training.folder import RunFolder
 from volano.training.loop import Log, run_loop
+from volano.training.numerics import NumericsPolicy
 from volano.training.observe import Observer, Observers, StartInfo
+from volano.training.safety import Safety
 from volano.training.session import Session
 from volano.training.signals import StopRequest
 from volano.training.weights import save_weights
@@ -58,21 +60,40 @@ def run_task(
     source: dict[str, Any] | None = None,
     resume: bool = False,
     notices: tuple[str, ...] = (),
+    safety: Safety | None = None,
 ) -> Run:
     """Trains, and leaves a complete run folder.
 
     Args:
         task: what.
         plan: how.
-        folder: a new one, or with ``resume`` one that holds a checkpoint of this task.
+        folder: a new one, or with ``resume`` that of a run of this task. It is held for this process meanwhile.
         observer: hears of the run.
         source: how another process can make the task again, kept in ``run.json`` for ``volano resume``.
-        resume: whether to go on from the last whole checkpoint.
+        resume: whether to go on from the last whole checkpoint, or from the first step if none was written yet.
         notices: of the choices that led to the plan.
+        safety: how the run looks after itself; None is the default, or with ``resume`` what the run had.
 
     Raises:
         VolanoError: as its subclasses say. ``run.json`` then holds the reason, and checkpoints stay whole.
     """
+    with folder.held(observer.on_notice if observer is not None else lambda _: None):
+        if safety is None:
+            safety = Safety.from_json(folder.read_json("run.json").get("safety") if resume else None)
+        return _run(task, plan, folder, observer, source, resume=resume, notices=notices, safety=safety)
+
+
+def _run(
+    task: Task,
+    plan: Plan,
+    folder: RunFolder,
+    observer: Observer | None,
+    source: dict[str, Any] | None,
+    *,
+    resume: bool,
+    notices: tuple[str, ...],
+    safety: Safety,
+) -> Run:
     keeper = _Keeper(folder)
     everyone = Observers(keeper, *([observer] if observer is not None else []))
     started = time.perf_counter()
@@ -82,22 +103,32 @@ def run_task(
     has_begun = not resume
     with random_state_kept(device), settings_of(plan, device):
         try:
-            session = Session(task, plan, on_notice=choices.append, on_fault=_FaultList(folder, everyone))
+            session = Session(
+                task,
+                plan,
+                on_notice=choices.append,
+                on_fault=_FaultList(folder, everyone),
+                may_skip=safety.skip_bad_steps > 0,
+            )
             log = Log(task.num_steps)
+            policy = NumericsPolicy(session, folder, everyone, safety.skip_bad_steps)
+            facts: dict[str, Any] = {"safety": safety.to_json()}
             if resume:
-                _load(session, log, folder, choices)
+                choices += _load(session, log, policy, folder)
+                keeper.take_up()
             else:
                 folder.write_json("task.json", session.description)
-                facts = {"versions": versions(), "machine": asdict(describe_machine(device))}
-                folder.update_run(name=task.name, source=source, **facts)
+                facts |= {"name": task.name, "source": source, "versions": versions()}
+                facts["machine"] = asdict(describe_machine(device))
             has_begun = True
-            plan.save(folder.path / "plan.json")
-            folder.update_run(status="running", num_steps=task.num_steps, notices=[], reason=None)
+            folder.write_json("plan.json", plan.to_json())
+            # From here on it can be resumed: run.json says so last, when all that takes is there.
+            folder.update_run(status="running", num_steps=task.num_steps, notices=[], reason=None, **facts)
             everyone.on_start(_start_info(session, folder))
             for notice in choices:
                 everyone.on_notice(notice)
             with StopRequest() as stop:
-                status = run_loop(session, folder, everyone, stop, log)
+                status = run_loop(session, folder, everyone, stop, log, policy, safety)
                 save_weights(session.kept_model, folder.path / "model.safetensors")
         except BaseException as error:
             reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
@@ -107,6 +138,8 @@ def run_task(
                     folder.update_run(status="failed", reason=reason, step=0 if session is None else session.step)
             everyone.on_end("failed")
             raise
+    for name, error in folder.lost.items():
+        everyone.on_notice(f"some lines of {name} could not be written: {error.strerror}")
     seconds = {**session.seconds, "total": time.perf_counter() - started}
     seconds = {name: round(value, 3) for name, value in seconds.items()}
     folder.update_run(
@@ -134,19 +167,29 @@ class _Keeper(Observer):
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        # A run that goes on with nothing left to do keeps the figures that it has.
-        self.metrics: dict[str, float] = dict(folder.read_json("run.json").get("metrics") or {})
+        self.metrics: dict[str, float] = {}
         self.notices: list[str] = []
+
+    def take_up(self) -> None:
+        """Figures of a run that goes on: those of its ``metrics.jsonl``, for it may have nothing left to do."""
+        for record in self._folder.read_lines("metrics.jsonl"):
+            self._note(record)
 
     def on_log(self, record: dict[str, Any]) -> None:
         """See :class:`Observer`."""
         self._folder.append("metrics.jsonl", record)
-        self.metrics["train_loss"] = record["loss"]
+        self._note(record)
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
         """See :class:`Observer`."""
         self._folder.append("metrics.jsonl", record)
-        self.metrics.update({name: value for name, value in record.items() if name != "step"})
+        self._note(record)
+
+    def _note(self, record: dict[str, Any]) -> None:
+        if "loss" in record:
+            self.metrics["train_loss"] = record["loss"]
+        else:
+            self.metrics.update({name: value for name, value in record.items() if name != "step"})
 
     def on_preview(self, record: dict[str, Any]) -> None:
         """See :class:`Observer`."""
@@ -177,14 +220,25 @@ class _FaultList:
             self._observer.on_notice(f"corrupt, replaced by another: {where}: {fault.reason}{more}")
 
 
-def _load(session: Session, log: Log, folder: RunFolder, notices: list[str]) -> None:
-    step, state, problems = load_latest(folder.path / "checkpoints")
-    session.load_state_dict(state, folder.read_json("task.json"))
-    log.load_state_dict(state["log"])
-    for name in ("metrics.jsonl", "previews.jsonl"):
+def _load(session: Session, log: Log, policy: NumericsPolicy, folder: RunFolder) -> list[str]:
+    """Takes up the last whole checkpoint, or the beginning if none was written. Gives what a person should know."""
+    checkpoints, notices = folder.path / "checkpoints", []
+    tidy(checkpoints)
+    description = folder.read_json("task.json")
+    if list_checkpoints(checkpoints):
+        step, state, problems = load_latest(checkpoints)
+        session.load_state_dict(state, description)
+        log.load_state_dict(state["log"])
+        policy.load_state_dict(state.get("numerics", policy.state_dict()))
+        set_aside_after(checkpoints, step)
+        notices += [f"a later checkpoint is damaged and was passed over: {problem}" for problem in problems]
+    else:
+        step = 0
+        session.check_same_task(description.get("digest"), description)
+        notices.append("no checkpoint had been written yet: the run begins at its first step")
+    for name in ("metrics.jsonl", "previews.jsonl", "numerics.jsonl", "quarantine.jsonl"):
         folder.keep_until(name, step)
-    for problem in problems:
-        notices.append(f"a later checkpoint is damaged and was passed over: {problem}")
+    return notices
 
 
 def _start_info(session: Session, folder: RunFolder) -> StartInfo:

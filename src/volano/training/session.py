@@ -32,6 +32,7 @@ class Session:
         plan: how.
         on_notice: told of every choice of the plan that does not apply.
         on_fault: told of every corrupt example, with the name of its set: ``"data"`` or ``"valid"``.
+        may_skip: whether training goes on after a step whose numbers are not finite.
 
     Raises:
         TaskError: the model or the optimizer is not what the task promises.
@@ -45,6 +46,7 @@ class Session:
         *,
         on_notice: Callable[[str], None],
         on_fault: Callable[[str, Fault], None] | None = None,
+        may_skip: bool = False,
     ) -> None:
         self.task, self.plan = task, plan
         self.device = device = Device(plan.device)
@@ -75,7 +77,9 @@ class Session:
             )
             self.feed = self._feed("data", task.data)
             self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
-            self.step_once = Step(task, plan, device, self.model, self.optimizer, self.ema, self.scaler)
+            self.step_once = Step(
+                task, plan, device, self.model, self.optimizer, self.ema, self.scaler, may_skip=may_skip
+            )
 
     @property
     def kept_model(self) -> nn.Module:
@@ -146,13 +150,7 @@ class Session:
         Raises:
             CheckpointError: it belongs to another task, or to another version of the order.
         """
-        if state["task_digest"] != self.description["digest"]:
-            changed = differences(self.description, description)
-            raise CheckpointError(
-                "A run goes on with the task with which it began",
-                got="now != then: " + ("; ".join(changed) or "another digest"),
-                remedy="Put back what changed, or start anew with volano train",
-            )
+        self.check_same_task(state["task_digest"], description)
         if state["order_version"] != ORDER_VERSION:
             raise CheckpointError(
                 f"This version of Volano visits examples in order version {ORDER_VERSION}",
@@ -168,6 +166,16 @@ class Session:
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.device.set_rng_state(state["rng"])
+
+    def check_same_task(self, digest: Any, description: dict[str, Any]) -> None:
+        """Raises CheckpointError when the run was begun with another task than this session's."""
+        if digest != self.description["digest"]:
+            changed = differences(self.description, description)
+            raise CheckpointError(
+                "A run goes on with the task with which it began",
+                got="now != then: " + ("; ".join(changed) or "another digest"),
+                remedy="Put back what changed, or start anew with volano train",
+            )
 
     def _feed(self, name: str, data: Any) -> Feed:
         on_fault = None if self._on_fault is None else functools.partial(self._on_fault, name)

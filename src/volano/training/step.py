@@ -23,16 +23,21 @@ from volano.task import (
     split,
 )
 from volano.training.ema import Ema
+from volano.training.guard import Guard
 from volano.training.optimizers import set_learning_rates
 
-_AUGMENT, _MODEL = 11, 12  # first counters of the seeds: what the randomness is for
+AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is for
 
 
 class StepResult(NamedTuple):
-    """What a step says of itself: scalars on the device, not yet read."""
+    """What a step says of itself: scalars on the device, not yet read.
+
+    ``is_bad``: loss or gradient are not finite, and neither weights nor optimizer state were touched.
+    """
 
     loss: Tensor
     metrics: dict[str, Tensor | float]
+    is_bad: bool = False
 
 
 class Step:
@@ -40,7 +45,9 @@ class Step:
 
     With ``total_i / weight_i`` the loss of micro-batch ``i``, the gradient is that of
     ``sum(total_i) / sum(weight_i)``: the same number as for the whole batch. Nothing here waits for the device, but
-    for the check of the very first loss.
+    for the check of the very first loss, and as the guard says.
+
+    ``may_skip``: whether training goes on after a bad step, which then must not show in the model's buffers either.
     """
 
     def __init__(
@@ -52,6 +59,8 @@ class Step:
         optimizer: torch.optim.Optimizer,
         ema: Ema | None,
         scaler: torch.amp.GradScaler | None,
+        *,
+        may_skip: bool = False,
     ) -> None:
         self._task, self._plan, self._device = task, plan, device
         self._model, self._optimizer, self._ema, self._scaler = model, optimizer, ema, scaler
@@ -62,6 +71,10 @@ class Step:
         self._steps_per_epoch = task.steps_per_epoch
         self._narrow = plan.precision in ("bf16", "fp16")
         self._is_checked = False
+        self.guard = Guard(device, optimizer, has_scaler=scaler is not None, reads_at_once=may_skip)
+        # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss.
+        self._buffers = list(model.buffers()) if may_skip else []
+        self._saved_buffers = [buffer.clone() for buffer in self._buffers]
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Optimizer step ``step`` (from 0) on a global batch that lies on the device."""
@@ -69,19 +82,28 @@ class Step:
         set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
         if task.augment is not None:
             epoch = step // self._steps_per_epoch
-            self._generator.manual_seed(counter_hash(_AUGMENT, task.seed, epoch, step))
+            self._generator.manual_seed(counter_hash(AUGMENT, task.seed, epoch, step))
             batch = task.augment(batch, self._generator)
         self._optimizer.zero_grad(set_to_none=True)
+        self._copy_buffers(self._buffers, self._saved_buffers)
         size = self._plan.micro_batch
         if size is None or size >= num_examples(batch):
             result = self._whole(batch, step)
         else:
             result = self._in_micro_batches(split(batch, size), step)
         if not self._is_checked:
-            check_finite(result.loss.item(), where=f"at step {step}, the first of this run")
+            if step == 0:
+                check_finite(result.loss.item(), where="at step 0, the first of this run")
             self._is_checked = True
-        self._update(step)
-        return result
+        if self._update(step, result.loss):
+            return result
+        self._copy_buffers(self._saved_buffers, self._buffers)
+        return result._replace(is_bad=True)
+
+    @staticmethod
+    def _copy_buffers(sources: list[Tensor], targets: list[Tensor]) -> None:
+        if sources:
+            torch._foreach_copy_(targets, sources)
 
     def _whole(self, batch: Batch, step: int) -> StepResult:
         result = self._forward(batch, step, 0)
@@ -112,7 +134,7 @@ class Step:
         return StepResult(total / weight, metrics)
 
     def _forward(self, batch: Batch, step: int, micro_batch: int) -> Any:
-        self._device.seed(counter_hash(_MODEL, self._task.seed, step, micro_batch))
+        self._device.seed(counter_hash(MODEL, self._task.seed, step, micro_batch))
         if self._narrow:
             with self._device.autocast(self._plan.precision):
                 result = self._objective(self._model, batch)
@@ -125,11 +147,17 @@ class Step:
     def _backward(self, loss: Tensor) -> None:
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
-    def _update(self, step: int) -> None:
+    def _update(self, step: int, loss: Tensor) -> bool:
+        """Whether the update was made, or will show on the device not to have been."""
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
+        norm = None
         if self._task.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self._task.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self._parameters, self._task.clip_norm)
+        if not self.guard.lets_pass(loss, norm):
+            if self._scaler is not None:
+                self._scaler.update()
+            return False
         if self._scaler is not None:
             self._scaler.step(self._optimizer)
             self._scaler.update()
@@ -137,6 +165,7 @@ class Step:
             self._optimizer.step()
         if self._ema is not None:
             self._ema.update(step)
+        return True
 
 
 def _detached(metrics: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
