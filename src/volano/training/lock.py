@@ -98,7 +98,8 @@ class RunLock:
             self._close()
 
     def __del__(self) -> None:
-        if self._descriptor >= 0:  # never released: an error between two calls
+        # Never released: an error between two calls. A forked child has a copy of this object, but not the lock.
+        if self._descriptor >= 0 and self._record["pid"] == os.getpid():
             self.release()
 
     def _close(self) -> None:
