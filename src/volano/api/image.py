@@ -22,6 +22,7 @@ from volano.training import (
     Observer,
     Run,
     RunFolder,
+    Safety,
     check_plan,
     make_progress,
     measure_step_time,
@@ -62,6 +63,7 @@ def train_image(
     device: str | None = None,
     out: str | Path | None = None,
     pins: dict[str, Any] | None = None,
+    safety: Safety | None = None,
     observer: Observer | None = None,
 ) -> ImageRun:
     """Trains a classifier of images, and tests it.
@@ -72,7 +74,7 @@ def train_image(
             it is 3 minutes and at most 30 epochs.
         epochs: passes over the training images, instead of minutes.
         size, model, image_size, batch_size, flip, seed: see ``ImageDials``.
-        device, out, pins, observer: see ``volano.train``.
+        device, out, pins, safety, observer: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
@@ -117,7 +119,15 @@ def train_image(
     folder.write_json("image.json", problem.spec.to_json())
     _write_faults(folder, problem)
     source = {"kind": "image", "dials": resolved, "minutes": minutes, "origin": problem.origin}
-    run = run_task(task, plan, folder, observer=observer, source=source, notices=(*problem.notices, *reasons))
+    run = run_task(
+        task,
+        plan,
+        folder,
+        observer=observer,
+        source=source,
+        notices=(*problem.notices, *reasons),
+        safety=safety,
+    )
     return _finish(run, problem, seconds, started)
 
 

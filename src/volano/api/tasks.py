@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,18 @@ def go_on(task: Task, folder: RunFolder, observer: Observer | None, safety: Safe
     """Runs the rest of a task in its folder."""
     plan = Plan.load(folder.path / "plan.json")
     return run_task(task, plan, folder, observer=observer or make_progress(), resume=True, safety=safety)
+
+
+def change_safety(run: str | Path, **changes: Any) -> None:
+    """Sets fields of a run's :class:`Safety`, for the next time that it goes on.
+
+    Raises:
+        UsageError: not a run's folder, a process works in it, or a setting that cannot be meant.
+    """
+    folder = RunFolder.open(run)
+    with folder.held():
+        safety = Safety.from_json(folder.read_json("run.json").get("safety"))
+        folder.update_run(safety=dataclasses.replace(safety, **changes).to_json())
 
 
 def check_unfinished(folder: RunFolder) -> None:

@@ -23,6 +23,19 @@ Threads = Annotated[int | None, typer.Option(help="Threads of the host's arithme
 FeedName = Annotated[str | None, typer.Option("--feed", help="resident or ring.", rich_help_panel=_PLAN)]
 Workers = Annotated[int | None, typer.Option(help="Processes that make batches (ring).", rich_help_panel=_PLAN)]
 
+_SAFETY = "Safety (kept by a resume)"
+SaveEvery = Annotated[
+    str | None,
+    typer.Option(help="Time or steps between checkpoints: 60s, 500st; default 60s.", rich_help_panel=_SAFETY),
+]
+SkipBadSteps = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps with a loss or gradient that is not finite to leave out, at most; default 0.",
+        rich_help_panel=_SAFETY,
+    ),
+]
+
 
 def given(**values: Any) -> dict[str, Any]:
     """The options that were given."""

@@ -42,6 +42,8 @@ def train(
     threads: opt.Threads = None,
     feed: opt.FeedName = None,
     workers: opt.Workers = None,
+    save_every: opt.SaveEvery = None,
+    skip_bad_steps: opt.SkipBadSteps = None,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
 ) -> int:
@@ -74,7 +76,8 @@ def train(
     )
     if what in APPLICATIONS:
         _refuse(dials.keys() - APPLICATIONS[what].DIALS, dials, f"the {what} application")
-        return APPLICATIONS[what].train(path, as_json=json, device=device, out=out, pins=knobs, **dials)
+        safety = _safety(save_every, skip_bad_steps)
+        return APPLICATIONS[what].train(path, as_json=json, device=device, out=out, pins=knobs, safety=safety, **dials)
     if ":" not in what:
         raise UsageError(
             "What to train is an application or a task of your own",
@@ -85,17 +88,35 @@ def train(
     _refuse(given.keys(), given, "a task of your own")
     from volano import api
 
-    return _print_run(api.train(what, device=device, out=out, pins=knobs), as_json=json)
+    safety = _safety(save_every, skip_bad_steps)
+    return _print_run(api.train(what, device=device, out=out, pins=knobs, safety=safety), as_json=json)
 
 
-def resume(run: opt.RunPath, json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
-    """Go on with a run that was stopped, from its last checkpoint."""
+def resume(
+    run: opt.RunPath,
+    save_every: opt.SaveEvery = None,
+    skip_bad_steps: opt.SkipBadSteps = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
+) -> int:
+    """Go on with a run that was stopped or killed, from its last whole checkpoint."""
+    changes = opt.given(save_every=save_every, skip_bad_steps=skip_bad_steps)
+    if changes:
+        from volano.api.tasks import change_safety
+
+        change_safety(run, **changes)
     application = application_of(run)
     if application is not None:
         return application.resume(run, as_json=json)
     from volano import api
 
     return _print_run(api.resume(run), as_json=json)
+
+
+def _safety(save_every: str | None, skip_bad_steps: int | None) -> Any:
+    from volano.training import Safety
+
+    return Safety(**opt.given(save_every=save_every, skip_bad_steps=skip_bad_steps))
 
 
 def _print_run(run: Any, *, as_json: bool) -> int:
