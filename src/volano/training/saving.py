@@ -51,7 +51,7 @@ class Saver:
         self._last = time.perf_counter()
         self._saved_step = saved_step
         self._write: _Write | None = None
-        self._told_of_memory = False
+        self._told_of_memory = self._is_failing = False
 
     def is_due(self, step: int) -> bool:
         """Whether to save after ``step`` steps. Also tells of a save that has failed meanwhile."""
@@ -102,29 +102,34 @@ class Saver:
     def _now(self, state: dict[str, Any], *, must: bool) -> None:
         try:
             _write(self._folder, state)
-            self._saved_step = state["step"]
         except CheckpointError as error:
             if must:
                 raise
-            self._tell(state["step"], error)
+            self._note(state["step"], error)
+        else:
+            self._note(state["step"], None)
 
     def _settle(self) -> None:
         write, self._write = self._write, None
         if write is None:
             return
         write.join()
-        if write.error is None:
-            self._saved_step = write.step
-        else:
-            self._tell(write.step, write.error)
+        self._note(write.step, write.error)
         self._charge(write.blocked_seconds + write.processor_seconds)
 
     def _charge(self, seconds: float) -> None:
         if self._safety.save_seconds is not None:
             self._interval = max(self._safety.save_seconds, seconds / _SHARE)
 
-    def _tell(self, step: int, error: BaseException) -> None:
-        self._on_notice(f"not saved at step {step}: {error} The run goes on.")
+    def _note(self, step: int, error: BaseException | None) -> None:
+        # A disk may stay full for hours: it is told when that begins and when it is over.
+        if error is None:
+            self._saved_step = step
+            if self._is_failing:
+                self._on_notice(f"saved again at step {step}")
+        elif not self._is_failing:
+            self._on_notice(f"not saved at step {step}: {error} The run goes on, and tries again.")
+        self._is_failing = error is not None
 
 
 class _Write(threading.Thread):
