@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import volano
+from volano.training.checkpoint import list_checkpoints, load_checkpoint
 
 FASHION_MNIST = Path(os.environ.get("VOLANO_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
 
@@ -125,3 +127,37 @@ class Quiet(volano.Observer):
 def quiet() -> Quiet:
     """An observer that prints nothing."""
     return Quiet()
+
+
+_TIMED = {"examples_per_second", "memory_bytes"}
+
+
+def experiment_records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl without what depends on time and machine."""
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in _TIMED}
+        for line in (path / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def assert_same_runs(one: Path, other: Path) -> None:
+    """The same lines, and the same last checkpoint, bitwise."""
+    assert experiment_records(one) == experiment_records(other)
+    (_, state), (_, expected) = (load_checkpoint(list_checkpoints(path / "checkpoints")[-1]) for path in (one, other))
+    assert_same(state, expected)
+
+
+def assert_same(value: Any, expected: Any) -> None:
+    """Trees of tensors and plain values, bitwise."""
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(value, expected)
+    elif isinstance(expected, dict):
+        assert value.keys() == expected.keys()
+        for name in expected:
+            assert_same(value[name], expected[name])
+    elif isinstance(expected, list | tuple):
+        assert len(value) == len(expected)
+        for one, other in zip(value, expected, strict=True):
+            assert_same(one, other)
+    else:
+        assert value == expected

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import volano
-from conftest import Quiet, classification, make_mlp
+from conftest import Quiet, classification, experiment_records, make_mlp
 from volano.errors import CheckpointError, UsageError
 from volano.training import RunFolder, Safety, load_weights
 from volano.training.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
@@ -41,14 +41,6 @@ def stopped(make_task, tmp_path):
     run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(9), safety=EVERY_STEP)
     assert [path.name for path in list_checkpoints(run.path / "checkpoints")] == ["step-00000008", "step-00000009"]
     return run.path
-
-
-def lines(path):
-    timed = {"examples_per_second", "memory_bytes"}
-    return [
-        {name: value for name, value in json.loads(line).items() if name not in timed}
-        for line in (path / "metrics.jsonl").read_text().splitlines()
-    ]
 
 
 def assert_same_weights(one, other):
@@ -91,7 +83,7 @@ class TestDamage:
         run = volano.resume(stopped, task=make_task(), observer=quiet)
         assert any("step-00000009" in notice and "passed over" in notice for notice in run.notices)
         assert_same_weights(run.model, whole.model)
-        assert lines(run.path) == lines(whole.path)
+        assert experiment_records(run.path) == experiment_records(whole.path)
         kept = sorted(path.name for path in (run.path / "checkpoints").iterdir())
         assert kept == ["damaged-step-00000009", "step-00000031", "step-00000032"]
 
@@ -128,7 +120,7 @@ class TestDamage:
         with (stopped / "metrics.jsonl").open("ab") as file:
             file.write(b'{"step": 10, "loss": 2.3')
         run = volano.resume(stopped, task=make_task(), observer=quiet)
-        assert lines(run.path) == lines(whole.path)
+        assert experiment_records(run.path) == experiment_records(whole.path)
         content = (run.path / "metrics.jsonl").read_bytes().splitlines()
         content[3] = b"\xff\xfe{" + content[3][4:]
         content[5] = b"17"
@@ -383,7 +375,7 @@ class TestBeforeTheFirstCheckpoint:
         shutil.rmtree(run.path / "checkpoints")  # as if it had been killed at step 5, with its lines written
         RunFolder.open(run.path).update_run(status="running")
         again = volano.resume(run.path, task=make_task(), observer=quiet)
-        assert lines(again.path) == lines(whole.path)
+        assert experiment_records(again.path) == experiment_records(whole.path)
         assert again.metrics == whole.metrics
         assert_same_weights(again.model, whole.model)
 

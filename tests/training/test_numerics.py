@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import volano
-from conftest import Quiet, classification, classification_with_accuracy, make_mlp
+from conftest import Quiet, assert_same, classification, classification_with_accuracy, make_mlp
 from volano import Plan
 from volano.errors import CheckpointError, NumericsError, UsageError
 from volano.training import RunFolder, Safety, Session
@@ -53,20 +53,6 @@ def records(path):
 
 def state_of(session):
     return copy.deepcopy((session.model.state_dict(), session.optimizer.state_dict()))
-
-
-def assert_equal(one, other):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for name in one:
-            assert_equal(one[name], other[name])
-    elif isinstance(one, list | tuple):
-        for left, right in zip(one, other, strict=True):
-            assert_equal(left, right)
-    else:
-        assert one == other
 
 
 class InfiniteGradient(torch.autograd.Function):
@@ -133,8 +119,8 @@ class TestStop:
         after = state_of(session)
         for group in (*before[1]["param_groups"], *after[1]["param_groups"]):
             group.pop("lr")  # the schedule's, not the gradient's
-        assert_equal(after, before)
-        assert_equal(session.ema.model.state_dict(), average)
+        assert_same(after, before)
+        assert_same(session.ema.model.state_dict(), average)
         assert not session.step_once(next(batches), 4).is_bad
 
     def test_a_float64_and_a_complex_parameter_are_looked_at_too(self):
@@ -207,8 +193,8 @@ class TestDeferred:
         for step in range(4, 6):
             session.step_once(next(batches), step)
         assert session.step_once.guard.num_flagged() == 3  # steps 3, 4 and 5
-        assert_equal(session.model.state_dict(), before)
-        assert_equal(session.optimizer.state_dict()["state"], moments)
+        assert_same(session.model.state_dict(), before)
+        assert_same(session.optimizer.state_dict()["state"], moments)
 
     def test_a_run_stops_at_the_next_look_with_the_step_that_was_bad(self, make_task, quiet, tmp_path, deferred):
         objective = bad_at(5)
@@ -312,7 +298,7 @@ class TestDiagnosis:
         before, random_state = state_of(session), torch.get_rng_state()
         found = diagnose(session, 3)
         assert "did not show it; examples" in str(found)
-        assert_equal(state_of(session), before)
+        assert_same(state_of(session), before)
         assert torch.equal(torch.get_rng_state(), random_state)
         assert not any(module._forward_hooks for module in session.model.modules())
 

@@ -1,7 +1,6 @@
 """A run that was interrupted goes on bitwise as if it had not been."""
 
 import functools
-import json
 import os
 import signal
 import threading
@@ -11,11 +10,11 @@ import pytest
 import torch
 
 import volano
-from conftest import Quiet, classification_with_accuracy, make_mlp
+from conftest import Quiet, assert_same_runs, classification_with_accuracy, experiment_records, make_mlp
 from volano import Plan
 from volano.errors import CheckpointError, UsageError
 from volano.training import RunFolder
-from volano.training.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+from volano.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
 
 
 class StopAt(Quiet):
@@ -49,35 +48,6 @@ def full_task(make_task, **fields):
 
 
 EVERY_STEP = volano.Safety(save_every="1st")
-TIMED = {"examples_per_second", "memory_bytes"}
-
-
-def experiment_records(path):
-    return [
-        {name: value for name, value in json.loads(line).items() if name not in TIMED}
-        for line in (path / "metrics.jsonl").read_text().splitlines()
-    ]
-
-
-def assert_same_runs(one, other):
-    assert experiment_records(one) == experiment_records(other)
-    (_, state), (_, expected) = (load_checkpoint(list_checkpoints(path / "checkpoints")[-1]) for path in (one, other))
-    assert_same(state, expected)
-
-
-def assert_same(value, expected):
-    if isinstance(expected, torch.Tensor):
-        assert torch.equal(value, expected)
-    elif isinstance(expected, dict):
-        assert value.keys() == expected.keys()
-        for name in expected:
-            assert_same(value[name], expected[name])
-    elif isinstance(expected, list | tuple):
-        assert len(value) == len(expected)
-        for one, other in zip(value, expected, strict=True):
-            assert_same(one, other)
-    else:
-        assert value == expected
 
 
 @pytest.mark.parametrize("stop_at", [1, 16, 31])  # within the first epoch, at its end, one before the last step
