@@ -63,6 +63,19 @@ def test_a_stopped_run_goes_on_bitwise(make_task, quiet, tmp_path, stop_at, name
     assert_same_runs(resumed.path, whole.path)
 
 
+def test_stopped_at_every_epochs_end(make_task, quiet, tmp_path):
+    task = full_task(make_task, duration="4ep")
+    whole = volano.train(task, out=tmp_path / "whole", observer=quiet)
+    run = volano.train(task, out=tmp_path / "parts", observer=StopAt(16))
+    for step in (32, 48):
+        run = volano.resume(run.path, task=task, observer=StopAt(step))
+        assert run.status == "stopped"
+        assert RunFolder.open(run.path).read_json("run.json")["step"] == step
+    run = volano.resume(run.path, task=task, observer=quiet)
+    assert_same_runs(run.path, whole.path)
+    assert run.metrics == whole.metrics
+
+
 def test_stopped_twice_between_two_logged_lines(make_task, quiet, tmp_path, monkeypatch):
     monkeypatch.setattr("volano.training.loop._LOGS_PER_RUN", 3)  # a line every tenth step
     task = full_task(make_task, evaluate_every="3st")

@@ -27,9 +27,9 @@ from volano.errors import CheckpointError, RunError, UsageError
 from volano.training.lock import LOCK_NAME, OWNER_NAME, RunLock
 
 SCHEMA_VERSION = 1
-# What a run writes before its first checkpoint.
+# What a run writes before its first checkpoint, beside run.json.
 _FILES = (
-    "run.json", "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
+    "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
     "numerics.jsonl", "image.json", "text.json", "video.json",
 )  # fmt: skip
 
@@ -74,11 +74,11 @@ class RunFolder:
             if (self.path / "run.json").is_file() and not self._is_stillborn():
                 self.release()
                 raise UsageError("A run starts in a folder of its own", got=f"{self.path}, which holds one by now")
-            if self._is_stillborn():
-                for name in _FILES:
-                    (self.path / name).unlink(missing_ok=True)
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            self.update_run(status="starting")
+            for name in _FILES if self._is_stillborn() else ():
+                (self.path / name).unlink(missing_ok=True)
+            (self.path / "checkpoints").mkdir(exist_ok=True)
+            # Replaced in one go, and last: whoever is killed here leaves what can be started again.
+            self.write_json("run.json", {"schema_version": SCHEMA_VERSION, "status": "starting"})
         except OSError as error:
             raise UsageError("The run's folder can be made", got=f"{self.path}: {error.strerror}") from error
 
@@ -134,7 +134,13 @@ class RunFolder:
             CheckpointError: it is one of another schema version.
         """
         folder = cls(Path(path))
-        if not (folder.path / "run.json").is_file():
+        try:
+            is_run = (folder.path / "run.json").is_file()
+        except PermissionError as error:
+            raise UsageError(
+                "A run's folder can be read", got=f"{path}: {error.strerror}", remedy="Change its permissions"
+            ) from error
+        if not is_run:
             raise UsageError(
                 "A run's folder holds run.json", got=str(path), remedy="Name the folder that train printed"
             )

@@ -135,6 +135,7 @@ def _run(
             # What refused to go on has not changed the run. On a full disk the first error is the one to be told.
             if has_begun:
                 with contextlib.suppress(RunError):
+                    folder.check_held()
                     folder.update_run(status="failed", reason=reason, step=0 if session is None else session.step)
             everyone.on_end("failed")
             raise
