@@ -45,7 +45,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "step": step,
-            "state_sha256": _digest(partial / "state.pt"),
+            "state_sha256": digest_of(partial / "state.pt"),
         }
         with (partial / "manifest.json").open("w", encoding="utf-8") as file:
             json.dump(manifest, file)
@@ -135,7 +135,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     if not isinstance(step, int) or path.name != f"{_PREFIX}{step:08d}":
         raise CheckpointError("A checkpoint's folder is named after its step", got=f"step {step!r} in {path}")
     try:
-        if _digest(path / "state.pt") != digest:
+        if digest_of(path / "state.pt") != digest:
             raise CheckpointError("A checkpoint's state.pt has the digest in its manifest", got=f"another in {path}")
         return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     except OSError as error:
@@ -171,6 +171,7 @@ def _sync(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

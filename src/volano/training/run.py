@@ -17,7 +17,7 @@ from volano.device import Device, describe_machine, versions
 from volano.errors import RunError, VolanoError
 from volano.plan import Plan
 from volano.task import Task
-from volano.training.checkpoint import list_checkpoints, load_latest, set_aside_after, tidy
+from volano.training.checkpoint import digest_of, list_checkpoints, load_latest, set_aside_after, tidy
 from volano.training.folder import RunFolder
 from volano.training.loop import Log, run_loop
 from volano.training.numerics import NumericsPolicy
@@ -123,7 +123,8 @@ def _run(
             has_begun = True
             folder.write_json("plan.json", plan.to_json())
             # From here on it can be resumed: run.json says so last, when all that takes is there.
-            folder.update_run(status="running", num_steps=task.num_steps, notices=[], reason=None, **facts)
+            facts |= {"num_steps": task.num_steps, "notices": [], "reason": None, "weights_sha256": None}
+            folder.update_run(status="running", **facts)
             everyone.on_start(_start_info(session, folder))
             for notice in choices:
                 everyone.on_notice(notice)
@@ -146,6 +147,7 @@ def _run(
     folder.update_run(
         status=status,
         step=session.step,
+        weights_sha256=digest_of(folder.path / "model.safetensors"),
         metrics=keeper.metrics,
         seconds=seconds,
         notices=keeper.notices,

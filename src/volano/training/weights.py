@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from volano.errors import CheckpointError
+from volano.training.checkpoint import digest_of
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -45,9 +47,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Loads what :func:`save_weights` wrote into a model of the same structure.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or belongs to another structure.
+        CheckpointError: the file is missing or damaged (it has not the digest that ``run.json`` beside it notes), or
+            belongs to another structure.
     """
     try:
+        noted = _noted_digest(path)
+        if noted is not None and digest_of(path) != noted:
+            raise CheckpointError(
+                "A run's model.safetensors has the digest that its run.json notes",
+                got=f"another in {path}",
+                remedy="It is damaged, or not the run's own; the run's last checkpoint holds the weights too",
+            )
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
         raise CheckpointError("A run's model.safetensors can be read", got=f"{path}: {error}") from error
@@ -58,3 +68,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
             got=lines[:400],
             remedy="Use the code with which the run was trained",
         ) from error
+
+
+def _noted_digest(path: Path) -> str | None:
+    # A file that was copied out of its run's folder has nothing beside it, and is read as it is.
+    try:
+        return json.loads((path.parent / "run.json").read_bytes()).get("weights_sha256")
+    except (OSError, ValueError, AttributeError):
+        return None
