@@ -172,6 +172,7 @@ class TestDeferred:
         def pretend(self, device, optimizer, *, has_scaler, reads_at_once):
             real(self, device, optimizer, has_scaler=has_scaler, reads_at_once=reads_at_once)
             self._is_cpu, self.is_deferred = False, not reads_at_once
+            self.holds_back = True
             if self.is_deferred:
                 optimizer.found_inf = self._flag
 
@@ -184,7 +185,7 @@ class TestDeferred:
         batches = session.feed.batches(session.order.keys(0, 8))
         for step in range(3):
             session.step_once(next(batches), step)
-        assert session.step_once.guard.num_flagged() == 0
+        assert session.step_once.guard.num_flagged == 0
         before = copy.deepcopy(session.model.state_dict())
         moments = copy.deepcopy(session.optimizer.state_dict()["state"])
         handle = session.model[3].register_forward_hook(lambda module, inputs, output: Overflows()(output))
@@ -192,7 +193,7 @@ class TestDeferred:
         handle.remove()
         for step in range(4, 6):
             session.step_once(next(batches), step)
-        assert session.step_once.guard.num_flagged() == 3  # steps 3, 4 and 5
+        assert session.step_once.guard.num_flagged == 3  # steps 3, 4 and 5
         assert_same(session.model.state_dict(), before)
         assert_same(session.optimizer.state_dict()["state"], moments)
 

@@ -24,7 +24,8 @@ class Diagnosis:
         suspects: those of them whose own tensors are not finite.
         module: name of the module where it first shows, ``"objective"`` if behind all of them; None if the re-run of
             the step did not show it.
-        where: ``"data"``, ``"weights"``, ``"forward"``, ``"backward"``, or None as ``module``.
+        where: ``"data"``, ``"weights"``, ``"forward"``, ``"backward"``, ``"moved"`` where the weights are no
+            longer those of the step, or None as ``module``.
     """
 
     examples: list[int]
@@ -35,6 +36,8 @@ class Diagnosis:
     def __str__(self) -> str:
         if self.where == "data":
             text = f"the batch itself is not finite in example {_some(self.suspects)}"
+        elif self.where == "moved":
+            text = "the weights had moved on before it was read, so that no re-run could tell its module"
         elif self.where is None:
             text = "a re-run of the step did not show it"
         else:
@@ -59,6 +62,8 @@ def diagnose(session: Session, step: int) -> Diagnosis:
         suspects = [examples[row] for row in _rows_that_are_not_finite(batch, len(examples))]
         if suspects:
             where = "data"
+        elif not session.step_once.guard.holds_back:
+            where = "moved"
         else:
             module, where = _watched(session, batch, step)
     except Exception:  # noqa: BLE001 - see above

@@ -16,10 +16,10 @@ from volano.device import Device
 class Guard:
     """Looks at each step between its backward pass and its update.
 
-    On the CPU, and where an optimizer has no fused implementation, the answer is read before the update. A fused update
-    on an accelerator reads it on the device (``found_inf``, the contract of torch's GradScaler with its optimizers) and
-    leaves weights and state as they are; the flag then stays up, so that nothing moves until the host looks, which it
-    does when it reads losses anyway. Nothing waits for the device there.
+    On the CPU, and where ``reads_at_once``, the answer is read before the update. On an accelerator it stays on the
+    device and the host looks when it reads losses anyway, so that nothing waits; the flag stays up until then. A fused
+    update obeys it there (``found_inf``, the contract of torch's GradScaler with its optimizers): weights and state
+    stay as they are. Other updates are made; such weights are never saved, because a save looks first.
 
     With a GradScaler (fp16) infinite gradients are its business: it skips them while it looks for its scale. The loss
     is looked at here all the same.
@@ -45,8 +45,9 @@ class Guard:
                 groups[parameter.device, parameter.dtype].append(parameter)
         self._groups = list(groups.values())
         self._look: Callable[[list[Tensor]], None] = _probe(self)
-        self.is_deferred = not reads_at_once and not device.is_cpu and not has_scaler and _is_fused(optimizer)
-        if self.is_deferred:
+        self.is_deferred = not reads_at_once and not device.is_cpu
+        self.holds_back = not self.is_deferred or (not has_scaler and _is_fused(optimizer))
+        if self.is_deferred and self.holds_back:
             optimizer.found_inf = self._flag  # pyright: ignore[reportAttributeAccessIssue] - as GradScaler sets it
 
     def lets_pass(self, loss: Tensor, norm: Tensor | None) -> bool:
@@ -69,9 +70,10 @@ class Guard:
             return True
         return self._flag.item() == 0.0
 
-    def num_flagged(self) -> int:
-        """How many of the last steps were kept from the weights on the device. Waits for it, where it defers."""
-        return int(self._num_flagged.item()) if self.is_deferred else 0
+    @property
+    def num_flagged(self) -> Tensor | int:
+        """How many of the last steps are behind a raised flag, on the device and not yet read, where it defers."""
+        return self._num_flagged if self.is_deferred else 0
 
     def _look_at_gradients(self) -> None:
         for parameters in self._groups:

@@ -52,8 +52,7 @@ def run_loop(
             else:
                 log.add(result)
             if log.is_due(session.step):
-                policy.look(session.step)
-                observer.on_log(log.read(session))
+                observer.on_log(log.read(session, policy))
             if session.valid_feed is not None and (
                 session.step % task.evaluation_interval == 0 or session.step == num_steps
             ):
@@ -108,9 +107,11 @@ class Log:
         """Whether the next line is to be written after ``step`` steps, and there is anything to say."""
         return bool(self._pending) and (step % self._every == 0 or step == self._num_steps)
 
-    def read(self, session: Session) -> dict[str, Any]:
+    def read(self, session: Session, policy: NumericsPolicy) -> dict[str, Any]:
         """The means since the last line, and the throughput; ``"spike": True`` where a step's loss was one."""
-        rows = read_scalars(self._pending)
+        # Together, so that the device is waited for once.
+        *rows, (num_flagged,) = read_scalars([*self._pending, [session.step_once.guard.num_flagged]])
+        policy.judge(session.step, int(num_flagged))
         means = {n: math.fsum(c) / len(c) for n, c in zip(self._names, zip(*rows, strict=True), strict=True)}
         seconds = time.perf_counter() - self._start
         record = {

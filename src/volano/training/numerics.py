@@ -62,9 +62,12 @@ class NumericsPolicy:
         Raises:
             NumericsError: there was one. Nothing has moved since.
         """
-        flagged = self._session.step_once.guard.num_flagged()
-        if flagged:
-            self.note_bad_step(step - flagged + 1, None)
+        self.judge(step, int(self._session.step_once.guard.num_flagged))
+
+    def judge(self, step: int, num_flagged: int) -> None:
+        """The same for a number of flagged steps that was read already."""
+        if num_flagged:
+            self.note_bad_step(step - num_flagged + 1, None)
 
     def state_dict(self) -> dict[str, Any]:
         """How many steps were left out."""
@@ -84,6 +87,6 @@ class NumericsPolicy:
         return NumericsError(
             f"Loss and gradient are finite numbers; at step {step}{spent} they were not",
             got=f"{reason}: {found}",
-            remedy=f"The weights were not touched, and numerics.jsonl has it all: {remedy}, or leave such steps out "
+            remedy=f"What is saved was not touched, and numerics.jsonl has it all: {remedy}, or leave such steps out "
             f"with skip_bad_steps. {place}",
         )
