@@ -55,7 +55,7 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "schema version 1; got 99"),
+        ({"schema_version": 99}, "schema version 2; got 99"),
         ({"tile": 3}, r"names every knob once; got missing \[\], unknown \['tile'\]"),
         ({"precision": "fp8"}, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"micro_batch": 0}, "micro_batch is a whole number, at least 1; got 0"),

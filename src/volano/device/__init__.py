@@ -2,18 +2,22 @@
 
 from volano.device.device import Device, Memory, host_memory_bytes
 from volano.device.limits import Limits, measure_limits
-from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, versions
+from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, num_cores, versions
+from volano.device.ranks import Agreement, Ranks
 from volano.device.transfer import Transfer
 
 __all__ = [
     "OPTIONAL_PACKAGES",
+    "Agreement",
     "Device",
     "Limits",
     "Machine",
     "Memory",
+    "Ranks",
     "Transfer",
     "describe_machine",
     "host_memory_bytes",
     "measure_limits",
+    "num_cores",
     "versions",
 ]

@@ -53,6 +53,11 @@ class Device:
         """As torch writes it."""
         return str(self.torch_device)
 
+    @property
+    def kind(self) -> str:
+        """The device's type without an index, as a plan names it that several ranks share."""
+        return self.torch_device.type
+
     def move(self, batch: Any, *, non_blocking: bool = False) -> Any:
         """The batch (a tensor or a tree of them) on this device."""
         from volano.task import map_tensors
@@ -242,7 +247,7 @@ class Device:
 def _find(name: str | None) -> torch.device:
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name is None:
-        return torch.device("cpu") if accelerator is None else torch.device(accelerator.type, 0)
+        return torch.device("cpu") if accelerator is None else _indexed(accelerator)
     here = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
     try:
         device = torch.device(name)
@@ -250,9 +255,18 @@ def _find(name: str | None) -> torch.device:
         raise UsageError("A device is one that torch knows", got=repr(name), remedy=f"Here: {here}") from error
     if device.type == "cpu":
         return torch.device("cpu")
-    index = device.index or 0
-    if accelerator is None or device.type != accelerator.type or index >= torch.accelerator.device_count():
+    if (
+        accelerator is None
+        or device.type != accelerator.type
+        or (device.index or 0) >= torch.accelerator.device_count()
+    ):
         raise UsageError("A device is one of this machine's", got=repr(name), remedy=f"Here: {here}")
+    return _indexed(device)
+
+
+def _indexed(device: torch.device) -> torch.device:
+    # Without an index the current one is meant: ranks of one machine share a plan, each has its own accelerator.
+    index = torch.accelerator.current_device_index() if device.index is None else device.index
     return torch.device(device.type, index)
 
 

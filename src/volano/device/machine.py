@@ -48,7 +48,7 @@ def describe_machine(device: Device) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         processor=_processor(),
-        num_cores=_num_cores(),
+        num_cores=num_cores(),
         num_threads=torch.get_num_threads(),
         host_memory=host_memory_bytes(),
         device=device.name,
@@ -71,8 +71,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _num_cores() -> int:
-    # The cores that this process may use; a container or taskset may leave fewer than the machine has.
+def num_cores() -> int:
+    """The cores that this process may use; a container or taskset may leave fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

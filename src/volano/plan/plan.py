@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from volano.errors import PlanError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Semantics = Literal["exact", "rounding", "precision"]
 SEMANTICS: tuple[Semantics, ...] = ("exact", "rounding", "precision")
 
@@ -45,6 +45,8 @@ class Plan:
         workers: processes of a ring that fetch and collate; 0 does it in the training process.
         prefetch: batches that each worker keeps ready.
         threads: of the host's arithmetic; None leaves torch's own number.
+        sharding: what ranks that train together do with parameters, gradients and optimizer state: ``"none"`` leaves
+            each a whole copy (distributed data parallel), ``"full"`` gives each a part (FSDP2; ZeRO stage 3).
         allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to the C library.
 
     Raises:
@@ -63,6 +65,7 @@ class Plan:
     workers: int = _knob(0, "exact")
     prefetch: int = _knob(2, "exact")
     threads: int | None = _knob(None, "rounding")
+    sharding: Literal["none", "full"] = _knob("none", "rounding", ("none", "full"))
     allocator: Literal["system", "keep"] = _knob("system", "exact", ("system", "keep"))
 
     def __post_init__(self) -> None:
