@@ -64,9 +64,9 @@ class Order:
         indices = permutation(self.seed, epoch, self.num_examples)[start : start + self.batch_size]
         return Key(epoch, indices[rank::world_size])
 
-    def keys(self, start: int, stop: int) -> Iterator[Key]:
-        """The keys of steps ``start`` to ``stop - 1``."""
-        return (self.key(step) for step in range(start, stop))
+    def keys(self, start: int, stop: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Key]:
+        """The keys of steps ``start`` to ``stop - 1``; see :meth:`key`."""
+        return (self.key(step, rank=rank, world_size=world_size) for step in range(start, stop))
 
 
 def in_sequence(num_examples: int, batch_size: int) -> Iterator[Key]:

@@ -4,9 +4,10 @@ from volano.training.evaluate import evaluate
 from volano.training.folder import RunFolder
 from volano.training.muon import MuonAdamW
 from volano.training.observe import Observer, Observers, StartInfo
+from volano.training.parallel import check_ranks
 from volano.training.probe import StepTime, measure_step_time, why_a_step_fails
 from volano.training.progress import PlainProgress, RichProgress, make_progress
-from volano.training.run import Run, random_state_kept, run_task, settings_of
+from volano.training.run import Run, load_run, prepare_run, random_state_kept, run_task, settings_of
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.weights import load_weights, save_tensors, save_weights
@@ -24,10 +25,13 @@ __all__ = [
     "StartInfo",
     "StepTime",
     "check_plan",
+    "check_ranks",
     "evaluate",
+    "load_run",
     "load_weights",
     "make_progress",
     "measure_step_time",
+    "prepare_run",
     "random_state_kept",
     "run_task",
     "save_tensors",

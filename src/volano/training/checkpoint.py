@@ -2,7 +2,8 @@
 
 checkpoints/step-00001200/
     state.pt           torch.save of tensors, numbers and strings; loads with weights_only=True
-    manifest.json      schema version, step, digest of state.pt
+    shards/            of a sharded model: the ranks' parts of its tensors, see shards.py
+    manifest.json      schema version, step, digest of each file
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from volano.device import Ranks
 from volano.errors import CheckpointError
+from volano.training import shards
 from volano.training.folder import sync_folder
 
 SCHEMA_VERSION = 1
@@ -26,18 +30,56 @@ NUM_KEPT = 2
 _PREFIX, _PARTIAL, _DAMAGED = "step-", ".partial-", "damaged-"
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` lies."""
+    return folder / f"{_PREFIX}{step:08d}"
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, ranks: Ranks | None = None) -> Path:
     """Writes ``state`` as the checkpoint of ``step`` and removes all but the last two.
+
+    Args:
+        ranks: among which the state is sharded; all of them call this. Otherwise the first alone does.
 
     Raises:
         CheckpointError: it could not be written; the checkpoints before it are whole.
     """
-    target = folder / f"{_PREFIX}{step:08d}"
+    target = path_of(folder, step)
     partial = folder / f"{_PARTIAL}{target.name}"
+    state, parts = shards.take_out(state)
+    if not parts:
+        _write(partial, target, step, state)
+        return target
+    ranks = ranks or Ranks()
+    _together(ranks, lambda: _fresh(partial))
+    shards.save(partial / shards.FOLDER, parts)
+    _together(ranks, lambda: _write(partial, target, step, state))
+    return target
+
+
+def _together(ranks: Ranks, act: Callable[[], None]) -> None:
+    """The first rank acts; where it fails, all fail."""
+    failure = None
+    if ranks.is_first:
+        try:
+            act()
+        except (CheckpointError, OSError) as error:
+            failure = error
+    text = ranks.tell("" if failure is None else str(failure))
+    if failure is not None or text:
+        raise CheckpointError("A checkpoint can be written", got=text) from failure
+
+
+def _fresh(partial: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+
+
+def _write(partial: Path, target: Path, step: int, state: dict[str, Any]) -> None:
     watched = None
     try:
-        partial.mkdir(parents=True)
+        if not (partial / shards.FOLDER).is_dir():
+            _fresh(partial)
         with (partial / "state.pt").open("wb") as file:
             watched = _Watched(file)
             torch.save(state, watched)  # pyright: ignore[reportArgumentType] - it asks for write and flush alone
@@ -46,6 +88,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
             "schema_version": SCHEMA_VERSION,
             "step": step,
             "state_sha256": digest_of(partial / "state.pt"),
+            "shards_sha256": {path.name: digest_of(path) for path in sorted((partial / shards.FOLDER).glob("*"))},
         }
         with (partial / "manifest.json").open("w", encoding="utf-8") as file:
             json.dump(manifest, file)
@@ -53,7 +96,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         sync_folder(partial)
         _remove(target)
         partial.rename(target)
-        sync_folder(folder)
+        sync_folder(target.parent)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
@@ -61,9 +104,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
             got=f"{target}: {(watched and watched.error) or error}",
             remedy="Make room on the disk; the checkpoints before it are whole",
         ) from error
-    for old in list_checkpoints(folder)[:-NUM_KEPT]:
+    for old in list_checkpoints(target.parent)[:-NUM_KEPT]:
         _remove(old)
-    return target
 
 
 def tidy(folder: Path) -> None:
@@ -116,16 +158,22 @@ def set_aside_after(folder: Path, step: int) -> None:
                 path.rename(target)
 
 
-def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
-    """Step and state of one checkpoint.
+def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, Any]]:
+    """Step and state of one checkpoint; sharded tensors are left to ``shards.put_back``.
+
+    Args:
+        path: of its folder.
+        verify: whether to look at the digests; one of several ranks does.
 
     Raises:
         CheckpointError: a file is missing or damaged, or it is of another schema version.
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        version, step, digest = manifest["schema_version"], manifest["step"], manifest["state_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        version, step = manifest["schema_version"], manifest["step"]
+        digests = {"state.pt": manifest["state_sha256"]}
+        digests |= {f"{shards.FOLDER}/{name}": value for name, value in manifest.get("shards_sha256", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError("A checkpoint has a readable manifest.json", got=f"{path}: {error!r}") from error
     if version != SCHEMA_VERSION:
         raise CheckpointError(
@@ -135,11 +183,12 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     if not isinstance(step, int) or path.name != f"{_PREFIX}{step:08d}":
         raise CheckpointError("A checkpoint's folder is named after its step", got=f"step {step!r} in {path}")
     try:
-        if digest_of(path / "state.pt") != digest:
-            raise CheckpointError("A checkpoint's state.pt has the digest in its manifest", got=f"another in {path}")
+        for name, digest in digests.items() if verify else ():
+            if digest_of(path / name) != digest:
+                raise CheckpointError(f"A checkpoint's {name} has the digest in its manifest", got=f"another in {path}")
         return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError("A checkpoint has a readable state.pt", got=f"{path}: {error}") from error
+        raise CheckpointError("A checkpoint's files can be read", got=f"{path}: {error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from volano.training.parallel import local
+
 
 class Ema:
     """``average <- decay * average + (1 - decay) * weights`` after each step (Polyak & Juditsky 1992).
@@ -17,12 +19,14 @@ class Ema:
     Args:
         model: whose weights are averaged; a copy of it is kept in ``self.model``.
         decay: between 0 and 1.
+        average: the copy, where it is sharded as the model is and cannot be made here.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
+    def __init__(self, model: nn.Module, decay: float, average: nn.Module | None = None) -> None:
+        self.model = (copy.deepcopy(model) if average is None else average).requires_grad_(False)
         self._decay = decay
-        own, theirs = self.model.state_dict(), model.state_dict()
+        own = {name: local(tensor) for name, tensor in self.model.state_dict().items()}
+        theirs = {name: local(tensor) for name, tensor in model.state_dict().items()}
         # Tied tensors stand under each of their names; averaged once for each they would move too fast.
         names = list({(t.data_ptr(), t.shape, t.stride()) if t.numel() else n: n for n, t in own.items()}.values())
         floating = [name for name in names if theirs[name].is_floating_point()]

@@ -9,39 +9,44 @@ import torch
 from torch import nn
 
 from volano.data import Feed, counter_hash, in_sequence
-from volano.device import Device
+from volano.device import Device, Ranks
 from volano.task import Task, as_loss, num_examples
 
 _EVALUATION = 13  # first counter of the seeds of objectives that draw noise
 
 
 def evaluate(
-    task: Task, model: nn.Module, data: Any, feed: Feed, device: Device, *, precision: str
+    task: Task, model: nn.Module, data: Any, feed: Feed, device: Device, *, precision: str, ranks: Ranks | None = None
 ) -> dict[str, float]:
     """``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads the device once, at the end.
 
-    Every module is left in the mode in which it was.
+    Every module is left in the mode in which it was. Several ranks take batches in turn; each example counts once.
     """
+    ranks = ranks or Ranks()
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     rows: list[list[Any]] = []
     names: list[str] = []
+    keys = list(in_sequence(len(data), task.batch_size))
+    # As many rounds for each rank, for ranks of a sharded model work together: one without a batch takes the first.
+    turns = range(ranks.rank, -(-len(keys) // ranks.world_size) * ranks.world_size, ranks.world_size)
+    mine = [turn if turn < len(keys) else 0 for turn in turns]
     try:
         with torch.no_grad(), device.autocast(precision):
-            for index, batch in enumerate(feed.batches(in_sequence(len(data), task.batch_size))):
+            for turn, index, batch in zip(turns, mine, feed.batches(keys[index] for index in mine), strict=True):
                 device.seed(counter_hash(_EVALUATION, task.seed, index))
                 loss = as_loss(task.objective(model, batch), num_examples(batch))
                 names = list(loss.metrics)
-                rows.append([loss.weight, loss.total, *loss.metrics.values()])
+                if turn == index:
+                    rows.append([loss.weight, loss.total, *loss.metrics.values()])
     finally:
         for module, was_training in modes:  # one by one: a person may have frozen some of them
             module.training = was_training
     values = read_scalars(rows)
-    weight = math.fsum(row[0] for row in values)
-    means = {"loss": math.fsum(row[1] for row in values) / weight}
-    for column, name in enumerate(names, start=2):
-        means[name] = math.fsum(row[0] * row[column] for row in values) / weight
-    return means
+    sums = [math.fsum(row[0] for row in values), math.fsum(row[1] for row in values)]
+    sums += [math.fsum(row[0] * row[column] for row in values) for column in range(2, 2 + len(names))]
+    weight, *totals = ranks.add_up(torch.tensor(sums, dtype=torch.float64)).tolist()
+    return {name: total / weight for name, total in zip(("loss", *names), totals, strict=True)}
 
 
 def read_scalars(rows: list[list[Any]]) -> list[list[float]]:

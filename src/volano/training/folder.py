@@ -225,6 +225,27 @@ class RunFolder:
                 os.fsync(file.fileno())
 
 
+class ReadFolder(RunFolder):
+    """The folder of a run that another rank writes: what is written here goes nowhere."""
+
+    @contextlib.contextmanager
+    def held(self, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:  # noqa: ARG002
+        """See :class:`RunFolder`; the first rank holds it."""
+        yield
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Writes nothing."""
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """Writes nothing."""
+
+    def keep_until(self, name: str, step: int) -> None:
+        """Writes nothing."""
+
+    def sync_lines(self) -> None:
+        """Writes nothing."""
+
+
 def _write_synced(path: Path, text: str) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.device import Device
+from volano.training.parallel import local
 
 
 class Guard:
@@ -29,11 +30,19 @@ class Guard:
         optimizer: whose update is guarded.
         has_scaler: whether a GradScaler looks at the gradients.
         reads_at_once: whether each step's answer must be known before the next.
+        share: raises the flag where another rank has raised it; for ranks that each see a part of the gradients.
     """
 
     def __init__(
-        self, device: Device, optimizer: torch.optim.Optimizer, *, has_scaler: bool, reads_at_once: bool
+        self,
+        device: Device,
+        optimizer: torch.optim.Optimizer,
+        *,
+        has_scaler: bool,
+        reads_at_once: bool,
+        share: Callable[[Tensor], None] | None = None,
     ) -> None:
+        self._share = share
         self._is_cpu = device.is_cpu
         self._has_scaler = has_scaler
         self._flag = torch.zeros((), device=device.torch_device)
@@ -77,9 +86,11 @@ class Guard:
 
     def _look_at_gradients(self) -> None:
         for parameters in self._groups:
-            gradients = [_dense(p.grad) for p in parameters if p.grad is not None]
+            gradients = [_dense(local(p.grad)) for p in parameters if p.grad is not None]
             if gradients:
                 self._look(gradients)
+        if self._share is not None:
+            self._share(self._flag)
 
     def look_by_kernel(self, tensors: list[Tensor]) -> None:
         """One kernel for all tensors: it multiplies them by one, which changes none, and raises the flag."""

@@ -40,9 +40,10 @@ def run_loop(
         policy.look(session.step)
         return {**session.state_dict(), "log": log.state_dict(), "numerics": policy.state_dict()}
 
-    saver = Saver(folder, safety, state, observer.on_notice, saved_step=session.step or None)
+    saver = Saver(folder, safety, state, observer.on_notice, saved_step=session.step or None, ranks=session.ranks)
+    agree = session.ranks.agreement()
     policy.before_stopping = saver.close
-    batches = session.feed.batches(session.order.keys(session.step, num_steps))
+    batches = session.feed.batches(session.keys())
     with contextlib.closing(saver), session.phase("train"):
         for batch in batches:
             result = session.step_once(batch, session.step)
@@ -62,12 +63,14 @@ def run_loop(
                         observer.on_preview({"step": session.step, **session.preview()})
                 log.restart_clock()
             if session.step < num_steps:
-                if stop.requested:
+                must_stop, must_save = agree(stop.requested, saver.is_due(session.step))
+                if must_stop:
                     break
-                if saver.is_due(session.step):
+                if must_save:
                     with session.phase("checkpoint"):
                         saver.save()
                     log.restart_clock()
+        agree.finish()
         is_finished = session.step == num_steps
         with session.phase("checkpoint"):
             saver.finish(must=not is_finished)

@@ -13,19 +13,30 @@ from typing import Any
 from torch import nn
 
 from volano.data import Fault
-from volano.device import Device, describe_machine, versions
+from volano.device import Device, Ranks, describe_machine, versions
 from volano.errors import RunError, VolanoError
 from volano.plan import Plan
 from volano.task import Task
-from volano.training.checkpoint import digest_of, list_checkpoints, load_latest, set_aside_after, tidy
-from volano.training.folder import RunFolder
+from volano.training.checkpoint import (
+    digest_of,
+    list_checkpoints,
+    load_checkpoint,
+    load_latest,
+    path_of,
+    set_aside_after,
+    tidy,
+)
+from volano.training.folder import ReadFolder, RunFolder
 from volano.training.loop import Log, run_loop
 from volano.training.numerics import NumericsPolicy
 from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.safety import Safety
 from volano.training.session import Session
 from volano.training.signals import StopRequest
-from volano.training.weights import save_weights
+from volano.training.weights import load_weights, save_weights
+
+# Of a run whose folder holds all that it takes to begin.
+PREPARED = "prepared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +72,7 @@ def run_task(
     resume: bool = False,
     notices: tuple[str, ...] = (),
     safety: Safety | None = None,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Trains, and leaves a complete run folder.
 
@@ -73,14 +85,69 @@ def run_task(
         resume: whether to go on from the last whole checkpoint, or from the first step if none was written yet.
         notices: of the choices that led to the plan.
         safety: how the run looks after itself; None is the default, or with ``resume`` what the run had.
+        ranks: with which this process trains together, joined already; all call this alike. None is alone.
 
     Raises:
         VolanoError: as its subclasses say. ``run.json`` then holds the reason, and checkpoints stay whole.
     """
+    ranks = ranks or Ranks()
+    if not ranks.is_first:
+        folder, observer = ReadFolder(folder.path), None
     with folder.held(observer.on_notice if observer is not None else lambda _: None):
         if safety is None:
             safety = Safety.from_json(folder.read_json("run.json").get("safety") if resume else None)
-        return _run(task, plan, folder, observer, source, resume=resume, notices=notices, safety=safety)
+        return _run(task, plan, folder, observer, source, resume=resume, notices=notices, safety=safety, ranks=ranks)
+
+
+def prepare_run(
+    task: Task,
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    source: dict[str, Any] | None = None,
+    notices: tuple[str, ...] = (),
+    safety: Safety | None = None,
+) -> None:
+    """Writes all that a run's folder holds before its first step, so that ``run_task`` with ``resume`` begins there.
+
+    For several ranks: the first prepares, and then none differs from the others. See ``run_task`` for the arguments.
+    """
+    device = Device(plan.device)
+    with random_state_kept(device):
+        description = Session.describe(task)
+    folder.write_json("task.json", description)
+    folder.write_json("plan.json", plan.to_json())
+    facts = _facts(task, source, device, safety or Safety())
+    folder.update_run(status=PREPARED, num_steps=task.num_steps, notices=list(notices), **facts)
+
+
+def load_run(task: Task, folder: RunFolder) -> Run:
+    """A run that other processes trained.
+
+    Raises:
+        CheckpointError: its folder does not hold one that has ended.
+    """
+    record, plan = folder.read_json("run.json"), Plan.load(folder.path / "plan.json")
+    device = Device(plan.device)
+    with random_state_kept(device):
+        model = Session.make_model(task).to(device.torch_device)
+    load_weights(model, folder.path / "model.safetensors")
+    return Run(
+        path=folder.path,
+        status=record["status"],
+        model=model.eval(),
+        plan=plan,
+        metrics=dict(record.get("metrics") or {}),
+        seconds=dict(record.get("seconds") or {}),
+        notices=tuple(record.get("notices") or ()),
+    )
+
+
+def _facts(task: Task, source: dict[str, Any] | None, device: Device, safety: Safety) -> dict[str, Any]:
+    machine = asdict(describe_machine(device))
+    return {
+        "name": task.name, "source": source, "versions": versions(), "machine": machine, "safety": safety.to_json(),
+    }  # fmt: skip
 
 
 def _run(
@@ -93,6 +160,7 @@ def _run(
     resume: bool,
     notices: tuple[str, ...],
     safety: Safety,
+    ranks: Ranks,
 ) -> Run:
     keeper = _Keeper(folder)
     everyone = Observers(keeper, *([observer] if observer is not None else []))
@@ -109,28 +177,30 @@ def _run(
                 on_notice=choices.append,
                 on_fault=_FaultList(folder, everyone),
                 may_skip=safety.skip_bad_steps > 0,
+                ranks=ranks,
             )
             log = Log(task.num_steps)
             policy = NumericsPolicy(session, folder, everyone, safety.skip_bad_steps)
-            facts: dict[str, Any] = {"safety": safety.to_json()}
             if resume:
+                facts: dict[str, Any] = {"safety": safety.to_json()}
                 choices += _load(session, log, policy, folder)
                 keeper.take_up()
             else:
+                facts = _facts(task, source, device, safety)
                 folder.write_json("task.json", session.description)
-                facts |= {"name": task.name, "source": source, "versions": versions()}
-                facts["machine"] = asdict(describe_machine(device))
             has_begun = True
             folder.write_json("plan.json", plan.to_json())
             # From here on it can be resumed: run.json says so last, when all that takes is there.
             facts |= {"num_steps": task.num_steps, "notices": [], "reason": None, "weights_sha256": None}
-            folder.update_run(status="running", **facts)
+            folder.update_run(status="running", world_size=ranks.world_size, **facts)
             everyone.on_start(_start_info(session, folder))
             for notice in choices:
                 everyone.on_notice(notice)
             with StopRequest() as stop:
                 status = run_loop(session, folder, everyone, stop, log, policy, safety)
-                save_weights(session.kept_model, folder.path / "model.safetensors")
+                model = session.gathered()
+                if ranks.is_first:
+                    save_weights(model, folder.path / "model.safetensors")
         except BaseException as error:
             reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
             # What refused to go on has not changed the run. On a full disk the first error is the one to be told.
@@ -147,7 +217,7 @@ def _run(
     folder.update_run(
         status=status,
         step=session.step,
-        weights_sha256=digest_of(folder.path / "model.safetensors"),
+        weights_sha256=digest_of(folder.path / "model.safetensors") if ranks.is_first else None,
         metrics=keeper.metrics,
         seconds=seconds,
         notices=keeper.notices,
@@ -157,7 +227,7 @@ def _run(
     return Run(
         path=folder.path,
         status=status,
-        model=session.kept_model.eval(),
+        model=model.eval(),
         plan=plan,
         metrics=keeper.metrics,
         seconds=seconds,
@@ -225,20 +295,31 @@ class _FaultList:
 
 def _load(session: Session, log: Log, policy: NumericsPolicy, folder: RunFolder) -> list[str]:
     """Takes up the last whole checkpoint, or the beginning if none was written. Gives what a person should know."""
-    checkpoints, notices = folder.path / "checkpoints", []
-    tidy(checkpoints)
-    description = folder.read_json("task.json")
-    if list_checkpoints(checkpoints):
-        step, state, problems = load_latest(checkpoints)
-        session.load_state_dict(state, description)
+    checkpoints, ranks = folder.path / "checkpoints", session.ranks
+    description, record = folder.read_json("task.json"), folder.read_json("run.json")
+    notices: list[str] = []
+    step, state, problems = 0, {}, []
+    if ranks.is_first:  # it alone sees to the folder, and tells the others which checkpoint is whole
+        tidy(checkpoints)
+        if list_checkpoints(checkpoints):
+            step, state, problems = load_latest(checkpoints)
+    step = int(ranks.tell(str(step)))
+    if step:
+        path = path_of(checkpoints, step)
+        if not ranks.is_first:
+            state = load_checkpoint(path, verify=False)[1]
+        session.load_state_dict(state, description, path)
         log.load_state_dict(state["log"])
         policy.load_state_dict(state.get("numerics", policy.state_dict()))
-        set_aside_after(checkpoints, step)
+        if ranks.is_first:
+            set_aside_after(checkpoints, step)
         notices += [f"a later checkpoint is damaged and was passed over: {problem}" for problem in problems]
     else:
-        step = 0
         session.check_same_task(description.get("digest"), description)
-        notices.append("no checkpoint had been written yet: the run begins at its first step")
+        if record.get("status") == PREPARED:
+            notices += record.get("notices") or []
+        else:
+            notices.append("no checkpoint had been written yet: the run begins at its first step")
     for name in ("metrics.jsonl", "previews.jsonl", "numerics.jsonl", "quarantine.jsonl"):
         folder.keep_until(name, step)
     return notices

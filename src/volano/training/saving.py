@@ -14,11 +14,12 @@ from typing import Any
 
 from torch import Tensor
 
-from volano.device import Device
+from volano.device import Device, Ranks
 from volano.errors import CheckpointError
 from volano.training.checkpoint import save_checkpoint
 from volano.training.folder import RunFolder
 from volano.training.safety import Safety
+from volano.training.shards import is_sharded
 
 # Where seconds decide, saving takes at most this share of the training's time.
 _SHARE = 0.02
@@ -35,6 +36,7 @@ class Saver:
         make_state: gives the step and all that a checkpoint holds; may raise to refuse a save.
         on_notice: told of saves that failed.
         saved_step: of the checkpoint from which the run goes on, or None.
+        ranks: all of which call every method alike; the first writes, or all their parts of a sharded state.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Saver:
         on_notice: Callable[[str], None],
         *,
         saved_step: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         self._folder, self._safety, self._make_state, self._on_notice = folder, safety, make_state, on_notice
         self._interval = safety.save_seconds
         self._last = time.perf_counter()
@@ -71,6 +75,11 @@ class Saver:
         self._settle()
         start = time.perf_counter()
         state = self._make_state()
+        if self._ranks.are_several and (not self._ranks.is_first or is_sharded(state)):
+            self._now(state, must=False)  # together: parts of one state are of one moment
+            self._last = time.perf_counter()
+            self._charge(self._last - start)
+            return
         if not _has_room(state):
             if not self._told_of_memory:
                 self._on_notice("the host's memory has no room for a copy of the state: each save holds the loop up")
@@ -101,7 +110,8 @@ class Saver:
 
     def _now(self, state: dict[str, Any], *, must: bool) -> None:
         try:
-            _write(self._folder, state)
+            if self._ranks.is_first or is_sharded(state):
+                _write(self._folder, state, self._ranks)
         except CheckpointError as error:
             if must:
                 raise
@@ -157,9 +167,9 @@ class _Write(threading.Thread):
         return not self.is_alive()
 
 
-def _write(folder: RunFolder, state: dict[str, Any]) -> None:
+def _write(folder: RunFolder, state: dict[str, Any], ranks: Ranks | None = None) -> None:
     folder.sync_lines()  # a checkpoint must not be ahead of its figures
-    save_checkpoint(folder.path / "checkpoints", state["step"], state)
+    save_checkpoint(folder.path / "checkpoints", state["step"], state, ranks=ranks)
 
 
 def to_host(tree: Any) -> Any:

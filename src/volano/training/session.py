@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from volano.data import ORDER_VERSION, Fault, Feed, Order, Quarantine, make_feed
-from volano.device import Device
+from volano.data import ORDER_VERSION, Fault, Feed, Key, Order, Quarantine, make_feed
+from volano.device import Device, Ranks
 from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.task import Task, describe, differences
+from volano.training import shards
 from volano.training.ema import Ema
 from volano.training.evaluate import evaluate
 from volano.training.optimizers import choose_implementation, make_optimizer, set_implementation
+from volano.training.parallel import Parallel, check_ranks, shard, whole_state
 from volano.training.step import Step
 
 
@@ -33,6 +37,7 @@ class Session:
         on_notice: told of every choice of the plan that does not apply.
         on_fault: told of every corrupt example, with the name of its set: ``"data"`` or ``"valid"``.
         may_skip: whether training goes on after a step whose numbers are not finite.
+        ranks: with which this process trains together; None is alone.
 
     Raises:
         TaskError: the model or the optimizer is not what the task promises.
@@ -47,27 +52,36 @@ class Session:
         on_notice: Callable[[str], None],
         on_fault: Callable[[str, Fault], None] | None = None,
         may_skip: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks = ranks or Ranks()
         self.task, self.plan = task, plan
         self.device = device = Device(plan.device)
         check_plan(task, plan)
+        check_ranks(task, plan, ranks.world_size)
         self.step = 0
         self.seconds: dict[str, float] = {}
         self._phases: list[str] = []
         self._charged_until = time.perf_counter()
         self._on_fault = on_fault
         with self.phase("prepare"):
-            self.model = _make_model(task)
+            self.model = self.make_model(task)
             self.description = describe(task, self.model)
             self.model.to(device.torch_device)
             if plan.memory_format == "channels_last":
                 self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            average = None if task.ema_decay is None else copy.deepcopy(self.model)
+            parallel = None
+            if ranks.are_several:
+                parallel = Parallel(self.model, plan.sharding, device, ranks)
+                if average is not None and plan.sharding == "full":
+                    shard(average, device, ranks)
             self.optimizer = make_optimizer(task, self.model)
             reason = choose_implementation(self.optimizer, self.model, plan, device)
             self._implementation = plan.optimizer if reason is None else "as_given"
             if reason is not None:
                 on_notice(f"optimizer={plan.optimizer} does not apply: {reason}")
-            self.ema = None if task.ema_decay is None else Ema(self.model, task.ema_decay)
+            self.ema = None if task.ema_decay is None else Ema(self.model, task.ema_decay, average)
             self.scaler = device.grad_scaler(plan.precision)
             self.order = Order(
                 num_examples=len(task.data),
@@ -78,8 +92,9 @@ class Session:
             self.feed = self._feed("data", task.data)
             self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
             self.step_once = Step(
-                task, plan, device, self.model, self.optimizer, self.ema, self.scaler, may_skip=may_skip
-            )
+                task, plan, device, self.model, self.optimizer, self.ema, self.scaler,
+                may_skip=may_skip, parallel=parallel,
+            )  # fmt: skip
 
     @property
     def kept_model(self) -> nn.Module:
@@ -96,7 +111,23 @@ class Session:
             self.valid_feed,
             self.device,
             precision=self.plan.precision,
+            ranks=self.ranks,
         )
+
+    def keys(self) -> Iterator[Key]:
+        """Of what this process fetches from here to the end of the run: its part of each global batch, or all of it
+        where ``augment`` draws for the whole batch."""
+        ranks = Ranks() if self.task.augment is not None else self.ranks
+        return self.order.keys(self.step, self.task.num_steps, rank=ranks.rank, world_size=ranks.world_size)
+
+    def gathered(self) -> nn.Module:
+        """The kept model with whole parameters. Every rank of a sharded model takes part."""
+        if not self.ranks.are_several or self.plan.sharding == "none":
+            return self.kept_model
+        state = whole_state(self.kept_model)
+        model = self.make_model(self.task).to(self.device.torch_device)
+        model.load_state_dict(state)
+        return model
 
     def preview(self) -> dict[str, Any]:
         """What the task's ``preview`` makes of the kept model. Modes and random state are put back."""
@@ -144,8 +175,9 @@ class Session:
             "rng": self.device.rng_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], description: dict[str, Any]) -> None:
-        """Takes up where :meth:`state_dict` was called; ``description`` is the earlier run's ``task.json``.
+    def load_state_dict(self, state: dict[str, Any], description: dict[str, Any], folder: Path) -> None:
+        """Takes up where :meth:`state_dict` was called; ``description`` is the earlier run's ``task.json``, ``folder``
+        that of the checkpoint.
 
         Raises:
             CheckpointError: it belongs to another task, or to another version of the order.
@@ -156,6 +188,7 @@ class Session:
                 f"This version of Volano visits examples in order version {ORDER_VERSION}",
                 got=state["order_version"],
             )
+        state = shards.put_back(state, folder, self._template)
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -166,6 +199,38 @@ class Session:
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.device.set_rng_state(state["rng"])
+
+    @staticmethod
+    def make_model(task: Task) -> nn.Module:
+        """A fresh model of a task, with the weights with which every run of it begins. Seeds the host's generators.
+
+        Raises:
+            TaskError: it is no module.
+        """
+        # Objectives may draw from NumPy or `random` too; these go on from here, and are part of a checkpoint.
+        torch.manual_seed(task.seed)
+        random.seed(task.seed)
+        np.random.seed(task.seed & 0xFFFFFFFF)
+        model = task.model()
+        if not isinstance(model, nn.Module):
+            raise TaskError("model() returns an nn.Module", got=type(model).__name__)
+        return model
+
+    @staticmethod
+    def describe(task: Task) -> dict[str, Any]:
+        """What stands in ``task.json``."""
+        return describe(task, Session.make_model(task))
+
+    def _template(self, place: str) -> Tensor | None:
+        """The tensor of this session that is sharded as the one at a place of its state shall be."""
+        part, _, name = place.partition(".")
+        if part == "model":
+            return self.model.state_dict().get(name)
+        if part == "ema" and self.ema is not None:
+            return self.ema.model.state_dict().get(name)
+        number = name.split(".")[1] if name.startswith("state.") else ""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return parameters[int(number)].detach() if number.isdigit() and int(number) < len(parameters) else None
 
     def check_same_task(self, digest: Any, description: dict[str, Any]) -> None:
         """Raises CheckpointError when the run was begun with another task than this session's."""
@@ -208,14 +273,3 @@ def check_plan(task: Task, plan: Plan) -> None:
                 got=f"{name}={value!r}, which is of class {semantics_of(name)!r}",
                 remedy="Widen the task's tolerance, or do not pin it",
             )
-
-
-def _make_model(task: Task) -> nn.Module:
-    # Objectives may draw from NumPy or `random` too; these go on from here, and their states are part of a checkpoint.
-    torch.manual_seed(task.seed)
-    random.seed(task.seed)
-    np.random.seed(task.seed & 0xFFFFFFFF)
-    model = task.model()
-    if not isinstance(model, nn.Module):
-        raise TaskError("model() returns an nn.Module", got=type(model).__name__)
-    return model

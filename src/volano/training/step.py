@@ -25,6 +25,7 @@ from volano.task import (
 from volano.training.ema import Ema
 from volano.training.guard import Guard
 from volano.training.optimizers import set_learning_rates
+from volano.training.parallel import Parallel, local, whole
 
 AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is for
 
@@ -47,6 +48,8 @@ class Step:
     ``sum(total_i) / sum(weight_i)``: the same number as for the whole batch. Nothing here waits for the device, but
     for the check of the very first loss, and as the guard says.
 
+    Several ranks (``parallel``) each take a part of the batch; loss, weight and gradient are summed over all of them.
+
     ``may_skip``: whether training goes on after a bad step, which then must not show in the model's buffers either.
     """
 
@@ -61,7 +64,9 @@ class Step:
         scaler: torch.amp.GradScaler | None,
         *,
         may_skip: bool = False,
+        parallel: Parallel | None = None,
     ) -> None:
+        self._parallel = parallel
         self._task, self._plan, self._device = task, plan, device
         self._model, self._optimizer, self._ema, self._scaler = model, optimizer, ema, scaler
         self._objective: Any = torch.compile(task.objective) if plan.compile else task.objective
@@ -71,7 +76,10 @@ class Step:
         self._steps_per_epoch = task.steps_per_epoch
         self._narrow = plan.precision in ("bf16", "fp16")
         self._is_checked = False
-        self.guard = Guard(device, optimizer, has_scaler=scaler is not None, reads_at_once=may_skip)
+        self.guard = Guard(
+            device, optimizer, has_scaler=scaler is not None, reads_at_once=may_skip,
+            share=None if parallel is None else parallel.share_flag,
+        )  # fmt: skip
         # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss.
         self._buffers = list(model.buffers()) if may_skip else []
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
@@ -87,7 +95,9 @@ class Step:
         self._optimizer.zero_grad(set_to_none=True)
         self._copy_buffers(self._buffers, self._saved_buffers)
         size = self._plan.micro_batch
-        if size is None or size >= num_examples(batch):
+        if self._parallel is not None:
+            result = self._over_ranks(self._parallel, batch, step)
+        elif size is None or size >= num_examples(batch):
             result = self._whole(batch, step)
         else:
             result = self._in_micro_batches(split(batch, size), step)
@@ -133,16 +143,38 @@ class Step:
         total = torch.stack([loss.total for loss in losses]).sum()
         return StepResult(total / weight, metrics)
 
+    def _over_ranks(self, parallel: Parallel, batch: Batch, step: int) -> StepResult:
+        if self._task.augment is not None:  # drawn for the whole batch, so that the draws are those of one process
+            batch = parallel.part_of(batch)
+        own = num_examples(batch)
+        count = own * parallel.world_size  # ranks take equal parts
+        micro_batches = split(batch, self._plan.micro_batch or own)
+        losses: list[Loss] = []
+        for index, micro_batch in enumerate(micro_batches):
+            with parallel.exchanging(is_last=index == len(micro_batches) - 1):
+                loss = self._forward(micro_batch, step, parallel.numbered(index))
+                self._backward(parallel.scaled(loss.total) / count)
+            losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics)))
+        total, weight, metrics = parallel.sums(losses)
+        gradients = [local(p.grad) for p in self._parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, count / weight)
+        return StepResult(total / weight, {name: value / weight for name, value in metrics.items()})
+
     def _forward(self, batch: Batch, step: int, micro_batch: int) -> Any:
         self._device.seed(counter_hash(MODEL, self._task.seed, step, micro_batch))
         if self._narrow:
             with self._device.autocast(self._plan.precision):
-                result = self._objective(self._model, batch)
+                result = self._call(batch)
         else:
-            result = self._objective(self._model, batch)
+            result = self._call(batch)
         if not self._is_checked:
             check_objective_result(result)
         return result
+
+    def _call(self, batch: Batch) -> Any:
+        if self._parallel is None:
+            return self._objective(self._model, batch)
+        return self._parallel.loss(self._objective, batch)
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
@@ -153,7 +185,7 @@ class Step:
             self._scaler.unscale_(self._optimizer)
         norm = None
         if self._task.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self._parameters, self._task.clip_norm)
+            norm = whole(nn.utils.clip_grad_norm_(self._parameters, self._task.clip_norm))
         if not self.guard.lets_pass(loss, norm):
             if self._scaler is not None:
                 self._scaler.update()
