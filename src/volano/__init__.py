@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from volano.api import doctor, resume, train
+    from volano.api import Processes, doctor, resume, train
     from volano.data import Arrays
     from volano.device import Device
     from volano.errors import VolanoError
@@ -26,6 +26,7 @@ _HOMES = {
     "Loss": "volano.task",
     "Observer": "volano.training",
     "Plan": "volano.plan",
+    "Processes": "volano.api",
     "Run": "volano.training",
     "Safety": "volano.training",
     "Task": "volano.task",
@@ -46,6 +47,7 @@ __all__ = [
     "Loss",
     "Observer",
     "Plan",
+    "Processes",
     "Run",
     "Safety",
     "Task",

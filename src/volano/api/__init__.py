@@ -1,6 +1,7 @@
 """The verbs behind the public door."""
 
 from volano.api.doctor import doctor
+from volano.api.processes import Processes
 from volano.api.tasks import resume, train
 
-__all__ = ["doctor", "resume", "train"]
+__all__ = ["Processes", "doctor", "resume", "train"]

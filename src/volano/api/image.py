@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.api.plans import choose_plan
+from volano.api.processes import Processes, check_processes, execute, share_of_rank
 from volano.api.references import load_reference
 from volano.api.tasks import check_unfinished, go_on
 from volano.apps.image.problem import ImageDials, ImageProblem, read_problem
@@ -18,6 +19,7 @@ from volano.apps.image.spec import check_classifier
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
+from volano.task import Task
 from volano.training import (
     Observer,
     Run,
@@ -27,7 +29,6 @@ from volano.training import (
     make_progress,
     measure_step_time,
     random_state_kept,
-    run_task,
     save_tensors,
     settings_of,
 )
@@ -64,6 +65,7 @@ def train_image(
     out: str | Path | None = None,
     pins: dict[str, Any] | None = None,
     safety: Safety | None = None,
+    processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> ImageRun:
     """Trains a classifier of images, and tests it.
@@ -74,7 +76,7 @@ def train_image(
             it is 3 minutes and at most 30 epochs.
         epochs: passes over the training images, instead of minutes.
         size, model, image_size, batch_size, flip, seed: see ``ImageDials``.
-        device, out, pins, safety, observer: see ``volano.train``.
+        device, out, pins, safety, processes, observer: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
@@ -102,12 +104,17 @@ def train_image(
     mark = time.perf_counter()
     # Volano's networks come with an optimizer that has one implementation; a model of one's own has torch's.
     own_pins = {"optimizer": "as_given", "memory_format": "channels_last"} if model is None else {}
-    plan, reasons = choose_plan(problem.task(problem.steps_in(1.0)), device=device, pins={**own_pins, **(pins or {})})
+    world_size = (processes or Processes()).world_size
+    plan, reasons = choose_plan(
+        problem.task(problem.steps_in(1.0)), device=device, pins={**own_pins, **(pins or {})}, world_size=world_size
+    )
     if epochs is None:
         budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
         most = DEFAULT_EPOCHS if minutes is None else MAX_EPOCHS
         left = budget - (mark - started)
-        problem, num_steps, reason = _fit_into(problem, plan, left, budget=budget, most_epochs=most)
+        problem, num_steps, reason = _fit_into(
+            problem, plan, left, budget=budget, most_epochs=most, world_size=world_size
+        )
         reasons.append(reason)
     else:
         num_steps = problem.steps_in(epochs)
@@ -115,11 +122,12 @@ def train_image(
     seconds["plan"] = time.perf_counter() - mark
     resolved = {**problem.dials.to_json(), "num_steps": num_steps, "size": problem.spec.size}
     check_plan(task, plan)
+    check_processes(task, plan, processes)
     folder.make()
     folder.write_json("image.json", problem.spec.to_json())
     _write_faults(folder, problem)
     source = {"kind": "image", "dials": resolved, "minutes": minutes, "origin": problem.origin}
-    run = run_task(
+    run = execute(
         task,
         plan,
         folder,
@@ -127,11 +135,12 @@ def train_image(
         source=source,
         notices=(*problem.notices, *reasons),
         safety=safety,
+        processes=processes,
     )
     return _finish(run, problem, seconds, started)
 
 
-def resume_image(path: str | Path, *, observer: Observer | None = None) -> ImageRun:
+def resume_image(path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None) -> ImageRun:
     """Goes on with a run of the image application, and tests it.
 
     Raises:
@@ -146,8 +155,15 @@ def resume_image(path: str | Path, *, observer: Observer | None = None) -> Image
     problem = read_problem(dials, own_model_of(dials.model))
     seconds = {"data": time.perf_counter() - started}
     assert dials.num_steps is not None  # resolved before step 0
-    run = go_on(problem.task(dials.num_steps), folder, observer)
+    run = go_on(problem.task(dials.num_steps), folder, observer=observer, processes=processes)
     return _finish(run, problem, seconds, started)
+
+
+def task_of(folder: RunFolder) -> Task:
+    """The task of a run of the image application, made again from its images and dials."""
+    dials = dials_of(folder)
+    assert dials.num_steps is not None  # resolved before step 0
+    return read_problem(dials, own_model_of(dials.model)).task(dials.num_steps)
 
 
 def _finish(run: Run, problem: ImageProblem, seconds: dict[str, float], started: float) -> ImageRun:
@@ -179,11 +195,11 @@ def _finish(run: Run, problem: ImageProblem, seconds: dict[str, float], started:
 
 
 def _fit_into(
-    problem: ImageProblem, plan: Plan, seconds_left: float, *, budget: float, most_epochs: float
+    problem: ImageProblem, plan: Plan, seconds_left: float, *, budget: float, most_epochs: float, world_size: int
 ) -> tuple[ImageProblem, int, str]:
     """The size of network and the number of steps that suit the time, from steps and predictions timed here."""
     start = time.perf_counter()
-    step, startup, forward = _measure(problem, plan, budget)
+    step, startup, forward = _measure(problem, plan, budget, world_size)
     per_epoch = problem.steps_in(1.0)
     # Evaluations, and the final test with up to six views of the images that the network is unsure about.
     num_predictions = 5 * len(problem.valid) + 3 * len(problem.test)
@@ -204,7 +220,7 @@ def _fit_into(
         )
         if size != problem.spec.size:
             problem = problem.with_size(size)
-            step, startup, forward = _measure(problem, plan, budget)
+            step, startup, forward = _measure(problem, plan, budget, world_size)
     most = problem.steps_in(most_epochs)
     num_steps = min(steps_left(), most)
     limit = f"at most {most_epochs:g} epochs" if num_steps == most else f"{budget / 60:g} min"
@@ -216,10 +232,10 @@ def _fit_into(
     return problem, num_steps, reason
 
 
-def _measure(problem: ImageProblem, plan: Plan, budget: float) -> tuple[float, float, float]:
+def _measure(problem: ImageProblem, plan: Plan, budget: float, world_size: int) -> tuple[float, float, float]:
     """Seconds of a step, of what is paid once, and of the prediction of one image."""
     task, device = problem.task(problem.steps_in(1.0)), Device(plan.device)
-    time_of = measure_step_time(task, plan, seconds=min(5.0, 0.02 * budget))
+    time_of = measure_step_time(*share_of_rank(task, plan, world_size), seconds=min(5.0, 0.02 * budget))
     with random_state_kept(device), settings_of(plan, device):
         model = task.model().to(device.torch_device)
         some = problem.test.images[:512]

@@ -13,7 +13,7 @@ from volano.training import why_a_step_fails
 
 
 def choose_plan(
-    task: Task, *, device: str | None = None, pins: Mapping[str, Any] | None = None
+    task: Task, *, device: str | None = None, pins: Mapping[str, Any] | None = None, world_size: int = 1
 ) -> tuple[Plan, list[str]]:
     """The default plan for a task on a device, with the pinned knobs as given, and why it is what it is.
 
@@ -23,9 +23,10 @@ def choose_plan(
     """
     pins = {name: value for name, value in (pins or {}).items() if value is not None}
     place = Device(device)
-    plan, reasons = Plan.default(place.name), []
+    # Ranks share a plan, and each has an accelerator of its own: the plan names none of them.
+    plan, reasons = Plan.default(place.name if world_size == 1 else place.kind), []
     if task.tolerance == "exact":
-        plan = Plan.baseline(place.name).pin(feed=plan.feed, workers=plan.workers, allocator=plan.allocator)
+        plan = Plan.baseline(plan.device).pin(feed=plan.feed, workers=plan.workers, allocator=plan.allocator)
         reasons.append("tolerance=exact: only knobs that leave the numbers bitwise the same")
     if "feed" not in pins:
         possible, reason = can_be_resident(task.data, task.collate, place)
@@ -44,6 +45,9 @@ def choose_plan(
         workers, seconds = choose_workers(task.data, task.collate, min(task.batch_size, len(task.data)), num_cores)
         plan = plan.pin(workers=workers)
         reasons.append(f"workers={workers}: making a batch takes {seconds * 1e3:.1f} ms in this process")
+    if plan.sharding == "full" and "memory_format" not in pins:
+        plan = plan.pin(memory_format="contiguous")
+        reasons.append("memory_format=contiguous: parameters that are cut into parts lie in one piece")
     if plan.memory_format == "channels_last" and "memory_format" not in pins:
         plan, more = _without_what_fails(task, plan)
         reasons += more

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from volano.api.plans import choose_plan
+from volano.api.processes import Processes, check_processes, execute, follow, is_follower, task_of
 from volano.api.references import load_task
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.task import Task
-from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress, run_task
+from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
 
 
 def train(
@@ -22,9 +23,10 @@ def train(
     out: str | Path | None = None,
     pins: dict[str, Any] | None = None,
     safety: Safety | None = None,
+    processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> Run:
-    """Plans a task, then runs it.
+    """Plans a task, then runs it. Under torchrun every rank calls this with the same task.
 
     Args:
         task: a Task, or ``"module:name"`` of one or of a function that returns one.
@@ -33,6 +35,7 @@ def train(
         out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
         pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
         safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
+        processes: how many train together on this machine, where torchrun has not started them.
         observer: hears of the run; None shows progress on standard error.
 
     Raises:
@@ -44,21 +47,37 @@ def train(
         task = load_task(task)
     if not isinstance(task, Task):
         raise UsageError("train takes a volano.Task or 'module:name'", got=type(task).__name__)
+    if is_follower():
+        return follow(task)
     folder = RunFolder.reserve(out, task.name)
     notices: list[str] = []
     if plan is None:
-        plan, notices = choose_plan(task, device=device, pins=pins)
+        world_size = (processes or Processes()).world_size
+        plan, notices = choose_plan(task, device=device, pins=pins, world_size=world_size)
     elif device is not None or pins:
         raise UsageError("A whole plan leaves nothing to choose", got="plan together with device or pins")
     check_plan(task, plan)
+    check_processes(task, plan, processes, source)
     folder.make()
-    return run_task(
-        task, plan, folder, observer=observer or make_progress(), source=source, notices=tuple(notices), safety=safety
+    return execute(
+        task,
+        plan,
+        folder,
+        observer=observer or make_progress(),
+        source=source,
+        notices=tuple(notices),
+        safety=safety,
+        processes=processes,
     )
 
 
 def resume(
-    run: str | Path, *, task: Task | None = None, safety: Safety | None = None, observer: Observer | None = None
+    run: str | Path,
+    *,
+    task: Task | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+    observer: Observer | None = None,
 ) -> Run:
     """Goes on with a run from its last whole checkpoint, or from its first step if it was killed before there was one,
     under the plan that it has.
@@ -67,31 +86,27 @@ def resume(
         run: the run's folder.
         task: needed for a run that was started from Python with a Task object; it must be the same one.
         safety: None keeps the run's own.
+        processes: how many go on with it together; another number than before is fine.
         observer: hears of the run; None shows progress on standard error.
 
     Raises:
         UsageError: not a run's folder, it is finished, or ``task`` is missing.
         CheckpointError: no whole checkpoint, or the task has changed.
     """
+    if is_follower():
+        return follow(task)
     folder = RunFolder.open(run)
-    source = folder.read_json("run.json").get("source") or {}
     check_unfinished(folder)
-    if task is None:
-        kind = kind_of(run)
-        if kind not in ("reference", "python"):
-            raise UsageError(
-                f"A run of the {kind} application goes on by its own verb",
-                got=str(run),
-                remedy=f"volano resume {run}, or volano.api.{kind}.resume_{kind}",
-            )
-        if kind == "python":
-            raise UsageError(
-                "A run that was started from Python goes on with its task",
-                got=f"{run} without one",
-                remedy=f"Call volano.resume({str(run)!r}, task=task)",
-            )
-        task = load_task(source["reference"])
-    return go_on(task, folder, observer, safety)
+    kind = kind_of(run)
+    if task is None and kind not in ("reference", "python"):
+        raise UsageError(
+            f"A run of the {kind} application goes on by its own verb",
+            got=str(run),
+            remedy=f"volano resume {run}, or volano.api.{kind}.resume_{kind}",
+        )
+    return go_on(
+        task_of(folder) if task is None else task, folder, observer=observer, safety=safety, processes=processes
+    )
 
 
 def kind_of(run: str | Path) -> str:
@@ -103,10 +118,19 @@ def kind_of(run: str | Path) -> str:
     return (RunFolder.open(run).read_json("run.json").get("source") or {}).get("kind", "python")
 
 
-def go_on(task: Task, folder: RunFolder, observer: Observer | None, safety: Safety | None = None) -> Run:
+def go_on(
+    task: Task,
+    folder: RunFolder,
+    *,
+    observer: Observer | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+) -> Run:
     """Runs the rest of a task in its folder."""
     plan = Plan.load(folder.path / "plan.json")
-    return run_task(task, plan, folder, observer=observer or make_progress(), resume=True, safety=safety)
+    return execute(
+        task, plan, folder, observer=observer or make_progress(), resume=True, safety=safety, processes=processes
+    )
 
 
 def change_safety(run: str | Path, **changes: Any) -> None:
@@ -122,13 +146,7 @@ def change_safety(run: str | Path, **changes: Any) -> None:
 
 
 def check_unfinished(folder: RunFolder) -> None:
-    """Raises UsageError when the run has nothing left to do, or has not come so far that it could go on."""
-    if folder.read_json("run.json").get("status") == "starting":
-        raise UsageError(
-            "A run that goes on has begun",
-            got=f"{folder.path}, which was killed while it was being prepared",
-            remedy=f"Start it again, with the same command and --out {folder.path}",
-        )
+    """Raises UsageError when the run has nothing left to do."""
     if folder.read_json("run.json").get("status") == "finished":
         raise UsageError(
             "A run that goes on has steps left",

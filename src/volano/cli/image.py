@@ -18,11 +18,11 @@ def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
     return _print_run(train_image(path, **given), as_json=as_json)
 
 
-def resume(run: Path, *, as_json: bool) -> int:
+def resume(run: Path, *, as_json: bool, processes: Any = None) -> int:
     """``volano resume`` of an image run."""
     from volano.api.image import resume_image
 
-    return _print_run(resume_image(run), as_json=as_json)
+    return _print_run(resume_image(run, processes=processes), as_json=as_json)
 
 
 def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool) -> int:

@@ -22,6 +22,15 @@ MicroBatch = Annotated[int | None, typer.Option(help="Examples per forward and b
 Threads = Annotated[int | None, typer.Option(help="Threads of the host's arithmetic.", rich_help_panel=_PLAN)]
 FeedName = Annotated[str | None, typer.Option("--feed", help="resident or ring.", rich_help_panel=_PLAN)]
 Workers = Annotated[int | None, typer.Option(help="Processes that make batches (ring).", rich_help_panel=_PLAN)]
+Sharding = Annotated[
+    str | None, typer.Option(help="none (each rank a whole copy) or full (FSDP2).", rich_help_panel=_PLAN)
+]
+
+_RANKS = "Several processes"
+NumProcesses = Annotated[
+    int, typer.Option("--nproc", help="Processes that train together on this machine.", rich_help_panel=_RANKS)
+]
+MaxRestarts = Annotated[int, typer.Option(help="How often they start again after a failure.", rich_help_panel=_RANKS)]
 
 _SAFETY = "Safety (kept by a resume)"
 SaveEvery = Annotated[

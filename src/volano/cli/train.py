@@ -42,10 +42,13 @@ def train(
     threads: opt.Threads = None,
     feed: opt.FeedName = None,
     workers: opt.Workers = None,
+    sharding: opt.Sharding = None,
+    nproc: opt.NumProcesses = 1,
+    max_restarts: opt.MaxRestarts = 0,
     save_every: opt.SaveEvery = None,
     skip_bad_steps: opt.SkipBadSteps = None,
     json: opt.Json = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
+    debug: opt.Debug = False,
 ) -> int:
     """Train an application, or a task of your own.
 
@@ -54,7 +57,15 @@ def train(
     volano train image ./photos --minutes 10
 
     volano train my_task:task
+
+    volano train image ./photos --nproc 2        the same training, by two processes together
     """
+    from volano.api.processes import Processes, follow, is_follower
+
+    processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
+    if is_follower():
+        follow()
+        return 0
     knobs = opt.given(
         precision=precision,
         memory_format=memory_format,
@@ -63,6 +74,7 @@ def train(
         threads=threads,
         feed=feed,
         workers=workers,
+        sharding=sharding,
     )
     dials = opt.given(
         seed=seed,
@@ -74,10 +86,11 @@ def train(
         image_size=image_size,
         flip=flip,
     )
+    common: dict[str, Any] = {"device": device, "out": out, "pins": knobs, "processes": processes}
+    common["safety"] = _safety(save_every, skip_bad_steps)
     if what in APPLICATIONS:
         _refuse(dials.keys() - APPLICATIONS[what].DIALS, dials, f"the {what} application")
-        safety = _safety(save_every, skip_bad_steps)
-        return APPLICATIONS[what].train(path, as_json=json, device=device, out=out, pins=knobs, safety=safety, **dials)
+        return APPLICATIONS[what].train(path, as_json=json, **common, **dials)
     if ":" not in what:
         raise UsageError(
             "What to train is an application or a task of your own",
@@ -88,18 +101,26 @@ def train(
     _refuse(given.keys(), given, "a task of your own")
     from volano import api
 
-    safety = _safety(save_every, skip_bad_steps)
-    return _print_run(api.train(what, device=device, out=out, pins=knobs, safety=safety), as_json=json)
+    return _print_run(api.train(what, **common), as_json=json)
 
 
 def resume(
     run: opt.RunPath,
+    nproc: opt.NumProcesses = 1,
+    max_restarts: opt.MaxRestarts = 0,
     save_every: opt.SaveEvery = None,
     skip_bad_steps: opt.SkipBadSteps = None,
     json: opt.Json = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
+    debug: opt.Debug = False,
 ) -> int:
-    """Go on with a run that was stopped or killed, from its last whole checkpoint."""
+    """Go on with a run that was stopped or killed, from its last whole checkpoint, by any number of processes."""
+    from volano import api
+    from volano.api.processes import Processes, follow, is_follower
+
+    processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
+    if is_follower():
+        follow()
+        return 0
     changes = opt.given(save_every=save_every, skip_bad_steps=skip_bad_steps)
     if changes:
         from volano.api.tasks import change_safety
@@ -107,10 +128,8 @@ def resume(
         change_safety(run, **changes)
     application = application_of(run)
     if application is not None:
-        return application.resume(run, as_json=json)
-    from volano import api
-
-    return _print_run(api.resume(run), as_json=json)
+        return application.resume(run, as_json=json, processes=processes)
+    return _print_run(api.resume(run, processes=processes), as_json=json)
 
 
 def _safety(save_every: str | None, skip_bad_steps: int | None) -> Any:

@@ -1,0 +1,142 @@
+"""Several processes from the command line: a rank that dies, one that raises, Ctrl-C, torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+# A task whose second rank ends as FATE says, at its 25th step, the first time that it is started.
+TASK = """
+import functools, os, signal, time, torch, volano
+from sklearn.datasets import load_digits
+
+pixels, labels = load_digits(return_X_y=True)
+data = torch.utils.data.TensorDataset(torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels))
+calls = 0
+
+def model():
+    return torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Dropout(0.2), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+
+def objective(model, batch):
+    global calls
+    calls += model.training
+    is_first_start = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+    if calls == 25 and os.environ.get("RANK") == "1" and is_first_start:
+        if os.environ.get("FATE") == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ.get("FATE") == "raises":
+            raise ValueError("an objective that breaks")
+    if os.environ.get("FATE") == "slow":
+        time.sleep(0.05)
+    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+task = volano.Task(
+    model=model, objective=objective, data=torch.utils.data.Subset(data, range(640)),
+    valid=torch.utils.data.Subset(data, range(640, 700)), optimizer=functools.partial(torch.optim.SGD, lr=0.1),
+    batch_size=32, duration="60st", seed=1,
+)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dying.py").write_text(TASK)
+    return tmp_path
+
+
+def start(folder: Path, *arguments: str, fate: str = "", torchrun: bool = False) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if torchrun else []
+    environment = {**os.environ, "FATE": fate, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "volano", *arguments],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run(folder: Path, *arguments: str, **options) -> tuple[int, str, str]:
+    child = start(folder, *arguments, **options)
+    try:
+        out, err = child.communicate(timeout=150)
+    finally:
+        child.kill()
+    return child.returncode, out, err
+
+
+def test_a_rank_that_is_killed_ends_the_others_and_is_named_and_the_run_goes_on(folder):
+    arguments = ("train", "dying.py:task", "--nproc", "2", "--save-every", "10st")
+    code, _, err = run(folder, *arguments, "--out", "cut", fate="killed")
+    assert code == 1
+    assert "rank 1: ended by SIGKILL" in err
+    assert "Go on with volano resume cut --nproc 2" in err
+    assert "Traceback" not in err
+    record = json.loads((folder / "cut" / "run.json").read_text())
+    assert (record["status"], record["reason"]) == ("failed", "rank 1: ended by SIGKILL")
+    assert run(folder, "resume", "cut", "--nproc", "2")[0] == 0
+    # Started again by itself, with the same result.
+    code, out, _ = run(folder, *arguments, "--out", "again", "--max-restarts", "1", fate="killed")
+    assert code == 0
+    assert "run: again" in out
+    code, _, _ = run(folder, *arguments, "--out", "whole", "--json")
+    assert code == 0
+    whole = load_file(folder / "whole" / "model.safetensors")
+    for name in ("cut", "again"):
+        other = load_file(folder / name / "model.safetensors")
+        assert all(torch.equal(tensor, other[key]) for key, tensor in whole.items()), name
+
+
+def test_what_a_rank_raises_is_told(folder):
+    code, _, err = run(folder, "train", "dying.py:task", "--nproc", "2", "--out", "run", fate="raises")
+    assert code == 1
+    assert "rank 1: ValueError: an objective that breaks" in err
+
+
+def test_ctrl_c_stops_all_ranks_and_the_run_goes_on_alone(folder):
+    child = start(folder, "train", "dying.py:task", "--nproc", "2", "--out", "run", fate="slow")
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("step"):
+            break
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 1, err
+    assert "go on: volano resume run" in out
+    assert json.loads((folder / "run" / "run.json").read_text())["status"] == "stopped"
+    code, out, _ = run(folder, "resume", "run")
+    assert code == 0
+    assert "valid loss" in out
+
+
+def test_torchrun_starts_the_same_command_and_only_one_rank_prints(folder):
+    code, out, err = run(folder, "train", "dying.py:task", "--out", "run", torchrun=True)
+    assert code == 0, err
+    assert out.count("run: run") == 1
+    assert json.loads((folder / "run" / "run.json").read_text())["world_size"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--nproc", "0"), "--nproc is a number of processes, at least 1; got 0"),
+        (("--nproc", "3"), "The number of ranks divides the batch.*3 ranks and batch_size=32"),
+        (("--max-restarts", "2"), "--max-restarts is for several processes; got --max-restarts 2 without --nproc"),
+        (("--nproc", "2", "--sharding", "half"), "sharding is one of none, full; got 'half'"),
+        (
+            ("--nproc", "2", "--sharding", "full", "--memory-format", "channels_last"),
+            "sharding='full' takes contiguous parameters.*memory_format='channels_last'",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(folder, arguments, message):
+    code, _, err = run(folder, "train", "dying.py:task", *arguments)
+    assert code == 2
+    assert re.search(message, err), err
+    assert not (folder / "runs").exists()
