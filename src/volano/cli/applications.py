@@ -10,10 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from volano.cli import image
+from volano.cli import image, video
 from volano.errors import UsageError
 
-APPLICATIONS: dict[str, ModuleType] = {"image": image}
+APPLICATIONS: dict[str, ModuleType] = {"image": image, "video": video}
 
 
 def application_of(run: Path) -> ModuleType | None:

@@ -10,6 +10,7 @@ import typer
 from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.applications import act
+from volano.cli.generate import generate
 from volano.cli.train import resume, train
 
 
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
         (resume, "resume"),
         (evaluate, "eval"),
         (predict, "predict"),
+        (generate, "generate"),
         (export, "export"),
         (doctor, "doctor"),
     ):
@@ -35,7 +37,8 @@ def evaluate(
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
 ) -> int:
-    """The figures of a run's model; for images per-class figures and the confusion matrix."""
+    """The figures of a run's model; for images per-class figures and the confusion matrix, for clips
+    predicted frames beside trivial ones."""
     return act(run, "eval", "evaluate", path, device=device, as_json=json)
 
 

@@ -12,7 +12,8 @@ from volano.cli import output
 from volano.cli.applications import APPLICATIONS, application_of
 from volano.errors import UsageError
 
-_TIME, _IMAGE = "How long", "Image application"
+_TIME, _IMAGE, _VIDEO = "How long", "Image application", "Video application"
+_PICTURES = "Image and video applications"
 
 
 def train(
@@ -21,7 +22,9 @@ def train(
     ],
     path: Annotated[
         Path | None,
-        typer.Argument(help="image: class folders, IDX files or a .csv/.parquet; none: embedded digits."),
+        typer.Argument(
+            help="image: class folders, IDX files or a .csv/.parquet; video: a folder of clips; none: embedded sample."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE-TIME.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation (applications).")] = None,
@@ -32,8 +35,11 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="MODULE:FUNCTION that makes your own model.", rich_help_panel=_IMAGE)
     ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels to decode files to.", rich_help_panel=_IMAGE)] = None,
-    flip: Annotated[str | None, typer.Option(help="auto, yes or no: mirror images.", rich_help_panel=_IMAGE)] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels to decode to.", rich_help_panel=_PICTURES)] = None,
+    flip: Annotated[str | None, typer.Option(help="auto, yes or no: mirror them.", rich_help_panel=_PICTURES)] = None,
+    network: Annotated[str | None, typer.Option(help="unet or transformer.", rich_help_panel=_VIDEO)] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames that the model sees; 16.", rich_help_panel=_VIDEO)] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second to decode to.", rich_help_panel=_VIDEO)] = None,
     device: opt.DeviceName = None,
     precision: opt.Precision = None,
     memory_format: opt.MemoryFormat = None,
@@ -55,6 +61,8 @@ def train(
     volano train image                    the embedded sample
 
     volano train image ./photos --minutes 10
+
+    volano train video ./clips --minutes 10
 
     volano train my_task:task
 
@@ -85,6 +93,9 @@ def train(
         model=model,
         image_size=image_size,
         flip=flip,
+        network=network,
+        frames=frames,
+        fps=fps,
     )
     common: dict[str, Any] = {"device": device, "out": out, "pins": knobs, "processes": processes}
     common["safety"] = _safety(save_every, skip_bad_steps)

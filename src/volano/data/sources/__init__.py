@@ -1,5 +1,8 @@
 """Where data comes from."""
 
+from volano.data.sources.bouncing import bouncing_digits
+from volano.data.sources.clip_files import PICTURE_SUFFIXES, ClipFormat, decode_clip, is_clip
+from volano.data.sources.clips import Clips, ClipSets, read_clip_folder, read_clips_like
 from volano.data.sources.image_sets import ImageSets, read_image_sets
 from volano.data.sources.images import (
     ImageFile,
@@ -15,15 +18,24 @@ from volano.data.sources.split import HOLD_OUT_SHARE, hold_out
 
 __all__ = [
     "HOLD_OUT_SHARE",
+    "PICTURE_SUFFIXES",
+    "ClipFormat",
+    "ClipSets",
+    "Clips",
     "ImageFile",
     "ImageSets",
     "LabelledImages",
     "PixelFormat",
+    "bouncing_digits",
     "choose_format",
     "decode",
     "decode_all",
+    "decode_clip",
     "hold_out",
+    "is_clip",
     "is_image",
     "listed",
+    "read_clip_folder",
+    "read_clips_like",
     "read_image_sets",
 ]

@@ -1,0 +1,282 @@
+"""The video application's verbs that train: train and resume. What is done with a run stands in video_results.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from volano.api.plans import choose_plan
+from volano.api.tasks import check_unfinished, go_on
+from volano.api.video_figures import dials_of, write_results
+from volano.apps.video.features import train_feature_net
+from volano.apps.video.problem import NUM_GENERATED, VideoDials, VideoProblem, read_video_problem
+from volano.apps.video.recipe import FEATURE_STEPS, TRANSFORMER_FROM_VIEWS
+from volano.apps.video.sampler import Sampling
+from volano.apps.video.scores import generate_clips
+from volano.device import Device
+from volano.errors import UsageError
+from volano.plan import Plan
+from volano.training import (
+    Observer,
+    Run,
+    RunFolder,
+    check_plan,
+    make_progress,
+    measure_step_time,
+    random_state_kept,
+    run_task,
+    settings_of,
+)
+
+DEFAULT_MINUTES = 3.0
+# Of the minutes asked for, kept back, as for images: for the interpreter's start and end, and because shared machines
+# were seen to run slower for minutes than in the few seconds that are timed here (docs/log.md).
+_RESERVE_SHARE, _RESERVE_SECONDS = 0.12, 4.0
+# The figures on generated clips may take so much of the minutes; under a quarter of the usual effort they say little.
+_FIGURES_SHARE, _LEAST_EFFORT = 0.15, 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRun:
+    """A run of the video application. ``metrics`` and ``seconds`` include the final test; ``self_test`` is that of the
+    distances of generated clips (see ``SelfTest``), None where there are none."""
+
+    run: Run
+    metrics: dict[str, Any]
+    seconds: dict[str, float]
+    notices: tuple[str, ...]
+    self_test: dict[str, Any] | None
+    is_held_out: bool
+
+
+def train_video(
+    path: str | Path | None = None,
+    *,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    network: str | None = None,
+    frames: int | None = None,
+    image_size: int | None = None,
+    fps: float | None = None,
+    batch_size: int | None = None,
+    flip: str = "auto",
+    seed: int = 0,
+    device: str | None = None,
+    out: str | Path | None = None,
+    pins: dict[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> VideoRun:
+    """Trains a model of clips that generates them and foretells how they go on, and tests it.
+
+    Args:
+        path: a folder of clips, see ``read_clip_folder``; None is the embedded sample.
+        minutes: for the whole call, at most; turned into steps once, before the first. 3 if nothing is said.
+        epochs: passes over the training clips, instead of minutes.
+        network, image_size, fps, batch_size, flip, seed: see ``VideoDials``; ``frames`` is its ``num_frames``.
+        device, out, pins, observer: see ``volano.train``.
+
+    Raises:
+        VolanoError: as its subclasses say.
+    """
+    started = time.perf_counter()
+    if minutes is not None and epochs is not None:
+        raise UsageError("A run is as long as --minutes or --epochs say", got="both")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError("--minutes is a number above 0", got=minutes)
+    dials = VideoDials(
+        path=None if path is None else str(Path(path).absolute()),
+        epochs=epochs,
+        network=network,
+        num_frames=frames,
+        image_size=image_size,
+        fps=fps,
+        batch_size=batch_size,
+        flip=flip,
+        seed=seed,
+    )
+    observer = observer or make_progress()
+    folder = RunFolder.reserve(out, "video")
+    problem = read_video_problem(dials)
+    seconds = {"data": time.perf_counter() - started}
+    mark = time.perf_counter()
+    # Muon has one implementation. Contiguous: measured level with channels_last in fp32 and ahead of it in bf16.
+    own_pins = {"optimizer": "as_given", "memory_format": "contiguous", **(pins or {})}
+    plan, reasons = choose_plan(problem.task(problem.steps_in(1.0)), device=device, pins=own_pins)
+    if epochs is None:
+        budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
+        problem, num_steps, more = _fit_into(problem, plan, budget - (mark - started), budget=budget)
+    else:
+        num_steps = problem.steps_in(epochs)
+        problem, reason = _choose_network(problem, plan, num_steps)
+        num_steps, more = problem.steps_in(epochs), [reason]
+    task = problem.task(num_steps)
+    seconds["plan"] = time.perf_counter() - mark
+    resolved = {**problem.dials.to_json(), "num_steps": num_steps, "network": problem.spec.network}
+    check_plan(task, plan)
+    folder.make()
+    folder.write_json("video.json", problem.spec.to_json())
+    for fault in problem.sets.faults:
+        folder.append("quarantine.jsonl", {"set": "clips", **asdict(fault)})
+    source = {"kind": "video", "dials": resolved, "minutes": minutes, "origin": problem.sets.origin}
+    run = run_task(task, plan, folder, observer=observer, source=source, notices=(*problem.notices, *reasons, *more))
+    return _finish(run, problem, seconds, started)
+
+
+def resume_video(path: str | Path, *, observer: Observer | None = None) -> VideoRun:
+    """Goes on with a run of the video application, and tests it.
+
+    Raises:
+        UsageError: it is finished, or its clips are no longer there.
+        CheckpointError: no whole checkpoint, or the clips have changed.
+    """
+    started = time.perf_counter()
+    folder = RunFolder.open(path)
+    if "psnr_first_frame" in (folder.read_json("run.json").get("metrics") or {}):
+        check_unfinished(folder)  # a run that was interrupted in its final test has that left to do
+    dials = dials_of(folder)
+    problem = read_video_problem(dials)
+    seconds = {"data": time.perf_counter() - started}
+    assert dials.num_steps is not None  # resolved before step 0
+    run = go_on(problem.task(dials.num_steps), folder, observer)
+    return _finish(run, problem, seconds, started)
+
+
+def _finish(run: Run, problem: VideoProblem, seconds: dict[str, float], started: float) -> VideoRun:
+    mark = time.perf_counter()
+    metrics: dict[str, Any] = dict(run.metrics)
+    notices: list[str] = []
+    self_test = None
+    if run.status == "finished":
+        device = Device(run.plan.device)
+        with settings_of(run.plan, device), random_state_kept(device):
+            figures, self_test, notices = write_results(
+                RunFolder(run.path), run.model, problem, device, precision=run.plan.precision
+            )
+        metrics |= figures
+    phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
+    phases["test"] = time.perf_counter() - mark
+    phases["total"] = time.perf_counter() - started
+    phases = {name: round(value, 3) for name, value in phases.items()}
+    is_held_out = problem.sets.is_held_out
+    every = (*run.notices, *notices)
+    RunFolder(run.path).update_run(metrics=metrics, seconds=phases, is_held_out=is_held_out, notices=list(every))
+    return VideoRun(
+        run=run, metrics=metrics, seconds=phases, notices=every, self_test=self_test, is_held_out=is_held_out
+    )
+
+
+# ---- minutes become steps, once
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Costs:
+    """Seconds: of a training step, of what is paid once, of the network's answer for one clip, of a feature step."""
+
+    step: float
+    startup: float
+    answer: float
+    feature_step: float
+
+
+def _fit_into(
+    problem: VideoProblem, plan: Plan, seconds_left: float, *, budget: float
+) -> tuple[VideoProblem, int, list[str]]:
+    """The network, the number of steps and the effort of the final figures that suit the time."""
+    start = time.perf_counter()
+    costs = _measure(problem, plan, budget)
+    reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
+
+    def steps_left(problem: VideoProblem, costs: _Costs, effort: float) -> int:
+        recipe = problem.recipe(1000)
+        answers = (recipe.num_evaluations + 4) * min(128, len(problem.sets.test)) + len(problem.sets.test)
+        spent = time.perf_counter() - start + costs.startup + costs.answer * answers
+        left = seconds_left - spent - effort * _figures_seconds(costs) - reserve
+        return max(1, int(left / costs.step))  # one step is the least that is a training
+
+    effort = _effort(costs, budget)
+    problem, reason = _choose_network(problem, plan, steps_left(problem, costs, effort))
+    if problem.spec.network == "transformer":
+        costs = _measure(problem, plan, budget)
+        effort = _effort(costs, budget)
+    num_steps = steps_left(problem, costs, effort)
+    problem = _with_effort(problem, effort)
+    views = num_steps * problem.recipe(num_steps).batch_size
+    steps = f"{num_steps:,} steps ({views:,} clips seen): {costs.step * 1e3:.0f} ms a step, {budget / 60:g} min" + (
+        " are too short for more" if num_steps == 1 else ""
+    )
+    return problem, num_steps, [reason, steps, *_said_of(effort)]
+
+
+def _choose_network(problem: VideoProblem, plan: Plan, num_steps: int) -> tuple[VideoProblem, str]:
+    """The network for a run of so many steps, and why it is that one."""
+    if problem.dials.network is not None:
+        return problem, f"network={problem.dials.network}: as asked"
+    views = num_steps * problem.recipe(num_steps).batch_size
+    if Device(plan.device).is_cpu:
+        return problem, "network=unet: on the CPU it learns motion soonest"
+    if views < TRANSFORMER_FROM_VIEWS:
+        return problem, f"network=unet: {views:,} clips will be seen, under {TRANSFORMER_FROM_VIEWS:,}"
+    larger = problem.with_network("transformer")
+    return (
+        larger,
+        f"network=transformer: {views:,} clips could be seen by the U-Net, which is enough for the larger one",
+    )
+
+
+def _figures_seconds(costs: _Costs) -> float:
+    return NUM_GENERATED * Sampling().steps * costs.answer + FEATURE_STEPS * costs.feature_step
+
+
+def _effort(costs: _Costs, budget: float) -> float:
+    """Share of the usual effort of the figures on generated clips; 0 leaves them out."""
+    effort = min(1.0, _FIGURES_SHARE * budget / _figures_seconds(costs))
+    return effort if effort >= _LEAST_EFFORT else 0.0
+
+
+def _with_effort(problem: VideoProblem, effort: float) -> VideoProblem:
+    dials = dataclasses.replace(
+        problem.dials,
+        num_generated=round(NUM_GENERATED * effort),
+        feature_steps=round(FEATURE_STEPS * effort),
+    )
+    return dataclasses.replace(problem, dials=dials)
+
+
+def _said_of(effort: float) -> list[str]:
+    if effort == 0.0:
+        return ["no distances of generated clips: the time is too short to train the net that they need"]
+    if effort < 1.0:
+        return [f"distances of generated clips from {round(NUM_GENERATED * effort)} instead of {NUM_GENERATED} clips"]
+    return []
+
+
+def _measure(problem: VideoProblem, plan: Plan, budget: float) -> _Costs:
+    task, device = problem.task(problem.steps_in(1.0)), Device(plan.device)
+    time_of = measure_step_time(task, plan, seconds=min(5.0, 0.02 * budget))
+    spec, train = problem.spec, problem.sets.train.frames[:256, : problem.spec.num_frames]
+    with random_state_kept(device), settings_of(plan, device):
+        model = task.model().to(device.torch_device).eval()
+
+        def answers(count: int) -> float:
+            mark = time.perf_counter()
+            generate_clips(
+                model, spec, device, count=count, num_frames=spec.num_frames, sampling=Sampling(steps=1), seed=0,
+                precision=plan.precision,
+            )  # fmt: skip
+            return (time.perf_counter() - mark) / count
+
+        answers(8)
+        answer = answers(32)
+        train_feature_net(train, spec.scale, device, num_steps=1, seed=0)
+        mark = time.perf_counter()
+        train_feature_net(train, spec.scale, device, num_steps=2, seed=0)
+        device.synchronize()
+        return _Costs(
+            step=time_of.step,
+            startup=time_of.startup,
+            answer=answer,
+            feature_step=(time.perf_counter() - mark) / 2,
+        )

@@ -1,0 +1,161 @@
+"""The final figures and pictures of a run of the video application: after training, and by eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from volano.apps.video.features import FeatureNet, train_feature_net
+from volano.apps.video.judge import NUM_REFERENCES, Judge
+from volano.apps.video.problem import NUM_GENERATED, VideoDials, VideoProblem
+from volano.apps.video.recipe import FEATURE_STEPS
+from volano.apps.video.sampler import Sampling
+from volano.apps.video.scores import generate_clips, generation_scores, predict_clips, prediction_scores
+from volano.apps.video.spec import VideoSpec
+from volano.data.sources import Clips
+from volano.device import Device
+from volano.errors import CheckpointError, UsageError
+from volano.report import tiled, write_gif, write_mp4, write_predictions
+from volano.training import RunFolder, save_weights
+
+DEFAULT_GUIDANCE = 1.5
+_FEATURES = "feature-net.safetensors"
+_NUM_SHOWN = 16
+# Covariances of 32 features from fewer clips say nothing.
+_LEAST_COMPARED = 32
+# The nearest training clip is looked for among so many.
+_MOST_TRAIN = 4096
+
+
+def dials_of(folder: RunFolder) -> VideoDials:
+    """The dials with which a run was made.
+
+    Raises:
+        CheckpointError: ``run.json`` does not hold them.
+        UsageError: the clips are no longer there.
+    """
+    try:
+        dials = VideoDials(**folder.read_json("run.json")["source"]["dials"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("run.json of a video run holds its dials", got=f"{folder.path}: {error}") from error
+    if dials.path is not None and not Path(dials.path).exists():
+        raise UsageError(
+            "The clips of the run are where they were", got=f"{dials.path}, which is gone", remedy="Put them back"
+        )
+    return dials
+
+
+def write_results(
+    folder: RunFolder, model: nn.Module, problem: VideoProblem, device: Device, *, precision: str
+) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
+    """The final figures of a run, and its pictures: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
+    ``clips-generated.gif`` and ``clips-generated.mp4``.
+
+    Returns:
+        The figures for ``run.json``, the self-test of the distances, and what a person should know.
+    """
+    spec, dials, test = problem.spec, problem.dials, problem.sets.test
+    count = NUM_GENERATED if dials.num_generated is None else dials.num_generated
+    steps = FEATURE_STEPS if dials.feature_steps is None else dials.feature_steps
+    train = _windows_of(problem)
+    net = None
+    if count and steps:
+        net = train_feature_net(train, spec.scale, device, num_steps=steps, seed=dials.seed)
+        save_weights(net, folder.path / _FEATURES)
+    result, generated, notices = score_model(problem, model, net, test, device, precision=precision, count=count)
+    folder.write_json("eval-test.json", {"origin": f"{problem.sets.origin}, test", **result})
+    shown = test.frames[:_NUM_SHOWN].numpy()
+    write_gif(tiled(shown), folder.path / "clips-real.gif", fps=spec.fps)
+    write_gif(tiled(generated[:_NUM_SHOWN].numpy()), folder.path / "clips-generated.gif", fps=spec.fps)
+    step_down = write_mp4(tiled(generated[:_NUM_SHOWN].numpy()), folder.path / "clips-generated.mp4", fps=spec.fps)
+    draw_predictions(model, spec, test, device, folder.path / "predictions.png")
+    return figures_of(result), result["self_test"], notices + ([step_down] if step_down else [])
+
+
+def figures_of(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of an evaluation by their public names, for ``run.json`` and ``--json``."""
+    return {
+        "psnr_first_frame": result["psnr"][0],
+        "psnr_baselines": {name: scores["psnr"][0] for name, scores in result["baselines"].items()},
+        "ssim_first_frame": result["ssim"][0],
+        "frechet_ratio": result.get("frechet_ratio"),
+        "kernel_ratio": result.get("kernel_ratio"),
+        "self_test_passed": (result.get("self_test") or {}).get("passed"),
+        "num_test": result["num_clips"],
+    }
+
+
+def score_model(
+    problem: VideoProblem,
+    model: nn.Module,
+    net: FeatureNet | None,
+    test: Clips,
+    device: Device,
+    *,
+    precision: str,
+    count: int,
+) -> tuple[dict[str, Any], Tensor, list[str]]:
+    """Figures of a model on test clips, the clips generated for them, and notices."""
+    spec, notices = problem.spec, []
+    predicted = predict_clips(model, spec, test, device, precision=precision)
+    result = prediction_scores(predicted, test.frames, problem.sets.train.frames, spec.context)
+    result["method"] = "one step from noise, the mean of what may follow" + (
+        "; the class is given" * bool(spec.classes)
+    )
+    generated = generate_clips(
+        model, spec, device, count=max(count, _NUM_SHOWN), num_frames=spec.num_frames,
+        sampling=Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0),
+        seed=problem.dials.seed, precision=precision,
+    )  # fmt: skip
+    result |= {"frechet_ratio": None, "kernel_ratio": None, "self_test": None, "nearest_training_distance": None}
+    train = _windows_of(problem)
+    compared = min(len(test), max(count, 1), len(train) // NUM_REFERENCES)
+    if net is not None and compared < _LEAST_COMPARED:
+        notices.append(
+            f"no distances of generated clips: {compared} clips to compare with are fewer than {_LEAST_COMPARED}"
+        )
+    elif net is not None:  # where there is none, it was said when the time was shared out
+        judge = Judge(net, train, _spread(test.frames, compared), device)
+        result |= generation_scores(
+            generated[:compared], _spread(test.frames, compared), train, judge, seed=problem.dials.seed
+        )
+        if not result["self_test"]["passed"]:
+            notices.append(f"the distances of generated clips are not to be trusted: {result['self_test']['reason']}")
+    return result, generated, notices
+
+
+def _windows_of(problem: VideoProblem) -> Tensor:
+    """The first T frames of the training clips, in an order that mixes files: uint8 [M, T, C, S, S]."""
+    frames = problem.sets.train.frames[:, : problem.spec.num_frames]
+    generator = torch.Generator().manual_seed(problem.dials.seed)
+    return frames[torch.randperm(len(frames), generator=generator)[:_MOST_TRAIN]]
+
+
+def _spread(frames: Tensor, count: int) -> Tensor:
+    return frames[torch.linspace(0, len(frames) - 1, count).round().long()]
+
+
+def load_features(folder: RunFolder, spec: VideoSpec, device: Device) -> FeatureNet | None:
+    path = folder.path / _FEATURES
+    if not path.is_file():
+        return None
+    net = FeatureNet(channels=spec.channels, scale=spec.scale)
+    try:
+        net.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{_FEATURES} of a run can be read", got=f"{path}: {error}") from error
+    return net.to(device.torch_device).eval()
+
+
+def draw_predictions(model: nn.Module, spec: VideoSpec, test: Clips, device: Device, path: Path) -> None:
+    rows = slice(4)
+    few = Clips(
+        frames=test.frames[rows], lengths=test.lengths[rows], labels=test.labels[rows], classes=test.classes,
+        names=test.names[rows],
+    )  # fmt: skip
+    write_predictions(few.frames.numpy(), predict_clips(model, spec, few, device, precision="fp32").numpy(), path)

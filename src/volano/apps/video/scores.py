@@ -1,0 +1,132 @@
+"""The final figures of a model of clips: prediction beside trivial ones, and generated clips beside real ones.
+
+Shapes: N clips, T frames, K of them given, C channels, S pixels a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from volano.apps.video.distances import frechet_distance
+from volano.apps.video.flow import predict_in_one_step
+from volano.apps.video.judge import NUM_REFERENCES, Judge, biased_kernel_distance, memorization
+from volano.apps.video.quality import copy_last, frame_psnr, frame_ssim, mean_frame
+from volano.apps.video.sampler import Sampling, roll_out
+from volano.apps.video.spec import VideoSpec
+from volano.data import counter_hash
+from volano.data.sources import Clips
+from volano.device import Device
+
+_SAMPLE, _PREDICT = 61, 62  # first counters of the seeds
+_BATCH = 64
+
+
+def generate_clips(
+    model: Any,
+    spec: VideoSpec,
+    device: Device,
+    *,
+    count: int,
+    num_frames: int,
+    sampling: Sampling,
+    seed: int,
+    precision: str = "fp32",
+    label: int | None = None,
+    given: Tensor | None = None,
+) -> Tensor:
+    """Clips uint8 [count, num_frames, C, S, S] on the host; clip k is a function of the seed and k.
+
+    Args:
+        model: in evaluation mode, on the device.
+        spec: of the model.
+        device: where it is.
+        count: of clips.
+        num_frames: of each, the given ones among them; more than the window is a rollout.
+        sampling: how.
+        seed: of the noise, and of the classes where none is asked for.
+        precision: of the arithmetic.
+        label: the class of all clips; None draws classes as often as they occur.
+        given: first frames uint8 [K, C, S, S] of all clips, K from 1 to T - 1, or None.
+    """
+    shape = (spec.num_frames, *spec.frame_shape)
+    parts = []
+    with torch.inference_mode(), device.autocast(precision):
+        for start in range(0, count, _BATCH):
+            numbers = range(start, min(start + _BATCH, count))
+            generators = [torch.Generator().manual_seed(counter_hash(_SAMPLE, seed, k) >> 1) for k in numbers]
+            known = (
+                None if given is None else model.scale.encode(device.move(given)).expand(len(numbers), -1, -1, -1, -1)
+            )
+            clips = roll_out(
+                model, sampling, generators,
+                shape=(len(numbers), *shape), num_frames=num_frames, context=spec.context,
+                labels=_labels(spec, generators, label), given=known,
+            )  # fmt: skip
+            parts.append(model.scale.decode(clips).cpu())
+    made = torch.cat(parts)
+    if given is not None:
+        made[:, : len(given)] = given[:num_frames]  # as they were, not through the scale and back
+    return made
+
+
+def _labels(spec: VideoSpec, generators: list[torch.Generator], label: int | None) -> Tensor | None:
+    if not spec.classes:
+        return None
+    if label is not None:
+        return torch.full((len(generators),), label)
+    shares = torch.tensor(spec.class_shares)
+    return torch.cat([torch.multinomial(shares, 1, generator=generator) for generator in generators])
+
+
+def predict_clips(model: Any, spec: VideoSpec, clips: Clips, device: Device, *, precision: str) -> Tensor:
+    """The frames after the context, uint8 [N, T - K, C, S, S]: in one step, the mean of what may follow. A clip's class
+    is given where there are classes."""
+    parts = []
+    with torch.inference_mode(), device.autocast(precision):
+        for number, (frames, labels) in enumerate(
+            zip(clips.frames.split(_BATCH), clips.labels.split(_BATCH), strict=True)
+        ):
+            device.seed(counter_hash(_PREDICT, number) >> 1)
+            known = labels if spec.classes else None
+            clean = model.scale.encode(device.move(frames))
+            predicted = predict_in_one_step(model, clean, device.move(known), spec.context)
+            parts.append(model.scale.decode(predicted[:, spec.context :]).cpu())
+    return torch.cat(parts)
+
+
+def prediction_scores(predicted: Tensor, clips: Tensor, train: Tensor, context: int) -> dict[str, Any]:
+    """PSNR and SSIM of each predicted frame, beside the last given frame and the mean training frame.
+
+    predicted uint8 [N, T - K, C, S, S], clips uint8 [N, T, C, S, S], train uint8 [M, L, C, S, S].
+    """
+    real = clips[:, context:]
+    trivial = {"copy_last": copy_last(clips, context), "mean_frame": mean_frame(train).expand_as(real)}
+    return {
+        **_per_frame(predicted, real),
+        "context": context,
+        "num_clips": len(clips),
+        "baselines": {name: _per_frame(frames, real) for name, frames in trivial.items()},
+    }
+
+
+def _per_frame(predicted: Tensor, real: Tensor) -> dict[str, list[float]]:
+    scores: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": frame_psnr, "ssim": frame_ssim}
+    return {name: [round(v, 4) for v in score(predicted, real).mean(0).tolist()] for name, score in scores.items()}
+
+
+def generation_scores(generated: Tensor, test: Tensor, train: Tensor, judge: Judge, *, seed: int) -> dict[str, Any]:
+    """Ratios of distances with the self-test of the ruler, and the distance to the nearest training clip; all clips
+    uint8 [., T, C, S, S]."""
+    test_of_ruler = judge.self_test(seed=seed)
+    return {
+        "frechet_ratio": judge.ratio(generated, frechet_distance),
+        "kernel_ratio": judge.ratio(generated, biased_kernel_distance),
+        "num_generated": len(generated),
+        "num_references": NUM_REFERENCES,
+        "self_test": test_of_ruler.to_json(),
+        "nearest_training_distance": memorization(generated, test, train),
+    }

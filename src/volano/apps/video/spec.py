@@ -1,0 +1,102 @@
+"""What a trained model of clips is: enough to build its network again and to feed it, kept in ``video.json``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from volano.apps.video.pixels import PixelScale
+from volano.apps.video.transformer import Transformer
+from volano.apps.video.unet import UNet
+from volano.data.sources import ClipFormat
+from volano.errors import CheckpointError
+
+SCHEMA_VERSION = 1
+NETWORKS = ("unet", "transformer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSpec:
+    """A model of clips, without its weights.
+
+    Attributes:
+        network: ``"unet"`` or ``"transformer"``.
+        width: of the network, see there.
+        depth: blocks of the transformer; 0 with a U-Net.
+        patch: pixels of a transformer's patch; 0 with a U-Net.
+        num_frames: T, the window.
+        context: frames that are given in evaluation, and from window to window of a longer rollout.
+        channels: 1 or 3.
+        size: pixels a side.
+        fps: frames a second.
+        classes: names, empty for none.
+        class_shares: of the training clips, one for each class.
+        mean: of each channel's bytes over the training clips.
+        std: likewise.
+    """
+
+    network: str
+    width: int
+    depth: int
+    patch: int
+    num_frames: int
+    context: int
+    channels: int
+    size: int
+    fps: float
+    classes: tuple[str, ...]
+    class_shares: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        """To what files are decoded."""
+        return ClipFormat(channels=self.channels, size=self.size, fps=self.fps)
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, S, S)."""
+        return (self.channels, self.size, self.size)
+
+    @property
+    def scale(self) -> PixelScale:
+        """From bytes to what the network sees; a new module each time."""
+        return PixelScale(self.mean, self.std)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields and the schema's version."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> VideoSpec:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            CheckpointError: another schema version, or fields that do not belong.
+        """
+        fields: dict[str, Any] = dict(value)
+        if fields.pop("schema_version", None) != SCHEMA_VERSION:
+            raise CheckpointError(f"video.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version"))
+        try:
+            for name in ("classes", "class_shares", "mean", "std"):
+                fields[name] = tuple(fields[name])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError("video.json describes a model of clips", got=error) from error
+
+
+def make_network(spec: VideoSpec) -> nn.Module:
+    """The spec's network with fresh weights; see ``UNet`` and ``Transformer`` for what it takes and gives."""
+    shared: dict[str, Any] = {
+        "num_frames": spec.num_frames,
+        "channels": spec.channels,
+        "num_classes": len(spec.classes),
+        "width": spec.width,
+        "scale": spec.scale,
+    }
+    if spec.network == "unet":
+        return UNet(**shared)
+    return Transformer(**shared, size=spec.size, depth=spec.depth, patch=spec.patch)

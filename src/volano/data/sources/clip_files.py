@@ -1,0 +1,189 @@
+"""Clips on disk: what a file says of itself, and its frames as bytes at a working size and rate.
+
+Shapes: F frames, C channels, S pixels a side.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volano.errors import MissingExtraError
+
+SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".gif", ".webm", ".mkv", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".ts", ".3gp"}
+)
+# Pictures of which a person may make the first frame of a clip.
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+# Chroma is rounded on the way through YUV 4:2:0; grey clips come back with channels this far apart.
+_GREY_SPREAD = 10
+# Files without a rate of their own (a picture, a raw stream).
+_RATE_OF_A_PICTURE = 10.0
+# Rates this close are one rate: 29.97 is 30000/1001, and cameras drift.
+_SAME_RATE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFormat:
+    """To what clips are decoded: ``channels`` 1 or 3, ``size`` the height and width in pixels, ``fps`` frames a
+    second."""
+
+    channels: int
+    size: int
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFacts:
+    """What a file's header and first frame say: pixels, frames a second, about how many frames, grey or not."""
+
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    is_grey: bool
+
+
+def is_clip(name: str) -> bool:
+    """Whether a file's name is that of a clip."""
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
+def listed_clips(folder: Path) -> list[Path]:
+    """Clips below a folder, sorted, hidden ones left out."""
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in sorted(names) if is_clip(name)]
+    return found
+
+
+def read_facts(path: Path) -> ClipFacts:
+    """Size, rate and kind of a file.
+
+    Raises:
+        OSError: it cannot be decoded; the text says why.
+    """
+    with _opened(path) as (container, stream):
+        frame = next(_frames(container, stream), None)
+        if frame is None:
+            raise OSError("it holds no frames")
+        pixels = _upright(frame, frame.to_ndarray(format="rgb24")).astype(np.int16)
+        fps = _rate(stream)
+        seconds = float(container.duration or 0) / 1_000_000  # av.time_base
+        return ClipFacts(
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            fps=fps,
+            num_frames=stream.frames or max(1, round(seconds * fps)),
+            is_grey=int(np.ptp(pixels, axis=2).max()) <= _GREY_SPREAD,
+        )
+
+
+def decode_clip(path: Path, clip_format: ClipFormat) -> np.ndarray:
+    """A file's frames, uint8 [F, C, S, S]: upright, cut to a centred square, at the working rate.
+
+    At another rate than the file's, each moment gets the frame that is nearest in time.
+
+    Raises:
+        OSError: it cannot be decoded, or holds no frames; the text says why.
+    """
+    pictures: list[np.ndarray] = []
+    times: list[float] = []
+    with _opened(path) as (container, stream):
+        fps = _rate(stream)
+        for frame in _frames(container, stream):
+            pictures.append(_scaled(frame, clip_format))
+            times.append(float(frame.time) if frame.time is not None else len(times) / fps)
+    if not pictures:
+        raise OSError("it holds no frames")
+    frames = np.stack(pictures)
+    if abs(fps - clip_format.fps) <= _SAME_RATE * clip_format.fps:
+        return frames
+    return frames[nearest_frames(np.array(times), fps, clip_format.fps)]
+
+
+def nearest_frames(times: np.ndarray, fps: float, wanted_fps: float) -> np.ndarray:
+    """Indices int64 [F'] of the frames nearest to the moments ``k / wanted_fps``, over as long as the clip lasts.
+
+    Args:
+        times: of its frames, in seconds, ascending [F].
+        fps: of the file: its last frame is shown for ``1 / fps`` seconds.
+        wanted_fps: the rate to have.
+    """
+    times = times - times[0]
+    count = max(1, math.floor((times[-1] + 1 / fps) * wanted_fps + 0.5))
+    moments = np.arange(count) / wanted_fps
+    right = np.searchsorted(times, moments).clip(1, max(1, len(times) - 1))
+    if len(times) == 1:
+        return np.zeros(count, dtype=np.int64)
+    left = right - 1
+    return np.where(moments - times[left] < times[right] - moments, left, right)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Container and video stream of a file, with FFmpeg's errors as OSError."""
+    av = _import_av()
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise OSError("it holds no pictures that move")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise OSError(f"this FFmpeg has no decoder for its codec{_tag_of(stream)}")
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except (av.error.DecoderNotFoundError, av.error.StreamNotFoundError) as error:
+        raise OSError(f"this FFmpeg has no decoder for its codec ({error.strerror})") from error
+    except av.error.FFmpegError as error:
+        raise OSError(error.strerror or type(error).__name__) from error
+    except (ValueError, EOFError, MemoryError) as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError(
+            "Clips are decoded by PyAV", got=f"it cannot be imported ({error})", remedy="pip install av"
+        ) from error
+    return av
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    yield from container.decode(stream)
+
+
+def _tag_of(stream: Any) -> str:
+    tag = getattr(stream, "codec_tag", None)
+    return f" {tag!r}" if tag else ""
+
+
+def _rate(stream: Any) -> float:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else _RATE_OF_A_PICTURE
+
+
+def _upright(frame: Any, pixels: np.ndarray) -> np.ndarray:
+    """Turned as the camera was held: ``frame.rotation`` is in degrees, counter-clockwise."""
+    return np.rot90(pixels, k=round(frame.rotation / 90) % 4)
+
+
+def _scaled(frame: Any, clip_format: ClipFormat) -> np.ndarray:
+    """uint8 [C, S, S]: the shorter side scaled to S, the centre kept."""
+    size, shorter = clip_format.size, min(frame.width, frame.height)
+    width, height = (max(size, round(side * size / shorter)) for side in (frame.width, frame.height))
+    kind = "gray" if clip_format.channels == 1 else "rgb24"
+    pixels = frame.reformat(width=width, height=height, format=kind, interpolation="AREA").to_ndarray()
+    top, left = (height - size) // 2, (width - size) // 2
+    pixels = _upright(frame, pixels[top : top + size, left : left + size])
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))

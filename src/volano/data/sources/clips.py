@@ -1,0 +1,422 @@
+"""Clips in memory, as bytes at one size and rate; and the folders that they come from.
+
+Shapes: N clips, L frames kept of each (``lengths`` says how many are real), T frames that a model sees, C channels,
+S pixels a side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from volano.data.counters import counter_hash
+from volano.data.fetch import Fault
+from volano.data.quarantine import MAX_SHARE
+from volano.data.sources.clip_files import ClipFacts, ClipFormat, decode_clip, listed_clips, read_facts
+from volano.data.sources.images import class_names
+from volano.data.sources.split import HOLD_OUT_SHARE
+from volano.errors import DataError, UsageError
+
+# Larger frames are scaled down: every pixel is paid for at every frame, and small models make soft pictures.
+LARGEST_AUTOMATIC_SIZE = 64
+# A file is kept in pieces of at most so many times the frames that a model sees, from which crops are drawn.
+_MOST_WINDOWS = 4
+# Clips that last longer than so many windows are slowed to this rate: 16 frames of 60 a second show no motion.
+_LONG_WINDOWS, _CALM_FPS = 4, 15.0
+_NUM_FACTS_READ = 50
+_SUFFIXES_SHOWN = (".mp4", ".avi", ".gif", ".webm")
+_SPLIT = 43  # first counter of the hashes
+_TRAIN_NAMES, _TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Clips, and their classes where there are any.
+
+    Attributes:
+        frames: uint8 [N, L, C, S, S]; past a clip's length its last frame is repeated.
+        lengths: int64 [N], at least the frames that were asked for.
+        labels: int64 [N], indices into ``classes``; 0 where there are none.
+        classes: names; empty where the source has no classes.
+        names: of each clip, for tables and errors.
+    """
+
+    frames: Tensor
+    lengths: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSets:
+    """A source's clips to train on, and windows of exactly T frames to test on.
+
+    Attributes:
+        train: clips of at least T frames.
+        test: clips of T frames, of other files.
+        fps: frames a second of both.
+        is_held_out: whether ``test`` was split off by Volano.
+        origin: where they come from, in words.
+        faults: files that are left out, and why.
+        notices: what a person should know.
+    """
+
+    train: Clips
+    test: Clips
+    fps: float
+    is_held_out: bool
+    origin: str
+    faults: tuple[Fault, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    path: Path
+    label: int
+    is_test: bool
+
+
+def read_clip_folder(
+    root: Path, *, num_frames: int, size: int | None = None, fps: float | None = None, seed: int = 0
+) -> ClipSets:
+    """Decodes a folder of clips once.
+
+    Args:
+        root: clips, or class folders of clips; below train/ and test/ (or val/) where there are such.
+        num_frames: T; shorter clips are left out, and said.
+        size: pixels a side; None takes the median of the shorter sides, at most 64.
+        fps: frames a second; None takes the median of the files', 15 where they are long.
+        seed: of the hold-out: 15 % of the files where there is no test folder.
+
+    Raises:
+        UsageError: ``root`` is no folder.
+        DataError: it holds nothing that can be trained on.
+    """
+    if not root.is_dir():
+        raise UsageError(
+            "Clips come from a folder", got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
+            remedy="Leave the path away for the embedded sample",
+        )  # fmt: skip
+    files, classes = _find(root)
+    clip_format, notices = choose_clip_format([file.path for file in files], num_frames, size=size, fps=fps)
+    decoded, faults, more = _decode_all(files, clip_format, num_frames)
+    is_held_out = not any(file.is_test for file in files)
+    test_rows = _hold_out(files, decoded, classes, seed) if is_held_out else _test_rows(files, decoded)
+    train_rows = [row for row in decoded if row not in test_rows]
+    if not train_rows or not test_rows:
+        why = f"; left out: {faults[0].path}: {faults[0].reason}" if faults else ""
+        raise DataError(
+            "There are at least two different clips, one to train on and one held out",
+            got=f"{len(decoded)} usable in {root}{why}",
+            remedy="Add clips",
+        )
+    return ClipSets(
+        train=_packed(files, decoded, train_rows, classes, num_frames, root),
+        test=_windows(files, decoded, sorted(test_rows), classes, num_frames, root),
+        fps=clip_format.fps,
+        is_held_out=is_held_out,
+        origin=f"{len(decoded)} clips in {root.name}",
+        faults=faults,
+        notices=(*notices, *more),
+    )
+
+
+def choose_clip_format(
+    paths: Sequence[Path], num_frames: int, *, size: int | None, fps: float | None
+) -> tuple[ClipFormat, tuple[str, ...]]:
+    """Channels, size and rate that suit a set, read off some of its files; and what that does to them, in words.
+
+    Raises:
+        DataError: none of them can be opened.
+    """
+    facts: list[ClipFacts] = []
+    reason = ""
+    for path in paths[:: max(1, len(paths) // _NUM_FACTS_READ)]:
+        try:
+            facts.append(read_facts(path))
+        except OSError as error:
+            reason = reason or f"{path}: {error}"
+    if not facts:
+        raise DataError("Some of the clips can be opened", got=f"none of those tried; {reason}", remedy="Mend them")
+    if size is None:
+        size = min(LARGEST_AUTOMATIC_SIZE, int(statistics.median(min(one.width, one.height) for one in facts)))
+        size = max(8, size - size % 8)
+    if fps is None:
+        fps = statistics.median(one.fps for one in facts)
+        seconds = statistics.median(one.num_frames / one.fps for one in facts)
+        if fps > _CALM_FPS and seconds * _CALM_FPS >= _LONG_WINDOWS * num_frames:
+            fps = _CALM_FPS
+    channels = 1 if all(one.is_grey for one in facts) else 3
+    return ClipFormat(channels=channels, size=size, fps=round(float(fps), 3)), _what_changes(facts, size, fps)
+
+
+def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, ...]:
+    sizes = sorted({(one.width, one.height) for one in facts})
+    rates = sorted({round(one.fps, 2) for one in facts})
+    notices = []
+    if sizes != [(size, size)]:
+        seen = " and ".join(f"{w}x{h}" for w, h in sizes[:2]) if len(sizes) <= 2 else f"{len(sizes)} sizes"
+        notices.append(f"frames of {seen} are cut to a centred square and scaled to {size} pixels")
+    if any(abs(rate - fps) > 0.01 * fps for rate in rates):
+        span = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+        notices.append(f"clips of {span} frames a second are resampled to {fps:g}")
+    return tuple(notices)
+
+
+# ---- finding
+
+
+def _find(root: Path) -> tuple[list[_File], tuple[str, ...]]:
+    parts = {child.name.lower(): child for child in _subfolders(root)}
+    train = next((parts[name] for name in _TRAIN_NAMES if name in parts), None)
+    test = next((parts[name] for name in _TEST_NAMES if name in parts), None) if train is not None else None
+    by_class = _by_class(train or root)
+    classes = class_names(by_class) if "" not in by_class else ()
+    files = _labelled(by_class, classes, is_test=False)
+    if test is not None:
+        held = _by_class(test)
+        unknown = sorted(set(held) - set(by_class))
+        if classes and unknown:
+            raise DataError("Every class has clips to train on", got=f"only in {test}: {', '.join(unknown)}")
+        files += _labelled(held, classes, is_test=True)
+    if not files:
+        raise DataError(
+            f"A folder of clips holds some ({', '.join(_SUFFIXES_SHOWN)}, ...)",
+            got=f"none in {root}",
+            remedy="Name another folder, or none for the embedded sample",
+        )
+    return files, classes
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    """Clips by sub-folder; all under the name "" where there are not at least two that hold any, or loose ones."""
+    every = listed_clips(folder)
+    loose = any(path.parent == folder for path in every)
+    found = {child.name: listed_clips(child) for child in _subfolders(folder)}
+    found = {name: paths for name, paths in found.items() if paths}
+    if loose or len(found) < 2:
+        return {"": every} if every else {}
+    return found
+
+
+def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], *, is_test: bool) -> list[_File]:
+    return [
+        _File(path=path, label=classes.index(name) if classes else 0, is_test=is_test)
+        for name, paths in by_class.items()
+        for path in paths
+    ]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+# ---- decoding
+
+
+class _Budget:
+    """Counts decoded bytes, over all threads, against half of the memory that was free at first."""
+
+    def __init__(self) -> None:
+        from volano.device import Device
+
+        free = Device("cpu").free_bytes()
+        self.limit = None if free is None else free // 2
+        self.used, self._lock = 0, threading.Lock()
+
+    def add(self, num_bytes: int) -> None:
+        """Raises DataError when the limit is passed."""
+        with self._lock:
+            self.used += num_bytes
+        if self.limit is not None and self.used > self.limit:
+            raise DataError(
+                "The decoded clips take at most half of the free memory",
+                got=f"more than {self.limit / 2**30:.1f} GiB",
+                remedy="Choose a smaller --image-size or --fps",
+            )
+
+
+def _decode_all(
+    files: Sequence[_File], clip_format: ClipFormat, num_frames: int
+) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
+    """Frames of the usable files by row; faults of the others; notices."""
+    budget = _Budget()
+
+    def decode(file: _File) -> np.ndarray | str:
+        try:
+            frames = decode_clip(file.path, clip_format)
+        except OSError as error:
+            return str(error) or type(error).__name__
+        budget.add(frames.nbytes)
+        return frames
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # FFmpeg decodes without the interpreter's lock
+        outcomes = list(pool.map(decode, files))
+    unreadable = [
+        Fault(row, str(files[row].path), f"unreadable: {outcome}")
+        for row, outcome in enumerate(outcomes)
+        if isinstance(outcome, str)
+    ]
+    _check_share(unreadable, len(files))
+    decoded = {row: outcome for row, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
+    short = {row: len(frames) for row, frames in decoded.items() if len(frames) < num_frames}
+    too_short = [
+        Fault(
+            row, str(files[row].path), f"too short: {count} frames at {clip_format.fps:g} a second, asked {num_frames}"
+        )
+        for row, count in short.items()
+    ]
+    notices = _fault_notices(unreadable, "could not be read") + _fault_notices(too_short, "are too short")
+    if len(short) == len(decoded):
+        raise DataError(
+            f"A clip has at least {num_frames} frames",
+            got=f"{max(short.values(), default=0)} in the longest, at {clip_format.fps:g} a second",
+            remedy="Choose fewer --frames, or a higher --fps",
+        )
+    usable = {row: frames for row, frames in decoded.items() if row not in short}
+    return usable, (*unreadable, *too_short), notices
+
+
+def _check_share(faults: Sequence[Fault], num_files: int) -> None:
+    if faults and len(faults) > MAX_SHARE * max(num_files, 10):
+        raise DataError(
+            f"At most {MAX_SHARE:.0%} of the clips are unreadable",
+            got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
+            remedy="Mend or remove them",
+        )
+
+
+def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
+    if not faults:
+        return []
+    first = faults[0]
+    return [
+        f"left out, listed in quarantine.jsonl: {len(faults)} clips {words}; the first: {first.path}: {first.reason}"
+    ]
+
+
+# ---- splitting and packing
+
+
+def _hold_out(files: Sequence[_File], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int) -> set[int]:
+    """Rows of 15 % of the files of each class, at least one; exact copies stay on one side. A class of a single clip
+    gives none."""
+    groups: dict[bytes, list[int]] = {}
+    for row, frames in decoded.items():
+        groups.setdefault(hashlib.blake2b(frames.tobytes(), digest_size=16).digest(), []).append(row)
+    held: set[int] = set()
+    for label in range(max(1, len(classes))):
+        of_class = [rows for rows in groups.values() if files[rows[0]].label == label]
+        of_class.sort(key=lambda rows: counter_hash(_SPLIT, seed, rows[0]))
+        wanted = max(1, round(HOLD_OUT_SHARE * sum(map(len, of_class))))
+        taken = 0
+        for rows in of_class[:-1]:
+            if taken < wanted:
+                held.update(rows)
+                taken += len(rows)
+    return held
+
+
+def _test_rows(files: Sequence[_File], decoded: dict[int, np.ndarray]) -> set[int]:
+    return {row for row in decoded if files[row].is_test}
+
+
+def _packed(
+    files: Sequence[_File],
+    decoded: dict[int, np.ndarray],
+    rows: Sequence[int],
+    classes: tuple[str, ...],
+    num_frames: int,
+    root: Path,
+) -> Clips:
+    """Training clips as one array: files in pieces of at most L frames, the last piece as long as it is."""
+    most = min(max(len(decoded[row]) for row in rows), _MOST_WINDOWS * num_frames)
+    pieces = [
+        (row, start, min(most, len(decoded[row]) - start))
+        for row in rows
+        for start in range(0, len(decoded[row]), most)
+        if start == 0 or len(decoded[row]) - start >= num_frames
+    ]
+    frames = np.empty((len(pieces), most, *decoded[rows[0]].shape[1:]), dtype=np.uint8)
+    for number, (row, start, length) in enumerate(pieces):
+        frames[number, :length] = decoded[row][start : start + length]
+        frames[number, length:] = frames[number, length - 1]
+    return _clips(files, frames, [length for _, _, length in pieces], [row for row, _, _ in pieces], classes, root)
+
+
+def _windows(
+    files: Sequence[_File],
+    decoded: dict[int, np.ndarray],
+    rows: Sequence[int],
+    classes: tuple[str, ...],
+    num_frames: int,
+    root: Path,
+) -> Clips:
+    """Test clips: every file cut into windows of T frames that do not overlap."""
+    places = [(row, start) for row in rows for start in range(0, len(decoded[row]) - num_frames + 1, num_frames)]
+    frames = np.stack([decoded[row][start : start + num_frames] for row, start in places])
+    return _clips(files, frames, [num_frames] * len(places), [row for row, _ in places], classes, root)
+
+
+def _clips(
+    files: Sequence[_File],
+    frames: np.ndarray,
+    lengths: list[int],
+    rows: list[int],
+    classes: tuple[str, ...],
+    root: Path,
+) -> Clips:
+    return Clips(
+        frames=torch.from_numpy(frames),
+        lengths=torch.tensor(lengths),
+        labels=torch.tensor([files[row].label for row in rows]),
+        classes=classes,
+        names=tuple(str(files[row].path.relative_to(root)) for row in rows),
+    )
+
+
+def read_clips_like(
+    root: Path, clip_format: ClipFormat, *, num_frames: int, classes: tuple[str, ...]
+) -> tuple[Clips, tuple[Fault, ...], tuple[str, ...]]:
+    """Windows of T frames of every clip in a folder, in the format and with the classes of another set.
+
+    Raises:
+        UsageError: ``root`` is no folder.
+        DataError: nothing there can be used, or it is of classes that are not among ``classes``.
+    """
+    if not root.is_dir():
+        raise UsageError("Clips to evaluate on lie in a folder", got=str(root))
+    files, own_classes = _find(root)
+    unknown = sorted(set(own_classes) - set(classes))
+    if classes and (unknown or not own_classes):
+        raise DataError(
+            "Clips to evaluate on lie in sub-folders named like the run's classes",
+            got=f"also {', '.join(unknown[:5])}" if unknown else f"none in {root}",
+            remedy=f"The run knows {', '.join(classes[:10])}",
+        )
+    if classes:
+        numbers = [classes.index(name) for name in own_classes]
+        files = [_File(path=file.path, label=numbers[file.label], is_test=True) for file in files]
+    else:
+        files = [_File(path=file.path, label=0, is_test=True) for file in files]
+    _, changes = choose_clip_format(
+        [file.path for file in files], num_frames, size=clip_format.size, fps=clip_format.fps
+    )
+    decoded, faults, notices = _decode_all(files, clip_format, num_frames)
+    clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
+    return clips, faults, (*changes, *notices)
