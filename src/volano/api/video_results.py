@@ -23,10 +23,10 @@ from volano.apps.video.problem import NUM_GENERATED, read_video_problem
 from volano.apps.video.sampler import METHODS, Sampling
 from volano.apps.video.scores import generate_clips
 from volano.apps.video.spec import VideoSpec, make_network
-from volano.data.sources import PICTURE_SUFFIXES, decode_clip, is_clip, read_clips_like
+from volano.data.sources import PICTURE_SUFFIXES, choose_clip_format, decode_clip, is_clip, read_clips_like
 from volano.device import Device
 from volano.errors import CheckpointError, DataError, UsageError
-from volano.report import tiled, write_gif, write_grid, write_mp4
+from volano.report import enlarged, tiled, write_gif, write_grid, write_mp4
 from volano.training import RunFolder, load_weights
 
 
@@ -204,15 +204,14 @@ def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[st
     if not is_clip(path.name) and path.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError("--first-frames names a clip or a picture (.mp4, .gif, .png, ...)", got=str(path))
     try:
+        _, changes = choose_clip_format([path], spec.num_frames, size=spec.size, fps=spec.fps)
         frames = torch.from_numpy(decode_clip(path, spec.clip_format))
-    except OSError as error:
+    except (OSError, DataError) as error:
         raise DataError("The first frames can be read", got=f"{path}: {error}") from error
     most = min(spec.context, num_frames - 1)
     if most < 1:
         raise UsageError("Clips that go on from first frames have at least two", got=f"--frames {num_frames}")
-    notices.append(
-        f"first frames cut to a centred square of {spec.size} x {spec.size} pixels at {spec.fps:g} frames a second"
-    )
+    notices += changes
     if len(frames) < spec.context:
         notices.append(f"{len(frames)} first frames; the model was tested with {spec.context}")
     elif len(frames) > most:
@@ -234,7 +233,7 @@ def _write_clips(made: np.ndarray, target: Path, fps: float, notices: list[str])
     files = []
     for number, clip in enumerate(made):
         file = target / f"clip-{number:03d}.mp4"
-        write_mp4(tiled(clip[None]), file, fps=fps)
+        write_mp4(enlarged(clip), file, fps=fps)
         files.append(file)
     if step_down is not None:
         notices.append(step_down)

@@ -36,6 +36,11 @@ def tiled(clips: np.ndarray) -> np.ndarray:
     return _enlarged(canvas)
 
 
+def enlarged(clip: np.ndarray) -> np.ndarray:
+    """One clip uint8 [T, C, S, S] as uint8 [T, H, W, 3], enlarged by a whole number to about 256 pixels."""
+    return _enlarged(np.broadcast_to(clip.transpose(0, 2, 3, 1), (len(clip), *clip.shape[2:], 3)))
+
+
 def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> Path:
     """An animation that repeats; frames uint8 [T, H, W, 3]. A gif's delays are whole hundredths of a second."""
     from PIL import Image

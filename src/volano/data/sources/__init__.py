@@ -2,7 +2,7 @@
 
 from volano.data.sources.bouncing import bouncing_digits
 from volano.data.sources.clip_files import PICTURE_SUFFIXES, ClipFormat, decode_clip, is_clip
-from volano.data.sources.clips import Clips, ClipSets, read_clip_folder, read_clips_like
+from volano.data.sources.clips import Clips, ClipSets, choose_clip_format, read_clip_folder, read_clips_like
 from volano.data.sources.image_sets import ImageSets, read_image_sets
 from volano.data.sources.images import (
     ImageFile,
@@ -27,6 +27,7 @@ __all__ = [
     "LabelledImages",
     "PixelFormat",
     "bouncing_digits",
+    "choose_clip_format",
     "choose_format",
     "decode",
     "decode_all",

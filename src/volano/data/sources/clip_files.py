@@ -138,10 +138,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 raise OSError("it holds no pictures that move")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise OSError(f"this FFmpeg has no decoder for its codec{_tag_of(stream)}")
+                raise OSError("this FFmpeg has no decoder for its codec")
             stream.thread_type = "AUTO"
             yield container, stream
-    except (av.error.DecoderNotFoundError, av.error.StreamNotFoundError) as error:
+    except av.error.DecoderNotFoundError as error:
         raise OSError(f"this FFmpeg has no decoder for its codec ({error.strerror})") from error
     except av.error.FFmpegError as error:
         raise OSError(error.strerror or type(error).__name__) from error
@@ -161,11 +161,6 @@ def _import_av() -> Any:
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
     yield from container.decode(stream)
-
-
-def _tag_of(stream: Any) -> str:
-    tag = getattr(stream, "codec_tag", None)
-    return f" {tag!r}" if tag else ""
 
 
 def _rate(stream: Any) -> float:

@@ -1,0 +1,35 @@
+"""Clips written for tests: a bright square that moves over a dark field."""
+
+import numpy as np
+
+
+def moving_square(num_frames=20, size=(32, 32), *, speed=1, start=0, colour=(255, 255, 255)):
+    """uint8 [T, H, W, 3]."""
+    width, height = size
+    frames = np.full((num_frames, height, width, 3), 16, dtype=np.uint8)
+    for number in range(num_frames):
+        left = (start + speed * number) % (width - 8)
+        frames[number, height // 2 - 4 : height // 2 + 4, left : left + 8] = colour
+    return frames
+
+
+def write_clip(path, frames, *, fps=10, codec=None):
+    """By PyAV, gif by Pillow; the codec by the file's name."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gif":
+        from PIL import Image
+
+        pictures = [Image.fromarray(frame) for frame in frames]
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
+        return path
+    codec = codec or {".avi": "mpeg4", ".webm": "libvpx", ".mkv": "ffv1"}.get(path.suffix, "libx264")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height = frames.shape[2], frames.shape[1]
+        stream.pix_fmt = "yuv444p" if codec == "ffv1" else "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
