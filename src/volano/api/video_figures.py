@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from volano.apps.video.features import FeatureNet, train_feature_net
-from volano.apps.video.judge import NUM_REFERENCES, Judge
+from volano.apps.video.judge import NUM_REFERENCES, Judge, memorization
 from volano.apps.video.problem import NUM_GENERATED, VideoDials, VideoProblem
 from volano.apps.video.recipe import FEATURE_STEPS
 from volano.apps.video.sampler import Sampling
@@ -29,7 +29,7 @@ _NUM_SHOWN = 16
 # Covariances of 32 features from fewer clips say nothing.
 _LEAST_COMPARED = 32
 # The nearest training clip is looked for among so many.
-_MOST_TRAIN = 4096
+_MOST_TRAIN, _MOST_NEAREST = 4096, 128
 
 
 def dials_of(folder: RunFolder) -> VideoDials:
@@ -62,10 +62,9 @@ def write_results(
     spec, dials, test = problem.spec, problem.dials, problem.sets.test
     count = NUM_GENERATED if dials.num_generated is None else dials.num_generated
     steps = FEATURE_STEPS if dials.feature_steps is None else dials.feature_steps
-    train = _windows_of(problem)
     net = None
-    if count and steps:
-        net = train_feature_net(train, spec.scale, device, num_steps=steps, seed=dials.seed)
+    if count and steps and _num_compared(problem, test, count) >= _LEAST_COMPARED:
+        net = train_feature_net(_windows_of(problem), spec.scale, device, num_steps=steps, seed=dials.seed)
         save_weights(net, folder.path / _FEATURES)
     result, generated, notices = score_model(problem, model, net, test, device, precision=precision, count=count)
     folder.write_json("eval-test.json", {"origin": f"{problem.sets.origin}, test", **result})
@@ -112,21 +111,25 @@ def score_model(
         sampling=Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0),
         seed=problem.dials.seed, precision=precision,
     )  # fmt: skip
-    result |= {"frechet_ratio": None, "kernel_ratio": None, "self_test": None, "nearest_training_distance": None}
-    train = _windows_of(problem)
-    compared = min(len(test), max(count, 1), len(train) // NUM_REFERENCES)
-    if net is not None and compared < _LEAST_COMPARED:
+    train, compared = _windows_of(problem), _num_compared(problem, test, count)
+    result["nearest_training_distance"] = memorization(generated[:_MOST_NEAREST], test.frames[:_MOST_NEAREST], train)
+    result |= {"frechet_ratio": None, "kernel_ratio": None, "self_test": None}
+    if count and compared < _LEAST_COMPARED:
         notices.append(
-            f"no distances of generated clips: {compared} clips to compare with are fewer than {_LEAST_COMPARED}"
+            f"no distances of generated clips: {compared} test clips (or a quarter of the training clips) are fewer "
+            f"than the {_LEAST_COMPARED} that they need"
         )
-    elif net is not None:  # where there is none, it was said when the time was shared out
-        judge = Judge(net, train, _spread(test.frames, compared), device)
-        result |= generation_scores(
-            generated[:compared], _spread(test.frames, compared), train, judge, seed=problem.dials.seed
-        )
+    elif net is not None:
+        some = _spread(test.frames, compared)
+        result |= generation_scores(generated[:compared], Judge(net, train, some, device), seed=problem.dials.seed)
         if not result["self_test"]["passed"]:
             notices.append(f"the distances of generated clips are not to be trusted: {result['self_test']['reason']}")
     return result, generated, notices
+
+
+def _num_compared(problem: VideoProblem, test: Clips, count: int) -> int:
+    """Clips in each set of which distances are taken."""
+    return min(len(test), count, len(problem.sets.train) // NUM_REFERENCES)
 
 
 def _windows_of(problem: VideoProblem) -> Tensor:

@@ -23,7 +23,7 @@ from volano.device import Device
 
 NUM_FEATURES = 32
 PRETEXTS = ("as it is", "backwards", "shuffled", "half speed", "blurred")
-_BATCH, _LEARNING_RATE = 40, 2e-3
+_BATCH, _LEARNING_RATE = 20, 2e-3
 _TRAIN, _TEST = 51, 52  # first counters of the seeds
 
 

@@ -45,7 +45,7 @@ class VideoDials:
         flip: whether to mirror clips: auto is no.
         seed: of everything.
         num_generated: clips that are generated for the final figures; 0 leaves these figures out, None is 128.
-        feature_steps: of the feature net's training; None is 150.
+        feature_steps: of the feature net's training; None is 120.
     """
 
     path: str | None = None

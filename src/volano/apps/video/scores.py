@@ -13,7 +13,7 @@ from torch import Tensor
 
 from volano.apps.video.distances import frechet_distance
 from volano.apps.video.flow import predict_in_one_step
-from volano.apps.video.judge import NUM_REFERENCES, Judge, biased_kernel_distance, memorization
+from volano.apps.video.judge import NUM_REFERENCES, Judge, biased_kernel_distance
 from volano.apps.video.quality import copy_last, frame_psnr, frame_ssim, mean_frame
 from volano.apps.video.sampler import Sampling, roll_out
 from volano.apps.video.spec import VideoSpec
@@ -118,15 +118,12 @@ def _per_frame(predicted: Tensor, real: Tensor) -> dict[str, list[float]]:
     return {name: [round(v, 4) for v in score(predicted, real).mean(0).tolist()] for name, score in scores.items()}
 
 
-def generation_scores(generated: Tensor, test: Tensor, train: Tensor, judge: Judge, *, seed: int) -> dict[str, Any]:
-    """Ratios of distances with the self-test of the ruler, and the distance to the nearest training clip; all clips
-    uint8 [., T, C, S, S]."""
-    test_of_ruler = judge.self_test(seed=seed)
+def generation_scores(generated: Tensor, judge: Judge, *, seed: int) -> dict[str, Any]:
+    """Ratios of the distances of clips uint8 [N, T, C, S, S], with the self-test of the ruler."""
     return {
         "frechet_ratio": judge.ratio(generated, frechet_distance),
         "kernel_ratio": judge.ratio(generated, biased_kernel_distance),
         "num_generated": len(generated),
         "num_references": NUM_REFERENCES,
-        "self_test": test_of_ruler.to_json(),
-        "nearest_training_distance": memorization(generated, test, train),
+        "self_test": judge.self_test(seed=seed).to_json(),
     }

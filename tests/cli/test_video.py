@@ -1,0 +1,397 @@
+"""The video application on the command line, as a person meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from clips import moving_square, write_clip
+from volano.cli import commands
+from volano.cli.main import app, run
+
+SMALL = ["--epochs", "1", "--frames", "6", "--batch-size", "4"]
+
+
+@pytest.fixture
+def volano(capsys, monkeypatch, tmp_path):
+    """``volano("train", ...)`` -> exit code, lines of standard output, text of standard error."""
+    commands.register(app)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err
+
+    return call
+
+
+def class_folders(root, num=5):
+    for name, speed in (("slow", 1), ("fast", 3)):
+        for number in range(num):
+            write_clip(root / name / f"{number}.mp4", moving_square(12, (16, 16), speed=speed, start=number))
+    return root
+
+
+@pytest.fixture(scope="session")
+def classes_run(tmp_path_factory):
+    """A finished run on clips in two class folders."""
+    commands.register(app)
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("classes")
+    class_folders(folder / "clips")
+    assert run(["train", "video", str(folder / "clips"), *SMALL, "--out", str(folder / "run"), "--json"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def sample_run(tmp_path_factory):
+    """A finished run on the embedded sample, with distances of generated clips."""
+    commands.register(app)
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("sample") / "run"
+    assert run(["train", "video", "--epochs", "0.05", "--frames", "8", "--out", str(path), "--json"]) == 0
+    return path
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+class TestTrain:
+    def test_the_embedded_sample_leaves_everything(self, sample_run):
+        record = json.loads((sample_run / "run.json").read_text())
+        assert record["source"]["kind"] == "video"
+        metrics = record["metrics"]
+        assert metrics["psnr_baselines"].keys() == {"copy_last", "mean_frame"}
+        assert 10 < metrics["psnr_first_frame"] < 40
+        assert metrics["frechet_ratio"] > 1
+        assert isinstance(metrics["self_test_passed"], bool)
+        scores = json.loads((sample_run / "eval-test.json").read_text())
+        assert len(scores["psnr"]) == len(scores["ssim"]) == len(scores["baselines"]["copy_last"]["psnr"]) == 4
+        assert scores["self_test"]["frechet"].keys() == {"real", "frozen", "shuffled", "blurred"}
+        assert scores["nearest_training_distance"].keys() == {"generated", "test", "smallest_generated"}
+        assert scores["context"] == 4
+        for name in ("clips-real.gif", "clips-generated.gif", "predictions.png"):
+            with Image.open(sample_run / name) as image:
+                assert min(image.size) >= 100
+                assert getattr(image, "n_frames", 1) == (8 if name.endswith("gif") else 1)
+        assert len(frames_of(sample_run / "clips-generated.mp4")) == 8
+        assert any("network=unet: on the CPU" in notice for notice in record["notices"])
+
+    def test_it_says_the_baselines_and_what_next(self, volano, tmp_path):
+        clips = class_folders(tmp_path / "clips")
+        code, out, err = volano("train", "video", clips, *SMALL, "--out", "run")
+        assert code == 0
+        assert out[0].startswith("first predicted frame ")
+        assert "copy last" in out[0]
+        assert "mean frame" in out[0]
+        assert out[1:] == ["run: run", "next: volano eval run", "      volano generate run --clips 16"]
+        assert "classes by sub-folder: fast, slow" in err
+        assert "no distances of generated clips: 2 test clips" in err
+        assert max(map(len, out)) <= 100
+
+    def test_json_carries_the_figures(self, volano, tmp_path):
+        clips = class_folders(tmp_path / "clips")
+        code, out, _ = volano("train", "video", clips, *SMALL, "--out", "run", "--json")
+        assert code == 0
+        result = json.loads(out[-1])
+        assert len(out) == 1
+        assert result["metrics"].keys() >= {"psnr_first_frame", "psnr_baselines", "frechet_ratio"}
+        assert result["metrics"]["frechet_ratio"] is None
+        assert result["seconds"].keys() >= {"data", "plan", "train", "evaluate", "test", "total"}
+
+    def test_minutes_are_kept(self, volano):
+        start = time.perf_counter()
+        code, out, err = volano("train", "video", "--minutes", "0.1", "--frames", "4", "--out", "run", "--json")
+        assert code == 0
+        assert json.loads(out[-1])["task"]["num_steps"] >= 1
+        assert "ms a step" in err
+        assert time.perf_counter() - start < 120  # a bound on hanging, not a measurement
+
+    def test_broken_and_short_clips_are_listed(self, volano, tmp_path):
+        clips = class_folders(tmp_path / "clips", num=6)
+        (clips / "slow" / "broken.mp4").write_bytes(b"no clip" * 99)
+        write_clip(clips / "fast" / "short.gif", moving_square(3, (16, 16)))
+        code, _, err = volano("train", "video", clips, *SMALL, "--out", "run")
+        assert code == 0
+        listed = [json.loads(line) for line in Path("run/quarantine.jsonl").read_text().splitlines()]
+        reasons = {Path(record["path"]).name: record["reason"] for record in listed}
+        assert reasons["broken.mp4"].startswith("unreadable: ")
+        assert reasons["short.gif"] == "too short: 3 frames at 10 a second, asked 6"
+        assert "broken.mp4" in err
+
+    @pytest.mark.parametrize("network", ["unet", "transformer"])
+    def test_a_network_by_name(self, volano, tmp_path, network):
+        clips = class_folders(tmp_path / "clips")
+        code, _, err = volano("train", "video", clips, *SMALL, "--network", network, "--out", "run")
+        assert code == 0
+        assert f"network={network}: as asked" in err
+        assert json.loads(Path("run/video.json").read_text())["network"] == network
+        assert volano("generate", "run", "--clips", "1", "--steps", "2")[0] == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nowhere"], "Clips come from a folder; got .*nowhere, which is not there"),
+            (["--minutes", "1", "--epochs", "1"], "as long as --minutes or --epochs say; got both"),
+            (["--minutes", "0"], "--minutes is a number above 0"),
+            (["--frames", "3"], "--frames lies between 4 and 64; got 3"),
+            (["--fps", "10"], "--image-size and --fps are for clips that are decoded"),
+            (["--network", "lstm"], "--network is one of unet, transformer; got 'lstm'"),
+            (["--flip", "maybe"], "--flip is one of auto, yes, no"),
+            (["--image-size", "30"], "multiple of 8 between 8 and 256"),
+            (
+                ["--model", "a:b"],
+                "--model is a dial of the image application; got --model a:b with the video application",
+            ),
+        ],
+    )
+    def test_what_cannot_be_meant(self, volano, arguments, message):
+        import re
+
+        code, _, err = volano("train", "video", *arguments)
+        assert code == 2
+        assert re.search(message, err)
+        assert not Path("runs").exists()
+
+    def test_video_dials_are_not_for_images(self, volano):
+        code, _, err = volano("train", "image", "--frames", "8")
+        assert code == 2
+        assert "--frames is a dial of the video application" in err
+
+    def test_empty_and_useless_folders(self, volano, tmp_path):
+        (tmp_path / "clips").mkdir()
+        code, _, err = volano("train", "video", "clips")
+        assert code == 1
+        assert "A folder of clips holds some (.mp4, .avi, .gif, .webm, ...)" in err
+        (tmp_path / "clips" / "a.mp4").write_bytes(b"nothing")
+        code, _, err = volano("train", "video", "clips")
+        assert code == 1
+        assert "Some of the clips can be opened" in err
+
+
+class TestResume:
+    def test_bitwise_as_if_never_stopped(self, volano, tmp_path):
+        clips = class_folders(tmp_path / "clips")
+        arguments = ["train", "video", str(clips), "--epochs", "60", "--frames", "6", "--batch-size", "4"]
+        assert volano(*arguments, "--out", "whole")[0] == 0
+        child = subprocess.Popen(
+            [sys.executable, "-m", "volano", *arguments, "--out", "stopped"],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        try:
+            for line in child.stderr:
+                if line.startswith("step "):  # an evaluation on the way
+                    child.send_signal(signal.SIGINT)
+                    break
+            rest = child.stderr.read()
+            assert child.wait(timeout=120) == 1, rest
+        finally:
+            child.kill()
+            child.stderr.close()
+        record = json.loads(Path("stopped/run.json").read_text())
+        assert record["status"] == "stopped"
+        assert record["step"] < record["num_steps"]
+        code, out, _ = volano("resume", "stopped", "--json")
+        assert code == 0
+        whole, resumed = load_file("whole/model.safetensors"), load_file("stopped/model.safetensors")
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+        first, second = (json.loads(Path(name, "eval-test.json").read_text()) for name in ("whole", "stopped"))
+        assert first == second
+        assert json.loads(out[-1])["metrics"]["psnr_first_frame"] == first["psnr"][0]
+        code, _, err = volano("resume", "stopped")
+        assert code == 2
+        assert "which is finished" in err
+
+    def test_clips_that_are_gone(self, volano, tmp_path):
+        clips = class_folders(tmp_path / "clips")
+        assert volano("train", "video", clips, *SMALL, "--out", "run")[0] == 0
+        clips.rename(tmp_path / "elsewhere")
+        code, _, err = volano("eval", "run")
+        assert code == 2
+        assert "The clips of the run are where they were" in err
+
+
+class TestEval:
+    def test_the_same_figures_again(self, volano, sample_run):
+        before = json.loads((sample_run / "eval-test.json").read_text())
+        code, out, _ = volano("eval", sample_run, "--json")
+        assert code == 0
+        result = json.loads(out[-1])
+        assert result["psnr"] == pytest.approx(before["psnr"], abs=1e-3)
+        assert result["frechet_ratio"] == pytest.approx(before["frechet_ratio"], rel=1e-3)
+        assert result["self_test"] == before["self_test"]
+
+    def test_a_table_for_people(self, volano, sample_run):
+        code, out, _ = volano("eval", sample_run)
+        assert code == 0
+        assert "predicted frames, dB" in out[0]
+        assert "copy last" in out[1]
+        assert any("times as far from test clips as training clips are" in line for line in out)
+        assert any("spoiled real clips: frozen" in line for line in out)
+
+    def test_other_clips(self, volano, classes_run, tmp_path):
+        write_clip(tmp_path / "new" / "slow" / "a.gif", moving_square(14, (24, 24)))
+        write_clip(tmp_path / "new" / "fast" / "b.avi", moving_square(14, (24, 24), speed=3))
+        code, out, err = volano("eval", classes_run, tmp_path / "new", "--json")
+        assert code == 0
+        assert json.loads(out[-1])["num_clips"] == 4
+        assert "scaled to 16 pixels" in err
+        assert (classes_run / "eval-new.json").is_file()
+        assert (classes_run / "predictions-new.png").is_file()
+
+    def test_clips_of_no_class_of_the_run(self, volano, classes_run, tmp_path):
+        write_clip(tmp_path / "new" / "a.gif", moving_square(14, (24, 24)))
+        code, _, err = volano("eval", classes_run, tmp_path / "new")
+        assert code == 1
+        assert "sub-folders named like the run's classes" in err
+
+
+class TestGenerate:
+    def generate(self, volano, run, *arguments):
+        code, out, err = volano("generate", run, "--steps", "2", *arguments, "--json")
+        assert code == 0, err
+        return json.loads(out[-1]), err
+
+    def test_files_and_their_rate(self, volano, classes_run, tmp_path):
+        result, _ = self.generate(volano, classes_run, "--clips", "3", "--fps", "5", "--out", tmp_path / "made")
+        assert result["paths"].keys() == {"mp4", "gif", "grid"}
+        assert len(result["files"]) == 3
+        with av.open(result["paths"]["mp4"]) as container:
+            assert float(container.streams.video[0].average_rate) == 5
+        with Image.open(result["paths"]["gif"]) as image:
+            assert (image.n_frames, image.info["duration"]) == (6, 200)
+        with Image.open(result["paths"]["grid"]) as image:
+            assert image.size[0] > image.size[1]
+
+    def test_for_people(self, volano, classes_run, tmp_path):
+        code, out, _ = volano("generate", classes_run, "--clips", "2", "--steps", "1", "--out", "made")
+        assert code == 0
+        assert out == [
+            "2 clips of 6 frames in made",
+            "gif: made/clips.gif",
+            "grid: made/grid.png",
+            "mp4: made/clips.mp4",
+        ]
+
+    def test_a_clip_depends_on_the_seed_and_its_number_alone(self, volano, classes_run):
+        def pixels(name, *arguments):
+            result, _ = self.generate(volano, classes_run, "--out", name, *arguments)
+            return [frames_of(path) for path in result["files"]]
+
+        three, two = pixels("a", "--clips", "3", "--seed", "4"), pixels("b", "--clips", "2", "--seed", "4")
+        other = pixels("c", "--clips", "2", "--seed", "5")
+        assert all(np.array_equal(x, y) for x, y in zip(three, two, strict=False))
+        assert not np.array_equal(two[0], other[0])
+        assert not np.array_equal(two[0], two[1])
+
+    def test_first_frames_go_on(self, volano, classes_run, tmp_path):
+        source = moving_square(10, (16, 16))
+        write_clip(tmp_path / "start.mkv", source)
+        result, err = self.generate(
+            volano, classes_run, "--first-frames", tmp_path / "start.mkv", "--clips", "1", "--out", "made"
+        )
+        assert "the first 3 of 10 frames are given" in err
+        made = [frame[::16, ::16].astype(int) for frame in frames_of(result["files"][0])]
+        assert len(made) == 6
+        for frame, real in zip(made[:3], source[:3], strict=True):
+            assert np.abs(frame - real.astype(int)).mean() < 12  # H.264 is lossy
+
+    def test_first_frames_of_another_size_and_fewer_than_the_context(self, volano, classes_run, tmp_path):
+        write_clip(tmp_path / "start.gif", moving_square(2, (40, 24)))
+        result, err = self.generate(volano, classes_run, "--first-frames", "start.gif", "--clips", "1")
+        assert "40x24 are cut to a centred square and scaled to 16 pixels" in err
+        assert "2 first frames; the model was tested with 3" in err
+        assert len(frames_of(result["files"][0])) == 6
+
+    def test_a_picture_is_a_first_frame(self, volano, classes_run, tmp_path):
+        Image.fromarray(moving_square(1, (16, 16))[0]).save(tmp_path / "start.png")
+        _, err = self.generate(volano, classes_run, "--first-frames", "start.png", "--clips", "1")
+        assert "1 first frames; the model was tested with 3" in err
+
+    def test_longer_than_the_window(self, volano, classes_run):
+        result, err = self.generate(volano, classes_run, "--clips", "1", "--frames", "20", "--method", "heun")
+        assert "20 frames are rolled out: windows of 6, each from the last 3 of the one before" in err
+        assert len(frames_of(result["files"][0])) == 20
+
+    def test_a_class(self, volano, classes_run):
+        slow, _ = self.generate(volano, classes_run, "--class", "slow", "--clips", "2", "--out", "slow")
+        fast, _ = self.generate(
+            volano, classes_run, "--class", "fast", "--clips", "2", "--guidance", "4", "--out", "fast"
+        )
+        assert slow["class"] == "slow"
+        assert not np.array_equal(frames_of(slow["files"][0]), frames_of(fast["files"][0]))
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (
+                ["--class", "sideways"],
+                2,
+                "--class is one of the run's classes; got 'sideways'. The run knows fast, slow",
+            ),
+            (["--first-frames", "gone.mp4"], 2, "--first-frames names a file; got gone.mp4, which is not there"),
+            (["--first-frames", "notes.txt"], 2, "--first-frames names a clip or a picture"),
+            (["--first-frames", "broken.mp4"], 1, "The first frames can be read"),
+            (["--clips", "0"], 2, "--clips lies between 1 and 10,000"),
+            (["--steps", "0"], 2, "--steps lies between 1 and 1,000"),
+            (
+                ["--frames", "1", "--first-frames", "start.gif"],
+                2,
+                "Clips that go on from first frames have at least two",
+            ),
+            (["--method", "rk4"], 2, "--method is one of euler, heun"),
+            (["--guidance", "-1"], 2, "--guidance lies between 0 and 20"),
+            (["--fps", "0"], 2, "--fps lies between 0 and 240"),
+            (["--out", "notes.txt"], 2, "--out names a folder that can be made"),
+        ],
+    )
+    def test_what_cannot_be_meant(self, volano, classes_run, tmp_path, arguments, code, message):
+        (tmp_path / "notes.txt").write_text("no clip")
+        (tmp_path / "broken.mp4").write_bytes(b"no clip" * 99)
+        write_clip(tmp_path / "start.gif", moving_square(8, (16, 16)))
+        result, _, err = volano("generate", classes_run, *arguments)
+        assert result == code
+        assert message in err
+
+    def test_a_class_where_there_are_none(self, volano, sample_run):
+        code, _, err = volano("generate", sample_run, "--class", "7")
+        assert code == 2
+        assert "--class and --guidance are for runs whose clips lay in class folders" in err
+
+    def test_other_runs(self, volano, tmp_path):
+        assert volano("train", "image", "--epochs", "1", "--batch-size", "512", "--out", "digits")[0] == 0
+        code, _, err = volano("generate", "digits")
+        assert code == 2
+        assert "generate is for runs of the applications that can: " in err
+        code, _, err = volano("generate", "nowhere")
+        assert code == 2
+        assert "A run's folder holds run.json" in err
+
+    def test_without_an_encoder_for_h264(self, volano, classes_run, monkeypatch):
+        codec = av.Codec
+
+        def find(name, mode="r"):
+            if name == "libx264":
+                raise av.error.EncoderNotFoundError(1, "no libx264")
+            return codec(name, mode)
+
+        monkeypatch.setattr(av, "Codec", find)
+        result, err = self.generate(volano, classes_run, "--clips", "1")
+        assert "clips.mp4 is MPEG-4 part 2, which browsers do not play" in err
+        assert Path(result["paths"]["mp4"]).is_file()
