@@ -1,0 +1,101 @@
+"""The video application's training beside a hand-written loop with the same knobs: model, optimizer, batches, average.
+
+    python benchmarks/video_throughput.py [fp32|bf16 ...]
+
+One run of the engine and one raw loop in one process, in turn, as in overhead.py: a block of engine steps up to its
+next logged line, then the same number of raw steps. The raw loop draws as much noise and averages its weights too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from overhead import Alternate
+
+from volano.api.plans import choose_plan
+from volano.apps.video.problem import VideoDials, read_video_problem
+from volano.apps.video.recipe import parameter_groups
+from volano.data import Order
+from volano.task import Task, trapezoid
+from volano.training import MuonAdamW, RunFolder, run_task
+
+STEPS = 450
+
+
+class RawLoop:
+    """The hand-written loop, a block at a time: ``run(n)`` makes the next ``n`` steps."""
+
+    def __init__(self, task: Task, precision: str, matrix_lr: float, rest_lr: float) -> None:
+        torch.manual_seed(task.seed)
+        self.model = task.model().train()
+        self.average = task.model()
+        self.average.load_state_dict(self.model.state_dict())
+        self.decay = task.ema_decay
+        self.optimizer = MuonAdamW(parameter_groups(self.model, matrix_lr=matrix_lr, rest_lr=rest_lr))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.frames, self.lengths, self.labels = task.data.tree
+        self.objective, self.schedule, self.narrow = task.objective, trapezoid(), precision == "bf16"
+        self.order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
+        self.step, self.num_steps = 0, task.num_steps
+
+    def run(self, count: int) -> None:
+        losses = []
+        for step in range(self.step, self.step + count):
+            rows = torch.from_numpy(self.order.key(step).indices.copy())
+            batch = tuple(part.index_select(0, rows) for part in (self.frames, self.lengths, self.labels))
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * self.schedule((step + 0.5) / self.num_steps)
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.narrow):
+                result = self.objective(self.model, batch)
+            loss = result.total / result.weight
+            loss.backward()
+            self.optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - self.decay)
+            losses.append(loss.detach())
+        self.step += count
+        torch.stack(losses).mean().item()
+
+
+def compare(precision: str) -> None:
+    problem = read_video_problem(VideoDials())
+    task = problem.task(STEPS)
+    # Nothing but steps: an evaluation is no training, and stands in neither block.
+    task = dataclasses.replace(task, valid=None)
+    recipe = problem.recipe(STEPS)
+    pins = {"optimizer": "as_given", "memory_format": "contiguous", "precision": precision}
+    plan, _ = choose_plan(task, device="cpu", pins=pins)
+    watch = Alternate(RawLoop(task, precision, recipe.matrix_lr, recipe.rest_lr))
+    with tempfile.TemporaryDirectory() as root:
+        folder = RunFolder.reserve(Path(root) / "run", "video")
+        folder.make()
+        run_task(task, plan, folder, observer=watch)
+    engine, raw = watch.seconds["engine"][2:], watch.seconds["raw"][2:]  # the first blocks warm up
+    # Blocks alternate, so each engine block has a raw neighbour before and after it.
+    neighbours = [(before + after) / 2 for before, after in itertools.pairwise(raw)]
+    ratios = [theirs / ours for ours, theirs in zip(engine[1:], neighbours, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    ours, theirs = (f"{statistics.median(seconds) * 1e3:.1f} ms" for seconds in (engine, raw))
+    print(
+        f"{precision}: raw {theirs}, engine {ours} a step of {task.batch_size} clips; {len(ratios)} blocks of "
+        f"{watch.count} steps: throughput of the engine over the raw loop's: median {statistics.median(ratios):.4f} "
+        f"(quartiles {low:.3f} to {high:.3f}); wanted 0.97",
+        flush=True,
+    )
+
+
+def main() -> None:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for precision in sys.argv[1:] or ["fp32", "bf16"]:
+        compare(precision)
+
+
+if __name__ == "__main__":
+    main()
