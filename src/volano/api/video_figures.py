@@ -107,7 +107,7 @@ def score_model(
         "; the class is given" * bool(spec.classes)
     )
     generated = generate_clips(
-        model, spec, device, count=max(count, _NUM_SHOWN), num_frames=spec.num_frames,
+        model, spec, device, count=_NUM_SHOWN if net is None else max(count, _NUM_SHOWN), num_frames=spec.num_frames,
         sampling=Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0),
         seed=problem.dials.seed, precision=precision,
     )  # fmt: skip

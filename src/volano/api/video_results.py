@@ -201,11 +201,13 @@ def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[st
     """The frames of a file that are given, uint8 [K, C, S, S]: its first ``context``, or all where it has fewer."""
     if not path.is_file():
         raise UsageError("--first-frames names a file", got=f"{path}, which is not there")
-    if not is_clip(path.name) and path.suffix.lower() not in PICTURE_SUFFIXES:
+    is_picture = path.suffix.lower() in PICTURE_SUFFIXES
+    if not is_picture and not is_clip(path.name):
         raise UsageError("--first-frames names a clip or a picture (.mp4, .gif, .png, ...)", got=str(path))
     try:
-        _, changes = choose_clip_format([path], spec.num_frames, size=spec.size, fps=spec.fps)
-        frames = torch.from_numpy(decode_clip(path, spec.clip_format))
+        fps = None if is_picture else spec.fps  # a picture has no rate that could be said to change
+        _, changes = choose_clip_format([path], spec.num_frames, size=spec.size, fps=fps)
+        frames = torch.from_numpy(decode_clip(path, spec.clip_format))[: 1 if is_picture else None]
     except (OSError, DataError) as error:
         raise DataError("The first frames can be read", got=f"{path}: {error}") from error
     most = min(spec.context, num_frames - 1)

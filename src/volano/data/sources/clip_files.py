@@ -170,7 +170,7 @@ def _rate(stream: Any) -> float:
 
 def _upright(frame: Any, pixels: np.ndarray) -> np.ndarray:
     """Turned as the camera was held: ``frame.rotation`` is in degrees, counter-clockwise."""
-    return np.rot90(pixels, k=round(frame.rotation / 90) % 4)
+    return np.rot90(pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4)  # older PyAV does not tell
 
 
 def _scaled(frame: Any, clip_format: ClipFormat) -> np.ndarray:
