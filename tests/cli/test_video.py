@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clips import moving_square, write_clip
-from volano.cli import commands
+from volano.apps.video import recipe
+from volano.cli import commands, video
 from volano.cli.main import app, run
 
 SMALL = ["--epochs", "1", "--frames", "6", "--batch-size", "4"]
@@ -133,7 +134,9 @@ class TestTrain:
         assert "broken.mp4" in err
 
     @pytest.mark.parametrize("network", ["unet", "transformer"])
-    def test_a_network_by_name(self, volano, tmp_path, network):
+    def test_a_network_by_name(self, volano, tmp_path, monkeypatch, network):
+        monkeypatch.setattr(recipe, "_TRANSFORMER_WIDTH", 64)  # of the size that an accelerator wants it takes minutes
+        monkeypatch.setattr(recipe, "_TRANSFORMER_DEPTH", 2)
         clips = class_folders(tmp_path / "clips")
         code, _, err = volano("train", "video", clips, *SMALL, "--network", network, "--out", "run")
         assert code == 0
@@ -237,13 +240,21 @@ class TestEval:
         assert result["frechet_ratio"] == pytest.approx(before["frechet_ratio"], rel=1e-3)
         assert result["self_test"] == before["self_test"]
 
-    def test_a_table_for_people(self, volano, sample_run):
-        code, out, _ = volano("eval", sample_run)
+    def test_a_table_for_people(self, volano, classes_run):
+        code, out, _ = volano("eval", classes_run)
         assert code == 0
         assert "predicted frames, dB" in out[0]
         assert "copy last" in out[1]
-        assert any("times as far from test clips as training clips are" in line for line in out)
-        assert any("spoiled real clips: frozen" in line for line in out)
+        assert out[-1] == f"real above predicted: {classes_run / 'predictions.png'}"
+
+    @pytest.mark.parametrize(("passed", "words"), [(True, "self-test passed"), (False, "self-test FAILED")])
+    def test_the_distances_in_words(self, sample_run, passed, words):
+        figures = json.loads((sample_run / "eval-test.json").read_text()) | {"self_test_passed": passed}
+        lines = video._distances(figures)
+        assert "times as far from test clips as training clips are" in lines[0]
+        assert words in lines[1]
+        assert "spoiled real clips: frozen" in lines[2]
+        assert video._distances({**figures, "frechet_ratio": None}) == []
 
     def test_other_clips(self, volano, classes_run, tmp_path):
         write_clip(tmp_path / "new" / "slow" / "a.gif", moving_square(14, (24, 24)))
