@@ -1,0 +1,72 @@
+"""How the minutes of a video run are shared out, and which network they choose."""
+
+import types
+
+import pytest
+import torch
+
+from volano.api import video
+from volano.apps.video.problem import NUM_GENERATED, VideoDials, read_video_problem
+from volano.plan import Plan
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return read_video_problem(VideoDials())
+
+
+def costs(scale):
+    return video._Costs(step=0.1 * scale, startup=0.0, answer=0.003 * scale, feature_step=0.02 * scale)
+
+
+class TestEffort:
+    def test_figures_take_a_stated_share_at_most(self):
+        for scale in (0.1, 1, 2, 5):
+            for budget in (5, 60, 180, 3600):
+                effort = video._effort(costs(scale), budget)
+                assert effort in (0.0, 1.0) or 0.25 <= effort < 1
+                assert effort * video._figures_seconds(costs(scale)) <= 0.15 * budget + 1e-9
+
+    def test_three_minutes_are_enough_for_all_and_seconds_for_none(self, problem):
+        assert video._effort(costs(1), 180) == 1.0
+        assert video._effort(costs(1), 5) == 0.0
+        assert video._with_effort(problem, 0.5).dials.num_generated == NUM_GENERATED // 2
+        assert video._with_effort(problem, 0.0).dials.feature_steps == 0
+
+    def test_what_is_left_out_is_said(self):
+        assert video._said_of(1.0) == []
+        assert "64 instead of 128" in video._said_of(0.5)[0]
+        assert "too short" in video._said_of(0.0)[0]
+
+
+class TestNetwork:
+    @pytest.fixture
+    def accelerator(self, monkeypatch):
+        monkeypatch.setattr(video, "Device", lambda name: types.SimpleNamespace(is_cpu=False))
+
+    def test_on_the_cpu(self, problem):
+        chosen, reason = video._choose_network(problem, Plan.baseline("cpu"), 10**6)
+        assert chosen.spec.network == "unet"
+        assert reason == "network=unet: on the CPU it learns motion soonest"
+
+    @pytest.mark.parametrize(("steps", "network"), [(9000, "unet"), (10_000, "transformer")])
+    def test_on_an_accelerator_by_the_clips_seen(self, problem, accelerator, steps, network):
+        chosen, reason = video._choose_network(problem, Plan.baseline("cpu"), steps)
+        assert chosen.spec.network == network
+        assert f"network={network}: {steps * 32:,} clips" in reason
+
+    def test_as_asked(self, accelerator):
+        asked = read_video_problem(VideoDials(network="transformer"))
+        assert video._choose_network(asked, Plan.baseline("cpu"), 1)[1] == "network=transformer: as asked"
+
+
+class TestTask:
+    def test_it_is_made_again_from_its_resolved_dials(self, problem):
+        again = read_video_problem(VideoDials(**problem.dials.to_json()))
+        assert again.spec == problem.spec
+        assert torch.equal(again.task(5).data.tree[0], problem.task(5).data.tree[0])
+
+    def test_the_average_spans_a_twentieth_of_the_run(self, problem):
+        assert problem.task(1000).ema_decay == pytest.approx(1 - 1 / 50)
+        assert problem.task(10).ema_decay == 0.5
+        assert problem.task(10**6).ema_decay == 0.9999
