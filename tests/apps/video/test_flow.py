@@ -4,7 +4,7 @@ from torch import nn
 
 from volano.apps.video.augment import ClipAugmentation
 from volano.apps.video.flow import FrameFlow, draw_levels, predict_in_one_step
-from volano.apps.video.pixels import PixelScale, linear_guess, pixel_statistics
+from volano.apps.video.pixels import PixelScale, doubt, linear_guess, pixel_statistics
 
 
 class Fixed(nn.Module):
@@ -154,6 +154,8 @@ class TestPixels:
         assert factor.tolist() == pytest.approx(best.tolist(), abs=0.02)
         assert factor[0] == 0
         assert factor[-1] == 1
+        error = (linear_guess(noisy, levels) - clean).square().mean((0, 2, 3, 4)).sqrt()
+        assert doubt(levels)[0, :, 0, 0, 0].tolist() == pytest.approx(error.tolist(), abs=0.02)
 
 
 class TestAugmentation:

@@ -48,3 +48,13 @@ def linear_guess(noisy: Tensor, levels: Tensor) -> Tensor:
     """
     t = levels[:, :, None, None, None]
     return noisy * (t / (t.square() + (1 - t).square()))
+
+
+def doubt(levels: Tensor) -> Tensor:
+    """How far the linear guess may be off, its error's deviation: ``(1 - t) / sqrt(t^2 + (1 - t)^2)``, [B, T, 1, 1, 1].
+
+    Karras et al.'s ``c_out``: what a network adds to the guess, scaled by it, is of deviation 1 at every level, and the
+    last steps of a sampler leave no noise of the network's own.
+    """
+    t = levels[:, :, None, None, None]
+    return (1 - t) / (t.square() + (1 - t).square()).sqrt()

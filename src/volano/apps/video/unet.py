@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volano.apps.video.pixels import PixelScale, linear_guess
+from volano.apps.video.pixels import PixelScale, doubt, linear_guess
 
 _FOLD = 2
 _GROUPS = 8
@@ -75,8 +75,8 @@ class UNet(nn.Module):
         for block in self.up:
             x = block(x, condition)
         mix = self.mix(condition).unflatten(1, (frames, frames)).to(guess.dtype)
-        guess = guess + torch.einsum("bts,bschw->btchw", mix, guess)
-        return guess + F.pixel_shuffle(self.out(x), _FOLD).reshape(noisy.shape)
+        change = torch.einsum("bts,bschw->btchw", mix, guess) + F.pixel_shuffle(self.out(x), _FOLD).reshape(noisy.shape)
+        return guess + doubt(levels) * change
 
 
 class ResidualBlock(nn.Module):
