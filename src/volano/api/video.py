@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.api.plans import choose_plan
+from volano.api.processes import Processes, check_processes, execute, share_of_rank
 from volano.api.tasks import check_unfinished, go_on
 from volano.api.video_figures import dials_of, write_results
 from volano.apps.video.features import train_feature_net
@@ -19,15 +20,16 @@ from volano.apps.video.scores import generate_clips
 from volano.device import Device
 from volano.errors import UsageError
 from volano.plan import Plan
+from volano.task import Task
 from volano.training import (
     Observer,
     Run,
     RunFolder,
+    Safety,
     check_plan,
     make_progress,
     measure_step_time,
     random_state_kept,
-    run_task,
     settings_of,
 )
 
@@ -68,6 +70,8 @@ def train_video(
     out: str | Path | None = None,
     pins: dict[str, Any] | None = None,
     observer: Observer | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
 ) -> VideoRun:
     """Trains a model of clips that generates them and foretells how they go on, and tests it.
 
@@ -76,7 +80,7 @@ def train_video(
         minutes: for the whole call, at most; turned into steps once, before the first. 3 if nothing is said.
         epochs: passes over the training clips, instead of minutes.
         network, image_size, fps, batch_size, flip, seed: see ``VideoDials``; ``frames`` is its ``num_frames``.
-        device, out, pins, observer: see ``volano.train``.
+        device, out, pins, observer, safety, processes: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
@@ -104,10 +108,15 @@ def train_video(
     mark = time.perf_counter()
     # Muon has one implementation. Contiguous: measured level with channels_last in fp32 and ahead of it in bf16.
     own_pins = {"optimizer": "as_given", "memory_format": "contiguous", **(pins or {})}
-    plan, reasons = choose_plan(problem.task(problem.steps_in(1.0)), device=device, pins=own_pins)
+    world_size = (processes or Processes()).world_size
+    plan, reasons = choose_plan(
+        problem.task(problem.steps_in(1.0)), device=device, pins=own_pins, world_size=world_size
+    )
     if epochs is None:
         budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
-        problem, num_steps, more = _fit_into(problem, plan, budget - (mark - started), budget=budget)
+        problem, num_steps, more = _fit_into(
+            problem, plan, budget - (mark - started), budget=budget, world_size=world_size
+        )
     else:
         num_steps = problem.steps_in(epochs)
         problem, reason = _choose_network(problem, plan, num_steps)
@@ -116,16 +125,26 @@ def train_video(
     seconds["plan"] = time.perf_counter() - mark
     resolved = {**problem.dials.to_json(), "num_steps": num_steps, "network": problem.spec.network}
     check_plan(task, plan)
+    check_processes(task, plan, processes)
     folder.make()
     folder.write_json("video.json", problem.spec.to_json())
     for fault in problem.sets.faults:
         folder.append("quarantine.jsonl", {"set": "clips", **asdict(fault)})
     source = {"kind": "video", "dials": resolved, "minutes": minutes, "origin": problem.sets.origin}
-    run = run_task(task, plan, folder, observer=observer, source=source, notices=(*problem.notices, *reasons, *more))
+    run = execute(
+        task,
+        plan,
+        folder,
+        observer=observer,
+        source=source,
+        notices=(*problem.notices, *reasons, *more),
+        safety=safety,
+        processes=processes,
+    )
     return _finish(run, problem, seconds, started)
 
 
-def resume_video(path: str | Path, *, observer: Observer | None = None) -> VideoRun:
+def resume_video(path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None) -> VideoRun:
     """Goes on with a run of the video application, and tests it.
 
     Raises:
@@ -140,8 +159,15 @@ def resume_video(path: str | Path, *, observer: Observer | None = None) -> Video
     problem = read_video_problem(dials)
     seconds = {"data": time.perf_counter() - started}
     assert dials.num_steps is not None  # resolved before step 0
-    run = go_on(problem.task(dials.num_steps), folder, observer)
+    run = go_on(problem.task(dials.num_steps), folder, observer=observer, processes=processes)
     return _finish(run, problem, seconds, started)
+
+
+def task_of(folder: RunFolder) -> Task:
+    """The task of a run of the video application, made again from its clips and dials."""
+    dials = dials_of(folder)
+    assert dials.num_steps is not None  # resolved before step 0
+    return read_video_problem(dials).task(dials.num_steps)
 
 
 def _finish(run: Run, problem: VideoProblem, seconds: dict[str, float], started: float) -> VideoRun:
@@ -182,11 +208,11 @@ class _Costs:
 
 
 def _fit_into(
-    problem: VideoProblem, plan: Plan, seconds_left: float, *, budget: float
+    problem: VideoProblem, plan: Plan, seconds_left: float, *, budget: float, world_size: int
 ) -> tuple[VideoProblem, int, list[str]]:
     """The network, the number of steps and the effort of the final figures that suit the time."""
     start = time.perf_counter()
-    costs = _measure(problem, plan, budget)
+    costs = _measure(problem, plan, budget, world_size)
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
 
     def steps_left(problem: VideoProblem, costs: _Costs, effort: float) -> int:
@@ -199,7 +225,7 @@ def _fit_into(
     effort = _effort(costs, budget)
     problem, reason = _choose_network(problem, plan, steps_left(problem, costs, effort))
     if problem.spec.network == "transformer":
-        costs = _measure(problem, plan, budget)
+        costs = _measure(problem, plan, budget, world_size)
         effort = _effort(costs, budget)
     num_steps = steps_left(problem, costs, effort)
     problem = _with_effort(problem, effort)
@@ -253,9 +279,9 @@ def _said_of(effort: float) -> list[str]:
     return []
 
 
-def _measure(problem: VideoProblem, plan: Plan, budget: float) -> _Costs:
+def _measure(problem: VideoProblem, plan: Plan, budget: float, world_size: int) -> _Costs:
     task, device = problem.task(problem.steps_in(1.0)), Device(plan.device)
-    time_of = measure_step_time(task, plan, seconds=min(5.0, 0.02 * budget))
+    time_of = measure_step_time(*share_of_rank(task, plan, world_size), seconds=min(5.0, 0.02 * budget))
     spec, train = problem.spec, problem.sets.train.frames[:256, : problem.spec.num_frames]
     with random_state_kept(device), settings_of(plan, device):
         model = task.model().to(device.torch_device).eval()

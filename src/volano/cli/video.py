@@ -23,11 +23,11 @@ def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
     return _print_run(train_video(path, **given), as_json=as_json)
 
 
-def resume(run: Path, *, as_json: bool) -> int:
+def resume(run: Path, *, as_json: bool, processes: Any = None) -> int:
     """``volano resume`` of a video run."""
     from volano.api.video import resume_video
 
-    return _print_run(resume_video(run), as_json=as_json)
+    return _print_run(resume_video(run, processes=processes), as_json=as_json)
 
 
 def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool) -> int:
