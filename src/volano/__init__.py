@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from volano.api import Processes, doctor, resume, train
-    from volano.data import Arrays
+    from volano.data import Arrays, MemoryMapped
     from volano.device import Device
     from volano.errors import VolanoError
     from volano.plan import Plan
@@ -24,6 +24,7 @@ _HOMES = {
     "Device": "volano.device",
     "Duration": "volano.task",
     "Loss": "volano.task",
+    "MemoryMapped": "volano.data",
     "Observer": "volano.training",
     "Plan": "volano.plan",
     "Processes": "volano.api",
@@ -45,6 +46,7 @@ __all__ = [
     "Device",
     "Duration",
     "Loss",
+    "MemoryMapped",
     "Observer",
     "Plan",
     "Processes",

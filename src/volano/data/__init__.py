@@ -1,9 +1,10 @@
 """The order of the data, where it comes from, and how it reaches the device."""
 
-from volano.data.arrays import Arrays, take, tensor_tree
+from volano.data.arrays import Arrays, rows_of, take, tensor_tree
 from volano.data.counters import counter_hash
 from volano.data.feed import Feed, ResidentFeed, RingFeed, can_be_resident, choose_workers, make_feed
 from volano.data.fetch import Fault, Fetched, Fetcher
+from volano.data.mapped import MemoryMapped
 from volano.data.order import ORDER_VERSION, Key, Order, in_sequence, permutation
 from volano.data.quarantine import MAX_SHARE, Quarantine
 
@@ -16,6 +17,7 @@ __all__ = [
     "Fetched",
     "Fetcher",
     "Key",
+    "MemoryMapped",
     "Order",
     "Quarantine",
     "ResidentFeed",
@@ -26,6 +28,7 @@ __all__ = [
     "in_sequence",
     "make_feed",
     "permutation",
+    "rows_of",
     "take",
     "tensor_tree",
 ]
