@@ -1,8 +1,9 @@
 """The order of the data, where it comes from, and how it reaches the device."""
 
 from volano.data.arrays import Arrays, rows_of, take, tensor_tree
+from volano.data.choice import WorkerChoice, choose_workers
 from volano.data.counters import counter_hash
-from volano.data.feed import Feed, ResidentFeed, RingFeed, can_be_resident, choose_workers, make_feed
+from volano.data.feed import Feed, ResidentFeed, RingFeed, can_be_resident, make_feed
 from volano.data.fetch import Fault, Fetched, Fetcher
 from volano.data.mapped import MemoryMapped
 from volano.data.order import ORDER_VERSION, Key, Order, in_sequence, permutation
@@ -22,6 +23,7 @@ __all__ = [
     "Quarantine",
     "ResidentFeed",
     "RingFeed",
+    "WorkerChoice",
     "can_be_resident",
     "choose_workers",
     "counter_hash",

@@ -15,7 +15,7 @@ import torch
 
 from volano.data.arrays import rows_of, take, tensor_tree
 from volano.data.fetch import Fault, Fetcher
-from volano.data.order import Key, in_sequence
+from volano.data.order import Key
 from volano.data.quarantine import Quarantine
 from volano.data.slots import Slots, SlotWriter, can_share, room_for, unpacked
 from volano.data.workers import Workers
@@ -27,8 +27,6 @@ from volano.task import Batch, num_examples
 _RESIDENT_SHARE = 0.4
 # Indices of this many batches go to the device in one copy.
 _KEYS_PER_COPY = 64
-# A worker process costs an exchange per batch; below this it costs more than it takes off the training process.
-_WORKER_PAYS_FROM_SECONDS = 2e-3
 # Of a ring's slots, one is in the consumer's hands, one is being copied, one is spare.
 _SLOTS_IN_USE, _SLOTS_IN_PROCESS = 3, 4
 _END = object()
@@ -229,19 +227,6 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
             f"{size / 2**20:,.0f} MiB are more than {_RESIDENT_SHARE:.0%} of the {free / 2**20:,.0f} MiB free",
         )
     return True, f"{size / 2**20:,.1f} MiB lie in {'mapped files' if rows.is_mapped else 'tensors'}"
-
-
-def choose_workers(data: Any, collate: Any, batch_size: int, num_cores: int) -> tuple[int, float]:
-    """Worker processes for a ring, and the measured seconds of making one batch in this process."""
-    fetcher = Fetcher(data, collate, seed=0)
-    key = next(iter(in_sequence(len(data), batch_size)))
-    fetcher(key)
-    start = time.perf_counter()
-    fetcher(key)
-    seconds = time.perf_counter() - start
-    if seconds < _WORKER_PAYS_FROM_SECONDS:
-        return 0, seconds
-    return max(1, min(4, num_cores - 1)), seconds
 
 
 def _as_tensor(indices: np.ndarray) -> torch.Tensor:

@@ -117,12 +117,14 @@ class Log:
         policy.judge(session.step, int(num_flagged))
         means = {n: math.fsum(c) / len(c) for n, c in zip(self._names, zip(*rows, strict=True), strict=True)}
         seconds = time.perf_counter() - self._start
+        waited, session.feed.seconds_waited = session.feed.seconds_waited / len(self._pending), 0.0
         record = {
             "step": session.step,
             "epoch": round(session.step / session.order.steps_per_epoch, 4),
             **means,
             "lr": float(session.optimizer.param_groups[0]["lr"]),
             "examples_per_second": round(self._num_timed * session.task.batch_size / seconds, 1),
+            "data_wait_share": round(min(1.0, waited * self._num_timed / seconds), 4),
             "memory_bytes": session.device.memory().allocated,
         }
         if self._spikes.look([row[0] for row in rows]):
