@@ -8,6 +8,8 @@ from volano.data.fetch import Fault, Fetched, Fetcher
 from volano.data.mapped import MemoryMapped
 from volano.data.order import ORDER_VERSION, Key, Order, in_sequence, permutation
 from volano.data.quarantine import MAX_SHARE, Quarantine
+from volano.data.spool import Spooled, spool
+from volano.data.tables import open_table
 
 __all__ = [
     "MAX_SHARE",
@@ -23,14 +25,17 @@ __all__ = [
     "Quarantine",
     "ResidentFeed",
     "RingFeed",
+    "Spooled",
     "WorkerChoice",
     "can_be_resident",
     "choose_workers",
     "counter_hash",
     "in_sequence",
     "make_feed",
+    "open_table",
     "permutation",
     "rows_of",
+    "spool",
     "take",
     "tensor_tree",
 ]
