@@ -14,7 +14,7 @@ from volano.api.references import load_reference
 from volano.api.tasks import check_unfinished, go_on
 from volano.apps.image.problem import ImageDials, ImageProblem, read_problem
 from volano.apps.image.recipe import DEFAULT_EPOCHS, MAX_EPOCHS, choose_size
-from volano.apps.image.scores import classification_scores, predict_logits
+from volano.apps.image.scores import classification_scores, predict_labelled, predict_logits
 from volano.apps.image.spec import check_classifier
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
@@ -170,22 +170,24 @@ def _finish(run: Run, problem: ImageProblem, seconds: dict[str, float], started:
     mark = time.perf_counter()
     metrics: dict[str, Any] = dict(run.metrics)
     test, spec = problem.test, problem.spec
-    rows = slice(_NUM_SAMPLES)
+    pixels, samples = test.first(_NUM_SAMPLES)
     save_tensors(
-        {"images": test.images[rows].contiguous(), "labels": test.labels[rows].contiguous()},
+        {"images": pixels.contiguous(), "labels": samples.labels.contiguous()},
         run.path / "samples.safetensors",
     )
     if run.status == "finished":
         plan_device = Device(run.plan.device)
         with settings_of(run.plan, plan_device):
-            logits = predict_logits(
-                run.model, test.images, plan_device, precision=run.plan.precision,
+            logits, labels, faults = predict_labelled(
+                run.model, test, plan_device, precision=run.plan.precision,
                 flip=spec.flip, translate=spec.translate,
             )  # fmt: skip
-        scores = classification_scores(logits, test.labels, spec.classes)
+        scores = classification_scores(logits, labels, spec.classes)
         metrics["test_accuracy"] = scores["accuracy"]
         metrics["baseline_accuracy"] = scores["baseline_accuracy"]
         metrics["num_test"] = scores["num_examples"]
+        for fault in faults[len(test.faults) :]:  # of files that nobody had read before
+            RunFolder(run.path).append("quarantine.jsonl", {"set": "test", **asdict(fault)})
     phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
     phases["test"] = time.perf_counter() - mark
     phases["total"] = time.perf_counter() - started
@@ -238,7 +240,7 @@ def _measure(problem: ImageProblem, plan: Plan, budget: float, world_size: int) 
     time_of = measure_step_time(*share_of_rank(task, plan, world_size), seconds=min(5.0, 0.02 * budget))
     with random_state_kept(device), settings_of(plan, device):
         model = task.model().to(device.torch_device)
-        some = problem.test.images[:512]
+        some, _ = problem.test.first(512)
         predict_logits(model, some[:64], device, precision=plan.precision, flip=False, translate=0)
         mark = time.perf_counter()
         predict_logits(model, some, device, precision=plan.precision, flip=False, translate=0)

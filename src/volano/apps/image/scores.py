@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from volano.apps.image.augment import predict_tta
+from volano.data import Fault
+from volano.data.sources import LabelledImages
 from volano.device import Device
+from volano.errors import DataError
 
 _BATCH = 512
 # Views cost a forward pass each; only images about which the network is unsure get them (see docs/log.md). With label
@@ -29,6 +32,26 @@ def predict_logits(
             return torch.cat([_one_batch(model, batch, device, flip, translate) for batch in images.split(_BATCH)])
     finally:
         model.train(was_training)
+
+
+def predict_labelled(
+    model: nn.Module, images: LabelledImages, device: Device, *, precision: str, flip: bool, translate: int
+) -> tuple[Tensor, Tensor, list[Fault]]:
+    """:func:`predict_logits` of labelled images, their labels int64 [N], and the files that could not be read and are
+    left out of both.
+
+    Raises:
+        DataError: none can be read.
+    """
+    logits, labels, faults = [], [], [*images.faults]
+    for pixels, part in images.parts():
+        faults += part.faults if part is not images else ()
+        if len(part):
+            logits.append(predict_logits(model, pixels, device, precision=precision, flip=flip, translate=translate))
+            labels.append(part.labels)
+    if not logits:
+        raise DataError("One of the images can be read", got=f"none; the first: {faults[0].reason}")
+    return torch.cat(logits), torch.cat(labels), faults
 
 
 def _one_batch(model: nn.Module, images: Tensor, device: Device, flip: bool, translate: int) -> Tensor:

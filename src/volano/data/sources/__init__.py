@@ -1,21 +1,16 @@
 """Where data comes from."""
 
+from volano.data.sources.decoding import ImageFile, PixelFormat, choose_format, decode
+from volano.data.sources.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.image_sets import ImageSets, read_image_sets
-from volano.data.sources.images import (
-    ImageFile,
-    LabelledImages,
-    PixelFormat,
-    choose_format,
-    decode,
-    decode_all,
-    is_image,
-    listed,
-)
+from volano.data.sources.images import LabelledImages, decode_all, is_image, leave_in_files, listed
 from volano.data.sources.split import HOLD_OUT_SHARE, hold_out
 
 __all__ = [
     "HOLD_OUT_SHARE",
     "ImageFile",
+    "ImageFiles",
+    "ImageFilesDataset",
     "ImageSets",
     "LabelledImages",
     "PixelFormat",
@@ -24,6 +19,7 @@ __all__ = [
     "decode_all",
     "hold_out",
     "is_image",
+    "leave_in_files",
     "listed",
     "read_image_sets",
 ]

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 from volano.data.counters import counter_hash
+from volano.data.sources.image_files import ImageFiles
 from volano.data.sources.images import LabelledImages
 from volano.errors import DataError
 
@@ -50,6 +51,8 @@ def hold_out(images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE
 
 
 def _copies(images: LabelledImages) -> list[list[int]]:
+    if isinstance(images.images, ImageFiles):
+        return images.images.copies()
     groups: dict[bytes, list[int]] = {}
     for row, pixels in enumerate(images.images.numpy()):
         groups.setdefault(hashlib.blake2b(pixels.tobytes(), digest_size=16).digest(), []).append(row)
