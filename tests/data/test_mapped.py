@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Subset
 
 from volano import MemoryMapped
-from volano.data import Arrays, Fetcher, Order, Quarantine, can_be_resident, make_feed, mapped
+from volano.data import Arrays, Fetcher, Order, Quarantine, can_be_resident, fetch, make_feed, mapped
 from volano.device import Device
 from volano.errors import DataError, TaskError
 from volano.task import tensors_of
@@ -101,6 +101,24 @@ def test_a_large_one_stays_on_disk(digits_on_disk, monkeypatch):
     assert not can_be_resident(data, None, CPU)[0]
     assert can_be_resident(Subset(data, [1, 2]), None, CPU)[0]
     assert can_be_resident(in_memory(digits_on_disk), None, CPU)[0]  # what is in memory is in memory
+
+
+def test_rows_that_come_from_a_disk_are_announced(digits_on_disk, tokens, monkeypatch):
+    monkeypatch.setattr(fetch, "_DISK_SECONDS_PER_ROW", 0.0)  # as if every row did
+    told = []
+    monkeypatch.setattr(
+        MemoryMapped,
+        "announce",
+        lambda self, indices, old=MemoryMapped.announce: told.append(indices) or old(self, indices),
+    )
+    found = batches(MemoryMapped(digits_on_disk), feed="ring")
+    expected = batches(in_memory(digits_on_disk), feed="resident")
+    assert len(told) == len(found) - 1
+    assert all(
+        torch.equal(a, b) for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True)
+    )
+    data = MemoryMapped(tokens[0], window=33, stride=32)
+    data.announce(torch.tensor([0, len(data) - 1]))  # up to the last byte of the file
 
 
 class TestFingerprint:

@@ -58,6 +58,7 @@ def train_image(
     size: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
+    image_cache: str | Path | None = None,
     batch_size: int | None = None,
     flip: str = "auto",
     seed: int = 0,
@@ -75,7 +76,7 @@ def train_image(
         minutes: for the whole call, at most; turned into steps once, before the first. Without minutes and epochs
             it is 3 minutes and at most 30 epochs.
         epochs: passes over the training images, instead of minutes.
-        size, model, image_size, batch_size, flip, seed: see ``ImageDials``.
+        size, model, image_size, image_cache, batch_size, flip, seed: see ``ImageDials``.
         device, out, pins, safety, processes, observer: see ``volano.train``.
 
     Raises:
@@ -92,6 +93,7 @@ def train_image(
         size=size,
         model=model,
         image_size=image_size,
+        image_cache=None if image_cache is None else str(Path(image_cache).absolute()),
         batch_size=batch_size,
         flip=flip,
         seed=seed,

@@ -33,6 +33,10 @@ def train(
         str | None, typer.Option(help="MODULE:FUNCTION that makes your own model.", rich_help_panel=_IMAGE)
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels to decode files to.", rich_help_panel=_IMAGE)] = None,
+    image_cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for decoded images that do not fit into memory.", rich_help_panel=_IMAGE),
+    ] = None,
     flip: Annotated[str | None, typer.Option(help="auto, yes or no: mirror images.", rich_help_panel=_IMAGE)] = None,
     device: opt.DeviceName = None,
     precision: opt.Precision = None,
@@ -84,6 +88,7 @@ def train(
         size=size,
         model=model,
         image_size=image_size,
+        image_cache=image_cache,
         flip=flip,
     )
     common: dict[str, Any] = {"device": device, "out": out, "pins": knobs, "processes": processes}

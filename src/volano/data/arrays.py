@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +22,6 @@ class Arrays(Dataset[Any]):
     Args:
         tree: a tensor, or tuples, lists or dicts of tensors of equal length.
     """
-
-    is_mapped = False
 
     def __init__(self, tree: Batch) -> None:
         lengths = {tensor.shape[0] if tensor.ndim else None for tensor in tensors_of(tree)}
@@ -48,12 +47,18 @@ class Arrays(Dataset[Any]):
 class Rows(NamedTuple):
     """Rows of a tree of tensors: those at ``indices`` (int64 [rows]), or all of them where that is None.
 
-    ``is_mapped`` says that the tensors are mapped from files: reading a row may read a disk.
+    ``announce`` is there where the tensors are mapped from files, and reading a row may read a disk: told the rows of
+    the tree that are read next, it has them fetched side by side.
     """
 
     tree: Batch
     indices: Tensor | None
-    is_mapped: bool
+    announce: Callable[[Tensor], None] | None = None
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the tensors are mapped from files."""
+        return self.announce is not None
 
     def num_bytes(self) -> int:
         """Bytes of the rows, without reading any."""
@@ -76,10 +81,10 @@ def rows_of(data: Any) -> Rows | None:
     storing its answers would freeze the augmentation.
     """
     if isinstance(data, Arrays):
-        return Rows(data.tree, None, data.is_mapped)
+        return Rows(data.tree, None, getattr(data, "announce", None))  # MemoryMapped has it
     # A subclass may have overridden __getitem__.
     if type(data) is TensorDataset:
-        return Rows(tuple(data.tensors), None, False)
+        return Rows(tuple(data.tensors), None)
     if type(data) is Subset:
         rows = rows_of(data.dataset)
         if rows is not None:

@@ -46,7 +46,8 @@ def choose_workers(data: Any, collate: Any, batch_size: int, num_cores: int, *, 
     """
     order = Order(num_examples=len(data), batch_size=batch_size, seed=0, keep_last=True)
     fetcher = Fetcher(data, collate, seed=0)
-    if rows_of(data) is not None and collate is None:
+    rows = rows_of(data)
+    if rows is not None and not rows.is_mapped and collate is None:
         return _gathered(fetcher, order)
     if start_method() != "fork":
         start = time.perf_counter()

@@ -15,6 +15,7 @@ from volano.apps.image.problem import ImageDials, read_problem
 from volano.data.sources import ImageFiles, hold_out, read_image_sets
 from volano.data.sources import images as images_module
 from volano.device import Device
+from volano.errors import DataError
 
 NUM = 60  # of each class
 
@@ -125,3 +126,46 @@ def test_a_file_that_vanishes_is_replaced(photographs, little_memory, tmp_path):
     assert len(images) == len(labels) == 16
     assert [fault.path for fault in faults] == [gone]
     assert faults[0].reason.startswith("FileNotFoundError")
+
+
+class TestCache:
+    def test_pixels_come_from_it_and_faults_stay_faults(self, photographs, little_memory, tmp_path, monkeypatch):
+        import pickle
+        import shutil
+
+        root = shutil.copytree(photographs, tmp_path / "photographs")
+        (root / "china" / "003.jpg").write_bytes(b"no image")
+        plain = read(root).train.images
+        cached = plain.cached(tmp_path / "cache")
+        monkeypatch.setattr("volano.data.sources.image_files.decode", None)  # nothing is decoded any more
+        rows = [5, 100, 2]
+        picked = pickle.loads(pickle.dumps(cached.select(rows).select([1])))
+        monkeypatch.undo()
+        assert torch.equal(picked[0], plain[100])
+        with pytest.raises(OSError, match="cannot identify"):
+            cached[3]
+        names = {path.name for path in (tmp_path / "cache").iterdir()}
+        assert len(names) == 2
+        plain.cached(tmp_path / "cache")
+        assert {path.name for path in (tmp_path / "cache").iterdir()} == names
+        (root / "china" / "004.jpg").write_bytes((root / "china" / "005.jpg").read_bytes())
+        assert torch.equal(read_image_sets(root, size=64).train.in_memory([4])[0], plain.select([5])[0][None])
+        plain.cached(tmp_path / "cache")
+        assert len(list((tmp_path / "cache").iterdir())) == 4  # a changed file: another cache
+
+    def test_it_leaves_half_of_the_disk(self, photographs, little_memory, tmp_path, monkeypatch):
+        import shutil
+
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**7, 9 * 10**6, 10**6))
+        with pytest.raises(DataError, match="at most 50% of the free disk space"):
+            read(photographs).train.images.cached(tmp_path / "cache")
+        assert not list((tmp_path / "cache").iterdir())
+
+    def test_the_application_says_so(self, photographs, tmp_path, monkeypatch):
+        dials = ImageDials(path=str(photographs), image_size=64, image_cache=str(tmp_path / "cache"), flip="no")
+        assert any("image_cache has no effect" in notice for notice in read_problem(dials).notices)
+        monkeypatch.setattr(Device, "free_bytes", lambda self: 1_000_000)
+        problem = read_problem(dials)
+        assert any("decoded once, into" in notice for notice in problem.notices)
+        assert not any("again" in notice for notice in problem.notices)
+        assert problem.train.images.cache is not None

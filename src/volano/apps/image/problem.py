@@ -19,7 +19,7 @@ from volano.apps.image.objective import Classification, balanced_weights
 from volano.apps.image.recipe import SIZES, Recipe, choose_recipe
 from volano.apps.image.spec import ClassifierSpec, make_classifier
 from volano.data import Fault
-from volano.data.sources import ImageSets, LabelledImages, hold_out, read_image_sets
+from volano.data.sources import ImageFiles, ImageSets, LabelledImages, hold_out, read_image_sets
 from volano.errors import DataError, UsageError
 from volano.task import Task, cosine, linear
 from volano.training import MuonAdamW
@@ -41,6 +41,7 @@ class ImageDials:
         size: of the network: thin, base or wide; None chooses.
         model: ``module:function`` of a network of one's own.
         image_size: pixels to decode files to; None chooses.
+        image_cache: folder for decoded images that do not fit into memory; None decodes them whenever they are needed.
         batch_size: examples per step; None leaves it to the recipe.
         flip: whether to mirror images: auto finds out.
         seed: of everything.
@@ -52,6 +53,7 @@ class ImageDials:
     size: str | None = None
     model: str | None = None
     image_size: int | None = None
+    image_cache: str | None = None
     batch_size: int | None = None
     flip: str = "auto"
     seed: int = 0
@@ -172,6 +174,8 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
         DataError: what lies there cannot be trained on.
     """
     sets = read_image_sets(None if dials.path is None else Path(dials.path), size=dials.image_size)
+    if dials.image_cache is not None:
+        sets = _with_cache(sets, Path(dials.image_cache))
     train, valid, test, is_held_out = _split(sets, dials.seed)
     faults = [fault for part in (sets.train, sets.valid, sets.test) if part is not None for fault in part.faults]
     notices = [*sets.notices, *_fault_notices(faults)]
@@ -224,6 +228,19 @@ def _split(sets: ImageSets, seed: int) -> tuple[LabelledImages, LabelledImages, 
     kept, held = hold_out(sets.train, seed=seed)
     test = sets.train.select(held)
     return sets.train.select(kept), test, test, True
+
+
+def _with_cache(sets: ImageSets, folder: Path) -> ImageSets:
+    parts = {name: getattr(sets, name) for name in ("train", "valid", "test")}
+    lazy = {name: part for name, part in parts.items() if part is not None and isinstance(part.images, ImageFiles)}
+    if not lazy:
+        notice = "image_cache has no effect: the decoded images fit into memory"
+        return dataclasses.replace(sets, notices=(*sets.notices, notice))
+    cached: dict[str, Any] = {
+        name: dataclasses.replace(part, images=part.images.cached(folder)) for name, part in lazy.items()
+    }
+    notices = (*(text for text in sets.notices if text != sets.decoding), f"images are decoded once, into {folder}")
+    return dataclasses.replace(sets, **cached, notices=notices)
 
 
 def _decide_flip(wanted: str, images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:

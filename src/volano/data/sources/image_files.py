@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from volano.data.sources.decoding import PixelFormat, decode
+from volano.data.sources.image_cache import ImageCache
 
 _NUM_DIGESTED = 64
 
@@ -26,10 +27,14 @@ class ImageFiles:
     Attributes:
         paths: of the files.
         pixel_format: to which they are decoded.
+        cache: of their pixels, or None to decode them whenever they are asked for.
+        rows: of each image in the cache.
     """
 
     paths: tuple[Path, ...]
     pixel_format: PixelFormat
+    cache: ImageCache | None = None
+    rows: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -40,6 +45,8 @@ class ImageFiles:
         Raises:
             OSError: the file cannot be read as an image.
         """
+        if self.cache is not None:
+            return torch.from_numpy(self.cache[self.rows[index]])
         return torch.tensor(decode(self.paths[index], self.pixel_format))
 
     @property
@@ -50,7 +57,17 @@ class ImageFiles:
 
     def select(self, rows: Sequence[int]) -> ImageFiles:
         """The images at ``rows``, in that order; nothing is decoded."""
-        return ImageFiles(tuple(self.paths[row] for row in rows), self.pixel_format)
+        places = tuple(self.rows[row] for row in rows) if self.cache is not None else ()
+        return ImageFiles(tuple(self.paths[row] for row in rows), self.pixel_format, self.cache, places)
+
+    def cached(self, folder: Path) -> ImageFiles:
+        """The same images with a cache in ``folder``, which is made where it is not there yet.
+
+        Raises:
+            DataError: see :class:`ImageCache`.
+        """
+        cache = ImageCache(folder, self.paths, self.pixel_format)
+        return ImageFiles(self.paths, self.pixel_format, cache, tuple(range(len(self.paths))))
 
     def copies(self) -> list[list[int]]:
         """All rows, those of files with the same content together. Only files of equal size are read."""

@@ -43,13 +43,14 @@ _LABEL_COLUMNS = ("label", "class", "target", "category")
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
     """A source's images by split. ``valid`` and ``test`` are None where the source names no such split; ``notices`` say
-    what was left aside."""
+    what was left aside, and ``decoding``, one of them, that the images do not fit into memory."""
 
     train: LabelledImages
     valid: LabelledImages | None
     test: LabelledImages | None
     origin: str
     notices: tuple[str, ...] = ()
+    decoding: str | None = None
 
 
 def read_image_sets(
@@ -284,13 +285,14 @@ def _decoded(
     reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
     read = decode_all if reason is None else leave_in_files
     sets = {split: read(part, classes, pixel_format, root=root) for split, part in files.items()}
-    notices = () if reason is None else (f"images are decoded again whenever they are needed: {reason}",)
+    decoding = None if reason is None else f"images are decoded again whenever they are needed: {reason}"
     return ImageSets(
         train=sets["train"],
         valid=sets.get("valid"),
         test=sets.get("test"),
         origin=str(root.name or root),
-        notices=notices,
+        notices=() if decoding is None else (decoding,),
+        decoding=decoding,
     )
 
 
