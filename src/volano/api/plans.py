@@ -57,10 +57,10 @@ def choose_plan(
 
 def _without_what_fails(task: Task, plan: Plan) -> tuple[Plan, list[str]]:
     """Contiguous where a step in channels_last fails: ``view`` on such a tensor, in code that is right otherwise."""
-    reason = why_a_step_fails(task, plan.pin(workers=0))
+    reason = why_a_step_fails(task, plan)
     if reason is None:
         return plan, []
     contiguous = plan.pin(memory_format="contiguous")
-    if why_a_step_fails(task, contiguous.pin(workers=0)) is not None:
+    if why_a_step_fails(task, contiguous) is not None:
         return contiguous, []  # it fails either way; the run itself says how
     return contiguous, [f"memory_format=contiguous: a step in channels_last fails with {reason}"]
