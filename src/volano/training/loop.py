@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from volano.errors import ObjectiveError
+from volano.errors import DataError, ObjectiveError
 from volano.training.evaluate import read_scalars
 from volano.training.folder import RunFolder
 from volano.training.numerics import NumericsPolicy
@@ -44,7 +45,12 @@ def run_loop(
     agree = session.ranks.agreement()
     policy.before_stopping = saver.close
     batches = session.feed.batches(session.keys())
-    with contextlib.closing(saver), session.phase("train"):
+    with (
+        contextlib.closing(saver),
+        _saved_without_data(saver, session),
+        session.phase("train"),
+        contextlib.closing(batches),  # its workers end, whatever happens
+    ):
         for batch in batches:
             result = session.step_once(batch, session.step)
             session.step += 1
@@ -75,6 +81,18 @@ def run_loop(
         with session.phase("checkpoint"):
             saver.finish(must=not is_finished)
     return "finished" if is_finished else "stopped"
+
+
+@contextlib.contextmanager
+def _saved_without_data(saver: Saver, session: Session) -> Iterator[None]:
+    """A context that saves when there is no more data to be had: that happens between two steps."""
+    try:
+        yield
+    except DataError:
+        if not session.ranks.are_several:  # the others do not know of it, and cannot save with this one
+            with session.phase("checkpoint"):
+                saver.finish(must=False)
+        raise
 
 
 class Log:
