@@ -18,7 +18,8 @@ def test_a_run_leaves_a_complete_folder(make_task, quiet, tmp_path):
     task = make_task(objective=classification_with_accuracy, name="digits")
     run = volano.train(task, out=tmp_path / "run", observer=quiet)
     names = {path.name for path in run.path.iterdir()}
-    assert names == {"run.json", "task.json", "plan.json", "metrics.jsonl", "checkpoints", "model.safetensors"}
+    files = {"run.json", "task.json", "plan.json", "metrics.jsonl", "model.safetensors", "report.html"}
+    assert names == {*files, "checkpoints"}
     record = json.loads((run.path / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["metrics"] == run.metrics

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from volano.api.image_pictures import write_pictures
 from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute, share_of_rank
 from volano.api.references import load_reference
+from volano.api.reports import with_notices, with_report
 from volano.api.tasks import check_unfinished, go_on
 from volano.apps.image.problem import ImageDials, ImageProblem, read_problem
 from volano.apps.image.recipe import DEFAULT_EPOCHS, MAX_EPOCHS, choose_size
@@ -139,7 +141,7 @@ def train_image(
         safety=safety,
         processes=processes,
     )
-    return _finish(run, problem, seconds, started)
+    return _finish(run, problem, task, seconds, started, observer)
 
 
 def resume_image(path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None) -> ImageRun:
@@ -157,8 +159,10 @@ def resume_image(path: str | Path, *, observer: Observer | None = None, processe
     problem = read_problem(dials, own_model_of(dials.model))
     seconds = {"data": time.perf_counter() - started}
     assert dials.num_steps is not None  # resolved before step 0
-    run = go_on(problem.task(dials.num_steps), folder, observer=observer, processes=processes)
-    return _finish(run, problem, seconds, started)
+    observer = observer or make_progress()
+    task = problem.task(dials.num_steps)
+    run = go_on(task, folder, observer=observer, processes=processes)
+    return _finish(run, problem, task, seconds, started, observer)
 
 
 def task_of(folder: RunFolder) -> Task:
@@ -168,8 +172,11 @@ def task_of(folder: RunFolder) -> Task:
     return read_problem(dials, own_model_of(dials.model)).task(dials.num_steps)
 
 
-def _finish(run: Run, problem: ImageProblem, seconds: dict[str, float], started: float) -> ImageRun:
+def _finish(
+    run: Run, problem: ImageProblem, task: Task, seconds: dict[str, float], started: float, observer: Observer
+) -> ImageRun:
     mark = time.perf_counter()
+    folder = RunFolder(run.path)
     metrics: dict[str, Any] = dict(run.metrics)
     test, spec = problem.test, problem.spec
     pixels, samples = test.first(_NUM_SAMPLES)
@@ -189,12 +196,15 @@ def _finish(run: Run, problem: ImageProblem, seconds: dict[str, float], started:
         metrics["baseline_accuracy"] = scores["baseline_accuracy"]
         metrics["num_test"] = scores["num_examples"]
         for fault in faults[len(test.faults) :]:  # of files that nobody had read before
-            RunFolder(run.path).append("quarantine.jsonl", {"set": "test", **asdict(fault)})
+            folder.append("quarantine.jsonl", {"set": "test", **asdict(fault)})
+        pictures = write_pictures(folder, problem, task, logits, labels, scores, faults, plan_device)
+        run = with_notices(run, pictures, observer)
     phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
     phases["test"] = time.perf_counter() - mark
     phases["total"] = time.perf_counter() - started
     phases = {name: round(value, 3) for name, value in phases.items()}
-    RunFolder(run.path).update_run(metrics=metrics, seconds=phases, is_held_out=problem.is_held_out)
+    folder.update_run(metrics=metrics, seconds=phases, is_held_out=problem.is_held_out)
+    run = with_report(run, observer)
     return ImageRun(run=run, metrics=metrics, seconds=phases, is_held_out=problem.is_held_out)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from volano.api.image import dials_of, own_model_of
+from volano.api.image_pictures import write_scores
 from volano.api.tasks import kind_of
 from volano.apps.image.export import export_classifier
 from volano.apps.image.problem import read_problem
@@ -22,7 +22,6 @@ from volano.apps.image.spec import ClassifierSpec, make_classifier
 from volano.data.sources import ImageFile, LabelledImages, decode_all, is_image, listed, read_image_sets
 from volano.device import Device
 from volano.errors import CheckpointError, DataError, UsageError
-from volano.report import draw_confusion
 from volano.training import RunFolder, load_weights
 
 
@@ -52,13 +51,7 @@ def eval_image(path: str | Path, images: str | Path | None = None, *, device: st
         model.to(place.torch_device), test, place, precision="fp32", flip=spec.flip, translate=spec.translate
     )
     scores = classification_scores(logits, labels, spec.classes)
-    picture = folder.path / f"eval-{name}.png"
-    title = f"{origin}: accuracy {scores['accuracy']:.2%}"
-    draw_confusion(scores["confusion"], spec.classes, title, picture)
-    result = {"run": str(folder.path), "origin": origin, **scores, "picture": str(picture)}
-    result["unreadable"] = [asdict(fault) for fault in faults]
-    folder.write_json(f"eval-{name}.json", result)
-    return result
+    return write_scores(folder, name, scores, faults, origin)
 
 
 def predict_image(

@@ -99,7 +99,9 @@ def _print_run(result: Any, *, as_json: bool) -> int:
         output.say(
             f"test accuracy {metrics['test_accuracy']:.4f} on {metrics['num_test']:,} of {where}   "
             f"(always the commonest class: {metrics['baseline_accuracy']:.4f})",
-            f"run: {run.path}",
+        )
+        output.say_finished(run)
+        output.say(
             f"next: volano eval {run.path}",
             f"      volano predict {run.path} FILES...",
             f"      volano export {run.path} --to pt2",

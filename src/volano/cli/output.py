@@ -37,7 +37,19 @@ def run_record(run: Any) -> dict[str, Any]:
         "metrics": run.metrics,
         "seconds": run.seconds,
         "notices": list(run.notices),
+        "report": str(report_of(run)) if report_of(run) else None,
     }
+
+
+def report_of(run: Any) -> Path | None:
+    """The page about a run, where there is one."""
+    page = Path(run.path) / "report.html"
+    return page if page.is_file() else None
+
+
+def say_finished(run: Any) -> None:
+    """Where a finished run and the page about it lie."""
+    say(f"run: {run.path}", *([f"report: {report_of(run)}"] if report_of(run) else []))
 
 
 def say_unfinished(run: Any) -> None:

@@ -151,7 +151,7 @@ def _print_run(run: Any, *, as_json: bool) -> int:
         if run.status == "stopped":
             output.say_unfinished(run)
         else:
-            output.say(f"run: {run.path}")
+            output.say_finished(run)
     return 0 if run.status == "finished" else 1
 
 

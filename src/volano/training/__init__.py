@@ -10,6 +10,7 @@ from volano.training.progress import PlainProgress, RichProgress, make_progress
 from volano.training.run import Run, load_run, prepare_run, random_state_kept, run_task, settings_of
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
+from volano.training.step import seed_of_augmentation
 from volano.training.weights import load_weights, save_tensors, save_weights
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "run_task",
     "save_tensors",
     "save_weights",
+    "seed_of_augmentation",
     "settings_of",
     "why_a_step_fails",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,16 @@ _BATCH = 512
 # Views cost a forward pass each; only images about which the network is unsure get them (see docs/log.md). With label
 # smoothing of 0.1 no probability comes much above 0.9.
 _SURE = 0.8
+
+
+class HardExample(NamedTuple):
+    """Row of a set, true and predicted class as numbers, the predicted one's probability, and the loss."""
+
+    row: int
+    true: int
+    predicted: int
+    probability: float
+    loss: float
 
 
 def predict_logits(
@@ -83,3 +93,13 @@ def classification_scores(logits: Tensor, labels: Tensor, classes: tuple[str, ..
         "confusion": confusion_matrix(true, predicted, labels=every).tolist(),
         "classes": list(classes),
     }
+
+
+def hardest(logits: Tensor, labels: Tensor, count: int) -> list[HardExample]:
+    """The ``count`` examples with the highest cross-entropy in nats, the hardest first. Logits [N, classes], labels
+    int64 [N]."""
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    rows = losses.topk(min(count, len(losses))).indices
+    probability, predicted = logits[rows].softmax(1).max(1)
+    columns = (rows, labels[rows], predicted, probability, losses[rows])
+    return [HardExample(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
