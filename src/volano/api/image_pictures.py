@@ -50,7 +50,8 @@ def write_pictures(
     device: Device,
 ) -> list[str]:
     """Everything that the report of a finished run shows; a notice where it could not be written, since a picture is no
-    reason to lose a run. ``logits``, ``labels`` and ``faults`` are what ``predict_labelled`` gave for the test images."""
+    reason to lose a run. ``logits``, ``labels`` and ``faults`` are what ``predict_labelled`` gave for the test images.
+    """
     try:
         write_scores(folder, "test", scores, faults, f"{problem.origin}, test")
         unread = {fault.index for fault in faults[len(problem.test.faults) :]}
