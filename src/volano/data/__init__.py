@@ -10,9 +10,11 @@ from volano.data.order import ORDER_VERSION, Key, Order, in_sequence, permutatio
 from volano.data.quarantine import MAX_SHARE, Quarantine
 from volano.data.spool import Spooled, spool
 from volano.data.tables import open_table
+from volano.data.tokens import MOST_TOKENS, TokenWindows, as_tensor, open_tokens, scoring_windows, write_tokens
 
 __all__ = [
     "MAX_SHARE",
+    "MOST_TOKENS",
     "ORDER_VERSION",
     "Arrays",
     "Fault",
@@ -26,16 +28,21 @@ __all__ = [
     "ResidentFeed",
     "RingFeed",
     "Spooled",
+    "TokenWindows",
     "WorkerChoice",
+    "as_tensor",
     "can_be_resident",
     "choose_workers",
     "counter_hash",
     "in_sequence",
     "make_feed",
     "open_table",
+    "open_tokens",
     "permutation",
     "rows_of",
+    "scoring_windows",
     "spool",
     "take",
     "tensor_tree",
+    "write_tokens",
 ]
