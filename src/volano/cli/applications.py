@@ -10,10 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from volano.cli import image
+from volano.cli import image, text
 from volano.errors import UsageError
 
-APPLICATIONS: dict[str, ModuleType] = {"image": image}
+APPLICATIONS: dict[str, ModuleType] = {"image": image, "text": text}
 
 
 def application_of(run: Path) -> ModuleType | None:

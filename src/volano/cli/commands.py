@@ -10,6 +10,7 @@ import typer
 from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.applications import act
+from volano.cli.generate import generate
 from volano.cli.train import resume, train
 
 
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
         (resume, "resume"),
         (evaluate, "eval"),
         (predict, "predict"),
+        (generate, "generate"),
         (export, "export"),
         (report, "report"),
         (doctor, "doctor"),

@@ -20,6 +20,11 @@ def say(*lines: str) -> None:
         print(line, flush=True)  # noqa: T201 - this is the printer
 
 
+def write(text: str) -> None:
+    """A piece of a line on standard output, at once."""
+    print(text, end="", flush=True)  # noqa: T201 - this is the printer
+
+
 def warn(line: str) -> None:
     """A line on standard error."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the printer

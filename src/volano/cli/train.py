@@ -12,7 +12,7 @@ from volano.cli import output
 from volano.cli.applications import APPLICATIONS, application_of
 from volano.errors import UsageError
 
-_TIME, _IMAGE = "How long", "Image application"
+_TIME, _IMAGE, _TEXT = "How long", "Image application", "Text application"
 
 
 def train(
@@ -21,7 +21,10 @@ def train(
     ],
     path: Annotated[
         Path | None,
-        typer.Argument(help="image: class folders, IDX files or a .csv/.parquet; none: embedded digits."),
+        typer.Argument(
+            help="image: class folders, IDX files or a .csv/.parquet; text: files and folders of text, .jsonl or "
+            ".parquet. None: an embedded sample."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE-TIME.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation (applications).")] = None,
@@ -38,6 +41,8 @@ def train(
         typer.Option(help="Folder for decoded images that do not fit into memory.", rich_help_panel=_IMAGE),
     ] = None,
     flip: Annotated[str | None, typer.Option(help="auto, yes or no: mirror images.", rich_help_panel=_IMAGE)] = None,
+    depth: Annotated[int | None, typer.Option(help="Blocks of the language model.", rich_help_panel=_TEXT)] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens seen at once.", rich_help_panel=_TEXT)] = None,
     device: opt.DeviceName = None,
     precision: opt.Precision = None,
     memory_format: opt.MemoryFormat = None,
@@ -90,6 +95,8 @@ def train(
         image_size=image_size,
         image_cache=image_cache,
         flip=flip,
+        depth=depth,
+        context=context,
     )
     common: dict[str, Any] = {"device": device, "out": out, "pins": knobs, "processes": processes}
     common["safety"] = _safety(save_every, skip_bad_steps)
