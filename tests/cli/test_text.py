@@ -266,3 +266,102 @@ class TestEval:
         code, _, err = volano("eval", text_run, "binary.txt")
         assert code == 1
         assert "There is text to evaluate on; got none in binary.txt" in err
+
+
+class TestClasses:
+    """A table of three classes; the language model's head is made to be tried and kept where a test asks for it."""
+
+    @pytest.fixture
+    def table(self, tmp_path):
+        lines = ["label,text"]
+        for number in range(240):
+            name, word = (("fruit", "apple"), ("tool", "hammer"), ("animal", "horse"))[number % 3]
+            lines.append(f'{name},"number {number}: a {word} and {word} number {number * 7 % 11}"')
+        path = tmp_path / "table.csv"
+        path.write_text("\n".join(lines))
+        return path
+
+    @pytest.fixture
+    def head_wins(self, monkeypatch):
+        from volano.api import text_classes
+
+        monkeypatch.setattr(text_classes, "_LEAST_SECONDS", -1e9)
+        monkeypatch.setattr(text_classes, "_affordable", lambda task, plan, seconds, most: 12)
+        monkeypatch.setattr(text_classes, "_better", lambda candidates: text_classes.HEAD)
+
+    def test_the_bag(self, volano, table, tmp_path):
+        code, out, err = volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")
+        assert code == 0, err
+        assert out[0].startswith("test accuracy 1.0000 on 36 texts")
+        assert out[1].startswith("kept: bag of n-grams   (to choose: bag of n-grams 1.0000)")
+        assert "language model's head: not tried" in err
+        result = json.loads(Path("run/eval-test.json").read_text())
+        assert result["kept"] == "bag of n-grams"
+        assert result["candidates"] == {"bag of n-grams": 1.0}
+        code, out, _ = volano("eval", "run")
+        assert code == 0
+        assert out[-1].startswith("accuracy 1.0000")
+        (tmp_path / "one.txt").write_text("a horse")
+        code, out, _ = volano("predict", "run", "one.txt", "table.csv", "--json", "--top-k", "2")
+        predictions = json.loads(out[-1])["predictions"]
+        assert (predictions[0]["path"], predictions[0]["top"][0]["class"]) == ("one.txt", "animal")
+        assert len(predictions) == 241
+        code, _, err = volano("predict", "run", "one.txt", "--csv", "out.csv")
+        assert code == 0
+        assert len(Path("out.csv").read_text().splitlines()) == 2
+        code, _, err = volano("generate", "run")
+        assert code == 2
+        assert "which tells classes apart" in err
+
+    def test_the_head_when_it_is_kept(self, volano, table, tmp_path, head_wins):
+        code, out, err = volano("train", "text", table, "--classify", "--out", "run", "--json")
+        assert code == 0, err
+        metrics = json.loads(out[-1])["metrics"]
+        assert metrics["kept"] == "language model's head"
+        assert metrics["candidates"].keys() == {"bag of n-grams", "language model's head"}
+        assert json.loads(Path("run/text.json").read_text())["depth"] == 2
+        code, out, _ = volano("eval", "run", "--json")
+        assert code == 0
+        assert json.loads(out[-1])["accuracy"] == pytest.approx(metrics["test_accuracy"])
+        (tmp_path / "one.txt").write_text("a horse")
+        assert volano("predict", "run", "one.txt")[0] == 0
+
+    @pytest.mark.parametrize("kept", ["bag", "head"])
+    def test_resume_is_bitwise(self, volano, table, tmp_path, monkeypatch, request, kept):
+        from volano.training.signals import StopRequest
+
+        if kept == "head":
+            request.getfixturevalue("head_wins")
+        arguments = ["train", "text", table, "--classify", "--minutes", "0.05"]
+        assert volano(*arguments, "--out", "whole")[0] == 0
+        with monkeypatch.context() as patch:
+            stop = property(lambda self: True, lambda self, value: None)
+            patch.setattr(StopRequest, "requested", stop, raising=False)
+            assert volano(*arguments, "--out", "parts")[0] == 1
+        code, out, err = volano("resume", "parts")
+        assert code == 0, err
+        assert out[0].startswith("test accuracy")
+        whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            ([], 2, "--classify takes a PATH"),
+            (["nowhere.csv"], 2, "path to train on exists"),
+            (["one.csv"], 1, "at least 2 classes; got 2 labelled texts of 1 classes"),
+            (["table.csv", "--depth", "3"], 2, "--depth is a dial of language models; got --depth 3 with --classify"),
+        ],
+    )
+    def test_mistakes(self, volano, table, tmp_path, arguments, code, message):
+        (tmp_path / "one.csv").write_text("label,text\nx,one\nx,two")
+        got, _, err = volano("train", "text", *arguments, "--classify")
+        assert got == code
+        assert message in err
+
+    def test_a_class_that_does_not_exist(self, volano, table, tmp_path):
+        assert volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0] == 0
+        (tmp_path / "more.csv").write_text("label,text\nplanet,mars")
+        code, _, err = volano("eval", "run", "more.csv")
+        assert code == 1
+        assert "of the run's classes; got also planet" in err

@@ -14,9 +14,10 @@ from volano.api.processes import Processes, check_processes, execute, share_of_r
 from volano.api.references import load_reference
 from volano.api.reports import with_notices, with_report
 from volano.api.tasks import check_unfinished, go_on
+from volano.apps.classification import classification_scores
 from volano.apps.image.problem import ImageDials, ImageProblem, read_problem
 from volano.apps.image.recipe import DEFAULT_EPOCHS, MAX_EPOCHS, choose_size
-from volano.apps.image.scores import classification_scores, predict_labelled, predict_logits
+from volano.apps.image.scores import predict_labelled, predict_logits
 from volano.apps.image.spec import check_classifier
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError

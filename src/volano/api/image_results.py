@@ -15,9 +15,10 @@ from torch import nn
 from volano.api.image import dials_of, own_model_of
 from volano.api.image_pictures import write_scores
 from volano.api.tasks import kind_of
+from volano.apps.classification import classification_scores
 from volano.apps.image.export import export_classifier
 from volano.apps.image.problem import read_problem
-from volano.apps.image.scores import classification_scores, predict_labelled, predict_logits
+from volano.apps.image.scores import predict_labelled, predict_logits
 from volano.apps.image.spec import ClassifierSpec, make_classifier
 from volano.data.sources import ImageFile, LabelledImages, decode_all, is_image, listed, read_image_sets
 from volano.device import Device

@@ -6,22 +6,39 @@ from pathlib import Path
 from typing import Any
 
 from volano.cli import output
+from volano.errors import UsageError
 
 # Options of `volano train` that this application takes.
-DIALS = frozenset({"minutes", "epochs", "depth", "context", "batch_size", "seed"})
+DIALS = frozenset({"minutes", "epochs", "depth", "context", "batch_size", "classify", "seed"})
 # Options of `volano generate`.
 GENERATE_DIALS = frozenset({"prompt", "tokens", "temperature", "top_k", "top_p", "seed"})
 
 
 def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
     """``volano train text``."""
-    from volano.api.text import train_text
+    if not given.pop("classify", False):
+        from volano.api.text import train_text
 
-    return _print_run(train_text(path, **given), as_json=as_json)
+        return _print_run(train_text(path, **given), as_json=as_json)
+    from volano.api.text_classes import train_text_classes
+
+    for name in ("epochs", "depth", "context", "batch_size"):
+        if name in given:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} is a dial of language models",
+                got=f"{option} {given[name]} with --classify",
+                remedy="Leave it out",
+            )
+    return _print_run(train_text_classes(path, **given), as_json=as_json)
 
 
 def resume(run: Path, *, as_json: bool) -> int:
     """``volano resume`` of a text run."""
+    if _tells_classes(run):
+        from volano.api.text_classes import resume_text_classes
+
+        return _print_run(resume_text_classes(run), as_json=as_json)
     from volano.api.text import resume_text
 
     return _print_run(resume_text(run), as_json=as_json)
@@ -29,6 +46,8 @@ def resume(run: Path, *, as_json: bool) -> int:
 
 def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool) -> int:
     """``volano eval`` of a text run."""
+    if _tells_classes(run):
+        return _evaluate_classes(run, path, device=device, as_json=as_json)
     from volano.api.text_results import eval_text
 
     result = eval_text(run, path, device=device)
@@ -63,10 +82,49 @@ def generate(run: Path, *, device: str | None, as_json: bool, **given: Any) -> i
     return 0
 
 
+def predict(run: Path, files: list[Path], *, top_k: int, csv: Path | None, device: str | None, as_json: bool) -> int:
+    """``volano predict`` with a run that tells classes of texts apart."""
+    if not _tells_classes(run):
+        raise UsageError("predict is for runs that tell classes apart", got=str(run), remedy="volano generate")
+    from volano.api.text_classes import predict_text_classes
+
+    return output.print_predictions(
+        predict_text_classes(run, files, top_k=top_k, csv_path=csv, device=device), csv=csv, as_json=as_json
+    )
+
+
+def _evaluate_classes(run: Path, path: Path | None, *, device: str | None, as_json: bool) -> int:
+    from volano.api.text_classes import eval_text_classes
+
+    result = eval_text_classes(run, path, device=device)
+    if as_json:
+        output.print_json(result)
+        return 0
+    output.print_per_class(result, "texts")
+    output.say(f"accuracy {result['accuracy']:.4f}   (always the commonest class: {result['baseline_accuracy']:.4f})")
+    return 0
+
+
+def _tells_classes(run: Path) -> bool:
+    from volano.training import RunFolder
+
+    return RunFolder.open(run).read_json("text.json").get("goal") == "classes"
+
+
 def _print_run(result: Any, *, as_json: bool) -> int:
     run, metrics = result.run, result.metrics
     if as_json:
         output.print_json({**output.run_record(run), "metrics": metrics, "seconds": result.seconds})
+    elif run.status == "finished" and "test_accuracy" in metrics:
+        figures = ", ".join(f"{name} {accuracy:.4f}" for name, accuracy in metrics["candidates"].items())
+        output.say(
+            f"test accuracy {metrics['test_accuracy']:.4f} on {metrics['num_test']:,} texts   "
+            f"(always the commonest class: {metrics['baseline_accuracy']:.4f})",
+            f"kept: {metrics['kept']}   (to choose: {figures})",
+            f"run: {run.path}",
+            f"next: volano eval {run.path}",
+            f"      volano predict {run.path} FILES...",
+        )
     elif run.status == "finished":
         output.say(
             *_figures(metrics, "held-out bytes"),

@@ -43,6 +43,9 @@ def train(
     flip: Annotated[str | None, typer.Option(help="auto, yes or no: mirror images.", rich_help_panel=_IMAGE)] = None,
     depth: Annotated[int | None, typer.Option(help="Blocks of the language model.", rich_help_panel=_TEXT)] = None,
     context: Annotated[int | None, typer.Option(help="Tokens seen at once.", rich_help_panel=_TEXT)] = None,
+    classify: Annotated[
+        bool | None, typer.Option("--classify", help="Tell classes of labelled texts apart.", rich_help_panel=_TEXT)
+    ] = None,
     device: opt.DeviceName = None,
     precision: opt.Precision = None,
     memory_format: opt.MemoryFormat = None,
@@ -97,6 +100,7 @@ def train(
         flip=flip,
         depth=depth,
         context=context,
+        classify=classify,
     )
     common: dict[str, Any] = {"device": device, "out": out, "pins": knobs, "processes": processes}
     common["safety"] = _safety(save_every, skip_bad_steps)

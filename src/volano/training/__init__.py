@@ -11,6 +11,7 @@ from volano.training.run import Run, load_run, prepare_run, random_state_kept, r
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.step import seed_of_augmentation
+from volano.training.trial import Trial, run_trial
 from volano.training.weights import load_weights, save_tensors, save_weights
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Session",
     "StartInfo",
     "StepTime",
+    "Trial",
     "check_plan",
     "check_ranks",
     "evaluate",
@@ -35,6 +37,7 @@ __all__ = [
     "prepare_run",
     "random_state_kept",
     "run_task",
+    "run_trial",
     "save_tensors",
     "save_weights",
     "seed_of_augmentation",

@@ -4,7 +4,8 @@ from volano.data.sources.decoding import ImageFile, PixelFormat, choose_format, 
 from volano.data.sources.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.image_sets import ImageSets, read_image_sets
 from volano.data.sources.images import LabelledImages, decode_all, is_image, leave_in_files, listed
-from volano.data.sources.split import HOLD_OUT_SHARE, hold_out
+from volano.data.sources.labelled_texts import LabelledTexts, LabelledTextSets, read_labelled_texts, read_texts
+from volano.data.sources.split import HOLD_OUT_SHARE, hold_out, hold_out_rows
 from volano.data.sources.text_split import TextSplit, split_texts
 from volano.data.sources.texts import Document, TextSource, decode_text, find_texts
 
@@ -16,6 +17,8 @@ __all__ = [
     "ImageFilesDataset",
     "ImageSets",
     "LabelledImages",
+    "LabelledTextSets",
+    "LabelledTexts",
     "PixelFormat",
     "TextSource",
     "TextSplit",
@@ -25,9 +28,12 @@ __all__ = [
     "decode_text",
     "find_texts",
     "hold_out",
+    "hold_out_rows",
     "is_image",
     "leave_in_files",
     "listed",
     "read_image_sets",
+    "read_labelled_texts",
+    "read_texts",
     "split_texts",
 ]
