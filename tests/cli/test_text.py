@@ -60,8 +60,10 @@ class TestTrain:
     def test_a_folder_of_text(self, volano, texts):
         code, out, err = volano("train", "text", texts, *FAST, "--out", "run")
         assert code == 0, err
-        assert re.match(r"bits per byte \d\.\d{4} on [\d,]+ held-out bytes +\(after the training text: xz \d", out[0])
-        assert out[1].startswith("perplexity")
+        assert re.fullmatch(r"bits per byte \d\.\d{4} on [\d,]+ held-out bytes", out[0])
+        assert re.fullmatch(r"after the training text, xz needs \d\.\d{4} and bz2 \d\.\d{4}", out[1])
+        assert out[2].startswith("perplexity")
+        assert max(map(len, out)) <= 80
         assert "next: volano generate run --prompt TEXT" in out
         assert re.search(r"regime: much data \([\d.]+ epochs", err)
         assert "depth 2 (width 128)" in err

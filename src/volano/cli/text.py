@@ -138,9 +138,8 @@ def _print_run(result: Any, *, as_json: bool) -> int:
 
 
 def _figures(metrics: dict[str, Any], what: str) -> list[str]:
+    lines = [f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} {what}"]
     xz, bz2 = metrics.get("bits_per_byte_xz"), metrics.get("bits_per_byte_bz2")
-    compressors = f"   (after the training text: xz {xz:.3f}, bz2 {bz2:.3f})" if xz is not None else ""
-    return [
-        f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} {what}{compressors}",
-        f"perplexity {metrics['perplexity']:.1f} per token of {metrics['bytes_per_token']:.2f} bytes",
-    ]
+    if xz is not None:
+        lines.append(f"after the training text, xz needs {xz:.4f} and bz2 {bz2:.4f}")
+    return [*lines, f"perplexity {metrics['perplexity']:.1f} per token of {metrics['bytes_per_token']:.2f} bytes"]

@@ -68,6 +68,8 @@ def train(
 
     volano train image ./photos --minutes 10
 
+    volano train text ./books --minutes 10
+
     volano train my_task:task
 
     volano train image ./photos --nproc 2        the same training, by two processes together
