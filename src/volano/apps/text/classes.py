@@ -166,7 +166,8 @@ class ClassesProblem:
             model=functools.partial(BagClassifier, self.num_buckets, len(self.train.classes), idf),
             objective=BagObjective(),
             data=BagDataset(self.hashed.select(rows), self.train.labels[rows]),
-            valid=BagDataset(self.hashed.select(self.choice), self.train.labels[self.choice]),
+            # Trained on everything, nothing is left to look at but the test set.
+            valid=None if everything else BagDataset(self.hashed.select(self.choice), self.train.labels[self.choice]),
             collate=BagDataset.collate,
             optimizer=functools.partial(
                 torch.optim.SGD, lr=16.0, momentum=0.9, nesterov=True, weight_decay=0.25 / len(rows)
@@ -215,7 +216,7 @@ class ClassesProblem:
             model=functools.partial(DecoderClassifier, shape, len(self.train.classes), weights),
             objective=ClassifierObjective(),
             data=token_arrays(tokens[rows], self.train.labels[rows]),
-            valid=token_arrays(tokens[self.choice], self.train.labels[self.choice]),
+            valid=None if everything else token_arrays(tokens[self.choice], self.train.labels[self.choice]),
             optimizer=MuonAdamW,
             parameter_groups=functools.partial(classifier_parameter_groups, matrix_lr=0.01, rest_lr=0.005),
             schedule=linear(),
