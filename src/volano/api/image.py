@@ -12,7 +12,7 @@ from volano.api.image_pictures import write_pictures
 from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute, share_of_rank
 from volano.api.references import load_reference
-from volano.api.reports import with_notices, with_report
+from volano.api.reports import end_run, with_notices
 from volano.api.tasks import check_unfinished, go_on
 from volano.apps.classification import classification_scores
 from volano.apps.image.problem import ImageDials, ImageProblem, read_problem
@@ -201,12 +201,9 @@ def _finish(
             folder.append("quarantine.jsonl", {"set": "test", **asdict(fault)})
         pictures = write_pictures(folder, problem, task, logits, labels, scores, faults, plan_device)
         run = with_notices(run, pictures, observer)
-    phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
-    phases["test"] = time.perf_counter() - mark
-    phases["total"] = time.perf_counter() - started
-    phases = {name: round(value, 3) for name, value in phases.items()}
-    folder.update_run(metrics=metrics, seconds=phases, is_held_out=problem.is_held_out)
-    run = with_report(run, observer)
+    run, phases = end_run(
+        run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, is_held_out=problem.is_held_out
+    )
     return ImageRun(run=run, metrics=metrics, seconds=phases, is_held_out=problem.is_held_out)
 
 

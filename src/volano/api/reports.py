@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from volano.errors import UsageError, VolanoError
 from volano.report import write_comparison, write_page
@@ -30,6 +32,38 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
     if not runs:
         raise UsageError("A report is about one run or more", got="none")
     return write_page(runs[0], out) if len(runs) == 1 else write_comparison(runs, out)
+
+
+def end_run(
+    run: Run,
+    observer: Observer,
+    *,
+    metrics: dict[str, Any],
+    seconds: dict[str, float],
+    started: float,
+    tested: float,
+    **fields: Any,
+) -> tuple[Run, dict[str, float]]:
+    """What an application's run ends with, once it has been tested: its figures in ``run.json``, and the report.
+
+    Args:
+        run: as the training left it.
+        observer: hears of what could not be written.
+        metrics: final figures.
+        seconds: of the phases before the training.
+        started: when the whole began, by ``time.perf_counter``.
+        tested: when the test began.
+        fields: more of ``run.json``.
+
+    Returns:
+        the run, and the seconds of all phases.
+    """
+    phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
+    now = time.perf_counter()
+    phases |= {"test": now - tested, "total": now - started}
+    phases = {name: round(value, 3) for name, value in phases.items()}
+    RunFolder(run.path).update_run(metrics=metrics, seconds=phases, **fields)
+    return with_report(run, observer), phases
 
 
 def with_report(run: Run, observer: Observer) -> Run:

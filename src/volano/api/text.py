@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import torch
 from torch import nn
 
 from volano.api.plans import choose_plan
+from volano.api.processes import Processes, check_processes, execute, share_of_rank
+from volano.api.reports import end_run
 from volano.api.tasks import check_unfinished, go_on
+from volano.api.text_run import TextRun, check_minutes
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
 from volano.apps.text.network import Decoder
 from volano.apps.text.problem import TextDials, TextProblem, load_problem, read_problem
@@ -21,17 +24,18 @@ from volano.apps.text.recipe import MAX_EPOCHS, choose_depth, choose_tokens_per_
 from volano.apps.text.scores import score_tokens
 from volano.apps.text.spec import TextSpec
 from volano.device import Device
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError
 from volano.plan import Plan
+from volano.task import Task
 from volano.training import (
     Observer,
     Run,
     RunFolder,
+    Safety,
     check_plan,
     make_progress,
     measure_step_time,
     random_state_kept,
-    run_task,
     settings_of,
 )
 
@@ -42,15 +46,6 @@ _RESERVE_SHARE, _RESERVE_SECONDS = 0.10, 2.0
 _TIMING_SHARE, _TIMING_SECONDS = 0.015, 4.0
 # Of a plan's probe with torch.compile switched off: compiled steps were measured to take 0.7 of the time.
 _COMPILED_SHARE = 0.7
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextRun:
-    """A run of the text application. ``metrics`` and ``seconds`` include the final test."""
-
-    run: Run
-    metrics: dict[str, Any]
-    seconds: dict[str, float]
 
 
 def train_text(
@@ -65,6 +60,8 @@ def train_text(
     device: str | None = None,
     out: str | Path | None = None,
     pins: dict[str, Any] | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> TextRun:
     """Trains a language model of a text, and tests it on the part held out.
@@ -75,7 +72,7 @@ def train_text(
             3 minutes. At most 20 epochs.
         epochs: passes over the training text, instead of minutes.
         depth, context, batch_size, seed: see ``TextDials``.
-        device, out, pins, observer: see ``volano.train``.
+        device, out, pins, safety, processes, observer: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
@@ -96,19 +93,30 @@ def train_text(
         problem = read_problem(dials, Path(scratch))
         seconds = {"data": time.perf_counter() - started}
         mark = time.perf_counter()
-        problem, plan, num_steps, reasons = _resolve(problem, minutes, started, device, pins)
+        world_size = (processes or Processes()).world_size
+        problem, plan, num_steps, reasons = _resolve(problem, minutes, started, device, pins, world_size)
         task = problem.task(num_steps)
         check_plan(task, plan)
+        check_processes(task, plan, processes)
         seconds["plan"] = time.perf_counter() - mark
         folder.make()
         _write_problem(folder, problem, Path(scratch))
     resolved = {**problem.dials.to_json(), "num_steps": num_steps}
     source = {"kind": "text", "goal": "language", "dials": resolved, "minutes": minutes, "origin": problem.spec.origin}
-    run = run_task(task, plan, folder, observer=observer, source=source, notices=(*problem.notices, *reasons))
-    return _finish(run, problem, seconds, started)
+    run = execute(
+        task,
+        plan,
+        folder,
+        observer=observer,
+        source=source,
+        notices=(*problem.notices, *reasons),
+        safety=safety,
+        processes=processes,
+    )
+    return _finish(run, problem, seconds, started, observer)
 
 
-def resume_text(path: str | Path, *, observer: Observer | None = None) -> TextRun:
+def resume_text(path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None) -> TextRun:
     """Goes on with a run of a language model, and tests it. The text that it was made from is not needed.
 
     Raises:
@@ -121,9 +129,24 @@ def resume_text(path: str | Path, *, observer: Observer | None = None) -> TextRu
         check_unfinished(folder)  # a run that was interrupted in its final test has that left to do
     problem = problem_of(folder)
     seconds = {"data": time.perf_counter() - started}
+    observer = observer or make_progress()
+    run = go_on(_task_of(problem), folder, observer=observer, processes=processes)
+    return _finish(run, problem, seconds, started, observer)
+
+
+def task_of(folder: RunFolder) -> Task:
+    """The task of a run of the text application, made again from its folder."""
+    goal = folder.read_json("run.json")["source"].get("goal")
+    if goal == "classes":
+        from volano.api.text_classes import task_of_classes
+
+        return task_of_classes(folder)
+    return _task_of(problem_of(folder))
+
+
+def _task_of(problem: TextProblem) -> Task:
     assert problem.dials.num_steps is not None  # resolved before step 0
-    run = go_on(problem.task(problem.dials.num_steps), folder, observer)
-    return _finish(run, problem, seconds, started)
+    return problem.task(problem.dials.num_steps)
 
 
 def problem_of(folder: RunFolder) -> TextProblem:
@@ -139,28 +162,27 @@ def problem_of(folder: RunFolder) -> TextProblem:
     return load_problem(dials, TextSpec.from_json(folder.read_json("text.json")), folder.path)
 
 
-def check_minutes(minutes: float | None, epochs: float | None) -> None:
-    """Raises UsageError unless a run's length is given once, and can be meant."""
-    if minutes is not None and epochs is not None:
-        raise UsageError("A run is as long as --minutes or --epochs say", got="both")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UsageError("--minutes is a number above 0", got=minutes)
-
-
 def _resolve(
-    problem: TextProblem, minutes: float | None, started: float, device: str | None, pins: dict[str, Any] | None
+    problem: TextProblem,
+    minutes: float | None,
+    started: float,
+    device: str | None,
+    pins: dict[str, Any] | None,
+    world_size: int,
 ) -> tuple[TextProblem, Plan, int, list[str]]:
     """Depth, batch and number of steps, once, before the first; the plan; and the reasons for all of it."""
     # There is one implementation of the optimizer, and no kernel with four dimensions.
     own_pins = {"optimizer": "as_given", "memory_format": "contiguous"}
-    plan, reasons = choose_plan(problem.task(1), device=device, pins={**own_pins, **(pins or {})})
+    plan, reasons = choose_plan(
+        problem.task(1), device=device, pins={**own_pins, **(pins or {})}, world_size=world_size
+    )
     epochs = problem.dials.epochs
     if epochs is not None:
         problem = _shaped(problem, plan, flops=None, num_tokens=epochs * len(problem.train))
         num_steps = problem.steps_in(epochs)
         length = f"{epochs:g} epochs as asked"
     else:
-        problem, num_steps, length = _fit_into(problem, plan, 60 * (minutes or DEFAULT_MINUTES), started)
+        problem, num_steps, length = _fit_into(problem, plan, 60 * (minutes or DEFAULT_MINUTES), started, world_size)
     shape = problem.spec.shape()
     size = f"{num_steps:,} steps of {problem.tokens_per_step:,} tokens"
     reasons.append(f"depth {shape.depth} (width {shape.width}), {size}: {length}")
@@ -168,7 +190,9 @@ def _resolve(
     return problem, plan, num_steps, reasons
 
 
-def _fit_into(problem: TextProblem, plan: Plan, budget: float, started: float) -> tuple[TextProblem, int, str]:
+def _fit_into(
+    problem: TextProblem, plan: Plan, budget: float, started: float, world_size: int
+) -> tuple[TextProblem, int, str]:
     """The depth, the batch and the number of steps that suit the time, from steps timed here."""
     timing = min(_TIMING_SECONDS, _TIMING_SHARE * budget)
 
@@ -178,14 +202,16 @@ def _fit_into(problem: TextProblem, plan: Plan, budget: float, started: float) -
 
     probe = _shaped(problem, plan, flops=1.0, num_tokens=1e6, depth=problem.dials.depth or problem.spec.depth)
     eager = plan.pin(compile=False)
-    step = measure_step_time(probe.task(1000), eager, seconds=timing).step * (_COMPILED_SHARE if plan.compile else 1.0)
+    step = measure_step_time(*share_of_rank(probe.task(1000), eager, world_size), seconds=timing).step * (
+        _COMPILED_SHARE if plan.compile else 1.0
+    )
     tokens_per_second = probe.tokens_per_step / step
     flops_per_second = tokens_per_second * probe.spec.shape().flops_per_token
     flops = flops_per_second * seconds_left(0.0)
     num_tokens = flops / probe.spec.shape().flops_per_token
     problem = _shaped(problem, plan, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(problem.train)))
     if problem.spec != probe.spec or problem.batch_size != probe.batch_size or plan.compile:
-        measured = measure_step_time(problem.task(1000), plan, seconds=timing)
+        measured = measure_step_time(*share_of_rank(problem.task(1000), plan, world_size), seconds=timing)
         step, startup = measured.step, measured.startup
     else:
         startup = 0.0
@@ -241,7 +267,7 @@ def _write_problem(folder: RunFolder, problem: TextProblem, scratch: Path) -> No
         folder.append("quarantine.jsonl", {"set": "text", **asdict(fault)})
 
 
-def _finish(run: Run, problem: TextProblem, seconds: dict[str, float], started: float) -> TextRun:
+def _finish(run: Run, problem: TextProblem, seconds: dict[str, float], started: float, observer: Observer) -> TextRun:
     mark = time.perf_counter()
     folder = RunFolder(run.path)
     metrics: dict[str, Any] = dict(run.metrics)
@@ -253,11 +279,7 @@ def _finish(run: Run, problem: TextProblem, seconds: dict[str, float], started: 
         metrics |= {f"bits_per_byte_{name}": value for name, value in scores["baselines"].items()}
         metrics["num_test_bytes"] = scores["num_bytes"]
         metrics["tokens_per_second"] = _tokens_per_second(folder, problem)
-    phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
-    phases["test"] = time.perf_counter() - mark
-    phases["total"] = time.perf_counter() - started
-    phases = {name: round(value, 3) for name, value in phases.items()}
-    folder.update_run(metrics=metrics, seconds=phases)
+    run, phases = end_run(run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark)
     return TextRun(run=run, metrics=metrics, seconds=phases)
 
 

@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from volano.api.plans import choose_plan
+from volano.api.processes import Processes, check_processes, execute
+from volano.api.reports import end_run
 from volano.api.tasks import check_unfinished, go_on
-from volano.api.text import TextRun, check_minutes
+from volano.api.text_run import TextRun, check_minutes
 from volano.apps.classification import classification_scores
 from volano.apps.text.classes import (
     BAG,
@@ -40,11 +42,11 @@ from volano.training import (
     Observer,
     Run,
     RunFolder,
+    Safety,
     check_plan,
     load_weights,
     make_progress,
     measure_step_time,
-    run_task,
     run_trial,
     save_tensors,
 )
@@ -79,6 +81,8 @@ def train_text_classes(
     device: str | None = None,
     out: str | Path | None = None,
     pins: dict[str, Any] | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> TextRun:
     """Trains a classifier of texts: a bag of hashed n-grams, then in the time that is left a language model's head; the
@@ -88,7 +92,7 @@ def train_text_classes(
         path: see ``read_labelled_texts``.
         minutes: for the whole call, at most; 1 without. A bag takes what it takes, seconds for ten thousand texts.
         seed: of the split and of both trainings.
-        device, out, pins, observer: see ``volano.train``.
+        device, out, pins, safety, processes, observer: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
@@ -107,7 +111,9 @@ def train_text_classes(
     mark = time.perf_counter()
     own_pins = {"workers": 0, "memory_format": "contiguous"}
     task = problem.bag_task(everything=False)
-    plan, reasons = choose_plan(task, device=device, pins={**own_pins, **(pins or {})})
+    plan, reasons = choose_plan(
+        task, device=device, pins={**own_pins, **(pins or {})}, world_size=(processes or Processes()).world_size
+    )
     check_plan(task, plan)
     bag = run_trial(task, plan)
     candidates = {BAG: round(bag.metrics["accuracy"], 4)}
@@ -119,17 +125,23 @@ def train_text_classes(
     reasons += [reason, _told(candidates, kept, len(problem.choice))]
     spec, task = _kept(problem, candidates, head if kept == HEAD else None)
     plan = plan if kept == BAG else _head_plan(plan)
+    check_processes(task, plan, processes)
     seconds["plan"] = time.perf_counter() - mark
     folder.make()
     _write_problem(folder, problem, spec, head if kept == HEAD else None)
     dials = {"path": str(path), "seed": seed, "num_steps": task.num_steps}
     source = {"kind": "text", "goal": "classes", "dials": dials, "minutes": minutes, "origin": problem.origin}
     notices = (*_fault_notices(problem), *reasons)
-    run = run_task(task, plan, folder, observer=observer or make_progress(), source=source, notices=notices)
-    return _finish(run, problem, spec, seconds, started)
+    observer = observer or make_progress()
+    run = execute(
+        task, plan, folder, observer=observer, source=source, notices=notices, safety=safety, processes=processes
+    )
+    return _finish(run, problem, spec, seconds, started, observer)
 
 
-def resume_text_classes(path: str | Path, *, observer: Observer | None = None) -> TextRun:
+def resume_text_classes(
+    path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None
+) -> TextRun:
     """Goes on with a run of a classifier of texts, and tests it.
 
     Raises:
@@ -143,8 +155,15 @@ def resume_text_classes(path: str | Path, *, observer: Observer | None = None) -
     spec, problem = ClassesSpec.from_json(folder.read_json("text.json")), _problem_of(folder)
     head = _load_head(folder, spec)
     seconds = {"data": time.perf_counter() - started}
-    run = go_on(_kept(problem, spec.candidates, head)[1], folder, observer)
-    return _finish(run, problem, spec, seconds, started)
+    observer = observer or make_progress()
+    run = go_on(_kept(problem, spec.candidates, head)[1], folder, observer=observer, processes=processes)
+    return _finish(run, problem, spec, seconds, started, observer)
+
+
+def task_of_classes(folder: RunFolder) -> Task:
+    """The task of a run of a classifier of texts, made again from its texts and its folder."""
+    spec = ClassesSpec.from_json(folder.read_json("text.json"))
+    return _kept(_problem_of(folder), spec.candidates, _load_head(folder, spec))[1]
 
 
 def eval_text_classes(
@@ -317,7 +336,14 @@ def _write_problem(folder: RunFolder, problem: ClassesProblem, spec: ClassesSpec
         folder.append("quarantine.jsonl", {"set": "texts", **asdict(fault)})
 
 
-def _finish(run: Run, problem: ClassesProblem, spec: ClassesSpec, seconds: dict[str, float], started: float) -> TextRun:
+def _finish(
+    run: Run,
+    problem: ClassesProblem,
+    spec: ClassesSpec,
+    seconds: dict[str, float],
+    started: float,
+    observer: Observer,
+) -> TextRun:
     mark = time.perf_counter()
     folder = RunFolder(run.path)
     metrics: dict[str, Any] = dict(run.metrics)
@@ -331,11 +357,9 @@ def _finish(run: Run, problem: ClassesProblem, spec: ClassesSpec, seconds: dict[
         metrics["baseline_accuracy"] = scores["baseline_accuracy"]
         metrics["num_test"] = scores["num_examples"]
         metrics["candidates"], metrics["kept"] = spec.candidates, spec.kept
-    phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
-    phases["test"] = time.perf_counter() - mark
-    phases["total"] = time.perf_counter() - started
-    phases = {name: round(value, 3) for name, value in phases.items()}
-    folder.update_run(metrics=metrics, seconds=phases, is_held_out=problem.is_held_out)
+    run, phases = end_run(
+        run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, is_held_out=problem.is_held_out
+    )
     return TextRun(run=run, metrics=metrics, seconds=phases)
 
 

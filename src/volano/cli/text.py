@@ -33,15 +33,15 @@ def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
     return _print_run(train_text_classes(path, **given), as_json=as_json)
 
 
-def resume(run: Path, *, as_json: bool) -> int:
+def resume(run: Path, *, as_json: bool, processes: Any = None) -> int:
     """``volano resume`` of a text run."""
     if _tells_classes(run):
         from volano.api.text_classes import resume_text_classes
 
-        return _print_run(resume_text_classes(run), as_json=as_json)
+        return _print_run(resume_text_classes(run, processes=processes), as_json=as_json)
     from volano.api.text import resume_text
 
-    return _print_run(resume_text(run), as_json=as_json)
+    return _print_run(resume_text(run, processes=processes), as_json=as_json)
 
 
 def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool) -> int:
@@ -121,17 +121,13 @@ def _print_run(result: Any, *, as_json: bool) -> int:
             f"test accuracy {metrics['test_accuracy']:.4f} on {metrics['num_test']:,} texts   "
             f"(always the commonest class: {metrics['baseline_accuracy']:.4f})",
             f"kept: {metrics['kept']}   (to choose: {figures})",
-            f"run: {run.path}",
-            f"next: volano eval {run.path}",
-            f"      volano predict {run.path} FILES...",
         )
+        output.say_finished(run)
+        output.say(f"next: volano eval {run.path}", f"      volano predict {run.path} FILES...")
     elif run.status == "finished":
-        output.say(
-            *_figures(metrics, "held-out bytes"),
-            f"run: {run.path}",
-            f"next: volano generate {run.path} --prompt TEXT",
-            f"      volano eval {run.path} PATH",
-        )
+        output.say(*_figures(metrics, "held-out bytes"))
+        output.say_finished(run)
+        output.say(f"next: volano generate {run.path} --prompt TEXT", f"      volano eval {run.path} PATH")
     else:
         output.say_unfinished(run)
     return 0 if run.status == "finished" else 1
