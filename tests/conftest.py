@@ -129,7 +129,7 @@ def quiet() -> Quiet:
     return Quiet()
 
 
-_TIMED = {"examples_per_second", "memory_bytes"}
+_TIMED = {"examples_per_second", "memory_bytes", "data_wait_share"}
 
 
 def experiment_records(path: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from volano.api import Processes, doctor, resume, train
-    from volano.data import Arrays
+    from volano.data import Arrays, MemoryMapped, open_table, spool
     from volano.device import Device
     from volano.errors import VolanoError
     from volano.plan import Plan
@@ -24,6 +24,7 @@ _HOMES = {
     "Device": "volano.device",
     "Duration": "volano.task",
     "Loss": "volano.task",
+    "MemoryMapped": "volano.data",
     "Observer": "volano.training",
     "Plan": "volano.plan",
     "Processes": "volano.api",
@@ -35,7 +36,9 @@ _HOMES = {
     "cosine": "volano.task",
     "doctor": "volano.api",
     "linear": "volano.task",
+    "open_table": "volano.data",
     "resume": "volano.api",
+    "spool": "volano.data",
     "train": "volano.api",
     "trapezoid": "volano.task",
 }
@@ -45,6 +48,7 @@ __all__ = [
     "Device",
     "Duration",
     "Loss",
+    "MemoryMapped",
     "Observer",
     "Plan",
     "Processes",
@@ -57,7 +61,9 @@ __all__ = [
     "cosine",
     "doctor",
     "linear",
+    "open_table",
     "resume",
+    "spool",
     "train",
     "trapezoid",
 ]

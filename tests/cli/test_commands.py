@@ -61,7 +61,7 @@ class TestTrainImage:
         code, out, err = volano("train", "image", "--epochs", "3", "--out", "run")
         assert code == 0
         assert out[0].startswith("test accuracy 0.9")
-        assert out[1:3] == ["run: run", "next: volano eval run"]
+        assert out[1:4] == ["run: run", "report: run/report.html", "next: volano eval run"]
         assert "flip=no" in err
         assert "valid accuracy" in err
 
@@ -317,6 +317,33 @@ class TestOwnTask:
         assert result["metrics"]["valid_loss"] == losses[-1] < losses[0]
 
 
+class TestReport:
+    def test_a_run_says_where_its_report_is(self, volano):
+        code, out, _ = volano("train", "image", *FAST, "--out", "run")
+        assert code == 0
+        assert out[1:3] == ["run: run", f"report: {Path('run', 'report.html')}"]
+        code, out, _ = volano("report", "run", "--out", "page.html")
+        assert (code, out) == (0, ["report: page.html"])
+        assert Path("page.html").read_text() == Path("run/report.html").read_text()
+
+    def test_several_are_compared(self, volano, digits_run):
+        code, out, _ = volano("report", digits_run, digits_run, "--json")
+        assert code == 0
+        assert json.loads(out[-1]) == {"report": "comparison.html", "runs": [str(digits_run)] * 2}
+        assert "2 runs compared" in Path("comparison.html").read_text()
+
+    def test_mistakes(self, volano, tmp_path):
+        code, _, err = volano("report", "nothing")
+        assert code == 2
+        assert err == "error: A run's folder holds run.json; got nothing. Name the folder that train printed.\n"
+        assert volano("report")[0] == 2
+
+    def test_no_place_to_write_to(self, volano, digits_run):
+        code, _, err = volano("report", digits_run, "--out", "not/there.html")
+        assert code == 1
+        assert "Name another file with --out" in err
+
+
 class TestDoctor:
     def test_a_table(self, volano):
         code, out, _ = volano("doctor")
@@ -376,5 +403,5 @@ def test_resume_of_an_image_run_is_bitwise(volano, tmp_path, monkeypatch):
 def test_help_names_every_command(volano):
     code, out, _ = volano("--help")
     assert code == 0
-    for name in ("train", "resume", "eval", "predict", "export", "doctor"):
+    for name in ("train", "resume", "eval", "predict", "export", "report", "doctor"):
         assert any(f" {name} " in line for line in out)

@@ -14,7 +14,6 @@ from volano.data import (
     Order,
     Quarantine,
     can_be_resident,
-    choose_workers,
     make_feed,
     tensor_tree,
 )
@@ -176,23 +175,6 @@ class TestResidence:
     def test_a_plan_that_asks_for_the_impossible_is_refused(self):
         with pytest.raises(PlanError, match="resident feed needs data in tensors"):
             run(Computed(), feed="resident")
-
-
-def test_cheap_examples_are_made_in_process():
-    assert choose_workers(TensorDataset(torch.zeros(40, 2)), None, 8, num_cores=8)[0] == 0
-
-
-def test_dear_examples_get_workers():
-    class Slow(Computed):
-        def __getitem__(self, index):
-            import time
-
-            time.sleep(0.002)
-            return torch.tensor(index)
-
-    workers, seconds = choose_workers(Slow(), None, 8, num_cores=8)
-    assert workers == 4
-    assert seconds >= 0.016
 
 
 def test_a_fetcher_falls_back_from_many_to_one():

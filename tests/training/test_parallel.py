@@ -51,7 +51,7 @@ def assert_same_run(left: Path, right: Path) -> None:
         torch.testing.assert_close(tensor, theirs[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
     mine_lines, their_lines = lines(left), lines(right)
     assert len(mine_lines) == len(their_lines)
-    timing = {"examples_per_second", "memory_bytes"}
+    timing = {"examples_per_second", "memory_bytes", "data_wait_share"}
     for mine_line, their_line in zip(mine_lines, their_lines, strict=True):
         assert mine_line.keys() == their_line.keys()
         for key in mine_line.keys() - timing:

@@ -12,9 +12,9 @@ import torch
 import volano
 from conftest import Quiet, assert_same_runs, classification_with_accuracy, experiment_records, make_mlp
 from volano import Plan
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError, DataError, UsageError
 from volano.training import RunFolder
-from volano.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
+from volano.training.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
 
 
 class StopAt(Quiet):
@@ -340,3 +340,24 @@ def test_an_unchanged_task_of_objects_is_the_same_task(make_task):
 
     digests = {describe(make_task(model=functools.partial(make, Config())), make_mlp())["digest"] for _ in range(2)}
     assert len(digests) == 1
+
+
+def test_a_run_whose_data_ends_it_is_saved_first_and_goes_on(make_task, quiet, tmp_path):
+    calls = []
+
+    def collate(examples):
+        calls.append(len(calls))
+        if len(calls) == 12:
+            raise ValueError("a share that was unmounted")
+        return torch.utils.data.default_collate(examples)
+
+    task = full_task(make_task, collate=collate, valid=None)
+    plan = Plan.baseline()
+    with pytest.raises(DataError, match=r"a share that was unmounted \(examples \d+, "):
+        volano.train(task, plan=plan, out=tmp_path / "parts", observer=quiet)
+    assert RunFolder.open(tmp_path / "parts").read_json("run.json")["status"] == "failed"
+    (saved,) = list_checkpoints(tmp_path / "parts" / "checkpoints")
+    assert saved.name == "step-00000011"
+    volano.resume(tmp_path / "parts", task=task, observer=quiet)
+    volano.train(task, plan=plan, out=tmp_path / "whole", observer=quiet)
+    assert_same_runs(tmp_path / "parts", tmp_path / "whole")

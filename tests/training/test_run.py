@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -16,7 +18,8 @@ def test_a_run_leaves_a_complete_folder(make_task, quiet, tmp_path):
     task = make_task(objective=classification_with_accuracy, name="digits")
     run = volano.train(task, out=tmp_path / "run", observer=quiet)
     names = {path.name for path in run.path.iterdir()}
-    assert names == {"run.json", "task.json", "plan.json", "metrics.jsonl", "checkpoints", "model.safetensors"}
+    files = {"run.json", "task.json", "plan.json", "metrics.jsonl", "model.safetensors", "report.html"}
+    assert names == {*files, "checkpoints"}
     record = json.loads((run.path / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["metrics"] == run.metrics
@@ -189,3 +192,34 @@ class TestProgress:
 
         assert bars
         assert max(len(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)) for line in bars) <= width
+
+
+class Killed(torch.utils.data.Dataset):
+    """Digits whose worker process is killed once, at one example."""
+
+    def __init__(self, digits, mark):
+        self.digits, self.mark = digits, mark
+
+    def __len__(self):
+        return 512
+
+    def __getitem__(self, index):
+        if index == 40 and self.mark.exists():
+            self.mark.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.digits[0][index], self.digits[1][index]
+
+
+def test_a_killed_worker_is_told_of_and_changes_nothing(make_task, digits, tmp_path, quiet):
+    mark = tmp_path / "mark"
+    data = Killed(digits, mark)
+    plain = volano.train(
+        make_task(data=data), plan=Plan.baseline("cpu"), out=tmp_path / "a", observer=volano.Observer()
+    )
+    mark.touch()
+    plan = Plan.baseline("cpu").pin(workers=1)
+    run = volano.train(make_task(data=data), plan=plan, out=tmp_path / "b", observer=quiet)
+    assert any("was ended by SIGKILL" in notice for notice in run.notices)
+    for mine, theirs in zip(run.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert all(0.0 <= record["data_wait_share"] <= 1.0 for record in quiet.logs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from volano.api.image import dials_of, own_model_of
+from volano.api.image_pictures import write_scores
 from volano.api.tasks import kind_of
+from volano.apps.classification import classification_scores
 from volano.apps.image.export import export_classifier
 from volano.apps.image.problem import read_problem
-from volano.apps.image.scores import classification_scores, predict_logits
+from volano.apps.image.scores import predict_labelled, predict_logits
 from volano.apps.image.spec import ClassifierSpec, make_classifier
 from volano.data.sources import ImageFile, LabelledImages, decode_all, is_image, listed, read_image_sets
 from volano.device import Device
 from volano.errors import CheckpointError, DataError, UsageError
-from volano.report import draw_confusion
 from volano.training import RunFolder, load_weights
 
 
@@ -47,15 +47,12 @@ def eval_image(path: str | Path, images: str | Path | None = None, *, device: st
     else:
         sets = read_image_sets(Path(images), pixel_format=spec.pixel_format, least_classes=1)
         test, name, origin = _in_terms_of(spec, sets.test or sets.valid or sets.train), Path(images).stem, sets.origin
-    logits = _predict(model, spec, test.images, device)
-    scores = classification_scores(logits, test.labels, spec.classes)
-    picture = folder.path / f"eval-{name}.png"
-    title = f"{origin}: accuracy {scores['accuracy']:.2%}"
-    draw_confusion(scores["confusion"], spec.classes, title, picture)
-    result = {"run": str(folder.path), "origin": origin, **scores, "picture": str(picture)}
-    result["unreadable"] = [asdict(fault) for fault in test.faults]
-    folder.write_json(f"eval-{name}.json", result)
-    return result
+    place = Device(device)
+    logits, labels, faults = predict_labelled(
+        model.to(place.torch_device), test, place, precision="fp32", flip=spec.flip, translate=spec.translate
+    )
+    scores = classification_scores(logits, labels, spec.classes)
+    return write_scores(folder, name, scores, faults, origin)
 
 
 def predict_image(
@@ -84,6 +81,7 @@ def predict_image(
     images = decode_all(found, spec.classes, spec.pixel_format, root=Path(), max_share=1.0)
     if not len(images):
         raise DataError("One of the images can be read", got=f"none; the first: {images.faults[0].reason}")
+    assert isinstance(images.images, torch.Tensor)
     top = _predict(model, spec, images.images, device).softmax(1).topk(top_k)
     predictions = [
         {

@@ -42,9 +42,10 @@ def choose_plan(
         plan = plan.pin(workers=0)
     elif "workers" not in pins:
         num_cores = describe_machine(place).num_cores
-        workers, seconds = choose_workers(task.data, task.collate, min(task.batch_size, len(task.data)), num_cores)
-        plan = plan.pin(workers=workers)
-        reasons.append(f"workers={workers}: making a batch takes {seconds * 1e3:.1f} ms in this process")
+        batch_size = min(task.batch_size, len(task.data))
+        choice = choose_workers(task.data, task.collate, batch_size, num_cores, num_steps=task.num_steps)
+        plan = plan.pin(workers=choice.workers)
+        reasons.append(f"workers={choice.workers}: {choice.reason}")
     if plan.sharding == "full" and "memory_format" not in pins:
         plan = plan.pin(memory_format="contiguous")
         reasons.append("memory_format=contiguous: parameters that are cut into parts lie in one piece")
@@ -56,10 +57,10 @@ def choose_plan(
 
 def _without_what_fails(task: Task, plan: Plan) -> tuple[Plan, list[str]]:
     """Contiguous where a step in channels_last fails: ``view`` on such a tensor, in code that is right otherwise."""
-    reason = why_a_step_fails(task, plan.pin(workers=0))
+    reason = why_a_step_fails(task, plan)
     if reason is None:
         return plan, []
     contiguous = plan.pin(memory_format="contiguous")
-    if why_a_step_fails(task, contiguous.pin(workers=0)) is not None:
+    if why_a_step_fails(task, contiguous) is not None:
         return contiguous, []  # it fails either way; the run itself says how
     return contiguous, [f"memory_format=contiguous: a step in channels_last fails with {reason}"]

@@ -9,6 +9,7 @@ from typing import Any
 from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute, follow, is_follower, task_of
 from volano.api.references import load_task
+from volano.api.reports import with_report
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.task import Task
@@ -59,16 +60,18 @@ def train(
     check_plan(task, plan)
     check_processes(task, plan, processes, source)
     folder.make()
-    return execute(
+    observer = observer or make_progress()
+    run = execute(
         task,
         plan,
         folder,
-        observer=observer or make_progress(),
+        observer=observer,
         source=source,
         notices=tuple(notices),
         safety=safety,
         processes=processes,
     )
+    return with_report(run, observer)
 
 
 def resume(
@@ -97,16 +100,10 @@ def resume(
         return follow(task)
     folder = RunFolder.open(run)
     check_unfinished(folder)
-    kind = kind_of(run)
-    if task is None and kind not in ("reference", "python"):
-        raise UsageError(
-            f"A run of the {kind} application goes on by its own verb",
-            got=str(run),
-            remedy=f"volano resume {run}, or volano.api.{kind}.resume_{kind}",
-        )
-    return go_on(
-        task_of(folder) if task is None else task, folder, observer=observer, safety=safety, processes=processes
-    )
+    observer = observer or make_progress()
+    run_of = task_of(folder) if task is None else task
+    ended = go_on(run_of, folder, observer=observer, safety=safety, processes=processes)
+    return with_report(ended, observer)
 
 
 def kind_of(run: str | Path) -> str:
@@ -122,15 +119,13 @@ def go_on(
     task: Task,
     folder: RunFolder,
     *,
-    observer: Observer | None = None,
+    observer: Observer,
     safety: Safety | None = None,
     processes: Processes | None = None,
 ) -> Run:
     """Runs the rest of a task in its folder."""
     plan = Plan.load(folder.path / "plan.json")
-    return execute(
-        task, plan, folder, observer=observer or make_progress(), resume=True, safety=safety, processes=processes
-    )
+    return execute(task, plan, folder, observer=observer, resume=True, safety=safety, processes=processes)
 
 
 def change_safety(run: str | Path, **changes: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute, share_of_rank
+from volano.api.reports import end_run, with_notices
 from volano.api.tasks import check_unfinished, go_on
 from volano.api.video_figures import dials_of, write_results
 from volano.apps.video.features import train_feature_net
@@ -49,7 +50,6 @@ class VideoRun:
     run: Run
     metrics: dict[str, Any]
     seconds: dict[str, float]
-    notices: tuple[str, ...]
     self_test: dict[str, Any] | None
     is_held_out: bool
 
@@ -141,7 +141,7 @@ def train_video(
         safety=safety,
         processes=processes,
     )
-    return _finish(run, problem, seconds, started)
+    return _finish(run, problem, seconds, started, observer)
 
 
 def resume_video(path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None) -> VideoRun:
@@ -159,8 +159,9 @@ def resume_video(path: str | Path, *, observer: Observer | None = None, processe
     problem = read_video_problem(dials)
     seconds = {"data": time.perf_counter() - started}
     assert dials.num_steps is not None  # resolved before step 0
+    observer = observer or make_progress()
     run = go_on(problem.task(dials.num_steps), folder, observer=observer, processes=processes)
-    return _finish(run, problem, seconds, started)
+    return _finish(run, problem, seconds, started, observer)
 
 
 def task_of(folder: RunFolder) -> Task:
@@ -170,10 +171,9 @@ def task_of(folder: RunFolder) -> Task:
     return read_video_problem(dials).task(dials.num_steps)
 
 
-def _finish(run: Run, problem: VideoProblem, seconds: dict[str, float], started: float) -> VideoRun:
+def _finish(run: Run, problem: VideoProblem, seconds: dict[str, float], started: float, observer: Observer) -> VideoRun:
     mark = time.perf_counter()
     metrics: dict[str, Any] = dict(run.metrics)
-    notices: list[str] = []
     self_test = None
     if run.status == "finished":
         device = Device(run.plan.device)
@@ -182,16 +182,12 @@ def _finish(run: Run, problem: VideoProblem, seconds: dict[str, float], started:
                 RunFolder(run.path), run.model, problem, device, precision=run.plan.precision
             )
         metrics |= figures
-    phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
-    phases["test"] = time.perf_counter() - mark
-    phases["total"] = time.perf_counter() - started
-    phases = {name: round(value, 3) for name, value in phases.items()}
+        run = with_notices(run, notices, observer)
     is_held_out = problem.sets.is_held_out
-    every = (*run.notices, *notices)
-    RunFolder(run.path).update_run(metrics=metrics, seconds=phases, is_held_out=is_held_out, notices=list(every))
-    return VideoRun(
-        run=run, metrics=metrics, seconds=phases, notices=every, self_test=self_test, is_held_out=is_held_out
+    run, phases = end_run(
+        run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, is_held_out=is_held_out
     )
+    return VideoRun(run=run, metrics=metrics, seconds=phases, self_test=self_test, is_held_out=is_held_out)
 
 
 # ---- minutes become steps, once

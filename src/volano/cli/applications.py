@@ -10,10 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from volano.cli import image, video
+from volano.cli import image, text, video
 from volano.errors import UsageError
 
-APPLICATIONS: dict[str, ModuleType] = {"image": image, "video": video}
+APPLICATIONS: dict[str, ModuleType] = {"image": image, "text": text, "video": video}
 
 
 def application_of(run: Path) -> ModuleType | None:

@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
         (predict, "predict"),
         (generate, "generate"),
         (export, "export"),
+        (report, "report"),
         (doctor, "doctor"),
     ):
         app.command(name)(command)
@@ -64,6 +65,25 @@ def export(
 ) -> int:
     """Write the model for other programs, load it back, and compare predictions."""
     return act(run, "export", "export", to=to, out=out, as_json=json)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs; several are compared.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default RUN/report.html, or comparison.html here.")
+    ] = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,  # noqa: ARG001
+) -> int:
+    """Write a page about a run, or about several side by side."""
+    from volano.api.reports import write_report
+
+    path = write_report(*runs, out=out)
+    if json:
+        output.print_json({"report": str(path), "runs": [str(run) for run in runs]})
+    else:
+        output.say(f"report: {path}")
+    return 0
 
 
 def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""``volano generate``."""
+"""``volano generate``: what a run's model makes up."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from volano.cli import options as opt
 from volano.cli.applications import APPLICATIONS, act, application_of
 from volano.errors import UsageError
 
-_VIDEO = "Video"
+_TEXT, _VIDEO = "Text application", "Video application"
 
 
 def generate(
     run: opt.RunPath,
-    seed: Annotated[int | None, typer.Option(help="Of what is drawn.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draws; the same seed gives the same result.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to go on from.", rich_help_panel=_TEXT)] = None,
+    tokens: Annotated[int | None, typer.Option(help="How many to write, at most.", rich_help_panel=_TEXT)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 takes the likeliest; default 0.8.", rich_help_panel=_TEXT)
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw among so many.", rich_help_panel=_TEXT)] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw among the likeliest of this probability.", rich_help_panel=_TEXT)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder to write; default generated-seed-SEED in RUN.", rich_help_panel=_VIDEO),
@@ -41,9 +50,19 @@ def generate(
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
 ) -> int:
-    """Make something new with a run's model: clips as mp4, gif and a grid of frames."""
+    """Make something new with a run's model: text as it is written, or clips as mp4, gif and a grid of frames.
+
+    volano generate runs/text-1 --prompt "Once upon" --tokens 200
+
+    volano generate runs/video-1 --clips 16
+    """
     dials = opt.given(
         seed=seed,
+        prompt=prompt,
+        tokens=tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
         out=out,
         clips=clips,
         steps=steps,
@@ -63,4 +82,6 @@ def _refuse(application: Any, dials: dict[str, Any]) -> None:
     for name in sorted(dials.keys() - getattr(application, "GENERATE_DIALS", dials.keys())):
         owners = [owner for owner, module in APPLICATIONS.items() if name in getattr(module, "GENERATE_DIALS", ())]
         option = "--class" if name == "class_name" else f"--{name.replace('_', '-')}"
-        raise UsageError(f"{option} is for runs of {' and '.join(owners)}", got=f"{option} {dials[name]}")
+        raise UsageError(
+            f"{option} is for runs of {' and '.join(owners)}", got=f"{option} {dials[name]}", remedy="Leave it out"
+        )

@@ -8,7 +8,7 @@ from typing import Any
 from volano.cli import output
 
 # Options of `volano train` that this application takes.
-DIALS = frozenset({"minutes", "epochs", "size", "model", "image_size", "batch_size", "flip", "seed"})
+DIALS = frozenset({"minutes", "epochs", "size", "model", "image_size", "image_cache", "batch_size", "flip", "seed"})
 
 
 def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
@@ -33,16 +33,7 @@ def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool)
     if as_json:
         output.print_json(result)
         return 0
-    rows = [
-        (name, row["support"], f"{row['precision']:.4f}", f"{row['recall']:.4f}", f"{row['f1']:.4f}")
-        for name, row in result["per_class"].items()
-    ]
-    output.print_table(
-        f"{result['num_examples']:,} images of {result['origin']}",
-        ("class", "images", "precision", "recall", "F1"),
-        rows,
-        right=(1, 2, 3, 4),
-    )
+    output.print_per_class(result, "images")
     output.say(
         f"accuracy {result['accuracy']:.4f}   (always the commonest class: {result['baseline_accuracy']:.4f})",
         f"confusion matrix: {result['picture']}",
@@ -55,23 +46,7 @@ def predict(run: Path, files: list[Path], *, top_k: int, csv: Path | None, devic
     from volano.api.image_results import predict_image
 
     result = predict_image(run, files, top_k=top_k, csv_path=csv, device=device)
-    for fault in result["unreadable"]:
-        output.warn(f"unreadable: {fault['path']}: {fault['reason']}")
-    if as_json:
-        output.print_json(result)
-    elif csv is not None:
-        output.say(f"{len(result['predictions'])} predictions in {csv}")
-    else:
-        columns = ["file", *(name for place in range(result["top_k"]) for name in (f"top {place + 1}", "p"))]
-        rows = [
-            [
-                row["path"],
-                *(cell for one in row["top"] for cell in (one["class"], f"{one['probability']:.3f}")),
-            ]
-            for row in result["predictions"]
-        ]
-        output.print_table("", columns, rows, right=range(2, len(columns), 2))
-    return 0
+    return output.print_predictions(result, csv=csv, as_json=as_json)
 
 
 def export(run: Path, *, to: str, out: Path | None, as_json: bool) -> int:
@@ -99,7 +74,9 @@ def _print_run(result: Any, *, as_json: bool) -> int:
         output.say(
             f"test accuracy {metrics['test_accuracy']:.4f} on {metrics['num_test']:,} of {where}   "
             f"(always the commonest class: {metrics['baseline_accuracy']:.4f})",
-            f"run: {run.path}",
+        )
+        output.say_finished(run)
+        output.say(
             f"next: volano eval {run.path}",
             f"      volano predict {run.path} FILES...",
             f"      volano export {run.path} --to pt2",

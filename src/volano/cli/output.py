@@ -20,6 +20,11 @@ def say(*lines: str) -> None:
         print(line, flush=True)  # noqa: T201 - this is the printer
 
 
+def write(text: str) -> None:
+    """A piece of a line on standard output, at once."""
+    print(text, end="", flush=True)  # noqa: T201 - this is the printer
+
+
 def warn(line: str) -> None:
     """A line on standard error."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
@@ -37,7 +42,19 @@ def run_record(run: Any) -> dict[str, Any]:
         "metrics": run.metrics,
         "seconds": run.seconds,
         "notices": list(run.notices),
+        "report": str(report_of(run)) if report_of(run) else None,
     }
+
+
+def report_of(run: Any) -> Path | None:
+    """The page about a run, where there is one."""
+    page = Path(run.path) / "report.html"
+    return page if page.is_file() else None
+
+
+def say_finished(run: Any) -> None:
+    """Where a finished run and the page about it lie."""
+    say(f"run: {run.path}", *([f"report: {report_of(run)}"] if report_of(run) else []))
 
 
 def say_unfinished(run: Any) -> None:
@@ -63,6 +80,37 @@ def print_table(
     # Not a terminal: as wide as it needs to be, so that nothing is cut in a file or a pipe.
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False).print(table)
+
+
+def print_per_class(result: dict[str, Any], what: str) -> None:
+    """Precision, recall and F1 of each class, as ``classification_scores`` has them."""
+    rows = [
+        (name, row["support"], f"{row['precision']:.4f}", f"{row['recall']:.4f}", f"{row['f1']:.4f}")
+        for name, row in result["per_class"].items()
+    ]
+    title = f"{result['num_examples']:,} {what} of {result['origin']}"
+    print_table(title, ("class", what, "precision", "recall", "F1"), rows, right=(1, 2, 3, 4))
+
+
+def print_predictions(result: dict[str, Any], *, csv: Path | None, as_json: bool) -> int:
+    """The likeliest classes of each file; where they were written to a table, how many."""
+    for fault in result["unreadable"]:
+        warn(f"unreadable: {fault['path']}: {fault['reason']}")
+    if as_json:
+        print_json(result)
+    elif csv is not None:
+        say(f"{len(result['predictions'])} predictions in {csv}")
+    else:
+        columns = ["file", *(name for place in range(result["top_k"]) for name in (f"top {place + 1}", "p"))]
+        rows = [
+            [
+                row["path"],
+                *(cell for one in row["top"] for cell in (one["class"], f"{one['probability']:.3f}")),
+            ]
+            for row in result["predictions"]
+        ]
+        print_table("", columns, rows, right=range(2, len(columns), 2))
+    return 0
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from volano.cli import output
 from volano.cli.applications import APPLICATIONS, application_of
 from volano.errors import UsageError
 
-_TIME, _IMAGE, _VIDEO = "How long", "Image application", "Video application"
+_TIME, _IMAGE, _TEXT, _VIDEO = "How long", "Image application", "Text application", "Video application"
 _PICTURES = "Image and video applications"
 
 
@@ -23,7 +23,8 @@ def train(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="image: class folders, IDX files or a .csv/.parquet; video: a folder of clips; none: embedded sample."
+            help="image: class folders, IDX files or a .csv/.parquet; text: files and folders of text, .jsonl or "
+            ".parquet; video: a folder of clips. None: an embedded sample."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE-TIME.")] = None,
@@ -37,6 +38,15 @@ def train(
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels to decode to.", rich_help_panel=_PICTURES)] = None,
     flip: Annotated[str | None, typer.Option(help="auto, yes or no: mirror them.", rich_help_panel=_PICTURES)] = None,
+    image_cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for decoded images that do not fit into memory.", rich_help_panel=_IMAGE),
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="Blocks of the language model.", rich_help_panel=_TEXT)] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens seen at once.", rich_help_panel=_TEXT)] = None,
+    classify: Annotated[
+        bool | None, typer.Option("--classify", help="Tell classes of labelled texts apart.", rich_help_panel=_TEXT)
+    ] = None,
     network: Annotated[str | None, typer.Option(help="unet or transformer.", rich_help_panel=_VIDEO)] = None,
     frames: Annotated[int | None, typer.Option(help="Frames that the model sees; 16.", rich_help_panel=_VIDEO)] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second to decode to.", rich_help_panel=_VIDEO)] = None,
@@ -61,6 +71,8 @@ def train(
     volano train image                    the embedded sample
 
     volano train image ./photos --minutes 10
+
+    volano train text ./books --minutes 10
 
     volano train video ./clips --minutes 10
 
@@ -92,7 +104,11 @@ def train(
         size=size,
         model=model,
         image_size=image_size,
+        image_cache=image_cache,
         flip=flip,
+        depth=depth,
+        context=context,
+        classify=classify,
         network=network,
         frames=frames,
         fps=fps,
@@ -157,7 +173,7 @@ def _print_run(run: Any, *, as_json: bool) -> int:
         if run.status == "stopped":
             output.say_unfinished(run)
         else:
-            output.say(f"run: {run.path}")
+            output.say_finished(run)
     return 0 if run.status == "finished" else 1
 
 

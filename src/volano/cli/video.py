@@ -78,20 +78,16 @@ def generate(run: Path, *, device: str | None, as_json: bool, **given: Any) -> i
 def _print_run(result: Any, *, as_json: bool) -> int:
     run, metrics = result.run, result.metrics
     if as_json:
-        record = {**output.run_record(run), "metrics": metrics, "seconds": result.seconds}
-        output.print_json({**record, "notices": list(result.notices)})
+        output.print_json({**output.run_record(run), "metrics": metrics, "seconds": result.seconds})
     elif run.status == "finished":
-        for notice in result.notices[len(run.notices) :]:
-            output.warn(f"note: {notice}")
         trivial = ", ".join(f"{name.replace('_', ' ')} {psnr:.2f}" for name, psnr in metrics["psnr_baselines"].items())
         where = f"{metrics['num_test']:,} {'held-out' if result.is_held_out else 'test'} clips"
         output.say(
             f"first predicted frame {metrics['psnr_first_frame']:.2f} dB   ({trivial}; {where})",
             *_distances(metrics | {"self_test": result.self_test}),
-            f"run: {run.path}",
-            f"next: volano eval {run.path}",
-            f"      volano generate {run.path} --clips 16",
         )
+        output.say_finished(run)
+        output.say(f"next: volano eval {run.path}", f"      volano generate {run.path} --clips 16")
     else:
         output.say_unfinished(run)
     return 0 if run.status == "finished" else 1

@@ -3,51 +3,75 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-import multiprocessing
-import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from volano.data.arrays import take, tensor_tree
-from volano.data.fetch import Fetched, Fetcher
-from volano.data.order import Key, in_sequence
+from volano.data.arrays import rows_of, take, tensor_tree
+from volano.data.fetch import Fault, Fetcher
+from volano.data.order import Key
 from volano.data.quarantine import Quarantine
+from volano.data.slots import Slots, SlotWriter, can_share, room_for, unpacked
+from volano.data.workers import Workers
 from volano.device import Device, Transfer
-from volano.errors import PlanError, VolanoError
-from volano.task import Batch, num_bytes, num_examples
+from volano.errors import PlanError
+from volano.task import Batch, num_examples
 
 # Share of the device's free memory that resident data may take; the rest is for the training.
 _RESIDENT_SHARE = 0.4
 # Indices of this many batches go to the device in one copy.
 _KEYS_PER_COPY = 64
-# A worker process costs an exchange per batch; below this it costs more than it takes off the training process.
-_WORKER_PAYS_FROM_SECONDS = 2e-3
+# Of a ring's slots, one is in the consumer's hands, one is being copied, one is spare.
+_SLOTS_IN_USE, _SLOTS_IN_PROCESS = 3, 4
+_END = object()
 
 
 class Feed(ABC):
-    """Gives the batches of a sequence of keys, in that order, on the device."""
+    """Gives the batches of a sequence of keys, in that order, on the device.
+
+    Attributes:
+        seconds_waited: that whoever asked for batches has spent in waiting for them; may be set back.
+        on_notice: told what a person should know of the feeding.
+    """
+
+    def __init__(self) -> None:
+        self.seconds_waited = 0.0
+        self.on_notice: Callable[[str], None] = lambda _: None
+
+    def batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
+        """One batch a key. The iterator ends with the keys; closing it early frees what it holds.
+
+        Raises:
+            DataError: the data cannot be trained on; between two batches, so that whoever asked can still save.
+        """
+        with contextlib.closing(self._batches(keys)) as made:
+            while True:
+                start = time.perf_counter()
+                batch = next(made, _END)
+                self.seconds_waited += time.perf_counter() - start
+                if batch is _END:
+                    return
+                yield batch
 
     @abstractmethod
-    def batches(self, keys: Iterable[Key]) -> Iterator[Batch]:
-        """One batch a key. The iterator ends with the keys; closing it early frees what it holds."""
+    def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]: ...
 
 
 class ResidentFeed(Feed):
     """The encoded set lies on the device; a batch is gathered there. No worker, no copy of examples in the loop."""
 
     def __init__(self, tree: Batch, device: Device) -> None:
+        super().__init__()
         self._tree = device.move(tree)
         self._device = device
 
-    def batches(self, keys: Iterable[Key]) -> Iterator[Batch]:
-        """See :class:`Feed`."""
+    def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
         if self._device.is_cpu:
             for key in keys:
                 yield take(self._tree, _as_tensor(key.indices))
@@ -63,64 +87,102 @@ class ResidentFeed(Feed):
 
 
 class RingFeed(Feed):
-    """Host workers fetch and collate; each batch is copied to the device while the one before it is used."""
+    """Batches are made on the host, in a ring of slots; each is copied to the device while the one before it is used.
+
+    With ``workers`` they are made by so many processes, each ``prefetch`` batches ahead. The first batch of all tells
+    how large slots must be, and travels by itself; so does any later one that does not fit.
+    """
 
     def __init__(
         self, fetcher: Fetcher, device: Device, quarantine: Quarantine, *, workers: int = 0, prefetch: int = 2
     ) -> None:
+        super().__init__()
         self._fetcher = fetcher
         self._device = device
         self._quarantine = quarantine
         self._workers = workers
         self._prefetch = prefetch
+        self._room: int | None = None
 
-    def batches(self, keys: Iterable[Key]) -> Iterator[Batch]:
-        """See :class:`Feed`."""
-        transfer = Transfer(self._device)
-        ahead = None
-        with contextlib.closing(self._fetched(keys)) as fetched:  # whatever happens, the workers end
-            for item in fetched:
-                pending = transfer.start(self._checked(item))
+    def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
+        source = self._from_workers if self._workers else self._in_process
+        if self._device.is_cpu:
+            with contextlib.closing(source(keys)) as made:
+                yield from (batch for batch, _ in made)
+            return
+        transfer, ahead = Transfer(self._device), None
+        with contextlib.closing(source(keys)) as made:
+            for batch, release in made:
+                pending = transfer.start(batch)
+                release(pending[1])
                 if ahead is not None:
                     yield transfer.finish(ahead)
                 ahead = pending
         if ahead is not None:
             yield transfer.finish(ahead)
 
-    def _fetched(self, keys: Iterable[Key]) -> Generator[Fetched | VolanoError, None, None]:
-        if not self._workers and not self._device.can_pin:
-            yield from map(self._fetcher, keys)
-            return
-        options: dict[str, Any] = {}
-        if self._workers:
-            options = {
-                "prefetch_factor": self._prefetch,
-                "multiprocessing_context": _start_method(),
-                "worker_init_fn": _leave_signals_to_the_parent,
-            }
-        batches = iter(
-            DataLoader(
-                _ByKey(self._fetcher),
-                sampler=_Keys(keys),
-                batch_size=None,
-                collate_fn=_unchanged,  # pyright: ignore[reportArgumentType] - typed for lists; here it sees one item
-                num_workers=self._workers,
-                pin_memory=self._device.can_pin,
-                generator=torch.Generator(),  # it draws a seed that nobody uses; not from the caller's generator
-                **options,
-            )
-        )
+    def _in_process(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
+        slots: Slots | None = None
         try:
-            yield from batches
+            for key in keys:
+                if slots is None and self._room and self._device.can_pin:
+                    slots = Slots(self._device, _SLOTS_IN_PROCESS, self._room, shared=False)
+                slot = None if slots is None else slots.acquire()
+                if slots is None or slot is None:
+                    yield self._checked(*self._fetcher(key)), _nothing_to_release
+                else:
+                    memory = slots.memory(slot)
+                    writer = SlotWriter(memory)
+                    batch, faults = self._fetcher(key, writer)
+                    yield (
+                        self._checked(unpacked(writer.packed(batch), memory), faults),
+                        functools.partial(slots.release, slot),
+                    )
         finally:
-            del batches  # torch ends the workers when the last reference goes
+            if slots is not None:
+                slots.close()
 
-    def _checked(self, item: Fetched | VolanoError) -> Batch:
-        if isinstance(item, VolanoError):
-            raise item
-        batch, faults = item
+    def _from_workers(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
+        ahead = self._workers * self._prefetch
+        slots: Slots | None = None
+        workers = Workers(self._fetcher, num=self._workers, ahead=ahead, on_notice=self.on_notice)
+        try:
+            slots = self._given(workers, ahead)
+            for made in workers.made(keys):
+                if made.error is not None:
+                    raise made.error
+                if slots is None or made.slot is None:
+                    yield self._checked(made.batch, made.faults), _nothing_to_release
+                else:
+                    yield (
+                        self._checked(unpacked(made.batch, slots.memory(made.slot)), made.faults),
+                        functools.partial(slots.release, made.slot),
+                    )
+                slots = slots or self._given(workers, ahead)
+        finally:
+            workers.close()
+            if slots is not None:
+                slots.close()
+
+    def _given(self, workers: Workers, ahead: int) -> Slots | None:
+        if not self._room or not can_share():
+            return None
+        slots = Slots(self._device, ahead + _SLOTS_IN_USE, self._room, shared=True)
+        workers.use(slots)
+        return slots
+
+    def _checked(self, batch: Batch, faults: list[Fault]) -> Batch:
         self._quarantine.add([*faults], num_examples(batch))
+        if self._room is None:
+            self._room = room_for(batch)
         return batch
+
+
+_Arrived = tuple[Batch, Callable[[torch.Event | None], None]]
+
+
+def _nothing_to_release(_copied: torch.Event | None) -> None:
+    pass
 
 
 def make_feed(
@@ -151,71 +213,20 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
     """Whether the data can be kept on the device without changing the experiment, and why."""
     if collate is not None:
         return False, "the task has a collate function of its own"
-    tree = tensor_tree(data)
-    if tree is None:
+    rows = rows_of(data)
+    if rows is None:
         return (
             False,
             f"{type(data).__name__} computes its examples; storing them could freeze a random transform",
         )
-    size = num_bytes(tree)
-    free = device.free_bytes()
-    if not device.is_cpu and free is not None and size > _RESIDENT_SHARE * free:
+    size, free = rows.num_bytes(), device.free_bytes()
+    stays = device.is_cpu and not rows.is_mapped  # it lies in the device's memory already
+    if not stays and free is not None and size > _RESIDENT_SHARE * free:
         return (
             False,
             f"{size / 2**20:,.0f} MiB are more than {_RESIDENT_SHARE:.0%} of the {free / 2**20:,.0f} MiB free",
         )
-    return True, f"{size / 2**20:,.1f} MiB lie in tensors"
-
-
-def choose_workers(data: Any, collate: Any, batch_size: int, num_cores: int) -> tuple[int, float]:
-    """Worker processes for a ring, and the measured seconds of making one batch in this process."""
-    fetcher = Fetcher(data, collate, seed=0)
-    key = next(iter(in_sequence(len(data), batch_size)))
-    fetcher(key)
-    start = time.perf_counter()
-    fetcher(key)
-    seconds = time.perf_counter() - start
-    if seconds < _WORKER_PAYS_FROM_SECONDS:
-        return 0, seconds
-    return max(1, min(4, num_cores - 1)), seconds
-
-
-class _ByKey(Dataset[Any]):
-    """A fetcher as torch's DataLoader wants it."""
-
-    def __init__(self, fetcher: Fetcher) -> None:
-        self._fetcher = fetcher
-
-    def __getitem__(self, key: Any) -> Fetched | VolanoError:
-        try:
-            return self._fetcher(key)
-        except VolanoError as error:  # torch would make one long text of it and its traceback
-            return error
-
-
-class _Keys:
-    """A sampler over any iterable of keys."""
-
-    def __init__(self, keys: Iterable[Key]) -> None:
-        self._keys = keys
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self._keys)
-
-
-def _unchanged(item: Any) -> Any:
-    return item
-
-
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    # Ctrl-C reaches the whole process group; the step in flight still needs its batch. SIGTERM must end a worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _start_method() -> str | None:
-    # fork carries lambdas and open data over without pickling; where it does not exist, torch's own choice stands.
-    return "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    return True, f"{size / 2**20:,.1f} MiB lie in {'mapped files' if rows.is_mapped else 'tensors'}"
 
 
 def _as_tensor(indices: np.ndarray) -> torch.Tensor:

@@ -6,21 +6,28 @@ and substitutes included.
 
 from __future__ import annotations
 
+import functools
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate
+from torch import Tensor
+from torch.utils.data._utils.collate import collate as collate_by_type
+from torch.utils.data._utils.collate import default_collate_fn_map
 
-from volano.data.arrays import take, tensor_tree
+from volano.data.arrays import Rows, rows_of
 from volano.data.order import Key, example_seed, substitute
+from volano.data.slots import SlotWriter, fits_a_slot, is_plain
 from volano.errors import DataError
-from volano.task import Batch
+from volano.task import Batch, map_tensors
 
 _MAX_ATTEMPTS = 20
+# A row out of the page cache takes a tenth of a microsecond, its announcement one, a read of a disk a hundred.
+_DISK_SECONDS_PER_ROW = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +60,40 @@ class Fetcher:
         self._data = data
         self._collate = collate
         self._seed = seed
-        self._tree = tensor_tree(data) if collate is None else None
+        self._rows = rows_of(data) if collate is None else None
         self._is_random = False
+        self._reads_disk = False
 
-    def __call__(self, key: Key) -> Fetched:
-        """The batch of a key.
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a worker process needs, by the names that a person knows."""
+        return {"data": self._data, "collate": self._collate}
+
+    def __call__(self, key: Key, slot: SlotWriter | None = None) -> Fetched:
+        """The batch of a key; its tensors are made in the slot where that can be.
 
         Raises:
             DataError: no substitute for a corrupt example could be read, or ``collate`` failed.
         """
-        if self._tree is not None:
-            return Fetched(take(self._tree, torch.from_numpy(np.array(key.indices))), [])
+        if self._rows is not None:
+            indices = self._rows.picked(torch.from_numpy(np.array(key.indices)))
+            return Fetched(self._gathered(self._rows, indices, slot), [])
         faults: list[Fault] = []
         with _KeepRandomState() as state:
             examples = None if self._is_random else self._fetch_plainly(key, state)
             if examples is None:
                 examples = [self._fetch_one(key.epoch, int(index), faults) for index in key.indices]
-            return Fetched(self._collated(examples, key), faults)
+            return Fetched(self._collated(examples, key, slot), faults)
+
+    def _gathered(self, rows: Rows, indices: Tensor, slot: SlotWriter | None) -> Batch:
+        if rows.announce is None:
+            return map_tensors(lambda tensor: _take(tensor, indices, slot), rows.tree)
+        start = time.perf_counter()
+        if self._reads_disk:
+            rows.announce(indices)
+        batch = map_tensors(lambda tensor: _take(tensor, indices, slot), rows.tree)
+        self._reads_disk = time.perf_counter() - start > _DISK_SECONDS_PER_ROW * len(indices)
+        return batch
 
     def _fetch_plainly(self, key: Key, state: _KeepRandomState) -> list[Any] | None:
         # Seeding costs more than a small example does. Data that draws nothing needs no seeds, and whether it drew is
@@ -101,11 +125,14 @@ class Fetcher:
             remedy="Look at data[index] for one of them",
         )
 
-    def _collated(self, examples: list[Any], key: Key) -> Batch:
+    def _collated(self, examples: list[Any], key: Key, slot: SlotWriter | None) -> Batch:
         try:
             if self._collate is not None:
                 return self._collate(examples)
-            return default_collate(examples)
+            if slot is None or not is_plain(examples[0]):
+                return collate_by_type(examples, collate_fn_map=default_collate_fn_map)
+            stack = functools.partial(_stack, slot)
+            return collate_by_type(examples, collate_fn_map={**default_collate_fn_map, Tensor: stack})
         except Exception as error:
             ids = ", ".join(map(str, key.indices[:8].tolist()))
             raise DataError(
@@ -113,6 +140,21 @@ class Fetcher:
                 got=f"{type(error).__name__}: {error} (examples {ids}{', ...' if len(key.indices) > 8 else ''})",
                 remedy="Make them equal in shape, or give the task a collate function of its own",
             ) from error
+
+
+def _take(tensor: Tensor, indices: Tensor, slot: SlotWriter | None) -> Tensor:
+    out = None if slot is None else slot.empty((len(indices), *tensor.shape[1:]), tensor.dtype)
+    return tensor.index_select(0, indices) if out is None else torch.index_select(tensor, 0, indices, out=out)
+
+
+def _stack(slot: SlotWriter, tensors: list[Tensor], **others: Any) -> Tensor:
+    # What torch's own function for a list of tensors does, into memory that is there already.
+    first = tensors[0]
+    if all(tensor.shape == first.shape and tensor.dtype == first.dtype and fits_a_slot(tensor) for tensor in tensors):
+        out = slot.empty((len(tensors), *first.shape), first.dtype)
+        if out is not None:
+            return torch.stack(tensors, out=out)
+    return default_collate_fn_map[Tensor](tensors, **others)
 
 
 class _KeepRandomState:

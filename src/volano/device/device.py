@@ -154,6 +154,28 @@ class Device:
         except (RuntimeError, NotImplementedError):
             return False
 
+    def lock_pages(self, memory: torch.Tensor) -> bool:
+        """Page-locks host memory that is already allocated, so that copies from it run beside the computation.
+
+        False where the device cannot; ``memory`` is then as good as before. What was locked is to be unlocked before
+        it is freed.
+        """
+        runtime = self._host_runtime()
+        if runtime is None or not memory.nbytes:  # locking nothing is an error there
+            return False
+        return int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0
+
+    def unlock_pages(self, memory: torch.Tensor) -> None:
+        """The inverse of :meth:`lock_pages`."""
+        runtime = self._host_runtime()
+        if runtime is not None:
+            runtime.cudaHostUnregister(memory.data_ptr())
+
+    def _host_runtime(self) -> Any:
+        # torch offers locking of foreign memory through the runtime of CUDA and ROCm only.
+        runtime = getattr(self._module, "cudart", None)
+        return runtime() if self.can_pin and runtime is not None else None
+
     def stream(self) -> torch.Stream | None:
         """A stream beside the current one, or None where the device has no streams."""
         if self.is_cpu:

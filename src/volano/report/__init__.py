@@ -1,6 +1,22 @@
 """Pictures and pages made from what a run leaves behind. Imports no torch."""
 
 from volano.report.clips import enlarged, tiled, write_gif, write_grid, write_mp4, write_predictions
+from volano.report.compare import write_comparison
 from volano.report.confusion import draw_confusion
+from volano.report.page import write_page
+from volano.report.sheets import Example, draw_sheet, draw_top_losses
 
-__all__ = ["draw_confusion", "enlarged", "tiled", "write_gif", "write_grid", "write_mp4", "write_predictions"]
+__all__ = [
+    "Example",
+    "draw_confusion",
+    "draw_sheet",
+    "draw_top_losses",
+    "enlarged",
+    "tiled",
+    "write_comparison",
+    "write_gif",
+    "write_grid",
+    "write_mp4",
+    "write_page",
+    "write_predictions",
+]

@@ -17,6 +17,7 @@ from volano.task.task import Task
 
 SCHEMA_VERSION = 1
 _NUM_PROBES = 8
+_NUM_TABLE_PROBES = 64
 
 
 def describe(task: Task, model: nn.Module) -> dict[str, Any]:
@@ -104,7 +105,18 @@ def _describe_data(data: Any) -> dict[str, Any]:
         step = max(1, len(data) // _NUM_PROBES)
         rows = [data[index] for index in range(0, len(data), step)]
         text["content_digest"] = _digest([_digest_tensor(tensor) for row in rows for tensor in tensors_of(row)])
+    elif hasattr(data, "with_format") and hasattr(data, "features"):
+        text["content_digest"] = _digest_table(data)
     return text
+
+
+def _digest_table(data: Any) -> str:
+    # Hugging Face's Dataset: its own fingerprint goes by names and dates of files. The rows are asked for as they are
+    # stored, before a format decodes or a transform changes them.
+    stored = data.with_format("arrow")
+    step = max(1, len(data) // _NUM_TABLE_PROBES)
+    rows = [repr(stored[index].to_pylist()) for index in range(0, len(data), step)]
+    return _digest([repr(data.features), sorted(data.column_names), repr(data.format), rows])
 
 
 def _digest(value: Any) -> str:

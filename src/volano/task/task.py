@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from volano.errors import TaskError
 from volano.task.batch import Batch
@@ -145,11 +146,15 @@ class Task:
 
     @staticmethod
     def _check_data(name: str, data: Any) -> None:
-        if isinstance(data, Mapping) or not (isinstance(data, Sized) and hasattr(data, "__getitem__")):
+        has_getitem = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
+        if isinstance(data, Mapping) or not (isinstance(data, Sized) and has_getitem):
+            is_iterable = isinstance(data, Iterable) and not isinstance(data, Mapping | DataLoader)
             raise TaskError(
                 f"{name} is a map-style dataset: it has __len__ and __getitem__(index)",
                 got=type(data).__name__,
-                remedy="Wrap tensors in torch.utils.data.TensorDataset; pass a DataLoader's .dataset, not the loader",
+                remedy="Write what can only be iterated to disk once: volano.spool(data, folder)"
+                if is_iterable
+                else "Wrap tensors in torch.utils.data.TensorDataset; pass a DataLoader's .dataset, not the loader",
             )
         if len(data) == 0:
             raise TaskError(f"{name} holds at least one example", got="0 examples")

@@ -10,6 +10,8 @@ from volano.training.progress import PlainProgress, RichProgress, make_progress
 from volano.training.run import Run, load_run, prepare_run, random_state_kept, run_task, settings_of
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
+from volano.training.step import seed_of_augmentation
+from volano.training.trial import Trial, run_trial
 from volano.training.weights import load_weights, save_tensors, save_weights
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Session",
     "StartInfo",
     "StepTime",
+    "Trial",
     "check_plan",
     "check_ranks",
     "evaluate",
@@ -34,8 +37,10 @@ __all__ = [
     "prepare_run",
     "random_state_kept",
     "run_task",
+    "run_trial",
     "save_tensors",
     "save_weights",
+    "seed_of_augmentation",
     "settings_of",
     "why_a_step_fails",
 ]

@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 # What a run writes before its first checkpoint, beside run.json.
 _FILES = (
     "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
-    "numerics.jsonl", "image.json", "text.json", "video.json",
+    "numerics.jsonl", "image.json", "text.json", "video.json", "report.html",
 )  # fmt: skip
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from volano.errors import ObjectiveError
+from volano.errors import DataError, ObjectiveError
 from volano.training.evaluate import read_scalars
 from volano.training.folder import RunFolder
 from volano.training.numerics import NumericsPolicy
@@ -44,7 +45,12 @@ def run_loop(
     agree = session.ranks.agreement()
     policy.before_stopping = saver.close
     batches = session.feed.batches(session.keys())
-    with contextlib.closing(saver), session.phase("train"):
+    with (
+        contextlib.closing(saver),
+        _saved_without_data(saver, session),
+        session.phase("train"),
+        contextlib.closing(batches),  # its workers end, whatever happens
+    ):
         for batch in batches:
             result = session.step_once(batch, session.step)
             session.step += 1
@@ -75,6 +81,18 @@ def run_loop(
         with session.phase("checkpoint"):
             saver.finish(must=not is_finished)
     return "finished" if is_finished else "stopped"
+
+
+@contextlib.contextmanager
+def _saved_without_data(saver: Saver, session: Session) -> Iterator[None]:
+    """A context that saves when there is no more data to be had: that happens between two steps."""
+    try:
+        yield
+    except DataError:
+        if not session.ranks.are_several:  # the others do not know of it, and cannot save with this one
+            with session.phase("checkpoint"):
+                saver.finish(must=False)
+        raise
 
 
 class Log:
@@ -117,12 +135,14 @@ class Log:
         policy.judge(session.step, int(num_flagged))
         means = {n: math.fsum(c) / len(c) for n, c in zip(self._names, zip(*rows, strict=True), strict=True)}
         seconds = time.perf_counter() - self._start
+        waited, session.feed.seconds_waited = session.feed.seconds_waited / len(self._pending), 0.0
         record = {
             "step": session.step,
             "epoch": round(session.step / session.order.steps_per_epoch, 4),
             **means,
             "lr": float(session.optimizer.param_groups[0]["lr"]),
             "examples_per_second": round(self._num_timed * session.task.batch_size / seconds, 1),
+            "data_wait_share": round(min(1.0, waited * self._num_timed / seconds), 4),
             "memory_bytes": session.device.memory().allocated,
         }
         if self._spikes.look([row[0] for row in rows]):

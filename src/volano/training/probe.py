@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ def why_a_step_fails(task: Task, plan: Plan) -> str | None:
         try:
             session = Session(task, plan, on_notice=lambda _: None)
             if any(parameter.ndim == 4 for parameter in session.model.parameters()):
-                batches = session.feed.batches(session.order.keys(0, 1))
-                session.step_once(next(iter(batches)), 0)
+                with contextlib.closing(session.feed.batches(session.order.keys(0, 1))) as batches:
+                    session.step_once(next(batches), 0)
         except Exception as error:  # noqa: BLE001 - whatever a person's code raises
             return f"{type(error).__name__}: {error}".splitlines()[0]
     return None

@@ -196,6 +196,7 @@ def _run(
             everyone.on_start(_start_info(session, folder))
             for notice in choices:
                 everyone.on_notice(notice)
+            session.tell(everyone.on_notice)
             with StopRequest() as stop:
                 status = run_loop(session, folder, everyone, stop, log, policy, safety)
                 model = session.gathered()

@@ -143,6 +143,12 @@ class Session:
             for module, was_training in modes:
                 module.training = was_training
 
+    def tell(self, on_notice: Callable[[str], None]) -> None:
+        """Says who is to hear what happens to the feeds from now on."""
+        for feed in (self.feed, self.valid_feed):
+            if feed is not None:
+                feed.on_notice = on_notice
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Adds the time spent inside to ``seconds[name]``, without what phases inside it take."""

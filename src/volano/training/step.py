@@ -73,7 +73,6 @@ class Step:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._generator = device.generator()
         self._num_steps = task.num_steps
-        self._steps_per_epoch = task.steps_per_epoch
         self._narrow = plan.precision in ("bf16", "fp16")
         self._is_checked = False
         self.guard = Guard(
@@ -89,8 +88,7 @@ class Step:
         task = self._task
         set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
         if task.augment is not None:
-            epoch = step // self._steps_per_epoch
-            self._generator.manual_seed(counter_hash(AUGMENT, task.seed, epoch, step))
+            self._generator.manual_seed(seed_of_augmentation(task, step))
             batch = task.augment(batch, self._generator)
         self._optimizer.zero_grad(set_to_none=True)
         self._copy_buffers(self._buffers, self._saved_buffers)
@@ -198,6 +196,11 @@ class Step:
         if self._ema is not None:
             self._ema.update(step)
         return True
+
+
+def seed_of_augmentation(task: Task, step: int) -> int:
+    """Of the generator with which the batch of ``step`` (from 0) is augmented."""
+    return counter_hash(AUGMENT, task.seed, step // task.steps_per_epoch, step)
 
 
 def _detached(metrics: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from volano.apps.image.network import parameter_groups
 from volano.apps.image.objective import Classification, balanced_weights
 from volano.apps.image.recipe import SIZES, Recipe, choose_recipe
 from volano.apps.image.spec import ClassifierSpec, make_classifier
-from volano.data import Arrays, Fault
-from volano.data.sources import ImageSets, LabelledImages, hold_out, read_image_sets
+from volano.data import Fault
+from volano.data.sources import ImageFiles, ImageSets, LabelledImages, hold_out, read_image_sets
 from volano.errors import DataError, UsageError
 from volano.task import Task, cosine, linear
 from volano.training import MuonAdamW
@@ -41,6 +41,7 @@ class ImageDials:
         size: of the network: thin, base or wide; None chooses.
         model: ``module:function`` of a network of one's own.
         image_size: pixels to decode files to; None chooses.
+        image_cache: folder for decoded images that do not fit into memory; None decodes them whenever they are needed.
         batch_size: examples per step; None leaves it to the recipe.
         flip: whether to mirror images: auto finds out.
         seed: of everything.
@@ -52,6 +53,7 @@ class ImageDials:
     size: str | None = None
     model: str | None = None
     image_size: int | None = None
+    image_cache: str | None = None
     batch_size: int | None = None
     flip: str = "auto"
     seed: int = 0
@@ -94,6 +96,7 @@ class ImageProblem:
         faults: files that could not be read, left out.
         notices: what a person should know.
         own_model: what ``dials.model`` names.
+        patches: training images uint8 [n, channels, height, width] whose statistics whiten the stem.
     """
 
     dials: ImageDials
@@ -106,6 +109,7 @@ class ImageProblem:
     faults: tuple[Fault, ...]
     notices: tuple[str, ...]
     own_model: Callable[..., Any] | None
+    patches: Tensor = field(repr=False)
 
     def recipe(self, epochs: float) -> Recipe:
         """The recipe for so many passes over the training images."""
@@ -127,16 +131,16 @@ class ImageProblem:
 
     def task(self, num_steps: int) -> Task:
         """The Task for a number of steps."""
-        images, labels = self.train.images, self.train.labels
+        labels = self.train.labels
         recipe = self.recipe(num_steps / self.steps_in(1.0))
         weights = balanced_weights(labels, len(self.spec.classes))
         smoothing = recipe.label_smoothing
         return Task(
             name="image",
-            model=functools.partial(make_classifier, self.spec, self.own_model, _patches(images)),
+            model=functools.partial(make_classifier, self.spec, self.own_model, self.patches),
             objective=Classification(label_smoothing=smoothing, class_weights=weights),
-            data=Arrays((images, labels)),
-            valid=Arrays((self.valid.images, self.valid.labels)),
+            data=self.train.dataset(),
+            valid=self.valid.dataset(),
             augment=Augmentation(flip=self.spec.flip, translate=recipe.translate, cutout=recipe.cutout),
             **self._optimization(recipe),
             batch_size=recipe.batch_size,
@@ -170,6 +174,8 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
         DataError: what lies there cannot be trained on.
     """
     sets = read_image_sets(None if dials.path is None else Path(dials.path), size=dials.image_size)
+    if dials.image_cache is not None:
+        sets = _with_cache(sets, Path(dials.image_cache))
     train, valid, test, is_held_out = _split(sets, dials.seed)
     faults = [fault for part in (sets.train, sets.valid, sets.test) if part is not None for fault in part.faults]
     notices = [*sets.notices, *_fault_notices(faults)]
@@ -178,12 +184,13 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
         raise DataError("Every class has readable images to train on", got=f"none of {', '.join(empty[:5])}")
     if dials.batch_size is not None and dials.batch_size > len(train):
         notices.append(f"batch_size={len(train)}: there are no more images to train on")
-    flip, reason = _decide_flip(dials.flip, train, dials.seed)
+    known, about = train.sample()
+    flip, reason = _decide_flip(dials.flip, known, about.labels, dials.seed)
     notices.append(f"flip={'yes' if flip else 'no'}: {reason}")
     if balanced_weights(train.labels, len(train.classes)) is not None:
         counts = torch.bincount(train.labels)
         notices.append(f"classes of {int(counts.min())} to {int(counts.max())} images: weighted inversely")
-    mean, std = _statistics(train.images)
+    mean, std = _statistics(known)
     channels, image_size = train.images.shape[1], train.images.shape[-1]
     recipe = choose_recipe(
         num_train=len(train), resolution=image_size, num_classes=len(train.classes), epochs=1.0, batch_size=None
@@ -210,6 +217,7 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
         faults=tuple(faults),
         notices=tuple(notices),
         own_model=own_model,
+        patches=_patches(known),
     )
 
 
@@ -222,10 +230,23 @@ def _split(sets: ImageSets, seed: int) -> tuple[LabelledImages, LabelledImages, 
     return sets.train.select(kept), test, test, True
 
 
-def _decide_flip(wanted: str, train: LabelledImages, seed: int) -> tuple[bool, str]:
+def _with_cache(sets: ImageSets, folder: Path) -> ImageSets:
+    parts = {name: getattr(sets, name) for name in ("train", "valid", "test")}
+    lazy = {name: part for name, part in parts.items() if part is not None and isinstance(part.images, ImageFiles)}
+    if not lazy:
+        notice = "image_cache has no effect: the decoded images fit into memory"
+        return dataclasses.replace(sets, notices=(*sets.notices, notice))
+    cached: dict[str, Any] = {
+        name: dataclasses.replace(part, images=part.images.cached(folder)) for name, part in lazy.items()
+    }
+    notices = (*(text for text in sets.notices if text != sets.decoding), f"images are decoded once, into {folder}")
+    return dataclasses.replace(sets, **cached, notices=notices)
+
+
+def _decide_flip(wanted: str, images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:
     if wanted != "auto":
         return wanted == "yes", "as asked"
-    return flip_is_label_preserving(train.images, train.labels, seed)
+    return flip_is_label_preserving(images, labels, seed)
 
 
 def _fault_notices(faults: list[Fault]) -> list[str]:

@@ -1,20 +1,32 @@
-"""Predictions over sets of images, and the figures made of them."""
+"""Predictions over sets of images."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from volano.apps.image.augment import predict_tta
+from volano.data import Fault
+from volano.data.sources import LabelledImages
 from volano.device import Device
+from volano.errors import DataError
 
 _BATCH = 512
 # Views cost a forward pass each; only images about which the network is unsure get them (see docs/log.md). With label
 # smoothing of 0.1 no probability comes much above 0.9.
 _SURE = 0.8
+
+
+class HardExample(NamedTuple):
+    """Row of a set, true and predicted class as numbers, the predicted one's probability, and the loss."""
+
+    row: int
+    true: int
+    predicted: int
+    probability: float
+    loss: float
 
 
 def predict_logits(
@@ -31,6 +43,26 @@ def predict_logits(
         model.train(was_training)
 
 
+def predict_labelled(
+    model: nn.Module, images: LabelledImages, device: Device, *, precision: str, flip: bool, translate: int
+) -> tuple[Tensor, Tensor, list[Fault]]:
+    """:func:`predict_logits` of labelled images, their labels int64 [N], and the files that could not be read and are
+    left out of both.
+
+    Raises:
+        DataError: none can be read.
+    """
+    logits, labels, faults = [], [], [*images.faults]
+    for pixels, part in images.parts():
+        faults += part.faults if part is not images else ()
+        if len(part):
+            logits.append(predict_logits(model, pixels, device, precision=precision, flip=flip, translate=translate))
+            labels.append(part.labels)
+    if not logits:
+        raise DataError("One of the images can be read", got=f"none; the first: {faults[0].reason}")
+    return torch.cat(logits), torch.cat(labels), faults
+
+
 def _one_batch(model: nn.Module, images: Tensor, device: Device, flip: bool, translate: int) -> Tensor:
     logits = model(device.move(images)).float().cpu()
     unsure = logits.softmax(1).amax(1) < _SURE
@@ -40,23 +72,11 @@ def _one_batch(model: nn.Module, images: Tensor, device: Device, flip: bool, tra
     return logits
 
 
-def classification_scores(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy, the accuracy of always naming the commonest class, per-class precision, recall and F1, and the
-    confusion matrix (rows: true class, columns: predicted). Logits [N, classes], labels int64 [N]."""
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    predicted, true = logits.argmax(1).numpy(), labels.numpy()
-    every = np.arange(len(classes))
-    columns: Any = precision_recall_fscore_support(true, predicted, labels=every, zero_division=0)  # pyright: ignore[reportArgumentType]
-    per_class = {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
-        for name, p, r, f, s in zip(classes, *columns, strict=True)
-    }
-    return {
-        "num_examples": len(true),
-        "accuracy": float((predicted == true).mean()),
-        "baseline_accuracy": float(np.bincount(true, minlength=len(classes)).max() / len(true)),
-        "per_class": per_class,
-        "confusion": confusion_matrix(true, predicted, labels=every).tolist(),
-        "classes": list(classes),
-    }
+def hardest(logits: Tensor, labels: Tensor, count: int) -> list[HardExample]:
+    """The ``count`` examples with the highest cross-entropy in nats, the hardest first. Logits [N, classes], labels
+    int64 [N]."""
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    rows = losses.topk(min(count, len(losses))).indices
+    probability, predicted = logits[rows].softmax(1).max(1)
+    columns = (rows, labels[rows], predicted, probability, losses[rows])
+    return [HardExample(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]

@@ -3,18 +3,14 @@
 from volano.data.sources.bouncing import bouncing_digits
 from volano.data.sources.clip_files import PICTURE_SUFFIXES, ClipFormat, decode_clip, is_clip
 from volano.data.sources.clips import Clips, ClipSets, choose_clip_format, read_clip_folder, read_clips_like
+from volano.data.sources.decoding import ImageFile, PixelFormat, choose_format, decode
+from volano.data.sources.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.image_sets import ImageSets, read_image_sets
-from volano.data.sources.images import (
-    ImageFile,
-    LabelledImages,
-    PixelFormat,
-    choose_format,
-    decode,
-    decode_all,
-    is_image,
-    listed,
-)
-from volano.data.sources.split import HOLD_OUT_SHARE, hold_out
+from volano.data.sources.images import LabelledImages, decode_all, is_image, leave_in_files, listed
+from volano.data.sources.labelled_texts import LabelledTexts, LabelledTextSets, read_labelled_texts, read_texts
+from volano.data.sources.split import HOLD_OUT_SHARE, hold_out, hold_out_rows
+from volano.data.sources.text_split import TextSplit, split_texts
+from volano.data.sources.texts import Document, TextSource, decode_text, find_texts
 
 __all__ = [
     "HOLD_OUT_SHARE",
@@ -22,21 +18,35 @@ __all__ = [
     "ClipFormat",
     "ClipSets",
     "Clips",
+    "Document",
     "ImageFile",
+    "ImageFiles",
+    "ImageFilesDataset",
     "ImageSets",
     "LabelledImages",
+    "LabelledTextSets",
+    "LabelledTexts",
     "PixelFormat",
+    "TextSource",
+    "TextSplit",
     "bouncing_digits",
     "choose_clip_format",
     "choose_format",
     "decode",
     "decode_all",
     "decode_clip",
+    "decode_text",
+    "find_texts",
     "hold_out",
+    "hold_out_rows",
     "is_clip",
     "is_image",
+    "leave_in_files",
     "listed",
     "read_clip_folder",
     "read_clips_like",
     "read_image_sets",
+    "read_labelled_texts",
+    "read_texts",
+    "split_texts",
 ]

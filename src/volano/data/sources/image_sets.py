@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from volano.data.sources.decoding import ImageFile, PixelFormat, choose_format
 from volano.data.sources.images import (
-    ImageFile,
     LabelledImages,
-    PixelFormat,
-    choose_format,
     class_names,
     decode_all,
+    leave_in_files,
     listed,
+    why_they_do_not_fit,
 )
 from volano.errors import DataError, MissingExtraError, UsageError
 
@@ -43,13 +43,14 @@ _LABEL_COLUMNS = ("label", "class", "target", "category")
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
     """A source's images by split. ``valid`` and ``test`` are None where the source names no such split; ``notices`` say
-    what was left aside."""
+    what was left aside, and ``decoding``, one of them, that the images do not fit into memory."""
 
     train: LabelledImages
     valid: LabelledImages | None
     test: LabelledImages | None
     origin: str
     notices: tuple[str, ...] = ()
+    decoding: str | None = None
 
 
 def read_image_sets(
@@ -122,7 +123,7 @@ def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None
     _check_classes(classes, str(folders["train"]), least_classes)
     files = {split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()}
     sets = _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size))
-    return dataclasses.replace(sets, notices=notices)
+    return dataclasses.replace(sets, notices=(*notices, *sets.notices))
 
 
 def _files_by_class(folder: Path) -> dict[str, list[Path]]:
@@ -281,8 +282,18 @@ def _from_arrays(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...
 def _decoded(
     files: dict[str, list[ImageFile]], classes: tuple[str, ...], root: Path, pixel_format: PixelFormat
 ) -> ImageSets:
-    sets = {split: decode_all(part, classes, pixel_format, root=root) for split, part in files.items()}
-    return ImageSets(train=sets["train"], valid=sets.get("valid"), test=sets.get("test"), origin=str(root.name or root))
+    reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
+    read = decode_all if reason is None else leave_in_files
+    sets = {split: read(part, classes, pixel_format, root=root) for split, part in files.items()}
+    decoding = None if reason is None else f"images are decoded again whenever they are needed: {reason}"
+    return ImageSets(
+        train=sets["train"],
+        valid=sets.get("valid"),
+        test=sets.get("test"),
+        origin=str(root.name or root),
+        notices=() if decoding is None else (decoding,),
+        decoding=decoding,
+    )
 
 
 def _check_classes(classes: tuple[str, ...], where: str, least: int) -> None:

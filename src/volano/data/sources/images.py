@@ -1,27 +1,28 @@
-"""Labelled images in memory, as bytes at one size; and the decoding that makes them."""
+"""Labelled images as bytes at one size, in memory or in the files where they lie."""
 
 from __future__ import annotations
 
 import os
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from volano.data.arrays import Arrays
 from volano.data.fetch import Fault
 from volano.data.quarantine import MAX_SHARE
+from volano.data.sources.decoding import ImageFile, PixelFormat, decode
+from volano.data.sources.image_files import ImageFiles, ImageFilesDataset
 from volano.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-# Larger pictures are scaled down: small nets from scratch gain little above it and pay for every pixel.
-_LARGEST_AUTOMATIC_SIZE = 128
-_NUM_SIZES_READ = 200
+# Of images that stay in their files, so many at most are decoded to find out what a recipe needs to know.
+_MOST_SAMPLED, _MOST_SAMPLED_BYTES = 2000, 256 * 2**20
+_PART = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +30,14 @@ class LabelledImages:
     """Images and their classes.
 
     Attributes:
-        images: uint8 [N, channels, height, width].
+        images: uint8 [N, channels, height, width]; files where that would not fit into memory.
         labels: int64 [N], indices into ``classes``.
         classes: names.
         names: of each image, for tables and errors.
         faults: files that could not be read, left out of the above.
     """
 
-    images: Tensor
+    images: Tensor | ImageFiles
     labels: Tensor
     classes: tuple[str, ...]
     names: tuple[str, ...]
@@ -48,89 +49,53 @@ class LabelledImages:
     def select(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
         """The images at ``indices``, in that order, without the faults."""
         rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        images = self.images
         return LabelledImages(
-            images=self.images.index_select(0, rows),
+            images=images.select(rows.tolist()) if isinstance(images, ImageFiles) else images.index_select(0, rows),
             labels=self.labels.index_select(0, rows),
             classes=self.classes,
             names=tuple(self.names[row] for row in rows.tolist()),
         )
 
+    def dataset(self) -> Arrays | ImageFilesDataset:
+        """A map-style dataset of (image, label)."""
+        if isinstance(self.images, ImageFiles):
+            return ImageFilesDataset(self.images, self.labels)
+        return Arrays((self.images, self.labels))
 
-@dataclass(frozen=True, kw_only=True)
-class ImageFile:
-    """One file and its class; ``label`` is None where it is not known."""
+    def in_memory(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, LabelledImages]:
+        """Those at ``indices``: the pixels uint8 [n, channels, height, width], and all about them. Files that cannot be
+        read are left out and stand in ``faults``."""
+        part = self.select(indices)
+        if not isinstance(part.images, ImageFiles):
+            return part.images, part
+        files = [
+            ImageFile(path=path, label=label)
+            for path, label in zip(part.images.paths, part.labels.tolist(), strict=True)
+        ]
+        part = _decoded(files, self.classes, part.images.pixel_format, Path(), 1.0)
+        assert isinstance(part.images, Tensor)
+        faults = tuple(replace(fault, index=int(indices[fault.index])) for fault in part.faults)
+        return part.images, replace(part, faults=faults)
 
-    path: Path
-    label: int | None
+    def parts(self) -> Iterator[tuple[Tensor, LabelledImages]]:
+        """All images, as :meth:`in_memory`, a part at a time where they are files."""
+        if not isinstance(self.images, ImageFiles):
+            yield self.images, self
+            return
+        for start in range(0, len(self), _PART):
+            yield self.in_memory(range(start, min(start + _PART, len(self))))
 
+    def first(self, num: int) -> tuple[Tensor, LabelledImages]:
+        """The first ``num`` images, as :meth:`in_memory`."""
+        return self.in_memory(range(min(num, len(self))))
 
-@dataclass(frozen=True, kw_only=True)
-class PixelFormat:
-    """To what files are decoded: ``channels`` 1 or 3, ``size`` the height and width in pixels."""
-
-    channels: int
-    size: int
-
-
-def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> PixelFormat:
-    """Channels and size that suit a set, read off the headers of some of its files.
-
-    One channel if all of them are grey; the median of the shorter sides, at most 128, in steps of 8 above 32.
-    """
-    from PIL import Image
-
-    step = max(1, len(files) // _NUM_SIZES_READ)
-    sides: list[int] = []
-    is_grey = True
-    for file in files[::step]:
-        try:
-            with Image.open(file.path) as image:
-                sides.append(min(image.size))
-                is_grey = is_grey and image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue
-    if not sides:
-        raise DataError(
-            "Some of the images can be opened",
-            got=f"none of the {len(files[::step])} tried, the first {files[0].path}",
-            remedy="Look at one of the files",
-        )
-    if size is None:
-        size = min(_LARGEST_AUTOMATIC_SIZE, int(statistics.median(sides)))
-        if size > 32:
-            size -= size % 8
-    return PixelFormat(channels=1 if is_grey else 3, size=size)
-
-
-def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
-    """A file's pixels, uint8 [channels, size, size]: upright, on white where transparent, cut to a centred square.
-
-    Raises:
-        OSError: the file cannot be read as an image (Pillow's own errors among them).
-    """
-    from PIL import Image, ImageOps
-
-    side = pixel_format.size
-    try:
-        with Image.open(path) as opened:
-            opened.draft(None, (side, side))  # JPEG decodes at 1/2, 1/4 or 1/8 where that is still large enough
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            if image.mode.startswith("I"):
-                image = _in_bytes(image)
-            elif image.mode == "F":
-                raise OSError("floating-point pixels have no range of their own; save them as bytes")
-            mode = "L" if pixel_format.channels == 1 else "RGB"
-            if image.mode != mode:
-                image = image.convert(mode)
-            if image.size != (side, side):
-                image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    def sample(self) -> tuple[Tensor, LabelledImages]:
+        """All images where they are in memory; otherwise up to 2,000 from everywhere, decoded, as :meth:`in_memory`."""
+        if not isinstance(self.images, ImageFiles):
+            return self.images, self
+        most = min(_MOST_SAMPLED, max(1, _MOST_SAMPLED_BYTES // int(np.prod(self.images.shape[1:]))))
+        return self.in_memory(range(0, len(self), -(-len(self) // most)))
 
 
 def decode_all(
@@ -146,8 +111,16 @@ def decode_all(
     Raises:
         DataError: more than ``max_share`` are unreadable, or they do not fit into memory.
     """
+    reason = why_they_do_not_fit(len(files), pixel_format)
+    if reason is not None:
+        raise DataError("The decoded images take at most half of the free memory", got=reason)
+    return _decoded(files, classes, pixel_format, root, max_share)
+
+
+def _decoded(
+    files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, root: Path, max_share: float
+) -> LabelledImages:
     shape = (len(files), pixel_format.channels, pixel_format.size, pixel_format.size)
-    _check_fits(shape)
     images = np.empty(shape, dtype=np.uint8)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
         outcomes = list(
@@ -198,16 +171,6 @@ def class_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
-def _in_bytes(image: Any) -> Any:
-    """A 16-bit picture (modes I;16 and I) as bytes: the upper eight bits, where any are set."""
-    from PIL import Image
-
-    values = np.asarray(image).astype(np.int64)
-    if values.max(initial=0) > 255:
-        values >>= 8
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
-
-
 def _decode_into(images: np.ndarray, row: int, path: Path, pixel_format: PixelFormat) -> str | None:
     try:
         images[row] = decode(path, pixel_format)
@@ -216,16 +179,29 @@ def _decode_into(images: np.ndarray, row: int, path: Path, pixel_format: PixelFo
     return None
 
 
-def _check_fits(shape: tuple[int, ...]) -> None:
+def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | None:
+    """In words, if so many decoded images take more than half of the free memory; None if they do not."""
     from volano.device import Device
 
-    num_bytes, free = int(np.prod(shape)), Device("cpu").free_bytes()
-    if free is not None and num_bytes > free // 2:
-        raise DataError(
-            "The decoded images take at most half of the free memory",
-            got=f"{num_bytes / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free for {shape[0]:,} images of {shape[-1]} px",
-            remedy="Choose a smaller --image-size",
-        )
+    num_bytes, free = num_images * pixel_format.channels * pixel_format.size**2, Device("cpu").free_bytes()
+    if free is None or num_bytes <= free // 2:
+        return None
+    return (
+        f"{num_bytes / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free for {num_images:,} images "
+        f"of {pixel_format.size} px"
+    )
+
+
+def leave_in_files(
+    files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, *, root: Path
+) -> LabelledImages:
+    """All files as images that are decoded when they are asked for; one that cannot be read shows only then."""
+    return LabelledImages(
+        images=ImageFiles(tuple(file.path for file in files), pixel_format),
+        labels=torch.tensor([-1 if file.label is None else file.label for file in files]),
+        classes=classes,
+        names=tuple(_relative(file.path, root) for file in files),
+    )
 
 
 def _relative(path: Path, root: Path) -> str:

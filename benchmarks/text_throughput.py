@@ -1,0 +1,121 @@
+"""Training throughput of the text application beside a hand-written raw PyTorch loop with the same knobs.
+
+    python benchmarks/text_throughput.py [fp32|bf16]
+
+One run of the application's task and one raw loop in one process, in turn, as benchmarks/overhead.py does it: a block
+of the run's steps up to its next logged line, then as many raw steps. The raw loop has the same model, optimizer,
+schedule, precision, batch and random offsets, and reads its losses once a block. The text is Python's standard library.
+About three minutes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import volano
+from volano.apps.text.problem import TextDials, read_problem
+from volano.device import Device
+from volano.task import progress_at
+from volano.training import MuonAdamW, RunFolder, check_plan, run_task
+
+STEPS = 600
+WANTED = 0.97
+
+
+class RawLoop:
+    """The hand-written loop, a block at a time: ``run(n)`` makes the next ``n`` steps."""
+
+    def __init__(self, task: volano.Task, tokens: torch.Tensor, context: int, precision: str) -> None:
+        torch.manual_seed(task.seed)
+        self.model = task.model()
+        self.optimizer = MuonAdamW(task.parameter_groups(self.model))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.generator = torch.Generator().manual_seed(0)
+        self.task, self.tokens, self.context = task, tokens, context
+        self.dtype = {"fp32": None, "bf16": torch.bfloat16}[precision]
+        self.step = 0
+
+    def batch(self) -> torch.Tensor:
+        starts = torch.randint(len(self.tokens) - self.context - 1, (self.task.batch_size, 1), generator=self.generator)
+        return self.tokens[starts + torch.arange(self.context + 1)].long()
+
+    def run(self, count: int) -> None:
+        losses = []
+        for _ in range(count):
+            multiplier = self.task.schedule(progress_at(self.step, self.task.num_steps))
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * multiplier
+            ids = self.batch()
+            with torch.autocast("cpu", dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+                logits = self.model(ids[:, :-1])
+                loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+            self.step += 1
+        torch.stack(losses).mean().item()
+
+
+class Alternate(volano.Observer):
+    """After each logged block of the run's, the same number of raw steps; both are timed."""
+
+    def __init__(self, raw: RawLoop) -> None:
+        self.raw = raw
+        self.seconds: dict[str, list[float]] = {"volano": [], "raw": []}
+        self.last_step, self.mark = 0, time.perf_counter()
+
+    def on_start(self, info: object) -> None:  # noqa: ARG002 - the observer's contract
+        self.mark = time.perf_counter()
+
+    def on_log(self, record: dict[str, float]) -> None:
+        now = time.perf_counter()
+        count = int(record["step"]) - self.last_step
+        self.last_step = int(record["step"])
+        self.raw.run(count)
+        after = time.perf_counter()
+        self.seconds["volano"].append((now - self.mark) / count)
+        self.seconds["raw"].append((after - now) / count)
+        self.mark = time.perf_counter()
+
+
+def main() -> None:
+    precision = sys.argv[1] if len(sys.argv) > 1 else "bf16"
+    plan = volano.Plan.default("cpu").pin(
+        memory_format="contiguous", optimizer="as_given", workers=0, precision=precision
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as root:
+        problem = read_problem(TextDials(), Path(root)).with_shape(depth=3, batch_size=8)
+        task = problem.task(STEPS)
+        # Evaluations and previews are no steps: one at the very end.
+        task = volano.Task(**{**vars(task), "preview": None, "evaluate_every": f"{STEPS}st"})
+        check_plan(task, plan)
+        tokens = torch.from_numpy(problem.train.astype("int16"))
+        watch = Alternate(RawLoop(task, tokens, problem.spec.context, precision))
+        folder = RunFolder.reserve(Path(root) / "run", "text")
+        folder.make()
+        with Device("cpu").settings(precision=precision, allocator=plan.allocator):  # for both
+            run_task(task, plan, folder, observer=watch)
+    ours, raw = watch.seconds["volano"][2:], watch.seconds["raw"][2:]  # the first blocks warm up
+    neighbours = [(before + after) / 2 for before, after in itertools.pairwise(raw)]
+    ratios = [theirs / mine for mine, theirs in zip(ours[1:], neighbours, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    rate = problem.tokens_per_step / statistics.median(ours)
+    print(
+        f"{precision}, {torch.get_num_threads()} threads, depth 3, {problem.tokens_per_step} tokens a step: "
+        f"volano {rate:,.0f} tokens/s, raw {problem.tokens_per_step / statistics.median(raw):,.0f}; "
+        f"{len(ratios)} blocks: ratio of throughputs median {statistics.median(ratios):.4f} "
+        f"(quartiles {low:.3f} to {high:.3f}); wanted {WANTED}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""From a source of texts to tokens in files: split, learn the tokenizer, encode."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from volano.apps.text.compressors import MOST_TRAINING_BYTES, CompressorFigures
+from volano.apps.text.tokenizer import Tokenizer, choose_vocab_size, train_tokenizer
+from volano.data import Fault, open_tokens, write_tokens
+from volano.data.sources import TextSource, TextSplit, split_texts
+from volano.errors import DataError
+
+TRAIN_FILE, HELD_FILE = "tokens-train.npy", "tokens-held.npy"
+# Of less, nothing can be held out that says anything.
+LEAST_BYTES = 1000
+# Merges learned from more text are the same ones.
+_MOST_TOKENIZER_BYTES = 50_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Tokens of a text, each document with a separator before it.
+
+    Attributes:
+        tokenizer: learned on the training part.
+        train: ids uint16 [N], mapped.
+        held: likewise.
+        num_train_bytes: UTF-8 bytes of the training part.
+        num_held_bytes: of the held-out part.
+        baselines: bits per byte of xz and bz2, see ``CompressorFigures``.
+        origin: where the text comes from, in words.
+        faults: what could not be read.
+        notices: what a person should know.
+    """
+
+    tokenizer: Tokenizer
+    train: np.ndarray
+    held: np.ndarray
+    num_train_bytes: int
+    num_held_bytes: int
+    baselines: dict[str, float]
+    origin: str
+    faults: tuple[Fault, ...]
+    notices: tuple[str, ...]
+
+
+def prepare_corpus(source: TextSource, folder: Path, *, seed: int) -> Corpus:
+    """Splits the source, learns a tokenizer on its training part, and writes the tokens of both into ``folder``.
+
+    Raises:
+        DataError: there is no text, or too little.
+    """
+    split = split_texts(source, seed=seed)
+    if split.num_bytes < LEAST_BYTES:
+        raise DataError(
+            f"A text to train on has at least {LEAST_BYTES:,} bytes",
+            got=f"{split.num_bytes:,} in {source.origin}",
+            remedy="Give more text",
+        )
+    train = _reader(source, split, part=0)
+    held_texts = list(_reader(source, split, part=1)())
+    held_bytes = "".join(held_texts).encode()
+    num_train_bytes = split.num_bytes - len(held_bytes)
+    with CompressorFigures(_last_bytes(train), held_bytes) as figures:
+        vocab_size = choose_vocab_size(num_train_bytes)
+        tokenizer = train_tokenizer(_first_bytes(train(), _MOST_TOKENIZER_BYTES), vocab_size)
+        write_tokens(folder / TRAIN_FILE, tokenizer.encode_documents(train()))
+        write_tokens(folder / HELD_FILE, tokenizer.encode_documents(held_texts))
+        baselines = figures.result()
+    notices = [*source.notices, *split.notices]
+    if num_train_bytes > MOST_TRAINING_BYTES:
+        notices.append(f"xz and bz2 were given the last {MOST_TRAINING_BYTES:,} bytes of the training text")
+    return Corpus(
+        tokenizer=tokenizer,
+        train=open_tokens(folder / TRAIN_FILE),
+        held=open_tokens(folder / HELD_FILE),
+        num_train_bytes=num_train_bytes,
+        num_held_bytes=len(held_bytes),
+        baselines=baselines,
+        origin=source.origin,
+        faults=split.faults,
+        notices=tuple(notices),
+    )
+
+
+def _reader(source: TextSource, split: TextSplit, *, part: int) -> Callable[[], Iterator[str]]:
+    def read() -> Iterator[str]:
+        for number, document in enumerate(source.read()):
+            text = split.parts(number, document)[part]
+            if text:
+                yield text
+
+    return read
+
+
+def _first_bytes(texts: Iterator[str], most: int) -> Iterator[str]:
+    size = 0
+    with contextlib.closing(texts) as opened:  # pyright: ignore[reportArgumentType] - a generator
+        for text in opened:
+            yield text
+            size += len(text)
+            if size >= most:
+                return
+
+
+def _last_bytes(read: Callable[[], Iterator[str]]) -> bytes:
+    """The end of the training text, at most ``MOST_TRAINING_BYTES``."""
+    kept: list[bytes] = []
+    size = 0
+    for text in read():
+        kept.append(text.encode())
+        size += len(kept[-1])
+        while size - len(kept[0]) >= MOST_TRAINING_BYTES:
+            size -= len(kept.pop(0))
+    return b"".join(kept)[-MOST_TRAINING_BYTES:]

@@ -1,0 +1,129 @@
+"""Writing text: one token after the other, with a cache of keys and values."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from volano.apps.text.network import Cache, Decoder
+from volano.apps.text.tokenizer import SEPARATOR_ID, Tokenizer
+from volano.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: divides the logits; 0 always takes the likeliest.
+        top_k: draw among so many of the likeliest; None among all.
+        top_p: draw among the likeliest that together have at least this probability (Holtzman et al. 2020).
+        seed: of the draws.
+
+    Raises:
+        UsageError: at birth, for values outside of their range.
+    """
+
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError("--temperature is a number, at least 0", got=self.temperature)
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError("--top-k is a whole number above 0", got=self.top_k)
+        if not 0 < self.top_p <= 1:
+            raise UsageError("--top-p lies above 0 and is at most 1", got=self.top_p)
+        if not 0 <= self.seed < 2**63:
+            raise UsageError("--seed is a whole number from 0 to 2**63 - 1", got=self.seed)
+
+    def draw(self, logits: Tensor, generator: torch.Generator) -> int:
+        """An id from logits fp32 [V] on the host."""
+        if self.temperature == 0:
+            return int(logits.argmax())
+        if self.top_k is not None and self.top_k < len(logits):
+            values, ids = logits.topk(self.top_k)
+        elif self.top_p < 1:
+            values, ids = logits.sort(descending=True)
+        else:
+            values, ids = logits, None
+        probabilities = (values / self.temperature).softmax(0)
+        if self.top_p < 1:
+            before = probabilities.cumsum(0) - probabilities
+            probabilities = torch.where(before < self.top_p, probabilities, 0)
+        place = int(torch.multinomial(probabilities, 1, generator=generator))
+        return place if ids is None else int(ids[place])
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str, context: int) -> tuple[list[int], int]:
+    """A prompt's ids behind a separator, at most ``context - 1`` of them, and how many were dropped at the front."""
+    ids = [SEPARATOR_ID, *tokenizer.encode(prompt)]
+    num_dropped = max(0, len(ids) - (context - 1))
+    return ids[num_dropped:], num_dropped
+
+
+def generate_ids(model: Decoder, ids: Sequence[int], num_tokens: int, sampling: Sampling) -> Iterator[int]:
+    """The ids that follow ``ids``, up to ``num_tokens`` or the end of a document.
+
+    When as many tokens as the context are in view, the last half of them is read anew and the rest forgotten; so each
+    token is drawn from at least half a context (or from all that there is) and at most a whole one.
+
+    Args:
+        model: in evaluation mode, with fp32 weights.
+        ids: at least one and fewer than the context.
+        num_tokens: to write.
+        sampling: how.
+    """
+    context, device = model.shape.context, model.embedding.weight.device
+    assert 0 < len(ids) < context
+    generator = torch.Generator().manual_seed(sampling.seed)
+    seen, new = list(ids), list(ids)
+    cache = Cache(model.shape, device)
+    for _ in range(num_tokens):
+        if cache.length + len(new) > context:
+            cache.length, new = 0, seen[-(context // 2) :]
+        with torch.inference_mode():  # not around the yield: it would hold for whoever takes the token
+            features = model.features(torch.tensor([new], device=device), cache)
+            logits = model.logits(features[0, -1]).cpu()
+        drawn = sampling.draw(logits, generator)
+        if drawn == SEPARATOR_ID:
+            return
+        yield drawn
+        seen = [*seen[-context:], drawn]
+        new = [drawn]
+
+
+def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """Text as soon as its characters are whole; bytes that make none become U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for number in ids:
+        yield decoder.decode(tokenizer.bytes_of[number])
+    yield decoder.decode(b"", final=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPreview:
+    """``preview`` of a Task: a continuation of the same beginning, drawn with the same numbers each time.
+
+    Attributes:
+        tokenizer: of the model.
+        prompt: the beginning.
+        num_tokens: to write.
+    """
+
+    tokenizer: Tokenizer
+    prompt: str
+    num_tokens: int = 60
+
+    def __call__(self, model: torch.nn.Module) -> dict[str, str]:
+        """``prompt`` and ``text``, what the model writes behind it."""
+        assert isinstance(model, Decoder)
+        ids, _ = prompt_ids(self.tokenizer, self.prompt, model.shape.context)
+        written = generate_ids(model, ids, self.num_tokens, Sampling())
+        return {"prompt": self.prompt, "text": "".join(stream_text(self.tokenizer, written))}

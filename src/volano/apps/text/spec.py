@@ -1,0 +1,66 @@
+"""What a trained language model is: enough to build it again and to feed it, kept in ``text.json``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from volano.apps.text.network import DecoderShape
+from volano.errors import CheckpointError
+
+SCHEMA_VERSION = 1
+LANGUAGE, CLASSES = "language", "classes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSpec:
+    """A language model without its weights, and the text that it was trained on in numbers.
+
+    Attributes:
+        vocab_size: tokens.
+        context: see ``DecoderShape``.
+        depth: see ``DecoderShape``.
+        tokenizer_digest: see ``Tokenizer.digest``.
+        num_train_bytes: UTF-8 bytes of the training text.
+        num_train_tokens: with separators.
+        num_held_bytes: of the held-out text.
+        num_held_tokens: with separators.
+        baselines: bits per byte of xz and bz2 on the held-out text after the training text.
+        origin: where the text comes from, in words.
+    """
+
+    vocab_size: int
+    context: int
+    depth: int
+    tokenizer_digest: str
+    num_train_bytes: int
+    num_train_tokens: int
+    num_held_bytes: int
+    num_held_tokens: int
+    baselines: dict[str, float]
+    origin: str
+
+    def shape(self, dropout: float = 0.0) -> DecoderShape:
+        """Of the decoder."""
+        return DecoderShape(vocab_size=self.vocab_size, context=self.context, depth=self.depth, dropout=dropout)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, the goal and the schema's version."""
+        return {"schema_version": SCHEMA_VERSION, "goal": LANGUAGE, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TextSpec:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            CheckpointError: another schema version or goal, or fields that do not belong.
+        """
+        fields: dict[str, Any] = dict(value)
+        if fields.pop("schema_version", None) != SCHEMA_VERSION:
+            raise CheckpointError(f"text.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version"))
+        if fields.pop("goal", None) != LANGUAGE:
+            raise CheckpointError("text.json describes a language model", got=value.get("goal"))
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise CheckpointError("text.json describes a language model", got=error) from error

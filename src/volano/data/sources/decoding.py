@@ -1,0 +1,104 @@
+"""From a file to pixels: which size and channels, and the decoding itself."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volano.errors import DataError
+
+# Larger pictures are scaled down: small nets from scratch gain little above it and pay for every pixel.
+_LARGEST_AUTOMATIC_SIZE = 128
+_NUM_SIZES_READ = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """One file and its class; ``label`` is None where it is not known."""
+
+    path: Path
+    label: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelFormat:
+    """To what files are decoded: ``channels`` 1 or 3, ``size`` the height and width in pixels."""
+
+    channels: int
+    size: int
+
+
+def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> PixelFormat:
+    """Channels and size that suit a set, read off the headers of some of its files.
+
+    One channel if all of them are grey; the median of the shorter sides, at most 128, in steps of 8 above 32.
+    """
+    from PIL import Image
+
+    step = max(1, len(files) // _NUM_SIZES_READ)
+    sides: list[int] = []
+    is_grey = True
+    for file in files[::step]:
+        try:
+            with Image.open(file.path) as image:
+                sides.append(min(image.size))
+                is_grey = is_grey and image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+    if not sides:
+        raise DataError(
+            "Some of the images can be opened",
+            got=f"none of the {len(files[::step])} tried, the first {files[0].path}",
+            remedy="Look at one of the files",
+        )
+    if size is None:
+        size = min(_LARGEST_AUTOMATIC_SIZE, int(statistics.median(sides)))
+        if size > 32:
+            size -= size % 8
+    return PixelFormat(channels=1 if is_grey else 3, size=size)
+
+
+def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
+    """A file's pixels, uint8 [channels, size, size]: upright, on white where transparent, cut to a centred square.
+
+    Raises:
+        OSError: the file cannot be read as an image (Pillow's own errors among them).
+    """
+    from PIL import Image, ImageOps
+
+    side = pixel_format.size
+    try:
+        with Image.open(path) as opened:
+            opened.draft(None, (side, side))  # JPEG decodes at 1/2, 1/4 or 1/8 where that is still large enough
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            if image.mode.startswith("I"):
+                image = _in_bytes(image)
+            elif image.mode == "F":
+                raise OSError("floating-point pixels have no range of their own; save them as bytes")
+            mode = "L" if pixel_format.channels == 1 else "RGB"
+            if image.mode != mode:
+                image = image.convert(mode)
+            if image.size != (side, side):
+                image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _in_bytes(image: Any) -> Any:
+    """A 16-bit picture (modes I;16 and I) as bytes: the upper eight bits, where any are set."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.int64)
+    if values.max(initial=0) > 255:
+        values >>= 8
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))

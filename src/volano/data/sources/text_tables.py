@@ -1,0 +1,128 @@
+"""Columns of text out of tables: JSON lines, CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from volano.errors import DataError, MissingExtraError
+
+TABLE_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".parquet"})
+TEXT_COLUMNS = ("text", "content", "body", "document", "sentence", "description", "review", "message")
+LABEL_COLUMNS = ("label", "class", "target", "category")
+_ROWS_AT_ONCE = 1024
+
+# Told of a row that cannot be read: (place, reason).
+OnFault = Callable[[str, str], None]
+
+
+def read_column(path: Path, column: str | None, *, on_fault: OnFault) -> Iterator[tuple[int, str]]:
+    """Row numbers (from 1) and texts of a table's column of text.
+
+    Raises:
+        DataError: no such column, or the file is not such a table.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    names = TEXT_COLUMNS if column is None else (column,)
+    for number, row in read_rows(path, on_fault=on_fault):
+        name = find_column(row, names, path, "text")
+        text = row[name]
+        if isinstance(text, str) and text:
+            whole = whole_characters(text)
+            if whole != text:
+                on_fault(f"{path}:{number}", "half a character of UTF-16 was replaced by ?")
+            yield number, whole
+        elif text not in (None, ""):
+            on_fault(f"{path}:{number}", f"{name} is {type(text).__name__}, not text")
+
+
+def whole_characters(text: str) -> str:
+    """The text without halves of UTF-16 pairs, which JSON may hold and no encoding can write; they become ``?``."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def read_rows(path: Path, *, on_fault: OnFault) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Row numbers (from 1) and rows of a .jsonl, .csv or .parquet file.
+
+    Raises:
+        DataError: the file is not such a table.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            yield from _parquet_rows(path)
+        elif suffix == ".csv":
+            yield from _csv_rows(path)
+        else:
+            yield from _json_rows(path, on_fault)
+    except OSError as error:
+        raise DataError("A table can be read", got=f"{path}: {error.strerror or error}") from error
+
+
+def find_column(row: dict[str, Any], names: tuple[str, ...], path: Path, what: str) -> str:
+    """The first of ``names`` that the row has, whatever its case.
+
+    Raises:
+        DataError: none.
+    """
+    by_name = {str(name).strip().lower(): name for name in row if name is not None}
+    for name in names:
+        if name.lower() in by_name:
+            return by_name[name.lower()]
+    raise DataError(
+        f"A table has a column of {what}, named {' or '.join(names)}",
+        got=f"{path} with {', '.join(map(str, row)) or 'no columns'}",
+        remedy="Rename the column",
+    )
+
+
+def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                on_fault(f"{path}:{number}", f"not JSON: {error}")
+                continue
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                on_fault(f"{path}:{number}", f"a JSON {type(row).__name__}, not an object")
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    # The csv module's limit on a field, 128 kB, is there against memory; a text may be longer.
+    old = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            yield from enumerate(csv.DictReader(file), start=1)
+    except csv.Error as error:
+        raise DataError("A .csv file is a table", got=f"{path}: {error}") from error
+    finally:
+        csv.field_size_limit(old)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            "Parquet files are read with pyarrow", got="not installed", remedy="pip install 'volano[data]'"
+        ) from error
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowInvalid as error:
+        raise DataError("A .parquet file is a Parquet table", got=f"{path}: {error}") from error

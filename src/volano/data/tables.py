@@ -1,0 +1,105 @@
+"""Local tables as map-style datasets, by Hugging Face's ``datasets``: Parquet, JSON lines, CSV and Arrow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from volano.errors import DataError, MissingExtraError, UsageError, VolanoError
+
+_READERS = {".parquet": "from_parquet", ".jsonl": "from_json", ".json": "from_json", ".csv": "from_csv"}
+_ARROW = (".arrow", ".feather")
+
+
+def open_table(path: str | Path, *, columns: Sequence[str] | None = None, cache: str | Path | None = None) -> Any:
+    """A table as a Hugging Face ``Dataset``, mapped from disk: rows are dicts, numbers in them tensors.
+
+    Parquet, JSON lines and CSV are turned into Arrow once, in the cache; Arrow files are mapped where they lie. Any
+    other map-style ``Dataset`` of Hugging Face can be a task's data just as well, in the format that you gave it.
+
+    Args:
+        path: a .parquet, .jsonl, .csv or .arrow file, or a folder that ``Dataset.save_to_disk`` wrote.
+        columns: to keep; None keeps all.
+        cache: folder of the Arrow copy; None is that of ``datasets``.
+
+    Raises:
+        UsageError: there is nothing at ``path``, or something else.
+        DataError: it is damaged or empty, or a column is missing.
+        MissingExtraError: ``datasets`` is not installed.
+    """
+    path = Path(path).absolute()
+    if not path.exists():
+        raise UsageError("A table is a file, or a folder that save_to_disk wrote", got=f"{path}, which is not there")
+    table = _opened(path, None if cache is None else str(cache))
+    if not len(table):
+        raise _empty(path)
+    missing = [name for name in columns or () if name not in table.column_names]
+    if missing:
+        raise DataError(
+            "A table has the columns that are asked for",
+            got=f"{path} without {', '.join(missing)}; it has {', '.join(table.column_names)}",
+        )
+    return table.with_format("torch", columns=None if columns is None else list(columns))
+
+
+def _opened(path: Path, cache: str | None) -> Any:
+    datasets = _datasets()
+    suffix = path.suffix.lower()
+    if not path.is_dir() and suffix not in (*_READERS, *_ARROW):
+        raise UsageError(f"A table ends in {', '.join((*_READERS, *_ARROW))}", got=str(path))
+    try:
+        with _no_progress(datasets):
+            if path.is_dir():
+                found = datasets.load_from_disk(str(path))
+                if isinstance(found, dict):
+                    raise UsageError(
+                        "A folder of several tables is opened one by one",
+                        got=f"{path} with {', '.join(found)}",
+                        remedy=f"Open {path / next(iter(found))}",
+                    )
+                return found
+            if suffix in _ARROW:
+                return datasets.Dataset.from_file(str(path))
+            if suffix == ".parquet" and not _num_parquet_rows(path):  # datasets' own reader stumbles over it
+                raise _empty(path)
+            return getattr(datasets.Dataset, _READERS[suffix])(str(path), cache_dir=cache)
+    except VolanoError:
+        raise
+    except Exception as error:  # readers raise errors of pyarrow, pandas, json and of their own
+        cause = error.__cause__ or error
+        raise DataError(
+            "A table is a whole file of its kind", got=f"{path}: {type(cause).__name__}: {str(cause)[:300]}"
+        ) from error
+
+
+def _num_parquet_rows(path: Path) -> int:
+    import pyarrow.parquet
+
+    return int(pyarrow.parquet.read_metadata(path).num_rows)
+
+
+def _empty(path: Path) -> DataError:
+    return DataError("A table holds at least one row", got=f"{path} with none")
+
+
+@contextlib.contextmanager
+def _no_progress(datasets: Any) -> Iterator[None]:
+    was_shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if was_shown:
+            datasets.enable_progress_bars()
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError(
+            "Tables need Hugging Face's datasets", got="it is not installed", remedy="pip install 'volano[data]'"
+        ) from error
+    return datasets

@@ -1,0 +1,352 @@
+"""Worker processes that make batches, in the order of their keys.
+
+Every worker has one connection to the training process and no lock in common with anyone, so that one that is killed
+at any moment leaves nothing locked. Why torch's DataLoader does not do: docs/decisions/ring.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler, recv_handle, send_handle
+from typing import Any, NamedTuple
+
+import torch
+import torch.multiprocessing  # teaches ForkingPickler to send tensors through shared memory
+
+from volano.data.fetch import Fault, Fetcher
+from volano.data.order import Key
+from volano.data.slots import Slots, SlotWriter, map_slots
+from volano.errors import DataError, VolanoError
+from volano.task import Batch
+
+# A worker that was told to end does so at once; one that is stuck in the kernel is told more loudly.
+_PATIENCE_SECONDS = 2.0
+
+
+class Made(NamedTuple):
+    """What a worker made of a key: the batch as ``SlotWriter.packed`` left it, its slot or None, the faults found, and
+    the seconds of its making. ``error`` is what went wrong instead."""
+
+    batch: Batch
+    slot: int | None
+    faults: list[Fault]
+    seconds: float
+    error: VolanoError | None = None
+
+
+class _Job(NamedTuple):
+    key: Key
+    slot: int | None
+
+
+class Workers:
+    """So many worker processes around one fetcher. A worker that dies is replaced once; then that is an error.
+
+    Args:
+        fetcher: makes the batches; the processes are forked with it, so that nothing need be pickled.
+        num: of processes.
+        ahead: keys that are handed out before the first of them is wanted.
+        on_notice: told when a worker is replaced.
+    """
+
+    def __init__(self, fetcher: Fetcher, *, num: int, ahead: int, on_notice: Callable[[str], None]) -> None:
+        self._fetcher = fetcher
+        self._ahead = ahead
+        self._on_notice = on_notice
+        self._was_replaced = False
+        self._slots: Slots | None = None
+        self._context = multiprocessing.get_context(start_method())
+        if start_method() != "fork":
+            _check_pickles(fetcher)
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(num):
+                self._workers.append(self._started())
+        except OSError as error:
+            got = f"{error} at worker {len(self._workers) + 1} of {num}"
+            self.close()
+            raise DataError(
+                "The system starts the worker processes that a plan asks for",
+                got=got,
+                remedy="Pin fewer --workers",
+            ) from error
+
+    def made(self, keys: Iterable[Key]) -> Generator[Made, None, None]:
+        """One result a key, in the order of the keys.
+
+        Raises:
+            DataError: a second worker died.
+        """
+        jobs = enumerate(keys)
+        waiting: deque[int] = deque()
+        while True:
+            while len(waiting) < self._ahead and (job := next(jobs, None)) is not None:
+                number, key = job
+                place = number % len(self._workers)
+                self._workers[place].send(_Job(key, None if self._slots is None else self._slots.acquire()))
+                waiting.append(place)
+            if not waiting:
+                return
+            yield self._received(waiting.popleft())
+
+    def use(self, slots: Slots) -> None:
+        """Gives the workers memory into which batches go from the next key on."""
+        self._slots = slots
+        for worker in self._workers:
+            worker.give(slots)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for worker in self._workers:
+            worker.dismiss()
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+
+    def _received(self, place: int) -> Made:
+        while True:
+            worker = self._workers[place]
+            try:
+                made = worker.receive()
+            except _DeadError as death:
+                self._replace(place, str(death))
+                continue
+            job = worker.jobs.popleft()
+            if self._slots is not None and job.slot is not None and made.slot is None:
+                self._slots.release(job.slot, None)
+            return made
+
+    def _replace(self, place: int, reason: str) -> None:
+        dead = self._workers[place]
+        text = f"a worker process {reason} while it made a batch of examples {_some(dead.jobs[0].key)}"
+        if self._was_replaced:
+            raise DataError(
+                "A worker process that dies is replaced once; then the run stops",
+                got=text,
+                remedy="SIGKILL often means that memory ran out: pin fewer workers, or --workers 0 to see what happens",
+            )
+        dead.end()
+        self._was_replaced = True
+        self._on_notice(f"{text}; it was replaced, and nothing is lost")
+        new = self._workers[place] = self._started()
+        if self._slots is not None:
+            new.give(self._slots)
+        for job in dead.jobs:
+            new.send(job)
+
+    def _started(self) -> _Worker:
+        return _Worker(self._context, self._fetcher, [worker.connection for worker in self._workers])
+
+
+class _DeadError(Exception):
+    """A worker is no more; the text says how it ended."""
+
+
+class _Worker:
+    """A process, and the jobs that it has been given and not yet answered."""
+
+    def __init__(self, context: Any, fetcher: Fetcher, others: list[Connection]) -> None:
+        self.jobs: deque[_Job] = deque()
+        self._crashes = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        self.connection, there = context.Pipe()
+        is_forked = context.get_start_method() == "fork"
+        # What is forked inherits both ends of every connection that is open, and closes those that are not its own.
+        ends = [self.connection, *others] if is_forked else []
+        crashes = self._crashes.fileno() if is_forked else None
+        self._process = context.Process(
+            target=_work, args=(there, fetcher, ends, crashes, os.getpid()), name="volano-worker", daemon=True
+        )
+        self._process.start()
+        there.close()
+
+    def send(self, job: _Job) -> None:
+        """Hands a job out. That the worker is dead shows when the answer is wanted."""
+        self.jobs.append(job)
+        with contextlib.suppress(OSError):
+            self.connection.send(job)
+
+    def give(self, slots: Slots) -> None:
+        """Hands memory over."""
+        assert slots.file is not None
+        with contextlib.suppress(OSError):
+            self.connection.send((slots.num, slots.num_bytes))
+            send_handle(self.connection, slots.file, self._process.pid)
+
+    def receive(self) -> Made:
+        """The answer to the oldest job.
+
+        Raises:
+            _DeadError: there will be none.
+        """
+        wait([self.connection, self._process.sentinel])
+        try:
+            if self.connection.poll():
+                answer = self.connection.recv()
+                if isinstance(answer, Made):
+                    return answer
+                raise _DeadError(f"(pid {self._process.pid}) ended itself:\n{answer}")
+        except (EOFError, OSError):
+            pass
+        raise _DeadError(self._how_it_ended())
+
+    def dismiss(self) -> None:
+        """Asks the process to end."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+
+    def end(self) -> None:
+        """Waits for the process to end; ends it where that takes too long."""
+        self.connection.close()
+        for insist in (lambda: None, self._process.terminate, self._process.kill):
+            insist()
+            self._process.join(_PATIENCE_SECONDS)
+            if not self._process.is_alive():
+                break
+        self._process.close()
+        self._crashes.close()
+
+    def _how_it_ended(self) -> str:
+        self._process.join(_PATIENCE_SECONDS)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            how = f"was ended by {signal.Signals(-code).name}"
+        else:
+            how = f"ended with exit code {code}"
+        self._crashes.seek(0)
+        stack = self._crashes.read().decode(errors="replace").strip()
+        return f"(pid {self._process.pid}) {how}" + (f":\n{stack}\n" if stack else "")
+
+
+def start_method() -> str:
+    """How processes are started: fork carries lambdas and open data over without pickling; not every system has it."""
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if "fork" in methods else methods[0]
+
+
+# ---- in the worker
+
+
+def _work(there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: int | None, parent: int) -> None:
+    for end in ends:
+        end.close()
+    # Ctrl-C reaches the whole process group; the step in flight still needs its batch. SIGTERM must end a worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if crashes is not None:
+        faulthandler.enable(crashes)  # the stack of a segmentation fault
+    torch.set_num_threads(1)  # the cores are for the training and for other workers
+    jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(there, jobs, parent), daemon=True).start()
+    slots = None
+    while True:
+        job = jobs.get()
+        if not isinstance(job, _Job):
+            slots = torch.from_numpy(job)
+            continue
+        try:
+            _send(there, _made(fetcher, job, slots))
+        except BrokenPipeError:
+            os._exit(0)  # nobody listens any more
+        except BaseException:  # sys.exit in a person's code, or memory that ran out: said, then it is over
+            with contextlib.suppress(OSError):
+                there.send(traceback.format_exc().strip())
+            raise
+
+
+def _read(there: Connection, jobs: queue.SimpleQueue[Any], parent: int) -> None:
+    # Reading at all times, so that the training process never waits to hand a job out; and the first to hear that it
+    # is gone, in the middle of a batch too.
+    try:
+        while True:
+            while not there.poll(5.0):
+                if os.getppid() != parent:
+                    os._exit(0)
+            message = there.recv()
+            if message is None:
+                os._exit(0)
+            if not isinstance(message, _Job):
+                file = recv_handle(there)
+                message = map_slots(file, *message)
+                os.close(file)
+            jobs.put(message)
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _made(fetcher: Fetcher, job: _Job, slots: torch.Tensor | None) -> Made:
+    start = time.perf_counter()
+    writer = None if slots is None or job.slot is None else SlotWriter(slots[job.slot])
+    try:
+        batch, faults = fetcher(job.key, writer)
+    except VolanoError as error:
+        return Made(None, None, [], time.perf_counter() - start, error)
+    packed = batch if writer is None else writer.packed(batch)
+    return Made(packed, None if writer is None else job.slot, faults, time.perf_counter() - start)
+
+
+def _send(there: Connection, made: Made) -> None:
+    try:
+        there.send(made)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever an object's own pickling raises; nothing was sent yet
+        there.send(made._replace(batch=None, slot=None, error=_unsendable(made.batch, error)))
+
+
+def _unsendable(batch: Batch, error: Exception) -> DataError:
+    for path, leaf in _others(batch, "batch"):
+        try:
+            ForkingPickler.dumps(leaf)
+        except Exception as its_own:  # noqa: BLE001 - as above
+            found = f"{path}, a {type(leaf).__name__}: {its_own}"
+            break
+    else:
+        found = f"{type(batch).__name__}: {error}"
+    return DataError(
+        "What a worker process makes can be pickled, to be sent to the training process",
+        got=found,
+        remedy="Leave it out of the examples or the batch, or pin --workers 0",
+    )
+
+
+def _others(batch: Batch, path: str) -> Generator[tuple[str, Any], None, None]:
+    if isinstance(batch, dict):
+        for name, value in batch.items():
+            yield from _others(value, f"{path}[{name!r}]")
+    elif type(batch) in (tuple, list):
+        for number, value in enumerate(batch):
+            yield from _others(value, f"{path}[{number}]")
+    else:
+        yield path, batch
+
+
+# ---- shared
+
+
+def _check_pickles(fetcher: Fetcher) -> None:
+    for name, value in fetcher.parts.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            raise DataError(
+                f"On this system worker processes are started anew, and the task's {name} is pickled for them",
+                got=f"{type(value).__name__}: {error}",
+                remedy="Define it at the top of a module that can be imported, or pin --workers 0",
+            ) from error
+
+
+def _some(key: Key) -> str:
+    return ", ".join(map(str, key.indices[:8].tolist())) + (", ..." if len(key.indices) > 8 else "")

@@ -1,0 +1,199 @@
+"""Runs side by side: figures, curves over each other, and what differs between their tasks and plans."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volano.errors import UsageError
+from volano.report.charts import Chart, Line, draw_chart
+from volano.report.curves import metric_chart, metric_names, points
+from volano.report.experiment import setting_text
+from volano.report.figures import device_name, in_order
+from volano.report.page import Pieces, render, save_page
+from volano.report.reading import RunRecord, mapping, number, numbers, read_run
+from volano.report.words import (
+    NOTHING,
+    bytes_text,
+    capital,
+    figure_text,
+    more_is_better,
+    plain_number,
+    seconds_text,
+    short,
+    title_of,
+)
+
+MOST_RUNS = 12  # more columns than this cannot be told apart
+_NUM_COLOURS = 6
+_MOST_DOTS = 40  # evaluations; more of them run together
+# Fields of task.json that tell less than the others together.
+_NO_FIELD = frozenset({"schema_version", "digest"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A name and a value for each run; ``best`` are the columns of the best figure."""
+
+    name: str
+    values: tuple[str, ...]
+    best: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A run's heading and its colour in the charts, 1 to 6; a second round of colours is dashed."""
+
+    name: str
+    status: str
+    colour: int
+    is_dashed: bool
+
+
+def write_comparison(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Writes a page on two or more runs, ``comparison.html`` in the current folder if not said otherwise.
+
+    Raises:
+        UsageError: one of them is not a run's folder, or they are too many.
+        RunError: the page cannot be written.
+    """
+    if not 2 <= len(runs) <= MOST_RUNS:
+        raise UsageError(f"A comparison is of 2 to {MOST_RUNS} runs", got=len(runs))
+    records = [read_run(run) for run in runs]
+    return save_page(render_comparison(records), Path(out) if out is not None else Path("comparison.html"))
+
+
+def render_comparison(records: Sequence[RunRecord]) -> str:
+    """The page as HTML."""
+    columns = _columns(records)
+    pieces = Pieces(
+        missing=[f"{column.name}: {text}" for column, r in zip(columns, records, strict=True) for text in r.missing]
+    )
+    nothing: tuple[Any, ...] = ()
+    pieces.add("figures", lambda: _figure_rows(records), otherwise=nothing)
+    pieces.add("facts", lambda: _fact_rows(records), otherwise=nothing)
+    pieces.add("charts", lambda: _charts(records, columns), otherwise=nothing)
+    for name, read in (
+        ("task", lambda record: _flat(record.task, _NO_FIELD)),
+        ("plan", lambda record: _flat(record.plan, frozenset({"schema_version"}))),
+        ("machine", _surroundings),
+    ):
+        pieces.add(name, functools.partial(_differing, records, read), otherwise=(0, nothing))
+    return render("compare.html.j2", columns=columns, missing=pieces.missing, **pieces.found)
+
+
+def _columns(records: Sequence[RunRecord]) -> list[Column]:
+    names = [record.name for record in records]
+    if len(set(names)) < len(names):
+        names = [str(record.path) for record in records]
+    return [
+        Column(name=name, status=record.status, colour=1 + place % _NUM_COLOURS, is_dashed=place >= _NUM_COLOURS)
+        for place, (name, record) in enumerate(zip(names, records, strict=True))
+    ]
+
+
+def _figure_rows(records: Sequence[RunRecord]) -> list[Row]:
+    names = dict.fromkeys(str(name) for record in records for name in record.metrics)
+    # A loss of one task says nothing about a loss of another.
+    are_alike = len({(record.kind, record.task.get("name")) for record in records}) == 1
+    rows = []
+    for name in in_order(names):
+        values = [number(record.metrics.get(name)) for record in records]
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        direction = more_is_better(name)
+        can_be_best = are_alike and direction is not None and len(known) == len(values) and len(set(known)) > 1
+        best = _places(values, (max if direction else min)(known)) if can_be_best else ()
+        rows.append(
+            Row(
+                name=capital(title_of(name)),
+                values=tuple(figure_text(name, record.metrics.get(name)) for record in records),
+                best=best,
+            )
+        )
+    return rows
+
+
+def _fact_rows(records: Sequence[RunRecord]) -> list[Row]:
+    def row(name: str, words: Callable[[float], str], of: Callable[[RunRecord], float | None]) -> Row:
+        values = [of(record) for record in records]
+        return Row(name=name, values=tuple(NOTHING if value is None else words(value) for value in values))
+
+    def most(record: RunRecord) -> float | None:
+        return max(numbers([line.get("memory_bytes") for line in record.logs]), default=None)
+
+    def middle(record: RunRecord) -> float | None:
+        speeds = sorted(numbers([line.get("examples_per_second") for line in record.logs]))
+        return float(round(speeds[len(speeds) // 2])) if speeds else None
+
+    return [
+        row("Steps", plain_number, lambda record: number(record.run.get("step"))),
+        row("Time", seconds_text, lambda record: number(mapping(record.run.get("seconds")).get("total"))),
+        row("Examples per second", plain_number, middle),
+        row("Most memory", bytes_text, most),
+        row("Parameters", plain_number, lambda record: number(mapping(record.task.get("model")).get("num_parameters"))),
+    ]
+
+
+def _charts(records: Sequence[RunRecord], columns: Sequence[Column]) -> list[Chart]:
+    def lines(name: str) -> list[Line]:
+        found = []
+        for record, column in zip(records, columns, strict=True):
+            is_valid = name.startswith("valid_")
+            spots = points(record.evaluations if is_valid else record.logs, name)
+            dots = is_valid and len(spots) <= _MOST_DOTS
+            dashes = column.is_dashed
+            found.append(Line(label=column.name, points=spots, colour=column.colour, is_dotted=dots, is_dashed=dashes))
+        return found
+
+    charts = [
+        draw_chart("Training loss", lines("loss"), may_be_log=True),
+        draw_chart("Validation loss", lines("valid_loss"), may_be_log=True),
+    ]
+    for name in metric_names(records):
+        charts.append(metric_chart(f"Validation {title_of(name)}", name, lines(f"valid_{name}")))
+    charts.append(draw_chart("Throughput in examples per second", lines("examples_per_second"), from_zero=True))
+    return [chart for chart in charts if chart is not None]
+
+
+def _differing(records: Sequence[RunRecord], read: Callable[[RunRecord], Mapping[str, str]]) -> tuple[int, list[Row]]:
+    """How many fields are the same in all runs, and a row for each of the others."""
+    tables = [read(record) for record in records]
+    names = dict.fromkeys(name for table in tables for name in table)
+    rows = [Row(name=name, values=tuple(table.get(name, NOTHING) for table in tables)) for name in names]
+    differing = [row for row in rows if len(set(row.values)) > 1]
+    return len(rows) - len(differing), differing
+
+
+def _flat(value: Mapping[str, Any], without: frozenset[str], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, item in value.items():
+        if name in without:
+            continue
+        title = f"{prefix}{str(name).replace('_', ' ')}"
+        if isinstance(item, Mapping):
+            found |= _flat(item, without, prefix=f"{title}: ")
+        else:
+            found[title] = short(setting_text(item), 300)
+    return found
+
+
+def _surroundings(record: RunRecord) -> dict[str, str]:
+    versions = {str(name): str(version) for name, version in mapping(record.run.get("versions")).items() if version}
+    machine = mapping(record.run.get("machine"))
+    facts = {
+        "device": device_name(record),
+        "cores": machine.get("num_cores"),
+        "threads": machine.get("num_threads"),
+        "system": machine.get("system"),
+        "python": machine.get("python"),
+    }
+    return {**{name: str(value) for name, value in facts.items() if value is not None}, **versions}
+
+
+def _places(values: Sequence[float | None], value: float) -> tuple[int, ...]:
+    return tuple(place for place, candidate in enumerate(values) if candidate == value)

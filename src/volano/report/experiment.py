@@ -1,0 +1,165 @@
+"""What was trained and how it was run, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from volano.errors import PlanError
+from volano.plan import Plan, semantics_of
+from volano.report.reading import RunRecord, mapping, number, sequence
+from volano.report.words import NOTHING, bytes_text, count_text, seconds_text, short
+
+_APPLICATIONS = {"image": "image classification", "text": "a text model", "video": "a video model"}
+_ROWS = (
+    ("objective", "Objective"),
+    ("optimizer", "Optimizer"),
+    ("parameter_groups", "Parameter groups"),
+    ("schedule", "Schedule"),
+    ("augment", "Augmentation"),
+    ("collate", "Collation"),
+    ("clip_norm", "Gradient norm clipped at"),
+    ("ema_decay", "Average of the weights, decay"),
+    ("evaluate_every", "Evaluated every"),
+    ("last_batch", "Last batch of an epoch"),
+    ("seed", "Seed"),
+    ("tolerance", "Tolerance"),
+    ("digest", "Digest"),
+)
+_UNITS = {"st": "step", "ep": "epoch"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """A knob of the plan. ``semantics`` is its class, ``baseline`` its value in plain eager PyTorch."""
+
+    name: str
+    value: str
+    baseline: str
+    semantics: str
+    is_changed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A phase of the run: seconds, and percent of the whole."""
+
+    name: str
+    seconds: str
+    percent: float
+
+
+def task_sentence(record: RunRecord) -> str:
+    """The task in one or two sentences; empty where ``task.json`` tells nothing."""
+    task, model, data = record.task, mapping(record.task.get("model")), mapping(record.task.get("data"))
+    if not task:
+        return ""
+    valid = mapping(task.get("valid"))
+    what = f"{_APPLICATIONS[record.kind].capitalize()}: " if record.kind in _APPLICATIONS else ""
+    origin = mapping(record.run.get("source")).get("origin")
+    examples = count_text(data.get("num_examples"), "example") + (f" of {origin}" if isinstance(origin, str) else "")
+    text = (
+        f"{what}{model.get('class', 'a model')} with {count_text(model.get('num_parameters'), 'parameter')}, "
+        f"trained on {examples} for {_duration(task)} of {count_text(task.get('batch_size'), 'example')}."
+    )
+    if valid:
+        text += f" {count_text(valid.get('num_examples'), 'example')} kept apart to measure it."
+    return text[:1].upper() + text[1:]
+
+
+def task_rows(record: RunRecord) -> list[tuple[str, str]]:
+    """Name and value of what the task fixes."""
+    task, model = record.task, mapping(record.task.get("model"))
+    rows = [("Model made by", str(model["made_by"]))] if model.get("made_by") else []
+    rows += [(title, _tidy(task[name])) for name, title in _ROWS if task.get(name) is not None]
+    dials = mapping(mapping(record.run.get("source")).get("dials"))
+    if dials:
+        chosen = ", ".join(f"{name} {value}" for name, value in dials.items() if value is not None)
+        rows.append(("Dials", chosen))
+    return [(title, short(value, 600)) for title, value in rows]
+
+
+def knobs_of(record: RunRecord) -> list[Knob]:
+    """The plan's knobs, those first that differ from plain eager PyTorch."""
+    plan = record.plan
+    baseline = Plan.baseline(str(plan.get("device", "cpu"))).to_json()
+    knobs = []
+    for name, value in plan.items():
+        if name == "schema_version":
+            continue
+        usual = baseline.get(name)
+        is_changed = name in baseline and value != usual
+        knobs.append(
+            Knob(
+                name=str(name),
+                value=setting_text(value),
+                baseline=setting_text(usual),
+                semantics=_semantics(str(name)),
+                is_changed=is_changed,
+            )
+        )
+    return sorted(knobs, key=lambda knob: not knob.is_changed)
+
+
+def setting_text(value: Any) -> str:
+    """A knob's value."""
+    return {None: NOTHING, True: "yes", False: "no"}.get(value, str(value)) if _is_plain(value) else str(value)
+
+
+def phases_of(record: RunRecord) -> list[Phase]:
+    """Where the time went, in the order of the run."""
+    seconds = {name: number(value) for name, value in mapping(record.run.get("seconds")).items()}
+    total = seconds.pop("total", None)
+    known = {str(name): value for name, value in seconds.items() if value is not None}
+    whole = max(total or 0.0, sum(known.values()))
+    if not whole:
+        return []
+    rest = whole - sum(known.values())
+    if rest > 0.01 * whole:
+        known["other"] = rest
+    return [Phase(name=n, seconds=seconds_text(v), percent=round(100 * v / whole, 2)) for n, v in known.items()]
+
+
+def machine_rows(record: RunRecord) -> list[tuple[str, str]]:
+    """The machine and the versions."""
+    machine, versions = mapping(record.run.get("machine")), mapping(record.run.get("versions"))
+    rows = [
+        ("Device", f"{machine.get('device')} ({machine.get('device_name')})" if machine.get("device") else None),
+        ("Device memory", bytes_text(machine["device_memory"]) if number(machine.get("device_memory")) else None),
+        ("Processor", machine.get("processor")),
+        ("Cores, threads", f"{machine.get('num_cores')}, {machine.get('num_threads')}" if machine else None),
+        ("System", machine.get("system")),
+        ("Python", machine.get("python")),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+    ]
+    return [(title, str(value)) for title, value in rows if value]
+
+
+def notices_of(record: RunRecord) -> list[str]:
+    """What a person should know, as the run said it."""
+    return [str(notice) for notice in sequence(record.run.get("notices"))]
+
+
+def _duration(task: Mapping[str, Any]) -> str:
+    steps, text = count_text(task.get("num_steps"), "step"), str(task.get("duration", ""))
+    match = re.fullmatch(r"([\d.]+)ep", text)
+    return f"{count_text(float(match[1]), 'epoch')}, {steps}" if match else steps
+
+
+def _tidy(value: Any) -> str:
+    text = str(value)
+    match = re.fullmatch(r"([\d.]+)(st|ep)", text)
+    return count_text(float(match[1]), _UNITS[match[2]]) if match else text
+
+
+def _semantics(knob: str) -> str:
+    try:
+        return semantics_of(knob)
+    except PlanError:
+        return "not known"
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool)

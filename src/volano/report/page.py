@@ -1,0 +1,159 @@
+"""The page of one run, put together and written."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from volano.errors import RunError
+from volano.report.classification import classification_of, hardest_of
+from volano.report.curves import curves_of
+from volano.report.experiment import (
+    knobs_of,
+    machine_rows,
+    notices_of,
+    phases_of,
+    task_rows,
+    task_sentence,
+)
+from volano.report.figures import facts_of, figures_of
+from volano.report.media import read_media
+from volano.report.reading import RunRecord, read_run
+from volano.report.text import compression_of, previews_of, text_figures
+from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
+from volano.report.words import NOTHING, short
+
+_KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
+_MOST_ROWS = 100  # of a list of examples or steps; the rest stands in its file
+# What a piece of a folder that other hands have changed can do to the code that shows it.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+
+
+@dataclass
+class Pieces:
+    """Collects what can be shown in ``found``, and in words what cannot in ``missing``."""
+
+    missing: list[str]
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, make: Callable[[], Any], *, otherwise: Any = None) -> None:
+        """Adds what ``make`` gives; where the run's files do not let it, ``otherwise``."""
+        try:
+            self.found[name] = make()
+        except _DAMAGE as error:
+            self.found[name] = otherwise
+            reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            self.missing.append(f"{name.replace('_', ' ')} cannot be shown: {reason}")
+
+
+def write_page(run: str | Path, out: str | Path | None = None) -> Path:
+    """Writes a run's page, ``report.html`` in its folder if not said otherwise, and returns where it lies.
+
+    Raises:
+        UsageError: not a run's folder.
+        RunError: the page cannot be written.
+    """
+    record = read_run(run)
+    return save_page(render_page(record), Path(out) if out is not None else record.path / "report.html")
+
+
+def render_page(record: RunRecord) -> str:
+    """The page as HTML; everything that it shows stands in it."""
+    pieces = Pieces(missing=list(record.missing))
+    nothing: tuple[Any, ...] = ()
+    pieces.add("figures", lambda: figures_of(record), otherwise=nothing)
+    pieces.add("facts", lambda: facts_of(record), otherwise=nothing)
+    pieces.add("task_in_words", lambda: (task_sentence(record), task_rows(record)), otherwise=("", []))
+    pieces.add("curves", lambda: curves_of(record), otherwise=nothing)
+    pieces.add("classification", lambda: classification_of(record))
+    pieces.add("top_losses", lambda: hardest_of(record), otherwise=([], None))
+    pieces.add("augmented", lambda: read_media(record.path / "augmented.png"))
+    pieces.add("compression", lambda: (compression_of(record), text_figures(record)), otherwise=([], []))
+    pieces.add("previews", lambda: previews_of(record), otherwise=nothing)
+    pieces.add("clips", lambda: clips_of(record), otherwise=nothing)
+    pieces.add("predicted", lambda: read_media(record.path / "predictions.png"))
+    pieces.add("prediction_charts", lambda: prediction_charts(record), otherwise=nothing)
+    pieces.add("self_test", lambda: self_test_of(record))
+    pieces.add("nearest", lambda: nearest_of(record), otherwise=nothing)
+    pieces.add("plan", lambda: knobs_of(record), otherwise=nothing)
+    pieces.add("machine", lambda: machine_rows(record), otherwise=nothing)
+    pieces.add("phases", lambda: phases_of(record), otherwise=nothing)
+    return render(
+        "run.html.j2",
+        record=record,
+        kind=_KINDS.get(record.kind, str(record.run.get("name") or "task")),
+        state=_state(record),
+        notices=notices_of(record),
+        quarantine=[_quarantine_row(line) for line in record.quarantine[:_MOST_ROWS]],
+        num_quarantined=len(record.quarantine),
+        numerics=[_numerics_row(line) for line in record.numerics[:_MOST_ROWS]],
+        num_numerics=len(record.numerics),
+        missing=pieces.missing,
+        **pieces.found,
+    )
+
+
+def render(template: str, **context: Any) -> str:
+    """A template of this folder, filled in; every text is escaped."""
+    return _templates().get_template(template).render(**context)
+
+
+@functools.cache
+def _templates() -> Any:
+    """Jinja2's environment; templates are compiled once in a process."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("volano.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def save_page(text: str, path: Path) -> Path:
+    """Writes a page so that a reader sees the old or the new one, never a part.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise RunError(
+            "The report can be written", got=f"{path}: {error.strerror}", remedy="Name another file with --out"
+        ) from error
+    return path
+
+
+def _state(record: RunRecord) -> str:
+    """One sentence on a run that is not finished; empty for one that is."""
+    reached = f"It stands at step {record.run.get('step')} of {record.run.get('num_steps')}."
+    if record.status == "finished":
+        return ""
+    if record.status == "failed":
+        return f"This run failed: {record.run.get('reason') or 'no reason was recorded'}"
+    if record.status == "stopped":
+        return f"This run was stopped before its end. {reached} Final figures are not made yet."
+    return "This run had not ended when this page was made; figures and curves show how far it had come."
+
+
+def _quarantine_row(line: Mapping[str, Any]) -> tuple[str, str]:
+    where = line.get("path") or f"example {line.get('index', '?')} of {line.get('set', 'data')}"
+    return str(where), str(line.get("reason", "no reason was recorded"))
+
+
+def _numerics_row(line: Mapping[str, Any]) -> tuple[str, ...]:
+    examples = line.get("examples")
+    listed = ", ".join(map(str, examples)) if isinstance(examples, list) else str(examples or NOTHING)
+    words = (str(line.get(name) or NOTHING) for name in ("reason", "module", "action"))
+    return str(line.get("step", "?")), *words, short(listed, 200)

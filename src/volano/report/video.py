@@ -1,0 +1,107 @@
+"""What a video run shows: real beside generated clips, prediction beside baselines, and the metric's own test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from volano.report.charts import Chart, Line, draw_chart
+from volano.report.media import Media, read_media
+from volano.report.reading import RunRecord, mapping, number, sequence
+from volano.report.words import capital, figure_text, share_text, title_of
+
+_CLIPS = (
+    ("Real", ("clips-real.gif",), "Clips of the test set, playing"),
+    ("Generated", ("clips-generated.gif", "clips-generated.mp4"), "Clips that the model generated, playing"),
+)
+_PRETEXT = "The feature net tells {} of tampered clips right; guessing would tell {}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """A sheet of playing clips."""
+
+    title: str
+    alt: str
+    media: Media
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTest:
+    """Whether the distances can tell spoiled clips from real ones.
+
+    Attributes:
+        is_passed: they can.
+        reason: what speaks against it, or nothing.
+        pretext: how well the feature net learned what it was taught, or nothing.
+        rows: a set of clips, and its Frechet and kernel distance as a ratio.
+    """
+
+    is_passed: bool
+    reason: str
+    pretext: str
+    rows: tuple[tuple[str, str, str], ...]
+
+
+def clips_of(record: RunRecord) -> list[Clips]:
+    """Real and generated clips, as far as they are there.
+
+    Raises:
+        ValueError: one of them is damaged.
+        OSError: one of them cannot be read.
+    """
+    found = []
+    for title, names, alt in _CLIPS:
+        for name in names:
+            media = read_media(record.path / name)
+            if media is not None:
+                found.append(Clips(title=title, alt=alt, media=media))
+                break
+    return found
+
+
+def prediction_charts(record: RunRecord) -> list[Chart]:
+    """PSNR and SSIM of each predicted frame, the model's beside the baselines'."""
+    titles = {"psnr": ("PSNR of each predicted frame", " dB"), "ssim": ("SSIM of each predicted frame", "")}
+    charts = []
+    for name, (title, unit) in titles.items():
+        lines = [_line("this model", record.scores.get(name), 1)]
+        for place, (baseline, scores) in enumerate(mapping(record.scores.get("baselines")).items()):
+            lines.append(_line(title_of(str(baseline)), mapping(scores).get(name), 2 + place % 5))
+        charts.append(draw_chart(title, lines, x_name="frame", unit=unit))
+    return [chart for chart in charts if chart is not None]
+
+
+def self_test_of(record: RunRecord) -> SelfTest | None:
+    """The table of the self-test, or None where it was not made."""
+    test = mapping(record.scores.get("self_test"))
+    if not test:
+        return None
+    accuracy, chance = test.get("pretext_accuracy"), test.get("chance")
+    frechet, kernel = mapping(test.get("frechet")), mapping(test.get("kernel"))
+    rows = [("generated", record.scores.get("frechet_ratio"), record.scores.get("kernel_ratio"))]
+    rows += [(str(name), frechet.get(name), kernel.get(name)) for name in {**frechet, **kernel}]
+    return SelfTest(
+        is_passed=test.get("passed") is True,
+        reason=str(test.get("reason") or ""),
+        pretext="" if number(accuracy) is None else _PRETEXT.format(share_text(accuracy, 0), share_text(chance, 0)),
+        rows=tuple(
+            (capital(name), figure_text("frechet_ratio", one), figure_text("kernel_ratio", other))
+            for name, one, other in rows
+        ),
+    )
+
+
+def nearest_of(record: RunRecord) -> list[tuple[str, str]]:
+    """Distances to the nearest training clip."""
+    found = mapping(record.scores.get("nearest_training_distance"))
+    return [
+        (capital(title_of(str(name))), figure_text("distance", value))
+        for name, value in found.items()
+        if number(value) is not None
+    ]
+
+
+def _line(label: str, values: object, colour: int) -> Line:
+    found = [(float(frame), number(value)) for frame, value in enumerate(sequence(values), start=1)]
+    points = [(frame, value) for frame, value in found if value is not None]
+    return Line(label=label, points=points, colour=colour, is_dotted=True, is_dashed=colour > 1)

@@ -1,0 +1,369 @@
+"""The text application on the command line, as a person meets it."""
+
+import json
+import re
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from volano.cli import commands
+from volano.cli.main import app, run
+
+STDLIB = Path(sysconfig.get_paths()["stdlib"])
+MODULES = ("base64", "bdb", "bisect", "calendar", "cmd", "copy", "csv")
+# Some twenty steps of a small decoder.
+FAST = ["--epochs", "1", "--depth", "2", "--context", "64"]
+
+
+@pytest.fixture
+def volano(capsys, monkeypatch, tmp_path):
+    """``volano("train", ...)`` -> exit code, lines of standard output, text of standard error."""
+    commands.register(app)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A folder of some modules of the standard library: 0.12 MB."""
+    folder = tmp_path_factory.mktemp("texts")
+    for name in MODULES:
+        shutil.copy(STDLIB / f"{name}.py", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory, texts):
+    """A finished run on them."""
+    commands.register(app)
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("runs") / "text"
+    assert run(["train", "text", str(texts), *FAST, "--out", str(path), "--json"]) == 0
+    return path
+
+
+def copied(run_path, tmp_path):
+    return Path(shutil.copytree(run_path, tmp_path / "copy"))
+
+
+class TestTrain:
+    def test_a_folder_of_text(self, volano, texts):
+        code, out, err = volano("train", "text", texts, *FAST, "--out", "run")
+        assert code == 0, err
+        assert re.fullmatch(r"bits per byte \d\.\d{4} on [\d,]+ held-out bytes", out[0])
+        assert re.fullmatch(r"after the training text, xz needs \d\.\d{4} and bz2 \d\.\d{4}", out[1])
+        assert out[2].startswith("perplexity")
+        assert max(map(len, out)) <= 80
+        assert "next: volano generate run --prompt TEXT" in out
+        assert re.search(r"regime: much data \([\d.]+ epochs", err)
+        assert "depth 2 (width 128)" in err
+        assert "prompt:" in err
+        assert not list(Path().glob(".volano-text*"))
+
+    def test_what_a_run_leaves(self, text_run):
+        record = json.loads((text_run / "run.json").read_text())
+        metrics = record["metrics"]
+        assert metrics.keys() >= {
+            "bits_per_byte", "bits_per_byte_xz", "bits_per_byte_bz2", "perplexity", "tokens_per_second"
+        }  # fmt: skip
+        assert metrics["bits_per_byte"] < 4.5  # 9 bits a token of some two bytes know nothing
+        test = json.loads((text_run / "eval-test.json").read_text())
+        assert test["bits_per_byte"] == metrics["bits_per_byte"]
+        assert test["baselines"].keys() == {"xz", "bz2"}
+        spec = json.loads((text_run / "text.json").read_text())
+        assert test["num_bytes"] == spec["num_held_bytes"]
+        previews = [json.loads(line) for line in (text_run / "previews.jsonl").read_text().splitlines()]
+        assert {preview["prompt"] for preview in previews} == {previews[0]["prompt"]}
+        assert all(preview["text"] for preview in previews)
+        assert record["source"]["kind"] == "text"
+        assert record["source"]["dials"]["num_steps"] == record["num_steps"]
+
+    def test_minutes_are_resolved_before_the_first_step(self, volano, texts):
+        code, out, err = volano("train", "text", texts, "--minutes", "0.2", "--out", "run", "--json")
+        assert code == 0, err
+        result = json.loads(out[-1])
+        dials = json.loads(Path("run/run.json").read_text())["source"]["dials"]
+        assert dials["num_steps"] == result["task"]["num_steps"] >= 1
+        assert dials["depth"] >= 2
+        assert "ms a step" in err
+
+    def test_little_text_is_repeated_with_care(self, volano, tmp_path):
+        shutil.copy(STDLIB / "cmd.py", tmp_path / "one.py")
+        code, _, err = volano("train", "text", "one.py", "--epochs", "5", "--context", "64", "--out", "run")
+        assert code == 0, err
+        assert "the last" in err
+        assert "none is small enough to be held out whole" in err
+        assert re.search(r"regime: little data \(\d\.\d epochs, [\d.]+ weights", err)
+
+    def test_a_tiny_text_gets_a_smaller_context(self, volano, tmp_path):
+        (tmp_path / "tiny.txt").write_text("All work and no play makes Jack a dull boy.\n" * 40)
+        code, _, err = volano("train", "text", "tiny.txt", "--epochs", "2", "--out", "run")
+        assert code == 0, err
+        assert re.search(r"context=\d+: the training text has only \d+ tokens", err)
+
+    def test_undecodable_bytes_are_listed(self, volano, texts, tmp_path):
+        folder = Path(shutil.copytree(texts, tmp_path / "texts"))
+        (folder / "blemish.txt").write_bytes(b"A line with a stray byte " + b"\xff" + b" in it.\n" * 20)
+        (folder / "binary.txt").write_bytes(b"\0\1\2\3")
+        code, _, err = volano("train", "text", folder, *FAST, "--out", "run")
+        assert code == 0, err
+        assert "binary.txt: not text: it holds zero bytes" in err
+        listed = Path("run/quarantine.jsonl").read_text()
+        assert "1 undecodable places" in listed
+        assert "binary.txt" in listed
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (["nowhere"], 2, "path to train on exists; got .*nowhere"),
+            (["empty"], 1, "named like text"),
+            (["void.txt"], 1, "There is text to train on; got none in .*empty"),
+            (["binary.txt"], 1, "There is text to train on; got none in .*zero bytes"),
+            (["short.txt"], 1, "at least 1,000 bytes; got 11"),
+            (["--epochs", "1", "--minutes", "1"], 2, "as long as --minutes or --epochs say; got both"),
+            (["--epochs", "0"], 2, "--epochs is a number above 0"),
+            (["--minutes", "nan"], 2, "--minutes is a number above 0"),
+            (["--depth", "1"], 2, "--depth lies between 2 and 24; got 1"),
+            (["--context", "4"], 2, "--context lies between 16 and 8192 tokens"),
+            (["--batch-size", "0"], 2, "--batch-size is a whole number above 0"),
+            (["--seed", "-1"], 2, "--seed is a whole number"),
+            (["--size", "thin"], 2, "--size is a dial of the image application; got --size thin with the text"),
+        ],
+    )
+    def test_a_mistake_is_one_message_and_leaves_nothing(self, volano, tmp_path, arguments, code, message):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "void.txt").touch()
+        (tmp_path / "binary.txt").write_bytes(b"\0\1")
+        (tmp_path / "short.txt").write_text("hello world")
+        before = sorted(tmp_path.iterdir())
+        got, _, err = volano("train", "text", *arguments)
+        assert got == code
+        assert re.search(message, err), err
+        assert sorted(tmp_path.iterdir()) == before
+
+
+class TestResume:
+    def test_it_is_bitwise_and_needs_no_text(self, volano, texts, tmp_path, monkeypatch):
+        from volano.training.signals import StopRequest
+
+        folder = Path(shutil.copytree(texts, tmp_path / "texts"))
+        assert volano("train", "text", folder, *FAST, "--out", "whole")[0] == 0
+        stop = property(lambda self: True, lambda self, value: None)
+        monkeypatch.setattr(StopRequest, "requested", stop, raising=False)
+        assert volano("train", "text", folder, *FAST, "--out", "parts")[0] == 1
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        shutil.rmtree(folder)
+        code, out, err = volano("resume", "parts")
+        assert code == 0, err
+        assert "from step 1 " in err
+        assert out[0].startswith("bits per byte")
+        whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+        metrics = [json.loads((tmp_path / name / "run.json").read_text())["metrics"] for name in ("whole", "parts")]
+        assert metrics[0]["bits_per_byte"] == metrics[1]["bits_per_byte"]
+        code, _, err = volano("resume", "parts")
+        assert code == 2
+        assert "which is finished" in err
+
+    def test_another_tokenizer_is_refused(self, volano, text_run, tmp_path):
+        path = copied(text_run, tmp_path)
+        record = json.loads((path / "tokenizer.json").read_text())
+        record["model"]["merges"] = record["model"]["merges"][:-1]
+        (path / "tokenizer.json").write_text(json.dumps(record))
+        for command in (["generate", path], ["eval", path]):
+            code, _, err = volano(*command)
+            assert code == 1
+            assert "The tokenizer belongs to the run" in err
+
+
+class TestGenerate:
+    def test_text_streams_to_standard_output(self, volano, text_run):
+        code, out, err = volano("generate", text_run, "--prompt", "import ", "--tokens", "30")
+        assert code == 0
+        assert "\n".join(out).startswith("import ")
+        assert re.search(r"30 tokens, [\d,]+ a second", err)
+
+    def test_json_and_seeds(self, volano, text_run):
+        arguments = [
+            "generate",
+            text_run,
+            "--prompt",
+            "def ",
+            "--tokens",
+            "25",
+            "--top-k",
+            "50",
+            "--top-p",
+            "0.9",
+            "--json",
+        ]
+        results = [json.loads(volano(*arguments, "--seed", seed)[1][-1]) for seed in (1, 1, 2)]
+        assert results[0]["text"] == results[1]["text"] != results[2]["text"]
+        assert results[0]["num_tokens"] == 25
+        assert results[0]["tokens_per_second"] > 0
+
+    def test_longer_than_the_context(self, volano, text_run):
+        code, out, err = volano("generate", text_run, "--prompt", "self.value = 1\n" * 100, "--tokens", "150", "--json")
+        assert code == 0
+        assert "longer than the context of 64 tokens: its first" in err
+        assert json.loads(out[-1])["num_tokens"] > 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--tokens", "0"], "--tokens is a whole number above 0"),
+            (["--temperature", "-1"], "--temperature is a number, at least 0"),
+            (["--top-k", "0"], "--top-k is a whole number above 0"),
+            (["--top-p", "2"], "--top-p lies above 0"),
+        ],
+    )
+    def test_values_out_of_range(self, volano, text_run, arguments, message):
+        code, _, err = volano("generate", text_run, *arguments)
+        assert code == 2
+        assert message in err
+
+    def test_a_run_of_something_else(self, volano):
+        assert volano("train", "image", "--epochs", "1", "--out", "digits")[0] == 0
+        for arguments in (["--prompt", "x"], []):
+            code, _, err = volano("generate", "digits", *arguments)
+            assert code == 2
+            assert "text" in err
+
+
+class TestEval:
+    def test_the_held_out_text(self, volano, text_run):
+        code, out, _ = volano("eval", text_run, "--json")
+        assert code == 0
+        result = json.loads(out[-1])
+        trained = json.loads((text_run / "run.json").read_text())["metrics"]
+        assert result["bits_per_byte"] == pytest.approx(trained["bits_per_byte"], rel=1e-6)
+        assert result["bits_per_byte_xz"] == trained["bits_per_byte_xz"]
+
+    def test_other_text(self, volano, text_run, tmp_path):
+        shutil.copy(STDLIB / "doctest.py", tmp_path)
+        code, out, err = volano("eval", text_run, "doctest.py")
+        assert code == 0, err
+        assert f"{(STDLIB / 'doctest.py').stat().st_size:,} bytes" in "\n".join(out)
+        assert (text_run / "eval-doctest.json").exists()
+
+    def test_the_training_text_is_known_to_the_compressors(self, volano, text_run, texts):
+        _, out, _ = volano("eval", text_run, texts / "bdb.py", "--json")
+        result = json.loads(out[-1])
+        _, other, _ = volano("eval", text_run, STDLIB / "doctest.py", "--json")
+        assert result["bits_per_byte_xz"] < json.loads(other[-1])["bits_per_byte_xz"]
+
+    def test_nothing_to_evaluate(self, volano, text_run, tmp_path):
+        (tmp_path / "binary.txt").write_bytes(b"\0")
+        code, _, err = volano("eval", text_run, "binary.txt")
+        assert code == 1
+        assert "There is text to evaluate on; got none in binary.txt" in err
+
+
+class TestClasses:
+    """A table of three classes; the language model's head is made to be tried and kept where a test asks for it."""
+
+    @pytest.fixture
+    def table(self, tmp_path):
+        lines = ["label,text"]
+        for number in range(240):
+            name, word = (("fruit", "apple"), ("tool", "hammer"), ("animal", "horse"))[number % 3]
+            lines.append(f'{name},"number {number}: a {word} and {word} number {number * 7 % 11}"')
+        path = tmp_path / "table.csv"
+        path.write_text("\n".join(lines))
+        return path
+
+    @pytest.fixture
+    def head_wins(self, monkeypatch):
+        from volano.api import text_classes
+
+        monkeypatch.setattr(text_classes, "_LEAST_SECONDS", -1e9)
+        monkeypatch.setattr(text_classes, "_affordable", lambda task, plan, seconds, most: 12)
+        monkeypatch.setattr(text_classes, "_better", lambda candidates: text_classes.HEAD)
+
+    def test_the_bag(self, volano, table, tmp_path):
+        code, out, err = volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")
+        assert code == 0, err
+        assert out[0].startswith("test accuracy 1.0000 on 36 texts")
+        assert out[1].startswith("kept: bag of n-grams   (to choose: bag of n-grams 1.0000)")
+        assert "language model's head: not tried" in err
+        result = json.loads(Path("run/eval-test.json").read_text())
+        assert result["kept"] == "bag of n-grams"
+        assert result["candidates"] == {"bag of n-grams": 1.0}
+        code, out, _ = volano("eval", "run")
+        assert code == 0
+        assert out[-1].startswith("accuracy 1.0000")
+        (tmp_path / "one.txt").write_text("a horse")
+        code, out, _ = volano("predict", "run", "one.txt", "table.csv", "--json", "--top-k", "2")
+        predictions = json.loads(out[-1])["predictions"]
+        assert (predictions[0]["path"], predictions[0]["top"][0]["class"]) == ("one.txt", "animal")
+        assert len(predictions) == 241
+        code, _, err = volano("predict", "run", "one.txt", "--csv", "out.csv")
+        assert code == 0
+        assert len(Path("out.csv").read_text().splitlines()) == 2
+        code, _, err = volano("generate", "run")
+        assert code == 2
+        assert "which tells classes apart" in err
+
+    def test_the_head_when_it_is_kept(self, volano, table, tmp_path, head_wins):
+        code, out, err = volano("train", "text", table, "--classify", "--out", "run", "--json")
+        assert code == 0, err
+        metrics = json.loads(out[-1])["metrics"]
+        assert metrics["kept"] == "language model's head"
+        assert metrics["candidates"].keys() == {"bag of n-grams", "language model's head"}
+        assert json.loads(Path("run/text.json").read_text())["depth"] == 2
+        code, out, _ = volano("eval", "run", "--json")
+        assert code == 0
+        assert json.loads(out[-1])["accuracy"] == pytest.approx(metrics["test_accuracy"])
+        (tmp_path / "one.txt").write_text("a horse")
+        assert volano("predict", "run", "one.txt")[0] == 0
+
+    @pytest.mark.parametrize("kept", ["bag", "head"])
+    def test_resume_is_bitwise(self, volano, table, tmp_path, monkeypatch, request, kept):
+        from volano.training.signals import StopRequest
+
+        if kept == "head":
+            request.getfixturevalue("head_wins")
+        arguments = ["train", "text", table, "--classify", "--minutes", "0.05"]
+        assert volano(*arguments, "--out", "whole")[0] == 0
+        with monkeypatch.context() as patch:
+            stop = property(lambda self: True, lambda self, value: None)
+            patch.setattr(StopRequest, "requested", stop, raising=False)
+            assert volano(*arguments, "--out", "parts")[0] == 1
+        code, out, err = volano("resume", "parts")
+        assert code == 0, err
+        assert out[0].startswith("test accuracy")
+        whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            ([], 2, "--classify takes a PATH"),
+            (["nowhere.csv"], 2, "path to train on exists"),
+            (["one.csv"], 1, "at least 2 classes; got 2 labelled texts of 1 classes"),
+            (["table.csv", "--depth", "3"], 2, "--depth is a dial of language models; got --depth 3 with --classify"),
+        ],
+    )
+    def test_mistakes(self, volano, table, tmp_path, arguments, code, message):
+        (tmp_path / "one.csv").write_text("label,text\nx,one\nx,two")
+        got, _, err = volano("train", "text", *arguments, "--classify")
+        assert got == code
+        assert message in err
+
+    def test_a_class_that_does_not_exist(self, volano, table, tmp_path):
+        assert volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0] == 0
+        (tmp_path / "more.csv").write_text("label,text\nplanet,mars")
+        code, _, err = volano("eval", "run", "more.csv")
+        assert code == 1
+        assert "of the run's classes; got also planet" in err

@@ -1,0 +1,317 @@
+"""The page of a run: what stands in it, that nothing in it can run or be loaded, and that damage costs only a piece."""
+
+from __future__ import annotations
+
+import base64
+import html.parser
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from report.folders import make_run, scores_of, write, write_lines
+from volano.errors import RunError, UsageError
+from volano.report import write_page
+from volano.report.reading import read_run
+
+KINDS = ("image", "text", "video", "python")
+HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
+
+
+class Outline(html.parser.HTMLParser):
+    """Tags with their attributes, the text, and whether every tag is closed."""
+
+    VOID = frozenset({"meta", "link", "img", "source", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+        if tag in ("td", "th", "dt", "dd", "li", "div"):
+            self.text += " "
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(run: Path) -> Outline:
+    return Outline(write_page(run).read_text(encoding="utf-8"))
+
+
+def ids_of(page: Outline) -> list[str]:
+    return [attributes["id"] or "" for attributes in page.all("section") if "id" in attributes]
+
+
+class TestWhatStandsInIt:
+    def test_image(self, tmp_path):
+        page = page_of(make_run(tmp_path / "run", "image"))
+        assert ids_of(page) == ["results", "hardest", "augmented", "curves", "task", "plan", "notices"]
+        for text in ("95.24 %", "always the commonest class: 33.33 %", "left taken for middle", "left/0.png"):
+            assert text in page.text
+        assert len(page.all("img")) == 3
+        titles = [a["title"] for a in page.all("td") if "right" in (a.get("class") or "")]
+        assert titles == [f"20 of {name} taken for {name}" for name in ("left", "middle", "right")]
+
+    def test_the_sheet_is_cut_where_its_list_says(self, tmp_path):
+        run = make_run(tmp_path / "run", "image")
+        first = page_of(run).all("img")[0]["src"] or ""
+        cut = Image.open(io.BytesIO(base64.b64decode(first.split(",", 1)[1])))
+        assert list(cut.get_flattened_data()) == list(
+            Image.open(run / "top-losses.png").crop((8, 8, 104, 104)).get_flattened_data()
+        )
+
+    def test_without_its_list_the_sheet_is_shown_whole(self, tmp_path):
+        run = make_run(tmp_path / "run", "image")
+        (run / "top-losses.json").unlink()
+        assert page_of(run).all("img")[0]["width"] == "224"
+
+    def test_text(self, tmp_path):
+        page = page_of(make_run(tmp_path / "run", "text"))
+        assert ids_of(page) == ["compression", "previews", "curves", "task", "plan", "notices"]
+        order = [page.text.index(text) for text in ("this model", "bz2, after the training text", "xz, after")]
+        assert order == sorted(order)
+        assert "Read at most size bytes." in page.text
+        assert len([a for a in page.all("div") if a.get("class") == "preview"]) == 4
+
+    def test_text_classification(self, tmp_path):
+        run = make_run(tmp_path / "run", "text")
+        (run / "previews.jsonl").unlink()
+        candidates = {"n-gram bag": 0.9524, "language model head": 0.91}
+        write(run / "eval-test.json", {**scores_of(["ham", "spam"]), "candidates": candidates, "kept": "n-gram bag"})
+        page = page_of(run)
+        assert ids_of(page)[0] == "results"
+        assert re.search(r"n-gram bag\s+kept\s*95.24 %", page.text)
+        assert "91.00 %" in page.text
+
+    def test_video(self, tmp_path):
+        page = page_of(make_run(tmp_path / "run", "video"))
+        assert ids_of(page)[:3] == ["clips", "prediction", "self-test"]
+        sources = [attributes["src"] or "" for attributes in page.all("img")]
+        assert [source[:15] for source in sources] == ["data:image/gif;", "data:image/gif;", "data:image/png;"]
+        stills = page.all("source")
+        assert [still["media"] for still in stills] == ["(prefers-reduced-motion: reduce)"] * 2
+        charts = [attributes["aria-label"] or "" for attributes in page.all("svg") if "aria-label" in attributes]
+        assert charts[0].startswith("PSNR of each predicted frame, from frame 1 to 8. this model: 21.4 dB at first")
+        assert "copy last: 15.5 dB at first" in charts[0]
+        assert "Passed." in page.text
+        assert "24.70" in page.text
+
+    def test_the_plan_names_the_class_of_every_knob_that_differs(self, tmp_path):
+        page = page_of(make_run(tmp_path / "run", "python"))
+        for knob, instead, semantics in (
+            ("precision", "bf16 instead of fp32", "precision"),
+            ("memory_format", "channels_last instead of contiguous", "rounding"),
+            ("feed", "resident instead of ring", "exact"),
+        ):
+            assert re.search(rf"{knob}\s*{instead}\s*{semantics}", page.text)
+
+    def test_spikes_skipped_steps_and_quarantine(self, tmp_path):
+        run = make_run(tmp_path / "run", "python")
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        records[7]["spike"] = True
+        write_lines(run / "metrics.jsonl", records)
+        reason = "the gradient was not finite"
+        write_lines(run / "numerics.jsonl", [{"step": 212, "reason": reason, "examples": [3, 77], "action": "skipped"}])
+        write_lines(run / "quarantine.jsonl", [{"set": "valid", "index": 3, "path": None, "reason": "KeyError: 'y'"}])
+        page = page_of(run)
+        paths = [attributes for attributes in page.all("path") if "spike" in (attributes.get("class") or "")]
+        assert len(paths) == 2  # in the legend and in the chart
+        assert {"numerics", "quarantine"} <= set(ids_of(page))
+        for text in ("loss spike", "skipped step", reason, "3, 77", "example 3 of valid", "KeyError: 'y'"):
+            assert text in page.text
+
+    def test_pictures_and_tables_have_words_beside_them(self, tmp_path):
+        for kind in KINDS:
+            page = page_of(make_run(tmp_path / kind, kind))
+            assert all(attributes.get("alt") for attributes in page.all("img"))
+            assert len(page.all("table")) == len(page.all("caption"))
+            svgs = page.all("svg")
+            assert all(a.get("aria-hidden") == "true" or (a.get("role") == "img" and a["aria-label"]) for a in svgs)
+
+
+class TestSelfContained:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_nothing_is_loaded_and_nothing_can_run(self, tmp_path, kind):
+        page = page_of(make_run(tmp_path / "run", kind))
+        assert not page.all("script")
+        for _, attributes in page.tags:
+            for name, value in attributes.items():
+                assert not name.startswith("on")
+                if name in ("src", "srcset", "href", "poster", "action"):
+                    assert (value or "").startswith("data:")
+        text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+        assert not re.search(r"https?://|url\(|@import", text)
+        assert "default-src 'none'" in text
+
+    def test_reading_and_writing_load_no_torch(self, tmp_path):
+        run = make_run(tmp_path / "run", "video")
+        code = (
+            f"import sys; from volano.report import write_page; write_page({str(run)!r}); print('torch' in sys.modules)"
+        )
+        assert (
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+        )
+
+
+class TestHostileText:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_names_classes_and_samples_are_text(self, tmp_path, kind):
+        run = make_run(
+            tmp_path / "<b>run", kind, notices=[HOSTILE], reason=HOSTILE, name=HOSTILE,
+            source={"kind": kind, "origin": HOSTILE, "dials": {HOSTILE: HOSTILE}},
+        )  # fmt: skip
+        write(run / "task.json", {"model": {"class": HOSTILE, "made_by": HOSTILE}, "name": HOSTILE, "digest": HOSTILE})
+        write(run / "plan.json", {"precision": HOSTILE, HOSTILE: HOSTILE})
+        write_lines(run / "metrics.jsonl", [{"step": step, "loss": 1.0, HOSTILE: 2.0} for step in (1, 2)])
+        write_lines(run / "quarantine.jsonl", [{"path": HOSTILE, "reason": HOSTILE}])
+        write_lines(run / "numerics.jsonl", [{"step": 1, "reason": HOSTILE, "module": HOSTILE, "examples": [HOSTILE]}])
+        write_lines(run / "previews.jsonl", [{"step": 1, "prompt": HOSTILE, "text": HOSTILE}, {"step": 2, HOSTILE: 1}])
+        if kind in ("image", "text"):
+            write(run / "eval-test.json", {**scores_of([HOSTILE, "other"]), "candidates": {HOSTILE: 0.5}})
+        items = [{"name": HOSTILE, "true": HOSTILE, "predicted": HOSTILE, "probability": 1, "box": [0, 0, 9, 9]}]
+        write(run / "top-losses.json", {"items": items})
+        page = page_of(run)
+        assert not page.all("script")
+        assert not any("onerror" in attributes for _, attributes in page.tags)
+        assert HOSTILE in page.text
+        assert "<b>" in page.text
+
+    def test_what_no_page_may_hold_is_replaced(self, tmp_path):
+        run = make_run(tmp_path / "run", "text")
+        (run / "previews.jsonl").write_text('{"step": 1, "text": "a\\u0000b\\ud800c"}\n')
+        assert "a�b�c" in page_of(run).text
+
+
+class TestDegrades:
+    def test_a_folder_that_is_no_run(self, tmp_path):
+        with pytest.raises(UsageError, match=r"holds run\.json; got .*nothing"):
+            write_page(tmp_path / "nothing")
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_only_run_json_is_left(self, tmp_path, kind):
+        run = make_run(tmp_path / "run", kind)
+        for path in run.iterdir():
+            if path.name != "run.json":
+                path.unlink()
+        page = page_of(run)
+        for name in ("task.json", "plan.json", "metrics.jsonl"):
+            assert f"{name} is not there" in page.text
+        if kind != "python":
+            assert "eval-test.json is not there" in page.text
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("content", [b"", b"\xff\xfe{", b"[1, 2]", b"null", b'{"a": [[[', b"{}"], ids=str)
+    def test_any_file_may_be_damaged(self, tmp_path, kind, content):
+        whole = make_run(tmp_path / "run", kind)
+        for path in sorted(whole.iterdir()):
+            before = path.read_bytes()
+            path.write_bytes(content)
+            page_of(whole)
+            path.write_bytes(before)
+            (whole / "report.html").unlink()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("value", [None, True, "x", 1e308, [None], {"a": None}], ids=repr)
+    def test_any_field_may_be_something_else(self, tmp_path, kind, value):
+        run = make_run(tmp_path / "run", kind)
+        for name in ("run.json", "task.json", "plan.json", "eval-test.json"):
+            if not (run / name).exists():
+                continue
+            whole = json.loads((run / name).read_text())
+            for field in whole:
+                write(run / name, {**whole, field: value})
+                page_of(run)
+            write(run / name, whole)
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for field in records[0]:
+            write_lines(run / "metrics.jsonl", [{**record, field: value} for record in records])
+            page_of(run)
+
+    def test_damaged_lines_are_left_out_and_counted(self, tmp_path):
+        run = make_run(tmp_path / "run", "python")
+        whole = read_run(run)
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 401, "lo')
+        record = read_run(run)
+        assert record.logs == whole.logs
+        assert record.missing == ("metrics.jsonl: 1 of 45 lines are damaged and left out",)
+
+    @pytest.mark.parametrize(
+        ("status", "text"),
+        [
+            ("failed", "This run failed: a disk is full."),
+            ("stopped", "stopped before its end. It stands at step 400 of 400"),
+            ("running", "had not ended"),
+            ("starting", "had not ended"),
+        ],
+    )
+    def test_a_run_without_an_end_says_so(self, tmp_path, status, text):
+        run = make_run(tmp_path / "run", "image", status=status, reason="a disk is full.", metrics=None, seconds=None)
+        (run / "eval-test.json").unlink()
+        page = page_of(run)
+        assert text in page.text
+        assert "missing" not in ids_of(page)  # nothing is expected of it
+
+    def test_damaged_pictures_are_named(self, tmp_path):
+        run = make_run(tmp_path / "run", "video")
+        (run / "clips-real.gif").write_bytes((run / "clips-real.gif").read_bytes()[:300])
+        (run / "predictions.png").write_bytes(b"no picture")
+        text = page_of(run).text
+        assert "predictions.png is damaged" in text
+        assert "clips cannot be shown" in text
+
+    def test_a_page_that_cannot_be_written(self, tmp_path):
+        run = make_run(tmp_path / "run", "python")
+        with pytest.raises(RunError, match=r"The report can be written; got .*Name another file with --out"):
+            write_page(run, tmp_path / "not" / "there.html")
+        (tmp_path / "folder.html").mkdir()
+        with pytest.raises(RunError, match="The report can be written"):
+            write_page(run, tmp_path / "folder.html")
+        assert not list(tmp_path.glob("*.partial"))
+
+
+def test_many_classes_are_a_map(tmp_path):
+    run = make_run(tmp_path / "run", "image")
+    write(run / "eval-test.json", scores_of([f"class {number}" for number in range(120)]))
+    (run / "top-losses.png").unlink()
+    (run / "augmented.png").unlink()
+    page = page_of(run)
+    assert len(page.all("rect")) == 240
+    assert "The 40 hardest classes; 80 with higher F1" in page.text
+    assert (run / "report.html").stat().st_size < 100_000
+
+
+def test_a_long_run_stays_small(tmp_path):
+    run = make_run(tmp_path / "run", "python")
+    records = [{"step": step, "loss": 1 + 1 / step, "lr": 0.1} for step in range(1, 50_001)]
+    records[25_000]["loss"] = 9.0
+    write_lines(run / "metrics.jsonl", records)
+    page = page_of(run)
+    assert (run / "report.html").stat().st_size < 100_000
+    labels = [attributes.get("aria-label") or "" for attributes in page.all("svg")]
+    assert any("between 1 and 9" in label for label in labels)  # the peak is not thinned away
