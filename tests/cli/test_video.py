@@ -98,7 +98,8 @@ class TestTrain:
         assert out[0].startswith("first predicted frame ")
         assert "copy last" in out[0]
         assert "mean frame" in out[0]
-        assert out[1:] == ["run: run", "next: volano eval run", "      volano generate run --clips 16"]
+        assert out[1:3] == ["run: run", "report: run/report.html"]
+        assert out[3:] == ["next: volano eval run", "      volano generate run --clips 16"]
         assert "classes by sub-folder: fast, slow" in err
         assert "no distances of generated clips: 2 test clips" in err
         assert max(map(len, out)) <= 100

@@ -7,16 +7,13 @@ as it may. Each goes on from the run's last checkpoint.
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import sys
 import uuid
 from typing import Any
 
+from volano.api.processes import tells_of_lost_rank
 from volano.training import RunFolder
-
-# What torch's communication libraries say of a peer that is no longer there.
-_LOST_NEIGHBOUR = re.compile(r"gloo|nccl|xccl|peer|DistBackendError|remote process", re.IGNORECASE)
 
 
 def main(path: str, num_processes: int, max_restarts: int) -> int:
@@ -58,7 +55,7 @@ def _reason(failures: dict[int, Any], max_restarts: int) -> str:
 def _is_consequence(failure: Any) -> bool:
     # A rank whose neighbour has gone fails in the exchange with it, or is asked to end by the agent.
     text = _last_words(failure)
-    return failure.exitcode == -signal.SIGTERM if text is None else bool(_LOST_NEIGHBOUR.search(text))
+    return failure.exitcode == -signal.SIGTERM if text is None else tells_of_lost_rank(text)
 
 
 def _last_words(failure: Any) -> str | None:

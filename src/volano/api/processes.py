@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from volano.training import Observer, Run, RunFolder, Safety, check_ranks, load_
 
 # In the environment of the ranks: show whole tracebacks.
 DEBUG = "VOLANO_DEBUG"
+_LOST_RANK = re.compile(r"gloo|nccl|xccl|by peer|DistBackendError|remote process", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,11 @@ def task_of(folder: RunFolder) -> Task:
             remedy=f"Call volano.resume({str(folder.path)!r}, task=task)",
         )
     return importlib.import_module(f"volano.api.{kind}").task_of(folder)
+
+
+def tells_of_lost_rank(text: str) -> bool:
+    """Whether an error is what torch's communication libraries say of another rank that is no longer there."""
+    return bool(_LOST_RANK.search(text))
 
 
 def share_of_threads(world_size: int) -> int:

@@ -7,7 +7,7 @@ import sys
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from volano.api.processes import DEBUG, work
+from volano.api.processes import DEBUG, tells_of_lost_rank, work
 from volano.device import Ranks
 from volano.errors import VolanoError
 from volano.training import RunFolder, make_progress
@@ -27,5 +27,7 @@ if __name__ == "__main__":
         if DEBUG in os.environ:
             raise
         text = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+        if tells_of_lost_rank(text):
+            text = "another rank has gone"
         print(f"rank {Ranks.from_environment().rank}: {text.splitlines()[0]}", file=sys.stderr)  # noqa: T201
         sys.exit(1)

@@ -75,11 +75,26 @@ class Ranks:
         if torch.accelerator.is_available():
             torch.accelerator.set_device_index(self.local_rank)
         try:
-            dist.init_process_group()  # for each device torch's own choice: host tensors can be sent besides
+            # For each device torch's own choice of a backend: host tensors can be sent besides.
+            dist.init_process_group(**self._meeting_place())
         except (RuntimeError, ValueError) as error:
             raise RunError("The ranks of a run reach each other", got=f"rank {self.rank}: {error}") from error
         atexit.register(_leave)
         return self
+
+    def _meeting_place(self) -> dict[str, Any]:
+        # torchrun's store outlives a restart, and so do the addresses of the processes that died: they are told apart by
+        # the number of the start (pytorch/pytorch#135712, #167288).
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            return {}
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(address, port, self.world_size, is_master=False)
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return {
+            "store": dist.PrefixStore(f"volano/start-{start}", store),
+            "rank": self.rank,
+            "world_size": self.world_size,
+        }
 
     def add_up(self, tensor: Tensor) -> Tensor:
         """``tensor``, in place, summed over the ranks."""
