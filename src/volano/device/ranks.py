@@ -83,8 +83,8 @@ class Ranks:
         return self
 
     def _meeting_place(self) -> dict[str, Any]:
-        # torchrun's store outlives a restart, and so do the addresses of the processes that died: they are told apart by
-        # the number of the start (pytorch/pytorch#135712, #167288).
+        # torchrun's store outlives a restart, and so do the addresses of the processes that died: they are told apart
+        # by the number of the start (pytorch/pytorch#135712, #167288).
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return {}
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
