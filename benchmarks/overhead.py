@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from sklearn.datasets import load_digits
@@ -74,10 +75,17 @@ class RawLoop:
         torch.stack(losses).mean().item()
 
 
+class Raw(Protocol):
+    """A hand-written loop, a block at a time."""
+
+    def run(self, count: int) -> None:
+        """The next ``count`` steps."""
+
+
 class Alternate(volano.Observer):
     """After each logged block of the engine's, the same number of raw steps; both are timed."""
 
-    def __init__(self, raw: RawLoop) -> None:
+    def __init__(self, raw: Raw) -> None:
         self.raw = raw
         self.seconds: dict[str, list[float]] = {"engine": [], "raw": []}
         self.last_step, self.count = 0, 0
@@ -96,6 +104,25 @@ class Alternate(volano.Observer):
         self.seconds["raw"].append((after - now) / self.count)
         self.mark = time.perf_counter()
 
+    def pairs(self) -> list[tuple[float, float]]:
+        """Seconds of a step, the engine's and the raw loop's, in neighbouring blocks. The first blocks warm up."""
+        engine, raw = self.seconds["engine"][2:], self.seconds["raw"][2:]
+        # Blocks alternate, so each engine block has a raw neighbour before and after it.
+        neighbours = [(before + after) / 2 for before, after in itertools.pairwise(raw)]
+        return list(zip(engine[1:], neighbours, strict=True))
+
+    def throughput(self) -> str:
+        """The engine's throughput over the raw loop's, in words."""
+        pairs = self.pairs()
+        ratios = [theirs / ours for ours, theirs in pairs]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        ours, theirs = (statistics.median(column) * 1e3 for column in zip(*pairs, strict=True))
+        return (
+            f"raw {theirs:.1f} ms, engine {ours:.1f} ms a step; {len(pairs)} blocks of {self.count} steps: "
+            f"throughput of the engine over the raw loop's: median {statistics.median(ratios):.4f} "
+            f"(quartiles {low:.3f} to {high:.3f})"
+        )
+
 
 def compare(name: str, width: int, batch_size: int, steps: int) -> None:
     task = make_task(width, batch_size, steps)
@@ -103,10 +130,8 @@ def compare(name: str, width: int, batch_size: int, steps: int) -> None:
     plan = volano.Plan.baseline().pin(optimizer="fused", feed="resident")
     with tempfile.TemporaryDirectory() as root:
         volano.train(task, plan=plan, out=Path(root) / "run", observer=watch)
-    engine, raw = watch.seconds["engine"][2:], watch.seconds["raw"][2:]  # the first blocks warm up
-    # Blocks alternate, so each engine block has a raw neighbour before and after it.
-    neighbours = [(before + after) / 2 for before, after in itertools.pairwise(raw)]
-    pairs = list(zip(engine[1:], neighbours, strict=True))
+    pairs = watch.pairs()
+    engine, raw = zip(*pairs, strict=True)
     ratios = [ours / theirs for ours, theirs in pairs]
     extra = [(ours - theirs) * 1e6 for ours, theirs in pairs]
     low, _, high = statistics.quantiles(ratios, n=4)

@@ -10,15 +10,13 @@ About three minutes.
 
 from __future__ import annotations
 
-import itertools
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from overhead import Alternate
 
 import volano
 from volano.apps.text.problem import TextDials, read_problem
@@ -65,28 +63,6 @@ class RawLoop:
         torch.stack(losses).mean().item()
 
 
-class Alternate(volano.Observer):
-    """After each logged block of the run's, the same number of raw steps; both are timed."""
-
-    def __init__(self, raw: RawLoop) -> None:
-        self.raw = raw
-        self.seconds: dict[str, list[float]] = {"volano": [], "raw": []}
-        self.last_step, self.mark = 0, time.perf_counter()
-
-    def on_start(self, info: object) -> None:  # noqa: ARG002 - the observer's contract
-        self.mark = time.perf_counter()
-
-    def on_log(self, record: dict[str, float]) -> None:
-        now = time.perf_counter()
-        count = int(record["step"]) - self.last_step
-        self.last_step = int(record["step"])
-        self.raw.run(count)
-        after = time.perf_counter()
-        self.seconds["volano"].append((now - self.mark) / count)
-        self.seconds["raw"].append((after - now) / count)
-        self.mark = time.perf_counter()
-
-
 def main() -> None:
     precision = sys.argv[1] if len(sys.argv) > 1 else "bf16"
     plan = volano.Plan.default("cpu").pin(
@@ -104,16 +80,9 @@ def main() -> None:
         folder.make()
         with Device("cpu").settings(precision=precision, allocator=plan.allocator):  # for both
             run_task(task, plan, folder, observer=watch)
-    ours, raw = watch.seconds["volano"][2:], watch.seconds["raw"][2:]  # the first blocks warm up
-    neighbours = [(before + after) / 2 for before, after in itertools.pairwise(raw)]
-    ratios = [theirs / mine for mine, theirs in zip(ours[1:], neighbours, strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4)
-    rate = problem.tokens_per_step / statistics.median(ours)
     print(
-        f"{precision}, {torch.get_num_threads()} threads, depth 3, {problem.tokens_per_step} tokens a step: "
-        f"volano {rate:,.0f} tokens/s, raw {problem.tokens_per_step / statistics.median(raw):,.0f}; "
-        f"{len(ratios)} blocks: ratio of throughputs median {statistics.median(ratios):.4f} "
-        f"(quartiles {low:.3f} to {high:.3f}); wanted {WANTED}"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {precision}, depth 3, steps of "
+        f"{problem.tokens_per_step} tokens: {watch.throughput()}; wanted {WANTED}"
     )
 
 
