@@ -1,6 +1,7 @@
 """The machine: one door to torch.accelerator and the CPU, and its measured limits."""
 
-from volano.device.device import Device, Memory, host_memory_bytes
+from volano.device.device import Device, Memory
+from volano.device.host_memory import host_memory_bytes
 from volano.device.limits import Limits, measure_limits
 from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, num_cores, versions
 from volano.device.ranks import Agreement, Ranks

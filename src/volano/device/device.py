@@ -7,9 +7,7 @@ memory) is asked for once and answered with None or False, never guessed.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 
 from volano.device.allocator import freed_memory_kept
+from volano.device.host_memory import available_host_bytes, host_memory_bytes, peak_resident_bytes, resident_bytes
 from volano.errors import PlanError, UsageError
 
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,6 +46,11 @@ class Device:
         self.torch_device = _find(name)
         self.is_cpu = self.torch_device.type == "cpu"
         self._module: Any = None if self.is_cpu else torch.get_device_module(self.torch_device)
+
+    @staticmethod
+    def count() -> int:
+        """Accelerators of this machine."""
+        return torch.accelerator.device_count()
 
     @property
     def name(self) -> str:
@@ -112,7 +116,7 @@ class Device:
     def memory(self) -> Memory:
         """Device memory; for the CPU, this process's resident memory and the machine's memory."""
         if self.is_cpu:
-            allocated, peak = _resident_bytes(), _peak_resident_bytes()
+            allocated, peak = resident_bytes(), peak_resident_bytes()
             # The kernel updates the two at different times.
             return Memory(allocated=allocated, peak=max(peak, allocated or 0), total=host_memory_bytes())
         return Memory(
@@ -129,7 +133,7 @@ class Device:
     def free_bytes(self) -> int | None:
         """Bytes that a new allocation could take now, or None where the device does not say."""
         if self.is_cpu:
-            return _available_host_bytes()
+            return available_host_bytes()
         info = self._ask(lambda device: torch.accelerator.get_memory_info(device))
         return None if info is None else int(info[0])
 
@@ -290,40 +294,3 @@ def _indexed(device: torch.device) -> torch.device:
     # Without an index the current one is meant: ranks of one machine share a plan, each has its own accelerator.
     index = torch.accelerator.current_device_index() if device.index is None else device.index
     return torch.device(device.type, index)
-
-
-def host_memory_bytes() -> int:
-    """Memory of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _available_host_bytes() -> int | None:
-    # MemAvailable counts what can be reclaimed (proc(5)); SC_AVPHYS_PAGES does not.
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _resident_bytes() -> int | None:
-    for line in _lines("/proc/self/statm"):
-        return int(line.split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return None
-
-
-def _peak_resident_bytes() -> int:
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
-
-
-def _lines(path: str) -> list[str]:
-    from pathlib import Path
-
-    try:
-        return Path(path).read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from volano.device.device import Device, host_memory_bytes
+from volano.device.device import Device
+from volano.device.host_memory import host_memory_bytes
 
 CORE_PACKAGES = (
     "torch", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib",

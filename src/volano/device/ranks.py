@@ -72,7 +72,7 @@ class Ranks:
         """
         if not self.are_several or dist.is_initialized():
             return self
-        if torch.accelerator.is_available():
+        if torch.accelerator.is_available() and self.local_rank < torch.accelerator.device_count():
             torch.accelerator.set_device_index(self.local_rank)
         try:
             # For each device torch's own choice of a backend: host tensors can be sent besides.
