@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class RingFeed(Feed):
     def _in_process(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
         slots: Slots | None = None
         try:
-            for key in keys:
+            for key in self._expected(keys):
                 if slots is None and self._room and self._device.can_pin:
                     slots = Slots(self._device, _SLOTS_IN_PROCESS, self._room, shared=False)
                 slot = None if slots is None else slots.acquire()
@@ -141,6 +142,16 @@ class RingFeed(Feed):
         finally:
             if slots is not None:
                 slots.close()
+
+    def _expected(self, keys: Iterable[Key]) -> Iterator[Key]:
+        """The keys, each so many batches after the fetcher was told of it."""
+        ahead: collections.deque[Key] = collections.deque()
+        for key in keys:
+            self._fetcher.expect(key)
+            ahead.append(key)
+            if len(ahead) > self._prefetch:
+                yield ahead.popleft()
+        yield from ahead
 
     def _from_workers(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
         ahead = self._workers * self._prefetch

@@ -28,6 +28,8 @@ from volano.task import Batch, map_tensors
 _MAX_ATTEMPTS = 20
 # A row out of the page cache takes a tenth of a microsecond, its announcement one, a read of a disk a hundred.
 _DISK_SECONDS_PER_ROW = 1e-5
+# Once a disk was read, so many more batches are announced: what is announced in time does not look like a disk.
+_BATCHES_ANNOUNCED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,15 @@ class Fetcher:
         self._seed = seed
         self._rows = rows_of(data) if collate is None else None
         self._is_random = False
-        self._reads_disk = False
+        self._to_announce = 0
+        self._is_told_ahead = False
+
+    def expect(self, key: Key) -> None:
+        """Tells a disk that the rows of a key will be read a few batches later, where they are read from one."""
+        if self._rows is not None and self._rows.announce is not None:
+            self._is_told_ahead = True
+            if self._to_announce:
+                self._rows.announce(self._rows.picked(torch.from_numpy(np.array(key.indices))))
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -89,10 +99,11 @@ class Fetcher:
         if rows.announce is None:
             return map_tensors(lambda tensor: _take(tensor, indices, slot), rows.tree)
         start = time.perf_counter()
-        if self._reads_disk:
+        if self._to_announce and not self._is_told_ahead:
             rows.announce(indices)
         batch = map_tensors(lambda tensor: _take(tensor, indices, slot), rows.tree)
-        self._reads_disk = time.perf_counter() - start > _DISK_SECONDS_PER_ROW * len(indices)
+        is_slow = time.perf_counter() - start > _DISK_SECONDS_PER_ROW * len(indices)
+        self._to_announce = _BATCHES_ANNOUNCED if is_slow else max(0, self._to_announce - 1)
         return batch
 
     def _fetch_plainly(self, key: Key, state: _KeepRandomState) -> list[Any] | None:

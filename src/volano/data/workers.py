@@ -245,6 +245,8 @@ def _work(there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: 
     # Ctrl-C reaches the whole process group; the step in flight still needs its batch. SIGTERM must end a worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError, AttributeError):  # torchrun signals a rank's whole group; it needs us to the end
+        os.setpgid(0, 0)
     if crashes is not None:
         faulthandler.enable(crashes)  # the stack of a segmentation fault
     torch.set_num_threads(1)  # the cores are for the training and for other workers
