@@ -40,6 +40,24 @@ def make_normed_net() -> nn.Module:
     ).double()
 
 
+def make_net_with_idle_part() -> nn.Module:
+    net = make_net()
+    net.add_module("idle", nn.Identity())
+    net.idle.register_parameter("unused", nn.Parameter(torch.ones(3).double()))  # pyright: ignore
+    return net
+
+
+class RootParameters(nn.Module):
+    """Parameters that lie in no list of modules: a sharded model keeps them whole after a forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 32).double(), nn.Linear(32, 10).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x).relu())
+
+
 def cross_entropy(model: nn.Module, batch: Any) -> torch.Tensor:
     inputs, labels = batch
     return nn.functional.cross_entropy(model(inputs), labels)
@@ -87,6 +105,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "split": ({"objective": weighted}, {"micro_batch": 5}),
     "normed": ({"model": make_normed_net}, {}),
     "shaken": ({"augment": shake, "ema_decay": 0.9}, {}),
+    "idle": ({"model": make_net_with_idle_part}, {}),
+    "averaged-root": ({"model": RootParameters, "ema_decay": 0.9}, {"sharding": "full"}),
     "kept": ({"last_batch": "keep", "batch_size": 30}, {"feed": "ring"}),
     "sharded": ({"objective": weighted, "ema_decay": 0.9}, {"sharding": "full"}),
     "sharded-split": ({"objective": weighted}, {"sharding": "full", "micro_batch": 5}),

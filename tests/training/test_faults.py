@@ -363,7 +363,7 @@ class TestBesideTheLoop:
         assert saver._interval == pytest.approx(50.0)  # 2 % of the time
         every = Saver(folder, Safety(save_every="3st"), lambda: {"step": 1}, lambda _: None)
         every._charge(1.0)
-        assert [step for step in range(1, 10) if every.is_due(step)] == [3, 6, 9]
+        assert [step for step in range(1, 10) if every.is_at(step)] == [3, 6, 9]
 
 
 class TestBeforeTheFirstCheckpoint:

@@ -169,7 +169,7 @@ class TestDeferred:
     def deferred(self, monkeypatch):
         real = Guard.__init__
 
-        def pretend(self, device, optimizer, *, has_scaler, reads_at_once):
+        def pretend(self, device, optimizer, *, has_scaler, reads_at_once, share=None):
             real(self, device, optimizer, has_scaler=has_scaler, reads_at_once=reads_at_once)
             self._is_cpu, self.is_deferred = False, not reads_at_once
             self.holds_back = True
@@ -348,8 +348,10 @@ class TestSettings:
             Safety.from_json({"save_every": "60s", "colour": 1})
 
 
-def test_the_first_loss_is_refused_as_before(make_task, quiet, tmp_path):
-    with pytest.raises(volano.VolanoError, match="finite number at step 0"):
+def test_the_first_loss_is_diagnosed_like_any_other(make_task, quiet, tmp_path):
+    with pytest.raises(
+        NumericsError, match="at step 1 they were not; got loss nan: first seen in the forward of objective"
+    ):
         volano.train(
             make_task(model=make_mlp, objective=lambda model, batch: classification(model, batch) * float("nan")),
             out=tmp_path / "run",

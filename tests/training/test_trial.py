@@ -28,5 +28,5 @@ def test_a_loss_that_is_no_number_is_an_error(make_task):
         return loss if objective.calls < 3 else loss * float("nan")
 
     objective.calls = 0
-    with pytest.raises(NumericsError, match="finite at its end; got nan"):
+    with pytest.raises(NumericsError, match="at step 3 they were not; got loss nan"):
         run_trial(make_task(objective=objective, valid=None), Plan.baseline())

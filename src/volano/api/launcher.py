@@ -6,14 +6,21 @@ as it may. Each goes on from the run's last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import sys
+import threading
 import uuid
 from typing import Any
 
 from volano.api.processes import tells_of_lost_rank
+from volano.errors import UsageError
 from volano.training import RunFolder
+
+# The step in flight, an evaluation and a save may take so long before torchrun ends the ranks.
+_SECONDS_TO_STOP = 600
 
 
 def main(path: str, num_processes: int, max_restarts: int) -> int:
@@ -32,15 +39,26 @@ def main(path: str, num_processes: int, max_restarts: int) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=max_restarts,
         monitor_interval=0.2,
+        shutdown_timeout=_SECONDS_TO_STOP,
     )
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         elastic_launch(config, sys.executable)("-m", "volano.api.worker", path)
     except ChildFailedError as error:
-        RunFolder.open(path).update_run(status="failed", reason=_reason(error.failures, max_restarts))
+        folder = RunFolder.open(path)
+        with contextlib.suppress(UsageError), folder.held():  # another process may have it by now
+            if folder.read_json("run.json").get("status") not in ("finished", "stopped"):
+                folder.update_run(status="failed", reason=_reason(error.failures, max_restarts))
         return 1
     except SignalException:  # it was asked to stop, and the ranks were
         return 1
     return 0
+
+
+def _end_with_the_parent() -> None:
+    """Asks the ranks to stop when the process at the other end of standard input is gone, however it went."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _reason(failures: dict[int, Any], max_restarts: int) -> str:

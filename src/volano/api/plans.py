@@ -41,8 +41,9 @@ def choose_plan(
             reasons.append(f"workers={plan.workers} has no effect: a resident feed needs none")
         plan = plan.pin(workers=0)
     elif "workers" not in pins:
-        num_cores = describe_machine(place).num_cores
-        batch_size = min(task.batch_size, len(task.data))
+        # Each rank makes its part of a batch, with its share of the cores.
+        num_cores = max(1, describe_machine(place).num_cores // world_size)
+        batch_size = max(1, min(task.batch_size, len(task.data)) // world_size)
         choice = choose_workers(task.data, task.collate, batch_size, num_cores, num_steps=task.num_steps)
         plan = plan.pin(workers=choice.workers)
         reasons.append(f"workers={choice.workers}: {choice.reason}")

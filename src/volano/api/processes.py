@@ -24,7 +24,17 @@ from volano.device import Device, Ranks, num_cores
 from volano.errors import RunError, UsageError
 from volano.plan import Plan
 from volano.task import Task
-from volano.training import Observer, Run, RunFolder, Safety, check_ranks, load_run, prepare_run, run_task
+from volano.training import (
+    PREPARED,
+    Observer,
+    Run,
+    RunFolder,
+    Safety,
+    check_ranks,
+    load_run,
+    prepare_run,
+    run_task,
+)
 
 # In the environment of the ranks: show whole tracebacks.
 DEBUG = "VOLANO_DEBUG"
@@ -75,6 +85,8 @@ def check_processes(task: Task, plan: Plan, processes: Processes | None, source:
     """Raises UsageError unless so many processes can train the task under the plan. Before a folder is made."""
     processes = processes or Processes()
     check_ranks(task, plan, processes.world_size)
+    if processes.num > 1 and not Device(plan.device).is_cpu and processes.num > Device.count():
+        raise UsageError("Each rank has an accelerator of its own", got=f"{processes.num} ranks on {Device.count()}")
     if processes.num > 1 and (source or {}).get("kind") == "python":
         raise UsageError(
             "A task that several processes train can be made again by each of them",
@@ -110,8 +122,10 @@ def execute(
     check_processes(task, plan, processes, source)
     if not resume:
         prepare_run(task, plan, folder, source=source, notices=notices, safety=safety)
-    elif safety is not None:
-        folder.update_run(safety=safety.to_json())
+    else:
+        with folder.held():  # refused here, before any rank is started
+            changes = {} if safety is None else {"safety": safety.to_json()}
+            folder.update_run(status=PREPARED, **changes)
     folder.release()  # the first of the ranks holds it from here on
     if processes.num > 1:
         _start(folder, plan, processes)
@@ -191,9 +205,10 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
         environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.num)))
     if processes.debug:
         environment[DEBUG] = "1"
-    # In a session of their own, so that a terminal's Ctrl-C reaches them once, through this process.
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    with _handed_on(child):
+    # In a session of their own, so that a terminal's Ctrl-C reaches them once, through this process; and at the end of
+    # a pipe, whose other end goes with this process however it dies. What a task prints goes to standard error.
+    child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+    with _handed_on(child), child:  # closes the pipe
         code = child.wait()
     record = folder.read_json("run.json")
     if code and record.get("status") not in ("finished", "stopped"):
@@ -206,13 +221,22 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
 
 @contextlib.contextmanager
 def _handed_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A context in which SIGINT and SIGTERM reach the child as SIGTERM."""
+    """A context in which SIGINT and SIGTERM reach the child as SIGTERM, once: a second one would end torchrun's agent
+    before its ranks have saved."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    has_asked = False
+
+    def ask(*_: Any) -> None:
+        nonlocal has_asked
+        if not has_asked:
+            has_asked = True
+            child.send_signal(signal.SIGTERM)
+
     for number in old:
-        signal.signal(number, lambda *_: child.send_signal(signal.SIGTERM))
+        signal.signal(number, ask)
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.parallel import check_ranks
 from volano.training.probe import StepTime, measure_step_time, why_a_step_fails
 from volano.training.progress import PlainProgress, RichProgress, make_progress
-from volano.training.run import Run, load_run, prepare_run, random_state_kept, run_task, settings_of
+from volano.training.run import PREPARED, Run, load_run, prepare_run, random_state_kept, run_task, settings_of
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.step import seed_of_augmentation
@@ -15,6 +15,7 @@ from volano.training.trial import Trial, run_trial
 from volano.training.weights import load_weights, save_tensors, save_weights
 
 __all__ = [
+    "PREPARED",
     "MuonAdamW",
     "Observer",
     "Observers",

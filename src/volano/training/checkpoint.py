@@ -52,7 +52,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, ranks: Ra
         return target
     ranks = ranks or Ranks()
     _together(ranks, lambda: _fresh(partial))
-    shards.save(partial / shards.FOLDER, parts)
+    try:
+        shards.save(partial / shards.FOLDER, parts)
+    except CheckpointError:
+        if ranks.is_first:  # on a full disk it would be in the way of the next
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     _together(ranks, lambda: _write(partial, target, step, state))
     return target
 

@@ -27,6 +27,7 @@ from volano.errors import CheckpointError, RunError, UsageError
 from volano.training.lock import LOCK_NAME, OWNER_NAME, RunLock
 
 SCHEMA_VERSION = 1
+QUARANTINE = "quarantine.jsonl"
 # What a run writes before its first checkpoint, beside run.json.
 _FILES = (
     "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
@@ -226,7 +227,8 @@ class RunFolder:
 
 
 class ReadFolder(RunFolder):
-    """The folder of a run that another rank writes: what is written here goes nowhere."""
+    """The folder of a run that another rank writes: what is written here goes nowhere, but for corrupt examples, which
+    no other rank has seen."""
 
     @contextlib.contextmanager
     def held(self, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:  # noqa: ARG002
@@ -237,7 +239,9 @@ class ReadFolder(RunFolder):
         """Writes nothing."""
 
     def append(self, name: str, record: dict[str, Any]) -> None:
-        """Writes nothing."""
+        """Writes a line of ``quarantine.jsonl``, and nothing else."""
+        if name == QUARANTINE:
+            super().append(name, record)
 
     def keep_until(self, name: str, step: int) -> None:
         """Writes nothing."""

@@ -78,6 +78,7 @@ class RunLock:
 
     def check(self) -> None:
         """Raises RunError when another machine took the folder over: this process had stood still for too long."""
+        self._look()
         if self.is_lost:
             raise RunError(
                 "A run's folder belongs to one process",
@@ -91,6 +92,7 @@ class RunLock:
         if self._beater is not None:
             self._beater.join()
         if self._descriptor >= 0:
+            self._look()
             if not self.is_lost:
                 for name in (OWNER_NAME, LOCK_NAME):  # the lock's file last, while it is still locked
                     with contextlib.suppress(OSError):
@@ -110,13 +112,17 @@ class RunLock:
 
     def _keep_beating(self) -> None:
         while not self._stop.wait(_BEAT_SECONDS):
-            owner = read_owner(self._folder)
-            if owner is not None and owner.get("token") != self._record["token"]:
-                self.is_lost = True
+            self._look()
+            if self.is_lost:
                 return
             self._record["beat"] += 1
             with contextlib.suppress(OSError):  # the next beat may find room
                 self._write()
+
+    def _look(self) -> None:
+        owner = read_owner(self._folder)
+        if owner is not None and owner.get("token") != self._record["token"]:
+            self.is_lost = True
 
     def _write(self) -> None:
         content = json.dumps(self._record).encode().ljust(_RECORD_BYTES - 1) + b"\n"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from volano.errors import DataError, ObjectiveError
+from volano.task import Batch
 from volano.training.evaluate import read_scalars
 from volano.training.folder import RunFolder
 from volano.training.numerics import NumericsPolicy
@@ -47,11 +48,10 @@ def run_loop(
     batches = session.feed.batches(session.keys())
     with (
         contextlib.closing(saver),
-        _saved_without_data(saver, session),
         session.phase("train"),
         contextlib.closing(batches),  # its workers end, whatever happens
     ):
-        for batch in batches:
+        for batch in _until_no_more(batches, saver, session):
             result = session.step_once(batch, session.step)
             session.step += 1
             if result.is_bad:
@@ -69,10 +69,10 @@ def run_loop(
                         observer.on_preview({"step": session.step, **session.preview()})
                 log.restart_clock()
             if session.step < num_steps:
-                must_stop, must_save = agree(stop.requested, saver.is_due(session.step))
+                must_stop, is_late = agree(stop.requested, saver.is_late())
                 if must_stop:
                     break
-                if must_save:
+                if is_late or saver.is_at(session.step):
                     with session.phase("checkpoint"):
                         saver.save()
                     log.restart_clock()
@@ -83,11 +83,10 @@ def run_loop(
     return "finished" if is_finished else "stopped"
 
 
-@contextlib.contextmanager
-def _saved_without_data(saver: Saver, session: Session) -> Iterator[None]:
-    """A context that saves when there is no more data to be had: that happens between two steps."""
+def _until_no_more(batches: Iterator[Batch], saver: Saver, session: Session) -> Iterator[Batch]:
+    """The batches; where there are no more to be had, what was learned so far is saved first. Its steps are whole."""
     try:
-        yield
+        yield from batches
     except DataError:
         if not session.ranks.are_several:  # the others do not know of it, and cannot save with this one
             with session.phase("checkpoint"):

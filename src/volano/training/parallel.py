@@ -61,13 +61,35 @@ class Parallel:
         share_batch_statistics(model, device)
         if sharding == "full":
             shard(model, device, ranks)
+        self._device = device
         self._forward: nn.Module | None = None
 
-    def loss(self, objective: Callable[..., Any], batch: Batch) -> Loss:
+    def begin(self, objective: Callable[..., Any], batch: Batch) -> None:
+        """Before the first step of a run: binds the objective to the model. ``batch`` is one of this rank's."""
+        if self._forward is not None:
+            return
+        self._forward = _ObjectiveModule(self._model, objective)
+        if self._sharding == "none":
+            self._forward = nn.parallel.DistributedDataParallel(
+                self._forward, find_unused_parameters=self._has_idle_parameters(self._forward, batch)
+            )
+
+    def _has_idle_parameters(self, forward: nn.Module, batch: Batch) -> bool:
+        """Whether the loss leaves a parameter out, on any rank: gradients are then waited for in another way. Tried on
+        the first batch, which leaves buffers and random state as they were."""
+        buffers, state = list(self._model.buffers()), self._device.rng_state()
+        saved = [buffer.clone() for buffer in buffers]
+        total = forward(batch)[0]
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        if buffers:
+            torch._foreach_copy_(buffers, saved)
+        self._device.set_rng_state(state)
+        return bool(self._ranks.largest([any(gradient is None for gradient in gradients)])[0])
+
+    def loss(self, batch: Batch) -> Loss:
         """The objective's sums over this rank's examples, such that the backward pass adds up gradients over ranks."""
-        if self._forward is None:
-            forward = _ObjectiveModule(self._model, objective)
-            self._forward = forward if self._sharding == "full" else nn.parallel.DistributedDataParallel(forward)
+        assert self._forward is not None
         total, weight, metrics = self._forward(batch)
         return Loss(total=total, weight=weight, metrics=metrics)
 
@@ -113,9 +135,9 @@ class Parallel:
         if self._sharding == "full":
             self._model.set_requires_gradient_sync(is_last)  # pyright: ignore[reportCallIssue] - FSDPModule's
             return contextlib.nullcontext()
-        if is_last or self._forward is None:
+        if is_last:
             return contextlib.nullcontext()
-        return self._forward.no_sync()  # pyright: ignore[reportCallIssue] - DistributedDataParallel's
+        return self._forward.no_sync()  # pyright: ignore[reportCallIssue, reportOptionalMemberAccess] - DistributedDataParallel's
 
 
 class _ObjectiveModule(nn.Module):
@@ -141,12 +163,28 @@ def shard(model: nn.Module, device: Device, ranks: Ranks) -> None:
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     mesh = init_device_mesh(device.kind, (ranks.world_size,))
+    num_parameters = len(list(model.parameters()))
     # From the inside out, as FSDP2 asks.
     for module in [*reversed(list(_blocks(model))), model]:
         fully_shard(module, mesh=mesh)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
+    if len(list(model.parameters())) != num_parameters:
+        raise PlanError(
+            "Parameters that are cut into parts are not shared between the entries of a list of modules",
+            got=f"{num_parameters} tied to {len(list(model.parameters()))}",
+            remedy="Pin sharding='none'",
+        )
+
+
+def resharded(model: nn.Module) -> None:
+    """Gives back the whole parameters that a sharded model keeps after a forward pass without a backward pass: they
+    would be those of that moment from then on."""
+    for module in model.modules():
+        reshard = getattr(module, "reshard", None)
+        if reshard is not None and hasattr(module, "unshard"):
+            reshard()
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
@@ -187,11 +225,16 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm | _SharedBatchNorm):
-                is_mine = device.is_cpu
-                setattr(
-                    parent, name, _SharedBatchNorm(child) if is_mine else nn.SyncBatchNorm.convert_sync_batchnorm(child)
+            if isinstance(child, nn.SyncBatchNorm | _SharedBatchNorm) or not isinstance(child, _BatchNorm):
+                continue
+            if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+                raise PlanError(
+                    "Several ranks share the statistics of torch's own BatchNorm layers",
+                    got=f"a {type(child).__name__}, whose forward pass is its own",
+                    remedy="Train with one process, or use nn.BatchNorm2d and its like",
                 )
+            convert = _SharedBatchNorm if device.is_cpu else nn.SyncBatchNorm.convert_sync_batchnorm
+            setattr(parent, name, convert(child))
 
 
 class _SharedBatchNorm(_BatchNorm):
@@ -213,39 +256,66 @@ class _SharedBatchNorm(_BatchNorm):
         """[N, C, ...] -> the same shape."""
         if not self.training:
             return super().forward(input)
-        axes = [0, *range(2, input.ndim)]
-        shape = [1, -1, *[1] * (input.ndim - 2)]
-        x = input.to(torch.promote_types(input.dtype, torch.float32))
-        count = x.numel() // x.shape[1] * dist.get_world_size()
-        mean_C = _SumOverRanks.apply(x.sum(axes)) / count
-        centred = x - mean_C.view(shape)
-        variance_C = _SumOverRanks.apply(centred.square().sum(axes)) / count
+        output, mean_C, variance_C, count = _NormalizeOverRanks.apply(input, self.weight, self.bias, self.eps)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
             with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
-                self.running_mean.lerp_(mean_C, share)
-                self.running_var.lerp_(variance_C * (count / max(1, count - 1)), share)
-        scale_C = torch.rsqrt(variance_C + self.eps)
-        if self.weight is not None:
-            scale_C = scale_C * self.weight
-        y = centred * scale_C.view(shape)
-        return (y if self.bias is None else y + self.bias.view(shape)).to(input.dtype)
+                self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), share)
+                unbiased_C = variance_C * (count / (count - 1).clamp(min=1))
+                self.running_var.lerp_(unbiased_C.to(self.running_var.dtype), share)
+        return output
 
 
-class _SumOverRanks(torch.autograd.Function):
-    """The sum of a tensor over the ranks; the gradient of each part is the sum of the gradients of all results."""
+class _NormalizeOverRanks(torch.autograd.Function):
+    """Batch normalisation by torch's kernels, with statistics and gradients of statistics over all ranks.
 
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
-        """See the class."""
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
+    With ``x^ = (x - m) / s`` over ``n`` values of a channel, ``dx = w / s * (dy - (sum dy + x^ * sum dy x^) / n)``
+    (Ioffe & Szegedy 2015, section 3); the sums are over ranks.
+    """
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004  # pyright: ignore[reportIncompatibleMethodOverride]
-        """See the class."""
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Output, mean [C], biased variance [C], number of values of a channel, over all ranks."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        # Nothing is kept in the two vectors: their type is that in which the kernel adds up.
+        kept = x.new_zeros(x.shape[1], dtype=wide), x.new_ones(x.shape[1], dtype=wide)
+        own_mean, own_variance = torch.batch_norm_update_stats(x, *kept, 0.0)
+        own_count = own_mean.new_tensor([x.numel() // x.shape[1]], dtype=wide)  # padded batches may differ in length
+        own = torch.cat([own_count, own_mean.to(wide), own_variance.to(wide)])
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own)
+        every = torch.stack(parts)
+        counts_R, (means_RC, variances_RC) = every[:, :1], every[:, 1:].chunk(2, dim=1)
+        count = counts_R.sum()
+        mean_C = (counts_R * means_RC).sum(0) / count
+        variance_C = (counts_R * (variances_RC + (means_RC - mean_C).square())).sum(0) / count
+        output = torch.nn.functional.batch_norm(x, mean_C, variance_C, weight, bias, False, 0.0, eps)
+        ctx.save_for_backward(x, weight, mean_C, variance_C, count)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean_C, variance_C, count)
+        return output, mean_C, variance_C, count
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor, *_: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        """Of input, weight and bias."""
+        x, weight, mean_C, variance_C, count = ctx.saved_tensors
+        inverse_C = torch.rsqrt(variance_C + ctx.eps)
+        # The kernel for given statistics: dy w / s, and this rank's sums of dy x^ and of dy.
+        direct, own_scaled_C, own_plain_C = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean_C, variance_C, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = torch.cat([own_scaled_C, own_plain_C]).to(mean_C.dtype)
+        dist.all_reduce(sums)
+        scaled_C, plain_C = sums.chunk(2)
+        factor_C = (inverse_C if weight is None else weight * inverse_C) / count
+        slope_C = -factor_C * scaled_C * inverse_C
+        offset_C = -factor_C * plain_C - slope_C * mean_C
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        result = direct.addcmul_(x, slope_C.to(x.dtype).view(shape)).add_(offset_C.to(x.dtype).view(shape))
+        has_weight = weight is not None
+        return result, own_scaled_C if has_weight else None, own_plain_C if ctx.needs_input_grad[2] else None, None

@@ -26,7 +26,7 @@ from volano.training.checkpoint import (
     set_aside_after,
     tidy,
 )
-from volano.training.folder import ReadFolder, RunFolder
+from volano.training.folder import QUARANTINE, ReadFolder, RunFolder
 from volano.training.loop import Log, run_loop
 from volano.training.numerics import NumericsPolicy
 from volano.training.observe import Observer, Observers, StartInfo
@@ -168,6 +168,7 @@ def _run(
     device = Device(plan.device)
     choices = [*notices]
     session: Session | None = None
+    faults = _FaultList(folder, everyone)
     has_begun = not resume
     with random_state_kept(device), settings_of(plan, device):
         try:
@@ -175,7 +176,7 @@ def _run(
                 task,
                 plan,
                 on_notice=choices.append,
-                on_fault=_FaultList(folder, everyone),
+                on_fault=faults,
                 may_skip=safety.skip_bad_steps > 0,
                 ranks=ranks,
             )
@@ -191,7 +192,8 @@ def _run(
             has_begun = True
             folder.write_json("plan.json", plan.to_json())
             # From here on it can be resumed: run.json says so last, when all that takes is there.
-            facts |= {"num_steps": task.num_steps, "notices": [], "reason": None, "weights_sha256": None}
+            facts |= {"num_steps": task.num_steps, "notices": [*keeper.notices, *choices]}
+            facts |= {"reason": None, "weights_sha256": None}
             folder.update_run(status="running", world_size=ranks.world_size, **facts)
             everyone.on_start(_start_info(session, folder))
             for notice in choices:
@@ -208,9 +210,14 @@ def _run(
             if has_begun:
                 with contextlib.suppress(RunError):
                     folder.check_held()
-                    folder.update_run(status="failed", reason=reason, step=0 if session is None else session.step)
+                    step = 0 if session is None else session.step
+                    folder.update_run(status="failed", reason=reason, step=step, notices=keeper.notices)
             everyone.on_end("failed")
             raise
+    if ranks.are_several and ranks.is_first:
+        others = faults.num_of_others()
+        if others:
+            everyone.on_notice(f"{others} more corrupt examples, met by other ranks, are listed in {QUARANTINE}")
     for name, error in folder.lost.items():
         everyone.on_notice(f"some lines of {name} could not be written: {error.strerror}")
     seconds = {**session.seconds, "total": time.perf_counter() - started}
@@ -245,7 +252,10 @@ class _Keeper(Observer):
         self.notices: list[str] = []
 
     def take_up(self) -> None:
-        """Figures of a run that goes on: those of its ``metrics.jsonl``, for it may have nothing left to do."""
+        """Figures and notices of a run that goes on: it may have nothing left to do."""
+        record = self._folder.read_json("run.json")
+        if record.get("status") != PREPARED:  # those of a prepared one are told when it starts
+            self.notices = list(record.get("notices") or [])
         for record in self._folder.read_lines("metrics.jsonl"):
             self._note(record)
 
@@ -271,7 +281,8 @@ class _Keeper(Observer):
 
     def on_notice(self, text: str) -> None:
         """See :class:`Observer`."""
-        self.notices.append(text)
+        if text not in self.notices:  # a run that goes on says some things again
+            self.notices.append(text)
 
 
 class _FaultList:
@@ -281,13 +292,24 @@ class _FaultList:
 
     def __init__(self, folder: RunFolder, observer: Observer) -> None:
         self._folder, self._observer = folder, observer
-        self._known = {(record["set"], record["index"]) for record in folder.read_lines("quarantine.jsonl")}
+        self._known = self._listed()
+        self._num_before, self._num_own = len(self._known), 0
+
+    def num_of_others(self) -> int:
+        """How many were listed meanwhile by other ranks."""
+        return len(self._listed()) - self._num_before - self._num_own
+
+    def _listed(self) -> set[tuple[str, int]]:
+        return {(record["set"], record["index"]) for record in self._folder.read_lines(QUARANTINE)}
 
     def __call__(self, name: str, fault: Fault) -> None:
+        if (name, fault.index) not in self._known:
+            self._known |= self._listed()  # another rank may have met it
         if (name, fault.index) in self._known:
             return
         self._known.add((name, fault.index))
-        self._folder.append("quarantine.jsonl", {"set": name, **asdict(fault)})
+        self._num_own += 1
+        self._folder.append(QUARANTINE, {"set": name, **asdict(fault)})
         if len(self._known) <= self._NUM_TOLD:
             more = "; more go to quarantine.jsonl" if len(self._known) == self._NUM_TOLD else ""
             where = fault.path or f"example {fault.index} of {name}"
@@ -321,8 +343,9 @@ def _load(session: Session, log: Log, policy: NumericsPolicy, folder: RunFolder)
             notices += record.get("notices") or []
         else:
             notices.append("no checkpoint had been written yet: the run begins at its first step")
-    for name in ("metrics.jsonl", "previews.jsonl", "numerics.jsonl", "quarantine.jsonl"):
+    for name in ("metrics.jsonl", "previews.jsonl", "numerics.jsonl", QUARANTINE):
         folder.keep_until(name, step)
+    ranks.tell()  # nobody adds a line before the first rank has done with the old ones
     return notices
 
 

@@ -57,14 +57,22 @@ class Saver:
         self._write: _Write | None = None
         self._told_of_memory = self._is_failing = False
 
-    def is_due(self, step: int) -> bool:
-        """Whether to save after ``step`` steps. Also tells of a save that has failed meanwhile."""
+    def is_at(self, step: int) -> bool:
+        """Whether ``step`` steps are a multiple of those between two saves, where steps count."""
+        return self._safety.save_steps is not None and step % self._safety.save_steps == 0
+
+    def is_late(self) -> bool:
+        """Whether the seconds between two saves have passed, where seconds count: said once for each save, and by the
+        first of several ranks alone, which knows what saving costs. Also tells of a save that has failed meanwhile."""
         if self._write is not None and self._write.has_ended():
             self._settle()
-        if self._safety.save_steps is not None:
-            return step % self._safety.save_steps == 0
-        assert self._interval is not None
-        return self._write is None and time.perf_counter() - self._last >= self._interval
+        if self._interval is None or not self._ranks.is_first or self._write is not None:
+            return False
+        now = time.perf_counter()
+        if now - self._last < self._interval:
+            return False
+        self._last = now
+        return True
 
     def save(self) -> None:
         """Copies the state and has it written beside the loop; waits for an earlier save that is still being written.
@@ -85,7 +93,8 @@ class Saver:
                 self._on_notice("the host's memory has no room for a copy of the state: each save holds the loop up")
                 self._told_of_memory = True
             self._now(state, must=False)
-            self._charge(time.perf_counter() - start)
+            self._last = time.perf_counter()
+            self._charge(self._last - start)
             return
         self._write = _Write(self._folder, to_host(state))
         self._last = time.perf_counter()

@@ -24,7 +24,7 @@ from volano.training import shards
 from volano.training.ema import Ema
 from volano.training.evaluate import evaluate
 from volano.training.optimizers import choose_implementation, make_optimizer, set_implementation
-from volano.training.parallel import Parallel, check_ranks, shard, whole_state
+from volano.training.parallel import Parallel, check_ranks, resharded, shard, whole_state
 from volano.training.step import Step
 
 
@@ -72,6 +72,8 @@ class Session:
                 self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             average = None if task.ema_decay is None else copy.deepcopy(self.model)
             parallel = None
+            if plan.sharding == "full" and not ranks.are_several:
+                on_notice("sharding=full has no effect: there is one process")
             if ranks.are_several:
                 parallel = Parallel(self.model, plan.sharding, device, ranks)
                 if average is not None and plan.sharding == "full":
@@ -104,15 +106,18 @@ class Session:
     def evaluate(self) -> dict[str, float]:
         """Loss and metrics of the validation set."""
         assert self.valid_feed is not None
-        return evaluate(
-            self.task,
-            self.kept_model,
-            self.task.valid,
-            self.valid_feed,
-            self.device,
-            precision=self.plan.precision,
-            ranks=self.ranks,
-        )
+        try:
+            return evaluate(
+                self.task,
+                self.kept_model,
+                self.task.valid,
+                self.valid_feed,
+                self.device,
+                precision=self.plan.precision,
+                ranks=self.ranks,
+            )
+        finally:
+            resharded(self.kept_model)
 
     def keys(self) -> Iterator[Key]:
         """Of what this process fetches from here to the end of the run: its part of each global batch, or all of it
@@ -139,6 +144,7 @@ class Session:
             with torch.no_grad(), self.device.autocast(self.plan.precision):
                 return dict(self.task.preview(self.kept_model))
         finally:
+            resharded(self.kept_model)
             self.device.set_rng_state(state)
             for module, was_training in modes:
                 module.training = was_training

@@ -100,7 +100,7 @@ class Step:
         else:
             result = self._in_micro_batches(split(batch, size), step)
         if not self._is_checked:
-            if step == 0:
+            if step == 0 and self.guard.is_deferred:
                 check_finite(result.loss.item(), where="at step 0, the first of this run")
             self._is_checked = True
         if self._update(step, result.loss):
@@ -148,6 +148,7 @@ class Step:
         count = own * parallel.world_size  # ranks take equal parts
         micro_batches = split(batch, self._plan.micro_batch or own)
         losses: list[Loss] = []
+        parallel.begin(self._objective, micro_batches[0])
         for index, micro_batch in enumerate(micro_batches):
             with parallel.exchanging(is_last=index == len(micro_batches) - 1):
                 loss = self._forward(micro_batch, step, parallel.numbered(index))
@@ -172,7 +173,7 @@ class Step:
     def _call(self, batch: Batch) -> Any:
         if self._parallel is None:
             return self._objective(self._model, batch)
-        return self._parallel.loss(self._objective, batch)
+        return self._parallel.loss(batch)
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()

@@ -47,7 +47,17 @@ def run_trial(task: Task, plan: Plan) -> Trial:
         for batch in session.feed.batches(session.order.keys(0, task.num_steps)):
             result = session.step_once(batch, session.step)
             session.step += 1
+            if result.is_bad:
+                raise _not_finite(session.step, result.loss.item())
         if result is not None and not math.isfinite(last := result.loss.item()):
-            raise NumericsError("A trial's loss is finite at its end", got=last, remedy="Take a smaller learning rate")
+            raise _not_finite(session.step, last)
         metrics = {} if session.valid_feed is None else session.evaluate()
         return Trial(model=session.kept_model.eval(), metrics=metrics, seconds=time.perf_counter() - start)
+
+
+def _not_finite(step: int, loss: float) -> NumericsError:
+    return NumericsError(
+        f"Loss and gradient of a trial are finite numbers; at step {step} they were not",
+        got=f"loss {loss:.6g}",
+        remedy="Take a smaller learning rate",
+    )
