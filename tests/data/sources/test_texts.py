@@ -130,6 +130,27 @@ class TestSplit:
         assert not held & {text for number, text in enumerate(texts) if number not in split.held}
         assert "30 documents are exact copies" in split.notices[0]
 
+    def test_copies_of_the_document_that_gives_its_end_are_not_trained_on(self, tmp_path):
+        text = "".join(f"line {number}\n" for number in range(2000))
+        for name in ("a", "b", "c"):
+            (tmp_path / f"{name}.txt").write_text(text)
+        (tmp_path / "d.txt").write_text("something else\n" * 30)
+        source = find_texts(tmp_path)
+        split = split_texts(source, seed=0)
+        parts = [split.parts(number, document) for number, document in enumerate(source.read())]
+        train, held = ("".join(part) for part in zip(*parts, strict=True))
+        assert held
+        assert held not in train
+        assert split.num_bytes == len(train) + len(held) == len(text) + 450
+        assert "its 2 exact copies are not read" in split.notices[-1]
+
+    def test_the_end_is_counted_in_bytes(self, tmp_path):
+        (tmp_path / "one.txt").write_text("\n".join("слова и строки" for _ in range(1000)), encoding="utf-8")
+        source = find_texts(tmp_path / "one.txt")
+        split = split_texts(source, seed=0)
+        _, held = split.parts(0, next(source.read()))
+        assert 0.05 < len(held.encode()) / split.num_bytes < 0.08
+
     def test_one_document_gives_its_end(self, tmp_path):
         text = "".join(f"line {number}\n" for number in range(2000))
         (tmp_path / "one.txt").write_text(text)
