@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from volano.data.fetch import Fault
+from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.images import class_names
 from volano.data.sources.text_tables import (
     LABEL_COLUMNS,
@@ -64,6 +65,7 @@ class LabelledTextSets:
     test: LabelledTexts | None
     origin: str
     faults: tuple[Fault, ...]
+    notices: tuple[str, ...]
 
 
 def read_labelled_texts(
@@ -84,9 +86,11 @@ def read_labelled_texts(
     """
     if not path.exists():
         raise UsageError("The path to train on exists", got=str(path))
+    refuse_run(path)
     faults: list[Fault] = []
+    notices: list[str] = []
     if path.is_dir():
-        rows = list(_folder_rows(path, faults))
+        rows = list(_folder_rows(path, faults, notices))
     elif path.suffix.lower() in TABLE_SUFFIXES:
         rows = list(_table_rows(path, faults))
     else:
@@ -116,6 +120,7 @@ def read_labelled_texts(
         test=_gathered(test, known) if test else None,
         origin=f"{path} ({len(rows):,} texts)",
         faults=tuple(faults),
+        notices=tuple(notices),
     )
 
 
@@ -154,15 +159,16 @@ def _table_rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
             yield _Row(text=whole_characters(text), label=str(label).strip(), name=name, is_test=is_test)
 
 
-def _folder_rows(root: Path, faults: list[Fault]) -> Iterator[_Row]:
-    children = _subfolders(root)
+def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
+    runs: set[Path] = set()
+    children = subfolders(root, runs)
     parts = [child for child in children if child.name.lower() in (*_TRAIN_NAMES, *_TEST_NAMES)]
     has_splits = any(child.name.lower() in _TRAIN_NAMES for child in parts)
     for part in parts if has_splits else [root]:
         is_test = has_splits and part.name.lower() in _TEST_NAMES
-        for folder in _subfolders(part):
+        for folder in subfolders(part, runs):
             try:
-                source = find_texts(folder)
+                source = find_texts(folder, runs=runs)
             except DataError as error:
                 _note(faults, str(folder), str(error))
                 continue
@@ -170,6 +176,7 @@ def _folder_rows(root: Path, faults: list[Fault]) -> Iterator[_Row]:
                 if document.text.strip():
                     name = f"{folder.relative_to(root)}/{document.name}"
                     yield _Row(text=document.text, label=folder.name, name=name, is_test=is_test)
+    notices += run_notices(runs)
 
 
 def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault]]:
@@ -188,9 +195,6 @@ def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault
             found.append((str(file) if document.name == file.name else str(file.parent / document.name), document.text))
     return found, faults
 
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def _note(faults: list[Fault], path: str, reason: str) -> None:

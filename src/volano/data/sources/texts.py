@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volano.data.fetch import Fault
+from volano.data.sources.folders import refuse_run, run_notices, walk
 from volano.data.sources.text_tables import TABLE_SUFFIXES, read_column
 from volano.errors import DataError, UsageError
 
@@ -53,6 +54,7 @@ class TextSource:
     files: tuple[Path, ...]
     origin: str
     field: str | None = None
+
     notices: tuple[str, ...] = ()
 
     def read(self, faults: list[Fault] | None = None) -> Iterator[Document]:
@@ -76,11 +78,12 @@ class TextSource:
                 yield Document(name=name, text=text)
 
 
-def find_texts(path: Path | None, *, field: str | None = None) -> TextSource:
+def find_texts(path: Path | None, *, field: str | None = None, runs: set[Path] | None = None) -> TextSource:
     """The source at ``path``: a file, a folder (all text files below it), or None for Python's standard library.
+    Folders of runs are left out, and added to ``runs``.
 
     Raises:
-        UsageError: ``path`` does not exist.
+        UsageError: ``path`` does not exist, or is a run's folder.
         DataError: no file there is named like text.
     """
     if path is None:
@@ -89,7 +92,9 @@ def find_texts(path: Path | None, *, field: str | None = None) -> TextSource:
         raise UsageError("The path to train on exists", got=str(path), remedy="Leave it away for the embedded sample")
     if path.is_file():  # named by itself, so whatever it is called it is meant
         return TextSource(root=path, files=(path,), origin=str(path), field=field)
-    files, others = _files_below(path)
+    refuse_run(path)
+    runs = set() if runs is None else runs
+    files, others = _files_below(path, runs)
     if not files:
         raise DataError(
             "A folder of texts holds files named like text (.txt, .md, code), .jsonl or .parquet",
@@ -98,7 +103,11 @@ def find_texts(path: Path | None, *, field: str | None = None) -> TextSource:
         )
     notices = (f"{others} files are not named like text and are not read",) if others else ()
     return TextSource(
-        root=path, files=tuple(files), origin=f"{path} ({len(files):,} files)", field=field, notices=notices
+        root=path,
+        files=tuple(files),
+        origin=f"{path} ({len(files):,} files)",
+        field=field,
+        notices=(*notices, *run_notices(runs)),
     )
 
 
@@ -136,16 +145,13 @@ def _note(faults: list[Fault], number: int, path: str, reason: str) -> None:
     faults.append(Fault(number, path, reason))
 
 
-def _files_below(folder: Path) -> tuple[list[Path], int]:
+def _files_below(folder: Path, runs: set[Path]) -> tuple[list[Path], int]:
     files: list[Path] = []
     others = 0
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            if Path(name).suffix.lower() in TEXT_SUFFIXES | TABLE_SUFFIXES:
-                files.append(Path(parent, name))
-            else:
-                others += 1
+    for parent, names in walk(folder, runs):
+        texts = [parent / name for name in names if Path(name).suffix.lower() in TEXT_SUFFIXES | TABLE_SUFFIXES]
+        files += texts
+        others += len(names) - len(texts)
     return files, others
 
 
