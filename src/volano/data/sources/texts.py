@@ -15,7 +15,7 @@ from pathlib import Path
 from volano.data.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, walk
 from volano.data.sources.text_tables import TABLE_SUFFIXES, read_column
-from volano.errors import DataError, UsageError
+from volano.errors import DataError, MissingExtraError, UsageError
 
 _SUFFIXES = (
     ".txt .md .rst .tex .org .log .srt .html .htm .xml .css .json .yaml .yml .toml .ini .cfg .sql .sh .bat .py .pyi "
@@ -58,18 +58,24 @@ class TextSource:
     notices: tuple[str, ...] = ()
 
     def read(self, faults: list[Fault] | None = None) -> Iterator[Document]:
-        """The documents in order, empty ones left out. What cannot be read, or only in part, is added to ``faults``.
+        """The documents in order, empty ones left out. What cannot be read, or only in part, is added to ``faults``; so
+        are tables in a folder that are none, lack the column, or are Parquet files where pyarrow is missing.
 
         Raises:
-            DataError: a table lacks the column.
-            MissingExtraError: a Parquet file, and no pyarrow.
+            DataError: the source is one table, which lacks the column.
+            MissingExtraError: it is one Parquet file, and there is no pyarrow.
         """
         found = [] if faults is None else faults
         for number, file in enumerate(self.files):
             name = str(file.relative_to(self.root)) if file != self.root else file.name
             if file.suffix.lower() in TABLE_SUFFIXES:
-                rows = read_column(file, self.field, on_fault=functools.partial(_note, found, number))
-                yield from (Document(name=f"{name}:{row}", text=text) for row, text in rows)
+                try:
+                    for row, text in read_column(file, self.field, on_fault=functools.partial(_note, found, number)):
+                        yield Document(name=f"{name}:{row}", text=text)
+                except (DataError, MissingExtraError) as error:
+                    if file == self.root:
+                        raise
+                    _note(found, number, str(file), str(error))
                 continue
             text, reason = _read_file(file)
             if reason is not None:
