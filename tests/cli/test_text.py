@@ -257,6 +257,13 @@ class TestEval:
         assert f"{(STDLIB / 'doctest.py').stat().st_size:,} bytes" in "\n".join(out)
         assert (text_run / "eval-doctest.json").exists()
 
+    def test_a_text_named_test_leaves_the_runs_own_figures(self, volano, text_run, tmp_path):
+        before = (text_run / "eval-test.json").read_bytes()
+        shutil.copy(STDLIB / "doctest.py", tmp_path / "test.py")
+        assert volano("eval", text_run, "test.py")[0] == 0
+        assert (text_run / "eval-test.json").read_bytes() == before
+        assert (text_run / "eval-other-test.json").exists()
+
     def test_the_training_text_is_known_to_the_compressors(self, volano, text_run, texts):
         _, out, _ = volano("eval", text_run, texts / "bdb.py", "--json")
         result = json.loads(out[-1])

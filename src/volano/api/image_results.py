@@ -14,6 +14,7 @@ from torch import nn
 
 from volano.api.image import dials_of, own_model_of
 from volano.api.image_pictures import write_scores
+from volano.api.runs import check_ended, evaluation_name
 from volano.api.tasks import kind_of
 from volano.apps.classification import classification_scores
 from volano.apps.image.export import export_classifier
@@ -46,7 +47,8 @@ def eval_image(path: str | Path, images: str | Path | None = None, *, device: st
         test, name, origin = problem.test, "test", f"{problem.origin}, test"
     else:
         sets = read_image_sets(Path(images), pixel_format=spec.pixel_format, least_classes=1)
-        test, name, origin = _in_terms_of(spec, sets.test or sets.valid or sets.train), Path(images).stem, sets.origin
+        test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
+        name, origin = evaluation_name(images), sets.origin
     place = Device(device)
     logits, labels, faults = predict_labelled(
         model.to(place.torch_device), test, place, precision="fp32", flip=spec.flip, translate=spec.translate
@@ -124,10 +126,7 @@ def _open(path: str | Path) -> tuple[RunFolder, ClassifierSpec, nn.Module]:
     folder = RunFolder.open(path)
     if kind_of(path) != "image":
         raise UsageError("This is for runs of the image application", got=str(path))
-    if not (folder.path / "model.safetensors").is_file():
-        raise CheckpointError(
-            "A run that has ended holds model.safetensors", got=f"none in {path}", remedy=f"volano resume {path}"
-        )
+    check_ended(folder)
     spec = ClassifierSpec.from_json(folder.read_json("image.json"))
     model = make_classifier(spec, own_model_of(spec.model_reference))
     load_weights(model, folder.path / "model.safetensors")

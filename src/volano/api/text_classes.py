@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute
 from volano.api.reports import end_run
+from volano.api.runs import check_data_is_there, check_ended, check_minutes, evaluation_name
 from volano.api.tasks import check_unfinished, go_on
-from volano.api.text_run import TextRun, check_minutes
+from volano.api.text_run import TextRun
 from volano.apps.classification import classification_scores
 from volano.apps.text.classes import (
     BAG,
@@ -182,15 +183,17 @@ def eval_text_classes(
     folder, spec, model, tokenizer = _open(path)
     if texts is None:
         problem = _problem_of(folder)
-        test, name, origin, faults = problem.test, "test", f"{problem.origin}, test", ()
+        test, name, origin, faults, notices = problem.test, "test", f"{problem.origin}, test", (), ()
     else:
         sets = read_labelled_texts(Path(texts), classes=spec.classes, least_classes=1)
-        test, name, origin, faults = sets.test or sets.train, Path(texts).stem, sets.origin, sets.faults
+        test, name, origin = sets.test or sets.train, evaluation_name(texts), sets.origin
+        faults, notices = sets.faults, sets.notices
     place = Device(device)
     logits = predict_texts(model.to(place.torch_device), spec, test.texts, place, tokenizer)
     scores = classification_scores(logits, torch.from_numpy(test.labels), spec.classes)
     result = {"run": str(folder.path), "origin": origin, **scores, "candidates": spec.candidates, "kept": spec.kept}
     result["unreadable"] = [asdict(fault) for fault in faults]
+    result["notices"] = list(notices)
     folder.write_json(f"eval-{name}.json", result)
     return result
 
@@ -369,10 +372,7 @@ def _problem_of(folder: RunFolder) -> ClassesProblem:
         path, seed = Path(dials["path"]), int(dials["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("run.json of a text run holds its dials", got=f"{folder.path}: {error}") from error
-    if not path.exists():
-        raise UsageError(
-            "The texts of the run are where they were", got=f"{path}, which is gone", remedy="Put them back"
-        )
+    check_data_is_there(path, "texts")
     return read_classes(path, seed=seed)
 
 
@@ -385,10 +385,7 @@ def _tokenizer_of(folder: RunFolder, spec: ClassesSpec) -> Tokenizer | None:
 def _open(path: str | Path) -> tuple[RunFolder, ClassesSpec, nn.Module, Tokenizer | None]:
     folder = RunFolder.open(path)
     spec = ClassesSpec.from_json(folder.read_json("text.json"))
-    if not (folder.path / "model.safetensors").is_file():
-        raise CheckpointError(
-            "A run that has ended holds model.safetensors", got=f"none in {path}", remedy=f"volano resume {path}"
-        )
+    check_ended(folder)
     model = spec.build()
     load_weights(model, folder.path / "model.safetensors")
     return folder, spec, model.eval(), _tokenizer_of(folder, spec)
