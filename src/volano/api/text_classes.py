@@ -116,23 +116,24 @@ def train_text_classes(
         task, device=device, pins={**own_pins, **(pins or {})}, world_size=(processes or Processes()).world_size
     )
     check_plan(task, plan)
+    check_processes(problem.bag_task(everything=True), plan, processes)  # before the time that the trials take
     bag = run_trial(task, plan)
     candidates = {BAG: round(bag.metrics["accuracy"], 4)}
     left = (1 - _RESERVE_SHARE) * budget - _RESERVE_SECONDS - (time.perf_counter() - started) - 1.2 * bag.seconds
-    head, reason = _try_head(problem, plan, left)
+    head, reason = _try_head(problem, plan, pins or {}, left)
     if head is not None:
         candidates[HEAD] = round(head.accuracy, 4)
     kept = _better(candidates)
     reasons += [reason, _told(candidates, kept, len(problem.choice))]
     spec, task = _kept(problem, candidates, head if kept == HEAD else None)
-    plan = plan if kept == BAG else _head_plan(plan)
+    plan = plan if kept == BAG else _head_plan(plan, pins or {})
     check_processes(task, plan, processes)
     seconds["plan"] = time.perf_counter() - mark
     folder.make()
     _write_problem(folder, problem, spec, head if kept == HEAD else None)
     dials = {"path": str(path), "seed": seed, "num_steps": task.num_steps}
     source = {"kind": "text", "goal": "classes", "dials": dials, "minutes": minutes, "origin": problem.origin}
-    notices = (*_fault_notices(problem), *reasons)
+    notices = (*problem.notices, *_fault_notices(problem), *reasons)
     observer = observer or make_progress()
     run = execute(
         task, plan, folder, observer=observer, source=source, notices=notices, safety=safety, processes=processes
@@ -243,7 +244,7 @@ def predict_text_classes(
     return {"run": str(path), "top_k": top_k, "predictions": predictions, "unreadable": unreadable}
 
 
-def _try_head(problem: ClassesProblem, plan: Plan, left: float) -> tuple[_Head | None, str]:
+def _try_head(problem: ClassesProblem, plan: Plan, pins: dict[str, Any], left: float) -> tuple[_Head | None, str]:
     """The language model's head, trained on what is not held back, in the seconds that are left; and what is to be
     said of it."""
     if left < _LEAST_SECONDS:
@@ -262,7 +263,7 @@ def _try_head(problem: ClassesProblem, plan: Plan, left: float) -> tuple[_Head |
     trial = run_trial(problem.language_task(tokens, shape, read_steps), plan)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in trial.model.state_dict().items()}
     task = problem.head_task(tokenizer, shape, weights, 1000, everything=False)
-    plan = _head_plan(plan)
+    plan = _head_plan(plan, pins)
     head_steps = _affordable(task, plan, _HEAD_SHARE * left, most=_MOST_HEAD_EPOCHS * task.steps_per_epoch)
     trial = run_trial(problem.head_task(tokenizer, shape, weights, head_steps, everything=False), plan)
     head = _Head(
@@ -277,9 +278,10 @@ def _affordable(task: Task, plan: Plan, seconds: float, *, most: int) -> int:
     return max(1, min(most, int((seconds - (time.perf_counter() - start)) / step)))
 
 
-def _head_plan(plan: Plan) -> Plan:
-    """The plan for tokens in tensors: they can stay where the arithmetic is."""
-    return plan.pin(feed="resident", optimizer="as_given")
+def _head_plan(plan: Plan, pins: dict[str, Any]) -> Plan:
+    """The plan for tokens in tensors: they can stay where the arithmetic is, unless a pin says otherwise."""
+    own = {"feed": "resident", "optimizer": "as_given"}
+    return plan.pin(**{name: value for name, value in own.items() if pins.get(name) is None})
 
 
 def _better(candidates: dict[str, float]) -> str:
