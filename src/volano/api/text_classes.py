@@ -211,7 +211,7 @@ def predict_text_classes(
 
     Returns:
         ``predictions``: path and ``top`` (class and probability, the likeliest first) of each text; ``unreadable``:
-        path and reason of the others; ``top_k``.
+        path and reason of the others; ``notices``; ``top_k``.
 
     Raises:
         UsageError: a file does not exist.
@@ -221,7 +221,7 @@ def predict_text_classes(
     if top_k < 1:
         raise UsageError("--top-k is a whole number above 0", got=top_k)
     top_k = min(top_k, len(spec.classes))
-    found, faults = read_texts([Path(file) for file in files])
+    found, faults, notices = read_texts([Path(file) for file in files])
     if not found:
         reason = faults[0].reason if faults else "no text"
         raise DataError("One of the texts can be read", got=f"none; the first: {reason}")
@@ -241,7 +241,8 @@ def predict_text_classes(
     if csv_path is not None:
         _write_csv(Path(csv_path), predictions, top_k)
     unreadable = [{"path": fault.path, "reason": fault.reason} for fault in faults]
-    return {"run": str(path), "top_k": top_k, "predictions": predictions, "unreadable": unreadable}
+    told = {"unreadable": unreadable, "notices": list(notices)}
+    return {"run": str(path), "top_k": top_k, "predictions": predictions, **told}
 
 
 def _try_head(problem: ClassesProblem, plan: Plan, pins: dict[str, Any], left: float) -> tuple[_Head | None, str]:

@@ -153,7 +153,7 @@ class TestSources:
         (tmp_path / "one" / "one").write_text("no text by its name")
         (tmp_path / "a.txt").write_text("loose")
         (tmp_path / "t.csv").write_text("text\nrow\n")
-        found, _ = read_texts([Path("one"), tmp_path / "two", Path("a.txt"), Path("t.csv")])
+        found, _, _ = read_texts([Path("one"), tmp_path / "two", Path("a.txt"), Path("t.csv")])
         assert found == [
             ("one/a.txt", "one"), (str(tmp_path / "two" / "a.txt"), "two"), ("a.txt", "loose"), ("t.csv:1", "row")
         ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from volano.data.sources import find_texts, listed, read_clip_folder, read_image_sets, read_labelled_texts
+from volano.data.sources import find_texts, listed, read_clip_folder, read_image_sets, read_labelled_texts, read_texts
 from volano.data.sources.clip_files import listed_clips
 from volano.errors import UsageError
 
@@ -74,6 +74,13 @@ def test_clips(run, tmp_path):
     assert len({*sets.train.names, *sets.test.names}) == 4
     assert sets.notices[0] == f"1 folder of a run is not read as data: {run}"
     assert listed_clips(run, set()) == []
+
+
+def test_texts_to_predict(run, tmp_path):
+    (tmp_path / "data" / "a.txt").write_text("one")
+    found, _, notices = read_texts([tmp_path / "data", tmp_path / "data" / "a.txt"])
+    assert [text for _, text in found] == ["one", "one"]
+    assert notices == (f"1 folder of a run is not read as data: {run}",)
 
 
 @pytest.mark.parametrize("read", [find_texts, read_labelled_texts, read_image_sets])

@@ -231,20 +231,22 @@ def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterato
     notices += run_notices(runs)
 
 
-def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault]]:
-    """Names and texts of files, of the files in folders, and of the rows of tables; and what could not be read.
+def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault], tuple[str, ...]]:
+    """Names and texts of files, of the files in folders, and of the rows of tables; what could not be read; and
+    notices of folders that were left out.
 
     Raises:
-        UsageError: a file does not exist.
+        UsageError: a file does not exist, or is a run's folder.
     """
     found: list[tuple[str, str]] = []
     faults: list[Fault] = []
+    runs: set[Path] = set()
     for file in files:
         if not file.exists():
             raise UsageError("A file to predict exists", got=str(file))
-        source, folder = find_texts(file), file if file.is_dir() else file.parent
+        source, folder = find_texts(file, runs=runs), file if file.is_dir() else file.parent
         found += [(str(folder / document.name), document.text) for document in source.read(faults)]
-    return found, faults
+    return found, faults, run_notices(runs)
 
 
 def _note(faults: list[Fault], path: str, reason: str) -> None:
