@@ -10,8 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from volano.api.processes import Processes
 from volano.cli import commands
 from volano.cli.main import app, run
+from volano.data.sources import find_texts
+from volano.errors import PlanError
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("base64", "bdb", "bisect", "calendar", "cmd", "copy", "csv")
@@ -96,6 +99,20 @@ class TestTrain:
         assert dials["num_steps"] == result["task"]["num_steps"] >= 1
         assert dials["depth"] >= 2
         assert "ms a step" in err
+
+    def test_a_batch_larger_than_the_text_is_said(self, volano, tmp_path):
+        shutil.copy(STDLIB / "cmd.py", tmp_path / "one.py")
+        code, _, err = volano("train", "text", "one.py", *FAST, "--batch-size", "5000", "--out", "run")
+        assert code == 0, err
+        batch_size = json.loads(Path("run/task.json").read_text())["batch_size"]
+        assert f"batch_size={batch_size}: there are no more windows of 64 tokens to train on" in err
+
+    def test_a_run_is_not_read_as_text(self, text_run, tmp_path):
+        copied(text_run, tmp_path)
+        shutil.copy(STDLIB / "cmd.py", tmp_path)
+        source = find_texts(tmp_path)
+        assert [document.name for document in source.read()] == ["cmd.py"]
+        assert source.notices == (f"1 folder of a run is not read as data: {tmp_path / 'copy'}",)
 
     def test_little_text_is_repeated_with_care(self, volano, tmp_path):
         shutil.copy(STDLIB / "cmd.py", tmp_path / "one.py")
@@ -257,6 +274,13 @@ class TestEval:
         assert f"{(STDLIB / 'doctest.py').stat().st_size:,} bytes" in "\n".join(out)
         assert (text_run / "eval-doctest.json").exists()
 
+    def test_a_text_named_test_leaves_the_runs_own_figures(self, volano, text_run, tmp_path):
+        before = (text_run / "eval-test.json").read_bytes()
+        shutil.copy(STDLIB / "doctest.py", tmp_path / "test.py")
+        assert volano("eval", text_run, "test.py")[0] == 0
+        assert (text_run / "eval-test.json").read_bytes() == before
+        assert (text_run / "eval-other-test.json").exists()
+
     def test_the_training_text_is_known_to_the_compressors(self, volano, text_run, texts):
         _, out, _ = volano("eval", text_run, texts / "bdb.py", "--json")
         result = json.loads(out[-1])
@@ -327,6 +351,29 @@ class TestClasses:
         assert json.loads(out[-1])["accuracy"] == pytest.approx(metrics["test_accuracy"])
         (tmp_path / "one.txt").write_text("a horse")
         assert volano("predict", "run", "one.txt")[0] == 0
+
+    def test_a_pinned_feed_holds_for_the_head_too(self, volano, table, head_wins):
+        code, _, err = volano("train", "text", table, "--classify", "--feed", "ring", "--out", "run")
+        assert code == 0, err
+        plan = json.loads(Path("run/plan.json").read_text())
+        assert (plan["feed"], plan["optimizer"]) == ("ring", "as_given")
+
+    def test_ranks_that_do_not_fit_are_refused_before_the_trials(self, table, monkeypatch):
+        from volano.api import text_classes
+
+        monkeypatch.setattr(text_classes, "run_trial", lambda *arguments: pytest.fail("a trial was run"))
+        with pytest.raises(PlanError, match="number of ranks divides the batch.*got 7 ranks"):
+            text_classes.train_text_classes(table, processes=Processes(num=7))
+
+    def test_what_an_evaluation_leaves_out_is_said(self, volano, table, tmp_path):
+        assert volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0] == 0
+        rows = ["label,text,split", "tool,a hammer,test", "animal,a horse,val", "fruit,,test"]
+        (tmp_path / "more.csv").write_text("\n".join(rows))
+        code, out, err = volano("eval", "run", "more.csv")
+        assert code == 0
+        assert out[-1].startswith("accuracy 1.0000")
+        assert "1 texts of split val are left out: test is evaluated" in err
+        assert "left out: more.csv:3: without text" in err
 
     @pytest.mark.parametrize("kept", ["bag", "head"])
     def test_resume_is_bitwise(self, volano, table, tmp_path, monkeypatch, request, kept):

@@ -105,6 +105,7 @@ class TestWhatStandsInIt:
         page = page_of(run)
         assert ids_of(page)[0] == "results"
         assert re.search(r"n-gram bag\s+kept\s*95.24 %", page.text)
+        assert "by accuracy on training texts held back to choose" in page.text
         assert "91.00 %" in page.text
 
     def test_video(self, tmp_path):

@@ -13,6 +13,7 @@ from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute, share_of_rank
 from volano.api.references import load_reference
 from volano.api.reports import end_run, with_notices
+from volano.api.runs import check_data_is_there, check_minutes
 from volano.api.tasks import check_unfinished, go_on
 from volano.apps.classification import classification_scores
 from volano.apps.image.problem import ImageDials, ImageProblem, read_problem
@@ -87,10 +88,7 @@ def train_image(
         VolanoError: as its subclasses say.
     """
     started = time.perf_counter()
-    if minutes is not None and epochs is not None:
-        raise UsageError("A run is as long as --minutes or --epochs say", got="both")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UsageError("--minutes is a number above 0", got=minutes)
+    check_minutes(minutes, epochs)
     dials = ImageDials(
         path=None if path is None else str(Path(path).absolute()),
         epochs=epochs,
@@ -269,10 +267,7 @@ def dials_of(folder: RunFolder) -> ImageDials:
         dials = ImageDials(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of an image run holds its dials", got=f"{folder.path}: {error}") from error
-    if dials.path is not None and not Path(dials.path).exists():
-        raise UsageError(
-            "The images of the run are where they were", got=f"{dials.path}, which is gone", remedy="Put them back"
-        )
+    check_data_is_there(dials.path, "images")
     return dials
 
 

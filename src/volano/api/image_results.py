@@ -14,13 +14,23 @@ from torch import nn
 
 from volano.api.image import dials_of, own_model_of
 from volano.api.image_pictures import write_scores
+from volano.api.runs import check_ended, evaluation_name
 from volano.api.tasks import kind_of
 from volano.apps.classification import classification_scores
 from volano.apps.image.export import export_classifier
 from volano.apps.image.problem import read_problem
 from volano.apps.image.scores import predict_labelled, predict_logits
 from volano.apps.image.spec import ClassifierSpec, make_classifier
-from volano.data.sources import ImageFile, LabelledImages, decode_all, is_image, listed, read_image_sets
+from volano.data.sources import (
+    ImageFile,
+    LabelledImages,
+    decode_all,
+    is_image,
+    listed,
+    read_image_sets,
+    refuse_run,
+    run_notices,
+)
 from volano.device import Device
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.training import RunFolder, load_weights
@@ -43,16 +53,17 @@ def eval_image(path: str | Path, images: str | Path | None = None, *, device: st
     if images is None:
         dials = dials_of(folder)
         problem = read_problem(dials, own_model_of(dials.model))
-        test, name, origin = problem.test, "test", f"{problem.origin}, test"
+        test, name, origin, notices = problem.test, "test", f"{problem.origin}, test", ()
     else:
         sets = read_image_sets(Path(images), pixel_format=spec.pixel_format, least_classes=1)
-        test, name, origin = _in_terms_of(spec, sets.test or sets.valid or sets.train), Path(images).stem, sets.origin
+        test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
+        name, origin, notices = evaluation_name(images), sets.origin, sets.notices
     place = Device(device)
     logits, labels, faults = predict_labelled(
         model.to(place.torch_device), test, place, precision="fp32", flip=spec.flip, translate=spec.translate
     )
     scores = classification_scores(logits, labels, spec.classes)
-    return write_scores(folder, name, scores, faults, origin)
+    return {**write_scores(folder, name, scores, faults, origin), "notices": list(notices)}
 
 
 def predict_image(
@@ -67,7 +78,7 @@ def predict_image(
 
     Returns:
         ``predictions``: path and ``top`` (class and probability, the likeliest first) of each image; ``unreadable``:
-        path and reason of the others; ``top_k``.
+        path and reason of the others; ``notices``; ``top_k``.
 
     Raises:
         UsageError: a file does not exist, or is not named like an image.
@@ -77,7 +88,8 @@ def predict_image(
     if top_k < 1:
         raise UsageError("--top-k is a whole number above 0", got=top_k)
     top_k = min(top_k, len(spec.classes))
-    found = [ImageFile(path=file, label=None) for file in _image_files(files)]
+    runs: set[Path] = set()
+    found = [ImageFile(path=file, label=None) for file in _image_files(files, runs)]
     images = decode_all(found, spec.classes, spec.pixel_format, root=Path(), max_share=1.0)
     if not len(images):
         raise DataError("One of the images can be read", got=f"none; the first: {images.faults[0].reason}")
@@ -96,7 +108,8 @@ def predict_image(
     if csv_path is not None:
         _write_csv(Path(csv_path), predictions, top_k)
     unreadable = [{"path": fault.path, "reason": fault.reason} for fault in images.faults]
-    return {"run": str(path), "top_k": top_k, "predictions": predictions, "unreadable": unreadable}
+    told = {"unreadable": unreadable, "notices": list(run_notices(runs))}
+    return {"run": str(path), "top_k": top_k, "predictions": predictions, **told}
 
 
 def export_image(path: str | Path, to: str, out: str | Path | None = None) -> dict[str, Any]:
@@ -124,10 +137,7 @@ def _open(path: str | Path) -> tuple[RunFolder, ClassifierSpec, nn.Module]:
     folder = RunFolder.open(path)
     if kind_of(path) != "image":
         raise UsageError("This is for runs of the image application", got=str(path))
-    if not (folder.path / "model.safetensors").is_file():
-        raise CheckpointError(
-            "A run that has ended holds model.safetensors", got=f"none in {path}", remedy=f"volano resume {path}"
-        )
+    check_ended(folder)
     spec = ClassifierSpec.from_json(folder.read_json("image.json"))
     model = make_classifier(spec, own_model_of(spec.model_reference))
     load_weights(model, folder.path / "model.safetensors")
@@ -162,13 +172,15 @@ def _in_terms_of(spec: ClassifierSpec, images: LabelledImages) -> LabelledImages
     )  # fmt: skip
 
 
-def _image_files(files: Sequence[str | Path]) -> list[Path]:
+def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:
+    """Those named, and those in folders; folders of runs in these are added to ``runs`` instead."""
     found: list[Path] = []
     for file in map(Path, files):
         if not file.exists():
             raise UsageError("A file to predict exists", got=str(file))
+        refuse_run(file)
         if file.is_dir():
-            found += listed(file)
+            found += listed(file, runs)
         elif is_image(file.name):
             found.append(file)
         else:

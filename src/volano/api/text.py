@@ -15,8 +15,9 @@ from torch import nn
 from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute, share_of_rank
 from volano.api.reports import end_run
+from volano.api.runs import check_minutes
 from volano.api.tasks import check_unfinished, go_on
-from volano.api.text_run import TextRun, check_minutes
+from volano.api.text_run import TextRun
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
 from volano.apps.text.network import Decoder
 from volano.apps.text.problem import TextDials, TextProblem, load_problem, read_problem

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute
 from volano.api.reports import end_run
+from volano.api.runs import check_data_is_there, check_ended, check_minutes, evaluation_name
 from volano.api.tasks import check_unfinished, go_on
-from volano.api.text_run import TextRun, check_minutes
+from volano.api.text_run import TextRun
 from volano.apps.classification import classification_scores
 from volano.apps.text.classes import (
     BAG,
@@ -115,23 +116,24 @@ def train_text_classes(
         task, device=device, pins={**own_pins, **(pins or {})}, world_size=(processes or Processes()).world_size
     )
     check_plan(task, plan)
+    check_processes(problem.bag_task(everything=True), plan, processes)  # before the time that the trials take
     bag = run_trial(task, plan)
     candidates = {BAG: round(bag.metrics["accuracy"], 4)}
     left = (1 - _RESERVE_SHARE) * budget - _RESERVE_SECONDS - (time.perf_counter() - started) - 1.2 * bag.seconds
-    head, reason = _try_head(problem, plan, left)
+    head, reason = _try_head(problem, plan, pins or {}, left)
     if head is not None:
         candidates[HEAD] = round(head.accuracy, 4)
     kept = _better(candidates)
     reasons += [reason, _told(candidates, kept, len(problem.choice))]
     spec, task = _kept(problem, candidates, head if kept == HEAD else None)
-    plan = plan if kept == BAG else _head_plan(plan)
+    plan = plan if kept == BAG else _head_plan(plan, pins or {})
     check_processes(task, plan, processes)
     seconds["plan"] = time.perf_counter() - mark
     folder.make()
     _write_problem(folder, problem, spec, head if kept == HEAD else None)
     dials = {"path": str(path), "seed": seed, "num_steps": task.num_steps}
     source = {"kind": "text", "goal": "classes", "dials": dials, "minutes": minutes, "origin": problem.origin}
-    notices = (*_fault_notices(problem), *reasons)
+    notices = (*problem.notices, *_fault_notices(problem), *reasons)
     observer = observer or make_progress()
     run = execute(
         task, plan, folder, observer=observer, source=source, notices=notices, safety=safety, processes=processes
@@ -182,15 +184,17 @@ def eval_text_classes(
     folder, spec, model, tokenizer = _open(path)
     if texts is None:
         problem = _problem_of(folder)
-        test, name, origin, faults = problem.test, "test", f"{problem.origin}, test", ()
+        test, name, origin, faults, notices = problem.test, "test", f"{problem.origin}, test", (), ()
     else:
         sets = read_labelled_texts(Path(texts), classes=spec.classes, least_classes=1)
-        test, name, origin, faults = sets.test or sets.train, Path(texts).stem, sets.origin, sets.faults
+        test, name, origin = sets.test or sets.train, evaluation_name(texts), sets.origin
+        faults, notices = sets.faults, sets.notices
     place = Device(device)
     logits = predict_texts(model.to(place.torch_device), spec, test.texts, place, tokenizer)
     scores = classification_scores(logits, torch.from_numpy(test.labels), spec.classes)
     result = {"run": str(folder.path), "origin": origin, **scores, "candidates": spec.candidates, "kept": spec.kept}
     result["unreadable"] = [asdict(fault) for fault in faults]
+    result["notices"] = list(notices)
     folder.write_json(f"eval-{name}.json", result)
     return result
 
@@ -207,7 +211,7 @@ def predict_text_classes(
 
     Returns:
         ``predictions``: path and ``top`` (class and probability, the likeliest first) of each text; ``unreadable``:
-        path and reason of the others; ``top_k``.
+        path and reason of the others; ``notices``; ``top_k``.
 
     Raises:
         UsageError: a file does not exist.
@@ -217,7 +221,7 @@ def predict_text_classes(
     if top_k < 1:
         raise UsageError("--top-k is a whole number above 0", got=top_k)
     top_k = min(top_k, len(spec.classes))
-    found, faults = read_texts([Path(file) for file in files])
+    found, faults, notices = read_texts([Path(file) for file in files])
     if not found:
         reason = faults[0].reason if faults else "no text"
         raise DataError("One of the texts can be read", got=f"none; the first: {reason}")
@@ -237,10 +241,11 @@ def predict_text_classes(
     if csv_path is not None:
         _write_csv(Path(csv_path), predictions, top_k)
     unreadable = [{"path": fault.path, "reason": fault.reason} for fault in faults]
-    return {"run": str(path), "top_k": top_k, "predictions": predictions, "unreadable": unreadable}
+    told = {"unreadable": unreadable, "notices": list(notices)}
+    return {"run": str(path), "top_k": top_k, "predictions": predictions, **told}
 
 
-def _try_head(problem: ClassesProblem, plan: Plan, left: float) -> tuple[_Head | None, str]:
+def _try_head(problem: ClassesProblem, plan: Plan, pins: dict[str, Any], left: float) -> tuple[_Head | None, str]:
     """The language model's head, trained on what is not held back, in the seconds that are left; and what is to be
     said of it."""
     if left < _LEAST_SECONDS:
@@ -259,7 +264,7 @@ def _try_head(problem: ClassesProblem, plan: Plan, left: float) -> tuple[_Head |
     trial = run_trial(problem.language_task(tokens, shape, read_steps), plan)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in trial.model.state_dict().items()}
     task = problem.head_task(tokenizer, shape, weights, 1000, everything=False)
-    plan = _head_plan(plan)
+    plan = _head_plan(plan, pins)
     head_steps = _affordable(task, plan, _HEAD_SHARE * left, most=_MOST_HEAD_EPOCHS * task.steps_per_epoch)
     trial = run_trial(problem.head_task(tokenizer, shape, weights, head_steps, everything=False), plan)
     head = _Head(
@@ -274,9 +279,10 @@ def _affordable(task: Task, plan: Plan, seconds: float, *, most: int) -> int:
     return max(1, min(most, int((seconds - (time.perf_counter() - start)) / step)))
 
 
-def _head_plan(plan: Plan) -> Plan:
-    """The plan for tokens in tensors: they can stay where the arithmetic is."""
-    return plan.pin(feed="resident", optimizer="as_given")
+def _head_plan(plan: Plan, pins: dict[str, Any]) -> Plan:
+    """The plan for tokens in tensors: they can stay where the arithmetic is, unless a pin says otherwise."""
+    own = {"feed": "resident", "optimizer": "as_given"}
+    return plan.pin(**{name: value for name, value in own.items() if pins.get(name) is None})
 
 
 def _better(candidates: dict[str, float]) -> str:
@@ -369,10 +375,7 @@ def _problem_of(folder: RunFolder) -> ClassesProblem:
         path, seed = Path(dials["path"]), int(dials["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("run.json of a text run holds its dials", got=f"{folder.path}: {error}") from error
-    if not path.exists():
-        raise UsageError(
-            "The texts of the run are where they were", got=f"{path}, which is gone", remedy="Put them back"
-        )
+    check_data_is_there(path, "texts")
     return read_classes(path, seed=seed)
 
 
@@ -385,10 +388,7 @@ def _tokenizer_of(folder: RunFolder, spec: ClassesSpec) -> Tokenizer | None:
 def _open(path: str | Path) -> tuple[RunFolder, ClassesSpec, nn.Module, Tokenizer | None]:
     folder = RunFolder.open(path)
     spec = ClassesSpec.from_json(folder.read_json("text.json"))
-    if not (folder.path / "model.safetensors").is_file():
-        raise CheckpointError(
-            "A run that has ended holds model.safetensors", got=f"none in {path}", remedy=f"volano resume {path}"
-        )
+    check_ended(folder)
     model = spec.build()
     load_weights(model, folder.path / "model.safetensors")
     return folder, spec, model.eval(), _tokenizer_of(folder, spec)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from volano.api.runs import check_ended, evaluation_name
 from volano.api.tasks import kind_of
 from volano.api.text import held_out_scores, problem_of
 from volano.apps.text.compressors import MOST_TRAINING_BYTES, CompressorFigures
@@ -23,7 +24,7 @@ from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.data import Fault, open_tokens, write_tokens
 from volano.data.sources import find_texts
 from volano.device import Device
-from volano.errors import CheckpointError, DataError, UsageError
+from volano.errors import DataError, UsageError
 from volano.plan import Plan
 from volano.training import RunFolder, load_weights
 
@@ -49,9 +50,9 @@ def eval_text(path: str | Path, texts: str | Path | None = None, *, device: str 
         name, unreadable = "test", []
         result = held_out_scores(model, problem_of(folder), place, Plan.baseline(place.name))
     else:
-        name = Path(texts).stem
+        name = evaluation_name(texts)
         result, unreadable = _score_source(folder, tokenizer, model, Path(texts), place)
-    result = {"run": str(folder.path), **result, "unreadable": [asdict(fault) for fault in unreadable]}
+    result = {"run": str(folder.path), "notices": (), **result, "unreadable": [asdict(fault) for fault in unreadable]}
     result |= {f"bits_per_byte_{compressor}": value for compressor, value in result["baselines"].items()}
     folder.write_json(f"eval-{name}.json", result)
     return result
@@ -149,10 +150,7 @@ def _open(path: str | Path) -> tuple[RunFolder, Tokenizer, Decoder]:
     if record.get("goal") == "classes":
         raise UsageError("This is for runs of a language model", got=f"{path}, which tells classes apart")
     spec = TextSpec.from_json(record)
-    if not (folder.path / "model.safetensors").is_file():
-        raise CheckpointError(
-            "A run that has ended holds model.safetensors", got=f"none in {path}", remedy=f"volano resume {path}"
-        )
+    check_ended(folder)
     tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
     model = Decoder(spec.shape())
     load_weights(model, folder.path / "model.safetensors")
@@ -174,7 +172,7 @@ def _score_source(
         file = Path(scratch) / "tokens.npy"
         write_tokens(file, tokenizer.encode_documents(texts))
         scores = score_tokens(model, np.asarray(open_tokens(file)), tokenizer, device, precision="fp32")
-        return {**scores, "baselines": figures.result(), "origin": source.origin}, faults
+        return {**scores, "baselines": figures.result(), "origin": source.origin, "notices": source.notices}, faults
 
 
 def _training_text(folder: RunFolder, tokenizer: Tokenizer) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from volano.errors import UsageError
 from volano.training import Run
 
 
@@ -16,11 +15,3 @@ class TextRun:
     run: Run
     metrics: dict[str, Any]
     seconds: dict[str, float]
-
-
-def check_minutes(minutes: float | None, epochs: float | None) -> None:
-    """Raises UsageError unless a run's length is given once, and can be meant."""
-    if minutes is not None and epochs is not None:
-        raise UsageError("A run is as long as --minutes or --epochs say", got="both")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UsageError("--minutes is a number above 0", got=minutes)

@@ -11,6 +11,7 @@ from typing import Any
 from volano.api.plans import choose_plan
 from volano.api.processes import Processes, check_processes, execute, share_of_rank
 from volano.api.reports import end_run, with_notices
+from volano.api.runs import check_minutes
 from volano.api.tasks import check_unfinished, go_on
 from volano.api.video_figures import dials_of, write_results
 from volano.apps.video.features import train_feature_net
@@ -19,7 +20,6 @@ from volano.apps.video.recipe import FEATURE_STEPS, TRANSFORMER_FROM_VIEWS
 from volano.apps.video.sampler import Sampling
 from volano.apps.video.scores import generate_clips
 from volano.device import Device
-from volano.errors import UsageError
 from volano.plan import Plan
 from volano.task import Task
 from volano.training import (
@@ -86,10 +86,7 @@ def train_video(
         VolanoError: as its subclasses say.
     """
     started = time.perf_counter()
-    if minutes is not None and epochs is not None:
-        raise UsageError("A run is as long as --minutes or --epochs say", got="both")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UsageError("--minutes is a number above 0", got=minutes)
+    check_minutes(minutes, epochs)
     dials = VideoDials(
         path=None if path is None else str(Path(path).absolute()),
         epochs=epochs,

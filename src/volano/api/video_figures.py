@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from volano.api.runs import check_data_is_there
 from volano.apps.video.features import FeatureNet, train_feature_net
 from volano.apps.video.judge import NUM_REFERENCES, Judge, memorization
 from volano.apps.video.problem import NUM_GENERATED, VideoDials, VideoProblem
@@ -19,7 +20,7 @@ from volano.apps.video.scores import generate_clips, generation_scores, predict_
 from volano.apps.video.spec import VideoSpec
 from volano.data.sources import Clips
 from volano.device import Device
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError
 from volano.report import tiled, write_gif, write_mp4, write_predictions
 from volano.training import RunFolder, save_weights
 
@@ -43,10 +44,7 @@ def dials_of(folder: RunFolder) -> VideoDials:
         dials = VideoDials(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of a video run holds its dials", got=f"{folder.path}: {error}") from error
-    if dials.path is not None and not Path(dials.path).exists():
-        raise UsageError(
-            "The clips of the run are where they were", got=f"{dials.path}, which is gone", remedy="Put them back"
-        )
+    check_data_is_there(dials.path, "clips")
     return dials
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volano.api.runs import check_ended, evaluation_name
 from volano.api.tasks import kind_of
 from volano.api.video_figures import (
     DEFAULT_GUIDANCE,
@@ -25,7 +26,7 @@ from volano.apps.video.scores import generate_clips
 from volano.apps.video.spec import VideoSpec, make_network
 from volano.data.sources import PICTURE_SUFFIXES, choose_clip_format, decode_clip, is_clip, read_clips_like
 from volano.device import Device
-from volano.errors import CheckpointError, DataError, UsageError
+from volano.errors import DataError, UsageError
 from volano.report import enlarged, tiled, write_gif, write_grid, write_mp4
 from volano.training import RunFolder, load_weights
 
@@ -55,7 +56,7 @@ def eval_video(path: str | Path, clips: str | Path | None = None, *, device: str
         test, faults, notices = read_clips_like(
             root, spec.clip_format, num_frames=spec.num_frames, classes=spec.classes
         )
-        name, origin = root.stem, f"{len(test)} windows of clips in {root.name}"
+        name, origin = evaluation_name(root), f"{len(test)} windows of clips in {root.name}"
     count = NUM_GENERATED if dials.num_generated is None else dials.num_generated
     net = load_features(folder, spec, place) if count else None
     result, _, more = score_model(problem, model, net, test, place, precision="fp32", count=count)
@@ -149,10 +150,7 @@ def open_video(path: str | Path) -> tuple[RunFolder, VideoSpec, nn.Module]:
     folder = RunFolder.open(path)
     if kind_of(path) != "video":
         raise UsageError("This is for runs of the video application", got=str(path))
-    if not (folder.path / "model.safetensors").is_file():
-        raise CheckpointError(
-            "A run that has ended holds model.safetensors", got=f"none in {path}", remedy=f"volano resume {path}"
-        )
+    check_ended(folder)
     spec = VideoSpec.from_json(folder.read_json("video.json"))
     model = make_network(spec)
     load_weights(model, folder.path / "model.safetensors")

@@ -30,6 +30,8 @@ def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool)
     from volano.api.image_results import eval_image
 
     result = eval_image(run, path, device=device)
+    for notice in result["notices"]:
+        output.warn(f"note: {notice}")
     if as_json:
         output.print_json(result)
         return 0

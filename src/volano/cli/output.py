@@ -94,6 +94,8 @@ def print_per_class(result: dict[str, Any], what: str) -> None:
 
 def print_predictions(result: dict[str, Any], *, csv: Path | None, as_json: bool) -> int:
     """The likeliest classes of each file; where they were written to a table, how many."""
+    for notice in result["notices"]:
+        warn(f"note: {notice}")
     for fault in result["unreadable"]:
         warn(f"unreadable: {fault['path']}: {fault['reason']}")
     if as_json:

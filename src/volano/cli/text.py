@@ -51,6 +51,8 @@ def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool)
     from volano.api.text_results import eval_text
 
     result = eval_text(run, path, device=device)
+    for notice in result["notices"]:
+        output.warn(f"note: {notice}")
     for fault in result["unreadable"]:
         output.warn(f"not read, or in part: {fault['path']}: {fault['reason']}")
     if as_json:
@@ -97,6 +99,10 @@ def _evaluate_classes(run: Path, path: Path | None, *, device: str | None, as_js
     from volano.api.text_classes import eval_text_classes
 
     result = eval_text_classes(run, path, device=device)
+    for notice in result["notices"]:
+        output.warn(f"note: {notice}")
+    for fault in result["unreadable"]:
+        output.warn(f"left out: {fault['path']}: {fault['reason']}")
     if as_json:
         output.print_json(result)
         return 0

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from volano.apps.text.classes import BAG, HEAD, ClassesSpec, predict_texts, read
 from volano.apps.text.classifier import DecoderClassifier, token_rows
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import train_tokenizer
-from volano.data.sources import read_labelled_texts
+from volano.data.sources import read_labelled_texts, read_texts
 from volano.device import Device
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.plan import Plan
@@ -106,6 +108,55 @@ class TestSources:
         assert sets.test is not None
         assert sets.test.texts == ("e f",)
         assert [fault.reason for fault in sets.faults] == ["without text", "without a label"]
+
+    def test_splits_ignore_case_and_blanks(self, tmp_path):
+        rows = ["text,label, Split ", "a,x,Train", "b,y, train ", "c,x,TEST ", "d,y,", "e,y,Dev"]
+        (tmp_path / "t.csv").write_text("\n".join(rows))
+        sets = read_labelled_texts(tmp_path / "t.csv")
+        assert sets.train.texts == ("a", "b", "d")
+        assert sets.test is not None
+        assert sets.test.texts == ("c",)
+        assert sets.valid is not None
+        assert sets.valid.texts == ("e",)
+
+    def test_an_unknown_split_is_refused(self, tmp_path):
+        (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,holdout\n")
+        with pytest.raises(DataError, match=r"split is train, val or test; got 'holdout' in .*t\.csv:2.* Rename it"):
+            read_labelled_texts(tmp_path / "t.csv")
+
+    def test_a_class_that_is_only_tested_is_refused(self, tmp_path):
+        (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,train\nc,z,test\n")
+        with pytest.raises(DataError, match=r"Every class has texts to train on; got only in the test set of .*: z"):
+            read_labelled_texts(tmp_path / "t.csv")
+
+    def test_beside_a_test_set_val_is_chosen_by(self, tmp_path):
+        rows = [f"word {n},{'xy'[n % 2]},{('train', 'val', 'test')[n % 3]}" for n in range(30)]
+        (tmp_path / "t.csv").write_text("\n".join(["text,label,split", *rows]))
+        problem = read_classes(tmp_path / "t.csv", seed=0)
+        assert problem.test.texts == tuple(f"word {n}" for n in range(2, 30, 3))
+        assert [problem.train.texts[row] for row in problem.choice] == [f"word {n}" for n in range(1, 30, 3)]
+        assert [problem.train.texts[row] for row in problem.fit] == [f"word {n}" for n in range(0, 30, 3)]
+        assert problem.notices == ("the 10 texts of split val are held back to choose, and trained on after that",)
+        assert not problem.is_held_out
+
+    def test_val_is_tested_where_there_is_no_test_set(self, tmp_path):
+        (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,train\nc,x,val\n")
+        problem = read_classes(tmp_path / "t.csv", seed=0)
+        assert problem.test.texts == ("c",)
+        assert problem.notices == ()
+
+    def test_texts_in_folders_keep_their_folders(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "a.txt").write_text(name)
+        (tmp_path / "one" / "one").write_text("no text by its name")
+        (tmp_path / "a.txt").write_text("loose")
+        (tmp_path / "t.csv").write_text("text\nrow\n")
+        found, _, _ = read_texts([Path("one"), tmp_path / "two", Path("a.txt"), Path("t.csv")])
+        assert found == [
+            ("one/a.txt", "one"), (str(tmp_path / "two" / "a.txt"), "two"), ("a.txt", "loose"), ("t.csv:1", "row")
+        ]  # fmt: skip
 
     def test_class_folders_with_and_without_splits(self, tmp_path):
         for part in ("train", "test"):

@@ -78,6 +78,11 @@ class TestSampling:
         squared = torch.tensor([0.01, 0.16, 0.09, 0.04]) / 0.3
         assert self.shares(temperature=0.5) == pytest.approx(squared.tolist(), abs=0.035)
 
+    @pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-45, 1e-300, 5e-324])
+    def test_a_tiny_temperature_takes_the_likeliest(self, temperature):
+        assert self.shares(temperature=temperature)[1] == 1
+        assert self.shares(temperature=temperature, top_p=0.9)[1] == 1
+
     def test_top_k(self):
         assert self.shares(temperature=1.0, top_k=2) == pytest.approx([0, 4 / 7, 3 / 7, 0], abs=0.035)
 

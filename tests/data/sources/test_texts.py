@@ -63,13 +63,39 @@ class TestSources:
         assert texts_of(find_texts(tmp_path)) == ["row 0", "row 1", "row 2"]
         (tmp_path / "rows.parquet").write_bytes(b"no table")
         with pytest.raises(DataError, match=r"\.parquet file is a Parquet table"):
-            texts_of(find_texts(tmp_path))
+            texts_of(find_texts(tmp_path / "rows.parquet"))
 
     def test_parquet_without_pyarrow(self, tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
         (tmp_path / "rows.parquet").write_bytes(b"")
         with pytest.raises(MissingExtraError, match=r"volano\[data\]"):
-            texts_of(find_texts(tmp_path))
+            texts_of(find_texts(tmp_path / "rows.parquet"))
+
+    def test_tables_in_a_folder_that_cannot_be_read_are_passed_over(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+        (tmp_path / "a.csv").write_text("id,words\n1,x\n")
+        (tmp_path / "b.parquet").write_bytes(b"no table")
+        (tmp_path / "c.jsonl").write_text('{"text": "one"}\n{"words": "x"}\n')
+        (tmp_path / "d.txt").write_text("two")
+        faults = []
+        assert texts_of(find_texts(tmp_path), faults) == ["one", "two"]
+        assert [fault.path.rsplit("/", 1)[-1] for fault in faults] == ["a.csv", "b.parquet", "c.jsonl"]
+        assert [fault.reason.split(";")[0].split(",")[0] for fault in faults] == [
+            "A table has a column of text", "Parquet files are read with pyarrow", "A table has a column of text"
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+    def test_undecodable_bytes_in_tables_are_listed(self, tmp_path, name):
+        rows = {
+            "rows.csv": b"text\nplain\nna\xefve\n\xef\xbf\xbd meant\n",
+            "rows.jsonl": b'{"text": "plain"}\n{"text": "na\xefve"}\n{"text": "\xef\xbf\xbd meant"}\n',
+        }
+        (tmp_path / name).write_bytes(rows[name])
+        faults = []
+        assert texts_of(find_texts(tmp_path / name), faults) == ["plain", "na\ufffdve", "\ufffd meant"]
+        assert [(fault.path, fault.reason) for fault in faults] == [
+            (f"{tmp_path / name}:2", "1 undecodable places were read as U+FFFD")
+        ]
 
     def test_a_table_without_text(self, tmp_path):
         (tmp_path / "rows.jsonl").write_text(json.dumps({"label": 1, "words": "x"}))
@@ -129,6 +155,27 @@ class TestSplit:
         held = {texts[number] for number in split.held}
         assert not held & {text for number, text in enumerate(texts) if number not in split.held}
         assert "30 documents are exact copies" in split.notices[0]
+
+    def test_copies_of_the_document_that_gives_its_end_are_not_trained_on(self, tmp_path):
+        text = "".join(f"line {number}\n" for number in range(2000))
+        for name in ("a", "b", "c"):
+            (tmp_path / f"{name}.txt").write_text(text)
+        (tmp_path / "d.txt").write_text("something else\n" * 30)
+        source = find_texts(tmp_path)
+        split = split_texts(source, seed=0)
+        parts = [split.parts(number, document) for number, document in enumerate(source.read())]
+        train, held = ("".join(part) for part in zip(*parts, strict=True))
+        assert held
+        assert held not in train
+        assert split.num_bytes == len(train) + len(held) == len(text) + 450
+        assert "its 2 exact copies are not read" in split.notices[-1]
+
+    def test_the_end_is_counted_in_bytes(self, tmp_path):
+        (tmp_path / "one.txt").write_text("\n".join("слова и строки" for _ in range(1000)), encoding="utf-8")
+        source = find_texts(tmp_path / "one.txt")
+        split = split_texts(source, seed=0)
+        _, held = split.parts(0, next(source.read()))
+        assert 0.05 < len(held.encode()) / split.num_bytes < 0.08
 
     def test_one_document_gives_its_end(self, tmp_path):
         text = "".join(f"line {number}\n" for number in range(2000))

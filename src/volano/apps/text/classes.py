@@ -114,11 +114,12 @@ class ClassesProblem:
 
     Attributes:
         train: all to train on.
-        choice: rows of ``train`` held back to choose between classifiers, int64.
+        choice: rows of ``train`` held back to choose between classifiers, int64: the source's own, or a tenth.
         test: of the final figures.
         is_held_out: whether ``test`` was split off by Volano.
         origin: where the texts come from, in words.
         faults: what could not be read.
+        notices: what a person should know.
         seed: of everything.
     """
 
@@ -128,6 +129,7 @@ class ClassesProblem:
     is_held_out: bool
     origin: str
     faults: tuple[Fault, ...]
+    notices: tuple[str, ...]
     seed: int
 
     @functools.cached_property
@@ -228,27 +230,35 @@ class ClassesProblem:
 
 
 def read_classes(path: Path, *, seed: int) -> ClassesProblem:
-    """Reads labelled texts, and splits them where the source does not.
+    """Reads labelled texts, and splits them where the source does not. Texts of a split val beside train and test are
+    the ones to choose by, and trained on after the choice like all others.
 
     Raises:
         UsageError: the path does not exist or is no such source.
         DataError: it holds nothing that can be trained on.
     """
     sets = read_labelled_texts(path)
-    train, test = sets.train, sets.test
+    train, test, notices = sets.train, sets.test, list(sets.notices)
     if test is None:
         kept, held = hold_out_rows(
             _digests(train.texts), train.labels.tolist(), train.classes, seed=seed, what="texts"
         )  # fmt: skip
         train, test = sets.train.select(kept), sets.train.select(held)
-    order = permutation(seed, 0, len(train))
+    if sets.valid is None:
+        order = permutation(seed, 0, len(train))
+        choice = np.sort(order[: max(1, round(_CHOICE_SHARE * len(train)))])
+    else:
+        choice = np.arange(len(train), len(train) + len(sets.valid))
+        train = train.with_more(sets.valid)
+        notices.append(f"the {len(choice):,} texts of split val are held back to choose, and trained on after that")
     return ClassesProblem(
         train=train,
-        choice=np.sort(order[: max(1, round(_CHOICE_SHARE * len(train)))]),
+        choice=choice,
         test=test,
         is_held_out=sets.test is None,
         origin=sets.origin,
         faults=sets.faults,
+        notices=tuple(notices),
         seed=seed,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from volano.errors import DataError
 TRAIN_FILE, HELD_FILE = "tokens-train.npy", "tokens-held.npy"
 # Of less, nothing can be held out that says anything.
 LEAST_BYTES = 1000
-# Merges learned from more text are the same ones.
+# Merges learned from more text are the same ones; of a larger one every k-th document is taken.
 _MOST_TOKENIZER_BYTES = 50_000_000
 
 
@@ -68,7 +68,9 @@ def prepare_corpus(source: TextSource, folder: Path, *, seed: int) -> Corpus:
     num_train_bytes = split.num_bytes - len(held_bytes)
     with CompressorFigures(_last_bytes(train), held_bytes) as figures:
         vocab_size = choose_vocab_size(num_train_bytes)
-        tokenizer = train_tokenizer(_first_bytes(train(), _MOST_TOKENIZER_BYTES), vocab_size)
+        # From everywhere: the first ones by name may be of one language or author.
+        every = max(1, -(-num_train_bytes // _MOST_TOKENIZER_BYTES))
+        tokenizer = train_tokenizer(itertools.islice(train(), 0, None, every), vocab_size)
         write_tokens(folder / TRAIN_FILE, tokenizer.encode_documents(train()))
         write_tokens(folder / HELD_FILE, tokenizer.encode_documents(held_texts))
         baselines = figures.result()
@@ -96,16 +98,6 @@ def _reader(source: TextSource, split: TextSplit, *, part: int) -> Callable[[], 
                 yield text
 
     return read
-
-
-def _first_bytes(texts: Iterator[str], most: int) -> Iterator[str]:
-    size = 0
-    with contextlib.closing(texts) as opened:  # pyright: ignore[reportArgumentType] - a generator
-        for text in opened:
-            yield text
-            size += len(text)
-            if size >= most:
-                return
 
 
 def _last_bytes(read: Callable[[], Iterator[str]]) -> bytes:

@@ -204,6 +204,9 @@ def read_problem(dials: TextDials, folder: Path) -> TextProblem:
     faults = [f"not read, or in part: {fault.path}: {fault.reason}" for fault in corpus.faults[:3]]
     if len(corpus.faults) > len(faults):
         faults.append(f"{len(corpus.faults) - len(faults)} more such files are listed in quarantine.jsonl")
+    num_windows = len(TokenWindows(corpus.train, context))
+    if dials.batch_size is not None and dials.batch_size > num_windows:
+        notices.append(f"batch_size={num_windows}: there are no more windows of {context} tokens to train on")
     return TextProblem(
         dials=dials,
         spec=spec,

@@ -4,6 +4,7 @@ from volano.data.sources.bouncing import bouncing_digits
 from volano.data.sources.clip_files import PICTURE_SUFFIXES, ClipFormat, decode_clip, is_clip
 from volano.data.sources.clips import Clips, ClipSets, choose_clip_format, read_clip_folder, read_clips_like
 from volano.data.sources.decoding import ImageFile, PixelFormat, choose_format, decode
+from volano.data.sources.folders import refuse_run, run_notices
 from volano.data.sources.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.image_sets import ImageSets, read_image_sets
 from volano.data.sources.images import LabelledImages, decode_all, is_image, leave_in_files, listed
@@ -48,5 +49,7 @@ __all__ = [
     "read_image_sets",
     "read_labelled_texts",
     "read_texts",
+    "refuse_run",
+    "run_notices",
     "split_texts",
 ]

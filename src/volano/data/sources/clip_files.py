@@ -6,7 +6,6 @@ Shapes: F frames, C channels, S pixels a side.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from volano.data.sources.folders import walk
 from volano.errors import MissingExtraError
 
 SUFFIXES = frozenset(
@@ -56,13 +56,9 @@ def is_clip(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
 
 
-def listed_clips(folder: Path) -> list[Path]:
-    """Clips below a folder, sorted, hidden ones left out."""
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(names) if is_clip(name)]
-    return found
+def listed_clips(folder: Path, runs: set[Path]) -> list[Path]:
+    """Clips below a folder, sorted, hidden ones left out. Folders of runs are added to ``runs`` instead."""
+    return [parent / name for parent, names in walk(folder, runs) for name in names if is_clip(name)]
 
 
 def read_facts(path: Path) -> ClipFacts:

@@ -23,6 +23,7 @@ from volano.data.counters import counter_hash
 from volano.data.fetch import Fault
 from volano.data.quarantine import MAX_SHARE
 from volano.data.sources.clip_files import ClipFacts, ClipFormat, decode_clip, listed_clips, read_facts
+from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.images import class_names
 from volano.data.sources.split import HOLD_OUT_SHARE
 from volano.errors import DataError, UsageError
@@ -104,7 +105,7 @@ def read_clip_folder(
         seed: of the hold-out: 15 % of the files where there is no test folder.
 
     Raises:
-        UsageError: ``root`` is no folder.
+        UsageError: ``root`` is no folder, or a run's.
         DataError: it holds nothing that can be trained on.
     """
     if not root.is_dir():
@@ -112,7 +113,8 @@ def read_clip_folder(
             "Clips come from a folder", got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
             remedy="Leave the path away for the embedded sample",
         )  # fmt: skip
-    files, classes = _find(root)
+    runs: set[Path] = set()
+    files, classes = _find(root, runs)
     clip_format, notices = choose_clip_format([file.path for file in files], num_frames, size=size, fps=fps)
     decoded, faults, more = _decode_all(files, clip_format, num_frames)
     is_held_out = not any(file.is_test for file in files)
@@ -132,7 +134,7 @@ def read_clip_folder(
         is_held_out=is_held_out,
         origin=f"{len(decoded)} clips in {root.name}",
         faults=faults,
-        notices=(*notices, *more),
+        notices=(*run_notices(runs), *notices, *more),
     )
 
 
@@ -181,15 +183,17 @@ def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, .
 # ---- finding
 
 
-def _find(root: Path) -> tuple[list[_File], tuple[str, ...]]:
-    parts = {child.name.lower(): child for child in _subfolders(root)}
+def _find(root: Path, runs: set[Path]) -> tuple[list[_File], tuple[str, ...]]:
+    """Files and classes; folders of runs, which are left out, are added to ``runs``."""
+    refuse_run(root)
+    parts = {child.name.lower(): child for child in subfolders(root, runs)}
     train = next((parts[name] for name in _TRAIN_NAMES if name in parts), None)
     test = next((parts[name] for name in _TEST_NAMES if name in parts), None) if train is not None else None
-    by_class = _by_class(train or root)
+    by_class = _by_class(train or root, runs)
     classes = class_names(by_class) if "" not in by_class else ()
     files = _labelled(by_class, classes, is_test=False)
     if test is not None:
-        held = _by_class(test)
+        held = _by_class(test, runs)
         unknown = sorted(set(held) - set(by_class))
         if classes and unknown:
             raise DataError("Every class has clips to train on", got=f"only in {test}: {', '.join(unknown)}")
@@ -203,11 +207,11 @@ def _find(root: Path) -> tuple[list[_File], tuple[str, ...]]:
     return files, classes
 
 
-def _by_class(folder: Path) -> dict[str, list[Path]]:
+def _by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
     """Clips by sub-folder; all under the name "" where there are not at least two that hold any, or loose ones."""
-    every = listed_clips(folder)
+    every = listed_clips(folder, runs)
     loose = any(path.parent == folder for path in every)
-    found = {child.name: listed_clips(child) for child in _subfolders(folder)}
+    found = {child.name: listed_clips(child, runs) for child in subfolders(folder, runs)}
     found = {name: paths for name, paths in found.items() if paths}
     if loose or len(found) < 2:
         return {"": every} if every else {}
@@ -220,10 +224,6 @@ def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], *, is_t
         for name, paths in by_class.items()
         for path in paths
     ]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 # ---- decoding
@@ -396,12 +396,13 @@ def read_clips_like(
     """Windows of T frames of every clip in a folder, in the format and with the classes of another set.
 
     Raises:
-        UsageError: ``root`` is no folder.
+        UsageError: ``root`` is no folder, or a run's.
         DataError: nothing there can be used, or it is of classes that are not among ``classes``.
     """
     if not root.is_dir():
         raise UsageError("Clips to evaluate on lie in a folder", got=str(root))
-    files, own_classes = _find(root)
+    runs: set[Path] = set()
+    files, own_classes = _find(root, runs)
     unknown = sorted(set(own_classes) - set(classes))
     if classes and (unknown or not own_classes):
         raise DataError(
@@ -419,4 +420,4 @@ def read_clips_like(
     )
     decoded, faults, notices = _decode_all(files, clip_format, num_frames)
     clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
-    return clips, faults, (*changes, *notices)
+    return clips, faults, (*run_notices(runs), *changes, *notices)

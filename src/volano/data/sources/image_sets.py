@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from volano.data.sources.decoding import ImageFile, PixelFormat, choose_format
+from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.images import (
     LabelledImages,
     class_names,
@@ -66,7 +67,7 @@ def read_image_sets(
         least_classes: fewer are refused; images to evaluate on may be of one.
 
     Raises:
-        UsageError: ``path`` does not exist or is none of these.
+        UsageError: ``path`` does not exist or is none of these, or is a run's folder.
         DataError: it holds nothing that can be trained on.
     """
     if path is None:
@@ -81,6 +82,7 @@ def read_image_sets(
                 got=str(path),
             )
         return _from_table(path, size, pixel_format, least_classes)
+    refuse_run(path)
     if _idx_files(path):
         _refuse_size(size, "IDX files")
         return _from_idx(path, least_classes)
@@ -106,9 +108,11 @@ def _embedded_digits() -> ImageSets:
 
 
 def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int) -> ImageSets:
-    parts = {_SPLITS[folder.name.lower()]: folder for folder in _subfolders(root) if folder.name.lower() in _SPLITS}
+    runs: set[Path] = set()
+    children = subfolders(root, runs)
+    parts = {_SPLITS[folder.name.lower()]: folder for folder in children if folder.name.lower() in _SPLITS}
     folders = parts if "train" in parts else {"train": root}
-    found = {split: _files_by_class(folder) for split, folder in folders.items()}
+    found = {split: _files_by_class(folder, runs) for split, folder in folders.items()}
     unsorted = [split for split, by_class in found.items() if split != "train" and not by_class]
     notices = tuple(f"{folders[split]} holds no class folders and is not used" for split in unsorted)
     found = {split: by_class for split, by_class in found.items() if split not in unsorted}
@@ -123,16 +127,12 @@ def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None
     _check_classes(classes, str(folders["train"]), least_classes)
     files = {split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()}
     sets = _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size))
-    return dataclasses.replace(sets, notices=(*notices, *sets.notices))
+    return dataclasses.replace(sets, notices=(*notices, *run_notices(runs), *sets.notices))
 
 
-def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    by_class = {child.name: listed(child) for child in _subfolders(folder)}
+def _files_by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
+    by_class = {child.name: listed(child, runs) for child in subfolders(folder, runs)}
     return {name: paths for name, paths in by_class.items() if paths}
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], folder: Path) -> list[ImageFile]:

@@ -16,6 +16,7 @@ from volano.data.arrays import Arrays
 from volano.data.fetch import Fault
 from volano.data.quarantine import MAX_SHARE
 from volano.data.sources.decoding import ImageFile, PixelFormat, decode
+from volano.data.sources.folders import walk
 from volano.data.sources.image_files import ImageFiles, ImageFilesDataset
 from volano.errors import DataError
 
@@ -149,13 +150,10 @@ def _check_share(faults: Sequence[Fault], num_files: int, max_share: float) -> N
         )
 
 
-def listed(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted, hidden ones left out."""
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(names) if is_image(name)]
-    return found
+def listed(folder: Path, runs: set[Path] | None = None) -> list[Path]:
+    """Image files below a folder, sorted, hidden ones left out. Folders of runs are added to ``runs`` instead."""
+    walked = walk(folder, set() if runs is None else runs)
+    return [parent / name for parent, names in walked for name in names if is_image(name)]
 
 
 def is_image(name: str) -> bool:

@@ -6,10 +6,12 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from volano.data.fetch import Fault
+from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.images import class_names
 from volano.data.sources.text_tables import (
     LABEL_COLUMNS,
@@ -19,11 +21,15 @@ from volano.data.sources.text_tables import (
     read_rows,
     whole_characters,
 )
-from volano.data.sources.texts import TextSource, find_texts
+from volano.data.sources.texts import find_texts
 from volano.errors import DataError, UsageError
 
-_TEST_NAMES = ("test", "testing", "val", "valid", "validation")
-_TRAIN_NAMES = ("train", "training")
+_TRAIN, _VALID, _TEST = "train", "val", "test"
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), _TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), _VALID),
+    **dict.fromkeys(("test", "testing"), _TEST),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,23 +61,43 @@ class LabelledTexts:
             names=tuple(self.names[row] for row in chosen),
         )
 
+    def with_more(self, more: LabelledTexts) -> LabelledTexts:
+        """These, and behind them others of the same classes."""
+        return LabelledTexts(
+            texts=self.texts + more.texts,
+            labels=np.concatenate([self.labels, more.labels]),
+            classes=self.classes,
+            names=self.names + more.names,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTextSets:
-    """A source's texts by split; ``test`` is None where the source names none."""
+    """A source's texts by split.
+
+    Attributes:
+        train: to train on.
+        valid: to choose by; None where the source does not name train, val and test, all three.
+        test: of the final figures: test, or val where there is no test; None where the source names neither.
+        origin: where the texts come from, in words.
+        faults: what could not be read.
+        notices: what was left aside.
+    """
 
     train: LabelledTexts
+    valid: LabelledTexts | None
     test: LabelledTexts | None
     origin: str
     faults: tuple[Fault, ...]
+    notices: tuple[str, ...]
 
 
 def read_labelled_texts(
     path: Path, *, classes: tuple[str, ...] | None = None, least_classes: int = 2
 ) -> LabelledTextSets:
     """Reads a .csv, .jsonl or .parquet table (columns ``label`` and ``text`` or their usual other names; a column
-    ``split`` with the value test or val marks the test set), or a folder of class folders, with or without train/ and
-    test/.
+    ``split`` says train, val or test; an empty one means train), or a folder of class folders, with or without train/,
+    val/ and test/.
 
     Args:
         path: of the table or the folder.
@@ -79,14 +105,16 @@ def read_labelled_texts(
         least_classes: fewer are refused.
 
     Raises:
-        UsageError: ``path`` does not exist, or is a file that is no table.
-        DataError: it holds nothing that can be trained on.
+        UsageError: ``path`` does not exist, is a file that is no table, or a run's folder.
+        DataError: it holds nothing that can be trained on, an unknown split, or a class that is only tested.
     """
     if not path.exists():
         raise UsageError("The path to train on exists", got=str(path))
+    refuse_run(path)
     faults: list[Fault] = []
+    notices: list[str] = []
     if path.is_dir():
-        rows = list(_folder_rows(path, faults))
+        rows = list(_folder_rows(path, faults, notices))
     elif path.suffix.lower() in TABLE_SUFFIXES:
         rows = list(_table_rows(path, faults))
     else:
@@ -107,15 +135,22 @@ def read_labelled_texts(
             got=f"also {', '.join(unknown[:5])}",
             remedy=f"The run knows {', '.join(known[:10])}",
         )
-    test = [row for row in rows if row.is_test]
-    train = [row for row in rows if not row.is_test]
-    if not train:  # a folder named test/ alone
-        train, test = test, []
+    train, valid, test = ([row for row in rows if row.split == split] for split in (_TRAIN, _VALID, _TEST))
+    if not test:
+        test, valid = valid, []
+    if not train:  # a table of test texts alone
+        train, valid, test = test, [], []
+        if len(train) < len(rows):
+            notices.append(f"{len(rows) - len(train):,} texts of split val are left out: test is evaluated")
+    elif classes is None:
+        _check_trained(train + valid, known, path)
     return LabelledTextSets(
         train=_gathered(train, known),
+        valid=_gathered(valid, known) if valid else None,
         test=_gathered(test, known) if test else None,
         origin=f"{path} ({len(rows):,} texts)",
         faults=tuple(faults),
+        notices=tuple(notices),
     )
 
 
@@ -124,7 +159,17 @@ class _Row:
     text: str
     label: str
     name: str
-    is_test: bool
+    split: str
+
+
+def _check_trained(rows: list[_Row], classes: tuple[str, ...], path: Path) -> None:
+    only_tested = sorted(set(classes) - {row.label for row in rows})
+    if only_tested:
+        raise DataError(
+            "Every class has texts to train on",
+            got=f"only in the test set of {path}: {', '.join(only_tested[:5])}",
+            remedy="Add texts of the class to the training set, or remove them from the test set",
+        )
 
 
 def _gathered(rows: list[_Row], classes: tuple[str, ...]) -> LabelledTexts:
@@ -150,47 +195,58 @@ def _table_rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
         elif label is None or not str(label).strip():
             note(name, "without a label")
         else:
-            is_test = str(row.get("split") or "").lower() in _TEST_NAMES
-            yield _Row(text=whole_characters(text), label=str(label).strip(), name=name, is_test=is_test)
+            split = _split_of(row, f"{path}:{number}")
+            yield _Row(text=whole_characters(text), label=str(label).strip(), name=name, split=split)
 
 
-def _folder_rows(root: Path, faults: list[Fault]) -> Iterator[_Row]:
-    children = _subfolders(root)
-    parts = [child for child in children if child.name.lower() in (*_TRAIN_NAMES, *_TEST_NAMES)]
-    has_splits = any(child.name.lower() in _TRAIN_NAMES for child in parts)
-    for part in parts if has_splits else [root]:
-        is_test = has_splits and part.name.lower() in _TEST_NAMES
-        for folder in _subfolders(part):
+def _split_of(row: dict[str, Any], place: str) -> str:
+    """Of a table's row: case and blanks around it do not matter, and without one it is trained on."""
+    for name, value in row.items():
+        if str(name).strip().lower() == "split" and value is not None and str(value).strip():
+            split = _SPLITS.get(str(value).strip().lower())
+            if split is None:
+                raise DataError(
+                    "A table's split is train, val or test", got=f"{value!r} in {place}",
+                    remedy="Rename it, or remove the column to have a test set split off",
+                )  # fmt: skip
+            return split
+    return _TRAIN
+
+
+def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
+    runs: set[Path] = set()
+    parts = {child: _SPLITS[child.name.lower()] for child in subfolders(root, runs) if child.name.lower() in _SPLITS}
+    for part, split in (parts if _TRAIN in parts.values() else {root: _TRAIN}).items():
+        for folder in subfolders(part, runs):
             try:
-                source = find_texts(folder)
+                source = find_texts(folder, runs=runs)
             except DataError as error:
                 _note(faults, str(folder), str(error))
                 continue
+
             for document in source.read(faults):
                 if document.text.strip():
                     name = f"{folder.relative_to(root)}/{document.name}"
-                    yield _Row(text=document.text, label=folder.name, name=name, is_test=is_test)
+                    yield _Row(text=document.text, label=folder.name, name=name, split=split)
+    notices += run_notices(runs)
 
 
-def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault]]:
-    """Names and texts of files, of the files in folders, and of the rows of tables; and what could not be read.
+def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault], tuple[str, ...]]:
+    """Names and texts of files, of the files in folders, and of the rows of tables; what could not be read; and
+    notices of folders that were left out.
 
     Raises:
-        UsageError: a file does not exist.
+        UsageError: a file does not exist, or is a run's folder.
     """
     found: list[tuple[str, str]] = []
     faults: list[Fault] = []
+    runs: set[Path] = set()
     for file in files:
         if not file.exists():
             raise UsageError("A file to predict exists", got=str(file))
-        source: TextSource = find_texts(file)
-        for document in source.read(faults):
-            found.append((str(file) if document.name == file.name else str(file.parent / document.name), document.text))
-    return found, faults
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+        source, folder = find_texts(file, runs=runs), file if file.is_dir() else file.parent
+        found += [(str(folder / document.name), document.text) for document in source.read(faults)]
+    return found, faults, run_notices(runs)
 
 
 def _note(faults: list[Fault], path: str, reason: str) -> None:

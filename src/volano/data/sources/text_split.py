@@ -28,8 +28,9 @@ class TextSplit:
         held: documents held out whole.
         tail: one more, of which the part from a character on is held out: (number, character); where documents are
             too few or too large to be held out whole.
+        copies: exact copies of that one, which are left out: whoever trains on them has seen the end.
         num_documents: in all.
-        num_bytes: of text in all (UTF-8).
+        num_bytes: of text in all (UTF-8), without ``copies``.
         faults: what could not be read.
         notices: what a person should know.
     """
@@ -38,11 +39,14 @@ class TextSplit:
     tail: tuple[int, int] | None
     num_documents: int
     num_bytes: int
+    copies: frozenset[int] = frozenset()
     faults: tuple[Fault, ...] = ()
     notices: tuple[str, ...] = ()
 
     def parts(self, number: int, document: Document) -> tuple[str, str]:
         """The document's text to train on and its text held out; one of them is mostly empty."""
+        if number in self.copies:
+            return "", ""
         if number in self.held:
             return "", document.text
         if self.tail is not None and self.tail[0] == number:
@@ -66,36 +70,44 @@ class _Scan:
             lines = text[: 100 * _HEAD_LINES].splitlines()[:_HEAD_LINES]
             self.heads.append([line.strip() for line in lines if len(line.strip()) >= _LEAST_LINE])
 
+    def copies_of(self, number: int) -> frozenset[int]:
+        """The other documents with the same content."""
+        same = (other for other, digest in enumerate(self.digests) if digest == self.digests[number])
+        return frozenset(other for other in same if other != number)
+
 
 def split_texts(source: TextSource, *, seed: int) -> TextSplit:
     """Holds out about 7 % of the bytes, at most 250 kB, by whole documents in the order of a hash of their content and
-    ``seed``; exact copies stay on one side. Where no document is small enough for that, the end of the largest one.
+    ``seed``; exact copies stay on one side. Where no document is small enough for that, the end of the largest one,
+    whose copies are left out.
 
     Raises:
         DataError: there is no text.
     """
     faults: list[Fault] = []
     scan = _Scan()
-    largest: tuple[int, str] = (0, "")
+    largest, largest_bytes = (0, ""), 0
     for number, document in enumerate(source.read(faults)):
         scan.add(document.text)
-        if len(document.text) > len(largest[1]):
-            largest = (number, document.text)
+        if scan.sizes[number] > largest_bytes:
+            largest, largest_bytes = (number, document.text), scan.sizes[number]
     if not scan.sizes:
         reason = f": {faults[0].path}: {faults[0].reason}" if faults else ""
         raise DataError("There is text to train on", got=f"none in {source.origin}{reason}")
-    target = min(_MOST_HELD_BYTES, TEXT_SHARE * sum(scan.sizes))
-    held, copies = _choose(scan, target, seed)
-    notices = [*_copy_notices(copies), *_header_notices(scan.heads)]
-    tail = None
+    held, num_copies = _choose(scan, min(_MOST_HELD_BYTES, TEXT_SHARE * sum(scan.sizes)), seed)
+    notices = [*_copy_notices(num_copies), *_header_notices(scan.heads)]
+    num_bytes, tail, copies = sum(scan.sizes), None, frozenset[int]()
     if not held:
-        tail = (largest[0], _cut(largest[1], target))
+        copies = scan.copies_of(largest[0])
+        num_bytes -= len(copies) * largest_bytes
+        tail = (largest[0], _cut(largest[1], largest_bytes, min(_MOST_HELD_BYTES, TEXT_SHARE * num_bytes)))
         notices.append(
             f"held out: the last {len(largest[1]) - tail[1]:,} characters of the largest of {len(scan.sizes):,} "
             "documents, because none is small enough to be held out whole"
+            + (f"; its {len(copies):,} exact copies are not read" if copies else "")
         )
     return TextSplit(
-        held=frozenset(held), tail=tail, num_documents=len(scan.sizes), num_bytes=sum(scan.sizes),
+        held=frozenset(held), tail=tail, copies=copies, num_documents=len(scan.sizes), num_bytes=num_bytes,
         faults=tuple(faults), notices=tuple(notices),
     )  # fmt: skip
 
@@ -116,9 +128,10 @@ def _choose(scan: _Scan, target: float, seed: int) -> tuple[list[int], int]:
     return (held if is_enough else []), len(scan.digests) - len(groups)
 
 
-def _cut(text: str, target: float) -> int:
-    """Where the tail begins: at a line's beginning where one is near, within the second half of the text."""
-    start = max(len(text) // 2, len(text) - int(target))
+def _cut(text: str, num_bytes: int, target: float) -> int:
+    """The character at which a tail of about ``target`` of the text's bytes begins: at a line's beginning where one is
+    near, within the second half of the text."""
+    start = max(len(text) // 2, len(text) - int(target * len(text) / num_bytes))
     line = text.find("\n", start, start + 2000)
     return start if line < 0 or line + 1 >= len(text) else line + 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ TABLE_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".parquet"})
 TEXT_COLUMNS = ("text", "content", "body", "document", "sentence", "description", "review", "message")
 LABEL_COLUMNS = ("label", "class", "target", "category")
 _ROWS_AT_ONCE = 1024
+_REPLACEMENT = "\ufffd"
 
-# Told of a row that cannot be read: (place, reason).
+# Told of a row that cannot be read, or only in part: (place, reason).
 OnFault = Callable[[str, str], None]
 
 
@@ -57,7 +58,7 @@ def read_rows(path: Path, *, on_fault: OnFault) -> Iterator[tuple[int, dict[str,
         if suffix == ".parquet":
             yield from _parquet_rows(path)
         elif suffix == ".csv":
-            yield from _csv_rows(path)
+            yield from _csv_rows(path, on_fault)
         else:
             yield from _json_rows(path, on_fault)
     except OSError as error:
@@ -82,27 +83,55 @@ def find_column(row: dict[str, Any], names: tuple[str, ...], path: Path, what: s
 
 
 def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
+            whole, num_blemishes = _mended(line)
             try:
-                row = json.loads(line)
+                row = json.loads(whole)
             except ValueError as error:
                 on_fault(f"{path}:{number}", f"not JSON: {error}")
                 continue
+            if num_blemishes:
+                on_fault(f"{path}:{number}", _told(num_blemishes))
             if isinstance(row, dict):
                 yield number, row
             else:
                 on_fault(f"{path}:{number}", f"a JSON {type(row).__name__}, not an object")
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _mended(line: str) -> tuple[str, int]:
+    """A line read with ``surrogateescape``, with U+FFFD for what could not be decoded, and how many places that are."""
+    if line.isascii():
+        return line, 0
+    whole = line.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+    return whole, whole.count(_REPLACEMENT) - line.count(_REPLACEMENT)
+
+
+def _told(num_blemishes: int) -> str:
+    return f"{num_blemishes:,} undecodable places were read as U+FFFD"
+
+
+def _csv_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, Any]]]:
+    num_blemishes = 0
+
+    def mended(lines: Iterable[str]) -> Iterator[str]:
+        nonlocal num_blemishes
+        for line in lines:
+            whole, count = _mended(line)
+            num_blemishes += count
+            yield whole
+
     # The csv module's limit on a field, 128 kB, is there against memory; a text may be longer.
     old = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            yield from enumerate(csv.DictReader(file), start=1)
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            for number, row in enumerate(csv.DictReader(mended(file)), start=1):
+                if num_blemishes:
+                    on_fault(f"{path}:{number}", _told(num_blemishes))
+                    num_blemishes = 0
+                yield number, row
     except csv.Error as error:
         raise DataError("A .csv file is a table", got=f"{path}: {error}") from error
     finally:
@@ -124,5 +153,5 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except pyarrow.ArrowInvalid as error:
+    except pyarrow.ArrowException as error:
         raise DataError("A .parquet file is a Parquet table", got=f"{path}: {error}") from error

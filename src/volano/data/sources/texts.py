@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volano.data.fetch import Fault
+from volano.data.sources.folders import refuse_run, run_notices, walk
 from volano.data.sources.text_tables import TABLE_SUFFIXES, read_column
-from volano.errors import DataError, UsageError
+from volano.errors import DataError, MissingExtraError, UsageError
 
 _SUFFIXES = (
     ".txt .md .rst .tex .org .log .srt .html .htm .xml .css .json .yaml .yml .toml .ini .cfg .sql .sh .bat .py .pyi "
@@ -53,21 +54,28 @@ class TextSource:
     files: tuple[Path, ...]
     origin: str
     field: str | None = None
+
     notices: tuple[str, ...] = ()
 
     def read(self, faults: list[Fault] | None = None) -> Iterator[Document]:
-        """The documents in order, empty ones left out. What cannot be read, or only in part, is added to ``faults``.
+        """The documents in order, empty ones left out. What cannot be read, or only in part, is added to ``faults``; so
+        are tables in a folder that are none, lack the column, or are Parquet files where pyarrow is missing.
 
         Raises:
-            DataError: a table lacks the column.
-            MissingExtraError: a Parquet file, and no pyarrow.
+            DataError: the source is one table, which lacks the column.
+            MissingExtraError: it is one Parquet file, and there is no pyarrow.
         """
         found = [] if faults is None else faults
         for number, file in enumerate(self.files):
             name = str(file.relative_to(self.root)) if file != self.root else file.name
             if file.suffix.lower() in TABLE_SUFFIXES:
-                rows = read_column(file, self.field, on_fault=functools.partial(_note, found, number))
-                yield from (Document(name=f"{name}:{row}", text=text) for row, text in rows)
+                try:
+                    for row, text in read_column(file, self.field, on_fault=functools.partial(_note, found, number)):
+                        yield Document(name=f"{name}:{row}", text=text)
+                except (DataError, MissingExtraError) as error:
+                    if file == self.root:
+                        raise
+                    _note(found, number, str(file), str(error))
                 continue
             text, reason = _read_file(file)
             if reason is not None:
@@ -76,11 +84,12 @@ class TextSource:
                 yield Document(name=name, text=text)
 
 
-def find_texts(path: Path | None, *, field: str | None = None) -> TextSource:
+def find_texts(path: Path | None, *, field: str | None = None, runs: set[Path] | None = None) -> TextSource:
     """The source at ``path``: a file, a folder (all text files below it), or None for Python's standard library.
+    Folders of runs are left out, and added to ``runs``.
 
     Raises:
-        UsageError: ``path`` does not exist.
+        UsageError: ``path`` does not exist, or is a run's folder.
         DataError: no file there is named like text.
     """
     if path is None:
@@ -89,7 +98,9 @@ def find_texts(path: Path | None, *, field: str | None = None) -> TextSource:
         raise UsageError("The path to train on exists", got=str(path), remedy="Leave it away for the embedded sample")
     if path.is_file():  # named by itself, so whatever it is called it is meant
         return TextSource(root=path, files=(path,), origin=str(path), field=field)
-    files, others = _files_below(path)
+    refuse_run(path)
+    runs = set() if runs is None else runs
+    files, others = _files_below(path, runs)
     if not files:
         raise DataError(
             "A folder of texts holds files named like text (.txt, .md, code), .jsonl or .parquet",
@@ -98,7 +109,11 @@ def find_texts(path: Path | None, *, field: str | None = None) -> TextSource:
         )
     notices = (f"{others} files are not named like text and are not read",) if others else ()
     return TextSource(
-        root=path, files=tuple(files), origin=f"{path} ({len(files):,} files)", field=field, notices=notices
+        root=path,
+        files=tuple(files),
+        origin=f"{path} ({len(files):,} files)",
+        field=field,
+        notices=(*notices, *run_notices(runs)),
     )
 
 
@@ -136,16 +151,13 @@ def _note(faults: list[Fault], number: int, path: str, reason: str) -> None:
     faults.append(Fault(number, path, reason))
 
 
-def _files_below(folder: Path) -> tuple[list[Path], int]:
+def _files_below(folder: Path, runs: set[Path]) -> tuple[list[Path], int]:
     files: list[Path] = []
     others = 0
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            if Path(name).suffix.lower() in TEXT_SUFFIXES | TABLE_SUFFIXES:
-                files.append(Path(parent, name))
-            else:
-                others += 1
+    for parent, names in walk(folder, runs):
+        texts = [parent / name for name in names if Path(name).suffix.lower() in TEXT_SUFFIXES | TABLE_SUFFIXES]
+        files += texts
+        others += len(names) - len(texts)
     return files, others
 
 

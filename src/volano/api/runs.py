@@ -1,0 +1,46 @@
+"""What the applications' verbs check and name in the same way, whatever a run is of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from volano.errors import CheckpointError, UsageError
+from volano.training import RunFolder
+
+# eval-test.json holds the figures of a run's own test set.
+_OWN = "test"
+
+
+def check_minutes(minutes: float | None, epochs: float | None) -> None:
+    """Raises UsageError unless a run's length is given once, and can be meant."""
+    if minutes is not None and epochs is not None:
+        raise UsageError("A run is as long as --minutes or --epochs say", got="both")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError("--minutes is a number above 0", got=minutes)
+
+
+def check_data_is_there(path: str | Path | None, what: str) -> None:
+    """Raises UsageError when the data that a run was made from (``what`` in words) is gone; None is an embedded
+    sample."""
+    if path is not None and not Path(path).exists():
+        raise UsageError(
+            f"The {what} of the run are where they were", got=f"{path}, which is gone", remedy="Put them back"
+        )
+
+
+def check_ended(folder: RunFolder) -> None:
+    """Raises CheckpointError when a run holds no trained weights yet."""
+    if not (folder.path / "model.safetensors").is_file():
+        raise CheckpointError(
+            "A run that has ended holds model.safetensors",
+            got=f"none in {folder.path}",
+            remedy=f"volano resume {folder.path}",
+        )
+
+
+def evaluation_name(path: str | Path) -> str:
+    """NAME of ``eval-NAME.json`` for data at ``path``: its name without a suffix, never the one of the run's own test
+    set."""
+    name = Path(os.path.normpath(Path(path).absolute())).stem or "data"
+    return f"other-{name}" if name.lower() == _OWN else name

@@ -1,0 +1,91 @@
+"""Folders of runs are not read as data, by any source."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from volano.data.sources import find_texts, listed, read_clip_folder, read_image_sets, read_labelled_texts, read_texts
+from volano.data.sources.clip_files import listed_clips
+from volano.errors import UsageError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """What a run leaves, in miniature, beside the data."""
+    folder = tmp_path / "data" / "runs" / "one"
+    (folder / "generated").mkdir(parents=True)
+    for name in ("run.json", "task.json"):
+        (folder / name).write_text("{}")
+    (folder / "report.html").write_text("text")
+    for where in (folder, folder / "generated"):
+        Image.new("RGB", (16, 16), "red").save(where / "picture.png")
+        clip(where / "clip.gif", seed=9)
+    return folder
+
+
+def clip(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = np.random.default_rng(seed).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=100)
+
+
+def test_texts(run, tmp_path):
+    (tmp_path / "data" / "a.txt").write_text("one")
+    shutil.copytree(run, tmp_path / "data" / "two")
+    source = find_texts(tmp_path / "data")
+    assert [document.name for document in source.read()] == ["a.txt"]
+    assert source.notices == (f"2 folders of runs are not read as data: {run}",)
+
+
+def test_labelled_texts(run, tmp_path):
+    root = tmp_path / "data"
+    for name in ("x", "y"):
+        (root / name).mkdir()
+        (root / name / "1.txt").write_text(f"text {name}")
+    shutil.copytree(run, root / "x" / "run")
+    shutil.copytree(run, root / "z")
+    sets = read_labelled_texts(root)
+    assert sets.train.texts == ("text x", "text y")
+    assert sets.notices == (f"3 folders of runs are not read as data: {run}",)
+
+
+def test_images(run, tmp_path):
+    root = tmp_path / "data"
+    for name in ("cat", "dog"):
+        (root / name).mkdir()
+        Image.new("RGB", (16, 16), "blue").save(root / name / "1.png")
+    shutil.copytree(run, root / "cat" / "run")
+    shutil.copytree(run, root / "z")
+    sets = read_image_sets(root)
+    assert sets.train.names == ("cat/1.png", "dog/1.png")
+    assert "3 folders of runs are not read as data" in sets.notices[0]
+    assert [path.parent.name for path in listed(root)] == ["cat", "dog"]
+
+
+def test_clips(run, tmp_path):
+    root = tmp_path / "data"
+    for number in range(4):
+        clip(root / ("left" if number % 2 else "right") / f"{number}.gif", seed=number)
+    sets = read_clip_folder(root, num_frames=4)
+    assert sets.train.classes == ("left", "right")
+    assert len({*sets.train.names, *sets.test.names}) == 4
+    assert sets.notices[0] == f"1 folder of a run is not read as data: {run}"
+    assert listed_clips(run, set()) == []
+
+
+def test_texts_to_predict(run, tmp_path):
+    (tmp_path / "data" / "a.txt").write_text("one")
+    found, _, notices = read_texts([tmp_path / "data", tmp_path / "data" / "a.txt"])
+    assert [text for _, text in found] == ["one", "one"]
+    assert notices == (f"1 folder of a run is not read as data: {run}",)
+
+
+@pytest.mark.parametrize("read", [find_texts, read_labelled_texts, read_image_sets])
+def test_a_run_named_as_data_is_refused(run, read):
+    with pytest.raises(UsageError, match="Data does not come from a run's folder"):
+        read(run)
+    with pytest.raises(UsageError, match="Data does not come from a run's folder"):
+        read_clip_folder(run, num_frames=4)
