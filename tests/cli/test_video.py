@@ -399,9 +399,7 @@ class TestGenerate:
         codec = av.Codec
 
         def find(name, mode="r"):
-            if name == "libx264":
-                raise av.error.EncoderNotFoundError(1, "no libx264")
-            return codec(name, mode)
+            return codec("no-libx264" if name == "libx264" else name, mode)  # PyAV itself says what it lacks
 
         monkeypatch.setattr(av, "Codec", find)
         result, err = self.generate(volano, classes_run, "--clips", "1")

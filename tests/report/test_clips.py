@@ -56,9 +56,7 @@ def _without(monkeypatch, *missing):
     codec = av.Codec
 
     def find(name, mode="r"):
-        if name in missing:
-            raise av.error.EncoderNotFoundError(1, f"no {name}")
-        return codec(name, mode)
+        return codec(f"no-{name}" if name in missing else name, mode)  # PyAV itself says what it lacks
 
     monkeypatch.setattr(av, "Codec", find)
 

@@ -63,12 +63,13 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
     try:
         import av
         import av.error
+        from av.codec.codec import UnknownCodecError
     except ImportError as error:
         return f"no mp4: PyAV cannot be imported ({error})"
     for encoder, options in _ENCODERS:
         try:
             av.Codec(encoder, "w")
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, UnknownCodecError):  # the latter is a ValueError
             continue
         try:
             _encode(av, encoder, options, frames, path, fps)
