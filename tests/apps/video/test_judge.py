@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from volano.apps.video import judge as judge_module
 from volano.apps.video.distances import frechet_distance
 from volano.apps.video.features import (
     PRETEXTS,
@@ -96,7 +97,14 @@ class TestSelfTest:
     def test_a_spoiled_set_that_is_real_fails_it(self, judge, sets):
         result = judge.self_test_on({"frozen": sets.train.frames[:128]}, seed=0)
         assert not result.passed
-        assert result.reason == "frozen clips are as near by the frechet distance as real ones"
+        assert result.reason == "frozen clips are not farther by the frechet distance than real ones"
+
+    @pytest.mark.parametrize("name", ["frechet_distance", "biased_kernel_distance"])
+    def test_a_distance_that_is_no_number_fails_it(self, judge, monkeypatch, name):
+        monkeypatch.setattr(judge_module, name, lambda x, y: float("nan"))
+        result = judge.self_test(seed=0)
+        assert not result.passed
+        assert result.reason.startswith("frozen clips are not farther by the ")
 
     def test_a_net_that_learned_nothing_fails_it(self, sets, device):
         torch.manual_seed(0)

@@ -21,7 +21,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     crossed = torch.linalg.eigvalsh(root @ cy @ root).clamp(min=0).sqrt().sum()
     distance = (x.mean(0) - y.mean(0)).square().sum() + cx.trace() + cy.trace() - 2 * crossed
-    return max(0.0, float(distance))
+    return max(float(distance), 0.0)  # in this order a distance that is not a number stays one
 
 
 def kernel_distance(x: Tensor, y: Tensor, *, unbiased: bool = True) -> float:
