@@ -102,7 +102,7 @@ def score_model(
     """Figures of a model on test clips, the clips generated for them, and notices."""
     spec, notices = problem.spec, []
     predicted = predict_clips(model, spec, test, device, precision=precision)
-    result = prediction_scores(predicted, test.frames, problem.sets.train.frames, spec.context)
+    result = prediction_scores(predicted, test.frames, problem.sets.train, spec.context)
     result["method"] = "one step from noise, the mean of what may follow" + (
         "; the class is given" * bool(spec.classes)
     )

@@ -35,7 +35,7 @@ def sets():
 @pytest.fixture(scope="module")
 def net(sets, device):
     torch.set_num_threads(1)
-    scale = PixelScale(*pixel_statistics(sets.train.frames))
+    scale = PixelScale(*pixel_statistics(sets.train.frames, sets.train.lengths))
     return train_feature_net(sets.train.frames[:1000], scale, device, num_steps=80, seed=0)
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Of training clips in fp32 at a time, beside the clips themselves.
+_MOST_BYTES = 2**28
+
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Squared Frechet distance between Gaussians fitted to x [N, D] and y [M, D] (Dowson & Landau 1982; Heusel et al.
@@ -51,7 +54,8 @@ def nearest_distances(clips: Tensor, train: Tensor) -> Tensor:
     """
     wanted = clips.flatten(1).float()
     nearest = torch.full((len(wanted),), float("inf"))
-    for part in train.split(256):
+    at_once = min(256, max(1, _MOST_BYTES // (4 * clips[0].numel())))
+    for part in train.split(at_once):
         others = part.flatten(1).float()
         squares = wanted.square().sum(1)[:, None] + others.square().sum(1)[None] - 2 * wanted @ others.T
         nearest = torch.minimum(nearest, squares.clamp(min=0).amin(1))

@@ -176,7 +176,7 @@ def read_video_problem(dials: VideoDials) -> VideoProblem:
         notices.append(f"batch_size={len(train)}: there are no more clips to train on")
     if dials.flip != "yes":
         notices.append("flip=no: a model of mirrored clips would make mirrored clips; --flip yes if that is welcome")
-    mean, std = pixel_statistics(train.frames)
+    mean, std = pixel_statistics(train.frames, train.lengths)
     network = dials.network or "unet"
     channels, size = train.frames.shape[2], train.frames.shape[-1]
     spec = VideoSpec(

@@ -98,13 +98,16 @@ def predict_clips(model: Any, spec: VideoSpec, clips: Clips, device: Device, *, 
     return torch.cat(parts)
 
 
-def prediction_scores(predicted: Tensor, clips: Tensor, train: Tensor, context: int) -> dict[str, Any]:
+def prediction_scores(predicted: Tensor, clips: Tensor, train: Clips, context: int) -> dict[str, Any]:
     """PSNR and SSIM of each predicted frame, beside the last given frame and the mean training frame.
 
-    predicted uint8 [N, T - K, C, S, S], clips uint8 [N, T, C, S, S], train uint8 [M, L, C, S, S].
+    predicted uint8 [N, T - K, C, S, S], clips uint8 [N, T, C, S, S].
     """
     real = clips[:, context:]
-    trivial = {"copy_last": copy_last(clips, context), "mean_frame": mean_frame(train).expand_as(real)}
+    trivial = {
+        "copy_last": copy_last(clips, context),
+        "mean_frame": mean_frame(train.frames, train.lengths).expand_as(real),
+    }
     return {
         **_per_frame(predicted, real),
         "context": context,
