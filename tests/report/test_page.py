@@ -289,9 +289,15 @@ class TestDegrades:
         run = make_run(tmp_path / "run", "python")
         with pytest.raises(RunError, match=r"The report can be written; got .*Name another file with --out"):
             write_page(run, tmp_path / "not" / "there.html")
+        assert not list(tmp_path.glob("*.partial"))
+
+    @pytest.mark.parametrize("out", ["folder.html", ".", ".."])
+    def test_a_folder_is_no_file(self, tmp_path, monkeypatch, out):
+        run = make_run(tmp_path / "run", "python")
         (tmp_path / "folder.html").mkdir()
-        with pytest.raises(RunError, match="The report can be written"):
-            write_page(run, tmp_path / "folder.html")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UsageError, match=r"--out of a report names a file; got .* is a folder. --out .*report.html"):
+            write_page(run, out)
         assert not list(tmp_path.glob("*.partial"))
 
 
