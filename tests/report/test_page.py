@@ -16,7 +16,7 @@ from PIL import Image
 
 from report.folders import make_run, scores_of, write, write_lines
 from volano.errors import RunError, UsageError
-from volano.report import write_page
+from volano.report import media, write_page
 from volano.report.reading import read_run
 
 KINDS = ("image", "text", "video", "python")
@@ -283,7 +283,21 @@ class TestDegrades:
         (run / "predictions.png").write_bytes(b"no picture")
         text = page_of(run).text
         assert "predictions.png is damaged" in text
-        assert "clips cannot be shown" in text
+        assert "real clips cannot be shown: clips-real.gif is damaged" in text
+        assert "generated clips" not in text
+
+    def test_a_clip_too_large_for_a_page_costs_the_other_nothing(self, tmp_path, monkeypatch):
+        run = make_run(tmp_path / "run", "video")
+        monkeypatch.setattr(media, "_MOST_BYTES", (run / "clips-real.gif").stat().st_size)
+        with (run / "clips-generated.gif").open("ab") as file:
+            file.write(bytes(2**16))
+        page = page_of(run)
+        assert "generated clips cannot be shown: clips-generated.gif has 0 MiB, too much for a page" in page.text
+        assert "Clips of the test set, playing" in str(page.tags)
+        (run / "clips-generated.mp4").write_bytes(bytes(99))  # what is shown instead
+        page = page_of(run)
+        assert "too much for a page" not in page.text
+        assert [source["src"] for source in page.all("video")][0].startswith("data:video/mp4;")
 
     def test_a_page_that_cannot_be_written(self, tmp_path):
         run = make_run(tmp_path / "run", "python")

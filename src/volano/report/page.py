@@ -74,7 +74,7 @@ def render_page(record: RunRecord) -> str:
     pieces.add("augmented", lambda: read_media(record.path / "augmented.png"))
     pieces.add("compression", lambda: (compression_of(record), text_figures(record)), otherwise=([], []))
     pieces.add("previews", lambda: previews_of(record), otherwise=nothing)
-    pieces.add("clips", lambda: clips_of(record), otherwise=nothing)
+    pieces.add("clips", lambda: clips_of(record, pieces.missing), otherwise=nothing)
     pieces.add("predicted", lambda: read_media(record.path / "predictions.png"))
     pieces.add("prediction_charts", lambda: prediction_charts(record), otherwise=nothing)
     pieces.add("self_test", lambda: self_test_of(record))
