@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clips import moving_square, write_clip
-from volano.apps.video import recipe
+from volano.apps.video import judge, recipe
 from volano.cli import commands, video
 from volano.cli.main import app, run
 
@@ -248,14 +249,30 @@ class TestEval:
         assert "copy last" in out[1]
         assert out[-1] == f"real above predicted: {classes_run / 'predictions.png'}"
 
-    @pytest.mark.parametrize(("passed", "words"), [(True, "self-test passed"), (False, "self-test FAILED")])
-    def test_the_distances_in_words(self, sample_run, passed, words):
-        figures = json.loads((sample_run / "eval-test.json").read_text()) | {"self_test_passed": passed}
-        lines = video._distances(figures)
-        assert "times as far from test clips as training clips are" in lines[0]
-        assert words in lines[1]
-        assert "spoiled real clips: frozen" in lines[2]
-        assert video._distances({**figures, "frechet_ratio": None}) == []
+    def test_the_distances_in_words(self, sample_run):
+        scores = json.loads((sample_run / "eval-test.json").read_text())
+        ruler = {**scores["self_test"], "reason": None}
+        lines = video._distances(
+            {"frechet_ratio": 2.5, "kernel_ratio": 3.5, "self_test_passed": True, "self_test": ruler}
+        )
+        assert lines[0] == "generated clips are 2.5 times as far from test clips as training clips are"
+        assert lines[1] == "  (Frechet; by the kernel distance 3.5; self-test passed)"
+        assert lines[2].startswith("  spoiled real clips: frozen ")
+        nothing = {"frechet_ratio": None, "kernel_ratio": None, "self_test_passed": None, "self_test": None}
+        assert video._distances(nothing) == []
+
+    def test_distances_whose_self_test_failed_are_none(self, volano, sample_run, tmp_path, monkeypatch):
+        run = shutil.copytree(sample_run, tmp_path / "run")
+        monkeypatch.setattr(judge, "_STANDARD_ERRORS", 1e6)  # no net is as good as that
+        code, out, err = volano("eval", run)
+        assert code == 0
+        assert "no distances of generated clips: the self-test FAILED" in " ".join(out)
+        assert "the distances of generated clips are rejected: the feature net tells" in err
+        code, out, _ = volano("eval", run, "--json")
+        result = json.loads(out[-1])
+        assert (result["frechet_ratio"], result["kernel_ratio"]) == (None, None)
+        assert result["rejected"]["frechet_ratio"] > 0
+        assert json.loads((run / "eval-test.json").read_text())["rejected"] == result["rejected"]
 
     def test_other_clips(self, volano, classes_run, tmp_path):
         write_clip(tmp_path / "new" / "slow" / "a.gif", moving_square(14, (24, 24)))

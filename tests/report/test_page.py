@@ -120,6 +120,16 @@ class TestWhatStandsInIt:
         assert "Passed." in page.text
         assert "24.70" in page.text
 
+    def test_video_whose_distances_were_rejected(self, tmp_path):
+        run = make_run(tmp_path / "run", "video")
+        scores = json.loads((run / "eval-test.json").read_text())
+        ratios = {name: scores[name] for name in ("frechet_ratio", "kernel_ratio")}
+        test = {**scores["self_test"], "passed": False, "reason": "the net is blind"}
+        write(run / "eval-test.json", {**scores, **dict.fromkeys(ratios), "rejected": ratios, "self_test": test})
+        text = " ".join(page_of(run).text.split())
+        assert "Not passed. These distances are no figures of this run: the net is blind." in text
+        assert "Generated, rejected 2.31 1.94" in text
+
     def test_the_plan_names_the_class_of_every_knob_that_differs(self, tmp_path):
         page = page_of(make_run(tmp_path / "run", "python"))
         for knob, instead, semantics in (
@@ -297,7 +307,7 @@ class TestDegrades:
         (run / "clips-generated.mp4").write_bytes(bytes(99))  # what is shown instead
         page = page_of(run)
         assert "too much for a page" not in page.text
-        assert [source["src"] for source in page.all("video")][0].startswith("data:video/mp4;")
+        assert next(source["src"] for source in page.all("video")).startswith("data:video/mp4;")
 
     def test_a_page_that_cannot_be_written(self, tmp_path):
         run = make_run(tmp_path / "run", "python")
@@ -310,7 +320,9 @@ class TestDegrades:
         run = make_run(tmp_path / "run", "python")
         (tmp_path / "folder.html").mkdir()
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(UsageError, match=r"--out of a report names a file; got .* is a folder. --out .*report.html"):
+        with pytest.raises(
+            UsageError, match=r"--out of a report names a file; got .* is a folder. --out .*report.html"
+        ):
             write_page(run, out)
         assert not list(tmp_path.glob("*.partial"))
 

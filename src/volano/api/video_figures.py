@@ -113,7 +113,7 @@ def score_model(
     )  # fmt: skip
     train, compared = _windows_of(problem), _num_compared(problem, test, count)
     result["nearest_training_distance"] = memorization(generated[:_MOST_NEAREST], test.frames[:_MOST_NEAREST], train)
-    result |= {"frechet_ratio": None, "kernel_ratio": None, "self_test": None}
+    result |= {"frechet_ratio": None, "kernel_ratio": None, "rejected": None, "self_test": None}
     if count and compared < _LEAST_COMPARED:
         notices.append(
             f"no distances of generated clips: {compared} test clips (or a quarter of the training clips) are fewer "
@@ -123,7 +123,7 @@ def score_model(
         some = _spread(test.frames, compared)
         result |= generation_scores(generated[:compared], Judge(net, train, some, device), seed=problem.dials.seed)
         if not result["self_test"]["passed"]:
-            notices.append(f"the distances of generated clips are not to be trusted: {result['self_test']['reason']}")
+            notices.append(f"the distances of generated clips are rejected: {result['self_test']['reason']}")
     return result, generated, notices
 
 

@@ -80,7 +80,9 @@ def self_test_of(record: RunRecord) -> SelfTest | None:
         return None
     accuracy, chance = test.get("pretext_accuracy"), test.get("chance")
     frechet, kernel = mapping(test.get("frechet")), mapping(test.get("kernel"))
-    rows = [("generated", record.scores.get("frechet_ratio"), record.scores.get("kernel_ratio"))]
+    rejected = mapping(record.scores.get("rejected"))
+    ratios = rejected or record.scores
+    rows = [("generated" + ", rejected" * bool(rejected), ratios.get("frechet_ratio"), ratios.get("kernel_ratio"))]
     rows += [(str(name), frechet.get(name), kernel.get(name)) for name in {**frechet, **kernel}]
     return SelfTest(
         is_passed=test.get("passed") is True,

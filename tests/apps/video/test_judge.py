@@ -18,6 +18,7 @@ from volano.apps.video.features import (
 )
 from volano.apps.video.judge import Judge, memorization
 from volano.apps.video.pixels import PixelScale, pixel_statistics
+from volano.apps.video.scores import generation_scores
 from volano.data.sources import bouncing_digits
 from volano.device import Device
 
@@ -112,6 +113,19 @@ class TestSelfTest:
         result = Judge(untrained, sets.train.frames[:600], sets.test.frames[:128], device).self_test(seed=0)
         assert not result.passed
         assert "the feature net tells" in result.reason
+
+    @pytest.mark.parametrize("passed", [True, False])
+    def test_without_it_ratios_are_no_figures(self, judge, sets, device, passed):
+        if not passed:
+            torch.manual_seed(0)
+            untrained = FeatureNet(channels=1, scale=PixelScale((20.0,), (50.0,))).eval()
+            judge = Judge(untrained, sets.train.frames[:600], sets.test.frames[:128], device)
+        scores = generation_scores(sets.train.frames[2000:2128], judge, seed=0)
+        assert scores["self_test"]["passed"] == passed
+        figures = {name: scores[name] for name in ("frechet_ratio", "kernel_ratio")}
+        assert (scores["rejected"] is None) == passed
+        assert all(value > 0 for value in (figures if passed else scores["rejected"]).values())
+        assert passed or set(figures.values()) == {None}
 
     def test_a_net_that_is_blind_fails_it(self, net, sets, device):
         class Blind(FeatureNet):
