@@ -25,7 +25,7 @@ from volano.training import RunFolder, save_weights
 
 DEFAULT_GUIDANCE = 1.5
 _FEATURES = "feature-net.safetensors"
-_NUM_SHOWN = 16
+NUM_SHOWN = 16
 # Covariances of 32 features from fewer clips say nothing.
 _LEAST_COMPARED = 32
 # The nearest training clip is looked for among so many.
@@ -68,12 +68,17 @@ def write_results(
         save_weights(net, folder.path / _FEATURES)
     result, generated, notices = score_model(problem, model, net, test, device, precision=precision, count=count)
     folder.write_json("eval-test.json", {"origin": f"{problem.sets.origin}, test", **result})
-    shown = test.frames[:_NUM_SHOWN].numpy()
+    shown = test.frames[:NUM_SHOWN].numpy()
     write_gif(tiled(shown), folder.path / "clips-real.gif", fps=spec.fps)
-    write_gif(tiled(generated[:_NUM_SHOWN].numpy()), folder.path / "clips-generated.gif", fps=spec.fps)
-    step_down = write_mp4(tiled(generated[:_NUM_SHOWN].numpy()), folder.path / "clips-generated.mp4", fps=spec.fps)
+    write_gif(tiled(generated[:NUM_SHOWN].numpy()), folder.path / "clips-generated.gif", fps=spec.fps)
+    step_down = write_mp4(tiled(generated[:NUM_SHOWN].numpy()), folder.path / "clips-generated.mp4", fps=spec.fps)
     draw_predictions(model, spec, test, device, folder.path / "predictions.png")
     return figures_of(result), result["self_test"], notices + ([step_down] if step_down else [])
+
+
+def sampling_for_figures(spec: VideoSpec) -> Sampling:
+    """How the clips for the final figures are made."""
+    return Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0)
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -107,9 +112,8 @@ def score_model(
         "; the class is given" * bool(spec.classes)
     )
     generated = generate_clips(
-        model, spec, device, count=_NUM_SHOWN if net is None else max(count, _NUM_SHOWN), num_frames=spec.num_frames,
-        sampling=Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0),
-        seed=problem.dials.seed, precision=precision,
+        model, spec, device, count=NUM_SHOWN if net is None else max(count, NUM_SHOWN), num_frames=spec.num_frames,
+        sampling=sampling_for_figures(spec), seed=problem.dials.seed, precision=precision,
     )  # fmt: skip
     train, compared = _windows_of(problem), _num_compared(problem, test, count)
     result["nearest_training_distance"] = memorization(generated[:_MOST_NEAREST], test.frames[:_MOST_NEAREST], train)
