@@ -154,6 +154,7 @@ class TestTrain:
             (["--minutes", "0"], "--minutes is a number above 0"),
             (["--frames", "3"], "--frames lies between 4 and 64; got 3"),
             (["--fps", "10"], "--image-size and --fps are for clips that are decoded"),
+            (["--fps", "0.05"], "--fps lies between 0.1 and 240 frames a second; got 0.05"),
             (["--network", "lstm"], "--network is one of unet, transformer; got 'lstm'"),
             (["--flip", "maybe"], "--flip is one of auto, yes, no"),
             (["--image-size", "30"], "multiple of 8 between 8 and 256"),
@@ -386,7 +387,7 @@ class TestGenerate:
             ),
             (["--method", "rk4"], 2, "--method is one of euler, heun"),
             (["--guidance", "-1"], 2, "--guidance lies between 0 and 20"),
-            (["--fps", "0"], 2, "--fps lies between 0 and 240"),
+            (["--fps", "0.05"], 2, "--fps lies between 0.1 and 240 frames a second; got 0.05"),
             (["--out", "notes.txt"], 2, "--out names a folder that can be made"),
         ],
     )

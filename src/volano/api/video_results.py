@@ -19,7 +19,7 @@ from volano.api.video_figures import (
     load_features,
     score_model,
 )
-from volano.apps.video.problem import NUM_GENERATED, read_video_problem
+from volano.apps.video.problem import LEAST_FPS, NUM_GENERATED, read_video_problem
 from volano.apps.video.sampler import METHODS, Sampling
 from volano.apps.video.scores import generate_clips
 from volano.apps.video.spec import VideoSpec, make_network
@@ -168,8 +168,8 @@ def _check_numbers(
     for name, value, most in (("--clips", clips, 10_000), ("--steps", steps, 1000), ("--frames", frames, 10_000)):
         if not 1 <= value <= most:
             raise UsageError(f"{name} lies between 1 and {most:,}", got=value)
-    if fps is not None and not 0 < fps <= 240:
-        raise UsageError("--fps lies between 0 and 240 frames a second", got=fps)
+    if fps is not None and not LEAST_FPS <= fps <= 240:
+        raise UsageError("--fps lies between 0.1 and 240 frames a second", got=fps)
     if method not in METHODS:
         raise UsageError(f"--method is one of {', '.join(METHODS)}", got=repr(method))
     if guidance is not None and not 0 <= guidance <= 20:
