@@ -349,6 +349,12 @@ class TestGenerate:
         assert "2 first frames; the model was tested with 3" in err
         assert len(frames_of(result["files"][0])) == 6
 
+    def test_first_frames_that_a_short_clip_cuts_off(self, volano, classes_run, tmp_path):
+        write_clip(tmp_path / "start.gif", moving_square(10, (16, 16)))
+        _, err = self.generate(volano, classes_run, "--first-frames", "start.gif", "--clips", "1", "--frames", "2")
+        assert "the first 1 of 10 frames are given" in err
+        assert "1 first frames; the model was tested with 3" in err
+
     def test_a_picture_is_a_first_frame(self, volano, classes_run, tmp_path):
         Image.fromarray(moving_square(1, (16, 16))[0]).save(tmp_path / "start.png")
         _, err = self.generate(volano, classes_run, "--first-frames", "start.png", "--clips", "1")

@@ -214,10 +214,10 @@ def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[st
     if most < 1:
         raise UsageError("Clips that go on from first frames have at least two", got=f"--frames {num_frames}")
     notices += changes
-    if len(frames) < spec.context:
-        notices.append(f"{len(frames)} first frames; the model was tested with {spec.context}")
-    elif len(frames) > most:
+    if len(frames) > most:
         notices.append(f"the first {most} of {len(frames)} frames are given")
+    if min(most, len(frames)) < spec.context:
+        notices.append(f"{min(most, len(frames))} first frames; the model was tested with {spec.context}")
     return frames[:most]
 
 
