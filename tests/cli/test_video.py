@@ -319,6 +319,31 @@ class TestGenerate:
             "mp4: made/clips.mp4",
         ]
 
+    def test_every_call_has_a_folder_of_its_own(self, volano, classes_run):
+        first, _ = self.generate(volano, classes_run, "--clips", "2", "--class", "slow", "--seed", "7")
+        before = {path.name: path.read_bytes() for path in Path(first["folder"]).iterdir()}
+        second, _ = self.generate(volano, classes_run, "--clips", "1", "--class", "fast", "--seed", "7")
+        assert Path(first["folder"]).name.startswith("generated-")
+        assert Path(second["folder"]) != Path(first["folder"])
+        assert {path.name: path.read_bytes() for path in Path(first["folder"]).iterdir()} == before
+        settings = json.loads(before["generated.json"])
+        assert settings.items() >= {"seed": 7, "class": "slow", "num_clips": 2, "steps": 2, "guidance": 1.5}.items()
+
+    def test_a_folder_that_holds_something_is_not_written_to(self, volano, classes_run, tmp_path):
+        (tmp_path / "made").mkdir()
+        self.generate(volano, classes_run, "--clips", "1", "--out", "made")  # an empty one is
+        code, _, err = volano("generate", classes_run, "--clips", "1", "--out", "made")
+        assert code == 2
+        assert "--out names a new folder, or an empty one; got made, which holds files" in err
+
+    def test_how_many_of_the_clips_a_picture_shows_is_said(self, volano, classes_run):
+        _, err = self.generate(volano, classes_run, "--clips", "9", "--steps", "1")
+        assert "grid.png shows the first 8 of 9 clips" in err
+        assert "clips.gif" not in err
+        _, err = self.generate(volano, classes_run, "--clips", "65", "--steps", "1", "--frames", "2", "--fps", "60")
+        assert "clips.gif and clips.mp4 show the first 64 of 65 clips" in err
+        assert "clips.gif plays at 50 frames a second instead of 60" in err
+
     def test_a_clip_depends_on_the_seed_and_its_number_alone(self, volano, classes_run):
         def pixels(name, *arguments):
             result, _ = self.generate(volano, classes_run, "--out", name, *arguments)
