@@ -17,9 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clips import moving_square, write_clip
+from volano.api import video_figures
 from volano.apps.video import judge, recipe
 from volano.cli import commands, video
 from volano.cli.main import app, run
+from volano.errors import RunError
 
 SMALL = ["--epochs", "1", "--frames", "6", "--batch-size", "4"]
 
@@ -135,6 +137,30 @@ class TestTrain:
         assert reasons["short.gif"] == "too short: 3 frames at 10 a second, asked 6"
         assert "broken.mp4" in err
 
+    def test_files_that_cannot_be_written_do_not_cost_the_figures(self, volano, tmp_path, monkeypatch):
+        def fail(error):
+            def write(*arguments, **named):
+                raise error
+
+            return write
+
+        monkeypatch.setattr(video_figures, "write_gif", fail(OSError(28, "No space left on device")))
+        monkeypatch.setattr(video_figures, "write_mp4", fail(RunError("A clip can be written", got="a full disk")))
+        monkeypatch.setattr(video_figures, "draw_predictions", fail(ZeroDivisionError("no size")))
+        code, _, err = volano("train", "video", class_folders(tmp_path / "clips"), *SMALL, "--out", "run")
+        assert code == 0
+        record = json.loads(Path("run/run.json").read_text())
+        assert record["metrics"]["psnr_first_frame"] > 0
+        assert record["status"] == "finished"
+        for said in (
+            "clips-real.gif is missing: [Errno 28] No space left on device",
+            "clips-generated.mp4 is missing: A clip can be written; got a full disk",
+            "predictions.png is missing: ZeroDivisionError: no size",
+        ):
+            assert any(notice.startswith(said) for notice in record["notices"])
+            assert said in err
+        assert Path("run/report.html").is_file()
+
     @pytest.mark.parametrize("network", ["unet", "transformer"])
     def test_a_network_by_name(self, volano, tmp_path, monkeypatch, network):
         monkeypatch.setattr(recipe, "_TRANSFORMER_WIDTH", 64)  # of the size that an accelerator wants it takes minutes
@@ -242,6 +268,13 @@ class TestEval:
         assert result["psnr"] == pytest.approx(before["psnr"], abs=1e-3)
         assert result["frechet_ratio"] == pytest.approx(before["frechet_ratio"], rel=1e-3)
         assert result["self_test"] == before["self_test"]
+
+    def test_without_the_net_of_the_distances(self, volano, sample_run, tmp_path):
+        run = shutil.copytree(sample_run, tmp_path / "run")
+        (run / "feature-net.safetensors").unlink()
+        code, _, err = volano("eval", run)
+        assert code == 0
+        assert "no distances of generated clips: feature-net.safetensors is not in the run's folder" in err
 
     def test_a_table_for_people(self, volano, classes_run):
         code, out, _ = volano("eval", classes_run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from volano.apps.video.scores import generate_clips, generation_scores, predict_
 from volano.apps.video.spec import VideoSpec
 from volano.data.sources import Clips
 from volano.device import Device
-from volano.errors import CheckpointError, UsageError
+from volano.errors import CheckpointError, UsageError, VolanoError
 from volano.report import tiled, write_gif, write_mp4, write_predictions
 from volano.training import RunFolder, save_weights
 
@@ -53,8 +55,9 @@ def dials_of(folder: RunFolder) -> VideoDials:
 def write_results(
     folder: RunFolder, model: nn.Module, problem: VideoProblem, device: Device, *, precision: str
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
-    """The final figures of a run, and its pictures: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
-    ``clips-generated.gif`` and ``clips-generated.mp4``.
+    """The final figures of a run, and its files: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
+    ``clips-generated.gif`` and ``clips-generated.mp4``. One that cannot be written is a notice: it is no reason to lose
+    the figures.
 
     Returns:
         The figures for ``run.json``, the self-test of the distances, and what a person should know.
@@ -65,15 +68,33 @@ def write_results(
     net = None
     if count and steps and _num_compared(problem, test, count) >= _LEAST_COMPARED:
         net = train_feature_net(_windows_of(problem), spec.scale, device, num_steps=steps, seed=dials.seed)
-        save_weights(net, folder.path / _FEATURES)
     result, generated, notices = score_model(problem, model, net, test, device, precision=precision, count=count)
-    folder.write_json("eval-test.json", {"origin": f"{problem.sets.origin}, test", **result})
-    shown = test.frames[:NUM_SHOWN].numpy()
-    write_gif(tiled(shown), folder.path / "clips-real.gif", fps=spec.fps)
-    write_gif(tiled(generated[:NUM_SHOWN].numpy()), folder.path / "clips-generated.gif", fps=spec.fps)
-    step_down = write_mp4(tiled(generated[:NUM_SHOWN].numpy()), folder.path / "clips-generated.mp4", fps=spec.fps)
-    draw_predictions(model, spec, test, device, folder.path / "predictions.png")
-    return figures_of(result), result["self_test"], notices + ([step_down] if step_down else [])
+    real, made = tiled(test.frames[:NUM_SHOWN].numpy()), tiled(generated[:NUM_SHOWN].numpy())
+    files: dict[str, Callable[[Path], Any]] = {
+        "eval-test.json": lambda path: folder.write_json(
+            path.name, {"origin": f"{problem.sets.origin}, test", **result}
+        ),
+        "clips-real.gif": lambda path: write_gif(real, path, fps=spec.fps),
+        "clips-generated.gif": lambda path: write_gif(made, path, fps=spec.fps),
+        "clips-generated.mp4": lambda path: write_mp4(made, path, fps=spec.fps),
+        "predictions.png": lambda path: draw_predictions(model, spec, test, device, path),
+    }
+    if net is not None:
+        files[_FEATURES] = functools.partial(save_weights, net)
+    for name, write in files.items():
+        notices += _written(folder.path / name, write)
+    return figures_of(result), result["self_test"], notices
+
+
+def _written(path: Path, write: Callable[[Path], Any]) -> list[str]:
+    """Writes a file; what a person should know of it."""
+    try:
+        said = write(path)
+    except (OSError, VolanoError) as error:
+        return [f"{path.name} is missing: {error}"]
+    except Exception as error:  # noqa: BLE001 - whatever a library for pictures or clips meets
+        return [f"{path.name} is missing: {type(error).__name__}: {error}"]
+    return [said] if isinstance(said, str) else []
 
 
 def sampling_for_figures(spec: VideoSpec) -> Sampling:
@@ -128,6 +149,8 @@ def score_model(
         result |= generation_scores(generated[:compared], Judge(net, train, some, device), seed=problem.dials.seed)
         if not result["self_test"]["passed"]:
             notices.append(f"the distances of generated clips are rejected: {result['self_test']['reason']}")
+    elif count:
+        notices.append(f"no distances of generated clips: {_FEATURES} is not in the run's folder")
     return result, generated, notices
 
 
