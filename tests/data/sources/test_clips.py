@@ -140,6 +140,25 @@ class TestFolder:
         assert sets.test.frames.shape[:2] == (4, 10)  # twenty frames are two windows of ten
         assert not sets.is_held_out
 
+    def test_what_lies_beside_the_splits_is_said(self, tmp_path):
+        for name, num in (("train", 3), ("test", 2), ("val", 4), ("extra", 1), ("empty", 0)):
+            folder_of(tmp_path / name, num=num)
+            (tmp_path / name).mkdir(exist_ok=True)
+        write_clip(tmp_path / "loose.mp4", moving_square())
+        sets = read_clip_folder(tmp_path, num_frames=20)
+        assert (len(sets.train), len(sets.test)) == (3, 2)
+        assert sets.notices[0] == (
+            "clips are read from train/ and test/; left out: 1 in extra/, 4 in val/, 1 in no folder"
+        )
+
+    def test_val_where_test_holds_nothing(self, tmp_path):
+        for name, num in (("train", 3), ("test", 0), ("val", 2)):
+            folder_of(tmp_path / name, num=num)
+            (tmp_path / name).mkdir(exist_ok=True)
+        sets = read_clip_folder(tmp_path, num_frames=20)
+        assert (len(sets.train), len(sets.test), sets.is_held_out) == (3, 2, False)
+        assert not any("left out" in text for text in sets.notices)
+
     def test_long_clips_are_cut_into_pieces(self, tmp_path):
         folder_of(tmp_path, num=2, num_frames=70)
         sets = read_clip_folder(tmp_path, num_frames=8)
@@ -235,6 +254,14 @@ class TestLikeAnotherSet:
         assert clips.frames.shape == (4, 10, 1, 32, 32)
         assert faults == ()
         assert "scaled to 32 pixels" in notices[0]
+
+    def test_only_the_test_part(self, tmp_path):
+        for name, num in (("train", 3), ("test", 2), ("val", 1)):
+            folder_of(tmp_path / name, num=num)
+        clips, _, notices = read_clips_like(tmp_path, GREY, num_frames=20, classes=())
+        assert clips.names == ("test/clip0.mp4", "test/clip1.mp4")
+        assert "left out: 1 in val/" in notices[0]
+        assert notices[1] == "clips to train on are not evaluated"
 
     def test_classes_by_name(self, tmp_path):
         for name in ("right", "left"):

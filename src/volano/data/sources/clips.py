@@ -6,6 +6,7 @@ S pixels a side.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import statistics
@@ -22,8 +23,8 @@ from torch import Tensor
 from volano.data.counters import counter_hash
 from volano.data.fetch import Fault
 from volano.data.quarantine import MAX_SHARE
-from volano.data.sources.clip_files import ClipFacts, ClipFormat, decode_clip, listed_clips, read_facts
-from volano.data.sources.images import class_names
+from volano.data.sources.clip_files import ClipFacts, ClipFormat, decode_clip, read_facts
+from volano.data.sources.clip_folders import ClipFile, find_clips
 from volano.data.sources.split import HOLD_OUT_SHARE
 from volano.errors import DataError, UsageError
 
@@ -34,9 +35,7 @@ _MOST_WINDOWS = 4
 # Clips that last longer than so many windows are slowed to this rate: 16 frames of 60 a second show no motion.
 _LONG_WINDOWS, _CALM_FPS = 4, 15.0
 _NUM_FACTS_READ = 50
-_SUFFIXES_SHOWN = (".mp4", ".avi", ".gif", ".webm")
 _SPLIT = 43  # first counter of the hashes
-_TRAIN_NAMES, _TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +83,14 @@ class ClipSets:
     notices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File:
-    path: Path
-    label: int
-    is_test: bool
-
-
 def read_clip_folder(
     root: Path, *, num_frames: int, size: int | None = None, fps: float | None = None, seed: int = 0
 ) -> ClipSets:
     """Decodes a folder of clips once.
 
     Args:
-        root: clips, or class folders of clips; below train/ and test/ (or val/) where there are such.
+        root: clips, or class folders of clips; below train/ and test/ (else val/) where there are such. What lies
+            beside these is left out, and said.
         num_frames: T; shorter clips are left out, and said.
         size: pixels a side; None takes the median of the shorter sides, at most 64.
         fps: frames a second; None takes the median of the files', 15 where they are long.
@@ -112,7 +105,8 @@ def read_clip_folder(
             "Clips come from a folder", got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
             remedy="Leave the path away for the embedded sample",
         )  # fmt: skip
-    files, classes = _find(root)
+    found = find_clips(root)
+    files, classes = found.files, found.classes
     clip_format, notices = choose_clip_format([file.path for file in files], num_frames, size=size, fps=fps)
     decoded, faults, more = _decode_all(files, clip_format, num_frames)
     is_held_out = not any(file.is_test for file in files)
@@ -132,7 +126,7 @@ def read_clip_folder(
         is_held_out=is_held_out,
         origin=f"{len(decoded)} clips in {root.name}",
         faults=faults,
-        notices=(*notices, *more),
+        notices=(*found.notices, *notices, *more),
     )
 
 
@@ -178,54 +172,6 @@ def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, .
     return tuple(notices)
 
 
-# ---- finding
-
-
-def _find(root: Path) -> tuple[list[_File], tuple[str, ...]]:
-    parts = {child.name.lower(): child for child in _subfolders(root)}
-    train = next((parts[name] for name in _TRAIN_NAMES if name in parts), None)
-    test = next((parts[name] for name in _TEST_NAMES if name in parts), None) if train is not None else None
-    by_class = _by_class(train or root)
-    classes = class_names(by_class) if "" not in by_class else ()
-    files = _labelled(by_class, classes, is_test=False)
-    if test is not None:
-        held = _by_class(test)
-        unknown = sorted(set(held) - set(by_class))
-        if classes and unknown:
-            raise DataError("Every class has clips to train on", got=f"only in {test}: {', '.join(unknown)}")
-        files += _labelled(held, classes, is_test=True)
-    if not files:
-        raise DataError(
-            f"A folder of clips holds some ({', '.join(_SUFFIXES_SHOWN)}, ...)",
-            got=f"none in {root}",
-            remedy="Name another folder, or none for the embedded sample",
-        )
-    return files, classes
-
-
-def _by_class(folder: Path) -> dict[str, list[Path]]:
-    """Clips by sub-folder; all under the name "" where there are not at least two that hold any, or loose ones."""
-    every = listed_clips(folder)
-    loose = any(path.parent == folder for path in every)
-    found = {child.name: listed_clips(child) for child in _subfolders(folder)}
-    found = {name: paths for name, paths in found.items() if paths}
-    if loose or len(found) < 2:
-        return {"": every} if every else {}
-    return found
-
-
-def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], *, is_test: bool) -> list[_File]:
-    return [
-        _File(path=path, label=classes.index(name) if classes else 0, is_test=is_test)
-        for name, paths in by_class.items()
-        for path in paths
-    ]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
 # ---- decoding
 
 
@@ -252,12 +198,12 @@ class _Budget:
 
 
 def _decode_all(
-    files: Sequence[_File], clip_format: ClipFormat, num_frames: int
+    files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int
 ) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
     """Frames of the usable files by row; faults of the others; notices."""
     budget = _Budget()
 
-    def decode(file: _File) -> np.ndarray | str:
+    def decode(file: ClipFile) -> np.ndarray | str:
         try:
             frames = decode_clip(file.path, clip_format)
         except OSError as error:
@@ -313,7 +259,9 @@ def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
 # ---- splitting and packing
 
 
-def _hold_out(files: Sequence[_File], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int) -> set[int]:
+def _hold_out(
+    files: Sequence[ClipFile], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int
+) -> set[int]:
     """Rows of 15 % of the files of each class, at least one; exact copies stay on one side. A class of a single clip
     gives none."""
     groups: dict[bytes, list[int]] = {}
@@ -332,12 +280,12 @@ def _hold_out(files: Sequence[_File], decoded: dict[int, np.ndarray], classes: t
     return held
 
 
-def _test_rows(files: Sequence[_File], decoded: dict[int, np.ndarray]) -> set[int]:
+def _test_rows(files: Sequence[ClipFile], decoded: dict[int, np.ndarray]) -> set[int]:
     return {row for row in decoded if files[row].is_test}
 
 
 def _packed(
-    files: Sequence[_File],
+    files: Sequence[ClipFile],
     decoded: dict[int, np.ndarray],
     rows: Sequence[int],
     classes: tuple[str, ...],
@@ -360,7 +308,7 @@ def _packed(
 
 
 def _windows(
-    files: Sequence[_File],
+    files: Sequence[ClipFile],
     decoded: dict[int, np.ndarray],
     rows: Sequence[int],
     classes: tuple[str, ...],
@@ -374,7 +322,7 @@ def _windows(
 
 
 def _clips(
-    files: Sequence[_File],
+    files: Sequence[ClipFile],
     frames: np.ndarray,
     lengths: list[int],
     rows: list[int],
@@ -393,7 +341,8 @@ def _clips(
 def read_clips_like(
     root: Path, clip_format: ClipFormat, *, num_frames: int, classes: tuple[str, ...]
 ) -> tuple[Clips, tuple[Fault, ...], tuple[str, ...]]:
-    """Windows of T frames of every clip in a folder, in the format and with the classes of another set.
+    """Windows of T frames of every clip in a folder, in the format and with the classes of another set;
+    of the test part alone where the folder has a train/ and a test/ (else val/).
 
     Raises:
         UsageError: ``root`` is no folder.
@@ -401,7 +350,8 @@ def read_clips_like(
     """
     if not root.is_dir():
         raise UsageError("Clips to evaluate on lie in a folder", got=str(root))
-    files, own_classes = _find(root)
+    found = find_clips(root)
+    own_classes = found.classes
     unknown = sorted(set(own_classes) - set(classes))
     if classes and (unknown or not own_classes):
         raise DataError(
@@ -409,14 +359,17 @@ def read_clips_like(
             got=f"also {', '.join(unknown[:5])}" if unknown else f"none in {root}",
             remedy=f"The run knows {', '.join(classes[:10])}",
         )
-    if classes:
-        numbers = [classes.index(name) for name in own_classes]
-        files = [_File(path=file.path, label=numbers[file.label], is_test=True) for file in files]
-    else:
-        files = [_File(path=file.path, label=0, is_test=True) for file in files]
+    has_test = any(file.is_test for file in found.files)
+    part = ("clips to train on are not evaluated",) if has_test else ()
+    numbers = [classes.index(name) for name in own_classes] if classes else None
+    files = [
+        dataclasses.replace(file, label=0 if numbers is None else numbers[file.label], is_test=True)
+        for file in found.files
+        if file.is_test or not has_test
+    ]
     _, changes = choose_clip_format(
         [file.path for file in files], num_frames, size=clip_format.size, fps=clip_format.fps
     )
     decoded, faults, notices = _decode_all(files, clip_format, num_frames)
     clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
-    return clips, faults, (*changes, *notices)
+    return clips, faults, (*found.notices, *part, *changes, *notices)
