@@ -234,6 +234,18 @@ class TestFolder:
         with pytest.raises(DataError, match=r"at most half of the free memory.*--image-size or --fps"):
             read_clip_folder(folder_of(tmp_path), num_frames=16)
 
+    def test_padding_is_counted(self, tmp_path, monkeypatch):
+        for number in range(7):  # 8 frames each; as long as the longest they are four times that
+            write_clip(tmp_path / f"short{number}.mp4", moving_square(num_frames=8, start=number))
+        for number in range(3):
+            write_clip(tmp_path / f"long{number}.mp4", moving_square(num_frames=32, start=number))
+        of_files = (7 * 8 + 3 * 32) * 32 * 32
+        monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 2 * of_files)
+        with pytest.raises(DataError, match=r"at most half of the free memory.*fewer --frames"):
+            read_clip_folder(tmp_path, num_frames=8)
+        monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 2 * 10 * 32 * 32 * 32)
+        assert len(read_clip_folder(tmp_path, num_frames=8).train.frames) == 8
+
     def test_long_fast_clips_are_slowed(self, tmp_path):
         path = write_clip(tmp_path / "a.mp4", moving_square(num_frames=300), fps=60)
         assert choose_clip_format([path], 16, size=None, fps=None)[0].fps == 15.0

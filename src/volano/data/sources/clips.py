@@ -108,7 +108,8 @@ def read_clip_folder(
     found = find_clips(root)
     files, classes = found.files, found.classes
     clip_format, notices = choose_clip_format([file.path for file in files], num_frames, size=size, fps=fps)
-    decoded, faults, more = _decode_all(files, clip_format, num_frames)
+    budget = _Budget()
+    decoded, faults, more = _decode_all(files, clip_format, num_frames, budget)
     is_held_out = not any(file.is_test for file in files)
     test_rows = _hold_out(files, decoded, classes, seed) if is_held_out else _test_rows(files, decoded)
     train_rows = [row for row in decoded if row not in test_rows]
@@ -120,7 +121,7 @@ def read_clip_folder(
             remedy="Add clips",
         )
     return ClipSets(
-        train=_packed(files, decoded, train_rows, classes, num_frames, root),
+        train=_packed(files, decoded, train_rows, classes, num_frames, root, budget),
         test=_windows(files, decoded, sorted(test_rows), classes, num_frames, root),
         fps=clip_format.fps,
         is_held_out=is_held_out,
@@ -176,7 +177,7 @@ def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, .
 
 
 class _Budget:
-    """Counts decoded bytes, over all threads, against half of the memory that was free at first."""
+    """Counts the bytes of clips, over all threads, against half of the memory that was free at first."""
 
     def __init__(self) -> None:
         from volano.device import Device
@@ -193,15 +194,14 @@ class _Budget:
             raise DataError(
                 "The decoded clips take at most half of the free memory",
                 got=f"more than {self.limit / 2**30:.1f} GiB",
-                remedy="Choose a smaller --image-size or --fps",
+                remedy="Choose a smaller --image-size or --fps, or fewer --frames",
             )
 
 
 def _decode_all(
-    files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int
+    files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int, budget: _Budget
 ) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
     """Frames of the usable files by row; faults of the others; notices."""
-    budget = _Budget()
 
     def decode(file: ClipFile) -> np.ndarray | str:
         try:
@@ -291,8 +291,9 @@ def _packed(
     classes: tuple[str, ...],
     num_frames: int,
     root: Path,
+    budget: _Budget,
 ) -> Clips:
-    """Training clips as one array: files in pieces of at most L frames, the last piece as long as it is."""
+    """Training clips as one array: files in pieces of at most L frames, the last piece as long as it is and padded."""
     most = min(max(len(decoded[row]) for row in rows), _MOST_WINDOWS * num_frames)
     pieces = [
         (row, start, min(most, len(decoded[row]) - start))
@@ -300,7 +301,9 @@ def _packed(
         for start in range(0, len(decoded[row]), most)
         if start == 0 or len(decoded[row]) - start >= num_frames
     ]
-    frames = np.empty((len(pieces), most, *decoded[rows[0]].shape[1:]), dtype=np.uint8)
+    frame = decoded[rows[0]][0]
+    budget.add(sum(most - length for _, _, length in pieces) * frame.nbytes)  # the frames themselves are counted
+    frames = np.empty((len(pieces), most, *frame.shape), dtype=np.uint8)
     for number, (row, start, length) in enumerate(pieces):
         frames[number, :length] = decoded[row][start : start + length]
         frames[number, length:] = frames[number, length - 1]
@@ -370,6 +373,6 @@ def read_clips_like(
     _, changes = choose_clip_format(
         [file.path for file in files], num_frames, size=clip_format.size, fps=clip_format.fps
     )
-    decoded, faults, notices = _decode_all(files, clip_format, num_frames)
+    decoded, faults, notices = _decode_all(files, clip_format, num_frames, _Budget())
     clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
     return clips, faults, (*found.notices, *part, *changes, *notices)
