@@ -214,7 +214,7 @@ def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[st
         raise UsageError("--first-frames names a clip or a picture (.mp4, .gif, .png, ...)", got=str(path))
     try:
         fps = None if is_picture else spec.fps  # a picture has no rate that could be said to change
-        _, changes = choose_clip_format([path], spec.num_frames, size=spec.size, fps=fps)
+        _, changes = choose_clip_format([path], spec.num_frames, size=spec.size, fps=fps, channels=spec.channels)
         frames = torch.from_numpy(decode_clip(path, spec.clip_format))[: 1 if is_picture else None]
     except (OSError, DataError) as error:
         raise DataError("The first frames can be read", got=f"{path}: {error}") from error

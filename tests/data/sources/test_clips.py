@@ -41,6 +41,20 @@ class TestDecoding:
         pixels = decode_clip(path, ClipFormat(channels=3, size=32, fps=10.0))[0, :, 16, 3]
         assert pixels[0] > 200 > 100 > pixels[1]
 
+    @pytest.mark.parametrize(("suffix", "num_frames", "begin"), [(".mkv", 20, 9), (".mp4", 150, 70), (".gif", 30, 12)])
+    def test_colour_that_comes_later(self, tmp_path, suffix, num_frames, begin):
+        frames = np.concatenate([moving_square(begin), moving_square(num_frames - begin, colour=(250, 30, 30))])
+        path = write_clip(tmp_path / f"a{suffix}", frames)
+        assert not read_facts(path).is_grey
+        assert choose_clip_format([path], 16, size=None, fps=None)[0].channels == 3
+
+    def test_files_that_end_early_still_say_what_they_are(self, tmp_path):
+        path = write_clip(tmp_path / "a.mkv", moving_square(40))
+        whole = read_facts(path)
+        path.write_bytes(path.read_bytes()[:9000])
+        assert read_facts(path).is_grey
+        assert (read_facts(path).width, read_facts(path).fps) == (whole.width, whole.fps)
+
     def test_wide_clips_are_cut_to_their_centre(self, tmp_path):
         frames = np.zeros((4, 32, 64, 3), dtype=np.uint8)
         frames[:, :, 16:48] = 200  # the centred square is bright, the rest dark
@@ -112,7 +126,7 @@ class TestFolder:
         assert sets.is_held_out
         assert sets.fps == 10
         assert not set(sets.train.names) & set(sets.test.names)
-        assert sets.notices == ()
+        assert sets.notices == ("no colour in the 7 clips looked at: all are read in grey",)
 
     def test_class_folders(self, tmp_path):
         for name in ("left", "right"):
@@ -274,6 +288,14 @@ class TestLikeAnotherSet:
         assert clips.names == ("test/clip0.mp4", "test/clip1.mp4")
         assert "left out: 1 in val/" in notices[0]
         assert notices[1] == "clips to train on are not evaluated"
+
+    def test_colour_that_is_lost_is_said(self, tmp_path):
+        folder_of(tmp_path, num=1, size=(32, 32), colour=(250, 30, 30))
+        clips, _, notices = read_clips_like(tmp_path, GREY, num_frames=20, classes=())
+        assert clips.frames.shape[2] == 1
+        assert notices == ("clips in colour are read in grey, as the run's are",)
+        coloured = ClipFormat(channels=3, size=32, fps=10.0)
+        assert read_clips_like(tmp_path, coloured, num_frames=20, classes=())[2] == ()
 
     def test_classes_by_name(self, tmp_path):
         for name in ("right", "left"):

@@ -132,9 +132,10 @@ def read_clip_folder(
 
 
 def choose_clip_format(
-    paths: Sequence[Path], num_frames: int, *, size: int | None, fps: float | None
+    paths: Sequence[Path], num_frames: int, *, size: int | None, fps: float | None, channels: int | None = None
 ) -> tuple[ClipFormat, tuple[str, ...]]:
-    """Channels, size and rate that suit a set, read off some of its files; and what that does to them, in words.
+    """Channels, size and rate that suit a set, as given or read off some of its files; and what that does to them, in
+    words.
 
     Raises:
         DataError: none of them can be opened.
@@ -156,8 +157,17 @@ def choose_clip_format(
         seconds = statistics.median(one.num_frames / one.fps for one in facts)
         if fps > _CALM_FPS and seconds * _CALM_FPS >= _LONG_WINDOWS * num_frames:
             fps = _CALM_FPS
-    channels = 1 if all(one.is_grey for one in facts) else 3
-    return ClipFormat(channels=channels, size=size, fps=round(float(fps), 3)), _what_changes(facts, size, fps)
+    asked, channels = channels, channels or (1 if all(one.is_grey for one in facts) else 3)
+    chosen = ClipFormat(channels=channels, size=size, fps=round(float(fps), 3))
+    return chosen, (*_what_changes(facts, size, fps), *_loss_of_colour(facts, channels, is_asked=asked is not None))
+
+
+def _loss_of_colour(facts: list[ClipFacts], channels: int, *, is_asked: bool) -> tuple[str, ...]:
+    if channels > 1:
+        return ()
+    if not is_asked:
+        return (f"no colour in the {len(facts)} clips looked at: all are read in grey",)
+    return () if all(one.is_grey for one in facts) else ("clips in colour are read in grey, as the run's are",)
 
 
 def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, ...]:
@@ -371,7 +381,11 @@ def read_clips_like(
         if file.is_test or not has_test
     ]
     _, changes = choose_clip_format(
-        [file.path for file in files], num_frames, size=clip_format.size, fps=clip_format.fps
+        [file.path for file in files],
+        num_frames,
+        size=clip_format.size,
+        fps=clip_format.fps,
+        channels=clip_format.channels,
     )
     decoded, faults, notices = _decode_all(files, clip_format, num_frames, _Budget())
     clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
