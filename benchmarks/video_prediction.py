@@ -49,7 +49,7 @@ def measure(seed: str, more: list[str], run: str) -> None:
     for name, baseline in scores["baselines"].items():
         print(f"  {name}: {baseline['psnr']}")
     print(f"  Frechet ratio {metrics['frechet_ratio']}, kernel ratio {metrics['kernel_ratio']}")
-    print(f"  self-test: {scores['self_test']}")
+    print(f"  rejected: {scores['rejected']}; self-test: {scores['self_test']}")
     print(f"  nearest training clip, grey levels: {scores['nearest_training_distance']}")
     print(f"  seconds: {result['seconds']}")
     for name in ("first", "second"):

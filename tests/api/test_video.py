@@ -1,5 +1,6 @@
 """How the minutes of a video run are shared out, and which network they choose."""
 
+import dataclasses
 import types
 
 import pytest
@@ -16,7 +17,9 @@ def problem():
 
 
 def costs(scale):
-    return video._Costs(step=0.1 * scale, startup=0.0, answer=0.003 * scale, feature_step=0.02 * scale)
+    return video._Costs(
+        step=0.1 * scale, startup=0.0, answer=0.003 * scale, sampling_step=0.003 * scale, feature_step=0.02 * scale
+    )
 
 
 class TestEffort:
@@ -70,3 +73,24 @@ class TestTask:
         assert problem.task(1000).ema_decay == pytest.approx(1 - 1 / 50)
         assert problem.task(10).ema_decay == 0.5
         assert problem.task(10**6).ema_decay == 0.9999
+
+
+class TestCosts:
+    @pytest.mark.parametrize(("classes", "times"), [((), 1), (("left", "right"), 2)])
+    def test_what_is_timed_is_what_will_be_run(self, problem, monkeypatch, classes, times):
+        """Steps of making clips ask the network twice where a class guides them; predictions ask it once."""
+        clock = types.SimpleNamespace(now=0.0)
+        monkeypatch.setattr(video, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+        monkeypatch.setattr(video, "measure_step_time", lambda *a, **k: types.SimpleNamespace(step=1.0, startup=0.0))
+        monkeypatch.setattr(video, "train_feature_net", lambda *a, **k: None)
+        spec = dataclasses.replace(problem.spec, classes=classes, class_shares=(0.5, 0.5)[: len(classes)])
+
+        def generate(model, spec, device, *, count, sampling, **others):
+            is_guided = bool(spec.classes) and sampling.guidance != 1.0
+            clock.now += count * sampling.steps * (2 if is_guided else 1)
+
+        monkeypatch.setattr(video, "generate_clips", generate)
+        some = dataclasses.replace(problem, spec=spec)
+        found = video._measure(some, Plan.baseline("cpu"), 60.0, 1)
+        assert (found.answer, found.sampling_step) == (1.0, times)
+        assert video._figures_seconds(found) == NUM_GENERATED * 20 * times

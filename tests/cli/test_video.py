@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clips import moving_square, write_clip
-from volano.apps.video import recipe
+from volano.api import video_figures
+from volano.apps.video import judge, recipe
 from volano.cli import commands, video
 from volano.cli.main import app, run
+from volano.errors import RunError
 
 SMALL = ["--epochs", "1", "--frames", "6", "--batch-size", "4"]
 
@@ -134,6 +137,30 @@ class TestTrain:
         assert reasons["short.gif"] == "too short: 3 frames at 10 a second, asked 6"
         assert "broken.mp4" in err
 
+    def test_files_that_cannot_be_written_do_not_cost_the_figures(self, volano, tmp_path, monkeypatch):
+        def fail(error):
+            def write(*arguments, **named):
+                raise error
+
+            return write
+
+        monkeypatch.setattr(video_figures, "write_gif", fail(OSError(28, "No space left on device")))
+        monkeypatch.setattr(video_figures, "write_mp4", fail(RunError("A clip can be written", got="a full disk")))
+        monkeypatch.setattr(video_figures, "draw_predictions", fail(ZeroDivisionError("no size")))
+        code, _, err = volano("train", "video", class_folders(tmp_path / "clips"), *SMALL, "--out", "run")
+        assert code == 0
+        record = json.loads(Path("run/run.json").read_text())
+        assert record["metrics"]["psnr_first_frame"] > 0
+        assert record["status"] == "finished"
+        for said in (
+            "clips-real.gif is missing: [Errno 28] No space left on device",
+            "clips-generated.mp4 is missing: A clip can be written; got a full disk",
+            "predictions.png is missing: ZeroDivisionError: no size",
+        ):
+            assert any(notice.startswith(said) for notice in record["notices"])
+            assert said in err
+        assert Path("run/report.html").is_file()
+
     @pytest.mark.parametrize("network", ["unet", "transformer"])
     def test_a_network_by_name(self, volano, tmp_path, monkeypatch, network):
         monkeypatch.setattr(recipe, "_TRANSFORMER_WIDTH", 64)  # of the size that an accelerator wants it takes minutes
@@ -153,6 +180,7 @@ class TestTrain:
             (["--minutes", "0"], "--minutes is a number above 0"),
             (["--frames", "3"], "--frames lies between 4 and 64; got 3"),
             (["--fps", "10"], "--image-size and --fps are for clips that are decoded"),
+            (["--fps", "0.05"], "--fps lies between 0.1 and 240 frames a second; got 0.05"),
             (["--network", "lstm"], "--network is one of unet, transformer; got 'lstm'"),
             (["--flip", "maybe"], "--flip is one of auto, yes, no"),
             (["--image-size", "30"], "multiple of 8 between 8 and 256"),
@@ -241,6 +269,13 @@ class TestEval:
         assert result["frechet_ratio"] == pytest.approx(before["frechet_ratio"], rel=1e-3)
         assert result["self_test"] == before["self_test"]
 
+    def test_without_the_net_of_the_distances(self, volano, sample_run, tmp_path):
+        run = shutil.copytree(sample_run, tmp_path / "run")
+        (run / "feature-net.safetensors").unlink()
+        code, _, err = volano("eval", run)
+        assert code == 0
+        assert "no distances of generated clips: feature-net.safetensors is not in the run's folder" in err
+
     def test_a_table_for_people(self, volano, classes_run):
         code, out, _ = volano("eval", classes_run)
         assert code == 0
@@ -248,14 +283,30 @@ class TestEval:
         assert "copy last" in out[1]
         assert out[-1] == f"real above predicted: {classes_run / 'predictions.png'}"
 
-    @pytest.mark.parametrize(("passed", "words"), [(True, "self-test passed"), (False, "self-test FAILED")])
-    def test_the_distances_in_words(self, sample_run, passed, words):
-        figures = json.loads((sample_run / "eval-test.json").read_text()) | {"self_test_passed": passed}
-        lines = video._distances(figures)
-        assert "times as far from test clips as training clips are" in lines[0]
-        assert words in lines[1]
-        assert "spoiled real clips: frozen" in lines[2]
-        assert video._distances({**figures, "frechet_ratio": None}) == []
+    def test_the_distances_in_words(self, sample_run):
+        scores = json.loads((sample_run / "eval-test.json").read_text())
+        ruler = {**scores["self_test"], "reason": None}
+        lines = video._distances(
+            {"frechet_ratio": 2.5, "kernel_ratio": 3.5, "self_test_passed": True, "self_test": ruler}
+        )
+        assert lines[0] == "generated clips are 2.5 times as far from test clips as training clips are"
+        assert lines[1] == "  (Frechet; by the kernel distance 3.5; self-test passed)"
+        assert lines[2].startswith("  spoiled real clips: frozen ")
+        nothing = {"frechet_ratio": None, "kernel_ratio": None, "self_test_passed": None, "self_test": None}
+        assert video._distances(nothing) == []
+
+    def test_distances_whose_self_test_failed_are_none(self, volano, sample_run, tmp_path, monkeypatch):
+        run = shutil.copytree(sample_run, tmp_path / "run")
+        monkeypatch.setattr(judge, "_STANDARD_ERRORS", 1e6)  # no net is as good as that
+        code, out, err = volano("eval", run)
+        assert code == 0
+        assert "no distances of generated clips: the self-test FAILED" in " ".join(out)
+        assert "the distances of generated clips are rejected: the feature net tells" in err
+        code, out, _ = volano("eval", run, "--json")
+        result = json.loads(out[-1])
+        assert (result["frechet_ratio"], result["kernel_ratio"]) == (None, None)
+        assert result["rejected"]["frechet_ratio"] > 0
+        assert json.loads((run / "eval-test.json").read_text())["rejected"] == result["rejected"]
 
     def test_other_clips(self, volano, classes_run, tmp_path):
         write_clip(tmp_path / "new" / "slow" / "a.gif", moving_square(14, (24, 24)))
@@ -301,6 +352,31 @@ class TestGenerate:
             "mp4: made/clips.mp4",
         ]
 
+    def test_every_call_has_a_folder_of_its_own(self, volano, classes_run):
+        first, _ = self.generate(volano, classes_run, "--clips", "2", "--class", "slow", "--seed", "7")
+        before = {path.name: path.read_bytes() for path in Path(first["folder"]).iterdir()}
+        second, _ = self.generate(volano, classes_run, "--clips", "1", "--class", "fast", "--seed", "7")
+        assert Path(first["folder"]).name.startswith("generated-")
+        assert Path(second["folder"]) != Path(first["folder"])
+        assert {path.name: path.read_bytes() for path in Path(first["folder"]).iterdir()} == before
+        settings = json.loads(before["generated.json"])
+        assert settings.items() >= {"seed": 7, "class": "slow", "num_clips": 2, "steps": 2, "guidance": 1.5}.items()
+
+    def test_a_folder_that_holds_something_is_not_written_to(self, volano, classes_run, tmp_path):
+        (tmp_path / "made").mkdir()
+        self.generate(volano, classes_run, "--clips", "1", "--out", "made")  # an empty one is
+        code, _, err = volano("generate", classes_run, "--clips", "1", "--out", "made")
+        assert code == 2
+        assert "--out names a new folder, or an empty one; got made, which holds files" in err
+
+    def test_how_many_of_the_clips_a_picture_shows_is_said(self, volano, classes_run):
+        _, err = self.generate(volano, classes_run, "--clips", "9", "--steps", "1")
+        assert "grid.png shows the first 8 of 9 clips" in err
+        assert "clips.gif" not in err
+        _, err = self.generate(volano, classes_run, "--clips", "65", "--steps", "1", "--frames", "2", "--fps", "60")
+        assert "clips.gif and clips.mp4 show the first 64 of 65 clips" in err
+        assert "clips.gif plays at 50 frames a second instead of 60" in err
+
     def test_a_clip_depends_on_the_seed_and_its_number_alone(self, volano, classes_run):
         def pixels(name, *arguments):
             result, _ = self.generate(volano, classes_run, "--out", name, *arguments)
@@ -330,6 +406,12 @@ class TestGenerate:
         assert "40x24 are cut to a centred square and scaled to 16 pixels" in err
         assert "2 first frames; the model was tested with 3" in err
         assert len(frames_of(result["files"][0])) == 6
+
+    def test_first_frames_that_a_short_clip_cuts_off(self, volano, classes_run, tmp_path):
+        write_clip(tmp_path / "start.gif", moving_square(10, (16, 16)))
+        _, err = self.generate(volano, classes_run, "--first-frames", "start.gif", "--clips", "1", "--frames", "2")
+        assert "the first 1 of 10 frames are given" in err
+        assert "1 first frames; the model was tested with 3" in err
 
     def test_a_picture_is_a_first_frame(self, volano, classes_run, tmp_path):
         Image.fromarray(moving_square(1, (16, 16))[0]).save(tmp_path / "start.png")
@@ -369,7 +451,7 @@ class TestGenerate:
             ),
             (["--method", "rk4"], 2, "--method is one of euler, heun"),
             (["--guidance", "-1"], 2, "--guidance lies between 0 and 20"),
-            (["--fps", "0"], 2, "--fps lies between 0 and 240"),
+            (["--fps", "0.05"], 2, "--fps lies between 0.1 and 240 frames a second; got 0.05"),
             (["--out", "notes.txt"], 2, "--out names a folder that can be made"),
         ],
     )
@@ -399,9 +481,7 @@ class TestGenerate:
         codec = av.Codec
 
         def find(name, mode="r"):
-            if name == "libx264":
-                raise av.error.EncoderNotFoundError(1, "no libx264")
-            return codec(name, mode)
+            return codec("no-libx264" if name == "libx264" else name, mode)  # PyAV itself says what it lacks
 
         monkeypatch.setattr(av, "Codec", find)
         result, err = self.generate(volano, classes_run, "--clips", "1")

@@ -100,7 +100,7 @@ def _task(kind: str) -> dict[str, Any]:
         "optimizer": "volano.training.muon.MuonAdamW",
         "schedule": "Linear(warmup=0.0, final=0.0)",
         "data": {"class": "Arrays", "num_examples": 4096},
-        "valid": {"class": "Arrays", "num_examples": 512},
+        "valid": {"class": "Arrays", "num_examples": 512, "content_digest": f"{kind}-512"},
         "batch_size": 64,
         "duration": f"{NUM_STEPS}st",
         "num_steps": NUM_STEPS,

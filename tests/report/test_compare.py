@@ -65,6 +65,14 @@ def test_figures_of_unlike_tasks_are_not_ranked(tmp_path):
     assert not [attributes for attributes in page.all("td") if attributes.get("class") == "best"]
 
 
+@pytest.mark.parametrize("valid", [{"content_digest": "other"}, {}, None])
+def test_figures_on_other_validation_data_are_not_ranked(runs, tmp_path, valid):
+    for run in runs if valid != {"content_digest": "other"} else runs[1:]:
+        write(run / "task.json", {**json.loads((run / "task.json").read_text()), "valid": valid})
+    page = page_of(runs, tmp_path / "page.html")
+    assert not [attributes for attributes in page.all("td") if attributes.get("class") == "best"]
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path):
     runs = [make_run(tmp_path / part / "run", "python") for part in ("a", "b")]
     text = page_of(runs, tmp_path / "page.html").text

@@ -16,7 +16,7 @@ from PIL import Image
 
 from report.folders import make_run, scores_of, write, write_lines
 from volano.errors import RunError, UsageError
-from volano.report import write_page
+from volano.report import media, write_page
 from volano.report.reading import read_run
 
 KINDS = ("image", "text", "video", "python")
@@ -120,6 +120,16 @@ class TestWhatStandsInIt:
         assert "copy last: 15.5 dB at first" in charts[0]
         assert "Passed." in page.text
         assert "24.70" in page.text
+
+    def test_video_whose_distances_were_rejected(self, tmp_path):
+        run = make_run(tmp_path / "run", "video")
+        scores = json.loads((run / "eval-test.json").read_text())
+        ratios = {name: scores[name] for name in ("frechet_ratio", "kernel_ratio")}
+        test = {**scores["self_test"], "passed": False, "reason": "the net is blind"}
+        write(run / "eval-test.json", {**scores, **dict.fromkeys(ratios), "rejected": ratios, "self_test": test})
+        text = " ".join(page_of(run).text.split())
+        assert "Not passed. These distances are no figures of this run: the net is blind." in text
+        assert "Generated, rejected 2.31 1.94" in text
 
     def test_the_plan_names_the_class_of_every_knob_that_differs(self, tmp_path):
         page = page_of(make_run(tmp_path / "run", "python"))
@@ -284,15 +294,37 @@ class TestDegrades:
         (run / "predictions.png").write_bytes(b"no picture")
         text = page_of(run).text
         assert "predictions.png is damaged" in text
-        assert "clips cannot be shown" in text
+        assert "real clips cannot be shown: clips-real.gif is damaged" in text
+        assert "generated clips" not in text
+
+    def test_a_clip_too_large_for_a_page_costs_the_other_nothing(self, tmp_path, monkeypatch):
+        run = make_run(tmp_path / "run", "video")
+        monkeypatch.setattr(media, "_MOST_BYTES", (run / "clips-real.gif").stat().st_size)
+        with (run / "clips-generated.gif").open("ab") as file:
+            file.write(bytes(2**16))
+        page = page_of(run)
+        assert "generated clips cannot be shown: clips-generated.gif has 0 MiB, too much for a page" in page.text
+        assert "Clips of the test set, playing" in str(page.tags)
+        (run / "clips-generated.mp4").write_bytes(bytes(99))  # what is shown instead
+        page = page_of(run)
+        assert "too much for a page" not in page.text
+        assert next(source["src"] for source in page.all("video")).startswith("data:video/mp4;")
 
     def test_a_page_that_cannot_be_written(self, tmp_path):
         run = make_run(tmp_path / "run", "python")
         with pytest.raises(RunError, match=r"The report can be written; got .*Name another file with --out"):
             write_page(run, tmp_path / "not" / "there.html")
+        assert not list(tmp_path.glob("*.partial"))
+
+    @pytest.mark.parametrize("out", ["folder.html", ".", ".."])
+    def test_a_folder_is_no_file(self, tmp_path, monkeypatch, out):
+        run = make_run(tmp_path / "run", "python")
         (tmp_path / "folder.html").mkdir()
-        with pytest.raises(RunError, match="The report can be written"):
-            write_page(run, tmp_path / "folder.html")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(
+            UsageError, match=r"--out of a report names a file; got .* is a folder. --out .*report.html"
+        ):
+            write_page(run, out)
         assert not list(tmp_path.glob("*.partial"))
 
 

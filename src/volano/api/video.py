@@ -13,7 +13,7 @@ from volano.api.processes import Processes, check_processes, execute, share_of_r
 from volano.api.reports import end_run, with_notices
 from volano.api.runs import check_minutes
 from volano.api.tasks import check_unfinished, go_on
-from volano.api.video_figures import dials_of, write_results
+from volano.api.video_figures import NUM_SHOWN, dials_of, sampling_for_figures, write_results
 from volano.apps.video.features import train_feature_net
 from volano.apps.video.problem import NUM_GENERATED, VideoDials, VideoProblem, read_video_problem
 from volano.apps.video.recipe import FEATURE_STEPS, TRANSFORMER_FROM_VIEWS
@@ -192,11 +192,13 @@ def _finish(run: Run, problem: VideoProblem, seconds: dict[str, float], started:
 
 @dataclass(frozen=True, kw_only=True)
 class _Costs:
-    """Seconds: of a training step, of what is paid once, of the network's answer for one clip, of a feature step."""
+    """Seconds: of a training step, of what is paid once, of the network's answer for one clip, of one step of making a
+    clip (two answers where a class guides it), of a feature step."""
 
     step: float
     startup: float
     answer: float
+    sampling_step: float
     feature_step: float
 
 
@@ -212,6 +214,8 @@ def _fit_into(
         recipe = problem.recipe(1000)
         answers = (recipe.num_evaluations + 4) * min(128, len(problem.sets.test)) + len(problem.sets.test)
         spent = time.perf_counter() - start + costs.startup + costs.answer * answers
+        if not effort:  # some are made to be looked at in any case
+            spent += NUM_SHOWN * Sampling().steps * costs.sampling_step
         left = seconds_left - spent - effort * _figures_seconds(costs) - reserve
         return max(1, int(left / costs.step))  # one step is the least that is a training
 
@@ -246,7 +250,7 @@ def _choose_network(problem: VideoProblem, plan: Plan, num_steps: int) -> tuple[
 
 
 def _figures_seconds(costs: _Costs) -> float:
-    return NUM_GENERATED * Sampling().steps * costs.answer + FEATURE_STEPS * costs.feature_step
+    return NUM_GENERATED * Sampling().steps * costs.sampling_step + FEATURE_STEPS * costs.feature_step
 
 
 def _effort(costs: _Costs, budget: float) -> float:
@@ -279,16 +283,18 @@ def _measure(problem: VideoProblem, plan: Plan, budget: float, world_size: int) 
     with random_state_kept(device), settings_of(plan, device):
         model = task.model().to(device.torch_device).eval()
 
-        def answers(count: int) -> float:
+        def seconds_of(sampling: Sampling, count: int) -> float:
             mark = time.perf_counter()
             generate_clips(
-                model, spec, device, count=count, num_frames=spec.num_frames, sampling=Sampling(steps=1), seed=0,
+                model, spec, device, count=count, num_frames=spec.num_frames, sampling=sampling, seed=0,
                 precision=plan.precision,
             )  # fmt: skip
             return (time.perf_counter() - mark) / count
 
-        answers(8)
-        answer = answers(32)
+        plain, guided = Sampling(steps=1), dataclasses.replace(sampling_for_figures(spec), steps=1)
+        seconds_of(guided, 8)
+        answer = seconds_of(plain, 32)
+        sampling_step = answer if guided == plain else seconds_of(guided, 32)
         train_feature_net(train, spec.scale, device, num_steps=1, seed=0)
         mark = time.perf_counter()
         train_feature_net(train, spec.scale, device, num_steps=2, seed=0)
@@ -297,5 +303,6 @@ def _measure(problem: VideoProblem, plan: Plan, budget: float, world_size: int) 
             step=time_of.step,
             startup=time_of.startup,
             answer=answer,
+            sampling_step=sampling_step,
             feature_step=(time.perf_counter() - mark) / 2,
         )

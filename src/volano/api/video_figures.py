@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ from volano.apps.video.scores import generate_clips, generation_scores, predict_
 from volano.apps.video.spec import VideoSpec
 from volano.data.sources import Clips
 from volano.device import Device
-from volano.errors import CheckpointError
+from volano.errors import CheckpointError, VolanoError
 from volano.report import tiled, write_gif, write_mp4, write_predictions
 from volano.training import RunFolder, save_weights
 
 DEFAULT_GUIDANCE = 1.5
 _FEATURES = "feature-net.safetensors"
-_NUM_SHOWN = 16
+NUM_SHOWN = 16
 # Covariances of 32 features from fewer clips say nothing.
 _LEAST_COMPARED = 32
 # The nearest training clip is looked for among so many.
@@ -51,8 +53,9 @@ def dials_of(folder: RunFolder) -> VideoDials:
 def write_results(
     folder: RunFolder, model: nn.Module, problem: VideoProblem, device: Device, *, precision: str
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
-    """The final figures of a run, and its pictures: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
-    ``clips-generated.gif`` and ``clips-generated.mp4``.
+    """The final figures of a run, and its files: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
+    ``clips-generated.gif`` and ``clips-generated.mp4``. One that cannot be written is a notice: it is no reason to lose
+    the figures.
 
     Returns:
         The figures for ``run.json``, the self-test of the distances, and what a person should know.
@@ -63,15 +66,38 @@ def write_results(
     net = None
     if count and steps and _num_compared(problem, test, count) >= _LEAST_COMPARED:
         net = train_feature_net(_windows_of(problem), spec.scale, device, num_steps=steps, seed=dials.seed)
-        save_weights(net, folder.path / _FEATURES)
     result, generated, notices = score_model(problem, model, net, test, device, precision=precision, count=count)
-    folder.write_json("eval-test.json", {"origin": f"{problem.sets.origin}, test", **result})
-    shown = test.frames[:_NUM_SHOWN].numpy()
-    write_gif(tiled(shown), folder.path / "clips-real.gif", fps=spec.fps)
-    write_gif(tiled(generated[:_NUM_SHOWN].numpy()), folder.path / "clips-generated.gif", fps=spec.fps)
-    step_down = write_mp4(tiled(generated[:_NUM_SHOWN].numpy()), folder.path / "clips-generated.mp4", fps=spec.fps)
-    draw_predictions(model, spec, test, device, folder.path / "predictions.png")
-    return figures_of(result), result["self_test"], notices + ([step_down] if step_down else [])
+    real, made = tiled(test.frames[:NUM_SHOWN].numpy()), tiled(generated[:NUM_SHOWN].numpy())
+    files: dict[str, Callable[[Path], Any]] = {
+        "eval-test.json": lambda path: folder.write_json(
+            path.name, {"origin": f"{problem.sets.origin}, test", **result}
+        ),
+        "clips-real.gif": lambda path: write_gif(real, path, fps=spec.fps),
+        "clips-generated.gif": lambda path: write_gif(made, path, fps=spec.fps),
+        "clips-generated.mp4": lambda path: write_mp4(made, path, fps=spec.fps),
+        "predictions.png": lambda path: draw_predictions(model, spec, test, device, path),
+    }
+    if net is not None:
+        files[_FEATURES] = functools.partial(save_weights, net)
+    for name, write in files.items():
+        notices += _written(folder.path / name, write)
+    return figures_of(result), result["self_test"], notices
+
+
+def _written(path: Path, write: Callable[[Path], Any]) -> list[str]:
+    """Writes a file; what a person should know of it."""
+    try:
+        said = write(path)
+    except (OSError, VolanoError) as error:
+        return [f"{path.name} is missing: {error}"]
+    except Exception as error:  # noqa: BLE001 - whatever a library for pictures or clips meets
+        return [f"{path.name} is missing: {type(error).__name__}: {error}"]
+    return [said] if isinstance(said, str) else []
+
+
+def sampling_for_figures(spec: VideoSpec) -> Sampling:
+    """How the clips for the final figures are made."""
+    return Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0)
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -100,18 +126,17 @@ def score_model(
     """Figures of a model on test clips, the clips generated for them, and notices."""
     spec, notices = problem.spec, []
     predicted = predict_clips(model, spec, test, device, precision=precision)
-    result = prediction_scores(predicted, test.frames, problem.sets.train.frames, spec.context)
+    result = prediction_scores(predicted, test.frames, problem.sets.train, spec.context)
     result["method"] = "one step from noise, the mean of what may follow" + (
         "; the class is given" * bool(spec.classes)
     )
     generated = generate_clips(
-        model, spec, device, count=_NUM_SHOWN if net is None else max(count, _NUM_SHOWN), num_frames=spec.num_frames,
-        sampling=Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0),
-        seed=problem.dials.seed, precision=precision,
+        model, spec, device, count=NUM_SHOWN if net is None else max(count, NUM_SHOWN), num_frames=spec.num_frames,
+        sampling=sampling_for_figures(spec), seed=problem.dials.seed, precision=precision,
     )  # fmt: skip
     train, compared = _windows_of(problem), _num_compared(problem, test, count)
     result["nearest_training_distance"] = memorization(generated[:_MOST_NEAREST], test.frames[:_MOST_NEAREST], train)
-    result |= {"frechet_ratio": None, "kernel_ratio": None, "self_test": None}
+    result |= {"frechet_ratio": None, "kernel_ratio": None, "rejected": None, "self_test": None}
     if count and compared < _LEAST_COMPARED:
         notices.append(
             f"no distances of generated clips: {compared} test clips (or a quarter of the training clips) are fewer "
@@ -121,7 +146,9 @@ def score_model(
         some = _spread(test.frames, compared)
         result |= generation_scores(generated[:compared], Judge(net, train, some, device), seed=problem.dials.seed)
         if not result["self_test"]["passed"]:
-            notices.append(f"the distances of generated clips are not to be trusted: {result['self_test']['reason']}")
+            notices.append(f"the distances of generated clips are rejected: {result['self_test']['reason']}")
+    elif count:
+        notices.append(f"no distances of generated clips: {_FEATURES} is not in the run's folder")
     return result, generated, notices
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,14 +23,14 @@ from volano.api.video_figures import (
     load_features,
     score_model,
 )
-from volano.apps.video.problem import NUM_GENERATED, read_video_problem
+from volano.apps.video.problem import LEAST_FPS, NUM_GENERATED, read_video_problem
 from volano.apps.video.sampler import METHODS, Sampling
 from volano.apps.video.scores import generate_clips
 from volano.apps.video.spec import VideoSpec, make_network
 from volano.data.sources import PICTURE_SUFFIXES, choose_clip_format, decode_clip, is_clip, read_clips_like
 from volano.device import Device
-from volano.errors import DataError, UsageError
-from volano.report import enlarged, tiled, write_gif, write_grid, write_mp4
+from volano.errors import DataError, RunError, UsageError
+from volano.report import MOST_IN_GRID, MOST_SIDE_BY_SIDE, enlarged, tiled, write_gif, write_grid, write_mp4
 from volano.training import RunFolder, load_weights
 
 
@@ -96,20 +99,22 @@ def generate_video(
         method: "euler" or "heun".
         fps: frames a second of the files written; None is the training clips'.
         seed: of the noise; clip k is the same however many are made.
-        out: folder; None is ``generated-seed-SEED`` in the run's folder.
+        out: a new or empty folder; None is the next of ``generated-1``, ``generated-2``, ... in the run's folder.
         device: as torch writes it.
 
     Returns:
         ``paths`` (the mp4 and gif of all clips side by side, and the grid of their frames), ``files`` (an mp4 for each
-        clip), ``notices`` of what was stepped down to, and what was asked for.
+        clip), ``notices`` of what was stepped down to, and what was asked for, which
+        stands in ``generated.json`` beside the clips too.
 
     Raises:
-        UsageError: a number out of range, an unknown class, a file that does not exist.
+        UsageError: a number out of range, an unknown class, a file that does not exist, a folder that holds files.
         DataError: the first frames cannot be read.
     """
     folder, spec, model = open_video(path)
     frames = spec.num_frames if frames is None else frames
     _check_numbers(clips=clips, steps=steps, frames=frames, fps=fps, method=method, guidance=guidance, seed=seed)
+    _check_out(out)
     notices: list[str] = []
     label = _label_of(class_name, guidance, spec)
     given = None if first_frames is None else _first_frames(Path(first_frames), spec, frames, notices)
@@ -125,19 +130,22 @@ def generate_video(
         count=clips, num_frames=frames, sampling=Sampling(steps=steps, method=method, guidance=strength), seed=seed,
         label=label, given=given,
     )  # fmt: skip
-    target = Path(out) if out is not None else folder.path / f"generated-seed-{seed}"
-    written = _write_clips(made.numpy(), target, fps or spec.fps, notices)
-    return {
+    target = _make_folder(folder.path, out)
+    settings = {
         "run": str(folder.path),
-        **written,
         "num_clips": clips,
         "num_frames": frames,
+        "first_frames": None if first_frames is None else str(first_frames),
         "steps": steps,
-        "seed": seed,
+        "method": method,
+        "guidance": strength,
         "class": class_name,
+        "seed": seed,
         "fps": fps or spec.fps,
-        "notices": notices,
     }
+    _write_settings(target, settings)
+    written = _write_clips(made.numpy(), target, fps or spec.fps, notices)
+    return {**settings, **written, "notices": notices}
 
 
 def open_video(path: str | Path) -> tuple[RunFolder, VideoSpec, nn.Module]:
@@ -166,8 +174,8 @@ def _check_numbers(
     for name, value, most in (("--clips", clips, 10_000), ("--steps", steps, 1000), ("--frames", frames, 10_000)):
         if not 1 <= value <= most:
             raise UsageError(f"{name} lies between 1 and {most:,}", got=value)
-    if fps is not None and not 0 < fps <= 240:
-        raise UsageError("--fps lies between 0 and 240 frames a second", got=fps)
+    if fps is not None and not LEAST_FPS <= fps <= 240:
+        raise UsageError("--fps lies between 0.1 and 240 frames a second", got=fps)
     if method not in METHODS:
         raise UsageError(f"--method is one of {', '.join(METHODS)}", got=repr(method))
     if guidance is not None and not 0 <= guidance <= 20:
@@ -204,7 +212,7 @@ def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[st
         raise UsageError("--first-frames names a clip or a picture (.mp4, .gif, .png, ...)", got=str(path))
     try:
         fps = None if is_picture else spec.fps  # a picture has no rate that could be said to change
-        _, changes = choose_clip_format([path], spec.num_frames, size=spec.size, fps=fps)
+        _, changes = choose_clip_format([path], spec.num_frames, size=spec.size, fps=fps, channels=spec.channels)
         frames = torch.from_numpy(decode_clip(path, spec.clip_format))[: 1 if is_picture else None]
     except (OSError, DataError) as error:
         raise DataError("The first frames can be read", got=f"{path}: {error}") from error
@@ -212,31 +220,65 @@ def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[st
     if most < 1:
         raise UsageError("Clips that go on from first frames have at least two", got=f"--frames {num_frames}")
     notices += changes
-    if len(frames) < spec.context:
-        notices.append(f"{len(frames)} first frames; the model was tested with {spec.context}")
-    elif len(frames) > most:
+    if len(frames) > most:
         notices.append(f"the first {most} of {len(frames)} frames are given")
+    if min(most, len(frames)) < spec.context:
+        notices.append(f"{min(most, len(frames))} first frames; the model was tested with {spec.context}")
     return frames[:most]
 
 
-def _write_clips(made: np.ndarray, target: Path, fps: float, notices: list[str]) -> dict[str, Any]:
+def _check_out(out: str | Path | None) -> None:
+    """Before clips are made that could not be written, or would lie among others."""
+    if out is None:
+        return
+    target = Path(out)
+    if target.exists() and not target.is_dir():
+        raise UsageError("--out names a folder that can be made", got=f"{target}, which is a file")
+    if target.is_dir() and any(target.iterdir()):
+        raise UsageError(
+            "--out names a new folder, or an empty one",
+            got=f"{target}, which holds files",
+            remedy="Leave it away for the next folder in the run's own",
+        )
+
+
+def _make_folder(run: Path, out: str | Path | None) -> Path:
+    """``out``, or the first of generated-1, generated-2, ... that is not there yet."""
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            return Path(out)
+        for number in itertools.count(1):
+            with contextlib.suppress(FileExistsError):
+                (run / f"generated-{number}").mkdir()
+                return run / f"generated-{number}"
     except OSError as error:
-        raise UsageError("--out names a folder that can be made", got=f"{target}: {error.strerror}") from error
+        raise UsageError("--out names a folder that can be made", got=f"{out or run}: {error.strerror}") from error
+    raise AssertionError("numbers do not end")
+
+
+def _write_clips(made: np.ndarray, target: Path, fps: float, notices: list[str]) -> dict[str, Any]:
+    """Writes the clips one by one, side by side and as a grid; returns where they are."""
     side_by_side = tiled(made)
-    paths = {
-        "gif": str(write_gif(side_by_side, target / "clips.gif", fps=fps)),
-        "grid": str(write_grid(made, target / "grid.png")),
-    }
-    step_down = write_mp4(side_by_side, target / "clips.mp4", fps=fps)
+    said = [write_gif(side_by_side, target / "clips.gif", fps=fps)]
+    paths = {"gif": str(target / "clips.gif"), "grid": str(write_grid(made, target / "grid.png"))}
+    said.append(write_mp4(side_by_side, target / "clips.mp4", fps=fps))
     files = []
     for number, clip in enumerate(made):
         file = target / f"clip-{number:03d}.mp4"
         write_mp4(enlarged(clip), file, fps=fps)
         files.append(file)
-    if step_down is not None:
-        notices.append(step_down)
     if (target / "clips.mp4").is_file():
         paths["mp4"] = str(target / "clips.mp4")
+    notices += [text for text in said if text is not None]
+    for names, most in (("clips.gif and clips.mp4 show", MOST_SIDE_BY_SIDE), ("grid.png shows", MOST_IN_GRID)):
+        if len(made) > most:
+            notices.append(f"{names} the first {most} of {len(made)} clips")
     return {"folder": str(target), "paths": paths, "files": [str(file) for file in files if file.is_file()]}
+
+
+def _write_settings(target: Path, settings: dict[str, Any]) -> None:
+    try:
+        (target / "generated.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError("A clip's settings can be written", got=f"{target}: {error}", remedy="Make room") from error

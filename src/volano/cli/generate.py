@@ -28,7 +28,7 @@ def generate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write; default generated-seed-SEED in RUN.", rich_help_panel=_VIDEO),
+        typer.Option(help="New folder to write; default RUN/generated-1, -2, ...", rich_help_panel=_VIDEO),
     ] = None,
     clips: Annotated[int | None, typer.Option(help="How many; 16.", rich_help_panel=_VIDEO)] = None,
     steps: Annotated[int | None, typer.Option(help="From noise to pictures; 20.", rich_help_panel=_VIDEO)] = None,

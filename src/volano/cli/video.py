@@ -95,13 +95,15 @@ def _print_run(result: Any, *, as_json: bool) -> int:
 
 def _distances(figures: dict[str, Any]) -> list[str]:
     """The ratio of distances in words, and what the test of that ruler says."""
-    if figures["frechet_ratio"] is None:
+    if figures["self_test_passed"] is None:
         return []
-    verdict = "self-test passed" if figures["self_test_passed"] else "self-test FAILED: do not trust these"
-    lines = [
-        f"generated clips are {figures['frechet_ratio']:.1f} times as far from test clips as training clips are",
-        f"  (Frechet; by the kernel distance {figures['kernel_ratio']:.1f}; {verdict})",
-    ]
+    if figures["frechet_ratio"] is None:
+        lines = ["no distances of generated clips: the self-test FAILED; what was measured: 'rejected' in eval-*.json"]
+    else:
+        lines = [
+            f"generated clips are {figures['frechet_ratio']:.1f} times as far from test clips as training clips are",
+            f"  (Frechet; by the kernel distance {figures['kernel_ratio']:.1f}; self-test passed)",
+        ]
     ruler = figures.get("self_test")
     if ruler is not None:
         spoiled = ", ".join(f"{kind} {ratio:.1f}" for kind, ratio in ruler["frechet"].items() if kind != "real")

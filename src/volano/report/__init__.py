@@ -1,12 +1,23 @@
 """Pictures and pages made from what a run leaves behind. Imports no torch."""
 
-from volano.report.clips import enlarged, tiled, write_gif, write_grid, write_mp4, write_predictions
+from volano.report.clips import (
+    MOST_IN_GRID,
+    MOST_SIDE_BY_SIDE,
+    enlarged,
+    tiled,
+    write_gif,
+    write_grid,
+    write_mp4,
+    write_predictions,
+)
 from volano.report.compare import write_comparison
 from volano.report.confusion import draw_confusion
 from volano.report.page import write_page
 from volano.report.sheets import Example, draw_sheet, draw_top_losses
 
 __all__ = [
+    "MOST_IN_GRID",
+    "MOST_SIDE_BY_SIDE",
     "Example",
     "draw_confusion",
     "draw_sheet",

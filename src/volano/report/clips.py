@@ -16,15 +16,17 @@ from volano.errors import RunError
 
 # Encoders in the order of preference: H.264 plays in every browser, MPEG-4 part 2 in players.
 _ENCODERS = (("libx264", {"crf": "18"}), ("mpeg4", {"qscale:v": "3"}))
-_MOST_TILES = 64
+MOST_SIDE_BY_SIDE, MOST_IN_GRID = 64, 8
 _LEAST_PIXELS = 256  # small clips are enlarged, pixel by pixel, to about so many
+_FASTEST_GIF = 50  # frames a second; browsers slow down what claims to be faster
+_LONGEST_DELAY = 655_350  # milliseconds; hundredths of a second in 16 bits
 _GAP = 2
 _BACKGROUND = 64
 
 
 def tiled(clips: np.ndarray) -> np.ndarray:
     """Up to 64 clips uint8 [N, T, C, S, S] side by side as one, uint8 [T, H, W, 3], enlarged by whole numbers."""
-    clips = clips[:_MOST_TILES]
+    clips = clips[:MOST_SIDE_BY_SIDE]
     count, frames, _, size, _ = clips.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -41,17 +43,23 @@ def enlarged(clip: np.ndarray) -> np.ndarray:
     return _enlarged(np.broadcast_to(clip.transpose(0, 2, 3, 1), (len(clip), *clip.shape[2:], 3)))
 
 
-def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> Path:
-    """An animation that repeats; frames uint8 [T, H, W, 3]. A gif's delays are whole hundredths of a second."""
+def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
+    """An animation that repeats; frames uint8 [T, H, W, 3]. A gif's delays are whole hundredths of a second.
+
+    Returns:
+        What was stepped down to, in words; None where nothing was.
+    """
     from PIL import Image
 
     pictures = [Image.fromarray(frame) for frame in frames]
-    delay = max(20, 10 * round(100 / fps))  # browsers slow down what is faster than 50 a second
+    delay = min(max(1000 // _FASTEST_GIF, 10 * round(100 / fps)), _LONGEST_DELAY)
     try:
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=delay, loop=0)
     except OSError as error:
         raise _unwritable(path, error) from error
-    return path
+    if fps <= _FASTEST_GIF:
+        return None
+    return f"{path.name} plays at {_FASTEST_GIF} frames a second instead of {fps:g}: browsers show none that are faster"
 
 
 def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
@@ -63,12 +71,13 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
     try:
         import av
         import av.error
+        from av.codec.codec import UnknownCodecError
     except ImportError as error:
         return f"no mp4: PyAV cannot be imported ({error})"
     for encoder, options in _ENCODERS:
         try:
             av.Codec(encoder, "w")
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, UnknownCodecError):  # the latter is a ValueError
             continue
         try:
             _encode(av, encoder, options, frames, path, fps)
@@ -80,7 +89,7 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
     return "no mp4: this FFmpeg has no encoder for it"
 
 
-def write_grid(clips: np.ndarray, path: Path, *, most: int = 8) -> Path:
+def write_grid(clips: np.ndarray, path: Path, *, most: int = MOST_IN_GRID) -> Path:
     """A still picture: a row for each of the first ``most`` clips, its frames from left to right."""
     from PIL import Image
 

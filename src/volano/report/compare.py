@@ -97,8 +97,9 @@ def _columns(records: Sequence[RunRecord]) -> list[Column]:
 
 def _figure_rows(records: Sequence[RunRecord]) -> list[Row]:
     names = dict.fromkeys(str(name) for record in records for name in record.metrics)
-    # A loss of one task says nothing about a loss of another.
-    are_alike = len({(record.kind, record.task.get("name")) for record in records}) == 1
+    # A loss of one task says nothing about a loss of another, nor one on other data.
+    bases = {(record.kind, record.task.get("name"), _validation_data(record)) for record in records}
+    are_alike = len(bases) == 1 and _validation_data(records[0]) is not None
     rows = []
     for name in in_order(names):
         values = [number(record.metrics.get(name)) for record in records]
@@ -116,6 +117,12 @@ def _figure_rows(records: Sequence[RunRecord]) -> list[Row]:
             )
         )
     return rows
+
+
+def _validation_data(record: RunRecord) -> str | None:
+    """The digest of what the figures were measured on; None where the data could not tell."""
+    digest = mapping(record.task.get("valid")).get("content_digest")
+    return str(digest) if digest else None
 
 
 def _fact_rows(records: Sequence[RunRecord]) -> list[Row]:

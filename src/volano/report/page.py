@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from volano.errors import RunError
+from volano.errors import RunError, UsageError
 from volano.report.classification import classification_of, hardest_of
 from volano.report.curves import curves_of
 from volano.report.experiment import (
@@ -54,7 +54,7 @@ def write_page(run: str | Path, out: str | Path | None = None) -> Path:
     """Writes a run's page, ``report.html`` in its folder if not said otherwise, and returns where it lies.
 
     Raises:
-        UsageError: not a run's folder.
+        UsageError: not a run's folder, or ``out`` is a folder.
         RunError: the page cannot be written.
     """
     record = read_run(run)
@@ -74,7 +74,7 @@ def render_page(record: RunRecord) -> str:
     pieces.add("augmented", lambda: read_media(record.path / "augmented.png"))
     pieces.add("compression", lambda: (compression_of(record), text_figures(record)), otherwise=([], []))
     pieces.add("previews", lambda: previews_of(record), otherwise=nothing)
-    pieces.add("clips", lambda: clips_of(record), otherwise=nothing)
+    pieces.add("clips", lambda: clips_of(record, pieces.missing), otherwise=nothing)
     pieces.add("predicted", lambda: read_media(record.path / "predictions.png"))
     pieces.add("prediction_charts", lambda: prediction_charts(record), otherwise=nothing)
     pieces.add("self_test", lambda: self_test_of(record))
@@ -120,8 +120,13 @@ def save_page(text: str, path: Path) -> Path:
     """Writes a page so that a reader sees the old or the new one, never a part.
 
     Raises:
+        UsageError: it is a folder.
         RunError: it cannot be written.
     """
+    if path.is_dir():
+        raise UsageError(
+            "--out of a report names a file", got=f"{path}, which is a folder", remedy=f"--out {path / 'report.html'}"
+        )
     partial = path.with_name(f"{path.name}.partial")
     try:
         partial.write_text(text, encoding="utf-8", errors="replace")

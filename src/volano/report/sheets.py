@@ -111,6 +111,7 @@ def _writer(sheet: Any, width: int) -> Any:
     draw = ImageDraw.Draw(sheet)
 
     def write(place: tuple[int, int], text: str) -> None:
+        text = " ".join(text.split())  # Pillow measures single lines
         while text and draw.textlength(text, font=font) > width + _GAP:
             text = text[:-2] + "…" if len(text) > 2 else ""
         draw.text(place, text, fill=_INK, font=font)

@@ -42,20 +42,22 @@ class SelfTest:
     rows: tuple[tuple[str, str, str], ...]
 
 
-def clips_of(record: RunRecord) -> list[Clips]:
-    """Real and generated clips, as far as they are there.
-
-    Raises:
-        ValueError: one of them is damaged.
-        OSError: one of them cannot be read.
-    """
+def clips_of(record: RunRecord, missing: list[str]) -> list[Clips]:
+    """Real and generated clips, as far as they are there; what cannot be shown is added to ``missing``, in words."""
     found = []
     for title, names, alt in _CLIPS:
+        reasons = []
         for name in names:
-            media = read_media(record.path / name)
+            try:
+                media = read_media(record.path / name)
+            except (OSError, ValueError) as error:
+                reasons.append(str(error))
+                continue
             if media is not None:
                 found.append(Clips(title=title, alt=alt, media=media))
                 break
+        else:
+            missing += [f"{title.lower()} clips cannot be shown: {reason}" for reason in reasons]
     return found
 
 
@@ -78,7 +80,9 @@ def self_test_of(record: RunRecord) -> SelfTest | None:
         return None
     accuracy, chance = test.get("pretext_accuracy"), test.get("chance")
     frechet, kernel = mapping(test.get("frechet")), mapping(test.get("kernel"))
-    rows = [("generated", record.scores.get("frechet_ratio"), record.scores.get("kernel_ratio"))]
+    rejected = mapping(record.scores.get("rejected"))
+    ratios = rejected or record.scores
+    rows = [("generated" + ", rejected" * bool(rejected), ratios.get("frechet_ratio"), ratios.get("kernel_ratio"))]
     rows += [(str(name), frechet.get(name), kernel.get(name)) for name in {**frechet, **kernel}]
     return SelfTest(
         is_passed=test.get("passed") is True,

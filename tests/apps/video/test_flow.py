@@ -136,11 +136,16 @@ class TestPixels:
         assert torch.equal(scale.decode(scale.encode(frames)), frames)
 
     def test_statistics_make_mean_zero_and_deviation_one(self):
-        frames = clips(count=32)[0]
-        mean, std = pixel_statistics(frames)
+        frames, lengths, _ = clips(count=32)
+        mean, std = pixel_statistics(frames, lengths)
         encoded = PixelScale(mean, std).encode(frames)
         assert encoded.mean() == pytest.approx(0, abs=1e-3)
         assert encoded.std() == pytest.approx(1, abs=1e-3)
+
+    def test_statistics_are_of_real_frames(self):
+        frames, lengths, _ = clips(count=32)
+        padded = torch.cat([frames, frames[:, -1:].expand(-1, 24, -1, -1, -1)], 1)
+        assert pixel_statistics(padded, lengths) == pixel_statistics(frames, lengths)
 
     def test_the_guess_is_the_best_linear_one(self):
         generator = torch.Generator().manual_seed(0)

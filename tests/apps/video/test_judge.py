@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from volano.apps.video import judge as judge_module
 from volano.apps.video.distances import frechet_distance
 from volano.apps.video.features import (
     PRETEXTS,
@@ -17,6 +18,7 @@ from volano.apps.video.features import (
 )
 from volano.apps.video.judge import Judge, memorization
 from volano.apps.video.pixels import PixelScale, pixel_statistics
+from volano.apps.video.scores import generation_scores
 from volano.data.sources import bouncing_digits
 from volano.device import Device
 
@@ -34,7 +36,7 @@ def sets():
 @pytest.fixture(scope="module")
 def net(sets, device):
     torch.set_num_threads(1)
-    scale = PixelScale(*pixel_statistics(sets.train.frames))
+    scale = PixelScale(*pixel_statistics(sets.train.frames, sets.train.lengths))
     return train_feature_net(sets.train.frames[:1000], scale, device, num_steps=80, seed=0)
 
 
@@ -96,7 +98,14 @@ class TestSelfTest:
     def test_a_spoiled_set_that_is_real_fails_it(self, judge, sets):
         result = judge.self_test_on({"frozen": sets.train.frames[:128]}, seed=0)
         assert not result.passed
-        assert result.reason == "frozen clips are as near by the frechet distance as real ones"
+        assert result.reason == "frozen clips are not farther by the frechet distance than real ones"
+
+    @pytest.mark.parametrize("name", ["frechet_distance", "biased_kernel_distance"])
+    def test_a_distance_that_is_no_number_fails_it(self, judge, monkeypatch, name):
+        monkeypatch.setattr(judge_module, name, lambda x, y: float("nan"))
+        result = judge.self_test(seed=0)
+        assert not result.passed
+        assert result.reason.startswith("frozen clips are not farther by the ")
 
     def test_a_net_that_learned_nothing_fails_it(self, sets, device):
         torch.manual_seed(0)
@@ -104,6 +113,19 @@ class TestSelfTest:
         result = Judge(untrained, sets.train.frames[:600], sets.test.frames[:128], device).self_test(seed=0)
         assert not result.passed
         assert "the feature net tells" in result.reason
+
+    @pytest.mark.parametrize("passed", [True, False])
+    def test_without_it_ratios_are_no_figures(self, judge, sets, device, passed):
+        if not passed:
+            torch.manual_seed(0)
+            untrained = FeatureNet(channels=1, scale=PixelScale((20.0,), (50.0,))).eval()
+            judge = Judge(untrained, sets.train.frames[:600], sets.test.frames[:128], device)
+        scores = generation_scores(sets.train.frames[2000:2128], judge, seed=0)
+        assert scores["self_test"]["passed"] == passed
+        figures = {name: scores[name] for name in ("frechet_ratio", "kernel_ratio")}
+        assert (scores["rejected"] is None) == passed
+        assert all(value > 0 for value in (figures if passed else scores["rejected"]).values())
+        assert passed or set(figures.values()) == {None}
 
     def test_a_net_that_is_blind_fails_it(self, net, sets, device):
         class Blind(FeatureNet):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from volano.apps.video import distances, quality
 from volano.apps.video.distances import frechet_distance, kernel_distance, nearest_distances
 from volano.apps.video.quality import MOST_PSNR, copy_last, frame_psnr, frame_ssim, mean_frame
 
@@ -79,9 +80,15 @@ class TestTrivial:
         assert copied.shape == (2, 2, 1, 4, 4)
         assert (copied == 3).all()
 
-    def test_mean_frame(self):
-        frames = pair()[0]
-        assert torch.equal(mean_frame(frames), frames.double().mean((0, 1)).round().to(torch.uint8))
+    def test_mean_frame(self, monkeypatch):
+        frames, full = pair()[0], torch.tensor([3, 3])
+        assert torch.equal(mean_frame(frames, full), frames.double().mean((0, 1)).round().to(torch.uint8))
+        monkeypatch.setattr(quality, "_MOST_BYTES", 1)  # a clip at a time
+        assert torch.equal(mean_frame(frames, full), frames.double().mean((0, 1)).round().to(torch.uint8))
+
+    def test_mean_frame_without_padding(self):
+        frames = torch.tensor([[0, 0, 0], [90, 200, 200]], dtype=torch.uint8)[:, :, None, None, None]
+        assert mean_frame(frames, torch.tensor([2, 1])).item() == 30
 
 
 def features(count, shift=0.0, dim=6, seed=0):
@@ -144,7 +151,9 @@ class TestKernel:
         assert min(biased) > 0
 
 
-def test_nearest_distances():
+@pytest.mark.parametrize("clips_at_once", [1, 7, 10_000])
+def test_nearest_distances(monkeypatch, clips_at_once):
+    monkeypatch.setattr(distances, "_MOST_BYTES", clips_at_once * 4 * 4 * 36)
     generator = torch.Generator().manual_seed(0)
     train = torch.randint(0, 256, (300, 4, 1, 6, 6), generator=generator, dtype=torch.uint8)
     clips = torch.cat([train[7:8], train[100:101] // 2, 255 - train[3:4]])

@@ -41,6 +41,20 @@ class TestDecoding:
         pixels = decode_clip(path, ClipFormat(channels=3, size=32, fps=10.0))[0, :, 16, 3]
         assert pixels[0] > 200 > 100 > pixels[1]
 
+    @pytest.mark.parametrize(("suffix", "num_frames", "begin"), [(".mkv", 20, 9), (".mp4", 150, 70), (".gif", 30, 12)])
+    def test_colour_that_comes_later(self, tmp_path, suffix, num_frames, begin):
+        frames = np.concatenate([moving_square(begin), moving_square(num_frames - begin, colour=(250, 30, 30))])
+        path = write_clip(tmp_path / f"a{suffix}", frames)
+        assert not read_facts(path).is_grey
+        assert choose_clip_format([path], 16, size=None, fps=None)[0].channels == 3
+
+    def test_files_that_end_early_still_say_what_they_are(self, tmp_path):
+        path = write_clip(tmp_path / "a.mkv", moving_square(40))
+        whole = read_facts(path)
+        path.write_bytes(path.read_bytes()[:9000])
+        assert read_facts(path).is_grey
+        assert (read_facts(path).width, read_facts(path).fps) == (whole.width, whole.fps)
+
     def test_wide_clips_are_cut_to_their_centre(self, tmp_path):
         frames = np.zeros((4, 32, 64, 3), dtype=np.uint8)
         frames[:, :, 16:48] = 200  # the centred square is bright, the rest dark
@@ -112,7 +126,7 @@ class TestFolder:
         assert sets.is_held_out
         assert sets.fps == 10
         assert not set(sets.train.names) & set(sets.test.names)
-        assert sets.notices == ()
+        assert sets.notices == ("no colour in the 7 clips looked at: all are read in grey",)
 
     def test_class_folders(self, tmp_path):
         for name in ("left", "right"):
@@ -139,6 +153,25 @@ class TestFolder:
         assert len(sets.train) == 3
         assert sets.test.frames.shape[:2] == (4, 10)  # twenty frames are two windows of ten
         assert not sets.is_held_out
+
+    def test_what_lies_beside_the_splits_is_said(self, tmp_path):
+        for name, num in (("train", 3), ("test", 2), ("val", 4), ("extra", 1), ("empty", 0)):
+            folder_of(tmp_path / name, num=num)
+            (tmp_path / name).mkdir(exist_ok=True)
+        write_clip(tmp_path / "loose.mp4", moving_square())
+        sets = read_clip_folder(tmp_path, num_frames=20)
+        assert (len(sets.train), len(sets.test)) == (3, 2)
+        assert sets.notices[0] == (
+            "clips are read from train/ and test/; left out: 1 in extra/, 4 in val/, 1 in no folder"
+        )
+
+    def test_val_where_test_holds_nothing(self, tmp_path):
+        for name, num in (("train", 3), ("test", 0), ("val", 2)):
+            folder_of(tmp_path / name, num=num)
+            (tmp_path / name).mkdir(exist_ok=True)
+        sets = read_clip_folder(tmp_path, num_frames=20)
+        assert (len(sets.train), len(sets.test), sets.is_held_out) == (3, 2, False)
+        assert not any("left out" in text for text in sets.notices)
 
     def test_long_clips_are_cut_into_pieces(self, tmp_path):
         folder_of(tmp_path, num=2, num_frames=70)
@@ -215,6 +248,18 @@ class TestFolder:
         with pytest.raises(DataError, match=r"at most half of the free memory.*--image-size or --fps"):
             read_clip_folder(folder_of(tmp_path), num_frames=16)
 
+    def test_padding_is_counted(self, tmp_path, monkeypatch):
+        for number in range(7):  # 8 frames each; as long as the longest they are four times that
+            write_clip(tmp_path / f"short{number}.mp4", moving_square(num_frames=8, start=number))
+        for number in range(3):
+            write_clip(tmp_path / f"long{number}.mp4", moving_square(num_frames=32, start=number))
+        of_files = (7 * 8 + 3 * 32) * 32 * 32
+        monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 2 * of_files)
+        with pytest.raises(DataError, match=r"at most half of the free memory.*fewer --frames"):
+            read_clip_folder(tmp_path, num_frames=8)
+        monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 2 * 10 * 32 * 32 * 32)
+        assert len(read_clip_folder(tmp_path, num_frames=8).train.frames) == 8
+
     def test_long_fast_clips_are_slowed(self, tmp_path):
         path = write_clip(tmp_path / "a.mp4", moving_square(num_frames=300), fps=60)
         assert choose_clip_format([path], 16, size=None, fps=None)[0].fps == 15.0
@@ -235,6 +280,22 @@ class TestLikeAnotherSet:
         assert clips.frames.shape == (4, 10, 1, 32, 32)
         assert faults == ()
         assert "scaled to 32 pixels" in notices[0]
+
+    def test_only_the_test_part(self, tmp_path):
+        for name, num in (("train", 3), ("test", 2), ("val", 1)):
+            folder_of(tmp_path / name, num=num)
+        clips, _, notices = read_clips_like(tmp_path, GREY, num_frames=20, classes=())
+        assert clips.names == ("test/clip0.mp4", "test/clip1.mp4")
+        assert "left out: 1 in val/" in notices[0]
+        assert notices[1] == "clips to train on are not evaluated"
+
+    def test_colour_that_is_lost_is_said(self, tmp_path):
+        folder_of(tmp_path, num=1, size=(32, 32), colour=(250, 30, 30))
+        clips, _, notices = read_clips_like(tmp_path, GREY, num_frames=20, classes=())
+        assert clips.frames.shape[2] == 1
+        assert notices == ("clips in colour are read in grey, as the run's are",)
+        coloured = ClipFormat(channels=3, size=32, fps=10.0)
+        assert read_clips_like(tmp_path, coloured, num_frames=20, classes=())[2] == ()
 
     def test_classes_by_name(self, tmp_path):
         for name in ("right", "left"):

@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Of training clips in fp32 at a time, beside the clips themselves.
+_MOST_BYTES = 2**28
+
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Squared Frechet distance between Gaussians fitted to x [N, D] and y [M, D] (Dowson & Landau 1982; Heusel et al.
@@ -21,7 +24,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     crossed = torch.linalg.eigvalsh(root @ cy @ root).clamp(min=0).sqrt().sum()
     distance = (x.mean(0) - y.mean(0)).square().sum() + cx.trace() + cy.trace() - 2 * crossed
-    return max(0.0, float(distance))
+    return max(float(distance), 0.0)  # in this order a distance that is not a number stays one
 
 
 def kernel_distance(x: Tensor, y: Tensor, *, unbiased: bool = True) -> float:
@@ -51,7 +54,8 @@ def nearest_distances(clips: Tensor, train: Tensor) -> Tensor:
     """
     wanted = clips.flatten(1).float()
     nearest = torch.full((len(wanted),), float("inf"))
-    for part in train.split(256):
+    at_once = min(256, max(1, _MOST_BYTES // (4 * clips[0].numel())))
+    for part in train.split(at_once):
         others = part.flatten(1).float()
         squares = wanted.square().sum(1)[:, None] + others.square().sum(1)[None] - 2 * wanted @ others.T
         nearest = torch.minimum(nearest, squares.clamp(min=0).amin(1))

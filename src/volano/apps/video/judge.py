@@ -115,8 +115,8 @@ class Judge:
             reason = f"the feature net tells {accuracy:.0%} of tampered clips right, guessing {chance:.0%}"
         for name, values in ratios.items():
             for kind in spoiled:
-                if reason is None and values[kind] <= values["real"]:
-                    reason = f"{kind} clips are as near by the {name} distance as real ones"
+                if reason is None and not values[kind] > values["real"]:  # nor where one is not a number
+                    reason = f"{kind} clips are not farther by the {name} distance than real ones"
         return SelfTest(
             passed=reason is None,
             reason=reason,

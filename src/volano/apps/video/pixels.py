@@ -31,10 +31,12 @@ class PixelScale(nn.Module):
         return (values.float() * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
 
 
-def pixel_statistics(frames: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel's bytes; frames uint8 [N, L, C, S, S]."""
-    flat = frames.flatten(0, 1)
-    sample = flat[:: max(1, len(flat) // _MOST_FRAMES_READ)].float()
+def pixel_statistics(frames: Tensor, lengths: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel's bytes over real frames: of clips uint8 [N, L, C, S, S], the first
+    ``lengths`` int64 [N] of each."""
+    is_real = torch.arange(frames.shape[1]) < lengths[:, None]
+    rows = is_real.flatten().nonzero().flatten()
+    sample = frames.flatten(0, 1)[rows[:: max(1, len(rows) // _MOST_FRAMES_READ)]].float()
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp(min=1.0)
     return tuple(round(value, 3) for value in mean.tolist()), tuple(round(value, 3) for value in std.tolist())
 

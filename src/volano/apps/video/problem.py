@@ -22,6 +22,8 @@ from volano.task import Task, trapezoid
 from volano.training import MuonAdamW
 
 DEFAULT_FRAMES = 16
+# Frames that stand for longer than ten seconds are no clip.
+LEAST_FPS = 0.1
 # Generated clips for the final figures: four times the features of which the covariance is taken.
 NUM_GENERATED = 128
 _FLIPS = ("auto", "yes", "no")
@@ -76,8 +78,8 @@ class VideoDials:
             raise UsageError("--frames lies between 4 and 64", got=self.num_frames)
         if self.image_size is not None and (not 8 <= self.image_size <= 256 or self.image_size % 8):
             raise UsageError("--image-size of clips is a multiple of 8 between 8 and 256 pixels", got=self.image_size)
-        if self.fps is not None and not 0 < self.fps <= 240:
-            raise UsageError("--fps lies between 0 and 240 frames a second", got=self.fps)
+        if self.fps is not None and not LEAST_FPS <= self.fps <= 240:
+            raise UsageError("--fps lies between 0.1 and 240 frames a second", got=self.fps)
         if self.path is None and (self.image_size, self.fps) != (None, None):
             raise UsageError(
                 "--image-size and --fps are for clips that are decoded", got="one with the embedded sample"
@@ -176,7 +178,7 @@ def read_video_problem(dials: VideoDials) -> VideoProblem:
         notices.append(f"batch_size={len(train)}: there are no more clips to train on")
     if dials.flip != "yes":
         notices.append("flip=no: a model of mirrored clips would make mirrored clips; --flip yes if that is welcome")
-    mean, std = pixel_statistics(train.frames)
+    mean, std = pixel_statistics(train.frames, train.lengths)
     network = dials.network or "unet"
     channels, size = train.frames.shape[2], train.frames.shape[-1]
     spec = VideoSpec(

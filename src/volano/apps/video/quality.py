@@ -12,6 +12,8 @@ from torch import Tensor
 MOST_PSNR = 100.0
 # Wang et al. 2004: a Gaussian window of 11 pixels and deviation 1.5, K1 = 0.01, K2 = 0.03.
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
+# Of training clips that are copied at a time.
+_MOST_BYTES = 2**26
 
 
 def frame_psnr(predicted: Tensor, real: Tensor) -> Tensor:
@@ -58,9 +60,12 @@ def copy_last(clips: Tensor, context: int) -> Tensor:
     return clips[:, context - 1 : context].expand(-1, clips.shape[1] - context, -1, -1, -1)
 
 
-def mean_frame(train: Tensor) -> Tensor:
-    """The mean of all frames of the training clips, uint8 [C, S, S]; train uint8 [N, L, C, S, S]."""
+def mean_frame(train: Tensor, lengths: Tensor) -> Tensor:
+    """The mean of all real frames of the training clips, uint8 [C, S, S]; train uint8 [N, L, C, S, S], of which the
+    first ``lengths`` int64 [N] frames are real."""
     total = torch.zeros(train.shape[2:], dtype=torch.float64)
-    for part in train.split(256):
-        total += part.sum((0, 1), dtype=torch.float64).cpu()
-    return (total / (train.shape[0] * train.shape[1])).round().to(torch.uint8)
+    places = torch.arange(train.shape[1])
+    at_once = max(1, _MOST_BYTES // train[0].numel())
+    for part, real in zip(train.split(at_once), lengths.split(at_once), strict=True):
+        total += part[places < real[:, None]].sum(0, dtype=torch.float64).cpu()
+    return (total / int(lengths.sum())).round().to(torch.uint8)

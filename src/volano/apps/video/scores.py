@@ -98,13 +98,16 @@ def predict_clips(model: Any, spec: VideoSpec, clips: Clips, device: Device, *, 
     return torch.cat(parts)
 
 
-def prediction_scores(predicted: Tensor, clips: Tensor, train: Tensor, context: int) -> dict[str, Any]:
+def prediction_scores(predicted: Tensor, clips: Tensor, train: Clips, context: int) -> dict[str, Any]:
     """PSNR and SSIM of each predicted frame, beside the last given frame and the mean training frame.
 
-    predicted uint8 [N, T - K, C, S, S], clips uint8 [N, T, C, S, S], train uint8 [M, L, C, S, S].
+    predicted uint8 [N, T - K, C, S, S], clips uint8 [N, T, C, S, S].
     """
     real = clips[:, context:]
-    trivial = {"copy_last": copy_last(clips, context), "mean_frame": mean_frame(train).expand_as(real)}
+    trivial = {
+        "copy_last": copy_last(clips, context),
+        "mean_frame": mean_frame(train.frames, train.lengths).expand_as(real),
+    }
     return {
         **_per_frame(predicted, real),
         "context": context,
@@ -119,11 +122,17 @@ def _per_frame(predicted: Tensor, real: Tensor) -> dict[str, list[float]]:
 
 
 def generation_scores(generated: Tensor, judge: Judge, *, seed: int) -> dict[str, Any]:
-    """Ratios of the distances of clips uint8 [N, T, C, S, S], with the self-test of the ruler."""
-    return {
+    """Ratios of the distances of clips uint8 [N, T, C, S, S], with the self-test of the ruler. Where that fails they
+    are no figures: None, and what was measured stands under ``rejected``."""
+    ratios = {
         "frechet_ratio": judge.ratio(generated, frechet_distance),
         "kernel_ratio": judge.ratio(generated, biased_kernel_distance),
+    }
+    test = judge.self_test(seed=seed)
+    return {
+        **(ratios if test.passed else dict.fromkeys(ratios)),
+        "rejected": None if test.passed else ratios,
         "num_generated": len(generated),
         "num_references": NUM_REFERENCES,
-        "self_test": judge.self_test(seed=seed).to_json(),
+        "self_test": test.to_json(),
     }

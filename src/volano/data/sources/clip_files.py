@@ -5,9 +5,10 @@ Shapes: F frames, C channels, S pixels a side.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ SUFFIXES = frozenset(
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 # Chroma is rounded on the way through YUV 4:2:0; grey clips come back with channels this far apart.
 _GREY_SPREAD = 10
+# Frames at the start of which every eighth is looked at for colour; in longer files one in the middle is, too, if it is
+# found within so many frames of the one where a decoder can begin.
+_MOST_LOOKED_AT, _LOOK_EVERY, _MOST_SKIPPED = 64, 8, 128
 # Files without a rate of their own (a picture, a raw stream).
 _RATE_OF_A_PICTURE = 10.0
 # Rates this close are one rate: 29.97 is 30000/1001, and cameras drift.
@@ -42,7 +46,8 @@ class ClipFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFacts:
-    """What a file's header and first frame say: pixels, frames a second, about how many frames, grey or not."""
+    """What a file's header and some of its frames say: pixels, frames a second, about how many frames, whether all that
+    were looked at are grey."""
 
     width: int
     height: int
@@ -68,19 +73,43 @@ def read_facts(path: Path) -> ClipFacts:
         OSError: it cannot be decoded; the text says why.
     """
     with _opened(path) as (container, stream):
-        frame = next(_frames(container, stream), None)
-        if frame is None:
+        first = next(_frames(container, stream), None)
+        if first is None:
             raise OSError("it holds no frames")
-        pixels = _upright(frame, frame.to_ndarray(format="rgb24")).astype(np.int16)
+        pixels = _upright(first, first.to_ndarray(format="rgb24"))
         fps = _rate(stream)
         seconds = float(container.duration or 0) / 1_000_000  # av.time_base
+        num_frames = stream.frames or max(1, round(seconds * fps))
         return ClipFacts(
             width=pixels.shape[1],
             height=pixels.shape[0],
             fps=fps,
-            num_frames=stream.frames or max(1, round(seconds * fps)),
-            is_grey=int(np.ptp(pixels, axis=2).max()) <= _GREY_SPREAD,
+            num_frames=num_frames,
+            is_grey=_is_grey(first) and all(map(_is_grey, _some_frames(container, stream, num_frames))),
         )
+
+
+def _is_grey(frame: Any) -> bool:
+    return int(np.ptp(frame.to_ndarray(format="rgb24").astype(np.int16), axis=2).max()) <= _GREY_SPREAD
+
+
+def _some_frames(container: Any, stream: Any, num_frames: int) -> Iterator[Any]:
+    """Frames after the first one, which has been read: some of those that follow, and one about in the middle."""
+    av = _import_av()
+    with suppress(av.error.FFmpegError):  # damage is found when all is decoded; formats without an index cannot jump
+        for number, frame in enumerate(itertools.islice(_frames(container, stream), _MOST_LOOKED_AT)):
+            if number % _LOOK_EVERY == 0:
+                yield frame
+        if num_frames <= _MOST_LOOKED_AT or not container.duration:
+            return
+        middle = (container.start_time or 0) + container.duration // 2
+        container.seek(middle)
+        found = None
+        for found in itertools.islice(_frames(container, stream), _MOST_SKIPPED):
+            if found.time is not None and found.time * 1_000_000 >= middle:  # av.time_base
+                break
+        if found is not None:
+            yield found
 
 
 def decode_clip(path: Path, clip_format: ClipFormat) -> np.ndarray:

@@ -6,6 +6,7 @@ S pixels a side.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import statistics
@@ -22,9 +23,8 @@ from torch import Tensor
 from volano.data.counters import counter_hash
 from volano.data.fetch import Fault
 from volano.data.quarantine import MAX_SHARE
-from volano.data.sources.clip_files import ClipFacts, ClipFormat, decode_clip, listed_clips, read_facts
-from volano.data.sources.folders import refuse_run, run_notices, subfolders
-from volano.data.sources.images import class_names
+from volano.data.sources.clip_files import ClipFacts, ClipFormat, decode_clip, read_facts
+from volano.data.sources.clip_folders import ClipFile, find_clips
 from volano.data.sources.split import HOLD_OUT_SHARE
 from volano.errors import DataError, UsageError
 
@@ -35,9 +35,7 @@ _MOST_WINDOWS = 4
 # Clips that last longer than so many windows are slowed to this rate: 16 frames of 60 a second show no motion.
 _LONG_WINDOWS, _CALM_FPS = 4, 15.0
 _NUM_FACTS_READ = 50
-_SUFFIXES_SHOWN = (".mp4", ".avi", ".gif", ".webm")
 _SPLIT = 43  # first counter of the hashes
-_TRAIN_NAMES, _TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +83,14 @@ class ClipSets:
     notices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File:
-    path: Path
-    label: int
-    is_test: bool
-
-
 def read_clip_folder(
     root: Path, *, num_frames: int, size: int | None = None, fps: float | None = None, seed: int = 0
 ) -> ClipSets:
     """Decodes a folder of clips once.
 
     Args:
-        root: clips, or class folders of clips; below train/ and test/ (or val/) where there are such.
+        root: clips, or class folders of clips; below train/ and test/ (else val/) where there are such. What lies
+            beside these is left out, and said.
         num_frames: T; shorter clips are left out, and said.
         size: pixels a side; None takes the median of the shorter sides, at most 64.
         fps: frames a second; None takes the median of the files', 15 where they are long.
@@ -113,10 +105,11 @@ def read_clip_folder(
             "Clips come from a folder", got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
             remedy="Leave the path away for the embedded sample",
         )  # fmt: skip
-    runs: set[Path] = set()
-    files, classes = _find(root, runs)
+    found = find_clips(root)
+    files, classes = found.files, found.classes
     clip_format, notices = choose_clip_format([file.path for file in files], num_frames, size=size, fps=fps)
-    decoded, faults, more = _decode_all(files, clip_format, num_frames)
+    budget = _Budget()
+    decoded, faults, more = _decode_all(files, clip_format, num_frames, budget)
     is_held_out = not any(file.is_test for file in files)
     test_rows = _hold_out(files, decoded, classes, seed) if is_held_out else _test_rows(files, decoded)
     train_rows = [row for row in decoded if row not in test_rows]
@@ -128,20 +121,21 @@ def read_clip_folder(
             remedy="Add clips",
         )
     return ClipSets(
-        train=_packed(files, decoded, train_rows, classes, num_frames, root),
+        train=_packed(files, decoded, train_rows, classes, num_frames, root, budget),
         test=_windows(files, decoded, sorted(test_rows), classes, num_frames, root),
         fps=clip_format.fps,
         is_held_out=is_held_out,
         origin=f"{len(decoded)} clips in {root.name}",
         faults=faults,
-        notices=(*run_notices(runs), *notices, *more),
+        notices=(*found.notices, *notices, *more),
     )
 
 
 def choose_clip_format(
-    paths: Sequence[Path], num_frames: int, *, size: int | None, fps: float | None
+    paths: Sequence[Path], num_frames: int, *, size: int | None, fps: float | None, channels: int | None = None
 ) -> tuple[ClipFormat, tuple[str, ...]]:
-    """Channels, size and rate that suit a set, read off some of its files; and what that does to them, in words.
+    """Channels, size and rate that suit a set, as given or read off some of its files; and what that does to them, in
+    words.
 
     Raises:
         DataError: none of them can be opened.
@@ -163,8 +157,17 @@ def choose_clip_format(
         seconds = statistics.median(one.num_frames / one.fps for one in facts)
         if fps > _CALM_FPS and seconds * _CALM_FPS >= _LONG_WINDOWS * num_frames:
             fps = _CALM_FPS
-    channels = 1 if all(one.is_grey for one in facts) else 3
-    return ClipFormat(channels=channels, size=size, fps=round(float(fps), 3)), _what_changes(facts, size, fps)
+    asked, channels = channels, channels or (1 if all(one.is_grey for one in facts) else 3)
+    chosen = ClipFormat(channels=channels, size=size, fps=round(float(fps), 3))
+    return chosen, (*_what_changes(facts, size, fps), *_loss_of_colour(facts, channels, is_asked=asked is not None))
+
+
+def _loss_of_colour(facts: list[ClipFacts], channels: int, *, is_asked: bool) -> tuple[str, ...]:
+    if channels > 1:
+        return ()
+    if not is_asked:
+        return (f"no colour in the {len(facts)} clips looked at: all are read in grey",)
+    return () if all(one.is_grey for one in facts) else ("clips in colour are read in grey, as the run's are",)
 
 
 def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, ...]:
@@ -180,57 +183,11 @@ def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, .
     return tuple(notices)
 
 
-# ---- finding
-
-
-def _find(root: Path, runs: set[Path]) -> tuple[list[_File], tuple[str, ...]]:
-    """Files and classes; folders of runs, which are left out, are added to ``runs``."""
-    refuse_run(root)
-    parts = {child.name.lower(): child for child in subfolders(root, runs)}
-    train = next((parts[name] for name in _TRAIN_NAMES if name in parts), None)
-    test = next((parts[name] for name in _TEST_NAMES if name in parts), None) if train is not None else None
-    by_class = _by_class(train or root, runs)
-    classes = class_names(by_class) if "" not in by_class else ()
-    files = _labelled(by_class, classes, is_test=False)
-    if test is not None:
-        held = _by_class(test, runs)
-        unknown = sorted(set(held) - set(by_class))
-        if classes and unknown:
-            raise DataError("Every class has clips to train on", got=f"only in {test}: {', '.join(unknown)}")
-        files += _labelled(held, classes, is_test=True)
-    if not files:
-        raise DataError(
-            f"A folder of clips holds some ({', '.join(_SUFFIXES_SHOWN)}, ...)",
-            got=f"none in {root}",
-            remedy="Name another folder, or none for the embedded sample",
-        )
-    return files, classes
-
-
-def _by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
-    """Clips by sub-folder; all under the name "" where there are not at least two that hold any, or loose ones."""
-    every = listed_clips(folder, runs)
-    loose = any(path.parent == folder for path in every)
-    found = {child.name: listed_clips(child, runs) for child in subfolders(folder, runs)}
-    found = {name: paths for name, paths in found.items() if paths}
-    if loose or len(found) < 2:
-        return {"": every} if every else {}
-    return found
-
-
-def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], *, is_test: bool) -> list[_File]:
-    return [
-        _File(path=path, label=classes.index(name) if classes else 0, is_test=is_test)
-        for name, paths in by_class.items()
-        for path in paths
-    ]
-
-
 # ---- decoding
 
 
 class _Budget:
-    """Counts decoded bytes, over all threads, against half of the memory that was free at first."""
+    """Counts the bytes of clips, over all threads, against half of the memory that was free at first."""
 
     def __init__(self) -> None:
         from volano.device import Device
@@ -247,17 +204,16 @@ class _Budget:
             raise DataError(
                 "The decoded clips take at most half of the free memory",
                 got=f"more than {self.limit / 2**30:.1f} GiB",
-                remedy="Choose a smaller --image-size or --fps",
+                remedy="Choose a smaller --image-size or --fps, or fewer --frames",
             )
 
 
 def _decode_all(
-    files: Sequence[_File], clip_format: ClipFormat, num_frames: int
+    files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int, budget: _Budget
 ) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
     """Frames of the usable files by row; faults of the others; notices."""
-    budget = _Budget()
 
-    def decode(file: _File) -> np.ndarray | str:
+    def decode(file: ClipFile) -> np.ndarray | str:
         try:
             frames = decode_clip(file.path, clip_format)
         except OSError as error:
@@ -313,7 +269,9 @@ def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
 # ---- splitting and packing
 
 
-def _hold_out(files: Sequence[_File], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int) -> set[int]:
+def _hold_out(
+    files: Sequence[ClipFile], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int
+) -> set[int]:
     """Rows of 15 % of the files of each class, at least one; exact copies stay on one side. A class of a single clip
     gives none."""
     groups: dict[bytes, list[int]] = {}
@@ -332,19 +290,20 @@ def _hold_out(files: Sequence[_File], decoded: dict[int, np.ndarray], classes: t
     return held
 
 
-def _test_rows(files: Sequence[_File], decoded: dict[int, np.ndarray]) -> set[int]:
+def _test_rows(files: Sequence[ClipFile], decoded: dict[int, np.ndarray]) -> set[int]:
     return {row for row in decoded if files[row].is_test}
 
 
 def _packed(
-    files: Sequence[_File],
+    files: Sequence[ClipFile],
     decoded: dict[int, np.ndarray],
     rows: Sequence[int],
     classes: tuple[str, ...],
     num_frames: int,
     root: Path,
+    budget: _Budget,
 ) -> Clips:
-    """Training clips as one array: files in pieces of at most L frames, the last piece as long as it is."""
+    """Training clips as one array: files in pieces of at most L frames, the last piece as long as it is and padded."""
     most = min(max(len(decoded[row]) for row in rows), _MOST_WINDOWS * num_frames)
     pieces = [
         (row, start, min(most, len(decoded[row]) - start))
@@ -352,7 +311,9 @@ def _packed(
         for start in range(0, len(decoded[row]), most)
         if start == 0 or len(decoded[row]) - start >= num_frames
     ]
-    frames = np.empty((len(pieces), most, *decoded[rows[0]].shape[1:]), dtype=np.uint8)
+    frame = decoded[rows[0]][0]
+    budget.add(sum(most - length for _, _, length in pieces) * frame.nbytes)  # the frames themselves are counted
+    frames = np.empty((len(pieces), most, *frame.shape), dtype=np.uint8)
     for number, (row, start, length) in enumerate(pieces):
         frames[number, :length] = decoded[row][start : start + length]
         frames[number, length:] = frames[number, length - 1]
@@ -360,7 +321,7 @@ def _packed(
 
 
 def _windows(
-    files: Sequence[_File],
+    files: Sequence[ClipFile],
     decoded: dict[int, np.ndarray],
     rows: Sequence[int],
     classes: tuple[str, ...],
@@ -374,7 +335,7 @@ def _windows(
 
 
 def _clips(
-    files: Sequence[_File],
+    files: Sequence[ClipFile],
     frames: np.ndarray,
     lengths: list[int],
     rows: list[int],
@@ -393,7 +354,8 @@ def _clips(
 def read_clips_like(
     root: Path, clip_format: ClipFormat, *, num_frames: int, classes: tuple[str, ...]
 ) -> tuple[Clips, tuple[Fault, ...], tuple[str, ...]]:
-    """Windows of T frames of every clip in a folder, in the format and with the classes of another set.
+    """Windows of T frames of every clip in a folder, in the format and with the classes of another set;
+    of the test part alone where the folder has a train/ and a test/ (else val/).
 
     Raises:
         UsageError: ``root`` is no folder, or a run's.
@@ -401,8 +363,8 @@ def read_clips_like(
     """
     if not root.is_dir():
         raise UsageError("Clips to evaluate on lie in a folder", got=str(root))
-    runs: set[Path] = set()
-    files, own_classes = _find(root, runs)
+    found = find_clips(root)
+    own_classes = found.classes
     unknown = sorted(set(own_classes) - set(classes))
     if classes and (unknown or not own_classes):
         raise DataError(
@@ -410,14 +372,21 @@ def read_clips_like(
             got=f"also {', '.join(unknown[:5])}" if unknown else f"none in {root}",
             remedy=f"The run knows {', '.join(classes[:10])}",
         )
-    if classes:
-        numbers = [classes.index(name) for name in own_classes]
-        files = [_File(path=file.path, label=numbers[file.label], is_test=True) for file in files]
-    else:
-        files = [_File(path=file.path, label=0, is_test=True) for file in files]
+    has_test = any(file.is_test for file in found.files)
+    part = ("clips to train on are not evaluated",) if has_test else ()
+    numbers = [classes.index(name) for name in own_classes] if classes else None
+    files = [
+        dataclasses.replace(file, label=0 if numbers is None else numbers[file.label], is_test=True)
+        for file in found.files
+        if file.is_test or not has_test
+    ]
     _, changes = choose_clip_format(
-        [file.path for file in files], num_frames, size=clip_format.size, fps=clip_format.fps
+        [file.path for file in files],
+        num_frames,
+        size=clip_format.size,
+        fps=clip_format.fps,
+        channels=clip_format.channels,
     )
-    decoded, faults, notices = _decode_all(files, clip_format, num_frames)
+    decoded, faults, notices = _decode_all(files, clip_format, num_frames, _Budget())
     clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
-    return clips, faults, (*run_notices(runs), *changes, *notices)
+    return clips, faults, (*found.notices, *part, *changes, *notices)
