@@ -177,6 +177,41 @@ class TestDecode:
         with pytest.raises(OSError, match="floating-point pixels"):
             decode(tmp_path / "a.tiff", self.FORMAT)
 
+    @pytest.mark.parametrize(
+        "error", [struct.error, KeyError, TypeError, ZeroDivisionError, EOFError, ValueError, IndexError]
+    )
+    def test_whatever_pillow_raises_is_an_unreadable_file(self, tmp_path, monkeypatch, error):
+        def broken(image):
+            raise error("in a directory of tags")
+
+        picture(tmp_path / "a.png")
+        monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+        with pytest.raises(OSError, match=rf"{error.__name__}: .*in a directory of tags"):
+            decode(tmp_path / "a.png", self.FORMAT)
+
+    def test_memory_that_runs_out_is_no_unreadable_file(self, tmp_path, monkeypatch):
+        def broken(image):
+            raise MemoryError
+
+        picture(tmp_path / "a.png")
+        monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+        with pytest.raises(MemoryError):
+            decode(tmp_path / "a.png", self.FORMAT)
+
+    def test_headers_that_raise_anything_are_skipped(self, tmp_path, monkeypatch):
+        picture(tmp_path / "a.png", size=(40, 40))
+        picture(tmp_path / "b.png", size=(24, 24))
+        real = Image.open
+
+        def opening(path):
+            if path.name == "a.png":
+                raise ZeroDivisionError
+            return real(path)
+
+        monkeypatch.setattr(Image, "open", opening)
+        files = [ImageFile(path=tmp_path / name, label=0) for name in ("a.png", "b.png")]
+        assert choose_format(files) == PixelFormat(channels=3, size=24)
+
     def test_the_size_is_read_off_the_headers(self, tmp_path):
         picture(tmp_path / "big.png", size=(500, 400))
         assert choose_format([ImageFile(path=tmp_path / "big.png", label=0)]) == PixelFormat(channels=3, size=128)

@@ -48,7 +48,9 @@ def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> Pix
             with Image.open(file.path) as image:
                 sides.append(min(image.size))
                 is_grey = is_grey and image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - as in decode
             continue
     if not sides:
         raise DataError(
@@ -67,7 +69,7 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
     """A file's pixels, uint8 [channels, size, size]: upright, on white where transparent, cut to a centred square.
 
     Raises:
-        OSError: the file cannot be read as an image (Pillow's own errors among them).
+        OSError: the file cannot be read as an image, whatever Pillow raises for it.
     """
     from PIL import Image, ImageOps
 
@@ -89,7 +91,10 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
             if image.size != (side, side):
                 image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        # Damaged EXIF and TIFF directories end in struct.error, KeyError, TypeError, ZeroDivisionError and others.
         raise OSError(f"{type(error).__name__}: {error}") from error
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
