@@ -12,7 +12,8 @@ import volano
 from volano.api.image import train_image
 from volano.api.image_results import eval_image
 from volano.apps.image.problem import ImageDials, read_problem
-from volano.data.sources import ImageFiles, hold_out, read_image_sets
+from volano.data.sources import ImageFiles, PixelFormat, hold_out, read_image_sets
+from volano.data.sources import image_files as image_files_module
 from volano.data.sources import images as images_module
 from volano.device import Device
 from volano.errors import DataError
@@ -74,6 +75,24 @@ def test_copies_are_found_by_content(photographs, little_memory):
     sets = read(photographs)
     groups = [rows for rows in sets.train.images.copies() if len(rows) > 1]
     assert [[sets.train.names[row] for row in rows] for rows in groups] == [["china/007.jpg", "china/copy.jpg"]]
+
+
+def test_of_files_of_one_size_only_likely_copies_are_read_whole(photographs, tmp_path, monkeypatch):
+    for path in sorted((photographs / "flower").iterdir())[:12]:
+        Image.open(path).save(tmp_path / f"{path.stem}.bmp")  # every bitmap of so many pixels is of one size
+    paths = sorted(tmp_path.iterdir())
+    assert len({path.stat().st_size for path in paths}) == 1
+    paths[9].write_bytes(paths[4].read_bytes())
+    changed = bytearray(paths[4].read_bytes())
+    changed[60] ^= 1  # far from the middle
+    paths[2].write_bytes(changed)
+    read_whole = []
+    real = image_files_module._content
+    monkeypatch.setattr(image_files_module, "_content", lambda path: read_whole.append(path) or real(path))
+    groups = ImageFiles(tuple(paths), PixelFormat(channels=3, size=16)).copies()
+    assert [rows for rows in groups if len(rows) > 1] == [[4, 9]]
+    assert sorted(row for rows in groups for row in rows) == list(range(12))
+    assert read_whole == [paths[2], paths[4], paths[9]]
 
 
 def test_what_a_recipe_needs_comes_from_a_sample(photographs, little_memory, monkeypatch):

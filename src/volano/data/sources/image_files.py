@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from volano.data.sources.decoding import PixelFormat, decode
 from volano.data.sources.image_cache import ImageCache
 
 _NUM_DIGESTED = 64
+_NUM_MIDDLE_BYTES = 4096  # the beginnings of pictures are headers, often equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,8 @@ class ImageFiles:
         return ImageFiles(self.paths, self.pixel_format, cache, tuple(range(len(self.paths))))
 
     def copies(self) -> list[list[int]]:
-        """All rows, those of files with the same content together. Only files of equal size are read."""
-        by_size: dict[int, list[int]] = {}
-        for row, path in enumerate(self.paths):
-            by_size.setdefault(_size(path), []).append(row)
-        groups: dict[Any, list[int]] = {}
-        for size, rows in by_size.items():
-            for row in rows:
-                key = (size, row if len(rows) == 1 else _content(self.paths[row]))
-                groups.setdefault(key, []).append(row)
-        return sorted(groups.values())
+        """All rows, those of files with the same content together; see :func:`copies_of`."""
+        return copies_of(self.paths)
 
 
 class ImageFilesDataset(Dataset[Any]):
@@ -119,6 +112,25 @@ class ImageFilesDataset(Dataset[Any]):
         return self._fingerprint
 
 
+def copies_of(paths: Sequence[Path]) -> list[list[int]]:
+    """The places of all files, those of files with the same content together.
+
+    A folder of pictures may be of files of one size (bitmaps, a data set cut to tiles), so files of equal size are told
+    apart by 4 KiB from their middle, and only those that are equal there too are read whole.
+    """
+    groups = [list(range(len(paths)))]
+    for key in (_size, _middle, _content):
+        groups = [part for rows in groups for part in ([rows] if len(rows) == 1 else _parted(rows, paths, key))]
+    return sorted(groups)
+
+
+def _parted(rows: list[int], paths: Sequence[Path], key: Callable[[Path], Hashable]) -> list[list[int]]:
+    parts: dict[Hashable, list[int]] = {}
+    for row in rows:
+        parts.setdefault(key(paths[row]), []).append(row)
+    return list(parts.values())
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -126,9 +138,18 @@ def _size(path: Path) -> int:
         return -1
 
 
+def _middle(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _NUM_MIDDLE_BYTES) // 2)
+            return file.read(_NUM_MIDDLE_BYTES)
+    except OSError:
+        return os.fsencode(path)
+
+
 def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError:
-        return str(path).encode()
+        return os.fsencode(path)
