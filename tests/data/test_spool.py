@@ -1,5 +1,6 @@
 """What an iterable gives comes back as it was, in any order."""
 
+import os
 import pickle
 import sysconfig
 from pathlib import Path
@@ -72,6 +73,28 @@ def test_the_iterable_is_asked_once(tmp_path):
     assert stream.num_asked == 1
     assert again.fingerprint() == first.fingerprint()
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_the_work_of_others_is_left_alone(tmp_path):
+    other = tmp_path / f"a.partial-{os.getpid()}"
+    other.mkdir()  # of a process with this one's number, on another machine
+    (other / "work").write_text("of somebody else")
+
+    def slow():
+        yield 1
+        spool([7, 8, 9], tmp_path / "a")  # somebody else, who ends earlier
+        yield 2
+
+    data = spool(slow(), tmp_path / "a")
+    assert [data[index] for index in range(len(data))] == [7, 8, 9]
+    assert (other / "work").read_text() == "of somebody else"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", other.name]
+
+
+def test_others_may_read_it(tmp_path):
+    (tmp_path / "plain").mkdir()
+    spool([1], tmp_path / "a")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_the_digest_is_of_the_content(tmp_path):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,17 +42,31 @@ def spool(examples: Iterable[Any], folder: str | Path, *, limit: int | None = No
     """
     folder = Path(folder).absolute()
     if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         try:
-            partial.mkdir(parents=True)
-            _write(examples, partial, limit)
-            with contextlib.suppress(OSError):  # somebody else was faster: theirs stands
-                partial.rename(folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # A name of its own: processes of two containers may have one number.
+            own = tempfile.TemporaryDirectory(
+                prefix=f"{folder.name}.partial-", dir=folder.parent, ignore_cleanup_errors=True
+            )
         except OSError as error:
-            raise DataError("Examples can be written to disk", got=f"{partial}: {error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            raise DataError("Examples can be written to disk", got=f"{folder}: {error}") from error
+        with own:
+            _write_beside(examples, folder, limit, Path(own.name, folder.name))
     return Spooled(folder)
+
+
+def _write_beside(examples: Iterable[Any], folder: Path, limit: int | None, partial: Path) -> None:
+    # Within a temporary folder, since that one is for its maker's eyes only.
+    try:
+        partial.mkdir()
+        _write(examples, partial, limit)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.exists():  # otherwise somebody else was faster: theirs stands
+                raise
+    except OSError as error:
+        raise DataError("Examples can be written to disk", got=f"{partial}: {error}") from error
 
 
 class Spooled(Dataset[Any]):
