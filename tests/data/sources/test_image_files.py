@@ -172,6 +172,26 @@ class TestCache:
         plain.cached(tmp_path / "cache")
         assert len(list((tmp_path / "cache").iterdir())) == 2  # a changed file: another cache
 
+    def test_every_way_to_the_pixels_goes_through_it(self, photographs, little_memory, tmp_path, monkeypatch):
+        import shutil
+        from dataclasses import replace
+
+        root = shutil.copytree(photographs, tmp_path / "photographs")
+        (root / "china" / "003.jpg").write_bytes(b"no image")
+        plain = read(root).train
+        cached = replace(plain, images=plain.images.cached(tmp_path / "cache"))
+        rows = [5, 3, 100, 2]
+        expected, about = plain.in_memory(rows)
+        shutil.rmtree(root)  # the pixels are in the cache
+        pixels, mine = cached.in_memory(rows)
+        assert torch.equal(pixels, expected)
+        assert mine.names == about.names
+        assert torch.equal(mine.labels, about.labels)
+        assert [(fault.index, fault.path) for fault in mine.faults] == [(3, str(root / "china" / "003.jpg"))]
+        assert mine.faults == about.faults
+        assert len(cached.sample()[0]) == len(cached.first(1000)[0]) == 2 * NUM
+        assert sum(len(part) for _, part in cached.parts()) == 2 * NUM
+
     def test_a_missing_file_has_a_row(self, photographs, tmp_path):
         paths = tuple(sorted((photographs / "flower").iterdir())[:3])
         gone = tmp_path / "gone.jpg"

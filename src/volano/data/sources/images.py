@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,16 +68,18 @@ class LabelledImages:
         """Those at ``indices``: the pixels uint8 [n, channels, height, width], and all about them. Files that cannot be
         read are left out and stand in ``faults``."""
         part = self.select(indices)
-        if not isinstance(part.images, ImageFiles):
-            return part.images, part
-        files = [
-            ImageFile(path=path, label=label)
-            for path, label in zip(part.images.paths, part.labels.tolist(), strict=True)
-        ]
-        part = _decoded(files, self.classes, part.images.pixel_format, Path(), 1.0)
-        assert isinstance(part.images, Tensor)
-        faults = tuple(replace(fault, index=int(indices[fault.index])) for fault in part.faults)
-        return part.images, replace(part, faults=faults)
+        files = part.images
+        if not isinstance(files, ImageFiles):
+            return files, part
+        pixels, outcomes = _read_all(lambda row: files[row].numpy(), files.shape)  # of the cache where there is one
+        good = [row for row, reason in enumerate(outcomes) if reason is None]
+        faults = tuple(
+            Fault(int(indices[row]), str(files.paths[row]), reason)
+            for row, reason in enumerate(outcomes)
+            if reason is not None
+        )
+        images = torch.from_numpy(pixels if not faults else pixels[good])
+        return images, replace(part.select(good), images=images, faults=faults)
 
     def parts(self) -> Iterator[tuple[Tensor, LabelledImages]]:
         """All images, as :meth:`in_memory`, a part at a time where they are files."""
@@ -92,11 +94,18 @@ class LabelledImages:
         return self.in_memory(range(min(num, len(self))))
 
     def sample(self) -> tuple[Tensor, LabelledImages]:
-        """All images where they are in memory; otherwise up to 2,000 from everywhere, decoded, as :meth:`in_memory`."""
+        """All images where they are in memory; otherwise up to 2,000 from everywhere, decoded, as :meth:`in_memory`.
+
+        Raises:
+            DataError: more than a tenth of them are unreadable.
+        """
         if not isinstance(self.images, ImageFiles):
             return self.images, self
         most = min(_MOST_SAMPLED, max(1, _MOST_SAMPLED_BYTES // int(np.prod(self.images.shape[1:]))))
-        return self.in_memory(range(0, len(self), -(-len(self) // most)))
+        rows = range(0, len(self), -(-len(self) // most))
+        pixels, about = self.in_memory(rows)
+        _check_share(about.faults, len(rows), MAX_SHARE)
+        return pixels, about
 
 
 def decode_all(
@@ -122,11 +131,7 @@ def _decoded(
     files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, root: Path, max_share: float
 ) -> LabelledImages:
     shape = (len(files), pixel_format.channels, pixel_format.size, pixel_format.size)
-    images = np.empty(shape, dtype=np.uint8)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
-        outcomes = list(
-            pool.map(lambda row: _decode_into(images, row, files[row].path, pixel_format), range(len(files)))
-        )
+    images, outcomes = _read_all(lambda row: decode(files[row].path, pixel_format), shape)
     faults = tuple(
         Fault(row, str(files[row].path), reason) for row, reason in enumerate(outcomes) if reason is not None
     )
@@ -169,12 +174,19 @@ def class_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
-def _decode_into(images: np.ndarray, row: int, path: Path, pixel_format: PixelFormat) -> str | None:
-    try:
-        images[row] = decode(path, pixel_format)
-    except OSError as error:
-        return str(error) or type(error).__name__
-    return None
+def _read_all(read: Callable[[int], np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, list[str | None]]:
+    """The pixels of all rows, and why a row could not be read (its pixels are then undefined)."""
+    images = np.empty(shape, dtype=np.uint8)
+
+    def read_into(row: int) -> str | None:
+        try:
+            images[row] = read(row)
+        except OSError as error:
+            return str(error) or type(error).__name__
+        return None
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
+        return images, list(pool.map(read_into, range(shape[0])))
 
 
 def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | None:
