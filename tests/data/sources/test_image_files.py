@@ -115,6 +115,26 @@ def test_the_digest_goes_by_content(photographs, little_memory, tmp_path):
     assert digest(elsewhere) != first
 
 
+def test_the_digest_is_taken_once_for_all_tasks(photographs, little_memory, monkeypatch):
+    problem = read_problem(ImageDials(path=str(photographs), image_size=64, flip="no"))
+    first = problem.task(3).data.fingerprint()
+    monkeypatch.setattr(image_files_module, "_size", None)  # no file is asked any more
+    assert problem.task(5).data.fingerprint() == first
+    assert problem.train.dataset().fingerprint() == first
+
+
+def test_a_sample_that_cannot_be_read_is_said(photographs, little_memory, tmp_path):
+    import shutil
+
+    root = shutil.copytree(photographs, tmp_path / "photographs")
+    for path in root.rglob("*.jpg"):
+        path.write_bytes(path.read_bytes()[:640])  # the header tells the size, and no pixel follows
+    with pytest.raises(
+        DataError, match=r"At most 10% of the images are unreadable; got \d+ of \d+; the first: .*\.jpg"
+    ):
+        read_problem(ImageDials(path=str(root), image_size=64))
+
+
 def test_a_folder_is_trained_on_and_faults_are_listed(photographs, little_memory, tmp_path):
     import shutil
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Hashable, Sequence
@@ -21,7 +22,7 @@ _NUM_DIGESTED = 64
 _NUM_MIDDLE_BYTES = 4096  # the beginnings of pictures are headers, often equal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ImageFiles:
     """What a tensor uint8 [N, channels, height, width] would be if it fitted into memory.
 
@@ -74,6 +75,18 @@ class ImageFiles:
         """All rows, those of files with the same content together; see :func:`copies_of`."""
         return copies_of(self.paths)
 
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """Of the format, the names and sizes of all files and the content of some. Taken once: it asks for every file,
+        and several tasks are made from the same images."""
+        digest = hashlib.sha256(f"{self.pixel_format}:{len(self)}\n".encode())
+        root = os.path.commonpath([path.parent for path in self.paths])
+        for path in self.paths:
+            digest.update(os.fsencode(os.path.relpath(path, root)) + f"\0{_size(path)}\0".encode())
+        for row in np.unique(np.linspace(0, len(self) - 1, _NUM_DIGESTED).astype(np.int64)):
+            digest.update(_content(self.paths[row]))
+        return digest.digest()
+
 
 class ImageFilesDataset(Dataset[Any]):
     """A map-style dataset of (image uint8 [channels, height, width], label int64 []) over files.
@@ -85,7 +98,6 @@ class ImageFilesDataset(Dataset[Any]):
 
     def __init__(self, images: ImageFiles, labels: Tensor) -> None:
         self._images, self._labels = images, labels
-        self._fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -98,18 +110,8 @@ class ImageFilesDataset(Dataset[Any]):
         return str(self._images.paths[index])
 
     def fingerprint(self) -> str:
-        """Digest of the format, the labels, the names and sizes of all files and the content of some."""
-        if self._fingerprint is None:
-            digest = hashlib.sha256(f"{self._images.pixel_format}".encode())
-            digest.update(self._labels.numpy().tobytes())
-            paths = self._images.paths
-            root = os.path.commonpath([path.parent for path in paths])
-            for path in paths:
-                digest.update(f"{os.path.relpath(path, root)}:{_size(path)}\n".encode())
-            for row in np.unique(np.linspace(0, len(paths) - 1, _NUM_DIGESTED).astype(np.int64)):
-                digest.update(_content(paths[row]))
-            self._fingerprint = digest.hexdigest()[:32]
-        return self._fingerprint
+        """Digest of the labels and the images; see :attr:`ImageFiles.digest`."""
+        return hashlib.sha256(self._images.digest + self._labels.numpy().tobytes()).hexdigest()[:32]
 
 
 def copies_of(paths: Sequence[Path]) -> list[list[int]]:
