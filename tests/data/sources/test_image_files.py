@@ -9,14 +9,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import volano
-from volano.api.image import train_image
+from volano.api.image import task_of, train_image
 from volano.api.image_results import eval_image
 from volano.apps.image.problem import ImageDials, read_problem
-from volano.data.sources import ImageFiles, PixelFormat, hold_out, read_image_sets
+from volano.data.sources import ImageFiles, ImageFilesDataset, PixelFormat, hold_out, read_image_sets
 from volano.data.sources import image_files as image_files_module
 from volano.data.sources import images as images_module
 from volano.device import Device
 from volano.errors import DataError
+from volano.task.describe import describe
+from volano.training import RunFolder
 
 NUM = 60  # of each class
 
@@ -149,6 +151,80 @@ def test_a_folder_is_trained_on_and_faults_are_listed(photographs, little_memory
     assert {fault["path"] for fault in faults} == {str(broken)}
     scores = eval_image(tmp_path / "run", device="cpu")
     assert scores["accuracy"] == result.metrics["test_accuracy"]
+
+
+@pytest.mark.parametrize("in_files", [True, False])
+def test_where_images_lie_is_decided_once(photographs, tmp_path, monkeypatch, in_files):
+    import shutil
+
+    def free(little):
+        monkeypatch.setattr(Device, "free_bytes", lambda self: 1_000_000 if little else 10**11)
+
+    root = shutil.copytree(photographs, tmp_path / "photographs")
+    (root / "flower" / "011.jpg").write_bytes(b"no image")
+    free(little=in_files)
+    result = train_image(
+        root, epochs=2, image_size=64, batch_size=16, flip="no", out=tmp_path / "run", observer=volano.Observer()
+    )
+    free(little=not in_files)
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.read_json("run.json")["source"]["dials"]["in_files"] is in_files
+    task = task_of(folder)
+    assert isinstance(task.data, ImageFilesDataset) is in_files
+    assert (
+        describe(task, task.model())["data"]["content_digest"]
+        == folder.read_json("task.json")["data"]["content_digest"]
+    )
+    scores = eval_image(tmp_path / "run", device="cpu")
+    assert scores["accuracy"] == result.metrics["test_accuracy"]
+    assert scores["num_examples"] == result.metrics["num_test"]
+
+
+def test_unreadable_files_do_not_move_others_in_the_split(photographs, tmp_path, monkeypatch):
+    import shutil
+
+    def names(images):
+        return [set(images.select(rows).names) for rows in hold_out(images, seed=3)]
+
+    root = shutil.copytree(photographs, tmp_path / "photographs")
+    kept, held = names(read(root).train)
+    broken = {sorted(kept)[5], sorted(held)[0], sorted(held)[-1]}
+    for name in broken:
+        (root / name).write_bytes(b"no image " + name.encode())
+    whole = read(root).train
+    assert len(whole.faults) == 3
+    assert names(whole) == [kept - broken, held - broken]
+    monkeypatch.setattr(Device, "free_bytes", lambda self: 1_000_000)
+    lazy_kept, lazy_held = names(read(root).train)
+    assert [lazy_kept - broken, lazy_held - broken] == [kept - broken, held - broken]
+
+
+def test_a_class_of_few_keeps_a_readable_image_on_each_side(photographs, tmp_path):
+    import shutil
+
+    for name in ("china", "flower"):
+        (tmp_path / name).mkdir()
+        for path in sorted((photographs / name).iterdir())[:10]:
+            shutil.copy(path, tmp_path / name)
+    for number in range(2, 10):
+        (tmp_path / "china" / f"{number:03}.jpg").unlink()
+    (tmp_path / "china" / "002.jpg").write_bytes(b"no image")
+    for seed in range(8):
+        images = read(tmp_path).train
+        kept, held = hold_out(images, seed=seed)
+        assert (images.labels[kept] == 0).sum() == (images.labels[held] == 0).sum() == 1
+
+
+def test_memory_that_shrinks_between_splits_stops_nothing(photographs, tmp_path, monkeypatch):
+    import shutil
+
+    for split in ("train", "val"):
+        shutil.copytree(photographs, tmp_path / split)
+    answers = iter([10**11, 1_000_000, 1_000_000])
+    monkeypatch.setattr(Device, "free_bytes", lambda self: next(answers))
+    sets = read(tmp_path)
+    assert isinstance(sets.train.images, torch.Tensor)
+    assert isinstance(sets.valid.images, torch.Tensor)
 
 
 def test_a_file_that_vanishes_is_replaced(photographs, little_memory, tmp_path):

@@ -31,8 +31,8 @@ _FLIPS = ("auto", "yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDials:
-    """What a person may say, all of it optional. Resolved dials (``num_steps``, ``flip`` as yes or no) make the same
-    Task again.
+    """What a person may say, all of it optional. Resolved dials (``num_steps``, ``flip`` as yes or no,
+    ``in_files``) make the same Task again.
 
     Attributes:
         path: see ``read_image_sets``; None is the embedded sample.
@@ -42,6 +42,7 @@ class ImageDials:
         model: ``module:function`` of a network of one's own.
         image_size: pixels to decode files to; None chooses.
         image_cache: folder for decoded images that do not fit into memory; None decodes them whenever they are needed.
+        in_files: whether images stay in their files; None decides by the memory that is free.
         batch_size: examples per step; None leaves it to the recipe.
         flip: whether to mirror images: auto finds out.
         seed: of everything.
@@ -54,6 +55,7 @@ class ImageDials:
     model: str | None = None
     image_size: int | None = None
     image_cache: str | None = None
+    in_files: bool | None = None
     batch_size: int | None = None
     flip: str = "auto"
     seed: int = 0
@@ -173,7 +175,8 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
         UsageError: the path does not exist.
         DataError: what lies there cannot be trained on.
     """
-    sets = read_image_sets(None if dials.path is None else Path(dials.path), size=dials.image_size)
+    path = None if dials.path is None else Path(dials.path)
+    sets = read_image_sets(path, size=dials.image_size, in_files=dials.in_files)
     if dials.image_cache is not None:
         sets = _with_cache(sets, Path(dials.image_cache))
     train, valid, test, is_held_out = _split(sets, dials.seed)
@@ -207,7 +210,9 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
         translate=recipe.tta_translate,
     )
     return ImageProblem(
-        dials=ImageDials(**{**dials.to_json(), "flip": "yes" if flip else "no"}),
+        dials=dataclasses.replace(
+            dials, flip="yes" if flip else "no", in_files=isinstance(sets.train.images, ImageFiles)
+        ),
         spec=spec,
         train=train,
         valid=valid,

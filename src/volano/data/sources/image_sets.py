@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import gzip
 import struct
 import zlib
@@ -55,7 +56,12 @@ class ImageSets:
 
 
 def read_image_sets(
-    path: Path | None, *, size: int | None = None, pixel_format: PixelFormat | None = None, least_classes: int = 2
+    path: Path | None,
+    *,
+    size: int | None = None,
+    pixel_format: PixelFormat | None = None,
+    least_classes: int = 2,
+    in_files: bool | None = None,
 ) -> ImageSets:
     """Reads any of the sources; which one is seen from what lies at ``path``.
 
@@ -65,6 +71,9 @@ def read_image_sets(
         size: height and width to decode files to; None chooses.
         pixel_format: to decode files to, channels and all; None reads it off the files.
         least_classes: fewer are refused; images to evaluate on may be of one.
+        in_files: whether images stay in their files; None decides by the memory that is free now. What is read again
+            for the same run has to be told what was decided then: it is part of the experiment. Images of which some
+            are unreadable, and copies that are stored differently, are split and digested in another way in memory.
 
     Raises:
         UsageError: ``path`` does not exist or is none of these, or is a run's folder.
@@ -81,12 +90,12 @@ def read_image_sets(
                 "Images come from a folder of class folders, a folder of IDX files, or a .csv or .parquet table",
                 got=str(path),
             )
-        return _from_table(path, size, pixel_format, least_classes)
+        return _from_table(path, size, pixel_format, least_classes, in_files)
     refuse_run(path)
     if _idx_files(path):
         _refuse_size(size, "IDX files")
         return _from_idx(path, least_classes)
-    return _from_folders(path, size, pixel_format, least_classes)
+    return _from_folders(path, size, pixel_format, least_classes, in_files)
 
 
 def _refuse_size(size: int | None, kind: str) -> None:
@@ -107,7 +116,9 @@ def _embedded_digits() -> ImageSets:
 # ---- class folders
 
 
-def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int) -> ImageSets:
+def _from_folders(
+    root: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int, in_files: bool | None
+) -> ImageSets:
     runs: set[Path] = set()
     children = subfolders(root, runs)
     parts = {_SPLITS[folder.name.lower()]: folder for folder in children if folder.name.lower() in _SPLITS}
@@ -126,7 +137,7 @@ def _from_folders(root: Path, size: int | None, pixel_format: PixelFormat | None
         )
     _check_classes(classes, str(folders["train"]), least_classes)
     files = {split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()}
-    sets = _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size))
+    sets = _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size), in_files)
     return dataclasses.replace(sets, notices=(*notices, *run_notices(runs), *sets.notices))
 
 
@@ -145,7 +156,9 @@ def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], folder:
 # ---- tables
 
 
-def _from_table(path: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int) -> ImageSets:
+def _from_table(
+    path: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int, in_files: bool | None
+) -> ImageSets:
     rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not rows:
         raise DataError("A table of images has rows", got=f"{path}, which has none")
@@ -169,7 +182,7 @@ def _from_table(path: Path, size: int | None, pixel_format: PixelFormat | None, 
         files.setdefault(_SPLITS[split], []).append(file)
     if "train" not in files:
         raise DataError("A table of images has rows to train on", got=f"only {', '.join(files)} in {path}")
-    return _decoded(files, classes, path.parent, pixel_format or choose_format(files["train"], size=size))
+    return _decoded(files, classes, path.parent, pixel_format or choose_format(files["train"], size=size), in_files)
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
@@ -280,10 +293,18 @@ def _from_arrays(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...
 
 
 def _decoded(
-    files: dict[str, list[ImageFile]], classes: tuple[str, ...], root: Path, pixel_format: PixelFormat
+    files: dict[str, list[ImageFile]],
+    classes: tuple[str, ...],
+    root: Path,
+    pixel_format: PixelFormat,
+    in_files: bool | None,
 ) -> ImageSets:
-    reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
-    read = decode_all if reason is None else leave_in_files
+    if in_files is None:
+        reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
+    else:
+        reason = "as was decided when the run began" if in_files else None
+    # Decided for all splits at once: what the first has taken must not change the answer for the second.
+    read = functools.partial(decode_all, checks_memory=False) if reason is None else leave_in_files
     sets = {split: read(part, classes, pixel_format, root=root) for split, part in files.items()}
     decoding = None if reason is None else f"images are decoded again whenever they are needed: {reason}"
     return ImageSets(

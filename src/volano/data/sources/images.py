@@ -35,7 +35,8 @@ class LabelledImages:
         labels: int64 [N], indices into ``classes``.
         classes: names.
         names: of each image, for tables and errors.
-        faults: files that could not be read, left out of the above.
+        faults: files that could not be read, left out of the above; ``index`` is the place among all.
+        fault_labels: their classes, as ``labels``, for a split that does not depend on which can be read.
     """
 
     images: Tensor | ImageFiles
@@ -43,6 +44,7 @@ class LabelledImages:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     faults: tuple[Fault, ...] = field(default=())
+    fault_labels: tuple[int, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,13 +117,15 @@ def decode_all(
     *,
     root: Path,
     max_share: float = MAX_SHARE,
+    checks_memory: bool = True,
 ) -> LabelledImages:
     """All files decoded into memory, unreadable ones put aside.
 
     Raises:
-        DataError: more than ``max_share`` are unreadable, or they do not fit into memory.
+        DataError: more than ``max_share`` are unreadable, or they do not fit into memory, which is not asked where
+            ``checks_memory`` is False.
     """
-    reason = why_they_do_not_fit(len(files), pixel_format)
+    reason = why_they_do_not_fit(len(files), pixel_format) if checks_memory else None
     if reason is not None:
         raise DataError("The decoded images take at most half of the free memory", got=reason)
     return _decoded(files, classes, pixel_format, root, max_share)
@@ -137,12 +141,14 @@ def _decoded(
     )
     _check_share(faults, len(files), max_share)
     good = [row for row, reason in enumerate(outcomes) if reason is None]
+    labels = [-1 if file.label is None else file.label for file in files]
     return LabelledImages(
         images=torch.from_numpy(images if len(good) == len(files) else images[good]),
-        labels=torch.tensor([-1 if (label := files[row].label) is None else label for row in good]),
+        labels=torch.tensor([labels[row] for row in good]),
         classes=classes,
         names=tuple(_relative(files[row].path, root) for row in good),
         faults=faults,
+        fault_labels=tuple(labels[fault.index] for fault in faults),
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from volano.data.counters import counter_hash
-from volano.data.sources.image_files import ImageFiles
+from volano.data.sources.image_files import ImageFiles, copies_of
 from volano.data.sources.images import LabelledImages
 from volano.errors import DataError
 
@@ -17,16 +18,31 @@ _SPLIT = 21  # first counter of the hashes
 
 
 def hold_out(images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`hold_out_rows` of pictures; copies are equal in every pixel.
+    """:func:`hold_out_rows` of pictures; copies are equal in every pixel, or in every byte where they stay in files.
+
+    Files that could not be read take part in the division and are then left out of both sides: a file that is mended or
+    damaged later, or that is read at all only in training, moves no other to the other side (unless it becomes the copy
+    of another).
 
     Raises:
         DataError: a class has fewer than two different images.
     """
+    labels = images.labels.tolist()
     if isinstance(images.images, ImageFiles):
-        copies = images.images.copies()
-    else:
-        copies = _grouped([hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()])
-    return _hold_out(copies, images.labels.tolist(), images.classes, seed, share, "images")
+        return _hold_out(images.images.copies(), labels, images.classes, seed, share, "images")
+    copies = _grouped([hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()])
+    if not images.fault_labels:
+        return _hold_out(copies, labels, images.classes, seed, share, "images")
+    lost = {fault.index: label for fault, label in zip(images.faults, images.fault_labels, strict=True)}
+    places = [place for place in range(len(labels) + len(lost)) if place not in lost]
+    row_of = {place: row for row, place in enumerate(places)}
+    broken = list(lost)
+    copies = [[places[row] for row in rows] for rows in copies]
+    copies += [[broken[n] for n in group] for group in copies_of([Path(str(f.path)) for f in images.faults])]
+    everything = [lost[place] if place in lost else labels[row_of[place]] for place in range(len(places) + len(lost))]
+    sides = _hold_out(copies, everything, images.classes, seed, share, "images", lost.keys())
+    kept, held = ([row_of[place] for place in side.tolist() if place in row_of] for side in sides)
+    return np.array(kept, dtype=np.int64), np.array(held, dtype=np.int64)
 
 
 def hold_out_rows(
@@ -49,7 +65,13 @@ def hold_out_rows(
 
 
 def _hold_out(
-    copies: list[list[int]], labels: Sequence[int], classes: Sequence[str], seed: int, share: float, what: str
+    copies: list[list[int]],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    seed: int,
+    share: float,
+    what: str,
+    lost: Collection[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     kept: list[int] = []
     held: list[int] = []
@@ -58,23 +80,31 @@ def _hold_out(
         by_class.setdefault(labels[rows[0]], []).append(rows)
     for number, name in enumerate(classes):
         of_class = by_class.get(number, [])
-        if len(of_class) < 2:
+        usable = [rows for rows in of_class if rows[0] not in lost]
+        if len(usable) < 2:
             raise DataError(
                 f"A class has at least two different {what}, one to train on and one held out",
-                got=f"{len(of_class)} in class {name!r}",
+                got=f"{len(usable)} in class {name!r}",
                 remedy=f"Add {what}, remove the class, or give a test set of your own",
             )
-        of_class.sort(key=lambda rows: counter_hash(_SPLIT, seed, rows[0]))
-        wanted = max(1, round(share * sum(map(len, of_class))))
-        taken = 0
-        for position, rows in enumerate(of_class):
-            last_group = position == len(of_class) - 1 and taken == position
-            if taken < wanted and not last_group:
-                held += rows
-                taken += len(rows)
-            else:
-                kept += rows
+        sides = _divided(of_class, seed, share)
+        if lost and any(set(rows) <= set(lost) for rows in sides):  # a side of nothing but unreadable files
+            sides = _divided(usable, seed, share)
+        kept += sides[0]
+        held += sides[1]
     return np.array(sorted(kept), dtype=np.int64), np.array(sorted(held), dtype=np.int64)
+
+
+def _divided(groups: list[list[int]], seed: int, share: float) -> tuple[list[int], list[int]]:
+    """Rows kept and rows held out of one class, from its groups of copies."""
+    ordered = sorted(groups, key=lambda rows: counter_hash(_SPLIT, seed, rows[0]))
+    wanted = max(1, round(share * sum(map(len, ordered))))
+    kept: list[int] = []
+    held: list[int] = []
+    for position, rows in enumerate(ordered):
+        last_group = position == len(ordered) - 1 and len(kept) == 0
+        (held if len(held) < wanted and not last_group else kept).extend(rows)
+    return kept, held
 
 
 def _grouped(digests: Sequence[bytes]) -> list[list[int]]:
