@@ -88,7 +88,7 @@ class TestTrainImage:
         Image.new("L", (40, 30), 250).save(folder / "left" / "grey.jpg")
         Image.new("RGBA", (9, 60), (1, 2, 3, 0)).save(folder / "right" / "alpha.png")
         (folder / "middle" / "broken.png").write_text("no image")
-        code, out, err = volano("train", "image", folder, "--epochs", "12", "--out", "run", "--json")
+        code, out, err = volano("train", "image", folder, "--epochs", "30", "--out", "run", "--json")
         assert code == 0, err
         assert "broken.png" in err
         assert "broken.png" in Path("run/quarantine.jsonl").read_text()
