@@ -43,13 +43,16 @@ def spool(examples: Iterable[Any], folder: str | Path, *, limit: int | None = No
     """
     folder = Path(folder).absolute()
     if not folder.exists():
+        failures: list[OSError] = []
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         try:
             partial.mkdir(parents=True)
-            _write(examples, partial, limit)
+            _write(_asked(examples, failures), partial, limit)
             with contextlib.suppress(OSError):  # somebody else was faster: theirs stands
                 partial.rename(folder)
         except OSError as error:
+            if error in failures:
+                raise
             raise DataError("Examples can be written to disk", got=f"{partial}: {error}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -110,6 +113,15 @@ class Spooled(Dataset[Any]):
                 remedy="Remove it, and it is written again",
             ) from error
         self._ends = np.cumsum(self._facts["groups"])
+
+
+def _asked(examples: Iterable[Any], failures: list[OSError]) -> Iterator[Any]:
+    # A file that the iterable itself cannot read is no failure of writing: its error stands.
+    try:
+        yield from examples
+    except OSError as error:
+        failures.append(error)
+        raise
 
 
 def _write(examples: Iterable[Any], folder: Path, limit: int | None) -> None:
