@@ -222,3 +222,21 @@ def test_a_small_set_stops_at_a_tenth_too():
 def test_a_fingerprint_of_any_strides():
     images = torch.rand(4, 5, 5, 3).permute(0, 3, 1, 2)
     assert Arrays(images).fingerprint() == Arrays(images.contiguous()).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("8 GiB"), RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: 8 GiB")]
+)
+@pytest.mark.parametrize("where", ["example", "collate"])
+def test_memory_that_runs_out_is_no_corrupt_example(error, where):
+    class Full(Computed):
+        def __getitem__(self, index):
+            if where == "example" and index == 3:
+                raise error
+            return super().__getitem__(index)
+
+    def collate(examples):
+        raise error
+
+    with pytest.raises(type(error), match="8 GiB"):
+        run(Full(), collate=collate if where == "collate" else None)
