@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from volano.data.arrays import rows_of, take, tensor_tree
+from volano.data.arrays import rows_of, take
 from volano.data.fetch import Fault, Fetcher
 from volano.data.order import Key
 from volano.data.quarantine import Quarantine
@@ -207,16 +207,24 @@ def make_feed(
     seed: int,
     quarantine: Quarantine,
 ) -> Feed:
-    """The feed that a plan names.
+    """The feed that a plan names. On the CPU, mapped files lie in the device's memory already: a resident feed of them
+    is the one that reads a batch's rows there, and tells the disk beforehand where it has to be asked.
 
     Raises:
         PlanError: ``feed="resident"`` for data that cannot be.
     """
     if feed == "resident":
         possible, reason = can_be_resident(data, collate, device)
-        if not possible:
+        rows = rows_of(data)
+        if not possible or rows is None:
             raise PlanError("A resident feed needs data in tensors that fit", got=reason, remedy="Pin --feed ring")
-        return ResidentFeed(tensor_tree(data), device)
+        if rows.is_mapped and device.is_cpu:
+            return RingFeed(Fetcher(data, collate, seed), device, quarantine)
+        whole = (
+            rows.in_sequence() if rows.in_sequence is not None and rows.indices is None else contextlib.nullcontext()
+        )
+        with whole:
+            return ResidentFeed(rows.tensors(), device)
     return RingFeed(Fetcher(data, collate, seed), device, quarantine, workers=workers, prefetch=prefetch)
 
 
@@ -231,7 +239,8 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
             f"{type(data).__name__} computes its examples; storing them could freeze a random transform",
         )
     size, free = rows.num_bytes(), device.free_bytes()
-    stays = device.is_cpu and not rows.is_mapped  # it lies in the device's memory already
+    # What lies in the device's memory already stays there; a selection of it is copied.
+    stays = device.is_cpu and not rows.is_mapped and rows.indices is None
     if not stays and free is not None and size > _RESIDENT_SHARE * free:
         return (
             False,
@@ -243,3 +252,12 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
 def _as_tensor(indices: np.ndarray) -> torch.Tensor:
     # Orders are read-only and shared; torch wants to own what it might write to.
     return torch.from_numpy(indices.copy())
+def why_streamed(data: Any, collate: Any, device: Device) -> str | None:
+    """Why a ring is the better feed by default, or None where the data is kept on the device."""
+    possible, reason = can_be_resident(data, collate, device)
+    rows = rows_of(data)
+    if possible and device.is_cpu and rows is not None and rows.is_mapped:
+        return f"{reason}, which are read where they lie: a ring tells the disk of a batch's rows"
+    return None if possible else reason
+
+
