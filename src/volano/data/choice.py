@@ -93,12 +93,12 @@ def _one_worker(fetcher: Fetcher, order: Order) -> tuple[float, float]:
     caches; it is left out where there is another."""
     with _workers(fetcher, 1) as workers:
         made = workers.made(_keys(order, 3))
-        seconds = next(made).seconds
+        seconds = next(made)[0].seconds
         if seconds < _MOST_SECONDS:
-            seconds = next(made).seconds
+            seconds = next(made)[0].seconds
         time.sleep(min(1.5 * seconds, _MOST_SECONDS))
         start = time.perf_counter()
-        for result in made:
+        for result, _ in made:
             return min(seconds, result.seconds), max(0.0, time.perf_counter() - start)
     raise AssertionError("a worker answers every key")
 
@@ -109,7 +109,7 @@ def _batches_per_second(fetcher: Fetcher, order: Order, num: int) -> float:
         for _ in range(num):
             next(made)
         start, count = time.perf_counter(), 0
-        for result in made:
+        for result, _ in made:
             if result.error is not None:
                 raise result.error
             count += 1
