@@ -45,7 +45,9 @@ def choose_plan(
         # Each rank makes its part of a batch, with its share of the cores.
         num_cores = max(1, describe_machine(place).num_cores // world_size)
         batch_size = max(1, min(task.batch_size, len(task.data)) // world_size)
-        choice = choose_workers(task.data, task.collate, batch_size, num_cores, num_steps=task.num_steps)
+        choice = choose_workers(
+            task.data, task.collate, batch_size, num_cores, num_steps=task.num_steps, seed=task.seed
+        )
         plan = plan.pin(workers=choice.workers)
         reasons.append(f"workers={choice.workers}: {choice.reason}")
     if plan.sharding == "full" and "memory_format" not in pins:
