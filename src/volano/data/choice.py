@@ -17,7 +17,7 @@ from volano.errors import DataError, VolanoError
 
 # Trials with two and more workers begin while what they have cost is below this share of what the run spends in making
 # batches, and below so many seconds. The first trial is made in any case: three batches and the wait for the third, or
-# one batch where that takes seconds.
+# one batch where that takes seconds; a fourth is begun and dropped.
 _SHARE, _MOST_SECONDS = 0.02, 2.0
 # A worker takes the making off the training process and costs an exchange instead: it is to save half at least.
 _EXCHANGE_SHARE = 0.5
@@ -122,7 +122,7 @@ class _Trials:
     def _with_one(self) -> tuple[float, float | None]:
         """Seconds of making a batch, and of receiving one that lies ready; None where a batch takes so long that this
         cannot matter. The first batch of all opens files and fills caches; it is left out otherwise."""
-        results = self._made(1, 3)
+        results = self._made(1, 4)  # the fourth is handed out when the third is received, as in the ring
         try:
             first = next(results).seconds
             if first >= _MOST_SECONDS:
