@@ -226,12 +226,12 @@ class _Worker:
         if not wait([self.connection, self._process.sentinel], patience):
             raise DataError(f"A worker process makes a batch within {patience:.0f} s", got="none")
         try:
-            content = self.connection.recv_bytes() if self.connection.poll() else None
+            # It comes from a process that this one started, over a connection that nobody else has.
+            answer = self.connection.recv() if self.connection.poll() else None
         except (EOFError, OSError):
-            content = None
-        if content is None:
+            answer = None
+        if answer is None:
             raise _DeadError(self._how_it_ended())
-        answer = pickle.loads(content)  # it comes from a process that this one started, over a connection of their own
         if isinstance(answer, Made):
             return answer
         raise _DeadError(f"(pid {self._process.pid}) ended itself:\n{answer}")
