@@ -116,7 +116,7 @@ def test_rows_that_come_from_a_disk_are_announced(feed, digits_on_disk, tokens, 
     )
     found = batches(MemoryMapped(digits_on_disk), feed=feed)
     expected = batches(in_memory(digits_on_disk), feed="resident")
-    assert len(told) == len(found) - 1
+    assert len(told) == len(found) - 3  # the first three were asked for before the first one was read
     assert all(
         torch.equal(a, b) for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True)
     )
