@@ -11,10 +11,13 @@ from volano.data import (
     Arrays,
     Fault,
     Fetcher,
+    Key,
+    MemoryMapped,
     Order,
     Quarantine,
     can_be_resident,
     make_feed,
+    rows_of,
     tensor_tree,
 )
 from volano.device import Device
@@ -169,6 +172,34 @@ class TestResidence:
 
         assert tensor_tree(Flipped(torch.zeros(4, 2))) is None
 
+    def test_a_subclass_of_arrays_may_compute_too(self):
+        class Brighter(Arrays):
+            def __getitem__(self, index):
+                return super().__getitem__(index) + 1
+
+        class Flipped(MemoryMapped):
+            def __getitems__(self, indices):
+                return [self[index].flip(0) for index in indices]
+
+        data = Brighter(torch.arange(40))
+        assert not can_be_resident(data, None, CPU)[0]
+        assert torch.equal(run(data)[0], torch.from_numpy(ORDER.key(0).indices + 1))
+        assert torch.equal(run(Subset(data, range(40)))[0], run(data)[0])
+        assert rows_of(Flipped.__new__(Flipped)) is None
+        assert rows_of(Arrays(torch.zeros(3))) is not None
+
+    def test_a_subset_counts_from_the_end_as_lists_do(self):
+        data = Subset(Subset(TensorDataset(torch.arange(5)), [4, 1, -2]), [-1, 0])
+        assert torch.equal(tensor_tree(data)[0], torch.tensor([3, 4]))
+        (batch, _) = Fetcher(data, None, 0)(Key(0, np.array([0, 1])))
+        assert torch.equal(batch[0], torch.stack([data[0][0], data[1][0]]))
+
+    def test_a_copy_needs_room(self, monkeypatch):
+        tensors = TensorDataset(torch.zeros(4, 2))
+        monkeypatch.setattr(Device, "free_bytes", lambda self: 16)
+        assert can_be_resident(tensors, None, CPU)[0]  # it is there
+        assert not can_be_resident(Subset(tensors, [0, 2]), None, CPU)[0]
+
     def test_a_subset_keeps_its_order(self):
         assert torch.equal(tensor_tree(Subset(TensorDataset(torch.arange(5)), [4, 1]))[0], torch.tensor([4, 1]))
 
@@ -222,3 +253,21 @@ def test_a_small_set_stops_at_a_tenth_too():
 def test_a_fingerprint_of_any_strides():
     images = torch.rand(4, 5, 5, 3).permute(0, 3, 1, 2)
     assert Arrays(images).fingerprint() == Arrays(images.contiguous()).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("8 GiB"), RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: 8 GiB")]
+)
+@pytest.mark.parametrize("where", ["example", "collate"])
+def test_memory_that_runs_out_is_no_corrupt_example(error, where):
+    class Full(Computed):
+        def __getitem__(self, index):
+            if where == "example" and index == 3:
+                raise error
+            return super().__getitem__(index)
+
+    def collate(examples):
+        raise error
+
+    with pytest.raises(type(error), match="8 GiB"):
+        run(Full(), collate=collate if where == "collate" else None)

@@ -1,5 +1,7 @@
 """Memory-mapped arrays give what arrays in memory give."""
 
+import json
+import mmap
 import pickle
 import sysconfig
 from pathlib import Path
@@ -14,7 +16,7 @@ from volano import MemoryMapped
 from volano.data import Arrays, Fetcher, Order, Quarantine, can_be_resident, fetch, make_feed, mapped
 from volano.device import Device
 from volano.errors import DataError, TaskError
-from volano.task import tensors_of
+from volano.task import map_tensors, tensors_of
 
 CPU = Device("cpu")
 
@@ -103,7 +105,8 @@ def test_a_large_one_stays_on_disk(digits_on_disk, monkeypatch):
     assert can_be_resident(in_memory(digits_on_disk), None, CPU)[0]  # what is in memory is in memory
 
 
-def test_rows_that_come_from_a_disk_are_announced(digits_on_disk, tokens, monkeypatch):
+@pytest.mark.parametrize("feed", ["ring", "resident"])
+def test_rows_that_come_from_a_disk_are_announced(feed, digits_on_disk, tokens, monkeypatch):
     monkeypatch.setattr(fetch, "_DISK_SECONDS_PER_ROW", 0.0)  # as if every row did
     told = []
     monkeypatch.setattr(
@@ -111,14 +114,55 @@ def test_rows_that_come_from_a_disk_are_announced(digits_on_disk, tokens, monkey
         "announce",
         lambda self, indices, old=MemoryMapped.announce: told.append(indices) or old(self, indices),
     )
-    found = batches(MemoryMapped(digits_on_disk), feed="ring")
+    found = batches(MemoryMapped(digits_on_disk), feed=feed)
     expected = batches(in_memory(digits_on_disk), feed="resident")
-    assert len(told) == len(found) - 1
+    assert len(told) == len(found) - 3  # the first three were asked for before the first one was read
     assert all(
         torch.equal(a, b) for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True)
     )
     data = MemoryMapped(tokens[0], window=33, stride=32)
     data.announce(torch.tensor([0, len(data) - 1]))  # up to the last byte of the file
+
+
+class Elsewhere:
+    """A device with memory of its own."""
+
+    is_cpu, can_pin = False, False
+
+    def __init__(self, told):
+        self.told = told
+
+    def free_bytes(self):
+        return None
+
+    def move(self, tree):
+        self.told.append("read")
+        return map_tensors(torch.clone, tree)
+
+
+class Told:
+    """A mapping that keeps what it is advised of."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def madvise(self, advice, *extent):
+        self.told.append(advice)
+
+
+@pytest.mark.parametrize(
+    ("row_bytes", "usual"), [(mapped._SHORT_ROW_BYTES, mmap.MADV_RANDOM), (0, mmap.MADV_NORMAL)], ids=["short", "long"]
+)
+def test_a_whole_file_is_read_in_sequence(digits_on_disk, monkeypatch, row_bytes, usual):
+    monkeypatch.setattr(mapped, "_SHORT_ROW_BYTES", row_bytes)
+    data, told = MemoryMapped(digits_on_disk["x"]), []
+    data._extents = [extent._replace(mapping=Told(told)) for extent in data._extents]
+    settings = {"feed": "resident", "workers": 0, "prefetch": 2, "seed": 0, "quarantine": Quarantine(len(data))}
+    make_feed(data, None, Elsewhere(told), **settings)
+    assert told == [mmap.MADV_SEQUENTIAL, "read", usual]
+    told.clear()
+    make_feed(Subset(data, [1700, 3]), None, Elsewhere(told), **settings)
+    assert told == [mmap.MADV_WILLNEED, mmap.MADV_WILLNEED, "read"]  # nothing but its rows
 
 
 class TestFingerprint:
@@ -185,7 +229,7 @@ class TestWhatIsRefused:
             MemoryMapped(tmp_path / "three.npy", window=0)
 
 
-def test_a_run_on_mapped_data_equals_one_on_tensors(digits_on_disk, make_task, tmp_path):
+def test_a_run_on_mapped_data_equals_one_on_tensors(digits_on_disk, make_task, tmp_path, quiet):
     import volano
 
     def objective(model, batch):
@@ -193,7 +237,11 @@ def test_a_run_on_mapped_data_equals_one_on_tensors(digits_on_disk, make_task, t
 
     def weights(data):
         fields = {"data": data, "valid": None, "objective": objective}
-        run = volano.train(make_task(**fields), out=tmp_path / type(data).__name__, observer=volano.Observer())
+        run = volano.train(make_task(**fields), out=tmp_path / type(data).__name__, observer=quiet)
         return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
     assert torch.equal(weights(MemoryMapped(digits_on_disk)), weights(in_memory(digits_on_disk)))
+    # The default for mapped files is the feed that tells the disk, and is said.
+    assert json.loads((tmp_path / "MemoryMapped" / "plan.json").read_text())["feed"] == "ring"
+    assert json.loads((tmp_path / "Arrays" / "plan.json").read_text())["feed"] == "resident"
+    assert any("feed=ring: 0.1 MiB lie in mapped files" in notice for notice in quiet.notices)

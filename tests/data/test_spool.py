@@ -163,6 +163,17 @@ class TestWhatIsRefused:
             spool(broken(), tmp_path / "a")
         assert not list(tmp_path.iterdir())
 
+    def test_a_file_that_the_iterable_cannot_read_is_not_one_that_cannot_be_written(self, tmp_path):
+        def broken():
+            yield 1
+            yield (tmp_path / "none").read_text()
+
+        with pytest.raises(FileNotFoundError, match="none"):
+            spool(broken(), tmp_path / "a")
+        (tmp_path / "file").touch()
+        with pytest.raises(DataError, match=r"can be written to disk; got .*a\.partial-"):
+            spool([1], tmp_path / "file" / "a")
+
 
 def test_a_task_says_how(make_task):
     with pytest.raises(TaskError, match=r"map-style.*got Stream\. .*volano\.spool\(data, folder\)"):

@@ -1,6 +1,7 @@
 """Local tables train like tensors, and what is wrong with one is said."""
 
 import csv
+import functools
 import json
 import sysconfig
 from pathlib import Path
@@ -33,6 +34,16 @@ def write(rows, folder, kind):
         table.to_parquet(path)
     elif kind == "jsonl":
         path.write_text("\n".join(map(json.dumps, rows)))
+    elif kind in ("feather", "file"):
+        import pyarrow as pa
+        from pyarrow import feather
+
+        if kind == "feather":  # compressed, as pyarrow and pandas write it
+            feather.write_feather(table.data.table, path)
+        else:
+            path = path.with_suffix(".arrow")
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.data.table.schema) as writer:
+                writer.write_table(table.data.table)
     elif kind == "arrow":
         import pyarrow as pa
 
@@ -47,7 +58,7 @@ def objective(model, batch):
     return torch.nn.functional.cross_entropy(model(batch["pixels"].float() / 16), batch["label"])
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "arrow", "folder"])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "arrow", "file", "feather", "folder"])
 def test_a_run_on_a_table_equals_one_on_tensors(rows, kind, make_task, tmp_path, capsys):
     table = volano.open_table(write(rows, tmp_path, kind), columns=["pixels", "label"], cache=tmp_path / "cache")
     arrays = volano.Arrays(
@@ -84,6 +95,41 @@ def test_the_digest_is_of_the_content(rows, make_task, tmp_path):
     assert digest(rows, tmp_path / "b") == first  # another file, another day
     changed = [*rows[:8], {**rows[8], "label": rows[8]["label"] + 1}, *rows[9:]]
     assert digest(changed, tmp_path / "c") != first
+
+
+def test_what_was_spooled_is_a_table_too(tmp_path):
+    lines = Path(sysconfig.get_paths()["stdlib"], "textwrap.py").read_text().splitlines()
+    volano.spool(lines, tmp_path / "lines")
+    table = volano.open_table(tmp_path / "lines" / "examples.arrow")
+    assert [row["0"] for row in table] == lines
+
+
+def test_an_arrow_file_is_mapped_and_not_read(rows, tmp_path):
+    import pyarrow as pa
+
+    pixels = pa.table({"pixels": pa.array([row["pixels"] for row in rows] * 200)})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, pixels.schema) as writer:
+        writer.write_table(pixels)
+    before = pa.total_allocated_bytes()
+    table = volano.open_table(tmp_path / "a.arrow")
+    assert pa.total_allocated_bytes() - before < pixels.nbytes / 10
+    assert table[0]["pixels"].tolist() == rows[0]["pixels"]
+
+
+def test_the_digest_of_a_transform_is_its_name(rows, make_task):
+    def digest(transform):
+        data = datasets.Dataset.from_list(rows).with_transform(transform)
+        task = make_task(data=data)
+        return describe(task, task.model())["data"]["content_digest"]
+
+    def made():  # another address each time, as in another process
+        def brighter(batch):
+            return batch
+
+        return brighter
+
+    kept = [made(), made()]
+    assert digest(kept[0]) == digest(kept[1]) != digest(functools.partial(kept[0], more=1))
 
 
 class TestWhatIsRefused:

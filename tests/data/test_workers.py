@@ -1,8 +1,10 @@
 """Worker processes and their slots: nothing is lost, nothing is left, and what goes wrong is said."""
 
 import os
+import pickle
 import random
 import signal
+import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -15,7 +17,8 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Dataset
 
 from volano.data import Arrays, Fetcher, Order, Quarantine, RingFeed
-from volano.data.slots import Placed, Slots, SlotWriter, room_for, unpacked
+from volano.data import workers as processes
+from volano.data.slots import Placed, Slots, SlotWriter, bytes_in_slot, unpacked, with_room
 from volano.device import Device
 from volano.errors import DataError
 from volano.task import tensors_of
@@ -136,6 +139,50 @@ def test_a_loop_that_stops_early_leaves_no_process(tmp_path):
         break  # conftest looks for processes
 
 
+class TestWithoutASlot:
+    def test_tensors_travel_by_their_bytes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        (first,) = feed_of(Digits(), workers=1).batches(ORDER.keys(0, 1))
+        assert not first["pixels"].is_shared()  # nothing of /dev/shm, no file descriptor
+        assert not list(tmp_path.iterdir())  # where multiprocessing's own sharing would leave a socket
+
+    @pytest.mark.parametrize(
+        "cut",
+        [
+            lambda whole: whole[3:5],
+            lambda whole: whole[:70:7, 1::2],
+            lambda whole: whole[:4].t(),
+            lambda whole: whole[2].expand(3, 50),
+            lambda whole: whole[9, :20].as_strided((4, 8), (3, 1), whole[9].storage_offset()),
+            lambda whole: whole[5, 5],
+            lambda whole: whole[:0],
+        ],
+    )
+    def test_a_view_travels_without_what_lies_beside_it(self, cut):
+        view = cut(torch.arange(50_000.0).view(1000, 50))
+        content = processes._pickled(OrderedDict(view=view))
+        found = pickle.loads(content)["view"]
+        assert torch.equal(found, view)
+        assert found.stride() == view.stride()
+        assert len(content) < 20_000
+
+    def test_larger_slots_follow_a_batch_that_does_not_fit(self):
+        def padded(examples):
+            return torch.zeros(len(examples), 100 * min(1 + int(example["name"][5:]) for example in examples))
+
+        keys = sorted(ORDER.keys(0, 6), key=lambda key: int(key.indices.min()))
+        keys = [*keys[:1], *keys[-1:] * 9]  # a small one, and large ones
+        feed = feed_of(Digits(), workers=2, collate=padded)
+        rooms = [batch.untyped_storage().nbytes() for batch in feed.batches(keys)]
+        small, large = (bytes_in_slot(padded([{"name": f"digit{i}"} for i in keys[n].indices])) for n in (0, -1))
+        assert large > with_room(small)
+        assert rooms[-1] >= with_room(large)  # a slot; by itself it would have no room left
+        same(
+            [copied(batch) for batch in feed.batches(keys)],
+            [copied(batch) for batch in feed_of(Digits(), workers=0, collate=padded).batches(keys)],
+        )
+
+
 class TestDeath:
     @pytest.mark.parametrize("how", ["SIGKILL", "exit"])
     def test_one_is_replaced_and_nothing_is_lost(self, tmp_path, how):
@@ -189,6 +236,42 @@ class TestDeath:
         same(seen, run(feed_of(Digits(), workers=0), 20))
         assert len(told) == 1
 
+    def test_no_process_to_replace_one_is_an_error(self, tmp_path, monkeypatch):
+        begin, begun = processes._Worker.__init__, []
+
+        def begin_once(self, *args):
+            if begun:
+                raise OSError(11, "Resource temporarily unavailable")
+            begun.append(self)
+            begin(self, *args)
+
+        monkeypatch.setattr(processes._Worker, "__init__", begin_once)
+        with pytest.raises(DataError, match=r"starts the worker processes.*temporarily unavailable at one of 1\. "):
+            run(feed_of(Dies(tmp_path, 1), workers=1))
+
+    def test_one_that_cannot_be_ended_is_left(self, monkeypatch):
+        class Stuck:
+            def __init__(self, process):
+                self.process = process
+
+            def __getattr__(self, name):
+                return lambda *_: None
+
+            def is_alive(self):
+                return True
+
+            def close(self):
+                raise ValueError("Cannot close a process while it is still running")
+
+        around = processes.Workers(Fetcher(Digits(), None, 0), num=1, ahead=1, on_notice=print)
+        (worker,) = around._workers
+        real = worker._process
+        worker._process = Stuck(real)
+        around.close()
+        real.join(20)  # it was asked to end
+        assert not real.is_alive()
+        real.close()
+
 
 class TestWhatCannotTravel:
     def test_an_object_that_cannot_be_pickled_is_named(self):
@@ -201,6 +284,13 @@ class TestWhatCannotTravel:
 
         with pytest.raises(DataError, match=r"can be pickled.*; got batch\['meta'\]\[1\], a lock: "):
             run(feed_of(Locked(), workers=1, collate=collate))
+
+    def test_a_graph_of_gradients_does_not(self):
+        def collate(examples):
+            return {"x": torch.ones(len(examples), requires_grad=True) * 2}
+
+        with pytest.raises(DataError, match=r"got batch\['x'\], a Tensor: a tensor that carries a graph"):
+            run(feed_of(Digits(), workers=1, collate=collate))
 
     def test_a_started_worker_needs_pickles(self, monkeypatch):
         from volano.data import workers
@@ -272,7 +362,7 @@ class TestSlots:
             "b": (torch.rand(3, 5, dtype=torch.float64), ["x", None]),
             "c": [torch.tensor(3), torch.rand(2, 3).t()],
         }
-        memory = torch.empty(room_for(batch), dtype=torch.uint8)
+        memory = torch.empty(with_room(bytes_in_slot(batch)), dtype=torch.uint8)
         packed = SlotWriter(memory).packed(batch)
         assert isinstance(packed["a"], Placed)
         assert packed["c"][1] is batch["c"][1]  # a transposed one would come out with other strides
@@ -285,6 +375,12 @@ class TestSlots:
         packed = SlotWriter(torch.empty(256, dtype=torch.uint8)).packed(batch)
         assert packed[0] is batch[0]
         assert isinstance(packed[1], Placed)
+
+    def test_what_is_no_ordinary_tensor_on_the_host_stays_as_it_is(self):
+        batch = [torch.eye(3).to_sparse(), torch.empty(3, device="meta"), torch.ones(2, requires_grad=True)]
+        packed = SlotWriter(torch.empty(4096, dtype=torch.uint8)).packed(batch)
+        assert all(mine is theirs for mine, theirs in zip(packed, batch, strict=True))
+        assert bytes_in_slot(batch) == 0
 
     def test_a_slot_is_free_when_nobody_looks_at_it(self):
         slots = Slots(CPU, 2, 4096, shared=True)

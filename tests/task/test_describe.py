@@ -6,6 +6,7 @@ import torch
 import volano
 from conftest import make_mlp
 from volano.task import describe, differences
+from volano.task.describe import _describe_data
 
 
 def test_the_description_is_json_and_says_what_differs(make_task):
@@ -31,3 +32,26 @@ def test_callables_are_named_without_addresses(make_task):
     text = json.dumps(describe(make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3)), make_mlp()))
     assert "0x" not in text
     assert "torch.optim.adamw.AdamW(lr=0.001)" in text
+
+
+def test_a_subset_is_known_by_its_rows_and_by_what_is_behind_it(make_task, digits):
+    pixels, labels = digits
+    whole = torch.utils.data.TensorDataset(pixels, labels)
+    other = torch.utils.data.TensorDataset(pixels + 1, labels)
+
+    def described(data, rows):
+        return describe(make_task(data=torch.utils.data.Subset(data, rows)), make_mlp())["data"]
+
+    first = described(whole, range(100))
+    assert json.loads(json.dumps(first)) == first
+    assert described(whole, list(range(100))) == first
+    assert described(whole, torch.arange(100)) == first
+    assert described(whole, range(1, 101)) != first
+    assert described(other, range(100)) != first
+
+
+def test_the_rows_of_a_subset_may_be_names():
+    def described(names):
+        return _describe_data(torch.utils.data.Subset({"a": 1, "b": 2}, names))
+
+    assert described(["a", "b"]) == described(["a", "b"]) != described(["b", "a"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from volano.data import can_be_resident, choose_workers
+from volano.data import can_be_resident, choose_workers, why_streamed
 from volano.device import Device, describe_machine
 from volano.plan import Plan
 from volano.task import Task
@@ -29,10 +29,11 @@ def choose_plan(
         plan = Plan.baseline(plan.device).pin(feed=plan.feed, workers=plan.workers, allocator=plan.allocator)
         reasons.append("tolerance=exact: only knobs that leave the numbers bitwise the same")
     if "feed" not in pins:
-        possible, reason = can_be_resident(task.data, task.collate, place)
-        if task.valid is not None and possible:
-            possible, reason = can_be_resident(task.valid, task.collate, place)
-        if not possible:
+        reason = why_streamed(task.data, task.collate, place)
+        if task.valid is not None and reason is None:
+            possible, why = can_be_resident(task.valid, task.collate, place)
+            reason = None if possible else why
+        if reason is not None:
             plan = plan.pin(feed="ring")
             reasons.append(f"feed=ring: {reason}")
     plan = plan.pin(**pins)
@@ -44,7 +45,9 @@ def choose_plan(
         # Each rank makes its part of a batch, with its share of the cores.
         num_cores = max(1, describe_machine(place).num_cores // world_size)
         batch_size = max(1, min(task.batch_size, len(task.data)) // world_size)
-        choice = choose_workers(task.data, task.collate, batch_size, num_cores, num_steps=task.num_steps)
+        choice = choose_workers(
+            task.data, task.collate, batch_size, num_cores, num_steps=task.num_steps, seed=task.seed
+        )
         plan = plan.pin(workers=choice.workers)
         reasons.append(f"workers={choice.workers}: {choice.reason}")
     if plan.sharding == "full" and "memory_format" not in pins:

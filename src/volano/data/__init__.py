@@ -3,7 +3,7 @@
 from volano.data.arrays import Arrays, rows_of, take, tensor_tree
 from volano.data.choice import WorkerChoice, choose_workers
 from volano.data.counters import counter_hash
-from volano.data.feed import Feed, ResidentFeed, RingFeed, can_be_resident, make_feed
+from volano.data.feed import Feed, ResidentFeed, RingFeed, can_be_resident, make_feed, why_streamed
 from volano.data.fetch import Fault, Fetched, Fetcher
 from volano.data.mapped import MemoryMapped
 from volano.data.order import ORDER_VERSION, Key, Order, in_sequence, permutation
@@ -44,5 +44,6 @@ __all__ = [
     "spool",
     "take",
     "tensor_tree",
+    "why_streamed",
     "write_tokens",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -44,16 +45,28 @@ class Arrays(Dataset[Any]):
         return digest.hexdigest()[:32]
 
 
+# The ``__getitem__``s that do nothing but index the tree.
+_PLAIN: set[Callable[..., Any]] = {Arrays.__getitem__}
+
+
+def plain_indexing(getitem: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks the ``__getitem__`` of a subclass of :class:`Arrays` as one that does nothing but index the tree."""
+    _PLAIN.add(getitem)
+    return getitem
+
+
 class Rows(NamedTuple):
     """Rows of a tree of tensors: those at ``indices`` (int64 [rows]), or all of them where that is None.
 
-    ``announce`` is there where the tensors are mapped from files, and reading a row may read a disk: told the rows of
-    the tree that are read next, it has them fetched side by side.
+    ``announce`` and ``in_sequence`` are there where the tensors are mapped from files, and reading a row may read a
+    disk: told the rows of the tree that are read next, the one has them fetched side by side; in the context that the
+    other gives, the tree is read from one end to the other.
     """
 
     tree: Batch
     indices: Tensor | None
     announce: Callable[[Tensor], None] | None = None
+    in_sequence: Callable[[], contextlib.AbstractContextManager[None]] | None = None
 
     @property
     def is_mapped(self) -> bool:
@@ -71,24 +84,32 @@ class Rows(NamedTuple):
 
     def tensors(self) -> Batch:
         """The rows as one tree; a selection is copied."""
-        return self.tree if self.indices is None else take(self.tree, self.indices)
+        if self.indices is None:
+            return self.tree
+        if self.announce is not None:
+            self.announce(self.indices)
+        return take(self.tree, self.indices)
 
 
 def rows_of(data: Any) -> Rows | None:
     """The rows of which ``data`` consists, or None for a dataset that computes its examples.
 
-    Only datasets whose ``__getitem__`` is known to be plain indexing count: any other could draw a random crop, and
-    storing its answers would freeze the augmentation.
+    Only datasets whose ``__getitem__`` is known to be plain indexing count, so no subclass that overrides it: any other
+    could draw a random crop, and storing its answers would freeze the augmentation.
     """
-    if isinstance(data, Arrays):
-        return Rows(data.tree, None, getattr(data, "announce", None))  # MemoryMapped has it
+    if isinstance(data, Arrays) and type(data).__getitem__ in _PLAIN and not hasattr(data, "__getitems__"):
+        # MemoryMapped has both.
+        return Rows(data.tree, None, getattr(data, "announce", None), getattr(data, "in_sequence", None))
     # A subclass may have overridden __getitem__.
     if type(data) is TensorDataset:
         return Rows(tuple(data.tensors), None)
     if type(data) is Subset:
         rows = rows_of(data.dataset)
         if rows is not None:
-            return rows._replace(indices=rows.picked(torch.as_tensor(data.indices, dtype=torch.int64)))
+            positions = torch.as_tensor(data.indices, dtype=torch.int64)
+            count = num_examples(rows.tree) if rows.indices is None else len(rows.indices)
+            positions = torch.where(positions < 0, positions + count, positions)  # as indexing counts
+            return rows._replace(indices=rows.picked(positions))
     return None
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from volano.data.arrays import rows_of, take, tensor_tree
+from volano.data.arrays import rows_of, take
 from volano.data.fetch import Fault, Fetcher
 from volano.data.order import Key
 from volano.data.quarantine import Quarantine
-from volano.data.slots import Slots, SlotWriter, can_share, room_for, unpacked
+from volano.data.slots import Slots, SlotWriter, bytes_in_slot, can_share, unpacked, with_room
 from volano.data.workers import Workers
 from volano.device import Device, Transfer
 from volano.errors import PlanError
@@ -91,7 +91,7 @@ class RingFeed(Feed):
     """Batches are made on the host, in a ring of slots; each is copied to the device while the one before it is used.
 
     With ``workers`` they are made by so many processes, each ``prefetch`` batches ahead. The first batch of all tells
-    how large slots must be, and travels by itself; so does any later one that does not fit.
+    how large slots must be, and travels by itself; so does any later one that does not fit, and larger slots follow it.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RingFeed(Feed):
         self._quarantine = quarantine
         self._workers = workers
         self._prefetch = prefetch
-        self._room: int | None = None
+        self._largest = 0
 
     def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
         source = self._from_workers if self._workers else self._in_process
@@ -123,11 +123,12 @@ class RingFeed(Feed):
             yield transfer.finish(ahead)
 
     def _in_process(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
-        slots: Slots | None = None
+        made: list[Slots] = []
         try:
             for key in self._expected(keys):
-                if slots is None and self._room and self._device.can_pin:
-                    slots = Slots(self._device, _SLOTS_IN_PROCESS, self._room, shared=False)
+                if self._device.can_pin:
+                    self._make_slots(made, _SLOTS_IN_PROCESS, shared=False)
+                slots = made[-1] if made else None
                 slot = None if slots is None else slots.acquire()
                 if slots is None or slot is None:
                     yield self._checked(*self._fetcher(key)), _nothing_to_release
@@ -140,7 +141,7 @@ class RingFeed(Feed):
                         functools.partial(slots.release, slot),
                     )
         finally:
-            if slots is not None:
+            for slots in made:
                 slots.close()
 
     def _expected(self, keys: Iterable[Key]) -> Iterator[Key]:
@@ -155,11 +156,11 @@ class RingFeed(Feed):
 
     def _from_workers(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
         ahead = self._workers * self._prefetch
-        slots: Slots | None = None
+        given: list[Slots] = []
         workers = Workers(self._fetcher, num=self._workers, ahead=ahead, on_notice=self.on_notice)
         try:
-            slots = self._given(workers, ahead)
-            for made in workers.made(keys):
+            self._give_slots(workers, given, ahead)
+            for made, slots in workers.made(keys):
                 if made.error is not None:
                     raise made.error
                 if slots is None or made.slot is None:
@@ -169,23 +170,28 @@ class RingFeed(Feed):
                         self._checked(unpacked(made.batch, slots.memory(made.slot)), made.faults),
                         functools.partial(slots.release, made.slot),
                     )
-                slots = slots or self._given(workers, ahead)
+                self._give_slots(workers, given, ahead)
         finally:
             workers.close()
-            if slots is not None:
+            for slots in given:
                 slots.close()
 
-    def _given(self, workers: Workers, ahead: int) -> Slots | None:
-        if not self._room or not can_share():
-            return None
-        slots = Slots(self._device, ahead + _SLOTS_IN_USE, self._room, shared=True)
-        workers.use(slots)
-        return slots
+    def _give_slots(self, workers: Workers, given: list[Slots], ahead: int) -> None:
+        if can_share() and self._make_slots(given, ahead + _SLOTS_IN_USE, shared=True):
+            workers.use(given[-1])
+
+    def _make_slots(self, made: list[Slots], num: int, *, shared: bool) -> bool:
+        """Adds slots where the largest batch does not fit the last ones. They double at least, so that all that were
+        made before take no more than these; batches that are on their way lie in those."""
+        before = made[-1].num_bytes if made else 0
+        if self._largest <= before:
+            return False
+        made.append(Slots(self._device, num, max(with_room(self._largest), 2 * before), shared=shared))
+        return True
 
     def _checked(self, batch: Batch, faults: list[Fault]) -> Batch:
         self._quarantine.add([*faults], num_examples(batch))
-        if self._room is None:
-            self._room = room_for(batch)
+        self._largest = max(self._largest, bytes_in_slot(batch))
         return batch
 
 
@@ -207,16 +213,24 @@ def make_feed(
     seed: int,
     quarantine: Quarantine,
 ) -> Feed:
-    """The feed that a plan names.
+    """The feed that a plan names. On the CPU, mapped files lie in the device's memory already: a resident feed of them
+    is the one that reads a batch's rows there, and tells the disk beforehand where it has to be asked.
 
     Raises:
         PlanError: ``feed="resident"`` for data that cannot be.
     """
     if feed == "resident":
         possible, reason = can_be_resident(data, collate, device)
-        if not possible:
+        rows = rows_of(data)
+        if not possible or rows is None:
             raise PlanError("A resident feed needs data in tensors that fit", got=reason, remedy="Pin --feed ring")
-        return ResidentFeed(tensor_tree(data), device)
+        if rows.is_mapped and device.is_cpu:
+            return RingFeed(Fetcher(data, collate, seed), device, quarantine)
+        whole = (
+            rows.in_sequence() if rows.in_sequence is not None and rows.indices is None else contextlib.nullcontext()
+        )
+        with whole:
+            return ResidentFeed(rows.tensors(), device)
     return RingFeed(Fetcher(data, collate, seed), device, quarantine, workers=workers, prefetch=prefetch)
 
 
@@ -231,13 +245,23 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
             f"{type(data).__name__} computes its examples; storing them could freeze a random transform",
         )
     size, free = rows.num_bytes(), device.free_bytes()
-    stays = device.is_cpu and not rows.is_mapped  # it lies in the device's memory already
+    # What lies in the device's memory already stays there; a selection of it is copied.
+    stays = device.is_cpu and not rows.is_mapped and rows.indices is None
     if not stays and free is not None and size > _RESIDENT_SHARE * free:
         return (
             False,
             f"{size / 2**20:,.0f} MiB are more than {_RESIDENT_SHARE:.0%} of the {free / 2**20:,.0f} MiB free",
         )
     return True, f"{size / 2**20:,.1f} MiB lie in {'mapped files' if rows.is_mapped else 'tensors'}"
+
+
+def why_streamed(data: Any, collate: Any, device: Device) -> str | None:
+    """Why a ring is the better feed by default, or None where the data is kept on the device."""
+    possible, reason = can_be_resident(data, collate, device)
+    rows = rows_of(data)
+    if possible and device.is_cpu and rows is not None and rows.is_mapped:
+        return f"{reason}, which are read where they lie: a ring tells the disk of a batch's rows"
+    return None if possible else reason
 
 
 def _as_tensor(indices: np.ndarray) -> torch.Tensor:

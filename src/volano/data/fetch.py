@@ -113,7 +113,8 @@ class Fetcher:
         try:
             fetch_many = getattr(self._data, "__getitems__", None)
             examples = [self._data[index] for index in indices] if fetch_many is None else list(fetch_many(indices))
-        except Exception:  # noqa: BLE001 - whatever a user's dataset raises; the faulty example is named next
+        except Exception as error:  # noqa: BLE001 - whatever a user's dataset raises; the faulty example is named next
+            _raise_if_memory_ran_out(error)
             return None
         if state.has_changed():
             self._is_random = True
@@ -127,6 +128,7 @@ class Fetcher:
             try:
                 return self._data[candidate]
             except Exception as error:  # noqa: BLE001 - whatever a user's dataset raises makes the example corrupt
+                _raise_if_memory_ran_out(error)
                 path = getattr(self._data, "path_of", lambda _: None)(candidate)
                 faults.append(Fault(candidate, path, f"{type(error).__name__}: {error}"))
                 candidate = substitute(self._seed, epoch, index, attempt, len(self._data))
@@ -145,6 +147,7 @@ class Fetcher:
             stack = functools.partial(_stack, slot)
             return collate_by_type(examples, collate_fn_map={**default_collate_fn_map, Tensor: stack})
         except Exception as error:
+            _raise_if_memory_ran_out(error)
             ids = ", ".join(map(str, key.indices[:8].tolist()))
             raise DataError(
                 "The examples of a batch can be collated",
@@ -153,9 +156,18 @@ class Fetcher:
             ) from error
 
 
+def _raise_if_memory_ran_out(error: Exception) -> None:
+    # That is no fault of an example: others in its place would hide it. torch says it in words, on the CPU.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error):
+        raise error
+
+
 def _take(tensor: Tensor, indices: Tensor, slot: SlotWriter | None) -> Tensor:
-    out = None if slot is None else slot.empty((len(indices), *tensor.shape[1:]), tensor.dtype)
-    return tensor.index_select(0, indices) if out is None else torch.index_select(tensor, 0, indices, out=out)
+    can_write = slot is not None and tensor.is_cpu and not tensor.requires_grad
+    out = slot.empty((len(indices), *tensor.shape[1:]), tensor.dtype) if slot is not None and can_write else None
+    if out is None:
+        return tensor.index_select(0, indices.to(tensor.device))
+    return torch.index_select(tensor, 0, indices, out=out)
 
 
 def _stack(slot: SlotWriter, tensors: list[Tensor], **others: Any) -> Tensor:

@@ -62,9 +62,11 @@ class SlotWriter:
         return _map(_is_tensor, self._place, batch) if is_plain(batch) else batch
 
     def _place(self, tensor: Tensor) -> Placed | Tensor:
+        if not fits_a_slot(tensor):
+            return tensor
         offset = self._offsets.get(tensor.data_ptr())
         if offset is None:
-            copy = self.empty(tuple(tensor.shape), tensor.dtype) if fits_a_slot(tensor) else None
+            copy = self.empty(tuple(tensor.shape), tensor.dtype)
             if copy is None:
                 return tensor
             copy.copy_(tensor)
@@ -73,8 +75,10 @@ class SlotWriter:
 
 
 def fits_a_slot(tensor: Tensor) -> bool:
-    """Whether a tensor comes out of a slot as it went in: an ordinary, contiguous one without a graph."""
-    return type(tensor) is Tensor and tensor.is_contiguous() and not tensor.requires_grad and not tensor.is_conj()
+    """Whether a tensor comes out of a slot as it went in: an ordinary, contiguous one on the host without a graph."""
+    if type(tensor) is not Tensor or tensor.layout is not torch.strided or not tensor.is_cpu or tensor.is_quantized:
+        return False
+    return tensor.is_contiguous() and not (tensor.requires_grad or tensor.is_conj() or tensor.is_neg())
 
 
 def is_plain(batch: Batch) -> bool:
@@ -97,8 +101,8 @@ def unpacked(batch: Batch, memory: Tensor) -> Batch:
     return _map(lambda leaf: isinstance(leaf, Placed), view, batch) if is_plain(batch) else batch
 
 
-def room_for(batch: Batch) -> int:
-    """Bytes of a slot for batches like this one, in whole pages; 0 where it holds no tensor that fits one."""
+def bytes_in_slot(batch: Batch) -> int:
+    """Bytes that this batch takes in a slot; 0 where it holds no tensor that fits one."""
     sizes: list[int] = []
 
     def note(tensor: Tensor) -> None:
@@ -107,7 +111,12 @@ def room_for(batch: Batch) -> int:
 
     if is_plain(batch):
         _map(_is_tensor, note, batch)
-    return -(-int(_ROOM * sum(sizes)) // mmap.PAGESIZE) * mmap.PAGESIZE
+    return sum(sizes)
+
+
+def with_room(num_bytes: int) -> int:
+    """Bytes of a slot for batches of about ``num_bytes``, in whole pages."""
+    return -(-int(_ROOM * num_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Slots:

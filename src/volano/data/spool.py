@@ -57,15 +57,18 @@ def spool(examples: Iterable[Any], folder: str | Path, *, limit: int | None = No
 
 def _write_beside(examples: Iterable[Any], folder: Path, limit: int | None, partial: Path) -> None:
     # Within a temporary folder, since that one is for its maker's eyes only.
+    failures: list[OSError] = []
     try:
         partial.mkdir()
-        _write(examples, partial, limit)
+        _write(_asked(examples, failures), partial, limit)
         try:
             partial.rename(folder)
         except OSError:
             if not folder.exists():  # otherwise somebody else was faster: theirs stands
                 raise
     except OSError as error:
+        if error in failures:
+            raise
         raise DataError("Examples can be written to disk", got=f"{partial}: {error}") from error
 
 
@@ -123,6 +126,15 @@ class Spooled(Dataset[Any]):
                 remedy="Remove it, and it is written again",
             ) from error
         self._ends = np.cumsum(self._facts["groups"])
+
+
+def _asked(examples: Iterable[Any], failures: list[OSError]) -> Iterator[Any]:
+    # A file that the iterable itself cannot read is no failure of writing: its error stands.
+    try:
+        yield from examples
+    except OSError as error:
+        failures.append(error)
+        raise
 
 
 def _write(examples: Iterable[Any], folder: Path, limit: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ from volano.errors import DataError, MissingExtraError, UsageError, VolanoError
 
 _READERS = {".parquet": "from_parquet", ".jsonl": "from_json", ".json": "from_json", ".csv": "from_csv"}
 _ARROW = (".arrow", ".feather")
+# The file format of Arrow, which Feather is too, begins with it; streams, which datasets writes, do not.
+_FILE_MAGIC = b"ARROW1"
 
 
 def open_table(path: str | Path, *, columns: Sequence[str] | None = None, cache: str | Path | None = None) -> Any:
     """A table as a Hugging Face ``Dataset``, mapped from disk: rows are dicts, numbers in them tensors.
 
-    Parquet, JSON lines and CSV are turned into Arrow once, in the cache; Arrow files are mapped where they lie. Any
-    other map-style ``Dataset`` of Hugging Face can be a task's data just as well, in the format that you gave it.
+    Parquet, JSON lines and CSV are turned into Arrow once, in the cache; Arrow streams and files (Feather too) are
+    mapped where they lie, except that compressed ones are read into memory. Any other map-style ``Dataset`` of Hugging
+    Face can be a task's data just as well, in the format that you gave it.
 
     Args:
-        path: a .parquet, .jsonl, .csv or .arrow file, or a folder that ``Dataset.save_to_disk`` wrote.
+        path: a .parquet, .jsonl, .csv, .arrow or .feather file, or a folder that ``Dataset.save_to_disk`` wrote.
         columns: to keep; None keeps all.
         cache: folder of the Arrow copy; None is that of ``datasets``.
 
@@ -61,7 +65,7 @@ def _opened(path: Path, cache: str | None) -> Any:
                     )
                 return found
             if suffix in _ARROW:
-                return datasets.Dataset.from_file(str(path))
+                return _arrow_table(datasets, path)
             if suffix == ".parquet" and not _num_parquet_rows(path):  # datasets' own reader stumbles over it
                 raise _empty(path)
             return getattr(datasets.Dataset, _READERS[suffix])(str(path), cache_dir=cache)
@@ -72,6 +76,20 @@ def _opened(path: Path, cache: str | None) -> Any:
         raise DataError(
             "A table is a whole file of its kind", got=f"{path}: {type(cause).__name__}: {str(cause)[:300]}"
         ) from error
+
+
+def _arrow_table(datasets: Any, path: Path) -> Any:
+    with path.open("rb") as file:
+        is_file_format = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+    if not is_file_format:
+        return datasets.Dataset.from_file(str(path))  # a stream
+    import pyarrow.ipc
+
+    table = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
+    # Without a fingerprint datasets would read the whole table for one; only its own caches go by it.
+    facts = path.stat()
+    fingerprint = hashlib.sha256(f"{path},{facts.st_size},{facts.st_mtime_ns}".encode()).hexdigest()[:32]
+    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=fingerprint)
 
 
 def _num_parquet_rows(path: Path) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import multiprocessing
 import os
 import pickle
@@ -20,11 +21,11 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import ForkingPickler, recv_handle, send_handle
+from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, NamedTuple
 
 import torch
-import torch.multiprocessing  # teaches ForkingPickler to send tensors through shared memory
+from torch import Tensor
 
 from volano.data.fetch import Fault, Fetcher
 from volano.data.order import Key
@@ -52,6 +53,18 @@ class _Job(NamedTuple):
     slot: int | None
 
 
+class _Given(NamedTuple):
+    """A job as the training process keeps it: with the slots among which its slot is."""
+
+    job: _Job
+    slots: Slots | None
+
+    def free(self) -> None:
+        """Says that nobody writes to the slot."""
+        if self.slots is not None and self.job.slot is not None:
+            self.slots.release(self.job.slot, None)
+
+
 class Workers:
     """So many worker processes around one fetcher. A worker that dies is replaced once; then that is an error.
 
@@ -60,32 +73,32 @@ class Workers:
         num: of processes.
         ahead: keys that are handed out before the first of them is wanted.
         on_notice: told when a worker is replaced.
+        patience: seconds in which a batch is to come; None waits as long as it takes.
     """
 
-    def __init__(self, fetcher: Fetcher, *, num: int, ahead: int, on_notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, fetcher: Fetcher, *, num: int, ahead: int, on_notice: Callable[[str], None], patience: float | None = None
+    ) -> None:
         self._fetcher = fetcher
+        self._num = num
         self._ahead = ahead
+        self._patience = patience
         self._on_notice = on_notice
         self._was_replaced = False
         self._slots: Slots | None = None
         self._context = multiprocessing.get_context(start_method())
         if start_method() != "fork":
-            _check_pickles(fetcher)
+            check_pickles(fetcher)
         self._workers: list[_Worker] = []
         try:
             for _ in range(num):
                 self._workers.append(self._started())
-        except OSError as error:
-            got = f"{error} at worker {len(self._workers) + 1} of {num}"
+        except BaseException:
             self.close()
-            raise DataError(
-                "The system starts the worker processes that a plan asks for",
-                got=got,
-                remedy="Pin fewer --workers",
-            ) from error
+            raise
 
-    def made(self, keys: Iterable[Key]) -> Generator[Made, None, None]:
-        """One result a key, in the order of the keys.
+    def made(self, keys: Iterable[Key]) -> Generator[tuple[Made, Slots | None], None, None]:
+        """One result a key, in the order of the keys, and the slots among which its slot is.
 
         Raises:
             DataError: a second worker died.
@@ -96,14 +109,14 @@ class Workers:
             while len(waiting) < self._ahead and (job := next(jobs, None)) is not None:
                 number, key = job
                 place = number % len(self._workers)
-                self._workers[place].send(_Job(key, None if self._slots is None else self._slots.acquire()))
+                self._hand_out(place, key)
                 waiting.append(place)
             if not waiting:
                 return
             yield self._received(waiting.popleft())
 
     def use(self, slots: Slots) -> None:
-        """Gives the workers memory into which batches go from the next key on."""
+        """Gives the workers memory into which batches go from the next key on, instead of what they had before."""
         self._slots = slots
         for worker in self._workers:
             worker.give(slots)
@@ -116,22 +129,26 @@ class Workers:
             worker.end()
         self._workers = []
 
-    def _received(self, place: int) -> Made:
+    def _hand_out(self, place: int, key: Key) -> None:
+        slot = None if self._slots is None else self._slots.acquire()
+        self._workers[place].send(_Given(_Job(key, slot), self._slots))
+
+    def _received(self, place: int) -> tuple[Made, Slots | None]:
         while True:
             worker = self._workers[place]
             try:
-                made = worker.receive()
+                made = worker.receive(self._patience)
             except _DeadError as death:
                 self._replace(place, str(death))
                 continue
-            job = worker.jobs.popleft()
-            if self._slots is not None and job.slot is not None and made.slot is None:
-                self._slots.release(job.slot, None)
-            return made
+            given = worker.jobs.popleft()
+            if made.slot is None:
+                given.free()
+            return made, given.slots
 
     def _replace(self, place: int, reason: str) -> None:
         dead = self._workers[place]
-        text = f"a worker process {reason} while it made a batch of examples {_some(dead.jobs[0].key)}"
+        text = f"a worker process {reason} while it made a batch of examples {_some(dead.jobs[0].job.key)}"
         if self._was_replaced:
             raise DataError(
                 "A worker process that dies is replaced once; then the run stops",
@@ -144,11 +161,19 @@ class Workers:
         new = self._workers[place] = self._started()
         if self._slots is not None:
             new.give(self._slots)
-        for job in dead.jobs:
-            new.send(job)
+        for given in dead.jobs:
+            given.free()
+            self._hand_out(place, given.job.key)
 
     def _started(self) -> _Worker:
-        return _Worker(self._context, self._fetcher, [worker.connection for worker in self._workers])
+        try:
+            return _Worker(self._context, self._fetcher, [worker.connection for worker in self._workers])
+        except OSError as error:
+            raise DataError(
+                "The system starts the worker processes that a plan asks for",
+                got=f"{error} at one of {self._num}",
+                remedy="Pin fewer --workers",
+            ) from error
 
 
 class _DeadError(Exception):
@@ -159,7 +184,7 @@ class _Worker:
     """A process, and the jobs that it has been given and not yet answered."""
 
     def __init__(self, context: Any, fetcher: Fetcher, others: list[Connection]) -> None:
-        self.jobs: deque[_Job] = deque()
+        self.jobs: deque[_Given] = deque()
         self._crashes = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         self.connection, there = context.Pipe()
         is_forked = context.get_start_method() == "fork"
@@ -169,14 +194,20 @@ class _Worker:
         self._process = context.Process(
             target=_work, args=(there, fetcher, ends, crashes, os.getpid()), name="volano-worker", daemon=True
         )
-        self._process.start()
-        there.close()
+        try:
+            self._process.start()
+        except OSError:
+            self.connection.close()
+            self._crashes.close()
+            raise
+        finally:
+            there.close()
 
-    def send(self, job: _Job) -> None:
+    def send(self, given: _Given) -> None:
         """Hands a job out. That the worker is dead shows when the answer is wanted."""
-        self.jobs.append(job)
+        self.jobs.append(given)
         with contextlib.suppress(OSError):
-            self.connection.send(job)
+            self.connection.send(given.job)
 
     def give(self, slots: Slots) -> None:
         """Hands memory over."""
@@ -185,22 +216,25 @@ class _Worker:
             self.connection.send((slots.num, slots.num_bytes))
             send_handle(self.connection, slots.file, self._process.pid)
 
-    def receive(self) -> Made:
+    def receive(self, patience: float | None) -> Made:
         """The answer to the oldest job.
 
         Raises:
             _DeadError: there will be none.
+            DataError: none came in ``patience`` seconds.
         """
-        wait([self.connection, self._process.sentinel])
+        if not wait([self.connection, self._process.sentinel], patience):
+            raise DataError(f"A worker process makes a batch within {patience:.0f} s", got="none")
         try:
-            if self.connection.poll():
-                answer = self.connection.recv()
-                if isinstance(answer, Made):
-                    return answer
-                raise _DeadError(f"(pid {self._process.pid}) ended itself:\n{answer}")
+            # It comes from a process that this one started, over a connection that nobody else has.
+            answer = self.connection.recv() if self.connection.poll() else None
         except (EOFError, OSError):
-            pass
-        raise _DeadError(self._how_it_ended())
+            answer = None
+        if answer is None:
+            raise _DeadError(self._how_it_ended())
+        if isinstance(answer, Made):
+            return answer
+        raise _DeadError(f"(pid {self._process.pid}) ended itself:\n{answer}")
 
     def dismiss(self) -> None:
         """Asks the process to end."""
@@ -209,13 +243,15 @@ class _Worker:
 
     def end(self) -> None:
         """Waits for the process to end; ends it where that takes too long."""
+        if self._crashes.closed:
+            return  # it was ended before
         self.connection.close()
         for insist in (lambda: None, self._process.terminate, self._process.kill):
             insist()
             self._process.join(_PATIENCE_SECONDS)
             if not self._process.is_alive():
-                break
-        self._process.close()
+                self._process.close()
+                break  # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
         self._crashes.close()
 
     def _how_it_ended(self) -> str:
@@ -301,17 +337,56 @@ def _made(fetcher: Fetcher, job: _Job, slots: torch.Tensor | None) -> Made:
 
 def _send(there: Connection, made: Made) -> None:
     try:
-        there.send(made)
-    except OSError:
+        content = _pickled(made)
+    except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever an object's own pickling raises; nothing was sent yet
-        there.send(made._replace(batch=None, slot=None, error=_unsendable(made.batch, error)))
+    except Exception as error:  # noqa: BLE001 - whatever an object's own pickling raises
+        content = _pickled(made._replace(batch=None, slot=None, error=_unsendable(made.batch, error)))
+    there.send_bytes(content)
+
+
+def _pickled(value: Any) -> bytes:
+    content = io.BytesIO()
+    _Pickler(content, pickle.HIGHEST_PROTOCOL).dump(value)
+    return content.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Plain pickling, tensors by their bytes. What multiprocessing does with tensors, shared memory that is sent as a
+    file descriptor, is bounded by /dev/shm and by the number of open files, and leaves a folder behind."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return NotImplemented
+        if value.requires_grad and not value.is_leaf:
+            raise TypeError("a tensor that carries a graph of gradients; detach() it")
+        return _owned(value).__reduce_ex__(pickle.HIGHEST_PROTOCOL) if _is_a_view(value) else NotImplemented
+
+
+def _is_a_view(tensor: Tensor) -> bool:
+    if type(tensor) is not Tensor or tensor.layout is not torch.strided or tensor.requires_grad:
+        return False
+    if not tensor.is_cpu or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+        return False
+    return tensor.untyped_storage().nbytes() > _span(tensor) * tensor.itemsize
+
+
+def _owned(view: Tensor) -> Tensor:
+    # Pickling stores the whole memory into which a view looks; this is its part of it, strides and all.
+    span = view.as_strided((_span(view),), (1,)).clone()
+    return span.as_strided(view.shape, view.stride())
+
+
+def _span(tensor: Tensor) -> int:
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _unsendable(batch: Batch, error: Exception) -> DataError:
     for path, leaf in _others(batch, "batch"):
         try:
-            ForkingPickler.dumps(leaf)
+            _pickled(leaf)
         except Exception as its_own:  # noqa: BLE001 - as above
             found = f"{path}, a {type(leaf).__name__}: {its_own}"
             break
@@ -338,7 +413,8 @@ def _others(batch: Batch, path: str) -> Generator[tuple[str, Any], None, None]:
 # ---- shared
 
 
-def _check_pickles(fetcher: Fetcher) -> None:
+def check_pickles(fetcher: Fetcher) -> None:
+    """Raises DataError where what worker processes need cannot be pickled for them."""
     for name, value in fetcher.parts.items():
         try:
             pickle.dumps(value)

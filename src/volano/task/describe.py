@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -100,6 +101,8 @@ def _describe_data(data: Any) -> dict[str, Any]:
     fingerprint = getattr(data, "fingerprint", None)
     if callable(fingerprint):
         text["content_digest"] = fingerprint()
+    elif isinstance(data, torch.utils.data.Subset):
+        text["rows_digest"], text["of"] = _digest_rows(data.indices), _describe_data(data.dataset)
     elif isinstance(data, torch.utils.data.TensorDataset):
         # A few rows tell other data apart; other datasets may answer with random transforms, so they are not asked.
         step = max(1, len(data) // _NUM_PROBES)
@@ -110,13 +113,20 @@ def _describe_data(data: Any) -> dict[str, Any]:
     return text
 
 
+def _digest_rows(indices: Any) -> str:
+    rows = np.asarray(indices)
+    if rows.dtype.kind not in "iu":  # whatever the data behind is indexed by
+        return _digest([_describe_value(index) for index in indices])
+    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:32]
+
+
 def _digest_table(data: Any) -> str:
     # Hugging Face's Dataset: its own fingerprint goes by names and dates of files. The rows are asked for as they are
     # stored, before a format decodes or a transform changes them.
     stored = data.with_format("arrow")
     step = max(1, len(data) // _NUM_TABLE_PROBES)
     rows = [repr(stored[index].to_pylist()) for index in range(0, len(data), step)]
-    return _digest([repr(data.features), sorted(data.column_names), repr(data.format), rows])
+    return _digest([repr(data.features), sorted(data.column_names), _describe_value(data.format), rows])
 
 
 def _digest(value: Any) -> str:
