@@ -48,7 +48,8 @@ def assert_as_if_nothing_had_been(report):
         for name, tensor in load_file(path / "model.safetensors").items():
             assert torch.equal(tensor, weights[name])
         left = {file.name for file in path.iterdir()}
-        assert left == {"run.json", "task.json", "plan.json", "metrics.jsonl", "checkpoints", "model.safetensors"}
+        files = {"run.json", "task.json", "plan.json", "metrics.jsonl", "model.safetensors", "report.html"}
+        assert left == {*files, "checkpoints"}
         assert len(list((path / "checkpoints").iterdir())) == 2
 
 

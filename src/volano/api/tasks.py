@@ -141,7 +141,13 @@ def change_safety(run: str | Path, **changes: Any) -> None:
 
 
 def check_unfinished(folder: RunFolder) -> None:
-    """Raises UsageError when the run has nothing left to do."""
+    """Raises UsageError when the run has nothing left to do, or has not come so far that it could go on."""
+    if folder.read_json("run.json").get("status") == "starting":
+        raise UsageError(
+            "A run that goes on has begun",
+            got=f"{folder.path}, which was killed while it was being prepared",
+            remedy=f"Start it again, with the same command and --out {folder.path}",
+        )
     if folder.read_json("run.json").get("status") == "finished":
         raise UsageError(
             "A run that goes on has steps left",

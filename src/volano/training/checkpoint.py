@@ -27,6 +27,7 @@ from volano.training.folder import sync_folder
 
 SCHEMA_VERSION = 1
 NUM_KEPT = 2
+_MANIFEST = {"schema_version", "step", "state_sha256", "shards_sha256"}
 _PREFIX, _PARTIAL, _DAMAGED = "step-", ".partial-", "damaged-"
 
 
@@ -93,8 +94,10 @@ def _write(partial: Path, target: Path, step: int, state: dict[str, Any]) -> Non
             "schema_version": SCHEMA_VERSION,
             "step": step,
             "state_sha256": digest_of(partial / "state.pt"),
-            "shards_sha256": {path.name: digest_of(path) for path in sorted((partial / shards.FOLDER).glob("*"))},
         }
+        parts = sorted((partial / shards.FOLDER).glob("*"))
+        if parts:
+            manifest["shards_sha256"] = {path.name: digest_of(path) for path in parts}
         with (partial / "manifest.json").open("w", encoding="utf-8") as file:
             json.dump(manifest, file)
             _sync(file)
@@ -175,6 +178,9 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        unknown = sorted(manifest.keys() - _MANIFEST)
+        if unknown:  # a name that lost a bit
+            raise KeyError(*unknown)
         version, step = manifest["schema_version"], manifest["step"]
         digests = {"state.pt": manifest["state_sha256"]}
         digests |= {f"{shards.FOLDER}/{name}": value for name, value in manifest.get("shards_sha256", {}).items()}
