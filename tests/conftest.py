@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -19,6 +20,10 @@ from torch import nn
 
 import volano
 from volano.training.checkpoint import list_checkpoints, load_checkpoint
+
+# Machines are shared: how long an example takes says nothing.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 FASHION_MNIST = Path(os.environ.get("VOLANO_FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
 
