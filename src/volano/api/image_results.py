@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 
 from volano.api.image import dials_of, own_model_of
 from volano.api.image_pictures import write_scores
+from volano.api.predictions import write_prediction_table
 from volano.api.runs import check_ended, evaluation_name
 from volano.api.tasks import kind_of
 from volano.apps.classification import classification_scores
@@ -106,7 +106,7 @@ def predict_image(
         for name, numbers, probabilities in zip(images.names, top.indices.tolist(), top.values.tolist(), strict=True)
     ]
     if csv_path is not None:
-        _write_csv(Path(csv_path), predictions, top_k)
+        write_prediction_table(Path(csv_path), predictions, top_k)
     unreadable = [{"path": fault.path, "reason": fault.reason} for fault in images.faults]
     told = {"unreadable": unreadable, "notices": list(run_notices(runs))}
     return {"run": str(path), "top_k": top_k, "predictions": predictions, **told}
@@ -188,15 +188,3 @@ def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:
     if not found:
         raise DataError("There are images to predict", got=f"none in {', '.join(map(str, files))}")
     return found
-
-
-def _write_csv(path: Path, predictions: list[dict[str, Any]], top_k: int) -> None:
-    try:
-        file = path.open("w", newline="", encoding="utf-8")
-    except OSError as error:
-        raise UsageError("The table can be written", got=f"{path}: {error.strerror}") from error
-    with file:
-        writer = csv.writer(file)
-        writer.writerow(["path", *(name for place in range(1, top_k + 1) for name in (f"top{place}", f"p{place}"))])
-        for row in predictions:
-            writer.writerow([row["path"], *(value for one in row["top"] for value in one.values())])

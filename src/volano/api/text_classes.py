@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from volano.api.plans import choose_plan
+from volano.api.predictions import write_prediction_table
 from volano.api.processes import Processes, check_processes, execute
 from volano.api.reports import end_run
 from volano.api.runs import check_data_is_there, check_ended, check_minutes, evaluation_name
@@ -239,7 +239,7 @@ def predict_text_classes(
         for (name, _), numbers, probabilities in zip(found, top.indices.tolist(), top.values.tolist(), strict=True)
     ]
     if csv_path is not None:
-        _write_csv(Path(csv_path), predictions, top_k)
+        write_prediction_table(Path(csv_path), predictions, top_k)
     unreadable = [{"path": fault.path, "reason": fault.reason} for fault in faults]
     told = {"unreadable": unreadable, "notices": list(notices)}
     return {"run": str(path), "top_k": top_k, "predictions": predictions, **told}
@@ -392,15 +392,3 @@ def _open(path: str | Path) -> tuple[RunFolder, ClassesSpec, nn.Module, Tokenize
     model = spec.build()
     load_weights(model, folder.path / "model.safetensors")
     return folder, spec, model.eval(), _tokenizer_of(folder, spec)
-
-
-def _write_csv(path: Path, predictions: list[dict[str, Any]], top_k: int) -> None:
-    try:
-        file = path.open("w", newline="", encoding="utf-8")
-    except OSError as error:
-        raise UsageError("The table can be written", got=f"{path}: {error.strerror}") from error
-    with file:
-        writer = csv.writer(file)
-        writer.writerow(["path", *(name for place in range(1, top_k + 1) for name in (f"top{place}", f"p{place}"))])
-        for row in predictions:
-            writer.writerow([row["path"], *(value for one in row["top"] for value in one.values())])
