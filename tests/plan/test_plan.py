@@ -16,6 +16,9 @@ PLANS = st.builds(
     memory_format=st.sampled_from(["contiguous", "channels_last"]),
     compile=st.booleans(),
     micro_batch=st.none() | st.integers(1, 10**6),
+    recompute=st.sampled_from(["none", "blocks"]),
+    activation_budget=st.floats(0, 1),
+    offload=st.sampled_from(["none", "activations", "optimizer", "all"]),
     optimizer=st.sampled_from(["as_given", "foreach", "fused"]),
     feed=st.sampled_from(["resident", "ring"]),
     workers=st.integers(0, 64),
@@ -55,17 +58,27 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "schema version 2; got 99"),
+        ({"schema_version": 99}, "schema versions 2 to 3; got 99"),
         ({"tile": 3}, r"names every knob once; got missing \[\], unknown \['tile'\]"),
         ({"precision": "fp8"}, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"micro_batch": 0}, "micro_batch is a whole number, at least 1; got 0"),
         ({"workers": -1}, "workers is a whole number, at least 0"),
+        ({"activation_budget": 1.5}, "activation_budget is a share of the activations, 0 to 1; got 1.5"),
+        ({"offload": "disk"}, "offload is one of none, activations, optimizer, all; got 'disk'"),
         ({"compile": 1}, "compile is one of False, True; got 1"),
     ],
 )
 def test_a_wrong_plan_is_refused(change, message):
     with pytest.raises(PlanError, match=message):
         Plan.from_json({**Plan.baseline().to_json(), **change})
+
+
+def test_a_plan_of_an_earlier_version_means_what_it_meant():
+    old = {name: value for name, value in Plan.baseline().to_json().items()
+           if name not in ("recompute", "activation_budget", "offload")}  # fmt: skip
+    assert Plan.from_json({**old, "schema_version": 2}) == Plan.baseline()
+    with pytest.raises(PlanError, match=r"missing \['activation_budget', 'offload', 'recompute'\]"):
+        Plan.from_json(old)
 
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):

@@ -19,7 +19,10 @@ from typing import Any, Literal
 
 from volano.errors import PlanError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# Knobs that a schema version brought, with what every plan before it meant.
+_FIRST_READ = 2
+_SINCE = {3: {"recompute": "none", "activation_budget": 1.0, "offload": "none"}}
 Semantics = Literal["exact", "rounding", "precision"]
 SEMANTICS: tuple[Semantics, ...] = ("exact", "rounding", "precision")
 
@@ -39,6 +42,12 @@ class Plan:
         memory_format: of 4-dimensional parameters, which convolutions then give to what flows through them.
         compile: whether the objective runs through ``torch.compile``.
         micro_batch: examples per forward and backward pass; None is the whole batch.
+        recompute: what the backward pass computes anew instead of keeping it: ``"blocks"`` keeps the inputs of the
+            model's repeated blocks only (Chen et al. 2016, arXiv:1604.06174).
+        activation_budget: share of the activations that a compiled step may keep, 0 to 1; the partitioner of
+            ``torch.compile`` recomputes the rest. It has an effect with ``compile`` only.
+        offload: what lies in host memory while the device does not need it: ``"activations"`` between forward and
+            backward pass, ``"optimizer"`` its state between updates, ``"all"`` both.
         optimizer: implementation of the same update: ``"as_given"``, ``"foreach"`` (multi-tensor) or ``"fused"`` (one
             kernel). Where a class lacks it, or the user chose one, that stands.
         feed: ``"resident"`` keeps the encoded set on the device, ``"ring"`` streams it.
@@ -47,7 +56,8 @@ class Plan:
         threads: of the host's arithmetic; None leaves torch's own number.
         sharding: what ranks that train together do with parameters, gradients and optimizer state: ``"none"`` leaves
             each a whole copy (distributed data parallel), ``"full"`` gives each a part (FSDP2; ZeRO stage 3).
-        allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to the C library.
+        allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to the C library,
+            ``"return"`` gives large blocks back at once, so that a process takes hardly more than lives in it.
 
     Raises:
         PlanError: at birth, when a knob has a value that it does not know.
@@ -60,13 +70,18 @@ class Plan:
     )
     compile: bool = _knob(False, "rounding", (False, True))
     micro_batch: int | None = _knob(None, "rounding")
+    recompute: Literal["none", "blocks"] = _knob("none", "exact", ("none", "blocks"))
+    activation_budget: float = _knob(1.0, "rounding")
+    offload: Literal["none", "activations", "optimizer", "all"] = _knob(
+        "none", "exact", ("none", "activations", "optimizer", "all")
+    )
     optimizer: Literal["as_given", "foreach", "fused"] = _knob("as_given", "rounding", ("as_given", "foreach", "fused"))
     feed: Literal["resident", "ring"] = _knob("ring", "exact", ("resident", "ring"))
     workers: int = _knob(0, "exact")
     prefetch: int = _knob(2, "exact")
     threads: int | None = _knob(None, "rounding")
     sharding: Literal["none", "full"] = _knob("none", "rounding", ("none", "full"))
-    allocator: Literal["system", "keep"] = _knob("system", "exact", ("system", "keep"))
+    allocator: Literal["system", "keep", "return"] = _knob("system", "exact", ("system", "keep", "return"))
 
     def __post_init__(self) -> None:
         for knob in dataclasses.fields(self):
@@ -76,6 +91,10 @@ class Plan:
                 raise PlanError(f"{knob.name} is one of {', '.join(map(str, choices))}", got=repr(value))
         if not (isinstance(self.device, str) and self.device):
             raise PlanError("device is a torch device's name", got=repr(self.device))
+        budget = self.activation_budget
+        if isinstance(budget, bool) or not isinstance(budget, float | int) or not 0 <= budget <= 1:
+            raise PlanError("activation_budget is a share of the activations, 0 to 1", got=repr(budget))
+        object.__setattr__(self, "activation_budget", float(budget))
         for name, least in (("workers", 0), ("prefetch", 1), ("micro_batch", 1), ("threads", 1)):
             value = getattr(self, name)
             optional = name in ("micro_batch", "threads")
@@ -129,21 +148,24 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Any) -> Plan:
-        """The inverse of :meth:`to_json`.
+        """The inverse of :meth:`to_json`. A plan of an earlier schema version means what it meant then.
 
         Raises:
-            PlanError: another schema version, a missing or an unknown knob, or a value that it does not know.
+            PlanError: a later schema version, a missing or an unknown knob, or a value that it does not know.
         """
         if not isinstance(value, dict):
             raise PlanError("A plan is a JSON object", got=type(value).__name__)
         version = value.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in (_FIRST_READ, *_SINCE):
             raise PlanError(
-                f"This version of Volano reads plans of schema version {SCHEMA_VERSION}",
+                f"This version of Volano reads plans of schema versions {_FIRST_READ} to {SCHEMA_VERSION}",
                 got=repr(version),
                 remedy="Let the run be planned anew, or use the version of Volano that wrote it",
             )
         knobs = {name: setting for name, setting in value.items() if name != "schema_version"}
+        for since, brought in _SINCE.items():
+            if version < since:
+                knobs = {**brought, **knobs}
         names = {knob.name for knob in dataclasses.fields(cls)}
         if knobs.keys() != names:
             missing, unknown = sorted(names - knobs.keys()), sorted(knobs.keys() - names)

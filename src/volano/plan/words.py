@@ -1,0 +1,101 @@
+"""Knobs and amounts in words: as a person writes them, and as tables say them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from volano.errors import UsageError
+from volano.plan.plan import Plan
+
+# IEC 80000-13 for the binary units; the decimal ones as SI has them.
+_UNITS = {"": 1, "b": 1}
+_UNITS |= {f"{letter}b": 1000 ** (power + 1) for power, letter in enumerate("kmgt")}
+_UNITS |= {f"{letter}ib": 1024 ** (power + 1) for power, letter in enumerate("kmgt")}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
+_SWITCH = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+_WORDS = {
+    ("compile", True): "compile",
+    ("compile", False): "no compile",
+    ("allocator", "keep"): "keep memory",
+    ("allocator", "system"): "system allocator",
+    ("recompute", "blocks"): "recompute",
+    ("recompute", "none"): "no recompute",
+    ("offload", "none"): "no offload",
+    ("micro_batch", None): "whole batch",
+    ("threads", None): "torch's threads",
+    ("sharding", "full"): "sharded",
+    ("sharding", "none"): "not sharded",
+    ("optimizer", "as_given"): "optimizer as given",
+    ("workers", 1): "1 worker",
+    ("threads", 1): "1 thread",
+}
+_PLAIN = frozenset({"precision", "memory_format", "optimizer", "feed", "device"})
+_COUNTED = frozenset({"workers", "threads"})
+
+
+def lever(knob: str, value: Any) -> str:
+    """A knob's value in a word or two that name the knob as well: ``"bf16"``, ``"micro-batch 32"``."""
+    try:
+        if (knob, value) in _WORDS:
+            return _WORDS[knob, value]
+    except TypeError:  # a value that no knob has, from a file that others have written
+        pass
+    if knob in _PLAIN:
+        return str(value)
+    if knob in _COUNTED:
+        return f"{value} {knob}"
+    return f"{'micro-batch' if knob == 'micro_batch' else knob.replace('_', ' ')} {value}"
+
+
+def parse_bytes(text: str) -> int:
+    """``"40GiB"``, ``"512 MiB"``, ``"2GB"`` or a plain number as bytes. KiB, MiB, GiB, TiB are powers of 1024; kB, MB,
+    GB, TB of 1000; upper or lower case.
+
+    Raises:
+        UsageError: it is not of that form, or less than one byte.
+    """
+    match = _AMOUNT.fullmatch(text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    num_bytes = int(float(match[1]) * unit) if match and unit and len(match[1]) < 30 else 0
+    if num_bytes < 1:
+        raise UsageError(
+            "An amount of memory is a number of bytes, or one with a unit: KiB, MiB, GiB, TiB, kB, MB, GB, TB",
+            got=repr(text),
+            remedy="Write 40GiB, 512MiB or 2GB",
+        )
+    return num_bytes
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``"precision=bf16"`` as a knob and a value of it.
+
+    Raises:
+        UsageError: it is not of that form.
+        PlanError: no such knob, or no such value of it.
+    """
+    knob, equals, written = text.partition("=")
+    knob = knob.strip().replace("-", "_")
+    if not equals:
+        raise UsageError("A knob and a value are written KNOB=VALUE", got=repr(text), remedy="Write precision=bf16")
+    value = _value(knob, written.strip())
+    Plan().pin(**{knob: value})  # raises where the plan does not know it
+    return knob, value
+
+
+def _value(knob: str, written: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(Plan)}
+    usual = fields[knob].default if knob in fields else None
+    if isinstance(usual, bool):
+        return _SWITCH.get(written.lower(), written)
+    if isinstance(usual, str) or knob not in fields:
+        return written
+    if usual is None and written.lower() == "none":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(written)
+        except ValueError:
+            continue
+    return written
