@@ -1,7 +1,9 @@
 """The machine: one door to torch.accelerator and the CPU, and its measured limits."""
 
+from volano.device.catalogue import KnownDevice, find_device, other_variants
 from volano.device.device import Device, Memory
 from volano.device.host_memory import host_memory_bytes
+from volano.device.kernels import measure_kernels
 from volano.device.limits import Limits, measure_limits
 from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, num_cores, versions
 from volano.device.ranks import Agreement, Ranks
@@ -11,14 +13,18 @@ __all__ = [
     "OPTIONAL_PACKAGES",
     "Agreement",
     "Device",
+    "KnownDevice",
     "Limits",
     "Machine",
     "Memory",
     "Ranks",
     "Transfer",
     "describe_machine",
+    "find_device",
     "host_memory_bytes",
+    "measure_kernels",
     "measure_limits",
     "num_cores",
+    "other_variants",
     "versions",
 ]

@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from volano.device.allocator import freed_memory_kept
+from volano.device.allocator import (
+    can_keep_freed_memory,
+    freed_memory_kept,
+    freed_memory_returned,
+    give_back_freed_memory,
+)
 from volano.device.host_memory import available_host_bytes, host_memory_bytes, peak_resident_bytes, resident_bytes
 from volano.errors import PlanError, UsageError
 
@@ -111,6 +116,43 @@ class Device:
         if "device" in states and not self.is_cpu:
             self._module.set_rng_state(states["device"])
 
+    def random_state_noted(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
+        """Notes where all default generators stand. What it returns makes a context in which they stand there once
+        more; afterwards they go on as if nothing had been drawn."""
+        noted = self.generator_states()
+
+        @contextlib.contextmanager
+        def standing_there() -> Iterator[None]:
+            later = self.generator_states()
+            self.set_generator_states(noted)
+            try:
+                yield
+            finally:
+                self.set_generator_states(later)
+
+        return standing_there
+
+    def generator_states(self) -> tuple[Any, ...]:
+        """As :meth:`rng_state`, but quickly, for this process alone."""
+        has_own = not self.is_cpu and hasattr(self._module, "get_rng_state")
+        own = self._module.get_rng_state() if has_own else None
+        return torch.get_rng_state(), np.random.get_state(), random.getstate(), own
+
+    def set_generator_states(self, states: tuple[Any, ...]) -> None:
+        """Restores what :meth:`generator_states` gave."""
+        host, numpy_state, python_state, own = states
+        torch.set_rng_state(host)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        if own is not None:
+            self._module.set_rng_state(own)
+
+    def has_drawn_elsewhere(self, states: tuple[Any, ...]) -> bool:
+        """Whether anything was drawn since ``states``, but from the generator that :attr:`seed` seeds."""
+        now = self.generator_states()
+        arrays = [np.array_equal(one, other) for one, other in zip(now[1], states[1], strict=True)]
+        return not (all(arrays) and now[2] == states[2] and (self.is_cpu or torch.equal(now[0], states[0])))
+
     # ---- memory
 
     def memory(self) -> Memory:
@@ -137,6 +179,12 @@ class Device:
         info = self._ask(lambda device: torch.accelerator.get_memory_info(device))
         return None if info is None else int(info[0])
 
+    def release_memory(self) -> None:
+        """Gives freed memory that is held for later back: to the device, and to the host's kernel."""
+        give_back_freed_memory()
+        if not self.is_cpu:
+            self._ask(lambda _: torch.accelerator.empty_cache())
+
     def _total_bytes(self) -> int | None:
         info = self._ask(lambda device: torch.accelerator.get_memory_info(device))
         return None if info is None else int(info[1])
@@ -148,6 +196,11 @@ class Device:
         except (RuntimeError, NotImplementedError, AttributeError):
             return None
 
+    @property
+    def can_keep_memory(self) -> bool:
+        """Whether the host's allocator can be told to keep what was freed (a plan's ``allocator="keep"``)."""
+        return can_keep_freed_memory()
+
     @cached_property
     def can_pin(self) -> bool:
         """Whether copies from page-locked host memory run beside the computation."""
@@ -157,6 +210,21 @@ class Device:
             return torch.empty(1).pin_memory().is_pinned()
         except (RuntimeError, NotImplementedError):
             return False
+
+    def to_host(self, tensor: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
+        """A copy in the host's memory, page-locked where the device can: it is complete when the device has been
+        synchronized, or the next copy of it to the device has. Strides are kept where they leave no gaps.
+
+        Args:
+            tensor: on this device.
+            target: what this method gave for a tensor like it, to be written again.
+        """
+        if target is None:
+            try:
+                target = torch.empty_like(tensor, device="cpu", pin_memory=self.can_pin)
+            except NotImplementedError:  # the backend locks pages, but has no allocator of locked ones
+                target = torch.empty_like(tensor, device="cpu").pin_memory()
+        return target.copy_(tensor, non_blocking=self.can_pin)
 
     def lock_pages(self, memory: torch.Tensor) -> bool:
         """Page-locks host memory that is already allocated, so that copies from it run beside the computation.
@@ -262,6 +330,8 @@ class Device:
                 stack.callback(torch.accelerator.set_device_index, old_index)
             if allocator == "keep":
                 stack.enter_context(freed_memory_kept())
+            elif allocator == "return":
+                stack.enter_context(freed_memory_returned())
             stack.callback(torch.set_num_threads, old_threads)
             stack.callback(torch.set_float32_matmul_precision, old_matmul)
             if threads is not None:

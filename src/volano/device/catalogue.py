@@ -1,0 +1,241 @@
+"""Accelerators that are known without being here: what their makers state.
+
+Rates are peaks of *dense* arithmetic. Makers like to print figures with 2:4 sparsity, which are twice as large and out
+of training's reach; where a data sheet gives those only, half of it stands here. A rate that a device does not have
+(bf16 on a V100) is missing from its table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from volano.errors import UsageError
+
+# What people and drivers write around the name that tells devices apart.
+_NOISE = re.compile(r"nvidia|amd|intel|\((r|tm)\)|tesla|geforce|instinct|radeon|data ?cent(er|re)|gpu|accelerator|oam")
+_SEPARATORS = re.compile(r"[\s_\-/,:]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDevice:
+    """One accelerator as torch counts them.
+
+    Attributes:
+        name: complete, so that it says which of several variants is meant.
+        pattern: regular expression over a whole name, in lower case, without the maker and with single spaces.
+        flops: precision (``"fp32"``, ``"tf32"``, ``"bf16"``, ``"fp16"``) -> dense floating-point operations per second;
+            fp32 is that of ordinary units, or of matrix units where these compute in fp32.
+        memory_rate: bytes per second between the device and its memory.
+        memory: bytes that a program can have; makers' GB are GiB, less a sixteenth where GDDR memory keeps its
+            error-correcting bits within.
+        host_link: bytes per second from the host, in one direction.
+        interconnect: bytes per second from one device to its neighbours in the machine, in one direction; None where
+            they have the host's link only.
+        source: title of the maker's document.
+    """
+
+    name: str
+    pattern: str
+    flops: Mapping[str, float]
+    memory_rate: float
+    memory: int
+    host_link: float
+    interconnect: float | None
+    source: str
+
+    @property
+    def torch_type(self) -> str:
+        """Type of the device as torch writes it; ROCm's go by CUDA's name there."""
+        return "xpu" if self.source.startswith("Intel") else "cuda"
+
+
+# PCI Express with 16 lanes, one direction, after encoding (PCI-SIG: 8, 16, 32 GT/s per lane).
+_PCIE3, _PCIE4, _PCIE5 = 15.75e9, 31.5e9, 63e9
+_VOLTA = "NVIDIA Tesla V100 GPU accelerator, data sheet"
+_AMPERE = "NVIDIA A100 Tensor Core GPU, data sheet"
+_GA102 = "NVIDIA Ampere GA102 GPU architecture, whitepaper"
+_ADA = "NVIDIA Ada GPU architecture, whitepaper"
+_HOPPER = "NVIDIA H100 Tensor Core GPU, data sheet and architecture whitepaper"
+_CDNA3 = "AMD Instinct MI300X and MI325X accelerators, data sheets"
+
+
+def _known(
+    name: str,
+    pattern: str,
+    flops: tuple[float, float | None, float | None, float | None],
+    memory: tuple[float, float],
+    links: tuple[float, float | None],
+    source: str,
+) -> KnownDevice:
+    """``flops``: TFLOP/s in fp32, tf32, bf16, fp16; ``memory``: GB/s, GiB."""
+    rates = zip(("fp32", "tf32", "bf16", "fp16"), flops, strict=True)
+    return KnownDevice(
+        name=name,
+        pattern=pattern,
+        flops=MappingProxyType({precision: rate * 1e12 for precision, rate in rates if rate is not None}),
+        memory_rate=memory[0] * 1e9,
+        memory=round(memory[1] * 2**30),
+        host_link=links[0],
+        interconnect=links[1],
+        source=source,
+    )
+
+
+_ECC = 15 / 16
+# Makers add both directions of a link up; half of that stands here. Where a short name could mean several, the
+# commonest is the one whose pattern takes it.
+DEVICES: tuple[KnownDevice, ...] = (
+    _known(
+        "V100 SXM2 16GB", r"v100( sxm[23]?)?( 16 ?gb)?", (15.7, None, None, 125), (900, 16), (_PCIE3, 150e9), _VOLTA
+    ),
+    _known("V100 SXM2 32GB", r"v100( sxm[23]?)? 32 ?gb", (15.7, None, None, 125), (900, 32), (_PCIE3, 150e9), _VOLTA),
+    _known("V100 PCIe 16GB", r"v100 pcie( 16 ?gb)?", (14, None, None, 112), (900, 16), (_PCIE3, None), _VOLTA),
+    _known("V100 PCIe 32GB", r"v100 pcie 32 ?gb", (14, None, None, 112), (900, 32), (_PCIE3, None), _VOLTA),
+    _known("T4", r"t4( 16 ?gb)?", (8.1, None, None, 65), (320, 16 * _ECC), (_PCIE3, None), "NVIDIA T4, data sheet"),
+    _known("A10", r"a10( 24 ?gb)?", (31.2, 62.5, 125, 125), (600, 24 * _ECC), (_PCIE4, None), "NVIDIA A10, data sheet"),
+    _known("A10G", r"a10g( 24 ?gb)?", (35, 35, 70, 70), (600, 24 * _ECC), (_PCIE4, None), "NVIDIA A10G, data sheet"),
+    _known("L4", r"l4( 24 ?gb)?", (30.3, 60, 121, 121), (300, 24 * _ECC), (_PCIE4, None), "NVIDIA L4, data sheet"),
+    _known(
+        "L40S", r"l40s( 48 ?gb)?", (91.6, 183, 362, 362), (864, 48 * _ECC), (_PCIE4, None), "NVIDIA L40S, data sheet"
+    ),
+    _known(
+        "A100 SXM 40GB", r"a100( sxm4?)? 40 ?gb( sxm4?)?", (19.5, 156, 312, 312), (1555, 40), (_PCIE4, 300e9), _AMPERE
+    ),
+    _known(
+        "A100 SXM 80GB",
+        r"a100( sxm4?)?( 80 ?gb)?( sxm4?)?",
+        (19.5, 156, 312, 312),
+        (2039, 80),
+        (_PCIE4, 300e9),
+        _AMPERE,
+    ),
+    _known(
+        "A100 PCIe 40GB",
+        r"a100 (pcie( 40 ?gb)?|40 ?gb pcie)",
+        (19.5, 156, 312, 312),
+        (1555, 40),
+        (_PCIE4, None),
+        _AMPERE,
+    ),
+    _known(
+        "A100 PCIe 80GB", r"a100 (pcie 80 ?gb|80 ?gb pcie)", (19.5, 156, 312, 312), (1935, 80), (_PCIE4, None), _AMPERE
+    ),
+    _known(
+        "H100 SXM 80GB",
+        r"h100( sxm5?)?( 80 ?gb)?( hbm3)?( sxm5?)?",
+        (66.9, 494.7, 989.4, 989.4),
+        (3350, 80),
+        (_PCIE5, 450e9),
+        _HOPPER,
+    ),
+    _known(
+        "H100 PCIe 80GB", r"h100 (80 ?gb )?pcie( 80 ?gb)?", (51.2, 378, 756, 756), (2000, 80), (_PCIE5, None), _HOPPER
+    ),
+    _known(
+        "H100 NVL 94GB", r"h100 (94 ?gb|nvl( 94 ?gb)?)", (60, 417.5, 835.5, 835.5), (3900, 94), (_PCIE5, None), _HOPPER
+    ),
+    _known(
+        "H200 SXM 141GB",
+        r"h200( sxm5?)?( 141 ?gb)?( hbm3e)?",
+        (66.9, 494.7, 989.4, 989.4),
+        (4800, 141),
+        (_PCIE5, 450e9),
+        "NVIDIA H200 Tensor Core GPU, data sheet",
+    ),
+    _known(
+        "B200 SXM 180GB",
+        r"b200( sxm6?)?( 1[789]\d ?gb)?",
+        (75, 1125, 2250, 2250),
+        (7700, 180),
+        (_PCIE5, 900e9),
+        "NVIDIA HGX B200, data sheet",
+    ),
+    _known("RTX 3090", r"(rtx ?)?3090( 24 ?gb)?", (35.6, 35.6, 71, 71), (936, 24), (_PCIE4, None), _GA102),
+    _known("RTX A6000", r"(rtx ?)?a6000( 48 ?gb)?", (38.7, 77.4, 154.8, 154.8), (768, 48), (_PCIE4, None), _GA102),
+    _known("RTX 4090", r"(rtx ?)?4090( 24 ?gb)?", (82.6, 82.6, 165.2, 165.2), (1008, 24), (_PCIE4, None), _ADA),
+    _known(
+        "RTX 6000 Ada",
+        r"(rtx ?)?6000 ada( generation)?( 48 ?gb)?",
+        (91.1, 182.1, 364.2, 364.2),
+        (960, 48 * _ECC),
+        (_PCIE4, None),
+        _ADA,
+    ),
+    _known(
+        "RTX 5090",
+        r"(rtx ?)?5090( 32 ?gb)?",
+        (104.8, 104.8, 209.5, 209.5),
+        (1792, 32),
+        (_PCIE5, None),
+        "NVIDIA RTX Blackwell GPU architecture, whitepaper",
+    ),
+    _known(
+        # Two dies in one package, each a device of its own to torch: half of the data sheet's figures.
+        "MI250X die 64GB",
+        r"mi250x( die)?( (64|128) ?gb)?",
+        (47.9, None, 191.5, 191.5),
+        (1638, 64),
+        (_PCIE4, None),
+        "AMD Instinct MI250X accelerator, data sheet",
+    ),
+    _known("MI300X", r"mi300x( 192 ?gb)?", (163.4, 653.7, 1307.4, 1307.4), (5300, 192), (_PCIE5, 448e9), _CDNA3),
+    _known("MI325X", r"mi325x( 256 ?gb)?", (163.4, 653.7, 1307.4, 1307.4), (6000, 256), (_PCIE5, 448e9), _CDNA3),
+    _known(
+        # Two stacks, each a device of its own to torch (ZE_FLAT_DEVICE_HIERARCHY=FLAT, the default).
+        "Max 1550 stack 64GB",
+        r"max 1550( stack)?( (64|128) ?gb)?",
+        (26.2, 209.5, 419, 419),
+        (1638, 64),
+        (_PCIE5, None),
+        "Intel Data Center GPU Max 1550, product brief",
+    ),
+)
+
+
+def find_device(text: str) -> KnownDevice:
+    """The device that a driver's or a person's words name: ``"NVIDIA H100 80GB HBM3"``, ``"a100_40gb"``, ``"H100"``.
+
+    Words that could mean several variants mean the commonest; the result's name says which, and
+    :func:`other_variants` names the others.
+
+    Raises:
+        UsageError: none is known by that name.
+    """
+    wanted = _plain(text)
+    for device in DEVICES:
+        if re.fullmatch(device.pattern, wanted):
+            return device
+    raise UsageError(
+        "A device that is not on this machine is one of the catalogue's",
+        got=repr(text),
+        remedy=f"Nearest: {', '.join(_nearest(wanted))}",
+    )
+
+
+def other_variants(text: str) -> tuple[str, ...]:
+    """Names of the devices, beside the one found, that all words of ``text`` fit as well; empty for a complete name.
+
+    Raises:
+        UsageError: none is known by that name.
+    """
+    found, words = find_device(text), set(_plain(text).split())
+    return tuple(device.name for device in DEVICES if device is not found and words <= set(_plain(device.name).split()))
+
+
+def _plain(text: str) -> str:
+    """In lower case, without makers, with single spaces, sizes written as ``80gb``."""
+    words = _SEPARATORS.sub(" ", _NOISE.sub(" ", text.lower())).strip()
+    return re.sub(r"(\d) ?gi?b\b", r"\1gb", words)
+
+
+def _nearest(wanted: str, count: int = 4) -> list[str]:
+    def likeness(device: KnownDevice) -> float:
+        first = _plain(device.name).split()
+        whole = difflib.SequenceMatcher(None, wanted, " ".join(first)).ratio()
+        return max(whole, *(difflib.SequenceMatcher(None, wanted, word).ratio() for word in first))
+
+    return [device.name for device in sorted(DEVICES, key=likeness, reverse=True)[:count]]

@@ -1,0 +1,133 @@
+"""What typical operations of a training reach on this device, measured forwards and backwards.
+
+A large matrix product says little about convolutions, attention or recurrent layers: they run through other libraries.
+Measured on a CPU, fp32 convolutions reach 1.7 times the rate of a matrix product there, and attention in bf16
+less than a tenth of it (benchmarks/time_prediction.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from volano.device.device import Device
+
+_SECONDS_PER_KERNEL = 0.1
+_NUM_LAUNCHES = 200
+# Multiply-adds of a backward pass per one of the forward pass: two products for each; attention also recomputes its
+# scores (Dao 2023, arXiv:2307.08691, section 4.1).
+_BACKWARD, _ATTENTION_BACKWARD = 2, 2.5
+
+
+def measure_kernels(device: Device) -> dict[str, float]:
+    """Measures for about a second; random state is put back.
+
+    Returns:
+        ``"convolution channels_last bf16"``, ``"convolution contiguous fp32"``, ``"attention bf16"``,
+        ``"recurrent fp32"`` and so on -> floating-point operations per second of a forward and a backward pass; those
+        that fail here are missing. ``"launch"`` -> seconds of the host for one small operation and its gradient, each.
+    """
+    rates: dict[str, float] = {}
+    states = device.rng_state()
+    try:
+        for precision in ("fp32", "bf16"):
+            for name, make in _KERNELS.items() if device.supports(precision) else ():
+                rate = _rate(device, make, precision)
+                if rate is not None:
+                    rates[f"{name} {precision}"] = rate
+    finally:
+        device.set_rng_state(states)
+    rates["launch"] = _launch(device)
+    return rates
+
+
+# The forward pass, the tensors whose gradients are wanted, and the floating-point operations of both passes.
+_Kernel = tuple[Callable[[], torch.Tensor], Sequence[torch.Tensor], float]
+
+
+def _rate(device: Device, make: Callable[[Device], _Kernel], precision: str) -> float | None:
+    def step() -> None:
+        with device.autocast(precision):
+            out = forward()
+        torch.autograd.grad(out.float().sum(), leaves)
+
+    try:
+        forward, leaves, flops = make(device)
+        return flops / _best_seconds(device, step)
+    except (RuntimeError, NotImplementedError):  # a backend without that kernel, or without the memory
+        return None
+
+
+def _convolution(device: Device, layout: torch.memory_format) -> _Kernel:
+    batch, channels, side = (16, 64, 32) if device.is_cpu else (256, 128, 32)
+    shapes = (batch, channels, side, side), (channels, channels, 3, 3)
+    image, weight = (_leaf(device, shape).detach().to(memory_format=layout).requires_grad_() for shape in shapes)
+    flops = 2 * channels * channels * 9 * batch * side**2
+    return lambda: F.conv2d(image, weight, padding=1), (image, weight), (1 + _BACKWARD) * flops
+
+
+def _attention(device: Device) -> _Kernel:
+    batch, heads, length, width = (8, 4, 128, 32) if device.is_cpu else (16, 16, 1024, 64)
+    leaves = [_leaf(device, (batch, heads, length, width)) for _ in range(3)]
+    flops = 4 * batch * heads * length**2 * width
+
+    def forward() -> torch.Tensor:
+        # Autocast leaves this operation's inputs as they come, which in a model is out of a linear layer.
+        query, key, value = (_as_autocast(leaf, device) for leaf in leaves)
+        return F.scaled_dot_product_attention(query, key, value)
+
+    return forward, leaves, (1 + _ATTENTION_BACKWARD) * flops
+
+
+def _recurrent(device: Device) -> _Kernel:
+    batch, length, width = (32, 32, 128) if device.is_cpu else (256, 64, 512)
+    layer = torch.nn.LSTM(width, width, batch_first=True, device=device.torch_device)
+    rows = _leaf(device, (batch, length, width))
+    flops = 2 * batch * length * 4 * width * 2 * width
+    return lambda: layer(rows)[0], (rows, *layer.parameters()), (1 + _BACKWARD) * flops
+
+
+_KERNELS: dict[str, Callable[[Device], _Kernel]] = {
+    "convolution contiguous": partial(_convolution, layout=torch.contiguous_format),
+    "convolution channels_last": partial(_convolution, layout=torch.channels_last),
+    "attention": _attention,
+    "recurrent": _recurrent,
+}
+
+
+def _leaf(device: Device, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(shape, device=device.torch_device, requires_grad=True)
+
+
+def _as_autocast(tensor: torch.Tensor, device: Device) -> torch.Tensor:
+    kind = device.torch_device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+
+
+def _launch(device: Device) -> float:
+    leaf = torch.ones(1, device=device.torch_device, requires_grad=True)
+
+    def step() -> None:
+        out = leaf
+        for _ in range(_NUM_LAUNCHES):
+            out = out * 0.5
+        torch.autograd.grad(out, leaf)
+
+    return _best_seconds(device, step) / (2 * _NUM_LAUNCHES)
+
+
+def _best_seconds(device: Device, run: Callable[[], object]) -> float:
+    """The best of several repetitions: noise only ever slows down."""
+    run()
+    device.synchronize()
+    best, end = float("inf"), time.perf_counter() + _SECONDS_PER_KERNEL
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        device.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best
