@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import signal
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,65 @@ def compare(plan: Plan, **fields: Any) -> dict[str, Any]:
     }
 
 
+def deep_net() -> nn.Module:
+    """Blocks with dropout, whose activations and optimizer state are larger than a page."""
+
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Dropout(0.2), nn.Linear(128, 64), nn.LayerNorm(64))
+
+    return nn.Sequential(nn.Flatten(), *[block() for _ in range(4)], nn.Linear(64, 10))
+
+
+class Live:
+    """Bytes of the device's storages that are alive."""
+
+    def __init__(self) -> None:
+        self.storages: list[tuple[weakref.ref[Any], int]] = []
+        dressed = standin._dressed
+
+        def noting(host: Any) -> Any:
+            storage = dressed(host)
+            self.storages.append((weakref.ref(storage), host.nbytes()))
+            return storage
+
+        standin._dressed = noting
+
+    def bytes(self) -> int:
+        self.storages = [(ref, size) for ref, size in self.storages if ref() is not None]
+        return sum(size for _, size in self.storages)
+
+
+def savings(**knobs: Any) -> dict[str, Any]:
+    """Two runs, with and without knobs; the second's checkpoint is taken up by the first's plan, and the reverse."""
+    live, folder, plan = Live(), Path(tempfile.mkdtemp()), Plan.baseline("standin:0").pin(feed="resident")
+    after_forward: list[int] = []
+
+    def measured(model: nn.Module, batch: Any) -> volano.Loss:
+        images, labels = batch
+        loss = objective(lambda x: model(x.float() / 16), (images, labels))
+        if model.training:
+            after_forward.append(live.bytes())
+        return loss
+
+    result: dict[str, Any] = {}
+    for name, own in (("without", plan), ("with", plan.pin(**knobs))):
+        task = make_task(
+            model=deep_net, objective=measured, augment=None, clip_norm=0.5, duration="2ep",
+            optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
+        )  # fmt: skip
+        after_forward.clear()
+        gc.collect()
+        before = live.bytes()
+        run = volano.train(task, plan=own, out=folder / name, observer=volano.Observer())
+        result[name] = {"after_forward": after_forward[-1] - before, "notices": run.notices}
+        volano.train(task, plan=own, out=folder / f"{name}-parts", observer=Watch(stop_at=7))
+        again = volano.resume(folder / f"{name}-parts", task=task, observer=volano.Observer())
+        result[name]["weights"] = [weights(run).tolist(), weights(again).tolist()]
+        del run, again
+    same = [result[name].pop("weights") for name in ("without", "with")]
+    return {**result, "is_same": same[0][0] == same[0][1] == same[1][0] == same[1][1]}
+
+
 def main(name: str) -> dict[str, Any]:
     there = Plan.baseline("standin:0")
     if name == "resident":
@@ -150,6 +211,8 @@ def main(name: str) -> dict[str, Any]:
         volano.train(make_task(), plan=plan, out=folder / "parts", observer=Watch(stop_at=11))
         resumed = volano.resume(folder / "parts", task=make_task(), observer=volano.Observer())
         return {"difference": (weights(resumed) - weights(whole)).abs().max().item(), "status": resumed.status}
+    if name.startswith("savings:"):
+        return savings(**dict(pair.split("=") for pair in name.removeprefix("savings:").split(",")))
     if name == "chosen":
         run = volano.train(make_task(), out=Path(tempfile.mkdtemp()) / "run", observer=volano.Observer())
         return {"device": run.plan.device, "feed": run.plan.feed}

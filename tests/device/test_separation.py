@@ -68,3 +68,11 @@ def test_the_doctor_sees_it():
     assert result["machine"]["device"] == "standin:0"
     assert result["machine"]["num_accelerators"] == 1
     assert result["limits"]["host_to_device"] > 0
+
+
+@pytest.mark.parametrize("knobs", ["offload=all", "recompute=blocks,offload=activations"])
+def test_less_lies_on_the_device_and_the_numbers_are_the_same(knobs):
+    result = on_standin(f"savings:{knobs}")
+    assert result["is_same"]  # bitwise, for whole runs and for those that stopped and went on
+    assert result["with"]["notices"] == []
+    assert result["with"]["after_forward"] < 0.75 * result["without"]["after_forward"]

@@ -47,6 +47,21 @@ def make_net_with_idle_part() -> nn.Module:
     return net
 
 
+class Residual(nn.Module):
+    """A block whose forward pass moves statistics, and whose width lets it repeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(64, 64).double(), nn.BatchNorm1d(64).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.tanh(self.norm(self.linear(x)))
+
+
+def make_deep_net() -> nn.Module:
+    return nn.Sequential(Residual(), Residual(), nn.Linear(64, 10).double())
+
+
 class RootParameters(nn.Module):
     """Parameters that lie in no list of modules: a sharded model keeps them whole after a forward pass."""
 
@@ -108,6 +123,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "idle": ({"model": make_net_with_idle_part}, {}),
     "averaged-root": ({"model": RootParameters, "ema_decay": 0.9}, {"sharding": "full"}),
     "kept": ({"last_batch": "keep", "batch_size": 30}, {"feed": "ring"}),
+    "recomputed": ({"model": make_deep_net}, {"recompute": "blocks"}),
+    "recomputed-sharded": ({"model": make_deep_net}, {"sharding": "full", "recompute": "blocks"}),
     "sharded": ({"objective": weighted, "ema_decay": 0.9}, {"sharding": "full"}),
     "sharded-split": ({"objective": weighted}, {"sharding": "full", "micro_batch": 5}),
 }

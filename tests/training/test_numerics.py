@@ -169,8 +169,8 @@ class TestDeferred:
     def deferred(self, monkeypatch):
         real = Guard.__init__
 
-        def pretend(self, device, optimizer, *, has_scaler, reads_at_once, share=None):
-            real(self, device, optimizer, has_scaler=has_scaler, reads_at_once=reads_at_once)
+        def pretend(self, device, optimizer, *, has_scaler, reads_at_once, share=None, has_values=True):
+            real(self, device, optimizer, has_scaler=has_scaler, reads_at_once=reads_at_once, has_values=has_values)
             self._is_cpu, self.is_deferred = False, not reads_at_once
             self.holds_back = True
             if self.is_deferred:

@@ -18,7 +18,15 @@ def test_a_run_leaves_a_complete_folder(make_task, quiet, tmp_path):
     task = make_task(objective=classification_with_accuracy, name="digits")
     run = volano.train(task, out=tmp_path / "run", observer=quiet)
     names = {path.name for path in run.path.iterdir()}
-    files = {"run.json", "task.json", "plan.json", "metrics.jsonl", "model.safetensors", "report.html"}
+    files = {
+        "run.json",
+        "task.json",
+        "plan.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "report.html",
+        "explanation.json",
+    }
     assert names == {*files, "checkpoints"}
     record = json.loads((run.path / "run.json").read_text())
     assert record["status"] == "finished"
@@ -156,7 +164,8 @@ class TestPins:
     def test_exact_is_the_baseline(self, make_task, quiet, tmp_path):
         run = volano.train(make_task(tolerance="exact"), out=tmp_path / "run", observer=quiet)
         assert run.plan.semantics() == "exact"
-        assert any("tolerance=exact" in notice for notice in run.notices)
+        refused = json.loads((run.path / "explanation.json").read_text())["refused"]
+        assert any(r["knob"] == "precision" and r["reason"] == "the task's tolerance is 'exact'" for r in refused)
 
     def test_a_plan_and_pins_do_not_go_together(self, make_task, tmp_path):
         with pytest.raises(volano.VolanoError, match="leaves nothing to choose"):

@@ -1,6 +1,7 @@
 """A step against theory and against raw PyTorch."""
 
 import functools
+import json
 
 import pytest
 import torch
@@ -254,7 +255,7 @@ class TestImplementations:
 
 
 class TestMeasuredChoices:
-    def test_a_view_that_needs_contiguous_memory_gets_it(self, make_task, quiet, tmp_path):
+    def test_a_view_that_needs_contiguous_memory_gets_it(self, make_task):
         class LeNet(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -263,9 +264,11 @@ class TestMeasuredChoices:
             def forward(self, x):
                 return self.head(torch.relu(self.conv(x.view(-1, 1, 8, 8))).view(-1, 4 * 6 * 6))
 
-        run = volano.train(make_task(model=LeNet), out=tmp_path / "run", observer=quiet)
-        assert run.plan.memory_format == "contiguous"
-        assert any("a step in channels_last fails with RuntimeError: view size" in notice for notice in run.notices)
+        found = volano.explain(make_task(model=LeNet), forbid={"compile": True})
+        assert found.plan.memory_format == "contiguous"
+        tried = [c for c in found.candidates if c.plan.memory_format == "channels_last"]
+        assert tried
+        assert all(c.status == "failed" and "view size" in c.reason for c in tried)
 
     def test_sparse_gradients_keep_their_optimizer(self, make_task, quiet, tmp_path):
         class Bag(nn.Module):
@@ -278,7 +281,9 @@ class TestMeasuredChoices:
 
         task = make_task(model=Bag, optimizer=functools.partial(torch.optim.SGD, lr=0.1))
         run = volano.train(task, out=tmp_path / "run", observer=quiet)
-        assert any("sparse gradients" in notice for notice in run.notices)
+        assert run.plan.optimizer == "as_given"
+        refused = json.loads((run.path / "explanation.json").read_text())["refused"]
+        assert any(r["value"] == "fused" and "sparse gradients" in r["reason"] for r in refused)
 
     def test_pinned_workers_without_effect_are_said(self, make_task, quiet, tmp_path):
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet, pins={"workers": 3})

@@ -29,7 +29,7 @@ _RESIDENT_SHARE = 0.4
 # Indices of this many batches go to the device in one copy.
 _KEYS_PER_COPY = 64
 # Of a ring's slots, one is in the consumer's hands, one is being copied, one is spare.
-_SLOTS_IN_USE, _SLOTS_IN_PROCESS = 3, 4
+SLOTS_IN_USE, _SLOTS_IN_PROCESS = 3, 4
 _END = object()
 
 
@@ -177,7 +177,7 @@ class RingFeed(Feed):
                 slots.close()
 
     def _give_slots(self, workers: Workers, given: list[Slots], ahead: int) -> None:
-        if can_share() and self._make_slots(given, ahead + _SLOTS_IN_USE, shared=True):
+        if can_share() and self._make_slots(given, ahead + SLOTS_IN_USE, shared=True):
             workers.use(given[-1])
 
     def _make_slots(self, made: list[Slots], num: int, *, shared: bool) -> bool:

@@ -2,11 +2,14 @@
 
 from volano.training.evaluate import evaluate
 from volano.training.folder import RunFolder
+from volano.training.memory_pressure import is_out_of_memory
 from volano.training.muon import MuonAdamW
 from volano.training.observe import Observer, Observers, StartInfo
+from volano.training.optimizers import choose_implementation, make_optimizer
 from volano.training.parallel import check_ranks
 from volano.training.probe import StepTime, measure_step_time, why_a_step_fails
 from volano.training.progress import PlainProgress, RichProgress, make_progress
+from volano.training.recompute import blocks_of
 from volano.training.run import PREPARED, Run, load_run, prepare_run, random_state_kept, run_task, settings_of
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
@@ -28,11 +31,15 @@ __all__ = [
     "StartInfo",
     "StepTime",
     "Trial",
+    "blocks_of",
     "check_plan",
     "check_ranks",
+    "choose_implementation",
     "evaluate",
+    "is_out_of_memory",
     "load_run",
     "load_weights",
+    "make_optimizer",
     "make_progress",
     "measure_step_time",
     "prepare_run",

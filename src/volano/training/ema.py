@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from volano.training.parallel import local
 
@@ -28,7 +29,7 @@ class Ema:
         own = {name: local(tensor) for name, tensor in self.model.state_dict().items()}
         theirs = {name: local(tensor) for name, tensor in model.state_dict().items()}
         # Tied tensors stand under each of their names; averaged once for each they would move too fast.
-        names = list({(t.data_ptr(), t.shape, t.stride()) if t.numel() else n: n for n, t in own.items()}.values())
+        names = list({_place(t) if t.numel() else n: n for n, t in own.items()}.values())
         floating = [name for name in names if theirs[name].is_floating_point()]
         others = [name for name in names if not theirs[name].is_floating_point()]
         # state_dict() gives tensors that share memory with the modules, so the lists stay true while training.
@@ -42,3 +43,8 @@ class Ema:
         torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)
         for own, theirs in self._copies:
             own.copy_(theirs)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    # By storage and not by address: a tensor under a FakeTensorMode has none.
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride()

@@ -10,19 +10,30 @@ from torch import nn
 
 from volano.data import Feed, counter_hash, in_sequence
 from volano.device import Device, Ranks
-from volano.task import Task, as_loss, num_examples
+from volano.task import Task, as_loss, num_examples, split
 
 _EVALUATION = 13  # first counter of the seeds of objectives that draw noise
 
 
 def evaluate(
-    task: Task, model: nn.Module, data: Any, feed: Feed, device: Device, *, precision: str, ranks: Ranks | None = None
+    task: Task,
+    model: nn.Module,
+    data: Any,
+    feed: Feed,
+    device: Device,
+    *,
+    precision: str,
+    micro_batch: int | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads the device once, at the end.
 
-    Every module is left in the mode in which it was. Several ranks take batches in turn; each example counts once.
+    Every module is left in the mode in which it was. Several ranks take batches in turn; each example counts once. A
+    plan that trains in micro-batches for want of memory evaluates in them too, where there is one process: ranks of a
+    sharded model pass forward together, and their batches may differ in size.
     """
     ranks = ranks or Ranks()
+    micro_batch = None if ranks.are_several else micro_batch
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     rows: list[list[Any]] = []
@@ -35,10 +46,11 @@ def evaluate(
         with torch.no_grad(), device.autocast(precision):
             for turn, index, batch in zip(turns, mine, feed.batches(keys[index] for index in mine), strict=True):
                 device.seed(counter_hash(_EVALUATION, task.seed, index))
-                loss = as_loss(task.objective(model, batch), num_examples(batch))
-                names = list(loss.metrics)
-                if turn == index:
-                    rows.append([loss.weight, loss.total, *loss.metrics.values()])
+                for part in split(batch, micro_batch or num_examples(batch)):
+                    loss = as_loss(task.objective(model, part), num_examples(part))
+                    names = list(loss.metrics)
+                    if turn == index:
+                        rows.append([loss.weight, loss.total, *loss.metrics.values()])
     finally:
         for module, was_training in modes:  # one by one: a person may have frozen some of them
             module.training = was_training

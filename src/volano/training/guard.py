@@ -31,6 +31,8 @@ class Guard:
         has_scaler: whether a GradScaler looks at the gradients.
         reads_at_once: whether each step's answer must be known before the next.
         share: raises the flag where another rank has raised it; for ranks that each see a part of the gradients.
+        has_values: False for tensors that have shapes and no values (FakeTensorMode): it works as ever, reads nothing,
+            and lets every step pass.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class Guard:
         has_scaler: bool,
         reads_at_once: bool,
         share: Callable[[Tensor], None] | None = None,
+        has_values: bool = True,
     ) -> None:
-        self._share = share
+        self._share, self._has_values = share, has_values
         self._is_cpu = device.is_cpu
         self._has_scaler = has_scaler
         self._flag = torch.zeros((), device=device.torch_device)
@@ -63,7 +66,7 @@ class Guard:
         """Whether the update may go on. ``norm`` is the gradient's, where it is known from clipping."""
         scalars = [loss] if norm is None or self._has_scaler else [loss, norm]
         has_all = norm is not None or self._has_scaler
-        if self._is_cpu and not all(math.isfinite(scalar.item()) for scalar in scalars):
+        if self._is_cpu and self._has_values and not all(math.isfinite(scalar.item()) for scalar in scalars):
             return False
         if self._is_cpu and has_all:
             return True
@@ -77,7 +80,7 @@ class Guard:
         if self.is_deferred:
             self._num_flagged.add_(self._flag)
             return True
-        return self._flag.item() == 0.0
+        return not self._has_values or self._flag.item() == 0.0
 
     @property
     def num_flagged(self) -> Tensor | int:

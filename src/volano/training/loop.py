@@ -19,6 +19,7 @@ from volano.training.saving import Saver
 from volano.training.session import Session
 from volano.training.signals import StopRequest
 from volano.training.spikes import SpikeFinder
+from volano.training.stalls import Stalls
 from volano.training.step import StepResult
 
 # Reading a loss waits for the device: every hundredth step, or thirty times in a short run.
@@ -45,6 +46,7 @@ def run_loop(
     saver = Saver(folder, safety, state, observer.on_notice, saved_step=session.step or None, ranks=session.ranks)
     agree = session.ranks.agreement()
     policy.before_stopping = saver.close
+    stalls = Stalls(task, session.plan, session.device, session.step, observer.on_notice)
     batches = session.feed.batches(session.keys())
     with (
         contextlib.closing(saver),
@@ -59,7 +61,9 @@ def run_loop(
             else:
                 log.add(result)
             if log.is_due(session.step):
-                observer.on_log(log.read(session, policy))
+                record = log.read(session, policy)
+                observer.on_log(record)
+                stalls.look(record)
             if session.valid_feed is not None and (
                 session.step % task.evaluation_interval == 0 or session.step == num_steps
             ):
@@ -77,6 +81,7 @@ def run_loop(
                         saver.save()
                     log.restart_clock()
         agree.finish()
+        stalls.finish()
         is_finished = session.step == num_steps
         with session.phase("checkpoint"):
             saver.finish(must=not is_finished)

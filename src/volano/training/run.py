@@ -73,6 +73,7 @@ def run_task(
     notices: tuple[str, ...] = (),
     safety: Safety | None = None,
     ranks: Ranks | None = None,
+    may_split: bool | None = None,
 ) -> Run:
     """Trains, and leaves a complete run folder.
 
@@ -86,6 +87,7 @@ def run_task(
         notices: of the choices that led to the plan.
         safety: how the run looks after itself; None is the default, or with ``resume`` what the run had.
         ranks: with which this process trains together, joined already; all call this alike. None is alone.
+        may_split: see :class:`Session`; None with ``resume`` is what the run had.
 
     Raises:
         VolanoError: as its subclasses say. ``run.json`` then holds the reason, and checkpoints stay whole.
@@ -96,7 +98,12 @@ def run_task(
     with folder.held(observer.on_notice if observer is not None else lambda _: None):
         if safety is None:
             safety = Safety.from_json(folder.read_json("run.json").get("safety") if resume else None)
-        return _run(task, plan, folder, observer, source, resume=resume, notices=notices, safety=safety, ranks=ranks)
+        if may_split is None and resume:
+            may_split = folder.read_json("run.json").get("may_split")
+        return _run(
+            task, plan, folder, observer, source,
+            resume=resume, notices=notices, safety=safety, ranks=ranks, may_split=may_split,
+        )  # fmt: skip
 
 
 def prepare_run(
@@ -161,6 +168,7 @@ def _run(
     notices: tuple[str, ...],
     safety: Safety,
     ranks: Ranks,
+    may_split: bool | None,
 ) -> Run:
     keeper = _Keeper(folder)
     everyone = Observers(keeper, *([observer] if observer is not None else []))
@@ -179,6 +187,7 @@ def _run(
                 on_fault=faults,
                 may_skip=safety.skip_bad_steps > 0,
                 ranks=ranks,
+                may_split=may_split,
             )
             log = Log(task.num_steps)
             policy = NumericsPolicy(session, folder, everyone, safety.skip_bad_steps)
@@ -193,12 +202,13 @@ def _run(
             folder.write_json("plan.json", plan.to_json())
             # From here on it can be resumed: run.json says so last, when all that takes is there.
             facts |= {"num_steps": task.num_steps, "notices": [*keeper.notices, *choices]}
-            facts |= {"reason": None, "weights_sha256": None}
+            facts |= {"reason": None, "weights_sha256": None, "may_split": may_split}
             folder.update_run(status="running", world_size=ranks.world_size, **facts)
             everyone.on_start(_start_info(session, folder))
             for notice in choices:
                 everyone.on_notice(notice)
             session.tell(everyone.on_notice)
+            session.step_once.on_relief = _Reliefs(session, folder, everyone)
             with StopRequest() as stop:
                 status = run_loop(session, folder, everyone, stop, log, policy, safety)
                 model = session.gathered()
@@ -236,7 +246,7 @@ def _run(
         path=folder.path,
         status=status,
         model=model.eval(),
-        plan=plan,
+        plan=session.plan,
         metrics=keeper.metrics,
         seconds=seconds,
         notices=tuple(keeper.notices),
@@ -283,6 +293,25 @@ class _Keeper(Observer):
         """See :class:`Observer`."""
         if text not in self.notices:  # a run that goes on says some things again
             self.notices.append(text)
+
+
+class _Reliefs:
+    """Notes each change of plan for want of memory: ``plan.json`` is the one in force, ``run.json`` has the first."""
+
+    def __init__(self, session: Session, folder: RunFolder, observer: Observer) -> None:
+        self._session, self._folder, self._observer = session, folder, observer
+
+    def __call__(self, plan: Plan, reason: str, step: int) -> None:
+        changes = {name: value for name, (value, _) in plan.changes(self._session.plan).items()}
+        record = self._folder.read_json("run.json")
+        self._folder.update_run(
+            planned=record.get("planned") or self._session.plan.to_json(),
+            reliefs=[*record.get("reliefs", []), {"step": step, "knobs": changes, "reason": reason}],
+        )
+        self._session.take_relief(plan)
+        self._folder.write_json("plan.json", plan.to_json())
+        knobs = ", ".join(f"{name}={value}" for name, value in changes.items())
+        self._observer.on_notice(f"step {step} ran out of memory and is repeated with {knobs}: {reason}")
 
 
 class _FaultList:

@@ -21,8 +21,11 @@ from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.task import Task, describe, differences
 from volano.training import shards
+from volano.training.activations import Activations
 from volano.training.ema import Ema
 from volano.training.evaluate import evaluate
+from volano.training.memory_pressure import Relief
+from volano.training.offload import OffloadedState, why_not_offloaded
 from volano.training.optimizers import choose_implementation, make_optimizer, set_implementation
 from volano.training.parallel import Parallel, check_ranks, resharded, shard, whole_state
 from volano.training.step import Step
@@ -38,6 +41,8 @@ class Session:
         on_fault: told of every corrupt example, with the name of its set: ``"data"`` or ``"valid"``.
         may_skip: whether training goes on after a step whose numbers are not finite.
         ranks: with which this process trains together; None is alone.
+        may_split: whether the loss of a batch is the sum over its parts, so that a step that runs out of memory may be
+            done in smaller ones; None is not known, and it is not split.
 
     Raises:
         TaskError: the model or the optimizer is not what the task promises.
@@ -53,6 +58,7 @@ class Session:
         on_fault: Callable[[str, Fault], None] | None = None,
         may_skip: bool = False,
         ranks: Ranks | None = None,
+        may_split: bool | None = None,
     ) -> None:
         self.ranks = ranks = ranks or Ranks()
         self.task, self.plan = task, plan
@@ -93,9 +99,12 @@ class Session:
             )
             self.feed = self._feed("data", task.data)
             self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
+            self.activations = Activations(self.model, plan, device, on_notice)
+            self.offloaded = self._offloaded(on_notice)
             self.step_once = Step(
                 task, plan, device, self.model, self.optimizer, self.ema, self.scaler,
-                may_skip=may_skip, parallel=parallel,
+                may_skip=may_skip, parallel=parallel, activations=self.activations, offloaded=self.offloaded,
+                relief=Relief(self.activations.start_recomputing, may_split=may_split, ranks=ranks.world_size),
             )  # fmt: skip
 
     @property
@@ -114,6 +123,7 @@ class Session:
                 self.valid_feed,
                 self.device,
                 precision=self.plan.precision,
+                micro_batch=self.plan.micro_batch,
                 ranks=self.ranks,
             )
         finally:
@@ -155,6 +165,10 @@ class Session:
             if feed is not None:
                 feed.on_notice = on_notice
 
+    def take_relief(self, plan: Plan) -> None:
+        """Goes on under a plan that takes less memory: the step that has found it already does."""
+        self.plan = plan
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Adds the time spent inside to ``seconds[name]``, without what phases inside it take."""
@@ -175,6 +189,8 @@ class Session:
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes while training, as tensors and plain values."""
+        if self.offloaded is not None:
+            self.device.synchronize()  # its copies on the host are complete
         return {
             "step": self.step,
             "task_digest": self.description["digest"],
@@ -206,6 +222,8 @@ class Session:
         self.optimizer.load_state_dict(state["optimizer"])
         if self._implementation != "as_given":  # the loaded groups carry the marks of the plan that saved them
             set_implementation(self.optimizer, self._implementation)
+        if self.offloaded is not None:
+            self.offloaded.put_away()
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])
         if self.scaler is not None and state["scaler"] is not None:
@@ -253,6 +271,17 @@ class Session:
                 got="now != then: " + ("; ".join(changed) or "another digest"),
                 remedy="Put back what changed, or start anew with volano train",
             )
+
+    def _offloaded(self, on_notice: Callable[[str], None]) -> OffloadedState | None:
+        if self.plan.offload not in ("optimizer", "all"):
+            return None
+        reason = why_not_offloaded(
+            self.device, sharding=self.plan.sharding, is_compiled=self.plan.compile, what="optimizer"
+        )
+        if reason is None:
+            return OffloadedState(self.optimizer, self.device)
+        on_notice(f"offload={self.plan.offload} leaves the optimizer's state where it is: {reason}")
+        return None
 
     def _feed(self, name: str, data: Any) -> Feed:
         on_fault = None if self._on_fault is None else functools.partial(self._on_fault, name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +22,21 @@ from volano.task import (
     num_examples,
     progress_at,
     split,
+    tensors_of,
 )
+from volano.training.activations import Activations
 from volano.training.ema import Ema
 from volano.training.guard import Guard
+from volano.training.memory_pressure import (
+    Relief,
+    Unchanged,
+    attempt,
+    buffers_to_copy,
+    forget,
+    is_out_of_memory,
+    update_failed,
+)
+from volano.training.offload import OffloadedState
 from volano.training.optimizers import set_learning_rates
 from volano.training.parallel import Parallel, local, whole
 
@@ -51,6 +64,8 @@ class Step:
     Several ranks (``parallel``) each take a part of the batch; loss, weight and gradient are summed over all of them.
 
     ``may_skip``: whether training goes on after a bad step, which then must not show in the model's buffers either.
+
+    ``has_values``: False where tensors have shapes and no values (FakeTensorMode): nothing is read of them.
     """
 
     def __init__(
@@ -65,8 +80,14 @@ class Step:
         *,
         may_skip: bool = False,
         parallel: Parallel | None = None,
+        activations: Activations | None = None,
+        offloaded: OffloadedState | None = None,
+        relief: Relief | None = None,
+        has_values: bool = True,
     ) -> None:
         self._parallel = parallel
+        self._kept = contextlib.nullcontext if activations is None else activations.kept
+        self._fetched = contextlib.nullcontext if offloaded is None else offloaded.fetched
         self._task, self._plan, self._device = task, plan, device
         self._model, self._optimizer, self._ema, self._scaler = model, optimizer, ema, scaler
         self._objective: Any = torch.compile(task.objective) if plan.compile else task.objective
@@ -75,38 +96,82 @@ class Step:
         self._num_steps = task.num_steps
         self._narrow = plan.precision in ("bf16", "fp16")
         self._is_checked = False
+        self._has_values = has_values
         self.guard = Guard(
             device, optimizer, has_scaler=scaler is not None, reads_at_once=may_skip,
-            share=None if parallel is None else parallel.share_flag,
+            share=None if parallel is None else parallel.share_flag, has_values=has_values,
         )  # fmt: skip
-        # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss.
-        self._buffers = list(model.buffers()) if may_skip else []
+        self._relief = relief
+        self._draws_elsewhere: bool | None = None
+        # Told of the plan from here on, the reason and the step; None lets a step that runs out of memory fail.
+        self.on_relief: Callable[[Plan, str, int], None] | None = None
+        # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss, or runs out of memory.
+        self._buffers = list(model.buffers()) if may_skip else buffers_to_copy(model)
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
+        copied = {id(buffer) for buffer in self._buffers}
+        self._other_buffers = [buffer for buffer in model.buffers() if id(buffer) not in copied]
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Optimizer step ``step`` (from 0) on a global batch that lies on the device."""
-        task = self._task
-        set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
-        if task.augment is not None:
-            self._generator.manual_seed(seed_of_augmentation(task, step))
-            batch = task.augment(batch, self._generator)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._copy_buffers(self._buffers, self._saved_buffers)
-        size = self._plan.micro_batch
-        if self._parallel is not None:
-            result = self._over_ranks(self._parallel, batch, step)
-        elif size is None or size >= num_examples(batch):
-            result = self._whole(batch, step)
-        else:
-            result = self._in_micro_batches(split(batch, size), step)
-        if not self._is_checked:
-            if step == 0 and self.guard.is_deferred:
-                check_finite(result.loss.item(), where="at step 0, the first of this run")
-            self._is_checked = True
+        result = self.gradient(batch, step)
         if self._update(step, result.loss):
             return result
         self._copy_buffers(self._saved_buffers, self._buffers)
         return result._replace(is_bad=True)
+
+    def gradient(self, batch: Batch, step: int) -> StepResult:
+        """The step without its update: each parameter's ``grad`` is then that of the batch's loss, not yet clipped,
+        and times the scaler's scale where there is one."""
+        task = self._task
+        set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
+        self._copy_buffers(self._buffers, self._saved_buffers)
+        if self._relief is None or self.on_relief is None:
+            result = self._gradients(batch, step)
+        else:
+            result = self._relieved(self._relief, self.on_relief, batch, step)
+        if not self._is_checked:
+            if step == 0 and self.guard.is_deferred and self._has_values:
+                check_finite(result.loss.item(), where="at step 0, the first of this run")
+            self._is_checked = True
+        return result
+
+    def _gradients(self, batch: Batch, step: int) -> StepResult:
+        if self._task.augment is not None:
+            self._generator.manual_seed(seed_of_augmentation(self._task, step))
+            batch = self._task.augment(batch, self._generator)
+        self._optimizer.zero_grad(set_to_none=True)
+        size = self._plan.micro_batch
+        if self._parallel is not None:
+            return self._over_ranks(self._parallel, batch, step)
+        if size is None or size >= num_examples(batch):
+            return self._whole(batch, step)
+        return self._in_micro_batches(split(batch, size), step)
+
+    def _relieved(
+        self, relief: Relief, on_relief: Callable[[Plan, str, int], None], batch: Batch, step: int
+    ) -> StepResult:
+        """The gradients, in smaller parts where there is not enough memory; nothing of a failed attempt remains."""
+        inputs, buffers = Unchanged(list(tensors_of(batch))), Unchanged(self._other_buffers)
+        # Generators that are not seeded at each step. Who draws from them does so in the first step.
+        states = None if self._draws_elsewhere is False else self._device.generator_states()
+        result, reason = attempt(lambda: self._gradients(batch, step))
+        while result is None:
+            forget(self._optimizer)
+            self._device.release_memory()
+            inputs.check("a batch")
+            buffers.check("a buffer")
+            self._copy_buffers(self._saved_buffers, self._buffers)
+            if states is not None:
+                self._device.set_generator_states(states)
+            own = num_examples(batch)
+            if self._parallel is not None and self._task.augment is not None:  # it gets the whole batch
+                own //= self._parallel.world_size
+            self._plan = relief.after(self._plan, own, reason)
+            on_relief(self._plan, reason, step)
+            result, reason = attempt(lambda: self._gradients(batch, step))
+        if self._draws_elsewhere is None and states is not None:
+            self._draws_elsewhere = self._device.has_drawn_elsewhere(states)
+        return result
 
     @staticmethod
     def _copy_buffers(sources: list[Tensor], targets: list[Tensor]) -> None:
@@ -148,7 +213,8 @@ class Step:
         count = own * parallel.world_size  # ranks take equal parts
         micro_batches = split(batch, self._plan.micro_batch or own)
         losses: list[Loss] = []
-        parallel.begin(self._objective, micro_batches[0])
+        with self._kept():
+            parallel.begin(self._objective, micro_batches[0])
         for index, micro_batch in enumerate(micro_batches):
             with parallel.exchanging(is_last=index == len(micro_batches) - 1):
                 loss = self._forward(micro_batch, step, parallel.numbered(index))
@@ -162,10 +228,11 @@ class Step:
     def _forward(self, batch: Batch, step: int, micro_batch: int) -> Any:
         self._device.seed(counter_hash(MODEL, self._task.seed, step, micro_batch))
         if self._narrow:
-            with self._device.autocast(self._plan.precision):
+            with self._kept(), self._device.autocast(self._plan.precision):
                 result = self._call(batch)
         else:
-            result = self._call(batch)
+            with self._kept():
+                result = self._call(batch)
         if not self._is_checked:
             check_objective_result(result)
         return result
@@ -189,11 +256,17 @@ class Step:
             if self._scaler is not None:
                 self._scaler.update()
             return False
-        if self._scaler is not None:
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
-        else:
-            self._optimizer.step()
+        try:
+            with self._fetched():
+                if self._scaler is not None:
+                    self._scaler.step(self._optimizer)
+                    self._scaler.update()
+                else:
+                    self._optimizer.step()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise update_failed(error) from error
+            raise
         if self._ema is not None:
             self._ema.update(step)
         return True

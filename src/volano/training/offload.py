@@ -1,0 +1,97 @@
+"""What the device has no use for at the moment lies in the host's memory: saved activations, the optimizer's state.
+
+Rajbhandari et al. 2021, "ZeRO-Infinity"; Ren et al. 2021, "ZeRO-Offload". Copies are queued beside the computation
+where the device can lock pages; the values are the same in either place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from volano.device import Device
+
+# Of a page (sysconf(3)); a smaller tensor takes longer to send than it frees memory.
+_LEAST_BYTES = 4096
+
+
+def why_not_offloaded(device: Device, *, sharding: str, is_compiled: bool, what: str) -> str | None:
+    """Why ``what`` (``"activations"`` or ``"optimizer"``) stays on the device, or None where it can leave it."""
+    if device.is_cpu:
+        return f"{device.name} computes in the host's memory"
+    if sharding == "full":
+        return "each rank keeps a part of parameters and state only"
+    if what == "activations" and is_compiled:
+        return "the compiler decides what a compiled step keeps"
+    return None
+
+
+class OffloadedActivations(saved_tensors_hooks):
+    """A context for a forward pass: what it saves for the backward pass lies on the host until then.
+
+    Parameters and their views stay, and so does what is smaller than a page. A slice of a larger tensor comes back
+    contiguous, anything else with the strides that it had.
+    """
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(self._pack, self._unpack)
+        self._device = device
+
+    def _pack(self, tensor: Tensor) -> Tensor | tuple[Tensor]:
+        if (
+            tensor.device != self._device.torch_device
+            or tensor.nbytes < _LEAST_BYTES
+            or tensor.layout != torch.strided
+            or isinstance(tensor, nn.Parameter)
+            or isinstance(tensor._base, nn.Parameter)
+        ):
+            return tensor
+        return (self._device.to_host(tensor.detach()),)
+
+    def _unpack(self, packed: Tensor | tuple[Tensor]) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        return packed[0].to(self._device.torch_device, non_blocking=self._device.can_pin)
+
+
+class OffloadedState:
+    """An optimizer's state that lies on the host between updates; during an update all of it is on the device."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: Device) -> None:
+        self._optimizer, self._device = optimizer, device
+        self._on_host: dict[tuple[Tensor, str], Tensor] = {}
+
+    @contextmanager
+    def fetched(self) -> Iterator[None]:
+        """A context in which the optimizer may update; afterwards its state is on its way to the host again."""
+        for state, name, tensor in self._tensors():
+            if tensor.device != self._device.torch_device:
+                state[name] = tensor.to(self._device.torch_device, non_blocking=self._device.can_pin)
+        try:
+            yield
+        finally:
+            self.put_away()
+
+    def put_away(self) -> None:
+        """Sends all state to the host. Synchronize with the device before reading it there."""
+        for parameter, state in self._optimizer.state.items():
+            for name, tensor in state.items():
+                if self._is_sent(tensor) and tensor.device == self._device.torch_device:
+                    place = parameter, name
+                    state[name] = self._on_host[place] = self._device.to_host(tensor, self._on_host.get(place))
+
+    def _tensors(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+        for state in self._optimizer.state.values():
+            for name, tensor in list(state.items()):
+                if self._is_sent(tensor):
+                    yield state, name, tensor
+
+    @staticmethod
+    def _is_sent(value: Any) -> bool:
+        # Small ones stay: among them is the count of steps, which lives where the implementation wants it.
+        return isinstance(value, Tensor) and value.nbytes >= _LEAST_BYTES

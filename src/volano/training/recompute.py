@@ -1,0 +1,194 @@
+"""Recomputing the activations of a model's repeated blocks in the backward pass, instead of keeping them.
+
+Chen et al. 2016, "Training deep nets with sublinear memory cost": of each block only its input is kept; the rest is
+computed again when the backward pass comes to it. The values are the same: random numbers are drawn again from the same
+state, and buffers that a forward pass changes (BatchNorm's statistics) are changed once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from volano.device import Device
+from volano.errors import PlanError
+from volano.task import tensors_of
+
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+_CONTAINERS = (nn.Sequential, *_LISTS)
+
+
+def blocks_of(model: nn.Module) -> list[str]:
+    """Names of the blocks that ``recompute="blocks"`` computes again, in the model's order; empty if there are none.
+
+    A block is an entry of a list, dictionary or sequence of modules, is made of modules itself, and is not the only
+    one of its class; of blocks within blocks the outermost counts. Where no class repeats, the composite entries of a
+    sequence are its stages.
+    """
+    places = _entries(model)
+    entries = {name: module for name, module in model.named_modules() if name in places}
+    composite = {name: module for name, module in entries.items() if _is_composite(module)}
+    counts = Counter(type(module) for module in composite.values())
+    repeated = [name for name, m in composite.items() if type(m) is not nn.Sequential and counts[type(m)] > 1]
+    # A sequence is only a way of grouping: it is a block where there is none inside of it.
+    groups = [name for name, module in composite.items() if type(module) is nn.Sequential]
+    stages = [name for name in groups if not any(_is_inside(other, name) for other in repeated)]
+    blocks = repeated + (stages if len(stages) > 1 else [])
+    if not blocks and len(composite) > 1:
+        blocks = list(composite)
+    return [name for name in entries if name in blocks and not any(_is_inside(name, other) for other in blocks)]
+
+
+def _entries(model: nn.Module) -> set[str]:
+    return {
+        f"{name}.{child}" if name else child
+        for name, module in model.named_modules()
+        if isinstance(module, _CONTAINERS)
+        for child, _ in module.named_children()
+    }
+
+
+def _is_composite(module: nn.Module) -> bool:
+    # What is computed again has to be more than one layer: a layer's input is kept in any case.
+    has_parts = any(True for _ in module.children()) and any(True for _ in module.parameters())
+    return has_parts and not isinstance(module, (*_LISTS, torch.jit.ScriptModule))
+
+
+def _is_inside(name: str, other: str) -> bool:
+    return name.startswith(f"{other}.")
+
+
+class Recompute:
+    """Makes a model's blocks forget their activations, where :meth:`applied` holds; elsewhere it is as it was.
+
+    Args:
+        model: the user's. Neither its classes nor its state change.
+        device: where it computes.
+    """
+
+    def __init__(self, model: nn.Module, device: Device) -> None:
+        modules = dict(model.named_modules())
+        self.names = blocks_of(model)
+        self._wrapped = [(modules[name], _Block(name, modules[name], device)) for name in self.names]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """For the forward passes of training. The backward pass may come later."""
+        # In the instance's own attributes, where it goes before the class's forward, and hooks stay outside of it.
+        before = [(module, module.__dict__.get("forward")) for module, _ in self._wrapped]
+        try:
+            for module, block in self._wrapped:
+                module.__dict__["forward"] = block
+            yield
+        finally:
+            for module, forward in before:
+                if forward is None:
+                    module.__dict__.pop("forward", None)
+                else:
+                    module.__dict__["forward"] = forward
+
+
+class _Block:
+    """The forward pass of a block, whose activations are not kept."""
+
+    def __init__(self, name: str, module: nn.Module, device: Device) -> None:
+        self._name, self._device = name, device
+        self._forward: Callable[..., Any] = module.forward
+        self._modules = list(module.modules())
+        # For each state of training and evaluation of the parts: which buffers a forward pass changes in place.
+        self._changing: dict[tuple[bool, ...], set[tuple[int, str]]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self._forward(*args, **kwargs)
+        if torch.compiler.is_compiling():  # the compiler sees what is drawn and changed, and does it once
+            return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
+        inputs = [(tensor, tensor._version) for tensor in tensors_of((args, kwargs))]
+        buffers = _Buffers(self._modules, self._changing.get(tuple(m.training for m in self._modules)))
+        again = self._device.random_state_noted()
+
+        def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+            return contextlib.nullcontext(), _both(again(), buffers.as_before())
+
+        result = checkpoint(
+            self._forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **kwargs
+        )
+        self._changing.setdefault(buffers.modes, set()).update(buffers.changed(self._name))
+        if any(tensor._version != version for tensor, version in inputs):
+            raise PlanError(
+                "A block that is computed again leaves its inputs as they are",
+                got=f"{self._name} ({type(self._modules[0]).__name__}), which changes one in place",
+                remedy="Pin recompute='none', or make its first operation one that is not in place",
+            )
+        return result
+
+
+class _Buffers:
+    """The buffers of a block before a forward pass: copies of those that it changes, the others as they are.
+
+    ``changing``: places known to change; None is not known yet, and all are copied.
+    """
+
+    def __init__(self, modules: list[nn.Module], changing: set[tuple[int, str]] | None) -> None:
+        self.modes = tuple(module.training for module in modules)
+        self._modules = modules
+        self._before: dict[tuple[int, str], tuple[Tensor, int]] = {}
+        self._copies: dict[tuple[int, str], Tensor] = {}
+        self._is_first = changing is None
+        for index, module in enumerate(modules):
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    self._before[index, name] = buffer, buffer._version
+                    if changing is None or (index, name) in changing:
+                        self._copies[index, name] = buffer.clone()
+
+    def changed(self, block: str) -> set[tuple[int, str]]:
+        """Places that the forward pass has changed in place. To be asked right after it.
+
+        Raises:
+            PlanError: one that did not change before, so that what it was is lost.
+        """
+        places = {place for place, (buffer, version) in self._before.items() if buffer._version != version}
+        if self._is_first:  # batch normalisation writes its statistics without counting a version: look at values too
+            places |= {place for place, copy in self._copies.items() if _differs(copy, self._before[place][0])}
+        lost = places - self._copies.keys()
+        if lost:
+            raise PlanError(
+                "The buffers that a recomputed block's forward pass changes are the same at each step",
+                got=f"{block}, which now changes {', '.join(sorted(name for _, name in lost))}",
+                remedy="Pin recompute='none'",
+            )
+        if self._is_first:
+            self._copies = {place: copy for place, copy in self._copies.items() if place in places}
+        return places
+
+    @contextmanager
+    def as_before(self) -> Iterator[None]:
+        """Puts copies of what they were in their places, on which the forward pass may act once more."""
+        now = {place: self._modules[place[0]]._buffers.get(place[1]) for place in self._before}
+        try:
+            for (index, name), (buffer, _) in self._before.items():
+                copy = self._copies.get((index, name))
+                self._modules[index]._buffers[name] = buffer if copy is None else copy.clone()
+            yield
+        finally:
+            for (index, name), buffer in now.items():
+                self._modules[index]._buffers[name] = buffer
+
+
+def _differs(copy: Tensor, buffer: Tensor) -> bool:
+    # Tensors of other types, like those without values by which memory is predicted, cannot be compared.
+    return type(buffer) is Tensor and not torch.equal(copy, buffer)
+
+
+@contextmanager
+def _both(one: AbstractContextManager[Any], other: AbstractContextManager[Any]) -> Iterator[None]:
+    with one, other:
+        yield
