@@ -1,7 +1,7 @@
 """WHAT is trained: the Task, its losses, durations, schedules and batches. Knows nothing of plans."""
 
 from volano.task.batch import Batch, map_tensors, num_bytes, num_examples, split, tensors_of
-from volano.task.describe import describe, differences
+from volano.task.describe import describe, describe_callable, differences
 from volano.task.duration import Duration
 from volano.task.loss import Loss, as_loss, check_finite, check_objective_result
 from volano.task.schedule import Schedule, constant, cosine, linear, progress_at, trapezoid
@@ -20,6 +20,7 @@ __all__ = [
     "constant",
     "cosine",
     "describe",
+    "describe_callable",
     "differences",
     "linear",
     "map_tensors",

@@ -1,0 +1,97 @@
+"""Searches over small tasks: what the tests of the planner's core share."""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import volano
+from volano.plan import Plan
+from volano.planner import Found, Wish, find_plan
+
+LONG = "50000st"
+
+
+class SlowUnlessNarrow(nn.Module):
+    """A net that sleeps where it is not under autocast, so that bf16 is the fastest, whatever the machine does."""
+
+    def __init__(self, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)) if inner is None else inner
+
+    def forward(self, x):
+        if not torch.is_autocast_enabled("cpu"):
+            time.sleep(0.004)
+        return self.inner(x)
+
+
+class SlowIfNarrow(nn.Module):
+    """The other way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def forward(self, x):
+        if torch.is_autocast_enabled("cpu"):
+            time.sleep(0.02)
+        return self.inner(x)
+
+
+def objective(model: nn.Module, batch: Any) -> torch.Tensor:
+    """Mean cross-entropy."""
+    inputs, labels = batch
+    return nn.functional.cross_entropy(model(inputs), labels)
+
+
+def make_task(**fields: Any) -> volano.Task:
+    """512 digits in batches of 32; long enough for a race, too short for the compiler, unless ``fields`` say so."""
+    pixels, labels = load_digits(return_X_y=True)
+    data = torch.utils.data.TensorDataset(
+        torch.tensor(pixels[:512], dtype=torch.float32) / 16, torch.tensor(labels[:512])
+    )
+    base: dict[str, Any] = {
+        "model": SlowUnlessNarrow,
+        "objective": objective,
+        "data": data,
+        "optimizer": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        "batch_size": 32,
+        "duration": LONG,
+        "seed": 3,
+    }
+    return volano.Task(**{**base, **fields})
+
+
+def search(task: volano.Task | None = None, **wish: Any) -> Found:
+    """A search on the CPU that compiles nothing unless asked to."""
+    forbidden = {"compile": (True,), **wish.pop("forbidden", {})}
+    return find_plan(make_task() if task is None else task, Wish(device="cpu", forbidden=forbidden, **wish))
+
+
+def random_states() -> tuple[Any, ...]:
+    """Of torch, numpy and Python."""
+    numbers = np.random.get_state()
+    return torch.get_rng_state().tolist(), numbers[1].tolist(), numbers[2], random.getstate()  # pyright: ignore
+
+
+def by_plan(found: Found, **knobs: Any) -> list[Any]:
+    """Candidates of the explanation that have these knobs."""
+    return [c for c in found.explanation.candidates if all(getattr(c.plan, k) == v for k, v in knobs.items())]
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    """An empty cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "volano"
+
+
+PLAIN = Plan.baseline("cpu")

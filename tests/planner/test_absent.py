@@ -1,0 +1,50 @@
+"""Planning for devices that are not here."""
+
+import pytest
+from torch import nn
+
+from planner.searching import cache, make_task  # noqa: F401 - a fixture
+from volano.errors import UsageError
+from volano.planner import Explanation, Wish, explain_absent
+
+
+def task(**fields):
+    return make_task(model=lambda: nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)), **fields)
+
+
+def test_it_fits_and_everything_is_predicted():
+    wide = make_task(model=lambda: nn.Sequential(nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10)), batch_size=512)
+    found = explain_absent(wide, "H100 80GB", Wish())
+    assert (found.verdict, found.is_present, found.origin) == ("FITS", False, "predicted")
+    assert "H100" in found.device_name
+    assert found.measured is None
+    assert found.candidates[0].total == min(c.total for c in found.candidates)
+    assert all(c.measured is None and c.predicted is not None for c in found.candidates)
+    assert Explanation.from_json(found.to_json()) == found
+
+
+def test_a_budget_that_is_too_small():
+    found = explain_absent(task(), "H100 80GB", Wish(budget=1000))
+    assert found.verdict == "NO"
+    assert found.needed > 1000
+
+
+def test_a_faster_device_is_predicted_to_be_faster():
+    wide = make_task(model=lambda: nn.Sequential(nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10)), batch_size=512)
+    slow, fast = (explain_absent(wide, name, Wish(pins={"precision": "fp32"})) for name in ("T4", "H100 80GB"))
+    assert fast.time.step < slow.time.step
+
+
+def test_an_unknown_device_is_told_the_nearest():
+    with pytest.raises(UsageError, match="Nearest: .*H100"):
+        explain_absent(task(), "H1000 Ultra", Wish())
+
+
+def test_an_objective_that_reads_its_numbers_is_said():
+    def objective(model, batch):
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        return loss * (1.0 if loss.item() > 0 else 2.0)
+
+    found = explain_absent(task(objective=objective), "A100", Wish())
+    assert found.verdict is None
+    assert any("not predicted" in notice and ".item()" in notice for notice in found.notices)
