@@ -173,7 +173,8 @@ class Network(nn.Module):
         x = F.gelu(self.stem(self.normalise(images)))
         for group in self.groups:
             x = group(x)
-        return self.head(x.amax((2, 3))).float()
+        # Compiled in bf16, the gradient of `amax` divides 0 by 0 on the CPU (torch 2.13); that of `max` is sound.
+        return self.head(x.flatten(2).max(2).values).float()
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
