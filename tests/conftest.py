@@ -56,6 +56,18 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plans_of_the_tests_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the planner remembers goes to a folder of the tests, in child processes too."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
 @pytest.fixture(scope="session")
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     """scikit-learn's digits: pixels fp32 [1797, 64] in 0..1, labels int64 [1797]."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from volano.api import Processes, doctor, resume, train
+    from volano.api import Processes, doctor, explain, resume, train
     from volano.data import Arrays, MemoryMapped, open_table, spool
     from volano.device import Device
     from volano.errors import VolanoError
     from volano.plan import Plan
+    from volano.planner import Explanation
     from volano.task import Duration, Loss, Task, constant, cosine, linear, trapezoid
     from volano.training import Observer, Run, Safety
 
@@ -23,6 +24,7 @@ _HOMES = {
     "Arrays": "volano.data",
     "Device": "volano.device",
     "Duration": "volano.task",
+    "Explanation": "volano.planner",
     "Loss": "volano.task",
     "MemoryMapped": "volano.data",
     "Observer": "volano.training",
@@ -35,6 +37,7 @@ _HOMES = {
     "constant": "volano.task",
     "cosine": "volano.task",
     "doctor": "volano.api",
+    "explain": "volano.api",
     "linear": "volano.task",
     "open_table": "volano.data",
     "resume": "volano.api",
@@ -47,6 +50,7 @@ __all__ = [
     "Arrays",
     "Device",
     "Duration",
+    "Explanation",
     "Loss",
     "MemoryMapped",
     "Observer",
@@ -60,6 +64,7 @@ __all__ = [
     "constant",
     "cosine",
     "doctor",
+    "explain",
     "linear",
     "open_table",
     "resume",

@@ -8,6 +8,7 @@ import torch
 
 from volano.api import video
 from volano.apps.video.problem import NUM_GENERATED, VideoDials, read_video_problem
+from volano.device import Device
 from volano.plan import Plan
 
 
@@ -44,23 +45,23 @@ class TestEffort:
 
 class TestNetwork:
     @pytest.fixture
-    def accelerator(self, monkeypatch):
-        monkeypatch.setattr(video, "Device", lambda name: types.SimpleNamespace(is_cpu=False))
+    def accelerator(self):
+        return types.SimpleNamespace(is_cpu=False)
 
     def test_on_the_cpu(self, problem):
-        chosen, reason = video._choose_network(problem, Plan.baseline("cpu"), 10**6)
+        chosen, reason = video._choose_network(problem, Device("cpu"), 10**6)
         assert chosen.spec.network == "unet"
         assert reason == "network=unet: on the CPU it learns motion soonest"
 
     @pytest.mark.parametrize(("steps", "network"), [(9000, "unet"), (10_000, "transformer")])
     def test_on_an_accelerator_by_the_clips_seen(self, problem, accelerator, steps, network):
-        chosen, reason = video._choose_network(problem, Plan.baseline("cpu"), steps)
+        chosen, reason = video._choose_network(problem, accelerator, steps)
         assert chosen.spec.network == network
         assert f"network={network}: {steps * 32:,} clips" in reason
 
     def test_as_asked(self, accelerator):
         asked = read_video_problem(VideoDials(network="transformer"))
-        assert video._choose_network(asked, Plan.baseline("cpu"), 1)[1] == "network=transformer: as asked"
+        assert video._choose_network(asked, accelerator, 1)[1] == "network=transformer: as asked"
 
 
 class TestTask:

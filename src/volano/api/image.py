@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from volano.api.image_pictures import write_pictures
-from volano.api.plans import choose_plan
-from volano.api.processes import Processes, check_processes, execute, share_of_rank
+from volano.api.plans import Chosen, Planning, choose_plan
+from volano.api.processes import Processes, check_processes, execute
 from volano.api.references import load_reference
 from volano.api.reports import end_run, with_notices
 from volano.api.runs import check_data_is_there, check_minutes
@@ -23,6 +25,7 @@ from volano.apps.image.spec import check_classifier
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
+from volano.planner import share_of_rank
 from volano.task import Task
 from volano.training import (
     Observer,
@@ -69,7 +72,10 @@ def train_image(
     seed: int = 0,
     device: str | None = None,
     out: str | Path | None = None,
-    pins: dict[str, Any] | None = None,
+    pins: Mapping[str, Any] | None = None,
+    forbid: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    plan: Plan | str | Path | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
@@ -82,52 +88,37 @@ def train_image(
             it is 3 minutes and at most 30 epochs.
         epochs: passes over the training images, instead of minutes.
         size, model, image_size, image_cache, batch_size, flip, seed: see ``ImageDials``.
-        device, out, pins, safety, processes, observer: see ``volano.train``.
+        device, out, pins, forbid, budget, plan, safety, processes, observer: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
     """
     started = time.perf_counter()
     check_minutes(minutes, epochs)
-    dials = ImageDials(
-        path=None if path is None else str(Path(path).absolute()),
-        epochs=epochs,
-        size=size,
-        model=model,
-        image_size=image_size,
-        image_cache=None if image_cache is None else str(Path(image_cache).absolute()),
-        batch_size=batch_size,
-        flip=flip,
-        seed=seed,
-    )
+    dials = _dials(
+        path, epochs=epochs, size=size, model=model, image_size=image_size, image_cache=image_cache,
+        batch_size=batch_size, flip=flip, seed=seed,
+    )  # fmt: skip
+    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "image")
     problem = read_problem(dials, own_model_of(model))
     check_classifier(problem.spec, problem.own_model)
     seconds = {"data": time.perf_counter() - started}
     mark = time.perf_counter()
-    # Volano's networks come with an optimizer that has one implementation; a model of one's own has torch's.
-    own_pins = {"optimizer": "as_given", "memory_format": "channels_last"} if model is None else {}
     world_size = (processes or Processes()).world_size
-    plan, reasons = choose_plan(
-        problem.task(problem.steps_in(1.0)), device=device, pins={**own_pins, **(pins or {})}, world_size=world_size
-    )
     if epochs is None:
-        budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
-        most = DEFAULT_EPOCHS if minutes is None else MAX_EPOCHS
-        left = budget - (mark - started)
-        problem, num_steps, reason = _fit_into(
-            problem, plan, left, budget=budget, most_epochs=most, world_size=world_size
-        )
-        reasons.append(reason)
+        problem, chosen, num_steps, reasons = _fit_into(problem, planning, minutes, started, world_size)
     else:
         num_steps = problem.steps_in(epochs)
-    task = problem.task(num_steps)
+        chosen, reasons = choose_plan(problem.task(num_steps), planning, world_size=world_size), ()
+    task, plan = problem.task(num_steps), chosen.plan
     seconds["plan"] = time.perf_counter() - mark
     resolved = {**problem.dials.to_json(), "num_steps": num_steps, "size": problem.spec.size}
     check_plan(task, plan)
     check_processes(task, plan, processes)
     folder.make()
+    chosen.write(folder)
     folder.write_json("image.json", problem.spec.to_json())
     _write_faults(folder, problem)
     source = {"kind": "image", "dials": resolved, "minutes": minutes, "origin": problem.origin}
@@ -137,9 +128,10 @@ def train_image(
         folder,
         observer=observer,
         source=source,
-        notices=(*problem.notices, *reasons),
+        notices=(*problem.notices, *chosen.reasons, *reasons),
         safety=safety,
         processes=processes,
+        may_split=chosen.may_split,
     )
     return _finish(run, problem, task, seconds, started, observer)
 
@@ -163,6 +155,36 @@ def resume_image(path: str | Path, *, observer: Observer | None = None, processe
     task = problem.task(dials.num_steps)
     run = go_on(task, folder, observer=observer, processes=processes)
     return _finish(run, problem, task, seconds, started, observer)
+
+
+@contextlib.contextmanager
+def task_to_plan(
+    path: str | Path | None, planning: Planning, *, minutes: float | None = None, **dials: Any
+) -> Iterator[Task]:
+    """The task that :func:`train_image` would train with these dials, to be planned and not trained."""
+    started = time.perf_counter()
+    check_minutes(minutes, dials.get("epochs"))
+    given = _dials(path, **dials)
+    problem = read_problem(given, own_model_of(given.model))
+    check_classifier(problem.spec, problem.own_model)
+    if given.epochs is not None:
+        yield problem.task(problem.steps_in(given.epochs))
+        return
+    quick = dataclasses.replace(planning, is_raced=False)
+    problem, _, num_steps, _ = _fit_into(problem, quick, minutes, started, 1)
+    yield problem.task(num_steps)
+
+
+def _dials(
+    path: str | Path | None, *, image_cache: str | Path | None = None, flip: str = "auto", seed: int = 0, **dials: Any
+) -> ImageDials:
+    return ImageDials(
+        path=None if path is None else str(Path(path).absolute()),
+        image_cache=None if image_cache is None else str(Path(image_cache).absolute()),
+        flip=flip,
+        seed=seed,
+        **dials,
+    )
 
 
 def task_of(folder: RunFolder) -> Task:
@@ -206,41 +228,47 @@ def _finish(
 
 
 def _fit_into(
-    problem: ImageProblem, plan: Plan, seconds_left: float, *, budget: float, most_epochs: float, world_size: int
-) -> tuple[ImageProblem, int, str]:
-    """The size of network and the number of steps that suit the time, from steps and predictions timed here."""
-    start = time.perf_counter()
-    step, startup, forward = _measure(problem, plan, budget, world_size)
-    per_epoch = problem.steps_in(1.0)
-    # Evaluations, and the final test with up to six views of the images that the network is unsure about.
-    num_predictions = 5 * len(problem.valid) + 3 * len(problem.test)
+    problem: ImageProblem, planning: Planning, minutes: float | None, started: float, world_size: int
+) -> tuple[ImageProblem, Chosen, int, tuple[str, ...]]:
+    """The size of network, the plan and the number of steps that suit the time, from steps and predictions timed here,
+    and the reason for the number."""
+    budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
+    most_epochs = DEFAULT_EPOCHS if minutes is None else MAX_EPOCHS
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
 
-    def steps_left() -> int:
-        spent = time.perf_counter() - start
-        left = seconds_left - spent - startup - forward * num_predictions - reserve
+    def steps_left(problem: ImageProblem, step: float, startup: float, forward: float) -> int:
+        # Evaluations, and the final test with up to six views of the images that the network is unsure about.
+        num_predictions = 5 * len(problem.valid) + 3 * len(problem.test)
+        left = budget - (time.perf_counter() - started) - startup - forward * num_predictions - reserve
         return max(1, int(left / step))  # one step is the least that is a training
 
+    first = choose_plan(
+        problem.task(problem.steps_in(1.0)), planning, world_size=world_size, seconds=budget, is_raced=False
+    )
     if problem.dials.size is None and problem.own_model is None:
         size = choose_size(
-            epochs_of_thin=steps_left() / per_epoch,
+            epochs_of_thin=steps_left(problem, *_measure(problem, first.plan, budget, world_size))
+            / problem.steps_in(1.0),
             num_train=len(problem.train),
             resolution=problem.spec.image_size,
             channels=problem.spec.channels,
             num_classes=len(problem.spec.classes),
         )
-        if size != problem.spec.size:
-            problem = problem.with_size(size)
-            step, startup, forward = _measure(problem, plan, budget, world_size)
+        problem = problem.with_size(size)
     most = problem.steps_in(most_epochs)
-    num_steps = min(steps_left(), most)
+    left = budget - (time.perf_counter() - started)
+    chosen = choose_plan(
+        problem.task(problem.steps_in(1.0)), planning, world_size=world_size, seconds=max(1.0, left - reserve)
+    )
+    step, startup, forward = _measure(problem, chosen.plan, budget, world_size)
+    num_steps = min(steps_left(problem, step, startup, forward), most)
     limit = f"at most {most_epochs:g} epochs" if num_steps == most else f"{budget / 60:g} min"
     name = problem.spec.size or problem.spec.model_reference
     reason = (
-        f"{num_steps:,} steps ({num_steps / per_epoch:.1f} epochs) of the {name} network: "
+        f"{num_steps:,} steps ({num_steps / problem.steps_in(1.0):.1f} epochs) of the {name} network: "
         f"{step * 1e3:.0f} ms a step, {limit}" + (" are too short for more" if num_steps == 1 else "")
     )
-    return problem, num_steps, reason
+    return problem, chosen, num_steps, (reason,)
 
 
 def _measure(problem: ImageProblem, plan: Plan, budget: float, world_size: int) -> tuple[float, float, float]:

@@ -7,7 +7,6 @@ what stands there and trains. So a restart after a failure and a resume under an
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import re
@@ -20,9 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from volano.api.references import load_task
-from volano.device import Device, Ranks, num_cores
+from volano.device import Device, Ranks
 from volano.errors import RunError, UsageError
 from volano.plan import Plan
+from volano.planner import share_of_threads
 from volano.task import Task
 from volano.training import (
     PREPARED,
@@ -106,6 +106,7 @@ def execute(
     resume: bool = False,
     safety: Safety | None = None,
     processes: Processes | None = None,
+    may_split: bool | None = None,
 ) -> Run:
     """Trains a task in its folder, by as many processes as were asked for; see ``run_task`` for the arguments.
 
@@ -117,8 +118,9 @@ def execute(
     world_size = processes.world_size
     if world_size == 1:
         return run_task(
-            task, plan, folder, observer=observer, source=source, resume=resume, notices=notices, safety=safety
-        )
+            task, plan, folder, observer=observer, source=source, resume=resume, notices=notices, safety=safety,
+            may_split=may_split,
+        )  # fmt: skip
     check_processes(task, plan, processes, source)
     if not resume:
         prepare_run(task, plan, folder, source=source, notices=notices, safety=safety)
@@ -180,20 +182,6 @@ def task_of(folder: RunFolder) -> Task:
 def tells_of_lost_rank(text: str) -> bool:
     """Whether an error is what torch's communication libraries say of another rank that is no longer there."""
     return bool(_LOST_RANK.search(text))
-
-
-def share_of_threads(world_size: int) -> int:
-    """Threads of each of several ranks on this machine's cores."""
-    return max(1, num_cores() // world_size)
-
-
-def share_of_rank(task: Task, plan: Plan, world_size: int) -> tuple[Task, Plan]:
-    """Task and plan with which one process does what each of several ranks will do in a step, for timing it alone."""
-    if world_size == 1:
-        return task, plan
-    if Device(plan.device).is_cpu and plan.threads is None:
-        plan = plan.pin(threads=share_of_threads(world_size))
-    return dataclasses.replace(task, batch_size=max(1, task.batch_size // world_size)), plan
 
 
 def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:

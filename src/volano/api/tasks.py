@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from volano.api.plans import choose_plan
+from volano.api.plans import Planning, choose_plan
 from volano.api.processes import Processes, check_processes, execute, follow, is_follower, task_of
 from volano.api.references import load_task
 from volano.api.reports import with_report
@@ -19,10 +20,12 @@ from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_p
 def train(
     task: Task | str,
     *,
-    plan: Plan | None = None,
+    plan: Plan | str | Path | None = None,
     device: str | None = None,
     out: str | Path | None = None,
-    pins: dict[str, Any] | None = None,
+    pins: Mapping[str, Any] | None = None,
+    forbid: Mapping[str, Any] | None = None,
+    budget: int | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
@@ -31,10 +34,12 @@ def train(
 
     Args:
         task: a Task, or ``"module:name"`` of one or of a function that returns one.
-        plan: taken as it is; None chooses the default for the device.
+        plan: taken as it is, or the file of one; ``Plan.baseline()`` is plain eager. None lets the planner find one.
         device: as torch writes it; None is the accelerator, or the CPU without one.
         out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
         pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
+        forbid: knobs with values not to take, for example ``{"compile": True, "precision": ("bf16", "fp16")}``.
+        budget: bytes that the training may hold on the device; None is what is free there.
         safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
         processes: how many train together on this machine, where torchrun has not started them.
         observer: hears of the run; None shows progress on standard error.
@@ -50,26 +55,24 @@ def train(
         raise UsageError("train takes a volano.Task or 'module:name'", got=type(task).__name__)
     if is_follower():
         return follow(task)
+    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     folder = RunFolder.reserve(out, task.name)
-    notices: list[str] = []
-    if plan is None:
-        world_size = (processes or Processes()).world_size
-        plan, notices = choose_plan(task, device=device, pins=pins, world_size=world_size)
-    elif device is not None or pins:
-        raise UsageError("A whole plan leaves nothing to choose", got="plan together with device or pins")
-    check_plan(task, plan)
-    check_processes(task, plan, processes, source)
-    folder.make()
     observer = observer or make_progress()
+    chosen = choose_plan(task, planning, world_size=(processes or Processes()).world_size)
+    check_plan(task, chosen.plan)
+    check_processes(task, chosen.plan, processes, source)
+    folder.make()
+    chosen.write(folder)
     run = execute(
         task,
-        plan,
+        chosen.plan,
         folder,
         observer=observer,
         source=source,
-        notices=tuple(notices),
+        notices=chosen.reasons,
         safety=safety,
         processes=processes,
+        may_split=chosen.may_split,
     )
     return with_report(run, observer)
 

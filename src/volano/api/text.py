@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.api.plans import choose_plan
-from volano.api.processes import Processes, check_processes, execute, share_of_rank
+from volano.api.plans import Chosen, Planning, choose_plan
+from volano.api.processes import Processes, check_processes, execute
 from volano.api.reports import end_run
 from volano.api.runs import check_minutes
 from volano.api.tasks import check_unfinished, go_on
@@ -25,8 +28,9 @@ from volano.apps.text.recipe import MAX_EPOCHS, choose_depth, choose_tokens_per_
 from volano.apps.text.scores import score_tokens
 from volano.apps.text.spec import TextSpec
 from volano.device import Device
-from volano.errors import CheckpointError
+from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
+from volano.planner import share_of_rank
 from volano.task import Task
 from volano.training import (
     Observer,
@@ -45,6 +49,9 @@ DEFAULT_MINUTES = 3.0
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.10, 2.0
 # Steps are timed for this share of the minutes, at most so many seconds, once or twice.
 _TIMING_SHARE, _TIMING_SECONDS = 0.015, 4.0
+# Planning may cost a share of the time that it is told of: so much of it is told for the probe, the rest for the shape
+# that is trained.
+_PROBE_SHARE = 0.3
 # Of a plan's probe with torch.compile switched off: compiled steps were measured to take 0.7 of the time.
 _COMPILED_SHARE = 0.7
 
@@ -60,7 +67,10 @@ def train_text(
     seed: int = 0,
     device: str | None = None,
     out: str | Path | None = None,
-    pins: dict[str, Any] | None = None,
+    pins: Mapping[str, Any] | None = None,
+    forbid: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    plan: Plan | str | Path | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
@@ -73,7 +83,7 @@ def train_text(
             3 minutes. At most 20 epochs.
         epochs: passes over the training text, instead of minutes.
         depth, context, batch_size, seed: see ``TextDials``.
-        device, out, pins, safety, processes, observer: see ``volano.train``.
+        device, out, pins, forbid, budget, plan, safety, processes, observer: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
@@ -88,6 +98,7 @@ def train_text(
         seed=seed,
         **({} if context is None else {"context": context}),
     )
+    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "text")
     with tempfile.TemporaryDirectory(prefix=".volano-text-", dir=_nearest_folder(folder.path)) as scratch:
@@ -95,12 +106,13 @@ def train_text(
         seconds = {"data": time.perf_counter() - started}
         mark = time.perf_counter()
         world_size = (processes or Processes()).world_size
-        problem, plan, num_steps, reasons = _resolve(problem, minutes, started, device, pins, world_size)
-        task = problem.task(num_steps)
+        problem, chosen, num_steps, reasons = _resolve(problem, minutes, started, planning, world_size)
+        task, plan = problem.task(num_steps), chosen.plan
         check_plan(task, plan)
         check_processes(task, plan, processes)
         seconds["plan"] = time.perf_counter() - mark
         folder.make()
+        chosen.write(folder)
         _write_problem(folder, problem, Path(scratch))
     resolved = {**problem.dials.to_json(), "num_steps": num_steps}
     source = {"kind": "text", "goal": "language", "dials": resolved, "minutes": minutes, "origin": problem.spec.origin}
@@ -110,9 +122,10 @@ def train_text(
         folder,
         observer=observer,
         source=source,
-        notices=(*problem.notices, *reasons),
+        notices=(*problem.notices, *chosen.reasons, *reasons),
         safety=safety,
         processes=processes,
+        may_split=chosen.may_split,
     )
     return _finish(run, problem, seconds, started, observer)
 
@@ -133,6 +146,27 @@ def resume_text(path: str | Path, *, observer: Observer | None = None, processes
     observer = observer or make_progress()
     run = go_on(_task_of(problem), folder, observer=observer, processes=processes)
     return _finish(run, problem, seconds, started, observer)
+
+
+@contextlib.contextmanager
+def task_to_plan(
+    path: str | Path | None, planning: Planning, *, minutes: float | None = None, **dials: Any
+) -> Iterator[Task]:
+    """The task that :func:`train_text` would train with these dials, to be planned and not trained."""
+    started = time.perf_counter()
+    if dials.pop("classify", None):
+        raise UsageError(
+            "What is explained is planned by measuring",
+            got="--classify, whose trainings take seconds and are not",
+            remedy="Leave it out",
+        )
+    check_minutes(minutes, dials.get("epochs"))
+    given = TextDials(path=None if path is None else str(Path(path).absolute()), **dials)
+    with tempfile.TemporaryDirectory(prefix="volano-text-") as scratch:
+        problem = read_problem(given, Path(scratch))
+        quick = dataclasses.replace(planning, is_raced=False)
+        problem, _, num_steps, _ = _resolve(problem, minutes, started, quick, 1)
+        yield problem.task(num_steps)
 
 
 def task_of(folder: RunFolder) -> Task:
@@ -164,67 +198,66 @@ def problem_of(folder: RunFolder) -> TextProblem:
 
 
 def _resolve(
-    problem: TextProblem,
-    minutes: float | None,
-    started: float,
-    device: str | None,
-    pins: dict[str, Any] | None,
-    world_size: int,
-) -> tuple[TextProblem, Plan, int, list[str]]:
-    """Depth, batch and number of steps, once, before the first; the plan; and the reasons for all of it."""
-    # There is one implementation of the optimizer, and no kernel with four dimensions.
-    own_pins = {"optimizer": "as_given", "memory_format": "contiguous"}
-    plan, reasons = choose_plan(
-        problem.task(1), device=device, pins={**own_pins, **(pins or {})}, world_size=world_size
-    )
+    problem: TextProblem, minutes: float | None, started: float, planning: Planning, world_size: int
+) -> tuple[TextProblem, Chosen, int, tuple[str, ...]]:
+    """Depth, batch and number of steps, once, before the first; the plan; and the reasons for the numbers."""
     epochs = problem.dials.epochs
     if epochs is not None:
-        problem = _shaped(problem, plan, flops=None, num_tokens=epochs * len(problem.train))
+        problem = _shaped(problem, planning.place, flops=None, num_tokens=epochs * len(problem.train))
         num_steps = problem.steps_in(epochs)
+        chosen = choose_plan(problem.task(num_steps), planning, world_size=world_size)
         length = f"{epochs:g} epochs as asked"
     else:
-        problem, num_steps, length = _fit_into(problem, plan, 60 * (minutes or DEFAULT_MINUTES), started, world_size)
+        problem, chosen, num_steps, length = _fit_into(problem, planning, minutes, started, world_size)
     shape = problem.spec.shape()
     size = f"{num_steps:,} steps of {problem.tokens_per_step:,} tokens"
-    reasons.append(f"depth {shape.depth} (width {shape.width}), {size}: {length}")
-    reasons.append(f"regime: {problem.recipe(num_steps).regime}")
-    return problem, plan, num_steps, reasons
+    reasons = (
+        f"depth {shape.depth} (width {shape.width}), {size}: {length}",
+        f"regime: {problem.recipe(num_steps).regime}",
+    )
+    return problem, chosen, num_steps, reasons
 
 
 def _fit_into(
-    problem: TextProblem, plan: Plan, budget: float, started: float, world_size: int
-) -> tuple[TextProblem, int, str]:
-    """The depth, the batch and the number of steps that suit the time, from steps timed here."""
+    problem: TextProblem, planning: Planning, minutes: float | None, started: float, world_size: int
+) -> tuple[TextProblem, Chosen, int, str]:
+    """The depth, the batch, the plan and the number of steps that suit the time, from steps timed here."""
+    budget = 60 * (minutes or DEFAULT_MINUTES)
     timing = min(_TIMING_SECONDS, _TIMING_SHARE * budget)
 
     def seconds_left(evaluation: float) -> float:
         spent = time.perf_counter() - started
         return max(0.0, budget - spent - evaluation - _RESERVE_SECONDS - _RESERVE_SHARE * budget)
 
-    probe = _shaped(problem, plan, flops=1.0, num_tokens=1e6, depth=problem.dials.depth or problem.spec.depth)
-    eager = plan.pin(compile=False)
+    # The shape that the time allows depends on the speed, and so on the plan: a quick one for a probe is close enough.
+    depth = problem.dials.depth or problem.spec.depth
+    probe = _shaped(problem, planning.place, flops=1.0, num_tokens=1e6, depth=depth)
+    quick = choose_plan(
+        probe.task(1000), planning.without("compile", True), world_size=world_size, seconds=_PROBE_SHARE * budget
+    )
+    eager = quick.plan.pin(compile=False)
     step = measure_step_time(*share_of_rank(probe.task(1000), eager, world_size), seconds=timing).step * (
-        _COMPILED_SHARE if plan.compile else 1.0
+        _COMPILED_SHARE if quick.plan.compile else 1.0
     )
     tokens_per_second = probe.tokens_per_step / step
     flops_per_second = tokens_per_second * probe.spec.shape().flops_per_token
     flops = flops_per_second * seconds_left(0.0)
     num_tokens = flops / probe.spec.shape().flops_per_token
-    problem = _shaped(problem, plan, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(problem.train)))
-    if problem.spec != probe.spec or problem.batch_size != probe.batch_size or plan.compile:
-        measured = measure_step_time(*share_of_rank(problem.task(1000), plan, world_size), seconds=timing)
-        step, startup = measured.step, measured.startup
-    else:
-        startup = 0.0
-    left = seconds_left(_evaluation_seconds(problem, plan) + startup)
+    problem = _shaped(problem, planning.place, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(problem.train)))
+    chosen = choose_plan(
+        problem.task(1000), planning, world_size=world_size, seconds=max(1.0, (1 - _PROBE_SHARE) * seconds_left(0.0))
+    )
+    measured = measure_step_time(*share_of_rank(problem.task(1000), chosen.plan, world_size), seconds=timing)
+    left = seconds_left(_evaluation_seconds(problem, chosen.plan) + measured.startup)
     most = problem.steps_in(MAX_EPOCHS)
-    num_steps = max(1, min(most, int(left / step)))
+    num_steps = max(1, min(most, int(left / measured.step)))
     limit = f"at most {MAX_EPOCHS:g} epochs" if num_steps == most else f"{budget / 60:g} min"
-    return problem, num_steps, f"{step * 1e3:.0f} ms a step, {limit}" + (", which is short" if num_steps == 1 else "")
+    length = f"{measured.step * 1e3:.0f} ms a step, {limit}" + (", which is short" if num_steps == 1 else "")
+    return problem, chosen, num_steps, length
 
 
 def _shaped(
-    problem: TextProblem, plan: Plan, *, flops: float | None, num_tokens: float, depth: int | None = None
+    problem: TextProblem, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
 ) -> TextProblem:
     """The problem with depth and batch chosen where the dials leave them open. ``flops`` is what the training may cost;
     None is what the probe's depth would cost over ``num_tokens``."""
@@ -237,7 +270,7 @@ def _shaped(
     batch_size = dials.batch_size
     if batch_size is None:
         width = problem.with_shape(depth=depth, batch_size=1).spec.shape().width
-        tokens = choose_tokens_per_step(num_tokens=num_tokens, width=width, is_cpu=Device(plan.device).is_cpu)
+        tokens = choose_tokens_per_step(num_tokens=num_tokens, width=width, is_cpu=place.is_cpu)
         # A small text still gives eight steps an epoch.
         batch_size = max(1, min(tokens // spec.context, len(problem.windows) // 8))
     return problem.with_shape(depth=depth, batch_size=min(batch_size, len(problem.windows)))

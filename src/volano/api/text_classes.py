@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from volano.api.plans import choose_plan
+from volano.api.plans import Planning, choose_plan
 from volano.api.predictions import write_prediction_table
 from volano.api.processes import Processes, check_processes, execute
 from volano.api.reports import end_run
@@ -81,7 +82,10 @@ def train_text_classes(
     seed: int = 0,
     device: str | None = None,
     out: str | Path | None = None,
-    pins: dict[str, Any] | None = None,
+    pins: Mapping[str, Any] | None = None,
+    forbid: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    plan: Plan | str | Path | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
@@ -93,7 +97,8 @@ def train_text_classes(
         path: see ``read_labelled_texts``.
         minutes: for the whole call, at most; 1 without. A bag takes what it takes, seconds for ten thousand texts.
         seed: of the split and of both trainings.
-        device, out, pins, safety, processes, observer: see ``volano.train``.
+        device, out, pins, forbid, budget, plan, safety, processes, observer: see ``volano.train``. The trainings are
+            too short to measure plans: the choices that need no measuring are taken.
 
     Raises:
         VolanoError: as its subclasses say.
@@ -104,32 +109,32 @@ def train_text_classes(
         raise UsageError("--classify takes a PATH of labelled texts", got="none")
     if not 0 <= seed < 2**63:
         raise UsageError("--seed is a whole number from 0 to 2**63 - 1", got=seed)
+    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     path = Path(path).absolute()
-    budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
+    time_given = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
     folder = RunFolder.reserve(out, "text")
     problem = read_classes(path, seed=seed)
     seconds = {"data": time.perf_counter() - started}
     mark = time.perf_counter()
-    own_pins = {"workers": 0, "memory_format": "contiguous"}
-    task = problem.bag_task(everything=False)
-    plan, reasons = choose_plan(
-        task, device=device, pins={**own_pins, **(pins or {})}, world_size=(processes or Processes()).world_size
-    )
+    task, num_processes = problem.bag_task(everything=False), (processes or Processes()).world_size
+    chosen = choose_plan(task, planning.preferring(workers=0), world_size=num_processes, is_raced=False)
+    plan = chosen.plan
     check_plan(task, plan)
     check_processes(problem.bag_task(everything=True), plan, processes)  # before the time that the trials take
     bag = run_trial(task, plan)
     candidates = {BAG: round(bag.metrics["accuracy"], 4)}
-    left = (1 - _RESERVE_SHARE) * budget - _RESERVE_SECONDS - (time.perf_counter() - started) - 1.2 * bag.seconds
-    head, reason = _try_head(problem, plan, pins or {}, left)
+    left = (1 - _RESERVE_SHARE) * time_given - _RESERVE_SECONDS - (time.perf_counter() - started) - 1.2 * bag.seconds
+    head, reason = _try_head(problem, plan, planning.pins, left)
     if head is not None:
         candidates[HEAD] = round(head.accuracy, 4)
     kept = _better(candidates)
-    reasons += [reason, _told(candidates, kept, len(problem.choice))]
+    reasons = [*chosen.reasons, reason, _told(candidates, kept, len(problem.choice))]
     spec, task = _kept(problem, candidates, head if kept == HEAD else None)
-    plan = plan if kept == BAG else _head_plan(plan, pins or {})
+    plan = plan if kept == BAG else _head_plan(plan, planning.pins)
     check_processes(task, plan, processes)
     seconds["plan"] = time.perf_counter() - mark
     folder.make()
+    dataclasses.replace(chosen, plan=plan).write(folder)
     _write_problem(folder, problem, spec, head if kept == HEAD else None)
     dials = {"path": str(path), "seed": seed, "num_steps": task.num_steps}
     source = {"kind": "text", "goal": "classes", "dials": dials, "minutes": minutes, "origin": problem.origin}
@@ -245,7 +250,7 @@ def predict_text_classes(
     return {"run": str(path), "top_k": top_k, "predictions": predictions, **told}
 
 
-def _try_head(problem: ClassesProblem, plan: Plan, pins: dict[str, Any], left: float) -> tuple[_Head | None, str]:
+def _try_head(problem: ClassesProblem, plan: Plan, pins: Mapping[str, Any], left: float) -> tuple[_Head | None, str]:
     """The language model's head, trained on what is not held back, in the seconds that are left; and what is to be
     said of it."""
     if left < _LEAST_SECONDS:
@@ -279,7 +284,7 @@ def _affordable(task: Task, plan: Plan, seconds: float, *, most: int) -> int:
     return max(1, min(most, int((seconds - (time.perf_counter() - start)) / step)))
 
 
-def _head_plan(plan: Plan, pins: dict[str, Any]) -> Plan:
+def _head_plan(plan: Plan, pins: Mapping[str, Any]) -> Plan:
     """The plan for tokens in tensors: they can stay where the arithmetic is, unless a pin says otherwise."""
     own = {"feed": "resident", "optimizer": "as_given"}
     return plan.pin(**{name: value for name, value in own.items() if pins.get(name) is None})

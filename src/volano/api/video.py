@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from volano.api.plans import choose_plan
-from volano.api.processes import Processes, check_processes, execute, share_of_rank
+from volano.api.plans import Chosen, Planning, choose_plan
+from volano.api.processes import Processes, check_processes, execute
 from volano.api.reports import end_run, with_notices
 from volano.api.runs import check_minutes
 from volano.api.tasks import check_unfinished, go_on
@@ -21,6 +23,7 @@ from volano.apps.video.sampler import Sampling
 from volano.apps.video.scores import generate_clips
 from volano.device import Device
 from volano.plan import Plan
+from volano.planner import share_of_rank
 from volano.task import Task
 from volano.training import (
     Observer,
@@ -68,7 +71,10 @@ def train_video(
     seed: int = 0,
     device: str | None = None,
     out: str | Path | None = None,
-    pins: dict[str, Any] | None = None,
+    pins: Mapping[str, Any] | None = None,
+    forbid: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    plan: Plan | str | Path | None = None,
     observer: Observer | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
@@ -80,50 +86,40 @@ def train_video(
         minutes: for the whole call, at most; turned into steps once, before the first. 3 if nothing is said.
         epochs: passes over the training clips, instead of minutes.
         network, image_size, fps, batch_size, flip, seed: see ``VideoDials``; ``frames`` is its ``num_frames``.
-        device, out, pins, observer, safety, processes: see ``volano.train``.
+        device, out, pins, forbid, budget, plan, observer, safety, processes: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
     """
     started = time.perf_counter()
     check_minutes(minutes, epochs)
-    dials = VideoDials(
-        path=None if path is None else str(Path(path).absolute()),
-        epochs=epochs,
-        network=network,
-        num_frames=frames,
-        image_size=image_size,
-        fps=fps,
-        batch_size=batch_size,
-        flip=flip,
-        seed=seed,
-    )
+    dials = _dials(
+        path, epochs=epochs, network=network, frames=frames, image_size=image_size, fps=fps, batch_size=batch_size,
+        flip=flip, seed=seed,
+    )  # fmt: skip
+    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "video")
     problem = read_video_problem(dials)
     seconds = {"data": time.perf_counter() - started}
     mark = time.perf_counter()
-    # Muon has one implementation. Contiguous: measured level with channels_last in fp32 and ahead of it in bf16.
-    own_pins = {"optimizer": "as_given", "memory_format": "contiguous", **(pins or {})}
     world_size = (processes or Processes()).world_size
-    plan, reasons = choose_plan(
-        problem.task(problem.steps_in(1.0)), device=device, pins=own_pins, world_size=world_size
-    )
     if epochs is None:
-        budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
-        problem, num_steps, more = _fit_into(
-            problem, plan, budget - (mark - started), budget=budget, world_size=world_size
+        time_given = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
+        problem, chosen, num_steps, reasons = _fit_into(
+            problem, planning, time_given - (mark - started), budget=time_given, world_size=world_size
         )
     else:
-        num_steps = problem.steps_in(epochs)
-        problem, reason = _choose_network(problem, plan, num_steps)
-        num_steps, more = problem.steps_in(epochs), [reason]
-    task = problem.task(num_steps)
+        problem, reason = _choose_network(problem, planning.place, problem.steps_in(epochs))
+        num_steps, reasons = problem.steps_in(epochs), [reason]
+        chosen = choose_plan(problem.task(num_steps), planning, world_size=world_size)
+    task, plan = problem.task(num_steps), chosen.plan
     seconds["plan"] = time.perf_counter() - mark
     resolved = {**problem.dials.to_json(), "num_steps": num_steps, "network": problem.spec.network}
     check_plan(task, plan)
     check_processes(task, plan, processes)
     folder.make()
+    chosen.write(folder)
     folder.write_json("video.json", problem.spec.to_json())
     for fault in problem.sets.faults:
         folder.append("quarantine.jsonl", {"set": "clips", **asdict(fault)})
@@ -134,9 +130,10 @@ def train_video(
         folder,
         observer=observer,
         source=source,
-        notices=(*problem.notices, *reasons, *more),
+        notices=(*problem.notices, *chosen.reasons, *reasons),
         safety=safety,
         processes=processes,
+        may_split=chosen.may_split,
     )
     return _finish(run, problem, seconds, started, observer)
 
@@ -159,6 +156,34 @@ def resume_video(path: str | Path, *, observer: Observer | None = None, processe
     observer = observer or make_progress()
     run = go_on(problem.task(dials.num_steps), folder, observer=observer, processes=processes)
     return _finish(run, problem, seconds, started, observer)
+
+
+@contextlib.contextmanager
+def task_to_plan(
+    path: str | Path | None, planning: Planning, *, minutes: float | None = None, **dials: Any
+) -> Iterator[Task]:
+    """The task that :func:`train_video` would train with these dials, to be planned and not trained."""
+    started = time.perf_counter()
+    check_minutes(minutes, dials.get("epochs"))
+    given = _dials(path, **dials)
+    problem = read_video_problem(given)
+    if given.epochs is not None:
+        problem, _ = _choose_network(problem, planning.place, problem.steps_in(given.epochs))
+        yield problem.task(problem.steps_in(given.epochs))
+        return
+    time_given = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
+    left = time_given - (time.perf_counter() - started)
+    quick = dataclasses.replace(planning, is_raced=False)
+    problem, _, num_steps, _ = _fit_into(problem, quick, left, budget=time_given, world_size=1)
+    yield problem.task(num_steps)
+
+
+def _dials(
+    path: str | Path | None, *, frames: int | None = None, flip: str = "auto", seed: int = 0, **dials: Any
+) -> VideoDials:
+    return VideoDials(
+        path=None if path is None else str(Path(path).absolute()), num_frames=frames, flip=flip, seed=seed, **dials
+    )
 
 
 def task_of(folder: RunFolder) -> Task:
@@ -203,11 +228,18 @@ class _Costs:
 
 
 def _fit_into(
-    problem: VideoProblem, plan: Plan, seconds_left: float, *, budget: float, world_size: int
-) -> tuple[VideoProblem, int, list[str]]:
-    """The network, the number of steps and the effort of the final figures that suit the time."""
+    problem: VideoProblem, planning: Planning, seconds_left: float, *, budget: float, world_size: int
+) -> tuple[VideoProblem, Chosen, int, list[str]]:
+    """The network, the plan, the number of steps and the effort of the final figures that suit the time."""
     start = time.perf_counter()
-    costs = _measure(problem, plan, budget, world_size)
+
+    def planned(problem: VideoProblem) -> Chosen:
+        left = seconds_left - (time.perf_counter() - start)
+        task = problem.task(problem.steps_in(1.0))
+        return choose_plan(task, planning, world_size=world_size, seconds=max(1.0, (1 - _RESERVE_SHARE) * left))
+
+    chosen = planned(problem)
+    costs = _measure(problem, chosen.plan, budget, world_size)
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
 
     def steps_left(problem: VideoProblem, costs: _Costs, effort: float) -> int:
@@ -220,9 +252,11 @@ def _fit_into(
         return max(1, int(left / costs.step))  # one step is the least that is a training
 
     effort = _effort(costs, budget)
-    problem, reason = _choose_network(problem, plan, steps_left(problem, costs, effort))
-    if problem.spec.network == "transformer":
-        costs = _measure(problem, plan, budget, world_size)
+    before = problem
+    problem, reason = _choose_network(problem, planning.place, steps_left(problem, costs, effort))
+    if problem is not before:
+        chosen = planned(problem)
+        costs = _measure(problem, chosen.plan, budget, world_size)
         effort = _effort(costs, budget)
     num_steps = steps_left(problem, costs, effort)
     problem = _with_effort(problem, effort)
@@ -230,15 +264,15 @@ def _fit_into(
     steps = f"{num_steps:,} steps ({views:,} clips seen): {costs.step * 1e3:.0f} ms a step, {budget / 60:g} min" + (
         " are too short for more" if num_steps == 1 else ""
     )
-    return problem, num_steps, [reason, steps, *_said_of(effort)]
+    return problem, chosen, num_steps, [reason, steps, *_said_of(effort)]
 
 
-def _choose_network(problem: VideoProblem, plan: Plan, num_steps: int) -> tuple[VideoProblem, str]:
+def _choose_network(problem: VideoProblem, place: Device, num_steps: int) -> tuple[VideoProblem, str]:
     """The network for a run of so many steps, and why it is that one."""
     if problem.dials.network is not None:
         return problem, f"network={problem.dials.network}: as asked"
     views = num_steps * problem.recipe(num_steps).batch_size
-    if Device(plan.device).is_cpu:
+    if place.is_cpu:
         return problem, "network=unet: on the CPU it learns motion soonest"
     if views < TRANSFORMER_FROM_VIEWS:
         return problem, f"network=unet: {views:,} clips will be seen, under {TRANSFORMER_FROM_VIEWS:,}"

@@ -39,3 +39,15 @@ def act(run: Path, verb: str, function: str, *arguments: Any, **options: Any) ->
         able = [name for name, module in APPLICATIONS.items() if hasattr(module, function)]
         raise UsageError(f"{verb} is for runs of the applications that can: {', '.join(able)}", got=str(run))
     return action(run, *arguments, **options)
+
+
+def refuse(names: Any, given: dict[str, Any], what: str) -> None:
+    """Raises UsageError for options that do not belong to what is trained: none is ignored in silence."""
+    for name in sorted(names):
+        option = "PATH" if name == "path" else f"--{name.replace('_', '-')}"
+        owners = [f"the {owner} application" for owner, module in APPLICATIONS.items() if name in module.DIALS]
+        raise UsageError(
+            f"{option} is a dial of {' and '.join(owners) or 'the applications'}",
+            got=f"{option} {given[name]} with {what}",
+            remedy="Say it in the task" if what == "a task of your own" else "Leave it out",
+        )

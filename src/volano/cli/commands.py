@@ -1,4 +1,4 @@
-"""The commands that look at the machine or at a run; `train` and `resume` stand in train.py."""
+"""The commands that look at the machine or at a run; `train`, `resume`, `explain` and `plans` have their own files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from volano.cli import options as opt
-from volano.cli import output
+from volano.cli import output, plans
 from volano.cli.applications import act
+from volano.cli.explain import explain
 from volano.cli.generate import generate
 from volano.cli.train import resume, train
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     for command, name in (
         (train, "train"),
         (resume, "resume"),
+        (explain, "explain"),
         (evaluate, "eval"),
         (predict, "predict"),
         (generate, "generate"),
@@ -29,6 +31,7 @@ def register(app: typer.Typer) -> None:
         (doctor, "doctor"),
     ):
         app.command(name)(command)
+    plans.register(app)
 
 
 def evaluate(

@@ -9,11 +9,9 @@ import typer
 
 from volano.cli import options as opt
 from volano.cli import output
-from volano.cli.applications import APPLICATIONS, application_of
+from volano.cli.applications import APPLICATIONS, application_of, refuse
 from volano.errors import UsageError
-
-_TIME, _IMAGE, _TEXT, _VIDEO = "How long", "Image application", "Text application", "Video application"
-_PICTURES = "Image and video applications"
+from volano.plan import parse_bytes
 
 
 def train(
@@ -28,28 +26,21 @@ def train(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE-TIME.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation (applications).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples per step (applications).")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time for the whole command.", rich_help_panel=_TIME)] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data.", rich_help_panel=_TIME)] = None,
-    size: Annotated[str | None, typer.Option(help="thin, base or wide.", rich_help_panel=_IMAGE)] = None,
-    model: Annotated[
-        str | None, typer.Option(help="MODULE:FUNCTION that makes your own model.", rich_help_panel=_IMAGE)
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels to decode to.", rich_help_panel=_PICTURES)] = None,
-    flip: Annotated[str | None, typer.Option(help="auto, yes or no: mirror them.", rich_help_panel=_PICTURES)] = None,
-    image_cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for decoded images that do not fit into memory.", rich_help_panel=_IMAGE),
-    ] = None,
-    depth: Annotated[int | None, typer.Option(help="Blocks of the language model.", rich_help_panel=_TEXT)] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens seen at once.", rich_help_panel=_TEXT)] = None,
-    classify: Annotated[
-        bool | None, typer.Option("--classify", help="Tell classes of labelled texts apart.", rich_help_panel=_TEXT)
-    ] = None,
-    network: Annotated[str | None, typer.Option(help="unet or transformer.", rich_help_panel=_VIDEO)] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames that the model sees; 16.", rich_help_panel=_VIDEO)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to decode to.", rich_help_panel=_VIDEO)] = None,
+    seed: opt.Seed = None,
+    batch_size: opt.BatchSize = None,
+    minutes: opt.Minutes = None,
+    epochs: opt.Epochs = None,
+    size: opt.Size = None,
+    model: opt.ModelReference = None,
+    image_size: opt.ImageSize = None,
+    flip: opt.Flip = None,
+    image_cache: opt.ImageCache = None,
+    depth: opt.Depth = None,
+    context: opt.Context = None,
+    classify: opt.Classify = None,
+    network: opt.Network = None,
+    frames: opt.Frames = None,
+    fps: opt.FramesPerSecond = None,
     device: opt.DeviceName = None,
     precision: opt.Precision = None,
     memory_format: opt.MemoryFormat = None,
@@ -59,6 +50,12 @@ def train(
     feed: opt.FeedName = None,
     workers: opt.Workers = None,
     sharding: opt.Sharding = None,
+    recompute: opt.Recompute = None,
+    offload: opt.Offload = None,
+    forbid: opt.Forbid = None,
+    budget: opt.Budget = None,
+    plan: opt.PlanFile = None,
+    no_plan: opt.NoPlan = False,
     nproc: opt.NumProcesses = 1,
     max_restarts: opt.MaxRestarts = 0,
     save_every: opt.SaveEvery = None,
@@ -80,43 +77,17 @@ def train(
 
     volano train image ./photos --nproc 2        the same training, by two processes together
     """
+    knobs, dials = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
     from volano.api.processes import Processes, follow, is_follower
 
     processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
     if is_follower():
         follow()
         return 0
-    knobs = opt.given(
-        precision=precision,
-        memory_format=memory_format,
-        compile=compile,
-        micro_batch=micro_batch,
-        threads=threads,
-        feed=feed,
-        workers=workers,
-        sharding=sharding,
-    )
-    dials = opt.given(
-        seed=seed,
-        batch_size=batch_size,
-        minutes=minutes,
-        epochs=epochs,
-        size=size,
-        model=model,
-        image_size=image_size,
-        image_cache=image_cache,
-        flip=flip,
-        depth=depth,
-        context=context,
-        classify=classify,
-        network=network,
-        frames=frames,
-        fps=fps,
-    )
-    common: dict[str, Any] = {"device": device, "out": out, "pins": knobs, "processes": processes}
-    common["safety"] = _safety(save_every, skip_bad_steps)
+    common: dict[str, Any] = {"out": out, "processes": processes, "safety": _safety(save_every, skip_bad_steps)}
+    common |= _planning(device, knobs, forbid, budget, plan, no_plan=no_plan)
     if what in APPLICATIONS:
-        _refuse(dials.keys() - APPLICATIONS[what].DIALS, dials, f"the {what} application")
+        refuse(dials.keys() - APPLICATIONS[what].DIALS, dials, f"the {what} application")
         return APPLICATIONS[what].train(path, as_json=json, **common, **dials)
     if ":" not in what:
         raise UsageError(
@@ -125,7 +96,7 @@ def train(
             remedy=f"Write {', '.join(APPLICATIONS)}, or module:task",
         )
     given = opt.given(path=path) | dials
-    _refuse(given.keys(), given, "a task of your own")
+    refuse(given.keys(), given, "a task of your own")
     from volano import api
 
     return _print_run(api.train(what, **common), as_json=json)
@@ -159,6 +130,32 @@ def resume(
     return _print_run(api.resume(run, processes=processes), as_json=json)
 
 
+def _planning(
+    device: str | None,
+    knobs: dict[str, Any],
+    forbid: list[str] | None,
+    budget: str | None,
+    plan: Path | None,
+    *,
+    no_plan: bool,
+) -> dict[str, Any]:
+    """What the verbs take of how a run is to be planned."""
+    if not no_plan:
+        return opt.given(
+            device=device,
+            pins=knobs or None,
+            forbid=opt.forbidden(forbid) if forbid else None,
+            budget=None if budget is None else parse_bytes(budget),
+            plan=plan,
+        )
+    if plan is not None or budget is not None or forbid:
+        raise UsageError("--no-plan is plain eager PyTorch", got="it together with --plan, --budget or --forbid")
+    from volano.device import Device
+    from volano.plan import Plan
+
+    return {"plan": Plan.baseline(Device(device).name).pin(**knobs)}
+
+
 def _safety(save_every: str | None, skip_bad_steps: int | None) -> Any:
     from volano.training import Safety
 
@@ -175,15 +172,3 @@ def _print_run(run: Any, *, as_json: bool) -> int:
         else:
             output.say_finished(run)
     return 0 if run.status == "finished" else 1
-
-
-def _refuse(names: Any, given: dict[str, Any], what: str) -> None:
-    """Raises UsageError for options that do not belong to what is trained: none is ignored in silence."""
-    for name in sorted(names):
-        option = "PATH" if name == "path" else f"--{name.replace('_', '-')}"
-        owners = [f"the {owner} application" for owner, module in APPLICATIONS.items() if name in module.DIALS]
-        raise UsageError(
-            f"{option} is a dial of {' and '.join(owners) or 'the applications'}",
-            got=f"{option} {given[name]} with {what}",
-            remedy="Say it in the task" if what == "a task of your own" else "Leave it out",
-        )

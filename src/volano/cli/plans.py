@@ -1,0 +1,101 @@
+"""``volano plans``: the plans that were found before and are taken again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from volano.cli import options as opt
+from volano.cli import output
+from volano.cli.explain import show
+from volano.cli.explanation import print_table
+from volano.report.words import count_text
+
+if TYPE_CHECKING:
+    from volano.planner.cache import Remembered
+
+_DIGITS = 8  # of a fingerprint, enough to tell plans apart
+
+
+def register(app: typer.Typer) -> None:
+    """Adds ``plans`` and its commands to the application."""
+    plans = typer.Typer(help="Plans that were found before and are taken again.", no_args_is_help=True)
+    plans.command("list")(list_plans)
+    plans.command("show")(show_plan)
+    plans.command("clear")(clear_plans)
+    app.add_typer(plans, name="plans")
+
+
+def list_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001 - read by cli.main
+    """Every remembered plan, the newest first."""
+    from volano.planner.cache import cache_folder, list_remembered
+
+    found = list_remembered()
+    if json:
+        output.print_json({"folder": str(cache_folder() / "plans"), "plans": [_record(plan) for plan in found]})
+    elif not found:
+        output.say(f"no plans are remembered in {cache_folder() / 'plans'}")
+    else:
+        columns = ("fingerprint", "task", "device", "plan", "ms a step", "age")
+        print_table(columns, [_row(plan) for plan in found], right=(4, 5))
+    return 0
+
+
+def show_plan(
+    fingerprint: Annotated[str, typer.Argument(metavar="FINGERPRINT", help="Its first characters are enough.")],
+    json: opt.Json = False,
+    debug: opt.Debug = False,  # noqa: ARG001
+) -> int:
+    """The explanation of a remembered plan, as it was given when it was found."""
+    from volano.planner.cache import find_remembered
+
+    show(find_remembered(fingerprint).explanation, as_json=json)
+    return 0  # what did not fit then is no failure of showing it
+
+
+def clear_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
+    """Forget every remembered plan; the next run searches anew."""
+    from volano.planner.cache import forget_all
+
+    num_forgotten = forget_all()
+    if json:
+        output.print_json({"num_forgotten": num_forgotten})
+    else:
+        output.say(f"forgot {count_text(num_forgotten, 'plan')}")
+    return 0
+
+
+def _record(plan: Remembered) -> dict[str, object]:
+    explanation = plan.explanation
+    return {
+        "fingerprint": plan.fingerprint,
+        "created": plan.created,
+        "task": explanation.task,
+        "device": explanation.device,
+        "device_name": explanation.device_name,
+        "plan": explanation.plan.to_json(),
+        "measured_seconds": explanation.measured,
+        "path": plan.path,
+    }
+
+
+def _row(plan: Remembered) -> tuple[str, ...]:
+    from volano.report.planning import milliseconds, read_planning
+
+    planning = read_planning(plan.explanation.to_json())
+    step = plan.explanation.measured
+    if step is None and plan.explanation.time is not None:
+        step = plan.explanation.time.step
+    return (
+        plan.fingerprint[:_DIGITS], planning.task, planning.device, planning.levers, milliseconds(step),
+        _age(time.time() - plan.created),
+    )  # fmt: skip
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            return count_text(seconds // size, unit)
+    return "just now"

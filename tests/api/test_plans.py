@@ -1,0 +1,84 @@
+"""How the plan of a run comes about: given, found, or plain eager."""
+
+import json
+
+import pytest
+
+import volano
+from volano.api.plans import EXPLANATION, Planning
+from volano.errors import PlanError, UsageError
+from volano.plan import Plan
+
+
+def test_a_run_keeps_its_explanation_and_a_resume_its_plan(make_task, quiet, tmp_path):
+    run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
+    record = json.loads((run.path / EXPLANATION).read_text())
+    assert volano.Explanation.from_json(record).plan == run.plan
+    assert record["origin"] == "trusted"
+    assert any(notice.startswith("plan: ") for notice in run.notices)
+
+
+def test_a_file_is_taken_as_it_is(make_task, quiet, tmp_path):
+    plan = Plan.baseline().pin(micro_batch=8, threads=1)
+    plan.save(tmp_path / "mine.json")
+    run = volano.train(make_task(), plan=tmp_path / "mine.json", out=tmp_path / "run", observer=quiet)
+    assert run.plan == plan
+    assert not (run.path / EXPLANATION).exists()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"device": "xpu:0"}, "for a device of this machine; got device='xpu:0'"),
+        ({"micro_batch": 64}, "part of the batch; got micro_batch=64"),
+        ({"precision": "fp16"}, "computes in"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(make_task, tmp_path, knobs, message):
+    with pytest.raises(PlanError, match=message):
+        volano.train(make_task(), plan=Plan.baseline().pin(**knobs), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_beyond_the_tolerance_is_refused(make_task, tmp_path):
+    plan = Plan.baseline().pin(precision="bf16")
+    with pytest.raises(PlanError, match="tolerance is 'exact'"):
+        volano.train(make_task(tolerance="exact"), plan=plan, out=tmp_path / "run")
+
+
+class TestPlanning:
+    def test_a_whole_plan_leaves_nothing_to_choose(self):
+        for given in ({"device": "cpu"}, {"pins": {"threads": 1}}, {"budget": 1}, {"forbid": {"compile": True}}):
+            with pytest.raises(UsageError, match="leaves nothing to choose"):
+                Planning(plan=Plan.baseline(), **given)
+
+    def test_pins_left_open_are_no_pins(self):
+        assert Planning(pins={"precision": None}).pins == {}
+
+    def test_forbidden_values_are_many(self):
+        planning = Planning(forbid={"precision": "bf16", "threads": [1, 2]}).without("compile", True)
+        assert planning.forbid == {"precision": ("bf16",), "threads": (1, 2), "compile": (True,)}
+        assert Planning(pins={"compile": True}).without("compile", True).forbid == {}
+
+    def test_a_budget_is_bytes(self):
+        with pytest.raises(UsageError, match="above 0; got 0"):
+            Planning(budget=0)
+
+
+class TestExplain:
+    def test_of_a_task_with_what_is_measured(self, make_task):
+        found = volano.explain(make_task(), forbid={"compile": True}, analyze=True)
+        assert found.actual["step"] > 0
+        assert found.actual["memory_bytes"] > 0
+        assert found.verdict == "FITS"
+        assert abs(found.actual["memory_error"]) < 0.05
+
+    def test_on_another_device_nothing_runs(self, make_task):
+        with pytest.raises(UsageError, match="takes the device itself"):
+            volano.explain(make_task(), on="H100", analyze=True)
+        with pytest.raises(UsageError, match="for one device"):
+            volano.explain(make_task(), on="H100", device="cpu")
+
+    def test_no_task(self):
+        with pytest.raises(UsageError, match=r"takes a volano.Task"):
+            volano.explain(3)
