@@ -7,6 +7,7 @@ import json
 import pytest
 
 from report.browser import CHROMIUM, chromium
+from report.explanations import make_explanation
 from report.folders import make_run, scores_of, write, write_lines
 from report.test_page import HOSTILE
 from volano.report import write_comparison, write_page
@@ -60,7 +61,11 @@ def pages(tmp_path_factory):
         crowded / "numerics.jsonl", [{"step": 9, "reason": "r" * 200, "module": "m." * 90, "examples": [1] * 90}]
     )
     write_lines(crowded / "previews.jsonl", [{"step": 1, "prompt": HOSTILE, "text": "w" * 900}])
+    write(crowded / "explanation.json", make_explanation(task=HOSTILE, notices=(HOSTILE, "n" * 300)).to_json())
     found["crowded"] = write_page(crowded)
+    planned = make_run(root / "planned", "python")
+    write(planned / "explanation.json", make_explanation().to_json())
+    found["planned"] = write_page(planned)
     many = make_run(root / "many", "image")
     write(many / "eval-test.json", scores_of([f"class {number}" for number in range(120)]))
     found["many classes"] = write_page(many)
@@ -72,7 +77,7 @@ def pages(tmp_path_factory):
     return found
 
 
-KINDS = ("image", "text", "video", "python", "crowded", "many classes", "comparison")
+KINDS = ("image", "text", "video", "python", "planned", "crowded", "many classes", "comparison")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -87,7 +92,7 @@ def test_renders(page, pages, kind, width, scheme):
     assert page.evaluate(_TOO_WIDE) == []
     sizes = page.evaluate(f"Promise.all({_PICTURES})")
     assert all(sizes)
-    assert bool(sizes) == (kind not in ("text", "python", "comparison"))
+    assert bool(sizes) == (kind not in ("text", "python", "planned", "comparison"))
     assert page.evaluate("document.body.innerText.length") > 500
     charts = page.evaluate("[...document.querySelectorAll('.area')].map(e => e.clientWidth * e.clientHeight)")
     assert charts
@@ -133,7 +138,7 @@ def test_the_pointer_reads_values(page, pages):
 def test_nothing_hostile_runs(page, pages):
     page.open(pages["crowded"], 1400)
     assert page.evaluate("document.scripts.length") == 0
-    assert page.evaluate("document.body.innerText").count("<script>") == 2
+    assert page.evaluate("document.body.innerText").count("<script>") == 3
 
 
 def test_prints(page, pages):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from report.explanations import LONG_REASON, make_explanation
 from report.folders import make_run, scores_of, write, write_lines
 from volano.errors import RunError, UsageError
 from volano.report import media, write_page
@@ -348,3 +349,56 @@ def test_a_long_run_stays_small(tmp_path):
     assert (run / "report.html").stat().st_size < 100_000
     labels = [attributes.get("aria-label") or "" for attributes in page.all("svg")]
     assert any("between 1 and 9" in label for label in labels)  # the peak is not thinned away
+
+
+class TestPlanning:
+    def test_what_the_planner_found(self, tmp_path):
+        run = make_run(tmp_path / "run", "image")
+        write(run / "explanation.json", make_explanation().to_json())
+        page = page_of(run)
+        words = " ".join(page.text.split())
+        for text in (
+            "The plan: bf16 + channels_last + fused + resident + keep memory",
+            "Candidates raced on this device. Planning took 4.1 s. Gain: 1.84 times as fast as plain eager",
+            "activations 380 MiB",
+            "budget 1.00 GiB: 68 % used at most, 324 MiB left",
+            "compute 28.8 ms",
+            "a step of 41.2 ms is predicted, 38.4 ms were measured",
+            "All of them: resident.",
+            "plain eager exact 69.0 71.4 440 ms 2.9 min 590 MiB slower: 1.84x the chosen one's time",
+            f"struck: {LONG_REASON.strip()}",
+            "threads 2 forbidden by you",
+            "What the planner noted memory kept for the data: 12 MiB",
+        ):
+            assert text in words
+        assert "cannot be shown" not in words
+
+    def test_without_one_nothing_is_missing(self, tmp_path):
+        page = page_of(make_run(tmp_path / "run", "image"))
+        assert "The plan:" not in page.text
+        assert "missing" not in ids_of(page)
+
+    @pytest.mark.parametrize("value", [{}, {"plan": {"device": "cpu"}, "seconds": [1], "memory": {"peak": "much"}}])
+    def test_of_little_it_shows_what_there_is(self, tmp_path, value):
+        run = make_run(tmp_path / "run", "image")
+        write(run / "explanation.json", value)
+        page = page_of(run)
+        assert ("The plan: plain eager" in page.text) == bool(value)
+        assert "plan" in ids_of(page)
+
+    @pytest.mark.parametrize("text", ["[1, 2]", '{"plan":', "\0"])
+    def test_damage_costs_only_this_piece(self, tmp_path, text):
+        run = make_run(tmp_path / "run", "image")
+        (run / "explanation.json").write_text(text)
+        page = page_of(run)
+        assert "explanation.json" in page.text
+        assert ids_of(page)[:1] == ["results"]
+
+    def test_nothing_hostile_gets_in(self, tmp_path):
+        run = make_run(tmp_path / "run", "image")
+        bad = make_explanation(task=HOSTILE, device_name=HOSTILE, notices=(HOSTILE,)).to_json()
+        bad["candidates"][0]["reason"] = bad["refused"][0]["reason"] = bad["origin"] = HOSTILE
+        write(run / "explanation.json", bad)
+        page = page_of(run)
+        assert page.all("script") == []
+        assert all("onerror" not in attributes for attributes in page.all("img"))

@@ -22,6 +22,7 @@ from volano.report.experiment import (
 )
 from volano.report.figures import facts_of, figures_of
 from volano.report.media import read_media
+from volano.report.planning import read_planning
 from volano.report.reading import RunRecord, read_run
 from volano.report.text import compression_of, previews_of, text_figures
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
@@ -80,6 +81,7 @@ def render_page(record: RunRecord) -> str:
     pieces.add("self_test", lambda: self_test_of(record))
     pieces.add("nearest", lambda: nearest_of(record), otherwise=nothing)
     pieces.add("plan", lambda: knobs_of(record), otherwise=nothing)
+    pieces.add("planning", lambda: read_planning(record.explanation) if record.explanation else None)
     pieces.add("machine", lambda: machine_rows(record), otherwise=nothing)
     pieces.add("phases", lambda: phases_of(record), otherwise=nothing)
     return render(

@@ -33,6 +33,7 @@ class RunRecord:
         run: ``run.json``.
         task: ``task.json``.
         plan: ``plan.json``.
+        explanation: ``explanation.json``, where the run was planned.
         logs: lines of ``metrics.jsonl`` about training steps, in their order.
         evaluations: its lines about the validation set.
         quarantine: lines of ``quarantine.jsonl``.
@@ -46,6 +47,7 @@ class RunRecord:
     run: Mapping[str, Any]
     task: Mapping[str, Any]
     plan: Mapping[str, Any]
+    explanation: Mapping[str, Any]
     logs: tuple[Mapping[str, Any], ...]
     evaluations: tuple[Mapping[str, Any], ...]
     quarantine: tuple[Mapping[str, Any], ...]
@@ -92,6 +94,7 @@ def read_run(path: str | Path) -> RunRecord:
     expected = _EXPECTED.get(kind, ()) if is_finished else ()
     task = _read_object(folder / "task.json", missing)
     plan = _read_object(folder / "plan.json", missing)
+    explanation = _read_object(folder / "explanation.json", missing, is_expected=False)
     scores = _read_object(folder / "eval-test.json", missing, is_expected="eval-test.json" in expected)
     records = _read_lines(folder / "metrics.jsonl", missing, is_expected=is_finished)
     missing += [f"{name} is not there" for name in expected if _is_absent_picture(folder / name)]
@@ -100,6 +103,7 @@ def read_run(path: str | Path) -> RunRecord:
         run=run,
         task=task,
         plan=plan,
+        explanation=explanation,
         logs=tuple(record for record in records if "loss" in record),
         evaluations=tuple(record for record in records if any(str(name).startswith("valid_") for name in record)),
         quarantine=_read_lines(folder / "quarantine.jsonl", missing, is_expected=False),
