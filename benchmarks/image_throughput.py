@@ -17,7 +17,7 @@ import torch
 from overhead import Alternate
 from torch import nn
 
-from volano.api.plans import choose_plan
+from volano.api.plans import Planning, choose_plan
 from volano.apps.image.problem import ImageDials, read_problem
 from volano.data import Order
 from volano.task import Task, linear
@@ -65,7 +65,7 @@ def compare(precision: str) -> None:
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(problem.task(STEPS), valid=None)
     pins = {"optimizer": "as_given", "memory_format": "channels_last", "precision": precision}
-    plan, _ = choose_plan(task, device="cpu", pins=pins)
+    plan = choose_plan(task, Planning(device="cpu", pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision))
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.reserve(Path(root) / "run", "image")

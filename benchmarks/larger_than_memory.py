@@ -136,6 +136,10 @@ class Rates(volano.Observer):
         self.notices.append(text)
 
 
+# One plan for all modes, but for the feed: they are compared by it.
+PLAN = {"precision": "fp32", "compile": False, "memory_format": "contiguous", "optimizer": "fused"}
+
+
 def train(kind: str, folder: Path, mode: str, seconds: float) -> dict[str, Any]:
     """One training, in this process; what it reached."""
     data = open_data(kind, folder)
@@ -145,7 +149,7 @@ def train(kind: str, folder: Path, mode: str, seconds: float) -> dict[str, Any]:
     steps, out = 60, folder / f"run-{mode}"
     while True:
         watch, start = Rates(), time.perf_counter()
-        volano.train(make_task(kind, data, steps), out=out, observer=watch, pins=pins, device="cpu")
+        volano.train(make_task(kind, data, steps), out=out, observer=watch, pins={**PLAN, **pins}, device="cpu")
         took = time.perf_counter() - start
         shutil.rmtree(out)
         if took > 0.5 * seconds:

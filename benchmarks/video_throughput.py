@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from overhead import Alternate
 
-from volano.api.plans import choose_plan
+from volano.api.plans import Planning, choose_plan
 from volano.apps.video.problem import VideoDials, read_video_problem
 from volano.apps.video.recipe import parameter_groups
 from volano.data import Order
@@ -69,7 +69,7 @@ def compare(precision: str) -> None:
     task = dataclasses.replace(task, valid=None)
     recipe = problem.recipe(STEPS)
     pins = {"optimizer": "as_given", "memory_format": "contiguous", "precision": precision}
-    plan, _ = choose_plan(task, device="cpu", pins=pins)
+    plan = choose_plan(task, Planning(device="cpu", pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision, recipe.matrix_lr, recipe.rest_lr))
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.reserve(Path(root) / "run", "video")
