@@ -28,7 +28,7 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_commands_of_the_documents_exist():
     commands.register(app)
-    known = {command.name for command in app.registered_commands}
+    known = {command.name for command in (*app.registered_commands, *app.registered_groups)}
     named = set()
     for path in DOCUMENTS:
         inline = re.findall(r"`(volano [^`]+)`", path.read_text(encoding="utf-8"))

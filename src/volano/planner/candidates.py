@@ -87,7 +87,8 @@ def admissible(
         values = [own]
         if own in forbidden.get(knob, ()):
             refused.append(Refusal(knob=knob, value=own, reason="forbidden by you"))
-        plain = (getattr(Plan.baseline(base.device), knob), None)
+        shared = "ranks share the cores" if knob == "threads" and world_size > 1 else None
+        plain = (getattr(Plan.baseline(base.device), knob), shared)
         for value, reason in (plain, *_alternatives(knob, base, facts, world_size)):
             if value == own:
                 continue

@@ -38,7 +38,7 @@ from volano.training.step import Step
 # As in training/offload.py: a smaller tensor takes longer to send than it frees memory.
 LEAST_SENT_BYTES = 4096
 Target = Literal["cpu", "accelerator"]
-# Of torch's caching allocators, which round every block up (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize).
+# Of torch's caching allocators, which round every block up (kMinBlockSize of c10's).
 ACCELERATOR_GRANULARITY = 512
 # Padded batches differ in size; the largest of so many is taken, if they are made within so many seconds.
 _NUM_BATCHES, _BATCH_SECONDS = 4, 0.5

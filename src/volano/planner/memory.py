@@ -307,7 +307,7 @@ class Overhead:
 
 # Priors, to be replaced by what is measured where the device is. Context: 0.5 to 0.7 GiB are seen on recent GPUs with
 # torch's kernels loaded. Workspace: torch gives each stream's matrix library 32 MiB on Hopper and 8 MiB before
-# (CUDABlasContext), and convolutions as much as they ask for. Fragmentation: allocated against reserved bytes of
+# (getChosenWorkspaceSize), and convolutions as much as they ask for. Fragmentation: allocated against reserved bytes of
 # published runs of fixed shapes; a third for what varies.
 OVERHEADS: Mapping[str, Overhead] = {
     "cpu": Overhead(context=0, workspace=0, fragmentation=1.0),

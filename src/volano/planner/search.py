@@ -113,7 +113,7 @@ class _Search:
         )  # fmt: skip
 
     def _fit_into_memory(self) -> Fit | None:
-        """Finds what it takes to fit, for each precision. Returns the leanest where nothing does."""
+        """Finds what it takes to fit, for each precision. Returns the leanest where nothing fits a given budget."""
         if not self._oracle.is_tight:
             return None
         for precision in self._space.options["precision"]:
@@ -124,7 +124,14 @@ class _Search:
             )  # fmt: skip
         if any(found.ways for found in self._fits.values()):
             return None
-        return min(self._fits.values(), key=lambda found: found.needed)
+        leanest = min(self._fits.values(), key=lambda found: found.needed)
+        if self._wish.budget is not None:
+            return leanest
+        # Nobody asked for a budget, and bounds of what is free are no reason to refuse a run.
+        self._fits = {}
+        needed, free = (f"{value / 2**20:,.0f} MiB" for value in (leanest.needed, self._oracle.budget or 0))
+        self._reasons.append(f"memory: the leanest plan may need {needed}, and {free} are free")
+        return None
 
     def _told(self, nothing_fits: Fit) -> Found:
         """That nothing fits: an explanation for who asked for one, an error for who wants to train.
