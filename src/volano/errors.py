@@ -8,6 +8,7 @@
         ├── DataError         the data cannot be trained on
         ├── ObjectiveError    the objective returned something that is not a loss
         ├── NumericsError     NaN or infinity where a number is needed
+        ├── ExploreError      a study that cannot go on
         ├── CheckpointError   a checkpoint or run folder that cannot be used
         └── MissingExtraError an optional package is not installed
 
@@ -74,6 +75,10 @@ class ObjectiveError(RunError):
 
 class NumericsError(RunError):
     """NaN or infinity where a number is needed."""
+
+
+class ExploreError(RunError):
+    """A study that cannot go on."""
 
 
 class CheckpointError(RunError):

@@ -160,7 +160,7 @@ class TestWithoutASlot:
     )
     def test_a_view_travels_without_what_lies_beside_it(self, cut):
         view = cut(torch.arange(50_000.0).view(1000, 50))
-        content = processes._pickled(OrderedDict(view=view))
+        content = processes.pickled(OrderedDict(view=view))
         found = pickle.loads(content)["view"]
         assert torch.equal(found, view)
         assert found.stride() == view.stride()

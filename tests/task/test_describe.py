@@ -6,7 +6,7 @@ import torch
 import volano
 from conftest import make_mlp
 from volano.task import describe, differences
-from volano.task.describe import _describe_data
+from volano.task.describe import describe_data
 
 
 def test_the_description_is_json_and_says_what_differs(make_task):
@@ -52,6 +52,6 @@ def test_a_subset_is_known_by_its_rows_and_by_what_is_behind_it(make_task, digit
 
 def test_the_rows_of_a_subset_may_be_names():
     def described(names):
-        return _describe_data(torch.utils.data.Subset({"a": 1, "b": 2}, names))
+        return describe_data(torch.utils.data.Subset({"a": 1, "b": 2}, names))
 
     assert described(["a", "b"]) == described(["a", "b"]) != described(["b", "a"])

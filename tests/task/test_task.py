@@ -37,6 +37,7 @@ def test_a_task_is_frozen_and_keyword_only(make_task):
         ({"clip_norm": -1.0}, "clip_norm is a finite norm above 0"),
         ({"ema_decay": 1.0}, "ema_decay lies between 0 and 1"),
         ({"seed": -1}, "seed is a whole number"),
+        ({"data_seed": -1}, "data_seed is a whole number"),
         ({"tolerance": "bf16"}, "tolerance is one of exact, rounding, precision; got 'bf16'"),
         ({"last_batch": "pad"}, "last_batch is 'drop' or 'keep'"),
         ({"model": nn.Linear(2, 2)}, "fresh nn.Module each call; got an instance of Linear.*lambda: Linear"),

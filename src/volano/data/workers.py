@@ -284,6 +284,7 @@ def _work(there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: 
     with contextlib.suppress(OSError, AttributeError):  # torchrun signals a rank's whole group; it needs us to the end
         os.setpgid(0, 0)
     if crashes is not None:
+        faulthandler.disable()  # where it was enabled, a library may have put its own handlers over these (Ray does)
         faulthandler.enable(crashes)  # the stack of a segmentation fault
     torch.set_num_threads(1)  # the cores are for the training and for other workers
     jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -337,15 +338,16 @@ def _made(fetcher: Fetcher, job: _Job, slots: torch.Tensor | None) -> Made:
 
 def _send(there: Connection, made: Made) -> None:
     try:
-        content = _pickled(made)
+        content = pickled(made)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever an object's own pickling raises
-        content = _pickled(made._replace(batch=None, slot=None, error=_unsendable(made.batch, error)))
+        content = pickled(made._replace(batch=None, slot=None, error=_unsendable(made.batch, error)))
     there.send_bytes(content)
 
 
-def _pickled(value: Any) -> bytes:
+def pickled(value: Any) -> bytes:
+    """The value as bytes, tensors too: of a view, what it shows and not all the memory into which it looks."""
     content = io.BytesIO()
     _Pickler(content, pickle.HIGHEST_PROTOCOL).dump(value)
     return content.getvalue()
@@ -386,7 +388,7 @@ def _span(tensor: Tensor) -> int:
 def _unsendable(batch: Batch, error: Exception) -> DataError:
     for path, leaf in _others(batch, "batch"):
         try:
-            _pickled(leaf)
+            pickled(leaf)
         except Exception as its_own:  # noqa: BLE001 - as above
             found = f"{path}, a {type(leaf).__name__}: {its_own}"
             break

@@ -1,9 +1,9 @@
 """WHAT is trained: the Task, its losses, durations, schedules and batches. Knows nothing of plans."""
 
 from volano.task.batch import Batch, map_tensors, num_bytes, num_examples, split, tensors_of
-from volano.task.describe import describe, describe_callable, differences
+from volano.task.describe import describe, describe_callable, describe_data, differences
 from volano.task.duration import Duration
-from volano.task.loss import Loss, as_loss, check_finite, check_objective_result
+from volano.task.loss import Loss, as_loss, check_finite, check_objective_result, weighted_metric
 from volano.task.schedule import Schedule, constant, cosine, linear, progress_at, trapezoid
 from volano.task.task import Objective, Task
 
@@ -21,6 +21,7 @@ __all__ = [
     "cosine",
     "describe",
     "describe_callable",
+    "describe_data",
     "differences",
     "linear",
     "map_tensors",
@@ -30,4 +31,5 @@ __all__ = [
     "split",
     "tensors_of",
     "trapezoid",
+    "weighted_metric",
 ]

@@ -39,8 +39,8 @@ def describe(task: Task, model: nn.Module) -> dict[str, Any]:
         "schedule": describe_callable(task.schedule),
         "collate": describe_callable(task.collate),
         "augment": describe_callable(task.augment),
-        "data": _describe_data(task.data),
-        "valid": None if task.valid is None else _describe_data(task.valid),
+        "data": describe_data(task.data),
+        "valid": None if task.valid is None else describe_data(task.valid),
         "batch_size": task.batch_size,
         "duration": str(task.duration),
         "num_steps": task.num_steps,
@@ -51,6 +51,8 @@ def describe(task: Task, model: nn.Module) -> dict[str, Any]:
         "seed": task.seed,
         "tolerance": task.tolerance,
     }
+    if task.data_seed is not None:
+        text["data_seed"] = task.data_seed
     return {**text, "digest": _digest(text)}
 
 
@@ -96,13 +98,14 @@ def _describe_value(value: Any) -> str:
     return text
 
 
-def _describe_data(data: Any) -> dict[str, Any]:
+def describe_data(data: Any) -> dict[str, Any]:
+    """A set in words: its class, its number of examples and, where it has one, a digest of its content."""
     text: dict[str, Any] = {"class": type(data).__name__, "num_examples": len(data)}
     fingerprint = getattr(data, "fingerprint", None)
     if callable(fingerprint):
         text["content_digest"] = fingerprint()
     elif isinstance(data, torch.utils.data.Subset):
-        text["rows_digest"], text["of"] = _digest_rows(data.indices), _describe_data(data.dataset)
+        text["rows_digest"], text["of"] = _digest_rows(data.indices), describe_data(data.dataset)
     elif isinstance(data, torch.utils.data.TensorDataset):
         # A few rows tell other data apart; other datasets may answer with random transforms, so they are not asked.
         step = max(1, len(data) // _NUM_PROBES)

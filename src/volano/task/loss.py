@@ -98,3 +98,11 @@ def _check_scalar(value: Any, name: str) -> None:
             got=f"{name} of {value.dtype}",
             remedy="Compute it from the model's output",
         )
+
+
+def weighted_metric(loss: Loss, name: str) -> Tensor | float:
+    """A metric times ``Loss.weight``: zero where that is zero, though a mean over nothing is NaN."""
+    value = loss.metrics[name] * loss.weight
+    if isinstance(loss.weight, Tensor):
+        return torch.where(loss.weight == 0, 0.0, value)
+    return value if loss.weight else 0.0

@@ -47,6 +47,8 @@ class Task:
             JSON goes to ``previews.jsonl``; no number of the run depends on it.
         last_batch: ``"drop"`` an epoch's incomplete last batch or ``"keep"`` it.
         seed: of the initial weights, the order, the augmentation and the model's own randomness.
+        data_seed: of the order and of what examples draw while they are made, so that several seeds can be tried on one
+            order of the data; None is ``seed``.
         tolerance: how far a plan may go: ``"exact"``, ``"rounding"`` or ``"precision"``.
         name: for the run's folder and messages.
 
@@ -71,6 +73,7 @@ class Task:
     preview: Callable[[nn.Module], Mapping[str, Any]] | None = None
     last_batch: Literal["drop", "keep"] = "drop"
     seed: int = 0
+    data_seed: int | None = None
     tolerance: Literal["exact", "rounding", "precision"] = "precision"
     name: str = "task"
 
@@ -90,6 +93,11 @@ class Task:
                 got=f"{len(self.data)} examples and batch_size={self.batch_size}",
                 remedy="Take a smaller batch_size, or last_batch='keep'",
             )
+
+    @property
+    def order_seed(self) -> int:
+        """``data_seed``, or ``seed`` where that is None."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def steps_per_epoch(self) -> int:
@@ -133,8 +141,9 @@ class Task:
     def _check_numbers(self) -> None:
         if not (isinstance(self.batch_size, int) and self.batch_size > 0):
             raise TaskError("batch_size is a whole number of examples above 0", got=repr(self.batch_size))
-        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
-            raise TaskError("seed is a whole number from 0 to 2**63 - 1", got=repr(self.seed))
+        for name, seed in (("seed", self.seed), ("data_seed", self.order_seed)):
+            if not (isinstance(seed, int) and 0 <= seed < 2**63):
+                raise TaskError(f"{name} is a whole number from 0 to 2**63 - 1", got=repr(seed))
         if self.clip_norm is not None and not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
             raise TaskError("clip_norm is a finite norm above 0, or None", got=self.clip_norm)
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
