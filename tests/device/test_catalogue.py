@@ -117,3 +117,11 @@ def test_bandwidth_is_width_times_pins():
     assert find_device("3090").memory_rate == pytest.approx(384 * 19.5e9 / 8, rel=0.01)
     assert find_device("4090").memory_rate == pytest.approx(384 * 21e9 / 8, rel=0.01)
     assert find_device("5090").memory_rate == pytest.approx(512 * 28e9 / 8, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "reported"), [("T4", 14.6), ("RTX 4090", 23.6), ("H100 SXM 80GB", 79.1), ("H200", 139.7)]
+)
+def test_the_memory_is_what_torch_reports_at_most(name, reported):
+    """GiB of ``total_memory``."""
+    assert 0.95 * reported < find_device(name).memory / 2**30 <= reported

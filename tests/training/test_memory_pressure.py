@@ -174,6 +174,10 @@ def test_other_errors_are_not_taken_for_it():
         np.empty(too_much * 2**6)
     assert is_out_of_memory(of_numpy.value)
     assert is_out_of_memory(torch.OutOfMemoryError("none"))
+    assert is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert is_out_of_memory(
+        RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)")
+    )
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator: "))
     with pytest.raises(ZeroDivisionError):

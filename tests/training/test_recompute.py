@@ -228,21 +228,25 @@ def test_a_block_that_changes_its_input_is_refused():
         model(torch.ones(1, 64))
 
 
-def test_a_buffer_that_changes_later_is_refused():
+def test_a_large_buffer_that_changes_later_is_refused():
     class Late(Steered):
         calls = 0
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.ones(20_000))  # of 80 kB: more than is copied each time
 
         def forward(self, x):
             self.calls += 1
             if self.calls > 1:
-                self.scale.mul_(2)
-            return self.linear(x) * self.scale
+                self.table.mul_(2)
+            return self.linear(x) * self.table[0].clone()
 
     model = nn.Sequential(Late(), Late())
     recompute = Recompute(model, Device("cpu"))
     with recompute.applied():
         model(torch.ones(1, 64)).sum().backward()
-        with pytest.raises(PlanError, match="same at each step; got 0, which now changes scale"):
+        with pytest.raises(PlanError, match="same at each step; got 0, which now changes table"):
             model(torch.ones(1, 64))
 
 
@@ -271,3 +275,58 @@ def test_under_the_compiler_it_differs_by_rounding(make_task, model):
     results = [one_step(task, plan.pin(recompute=name)) for name in ("blocks", "none")]
     for got, expected in zip(results[0][:3], results[1][:3], strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_gradient_in_the_objective_computes_blocks_more_than_once(make_task):
+    """The penalty of Gulrajani et al. 2017: the backward pass is differentiated too."""
+
+    def objective(model, batch):
+        inputs = batch[0].clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(inputs), batch[1])
+        (gradient,) = torch.autograd.grad(loss, inputs, create_graph=True)
+        return loss + gradient.square().sum()
+
+    def model():
+        blocks = [nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Dropout(0.2), nn.Linear(32, 64)) for _ in range(2)]
+        return nn.Sequential(nn.Sequential(*blocks), nn.Linear(64, 10))
+
+    weights = []
+    for recompute in ("none", "blocks"):
+        task = make_task(model=model, objective=objective)
+        session = Session(task, Plan.baseline().pin(recompute=recompute), on_notice=lambda _: None)
+        for step, batch in enumerate(session.feed.batches(session.order.keys(0, 3))):
+            session.step_once(batch, step)
+        weights.append(session.model.state_dict())
+    assert_same(*weights)
+
+
+class Seldom(nn.Module):
+    """A block that writes its statistics at every third step, and says so or not."""
+
+    def __init__(self, *, behind):
+        super().__init__()
+        self.first, self.second, self.behind = nn.Linear(64, 32), nn.Linear(32, 64), behind
+        self.register_buffer("passes_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(64))
+
+    def forward(self, x):
+        centred = x - self.mean
+        self.passes_seen += 1
+        if self.passes_seen % 3 == 0:
+            mean = self.mean.data if self.behind else self.mean
+            mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+        return x + self.second(torch.relu(self.first(centred.clone())))
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_statistics_that_change_at_later_steps_only(make_task, behind):
+    def model():
+        return nn.Sequential(nn.Sequential(*[Seldom(behind=behind) for _ in range(2)]), nn.Linear(64, 10))
+
+    states = []
+    for recompute in ("none", "blocks"):
+        session = Session(make_task(model=model), Plan.baseline().pin(recompute=recompute), on_notice=lambda _: None)
+        for step, batch in enumerate(session.feed.batches(session.order.keys(0, 7))):
+            session.step_once(batch, step)
+        states.append(session.model.state_dict())
+    assert_same(*states)

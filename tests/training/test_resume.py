@@ -13,7 +13,7 @@ import volano
 from conftest import Quiet, assert_same_runs, classification_with_accuracy, experiment_records, make_mlp
 from volano import Plan
 from volano.errors import CheckpointError, DataError, UsageError
-from volano.training import RunFolder
+from volano.training import RunFolder, Session
 from volano.training.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
 
 
@@ -361,3 +361,21 @@ def test_a_run_whose_data_ends_it_is_saved_first_and_goes_on(make_task, quiet, t
     volano.resume(tmp_path / "parts", task=task, observer=quiet)
     volano.train(task, plan=plan, out=tmp_path / "whole", observer=quiet)
     assert_same_runs(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("now", ["as_given", "foreach", "fused"])
+@pytest.mark.parametrize("then", ["as_given", "foreach", "fused"])
+def test_the_implementation_of_the_optimizer_is_that_of_the_plan(make_task, tmp_path, then, now):
+    def session_of(implementation):
+        plan = Plan.baseline().pin(optimizer=implementation)
+        session = Session(full_task(make_task), plan, on_notice=lambda _: None)
+        return session, [(group["foreach"], group["fused"]) for group in session.optimizer.param_groups]
+
+    earlier, _ = session_of(then)
+    for step, batch in enumerate(earlier.feed.batches(earlier.order.keys(0, 2))):
+        earlier.step_once(batch, step)
+    session, marks = session_of(now)
+    session.load_state_dict(earlier.state_dict(), earlier.description, tmp_path)
+    assert [(group["foreach"], group["fused"]) for group in session.optimizer.param_groups] == marks
+    for batch in session.feed.batches(session.order.keys(2, 3)):
+        session.step_once(batch, 2)

@@ -352,3 +352,11 @@ def test_a_whole_plan_respects_the_tolerance(make_task, quiet, tmp_path):
         volano.train(
             make_task(tolerance="exact"), plan=Plan.baseline().pin(precision="bf16"), out=tmp_path / "r", observer=quiet
         )
+
+
+def test_seeds_may_vary_over_one_order_of_the_data(make_task):
+    one, other = (session(make_task(seed=seed, data_seed=5)) for seed in (5, 6))
+    orders = [[key.indices.tolist() for key in made.keys()] for made in (one, other)]  # noqa: SIM118 - a method of the session
+    assert orders[0] == orders[1]
+    assert not torch.equal(*(next(made.model.parameters()) for made in (one, other)))
+    assert session(make_task(seed=5)).order == one.order

@@ -58,7 +58,7 @@ def diagnose(session: Session, step: int) -> Diagnosis:
     suspects: list[int] = []
     module = where = None
     try:
-        batch = device.move(Fetcher(task.data, task.collate, task.seed)(key).batch)
+        batch = device.move(Fetcher(task.data, task.collate, task.order_seed)(key).batch)
         suspects = [examples[row] for row in _rows_that_are_not_finite(batch, len(examples))]
         if suspects:
             where = "data"

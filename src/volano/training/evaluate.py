@@ -10,9 +10,11 @@ from torch import nn
 
 from volano.data import Feed, counter_hash, in_sequence
 from volano.device import Device, Ranks
+from volano.errors import RunError
 from volano.task import Task, as_loss, num_examples, split
+from volano.training.memory_pressure import attempt
 
-_EVALUATION = 13  # first counter of the seeds of objectives that draw noise
+EVALUATION = 13  # first counter of the seeds of objectives that draw noise
 
 
 def evaluate(
@@ -24,20 +26,31 @@ def evaluate(
     *,
     precision: str,
     micro_batch: int | None = None,
+    may_split: bool = False,
     ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads the device once, at the end.
 
-    Every module is left in the mode in which it was. Several ranks take batches in turn; each example counts once. A
-    plan that trains in micro-batches for want of memory evaluates in them too, where there is one process: ranks of a
-    sharded model pass forward together, and their batches may differ in size.
+    Every module is left in the mode in which it was. Several ranks take batches in turn; each example counts once.
+    Parts of weight zero count nothing; where all are, there is no mean, and each is NaN.
+
+    Args:
+        task: whose objective.
+        model: that is evaluated.
+        data: the set.
+        feed: of it.
+        device: where.
+        precision: the plan's.
+        micro_batch: examples of a forward pass; None is the whole batch. Ranks of a sharded model pass forward
+            together, and their batches may differ in size: there it is None.
+        may_split: whether a batch that runs out of memory, and those after it, are passed in halves.
+        ranks: with which this process evaluates together.
     """
     ranks = ranks or Ranks()
-    micro_batch = None if ranks.are_several else micro_batch
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    passes = _Passes(task, model, device, micro_batch, may_split)
     rows: list[list[Any]] = []
-    names: list[str] = []
     keys = list(in_sequence(len(data), task.batch_size))
     # As many rounds for each rank, for ranks of a sharded model work together: one without a batch takes the first.
     turns = range(ranks.rank, -(-len(keys) // ranks.world_size) * ranks.world_size, ranks.world_size)
@@ -45,20 +58,51 @@ def evaluate(
     try:
         with torch.no_grad(), device.autocast(precision):
             for turn, index, batch in zip(turns, mine, feed.batches(keys[index] for index in mine), strict=True):
-                device.seed(counter_hash(_EVALUATION, task.seed, index))
-                for part in split(batch, micro_batch or num_examples(batch)):
-                    loss = as_loss(task.objective(model, part), num_examples(part))
-                    names = list(loss.metrics)
-                    if turn == index:
-                        rows.append([loss.weight, loss.total, *loss.metrics.values()])
+                found = passes.rows(batch, index)
+                if turn == index:
+                    rows += found
     finally:
         for module, was_training in modes:  # one by one: a person may have frozen some of them
             module.training = was_training
-    values = read_scalars(rows)
+    names = passes.names
+    values = [row for row in read_scalars(rows) if row[0]]
     sums = [math.fsum(row[0] for row in values), math.fsum(row[1] for row in values)]
     sums += [math.fsum(row[0] * row[column] for row in values) for column in range(2, 2 + len(names))]
     weight, *totals = ranks.add_up(torch.tensor(sums, dtype=torch.float64)).tolist()
-    return {name: total / weight for name, total in zip(("loss", *names), totals, strict=True)}
+    return {name: total / weight if weight else math.nan for name, total in zip(("loss", *names), totals, strict=True)}
+
+
+class _Passes:
+    """Passes batches forward, in parts of a size that fits into the memory."""
+
+    def __init__(self, task: Task, model: nn.Module, device: Device, micro_batch: int | None, may_split: bool) -> None:
+        self._task, self._model, self._device = task, model, device
+        self._size, self._may_split = micro_batch, may_split
+        self.names: list[str] = []
+
+    def rows(self, batch: Any, index: int) -> list[list[Any]]:
+        """For each part its weight, total and metrics."""
+        if not self._may_split:
+            return self._rows(batch, index)
+        found, reason = attempt(lambda: self._rows(batch, index))
+        while found is None:
+            size = min(self._size or num_examples(batch), num_examples(batch))
+            if size == 1:
+                raise RunError("An example fits into the memory when it is evaluated", got=reason,
+                               remedy="Train a smaller model, or on a larger device")  # fmt: skip
+            self._size = size // 2
+            self._device.release_memory()
+            found, reason = attempt(lambda: self._rows(batch, index))
+        return found
+
+    def _rows(self, batch: Any, index: int) -> list[list[Any]]:
+        self._device.seed(counter_hash(EVALUATION, self._task.seed, index))
+        rows: list[list[Any]] = []
+        for part in split(batch, self._size or num_examples(batch)):
+            loss = as_loss(self._task.objective(self._model, part), num_examples(part))
+            self.names = list(loss.metrics)
+            rows.append([loss.weight, loss.total, *loss.metrics.values()])
+        return rows
 
 
 def read_scalars(rows: list[list[Any]]) -> list[list[float]]:

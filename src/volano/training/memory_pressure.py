@@ -12,21 +12,22 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor
 
 from volano.errors import RunError
 from volano.plan import Plan
+from volano.training.buffers import changed
 
 _Result = TypeVar("_Result")
 
-# Backends that raise a plain RuntimeError: the host's allocator (c10/core/impl/alloc_cpu.cpp), Apple's, and libraries
-# of kernels that allocate by themselves.
-_TEXTS = ("DefaultCPUAllocator: ", "backend out of memory", "STATUS_ALLOC_FAILED")
+# Backends that raise a plain RuntimeError: the host's allocator (c10/core/impl/alloc_cpu.cpp), Apple's, libraries of
+# kernels that allocate by themselves, C++'s own exception, and Unified Runtime's for Intel's devices (ur_result_t).
+_TEXTS = (
+    "DefaultCPUAllocator: ", "backend out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc",
+    "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "UR_RESULT_ERROR_OUT_OF_HOST_MEMORY",
+)  # fmt: skip
 # oneDNN, when there is no room for a kernel that it has already chosen. (Where it has none, the text goes on.)
 _WHOLE_TEXTS = ("could not create a primitive", "could not execute a primitive")
-# Of a page (sysconf(3)): buffers up to it are copied before each step, and those of normalisation layers.
-_SMALL_BYTES = 4096
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -106,16 +107,6 @@ def update_failed(error: BaseException) -> RunError:
     )
 
 
-def buffers_to_copy(model: nn.Module) -> list[Tensor]:
-    """Buffers that a step may change and that are put back before it is repeated: statistics and small ones."""
-    return [
-        buffer
-        for module in model.modules()
-        for buffer in module.buffers(recurse=False)
-        if isinstance(module, _NormBase) or buffer.nbytes <= _SMALL_BYTES
-    ]
-
-
 class Unchanged:
     """Tensors of which there is no copy: a step can be repeated as long as they are as they were before it."""
 
@@ -125,11 +116,7 @@ class Unchanged:
     def check(self, what: str) -> None:
         """Raises RunError where one was changed in place."""
         if any(tensor._version != version for tensor, version in self._tensors):
-            raise RunError(
-                "A step that runs out of memory can be repeated where it leaves its inputs as they are",
-                got=f"{what} that the objective, the augmentation or the model changes in place",
-                remedy="Pin a smaller --micro-batch from the start",
-            )
+            raise changed(what)
 
 
 def forget(optimizer: torch.optim.Optimizer) -> None:

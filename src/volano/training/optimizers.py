@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,6 +11,8 @@ from volano.device import Device
 from volano.errors import TaskError
 from volano.plan import Plan
 from volano.task import Task
+
+_MARKS = ("foreach", "fused")
 
 
 def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
@@ -46,7 +50,7 @@ def choose_implementation(optimizer: torch.optim.Optimizer, model: nn.Module, pl
     kind = type(optimizer).__name__
     if not type(optimizer).__module__.startswith("torch.optim.") or wanted not in optimizer.defaults:
         return f"{kind} has no {wanted} implementation of torch's; it runs as given"
-    if any(optimizer.defaults.get(name) is not None for name in ("foreach", "fused")):
+    if any(optimizer.defaults.get(name) is not None for name in _MARKS):
         return f"{kind} was given an implementation by the task; that stands"
     if optimizer.defaults.get("differentiable") or optimizer.defaults.get("maximize"):
         return f"{kind} is differentiable or maximizes; it runs as given"
@@ -62,6 +66,18 @@ def set_implementation(optimizer: torch.optim.Optimizer, wanted: str) -> None:
     """Marks every group; torch's optimizers read the mark at each step."""
     for group in optimizer.param_groups:
         group[wanted] = True
+
+
+def with_own_marks(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A saved state with the marks of ``optimizer``: which implementation runs is the plan's, not the checkpoint's.
+
+    Before it is loaded, for fused ones keep their step counts on the device.
+    """
+    groups = [
+        {**saved, **{name: own[name] for name in _MARKS if name in own}}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**state, "param_groups": groups}
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:

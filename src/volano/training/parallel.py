@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from volano.device import Device, Ranks
 from volano.errors import PlanError
 from volano.plan import Plan
-from volano.task import Batch, Loss, Task, as_loss, map_tensors, num_examples
+from volano.task import Batch, Loss, Task, as_loss, map_tensors, num_examples, weighted_metric
 
 
 def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
@@ -110,7 +110,7 @@ class Parallel:
     def sums(self, losses: list[Loss]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Over all micro-batches of all ranks: the loss, its weight, and each metric times its weight."""
         names = list(losses[0].metrics)
-        rows = [[loss.total, loss.weight, *(loss.metrics[name] * loss.weight for name in names)] for loss in losses]
+        rows = [[loss.total, loss.weight, *(weighted_metric(loss, name) for name in names)] for loss in losses]
         kind = losses[0].total
         columns = [
             sum(torch.as_tensor(value, dtype=kind.dtype, device=kind.device) for value in c)

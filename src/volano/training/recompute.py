@@ -22,6 +22,8 @@ from volano.errors import PlanError
 from volano.task import tensors_of
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
+# Buffers up to it are copied at each pass, which takes some microseconds.
+_SMALL_BYTES = 65536
 _CONTAINERS = (nn.Sequential, *_LISTS)
 
 
@@ -115,7 +117,7 @@ class _Block:
         again = self._device.random_state_noted()
 
         def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-            return contextlib.nullcontext(), _both(again(), buffers.as_before())
+            return contextlib.nullcontext(), _Both(again, buffers.as_before)
 
         result = checkpoint(
             self._forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **kwargs
@@ -133,7 +135,8 @@ class _Block:
 class _Buffers:
     """The buffers of a block before a forward pass: copies of those that it changes, the others as they are.
 
-    ``changing``: places known to change; None is not known yet, and all are copied.
+    ``changing``: places known to change, which are copied, and small ones beside them; None is not known yet, and all
+    are copied.
     """
 
     def __init__(self, modules: list[nn.Module], changing: set[tuple[int, str]] | None) -> None:
@@ -146,7 +149,7 @@ class _Buffers:
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     self._before[index, name] = buffer, buffer._version
-                    if changing is None or (index, name) in changing:
+                    if changing is None or (index, name) in changing or buffer.nbytes <= _SMALL_BYTES:
                         self._copies[index, name] = buffer.clone()
 
     def changed(self, block: str) -> set[tuple[int, str]]:
@@ -161,12 +164,14 @@ class _Buffers:
         lost = places - self._copies.keys()
         if lost:
             raise PlanError(
-                "The buffers that a recomputed block's forward pass changes are the same at each step",
+                "The large buffers that a recomputed block's forward pass changes are the same at each step",
                 got=f"{block}, which now changes {', '.join(sorted(name for _, name in lost))}",
                 remedy="Pin recompute='none'",
             )
-        if self._is_first:
-            self._copies = {place: copy for place, copy in self._copies.items() if place in places}
+        if self._is_first:  # a small one may change at a later step, and behind its version
+            self._copies = {
+                place: copy for place, copy in self._copies.items() if place in places or copy.nbytes <= _SMALL_BYTES
+            }
         return places
 
     @contextmanager
@@ -188,7 +193,18 @@ def _differs(copy: Tensor, buffer: Tensor) -> bool:
     return type(buffer) is Tensor and not torch.equal(copy, buffer)
 
 
-@contextmanager
-def _both(one: AbstractContextManager[Any], other: AbstractContextManager[Any]) -> Iterator[None]:
-    with one, other:
-        yield
+class _Both:
+    """Two contexts, made anew each time it is entered: a second backward pass computes a block once more."""
+
+    def __init__(self, *makes: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._makes = makes
+        self._entered: list[contextlib.ExitStack] = []
+
+    def __enter__(self) -> None:
+        stack = contextlib.ExitStack()
+        for make in self._makes:
+            stack.enter_context(make())
+        self._entered.append(stack)
+
+    def __exit__(self, *error: Any) -> None:
+        self._entered.pop().__exit__(*error)

@@ -26,7 +26,7 @@ from volano.training.ema import Ema
 from volano.training.evaluate import evaluate
 from volano.training.memory_pressure import Relief
 from volano.training.offload import OffloadedState, why_not_offloaded
-from volano.training.optimizers import choose_implementation, make_optimizer, set_implementation
+from volano.training.optimizers import choose_implementation, make_optimizer, with_own_marks
 from volano.training.parallel import Parallel, check_ranks, resharded, shard, whole_state
 from volano.training.step import Step
 
@@ -69,7 +69,7 @@ class Session:
         self.seconds: dict[str, float] = {}
         self._phases: list[str] = []
         self._charged_until = time.perf_counter()
-        self._on_fault = on_fault
+        self._on_fault, self._may_split = on_fault, bool(may_split)
         with self.phase("prepare"):
             self.model = self.make_model(task)
             self.description = describe(task, self.model)
@@ -86,7 +86,6 @@ class Session:
                     shard(average, device, ranks)
             self.optimizer = make_optimizer(task, self.model)
             reason = choose_implementation(self.optimizer, self.model, plan, device)
-            self._implementation = plan.optimizer if reason is None else "as_given"
             if reason is not None:
                 on_notice(f"optimizer={plan.optimizer} does not apply: {reason}")
             self.ema = None if task.ema_decay is None else Ema(self.model, task.ema_decay, average)
@@ -94,7 +93,7 @@ class Session:
             self.order = Order(
                 num_examples=len(task.data),
                 batch_size=task.batch_size,
-                seed=task.seed,
+                seed=task.order_seed,
                 keep_last=task.last_batch == "keep",
             )
             self.feed = self._feed("data", task.data)
@@ -123,11 +122,24 @@ class Session:
                 self.valid_feed,
                 self.device,
                 precision=self.plan.precision,
-                micro_batch=self.plan.micro_batch,
+                micro_batch=self._evaluated_together(),
+                may_split=self._may_split and not self._is_sharded,
                 ranks=self.ranks,
             )
         finally:
             resharded(self.kept_model)
+
+    @property
+    def _is_sharded(self) -> bool:
+        return self.ranks.are_several and self.plan.sharding == "full"
+
+    def _evaluated_together(self) -> int | None:
+        """Examples of a forward pass in evaluation: not more than in training, where batches may be split."""
+        if not self.ranks.are_several:
+            return self.plan.micro_batch
+        if self._is_sharded or not self._may_split:
+            return None
+        return self.plan.micro_batch or max(1, self.task.batch_size // self.ranks.world_size)
 
     def keys(self) -> Iterator[Key]:
         """Of what this process fetches from here to the end of the run: its part of each global batch, or all of it
@@ -219,9 +231,7 @@ class Session:
         state = shards.put_back(state, folder, self._template)
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self._implementation != "as_given":  # the loaded groups carry the marks of the plan that saved them
-            set_implementation(self.optimizer, self._implementation)
+        self.optimizer.load_state_dict(with_own_marks(state["optimizer"], self.optimizer))
         if self.offloaded is not None:
             self.offloaded.put_away()
         if self.ema is not None:
@@ -292,7 +302,7 @@ class Session:
             feed=self.plan.feed,
             workers=self.plan.workers,
             prefetch=self.plan.prefetch,
-            seed=self.task.seed,
+            seed=self.task.order_seed,
             quarantine=Quarantine(len(data), on_fault),
         )
 

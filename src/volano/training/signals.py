@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Self
 
 
 class StopRequest:
@@ -17,7 +18,7 @@ class StopRequest:
         self.requested = False
         self._old: dict[signal.Signals, object] = {}
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for name in (signal.SIGINT, signal.SIGTERM):
                 self._old[name] = signal.signal(name, self._handle)

@@ -23,15 +23,17 @@ from volano.task import (
     progress_at,
     split,
     tensors_of,
+    weighted_metric,
 )
 from volano.training.activations import Activations
+from volano.training.buffers import SavedBuffers, Uncopied, is_small, places_of
+from volano.training.compiling import Compiled
 from volano.training.ema import Ema
 from volano.training.guard import Guard
 from volano.training.memory_pressure import (
     Relief,
     Unchanged,
     attempt,
-    buffers_to_copy,
     forget,
     is_out_of_memory,
     update_failed,
@@ -90,7 +92,7 @@ class Step:
         self._fetched = contextlib.nullcontext if offloaded is None else offloaded.fetched
         self._task, self._plan, self._device = task, plan, device
         self._model, self._optimizer, self._ema, self._scaler = model, optimizer, ema, scaler
-        self._objective: Any = torch.compile(task.objective) if plan.compile else task.objective
+        self._objective: Any = Compiled(task.objective) if plan.compile else task.objective
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._generator = device.generator()
         self._num_steps = task.num_steps
@@ -106,17 +108,16 @@ class Step:
         # Told of the plan from here on, the reason and the step; None lets a step that runs out of memory fail.
         self.on_relief: Callable[[Plan, str, int], None] | None = None
         # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss, or runs out of memory.
-        self._buffers = list(model.buffers()) if may_skip else buffers_to_copy(model)
-        self._saved_buffers = [buffer.clone() for buffer in self._buffers]
-        copied = {id(buffer) for buffer in self._buffers}
-        self._other_buffers = [buffer for buffer in model.buffers() if id(buffer) not in copied]
+        copied = places_of(model, None if may_skip else is_small)
+        self._buffers = SavedBuffers(copied)
+        self._uncopied = Uncopied(model, copied)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Optimizer step ``step`` (from 0) on a global batch that lies on the device."""
         result = self.gradient(batch, step)
         if self._update(step, result.loss):
             return result
-        self._copy_buffers(self._saved_buffers, self._buffers)
+        self._buffers.put_back()
         return result._replace(is_bad=True)
 
     def gradient(self, batch: Batch, step: int) -> StepResult:
@@ -124,7 +125,7 @@ class Step:
         and times the scaler's scale where there is one."""
         task = self._task
         set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
-        self._copy_buffers(self._buffers, self._saved_buffers)
+        self._buffers.save()
         if self._relief is None or self.on_relief is None:
             result = self._gradients(batch, step)
         else:
@@ -151,7 +152,8 @@ class Step:
         self, relief: Relief, on_relief: Callable[[Plan, str, int], None], batch: Batch, step: int
     ) -> StepResult:
         """The gradients, in smaller parts where there is not enough memory; nothing of a failed attempt remains."""
-        inputs, buffers = Unchanged(list(tensors_of(batch))), Unchanged(self._other_buffers)
+        inputs = Unchanged(list(tensors_of(batch)))
+        self._uncopied.note()
         # Generators that are not seeded at each step. Who draws from them does so in the first step.
         states = None if self._draws_elsewhere is False else self._device.generator_states()
         result, reason = attempt(lambda: self._gradients(batch, step))
@@ -159,8 +161,8 @@ class Step:
             forget(self._optimizer)
             self._device.release_memory()
             inputs.check("a batch")
-            buffers.check("a buffer")
-            self._copy_buffers(self._saved_buffers, self._buffers)
+            self._uncopied.put_back()
+            self._buffers.put_back()
             if states is not None:
                 self._device.set_generator_states(states)
             own = num_examples(batch)
@@ -169,14 +171,10 @@ class Step:
             self._plan = relief.after(self._plan, own, reason)
             on_relief(self._plan, reason, step)
             result, reason = attempt(lambda: self._gradients(batch, step))
+        self._uncopied.settle()
         if self._draws_elsewhere is None and states is not None:
             self._draws_elsewhere = self._device.has_drawn_elsewhere(states)
         return result
-
-    @staticmethod
-    def _copy_buffers(sources: list[Tensor], targets: list[Tensor]) -> None:
-        if sources:
-            torch._foreach_copy_(targets, sources)
 
     def _whole(self, batch: Batch, step: int) -> StepResult:
         result = self._forward(batch, step, 0)
@@ -202,7 +200,7 @@ class Step:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             torch._foreach_mul_(gradients, count / weight)
         names = losses[0].metrics.keys()
-        metrics = {name: sum(loss.metrics[name] * loss.weight for loss in losses) / weight for name in names}
+        metrics = {name: sum(weighted_metric(loss, name) for loss in losses) / weight for name in names}
         total = torch.stack([loss.total for loss in losses]).sum()
         return StepResult(total / weight, metrics)
 

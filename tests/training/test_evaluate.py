@@ -1,0 +1,70 @@
+"""What is evaluated where parts weigh nothing, and where there is not enough memory."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import volano
+from volano import Plan
+from volano.errors import RunError
+from volano.training import Session
+
+
+def over_the_first(count):
+    """Examples whose label is below ``count`` weigh one, others nothing; the accuracy over none of them is NaN."""
+
+    def objective(model, batch):
+        inputs, labels = batch
+        output, mask = model(inputs), labels < count
+        losses = nn.functional.cross_entropy(output, labels, reduction="none")
+        accuracy = (mask & (output.argmax(1) == labels)).sum() / mask.sum()
+        return volano.Loss(total=(losses * mask).sum(), weight=mask.sum(), metrics={"accuracy": accuracy})
+
+    return objective
+
+
+def session_of(task, **knobs):
+    return Session(task, Plan.baseline().pin(**knobs), on_notice=lambda _: None, may_split=True)
+
+
+def test_parts_without_weight_count_nothing(make_task):
+    task = make_task(objective=over_the_first(2), batch_size=8)
+    whole, parts = session_of(task), session_of(task, micro_batch=1)
+    batch = next(iter(whole.feed.batches(whole.order.keys(0, 1))))
+    assert (batch[1] >= 2).any()
+    ours, theirs = parts.step_once(batch, 0), whole.step_once(batch, 0)
+    assert float(ours.metrics["accuracy"]) == pytest.approx(float(theirs.metrics["accuracy"]))
+    assert parts.evaluate() == pytest.approx(whole.evaluate(), rel=1e-4)
+
+
+def test_where_nothing_weighs_there_is_no_mean(make_task):
+    found = session_of(make_task(objective=over_the_first(0))).evaluate()
+    assert found.keys() == {"loss", "accuracy"}
+    assert all(math.isnan(value) for value in found.values())
+
+
+class Scarce:
+    """Has no memory to evaluate more than ``most`` examples; ``sizes`` are those of which it had."""
+
+    def __init__(self, most):
+        self.most, self.sizes = most, []
+
+    def __call__(self, model, batch):
+        if len(batch[0]) > self.most:
+            raise torch.OutOfMemoryError("none left")
+        self.sizes.append(len(batch[0]))
+        return over_the_first(10)(model, batch)
+
+
+def test_a_batch_without_room_is_evaluated_in_halves(make_task):
+    scarce = Scarce(10)
+    found = session_of(make_task(objective=scarce)).evaluate()
+    assert set(scarce.sizes[:4]) == {8}
+    assert found == pytest.approx(session_of(make_task(objective=over_the_first(10))).evaluate(), rel=1e-5)
+    with pytest.raises(RunError, match="An example fits into the memory when it is evaluated; got none left"):
+        session_of(make_task(objective=Scarce(0))).evaluate()
+    session = Session(make_task(objective=Scarce(10)), Plan.baseline(), on_notice=lambda _: None)
+    with pytest.raises(torch.OutOfMemoryError):
+        session.evaluate()  # whether it may be split is not known
