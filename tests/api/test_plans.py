@@ -1,10 +1,12 @@
 """How the plan of a run comes about: given, found, or plain eager."""
 
 import json
+import sys
 
 import pytest
 
 import volano
+from volano.api.explain import explain_application
 from volano.api.plans import EXPLANATION, Planning
 from volano.errors import PlanError, UsageError
 from volano.plan import Plan
@@ -60,6 +62,14 @@ class TestPlanning:
         assert planning.forbid == {"precision": ("bf16",), "threads": (1, 2), "compile": (True,)}
         assert Planning(pins={"compile": True}).without("compile", True).forbid == {}
 
+    def test_the_last_value_that_is_left_is_not_forbidden(self):
+        assert Planning(forbid={"compile": False}).without("compile", True).forbid == {"compile": (False,)}
+        assert Planning(forbid={"compile": True}).without("compile", True).forbid == {"compile": (True,)}
+
+    def test_the_quick_one_refuses_nothing(self):
+        quick = Planning(device="cpu", budget=1, pins={"precision": "tf32"}, forbid={"compile": True}).quick()
+        assert quick == Planning(device="cpu", is_raced=False)
+
     def test_a_budget_is_bytes(self):
         with pytest.raises(UsageError, match="above 0; got 0"):
             Planning(budget=0)
@@ -72,6 +82,17 @@ class TestExplain:
         assert found.actual["memory_bytes"] > 0
         assert found.verdict == "FITS"
         assert abs(found.actual["memory_error"]) < 0.05
+
+    def test_nothing_is_run_to_be_measured_where_nothing_fits(self, make_task, monkeypatch):
+        monkeypatch.setattr(sys.modules["volano.api.explain"], "measured_beside", None)  # would fail
+        found = volano.explain(make_task(), budget=1000, forbid={"compile": True}, analyze=True)
+        assert found.verdict == "NO"
+        assert "nothing was measured" in found.notices[-1]
+
+    def test_an_application_under_a_budget_that_is_too_small(self):
+        found = explain_application("image", minutes=0.2, budget=1000, forbid={"compile": True}, device="cpu")
+        assert found.verdict == "NO"
+        assert found.needed > 1000
 
     def test_on_another_device_nothing_runs(self, make_task):
         with pytest.raises(UsageError, match="takes the device itself"):

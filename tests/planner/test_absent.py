@@ -4,6 +4,7 @@ import pytest
 from torch import nn
 
 from planner.searching import cache, make_task  # noqa: F401 - a fixture
+from volano.device import find_device
 from volano.errors import UsageError
 from volano.planner import Explanation, Wish, explain_absent
 
@@ -48,3 +49,10 @@ def test_an_objective_that_reads_its_numbers_is_said():
     found = explain_absent(task(objective=objective), "A100", Wish())
     assert found.verdict is None
     assert any("not predicted" in notice and ".item()" in notice for notice in found.notices)
+
+
+def test_a_name_of_several_is_judged_by_the_smallest_memory():
+    found = explain_absent(task(), "A100", Wish())
+    assert found.budget == find_device("A100 SXM 40GB").memory < find_device("A100").memory
+    assert "The memory is that of the smallest, A100 SXM 40GB" in found.notices
+    assert explain_absent(task(), "A100 80GB", Wish()).budget == find_device("A100 SXM 80GB").memory

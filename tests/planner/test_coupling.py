@@ -65,6 +65,22 @@ class Counting(nn.Module):
         return self.net(x)
 
 
+class Followed(nn.Module):
+    """A student, and a teacher that follows it in each forward pass (BYOL, Grill et al. 2020). At first they agree."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = make_mlp(), make_mlp()
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+
+    def forward(self, x):
+        with torch.no_grad():
+            for own, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                own.lerp_(other, 0.01)
+        return self.student(x) + self.teacher(x)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("objective", [classification, summed_over_tokens, noisy, in_single])
 def test_what_may_be_split(make_task, objective, dropout):
@@ -82,9 +98,10 @@ def test_what_may_be_split(make_task, objective, dropout):
         {"objective": mean_over_tokens},
         {"objective": mixed},
         {"model": Counting},
+        {"model": Followed},
         {"objective": lambda model, batch: classification(model, batch) * len(batch[0])},
     ],
-    ids=["BatchNorm", "contrastive", "tokens unsaid", "mixup", "state", "a sum that is called a mean"],
+    ids=["BatchNorm", "contrastive", "tokens unsaid", "mixup", "state", "teacher", "a sum that is called a mean"],
 )
 def test_what_must_not(make_task, fields):
     found = is_divisible(make_task(**fields))
@@ -154,3 +171,34 @@ def test_the_specimen_is_the_batch_of_a_run(make_task):
         assert torch.equal(specimen.batch[0], seen[step][0])
         assert torch.equal(specimen.batch[1], seen[step][1])
         assert specimen.task.num_steps == task.num_steps
+
+
+class Padded(torch.utils.data.Dataset):
+    """Labels for ten places, of which some examples leave seven out: every fourth, or those of the second batch."""
+
+    def __init__(self, short):
+        generator = torch.Generator().manual_seed(1)
+        self.inputs = torch.randn(512, 16, generator=generator)
+        self.labels = torch.randint(4, (512, 10), generator=generator)
+        for index in range(512):
+            if short(index):
+                self.labels[index, 3:] = -100
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, index):
+        return self.inputs[index], self.labels[index]
+
+
+def mean_over_places(model, batch):
+    """As cross_entropy does by itself."""
+    return nn.functional.cross_entropy(model(batch[0]).view(-1, 4), batch[1].reshape(-1), ignore_index=-100)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_examples_that_differ_are_looked_at(make_task, seed):
+    fields = {"model": lambda: nn.Linear(16, 40), "objective": mean_over_places, "batch_size": 16, "seed": seed}
+    assert not is_divisible(make_task(data=Padded(lambda index: index % 4 == 0), **fields)).yes
+    assert not is_divisible(make_task(data=Padded(lambda index: index % 16 == 0), **fields)).yes
+    assert is_divisible(make_task(data=Padded(lambda index: False), **fields)).yes

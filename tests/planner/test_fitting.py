@@ -6,7 +6,10 @@ from torch import nn
 
 from planner.searching import cache, make_task, search  # noqa: F401 - a fixture
 from volano.errors import PlanError
-from volano.planner.fitting import _first_that_fits
+from volano.planner import Wish, find_plan
+from volano.planner.contest import Contest
+from volano.planner.fitting import Fit, _first_that_fits
+from volano.planner.oracle import Oracle
 
 MIB = 2**20
 
@@ -93,3 +96,28 @@ def test_data_that_takes_half_of_the_budget_is_streamed():
     found = search(task(batch_size=8, model=lambda: nn.Linear(64, 10)), budget=200_000, is_free=True)
     assert found.plan.feed == "ring"
     assert torch.is_grad_enabled()
+
+
+def test_what_is_too_large_once_compiled_is_not_compiled(monkeypatch):
+    """The verdict is the oracle's: here every compiled plan is too large."""
+    monkeypatch.setattr(Oracle, "_is_looked_into", lambda _, plan: not plan.compile)
+    monkeypatch.setattr(Oracle, "verdict", lambda _, plan: "NO" if plan.compile else "FITS")
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda *args, **_: compiled.append(args))
+    asked = Wish(device="cpu", budget=4000 * MIB, is_free=True, recalls=False)
+    found = find_plan(make_task(duration="300st"), asked)
+    assert not compiled
+    assert not found.plan.compile
+    assert {c.status for c in found.explanation.candidates if c.plan.compile} == {"memory"}
+    assert [r.reason for r in found.explanation.refused if r.knob == "compile"][-1:] == [
+        "compiled it does not fit the budget"
+    ]
+
+
+def test_what_ran_and_is_too_large_is_not_taken(monkeypatch):
+    monkeypatch.setattr(Contest, "_is_too_large", lambda *_: False)
+    monkeypatch.setattr(Oracle, "verdict", lambda _, plan: "NO" if plan.precision == "bf16" else "FITS")
+    monkeypatch.setattr("volano.planner.search.fit", lambda *_, **__: Fit(ways=({},), needed=1, missing=""))
+    found = search(budget=4000 * MIB)
+    assert found.plan.precision == "fp32"
+    assert {c.status for c in found.explanation.candidates if c.plan.precision == "bf16"} == {"memory"}

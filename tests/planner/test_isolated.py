@@ -88,3 +88,37 @@ def test_nothing_of_the_child_stays(tmp_path):
     assert torch.equal(state, torch.get_rng_state())
     assert "VOLANO_CHILD" not in os.environ
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of descriptors")
+def test_a_process_with_many_files_open():
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] != resource.RLIM_INFINITY and limits[1] < 1200:
+        pytest.skip("so many files may not be opened")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 1200), limits[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1050)]
+    try:
+        assert run_isolated(lambda: 1, timeout=20) == 1
+    finally:
+        for number in opened:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_parent_that_does_not_wait_for_its_children():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert run_isolated(lambda: 1, timeout=20) == 1
+        with pytest.raises(IsolatedError, match="the process ended without an answer"):
+            run_isolated(os._exit, 3, timeout=20)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_where_processes_are_not_forked_random_state_is_as_before(monkeypatch):
+    monkeypatch.setattr("volano.planner.isolated.start_method", lambda: "spawn")
+    before = torch.get_rng_state()
+    run_isolated(lambda: torch.manual_seed(7).initial_seed() + float(torch.rand(())), timeout=20)
+    assert torch.equal(torch.get_rng_state(), before)

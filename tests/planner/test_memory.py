@@ -15,7 +15,7 @@ from volano import Plan
 from volano.data import Arrays
 from volano.errors import VolanoError
 from volano.planner.isolated import IsolatedError
-from volano.planner.memory import Prediction, measure, needed_bytes, predict, predict_affine, verdict
+from volano.planner.memory import AffineMemory, Prediction, measure, needed_bytes, predict, predict_affine, verdict
 from volano.planner.prediction import CATEGORIES, MemoryPrediction
 
 
@@ -247,3 +247,47 @@ def test_a_verdict_is_certain_or_says_that_it_is_not():
 
 def test_an_accelerator_needs_its_context_too():
     assert needed_bytes(prediction(lower=0, upper=0, target="accelerator")) > 2**30
+
+
+def test_attention_within_a_layer_keeps_no_square_on_an_accelerator(make_task):
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.attend = nn.Linear(1, 16), nn.MultiheadAttention(16, 2, dropout=0.1, batch_first=True)
+            self.head = nn.Linear(16, 10)
+
+        def forward(self, x):
+            x = self.embed(x.repeat(1, 4)[..., None])
+            return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
+
+    found = predict(make_task(model=Attending), Plan.baseline(), target="accelerator")
+    names = {operation.name for operation in found.operations}
+    assert "aten._scaled_dot_product_efficient_attention.default" in names
+    assert found.memory.categories["activations"] < 32 * 2 * 256 * 256 * 4  # one square of scores
+
+
+def test_what_an_accelerators_lstm_keeps_is_assumed_and_widens_the_bounds(make_task):
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cells, self.head = nn.LSTM(8, 32, 2, batch_first=True, bidirectional=True), nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.head(self.cells(x.unflatten(1, (8, 8)))[0][:, -1])
+
+    found = predict(make_task(model=Reading), Plan.baseline(), target="accelerator").memory
+    kept = 4 * 6 * 8 * 32 * 32 * 4  # layers and directions, values, steps, sequences, units, bytes
+    assert found.categories["activations"] > kept
+    assert found.upper - found.peak == kept
+    assert found.peak - found.lower == kept // 2
+
+
+def test_outside_of_the_knots_no_bound_is_too_low():
+    def memory(peak):
+        return MemoryPrediction(peak=peak, lower=peak, upper=peak, categories={"activations": peak})
+
+    knots = ((4, memory(100)), (8, memory(140)), (16, memory(220)))
+    affine = AffineMemory(knots=knots, whole=memory(900), batch_size=64)
+    assert (affine.at(1).lower, affine.at(1).peak, affine.at(1).upper) == (0, 70, 100)
+    assert affine.at(12).upper == 180
+    assert affine.at(40).upper >= 900

@@ -236,6 +236,46 @@ class TestStruck:
         assert found.figures["gradients_not_finite"] > 0
         assert "gradients are not finite in bf16, first that of first.weight" in found.reason
 
+    @pytest.mark.parametrize(("happens", "passes"), [(faults.in_bf16, False), (faults.compiled, True)])
+    def test_a_teacher_that_moves_twice(self, make_task, happens, passes):
+        """At the start it is its student, so that the gradient is the right one."""
+
+        class Followed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.student, self.teacher = nn.Linear(64, 10), nn.Linear(64, 10)
+                self.teacher.load_state_dict(self.student.state_dict())
+                self.teacher.requires_grad_(False)
+
+            def forward(self, x):
+                with torch.no_grad():
+                    for _ in range(2 if happens(x) else 1):
+                        self.teacher.weight.lerp_(self.student.weight, 0.001)
+                return self.student(x) + 0.01 * self.teacher(x)
+
+        found = check_parity(make_task(model=Followed), BASELINE.pin(precision="bf16"))
+        assert found.passed == passes, found
+        if not passes:
+            assert "parameters without gradient have moved otherwise after the third step" in found.reason
+
+    def test_weights_that_drift(self, make_task):
+        class Drifting(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.second, self.passes = nn.Linear(64, 32), nn.Linear(32, 10), 0
+
+            def forward(self, x):
+                hidden = torch.relu(self.first(x))
+                self.passes += 1
+                if len(x) == 16 and self.passes % 2 == 0:
+                    self.first.weight.data.add_(3e-4)
+                return self.second(hidden)
+
+        optimizer = functools.partial(torch.optim.AdamW, lr=0.01)
+        found = check_parity(make_task(model=Drifting, optimizer=optimizer), BASELINE.pin(micro_batch=16))
+        assert not found.passed
+        assert "the weights' change after the first step has cosine 0.99" in found.reason
+
     def test_a_step_that_fails_says_why(self, make_task):
         def objective(model, batch):
             if torch.is_autocast_enabled("cpu"):

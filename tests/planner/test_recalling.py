@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from planner.searching import SlowIfNarrow, SlowUnlessNarrow, cache, make_task, search
+from planner.searching import PLAIN, SlowIfNarrow, SlowUnlessNarrow, cache, make_task, search
 from volano.data import WorkerChoice
 from volano.device import Device
 from volano.plan import Plan
-from volano.planner import feeding, race
+from volano.planner import Wish, feeding, race
 from volano.planner.cache import find_remembered, list_remembered, recall, remember
+from volano.planner.candidates import Space
 from volano.planner.facts import find_facts
 from volano.planner.fingerprint import fingerprint
+from volano.planner.recalling import recalled
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache"]
@@ -40,7 +42,9 @@ def key_of(task=None, *, forbidden=None, budget=None, world_size=1, pins=None):
     task = make_task() if task is None else task
     base = Plan.baseline("cpu").pin(**(pins or {}))
     facts = find_facts(task, Device("cpu"))
-    return fingerprint(task, facts, base, forbidden=forbidden or {}, budget=budget, world_size=world_size)
+    return fingerprint(
+        task, facts, base, pins=pins or {}, forbidden=forbidden or {}, budget=budget, world_size=world_size
+    )
 
 
 class TestFingerprint:
@@ -81,6 +85,9 @@ class TestFingerprint:
             {"budget": 10**9},
             {"world_size": 2},
             {"pins": {"precision": "bf16"}},
+            {"pins": {"precision": "fp32"}},
+            {"pins": {"compile": False}},
+            {"pins": {"memory_format": "contiguous"}},
         ],
     )
     def test_of_the_wish(self, asked):
@@ -97,6 +104,9 @@ class TestFingerprint:
         module = __import__("volano.planner.fingerprint", fromlist=["versions"])
         monkeypatch.setattr(module, "versions", lambda: {"torch": "9.9", "volano": "1"})
         assert key_of() != before
+
+
+ONE_EACH = {"allocator": ("keep",), "optimizer": ("fused",), "compile": (False,)}
 
 
 class TestSecondSearch:
@@ -117,6 +127,22 @@ class TestSecondSearch:
         (kept,) = list_remembered()
         assert kept.fingerprint[:8] in found.reasons[-1] + found.reasons[0]
         assert find_remembered(kept.fingerprint[:6]).explanation.plan == first.plan
+
+    def test_a_pin_to_the_value_of_plain_eager_is_kept(self):
+        assert search().plan.precision == "bf16"
+        found = search(pins={"precision": "fp32"})
+        assert (found.plan.precision, found.explanation.origin) == ("fp32", "raced")
+        found = search(pins={"precision": "fp32"})
+        assert (found.plan.precision, found.explanation.origin) == ("fp32", "remembered")
+
+    def test_what_the_space_has_no_more_is_not_taken_up(self):
+        search()
+        (kept,) = list_remembered()
+        space = Space(base=PLAIN.pin(feed="resident"), options={**ONE_EACH, "precision": ("fp32",)}, refused=())
+        found = recalled(kept.fingerprint, space, Wish(), 50000)
+        assert found is None or found.plan.precision == "fp32"
+        wide = dataclasses.replace(space, options={**ONE_EACH, "precision": ("fp32", "bf16")})
+        assert recalled(kept.fingerprint, wide, Wish(), 50000).plan.precision == "bf16"
 
     def test_workers_of_now(self, monkeypatch):
         class Rows(torch.utils.data.Dataset):
@@ -182,6 +208,17 @@ def make_row(index):
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    found = search(make_task(tolerance="rounding"))
+    assert found.explanation.origin == "raced"
+    assert any(reason.startswith("the plan could not be remembered") for reason in found.reasons)
+
+
+def test_a_user_without_a_home(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", home)
     found = search(make_task(tolerance="rounding"))
     assert found.explanation.origin == "raced"
     assert any(reason.startswith("the plan could not be remembered") for reason in found.reasons)

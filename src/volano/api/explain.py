@@ -94,4 +94,7 @@ def _explained(task: Task, planning: Planning, on: str | None, analyze: bool) ->
         return explain_absent(task, on, planning.wish())
     wish = dataclasses.replace(planning.wish(), is_free=True)
     explanation = find_plan(task, wish).explanation
+    if analyze and explanation.verdict == "NO":  # running it would take the memory that it must not
+        notice = "nothing was measured: no plan fits the budget"
+        return dataclasses.replace(explanation, notices=(*explanation.notices, notice))
     return measured_beside(task, explanation) if analyze else explanation

@@ -78,7 +78,16 @@ class Planning:
         """The same with one value forbidden, unless it is pinned or a plan is given."""
         if self.plan is not None or knob in self.pins:
             return self
-        return dataclasses.replace(self, forbid={**self.forbid, knob: (*self.forbid.get(knob, ()), value)})
+        forbidden = self.forbid.get(knob, ())
+        if value in forbidden:
+            return self
+        if any(value == other for other in _others(knob, forbidden)):  # the last value that the person has left
+            return self
+        return dataclasses.replace(self, forbid={**self.forbid, knob: (*forbidden, value)})
+
+    def quick(self) -> Planning:
+        """For finding out what is to be explained: the same place, with nothing measured and nothing refused."""
+        return Planning(device=self.device, is_raced=False)
 
     def preferring(self, **knobs: Any) -> Planning:
         """The same with knobs pinned that the person has left open."""
@@ -154,6 +163,13 @@ def check_given(task: Task, plan: Plan) -> None:
             "A plan is for a device of this machine", got=f"device={plan.device!r}", remedy=error.remedy
         ) from error
     check_plan(task, plan)
+
+
+def _others(knob: str, forbidden: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The one value that is left of a knob that is on or off; nothing of the others, which have more."""
+    if not isinstance(getattr(Plan.baseline("cpu"), knob, None), bool) or not forbidden:
+        return ()
+    return tuple(value for value in (True, False) if value not in forbidden)
 
 
 def _values(value: Any) -> tuple[Any, ...]:

@@ -58,7 +58,9 @@ class _Absent:
     def __init__(self, task: Task, known: KnownDevice, name: str, wish: Wish) -> None:
         self._started = time.perf_counter()
         self._task, self._known, self._wish = task, known, wish
-        self._budget = wish.budget or known.memory
+        others = other_variants(name)
+        smallest = min((known, *map(find_device, others)), key=lambda device: device.memory)
+        self._budget = wish.budget or smallest.memory
         here = find_facts(task, Device("cpu"))
         self._facts: Facts = dataclasses.replace(here, device=AbsentDevice(known), why_not_compile=None)
         base = Plan.baseline(known.torch_type).pin(**wish.pins)
@@ -67,8 +69,9 @@ class _Absent:
         self._judge = Judge(task, Device("cpu"), lambda: 10.0)
         self._rates = Rates.of_known(known)
         self._predictions: dict[Plan, Prediction | None] = {}
-        others = other_variants(name)
         self._notices = [f"{name!r} is taken as {known.name}; there are also {', '.join(others)}"] if others else []
+        if smallest.memory < known.memory and wish.budget is None:
+            self._notices.append(f"The memory is that of the smallest, {smallest.name}")
 
     def explanation(self) -> Explanation:
         """All of it."""

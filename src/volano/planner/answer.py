@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from volano.device import describe_machine
@@ -34,6 +34,7 @@ class Findings:
         allowed: seconds that planning might cost.
         struck: by the guard: plan -> reason and figures.
         passed: by the guard: plan -> figures.
+        unchecked: candidates that the guard was not asked about, for want of time.
         may_split: whether the batch may be split; None is not known.
     """
 
@@ -49,6 +50,7 @@ class Findings:
     allowed: float
     struck: Mapping[Plan, tuple[str, Mapping[str, float]]] = field(default_factory=dict)
     passed: Mapping[Plan, Mapping[str, float]] = field(default_factory=dict)
+    unchecked: Collection[Plan] = ()
     may_split: bool | None = None
 
     @property
@@ -163,7 +165,7 @@ def _candidate(plan: Plan, findings: Findings) -> Candidate:
         predicted=predicted,
         measured=step,
         startup=startup,
-        total=None if step is None else (startup or 0.0) + step * findings.num_steps,
+        total=None if lap is None or step is None or findings.contest is None else findings.contest.cost(lap),
         memory_bytes=None if memory is None else memory.peak,
         verdict=oracle.verdict(plan),
         parity=findings.passed.get(plan) or findings.struck.get(plan, ("", {}))[1],
@@ -173,10 +175,12 @@ def _candidate(plan: Plan, findings: Findings) -> Candidate:
 def _status(plan: Plan, findings: Findings, lap: Lap | None) -> tuple[Status, str]:
     if plan == findings.chosen:
         return "chosen", _why_chosen(plan, findings)
-    if plan in findings.struck:
-        return "struck", findings.struck[plan][0]
     if findings.oracle.verdict(plan) == "NO":
         return "memory", "it does not fit the budget"
+    if plan in findings.struck:
+        return "struck", findings.struck[plan][0]
+    if plan in findings.unchecked:
+        return "untried", "the guard was not asked: what planning may cost was spent"
     if lap is None:
         return "untried", _why_untried(plan, findings)
     if lap.failure is not None:

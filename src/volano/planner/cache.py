@@ -38,16 +38,23 @@ class Remembered:
 
 
 def cache_folder() -> Path:
-    """Where plans are remembered: ``volano`` in the user's cache folder, as each system has it."""
+    """Where plans are remembered: ``volano`` in the user's cache folder, as each system has it.
+
+    For a user without a home it is a folder that cannot be: nothing is found in it, and writing to it fails as it
+    does in any other place that cannot be written.
+    """
+    try:
+        return _cache_root() / "volano"
+    except RuntimeError:  # of Path.home
+        return Path(os.devnull) / "volano"
+
+
+def _cache_root() -> Path:
     if os.environ.get("XDG_CACHE_HOME"):
-        root = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", str(Path.home())))
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path.home() / ".cache"
-    return root / "volano"
+        return Path(os.environ["XDG_CACHE_HOME"])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home())
+    return Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
 
 
 def remember(fingerprint: str, explanation: Explanation, *, may_split: bool | None = None) -> str | None:

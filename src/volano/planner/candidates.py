@@ -141,7 +141,7 @@ def _alternatives(knob: str, base: Plan, facts: Facts, world_size: int) -> Itera
         reason = None if facts.has_images else "no parameter has four dimensions"
         if base.sharding == "full":
             reason = "parameters that are cut into parts lie in one piece"
-        yield "channels_last", reason or facts.why_not_channels_last
+        yield "channels_last", reason
     elif knob == "precision":
         able = [name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)]
         for value in ("tf32", "bf16", "fp16"):

@@ -27,7 +27,7 @@ from volano.planner.emulation import AcceleratorChoices
 from volano.planner.liveness import GraphCapture, activation_budget
 from volano.planner.prediction import Operation
 from volano.planner.tracker import READS_A_VALUE, Tracker
-from volano.planner.workspace import with_workspace, workspace_on_cpu
+from volano.planner.workspace import reserve_on_accelerator, with_reserve, with_workspace, workspace_on_cpu
 from volano.task import Batch, Task, map_tensors, num_bytes, num_examples, split, tensors_of
 from volano.training import Session
 from volano.training.activations import Activations
@@ -63,6 +63,8 @@ class Captured:
         has_randomness: whether the objective draws random numbers (dropout).
         batch_size: examples of the global batch.
         micro_batch: examples of a forward pass.
+        assumed: bytes among those that stand for what an accelerator's library keeps and does not say; of a step in
+            micro-batches all of those together.
     """
 
     peak: int
@@ -74,6 +76,7 @@ class Captured:
     has_randomness: bool
     batch_size: int
     micro_batch: int
+    assumed: int = 0
 
 
 def capture(task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None) -> Captured:
@@ -121,11 +124,16 @@ class _Capture:
         self._tracker = Tracker(
             granularity=1 if self._is_cpu else ACCELERATOR_GRANULARITY,
             workspace=workspace_on_cpu if self._is_cpu else None,
-            completed=with_workspace if self._is_cpu else None,
+            completed=with_workspace if self._is_cpu else self._with_reserve,
             has_values=False,
             follows_modules=not plan.compile,
         )
         self._graphs = GraphCapture() if plan.compile else None
+        self._assumed = 0
+
+    def _with_reserve(self, func: Any, args: tuple[Any, ...], result: Any) -> Any:
+        self._assumed += reserve_on_accelerator(func, args, result)
+        return with_reserve(func, args, result)
 
     def run(self, batch: Batch) -> Captured:
         tracker = self._tracker
@@ -141,6 +149,7 @@ class _Capture:
             step(now, 0)
             tracker.adopt_results(self._optimizer)
             tracker.restart()
+            self._assumed = 0
             # While a batch is made the one before it is still held; see run_loop.
             now = self._arrived(batch, "batch")
             step(now, 1)
@@ -227,6 +236,7 @@ class _Capture:
             has_randomness=self._tracker.has_randomness or (self._graphs is not None and self._graphs.has_randomness),
             batch_size=size,
             micro_batch=micro_batch,
+            assumed=self._assumed,
         )
 
     def _operations(self, size: int, micro_batch: int) -> tuple[Operation, ...]:
@@ -318,9 +328,12 @@ def fake_batch(batch: Batch) -> Batch:
 def representative_batch(task: Task) -> Batch:
     """A global batch of the task on the host: of the first few, the largest."""
     order = Order(
-        num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed, keep_last=task.last_batch == "keep"
+        num_examples=len(task.data),
+        batch_size=task.batch_size,
+        seed=task.order_seed,
+        keep_last=task.last_batch == "keep",
     )
-    fetcher = Fetcher(task.data, task.collate, task.seed)
+    fetcher = Fetcher(task.data, task.collate, task.order_seed)
     end = time.monotonic() + _BATCH_SECONDS
     largest: Batch | None = None
     for key in order.keys(0, min(_NUM_BATCHES, task.num_steps)):

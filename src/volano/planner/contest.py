@@ -23,6 +23,8 @@ _COMPILE_GAIN, _WORTH_STARTUPS = 0.2, 2.0
 # The guard's work in plain steps: a reference in float64, and some steps of the candidate.
 _GUARD_STEPS = 12
 _MOST_HEAT_SECONDS = 0.5
+# Of the run, before its length is known: the first share of the allowance is 0.015.
+_FIRST_HEAT_SHARE = 0.01
 # Two captures in processes of their own, and the device's rates where they are not known; where less is left, nothing
 # is predicted.
 _PREDICTION_SECONDS = 3.0
@@ -80,7 +82,8 @@ class Contest:
             self._try(plan)
         self._try_threads()
         self._try_compiled()
-        self._track.final(self.cost)
+        if not self._fits:  # it keeps several sessions, and what was fitted leaves no room for them
+            self._track.final(self.cost)
 
     def ranking(self) -> list[Lap]:
         """Those that ran, the cheapest first."""
@@ -144,7 +147,12 @@ class Contest:
 
     def _enter(self, plan: Plan) -> Lap:
         self._oracle.time(plan)  # as predicted before it was known
-        lap = self._track.run(plan, seconds=min(_MOST_HEAT_SECONDS, max(0.02, 0.05 * self._allowance.total)))
+        is_known = self._allowance.run_seconds is not None or self._wish.is_free
+        lap = self._track.run(
+            plan,
+            seconds=min(_MOST_HEAT_SECONDS, max(0.02, 0.05 * self._allowance.total)),
+            most_share=1.0 if is_known else _FIRST_HEAT_SHARE,
+        )
         if lap.step is not None:
             self._oracle.learn(plan, lap.step)
         if self._wish.seconds is None and lap.step is not None and self._allowance.run_seconds is None:
@@ -162,7 +170,13 @@ class Contest:
         step = best.step if best is not None and best.step is not None else 0.0
         if plan in self.laps:
             return self.laps[plan]
+        if self._is_too_large(plan):
+            return None
         return self._enter(plan) if self.seconds_left >= 2 * step + startup else None
+
+    def _is_too_large(self, plan: Plan) -> bool:
+        """Whether memory is a question that was answered, and the plan does not fit."""
+        return bool(self._fits) and self._oracle.verdict(plan) == "NO"
 
     def _try_threads(self) -> None:
         """Halves the number of threads for as long as that helps."""
@@ -189,6 +203,11 @@ class Contest:
             saved = _COMPILE_GAIN * self.num_steps * best.step
             if not self._wish.is_free and saved < _WORTH_STARTUPS * startup:
                 self._stop_compiling(f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run")
+                return
+            if self._is_too_large(compiled):
+                self._stop_compiling("compiled it does not fit the budget")
+                if self._wish.is_free:
+                    continue
                 return
             mark = time.perf_counter()
             lap = self._try(compiled, startup=startup)

@@ -6,7 +6,9 @@ BatchNorm in training mode, contrastive losses and losses that normalise over th
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +18,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from volano.device import Device
+from volano.planner.examples import unlikeness
 from volano.planner.float64 import Float64
 from volano.planner.specimen import Gradient, Specimen, gradient_of, take_specimen
-from volano.task import Batch, Task, num_examples, split
+from volano.task import Batch, Task, num_bytes, num_examples, split
 from volano.training import random_state_kept
 
 _NUM_EXAMPLES = 8
+# Batches that are fetched for it, if that takes no longer.
+_NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
 # Sums of the same terms in another order differ by some hundred roundings of 1.1e-16 each, which a net that cancels
 # digits multiplies: BatchNorm after convolutions shows 1e-12. What couples a batch differs by more than 1e-3.
 _TOLERANCE = 1e-9
@@ -36,8 +41,8 @@ class Divisible:
     Attributes:
         yes: it may.
         reason: in words, with the arithmetic in which it was looked at.
-        difference: largest relative L2 difference between the gradients (or buffers, or losses) of the parts together
-            and those of the whole; infinite where the parts could not be computed.
+        difference: largest relative L2 difference between the gradients (or buffers, or losses, or what the passes add
+            to parameters) of the parts together and those of the whole; infinite where the parts could not be computed.
     """
 
     yes: bool
@@ -46,7 +51,7 @@ class Divisible:
 
 
 def is_divisible(task: Task, device: Device | None = None) -> Divisible:
-    """Measures it on a few examples of the task's first batch, whose random numbers are the same in parts and whole.
+    """Measures it on a few examples of the task's first batches, whose random numbers are the same in parts and whole.
 
     Random state is put back.
     """
@@ -56,8 +61,34 @@ def is_divisible(task: Task, device: Device | None = None) -> Divisible:
 
 
 def divisible(specimen: Specimen, device: Device) -> Divisible:
-    """The same for a specimen that was taken already."""
-    few = specimen.cut(_NUM_EXAMPLES)
+    """The same for a specimen that was taken already. Batches after it are looked at too: the one whose examples differ
+    most, in the number of padded places for example."""
+    found = _divisible(specimen, device)
+    if not found.yes:
+        return found
+    other = _most_unlike_batch(specimen, device)
+    return found if other is None else _more(found, _divisible(other, device))
+
+
+def _more(one: Divisible, other: Divisible) -> Divisible:
+    if one.yes != other.yes:
+        return other if one.yes else one
+    return max(one, other, key=lambda found: found.difference)
+
+
+def _most_unlike_batch(specimen: Specimen, device: Device) -> Specimen | None:
+    end = time.monotonic() + _BATCH_SECONDS
+    others: list[Specimen] = []
+    for step in range(specimen.step + 1, min(specimen.step + _NUM_BATCHES, specimen.source.num_steps)):
+        if time.monotonic() > end:
+            break
+        with contextlib.suppress(Exception):  # a batch that cannot be fetched is the run's to tell
+            others.append(take_specimen(specimen.source, device, step=step))
+    return max(others, key=lambda s: (unlikeness(s.batch), num_bytes(s.batch)), default=None)
+
+
+def _divisible(specimen: Specimen, device: Device) -> Divisible:
+    few = specimen.most_unlike(_NUM_EXAMPLES)
     if few.size < 2:
         return Divisible(yes=True, reason="a batch of one example has no parts", difference=0.0)
     try:
@@ -73,12 +104,12 @@ def _compare(specimen: Specimen, device: Device, dtype: torch.dtype) -> Divisibl
     kept: list[Tensor] = []
     wide = dtype == torch.float64
     cast = dtype if wide else None
-    whole = gradient_of(specimen, device, [specimen.batch], _Kept(kept, wide), dtype=cast)
+    whole = gradient_of(specimen, device, [specimen.batch], _Kept(kept, wide), dtype=cast, nudged=True)
     difference, what = 0.0, "gradient"
     for parts in (split(specimen.batch, -(-size // 2)), split(specimen.batch, -(-size * 2 // 3))):
         try:
             replayed = _Replayed(kept, [num_examples(part) for part in parts], wide)
-            found = gradient_of(specimen, device, _announced(parts, replayed), replayed, dtype=cast)
+            found = gradient_of(specimen, device, _announced(parts, replayed), replayed, dtype=cast, nudged=True)
         except Exception as error:  # noqa: BLE001 - a part of a batch may be what a person's code does not take
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             return Divisible(yes=False, reason=f"a part of a batch fails with {why}", difference=math.inf)
@@ -101,7 +132,11 @@ def _announced(parts: list[Batch], replayed: _Replayed) -> Iterator[Batch]:
 
 
 def _differences(found: Gradient, whole: Gradient) -> dict[str, float]:
-    pairs = {"gradient": (found.gradients, whole.gradients), "buffers": (found.buffers, whole.buffers)}
+    pairs = {
+        "gradient": (found.gradients, whole.gradients),
+        "buffers": (found.buffers, whole.buffers),
+        "parameters that the passes move": (found.moved, whole.moved),
+    }
     differences = {name: _relative(ours, theirs) for name, (ours, theirs) in pairs.items()}
     differences["loss"] = abs(found.loss - whole.loss) / max(abs(whole.loss), 1e-300)
     return differences

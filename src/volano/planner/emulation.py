@@ -8,6 +8,8 @@ pass is then the same. Sources: torch's documentation of autocast (the lists of 
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -31,23 +33,36 @@ _IN_FP32: set[Callable[..., Any]] = {
     Tensor.pow, Tensor.__pow__, Tensor.rsqrt, Tensor.reciprocal, Tensor.sum, Tensor.prod, Tensor.cumsum, Tensor.cumprod,
     Tensor.norm, Tensor.logsumexp,
 }  # fmt: skip
+# Python functions whose parts are to be seen: the check for overrides at their head would hide them.
+_OPENED = (F.multi_head_attention_forward, F.gumbel_softmax)
+_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _NARROW = (torch.bfloat16, torch.float16)
 
 
 class AcceleratorChoices(TorchFunctionMode):
     """While it is entered, torch's functions on the host's tensors do what they would do on an accelerator."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """See ``TorchFunctionMode``."""
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
         if func is F.dropout and not kwargs.get("inplace") and len(args) < 4:
             return _dropout(*args, **kwargs)
+        if func in _OPENED:
+            with self:  # which is off while it is asked
+                return _opened(func)(*args, **kwargs)
         if func in _IN_FP32 and torch.is_autocast_enabled("cpu"):
             args = tuple(_widened(value) for value in args)
             kwargs = {name: _widened(value) for name, value in kwargs.items()}
         return func(*args, **kwargs)
+
+
+@functools.cache
+def _opened(function: Any) -> Any:
+    """A Python function of torch.nn.functional without its check for overrides."""
+    names = {**function.__globals__, **dict.fromkeys(_CHECKS, lambda *_: False)}
+    return types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _widened(value: Any) -> Any:

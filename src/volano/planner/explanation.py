@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -64,7 +65,8 @@ class Candidate:
             "semantics": self.semantics,
             "predicted_seconds": None if self.predicted is None else self.predicted.step,
             "measured_seconds": self.measured,
-            "parity": dict(self.parity),
+            # JSON has no infinity: what is no number says null.
+            "parity": {name: value if math.isfinite(value) else None for name, value in self.parity.items()},
         }
 
 
@@ -179,4 +181,5 @@ def _candidate(value: dict[str, Any]) -> Candidate:
     derived = ("semantics", "predicted_seconds", "measured_seconds")
     fields = {name: item for name, item in value.items() if name not in derived}
     predicted = None if fields["predicted"] is None else TimePrediction(**fields["predicted"])
-    return Candidate(**{**fields, "plan": Plan.from_json(fields["plan"]), "predicted": predicted})
+    parity = {name: math.nan if value is None else value for name, value in fields["parity"].items()}
+    return Candidate(**{**fields, "plan": Plan.from_json(fields["plan"]), "predicted": predicted, "parity": parity})

@@ -32,7 +32,6 @@ class Facts:
         parameter_bytes: of parameters and buffers.
         has_images: whether a parameter has four dimensions, which is what ``channels_last`` concerns.
         why_not_fused, why_not_foreach: why an implementation of the update does not apply; None where it does.
-        why_not_channels_last: what a step in it fails with; None where it does not, or was not tried.
         why_not_compile: why nothing can be compiled here, or None.
         can_keep_memory: whether the allocator has the setting of ``allocator="keep"``.
         num_threads: torch's own number.
@@ -47,7 +46,6 @@ class Facts:
     has_images: bool
     why_not_fused: str | None
     why_not_foreach: str | None
-    why_not_channels_last: str | None
     why_not_compile: str | None
     can_keep_memory: bool
     num_threads: int
@@ -83,7 +81,6 @@ def find_facts(task: Task, device: Device) -> Facts:
         has_images=any(parameter.ndim == 4 for parameter in model.parameters()),
         why_not_fused=reasons["fused"],
         why_not_foreach=reasons["foreach"],
-        why_not_channels_last=None,
         why_not_compile=_why_not_compile(device),
         can_keep_memory=device.can_keep_memory,
         num_threads=torch.get_num_threads(),
@@ -99,10 +96,10 @@ def some_batches(task: Task) -> tuple[Batch, ...]:
     order = Order(
         num_examples=len(task.data),
         batch_size=min(task.batch_size, len(task.data)),
-        seed=task.seed,
+        seed=task.order_seed,
         keep_last=task.last_batch == "keep",
     )
-    fetcher, batches = Fetcher(task.data, task.collate, task.seed), []
+    fetcher, batches = Fetcher(task.data, task.collate, task.order_seed), []
     end = time.perf_counter() + _BATCH_SECONDS
     for key in order.keys(0, min(_NUM_BATCHES, task.num_steps)):
         batches.append(fetcher(key).batch)

@@ -55,7 +55,9 @@ def choose_feed(
     if "workers" not in pins:
         cores = max(1, num_cores() // world_size)
         batch_size = max(1, min(task.batch_size, len(task.data)) // world_size)
-        choice = choose_workers(task.data, task.collate, batch_size, cores, num_steps=task.num_steps, seed=task.seed)
+        choice = choose_workers(
+            task.data, task.collate, batch_size, cores, num_steps=task.num_steps, seed=task.order_seed
+        )
         plan = plan.pin(workers=choice.workers)
         reasons.append(f"workers={choice.workers}: {choice.reason}")
     _check_not_forbidden(plan, "workers", forbidden, reasons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +17,14 @@ from volano.task import Task, map_tensors
 
 
 def fingerprint(
-    task: Task, facts: Facts, base: Plan, *, forbidden: Mapping[str, Any], budget: int | None, world_size: int
+    task: Task,
+    facts: Facts,
+    base: Plan,
+    *,
+    pins: Iterable[str],
+    forbidden: Mapping[str, Any],
+    budget: int | None,
+    world_size: int,
 ) -> str:
     """Equal for runs that would be planned alike: hexadecimal, 32 digits.
 
@@ -34,6 +41,8 @@ def fingerprint(
         # The feed was chosen now, partly by measuring; where it takes of a budget, it belongs to the question.
         "base": {**base.to_json(), "feed": None if budget is None else base.feed, "workers": None},
         "data": None if budget is None else facts.resident_bytes,
+        # Their values stand in the base; a knob that is pinned to what it is anyway has no other values.
+        "pins": sorted(set(pins) - {"feed", "workers"}),
         "forbidden": {knob: list(values) for knob, values in sorted(forbidden.items())},
         "budget": budget,
         "world_size": world_size,

@@ -23,7 +23,9 @@ from typing import Any
 import torch
 
 from volano.data.workers import start_method
+from volano.device import Device
 from volano.errors import RunError
+from volano.training import random_state_kept
 
 _HEADER = 8  # bytes of an answer's length
 _LONGEST_REASON = 300
@@ -86,7 +88,8 @@ def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> An
 def run_here(function: Callable[..., Any], *args: Any) -> Any:
     """What ``function(*args)`` gives, computed in this process; what goes wrong is told alike."""
     try:
-        return function(*args)
+        with random_state_kept(Device("cpu")):
+            return function(*args)
     except Exception as error:
         raise _failure(reason_of(error)) from error
 
@@ -105,9 +108,10 @@ def _failure(reason: str) -> IsolatedError:
 def _read(reading: int, deadline: float) -> bytes | None:
     """All that is written until the other end is closed or the answer is whole; None at the deadline."""
     parts = bytearray()
+    poll = select.poll()  # select() takes no descriptor above 1023
+    poll.register(reading, select.POLLIN)
     while True:
-        ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
             return None
         part = os.read(reading, 1 << 20)
         if not part:
@@ -118,20 +122,27 @@ def _read(reading: int, deadline: float) -> bytes | None:
             return bytes(parts[_HEADER:])
 
 
-def _ended(child: int) -> int:
-    """Ends the process if it still runs, and gives its wait status."""
+def _ended(child: int) -> int | None:
+    """Ends the process if it still runs, and gives its wait status; None where another takes it."""
     # What has answered leaves at once; what has not is not waited for.
     for _ in range(100):
-        done, status = os.waitpid(child, os.WNOHANG)
+        try:
+            done, status = os.waitpid(child, os.WNOHANG)
+        except ChildProcessError:  # the parent has said that nobody waits for its children (SIGCHLD ignored)
+            return None
         if done:
             return status
         time.sleep(0.002)
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1]
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(child, 0)[1]
+    return None
 
 
-def _how_it_died(status: int) -> str:
+def _how_it_died(status: int | None) -> str:
+    if status is None:
+        return "the process ended without an answer"
     if os.WIFSIGNALED(status):
         return f"the process died with {signal.Signals(os.WTERMSIG(status)).name}"
     return f"the process ended with exit code {os.waitstatus_to_exitcode(status)} and no answer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -26,10 +27,16 @@ class Judge:
         task: what.
         device: where the candidates run.
         seconds_left: for the guard's work.
+
+    Attributes:
+        most_seconds: for what one candidate costs, whatever is left.
+        most_examples: that the guard looks at, where memory is tight; None for no such limit.
     """
 
     def __init__(self, task: Task, device: Device, seconds_left: Callable[[], float]) -> None:
         self._task, self._device, self._seconds_left = task, device, seconds_left
+        self.most_seconds = math.inf
+        self.most_examples: int | None = None
 
     @cached_property
     def divisible(self) -> Divisible:
@@ -47,13 +54,23 @@ class Judge:
     @cached_property
     def reference(self) -> Reference:
         """What candidates are held against."""
-        seconds = max(_LEAST_SECONDS, self._seconds_left())
-        return Reference(self._task, self._device.name, seconds=seconds)
+        seconds = max(_LEAST_SECONDS, min(self.most_seconds, self._seconds_left()))
+        return Reference(self._task, self._device.name, seconds=seconds, most_examples=self.most_examples)
 
     def parity(self, plan: Plan) -> Parity:
-        """Whether a plan computes what plain eager does; one that cannot be looked at does not pass."""
+        """Whether a plan computes what plain eager does; one that cannot be looked at does not pass.
+
+        Float64 and whole passes take more memory than the plan: where they run out, fewer examples are looked at.
+        """
         try:
-            return check_parity(self._task, plan, reference=self.reference)
+            reference = self.reference
+            while True:
+                reference.ran_out = False
+                found = check_parity(self._task, plan, reference=reference)
+                if found.passed or not reference.ran_out:
+                    return found
+                if not reference.halve():
+                    return dataclasses.replace(found, reason=f"the guard runs out of memory: {found.reason}")
         except Exception as error:  # noqa: BLE001 - whatever a person's code raises
             return Parity(passed=False, reason=f"the guard cannot look at it: {_line(error)}")
 

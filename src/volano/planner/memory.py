@@ -113,7 +113,8 @@ def _bounded(captured: Captured, plan: Plan, target: Target) -> MemoryPrediction
     found = Interval(lower=captured.peak, point=captured.peak, upper=captured.peak)
     if plan.compile:
         found = interval(captured.kept, captured.peak, plan.activation_budget)
-    reserve = reserve_on_cpu(found.upper, plan.allocator) if target == "cpu" else 0
+    # What is assumed of an accelerator's library may be half of it, or twice.
+    reserve = reserve_on_cpu(found.upper, plan.allocator) if target == "cpu" else captured.assumed
     # What fusing saves is temporaries, and activations where those do not suffice.
     categories, saved = dict(captured.categories), captured.peak - found.point
     for name in ("temporaries", "activations", "gradients", "optimizer_state", "batch", "data", "parameters"):
@@ -122,7 +123,7 @@ def _bounded(captured: Captured, plan: Plan, target: Target) -> MemoryPrediction
         saved -= taken
     return MemoryPrediction(
         peak=found.point,
-        lower=found.lower,
+        lower=max(0, found.lower - captured.assumed // 2),
         upper=found.upper + reserve,
         categories=categories,
         operator=captured.operator,
@@ -159,9 +160,18 @@ class AffineMemory:
                 return memory
         if len(self.knots) == 1:
             return self.knots[0][1]
+        # Beyond the knots a convex function may lie above its last chord: bounds are then those of more examples.
+        (low, one), (high, other) = self.knots[:2]
+        if micro_batch < low:
+            found = _on_chord(one, other, (micro_batch - low) / (high - low))
+            return dataclasses.replace(found, upper=max(found.peak, one.upper))
         later = next((n for n, (size, _) in enumerate(self.knots) if size > micro_batch), len(self.knots) - 1)
-        (low, one), (high, other) = self.knots[max(0, later - 1)], self.knots[max(1, later)]
-        return _on_chord(one, other, (micro_batch - low) / (high - low))
+        (low, one), (high, other) = self.knots[later - 1], self.knots[later]
+        found = _on_chord(one, other, (micro_batch - low) / (high - low))
+        if micro_batch < high:
+            return found
+        added = self.whole.categories.get("gradients", 0)  # of a second micro-batch
+        return dataclasses.replace(found, upper=max(found.upper, self.whole.upper + added))
 
 
 def _on_chord(one: MemoryPrediction, other: MemoryPrediction, share: float) -> MemoryPrediction:

@@ -100,7 +100,11 @@ class Oracle:
             prediction = self._capture(plan.pin(compile=False, activation_budget=1.0))
             if prediction is None and not self.is_asked:
                 return None  # it may be asked later
-            self._times[plan] = None if prediction is None else self._timed(plan, prediction)
+            try:
+                self._times[plan] = None if prediction is None else self._timed(plan, prediction)
+            except Exception as error:  # noqa: BLE001 - of the device's rates: what cannot be predicted is measured
+                self._times[plan] = None
+                self._tell(f"not predicted, but measured: {type(error).__name__}: {error}".splitlines()[0])
         return self._times[plan]
 
     def _timed(self, plan: Plan, prediction: Prediction) -> TimePrediction:
@@ -113,10 +117,14 @@ class Oracle:
         if self._times.get(plan) is None or self._rates is None:
             return
         prediction = self._capture(plan.pin(compile=False, activation_budget=1.0))
-        if prediction is not None:
+        if prediction is None:
+            return
+        try:
             raw = predict_time(prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host)
             self._calibration = self._calibration.update(plan, raw, measured, device=self._name)
             self._has_learned = True
+        except Exception as error:  # noqa: BLE001 - a prediction is no reason to end a search
+            self._tell(f"nothing is learned for later predictions: {type(error).__name__}: {error}")
 
     def keep(self) -> None:
         """Leaves what was learned for the next search on this machine."""

@@ -45,6 +45,10 @@ _LOSS = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 5e-3, "fp16": 5e-3}
 _LARGEST_LOSS = 2e-2
 # The update is looked at after the first step and after the third: Adam's first is sign-like and hides wrong scales.
 _LEAST_UPDATE_COSINE = 0.99
+# In fp32 and after the first step, of the parameters whose gradient fp32 tells from zero: of others (a bias before
+# BatchNorm) Adam's step is the sign of a rounding. Such have an error near one, all others of some hundred roundings.
+# Later steps go apart by themselves: the video U-Net in channels_last has 0.9989 after the third.
+_LEAST_UPDATE_COSINE_FP32, _TOLD_FROM_ZERO = 0.9999, 1e-2
 # Of the directional derivative: see slope.py.
 _SLOPE = {"fp32": 0.02, "tf32": 0.1, "bf16": 0.1, "fp16": 0.1}
 # Knobs that are bitwise the same, as far as they concern arithmetic.
@@ -269,6 +273,39 @@ class _Check:
                     f"the weights' change after the {when} step has cosine {mine.cosine:.4f}, that of eager "
                     f"{self._precision} {its.cosine:.4f}"
                 )
+            self._check_sure_updates(when, ours, expected)
+            self._check_frozen(when, ours, theirs, expected)
+
+    def _check_sure_updates(self, when: str, ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+        if when != "first" or self._precision != "fp32" or self._reference.why_not_float64 is not None:
+            return
+        exact = self._exact_of_eager().gradients
+        plain = self._reference.eager("fp32", dropout=self._dropout).gradient.gradients
+        sure = {
+            name: value
+            for name, value in expected.items()
+            if (gradient := plain[name]) is not None
+            and (true := exact[name]) is not None
+            and _off(gradient, true) <= _TOLD_FROM_ZERO
+        }
+        cosine = _compare(ours, sure).cosine
+        self._figures[f"sure_{when}_update_cosine"] = cosine
+        if not cosine >= _LEAST_UPDATE_COSINE_FP32:
+            raise _StruckError(f"the weights' change after the {when} step has cosine {cosine:.5f} with eager's")
+
+    def _check_frozen(
+        self, when: str, ours: dict[str, Tensor], theirs: dict[str, Tensor], expected: dict[str, Tensor]
+    ) -> None:
+        """Parameters without gradient, which the passes themselves may move: as far as under eager."""
+        exact = self._exact_of_eager().gradients
+        frozen = {name: value for name, value in expected.items() if exact[name] is None}
+        mine, its = _compare(ours, frozen).error, _compare(theirs, frozen).error
+        # Of two changes of one length with cosine c the relative distance is sqrt(2 (1 - c)).
+        if not mine <= min(self._multiplier * its + math.sqrt(2 * (1 - _LEAST_UPDATE_COSINE)), _LARGEST_ERROR):
+            raise _StruckError(
+                f"parameters without gradient have moved otherwise after the {when} step: off by {mine:.1e}, eager "
+                f"{self._precision} by {its:.1e}"
+            )
 
     def _check_slope(self) -> None:
         """Tier 1b: where code is compiled or recomputed and draws, loss and gradient must be of the same draws."""

@@ -170,14 +170,15 @@ class Track:
         """Puts the allocator back."""
         self._allocator.close()
 
-    def run(self, plan: Plan, *, seconds: float) -> Lap:
-        """One heat, of about so many seconds after its warm-up; a candidate that fails is a lap too."""
+    def run(self, plan: Plan, *, seconds: float, most_share: float = 1.0) -> Lap:
+        """One heat, of about so many seconds after its warm-up, and of at most a share of the task's steps; a candidate
+        that fails is a lap too."""
         if plan not in self.laps:
-            self.laps[plan] = self._run(plan, seconds)
+            self.laps[plan] = self._run(plan, seconds, most_share)
             gc.collect()  # sessions hold circles (modules and their hooks), and the device's memory with them
         return self.laps[plan]
 
-    def _run(self, plan: Plan, seconds: float) -> Lap:
+    def _run(self, plan: Plan, seconds: float, most_share: float) -> Lap:
         try:
             heat = Heat(self._task, plan, self._batches, self._allocator)
             best = self.best
@@ -185,6 +186,7 @@ class Track:
                 heat.run(0.0)  # once more: the second step may have paid for something
                 if heat.step > _HOPELESS * best.step:
                     return heat.lap(is_stopped=True)
+            seconds = min(seconds, most_share * heat.step * self._task.num_steps)
             if seconds > heat.step / 2:  # the second step alone says enough of one that takes long
                 heat.run(seconds)
             return heat.lap()
@@ -208,14 +210,20 @@ class Track:
         for number in range(_FINAL_ROUNDS):
             if number and self._seconds_left() < sum(max(_SLICE_SECONDS, heat.step) for heat in heats):
                 break
-            for heat in heats:
-                heat.run(_SLICE_SECONDS)
+            for heat in tuple(heats):
+                try:
+                    heat.run(_SLICE_SECONDS)
+                except Exception as error:  # noqa: BLE001 - as in a heat of its own: the candidate fails, not the search
+                    self.laps[heat.plan] = _failed(heat.plan, error)
+                    heats.remove(heat)
         for heat in heats:
             lap = self.laps[heat.plan]
             new = heat.lap()
             self.laps[heat.plan] = Lap(
                 plan=lap.plan, step=new.step, startup=lap.startup, num_steps=lap.num_steps + new.num_steps
             )
+        heats.clear()
+        gc.collect()
 
 
 def _failed(plan: Plan, error: Exception) -> Lap:

@@ -10,6 +10,7 @@ from volano.planner.answer import headline
 from volano.planner.cache import Remembered, recall
 from volano.planner.candidates import Space
 from volano.planner.explanation import Candidate, Explanation, Status
+from volano.planner.fitting import LEVERS
 from volano.planner.wish import Found, Wish
 
 # A search for a run this much shorter left candidates untried that a longer run pays for.
@@ -29,7 +30,7 @@ def recalled(key: str, space: Space, wish: Wish, num_steps: int) -> Found | None
         return None
     # Only what the guard has passed, or what needs none.
     able = [c for c in old.candidates if c.status == "chosen" or c.plan in (space.base, space.safe)]
-    able = [c for c in able if c.measured is not None and c.status in ("chosen", "slower")]
+    able = [c for c in able if c.measured is not None and c.status in ("chosen", "slower") and _is_in(space, c.plan)]
     if not able:
         return None
     chosen = min(able, key=lambda c: _total(c, length))
@@ -52,6 +53,11 @@ def _with_feed_of(base: Plan, old: Explanation) -> Explanation:
 
     candidates = tuple(dataclasses.replace(c, plan=renewed(c.plan)) for c in old.candidates)
     return dataclasses.replace(old, plan=renewed(old.plan), candidates=candidates)
+
+
+def _is_in(space: Space, plan: Plan) -> bool:
+    """Whether the space still has every value of the plan; the allocator may be what a plan takes to fit."""
+    return all(getattr(plan, knob) in values for knob, values in space.options.items() if knob not in LEVERS)
 
 
 def _length(wish: Wish, eager: Candidate | None, num_steps: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,12 +18,14 @@ from volano.planner.coupling import Divisible, divisible
 from volano.planner.float64 import Float64, SameDraws
 from volano.planner.specimen import Gradient, Specimen, gradient_of, switch_off_dropout, take_specimen
 from volano.task import Loss, Task, num_examples, split
-from volano.training import Session, random_state_kept, settings_of
+from volano.training import Session, is_out_of_memory, random_state_kept, settings_of
 
 # Passes over the batch in the candidates' types for a reference and one candidate: eager fp32, eager at the candidate's
 # precision and the candidate itself take a gradient and three steps each. One in float64 comes on top.
 _PASSES = 12
 _LEAST_EXAMPLES = 8
+# Where memory is short: one example says nothing of a mean over several.
+_FEWEST_EXAMPLES = 2
 _NUM_STEPS = 3
 # Of one objective, compiled: each type, format, size and rate of dropout is one. torch's own limit is 8.
 _MOST_VARIANTS = 128
@@ -54,16 +57,20 @@ class Reference:
         seconds: about how long the passes that one candidate costs may take; the batch is cut until they do. 8 of its
             examples, or all if there are fewer, are always looked at.
         step: whose batch and random numbers are looked at.
+        most_examples: that are looked at, where memory is tight; None for no such limit.
 
     Attributes:
         specimen: the batch.
+        ran_out: whether a pass ran out of memory; whoever asks again sets it back.
         why_not_float64: the first line of what went wrong where the objective does not run in float64, else None.
 
     Raises:
         Exception: whatever the task's data, model or objective raises under plain eager PyTorch.
     """
 
-    def __init__(self, task: Task, device: str = "cpu", *, seconds: float = 60.0, step: int = 0) -> None:
+    def __init__(
+        self, task: Task, device: str = "cpu", *, seconds: float = 60.0, step: int = 0, most_examples: int | None = None
+    ) -> None:
         started = time.perf_counter()
         self.device, self.step = Device(device), step
         self.baseline = Plan.baseline(device)
@@ -71,10 +78,11 @@ class Reference:
         self._outcomes: dict[Any, Outcome] = {}
         self._divisible: Divisible | None = None
         self.why_not_float64: str | None = None
+        self.ran_out = False
         with self.kept(self.baseline):
             whole = take_specimen(task, self.device, step=step)
             self._whole = whole
-            self.specimen, self.num_draws = self._affordable(whole, seconds)
+            self.specimen, self.num_draws = self._affordable(whole, seconds, most_examples)
             self.num_draws_without_dropout = self._count_draws(dropout=False) if self.num_draws else 0
         self.seconds = time.perf_counter() - started
 
@@ -82,10 +90,39 @@ class Reference:
     def kept(self, plan: Plan) -> Iterator[None]:
         """A context in which the plan's settings hold; afterwards settings and random state are as before."""
         with random_state_kept(self.device), settings_of(plan, self.device), _compiles_or_says(plan):
-            yield
+            try:
+                yield
+            except Exception as error:
+                self.ran_out = self.ran_out or is_out_of_memory(error)
+                raise
 
-    def _affordable(self, whole: Specimen, seconds: float) -> tuple[Specimen, int]:
-        few = whole.cut(_LEAST_EXAMPLES)
+    def halve(self) -> bool:
+        """Looks at half as many examples from here on, and forgets what was computed. False where they are too few."""
+        if self.specimen.size <= _FEWEST_EXAMPLES:
+            return False
+        self._exact.clear()
+        self._outcomes.clear()
+        self.specimen = self.specimen.cut(max(_FEWEST_EXAMPLES, self.specimen.size // 2))
+        self._give_back()
+        return True
+
+    def _give_back(self) -> None:
+        gc.collect()
+        self.device.release_memory()
+
+    def _affordable(self, whole: Specimen, seconds: float, most: int | None) -> tuple[Specimen, int]:
+        """The batch cut to what time and memory allow, and how many random numbers a step draws."""
+        few = min(_LEAST_EXAMPLES, most or _LEAST_EXAMPLES)
+        while True:
+            try:
+                return self._measured(whole, whole.cut(few), seconds, most)
+            except Exception as error:
+                if few <= _FEWEST_EXAMPLES or not is_out_of_memory(error):
+                    raise
+            few = most = max(_FEWEST_EXAMPLES, few // 2)
+            self._give_back()
+
+    def _measured(self, whole: Specimen, few: Specimen, seconds: float, most: int | None) -> tuple[Specimen, int]:
         draws = SameDraws()
         gradient_of(few, self.device, [few.batch], draws)  # also warms up
         start = time.perf_counter()
@@ -95,13 +132,16 @@ class Reference:
         try:
             gradient_of(few, self.device, [few.batch], Float64(), dtype=torch.float64)
             self.device.synchronize()
-        except Exception as error:  # noqa: BLE001 - a person's code, in a type that it was not made for
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             self.why_not_float64 = f"{type(error).__name__}: {error}".splitlines()[0]
         cost = _PASSES * (middle - start) + (time.perf_counter() - middle)
-        return whole.cut(max(_LEAST_EXAMPLES, int(seconds * few.size / cost))), draws.num_draws
+        size = max(few.size, int(seconds * few.size / cost))
+        return whole.cut(size if most is None else min(size, most)), draws.num_draws
 
     def _count_draws(self, *, dropout: bool) -> int:
-        few = self._whole.cut(_LEAST_EXAMPLES)
+        few = self._whole.cut(min(_LEAST_EXAMPLES, self.specimen.size))
         draws = SameDraws()
         gradient_of(few, self.device, [few.batch], draws, dropout=dropout)
         return draws.num_draws

@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from volano.data import Fetcher, Order, counter_hash
 from volano.device import Device
 from volano.plan import Plan
+from volano.planner.examples import most_unlike
 from volano.task import Batch, Task, as_loss, map_tensors, num_examples, split
 from volano.training import Session, seed_of_augmentation
 from volano.training.step import MODEL
+
+# Of a parameter's size: far above rounding, and no farther than some steps of training.
+_NUDGE = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,12 +31,15 @@ class Gradient:
         weight: the sum of ``Loss.weight``; the number of examples where the objective gives a mean over them.
         gradients: parameter's name -> gradient of the loss, None where there is none.
         buffers: name -> the model's buffer afterwards.
+        moved: name -> by what the passes themselves have changed a parameter, like a teacher's that follows a student's
+            (zero nearly everywhere); empty where the weights were not nudged.
     """
 
     loss: float
     weight: float
     gradients: dict[str, Tensor | None]
     buffers: dict[str, Tensor]
+    moved: dict[str, Tensor | None] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,12 +51,14 @@ class Specimen:
         batch: what its steps are given.
         full_size: examples of the original task's batch; ``batch`` may have fewer.
         step: the optimizer step (from 0) whose batch it is.
+        source: the task as it was given.
     """
 
     task: Task
     batch: Batch
     full_size: int
     step: int
+    source: Task
 
     @property
     def size(self) -> int:
@@ -62,6 +71,12 @@ class Specimen:
             return self
         task = dataclasses.replace(self.task, batch_size=size)
         return dataclasses.replace(self, task=task, batch=split(self.batch, size)[0])
+
+    def most_unlike(self, size: int) -> Specimen:
+        """``size`` examples of it that differ in what a mean may be taken over."""
+        if size >= self.size:
+            return self
+        return dataclasses.replace(self, batch=most_unlike(self.batch, size)).cut(size)
 
     def fitted(self, plan: Plan) -> Plan:
         """The plan for this batch: a micro-batch is the same share of it, and its examples lie there already."""
@@ -76,10 +91,10 @@ def take_specimen(task: Task, device: Device, *, step: int = 0) -> Specimen:
     order = Order(
         num_examples=len(task.data),
         batch_size=task.batch_size,
-        seed=task.seed,
+        seed=task.order_seed,
         keep_last=task.last_batch == "keep",
     )
-    batch = device.move(Fetcher(task.data, task.collate, task.seed)(order.key(step)).batch)
+    batch = device.move(Fetcher(task.data, task.collate, task.order_seed)(order.key(step)).batch)
     if task.augment is not None:
         generator = device.generator()
         generator.manual_seed(seed_of_augmentation(task, step))
@@ -96,7 +111,7 @@ def take_specimen(task: Task, device: Device, *, step: int = 0) -> Specimen:
         batch_size=num_examples(batch),
         duration=f"{task.num_steps}st",
     )
-    return Specimen(task=plain, batch=batch, full_size=task.batch_size, step=step)
+    return Specimen(task=plain, batch=batch, full_size=task.batch_size, step=step, source=task)
 
 
 def gradient_of(
@@ -107,6 +122,7 @@ def gradient_of(
     *,
     dtype: torch.dtype | None = None,
     dropout: bool = True,
+    nudged: bool = False,
 ) -> Gradient:
     """The gradient of a batch given in parts, in a dozen lines that share nothing with the engine's step.
 
@@ -117,9 +133,14 @@ def gradient_of(
         mode: entered for forward and backward pass, not for making the model.
         dtype: of weights and floating inputs; None leaves them.
         dropout: whether layers drop.
+        nudged: whether the weights are moved a little first, always by the same numbers.
     """
     task = specimen.task
     model = Session.make_model(task).to(device.torch_device, dtype)
+    before: dict[str, Tensor] = {}
+    if nudged:
+        _nudge(model)
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     if not dropout:
         switch_off_dropout(model)
     total, weight = 0.0, 0.0
@@ -133,7 +154,24 @@ def gradient_of(
             total, weight = total + float(loss.total.detach()), weight + float(loss.weight)
     gradients = {name: None if p.grad is None else p.grad / weight for name, p in model.named_parameters()}
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    return Gradient(loss=total / weight, weight=weight, gradients=gradients, buffers=buffers)
+    moved: dict[str, Tensor | None] = {
+        name: p.detach() - before[name] for name, p in model.named_parameters() if before
+    }
+    return Gradient(loss=total / weight, weight=weight, gradients=gradients, buffers=buffers, moved=moved)
+
+
+@torch.no_grad()
+def _nudge(model: nn.Module) -> None:
+    """Adds to each parameter noise of a hundredth of its root mean square; to one that is zero, of a hundredth.
+
+    At the start of a run things are equal that will not stay so: a teacher is its student, a last layer is zero.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+            size = parameter.square().mean().sqrt()
+            parameter.add_(noise.to(parameter) * torch.where(size > 0, size, 1.0) * _NUDGE)
 
 
 def switch_off_dropout(model: nn.Module) -> None:

@@ -29,6 +29,7 @@ _NARROW = (torch.bfloat16, torch.float16)
 # Of recurrent kernels, beside their gates.
 _RECURRENT_SCRATCH = 2**13
 _MERGED_BELOW = 128
+_KEPT_OF_LSTM = 6
 
 
 def workspace_on_cpu(func: Any, args: tuple[Any, ...], result: Any) -> int:
@@ -49,6 +50,24 @@ def with_workspace(func: Any, args: tuple[Any, ...], result: Any) -> Any:
     )
     size = of_one + (length - 1) * (of_two - of_one)  # affine in the number of steps
     return (*result[:3], torch.empty(size, dtype=torch.uint8))
+
+
+def reserve_on_accelerator(func: Any, args: tuple[Any, ...], result: Any) -> int:
+    """Bytes that an accelerator's LSTM keeps of one layer and direction for the backward pass: a prior, not measured.
+
+    Of each step and sequence the four gates, the cell and its tanh are kept, which the formulas of the gradient need
+    (Hochreiter & Schmidhuber 1997); libraries do not say what they keep. GRU and RNN are captured cell by cell, as what
+    the cells' own formulas keep.
+    """
+    if func is not aten.mkldnn_rnn_layer.default or not args[15]:
+        return 0
+    return _KEPT_OF_LSTM * result[0].nbytes
+
+
+def with_reserve(func: Any, args: tuple[Any, ...], result: Any) -> Any:
+    """As :func:`with_workspace`, for accelerators."""
+    size = reserve_on_accelerator(func, args, result)
+    return (*result[:3], torch.empty(size, dtype=torch.uint8)) if size else result
 
 
 def reserve_on_cpu(peak: int, allocator: str) -> int:
