@@ -1,0 +1,217 @@
+"""Which engine trains a pack: found by timing, after the engine has shown that it computes what the reference does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from volano.device import Device
+from volano.pack.each import Each
+from volano.pack.engine import Engine
+from volano.pack.family import Family
+from volano.pack.feeding import PackBatch
+from volano.pack.loop import Loop
+from volano.pack.member import Member
+from volano.pack.refusal import NotPackable
+from volano.pack.solo import Solo
+from volano.pack.stacked import Compiled, Lowered, Mapped, Stacked
+from volano.plan import Plan
+
+ENGINES: dict[str, type[Stacked] | type[Each]] = {
+    "mapped": Mapped, "lowered": Lowered, "compiled": Compiled, "each": Each,
+}  # fmt: skip
+# Steps: the first makes programs and warms caches, the others are timed.
+NUM_STEPS = 4
+# Looking at a second engine costs a few of these; it is done where the steps to come are so many times more.
+_LEAST_SHARE = 25
+# An engine so many times slower than the loop is not looked at for longer, once it is warm.
+_HOPELESS, _WARM_STEPS = 1.5, 2
+# Members that are also trained alone, to be timed and to be compared with.
+_NUM_ALONE = 2
+# Compiling takes 6 to 14 s for nets of a few layers, and halves a step (docs/log.md, "Packs").
+_COMPILE_SECONDS, _GAIN = 10.0, 2.0
+# Tracing a program takes 0.1 to 0.3 s; what the loop does in less than this is not worth it.
+_WORTH_TRACING = 0.5
+# Packs at most so many times larger or smaller are trained by the same engine without timing it again.
+_LIKE_SIZES = 2.0
+# Where packed layers are so many times slower than the loop, fusing what is between them does not make up for it; one
+# member's compiled step then saves about so much of each.
+_COMPILED_UNTIL, _GAIN_OF_ONE = 1.3, 0.15
+# Relative difference of losses that rounding explains in the first steps; bf16 keeps three digits.
+_MOST_DIFFERENCE = {"fp32": 2e-3, "tf32": 2e-2, "bf16": 5e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """An engine for packs of a family.
+
+    Attributes:
+        engine: its name.
+        seconds: of one step of the whole pack under each engine that was tried.
+        refused: why an engine was not taken, by name.
+        solo_seconds: of one step of one member alone, as E0 runs it.
+        is_refused: whether no faster engine takes the members.
+    """
+
+    engine: str
+    seconds: dict[str, float]
+    refused: dict[str, str]
+    solo_seconds: float
+    is_refused: bool = False
+
+
+def choose_engine(
+    members: Sequence[Member],
+    family: Family,
+    plan: Plan,
+    device: Device,
+    batches: Sequence[PackBatch],
+    *,
+    num_steps: int,
+) -> Choice:
+    """Times the engines on copies of the members.
+
+    Args:
+        members: of the pack, as they stand.
+        family: theirs.
+        plan, device: as of a training alone.
+        batches: of their next :data:`NUM_STEPS` steps.
+        num_steps: pack-steps that are expected under the choice, in this pack and others: whether compiling pays.
+    """
+    alone, solo_seconds = _alone(members, plan, device, batches)
+    seconds = {"loop": solo_seconds * len(members)}
+    refused: dict[str, str] = {}
+    why_loop = "one member" if len(members) == 1 else None
+    if num_steps < _LEAST_SHARE * NUM_STEPS or seconds["loop"] * num_steps < _WORTH_TRACING:
+        why_loop = f"{num_steps:,} steps are too few to look for a faster engine"
+    if why_loop is not None:
+        return Choice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, solo_seconds=solo_seconds)
+    solos = [Solo(member, plan, device) for member in members]
+    for name in ("lowered", "mapped"):  # the second where the first refuses
+        try:
+            engine = ENGINES[name](solos, family, plan, device)
+            seconds[name] = _tried(engine, plan.precision, alone, device, batches, hopeless=_HOPELESS * seconds["loop"])
+            break
+        except NotPackable as reason:
+            refused[name] = str(reason)
+            solos = [Solo(member, plan, device) for member in members]
+    if "lowered" in seconds:
+        name = "compiled" if seconds["lowered"] <= _COMPILED_UNTIL * seconds["loop"] else "each"
+        saved = seconds["lowered"] * (1.0 - 1.0 / _GAIN) if name == "compiled" else seconds["loop"] * _GAIN_OF_ONE
+        if saved * num_steps < _COMPILE_SECONDS:
+            refused["compiled"] = f"{num_steps:,} steps are too few to win back about {_COMPILE_SECONDS:.0f} s"
+        else:
+            try:
+                seconds[name] = _timed(ENGINES[name](solos, family, plan, device), device, batches)
+            except NotPackable as reason:
+                refused[name] = str(reason)
+    best = min(seconds, key=lambda name: seconds[name])
+    is_refused = "lowered" not in seconds and "mapped" not in seconds
+    return Choice(
+        engine=best, seconds=seconds, refused=refused, solo_seconds=solo_seconds, is_refused=is_refused
+    )  # fmt: skip
+
+
+def _alone(
+    members: Sequence[Member], plan: Plan, device: Device, batches: Sequence[PackBatch]
+) -> tuple[dict[int, list[float]], float]:
+    """Losses of some members trained one by one, by slot, and the seconds of one step of one of them."""
+    slots = sorted({0, len(members) - 1})[:_NUM_ALONE]
+    losses: dict[int, list[float]] = {}
+    shortest = math.inf
+    for slot in slots:
+        engine = Loop([Solo(members[slot], plan, device)], plan, device)
+        own = [PackBatch([batch.of(slot)], (0,)) for batch in batches]
+        rows, seconds = _run(engine, device, own)
+        losses[slot] = [row[0].item() for row in rows]
+        shortest = min(shortest, seconds)
+    return losses, shortest
+
+
+def _tried(
+    engine: Engine,
+    precision: str,
+    alone: dict[int, list[float]],
+    device: Device,
+    batches: Sequence[PackBatch],
+    *,
+    hopeless: float,
+) -> float:
+    """Seconds of a step.
+
+    Raises:
+        NotPackable: a member's losses are others than alone.
+    """
+    rows, seconds = _run(engine, device, batches, hopeless=hopeless)
+    limit = _MOST_DIFFERENCE[precision]
+    for slot, expected in alone.items():
+        for step, (row, value) in enumerate(zip(rows, expected, strict=False)):
+            got = row[slot].item()
+            if math.isnan(got) and math.isnan(value):
+                continue
+            if not abs(got - value) <= limit * max(abs(value), 1e-3):
+                raise NotPackable(f"the loss of member {slot} at step {step} is {got:.6g} and alone {value:.6g}")
+    return seconds
+
+
+def _timed(engine: Engine, device: Device, batches: Sequence[PackBatch]) -> float:
+    return _run(engine, device, batches)[1]
+
+
+def _run(
+    engine: Engine, device: Device, batches: Sequence[PackBatch], *, hopeless: float = math.inf
+) -> tuple[list[Tensor], float]:
+    rows: list[Tensor] = []
+    shortest = math.inf
+    for batch in batches:
+        device.synchronize()
+        start = time.perf_counter()
+        rows.append(engine.step(batch))
+        device.synchronize()
+        if len(rows) > 1:  # the first is not timed, unless it is the only one
+            shortest = min(shortest, time.perf_counter() - start)
+        if len(rows) > _WARM_STEPS and shortest > hopeless:
+            break
+    return rows, shortest
+
+
+def like_choice(choices: Mapping[int, Choice], num_members: int) -> Choice | None:
+    """The choice for packs of about as many members, where their engine was found by timing more than the loop."""
+    timed = {size: choice for size, choice in choices.items() if len(choice.seconds) > 1}
+    near = [size for size in timed if 1 / _LIKE_SIZES <= num_members / size <= _LIKE_SIZES and num_members > 1]
+    if not near:
+        return None
+    choice = timed[min(near, key=lambda size: abs(size - num_members))]
+    if choice.engine != "compiled":
+        return choice
+    return dataclasses.replace(choice, engine="lowered")  # another size would have to be compiled
+
+
+def size_that_fits(choices: Mapping[int, Choice], num_members: int) -> int | None:
+    """The size of a program that was compiled for more members and trains so few sooner than the traced one would, or
+    None. Its empty slots are computed for nothing."""
+    for size, choice in sorted(choices.items()):
+        if size > num_members and choice.engine == "compiled":
+            others = [seconds / size * num_members for name, seconds in choice.seconds.items() if name != "compiled"]
+            if choice.seconds["compiled"] < min(others):
+                return size
+    return None
+
+
+def make_engine(name: str, solos: list[Solo], family: Family | None, plan: Plan, device: Device) -> Engine:
+    """An engine by name. A family is needed by all but the loop."""
+    if name == "loop" or family is None:
+        return Loop(solos, plan, device)
+    return ENGINES[name](solos, family, plan, device)
+
+
+def why_one_by_one(choice: Choice) -> str:
+    """Why members are trained in turn, in words."""
+    times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in choice.seconds.items())
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in choice.refused.items() if name != "compiled")
+    return f"members are trained one after the other ({times} a step{'; ' if reasons else ''}{reasons})"

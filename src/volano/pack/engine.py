@@ -1,0 +1,42 @@
+"""What every engine of a pack does: one contract, one suite of tests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from volano.data import Feed
+from volano.pack.feeding import PackBatch
+from volano.pack.solo import Solo
+
+
+class Engine(ABC):
+    """Trains the members of a pack, each exactly as it would train alone.
+
+    Attributes:
+        name: of the engine.
+        solos: the members, in slot order.
+    """
+
+    name: ClassVar[str]
+    solos: list[Solo]  # a property in engines that hold others
+
+    @abstractmethod
+    def step(self, batch: PackBatch) -> Tensor:
+        """One optimizer step of every member, at its own step. Losses before the update, [K] on the device, not read;
+        NaN where a member's loss or gradient was not finite. Such a member reaches no other."""
+
+    @abstractmethod
+    def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        """``loss`` and metrics of every member's kept model over a set, as ``training.evaluate`` has them."""
+
+    @abstractmethod
+    def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
+        """The states of the members in ``slots`` on the host, as :class:`~volano.pack.Member` takes it."""
+
+    @abstractmethod
+    def keep(self, slots: Sequence[int]) -> None:
+        """The members in ``slots`` stay, in that order. Nothing of theirs changes."""

@@ -1,0 +1,72 @@
+"""Tasks of one structure, and the programs that train packs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from volano.device import Device
+from volano.pack.likeness import Group, groups_of
+from volano.pack.program import Inputs, Structure
+from volano.pack.solo import Solo
+from volano.task import tensors_of
+
+Key = tuple[Any, ...]
+
+
+class Family:
+    """What packs of one structure share: its numbers, and the programs made for it.
+
+    Args:
+        solos: members of one group, the first of which stands for all.
+        group: what varies between them.
+        device, precision: where and how they train.
+    """
+
+    def __init__(self, solos: Sequence[Solo], group: Group, device: Device, precision: str) -> None:
+        self.reasons = group.reasons
+        self.precision = precision
+        self._first, self._device = solos[0], device
+        self._varying = group.varying
+        self.structure = Structure(group.varying, solos[0].model, device, precision)
+        self.programs: dict[Key, Any] = {}
+        # By the number of members; of type :class:`volano.pack.choice.Choice`.
+        self.choices: dict[int, Any] = {}
+        self._was_told = False
+
+    def numbers(self, solo: Solo) -> dict[str, float] | None:
+        """The numbers of a member; None where it is not of the family, or varies in what is the same for all of it."""
+        pair = [self._first, solo]
+        groups = groups_of([s.task for s in pair], [s.model for s in pair], [s.optimizer for s in pair])
+        if len(groups) > 1:
+            return None
+        own = groups[0].varying.of(1)
+        if not own.keys() <= self.structure.names:
+            return None
+        return {**self._varying.of(0), **own}
+
+    def tell_once(self, on_notice: Callable[[str], None], text: str) -> None:
+        """Says it the first time only."""
+        if not self._was_told:
+            on_notice(text)
+        self._was_told = True
+
+    def program(self, key: Key, make: Callable[[], Any]) -> Any:
+        """The program of a key, made once."""
+        if key not in self.programs:
+            self.programs[key] = make()
+        return self.programs[key]
+
+
+def families_of(solos: Sequence[Solo], device: Device, precision: str) -> list[tuple[list[int], Family]]:
+    """Members by structure: the positions of those that are alike, with their family."""
+    groups = groups_of([s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos])
+    return [
+        (list(group.indices), Family([solos[index] for index in group.indices], group, device, precision))
+        for group in groups
+    ]
+
+
+def shapes_of(inputs: Inputs) -> Key:
+    """By which a program is known again: number of members, types and shapes."""
+    return tuple((tuple(t.shape), t.dtype) for t in tensors_of(tuple(inputs)))

@@ -1,0 +1,52 @@
+"""The tensors of K modules of one structure as tensors [K, ...]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Stack:
+    """Parameters and buffers of K modules, stacked along a first dimension.
+
+    The modules stay whole: each of their tensors becomes a view of its slice, so that whatever is done to a module
+    (an optimizer of its own, ``load_state_dict``, a forward pass) is done to the stack, and the other way round. Tied
+    tensors stay tied: they are stacked once, under their first name.
+
+    Attributes:
+        parameters: name -> leaf [K, ...] that requires a gradient.
+        frozen: name -> [K, ...] of the parameters that do not.
+        buffers: name -> [K, ...].
+        reordered: name of a tensor whose dimensions the modules had in another order in memory (channels last), which
+            it has no more; None is none.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        first = dict([*modules[0].named_parameters(), *modules[0].named_buffers()])
+        self.reordered = next((name for name, tensor in first.items() if not _is_in_order(tensor)), None)
+        self.parameters = self._stacked([dict(module.named_parameters()) for module in modules], trained=True)
+        self.frozen = self._stacked([dict(module.named_parameters()) for module in modules], trained=False)
+        self.buffers = self._stacked([dict(module.named_buffers()) for module in modules])
+
+    def all(self) -> dict[str, Tensor]:
+        """Every tensor by name."""
+        return {**self.parameters, **self.frozen, **self.buffers}
+
+    @staticmethod
+    def _stacked(owners: list[dict[str, Tensor]], *, trained: bool | None = None) -> dict[str, Tensor]:
+        stacked: dict[str, Tensor] = {}
+        for name, first in owners[0].items():
+            if trained is not None and first.requires_grad != trained:
+                continue
+            whole = torch.stack([owner[name].detach() for owner in owners]).contiguous()
+            for slot, owner in enumerate(owners):
+                owner[name].data = whole[slot]
+            stacked[name] = whole.requires_grad_(bool(trained))
+        return stacked
+
+
+def _is_in_order(tensor: Tensor) -> bool:
+    # A dimension of one element may lie anywhere, and still tells a convolution how to lay out what it makes.
+    return tensor.layout != torch.strided or tensor.stride() == torch.empty(tensor.shape, device="meta").stride()

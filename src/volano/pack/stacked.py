@@ -1,0 +1,283 @@
+"""E1 to E3: all members in one forward and one backward pass, over stacked tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from volano.data import Feed, counter_hash, in_sequence
+from volano.device import Device
+from volano.pack.averages import StackedAverage
+from volano.pack.draws import Draws
+from volano.pack.engine import Engine
+from volano.pack.family import Family, Key, shapes_of
+from volano.pack.feeding import PackBatch
+from volano.pack.flat import FlatUpdate, why_not_flat
+from volano.pack.optimizers import StockOptimizer
+from volano.pack.program import Graph, Inputs, Outputs, first_line, numbers_as_tensors
+from volano.pack.refusal import NotPackable
+from volano.pack.solo import Solo
+from volano.pack.stack import Stack
+from volano.plan import Plan
+from volano.task import Batch, tensors_of
+from volano.training import evaluate, is_out_of_memory, seed_of_augmentation
+from volano.training.evaluate import EVALUATION
+from volano.training.step import MODEL
+
+
+class Stacked(Engine):
+    """What E1 to E3 have in common.
+
+    Args:
+        solos: the members.
+        family: of which they are.
+        plan, device: as of a training alone.
+
+    Raises:
+        NotPackable: at the first step, what the engine does not take.
+    """
+
+    by_rules: ClassVar[bool]
+
+    def __init__(self, solos: list[Solo], family: Family, plan: Plan, device: Device) -> None:
+        self._family, self._plan, self._device = family, plan, device
+        self._generator = device.generator()
+        self._is_evaluated_alone = False
+        self._hold(solos)
+        self._reordered = self._stack.reordered
+
+    def step(self, batch: PackBatch) -> Tensor:
+        if self._reordered is not None:
+            raise NotPackable(f"{self._reordered} in another memory format than the contiguous one")
+        steps = [solo.step for solo in self.solos]
+        given, is_shared = self._augmented(batch)
+        seeds = [counter_hash(MODEL, solo.task.seed, solo.step, 0) for solo in self.solos]
+        inputs = self._inputs(self._stack, given, seeds, is_shared=is_shared, training=True)
+        losses = self._train(inputs, steps, is_shared=is_shared)
+        if self._average is not None:
+            self._average.update(steps)
+        for solo in self.solos:
+            solo.step += 1
+        return losses
+
+    def _train(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Tensor:
+        outputs = self._program(inputs, is_shared=is_shared, training=True)(inputs)
+        for name, tensor in outputs.buffers.items():
+            self._stack.buffers[name].copy_(tensor)
+        return _marked(outputs.losses, self._optimizer.step(outputs.gradients, steps))
+
+    def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        if not self._is_evaluated_alone:
+            try:
+                return self._evaluate_together(data, feed)
+            except NotPackable:  # what an evaluation does besides, ``.item()`` say, costs no training its pace
+                self._is_evaluated_alone = True
+        precision = self._plan.precision
+        return [evaluate(s.task, s.kept_model, data, feed, self._device, precision=precision) for s in self.solos]
+
+    def _evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        stack = self._stack if self._averages is None else self._averages
+        keys = list(in_sequence(len(data), self.solos[0].task.batch_size))
+        tables: dict[str, list[Tensor]] = {}
+        for index, batch in enumerate(feed.batches(keys)):
+            seeds = [counter_hash(EVALUATION, solo.task.seed, index) for solo in self.solos]
+            inputs = self._inputs(stack, batch, seeds, is_shared=True, training=False)
+            for name, values in self._program(inputs, is_shared=True, training=False)(inputs).items():
+                tables.setdefault(name, []).append(values.float())
+        host = {name: torch.stack(rows).cpu().double() for name, rows in tables.items()}  # [batches, K]
+        return [_means({name: table[:, slot] for name, table in host.items()}) for slot in range(len(self.solos))]
+
+    def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
+        return [self.solos[slot].state() for slot in slots]
+
+    def keep(self, slots: Sequence[int]) -> None:
+        self._hold([self.solos[slot] for slot in slots])
+
+    def _hold(self, solos: list[Solo]) -> None:
+        rows = [self._family.numbers(solo) for solo in solos]
+        self.solos, self._rows = solos, [row for row in rows if row is not None]
+        assert len(self._rows) == len(solos)
+        self._stack = Stack([solo.model for solo in solos])
+        emas = [solo.ema for solo in solos if solo.ema is not None]
+        self._averages = Stack([ema.model for ema in emas]) if emas else None
+        self._average = None
+        if self._averages is not None:
+            decays = [solo.task.ema_decay or math.nan for solo in solos]
+            self._average = StackedAverage(self._averages, self._stack, decays, emas[0].model.state_dict().keys())
+        self._numbers = numbers_as_tensors(self._rows, next(iter(self._stack.parameters.values())))
+        self._optimizer = StockOptimizer(solos)
+        self._draws: dict[Key, Draws] = {}
+        self._programs: dict[Key, Callable[[Inputs], Any]] = {}
+
+    def _inputs(self, stack: Stack, batch: Batch, seeds: Sequence[int], *, is_shared: bool, training: bool) -> Inputs:
+        all_of_them = {**stack.parameters, **stack.frozen}
+        trained = {name: all_of_them[name] for name in self._stack.parameters}
+        frozen = {name: tensor for name, tensor in all_of_them.items() if name not in trained}
+        inputs = Inputs(trained, frozen, stack.buffers, self._numbers, [], batch)
+        key = (training, is_shared, shapes_of(Inputs({}, {}, {}, {}, [], batch)))
+        if key not in self._draws:
+            found = self._family.structure.draws(inputs, is_shared=is_shared, training=training)
+            self._draws[key] = Draws(found, self._rows, self._generator, self._device.torch_device)
+        draws = self._draws[key]
+        if draws.tensors:
+            draws.fill(seeds)
+        return inputs._replace(noise=draws.tensors)
+
+    def _program(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        key = (is_shared, training, shapes_of(Inputs({}, {}, {}, {}, [], inputs.batch)))
+        if key not in self._programs:
+            self._programs[key] = self._family.program(
+                (self.name, *key, len(self.solos)),
+                lambda: self._make(inputs, is_shared=is_shared, training=training),
+            )
+        return self._programs[key]
+
+    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        del inputs  # of those whose programs depend on shapes
+        structure = self._family.structure
+        if training:
+            return structure.training(is_shared=is_shared, by_rules=self.by_rules)
+        return structure.evaluation(by_rules=self.by_rules)
+
+    def _augmented(self, batch: PackBatch) -> tuple[Batch, bool]:
+        """What the members see: one batch for all that see the same, or one each."""
+        if self.solos[0].task.augment is not None:
+            batch = self._each_augmented(batch)
+        if batch.is_shared:
+            return batch.distinct[0], True
+        return batch.stacked(), False
+
+    def _each_augmented(self, batch: PackBatch) -> PackBatch:
+        names = [name for name in self._family.structure.names if name.startswith("augment")]
+        distinct: dict[Key, Batch] = {}
+        keys: list[Key] = []
+        for slot, solo in enumerate(self.solos):
+            seed = seed_of_augmentation(solo.task, solo.step)
+            key = (batch.of_member[slot], seed, *(self._rows[slot][name] for name in names))
+            if key not in distinct:
+                assert solo.task.augment is not None
+                self._generator.manual_seed(seed)
+                distinct[key] = solo.task.augment(batch.of(slot), self._generator)
+            keys.append(key)
+        places = list(distinct)
+        return PackBatch(list(distinct.values()), tuple(places.index(key) for key in keys))
+
+
+class Mapped(Stacked):
+    """E1: ``torch.vmap`` of the forward pass as it stands, autograd's backward pass. Python runs at every step."""
+
+    name: ClassVar[str] = "mapped"
+    by_rules: ClassVar[bool] = False
+
+    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        return _refusing_at_first(super()._make(inputs, is_shared=is_shared, training=training))
+
+
+class Lowered(Stacked):
+    """E2: layers by the rules of packs, traced once into a graph of operators."""
+
+    name: ClassVar[str] = "lowered"
+    by_rules: ClassVar[bool] = True
+
+    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        return Graph(super()._make(inputs, is_shared=is_shared, training=training), inputs)
+
+
+class Compiled(Lowered):
+    """E3: the graph of E2 compiled, with the update of the parameters in it where there is a flat one.
+
+    Evaluations, which are few, and batches of another size run their graphs as they are.
+    """
+
+    name: ClassVar[str] = "compiled"
+
+    def _hold(self, solos: list[Solo]) -> None:
+        super()._hold(solos)
+        self._update = FlatUpdate(solos, self._stack.parameters) if why_not_flat(solos) is None else None
+
+    def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
+        self._settle()
+        return super().states(slots)
+
+    def keep(self, slots: Sequence[int]) -> None:
+        self._settle()
+        super().keep(slots)
+
+    def _settle(self) -> None:
+        if self._update is not None:
+            self._update.settle([solo.step for solo in self.solos])
+
+    def _train(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Tensor:
+        if self._update is None:
+            return super()._train(inputs, steps, is_shared=is_shared)
+        vectors = self._update.vectors(steps)
+        return self._whole_step(inputs, vectors, is_shared=is_shared)(inputs, self._update.state, vectors)
+
+    def _whole_step(self, inputs: Inputs, vectors: Tensor, *, is_shared: bool) -> Callable[..., Tensor]:
+        key = ("whole step", is_shared, shapes_of(Inputs({}, {}, {}, {}, [], inputs.batch)))
+        if key not in self._programs:
+            update = self._update
+            assert update is not None
+            passes = self._family.structure.training(is_shared=is_shared, by_rules=True)
+
+            def whole(inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor) -> Tensor:
+                outputs: Outputs = passes(inputs)
+                for name, tensor in outputs.buffers.items():
+                    inputs.buffers[name].copy_(tensor)
+                return _marked(outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors))
+
+            def make() -> Callable[..., Tensor]:
+                return self._compiled(Graph(whole, inputs, update.state, vectors), inputs, update.state, vectors)
+
+            name = (self.name, *key, len(self.solos), update.signature)
+            self._programs[key] = self._family.program(name, make)
+        return self._programs[key]
+
+    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        graph = super()._make(inputs, is_shared=is_shared, training=training)
+        return self._compiled(graph, inputs) if training else graph
+
+    def _compiled(self, graph: Any, inputs: Inputs, *others: Any) -> Any:
+        first = next(t for t in tensors_of(inputs.batch) if t.dim())
+        is_whole = self.solos[0].task.batch_size in first.shape[:2]
+        return graph.compile(inputs, *others) if is_whole else graph
+
+
+def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
+    """NaN for a member whose gradient is not finite, which clipping may have hidden: alone it would stop."""
+    return losses if norms is None else torch.where(norms.isfinite(), losses, math.nan)
+
+
+def _refusing_at_first(program: Callable[[Inputs], Any]) -> Callable[[Inputs], Any]:
+    """The program; what it raises the first time that it runs, ``vmap`` having no rule say, is why it does not take
+    the members. An error of the tasks' own shows again where they train one by one."""
+    has_run = False
+
+    def run(inputs: Inputs) -> Any:
+        nonlocal has_run
+        try:
+            outputs = program(inputs)
+        except NotPackable:
+            raise
+        except Exception as error:
+            if has_run or is_out_of_memory(error):
+                raise
+            raise NotPackable(first_line(error)) from error
+        has_run = True
+        return outputs
+
+    return run
+
+
+def _means(columns: dict[str, Tensor]) -> dict[str, float]:
+    """``loss`` and metrics from the columns of one member, float64 [batches] each."""
+    weights = columns.pop("weight").tolist()
+    weight = math.fsum(weights)
+    means = {"loss": math.fsum(columns.pop("total").tolist()) / weight}
+    for name, values in columns.items():
+        means[name] = math.fsum(w * v for w, v in zip(weights, values.tolist(), strict=True)) / weight
+    return means

@@ -1,0 +1,128 @@
+"""Which engine is chosen, and what of it is taken for other packs."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import classification
+from volano.device import Device
+from volano.errors import UsageError
+from volano.pack import Member, Pack, choice
+from volano.pack.choice import NUM_STEPS, Choice, like_choice, size_that_fits
+from volano.pack.sizing import pack_size
+from volano.plan import Plan
+
+
+def chosen(engine, **seconds):
+    return Choice(engine=engine, seconds=seconds, refused={}, solo_seconds=0.001)
+
+
+def members(make_task, count=4, **fields):
+    fields = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "objective": classification, **fields}
+    return [Member(number=n, task=make_task(seed=n, data_seed=0, **fields)) for n in range(count)]
+
+
+class Stateful(nn.Module):
+    """Its loss is another each time that Python calls it: a trace would freeze it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.calls = nn.Linear(64, 10), [0]
+
+    def forward(self, x):
+        self.calls[0] += 1
+        return self.inner(x) * self.calls[0]
+
+
+def test_much_work_is_worth_a_look_and_little_is_not(make_task, monkeypatch):
+    few = Pack(members(make_task), device="cpu", num_steps=NUM_STEPS)
+    assert (few.engine, list(few.choice.seconds)) == ("loop", ["loop"])
+    assert "too few to look for a faster engine" in few.choice.refused["lowered"]
+    many = Pack(members(make_task), device="cpu", num_steps=10_000)
+    assert many.choice.seconds.keys() >= {"loop", "lowered"}
+    assert many.engine == min(many.choice.seconds, key=many.choice.seconds.get)
+
+
+def test_an_engine_that_computes_something_else_is_struck(make_task, monkeypatch):
+    monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
+    heard = []
+    pack = Pack(members(make_task, model=Stateful), device="cpu", num_steps=10_000, on_notice=heard.append)
+    assert pack.engine != "lowered"
+    assert "the loss of member 0 at step " in pack.choice.refused["lowered"]
+
+
+def test_a_model_that_no_fast_engine_takes_is_trained_in_turn_and_said_once(make_task, monkeypatch):
+    monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
+
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.inner(x) if x.sum().item() > 0 else self.inner(-x)
+
+    heard = []
+    first = Pack(members(make_task, model=Looks), device="cpu", num_steps=10_000, on_notice=heard.append)
+    Pack(members(make_task, model=Looks, count=2), device="cpu", family=first.family, num_steps=10_000,
+         on_notice=heard.append)  # fmt: skip
+    assert first.engine == "loop"
+    assert len([text for text in heard if "one after the other" in text]) == 1
+    assert first.choice.is_refused
+
+
+def test_packs_of_about_the_same_size_share_a_choice():
+    choices = {16: chosen("lowered", loop=0.01, lowered=0.004), 1: chosen("loop", loop=0.001)}
+    assert like_choice(choices, 9).engine == "lowered"
+    assert like_choice(choices, 32).engine == "lowered"
+    assert like_choice(choices, 7) is None
+    assert like_choice(choices, 33) is None
+    compiled = {16: chosen("compiled", loop=0.01, lowered=0.004, compiled=0.002)}
+    assert like_choice(compiled, 12).engine == "lowered"  # another size would have to be compiled
+
+
+def test_a_compiled_size_is_filled_where_that_is_faster():
+    choices = {16: chosen("compiled", loop=0.016, lowered=0.008, compiled=0.004)}
+    assert size_that_fits(choices, 9) == 16
+    assert size_that_fits(choices, 8) is None  # the traced one takes as long for eight
+    assert size_that_fits(choices, 17) is None
+
+
+def test_an_engine_that_was_asked_for_says_what_it_does_not_take(make_task):
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.inner(x) if x.sum().item() > 0 else self.inner(-x)
+
+    pack = Pack(members(make_task, model=Looks), device="cpu", engine="lowered")
+    with pytest.raises(UsageError, match="Engine lowered takes these tasks"):
+        pack.advance(dict.fromkeys(pack.numbers, 1))
+
+
+def test_members_of_several_structures_are_no_pack(make_task):
+    one, other = members(make_task, count=2)
+    other = dataclasses.replace(other, task=dataclasses.replace(other.task, batch_size=16))
+    with pytest.raises(UsageError, match="have one structure; got .*batch_size: 32, 16"):
+        Pack([one, other], device="cpu", engine="lowered")
+
+
+class TestSizes:
+    def test_within_the_caches_on_a_cpu(self, make_task):
+        task = make_task()
+        size = pack_size(task, task.model(), Plan.baseline(), Device("cpu"))
+        assert 8 <= size.members <= 32
+        assert "caches" in size.reason
+
+    def test_within_the_memory_that_is_free(self, make_task):
+        task = make_task(model=lambda: nn.Sequential(nn.Linear(64, 4096), nn.ReLU(), nn.Linear(4096, 10)))
+        size = pack_size(task, task.model(), Plan.baseline(), Device("cpu"), free=24 * 2**20)
+        # 300,000 parameters, each with gradient and two averages at most: 3.5 to 5 MB, and 85 % of 24 MiB.
+        assert 3 <= size.members <= 6
+        assert "fit the 24 MiB free" in size.reason
+        assert pack_size(task, task.model(), Plan.baseline(), Device("cpu"), free=2**20).members == 1
