@@ -1,0 +1,201 @@
+"""Putting a study together: its folder, Optuna's study, its rungs and its driver; and closing it whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+
+from volano.device import versions
+from volano.errors import RunError, UsageError, VolanoError
+from volano.exploring.asking import Asker, Build, check_space
+from volano.exploring.book import Book
+from volano.exploring.crew import Executor
+from volano.exploring.driver import Driver
+from volano.exploring.observe import StudyInfo, StudyObserver
+from volano.exploring.record import STUDY, StudyFolder
+from volano.exploring.rungs import Rungs
+from volano.exploring.settings import StudySettings
+from volano.exploring.storage import StudyStorage, storage_errors
+from volano.exploring.study import Study, read_trials
+
+# Trials of before whose tasks are built again to see whether the space is the same.
+_NUM_CHECKED = 3
+Storage = str | Path | BaseStorage | optuna.Study | None
+MakeExecutor = Callable[[], AbstractContextManager[Executor]]
+
+
+def run_study(
+    build: Build,
+    settings: StudySettings,
+    folder: StudyFolder,
+    make_executor: MakeExecutor,
+    *,
+    storage: Storage = None,
+    sampler: BaseSampler | None = None,
+    observer: StudyObserver | None = None,
+    facts: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> Study:
+    """Runs a study to its end, or on to it, and leaves a complete folder.
+
+    Args:
+        build: makes a trial's task; called once for each trial in this process.
+        settings: of the study.
+        folder: reserved, or with ``resume`` that of the study.
+        make_executor: starts the workers, as a context that ends them.
+        storage: see :class:`StudyStorage`.
+        sampler: an Optuna sampler; None is TPE.
+        observer: hears of it.
+        facts: to be kept in ``study.json``: ``source``, and ``settings`` beyond those.
+        resume: whether to go on.
+
+    Raises:
+        VolanoError: as its subclasses say. ``study.json`` then holds the reason, and what was learned is kept.
+    """
+    observer = observer or StudyObserver()
+    if resume:
+        settings, storage = _before(folder, settings, storage)
+    else:
+        folder.make()
+    with folder.held(observer.on_notice):
+        # What refuses to go on has not changed the study.
+        with contextlib.nullcontext() if resume else _failures_noted(folder):
+            place = StudyStorage(storage, folder.path)
+            name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
+            study = place.study(name, settings.direction)
+            if not resume:
+                folder.update(**_facts(settings, place, study, sampler, facts))
+            original = study.sampler
+            rungs = Rungs(settings.shares, settings.eta, settings.direction)
+            book = Book(folder, place, study, rungs, metric=settings.metric, direction=settings.direction)
+            if resume:
+                _check_space(build, folder, study)
+                folder.update(settings={**folder.read_json(STUDY)["settings"], **settings.to_json()})
+            orphans = book.take_up(adopt=not place.is_shared) if resume else []
+        asker = Asker(build, study, sampler, settings.seed)
+        try:
+            with _failures_noted(folder), make_executor() as executor:
+                driver = Driver(
+                    settings, folder, book=book, asker=asker, rungs=rungs, executor=executor, observer=observer
+                )
+                observer.on_start(_info(settings, folder, study, asker, len(book.trials), executor.num_workers))
+                for text in (*place.notices, *getattr(executor, "notices", ())):
+                    driver.notice(text)
+                driver.take_up(orphans)
+                status = driver.run()
+                return _ended(driver, book, folder, study, observer, status)
+        finally:
+            study.sampler = original
+
+
+def _check_space(build: Build, folder: StudyFolder, study: optuna.Study) -> None:
+    with storage_errors():
+        mine = {trial.number for trial in read_trials(folder)}
+        some = [trial for trial in study.get_trials(deepcopy=False) if trial.number in mine]
+    check_space(build, some[-_NUM_CHECKED:])
+
+
+def _ended(
+    driver: Driver, book: Book, folder: StudyFolder, study: optuna.Study, observer: StudyObserver, status: str
+) -> Study:
+    if status == "stopped":
+        driver.notice(f"stopped, as {driver.end_reason}; it goes on with resume=True (--resume) and out={folder.path}")
+    book.save(status=status, reason=driver.end_reason)
+    for name, error in folder.lost.items():
+        observer.on_notice(f"some lines of {name} could not be written: {error.strerror}")
+    ended = Study(folder, optuna_study=study)
+    observer.on_end(ended)
+    return ended
+
+
+def _before(folder: StudyFolder, settings: StudySettings, storage: Storage) -> tuple[StudySettings, Storage]:
+    """Settings and storage of a study that goes on."""
+    facts = folder.read_json(STUDY)
+    if facts.get("status") == "starting" or "settings" not in facts:
+        raise UsageError(
+            "A study that goes on has begun",
+            got=f"{folder.path}, which was killed while it was being prepared",
+            remedy="Start it again, without resume",
+        )
+    settings = settings.going_on(facts["settings"])
+    if facts.get("status") == "finished" and settings.trials <= facts["counts"]["asked"]:
+        raise UsageError(
+            "A study that goes on has trials left",
+            got=f"{folder.path}, which is finished after {facts['counts']['asked']} trials",
+            remedy="Ask for more trials, or start another study with another out=",
+        )
+    url = facts.get("storage")
+    if storage is None and url is not None:
+        if url == "object" or ":@" in url or "@" in url:
+            raise UsageError(
+                "A study goes on in the storage that it has",
+                got=f"none, and it was {url}",
+                remedy="Give storage= again",
+            )
+        storage = url
+    elif storage is not None and url is None:
+        raise UsageError(
+            "A study goes on in the storage that it has",
+            got=f"{storage}, and it has a journal in its folder",
+            remedy="Leave storage= out",
+        )
+    return settings, storage
+
+
+def _facts(
+    settings: StudySettings,
+    place: StudyStorage,
+    study: optuna.Study,
+    sampler: BaseSampler | None,
+    facts: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    facts = dict(facts or {})
+    name = "TPESampler" if sampler is None else type(sampler).__name__
+    return {
+        "status": "running",
+        "reason": None,
+        "name": study.study_name,
+        "storage": place.url,
+        "source": facts.get("source", {"kind": "python"}),
+        "settings": {**settings.to_json(), "sampler": name, **facts.get("settings", {})},
+        "versions": {**versions(), "optuna": optuna.__version__},
+        "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "notices": [],
+    }
+
+
+def _info(
+    settings: StudySettings, folder: StudyFolder, study: optuna.Study, asker: Asker, num_before: int, num_workers: int
+) -> StudyInfo:
+    return StudyInfo(
+        name=study.study_name,
+        folder=str(folder.path),
+        num_trials=settings.trials,
+        num_before=num_before,
+        minutes=settings.minutes,
+        metric=settings.metric,
+        direction=settings.direction,
+        shares=settings.shares,
+        num_workers=num_workers,
+        sampler=asker.sampler_name,
+    )
+
+
+@contextlib.contextmanager
+def _failures_noted(folder: StudyFolder) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(RunError):
+            folder.check_held()
+            folder.update(status="failed", reason=reason)
+        raise

@@ -1,0 +1,57 @@
+"""How long the rest of a study will take, from the rounds that it has made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+
+class Pace:
+    """Seconds that a round takes, by the number of trials in it.
+
+    Args:
+        shares: at which the rungs stand.
+        eta: of which one in so many goes on.
+    """
+
+    def __init__(self, shares: Sequence[float], eta: int) -> None:
+        self._shares, self._eta = tuple(shares), eta
+        self._seconds: dict[int, float] = {}  # of a whole run, by the number of trials side by side
+
+    def distance(self, rung: int) -> float:
+        """Share of a run between a rung and the one before."""
+        return self._shares[rung] - (self._shares[rung - 1] if rung else 0.0)
+
+    def note(self, num_trials: int, rung: int, seconds: float) -> None:
+        """A round of ``num_trials`` to ``rung`` took so long."""
+        self._seconds[num_trials] = seconds / self.distance(rung)
+
+    def seconds(self, num_trials: int, rung: int) -> float | None:
+        """What a round is expected to take; None while nothing is known.
+
+        Of a narrower pack than any so far: the mean of what one bound by launches takes (as long as the wider one) and
+        one bound by arithmetic (in proportion). A wider one takes no longer than its parts one after another.
+        """
+        if not self._seconds:
+            return None
+        wider = [count for count in self._seconds if count >= num_trials]
+        known = min(wider) if wider else max(self._seconds)
+        proportion = num_trials / known
+        factor = (1.0 + proportion) / 2 if wider else proportion
+        return self._seconds[known] * factor * self.distance(rung)
+
+    def seconds_to_end(self, waiting: Mapping[int, int], num_new: int = 0, width: int = 1) -> float | None:
+        """Until all that wait for a rung (numbers of trials by rung), and so many new ones, ``width`` at a time, have
+        ended; None while nothing is known."""
+        if not self._seconds:
+            return None
+        total, coming = 0.0, 0
+        for rung in range(len(self._shares)):
+            coming += waiting.get(rung, 0) + (num_new if rung == 0 else 0)
+            left = coming
+            while left > 0:
+                together = left if rung else min(left, width)
+                total += self.seconds(together, rung) or 0.0
+                left -= together
+            coming = math.ceil(coming / self._eta)
+        return total

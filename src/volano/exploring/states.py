@@ -1,0 +1,65 @@
+"""Where the live trials of a study stand, in its folder: what a study that goes on starts from.
+
+states/trial-00000012.pt   torch.save of a member's state; loads with weights_only=True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from volano.errors import ExploreError
+
+_PREFIX, _PARTIAL = "trial-", ".partial"
+
+
+class States:
+    """The states of trials, each in a file of its own.
+
+    Args:
+        folder: that holds them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{_PREFIX}{number:08d}.pt"
+
+    def save(self, number: int, state: dict[str, Any]) -> None:
+        """Writes the state of a trial so that a reader sees the old or the new one.
+
+        Raises:
+            ExploreError: it cannot be written; the old one is whole.
+        """
+        target = self._path(number)
+        partial = target.with_suffix(_PARTIAL)
+        try:
+            self._folder.mkdir(exist_ok=True)
+            torch.save(state, partial)
+            partial.replace(target)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            partial.unlink(missing_ok=True)
+            raise ExploreError(
+                "The states of a study's live trials can be written",
+                got=f"{target}: {error}",
+                remedy="Make room on the disk, then go on with resume=True",
+            ) from error
+
+    def load(self, number: int) -> dict[str, Any] | None:
+        """The state of a trial on the host, or None where there is none that can be read."""
+        try:
+            state = torch.load(self._path(number), map_location="cpu", weights_only=True)
+        except Exception:  # noqa: BLE001 - what torch's reader raises for bytes that are none of its own has no end
+            return None
+        return state if isinstance(state, dict) else None
+
+    def keep_only(self, numbers: Collection[int]) -> None:
+        """Removes the states of all other trials, and what a process that was killed had half written."""
+        kept = {self._path(number).name for number in numbers}
+        for path in self._folder.glob(f"{_PREFIX}*"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)

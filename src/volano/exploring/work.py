@@ -1,0 +1,114 @@
+"""What a study's driver asks of a worker, and what it is told: values that travel between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One configuration and where it stands.
+
+    Attributes:
+        number: of the trial in the study.
+        params: what the sampler gave, by name.
+        state: of the member after its last rung, tensors on the host; None starts it from its first step.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    state: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Trials to train up to a rung.
+
+    Attributes:
+        number: of the assignment in the study.
+        trials: each once.
+        share: of each trial's whole run at which the rung stands, above 0, at most 1.
+        keep_states: whether the states come back with the outcomes.
+    """
+
+    number: int
+    trials: tuple[Trial, ...]
+    share: float
+    keep_states: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a trial in an assignment.
+
+    Attributes:
+        number: of the trial.
+        step: at which it stands.
+        epoch: the same in epochs.
+        metrics: of the evaluation there; empty where it failed.
+        training_loss: mean since the last rung; NaN where it is one.
+        state: see :class:`Trial`; None where it failed or was not asked for.
+        failure: first line of what it raised, or None.
+    """
+
+    number: int
+    step: int
+    epoch: float
+    metrics: Mapping[str, float]
+    training_loss: float
+    state: dict[str, Any] | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackFacts:
+    """How a pack was run in an assignment.
+
+    Attributes:
+        numbers: its trials.
+        engine: that ran it.
+        reasons: in words, why it was split from others or why a faster engine does not take it.
+        seconds: of training, with the making of the pack and the choice of its engine; evaluation apart.
+        steps: member-steps made: optimizer steps, summed over its members.
+        solo_seconds_per_step: of one member trained alone, where that was measured; None where not.
+    """
+
+    numbers: tuple[int, ...]
+    engine: str
+    reasons: tuple[str, ...]
+    seconds: float
+    evaluation_seconds: float
+    steps: int
+    solo_seconds_per_step: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A worker's answer to an assignment.
+
+    Attributes:
+        assignment: its number.
+        outcomes: one for each trial.
+        packs: one for each pack.
+        notices: what a person should hear.
+    """
+
+    assignment: int
+    outcomes: tuple[Outcome, ...]
+    packs: tuple[PackFacts, ...] = ()
+    notices: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """A worker has ended before it answered: what it held in memory is gone.
+
+    Attributes:
+        assignment: the number of the one that it worked on.
+        reason: in words.
+    """
+
+    assignment: int
+    reason: str
