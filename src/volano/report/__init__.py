@@ -14,6 +14,7 @@ from volano.report.compare import write_comparison
 from volano.report.confusion import draw_confusion
 from volano.report.page import write_page
 from volano.report.sheets import Example, draw_sheet, draw_top_losses
+from volano.report.study import write_study_report
 
 __all__ = [
     "MOST_IN_GRID",
@@ -30,4 +31,5 @@ __all__ = [
     "write_mp4",
     "write_page",
     "write_predictions",
+    "write_study_report",
 ]

@@ -87,16 +87,16 @@ def read_run(path: str | Path) -> RunRecord:
     if not (folder / "run.json").is_file():
         raise UsageError("A run's folder holds run.json", got=str(path), remedy="Name the folder that train printed")
     missing: list[str] = []
-    run = _read_object(folder / "run.json", missing)
+    run = read_object(folder / "run.json", missing)
     if run and run.get("schema_version") != _SCHEMA_VERSION:
         missing.append(f"run.json is of schema version {run.get('schema_version')}; this page was made for version 1")
     kind, is_finished = str(mapping(run.get("source")).get("kind")), run.get("status") == "finished"
     expected = _EXPECTED.get(kind, ()) if is_finished else ()
-    task = _read_object(folder / "task.json", missing)
-    plan = _read_object(folder / "plan.json", missing)
-    explanation = _read_object(folder / "explanation.json", missing, is_expected=False)
-    scores = _read_object(folder / "eval-test.json", missing, is_expected="eval-test.json" in expected)
-    records = _read_lines(folder / "metrics.jsonl", missing, is_expected=is_finished)
+    task = read_object(folder / "task.json", missing)
+    plan = read_object(folder / "plan.json", missing)
+    explanation = read_object(folder / "explanation.json", missing, is_expected=False)
+    scores = read_object(folder / "eval-test.json", missing, is_expected="eval-test.json" in expected)
+    records = read_lines(folder / "metrics.jsonl", missing, is_expected=is_finished)
     missing += [f"{name} is not there" for name in expected if _is_absent_picture(folder / name)]
     return RunRecord(
         path=folder,
@@ -106,9 +106,9 @@ def read_run(path: str | Path) -> RunRecord:
         explanation=explanation,
         logs=tuple(record for record in records if "loss" in record),
         evaluations=tuple(record for record in records if any(str(name).startswith("valid_") for name in record)),
-        quarantine=_read_lines(folder / "quarantine.jsonl", missing, is_expected=False),
-        previews=_read_lines(folder / "previews.jsonl", missing, is_expected=False),
-        numerics=_read_lines(folder / "numerics.jsonl", missing, is_expected=False),
+        quarantine=read_lines(folder / "quarantine.jsonl", missing, is_expected=False),
+        previews=read_lines(folder / "previews.jsonl", missing, is_expected=False),
+        numerics=read_lines(folder / "numerics.jsonl", missing, is_expected=False),
         scores=scores,
         missing=tuple(missing),
     )
@@ -136,7 +136,8 @@ def numbers(value: Any) -> list[float]:
     return [found for found in map(number, sequence(value)) if found is not None]
 
 
-def _read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
+def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
+    """A JSON object; an empty one where there is none, and ``missing`` is told why."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -152,7 +153,8 @@ def _read_object(path: Path, missing: list[str], *, is_expected: bool = True) ->
     return value
 
 
-def _read_lines(path: Path, missing: list[str], *, is_expected: bool) -> tuple[Mapping[str, Any], ...]:
+def read_lines(path: Path, missing: list[str], *, is_expected: bool) -> tuple[Mapping[str, Any], ...]:
+    """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` is told of them."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:

@@ -1,0 +1,270 @@
+"""The page of a study: the best configuration, what the parameters did, how the trials went, and what packs gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volano.report.figures import Figure
+from volano.report.page import Pieces, render, save_page
+from volano.report.reading import mapping, number, sequence
+from volano.report.study_packs import packing_of
+from volano.report.study_pictures import parallel_coordinates, rung_curves
+from volano.report.study_record import StudyRecord, TrialRecord, read_study
+from volano.report.words import NOTHING, capital, count_text, figure_text, plain_number, seconds_text, short, title_of
+
+MOST_TRIALS = 200  # in the table; all stand in trials.jsonl
+_MOST_ROWS = 100  # of packs, groups of packs and failures
+_LONGEST = 120  # characters of a value in the table
+# Below this many complete trials an importance says little: Optuna's own first trials, drawn at random, are 10.
+_FEW = 10
+_SOURCES = {"image": "image classifier", "text": "text model", "video": "video model"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """Of a parameter: its share in words, and how long its bar is in percent of the longest."""
+
+    name: str
+    text: str
+    percent: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """A trial in words. ``params`` follow the study's parameters."""
+
+    number: int
+    params: tuple[str, ...]
+    value: str
+    epochs: str
+    state: str
+    reason: str
+    is_best: bool
+
+
+def write_study_report(folder: Path, importances: Mapping[str, float] | None = None) -> Path:
+    """Writes ``report.html`` into a study's folder and returns where it lies.
+
+    Args:
+        folder: of the study, whether it has ended or not.
+        importances: share of the values' spread that each parameter explains; None where nobody has estimated them,
+            empty where the trials do not tell.
+
+    Raises:
+        UsageError: not a study's folder.
+        RunError: the page cannot be written.
+    """
+    record = read_study(folder)
+    return save_page(render_study(record, importances), record.path / "report.html")
+
+
+def render_study(record: StudyRecord, importances: Mapping[str, float] | None = None) -> str:
+    """The page as HTML; everything that it shows stands in it."""
+    pieces = Pieces(missing=list(record.missing))
+    nothing: tuple[Any, ...] = ()
+    pieces.add("figures", lambda: _figures(record), otherwise=nothing)
+    pieces.add("best_configuration", lambda: _best_rows(record), otherwise=nothing)
+    pieces.add("settings", lambda: _settings_rows(record), otherwise=nothing)
+    pieces.add("importances", lambda: _importances(importances), otherwise=nothing)
+    pieces.add("parallel_coordinates", lambda: parallel_coordinates(record))
+    pieces.add("rung_curves", lambda: rung_curves(record))
+    pieces.add("packing", lambda: packing_of(record, _MOST_ROWS))
+    pieces.add(
+        "trials", lambda: [_trial_row(trial, record) for trial in record.trials[:MOST_TRIALS]], otherwise=nothing
+    )
+    pieces.add("failures", lambda: _failures(record), otherwise=nothing)
+    return render(
+        "study.html.j2",
+        record=record,
+        lede=_lede(record),
+        state=_state(record),
+        about_importances=_about_importances(record, importances),
+        metric=capital(title_of(record.metric)),
+        parameters=record.parameters,
+        num_trials=len(record.trials),
+        most_rows=_MOST_ROWS,
+        notices=[str(notice) for notice in sequence(record.facts.get("notices"))],
+        missing=pieces.missing,
+        **pieces.found,
+    )
+
+
+# ---- the headline
+
+
+def _lede(record: StudyRecord) -> str:
+    source = mapping(record.facts.get("source"))
+    kind = str(source.get("kind") or "")
+    made_by = _SOURCES.get(kind) or source.get("reference")
+    goal = "the largest" if record.is_maximized else "the smallest"
+    of = f" of {'an ' if kind == 'image' else 'a ' if kind in _SOURCES else ''}{made_by}" if made_by else ""
+    sampler = record.settings.get("sampler")
+    drawn = f" Drawn by Optuna's {sampler}." if sampler else ""
+    return (
+        f"{count_text(len(record.trials), 'configuration')}{of}, compared by {goal} {title_of(record.metric)} of the "
+        f"evaluation.{drawn}"
+    )
+
+
+def _state(record: StudyRecord) -> str:
+    """One sentence on a study that is not finished; empty for one that is."""
+    reason = record.facts.get("reason")
+    if record.status == "finished":
+        return ""
+    if record.status == "failed":
+        return f"This study failed: {reason or 'no reason was recorded'}"
+    if record.status == "stopped":
+        return f"This study was stopped before its end: {reason or 'no reason was recorded'}. It can go on."
+    return "This study had not ended when this page was made; it shows how far it had come."
+
+
+def _figures(record: StudyRecord) -> list[Figure]:
+    """The best value first."""
+    best, facts = record.best, record.facts
+    states = [trial.state for trial in record.trials]
+    words = {"complete": "complete", "pruned": "cut", "failed": "failed", "running": "not ended"}
+    counts = [(states.count(state), word) for state, word in words.items()]
+    value = NOTHING if best is None or best.value is None else figure_text(record.metric, best.value)
+    beside = "no trial has shown a number" if best is None else f"trial {best.number}{_how_far(best)}"
+    figures = [
+        Figure(name=f"Best {title_of(record.metric)}", value=value, beside=beside),
+        Figure(
+            name="Trials",
+            value=plain_number(len(states)),
+            beside=", ".join(f"{plain_number(count)} {word}" for count, word in counts if count),
+        ),
+    ]
+    if number(facts.get("seconds")) is not None:
+        figures.append(Figure(name="Time", value=seconds_text(facts["seconds"]), beside="of all runs of the study"))
+    speed = number(facts.get("steps_per_second"))
+    if speed:
+        steps = number(facts.get("steps"))
+        figures.append(
+            Figure(
+                name="Member-steps a second",
+                value=plain_number(float(f"{speed:.3g}")),
+                beside="" if steps is None else f"{count_text(steps, 'step')} of single trials, while packs trained",
+            )
+        )
+    return figures
+
+
+def _how_far(trial: TrialRecord) -> str:
+    return "" if trial.share >= 1 else f", after {100 * trial.share:.3g} % of its run"
+
+
+def _best_rows(record: StudyRecord) -> list[tuple[str, str]]:
+    """Name and value of each of its parameters, with all their digits: they are there to be copied."""
+    return [] if record.best is None else [(name, _whole(value)) for name, value in record.best.params.items()]
+
+
+def _settings_rows(record: StudyRecord) -> list[tuple[str, str]]:
+    settings, shares = record.settings, sequence(record.settings.get("shares"))
+    known = [share for share in map(number, shares) if share is not None]
+    eta, minutes = number(settings.get("eta")), number(settings.get("minutes"))
+    workers = [f"{name} {settings[name]}" for name in ("device", "workers", "ray", "precision") if settings.get(name)]
+    versions = mapping(record.facts.get("versions"))
+    rows = [
+        ("Metric", f"{title_of(record.metric)}, {'maximized' if record.is_maximized else 'minimized'}"),
+        ("Trials asked for", settings.get("trials")),
+        ("Minutes at most", None if minutes is None else plain_number(minutes)),
+        ("Rungs", ", ".join(f"{100 * share:.3g} %" for share in known) + " of a run" if known else None),
+        ("Goes on at a rung", None if eta is None else f"the best 1/{plain_number(eta)}"),
+        ("Side by side", settings.get("width")),
+        ("Sampler", settings.get("sampler")),
+        ("Seed", settings.get("seed")),
+        ("Workers", ", ".join(workers)),
+        ("Begun", record.facts.get("created")),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+    ]
+    return [(title, short(str(value), 600)) for title, value in rows if value not in (None, "")]
+
+
+# ---- parameters
+
+
+def _importances(importances: Mapping[str, float] | None) -> list[Importance]:
+    known = {str(name): value for name, item in (importances or {}).items() if (value := number(item)) is not None}
+    longest = max(known.values(), default=0.0)
+    return [
+        Importance(
+            name=name,
+            text=f"{100 * value:.1f} %",
+            percent=round(100 * max(0.0, value) / longest, 2) if longest > 0 else 0,
+        )
+        for name, value in sorted(known.items(), key=lambda item: -item[1])
+    ]
+
+
+def _about_importances(record: StudyRecord, importances: Mapping[str, float] | None) -> str:
+    """How far they can be trusted, or why there are none."""
+    values = [trial.value for trial in record.trials if trial.state == "complete" and trial.value is not None]
+    num = count_text(len(values), "complete trial")
+    if importances:
+        few = " So few say little: take it as a hint." if len(values) < _FEW else ""
+        return f"Share of the spread in {title_of(record.metric)} that each explains, estimated from {num}.{few}"
+    if len(values) < 2:
+        return (
+            f"No importances: they are estimated from complete trials and take at least two; there {_is(values)} {num}."
+        )
+    if len(set(values)) == 1:
+        return f"No importances: all of {num} have the same value, so that there is no spread to explain."
+    if importances is None:
+        return "No importances: they were not estimated when this page was made."
+    return f"No importances: the estimate from {num} failed."
+
+
+def _is(values: list[float]) -> str:
+    return "is" if len(values) == 1 else "are"
+
+
+# ---- trials
+
+
+def _trial_row(trial: TrialRecord, record: StudyRecord) -> TrialRow:
+    epochs = trial.rungs[-1].epoch if trial.rungs else 0.0
+    value = trial.value
+    words = "not a number" if value is None and trial.rungs else NOTHING
+    return TrialRow(
+        number=trial.number,
+        params=tuple(_brief(trial.params[name]) if name in trial.params else NOTHING for name in record.parameters),
+        value=words if value is None else figure_text(record.metric, value),
+        epochs=plain_number(epochs) if epochs == epochs else NOTHING,
+        state={"pruned": "cut", "running": "not ended"}.get(trial.state, trial.state),
+        reason=trial.reason if trial.state != "failed" else short(trial.reason, _LONGEST),
+        is_best=record.best is not None and record.best.number == trial.number,
+    )
+
+
+def _failures(record: StudyRecord) -> list[tuple[str, str]]:
+    """Reasons and the trials that they ended; then what befell workers."""
+    by_reason: dict[str, list[int]] = {}
+    for trial in sorted(record.trials, key=lambda trial: trial.number):
+        if trial.state == "failed":
+            by_reason.setdefault(trial.reason or "no reason was recorded", []).append(trial.number)
+    rows = [
+        (f"{'trial' if len(numbers) == 1 else 'trials'} {_listed(numbers)}", reason)
+        for reason, numbers in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    ]
+    for event in record.losses:
+        trials = [found for found in sequence(event.get("trials")) if isinstance(found, int)]
+        held = f", with {'trial' if len(trials) == 1 else 'trials'} {_listed(trials)}" if trials else ""
+        rows.append((f"worker {event.get('worker', '?')} lost{held}", str(event.get("reason") or "no reason given")))
+    return rows
+
+
+def _listed(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:20]))
+    return shown + (f" and {len(numbers) - 20} more" if len(numbers) > 20 else "")
+
+
+def _brief(value: Any) -> str:
+    figure = number(value)
+    return short(_whole(value), _LONGEST) if figure is None else plain_number(figure)
+
+
+def _whole(value: Any) -> str:
+    return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,319 @@
+"""A study as pictures: its trials across their parameters, and their values along the rungs. Drawn by Matplotlib,
+once in the colours of the light page and once in those of the dark one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from volano.report.reading import number
+from volano.report.study_record import StudyRecord, TrialRecord
+from volano.report.words import plain_number, printable, short, title_of
+
+# A picture of its own for each page, as style.css has it: ink, faint lines, the best trial, colours of the values.
+_LIGHT = {"ink": "#1e2226", "soft": "#5c646d", "faint": "#cfccc5", "best": "#b94c24", "card": "#ffffff"}
+_DARK = {"ink": "#e6e8ea", "soft": "#a0a8b1", "faint": "#454c53", "best": "#ef8e63", "card": "#1c2024"}
+# The part of Matplotlib's viridis that stands out from the paper: its yellow does not from white, nor its violet from
+# black.
+_SHADES = {_LIGHT["ink"]: (0.05, 0.86), _DARK["ink"]: (0.3, 1.0)}
+_DOTS_PER_INCH = 150
+MOST_AXES = 12  # more cannot be told apart on a screen
+_MOST_CHOICES = 16  # of a category that are written beside its axis
+# Where nobody says whether a space is logarithmic, values that span this many times their smallest are drawn so.
+_LOG_SPAN = 30.0
+# Values this far beyond the worse quartile, in distances between quartiles, do not stretch colours and axes (Tukey's
+# outer fence): of a trial that diverged it is enough to see that it did.
+_FENCE = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """PNGs as data that stands in the page; sizes are pixels of the page. ``alt`` says it in words."""
+
+    light: str
+    dark: str
+    width: int
+    height: int
+    alt: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A vertical axis: ``places`` are the trials' heights from 0 to 1, None where a trial has no place on it."""
+
+    title: str
+    places: tuple[float | None, ...]
+    ticks: tuple[tuple[float, str], ...]
+    is_log: bool = False
+
+
+# ---- across the parameters
+
+
+def parallel_coordinates(record: StudyRecord) -> Picture | None:
+    """One line a trial; None where fewer than two trials have shown a value."""
+    trials = [trial for trial in record.trials if trial.value is not None]
+    names = record.parameters[:MOST_AXES]
+    if len(trials) < 2 or not names:
+        return None
+    shown = _fenced([trial.value for trial in trials if trial.value is not None], record.is_maximized)
+    axes = [parameter_axis(name, trials, record.space.get(name)) for name in names]
+    axes.append(_numbers(title_of(record.metric), list(shown), is_log=_spans(shown)))
+    height = 3.7
+    light, dark = (
+        _drawn(lambda figure, look: _draw_parallel(figure, look, record, trials, axes), look, width, height)
+        for width in [max(6.0, min(16.0, 1.35 * len(axes) + 0.8))]
+        for look in (_LIGHT, _DARK)
+    )
+    notes = [f"{len(record.parameters) - MOST_AXES} more parameters stand in the table"]
+    return Picture(
+        light=light[0],
+        dark=dark[0],
+        width=light[1],
+        height=light[2],
+        alt=f"{len(trials)} trials across {', '.join(short(name, 40) for name in names)} and {record.metric}",
+        notes=tuple(notes if len(record.parameters) > MOST_AXES else ()),
+    )
+
+
+def parameter_axis(name: str, trials: Sequence[TrialRecord], space: Any = None) -> Axis:
+    """The axis of a parameter: logarithmic where its space is, categories one above the other."""
+    values = [trial.params.get(name) for trial in trials]
+    has = [name in trial.params for trial in trials]
+    figures = [number(value) for value in values]
+    choices = (space or {}).get("choices")
+    if isinstance(choices, list) or any(there and figure is None for there, figure in zip(has, figures, strict=True)):
+        return _categories(name, values, has, choices if isinstance(choices, list) else [])
+    known = [figure for figure in figures if figure is not None]
+    low, high = (number((space or {}).get(end)) for end in ("low", "high"))
+    is_log = bool(space["log"]) if space and "log" in space else _spans(known)
+    return _numbers(name, figures, is_log=is_log, low=low, high=high)
+
+
+def _categories(name: str, values: Sequence[Any], has: Sequence[bool], choices: Sequence[Any]) -> Axis:
+    labels = [str(choice) for choice in choices]
+    labels += sorted({str(value) for value, there in zip(values, has, strict=True) if there} - set(labels))
+    rank = {label: place for place, label in enumerate(labels)}
+    heights = [(place + 0.5) / len(labels) for place in range(len(labels))]
+    step = -(-len(labels) // _MOST_CHOICES)
+    return Axis(
+        title=name,
+        places=tuple(heights[rank[str(value)]] if there else None for value, there in zip(values, has, strict=True)),
+        ticks=tuple(zip(heights, labels, strict=True))[::step],
+    )
+
+
+def _numbers(
+    name: str,
+    values: Sequence[float | None],
+    *,
+    is_log: bool,
+    low: float | None = None,
+    high: float | None = None,
+) -> Axis:
+    known = [value for value in values if value is not None]
+    low = min([*known, *([] if low is None else [low])])
+    high = max([*known, *([] if high is None else [high])])
+    is_log = is_log and low > 0
+    scale: Callable[[float], float] = math.log if is_log else float
+    reach = scale(high) - scale(low)
+
+    def place(value: float) -> float:
+        return (scale(value) - scale(low)) / reach if reach else 0.5
+
+    return Axis(
+        title=name,
+        places=tuple(None if value is None else place(value) for value in values),
+        ticks=tuple((place(value), plain_number(value)) for value in _ticks(low, high, is_log=is_log)),
+        is_log=is_log,
+    )
+
+
+def _ticks(low: float, high: float, *, is_log: bool) -> list[float]:
+    """Both ends, and what is round between them without touching them."""
+    if low == high:
+        return [low]
+    if is_log:
+        inside = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+        inside = inside[:: -(-len(inside) // 6)] if inside else []
+        room = 0.09 * math.log(high / low)
+        inside = [v for v in inside if math.log(v / low) > room and math.log(high / v) > room]
+    else:
+        inside = [low + part * (high - low) / 4 for part in (1, 2, 3)]
+        if low == int(low) and high == int(high):
+            inside = [value for value in inside if value == int(value)]
+    return [low, *inside, high]
+
+
+def _spans(values: Sequence[float]) -> bool:
+    return bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_SPAN
+
+
+def _fenced(values: Sequence[float], is_maximized: bool) -> list[float]:
+    """Values with the worst of them brought in to the fence."""
+    ordered = sorted(values)
+    lower, upper = (ordered[round(part * (len(ordered) - 1))] for part in (0.25, 0.75))
+    reach = _FENCE * (upper - lower)
+    if not reach:
+        return list(values)
+    return [max(value, lower - reach) if is_maximized else min(value, upper + reach) for value in values]
+
+
+def _draw_parallel(
+    figure: Any, look: dict[str, str], record: StudyRecord, trials: Sequence[TrialRecord], axes: Sequence[Axis]
+) -> None:
+    from matplotlib import colormaps
+    from matplotlib.collections import LineCollection
+
+    plot = figure.add_axes((0.045, 0.03, 0.91, 0.83))
+    plot.set_xlim(-0.12, len(axes) - 1 + 0.42)
+    plot.set_ylim(-0.04, 1.04)
+    plot.axis("off")
+    colours = colormaps["viridis"]
+    darkest, lightest = _SHADES[look["ink"]]
+    goodness = [1 - place if not record.is_maximized else place for place in map(_some, axes[-1].places)]
+    best = record.best
+    # The worst first, so that the better ones lie above them.
+    for place in sorted(range(len(trials)), key=lambda place: goodness[place]):
+        is_best = best is not None and trials[place].number == best.number
+        segments = _segments(axes, place)
+        colour = look["best"] if is_best else colours(darkest + (lightest - darkest) * goodness[place])
+        width, alpha = (2.8, 1.0) if is_best else (1.1, 0.45 if len(trials) > 60 else 0.75)
+        lines = LineCollection(segments, colors=[colour], linewidths=width, alpha=alpha, zorder=5 if is_best else 2)
+        plot.add_collection(lines)
+    for across, axis in enumerate(axes):
+        plot.plot([across, across], [0, 1], color=look["soft"], linewidth=1.1, zorder=3)
+        plot.text(across, 1.10, _text(axis.title, 20), ha="center", va="bottom", color=look["ink"], fontsize=9)
+        if axis.is_log:
+            plot.text(across, 1.045, "logarithmic", ha="center", va="bottom", color=look["soft"], fontsize=7)
+        for height, label in axis.ticks:
+            plot.plot([across, across + 0.025], [height, height], color=look["soft"], linewidth=0.9, zorder=3)
+            plot.text(
+                across + 0.045,
+                height,
+                _text(label, 14),
+                va="center",
+                color=look["ink"],
+                fontsize=7.5,
+                zorder=6,
+                bbox={"facecolor": look["card"], "alpha": 0.75, "linewidth": 0, "pad": 0.5},
+            )
+
+
+def _some(place: float | None) -> float:
+    return 0.0 if place is None else place
+
+
+def _segments(axes: Sequence[Axis], trial: int) -> list[list[tuple[float, float]]]:
+    """A trial's line, broken where it has no place on an axis; a place between two gaps is a stub."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for across, axis in enumerate(axes):
+        height = axis.places[trial]
+        if height is None:
+            runs.append([])
+        else:
+            runs[-1].append((across, height))
+    return [
+        run if len(run) > 1 else [(run[0][0] - 0.05, run[0][1]), (run[0][0] + 0.05, run[0][1])] for run in runs if run
+    ]
+
+
+# ---- along the rungs
+
+
+def rung_curves(record: StudyRecord) -> Picture | None:
+    """Values against epochs; None where no trial has shown a value."""
+    curves = {}
+    for trial in record.trials:
+        points = [(r.epoch, r.value) for r in trial.rungs if math.isfinite(r.value) and math.isfinite(r.epoch)]
+        if points:
+            curves[trial.number] = (trial, points)
+    if not curves:
+        return None
+    light, dark = (
+        _drawn(lambda figure, look: _draw_curves(figure, look, record, list(curves.values())), look, 8.6, 3.7)
+        for look in (_LIGHT, _DARK)
+    )
+    return Picture(
+        light=light[0],
+        dark=dark[0],
+        width=light[1],
+        height=light[2],
+        alt=f"{record.metric} of {len(curves)} trials against the epochs that they were trained for",
+    )
+
+
+def _draw_curves(
+    figure: Any,
+    look: dict[str, str],
+    record: StudyRecord,
+    curves: Sequence[tuple[TrialRecord, list[tuple[float, float]]]],
+) -> None:
+    plot = figure.add_axes((0.085, 0.135, 0.895, 0.84))
+    best = record.best
+    for trial, points in curves:
+        is_best, is_whole = best is not None and trial.number == best.number, trial.state == "complete"
+        colour = look["best"] if is_best else look["soft"] if is_whole else look["faint"]
+        plot.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            linewidth=2.8 if is_best else 1.5 if is_whole else 0.8,
+            marker="o",
+            markersize=5.5 if is_best else 3.6 if is_whole else 2.6,
+            zorder=4 if is_best else 3 if is_whole else 2,
+        )
+    values = [value for _, points in curves for _, value in points]
+    shown = _fenced(values, record.is_maximized)
+    if _spans(shown):
+        plot.set_yscale("log")
+        plot.set_ylim(min(shown) / 1.1, max(shown) * 1.1)
+    elif max(shown) > min(shown):
+        margin = 0.06 * (max(shown) - min(shown))
+        plot.set_ylim(min(shown) - margin, max(shown) + margin)
+    _dress(plot, look)
+    plot.set_xlim(left=0)
+    plot.set_xlabel("epochs", color=look["soft"], fontsize=9)
+    plot.set_ylabel(_text(title_of(record.metric), 40), color=look["soft"], fontsize=9)
+
+
+def _dress(plot: Any, look: dict[str, str]) -> None:
+    plot.patch.set_alpha(0.0)
+    plot.grid(axis="y", color=look["faint"], linewidth=0.6, alpha=0.6)
+    plot.set_axisbelow(True)
+    plot.tick_params(which="both", colors=look["soft"], labelsize=8.5)
+    for side, spine in plot.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(look["faint"])
+
+
+# ---- both
+
+
+def _drawn(
+    draw: Callable[[Any, dict[str, str]], None], look: dict[str, str], width: float, height: float
+) -> tuple[str, int, int]:
+    """A PNG as data, and its size in pixels of the page."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    draw(figure, look)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in letters that Matplotlib's font lacks is drawn as boxes; the page's table has it in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, dpi=_DOTS_PER_INCH, transparent=True)
+    uri = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return uri, round(width * 96), round(height * 96)
+
+
+def _text(text: str, length: int) -> str:
+    # Matplotlib would read a formula between two dollar signs.
+    return short(" ".join(printable(text).split()), length).replace("$", r"\$")
