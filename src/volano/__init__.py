@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from volano.api import Processes, doctor, explain, resume, train
+    from volano.api import Processes, doctor, explain, explore, resume, train, verify
     from volano.data import Arrays, MemoryMapped, open_table, spool
     from volano.device import Device
     from volano.errors import VolanoError
+    from volano.exploring import Study
     from volano.plan import Plan
     from volano.planner import Explanation
     from volano.task import Duration, Loss, Task, constant, cosine, linear, trapezoid
@@ -32,18 +33,21 @@ _HOMES = {
     "Processes": "volano.api",
     "Run": "volano.training",
     "Safety": "volano.training",
+    "Study": "volano.exploring",
     "Task": "volano.task",
     "VolanoError": "volano.errors",
     "constant": "volano.task",
     "cosine": "volano.task",
     "doctor": "volano.api",
     "explain": "volano.api",
+    "explore": "volano.api",
     "linear": "volano.task",
     "open_table": "volano.data",
     "resume": "volano.api",
     "spool": "volano.data",
     "train": "volano.api",
     "trapezoid": "volano.task",
+    "verify": "volano.api",
 }
 
 __all__ = [
@@ -58,6 +62,7 @@ __all__ = [
     "Processes",
     "Run",
     "Safety",
+    "Study",
     "Task",
     "VolanoError",
     "__version__",
@@ -65,12 +70,14 @@ __all__ = [
     "cosine",
     "doctor",
     "explain",
+    "explore",
     "linear",
     "open_table",
     "resume",
     "spool",
     "train",
     "trapezoid",
+    "verify",
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -170,7 +169,7 @@ def task_to_plan(
     if given.epochs is not None:
         yield problem.task(problem.steps_in(given.epochs))
         return
-    quick = dataclasses.replace(planning, is_raced=False)
+    quick = planning.quick()
     problem, _, num_steps, _ = _fit_into(problem, quick, minutes, started, 1)
     yield problem.task(num_steps)
 

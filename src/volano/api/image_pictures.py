@@ -86,8 +86,8 @@ def _write_hardest(folder: RunFolder, test: LabelledImages, rows: list[int], log
 
 def _first_batch(task: Task, device: Device) -> Any:
     """The first images of the run as the network saw them, uint8 [N, channels, height, width]."""
-    order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
-    batch = device.move(Fetcher(task.data, task.collate, task.seed)(order.key(0)).batch)
+    order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.order_seed)
+    batch = device.move(Fetcher(task.data, task.collate, task.order_seed)(order.key(0)).batch)
     if task.augment is not None:
         generator = device.generator()
         generator.manual_seed(seed_of_augmentation(task, 0))

@@ -170,6 +170,10 @@ def task_of(folder: RunFolder) -> Task:
     kind = source.get("kind", "python")
     if kind == "reference":
         return load_task(source["reference"])
+    if kind == "trial":
+        from volano.api.spaces import task_of_trial  # studies stand above runs
+
+        return task_of_trial(source["study"], source["trial"], epochs=source.get("epochs"))[0]
     if kind == "python":
         raise UsageError(
             "A run that was started from Python goes on with its task",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError, VolanoError
-from volano.report import write_comparison, write_page
+from volano.report import write_comparison, write_page, write_study_report
 from volano.training import Observer, Run, RunFolder
 
 
@@ -18,7 +18,8 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
     """Writes a self-contained page about one run, or about several beside each other.
 
     Args:
-        runs: folders of runs; a folder of a run that failed or is not finished gives a page of what is there.
+        runs: folders of runs; a folder of a run that failed or is not finished gives a page of what is there. The
+            folder of a study gives the page of the study.
         out: the file; None is ``report.html`` in the folder of a single run, and ``comparison.html`` in the current
             folder for several.
 
@@ -31,6 +32,11 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
     """
     if not runs:
         raise UsageError("A report is about one run or more", got="none")
+    if len(runs) == 1 and out is None and (Path(runs[0]) / "study.json").is_file():
+        from volano.api.explore import importances
+        from volano.exploring.study import Study
+
+        return write_study_report(Path(runs[0]), importances(Study.open(runs[0])))
     return write_page(runs[0], out) if len(runs) == 1 else write_comparison(runs, out)
 
 

@@ -29,6 +29,7 @@ def train(
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
+    source: dict[str, Any] | None = None,
 ) -> Run:
     """Plans a task, then runs it. Under torchrun every rank calls this with the same task.
 
@@ -43,11 +44,12 @@ def train(
         safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
         processes: how many train together on this machine, where torchrun has not started them.
         observer: hears of the run; None shows progress on standard error.
+        source: how another process can make the task again; None says that only Python can.
 
     Raises:
         VolanoError: as its subclasses say.
     """
-    source = {"kind": "python"}
+    source = {"kind": "python"} if source is None else source
     if isinstance(task, str):
         source = {"kind": "reference", "reference": task}
         task = load_task(task)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 import tempfile
 import time
@@ -23,8 +22,8 @@ from volano.api.tasks import check_unfinished, go_on
 from volano.api.text_run import TextRun
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
 from volano.apps.text.network import Decoder
-from volano.apps.text.problem import TextDials, TextProblem, load_problem, read_problem
-from volano.apps.text.recipe import MAX_EPOCHS, choose_depth, choose_tokens_per_step
+from volano.apps.text.problem import TextDials, TextProblem, load_problem, read_problem, shaped
+from volano.apps.text.recipe import MAX_EPOCHS
 from volano.apps.text.scores import score_tokens
 from volano.apps.text.spec import TextSpec
 from volano.device import Device
@@ -164,7 +163,7 @@ def task_to_plan(
     given = TextDials(path=None if path is None else str(Path(path).absolute()), **dials)
     with tempfile.TemporaryDirectory(prefix="volano-text-") as scratch:
         problem = read_problem(given, Path(scratch))
-        quick = dataclasses.replace(planning, is_raced=False)
+        quick = planning.quick()
         problem, _, num_steps, _ = _resolve(problem, minutes, started, quick, 1)
         yield problem.task(num_steps)
 
@@ -203,7 +202,7 @@ def _resolve(
     """Depth, batch and number of steps, once, before the first; the plan; and the reasons for the numbers."""
     epochs = problem.dials.epochs
     if epochs is not None:
-        problem = _shaped(problem, planning.place, flops=None, num_tokens=epochs * len(problem.train))
+        problem = shaped(problem, planning.place, flops=None, num_tokens=epochs * len(problem.train))
         num_steps = problem.steps_in(epochs)
         chosen = choose_plan(problem.task(num_steps), planning, world_size=world_size)
         length = f"{epochs:g} epochs as asked"
@@ -231,7 +230,7 @@ def _fit_into(
 
     # The shape that the time allows depends on the speed, and so on the plan: a quick one for a probe is close enough.
     depth = problem.dials.depth or problem.spec.depth
-    probe = _shaped(problem, planning.place, flops=1.0, num_tokens=1e6, depth=depth)
+    probe = shaped(problem, planning.place, flops=1.0, num_tokens=1e6, depth=depth)
     quick = choose_plan(
         probe.task(1000), planning.without("compile", True), world_size=world_size, seconds=_PROBE_SHARE * budget
     )
@@ -243,7 +242,7 @@ def _fit_into(
     flops_per_second = tokens_per_second * probe.spec.shape().flops_per_token
     flops = flops_per_second * seconds_left(0.0)
     num_tokens = flops / probe.spec.shape().flops_per_token
-    problem = _shaped(problem, planning.place, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(problem.train)))
+    problem = shaped(problem, planning.place, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(problem.train)))
     chosen = choose_plan(
         problem.task(1000), planning, world_size=world_size, seconds=max(1.0, (1 - _PROBE_SHARE) * seconds_left(0.0))
     )
@@ -254,26 +253,6 @@ def _fit_into(
     limit = f"at most {MAX_EPOCHS:g} epochs" if num_steps == most else f"{budget / 60:g} min"
     length = f"{measured.step * 1e3:.0f} ms a step, {limit}" + (", which is short" if num_steps == 1 else "")
     return problem, chosen, num_steps, length
-
-
-def _shaped(
-    problem: TextProblem, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
-) -> TextProblem:
-    """The problem with depth and batch chosen where the dials leave them open. ``flops`` is what the training may cost;
-    None is what the probe's depth would cost over ``num_tokens``."""
-    dials, spec = problem.dials, problem.spec
-    if flops is None:
-        flops = num_tokens * spec.shape().flops_per_token
-    depth = dials.depth or depth or choose_depth(
-        flops=flops, num_bytes=spec.num_train_bytes, vocab_size=spec.vocab_size, context=spec.context
-    )  # fmt: skip
-    batch_size = dials.batch_size
-    if batch_size is None:
-        width = problem.with_shape(depth=depth, batch_size=1).spec.shape().width
-        tokens = choose_tokens_per_step(num_tokens=num_tokens, width=width, is_cpu=place.is_cpu)
-        # A small text still gives eight steps an epoch.
-        batch_size = max(1, min(tokens // spec.context, len(problem.windows) // 8))
-    return problem.with_shape(depth=depth, batch_size=min(batch_size, len(problem.windows)))
 
 
 def _evaluation_seconds(problem: TextProblem, plan: Plan) -> float:

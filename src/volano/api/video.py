@@ -173,7 +173,7 @@ def task_to_plan(
         return
     time_given = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
     left = time_given - (time.perf_counter() - started)
-    quick = dataclasses.replace(planning, is_raced=False)
+    quick = planning.quick()
     problem, _, num_steps, _ = _fit_into(problem, quick, left, budget=time_given, world_size=1)
     yield problem.task(num_steps)
 

@@ -1,4 +1,5 @@
-"""The commands that look at the machine or at a run; `train`, `resume`, `explain` and `plans` have their own files."""
+"""The commands that look at the machine or at a run; `train`, `resume`, `explain`,
+`explore` and `plans` have their own files."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from volano.cli import options as opt
 from volano.cli import output, plans
 from volano.cli.applications import act
 from volano.cli.explain import explain
+from volano.cli.explore import explore
 from volano.cli.generate import generate
 from volano.cli.train import resume, train
 
@@ -23,6 +25,7 @@ def register(app: typer.Typer) -> None:
         (train, "train"),
         (resume, "resume"),
         (explain, "explain"),
+        (explore, "explore"),
         (evaluate, "eval"),
         (predict, "predict"),
         (generate, "generate"),

@@ -16,8 +16,11 @@ from volano.plan import parse_bytes
 
 def train(
     what: Annotated[
-        str, typer.Argument(metavar="|".join([*APPLICATIONS, "MODULE:TASK"]), help="An application, or your own task.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="|".join([*APPLICATIONS, "MODULE:TASK"]), help="An application, or your own task. None with --from."
+        ),
+    ] = None,
     path: Annotated[
         Path | None,
         typer.Argument(
@@ -26,6 +29,10 @@ def train(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE-TIME.")] = None,
+    study: Annotated[
+        Path | None, typer.Option("--from", metavar="STUDY", help="Train a trial of a study from its start to its end.")
+    ] = None,
+    trial: Annotated[str | None, typer.Option(help="best (default) or its number, with --from.")] = None,
     seed: opt.Seed = None,
     batch_size: opt.BatchSize = None,
     minutes: opt.Minutes = None,
@@ -76,6 +83,8 @@ def train(
     volano train my_task:task
 
     volano train image ./photos --nproc 2        the same training, by two processes together
+
+    volano train --from runs/study-1             the best trial of a study
     """
     knobs, dials = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
     from volano.api.processes import Processes, follow, is_follower
@@ -86,10 +95,15 @@ def train(
         return 0
     common: dict[str, Any] = {"out": out, "processes": processes, "safety": _safety(save_every, skip_bad_steps)}
     common |= _planning(device, knobs, forbid, budget, plan, no_plan=no_plan)
+    if study is not None:
+        refuse(dials.keys() - {"epochs"}, dials, "a trial of a study")
+        return _train_trial(study, trial or "best", opt.given(what=what, path=path), epochs, common, as_json=json)
+    if trial is not None:
+        raise UsageError("--trial names a trial of a study", got=f"--trial {trial} without --from")
     if what in APPLICATIONS:
         refuse(dials.keys() - APPLICATIONS[what].DIALS, dials, f"the {what} application")
         return APPLICATIONS[what].train(path, as_json=json, **common, **dials)
-    if ":" not in what:
+    if what is None or ":" not in what:
         raise UsageError(
             "What to train is an application or a task of your own",
             got=repr(what),
@@ -100,6 +114,22 @@ def train(
     from volano import api
 
     return _print_run(api.train(what, **common), as_json=json)
+
+
+def _train_trial(
+    study: Path, trial: str, given: dict[str, Any], epochs: float | None, common: dict[str, Any], *, as_json: bool
+) -> int:
+    """Trains a trial; ``given``: what stands beside ``--from``: a build function, where the study does not tell."""
+    build = given.pop("what", None)
+    if given or (build is not None and ":" not in build):
+        raise UsageError("--from names all that is trained", got=given.get("path", build), remedy="Leave it out")
+    from volano import api
+    from volano.api.spaces import task_of_trial
+
+    task, number = task_of_trial(study, trial, build=build, epochs=epochs)
+    source = {"kind": "trial", "study": str(study.absolute()), "trial": number, "epochs": epochs}
+    source = None if build else source
+    return _print_run(api.train(task, source=source, **common), as_json=as_json)
 
 
 def resume(

@@ -131,10 +131,14 @@ class ImageProblem:
         """The same with a network of another size."""
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, size=size))
 
-    def task(self, num_steps: int) -> Task:
-        """The Task for a number of steps."""
+    def recipe_of(self, num_steps: int) -> Recipe:
+        """The recipe of a run of so many steps."""
+        return self.recipe(num_steps / self.steps_in(1.0))
+
+    def task(self, num_steps: int, recipe: Recipe | None = None) -> Task:
+        """The Task for a number of steps; ``recipe``: another than the one for that length."""
         labels = self.train.labels
-        recipe = self.recipe(num_steps / self.steps_in(1.0))
+        recipe = recipe or self.recipe_of(num_steps)
         weights = balanced_weights(labels, len(self.spec.classes))
         smoothing = recipe.label_smoothing
         return Task(

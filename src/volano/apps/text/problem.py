@@ -16,11 +16,21 @@ from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE, Corpus, prepare_corpu
 from volano.apps.text.generate import TextPreview
 from volano.apps.text.network import Decoder, parameter_groups
 from volano.apps.text.objective import NextToken, RandomOffsets, counted
-from volano.apps.text.recipe import CONTEXT, MAX_DEPTH, MIN_DEPTH, PROBE_DEPTH, Recipe, choose_recipe
+from volano.apps.text.recipe import (
+    CONTEXT,
+    MAX_DEPTH,
+    MIN_DEPTH,
+    PROBE_DEPTH,
+    Recipe,
+    choose_depth,
+    choose_recipe,
+    choose_tokens_per_step,
+)
 from volano.apps.text.spec import TextSpec
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.data import Arrays, Fault, TokenWindows, open_tokens, scoring_windows
 from volano.data.sources import find_texts
+from volano.device import Device
 from volano.errors import DataError, UsageError
 from volano.task import Task, trapezoid
 from volano.training import MuonAdamW
@@ -131,9 +141,13 @@ class TextProblem:
             dials=dataclasses.replace(self.dials, depth=depth, batch_size=batch_size),
         )
 
-    def task(self, num_steps: int) -> Task:
-        """The Task for a number of steps."""
-        recipe = self.recipe(num_steps)
+    def recipe_of(self, num_steps: int) -> Recipe:
+        """See :meth:`recipe`."""
+        return self.recipe(num_steps)
+
+    def task(self, num_steps: int, recipe: Recipe | None = None) -> Task:
+        """The Task for a number of steps; ``recipe``: another than the one for that length."""
+        recipe = recipe or self.recipe(num_steps)
         ids, first, bytes_per_token = self._valid()
         return Task(
             name="text",
@@ -251,3 +265,23 @@ def _fitting_context(wanted: int, corpus: Corpus) -> tuple[int, list[str]]:
     if context == wanted:
         return context, []
     return context, [f"context={context}: the training text has only {num_tokens:,} tokens"]
+
+
+def shaped(
+    problem: TextProblem, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
+) -> TextProblem:
+    """The problem with depth and batch chosen where the dials leave them open. ``flops`` is what the training may cost;
+    None is what the probe's depth would cost over ``num_tokens``."""
+    dials, spec = problem.dials, problem.spec
+    if flops is None:
+        flops = num_tokens * spec.shape().flops_per_token
+    depth = dials.depth or depth or choose_depth(
+        flops=flops, num_bytes=spec.num_train_bytes, vocab_size=spec.vocab_size, context=spec.context
+    )  # fmt: skip
+    batch_size = dials.batch_size
+    if batch_size is None:
+        width = problem.with_shape(depth=depth, batch_size=1).spec.shape().width
+        tokens = choose_tokens_per_step(num_tokens=num_tokens, width=width, is_cpu=place.is_cpu)
+        # A small text still gives eight steps an epoch.
+        batch_size = max(1, min(tokens // spec.context, len(problem.windows) // 8))
+    return problem.with_shape(depth=depth, batch_size=min(batch_size, len(problem.windows)))

@@ -126,9 +126,13 @@ class VideoProblem:
         shape = network_shape(network, self.spec.size)
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, network=network, **shape))
 
-    def task(self, num_steps: int) -> Task:
-        """The Task for a number of steps."""
-        spec, recipe, train = self.spec, self.recipe(num_steps), self.sets.train
+    def recipe_of(self, num_steps: int) -> Recipe:
+        """See :meth:`recipe`."""
+        return self.recipe(num_steps)
+
+    def task(self, num_steps: int, recipe: Recipe | None = None) -> Task:
+        """The Task for a number of steps; ``recipe``: another than the one for that length."""
+        spec, recipe, train = self.spec, recipe or self.recipe(num_steps), self.sets.train
         return Task(
             name="video",
             model=functools.partial(make_network, spec),

@@ -1,0 +1,147 @@
+"""Many configurations of a task, sampled, trained as packs and pruned together."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from volano.api.references import load_reference
+from volano.api.spaces import ApplicationBuild
+from volano.errors import UsageError, VolanoError
+from volano.exploring.observe import StudyObserver
+from volano.exploring.record import STUDY, StudyFolder
+from volano.exploring.settings import StudySettings
+from volano.exploring.study import Study
+from volano.report import write_study_report
+from volano.task import Task
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+
+Build = Callable[[Any], Task]
+_DEFAULTS: dict[str, Any] = {"trials": 128, "metric": "loss", "direction": "minimize", "seed": 0, "eta": 3}
+
+
+def explore(
+    build: Build | str,
+    trials: int | None = None,
+    *,
+    minutes: float | None = None,
+    metric: str | None = None,
+    direction: Literal["minimize", "maximize"] | None = None,
+    out: str | Path | None = None,
+    sampler: BaseSampler | None = None,
+    storage: str | Path | BaseStorage | optuna.Study | None = None,
+    seed: int | None = None,
+    eta: int | None = None,
+    rungs: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    resume: bool = False,
+    observer: StudyObserver | None = None,
+) -> Study:
+    """Tries many configurations: samples them with Optuna, trains those of one structure as one program, and prunes
+    them together by successive halving.
+
+    Args:
+        build: ``(trial) -> Task`` with an Optuna trial, or ``"module:build"`` of one. All tasks have the same data, and
+            ``valid``. Called more than once for a trial, in the workers too.
+        trials: to ask for; 128.
+        minutes: after which nothing new begins.
+        metric: of the evaluation, by which trials are compared; ``"loss"``, or what ``build.metric`` says.
+        direction: ``"minimize"`` or ``"maximize"`` it; ``"minimize"``, or what ``build.direction`` says.
+        out: folder of the study; None makes ``runs/NAME-DATE-TIME``.
+        sampler: of Optuna; None is TPE, seeded with ``seed``.
+        storage: URL, path of a journal, or an Optuna study; None is in memory with a journal in the folder.
+        seed: of the default sampler; 0.
+        eta: at a rung one trial in so many goes on; 3.
+        rungs: how many, the end of the run among them; 1 prunes nothing; None takes them from ``trials``.
+        device: as torch writes it; None is every accelerator, or the CPU.
+        precision: ``"fp32"``, ``"tf32"`` or ``"bf16"``; fp32.
+        workers: processes that train packs; None is one for each accelerator, or as many as pay on the CPU's cores.
+        ray: ``"local"``, ``"auto"`` or ``"host:port"``: the devices of a Ray cluster.
+        resume: goes on with the study in ``out``, with the settings that it has where none are given.
+        observer: hears of the study; None shows progress on standard error.
+
+    Raises:
+        VolanoError: as its subclasses say. What was learned until then is in the folder, and can go on.
+    """
+    from volano.exploring.explore import run_study
+    from volano.exploring.placement import make_executor
+    from volano.exploring.progress import make_study_progress
+
+    make, source = _build_and_source(build)
+    given = {"trials": trials, "metric": metric, "direction": direction, "seed": seed, "eta": eta}
+    if resume:
+        if out is None:
+            raise UsageError("A study that goes on has a folder", got="resume without out", remedy="Name it with out=")
+        folder = StudyFolder.open(out)
+        before = folder.read_json(STUDY).get("settings", {})
+    else:
+        folder = StudyFolder.reserve(out, getattr(make, "__name__", None) or "study")
+        before = {}
+    own = _own_goal(make, metric)
+    chosen = {**_DEFAULTS, **own, **_known(before, given), **{n: v for n, v in given.items() if v is not None}}
+    settings = StudySettings(minutes=minutes, rungs=rungs, **chosen)
+    precision = precision or before.get("precision") or "fp32"
+    where = {"device": device, "workers": workers, "ray": ray, "precision": precision}
+    observer = observer or make_study_progress()
+    study = run_study(
+        make,
+        settings,
+        folder,
+        functools.partial(make_executor, make, num_trials=settings.trials, on_notice=observer.on_notice, **where),
+        storage=storage,
+        sampler=sampler,
+        observer=observer,
+        facts={"source": source, "settings": where},
+        resume=resume,
+    )
+    try:
+        write_study_report(study.folder, importances(study))
+    except VolanoError as error:
+        observer.on_notice(f"the report could not be written: {error}")
+    return study
+
+
+def _own_goal(build: Build, metric: str | None) -> dict[str, Any]:
+    """What a build says it is compared by; its direction is that of its own metric alone."""
+    own = {name: value for name in ("metric", "direction") if (value := getattr(build, name, None)) is not None}
+    return own if metric is None or metric == own.get("metric") else {}
+
+
+def importances(study: Study) -> dict[str, float]:
+    """How much of the values' spread each parameter explains, as Optuna estimates it, largest first; empty where the
+    trials do not tell."""
+    from optuna.importance import get_param_importances
+
+    with contextlib.suppress(ValueError, RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an estimator that is still experimental
+        return {name: float(value) for name, value in get_param_importances(study.optuna).items()}
+    return {}
+
+
+def _build_and_source(build: Build | str) -> tuple[Build, Mapping[str, Any]]:
+    """The function, and how another process can make it again."""
+    if isinstance(build, str):
+        made = load_reference(build)
+        if not callable(made):
+            raise UsageError("module:build names a function of a trial", got=f"{build}: {type(made).__name__}")
+        return cast(Build, made), {"kind": "reference", "reference": build}
+    if not callable(build):
+        raise UsageError("explore takes build(trial) -> Task, or 'module:build'", got=type(build).__name__)
+    if isinstance(build, ApplicationBuild):
+        return build, build.source()
+    return build, {"kind": "python"}
+
+
+def _known(before: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: before[name] for name in names if before.get(name) is not None}

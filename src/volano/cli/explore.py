@@ -1,0 +1,176 @@
+"""``volano explore``: many configurations, trained as packs and pruned together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from volano.cli import options as opt
+from volano.cli import output
+from volano.cli.applications import APPLICATIONS
+from volano.errors import UsageError
+
+if TYPE_CHECKING:
+    from volano.exploring.study import Study
+
+_STUDY, _WHERE = "Study", "Where"
+_NUM_SHOWN = 5  # trials in the table at the end
+
+
+def explore(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="|".join([*APPLICATIONS, "MODULE:BUILD"]),
+            help="An application with its own search space, or your build(trial) -> Task. None with --resume.",
+        ),
+    ] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="Data of the application, as for train. None: an embedded sample.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Configurations to try; 64.", rich_help_panel=_STUDY)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time for the study; nothing new begins after it.", rich_help_panel=_STUDY)
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(help="JSON or TOML: another search space for an application.", rich_help_panel=_STUDY),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Figure of the evaluation.", rich_help_panel=_STUDY)] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize.", rich_help_panel=_STUDY)] = None,
+    eta: Annotated[
+        int | None, typer.Option(help="At a rung one in so many goes on; 3.", rich_help_panel=_STUDY)
+    ] = None,
+    rungs: Annotated[int | None, typer.Option(help="How many; 1 prunes nothing.", rich_help_panel=_STUDY)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampler.", rich_help_panel=_STUDY)] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Optuna storage: a URL or a journal; default: in the folder.", rich_help_panel=_STUDY),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the study; default runs/NAME-DATE-TIME.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="STUDY", help="Go on with the study in this folder.")] = None,
+    verify: Annotated[
+        int, typer.Option(metavar="N", help="Train so many trials again alone and compare; differences: exit code 1.")
+    ] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes that train packs.", rich_help_panel=_WHERE)] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Ray: local, auto or HOST:PORT.", rich_help_panel=_WHERE),
+    ] = None,
+    device: opt.DeviceName = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16.", rich_help_panel=_WHERE)] = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
+) -> int:
+    """Try many configurations at once: sampled by Optuna, trained as one program, pruned together.
+
+    volano explore image ./photos --trials 64 --minutes 10
+
+    volano explore my_file:build --trials 81 --verify 3
+
+    volano explore --resume runs/image-study-1
+
+    Exit code 1: the study was stopped before its end, or a verified trial differs.
+    """
+    from volano.api import explore as explore_builds
+
+    given = opt.given(
+        trials=trials, minutes=minutes, metric=metric, direction=direction, eta=eta, rungs=rungs, seed=seed,
+        storage=storage, workers=workers, ray=ray, device=device, precision=precision,
+    )  # fmt: skip
+    if resume is not None:
+        for name, value in opt.given(path=path, space=space).items():
+            option = "PATH" if name == "path" else f"--{name}"
+            raise UsageError("A study goes on with its own data and space", got=f"{option} {value} with --resume")
+        study = explore_builds(_build_again(resume, what), out=_folder(resume, out), resume=True, **given)
+    else:
+        build = _build(what, path, space, given)
+        study = explore_builds(build, out=out, **{"trials": 64, **given})
+    return _finish(study, verify=verify, as_json=json)
+
+
+def _build(what: str | None, path: Path | None, space: Path | None, given: dict[str, Any]) -> Any:
+    if what in APPLICATIONS:
+        from volano.api.spaces import application_build
+
+        chosen = {
+            name: given[name] for name in ("trials", "minutes", "eta", "rungs", "seed", "device") if name in given
+        }
+        return application_build(what, path, space=space, **chosen)
+    if what is None or ":" not in what:
+        raise UsageError(
+            "What to explore is an application, or a function of a trial",
+            got=repr(what),
+            remedy=f"Write {', '.join(APPLICATIONS)}, or module:build; --resume STUDY goes on with one",
+        )
+    for name, value in opt.given(path=path, space=space).items():
+        option = "PATH" if name == "path" else f"--{name}"
+        raise UsageError(f"{option} belongs to the applications", got=f"{option} {value} with {what}")
+    return what
+
+
+def _build_again(study: Path, what: str | None) -> Any:
+    from volano.api.spaces import build_of
+    from volano.exploring.study import Study
+
+    if what is not None and ":" not in what:
+        raise UsageError("A study goes on with what it is of", got=f"{what} with --resume", remedy="Leave it out")
+    return what or build_of(Study.open(study).facts.get("source") or {})
+
+
+def _folder(resume: Path, out: Path | None) -> Path:
+    if out is not None and out != resume:
+        raise UsageError("A study goes on in its own folder", got=f"--out {out} with --resume {resume}")
+    return resume
+
+
+def _finish(study: Study, *, verify: int, as_json: bool) -> int:
+    code = 0 if study.status == "finished" else 1
+    verification = None
+    if verify and study.status == "finished":
+        from volano.api import verify as verify_study
+
+        verification = verify_study(study, verify, on_progress=output.warn)
+        code = code if verification.passed else 1
+    if as_json:
+        output.print_json(_record(study, verification))
+        return code
+    _print(study)
+    if verification is not None:
+        output.say("", *verification.lines())
+    return code
+
+
+def _print(study: Study) -> None:
+    from volano.exploring.progress import parameters
+
+    shown = [trial for trial in study.trials if trial.value is not None and trial.state != "failed"]
+    sign = 1.0 if study.settings.get("direction") == "minimize" else -1.0
+    shown.sort(key=lambda trial: (-trial.share, sign * (trial.value or 0.0)))
+    output.print_table(
+        "",
+        ("trial", str(study.settings.get("metric")), "of the run", "parameters"),
+        [(t.number, f"{t.value:.5g}", f"{t.share:.0%}", parameters(t.params)) for t in shown[:_NUM_SHOWN]],
+        right=(0, 1, 2),
+    )
+    output.say(f"study: {study.folder}")
+    if study.path("report.html").is_file():
+        output.say(f"report: {study.path('report.html')}")
+    if study.status != "finished":
+        output.say(f"go on: volano explore --resume {study.folder}")
+    elif shown and study.facts.get("source", {}).get("kind") != "python":
+        output.say(f"train the best: volano train --from {study.folder}")
+
+
+def _record(study: Study, verification: Any) -> dict[str, Any]:
+    facts = {
+        name: study.facts.get(name) for name in ("status", "reason", "settings", "counts", "steps", "seconds", "best")
+    }
+    return {
+        "study": str(study.folder),
+        **facts,
+        "report": str(study.path("report.html")) if study.path("report.html").is_file() else None,
+        "verified": None if verification is None else verification.passed,
+    }

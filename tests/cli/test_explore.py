@@ -1,0 +1,149 @@
+"""``volano explore`` and ``volano train --from``."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from volano.cli import commands
+from volano.cli.main import app, run
+from volano.exploring.observe import RungDecision, StudyInfo, Summary
+from volano.exploring.progress import PlainStudyProgress, RichStudyProgress, clock, table
+from volano.exploring.study import BestTrial
+
+BUILD = "exploring.builds:digits_mlp"
+
+
+@pytest.fixture
+def volano(capsys, monkeypatch, tmp_path):
+    """``volano("explore", ...)`` -> exit code, standard output, standard error."""
+    commands.register(app)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = run(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_study_from_the_first_command_to_the_training_of_its_best(volano, tmp_path):
+    code, out, err = volano(
+        "explore", BUILD, "--trials", "6", "--rungs", "2", "--out", "study", "--workers", "1", "--device", "cpu",
+        "--verify", "1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "6 trials, minimize loss, TPESampler, rungs at 33%, 100% of the run, 1 worker" in err
+    assert "study: study" in out
+    assert "report: study/report.html" in out
+    assert "volano train --from study" in out
+    assert "lr=" in out
+    code, out, _ = volano("train", "--from", "study", "--no-plan", "--out", "run", "--json")
+    assert code == 0
+    record = json.loads(out.splitlines()[-1])
+    assert record["status"] == "finished"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["source"]["kind"] == "trial"
+
+
+def test_json_is_one_object(volano):
+    code, out, _ = volano(
+        "explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--json", "--workers", "1"
+    )
+    assert code == 0
+    record = json.loads(out)
+    assert record["counts"]["complete"] == 3
+    assert record["verified"] is None
+    assert record["best"]["params"].keys() == {"lr", "dropout"}
+
+
+def test_its_page_is_written_again(volano, tmp_path):
+    volano("explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--workers", "1")
+    (tmp_path / "study" / "report.html").unlink()
+    code, out, _ = volano("report", "study")
+    assert code == 0
+    assert out == "report: study/report.html\n"
+    assert (tmp_path / "study" / "report.html").is_file()
+
+
+def test_a_study_goes_on_for_more_trials(volano):
+    volano("explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--workers", "1")
+    code, out, _ = volano("explore", "--resume", "study", "--trials", "5", "--json", "--workers", "1")
+    assert code == 0
+    assert json.loads(out)["counts"]["asked"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explore", "images"], "What to explore is an application, or a function of a trial; got 'images'"),
+        (["explore"], "What to explore is an application"),
+        (["explore", BUILD, "photos"], "PATH belongs to the applications; got PATH photos"),
+        (["explore", BUILD, "--space", "s.json"], "--space belongs to the applications"),
+        (["explore", BUILD, "--direction", "up"], "direction is 'minimize' or 'maximize'; got 'up'"),
+        (["explore", BUILD, "--trials", "0"], "trials is a whole number above 0"),
+        (["explore", "--resume", "nothing"], "A study's folder holds study.json; got nothing"),
+        (["explore", "image", "./nowhere"], "nowhere"),
+        (["explore", "image", "--minutes", "0.1"], "leave each whole trial 0.2 s at least; got 0.1 for 64 trials"),
+        (["explore", "image", "--resume", "s"], "A study goes on with what it is of; got image with --resume"),
+        (["explore", "--resume", "s", "--space", "x.json"], "goes on with its own data and space; got --space x.json"),
+        (["train", "--from", "nothing"], "A study's folder holds study.json"),
+        (["train", "image", "--trial", "3"], "--trial names a trial of a study"),
+        (["train", "image", "--from", "nothing"], "--from names all that is trained; got image"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_message(volano, arguments, message):
+    code, _, err = volano(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+class TestProgress:
+    info = StudyInfo(
+        name="s", folder="runs/s", num_trials=64, num_before=0, minutes=None, metric="loss", direction="minimize",
+        shares=(1 / 27, 1 / 9, 1 / 3, 1.0), num_workers=2, sampler="TPESampler",
+    )  # fmt: skip
+    summary = Summary(
+        num_trials=64, num_asked=40, num_running=12, num_pruned=20, num_complete=7, num_failed=1,
+        best=BestTrial(number=17, params={"lr": 0.00123456, "net": "wide"}, value=0.123456, share=1.0),
+        steps=12_000, steps_per_second=8123.4, seconds=83.0, seconds_left=7200.0,
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_the_table_fits(self, width):
+        stream = io.StringIO()
+        Console(file=stream, width=width).print(table(self.info, self.summary))
+        lines = stream.getvalue().splitlines()
+        assert all(len(line.rstrip()) <= width for line in lines)
+        text = " ".join(stream.getvalue().split())
+        for part in ("loss 0.12346 (trial 17)", "lr=0.001235", "net=wide", "12 running", "20 pruned", "1 failed",
+                     "8,123 configuration-steps/s", "1 min 23 s", "2 h 00 min left"):  # fmt: skip
+            assert part in text
+
+    def test_plain_lines_where_it_is_no_terminal(self):
+        stream = io.StringIO()
+        progress = PlainStudyProgress(stream)
+        progress.on_start(self.info)
+        progress.on_trials(self.summary)  # too soon after the start
+        progress.on_rung(RungDecision(rung=0, share=1 / 3, values={1: 0.5, 2: float("nan")}, kept=(1,), cut=(2,)))
+        progress.on_notice("something")
+        lines = stream.getvalue().splitlines()
+        assert lines[0].startswith(
+            "64 trials, minimize loss, TPESampler, rungs at 4%, 11%, 33%, 100% of the run, 2 workers"
+        )
+        assert lines[1] == "33% of the run: 1 go on, 1 are pruned, values 0.5 to 0.5"
+        assert lines[2] == "note: something"
+        assert len(lines) == 3
+
+    def test_a_table_that_is_taken_away_at_the_end(self):
+        stream = io.StringIO()
+        progress = RichStudyProgress(stream)
+        progress.on_start(self.info)
+        progress.on_trials(self.summary)
+        progress.close()
+        assert "64 trials" in stream.getvalue()
+
+    def test_times(self):
+        assert [clock(seconds) for seconds in (0.26, 59.9, 83, 3600)] == ["0.3 s", "59.9 s", "1 min 23 s", "1 h 00 min"]
