@@ -185,6 +185,7 @@ if __name__ == "__main__":
 """
 CONTROL_C = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who is started in the background is told to ignore it
 try:
     os.killpg(0, signal.SIGINT)
     executor.next_finished(60)

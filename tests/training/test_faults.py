@@ -212,11 +212,8 @@ def test_no_code_of_volano_unpickles_what_it_finds():
     root = Path(volano.__file__).parent
     for path in root.rglob("*.py"):
         text = path.read_text()
-        if path.name in ("isolated.py", "executors.py", "processes.py") and path.parent.name in (
-            "planner",
-            "exploring",
-        ):
-            continue  # they read what their own processes wrote into a pipe
+        if path.name == "isolated.py" or path.parent.name == "exploring":
+            continue  # they read what processes that they started wrote to them
         assert not re.search(r"pickle\.loads?\(|Unpickler\(|allow_pickle=True|weights_only=False", text), path
         for call in re.findall(r"torch\.load\([^\n]*", text):
             assert "weights_only=True" in call, path
