@@ -17,6 +17,7 @@ from volano.api.explore import _own_goal
 from volano.api.spaces import ApplicationBuild, application_build, build_of, task_of_trial
 from volano.errors import ExploreError, UsageError
 from volano.exploring.observe import StudyObserver
+from volano.exploring.progress import PlainStudyProgress
 from volano.exploring.space import Range, Space
 from volano.pack import Member, Pack
 
@@ -107,6 +108,24 @@ def test_a_study_goes_on_with_its_own_settings(tmp_path):
     assert more.settings["seed"] == 5
     with pytest.raises(UsageError, match="A study that goes on has a folder"):
         volano.explore(digits_mlp, resume=True)
+
+
+def test_the_table_is_taken_away_however_a_study_ends(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(PlainStudyProgress, "close", lambda self: closed.append(self))
+
+    def build(trial):
+        raise ValueError("no task today")
+
+    with pytest.raises(ExploreError, match="no task today"):
+        volano.explore(build, 12, out=tmp_path / "study", **HERE)
+    assert len(closed) == 1
+
+
+def test_a_study_goes_on_where_it_was(tmp_path):
+    volano.explore(digits_mlp, 2, rungs=1, out=tmp_path / "study", observer=Heard(), **HERE)
+    more = volano.explore(digits_mlp, 3, out=tmp_path / "study", resume=True, observer=Heard())
+    assert (more.settings["device"], more.settings["workers"]) == ("cpu", 1)
 
 
 def test_a_member_that_diverges_is_pruned_with_the_reason(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import volano
 from conftest import classification
 from volano.device import Device
 from volano.errors import UsageError
@@ -52,6 +53,42 @@ def test_an_engine_that_computes_something_else_is_struck(make_task, monkeypatch
     pack = Pack(members(make_task, model=Stateful), device="cpu", num_steps=10_000, on_notice=heard.append)
     assert pack.engine != "lowered"
     assert "the loss of member 0 at step " in pack.choice.refused["lowered"]
+
+
+def test_what_is_compiled_has_to_show_that_it_computes_the_same(make_task, monkeypatch):
+    class Wrong(choice.Lowered):
+        name = "compiled"
+
+        def step(self, batch):
+            return super().step(batch) * 1.1
+
+    monkeypatch.setitem(choice.ENGINES, "compiled", Wrong)
+    monkeypatch.setattr(choice, "_COMPILED_UNTIL", 1e9)
+    monkeypatch.setattr(choice, "_COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
+    pack = Pack(members(make_task), device="cpu", num_steps=10_000)
+    assert pack.engine != "compiled"
+    assert "the loss of member 0 at step 0 is" in pack.choice.refused["compiled"]
+
+
+def test_parts_that_weigh_nothing_count_nothing(make_task):
+    def objective(model, batch):
+        logits = model(batch[0])
+        kept = (batch[1] == 0).float() * (not model.training) + float(model.training)
+        losses = nn.functional.cross_entropy(logits, batch[1], reduction="none")
+        hits = (logits.argmax(1) == batch[1]).float()
+        return volano.Loss(
+            total=(losses * kept).sum(), weight=kept.sum(), metrics={"accuracy": (hits * kept).sum() / kept.sum()}
+        )
+
+    def only(classes):  # evaluated in batches of 32: in some, or in all, nothing counts
+        return torch.utils.data.TensorDataset(torch.rand(96, 64), torch.tensor(classes).repeat_interleave(32))
+
+    for valid in (only([0, 3, 0]), only([3, 4, 5])):
+        made = members(make_task, objective=objective, valid=valid)
+        loop, lowered = (Pack(made, device="cpu", engine=engine) for engine in ("loop", "lowered"))
+        for number, expected in loop.evaluate().items():
+            assert lowered.evaluate()[number] == pytest.approx(expected, rel=1e-5, nan_ok=True)
 
 
 def test_a_model_that_no_fast_engine_takes_is_trained_in_turn_and_said_once(make_task, monkeypatch):

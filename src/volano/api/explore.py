@@ -92,19 +92,21 @@ def explore(
     chosen = {**_DEFAULTS, **own, **_known(before, given), **{n: v for n, v in given.items() if v is not None}}
     settings = StudySettings(minutes=minutes, rungs=rungs, **chosen)
     precision = precision or before.get("precision") or "fp32"
-    where = {"device": device, "workers": workers, "ray": ray, "precision": precision}
-    observer = observer or make_study_progress()
-    study = run_study(
-        make,
-        settings,
-        folder,
-        functools.partial(make_executor, make, num_trials=settings.trials, on_notice=observer.on_notice, **where),
-        storage=storage,
-        sampler=sampler,
-        observer=observer,
-        facts={"source": source, "settings": where},
-        resume=resume,
-    )
+    where = {"device": device, "workers": workers, "ray": ray}
+    where = {name: before.get(name) if value is None else value for name, value in where.items()}
+    where["precision"] = precision
+    with contextlib.nullcontext(observer) if observer else contextlib.closing(make_study_progress()) as observer:
+        study = run_study(
+            make,
+            settings,
+            folder,
+            functools.partial(make_executor, make, num_trials=settings.trials, on_notice=observer.on_notice, **where),
+            storage=storage,
+            sampler=sampler,
+            observer=observer,
+            facts={"source": source, "settings": where},
+            resume=resume,
+        )
     try:
         write_study_report(study.folder, importances(study))
     except VolanoError as error:

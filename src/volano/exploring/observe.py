@@ -109,3 +109,6 @@ class StudyObserver:
 
     def on_end(self, study: Study) -> None:
         """With the study as it is returned: finished, or stopped. One that fails raises instead."""
+
+    def close(self) -> None:
+        """Takes away what it shows, however the study ended."""

@@ -95,7 +95,7 @@ class RichStudyProgress(StudyObserver):
         self._console.print(f"{study.status} after {clock(study.facts.get('seconds') or 0.0)}", style="bold")
 
     def close(self) -> None:
-        """Takes the table away."""
+        """See :class:`StudyObserver`."""
         self._live.stop()
 
 

@@ -25,8 +25,7 @@ class Family:
 
     def __init__(self, solos: Sequence[Solo], group: Group, device: Device, precision: str) -> None:
         self.reasons = group.reasons
-        self.precision = precision
-        self._first, self._device = solos[0], device
+        self._first = solos[0]
         self._varying = group.varying
         self.structure = Structure(group.varying, solos[0].model, device, precision)
         self.programs: dict[Key, Any] = {}

@@ -51,11 +51,10 @@ class PackBatch(NamedTuple):
         """
         trees = [list(tensors_of(batch)) for batch in self.distinct]
         positions = iter(range(len(trees[0])))
-        chosen = torch.tensor(self.of_member, device=trees[0][0].device)
 
         def stack(_: torch.Tensor) -> torch.Tensor:
             index = next(positions)
-            return torch.stack([tree[index] for tree in trees]).index_select(0, chosen)
+            return torch.stack([trees[place][index] for place in self.of_member])
 
         try:
             return map_tensors(stack, self.distinct[0])

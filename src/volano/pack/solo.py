@@ -22,14 +22,13 @@ class Solo:
         number, task: the member's.
         step: optimizer steps that it has made.
         model, optimizer, ema: as in a training alone; ``ema`` is None without an average.
-        why_as_given: why the optimizer has not the plan's implementation, or None.
     """
 
     def __init__(self, member: Member, plan: Plan, device: Device) -> None:
         self.number, self.task = member.number, member.task
         self.model: nn.Module = Session.make_model(member.task).to(device.torch_device)
         self.optimizer = make_optimizer(self.task, self.model)
-        self.why_as_given = choose_implementation(self.optimizer, self.model, plan, device)
+        choose_implementation(self.optimizer, self.model, plan, device)
         self.ema = None if self.task.ema_decay is None else Ema(self.model, self.task.ema_decay)
         self.step = 0
         if member.state is not None:
@@ -52,14 +51,13 @@ class Solo:
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])
 
-    def state(self, optimizer: dict[str, Any] | None = None) -> dict[str, Any]:
-        """All that changes while the member trains, copied to the host. ``optimizer``: its state, where the member's
-        own optimizer does not hold it."""
+    def state(self) -> dict[str, Any]:
+        """All that changes while the member trains, copied to the host."""
         return on_host(
             {
                 "step": self.step,
                 "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict() if optimizer is None else optimizer,
+                "optimizer": self.optimizer.state_dict(),
                 "ema": None if self.ema is None else self.ema.model.state_dict(),
             }
         )

@@ -25,7 +25,7 @@ from volano.pack.stack import Stack
 from volano.plan import Plan
 from volano.task import Batch, tensors_of
 from volano.training import evaluate, is_out_of_memory, seed_of_augmentation
-from volano.training.evaluate import EVALUATION
+from volano.training.evaluate import EVALUATION, means_of, sums_of
 from volano.training.step import MODEL
 
 
@@ -88,8 +88,12 @@ class Stacked(Engine):
             inputs = self._inputs(stack, batch, seeds, is_shared=True, training=False)
             for name, values in self._program(inputs, is_shared=True, training=False)(inputs).items():
                 tables.setdefault(name, []).append(values.float())
-        host = {name: torch.stack(rows).cpu().double() for name, rows in tables.items()}  # [batches, K]
-        return [_means({name: table[:, slot] for name, table in host.items()}) for slot in range(len(self.solos))]
+        names = [name for name in tables if name not in ("weight", "total")]
+        columns = [
+            torch.stack(tables[name]).cpu().double() for name in ("weight", "total", *names)
+        ]  # [batches, K] each
+        rows = torch.stack(columns, dim=-1).transpose(0, 1).tolist()  # [K, batches, columns]
+        return [means_of(sums_of(own, 2 + len(names)), names) for own in rows]
 
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
         return [self.solos[slot].state() for slot in slots]
@@ -271,13 +275,3 @@ def _refusing_at_first(program: Callable[[Inputs], Any]) -> Callable[[Inputs], A
         return outputs
 
     return run
-
-
-def _means(columns: dict[str, Tensor]) -> dict[str, float]:
-    """``loss`` and metrics from the columns of one member, float64 [batches] each."""
-    weights = columns.pop("weight").tolist()
-    weight = math.fsum(weights)
-    means = {"loss": math.fsum(columns.pop("total").tolist()) / weight}
-    for name, values in columns.items():
-        means[name] = math.fsum(w * v for w, v in zip(weights, values.tolist(), strict=True)) / weight
-    return means

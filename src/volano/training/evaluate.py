@@ -65,10 +65,20 @@ def evaluate(
         for module, was_training in modes:  # one by one: a person may have frozen some of them
             module.training = was_training
     names = passes.names
-    values = [row for row in read_scalars(rows) if row[0]]
+    sums = sums_of(read_scalars(rows), 2 + len(names))
+    return means_of(ranks.add_up(torch.tensor(sums, dtype=torch.float64)).tolist(), names)
+
+
+def sums_of(rows: list[list[float]], num_columns: int) -> list[float]:
+    """Of weights, totals, and metrics times their weight, over rows of these; rows without weight count nothing."""
+    values = [row for row in rows if row[0]]
     sums = [math.fsum(row[0] for row in values), math.fsum(row[1] for row in values)]
-    sums += [math.fsum(row[0] * row[column] for row in values) for column in range(2, 2 + len(names))]
-    weight, *totals = ranks.add_up(torch.tensor(sums, dtype=torch.float64)).tolist()
+    return sums + [math.fsum(row[0] * row[column] for row in values) for column in range(2, num_columns)]
+
+
+def means_of(sums: list[float], names: list[str]) -> dict[str, float]:
+    """``loss`` and the named metrics from :func:`sums_of`; NaN where nothing has a weight."""
+    weight, *totals = sums
     return {name: total / weight if weight else math.nan for name, total in zip(("loss", *names), totals, strict=True)}
 
 
