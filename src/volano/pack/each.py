@@ -34,7 +34,7 @@ class Each(Engine):
 
     def step(self, batch: PackBatch) -> Tensor:
         return torch.cat(
-            [engine.step(PackBatch([batch.of(slot)], (0,))) for slot, engine in enumerate(self._engines)]
+            [engine.step(PackBatch([batch.own(slot)], (0,))) for slot, engine in enumerate(self._engines)]
         )  # fmt: skip
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:

@@ -43,6 +43,16 @@ class PackBatch(NamedTuple):
         """The batch of a member."""
         return self.distinct[self.of_member[member]]
 
+    def own(self, member: int) -> Batch:
+        """The batch of a member in tensors that no other member is given: alone it has a batch to itself, and what
+        its code does to that in place reaches nobody."""
+        is_only = self.of_member.count(self.of_member[member]) == 1
+        return self.of(member) if is_only else copy_of(self.of(member))
+
+    def copy(self) -> PackBatch:
+        """The same in tensors of its own."""
+        return PackBatch([copy_of(batch) for batch in self.distinct], self.of_member)
+
     def stacked(self) -> Batch:
         """One tree of tensors [K, ...]: each member's batch.
 
@@ -60,6 +70,11 @@ class PackBatch(NamedTuple):
             return map_tensors(stack, self.distinct[0])
         except RuntimeError as error:
             raise TaskError("Batches that are stacked have the same shapes", got=str(error).splitlines()[0]) from error
+
+
+def copy_of(batch: Batch) -> Batch:
+    """A batch in tensors of its own."""
+    return map_tensors(torch.clone, batch)
 
 
 class PackFeed:

@@ -41,7 +41,7 @@ class Loop(Engine):
         if self._is_broken[slot]:  # alone it would have stopped
             solo.step += 1
             return torch.full((), math.nan, device=self._device.torch_device)
-        result = self._steps[slot](batch.of(slot), solo.step)
+        result = self._steps[slot](batch.own(slot), solo.step)
         solo.step += 1
         if result.is_bad:
             self._is_broken[slot] = True

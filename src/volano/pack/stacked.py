@@ -15,7 +15,7 @@ from volano.pack.averages import StackedAverage
 from volano.pack.draws import Draws
 from volano.pack.engine import Engine
 from volano.pack.family import Family, Key, shapes_of
-from volano.pack.feeding import PackBatch
+from volano.pack.feeding import PackBatch, copy_of
 from volano.pack.flat import FlatUpdate, why_not_flat
 from volano.pack.optimizers import StockOptimizer
 from volano.pack.program import Graph, Inputs, Outputs, first_line, numbers_as_tensors
@@ -165,7 +165,8 @@ class Stacked(Engine):
             if key not in distinct:
                 assert solo.task.augment is not None
                 self._generator.manual_seed(seed)
-                distinct[key] = solo.task.augment(batch.of(slot), self._generator)
+                # A copy: it may work in place, and the batch is that of others too.
+                distinct[key] = solo.task.augment(copy_of(batch.of(slot)), self._generator)
             keys.append(key)
         places = list(distinct)
         return PackBatch(list(distinct.values()), tuple(places.index(key) for key in keys))
