@@ -20,6 +20,8 @@ _DROPOUTS = {F.dropout: None, F.dropout1d: 1, F.dropout2d: 2, F.dropout3d: 3}
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _FACTORIES = {torch.rand, torch.randn, torch.randint, torch.randperm}
 _LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
+# Hooks on tensors that exist only while a program is made: they would not run.
+_HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
 # Python functions whose parts are to be seen: the check for overrides at their head would hide them.
 _OPENED = (F.multi_head_attention_forward, F.cross_entropy, F.gumbel_softmax)
 
@@ -58,6 +60,8 @@ class PackedFunctions(TorchFunctionMode):
             return self._dropout(None, *args, **kwargs)
         if func in _FACTORIES or func in _LIKE:
             return self._made(func, *args, **kwargs)
+        if func in _HOOKS:
+            raise NotPackable("hooks on tensors of the forward pass")
         if func is F.cross_entropy:
             return self._cross_entropy(*args, **kwargs)
         if func is F.scaled_dot_product_attention:

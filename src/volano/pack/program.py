@@ -90,14 +90,15 @@ class Structure:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
 
         def one(tensor: Tensor) -> Tensor:
-            return fake.from_tensor(tensor.detach()[0])
+            # With gradients where there are some alone: code may ask for them.
+            return fake.from_tensor(tensor.detach()[0]).requires_grad_(training and tensor.requires_grad)
 
         try:
             numbers = {name: one(tensor) for name, tensor in inputs.numbers.items()}
             functions = PackedFunctions(varying=numbers, by_rules=False)
             tensors = [{n: one(t) for n, t in group.items()} for group in inputs[:3]]
             batch = map_tensors(fake.from_tensor if is_shared else one, inputs.batch)
-            with fake, _NoOtherDraws(), functions, torch.no_grad():
+            with fake, _NoOtherDraws(), functions, torch.set_grad_enabled(training):
                 self._call(tensors[0], tensors[1], tensors[2], numbers, batch, training=training)
         except NotPackable:
             raise

@@ -17,6 +17,7 @@ from volano.pack.engine import Engine
 from volano.pack.family import Family, Key, shapes_of
 from volano.pack.feeding import PackBatch, copy_of
 from volano.pack.flat import FlatUpdate, why_not_flat
+from volano.pack.limits import why_not_together
 from volano.pack.optimizers import StockOptimizer
 from volano.pack.program import Graph, Inputs, Outputs, first_line, numbers_as_tensors
 from volano.pack.refusal import NotPackable
@@ -47,12 +48,14 @@ class Stacked(Engine):
         self._family, self._plan, self._device = family, plan, device
         self._generator = device.generator()
         self._is_evaluated_alone = False
+        self._refusal = why_not_together(solos)
         self._hold(solos)
-        self._reordered = self._stack.reordered
+        if self._stack.reordered is not None:
+            self._refusal = f"{self._stack.reordered} in another memory format than the contiguous one"
 
     def step(self, batch: PackBatch) -> Tensor:
-        if self._reordered is not None:
-            raise NotPackable(f"{self._reordered} in another memory format than the contiguous one")
+        if self._refusal is not None:
+            raise NotPackable(self._refusal)
         steps = [solo.step for solo in self.solos]
         given, is_shared = self._augmented(batch)
         seeds = [counter_hash(MODEL, solo.task.seed, solo.step, 0) for solo in self.solos]

@@ -1,0 +1,35 @@
+"""What a common program of members would leave out, seen before any step is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from volano.pack.solo import Solo
+
+# Those of torch.nn.Module that run with a forward or a backward pass.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def why_not_together(solos: Sequence[Solo]) -> str | None:
+    """Why members cannot be trained by one program, or None."""
+    if nn.modules.module._has_any_global_hook():
+        return "hooks on all modules"
+    for solo in solos:
+        found = _hooked(solo.model)
+        if found is not None:
+            return f"hooks on {found}"
+    return None
+
+
+def _hooked(model: nn.Module) -> str | None:
+    # A program is traced once: Python that hooks run would not run at each step. Those of a backward pass hang on
+    # modules and tensors that the program does not have.
+    for name, module in model.named_modules():
+        if any(getattr(module, kind, None) for kind in _HOOKS):
+            return f"module {name!r}" if name else "the model"
+    for name, parameter in model.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return f"parameter {name!r}"
+    return None
