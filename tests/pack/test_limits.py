@@ -1,12 +1,15 @@
 """What no common program takes is refused, and said; the loop trains it as it is trained alone."""
 
 import pytest
-from tests.pack.structures import Structure, plain_mlp, sgd
+import torch
+import torch.nn.functional as F
+from tests.pack.structures import Structure, digits, plain_mlp, sgd
 from tests.pack.test_equality import alone, deviation, packed, results
 from torch import nn
 
+import volano
 from volano.errors import UsageError
-from volano.pack import Member, Pack, choice
+from volano.pack import Member, Pack, choice, stacked
 
 TOGETHER = ["mapped", "lowered"]
 
@@ -97,3 +100,130 @@ def test_hooks_on_all_modules_are_refused():
         refused(made(lambda _: None), "lowered", "hooks on all modules")
     finally:
         handle.remove()
+
+
+# ---- batches
+
+
+@pytest.fixture
+def slow_loop(monkeypatch):
+    """A choice that looks at every engine but the compiled ones, and for which the loop is slow."""
+    monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
+    monkeypatch.setattr(choice, "_COMPILE_SECONDS", 1e9)
+    own = choice._alone
+
+    def slow(*given):
+        losses, _ = own(*given)
+        return losses, 10.0
+
+    monkeypatch.setattr(choice, "_alone", slow)
+
+
+def chosen(tasks, heard, states=None):
+    """A pack that chooses its engine."""
+    members = [Member(number=n, task=task, state=(states or {}).get(n)) for n, task in enumerate(tasks)]
+    return Pack(members, device="cpu", num_steps=10_000, on_notice=heard.append)
+
+
+def with_positions(examples):
+    """Beside images and classes the place of each example in its batch, as numbers of Python's."""
+    images, classes = (torch.stack(column) for column in zip(*examples, strict=True))
+    return {"images": images, "classes": classes, "sums": [round(float(image.sum())) for image in images]}
+
+
+def weighted(model, batch):
+    """A loss, or in evaluation a metric, of what is no tensor."""
+    logits = model(batch["images"])
+    losses = F.cross_entropy(logits, batch["classes"], reduction="none")
+    weights = torch.tensor([1.0 + n % 2 for n in batch["sums"]], dtype=losses.dtype)
+    if model.training:
+        return (losses * weights).mean()
+    return volano.Loss(total=losses.sum(), weight=len(losses), metrics={"weighted": (losses * weights).mean()})
+
+
+def weighted_in_evaluation(model, batch):
+    """Reads what is no tensor in evaluation only."""
+    if model.training:
+        return F.cross_entropy(model(batch["images"]), batch["classes"])
+    return weighted(model, batch)
+
+
+@pytest.mark.parametrize("engine", TOGETHER)
+def test_batches_with_leaves_that_are_no_tensors_are_refused(engine):
+    tasks = made(lambda _: None, objective=weighted_in_evaluation, collate=with_positions)
+    refused(tasks, engine, r"batches with a leaf that is no tensor \(int\)")
+
+
+def test_the_loop_trains_and_evaluates_on_leaves_that_are_no_tensors(slow_loop):
+    tasks, heard = made(lambda _: None, objective=weighted_in_evaluation, collate=with_positions), []
+    pack = chosen(tasks, heard)
+    pack.advance(dict.fromkeys(pack.numbers, 6))
+    assert pack.engine == "loop"
+    assert len([text for text in heard if "a leaf that is no tensor" in text]) == 1
+    for mine, task in zip(results(pack), tasks, strict=True):
+        assert mine["metrics"] == alone(task, 6)["metrics"]
+
+
+def test_an_evaluation_of_leaves_that_are_no_tensors_is_made_one_by_one():
+    class Positioned(torch.utils.data.Dataset):
+        """Only the held out examples say where they stand."""
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __len__(self):
+            return len(self.inner)
+
+        def __getitem__(self, index):
+            return (*self.inner[index], float(index))
+
+    def collate(examples):
+        columns = list(zip(*examples, strict=True))
+        tensors = {"images": torch.stack(columns[0]), "classes": torch.stack(columns[1])}
+        return tensors if len(columns) == 2 else {**tensors, "sums": [int(place) for place in columns[2]]}
+
+    tasks = made(
+        lambda _: None, objective=weighted_in_evaluation, collate=collate, valid=Positioned(digits(torch.float64)[1])
+    )
+    for mine, task in zip(packed(tasks, 3, "lowered"), tasks, strict=True):
+        assert mine["metrics"] == pytest.approx(alone(task, 3)["metrics"], rel=1e-6)
+
+
+def test_members_at_different_sizes_of_batches_go_on_one_by_one(slow_loop):
+    tasks, heard = made(lambda _: None, batch_size=10, last_batch="keep"), []
+    ahead = Pack([Member(number=0, task=tasks[0])], device="cpu", engine="loop")
+    ahead.advance({0: 3})
+    pack = chosen(tasks, heard, states=ahead.states())  # the first meets its last batch, of 6, before the others do
+    assert pack.engine == "lowered"
+    pack.advance({0: 13, 1: 10, 2: 10, 3: 10})
+    assert (pack.engine, pack.steps) == ("loop", {0: 13, 1: 10, 2: 10, 3: 10})
+    assert len([text for text in heard if "batches of several shapes at one step" in text]) == 1
+    for n, mine in enumerate(results(pack)):
+        assert deviation(mine, alone(tasks[n], pack.steps[n])) <= 1e-10
+
+
+def test_an_engine_that_was_asked_for_says_that_it_takes_no_batches_of_several_sizes():
+    tasks = [task for seed in range(2) for task in made(lambda _: None, data_seed=seed, collate=of_some_length)[:1]]
+    refused(tasks, "lowered", "batches of several shapes at one step")
+
+
+def of_some_length(examples):
+    """The first rows of the images: 2 to 7 of them."""
+    images, classes = (torch.stack(column) for column in zip(*examples, strict=True))
+    rows = 2 + int(images.sum() * 16) % 6
+    return images[:, :, :rows].mean(2, keepdim=True).expand(-1, -1, rows, -1).contiguous(), classes
+
+
+def mean_of_rows(config):
+    return nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(8), nn.Flatten(), nn.Linear(8, 10))
+
+
+def test_batches_of_too_many_lengths_are_trained_one_by_one(monkeypatch, slow_loop):
+    monkeypatch.setattr(stacked, "_MOST_SHAPES", 4)
+    tasks, heard = Structure(model=mean_of_rows, optimizer=sgd).tasks(collate=of_some_length), []
+    pack = chosen(tasks, heard)
+    pack.advance(dict.fromkeys(pack.numbers, 24))
+    assert pack.engine == "loop"
+    assert len([text for text in heard if "batches of more than 4 shapes" in text]) == 1
+    for mine, task in zip(results(pack), tasks, strict=True):
+        assert deviation(mine, alone(task, 24)) <= 1e-10

@@ -33,12 +33,15 @@ class Each(Engine):
         return [engine.solos[0] for engine in self._engines]
 
     def step(self, batch: PackBatch) -> Tensor:
-        return torch.cat(
-            [engine.step(PackBatch([batch.own(slot)], (0,))) for slot, engine in enumerate(self._engines)]
-        )  # fmt: skip
+        # All are ready before the first goes: a refusal leaves nobody a step behind another.
+        steps = [engine.ready(PackBatch([batch.own(slot)], (0,))) for slot, engine in enumerate(self._engines)]
+        return torch.cat([step() for step in steps])
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         return [engine.evaluate(data, feed)[0] for engine in self._engines]
+
+    def settled(self) -> list[Solo]:
+        return [engine.settled()[0] for engine in self._engines]
 
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
         return [self._engines[slot].states([0])[0] for slot in slots]

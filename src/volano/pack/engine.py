@@ -27,11 +27,19 @@ class Engine(ABC):
     @abstractmethod
     def step(self, batch: PackBatch) -> Tensor:
         """One optimizer step of every member, at its own step. Losses before the update, [K] on the device, not read;
-        NaN where a member's loss or gradient was not finite. Such a member reaches no other."""
+        NaN where a member's loss or gradient was not finite. Such a member reaches no other.
+
+        Raises:
+            NotPackable: the engine does not take the batch. The members stand as they stood before.
+        """
 
     @abstractmethod
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         """``loss`` and metrics of every member's kept model over a set, as ``training.evaluate`` has them."""
+
+    def settled(self) -> list[Solo]:
+        """The members with all that they have alone in their own objects; another engine may go on with them."""
+        return self.solos
 
     @abstractmethod
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:

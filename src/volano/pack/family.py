@@ -7,11 +7,12 @@ from typing import Any
 
 from volano.device import Device
 from volano.pack.likeness import Group, groups_of
-from volano.pack.program import Inputs, Structure
+from volano.pack.program import Structure
 from volano.pack.solo import Solo
-from volano.task import tensors_of
 
 Key = tuple[Any, ...]
+# Compiling takes 6 to 14 s (docs/log.md, "Packs"): batches of other lengths than the first run their graphs as traced.
+_MOST_COMPILED = 2
 
 
 class Family:
@@ -29,6 +30,7 @@ class Family:
         self._varying = group.varying
         self.structure = Structure(group.varying, solos[0].model, device, precision)
         self.programs: dict[Key, Any] = {}
+        self._compiled_for: set[Key] = set()
         # By the number of members; of type :class:`volano.pack.choice.Choice`.
         self.choices: dict[int, Any] = {}
         self._was_told = False
@@ -50,6 +52,12 @@ class Family:
             on_notice(text)
         self._was_told = True
 
+    def is_worth_compiling(self, shape: Key) -> bool:
+        """Whether programs for batches of a shape are compiled: those of the first shapes are."""
+        if len(self._compiled_for) < _MOST_COMPILED:
+            self._compiled_for.add(shape)
+        return shape in self._compiled_for
+
     def program(self, key: Key, make: Callable[[], Any]) -> Any:
         """The program of a key, made once."""
         if key not in self.programs:
@@ -64,8 +72,3 @@ def families_of(solos: Sequence[Solo], device: Device, precision: str) -> list[t
         (list(group.indices), Family([solos[index] for index in group.indices], group, device, precision))
         for group in groups
     ]
-
-
-def shapes_of(inputs: Inputs) -> Key:
-    """By which a program is known again: number of members, types and shapes."""
-    return tuple((tuple(t.shape), t.dtype) for t in tensors_of(tuple(inputs)))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from volano.data import Feed, Order, Quarantine, make_feed
 from volano.device import Device
-from volano.errors import TaskError
+from volano.pack.refusal import NotPackable
 from volano.plan import Plan
 from volano.planner.feeding import choose_feed
 from volano.task import Batch, Task, map_tensors, tensors_of
@@ -57,24 +58,40 @@ class PackBatch(NamedTuple):
         """One tree of tensors [K, ...]: each member's batch.
 
         Raises:
-            TaskError: the batches have leaves that are not tensors, or do not have the same shapes.
+            NotPackable: the batches have leaves that are not tensors, or do not have the same shapes.
         """
+        if len({shape_of(batch) for batch in self.distinct}) > 1:
+            raise NotPackable("batches of several shapes at one step")
         trees = [list(tensors_of(batch)) for batch in self.distinct]
         positions = iter(range(len(trees[0])))
 
-        def stack(_: torch.Tensor) -> torch.Tensor:
+        def stack(_: Tensor) -> Tensor:
             index = next(positions)
             return torch.stack([trees[place][index] for place in self.of_member])
 
-        try:
-            return map_tensors(stack, self.distinct[0])
-        except RuntimeError as error:
-            raise TaskError("Batches that are stacked have the same shapes", got=str(error).splitlines()[0]) from error
+        return map_tensors(stack, self.distinct[0])
 
 
 def copy_of(batch: Batch) -> Batch:
     """A batch in tensors of its own."""
     return map_tensors(torch.clone, batch)
+
+
+def shape_of(batch: Batch) -> tuple[Any, ...] | None:
+    """By which a batch's program is known again: the tree, with the shapes and types of its tensors.
+
+    Raises:
+        NotPackable: a leaf is no tensor; its value would become a part of the program.
+    """
+    if isinstance(batch, Tensor):
+        return tuple(batch.shape), batch.dtype
+    if isinstance(batch, Mapping):
+        return tuple((name, shape_of(item)) for name, item in batch.items())
+    if isinstance(batch, tuple | list):
+        return tuple(shape_of(item) for item in batch)
+    if batch is None:
+        return None
+    raise NotPackable(f"batches with a leaf that is no tensor ({type(batch).__name__})")
 
 
 class PackFeed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from volano.pack.choice import (
     why_one_by_one,
 )
 from volano.pack.family import Family, families_of
-from volano.pack.feeding import PackBatch, PackFeed, Place
+from volano.pack.feeding import PackFeed, Place
 from volano.pack.member import Member
 from volano.pack.refusal import NotPackable
 from volano.pack.solo import Solo
@@ -144,6 +145,13 @@ class Pack:
         (num_steps,) = set(distances.values()) if len(set(distances.values())) == 1 else (-1,)
         if num_steps < 0:
             raise UsageError("The members of a pack go forward by as many steps", got=distances)
+        goal = self._members[0].step + num_steps
+        with random_state_kept(self._device):
+            while self._members[0].step < goal:
+                self._go(goal - self._members[0].step)
+
+    def _go(self, num_steps: int) -> None:
+        """Makes steps, up to a batch that the engine does not take: the loop goes on from there."""
         first = self._members[0]
         live = set(self._live)
         # Where nobody is, the first member's batches come again.
@@ -151,18 +159,38 @@ class Pack:
             Place(solo.task.order_seed, solo.step) if slot in live else Place(first.task.order_seed, first.step)
             for slot, solo in enumerate(self._engine.solos)
         ]
-        with random_state_kept(self._device), contextlib.closing(self._feed.batches(places, num_steps)) as batches:
+        with contextlib.closing(self._feed.batches(places, num_steps)) as batches:
             for batch in batches:
-                self._unread.append(self._step(batch))
+                try:
+                    self._unread.append(self._engine.step(batch))
+                except NotPackable as reason:
+                    self._go_on_one_by_one(reason)
+                    return
                 if len(self._unread) >= _MOST_UNREAD:
                     self._read()
-            self._read()
+        self._read()
+
+    def _go_on_one_by_one(self, reason: NotPackable) -> None:
+        if self.choice is None:
+            raise UsageError(
+                f"Engine {self.engine} takes these tasks", got=str(reason), remedy="Leave the choice to the pack"
+            ) from reason
+        self._read()
+        solos = self._engine.settled()
+        refused = {**self.choice.refused, f"{self.engine}, later": str(reason)}
+        self.choice = dataclasses.replace(self.choice, engine="loop", refused=refused, is_refused=True)
+        self.family.choices[len(solos)] = self.choice
+        self.family.tell_once(self._on_notice, why_one_by_one(self.choice))
+        self._engine = make_engine("loop", [solos[slot] for slot in self._live], None, self._plan, self._device)
+        self._live = list(range(len(self._live)))
 
     def losses(self) -> dict[int, float]:
         """Each member's mean training loss since the last call; NaN where one was not finite, or no step was made."""
         means = {n: self._sums[n] / self._counts[n] if self._counts[n] else float("nan") for n in self.numbers}
         for number in self.numbers:
-            self._sums[number], self._counts[number] = 0.0, 0
+            # A member that has broken stays so: alone it would have ended there.
+            self._sums[number] = 0.0 if math.isfinite(self._sums[number]) else math.nan
+            self._counts[number] = 0
         return means
 
     def evaluate(self) -> dict[int, dict[str, float]]:
@@ -190,14 +218,6 @@ class Pack:
         else:
             self._engine.keep(live)
             self._live = list(range(len(live)))
-
-    def _step(self, batch: PackBatch) -> Tensor:
-        try:
-            return self._engine.step(batch)
-        except NotPackable as reason:  # a chosen engine has made its first steps already
-            raise UsageError(
-                f"Engine {self.engine} takes these tasks", got=str(reason), remedy="Leave the choice to the pack"
-            ) from reason
 
     def _read(self) -> None:
         if not self._unread:

@@ -14,8 +14,8 @@ from volano.device import Device
 from volano.pack.averages import StackedAverage
 from volano.pack.draws import Draws
 from volano.pack.engine import Engine
-from volano.pack.family import Family, Key, shapes_of
-from volano.pack.feeding import PackBatch, copy_of
+from volano.pack.family import Family, Key
+from volano.pack.feeding import PackBatch, copy_of, shape_of
 from volano.pack.flat import FlatUpdate, why_not_flat
 from volano.pack.limits import why_not_together
 from volano.pack.optimizers import StockOptimizer
@@ -26,8 +26,13 @@ from volano.pack.stack import Stack
 from volano.plan import Plan
 from volano.task import Batch, tensors_of
 from volano.training import evaluate, is_out_of_memory, seed_of_augmentation
+from volano.training.ema import Ema
 from volano.training.evaluate import EVALUATION, means_of, sums_of
 from volano.training.step import MODEL
+
+# Each shape of a batch is a program of its own, which takes 0.1 to 0.3 s to trace: a last batch that is smaller and a
+# few lengths are worth it, a length for every batch is not.
+_MOST_SHAPES = 8
 
 
 class Stacked(Engine):
@@ -54,24 +59,38 @@ class Stacked(Engine):
             self._refusal = f"{self._stack.reordered} in another memory format than the contiguous one"
 
     def step(self, batch: PackBatch) -> Tensor:
+        return self.ready(batch)()
+
+    def ready(self, batch: PackBatch) -> Callable[[], Tensor]:
+        """The step, all of it that may be refused being done."""
         if self._refusal is not None:
             raise NotPackable(self._refusal)
         steps = [solo.step for solo in self.solos]
         given, is_shared = self._augmented(batch)
         seeds = [counter_hash(MODEL, solo.task.seed, solo.step, 0) for solo in self.solos]
         inputs = self._inputs(self._stack, given, seeds, is_shared=is_shared, training=True)
-        losses = self._train(inputs, steps, is_shared=is_shared)
-        if self._average is not None:
-            self._average.update(steps)
-        for solo in self.solos:
-            solo.step += 1
-        return losses
+        train = self._trainer(inputs, steps, is_shared=is_shared)
 
-    def _train(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Tensor:
-        outputs = self._program(inputs, is_shared=is_shared, training=True)(inputs)
-        for name, tensor in outputs.buffers.items():
-            self._stack.buffers[name].copy_(tensor)
-        return _marked(outputs.losses, self._optimizer.step(outputs.gradients, steps))
+        def run() -> Tensor:
+            losses = train()
+            if self._average is not None:
+                self._average.update(steps)
+            for solo in self.solos:
+                solo.step += 1
+            return losses
+
+        return run
+
+    def _trainer(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Callable[[], Tensor]:
+        program = self._program(inputs, is_shared=is_shared, training=True)
+
+        def train() -> Tensor:
+            outputs = program(inputs)
+            for name, tensor in outputs.buffers.items():
+                self._stack.buffers[name].copy_(tensor)
+            return _marked(outputs.losses, self._optimizer.step(outputs.gradients, steps))
+
+        return train
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         if not self._is_evaluated_alone:
@@ -98,6 +117,13 @@ class Stacked(Engine):
         rows = torch.stack(columns, dim=-1).transpose(0, 1).tolist()  # [K, batches, columns]
         return [means_of(sums_of(own, 2 + len(names)), names) for own in rows]
 
+    def settled(self) -> list[Solo]:
+        for solo in self.solos:
+            if solo.ema is not None and solo.task.ema_decay is not None:
+                # Anew: it lists tensors from before they became views of the stack.
+                solo.ema = Ema(solo.model, solo.task.ema_decay, solo.ema.model)
+        return self.solos
+
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
         return [self.solos[slot].state() for slot in slots]
 
@@ -119,13 +145,14 @@ class Stacked(Engine):
         self._optimizer = StockOptimizer(solos)
         self._draws: dict[Key, Draws] = {}
         self._programs: dict[Key, Callable[[Inputs], Any]] = {}
+        self._num_shapes = {True: 0, False: 0}  # for training, for evaluation
 
     def _inputs(self, stack: Stack, batch: Batch, seeds: Sequence[int], *, is_shared: bool, training: bool) -> Inputs:
         all_of_them = {**stack.parameters, **stack.frozen}
         trained = {name: all_of_them[name] for name in self._stack.parameters}
         frozen = {name: tensor for name, tensor in all_of_them.items() if name not in trained}
         inputs = Inputs(trained, frozen, stack.buffers, self._numbers, [], batch)
-        key = (training, is_shared, shapes_of(Inputs({}, {}, {}, {}, [], batch)))
+        key = (training, is_shared, shape_of(batch))
         if key not in self._draws:
             found = self._family.structure.draws(inputs, is_shared=is_shared, training=training)
             self._draws[key] = Draws(found, self._rows, self._generator, self._device.torch_device)
@@ -135,13 +162,19 @@ class Stacked(Engine):
         return inputs._replace(noise=draws.tensors)
 
     def _program(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
-        key = (is_shared, training, shapes_of(Inputs({}, {}, {}, {}, [], inputs.batch)))
+        key = (is_shared, training, shape_of(inputs.batch))
         if key not in self._programs:
+            self._note_shape(training=training)
             self._programs[key] = self._family.program(
                 (self.name, *key, len(self.solos)),
                 lambda: self._make(inputs, is_shared=is_shared, training=training),
             )
         return self._programs[key]
+
+    def _note_shape(self, *, training: bool) -> None:
+        self._num_shapes[training] += 1
+        if self._num_shapes[training] > _MOST_SHAPES:
+            raise NotPackable(f"batches of more than {_MOST_SHAPES} shapes")
 
     def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
         del inputs  # of those whose programs depend on shapes
@@ -207,6 +240,10 @@ class Compiled(Lowered):
         super()._hold(solos)
         self._update = FlatUpdate(solos, self._stack.parameters) if why_not_flat(solos) is None else None
 
+    def settled(self) -> list[Solo]:
+        self._settle()
+        return super().settled()
+
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
         self._settle()
         return super().states(slots)
@@ -219,15 +256,17 @@ class Compiled(Lowered):
         if self._update is not None:
             self._update.settle([solo.step for solo in self.solos])
 
-    def _train(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Tensor:
+    def _trainer(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Callable[[], Tensor]:
         if self._update is None:
-            return super()._train(inputs, steps, is_shared=is_shared)
-        vectors = self._update.vectors(steps)
-        return self._whole_step(inputs, vectors, is_shared=is_shared)(inputs, self._update.state, vectors)
+            return super()._trainer(inputs, steps, is_shared=is_shared)
+        vectors, state = self._update.vectors(steps), self._update.state
+        program = self._whole_step(inputs, vectors, is_shared=is_shared)
+        return lambda: program(inputs, state, vectors)
 
     def _whole_step(self, inputs: Inputs, vectors: Tensor, *, is_shared: bool) -> Callable[..., Tensor]:
-        key = ("whole step", is_shared, shapes_of(Inputs({}, {}, {}, {}, [], inputs.batch)))
+        key = ("whole step", is_shared, shape_of(inputs.batch))
         if key not in self._programs:
+            self._note_shape(training=True)
             update = self._update
             assert update is not None
             passes = self._family.structure.training(is_shared=is_shared, by_rules=True)
@@ -252,7 +291,8 @@ class Compiled(Lowered):
     def _compiled(self, graph: Any, inputs: Inputs, *others: Any) -> Any:
         first = next(t for t in tensors_of(inputs.batch) if t.dim())
         is_whole = self.solos[0].task.batch_size in first.shape[:2]
-        return graph.compile(inputs, *others) if is_whole else graph
+        is_worth_it = is_whole and self._family.is_worth_compiling((shape_of(inputs.batch),))
+        return graph.compile(inputs, *others) if is_worth_it else graph
 
 
 def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
@@ -267,13 +307,16 @@ def _refusing_at_first(program: Callable[[Inputs], Any]) -> Callable[[Inputs], A
 
     def run(inputs: Inputs) -> Any:
         nonlocal has_run
+        if has_run:
+            return program(inputs)
+        kept = {name: tensor.clone() for name, tensor in inputs.buffers.items()}
         try:
             outputs = program(inputs)
-        except NotPackable:
-            raise
         except Exception as error:
-            if has_run or is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
+            for name, tensor in kept.items():  # the members stand as before
+                inputs.buffers[name].copy_(tensor)
             raise NotPackable(first_line(error)) from error
         has_run = True
         return outputs
