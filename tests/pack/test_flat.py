@@ -125,6 +125,17 @@ def test_it_does_what_each_does_alone(kind, solos):
     assert difference(flat.stack, stock.stack) <= 1e-12
 
 
+def test_a_norm_is_that_of_the_parameters_that_are_updated(solos):
+    def head(model: nn.Module) -> list[dict[str, Any]]:
+        return [{"params": [*model.children()][-1].parameters()}]
+
+    flat, stock = (kind(solos(sgd, parameter_groups=head)) for kind in (Flat, Stock))
+    for step in range(10):
+        norms = flat.step(step), stock.step(step)
+        torch.testing.assert_close(*norms, rtol=1e-12, atol=0)
+    assert difference(flat.stack, stock.stack) <= 1e-12
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_members_own_optimizers_hold_its_state(kind, solos):
     members, whole = solos(KINDS[kind], duration="60st"), Flat(solos(KINDS[kind], duration="60st"))

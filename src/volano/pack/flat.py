@@ -106,11 +106,12 @@ class FlatUpdate:
         member clips, 0 for one that does not."""
         norms = None
         with torch.no_grad():
+            # Those that the optimizer has: the others' count in no norm, as alone.
+            gradients = {name: gradient for name, gradient in gradients.items() if name in self._group_of}
             if any(clip is not None for clip in self._clips):
                 norms, gradients = _clipped(gradients, vectors[-1])
             for name, gradient in gradients.items():
-                if name in self._group_of:
-                    self._update(name, parameters[name].detach(), gradient, state[name], vectors)
+                self._update(name, parameters[name].detach(), gradient, state[name], vectors)
         return norms
 
     def _update(
