@@ -186,6 +186,36 @@ def test_a_norm_that_overflows_hurts_nobody_who_does_not_clip(solos):
     assert all(tensor[0].isfinite().all() for tensor in flat.stack.parameters.values())
 
 
+def hooked(k: int, place: str = "register_step_post_hook") -> Any:
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        made = torch.optim.SGD(parameters, lr=0.1)
+        getattr(made, place)(held_small)
+        return made
+
+    return optimizer
+
+
+def held_small(optimizer: Any, *_: Any) -> None:
+    with torch.no_grad():
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.clamp_(-0.05, 0.05)
+
+
+def test_hooks_on_a_step_run_with_the_members_own_optimizers(solos):
+    stock = Stock(solos(hooked))
+    stock.step(0)
+    assert all(tensor.abs().max() <= 0.05 for tensor in stock.stack.parameters.values())
+
+
+def scheduled(k: int) -> Any:
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        made = torch.optim.SGD(parameters, lr=0.1)
+        torch.optim.lr_scheduler.ConstantLR(made)  # counts the steps, in a step that it puts in place of the class's
+        return made
+
+    return optimizer
+
+
 @pytest.mark.parametrize(
     ("optimizer", "reason"),
     [
@@ -194,6 +224,9 @@ def test_a_norm_that_overflows_hurts_nobody_who_does_not_clip(solos):
         (functools.partial(adam, maximize=True), "Adam with maximize"),
         (functools.partial(adam, decoupled_weight_decay=True), "Adam with decoupled_weight_decay"),
         (lambda k: functools.partial(torch.optim.AdamW, lr=torch.tensor(0.1)), "AdamW with a tensor for an option"),
+        (hooked, "SGD with hooks on its step"),
+        (functools.partial(hooked, place="register_step_pre_hook"), "SGD with hooks on its step"),
+        (scheduled, "SGD with hooks on its step"),
         (lambda k: muon(k, ns_steps=4 + k), "MuonAdamW with options that shape the update differently"),
     ],
 )

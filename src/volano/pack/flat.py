@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.optim.optimizer as torch_optimizers
 from torch import Tensor
 
 from volano.pack.formulas import FORMULAS, Formula, Vector
@@ -37,6 +38,8 @@ def why_not_flat(solos: Sequence[Solo]) -> str | None:
             return "the members' parameters are grouped differently"
         if _fixed(solo) != fixed:
             return f"{kind} with options that shape the update differently"
+        if _has_step_of_its_own(solo.optimizer):
+            return f"{kind} with hooks on its step"
         for group in solo.optimizer.param_groups:
             flags = [name for name in _FLAGS if group.get(name)]
             if type(first) is torch.optim.Adam and group.get("decoupled_weight_decay"):
@@ -157,6 +160,17 @@ def _clipped(gradients: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, dict
     norms = torch.where(clips, norms, 0.0)
     factors = torch.where(clips, (limits / (norms + _CLIP_EPS)).clamp(max=1.0), 1.0)
     return norms, {name: g * factors.view(-1, *[1] * (g.dim() - 1)) for name, g in gradients.items()}
+
+
+def _has_step_of_its_own(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step of this optimizer is more than that of its class: hooks run, or the object has another."""
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        torch_optimizers._global_optimizer_pre_hooks,
+        torch_optimizers._global_optimizer_post_hooks,
+    )
+    return any(hooks) or "step" in vars(optimizer)
 
 
 def _partition(solo: Solo) -> list[list[str]]:
