@@ -155,6 +155,23 @@ def test_the_members_own_optimizers_hold_its_state(kind, solos):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_settled_optimizer_keeps_what_it_would_keep_alone(kind, solos):
+    members, others = solos(KINDS[kind]), solos(KINDS[kind])
+    flat, stock = Flat(members), Stock(others)
+    given = {name: gradient for name, gradient in gradients(flat.stack, 0).items() if name != "1.weight"}
+    flat.step(0, given)
+    stock.optimizer.step(given, [0] * K)
+    flat.update.settle([1] * K)
+    for mine, other in zip(members, others, strict=True):
+        state, expected = mine.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
+        assert state.keys() == expected.keys()
+        for place, parts in expected.items():
+            assert state[place].keys() == parts.keys()
+            for part, value in parts.items():
+                torch.testing.assert_close(state[place][part], value, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_swapped_options_show(kind, solos):
     def swapped(k: int) -> Any:
         return KINDS[kind](k if k == 2 else 1 - k)

@@ -55,11 +55,14 @@ class FlatUpdate:
     """The update as a function of tensors.
 
     Args:
-        solos: the members; their own optimizers' state is stacked, and from then on each holds views of the stack.
+        solos: the members; their own optimizers' state is stacked, and they hold views of the stack where
+            :meth:`settle` has been called.
         parameters: name -> [K, ...].
 
     Attributes:
         state: name -> the tensors [K, ...] that the update keeps for a parameter.
+        updated: names of the parameters that have had a gradient, here or before; whoever calls a program that was
+            made from an update of other members adds those that are updated there.
     """
 
     def __init__(self, solos: Sequence[Solo], parameters: dict[str, Tensor]) -> None:
@@ -70,6 +73,7 @@ class FlatUpdate:
         self._clips = [solo.task.clip_norm for solo in solos]
         like = next(iter(parameters.values()))
         self._dtype, self._device = like.dtype, like.device
+        self.updated: set[str] = set()
         self.state = {n: self._stacked(n, tensor) for n, tensor in parameters.items() if n in self._group_of}
         self._options = [
             {option: np.array([_option(solo, index, option) for solo in solos]) for option in _OPTIONS}
@@ -113,6 +117,7 @@ class FlatUpdate:
             gradients = {name: gradient for name, gradient in gradients.items() if name in self._group_of}
             if any(clip is not None for clip in self._clips):
                 norms, gradients = _clipped(gradients, vectors[-1])
+            self.updated.update(gradients)
             for name, gradient in gradients.items():
                 self._update(name, parameters[name].detach(), gradient, state[name], vectors)
         return norms
@@ -129,26 +134,37 @@ class FlatUpdate:
             old.copy_(value)
 
     def settle(self, steps: Sequence[int]) -> None:
-        """Puts counters and learning rates into the members' own optimizers, as after ``steps`` steps of each."""
-        for solo, step in zip(self._solos, steps, strict=True):
-            if step > 0:
-                set_learning_rates(solo.optimizer, multiplier_at(solo, step - 1))
-            for state in solo.optimizer.state.values():
-                if "step" in state:
-                    state["step"].fill_(step)
+        """Puts state, counters and learning rates into the members' own optimizers, as after ``steps`` steps of each:
+        what they would keep alone, which is nothing for a parameter without a gradient."""
+        for slot, (solo, step) in enumerate(zip(self._solos, steps, strict=True)):
+            if step == 0:
+                continue
+            set_learning_rates(solo.optimizer, multiplier_at(solo, step - 1))
+            parameters = dict(solo.model.named_parameters())
+            for name in self.updated:
+                self._settle(name, slot, parameters[name], step)
+
+    def _settle(self, name: str, slot: int, parameter: Tensor, step: int) -> None:
+        optimizer, index = self._solos[slot].optimizer, self._group_of[name]
+        group, kept = optimizer.param_groups[index], self._formulas[index].state
+        if type(optimizer) is torch.optim.SGD and group["momentum"] == 0:
+            return  # it keeps no buffer
+        state = optimizer.state[parameter]
+        state.update({part: whole[slot] for part, whole in zip(kept, self.state[name], strict=True)})
+        if "exp_avg" in kept:
+            # Fused ones have it where the parameter is.
+            device = parameter.device if group.get("fused") else None
+            state["step"] = torch.tensor(float(step), device=device)
 
     def _stacked(self, name: str, parameter: Tensor) -> tuple[Tensor, ...]:
         stacked: list[Tensor] = []
-        formula = self._formulas[self._group_of[name]]
-        for kept in formula.state:
+        for kept in self._formulas[self._group_of[name]].state:
             whole = torch.zeros_like(parameter, requires_grad=False)
             for slot, solo in enumerate(self._solos):
-                state = solo.optimizer.state[dict(solo.model.named_parameters())[name]]
+                state = solo.optimizer.state.get(dict(solo.model.named_parameters())[name], {})
                 if isinstance(state.get(kept), Tensor):
                     whole[slot].copy_(state[kept])
-                state[kept] = whole[slot]
-                if "exp_avg" in formula.state:
-                    state.setdefault("step", torch.zeros((), dtype=torch.float32))
+                    self.updated.add(name)
             stacked.append(whole)
         return tuple(stacked)
 

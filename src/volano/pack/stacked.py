@@ -277,11 +277,13 @@ class Compiled(Lowered):
                     inputs.buffers[name].copy_(tensor)
                 return _marked(outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors))
 
-            def make() -> Callable[..., Tensor]:
-                return self._compiled(Graph(whole, inputs, update.state, vectors), inputs, update.state, vectors)
+            def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
+                graph = Graph(whole, inputs, update.state, vectors)
+                return self._compiled(graph, inputs, update.state, vectors), frozenset(update.updated)
 
             name = (self.name, *key, len(self.solos), update.signature)
-            self._programs[key] = self._family.program(name, make)
+            self._programs[key], updated = self._family.program(name, make)
+            update.updated |= updated  # the program may be that of other members
         return self._programs[key]
 
     def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
