@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 import volano
-from conftest import classification
+from conftest import assert_same, classification
 from volano.device import Device
 from volano.errors import UsageError
 from volano.pack import Member, Pack, choice
-from volano.pack.choice import NUM_STEPS, Choice, like_choice, size_that_fits
+from volano.pack import pack as packs
+from volano.pack.choice import NUM_ALONE, NUM_STEPS, Choice, like_choice, size_that_fits
 from volano.pack.sizing import pack_size
 from volano.plan import Plan
 
@@ -42,9 +43,47 @@ def test_much_work_is_worth_a_look_and_little_is_not(make_task, monkeypatch):
     few = Pack(members(make_task), device="cpu", num_steps=NUM_STEPS)
     assert (few.engine, list(few.choice.seconds)) == ("loop", ["loop"])
     assert "too few to look for a faster engine" in few.choice.refused["lowered"]
+    assert few.choice.solo_seconds is None  # one at a time is what it is
     many = Pack(members(make_task), device="cpu", num_steps=10_000)
     assert many.choice.seconds.keys() >= {"loop", "lowered"}
     assert many.engine == min(many.choice.seconds, key=many.choice.seconds.get)
+
+
+def test_a_faster_engine_is_compared_with_steps_alone_as_they_are_fed(make_task, monkeypatch):
+    monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
+    monkeypatch.setattr(choice, "_run", lambda engine, device, batches, **_: (
+        [engine.step(batch) for batch in batches], 1e-9 if engine.name == "lowered" else 1.0
+    ))  # fmt: skip
+    given, fed = [], choice.seconds_alone
+
+    def watched(member, plan, device, batches):
+        made = list(batches)
+        given.append((member.number, len(made), [batch.of_member for batch in made]))
+        return fed(member, plan, device, made)
+
+    monkeypatch.setattr(packs, "seconds_alone", watched)
+    made = members(make_task, duration="12st")
+    pack = Pack(made, device="cpu", num_steps=10_000)
+    assert pack.engine == "lowered"
+    assert pack.choice.solo_seconds > 0
+    assert given == [(0, NUM_ALONE, [(0,)] * NUM_ALONE)]
+    untimed = Pack(made, device="cpu", engine="lowered")
+    for one in (pack, untimed):
+        one.advance(dict.fromkeys(one.numbers, 3))
+    for number, state in untimed.states().items():
+        assert_same(pack.states()[number], state)
+
+
+def test_nothing_is_tried_beyond_the_end_of_a_run(make_task, monkeypatch):
+    monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
+    seen = []
+
+    def schedule(progress):
+        seen.append(progress)
+        return 1.0
+
+    Pack(members(make_task, duration="3st", schedule=schedule), device="cpu", num_steps=10_000)
+    assert max(seen) < 1.0
 
 
 def test_an_engine_that_computes_something_else_is_struck(make_task, monkeypatch):
@@ -52,7 +91,7 @@ def test_an_engine_that_computes_something_else_is_struck(make_task, monkeypatch
     heard = []
     pack = Pack(members(make_task, model=Stateful), device="cpu", num_steps=10_000, on_notice=heard.append)
     assert pack.engine != "lowered"
-    assert "the loss of member 0 at step " in pack.choice.refused["lowered"]
+    assert pack.choice.refused["lowered"] == "model.calls[0] changes with each pass"
 
 
 def test_what_is_compiled_has_to_show_that_it_computes_the_same(make_task, monkeypatch):

@@ -380,6 +380,13 @@ def test_what_splits_says_why(name: str) -> None:
     assert groups[0].reasons == words
 
 
+def test_steps_that_follow_from_the_batch_size_are_no_reason_of_their_own() -> None:
+    one, other = ({"batch_size": size, "duration": "4ep"} for size in (4, 8))
+    assert grouped(plain_task(**one), plain_task(**other))[0].reasons == ("batch_size: 4, 8",)
+    longer = grouped(plain_task(**one), plain_task(**{**other, "duration": "6ep"}))
+    assert [reason.split(":")[0] for reason in longer[0].reasons] == ["batch_size", "num_steps"]
+
+
 def _scripted() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from tests.pack.structures import Structure, digits, plain_mlp, sgd
 from tests.pack.test_equality import alone, deviation, packed, results
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import volano
 from volano.errors import UsageError
-from volano.pack import Member, Pack, choice, stacked
+from volano.pack import Member, Pack, choice, rules, stacked
+from volano.pack.program import numbers_as_tensors
 
 TOGETHER = ["mapped", "lowered"]
 
@@ -227,3 +229,206 @@ def test_batches_of_too_many_lengths_are_trained_one_by_one(monkeypatch, slow_lo
     assert len([text for text in heard if "batches of more than 4 shapes" in text]) == 1
     for mine, task in zip(results(pack), tasks, strict=True):
         assert deviation(mine, alone(task, 24)) <= 1e-10
+
+
+# ---- what members keep from one pass to the next
+
+
+class Caching(nn.Module):
+    """Makes a table when it is first called, as rotary embeddings do."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.table = inner, None
+
+    def forward(self, images):
+        if self.table is None:
+            self.table = torch.linspace(0.5, 1.5, 10, dtype=images.dtype)
+        return self.inner(images) * self.table
+
+
+class Counting(nn.Module):
+    """Changes its mind after some passes."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.inner(images) * (1.0 if self.calls < 8 else 0.5)
+
+
+class Weighing:
+    """An objective that makes its weights when it is first called."""
+
+    def __init__(self):
+        self.weights = None
+
+    def __call__(self, model, batch):
+        if self.weights is None:
+            self.weights = torch.linspace(0.5, 1.5, 10, dtype=torch.float64)
+        return F.cross_entropy(model(batch[0]), batch[1], weight=self.weights)
+
+
+class Remembering:
+    """An objective that keeps a mean of its losses."""
+
+    def __init__(self):
+        self.mean = 1.0
+
+    def __call__(self, model, batch):
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+        return loss / self.mean
+
+
+def learned_alone(pack, tasks, num_steps):
+    """Whether members are, after so many steps, what they are alone."""
+    pack.advance(dict.fromkeys(pack.numbers, num_steps))
+    found = zip(results(pack), tasks, strict=True)
+    return max(deviation(mine, alone(task, num_steps)) for mine, task in found) <= 1e-10
+
+
+def test_what_is_made_once_and_kept_is_made_before_a_program_is(slow_loop):
+    tasks = made(Caching)
+    pack = chosen(tasks, [])
+    assert pack.engine == "lowered", pack.choice
+    assert learned_alone(pack, tasks, 6)
+
+
+def test_an_objective_that_keeps_something_stays_the_users(slow_loop):
+    tasks = made(lambda _: None, objective=Weighing())
+    pack = chosen(tasks, [])
+    assert pack.engine == "lowered", pack.choice
+    assert tasks[0].objective.weights is None
+    assert learned_alone(pack, tasks, 6)
+
+
+@pytest.mark.parametrize("engine", TOGETHER)
+@pytest.mark.parametrize(
+    ("change", "fields", "words"),
+    [
+        (Counting, {}, "model.calls changes with each pass"),
+        (lambda _: None, {"objective": Remembering()}, "objective.mean changes with each pass"),
+    ],
+)
+def test_what_changes_with_each_pass_is_refused(engine, change, fields, words):
+    refused(made(change, **fields), engine, words)
+
+
+def test_an_objective_that_changes_is_called_as_often_as_alone():
+    objective = Remembering()
+    tasks = [made(lambda _: None, objective=objective)[0]]
+    pack = chosen(tasks, [])  # tries and compares; the loop is what is left
+    assert objective.mean == 1.0
+    pack.advance({0: 3})
+    assert objective.mean != 1.0
+
+
+def test_an_optimizer_that_draws_is_refused(slow_loop):
+    class Langevin(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data.add_(torch.randn_like(parameter), alpha=1e-3)
+
+    tasks = made(lambda _: None, optimizer=lambda parameters: Langevin(parameters, lr=0.05))
+    refused(tasks, "lowered", "an optimizer that draws random numbers")
+    pack = chosen(tasks, [])
+    assert pack.engine == "loop"
+    assert learned_alone(pack, tasks, 5)
+
+
+def test_the_loop_takes_models_that_cannot_be_copied():
+    def pruned(model):
+        prune.l1_unstructured(model[1], "weight", amount=0.5)
+
+    tasks = made(pruned, ema_decay=None)  # an average is a copy, alone too
+    for mine, task in zip(packed(tasks, 4, "loop"), tasks, strict=True):
+        assert deviation(mine, alone(task, 4)) == 0.0
+
+
+def test_parametrized_models_are_packed():
+    class Bounded(nn.Module):
+        def forward(self, weight):
+            return torch.tanh(weight)
+
+    def bounded(model):
+        parametrize.register_parametrization(model[1], "weight", Bounded())
+
+    tasks = made(bounded)
+    for _ in range(2):  # copying one for the first pack changes the class that it is of
+        for mine, task in zip(packed(tasks, 4, "lowered"), tasks, strict=True):
+            assert deviation(mine, alone(task, 4)) <= 1e-10
+
+
+class InPlace(nn.Module):
+    """Uses what went into a dropout that works in place."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.dropout = inner, nn.Dropout(0.5, inplace=True)
+
+    def forward(self, images):
+        hidden = self.inner[2](self.inner[1](self.inner[0](images)))
+        hidden = hidden * 2.0
+        return self.inner[3](self.dropout(hidden) + hidden)
+
+
+@pytest.mark.parametrize("engine", TOGETHER)
+def test_dropout_in_place_is_in_place(engine):
+    tasks = made(InPlace)
+    for mine, task in zip(packed(tasks, 4, engine), tasks, strict=True):
+        assert deviation(mine, alone(task, 4)) <= 1e-10
+
+
+class Replacing(nn.Module):
+    """Replaces a buffer in every pass, in evaluation too."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, images):
+        self.seen = 0.5 * self.seen + images.mean()
+        return self.inner(images) * (1.0 + self.seen)
+
+
+def test_buffers_that_an_evaluation_replaces_are_carried_from_batch_to_batch():
+    tasks = made(Replacing)
+    for mine, task in zip(packed(tasks, 4, "lowered"), tasks, strict=True):
+        assert mine["metrics"] == pytest.approx(alone(task, 4)["metrics"], rel=1e-9)
+
+
+# ---- numbers that are none
+
+
+@pytest.mark.parametrize("engine", ["loop", *TOGETHER])
+def test_a_member_whose_loss_is_infinite_shows_no_figures(engine):
+    def exploding(model, batch):
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        return torch.where(batch[1].sum() % 5 == 0, loss * torch.inf, loss) if model.training else loss
+
+    pack = Pack([Member(number=n, task=task) for n, task in enumerate(made(lambda _: None, objective=exploding))],
+                device="cpu", engine=engine)  # fmt: skip
+    pack.advance(dict.fromkeys(pack.numbers, 12))
+    assert all(loss != loss for loss in pack.losses().values())
+    assert all(value != value for row in pack.evaluate().values() for value in row.values())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_class_that_does_not_exist_is_no_loss(smoothing):
+    logits = torch.randn(4, 3, dtype=torch.float64)
+    losses = rules.cross_entropy(logits, torch.tensor([0, 3, -100, -1]), -100, "none", smoothing)
+    assert losses.isnan().tolist() == [False, True, False, True]
+    expected = F.cross_entropy(logits[:1], torch.tensor([0]), label_smoothing=smoothing)
+    assert losses[0].item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_numbers_that_vary_are_not_narrower_than_the_parameters_arithmetic():
+    rows = [{"weight": 0.1}, {"weight": 0.3}]
+    for dtype, kept in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        assert numbers_as_tensors(rows, torch.zeros(2, dtype=dtype))["weight"].dtype == kept

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from volano.device import Device
+from volano.pack.captured import private_copy
 from volano.pack.each import Each
 from volano.pack.engine import Engine
+from volano.pack.evidence import difference_of, evidence_of
 from volano.pack.family import Family
 from volano.pack.feeding import PackBatch
 from volano.pack.loop import Loop
@@ -27,12 +29,14 @@ ENGINES: dict[str, type[Stacked] | type[Each]] = {
 }  # fmt: skip
 # Steps: the first makes programs and warms caches, the others are timed.
 NUM_STEPS = 4
+# Steps of a member alone, for what a pack gains: a few per cent of the least work that another engine is looked for.
+NUM_ALONE = 10
 # Looking at a second engine costs a few of these; it is done where the steps to come are so many times more.
 _LEAST_SHARE = 25
 # An engine so many times slower than the loop is not looked at for longer, once it is warm.
 _HOPELESS, _WARM_STEPS = 1.5, 2
 # Members that are also trained alone, to be timed and to be compared with.
-_NUM_ALONE = 2
+_NUM_CHECKED = 2
 # Compiling takes 6 to 14 s for nets of a few layers, and halves a step (docs/log.md, "Packs").
 _COMPILE_SECONDS, _GAIN = 10.0, 2.0
 # Tracing a program takes 0.1 to 0.3 s; what the loop does in less than this is not worth it.
@@ -54,14 +58,15 @@ class Choice:
         engine: its name.
         seconds: of one step of the whole pack under each engine that was tried.
         refused: why an engine was not taken, by name.
-        solo_seconds: of one step of one member alone, as E0 runs it.
+        solo_seconds: of a typical step of one member trained alone, see :func:`seconds_alone`; None where the loop was
+            chosen, which trains each alone.
         is_refused: whether no faster engine takes the members.
     """
 
     engine: str
     seconds: dict[str, float]
     refused: dict[str, str]
-    solo_seconds: float
+    solo_seconds: float | None = None
     is_refused: bool = False
 
 
@@ -88,9 +93,9 @@ def choose_engine(
     refused: dict[str, str] = {}
     why_loop = "one member" if len(members) == 1 else None
     if num_steps < _LEAST_SHARE * NUM_STEPS or seconds["loop"] * num_steps < _WORTH_TRACING:
-        why_loop = f"{num_steps:,} steps are too few to look for a faster engine"
+        why_loop = "its steps are too few to look for a faster engine"
     if why_loop is not None:
-        return Choice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, solo_seconds=solo_seconds)
+        return Choice(engine="loop", seconds=seconds, refused={"lowered": why_loop})
     solos = [Solo(member, plan, device) for member in members]
     for name in ("lowered", "mapped"):  # the second where the first refuses
         try:
@@ -104,7 +109,7 @@ def choose_engine(
         name = "compiled" if seconds["lowered"] <= _COMPILED_UNTIL * seconds["loop"] else "each"
         saved = seconds["lowered"] * (1.0 - 1.0 / _GAIN) if name == "compiled" else seconds["loop"] * _GAIN_OF_ONE
         if saved * num_steps < _COMPILE_SECONDS:
-            refused["compiled"] = f"{num_steps:,} steps are too few to win back about {_COMPILE_SECONDS:.0f} s"
+            refused["compiled"] = f"its steps are too few to win back about {_COMPILE_SECONDS:.0f} s"
         else:
             try:
                 # From the start again: what is compiled has to show that it computes the same, like any other.
@@ -114,31 +119,68 @@ def choose_engine(
                 refused[name] = str(reason)
     best = min(seconds, key=lambda name: seconds[name])
     is_refused = "lowered" not in seconds and "mapped" not in seconds
-    return Choice(
-        engine=best, seconds=seconds, refused=refused, solo_seconds=solo_seconds, is_refused=is_refused
-    )  # fmt: skip
+    return Choice(engine=best, seconds=seconds, refused=refused, is_refused=is_refused)
+
+
+def seconds_alone(member: Member, plan: Plan, device: Device, batches: Iterable[PackBatch]) -> float:
+    """Seconds of a typical step of a member trained alone, timed as a pack's training is: the mean of steps in a row
+    with their feeding, waiting for the device only at the end. What makes programs and warms caches comes before.
+
+    Args:
+        member, plan, device: as of a training alone.
+        batches: of its next steps, its own alone, as a feed makes them; more than two.
+    """
+    engine = Loop([Solo(_private(member), plan, device)], plan, device)
+    start, timed = 0.0, -_WARM_STEPS
+    for batch in batches:
+        if timed == 0:
+            device.synchronize()
+            start = time.perf_counter()
+        engine.step(batch)
+        timed += 1
+    device.synchronize()
+    return (time.perf_counter() - start) / timed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Alone:
+    """What a member shows when it is trained alone: its losses, and what its gradients leave."""
+
+    losses: list[float]
+    start: dict[str, Tensor]
+    evidence: dict[str, Tensor]
 
 
 def _alone(
     members: Sequence[Member], plan: Plan, device: Device, batches: Sequence[PackBatch]
-) -> tuple[dict[int, list[float]], float]:
-    """Losses of some members trained one by one, by slot, and the seconds of one step of one of them."""
-    slots = sorted({0, len(members) - 1})[:_NUM_ALONE]
-    losses: dict[int, list[float]] = {}
+) -> tuple[dict[int, _Alone], float]:
+    """Some members trained one by one, by slot, and the seconds of one step of one of them."""
+    slots = sorted({0, len(members) - 1})[:_NUM_CHECKED]
+    found: dict[int, _Alone] = {}
     shortest = math.inf
     for slot in slots:
-        engine = Loop([Solo(members[slot], plan, device)], plan, device)
-        own = [PackBatch([batch.of(slot)], (0,)) for batch in batches]
-        rows, seconds = _run(engine, device, own)
-        losses[slot] = [row[0].item() for row in rows]
+        solo = Solo(_private(members[slot]), plan, device)
+        start = {name: parameter.detach().cpu().clone() for name, parameter in solo.model.named_parameters()}
+        rows, seconds = _run(Loop([solo], plan, device), device, [PackBatch([b.of(slot)], (0,)) for b in batches])
+        evidence = evidence_of(solo, solo.state(), start)
+        found[slot] = _Alone(losses=[row[0].item() for row in rows], start=start, evidence=evidence)
         shortest = min(shortest, seconds)
-    return losses, shortest
+    return found, shortest
+
+
+def _private(member: Member) -> Member:
+    """A member whose own code, which may count its calls, is not called more often for having been tried."""
+    task = member.task
+    return dataclasses.replace(
+        member,
+        task=dataclasses.replace(task, objective=private_copy(task.objective), augment=private_copy(task.augment)),
+    )
 
 
 def _tried(
     engine: Engine,
     precision: str,
-    alone: dict[int, list[float]],
+    alone: dict[int, _Alone],
     device: Device,
     batches: Sequence[PackBatch],
     *,
@@ -147,17 +189,22 @@ def _tried(
     """Seconds of a step.
 
     Raises:
-        NotPackable: a member's losses are others than alone.
+        NotPackable: a member's losses, or what its gradients leave, are others than alone.
     """
     rows, seconds = _run(engine, device, batches, hopeless=hopeless)
     limit = _MOST_DIFFERENCE[precision]
     for slot, expected in alone.items():
-        for step, (row, value) in enumerate(zip(rows, expected, strict=False)):
+        for step, (row, value) in enumerate(zip(rows, expected.losses, strict=False)):
             got = row[slot].item()
             if math.isnan(got) and math.isnan(value):
                 continue
             if not abs(got - value) <= limit * max(abs(value), 1e-3):
                 raise NotPackable(f"the loss of member {slot} at step {step} is {got:.6g} and alone {value:.6g}")
+        if len(rows) == len(expected.losses):  # one that is hopeless was left before the end
+            packed = evidence_of(engine.solos[slot], engine.states([slot])[0], expected.start)
+            difference = difference_of(packed, expected.evidence, precision)
+            if difference is not None:
+                raise NotPackable(f"{difference}, of member {slot}")
     return seconds
 
 

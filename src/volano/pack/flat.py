@@ -141,7 +141,7 @@ class FlatUpdate:
                 continue
             set_learning_rates(solo.optimizer, multiplier_at(solo, step - 1))
             parameters = dict(solo.model.named_parameters())
-            for name in self.updated:
+            for name in [name for name in self.state if name in self.updated]:  # in the parameters' order
                 self._settle(name, slot, parameters[name], step)
 
     def _settle(self, name: str, slot: int, parameter: Tensor, step: int) -> None:

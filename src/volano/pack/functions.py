@@ -99,7 +99,7 @@ class PackedFunctions(TorchFunctionMode):
         input: Tensor,
         p: Any = 0.5,
         training: bool = True,
-        inplace: bool = False,  # noqa: ARG002 - as torch's
+        inplace: bool = False,
     ) -> Tensor:
         if not training or (not isinstance(p, Tensor) and p == 0):
             return input
@@ -108,14 +108,16 @@ class PackedFunctions(TorchFunctionMode):
             if input.dim() != dims + 2:
                 raise NotPackable(f"dropout{dims}d of an input with {input.dim()} dimensions")
             shape = (*shape[:2], *[1] * dims)
-        return self._dropped(input, p, shape)
+        return self._dropped(input, p, shape, in_place=inplace)
 
-    def _dropped(self, input: Tensor, p: Any, shape: tuple[int, ...]) -> Tensor:
+    def _dropped(self, input: Tensor, p: Any, shape: tuple[int, ...], *, in_place: bool = False) -> Tensor:
         drop = self._names.get(id(p)) if isinstance(p, Tensor) else float(p)
         if drop is None:
             raise NotPackable("dropout with a probability that is computed from what varies")
         noise = self._noted(Draw(shape=shape, dtype=input.dtype, strides=self._strides(input, shape), drop=drop))
-        return input * (torch.ones(shape, dtype=input.dtype, device=input.device) if noise is None else noise)
+        if noise is None:
+            noise = torch.ones(shape, dtype=input.dtype, device=input.device)
+        return input.mul_(noise) if in_place else input * noise
 
     def _strides(self, input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         if self._given is not None or shape != tuple(input.shape):
@@ -123,8 +125,8 @@ class PackedFunctions(TorchFunctionMode):
         return torch.empty_like(input).stride()
 
     def _made(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
-        if kwargs.get("generator") is not None:
-            raise NotPackable(f"{func.__name__} with a generator of its own")
+        if kwargs.get("generator") is not None or kwargs.get("out") is not None:
+            raise NotPackable(f"{func.__name__} with a generator of its own, or into a tensor that is there")
         strides = None
         if func in _LIKE:
             like, *rest = args

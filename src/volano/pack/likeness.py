@@ -254,6 +254,8 @@ def _reasons(place: int, firsts: Sequence[_Side]) -> tuple[str, ...]:
         if index == place:
             continue
         for where, (mine, others) in _compare(firsts[place], other, limit=_MOST_REASONS).differences.items():
+            if _follows(where, firsts[place].task, other.task):
+                continue
             words = found.setdefault(where, [mine])
             if others not in words:
                 words.append(others)
@@ -261,3 +263,12 @@ def _reasons(place: int, firsts: Sequence[_Side]) -> tuple[str, ...]:
         where: [*words[:_MOST_VALUES], *(["…"] if len(words) > _MOST_VALUES else [])] for where, words in found.items()
     }
     return tuple(f"{where}: {', '.join(words)}" for where, words in capped.items())[:_MOST_REASONS]
+
+
+def _follows(where: str, one: Task, other: Task) -> bool:
+    """Whether numbers of steps differ because the batch size does, and for no other reason."""
+    if one.batch_size == other.batch_size:
+        return False
+    return (where == "num_steps" and one.duration == other.duration) or (
+        where == "evaluation_interval" and one.evaluate_every == other.evaluate_every
+    )

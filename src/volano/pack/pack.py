@@ -14,11 +14,13 @@ from torch import Tensor
 from volano.device import Device
 from volano.errors import UsageError
 from volano.pack.choice import (
+    NUM_ALONE,
     NUM_STEPS,
     Choice,
     choose_engine,
     like_choice,
     make_engine,
+    seconds_alone,
     size_that_fits,
     why_one_by_one,
 )
@@ -104,9 +106,16 @@ class Pack:
 
     def _chosen(self, members: Sequence[Member], num_steps: int) -> Choice:
         places = [Place(m.task.order_seed, 0 if m.state is None else m.state["step"]) for m in members]
-        with contextlib.closing(self._feed.batches(places, NUM_STEPS)) as batches:
+        left = min(m.task.num_steps - place.step for m, place in zip(members, places, strict=True))
+        if left < NUM_ALONE:  # what is tried are steps of their runs
+            num_steps = min(num_steps, left)
+        with contextlib.closing(self._feed.batches(places, min(NUM_STEPS, left))) as batches:
             ahead = list(batches)
         chosen = choose_engine(members, self.family, self._plan, self._device, ahead, num_steps=num_steps)
+        if chosen.engine != "loop":
+            with contextlib.closing(self._feed.batches(places[:1], NUM_ALONE)) as batches:
+                alone = seconds_alone(members[0], self._plan, self._device, batches)
+            chosen = dataclasses.replace(chosen, solo_seconds=alone)
         if len(chosen.seconds) > 1:  # else it was too little to be worth a look
             self.family.choices[len(members)] = chosen
         if chosen.engine == "loop" and (len(chosen.seconds) > 1 or chosen.is_refused):
@@ -194,11 +203,16 @@ class Pack:
         return means
 
     def evaluate(self) -> dict[int, dict[str, float]]:
-        """``loss`` and metrics of each member's kept model over the task's ``valid``."""
+        """``loss`` and metrics of each member's kept model over the task's ``valid``; NaN for a member whose loss or
+        gradient was not finite at some step: alone it would have ended there."""
         valid = self._task.valid
         with random_state_kept(self._device):
             rows = self._engine.evaluate(valid, self._feed.feed_of(valid, self._task.order_seed))
-        return dict(zip(self.numbers, [rows[slot] for slot in self._live], strict=True))
+        found = dict(zip(self.numbers, [rows[slot] for slot in self._live], strict=True))
+        return {
+            number: row if math.isfinite(self._sums[number]) else dict.fromkeys(row, math.nan)
+            for number, row in found.items()
+        }
 
     def states(self) -> dict[int, dict[str, Any]]:
         """Each member's state on the host, from which it goes on in another pack or alone."""

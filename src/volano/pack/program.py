@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,11 +18,13 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from volano.device import Device
+from volano.pack.captured import Path, changed_leaf, leaves_of, private_copy
 from volano.pack.draws import Draw, is_random
 from volano.pack.functions import PackedFunctions
 from volano.pack.likeness import Varying
 from volano.pack.refusal import NotPackable
 from volano.task import Batch, Loss, as_loss, check_objective_result, map_tensors, num_examples
+from volano.training import is_out_of_memory
 
 
 class Inputs(NamedTuple):
@@ -65,22 +69,49 @@ class Structure:
 
     Args:
         varying: the numbers that differ between them.
-        model: the first member's; a copy of it is kept.
+        model: the first member's; a copy of it is called.
         device: where they train.
         precision: of the forward pass.
     """
 
     def __init__(self, varying: Varying, model: nn.Module, device: Device, precision: str) -> None:
-        self._varying, self._device, self._precision = varying, device, precision
-        self._model = copy.deepcopy(model)
-        self._holder = _Holder(self._model)
+        # Called once more than alone, and with tensors that hold nothing: what it keeps of that stays here.
+        task = dataclasses.replace(varying.task, objective=private_copy(varying.task.objective))
+        self._varying, self._device, self._precision = dataclasses.replace(varying, task=task), device, precision
+        self._first = model
+        self._held: list[tuple[Path, Any]] = []
         self.names = {slot.where for slot in varying.slots}
+
+    @functools.cached_property
+    def _model(self) -> nn.Module:
+        try:
+            return copy.deepcopy(self._first)
+        except Exception as error:  # whatever a model raises that is not made to be copied
+            raise NotPackable(f"a model that cannot be copied: {first_line(error)}") from error
+
+    @functools.cached_property
+    def _holder(self) -> _Holder:
+        return _Holder(self._model)
+
+    def check_unchanged(self) -> None:
+        """Raises NotPackable where model or objective hold other things than after :meth:`draws`: what they keep from
+        one pass to the next would be the same at every step, or that of another member."""
+        place = changed_leaf(self._held, self._leaves())
+        if place is not None:
+            raise NotPackable(f"{place} changes with each pass")
+
+    def _leaves(self) -> list[tuple[Path, Any]]:
+        roots = {"model": self._model, "objective": self._varying.task.objective}
+        return [leaf for name, root in roots.items() for leaf in leaves_of(root, ((name, name),))]
 
     def draws(self, inputs: Inputs, *, is_shared: bool, training: bool) -> list[Draw]:
         """The draws that one member's forward pass makes.
 
+        It is run for that, on copies: once with the first member's values, so that what the model or the objective
+        keep for later passes is there, and once without values.
+
         Args:
-            inputs: of the program; without noise. Their values are not read.
+            inputs: of the program; without noise.
             is_shared: whether the batch is that of all.
             training: whether in training or in evaluation mode.
 
@@ -88,22 +119,33 @@ class Structure:
             NotPackable: what it draws, or that it depends on values of tensors.
         """
         fake = FakeTensorMode(allow_non_fake_inputs=True)
-
-        def one(tensor: Tensor) -> Tensor:
-            # With gradients where there are some alone: code may ask for them.
-            return fake.from_tensor(tensor.detach()[0]).requires_grad_(training and tensor.requires_grad)
-
         try:
-            numbers = {name: one(tensor) for name, tensor in inputs.numbers.items()}
-            functions = PackedFunctions(varying=numbers, by_rules=False)
-            tensors = [{n: one(t) for n, t in group.items()} for group in inputs[:3]]
-            batch = map_tensors(fake.from_tensor if is_shared else one, inputs.batch)
-            with fake, _NoOtherDraws(), functions, torch.set_grad_enabled(training):
-                self._call(tensors[0], tensors[1], tensors[2], numbers, batch, training=training)
+            self._noted(inputs, torch.clone, is_shared=is_shared, training=training)
+            self._held = self._leaves()
+            with fake:
+                draws = self._noted(inputs, fake.from_tensor, is_shared=is_shared, training=training)
         except NotPackable:
             raise
         except Exception as error:  # whatever a model does under fake tensors
+            if is_out_of_memory(error):
+                raise
             raise NotPackable(first_line(error)) from error
+        self.check_unchanged()
+        return draws
+
+    def _noted(
+        self, inputs: Inputs, copied: Callable[[Tensor], Tensor], *, is_shared: bool, training: bool
+    ) -> list[Draw]:
+        def one(tensor: Tensor) -> Tensor:
+            # With gradients where there are some alone: code may ask for them.
+            return copied(tensor.detach()[0]).requires_grad_(training and tensor.requires_grad)
+
+        numbers = {name: one(tensor) for name, tensor in inputs.numbers.items()}
+        functions = PackedFunctions(varying=numbers, by_rules=False)
+        tensors = [{n: one(t) for n, t in group.items()} for group in inputs[:3]]
+        batch = map_tensors(copied if is_shared else one, inputs.batch)
+        with NoOtherDraws(), functions, torch.set_grad_enabled(training):
+            self._call(tensors[0], tensors[1], tensors[2], numbers, batch, training=training)
         return functions.draws
 
     def training(self, *, is_shared: bool, by_rules: bool) -> Callable[[Inputs], Outputs]:
@@ -151,7 +193,9 @@ class Structure:
 
     def _evaluated(self, *given: Any) -> dict[str, Tensor]:
         batch = given[-1]
-        result, _ = self._call(*given, training=False)
+        result, buffers = self._call(*given, training=False)
+        if buffers:
+            raise NotPackable(f"buffers that an evaluation replaces: {', '.join(buffers)}")
         loss = as_loss(result, num_examples(batch))
         values = {"weight": loss.weight, "total": loss.total, **loss.metrics}
         return {n: v if isinstance(v, Tensor) else torch.tensor(float(v)) for n, v in values.items()}
@@ -228,7 +272,7 @@ def _flat(tree: Any) -> tuple[list[Any], Any]:
     return pytree.tree_flatten(tree)
 
 
-class _NoOtherDraws(TorchDispatchMode):
+class NoOtherDraws(TorchDispatchMode):
     """Refuses operators that draw random numbers."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -245,6 +289,7 @@ def first_line(error: Exception) -> str:
 
 
 def numbers_as_tensors(rows: Sequence[Mapping[str, float]], like: Tensor) -> dict[str, Tensor]:
-    """Name -> [K], of the type of the parameters: a number of Python's takes the type of what it meets."""
-    names = rows[0].keys()
-    return {name: torch.tensor([row[name] for row in rows], dtype=like.dtype, device=like.device) for name in names}
+    """Name -> [K], of the type of the parameters, and not narrower than float32: a number of Python's takes the type of
+    what it meets only when it has been computed with."""
+    names, dtype = rows[0].keys(), torch.promote_types(like.dtype, torch.float32)
+    return {name: torch.tensor([row[name] for row in rows], dtype=dtype, device=like.device) for name in names}

@@ -27,7 +27,7 @@ class Shown:
 
     Attributes:
         step: optimizer steps made.
-        metrics: of the evaluation there; empty without a validation set.
+        metrics: of the evaluation there; empty without a validation set, NaN once a step was not finite.
         training_loss: mean since the stop before; NaN where a step's loss or gradient was not finite.
     """
 
@@ -102,6 +102,7 @@ def _train(session: Session, steps: Sequence[int]) -> tuple[Shown, ...]:
             losses = torch.stack(unread).double().tolist() if unread else []
             mean = math.nan if is_broken or not losses else math.fsum(losses) / len(losses)
             metrics = {} if session.valid_feed is None else session.evaluate()
+            metrics = dict.fromkeys(metrics, math.nan) if is_broken else metrics
             stops.append(Shown(step=session.step, metrics=metrics, training_loss=mean))
             unread = []
     return tuple(stops)

@@ -238,7 +238,8 @@ def cross_entropy(
     classes = classes.view(*[-1 if d == dim else 1 for d in range(logits.dim())])
     counts = target != ignore_index
     picked = torch.where(classes == target.unsqueeze(dim), log_p, 0.0).sum(dim)
-    loss = torch.where(counts, -picked, 0.0)
+    is_class = (target >= 0) & (target < logits.shape[dim])  # alone another one is an error
+    loss = torch.where(counts, torch.where(is_class, -picked, float("nan")), 0.0)
     if isinstance(smoothing, Tensor) or smoothing > 0.0:
         spread = torch.where(counts, -log_p.sum(dim), 0.0)
         loss = (1.0 - smoothing) * loss + (smoothing / logits.shape[dim]) * spread

@@ -133,7 +133,8 @@ class Stacked(Engine):
     def _hold(self, solos: list[Solo]) -> None:
         rows = [self._family.numbers(solo) for solo in solos]
         self.solos, self._rows = solos, [row for row in rows if row is not None]
-        assert len(self._rows) == len(solos)
+        if len(self._rows) < len(solos):
+            raise NotPackable("members that are no longer alike: what one holds has changed")
         self._stack = Stack([solo.model for solo in solos])
         emas = [solo.ema for solo in solos if solo.ema is not None]
         self._averages = Stack([ema.model for ema in emas]) if emas else None
@@ -215,7 +216,8 @@ class Mapped(Stacked):
     by_rules: ClassVar[bool] = False
 
     def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
-        return _refusing_at_first(super()._make(inputs, is_shared=is_shared, training=training))
+        made = super()._make(inputs, is_shared=is_shared, training=training)
+        return _refusing_at_first(made, self._family.structure.check_unchanged)
 
 
 class Lowered(Stacked):
@@ -225,7 +227,9 @@ class Lowered(Stacked):
     by_rules: ClassVar[bool] = True
 
     def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
-        return Graph(super()._make(inputs, is_shared=is_shared, training=training), inputs)
+        graph = Graph(super()._make(inputs, is_shared=is_shared, training=training), inputs)
+        self._family.structure.check_unchanged()
+        return graph
 
 
 class Compiled(Lowered):
@@ -279,6 +283,7 @@ class Compiled(Lowered):
 
             def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
                 graph = Graph(whole, inputs, update.state, vectors)
+                self._family.structure.check_unchanged()
                 return self._compiled(graph, inputs, update.state, vectors), frozenset(update.updated)
 
             name = (self.name, *key, len(self.solos), update.signature)
@@ -298,13 +303,14 @@ class Compiled(Lowered):
 
 
 def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
-    """NaN for a member whose gradient is not finite, which clipping may have hidden: alone it would stop."""
-    return losses if norms is None else torch.where(norms.isfinite(), losses, math.nan)
+    """NaN for a member whose loss or gradient (which clipping may have hidden) is not finite: alone it would stop."""
+    is_fine = losses.isfinite() if norms is None else losses.isfinite() & norms.isfinite()
+    return torch.where(is_fine, losses, math.nan)
 
 
-def _refusing_at_first(program: Callable[[Inputs], Any]) -> Callable[[Inputs], Any]:
-    """The program; what it raises the first time that it runs, ``vmap`` having no rule say, is why it does not take
-    the members. An error of the tasks' own shows again where they train one by one."""
+def _refusing_at_first(program: Callable[[Inputs], Any], check: Callable[[], None]) -> Callable[[Inputs], Any]:
+    """The program; what it raises the first time that it runs, ``vmap`` having no rule say, or what ``check`` raises
+    then, is why it does not take the members. An error of the tasks' own shows again where they train one by one."""
     has_run = False
 
     def run(inputs: Inputs) -> Any:
@@ -314,6 +320,7 @@ def _refusing_at_first(program: Callable[[Inputs], Any]) -> Callable[[Inputs], A
         kept = {name: tensor.clone() for name, tensor in inputs.buffers.items()}
         try:
             outputs = program(inputs)
+            check()
         except Exception as error:
             if is_out_of_memory(error):
                 raise
