@@ -41,7 +41,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: RunLock | None = None
-        self._torn: set[str] = set()
+        self._torn: set[str] = set()  # files of lines that end in the middle of one
+        self._begun: set[str] = set()  # that this process has appended to
         self.lost: dict[str, OSError] = {}
 
     @classmethod
@@ -190,6 +191,10 @@ class RunFolder:
     def append(self, name: str, record: dict[str, Any]) -> None:
         """One line of a ``.jsonl`` file; a full disk loses the line, not the run, and ``lost`` says so."""
         try:
+            if name not in self._begun:  # a process that was killed may have left half a line
+                self._begun.add(name)
+                if _is_torn(self.path / name):
+                    self._torn.add(name)
             with (self.path / name).open("ab", buffering=0) as file:
                 # Half a line may be all that there was room for; the next must not grow together with it.
                 file.write((b"\n" if name in self._torn else b"") + json.dumps(_finite(record)).encode() + b"\n")
@@ -248,6 +253,15 @@ class ReadFolder(RunFolder):
 
     def sync_lines(self) -> None:
         """Writes nothing."""
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file of lines ends in the middle of one."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _write_synced(path: Path, text: str) -> None:
