@@ -77,13 +77,14 @@ class Trace:
         """The evaluation with the lowest loss."""
         return min(self.events, key=lambda event: event.loss)
 
-    def incumbents(self) -> list[tuple[float, float, float]]:
-        """(configuration-epochs spent, seconds, lowest loss so far) after each evaluation."""
+    def incumbents(self, least_epochs: float = 0.0) -> list[tuple[float, float, float]]:
+        """(configuration-epochs spent, seconds, lowest loss so far) after each evaluation; the loss is that of trials
+        that had trained for ``least_epochs`` then, infinite before the first."""
         lengths: dict[str, float] = {}
         rows, lowest = [], float("inf")
         for event in self.events:
             lengths[event.trial] = event.epochs
-            lowest = min(lowest, event.loss)
+            lowest = min(lowest, event.loss) if event.epochs >= least_epochs else lowest
             rows.append((sum(lengths.values()), event.seconds, lowest))
         return rows
 

@@ -7,12 +7,14 @@ b1 (digits), with two cores: about 15 minutes; Ray's fresh processes take most o
 convolutional net) takes about an hour and a half: an epoch of it is a second.
 
 Volano's successive halving is synchronous, in packs; Optuna's and Ray's is asynchronous (ASHA), with the trial function
-of the tutorials; see study_peers.py. All minimise the validation loss. The best is that of all evaluations that a study
-has seen so far: Optuna and Ray evaluate after each epoch, Volano at rungs.
+of the tutorials; see study_peers.py. All minimise the validation loss.
 
 Printed: the best loss at equal configuration-epochs (epochs trained, summed over trials), medians over the seeds with
-the spread (least to greatest); the same at the end with the seconds taken; and, seed by seed, how long Volano and a
-peer took to reach the worse of the two final losses, which both have reached.
+the spread (least to greatest), twice. First of trials that have been trained to their end, which is what a study names
+as its best trial and what its objective returns. Then of all evaluations that were seen so far: Optuna and Ray evaluate
+after each epoch and Volano at rungs, so that theirs is the lowest of up to 27 values of a trial. Then the same at the
+end with the seconds taken; and, seed by seed, how long Volano and a peer took to reach the worse of the two final
+losses, which both have reached.
 """
 
 from __future__ import annotations
@@ -37,48 +39,51 @@ def halving_epochs(trials: int, epochs: int) -> float:
     return spent
 
 
-def seconds_to(trace: Trace, loss: float) -> float:
+def seconds_to(trace: Trace, loss: float, least_epochs: float) -> float:
     """When a loss was first reached."""
-    return next((seconds for _, seconds, lowest in trace.incumbents() if lowest <= loss), math.nan)
+    return next((seconds for _, seconds, lowest in trace.incumbents(least_epochs) if lowest <= loss), math.nan)
 
 
 def spread(values: list[float], form: str) -> str:
-    known = [value for value in values if not math.isnan(value)]
+    known = [value for value in values if math.isfinite(value)]
     if not known:
         return "none"
     missing = f", {len(values) - len(known)} without" if len(known) < len(values) else ""
     return f"{statistics.median(known):{form}} ({min(known):{form}} to {max(known):{form}}{missing})"
 
 
-def print_budgets(traces: dict[str, list[Trace]], whole: float) -> None:
-    print("best validation loss at equal configuration-epochs: median over the seeds (least to greatest)")
+def print_budgets(traces: dict[str, list[Trace]], whole: float, least_epochs: float) -> None:
+    of = "trials trained to their end" if least_epochs else "all evaluations"
+    print(f"best validation loss of {of} at equal configuration-epochs: median over the seeds (least to greatest)")
     limits = [round(whole * share) for share in BUDGETS]
     print(f"{'':10s} " + "".join(f"{limit:>29d}" for limit in limits))
     for system, runs in traces.items():
-        cells = [spread([at_budget(run.incumbents(), limit, 0) for run in runs], ".4f") for limit in limits]
+        cells = [spread([at_budget(run.incumbents(least_epochs), limit, 0) for run in runs], ".4f") for limit in limits]
         print(f"{system:10s} " + "".join(f"{cell:>29s}" for cell in cells))
 
 
-def print_ends(traces: dict[str, list[Trace]]) -> None:
+def print_ends(traces: dict[str, list[Trace]], epochs: float) -> None:
     print("at the end")
     for system, runs in traces.items():
+        named = [run.incumbents(epochs)[-1][2] for run in runs]
         print(
-            f"{system:10s} loss {spread([run.best().loss for run in runs], '.4f')}; "
+            f"{system:10s} loss of the best trial trained to its end {spread(named, '.4f')}; "
+            f"of all evaluations {spread([run.best().loss for run in runs], '.4f')}; "
             f"accuracy there {spread([run.best().accuracy for run in runs], '.4f')}; "
             f"{spread([run.config_epochs for run in runs], '.0f')} configuration-epochs; "
             f"{spread([run.seconds for run in runs], '.1f')} s"
         )
 
 
-def print_races(traces: dict[str, list[Trace]]) -> None:
+def print_races(traces: dict[str, list[Trace]], epochs: float) -> None:
     for system, runs in traces.items():
         if system == "volano" or "volano" not in traces:
             continue
         whole, reached = [], []
         for ours, theirs in zip(traces["volano"], runs, strict=True):
-            goal = max(ours.best().loss, theirs.best().loss)
+            goal = max(run.incumbents(epochs)[-1][2] for run in (ours, theirs))
             whole.append(ours.seconds / theirs.seconds)
-            reached.append(seconds_to(ours, goal) / seconds_to(theirs, goal))
+            reached.append(seconds_to(ours, goal, epochs) / seconds_to(theirs, goal, epochs))
         print(
             f"volano takes {spread(whole, '.3f')} of {system}'s seconds for the whole study, "
             f"{spread(reached, '.3f')} to the loss that both have reached"
@@ -102,9 +107,10 @@ def main() -> None:
             trace = measure(system, given.name, trials=given.trials, epochs=given.epochs, seed=seed, prunes=True)
             traces.setdefault(system, []).append(trace)
             print(f"  seed {seed}: {system} {trace.seconds:.1f} s, best {trace.best().loss:.4f}", flush=True)
-    print_budgets(traces, halving_epochs(given.trials, given.epochs))
-    print_ends(traces)
-    print_races(traces)
+    for least_epochs in (given.epochs, 0.0):
+        print_budgets(traces, halving_epochs(given.trials, given.epochs), least_epochs)
+    print_ends(traces, given.epochs)
+    print_races(traces, given.epochs)
 
 
 if __name__ == "__main__":
