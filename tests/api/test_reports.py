@@ -148,3 +148,11 @@ class TestVerb:
     def test_none(self):
         with pytest.raises(UsageError, match="one run or more"):
             write_report()
+
+
+@pytest.mark.parametrize(("others", "out"), [(["another"], None), ([], "page.html")])
+def test_a_study_has_a_page_of_its_own(tmp_path, others, out):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"about it alone.*Say volano report .*study"):
+        write_report(tmp_path / "study", *(tmp_path / name for name in others), out=out)

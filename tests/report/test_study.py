@@ -11,7 +11,8 @@ from report.browser import CHROMIUM, chromium
 from report.folders import write, write_lines
 from report.test_page import HOSTILE, Outline
 from volano.errors import UsageError
-from volano.report import write_study_report
+from volano.report import Importances, write_study_report
+from volano.report.study_packs import packing_of
 from volano.report.study_pictures import parameter_axis
 from volano.report.study_record import read_study
 
@@ -44,7 +45,8 @@ def make_study(path, num=9, *, is_failed=False, packs=None, **facts):
 
 def pack_of(**fields):
     base = {"assignment": 0, "rung": 0, "share": 1 / 3, "worker": 0, "numbers": [0, 1, 2], "engine": "mapped",
-            "reasons": ["width: 64, 128"], "seconds": 2.0, "evaluation_seconds": 0.1, "steps": 4000}  # fmt: skip
+            "structure": "6fa0c2e1", "apart": ["width: 64, 128"], "refused": {}, "seconds": 2.5,
+            "startup_seconds": 0.5, "evaluation_seconds": 0.1, "steps": 4000}  # fmt: skip
     return {**base, "solo_seconds_per_step": 0.001, **fields}
 
 
@@ -70,30 +72,85 @@ def test_the_best_trial_is_one_that_came_furthest(tmp_path):
 def test_what_packing_gained_is_what_was_measured(tmp_path):
     folder = make_study(tmp_path / "s", packs=[pack_of(), pack_of(solo_seconds_per_step=None)])
     text = words_of(page_of(folder))
-    assert "2 packs made 8,000 member-steps in 4.0 s" in text
-    assert "would have taken 4.0 s" in text
-    assert "for the 50 % of the steps where it was measured: packing made training 2.00 times as fast" in text
+    assert "2 packs made 8,000 configuration-steps in 4.0 s of training and 1.0 s of start-up" in text
+    assert "4,000 configuration-steps (50 % of theirs, where that was measured) in 2.0 s of training" in text
+    assert "would have taken about 4.0 s" in text
+    assert "training 2.00 times as fast, or 1.60 times with the 0.5 s of start-up counted against it" in text
     assert "width: 64, 128" in text
 
 
 @pytest.mark.parametrize(
     ("solo", "words"),
-    [(None, "was not measured in this study"), (0.0001, "packing cost time"), (0.0005, "packing gained nothing")],
+    [
+        (None, "was not measured in this study"),
+        (0.0001, "packing cost time, it trained 0.20 times as fast"),
+        (0.0005, "packing gained nothing, and its start-up took 0.5 s"),
+    ],
 )
 def test_a_gain_that_is_none(tmp_path, solo, words):
     folder = make_study(tmp_path / "s", packs=[pack_of(solo_seconds_per_step=solo)])
     assert words in words_of(page_of(folder))
 
 
-def test_importances_or_why_there_are_none(tmp_path):
+def test_one_trial_at_a_time_is_no_gain_and_no_loss(tmp_path):
+    loop = pack_of(engine="loop", solo_seconds_per_step=1e-6)
+    text = words_of(page_of(make_study(tmp_path / "all", packs=[loop])))
+    assert "All were trained one trial at a time (engine loop): packing gained nothing and cost nothing" in text
+    assert "packing cost time" not in text
+    assert "none: one at a time" in text
+    text = words_of(page_of(make_study(tmp_path / "some", packs=[loop, pack_of()])))
+    assert "training 2.00 times as fast" in text
+    assert "Another 4,000 configuration-steps were trained one trial at a time" in text
+
+
+def test_seconds_of_several_workers_are_said_to_have_passed_at_once(tmp_path):
+    one = make_study(tmp_path / "one", packs=[pack_of(), pack_of()])
+    assert "side by side" not in words_of(page_of(one))
+    two = make_study(tmp_path / "two", packs=[pack_of(), pack_of(worker=1)])
+    assert "added up over 2 workers that trained side by side" in words_of(page_of(two))
+
+
+def test_a_structure_is_a_row(tmp_path):
+    few, slow = "its steps are too few", "slower than the loop"
+    packs = [
+        pack_of(apart=[], engine="loop", refused={"lowered": few}),
+        pack_of(apart=["width: 64, 128"], refused={"compiled": few}, numbers=[3]),
+        pack_of(apart=["width: 64, 128", "batch_size: 32, 64"], refused={"mapped": slow, "compiled": few}, worker=1),
+        pack_of(structure="0c1d2e3f", apart=["width: 128, 64"], steps=100),
+    ]
+    first, second = packing_of(read_study(make_study(tmp_path / "s", packs=packs)), 100).groups
+    assert (first.engines, first.packs, first.members) == ("loop, mapped", "3", "1 to 3")
+    assert first.apart == ("width: 64, 128", "batch_size: 32, 64")
+    assert first.refused == (f"lowered: {few}", f"compiled: {few}", f"mapped: {slow}")
+    assert (second.packs, second.steps, second.gain, second.refused) == ("1", "100", "0.05 times", ())
+
+
+def estimated(num=27, share=1 / 9, **shares):
+    return Importances(shares=shares, num_trials=num, share=share)
+
+
+def test_importances_say_over_what_they_were_estimated(tmp_path):
     folder = make_study(tmp_path / "s")
-    text = words_of(page_of(folder, {"lr": 0.25, "width": 0.75}))
+    text = words_of(page_of(folder, estimated(lr=0.25, width=0.75)))
     assert text.index("width 75.0 %") < text.index("lr 25.0 %")
-    assert "estimated from 3 complete trials. So few say little" in text
-    assert "they were not estimated when this page was made" in words_of(page_of(folder))
-    assert "the estimate from 3 complete trials failed" in words_of(page_of(folder, {}))
-    one = make_study(tmp_path / "one", 2)
-    assert "take at least two; there is 1 complete trial." in words_of(page_of(one))
+    assert "estimated from the values of 27 trials at 11.1 % of the run, the furthest that all of them have" in text
+    assert "27 trials at the end of the run" in words_of(page_of(folder, estimated(share=1.0, lr=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "they were not estimated when this page was made"),
+        (estimated(9), "they take at least 10 trials that have shown a value; there are 9."),
+        (estimated(1), "there is 1."),
+        (estimated(0), "there is none."),
+        (Importances(shares={}, num_trials=12, share=1.0, is_flat=True), "there is no spread to explain in the values"),
+        (Importances(shares={}, num_trials=12, share=1.0, failure="TypeError: x"), "at the end of the run"),
+        (Importances(shares={}, num_trials=12, share=1.0, failure="TypeError: x"), "(TypeError: x)."),
+    ],
+)
+def test_importances_that_are_none_say_why(tmp_path, found, words):
+    assert words in words_of(page_of(make_study(tmp_path / "s"), found))
 
 
 def test_only_failures(tmp_path):
@@ -111,7 +168,9 @@ def test_a_long_study_shows_its_best_trials(tmp_path):
 
 
 def test_names_and_reasons_are_text(tmp_path):
-    folder = make_study(tmp_path / "s", packs=[pack_of(reasons=[HOSTILE], engine=HOSTILE)], notices=[HOSTILE])
+    folder = make_study(
+        tmp_path / "s", packs=[pack_of(apart=[HOSTILE], refused={HOSTILE: HOSTILE}, engine=HOSTILE)], notices=[HOSTILE]
+    )
     write_lines(
         folder / "trials.jsonl",
         [
@@ -124,7 +183,7 @@ def test_names_and_reasons_are_text(tmp_path):
             )
         ],
     )
-    page = page_of(folder, {HOSTILE: 1.0})
+    page = page_of(folder, Importances(shares={HOSTILE: 1.0}, num_trials=27, share=1.0))
     assert page.all("script") == []
     assert all((image["src"] or "").startswith("data:image/png") for image in page.all("img"))
     assert page.text.count("<script>") >= 8
@@ -163,11 +222,17 @@ def test_neither_torch_nor_optuna_is_needed(tmp_path):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package chromium)")
 def test_it_fits_the_screen(tmp_path):
-    found = write_study_report(make_study(tmp_path / "s", 30, packs=[pack_of(reasons=["r" * 300])]), {"lr": 1.0})
+    found = write_study_report(make_study(tmp_path / "s", 30, packs=[pack_of(apart=["r" * 300])]), estimated(lr=1.0))
     with chromium() as page:
         for width, scheme in ((390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")):
             page.open(found, width, scheme)
             assert page.problems == []
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+            inside = (
+                "[...document.querySelectorAll('#about-groups, .packs td')].every(e => e.scrollWidth <= e.clientWidth)"
+            )
+            assert page.evaluate(inside)
+            right = "Math.max(...[...document.querySelectorAll('.packs *')].map(e => e.getBoundingClientRect().right))"
+            assert page.evaluate(right) <= width
             kind = "[...document.images].map(i => [i.naturalWidth > 500, i.currentSrc === i.src])"
             assert page.evaluate(kind) == [[True, scheme == "light"]] * 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError, VolanoError
+from volano.exploring.record import STUDY
 from volano.report import write_comparison, write_page, write_study_report
 from volano.training import Observer, Run, RunFolder
 
@@ -20,20 +21,27 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
     Args:
         runs: folders of runs; a folder of a run that failed or is not finished gives a page of what is there. The
             folder of a study gives the page of the study.
-        out: the file; None is ``report.html`` in the folder of a single run, and ``comparison.html`` in the current
-            folder for several.
+        out: the file; None is ``report.html`` in the folder of a single run or study, and ``comparison.html`` in the
+            current folder for several runs.
 
     Returns:
         where the page lies.
 
     Raises:
-        UsageError: no run, or something that is not a run's folder.
+        UsageError: no run, something that is not a run's folder, or a study beside others.
         RunError: the page cannot be written.
     """
     if not runs:
         raise UsageError("A report is about one run or more", got="none")
-    if len(runs) == 1 and out is None and (Path(runs[0]) / "study.json").is_file():
-        from volano.api.explore import importances
+    studies = [run for run in runs if (Path(run) / STUDY).is_file()]
+    if studies:
+        if len(runs) > 1 or out is not None:
+            raise UsageError(
+                "The page of a study is about it alone, and lies in its folder",
+                got=f"{studies[0]}, which is one, with {'other runs' if len(runs) > 1 else 'another place'}",
+                remedy=f"Say volano report {studies[0]}",
+            )
+        from volano.api.importances import importances
         from volano.exploring.study import Study
 
         return write_study_report(Path(runs[0]), importances(Study.open(runs[0])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ class Kinds:
     def __init__(self) -> None:
         self._firsts: list[Specimen] = []
         self._reasons: list[tuple[str, ...]] = []
+        self._names: list[str] = []
 
     def of(self, specimens: Sequence[Specimen]) -> list[int]:
         """The kind of each; what is like none so far makes a new one."""
@@ -53,6 +55,10 @@ class Kinds:
                 kinds[index] = kind
         self._firsts = [together[group.indices[0]] for group in groups]
         self._reasons = [group.reasons for group in groups]
+        for first in self._firsts[len(self._names) :]:
+            digest = _digest(first)
+            same = sum(name.split("-")[0] == digest for name in self._names)
+            self._names.append(f"{digest}-{same + 1}" if same else digest)
         return kinds[known:]
 
     def first(self, kind: int) -> Specimen:
@@ -62,3 +68,21 @@ class Kinds:
     def reasons(self, kind: int) -> tuple[str, ...]:
         """Why a kind stands apart from the others, in words; its own value comes first."""
         return self._reasons[kind]
+
+    def name(self, kind: int) -> str:
+        """Of a kind. Numbers of kinds are as a process has met them; this says in another that it is the same."""
+        return self._names[kind]
+
+
+def _digest(specimen: Specimen) -> str:
+    """Of what kinds differ by as a rule: 8 hexadecimal digits. Kinds of one digest are told apart by comparing them."""
+    task, model, optimizer = specimen
+    modules = [
+        (where, type(module).__qualname__, sorted((k, v) for k, v in vars(module).items() if type(v) in (int, str)))
+        for where, module in model.named_modules()
+    ]
+    leaves = [(where, tuple(leaf.shape), str(leaf.dtype)) for where, leaf in model.state_dict(keep_vars=True).items()
+              if isinstance(leaf, torch.Tensor)]  # fmt: skip
+    steps = (task.batch_size, task.last_batch, task.num_steps, task.evaluation_interval)
+    text = repr((steps, type(optimizer).__qualname__, modules, leaves))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -21,11 +21,12 @@ JSON has no NaN and no infinity: null stands for both.
      "settings": {"trials": 128, "minutes": null, "metric": "loss", "direction": "minimize", "seed": 0, "eta": 3,
                   "shares": [0.037, ..., 1.0], "width": 43, "quorum": 0.66, "sampler": "TPESampler", "device": null,
                   "workers": null, "ray": null},
+     "data": {"data": {...}, "valid": {...}}, both in words and digests as in a run's task.json,
      "versions": {"volano": ..., "torch": ..., "optuna": ..., ...},
      "created": ISO time of the first run,
      "seconds": of all runs of the study together,
      "counts": {"asked": 128, "running": 0, "pruned": 120, "complete": 5, "failed": 3},
-     "steps": member-steps made, "steps_per_second": over the seconds in which packs trained,
+     "steps": configuration-steps made, "steps_per_second": over the seconds in which packs trained,
      "best": {"number": 17, "params": {...}, "value": 0.11, "share": 1.0} | null,
      "notices": [...]}
 
@@ -42,12 +43,16 @@ A ``rung`` event's ``seconds`` are the trial's part of its pack's: divided by th
 
 ``packs.jsonl``::
 
-    {"assignment": 3, "rung": 1, "share": 0.111, "worker": 0, "numbers": [17, ...], "engine": "mapped",
-     "reasons": ["width: 64, 128", ...], "seconds": 1.9, "evaluation_seconds": 0.1, "steps": 4128,
-     "solo_seconds_per_step": 0.0009 | null, "gain": 2.0 | null, "at": 3.1}
+    {"assignment": 3, "rung": 1, "share": 0.111, "worker": 0, "numbers": [17, ...], "structure": "6fa0c2e1",
+     "engine": "mapped", "apart": ["batch_size: 32, 64", ...], "refused": {"lowered": "...", ...}, "seconds": 1.9,
+     "startup_seconds": 0.4, "evaluation_seconds": 0.1, "steps": 4128, "solo_seconds_per_step": 0.0009 | null,
+     "gain": 2.5 | null, "at": 3.1}
 
-``gain`` is what the same steps would have taken one member at a time over what they took:
-``solo_seconds_per_step * steps / seconds``.
+Packs of one ``structure`` could have been one; ``apart`` is in what it differs from others of the study, its own value
+first, and ``refused`` why engines were not taken. ``seconds`` are of the worker, start-up (making the pack, timing
+engines, compiling) included, evaluation not; workers train side by side. ``gain`` is what the same steps would have
+taken one member at a time over what their training took, start-up apart: ``solo_seconds_per_step * steps / (seconds -
+startup_seconds)``. It is null where the engine is the loop, which is one member at a time, and where nobody timed that.
 """
 
 from __future__ import annotations

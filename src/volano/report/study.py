@@ -10,7 +10,7 @@ from typing import Any
 from volano.report.figures import Figure
 from volano.report.page import Pieces, render, save_page
 from volano.report.reading import mapping, number, sequence
-from volano.report.study_packs import packing_of
+from volano.report.study_packs import UNIT, packing_of
 from volano.report.study_pictures import parallel_coordinates, rung_curves
 from volano.report.study_record import StudyRecord, TrialRecord, read_study
 from volano.report.words import NOTHING, capital, count_text, figure_text, plain_number, seconds_text, short, title_of
@@ -18,9 +18,28 @@ from volano.report.words import NOTHING, capital, count_text, figure_text, plain
 MOST_TRIALS = 200  # in the table; all stand in trials.jsonl
 _MOST_ROWS = 100  # of packs, groups of packs and failures
 _LONGEST = 120  # characters of a value in the table
-# Below this many complete trials an importance says little: Optuna's own first trials, drawn at random, are 10.
-_FEW = 10
+# Below this many trials an importance says nothing: Optuna's own first trials, drawn at random, are 10.
+LEAST_TRIALS = 10
 _SOURCES = {"image": "image classifier", "text": "text model", "video": "video model"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importances:
+    """What was estimated of the parameters' importances, over trials that were trained equally far.
+
+    Attributes:
+        shares: of the values' spread that each parameter explains; empty where that cannot be told.
+        num_trials: that have a value there.
+        share: of each trial's whole run at which the values were taken.
+        is_flat: whether all have the same value.
+        failure: of the estimate, or empty.
+    """
+
+    shares: Mapping[str, float]
+    num_trials: int
+    share: float
+    is_flat: bool = False
+    failure: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +64,12 @@ class TrialRow:
     is_best: bool
 
 
-def write_study_report(folder: Path, importances: Mapping[str, float] | None = None) -> Path:
+def write_study_report(folder: Path, importances: Importances | None = None) -> Path:
     """Writes ``report.html`` into a study's folder and returns where it lies.
 
     Args:
         folder: of the study, whether it has ended or not.
-        importances: share of the values' spread that each parameter explains; None where nobody has estimated them,
-            empty where the trials do not tell.
+        importances: of its parameters; None where nobody has estimated them.
 
     Raises:
         UsageError: not a study's folder.
@@ -61,7 +79,7 @@ def write_study_report(folder: Path, importances: Mapping[str, float] | None = N
     return save_page(render_study(record, importances), record.path / "report.html")
 
 
-def render_study(record: StudyRecord, importances: Mapping[str, float] | None = None) -> str:
+def render_study(record: StudyRecord, importances: Importances | None = None) -> str:
     """The page as HTML; everything that it shows stands in it."""
     pieces = Pieces(missing=list(record.missing))
     nothing: tuple[Any, ...] = ()
@@ -144,9 +162,11 @@ def _figures(record: StudyRecord) -> list[Figure]:
         steps = number(facts.get("steps"))
         figures.append(
             Figure(
-                name="Member-steps a second",
+                name=f"{capital(UNIT)}s a second",
                 value=plain_number(float(f"{speed:.3g}")),
-                beside="" if steps is None else f"{count_text(steps, 'step')} of single trials, while packs trained",
+                beside=""
+                if steps is None
+                else f"{count_text(steps, 'optimizer step')} of single trials, while packs trained",
             )
         )
     return figures
@@ -186,8 +206,9 @@ def _settings_rows(record: StudyRecord) -> list[tuple[str, str]]:
 # ---- parameters
 
 
-def _importances(importances: Mapping[str, float] | None) -> list[Importance]:
-    known = {str(name): value for name, item in (importances or {}).items() if (value := number(item)) is not None}
+def _importances(importances: Importances | None) -> list[Importance]:
+    shares = {} if importances is None else importances.shares
+    known = {str(name): value for name, item in shares.items() if (value := number(item)) is not None}
     longest = max(known.values(), default=0.0)
     return [
         Importance(
@@ -199,26 +220,24 @@ def _importances(importances: Mapping[str, float] | None) -> list[Importance]:
     ]
 
 
-def _about_importances(record: StudyRecord, importances: Mapping[str, float] | None) -> str:
-    """How far they can be trusted, or why there are none."""
-    values = [trial.value for trial in record.trials if trial.state == "complete" and trial.value is not None]
-    num = count_text(len(values), "complete trial")
-    if importances:
-        few = " So few say little: take it as a hint." if len(values) < _FEW else ""
-        return f"Share of the spread in {title_of(record.metric)} that each explains, estimated from {num}.{few}"
-    if len(values) < 2:
-        return (
-            f"No importances: they are estimated from complete trials and take at least two; there {_is(values)} {num}."
-        )
-    if len(set(values)) == 1:
-        return f"No importances: all of {num} have the same value, so that there is no spread to explain."
-    if importances is None:
+def _about_importances(record: StudyRecord, found: Importances | None) -> str:
+    """Over what they were estimated, or why there are none."""
+    if found is None:
         return "No importances: they were not estimated when this page was made."
-    return f"No importances: the estimate from {num} failed."
-
-
-def _is(values: list[float]) -> str:
-    return "is" if len(values) == 1 else "are"
+    num = found.num_trials
+    if num < LEAST_TRIALS:
+        there = f"there {'is' if num == 1 else 'are'} {plain_number(num)}" if num else "there is none"
+        return f"No importances: they take at least {LEAST_TRIALS} trials that have shown a value; {there}."
+    at = "at the end of the run" if found.share >= 1 else f"at {100 * found.share:.3g} % of the run"
+    over = f"the values of {count_text(num, 'trial')} {at}, the furthest that all of them have come"
+    if found.shares:
+        left = [name for name in record.parameters if name not in found.shares]
+        out = f" Left out, for not all of them have it: {short(', '.join(left), 300)}." if left else ""
+        return f"Share of the spread in {title_of(record.metric)} that each explains, estimated from {over}.{out}"
+    if found.is_flat:
+        return f"No importances: there is no spread to explain in {over}: all are the same."
+    why = f" ({short(found.failure, 300)})" if found.failure else ""
+    return f"No importances: none could be estimated from {over}{why}."
 
 
 # ---- trials

@@ -6,39 +6,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from volano.report.reading import number, sequence
+from volano.report.reading import mapping, number, sequence
 from volano.report.study_record import StudyRecord, values_of
 from volano.report.words import NOTHING, count_text, plain_number, seconds_text
 
 NOT_MEASURED = "not measured"
+ONE_BY_ONE = "loop"  # the engine that is one member at a time: against that it gains nothing and loses nothing
+UNIT = "configuration-step"  # an optimizer step of one trial; the terminal counts the same
 _MOST_LISTED = 12  # numbers of trials in a row of the table
+_MOST_REFUSALS = 4  # in a row of the table; all stand in packs.jsonl
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackRow:
-    """A pack in an assignment. ``gain`` is how many times as fast it was as its members one after another."""
+    """A pack in an assignment. ``gain`` is how many times as fast it trained as its members one after another."""
 
     trained_to: str
     trials: str
     members: str
     engine: str
-    seconds: str
+    startup: str
+    training: str
     speed: str
     gain: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Packs of one engine, set apart for the same reasons."""
+    """All packs of one structure: ``apart`` says in what it differs from others, ``refused`` which engines did not take
+    it, or were not looked for, and why."""
 
-    engine: str
+    engines: str
     packs: str
     members: str
     steps: str
-    seconds: str
+    startup: str
+    training: str
     speed: str
     gain: str
-    reasons: tuple[str, ...]
+    apart: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +54,26 @@ class Packing:
 
     verdict: tuple[str, ...]
     groups: tuple[Group, ...]
+    num_groups: int
     rows: tuple[PackRow, ...]
     num_packs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """Of packs that were compared with trials one at a time.
+
+    Attributes:
+        solo: seconds that the same steps would have taken one trial at a time.
+        training: seconds that they took.
+        startup: seconds of what came before: it is no part of either.
+        steps: configuration-steps.
+    """
+
+    solo: float
+    training: float
+    startup: float
+    steps: float
 
 
 def packing_of(record: StudyRecord, most_rows: int) -> Packing | None:
@@ -56,71 +81,97 @@ def packing_of(record: StudyRecord, most_rows: int) -> Packing | None:
     packs = record.packs
     if not packs:
         return None
-    groups: dict[tuple[str, tuple[str, ...]], list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for pack in packs:
-        groups.setdefault((_engine(pack), _reasons(pack)), []).append(pack)
-    ordered = sorted(groups.items(), key=lambda item: -_steps(item[1]))
+        groups.setdefault(str(pack.get("structure") or "?"), []).append(pack)
+    ordered = sorted(groups.values(), key=lambda found: -_steps(found))
     return Packing(
         verdict=tuple(_verdict(packs)),
-        groups=tuple(_group(engine, reasons, found) for (engine, reasons), found in ordered[:most_rows]),
+        groups=tuple(map(_group, ordered[:most_rows])),
+        num_groups=len(groups),
         rows=tuple(map(_row, packs[:most_rows])),
         num_packs=len(packs),
     )
 
 
-def gain_of(packs: Iterable[Mapping[str, Any]]) -> tuple[float, float, float] | None:
-    """What packs gained where that was measured; None where it was not at all.
-
-    Returns:
-        seconds that the same member-steps would have taken one member at a time, seconds that they took, and how many
-        member-steps that were.
-    """
-    solo = taken = steps = 0.0
+def gain_of(packs: Iterable[Mapping[str, Any]]) -> Gain | None:
+    """What packs gained where that was measured; None where it was not at all."""
+    solo = training = startup = steps = 0.0
     for pack in packs:
-        alone, seconds, made = (number(pack.get(name)) for name in ("solo_seconds_per_step", "seconds", "steps"))
-        if alone is not None and seconds is not None and seconds > 0 and made:
-            solo, taken, steps = solo + alone * made, taken + seconds, steps + made
-    return (solo, taken, steps) if steps else None
+        alone, seconds, made = number(pack.get("solo_seconds_per_step")), _training([pack]), _steps([pack])
+        if alone is not None and _engine(pack) != ONE_BY_ONE and seconds > 0 and made:
+            solo, training, steps = solo + alone * made, training + seconds, steps + made
+            startup += _startup([pack])
+    return Gain(solo=solo, training=training, startup=startup, steps=steps) if steps else None
+
+
+# ---- in sentences
 
 
 def _verdict(packs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    steps = _steps(packs)
-    seconds = _seconds(packs)
+    workers = len({pack.get("worker") for pack in packs})
+    beside = "" if workers < 2 else f", added up over {workers} workers that trained side by side"
     yield (
-        f"{count_text(len(packs), 'pack')} made {count_text(steps, 'member-step')} in {seconds_text(seconds)}, the "
-        "making of the packs and the choice of their engines included, evaluation apart."
+        f"{count_text(len(packs), 'pack')} made {count_text(_steps(packs), UNIT)} in {seconds_text(_training(packs))} "
+        f"of training and {seconds_text(_startup(packs))} of start-up (making packs, timing engines, "
+        f"compiling){beside}."
     )
-    found = gain_of(packs)
-    if found is None:
-        yield f"What packing gained against trials trained alone was {NOT_MEASURED} in this study."
+    alone = [pack for pack in packs if _engine(pack) == ONE_BY_ONE]
+    if len(alone) == len(packs):
+        yield "All were trained one trial at a time (engine loop): packing gained nothing and cost nothing."
         return
-    solo, taken, measured = found
-    where = "" if measured >= steps else f", for the {100 * measured / steps:.0f} % of the steps where it was measured"
-    whole = (
-        f"One member at a time the same steps would have taken {seconds_text(solo)}, by the step of a single member "
-        f"timed in this study; in packs they took {seconds_text(taken)}{where}"
+    yield from _compared([pack for pack in packs if _engine(pack) != ONE_BY_ONE])
+    if alone:
+        yield (
+            f"Another {count_text(_steps(alone), UNIT)} were trained one trial at a time (engine loop), which gains "
+            "nothing and costs nothing."
+        )
+
+
+def _compared(packs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Of packs that are one program."""
+    steps, found = _steps(packs), gain_of(packs)
+    if found is None:
+        yield f"What one program for several trials gained was {NOT_MEASURED} in this study."
+        return
+    some = "" if found.steps >= steps else f" ({100 * found.steps / steps:.0f} % of theirs, where that was measured)"
+    yield (
+        f"Packs with one program for their trials made {count_text(found.steps, UNIT)}{some} in "
+        f"{seconds_text(found.training)} of training. One trial at a time they would have taken about "
+        f"{seconds_text(found.solo)}, by steps of single trials timed in this study: {_ratio(found)}."
     )
-    ratio = solo / taken
-    if ratio >= 1.005:
-        yield f"{whole}: packing made training {ratio:.2f} times as fast."
-    elif ratio > 0.995:
-        yield f"{whole}: packing gained nothing."
-    else:
-        yield f"{whole}: packing cost time. Theirs holds the making of the packs, a single member's does not."
 
 
-def _group(engine: str, reasons: tuple[str, ...], packs: list[Mapping[str, Any]]) -> Group:
+def _ratio(found: Gain) -> str:
+    ratio, whole = found.solo / found.training, found.solo / (found.training + found.startup)
+    if 0.995 < ratio < 1.005:
+        return f"packing gained nothing, and its start-up took {seconds_text(found.startup)}"
+    times = f"packing made training {ratio:.2f} times as fast"
+    if ratio < 1:
+        times = f"packing cost time, it trained {ratio:.2f} times as fast"
+    return f"{times}, or {whole:.2f} times with the {seconds_text(found.startup)} of start-up counted against it"
+
+
+# ---- in tables
+
+
+def _group(packs: Sequence[Mapping[str, Any]]) -> Group:
     sizes = [len(values_of(pack)) for pack in packs]
     fewest, most = min(sizes), max(sizes)
+    apart = [tuple(map(str, sequence(pack.get("apart")))) for pack in packs]
+    refused = [f"{name}: {reason}" for pack in packs for name, reason in mapping(pack.get("refused")).items()]
     return Group(
-        engine=engine,
+        engines=", ".join(dict.fromkeys(map(_engine, packs))),
         packs=plain_number(len(packs)),
         members=plain_number(most) if fewest == most else f"{plain_number(fewest)} to {plain_number(most)}",
         steps=plain_number(_steps(packs)),
-        seconds=seconds_text(_seconds(packs)),
+        startup=seconds_text(_startup(packs)),
+        training=seconds_text(_training(packs)),
         speed=_speed(packs),
         gain=_gain(packs),
-        reasons=reasons,
+        # As a study goes on, a structure is found to differ from more others: the fullest account is the last one.
+        apart=max(apart, key=lambda reasons: (len(reasons), sum(map(len, reasons)))),
+        refused=tuple(dict.fromkeys(refused))[:_MOST_REFUSALS],
     )
 
 
@@ -132,19 +183,22 @@ def _row(pack: Mapping[str, Any]) -> PackRow:
         trials=listed + (f" and {len(trials) - _MOST_LISTED} more" if len(trials) > _MOST_LISTED else "") or NOTHING,
         members=plain_number(len(trials)),
         engine=_engine(pack),
-        seconds=seconds_text(pack.get("seconds")),
+        startup=seconds_text(_startup([pack])),
+        training=seconds_text(_training([pack])),
         speed=_speed([pack]),
         gain=_gain([pack]),
     )
 
 
 def _gain(packs: Sequence[Mapping[str, Any]]) -> str:
+    if all(_engine(pack) == ONE_BY_ONE for pack in packs):
+        return "none: one at a time"
     found = gain_of(packs)
-    return NOT_MEASURED if found is None else f"{found[0] / found[1]:.2f} times"
+    return NOT_MEASURED if found is None else f"{found.solo / found.training:.2f} times"
 
 
 def _speed(packs: Sequence[Mapping[str, Any]]) -> str:
-    seconds = _seconds(packs)
+    seconds = _training(packs)
     return plain_number(float(f"{_steps(packs) / seconds:.4g}")) if seconds > 0 else NOTHING
 
 
@@ -152,13 +206,13 @@ def _steps(packs: Iterable[Mapping[str, Any]]) -> float:
     return sum(number(pack.get("steps")) or 0.0 for pack in packs)
 
 
-def _seconds(packs: Iterable[Mapping[str, Any]]) -> float:
-    return sum(number(pack.get("seconds")) or 0.0 for pack in packs)
+def _startup(packs: Iterable[Mapping[str, Any]]) -> float:
+    return sum(number(pack.get("startup_seconds")) or 0.0 for pack in packs)
+
+
+def _training(packs: Iterable[Mapping[str, Any]]) -> float:
+    return sum(max(0.0, (number(pack.get("seconds")) or 0.0) - _startup([pack])) for pack in packs)
 
 
 def _engine(pack: Mapping[str, Any]) -> str:
     return str(pack.get("engine") or "?")
-
-
-def _reasons(pack: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(reason) for reason in sequence(pack.get("reasons")))
