@@ -15,7 +15,7 @@ import volano
 from exploring.builds import digits_mlp
 from volano.api.explore import _own_goal
 from volano.api.spaces import ApplicationBuild, application_build, build_of, task_of_trial
-from volano.errors import ExploreError, UsageError
+from volano.errors import ExploreError, PlanError, UsageError
 from volano.exploring.observe import StudyObserver
 from volano.exploring.progress import PlainStudyProgress
 from volano.exploring.space import Range, Space
@@ -199,6 +199,25 @@ def test_texts_and_clips_have_spaces_too(kind, texts):
     assert again.space == build.space
 
 
+def test_what_a_study_cannot_be_meant_with_leaves_no_folder(tmp_path):
+    with pytest.raises(UsageError, match="sampler is one of Optuna's, or one like them; got int"):
+        volano.explore(digits_mlp, trials=2, out=tmp_path / "s", sampler=3)
+    with pytest.raises(PlanError, match="computes in"):
+        volano.explore(digits_mlp, trials=2, out=tmp_path / "s", precision="fp8", device="cpu")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_study_that_explore_returned_needs_no_build_to_be_verified(tmp_path):
+    study = volano.explore(digits_mlp, trials=2, rungs=1, out=tmp_path / "s", observer=StudyObserver(), **HERE)
+    assert volano.verify(study, n=1).passed
+
+
+def test_a_study_goes_on_in_its_precision(tmp_path):
+    volano.explore(digits_mlp, trials=2, rungs=1, out=tmp_path / "s", observer=StudyObserver(), **HERE)
+    with pytest.raises(UsageError, match="goes on in the precision that it has; got bf16, and it has fp32"):
+        volano.explore(digits_mlp, trials=3, out=tmp_path / "s", resume=True, precision="bf16", **HERE)
+
+
 class TestApplications:
     def test_its_space_lies_around_the_recipe(self, of_images):
         build = of_images
@@ -232,12 +251,30 @@ class TestApplications:
         with pytest.raises(UsageError, match="names settings of the recipe; got kernel_rl. Say kernel_lr"):
             application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
 
+    @pytest.mark.parametrize("values", [{"low": -0.1, "high": 0.1}, [0.0, 0.1]])
+    def test_rates_are_above_zero(self, values):
+        with pytest.raises(UsageError, match="A learning rate is above 0; got .* of kernel_lr"):
+            application_build(
+                "image", space=Space.from_json({"kernel_lr": values}), trials=4, minutes=0.5, device="cpu"
+            )
+
     def test_whole_bounds_of_a_real_setting_are_bounds_of_real_numbers(self):
         space = Space.from_json({"label_smoothing": {"low": 0, "high": 1}, "translate": {"low": 0, "high": 2}})
         build = application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
         asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
         assert 0 < build(asked).objective.label_smoothing < 1
         assert isinstance(asked.params["translate"], int)
+
+    def test_a_study_of_it_is_verified_from_its_folder(self, of_images, tmp_path):
+        study = volano.explore(
+            of_images, trials=3, rungs=1, out=tmp_path / "study", device="cpu", workers=1, observer=StudyObserver()
+        )
+        assert volano.verify(study.folder, n=1).passed
+
+    @pytest.mark.parametrize(("name", "value"), [("eta", 1), ("eta", 0), ("rungs", 0), ("trials", 0)])
+    def test_settings_that_cannot_be_meant_are_refused_before_anything_is_read(self, name, value):
+        with pytest.raises(UsageError, match=f"{name} is a whole number"):
+            application_build("image", **{"trials": 4, name: value}, minutes=0.5)
 
     def test_a_trial_may_be_trained_for_longer(self, of_images):
         assert of_images.lengthened(2.0).num_steps == of_images._problem.steps_in(2.0)

@@ -100,6 +100,17 @@ def test_what_packs_showed_is_what_trials_show_alone(engine: str) -> None:
     assert max(row.tolerance for row in verification.rows if row.figure != "accuracy") < 1e-2
 
 
+def test_rungs_that_fall_on_one_step_are_compared_once() -> None:
+    study = recorded()
+    first = study.trials[3].rungs[0]
+    again = dataclasses.replace(first, training_loss=math.nan)  # no step was made since
+    trial = SimpleNamespace(**{**vars(study.trials[3]), "rungs": (first, again, *study.trials[3].rungs[1:])})
+    study = SimpleNamespace(**{**vars(study), "trials": (*study.trials[:3], trial)})
+    verification = volano.verify(study, trials=[3])
+    assert verification.passed, verification.lines()
+    assert len(verification.rows) == 3 * 3
+
+
 @pytest.mark.parametrize("engine", ["loop", "lowered"])
 def test_a_narrow_precision_has_a_wide_band(engine: str) -> None:
     study = recorded(engine=engine, precision="bf16")
@@ -184,7 +195,7 @@ def test_numbers_that_end_alike_are_equal() -> None:
 def test_what_cannot_be_verified_says_why() -> None:
     study = recorded(engine="loop")
     nameless = SimpleNamespace(**{**vars(study), "facts": {"source": {"kind": "python"}}})
-    with pytest.raises(UsageError, match="verified with the build that makes its tasks; got none"):
+    with pytest.raises(UsageError, match="build function can be made again; got a study that was started from Python"):
         volano.verify(nameless)
     with pytest.raises(UsageError, match=r"reached a rung are verified; got \[9\]"):
         volano.verify(study, trials=[9])

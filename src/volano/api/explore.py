@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from volano.api.importances import importances
 from volano.api.references import load_reference
 from volano.api.spaces import ApplicationBuild
+from volano.device import Device
 from volano.errors import UsageError, VolanoError
 from volano.exploring.observe import StudyObserver
 from volano.exploring.record import STUDY, StudyFolder
@@ -59,7 +60,7 @@ def explore(
         metric: of the evaluation, by which trials are compared; ``"loss"``, or what ``build.metric`` says.
         direction: ``"minimize"`` or ``"maximize"`` it; ``"minimize"``, or what ``build.direction`` says.
         out: folder of the study; None makes ``runs/NAME-DATE-TIME``.
-        sampler: of Optuna; None is TPE, seeded with ``seed``.
+        sampler: of Optuna; None is that of an Optuna study in ``storage``, or else TPE, seeded with ``seed``.
         storage: URL, path of a journal, or an Optuna study; None is in memory with a journal in the folder.
         seed: of the default sampler; 0.
         eta: at a rung one trial in so many goes on; 3.
@@ -79,6 +80,10 @@ def explore(
     from volano.exploring.progress import make_study_progress
 
     make, source = _build_and_source(build)
+    if sampler is not None and not callable(getattr(sampler, "sample_relative", None)):
+        raise UsageError("sampler is one of Optuna's, or one like them", got=type(sampler).__name__)
+    if precision is not None and ray is None:
+        Device(device).check_precision(precision)
     given = {"trials": trials, "metric": metric, "direction": direction, "seed": seed, "eta": eta}
     if resume:
         if out is None:
@@ -91,7 +96,10 @@ def explore(
     own = _own_goal(make, metric)
     chosen = {**_DEFAULTS, **own, **_known(before, given), **{n: v for n, v in given.items() if v is not None}}
     settings = StudySettings(minutes=minutes, rungs=rungs, **chosen)
-    precision = precision or before.get("precision") or "fp32"
+    kept = before.get("precision")
+    if precision and kept and precision != kept:
+        raise UsageError("A study goes on in the precision that it has", got=f"{precision}, and it has {kept}")
+    precision = precision or kept or "fp32"
     where = {"device": device, "workers": workers, "ray": ray}
     where = {name: before.get(name) if value is None else value for name, value in where.items()}
     where["precision"] = precision
@@ -109,8 +117,9 @@ def explore(
         )
     try:
         write_study_report(study.folder, importances(study))
-    except VolanoError as error:
-        observer.on_notice(f"the report could not be written: {error}")
+    except Exception as error:  # noqa: BLE001 - hours of a study are worth more than a page about them
+        reason = error if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+        observer.on_notice(f"the report could not be written: {reason}")
     return study
 
 
@@ -118,17 +127,6 @@ def _own_goal(build: Build, metric: str | None) -> dict[str, Any]:
     """What a build says it is compared by; its direction is that of its own metric alone."""
     own = {name: value for name in ("metric", "direction") if (value := getattr(build, name, None)) is not None}
     return own if metric is None or metric == own.get("metric") else {}
-
-
-def importances(study: Study) -> dict[str, float]:
-    """How much of the values' spread each parameter explains, as Optuna estimates it, largest first; empty where the
-    trials do not tell."""
-    from optuna.importance import get_param_importances
-
-    with contextlib.suppress(ValueError, RuntimeError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an estimator that is still experimental
-        return {name: float(value) for name, value in get_param_importances(study.optuna).items()}
-    return {}
 
 
 def _build_and_source(build: Build | str) -> tuple[Build, Mapping[str, Any]]:

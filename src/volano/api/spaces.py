@@ -17,7 +17,7 @@ from volano.api.references import load_reference
 from volano.api.runs import check_data_is_there
 from volano.device import Device
 from volano.errors import UsageError
-from volano.exploring.rungs import shares_of
+from volano.exploring.settings import StudySettings
 from volano.exploring.space import Range, Space
 from volano.exploring.study import Study
 from volano.plan import Plan
@@ -79,7 +79,6 @@ class ApplicationBuild:
         return {**self.__dict__, "_problem": None, "_base": None}
 
     def _read(self) -> Any:
-        check_data_is_there(self.dials.get("path"), "data")
         if self.kind == "image":
             from volano.apps.image.problem import ImageDials, read_problem
 
@@ -129,6 +128,7 @@ def application_build(
     rungs: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> ApplicationBuild:
     """The build of an application's study, for :func:`volano.explore`.
 
@@ -144,16 +144,18 @@ def application_build(
         minutes: for all of it; 10.
         seed: of weights, order and draws.
         device: on which it will run.
+        on_progress: told what is done before it is.
 
     Raises:
-        UsageError: the path does not exist, or the space names no setting of the application's recipe.
+        UsageError: the path does not exist, the space names no setting of the application's recipe, or a setting of
+            the study cannot be meant.
         DataError: what lies there cannot be trained on.
     """
     chosen = Space.load(space) if isinstance(space, str | Path) else space
     dials: dict[str, Any] = {"path": None if path is None else str(Path(path).absolute()), "seed": seed}
     if kind == "image":
         dials["flip"] = "auto"
-    shares = shares_of(trials, eta, rungs)
+    shares = StudySettings(trials=trials, minutes=minutes, eta=eta, rungs=rungs, seed=seed).shares
     whole = trials * sum(
         (share - before) / eta**rung for rung, (before, share) in enumerate(zip((0.0, *shares), shares, strict=False))
     )
@@ -166,12 +168,13 @@ def application_build(
             got=f"{budget / 60:g} for {trials} trials",
             remedy=f"Give {math.ceil(10 * least) / 10:g} minutes, or fewer trials",
         )
+    on_progress(f"reading {path or 'the embedded sample'}; then a step is timed, to find how long a trial can be")
     unknown = Space(parameters={"?": (0,)})
     return ApplicationBuild(kind, dials, unknown, 1).resolved(seconds, Device(device), chosen)
 
 
 def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
-    """The build function of a study, made again from its ``study.json``.
+    """The build function of a study, made again from the ``source`` in its ``study.json``.
 
     Raises:
         UsageError: it was a Python function of which nothing is known.
@@ -180,11 +183,12 @@ def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
     if kind == "reference":
         return load_reference(source["reference"])
     if kind in _METRICS:
+        check_data_is_there(source["dials"].get("path"), "data")
         return ApplicationBuild(kind, source["dials"], Space.from_json(source["space"]), source["num_steps"])
     raise UsageError(
         "A study's build function can be made again",
         got="a study that was started from Python with a function",
-        remedy="Name it as module:build",
+        remedy='Give build=, the function or "module:build"',
     )
 
 
@@ -225,7 +229,12 @@ def task_of_trial(
         if not isinstance(made, ApplicationBuild):
             raise UsageError("--epochs is for studies of the applications", got="a build function of your own")
         made = made.lengthened(epochs)
-    return made(optuna.trial.FixedTrial(dict(params), number=number)), number
+    try:
+        return made(optuna.trial.FixedTrial(dict(params), number=number)), number
+    except ValueError as error:
+        if "is not found" not in str(error):  # what Optuna says of a parameter that the trial has not
+            raise
+        raise UsageError("build makes the tasks that it made for the study", got=f"trial {number}: {error}") from error
 
 
 def default_space(kind: str, recipe: Any) -> Space:
@@ -265,6 +274,10 @@ def check_space(space: Space, recipe: Any) -> Space:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
             raise UsageError("A search space names settings of the recipe", got=name, remedy=f"Say {', '.join(near)}")
+        values = space.parameters[name]
+        lowest = values.low if isinstance(values, Range) else min(values)
+        if name.endswith("lr") and lowest <= 0:
+            raise UsageError("A learning rate is above 0", got=f"{lowest} of {name}")
     return space.with_real([name for name in names if isinstance(getattr(recipe, name), float)])
 
 

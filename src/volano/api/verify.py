@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from volano.api.references import load_reference
+from volano.api.spaces import build_of
 from volano.data import counter_hash
 from volano.errors import UsageError
 from volano.exploring.study import Study
@@ -160,7 +161,8 @@ def verify(
     Args:
         study: a Study, or its folder.
         n: how many trials: the best one, and others drawn by the study's seed.
-        build: with which the study was made; not needed where it was given as ``"module:build"``.
+        build: with which the study was made; not needed for a study that :func:`explore` has returned, nor for the
+            folder of one that was an application's or ``"module:build"``.
         trials: their numbers, instead of ``n``.
         device: on which; None is the study's.
         on_progress: told of each training before it begins.
@@ -171,8 +173,12 @@ def verify(
     if isinstance(study, str | Path):
         study = Study.open(study)
     settings = study.settings
+    build = build or getattr(study, "build", None)
     precision = settings.get("precision") or "fp32"
-    make = _build_of(study.facts.get("source") or {}, build)
+    if build is None:
+        make = build_of(study.facts.get("source") or {})
+    else:
+        make = load_reference(build) if isinstance(build, str) else build
     plan = plan_of_replays(device or settings.get("device"), precision)
     rows: list[Compared] = []
     seconds = 0.0
@@ -184,19 +190,6 @@ def verify(
         seconds += sum(run.seconds for run in runs)
     metric = settings.get("metric", "loss")
     return Verification(rows=tuple(rows), metric=metric, precision=precision, device=plan.device, seconds=seconds)
-
-
-def _build_of(source: Mapping[str, Any], build: Build | str | None) -> Build:
-    reference = build if isinstance(build, str) else source.get("reference") if build is None else None
-    if reference is not None:
-        build = load_reference(reference)
-    if not callable(build):
-        raise UsageError(
-            "A study is verified with the build that makes its tasks",
-            got="none: the study's folder names no module of it",
-            remedy='Give build=, a function or "module:build"',
-        )
-    return build
 
 
 def _task_of(build: Build, trial: Recorded) -> Task:
@@ -233,15 +226,22 @@ def _chosen(study: Any, n: int, numbers: Iterable[int] | None) -> list[Recorded]
 
 
 def _runs(task: Task, trial: Recorded, plan: Plan, precision: str) -> tuple[Replayed, Replayed]:
-    steps = [rung.step for rung in trial.rungs]
+    steps = [rung.step for rung in _apart(trial.rungs)]
     other = plan.pin(optimizer="as_given")
     return replay(task, steps, plan=plan), replay(task, steps, plan=other, shake=UNIT_OF_PRECISION[precision])
+
+
+def _apart(rungs: Sequence[Rung]) -> list[Rung]:
+    """The rungs to which a trial was trained: in a run of a few steps several fall on one."""
+    return [
+        rung for before, rung in zip((None, *rungs), rungs, strict=False) if before is None or rung.step > before.step
+    ]
 
 
 def _compared(trial: Recorded, task: Task, runs: tuple[Replayed, Replayed], precision: str) -> Iterator[Compared]:
     solo, shaken = ([_figures(stop) for stop in run.stops] for run in runs)
     widest: dict[str, float] = {}
-    for rung, mine, others in zip(trial.rungs, solo, shaken, strict=True):
+    for rung, mine, others in zip(_apart(trial.rungs), solo, shaken, strict=True):
         packed = _figures(rung)
         if packed.keys() != mine.keys():
             raise UsageError(

@@ -13,6 +13,7 @@ from volano.cli.applications import APPLICATIONS
 from volano.errors import UsageError
 
 if TYPE_CHECKING:
+    from volano.api.verify import Verification
     from volano.exploring.study import Study
 
 _STUDY, _WHERE = "Study", "Where"
@@ -98,7 +99,7 @@ def _build(what: str | None, path: Path | None, space: Path | None, given: dict[
         chosen = {
             name: given[name] for name in ("trials", "minutes", "eta", "rungs", "seed", "device") if name in given
         }
-        return application_build(what, path, space=space, **chosen)
+        return application_build(what, path, space=space, on_progress=output.warn, **chosen)
     if what is None or ":" not in what:
         raise UsageError(
             "What to explore is an application, or a function of a trial",
@@ -127,34 +128,41 @@ def _folder(resume: Path, out: Path | None) -> Path:
 
 
 def _finish(study: Study, *, verify: int, as_json: bool) -> int:
-    code = 0 if study.status == "finished" else 1
-    verification = None
-    if verify and study.status == "finished":
-        from volano.api import verify as verify_study
-
-        verification = verify_study(study, verify, on_progress=output.warn)
-        code = code if verification.passed else 1
+    if not as_json:
+        _print(study)
+    verification = _verified(study, verify) if verify else None
     if as_json:
         output.print_json(_record(study, verification))
-        return code
-    _print(study)
-    if verification is not None:
+    elif verification is not None:
         output.say("", *verification.lines())
-    return code
+    return 0 if study.status == "finished" and (verification is None or verification.passed) else 1
+
+
+def _verified(study: Study, n: int) -> Verification | None:
+    from volano.api import verify
+
+    if study.status != "finished":
+        output.warn("nothing is verified before the study has ended")
+        return None
+    return verify(study, n, on_progress=output.warn)
 
 
 def _print(study: Study) -> None:
-    from volano.exploring.progress import parameters
+    from volano.exploring.progress import parameters, percent
 
     shown = [trial for trial in study.trials if trial.value is not None and trial.state != "failed"]
     sign = 1.0 if study.settings.get("direction") == "minimize" else -1.0
     shown.sort(key=lambda trial: (-trial.share, sign * (trial.value or 0.0)))
-    output.print_table(
-        "",
-        ("trial", str(study.settings.get("metric")), "of the run", "parameters"),
-        [(t.number, f"{t.value:.5g}", f"{t.share:.0%}", parameters(t.params)) for t in shown[:_NUM_SHOWN]],
-        right=(0, 1, 2),
-    )
+    if shown:
+        output.print_table(
+            "",
+            ("trial", str(study.settings.get("metric")), "of the run", "parameters"),
+            [(t.number, f"{t.value:.5g}", percent(t.share), parameters(t.params)) for t in shown[:_NUM_SHOWN]],
+            right=(0, 1, 2),
+        )
+    failed = [trial for trial in study.trials if trial.state == "failed"]
+    if failed:
+        output.say(f"{len(failed)} of {len(study.trials)} trials failed; trial {failed[0].number}: {failed[0].reason}")
     output.say(f"study: {study.folder}")
     if study.path("report.html").is_file():
         output.say(f"report: {study.path('report.html')}")
@@ -164,7 +172,7 @@ def _print(study: Study) -> None:
         output.say(f"train the best: volano train --from {study.folder}")
 
 
-def _record(study: Study, verification: Any) -> dict[str, Any]:
+def _record(study: Study, verification: Verification | None) -> dict[str, Any]:
     facts = {
         name: study.facts.get(name) for name in ("status", "reason", "settings", "counts", "steps", "seconds", "best")
     }

@@ -8,7 +8,7 @@ on_end(study)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from volano.exploring.study import BestTrial, Study
 
@@ -58,6 +58,7 @@ class Summary:
         steps_per_second: the same a second, over the seconds in which packs trained.
         seconds: since this run of the study began.
         seconds_left: until its end, estimated; None while nothing is known.
+        training: how many trials the workers have in hand, by the share of a run to which they train them.
     """
 
     num_trials: int
@@ -71,6 +72,7 @@ class Summary:
     steps_per_second: float
     seconds: float
     seconds_left: float | None
+    training: Mapping[float, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
