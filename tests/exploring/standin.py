@@ -74,9 +74,12 @@ class Standin:
         outcomes = tuple(self._outcome(trial, assignment) for trial in assignment.trials)
         facts = PackFacts(
             numbers=tuple(trial.number for trial in assignment.trials),
-            engine="loop",
-            reasons=(),
+            structure="6fa0c2e1",
+            engine="lowered",
+            apart=(),
+            refused={},
             seconds=0.5,
+            startup_seconds=0.1,
             evaluation_seconds=0.1,
             steps=NUM_STEPS,
             solo_seconds_per_step=0.01,
@@ -113,7 +116,7 @@ def task(**fields: Any) -> volano.Task:
         "data": _DATA,
         "valid": _DATA,
         "optimizer": functools.partial(torch.optim.SGD, lr=0.1),
-        "batch_size": 4,
+        "batch_size": 8,  # an epoch of one step: rungs stand where they stand in steps
         "duration": f"{NUM_STEPS}st",
     }
     return volano.Task(**{**base, **fields})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from exploring.standin import Standin, run, task
+from exploring.standin import Heard, Standin, run, task
 from volano.errors import ExploreError, UsageError
 
 
@@ -100,3 +100,38 @@ def test_a_space_with_conditions_is_fine(tmp_path):
     study = run(tmp_path / "s", build=build, trials=40)
     assert study.status == "finished"
     assert all(("beta" in trial.params) == (trial.params["kind"] == "adam") for trial in study.trials)
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+@pytest.mark.parametrize("choices", [[(64,), (64, 64)], [[64], [64, 64]]])
+def test_choices_that_a_journal_gives_back_as_others_are_refused(tmp_path, choices):
+    def build(trial):
+        trial.suggest_categorical("widths", choices)
+        return task()
+
+    with pytest.raises(UsageError, match="numbers, texts, True, False or None; got .64.* of 'widths'"):
+        run(tmp_path / "s", build=build)
+
+
+def of_five(trial):
+    trial.suggest_float("x", 0.0, 1.0, step=0.25)
+    return task()
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_sampler_that_tries_all_is_not_asked_for_more(tmp_path):
+    heard = Heard()
+    study = run(tmp_path / "s", build=of_five, eta=2, sampler=optuna.samplers.BruteForceSampler(seed=0), observer=heard)
+    trained = [trial.params["x"] for trial in study.trials if trial.rungs]
+    assert sorted(trained) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert any("nothing left to give" in text for text in heard.notices)
+
+
+def test_a_grid_that_was_tried_is_not_tried_again(tmp_path):
+    def grid():
+        return optuna.samplers.GridSampler({"x": [0.0, 0.25, 0.5, 0.75]}, seed=0)
+
+    assert len(run(tmp_path / "s", build=of_five, trials=4, sampler=grid()).trials) == 4
+    study = run(tmp_path / "s", build=of_five, trials=9, sampler=grid(), resume=True)
+    assert len(study.trials) == 4
+    assert study.facts["notices"] == ["the sampler has nothing left to give after 4 trials"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import math
 import os
@@ -12,8 +14,10 @@ import pytest
 import torch
 
 from exploring.standin import NUM_STEPS, Heard, Standin, bowl, run, task
-from volano.errors import ExploreError, UsageError
+from volano.errors import CheckpointError, ExploreError, UsageError
 from volano.exploring.study import Study
+
+SPACE = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
 
 
 def lines(study, name="trials.jsonl"):
@@ -46,7 +50,7 @@ def test_a_study_from_its_first_trial_to_its_folder(tmp_path):
     assert sorted(path.name for path in study.folder.iterdir()) == [
         "journal.log", "packs.jsonl", "states", "study.json", "trials.jsonl"
     ]  # fmt: skip
-    assert lines(study, "packs.jsonl")[0]["gain"] == pytest.approx(0.01 * NUM_STEPS / 0.5)
+    assert lines(study, "packs.jsonl")[0]["gain"] == pytest.approx(0.01 * NUM_STEPS / (0.5 - 0.1))
     assert workers.is_closed
     assert heard.ends == [study]
     assert heard.infos[0].shares == (1 / 27, 1 / 9, 1 / 3, 1.0)
@@ -108,6 +112,16 @@ def test_several_workers_share_a_cohort_and_keep_their_trials(tmp_path):
     assert len(moved) <= 1  # three survivors on two workers: at most one in excess
 
 
+def test_workers_know_how_much_is_to_come(tmp_path):
+    workers = Standin()
+    run(tmp_path / "s", workers)
+    after = [assignment.runs_after for _, assignment in workers.assignments]
+    # Ten of 27 trials to the first of three rungs, a ninth of a run: the others come, and then thirds and ninths.
+    assert after[0] == pytest.approx(17 / 9 + 27 / 3 * (2 / 9) + 27 / 9 * (2 / 3))
+    assert all(late < early for early, late in itertools.pairwise(after))
+    assert after[-1] == pytest.approx(0.0)
+
+
 def test_a_rung_waits_for_its_quorum_and_decides_about_latecomers_after_it(tmp_path):
     # The third worker answers only when nobody else has work.
     heard = Heard()
@@ -135,9 +149,11 @@ def test_a_trial_that_fails_while_it_trains_fails_alone(tmp_path):
             raise ZeroDivisionError("too far out")
         return bowl(params, step)
 
-    study = run(tmp_path / "s", Standin(shows))
+    heard = Heard()
+    study = run(tmp_path / "s", Standin(shows), observer=heard)
     failed = [trial for trial in study.trials if trial.params["x"] > 0.7]
     assert failed
+    assert heard.notices == [f"trial {failed[0].number} failed: ZeroDivisionError: too far out"]  # said once
     assert {(t.state, t.reason) for t in failed} == {("failed", "ZeroDivisionError: too far out")}
     assert {study.optuna.trials[t.number].state.name for t in failed} == {"FAIL"}
     assert study.optuna.trials[failed[0].number].user_attrs["reason"] == "ZeroDivisionError: too far out"
@@ -292,6 +308,44 @@ def test_a_study_killed_anywhere_goes_on_and_tells_nothing_twice(tmp_path, monke
     assert sorted(ends) == list(range(27))
 
 
+def test_a_line_that_a_crash_has_cut_short_takes_no_other_with_it(tmp_path):
+    run(tmp_path / "s", Standin(before=interrupted_before(4)))
+    events = tmp_path / "s" / "trials.jsonl"
+    events.write_bytes(events.read_bytes()[:-30])
+    study = run(tmp_path / "s", resume=True)
+    assert study.status == "finished"
+    damaged = [line for line in events.read_bytes().splitlines() if not line.endswith(b"}")]
+    assert len(damaged) == 1
+    assert len(damaged[0]) < 200  # nothing has grown together with it
+    assert len(study.trials) == len(study.optuna.trials) == 27
+
+
+def test_a_study_whose_journal_is_gone_does_not_start_over(tmp_path):
+    run(tmp_path / "s", Standin(before=interrupted_before(3)))
+    (tmp_path / "s" / "journal.log").unlink()
+    with pytest.raises(CheckpointError, match="goes on from the journal in its folder; got no journal.log"):
+        run(tmp_path / "s", resume=True)
+
+
+def test_runs_of_another_length_than_before_are_refused(tmp_path):
+    run(tmp_path / "s", Standin(before=interrupted_before(2)))
+
+    def shorter(trial):
+        trial.suggest_float("x", 0.0, 1.0)
+        return task(duration="40st")
+
+    with pytest.raises(UsageError, match="runs of that length; got 11% of a run was step 9 and is step 5"):
+        run(tmp_path / "s", build=shorter, resume=True)
+
+
+def test_another_sampler_than_before_is_told(tmp_path):
+    run(tmp_path / "s", Standin(before=interrupted_before(2)), sampler=optuna.samplers.RandomSampler(seed=1))
+    heard = Heard()
+    study = run(tmp_path / "s", resume=True, observer=heard)
+    assert heard.notices[0] == "it goes on with TPESampler; sampler= was RandomSampler when it was started"
+    assert study.settings["sampler"] == "TPESampler"
+
+
 def test_a_state_that_is_damaged_starts_its_trial_again(tmp_path):
     run(tmp_path / "s", Standin(before=interrupted_before(4)))
     states = sorted((tmp_path / "s" / "states").iterdir())
@@ -379,24 +433,61 @@ class Clock:
         self.now += self.seconds
 
 
-def test_no_cohort_begins_that_could_not_end_and_the_best_is_told(tmp_path, monkeypatch):
+class Timed(Standin):
+    """Takes a hundredth of a second for each step of each trial."""
+
+    def __init__(self, clock, *, limit):
+        super().__init__()
+        self.clock, self.limit = clock, limit
+
+    def submit(self, worker, assignment):
+        assert self.clock.now <= self.limit  # nothing begins after the minutes
+        steps = [round(NUM_STEPS * assignment.share) - (t.state or {"step": 0})["step"] for t in assignment.trials]
+        self.clock.now += 0.01 * sum(steps)
+        super().submit(worker, assignment)
+
+    def next_finished(self, timeout=None):
+        worker, report = super().next_finished(timeout)
+        packs = [dataclasses.replace(facts, startup_seconds=0.0) for facts in report.packs]
+        return worker, dataclasses.replace(report, packs=tuple(packs))
+
+
+def test_no_trial_begins_that_could_not_end_and_the_best_is_told(tmp_path, monkeypatch):
     heard = Heard()
-    clock = Clock(monkeypatch, 10.0)
-    study = run(tmp_path / "s", Standin(before=clock), trials=81, minutes=2.0, observer=heard)
-    # 270 s for 27 trials side by side to their end: 10 s, and about 60 s for fewer and fewer on the way from there.
+    clock = Clock(monkeypatch, 0.0)
+    study = run(tmp_path / "s", Timed(clock, limit=4.8), trials=81, minutes=0.08, observer=heard)
+    # 27 trials and what is left of them to the end: 2.4 s. 81 would take 7.3.
     assert study.status == "finished"
-    assert len(study.trials) < 81
-    assert any("no new trials" in text for text in heard.notices)
+    assert 27 <= len(study.trials) < 81
+    assert heard.notices[-1] == f"it ended before all trials were asked for: {study.reason}"
     assert study.best.share == 1.0
-    assert clock.now <= 120
-    assert "trials are left" in study.reason
+    assert f"{81 - len(study.trials)} trials" in study.reason
+
+
+def test_making_programs_once_is_not_taken_for_the_pace(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, 0.0)
+
+    class Starting(Timed):
+        """Takes two seconds more at first, and says so."""
+
+        def next_finished(self, timeout=None):
+            worker, report = super().next_finished(timeout)
+            if report.assignment == 0:
+                clock.now += 2.0
+                packs = [dataclasses.replace(facts, startup_seconds=2.0) for facts in report.packs]
+                report = dataclasses.replace(report, packs=tuple(packs))
+            return worker, report
+
+    # 7.3 s of training and 2 of start-up; at the first round's pace the rest would take 27 times 2.8.
+    study = run(tmp_path / "s", Starting(clock, limit=18.0), trials=81, minutes=0.3)
+    assert len(study.trials) == 81
 
 
 def test_the_rung_under_way_is_finished_when_the_time_is_over_and_more_time_goes_on(tmp_path, monkeypatch):
     heard = Heard()
     clock = Clock(monkeypatch, 50.0)
     study = run(tmp_path / "s", Standin(before=clock), minutes=1.5, observer=heard)
-    assert (study.status, study.reason) == ("stopped", "its 1.5 minutes were over")
+    assert (study.status, study.reason) == ("stopped", "its 1.5 minutes were over; 17 trials were not asked for")
     assert clock.now == 100.0
     assert study.best.share < 1.0
     assert "it goes on with resume=True" in heard.notices[-1]
@@ -408,6 +499,9 @@ def test_an_optuna_study_keeps_its_sampler(tmp_path):
     mine = optuna.samplers.RandomSampler(seed=1)
     given = optuna.create_study(sampler=mine, pruner=optuna.pruners.NopPruner())
     study = run(tmp_path / "s", storage=given, trials=9)
+    assert study.settings["sampler"] == "RandomSampler"
+    alone = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    assert [trial.params["x"] for trial in study.trials] == [alone.ask(SPACE).params["x"] for _ in range(9)]
     assert study.optuna is given
     assert given.sampler is mine
     assert len(given.trials) == 9

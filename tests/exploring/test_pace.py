@@ -34,3 +34,10 @@ def test_the_way_to_the_end_goes_over_all_rungs_with_fewer_at_each():
         pace.note(count, 0, seconds)
     # 8 new ones four at a time, then 4 survivors and 2 that wait there already.
     assert pace.seconds_to_end({1: 2}, 8, 4) == pytest.approx(4.0 + 4.0 + 6.0)
+
+
+def test_runs_to_the_end_are_of_fewer_trials_at_each_rung():
+    pace = Pace((0.25, 0.5, 1.0), 2)
+    assert pace.runs_to_end({}, 8) == pytest.approx(8 * 0.25 + 4 * 0.25 + 2 * 0.5)
+    assert pace.runs_to_end({2: 3}) == pytest.approx(1.5)
+    assert pace.runs_to_end({}) == 0.0

@@ -67,7 +67,9 @@ def test_a_shared_sqlite_holds_the_study_and_its_cost_is_said_once(tmp_path):
 
 def test_a_journal_file_of_ones_own_is_shared_by_two_studies_of_its_name(tmp_path):
     first = run(tmp_path / "a" / "s", storage=str(tmp_path / "journal"), trials=9)
-    second = run(tmp_path / "b" / "s", storage=str(tmp_path / "journal"), trials=9)
+    heard = Heard()
+    second = run(tmp_path / "b" / "s", storage=str(tmp_path / "journal"), trials=9, observer=heard)
+    assert heard.notices[0].startswith("the storage holds a study 's' with 9 trials already: this one joins it")
     assert [trial.number for trial in first.trials] == list(range(9))
     assert [trial.number for trial in second.trials] == list(range(9, 18))
     assert len(second.optuna.trials) == 18

@@ -1,12 +1,16 @@
 """Whole studies: the driver, its workers and their packs together."""
 
+import dataclasses
 import functools
 import os
 import signal
 
 import pytest
+import torch
+from torch.utils.data import Subset
 
 from exploring.builds import digits_mlp
+from volano.errors import ExploreError
 from volano.exploring.explore import run_study
 from volano.exploring.observe import StudyObserver
 from volano.exploring.placement import make_executor
@@ -51,6 +55,21 @@ def test_in_this_process(expected):
 
 def test_two_processes_find_the_same(expected, tmp_path):
     assert results(study(tmp_path / "study", workers=2)) == results(expected)
+
+
+@pytest.mark.skipif(not can_fork(threads=1), reason="processes are not forked here")
+def test_workers_that_make_other_data_are_found_out(tmp_path):
+    splits = {}
+
+    def build(trial):
+        task = digits_mlp(trial)
+        if os.getpid() not in splits:  # a split that nobody has seeded
+            order = torch.randperm(128, generator=torch.Generator().manual_seed(os.getpid()))
+            splits[os.getpid()] = Subset(task.data, order[:96].tolist())
+        return dataclasses.replace(task, data=splits[os.getpid()])
+
+    with pytest.raises(ExploreError, match="train on the same data and are evaluated on the same; got data"):
+        study(tmp_path / "study", build, workers=2)
 
 
 @pytest.mark.skipif(not can_fork(threads=1), reason="processes are not forked here")

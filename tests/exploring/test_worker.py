@@ -7,14 +7,16 @@ from typing import ClassVar
 
 import pytest
 import torch
+from optuna.trial import FixedTrial
 from torch import nn
 
 from conftest import assert_same, classification, classification_with_accuracy
 from volano.errors import ExploreError, PlanError, UsageError
 from volano.exploring import worker as workers
+from volano.exploring.candidates import step_of_rung
 from volano.exploring.work import Assignment, Trial
 from volano.exploring.worker import Worker, packs_to_keep
-from volano.pack import Member, Pack, Size
+from volano.pack import Member, Pack, Size, choice
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ class TestRungs:
             assert pack.steps == 2 * 16
             assert pack.seconds > 0
             assert pack.evaluation_seconds > 0
-            assert any("32" in reason and "16" in reason for reason in pack.reasons)
+            assert any("32" in reason and "16" in reason for reason in pack.apart)
 
     def test_survivors_go_on_in_their_pack(self, build, counted):
         worker = Worker(build, device="cpu", engine="loop")
@@ -326,6 +328,11 @@ def test_packs_go_on_where_that_makes_no_more_of_them(sizes, num, most, kept):
     assert packs_to_keep(sizes, num, most) == kept
 
 
+def _fast_if_lowered(engine, device, batches, **_):
+    """As ``choice._run``, where packed layers take no time and all else does."""
+    return [engine.step(batch) for batch in batches], 1e-9 if engine.name == "lowered" else 1.0
+
+
 class TestPrograms:
     def test_one_family_serves_the_packs_of_a_kind(self, build, monkeypatch):
         given = []
@@ -343,6 +350,22 @@ class TestPrograms:
         assert given[0][0] is None
         assert given[1] == (given[0][1], given[0][1])
 
+    def test_what_pays_is_seen_by_all_that_is_to_come(self, build, monkeypatch):
+        told = []
+
+        class Watched(Pack):
+            def __init__(self, *args, num_steps=None, **kwargs):
+                super().__init__(*args, num_steps=num_steps, **kwargs)
+                told.append(num_steps)
+
+        monkeypatch.setattr(workers, "Pack", Watched)
+        wide = [trial(0), trial(1)]
+        task = build(FixedTrial(dict(wide[0].params)))
+        given = Assignment(number=0, trials=(*wide, trial(2, width=16)), share=0.5, runs_after=6.0)
+        Worker(build, device="cpu", engine="loop").run(given)
+        # Three trials now and twice as many whole runs later: each of the two packs will be made twice more.
+        assert told == [step_of_rung(task, 0.5) + 2 * task.num_steps] * 2
+
     def test_a_number_that_did_not_vary_before(self, build):
         worker = Worker(build, device="cpu", engine="lowered")
         same = [Trial(number=n, params={"lr": 0.1 * (n + 1), "dropout": 0.2, "width": 32}) for n in range(2)]
@@ -352,6 +375,32 @@ class TestPrograms:
         assert not report.notices
 
     def test_what_was_measured_is_told(self, build):
-        (facts,) = Worker(build, device="cpu").run(assignment([trial(0), trial(1)], share=0.5)).packs
+        worker = Worker(build, device="cpu")
+        (facts,) = worker.run(assignment([trial(0), trial(1)], share=0.5)).packs
+        assert facts.engine == "loop"  # its steps are too few to look for another
+        assert facts.solo_seconds_per_step is None
+        assert facts.apart == ()
+        assert "too few" in facts.refused["lowered"]
+
+    def test_one_that_is_faster_is_compared_with_a_member_alone(self, build, monkeypatch):
+        monkeypatch.setattr(choice, "_LEAST_SHARE", 0)
+        monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
+        monkeypatch.setattr(choice, "_run", _fast_if_lowered)
+        worker = Worker(build, device="cpu")
+        report = worker.run(assignment([trial(0), trial(1)], share=0.5))
+        (facts,) = report.packs
+        assert facts.engine == "lowered"
         assert facts.solo_seconds_per_step > 0
-        assert any(reason.startswith("lowered: ") for reason in facts.reasons)
+        assert 0 < facts.startup_seconds < facts.seconds
+        states = {outcome.number: outcome.state for outcome in report.outcomes}
+        (facts,) = worker.run(assignment([trial(n, states[n]) for n in (0, 1)])).packs
+        assert facts.startup_seconds == 0
+
+    def test_a_structure_has_one_name_in_every_worker(self, build):
+        def structures(*trials):
+            packs = Worker(build, device="cpu", engine="loop").run(assignment(trials, share=0.5)).packs
+            return {number: pack.structure for pack in packs for number in pack.numbers}
+
+        wide, narrow, other = trial(0, width=32), trial(1, width=16), trial(2, width=32)
+        one, another = structures(wide, narrow), structures(narrow, other)
+        assert one[0] == another[2] != one[1] == another[1]

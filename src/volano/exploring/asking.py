@@ -11,11 +11,14 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FixedTrial
 
 from volano.errors import ExploreError, UsageError
+from volano.exploring.candidates import step_of_rung
 from volano.exploring.sampling import RungSampler, default_sampler
 from volano.exploring.storage import is_of_storage, storage_errors
 from volano.task import Task
 
 Build = Callable[[Any], Task]
+# A trial; where its task cannot be made, how it has ended and why.
+Asked = tuple[optuna.Trial, str | None, str | None]
 # So many failures from the first one on are no accident of the sampler's choice.
 _NUM_CHANCES = 10
 
@@ -38,11 +41,6 @@ class Asker:
         self._num_points = len(getattr(sampler, "_all_grids", ())) or None
         self.is_exhausted = False
 
-    @property
-    def sampler_name(self) -> str:
-        """Of the sampler's class."""
-        return type(self._sampler).__name__ if self._sampler is not None else "TPESampler"
-
     def prepare(self, num_asked: int, live: frozenset[int]) -> None:
         """Makes the sampler ready for a batch.
 
@@ -53,11 +51,12 @@ class Asker:
         sampler = self._sampler if self._sampler is not None else default_sampler(self._seed, num_asked)
         self._study.sampler = RungSampler(sampler, live, on_stop=self._stop)
         self._num_asked = num_asked
+        self.is_exhausted = self.is_exhausted or (self._num_points is not None and num_asked >= self._num_points)
 
     def _stop(self) -> None:
         self.is_exhausted = True
 
-    def ask(self) -> tuple[optuna.Trial, str | None, str | None]:
+    def ask(self) -> Asked:
         """A new trial; and where its task cannot be made, how it has ended (``"pruned"`` or ``"failed"``) and why.
 
         Raises:
@@ -87,7 +86,17 @@ class Asker:
                 got="none",
                 remedy='Call trial.suggest_float("lr", 1e-4, 1e-1, log=True) or its like in it',
             )
+        if self._is_again(trial):
+            self.is_exhausted = True
+            return trial, "pruned", "it has the parameters of an earlier trial: the sampler has tried them all"
         return trial, None, None
+
+    def _is_again(self, trial: optuna.Trial) -> bool:
+        """Whether a sampler that tries everything once begins anew. It says so only when all has been told."""
+        if not isinstance(self._sampler, optuna.samplers.BruteForceSampler):
+            return False
+        earlier = self._study.get_trials(deepcopy=False)
+        return any(other.number != trial.number and other.params == trial.params for other in earlier)
 
     def _failed(self, error: Exception) -> str:
         self._num_failed += 1
@@ -101,6 +110,7 @@ class Asker:
         return reason
 
     def _check_distributions(self, now: Mapping[str, Any]) -> None:
+        check_choices(now)
         differences = differences_of_space(self._before, {name: now[name] for name in now if name in self._before})
         self._before = {**now, **self._before}
         if differences:
@@ -109,6 +119,19 @@ class Asker:
                 got="; ".join(differences),
                 remedy="Give a parameter with another range another name, or start another study",
             )
+
+
+def check_choices(distributions: Mapping[str, Any]) -> None:
+    """Raises UsageError where a choice is not of the kinds that a study's journal gives back as they were: JSON makes
+    lists of tuples."""
+    for name, distribution in distributions.items():
+        for choice in getattr(distribution, "choices", ()):
+            if not isinstance(choice, bool | int | float | str | None):
+                raise UsageError(
+                    "The choices of a parameter are numbers, texts, True, False or None",
+                    got=f"{choice!r} of {name!r}",
+                    remedy=f"Suggest names of them: {{'a': {choice!r}, ...}}[trial.suggest_categorical({name!r}, ...)]",
+                )
 
 
 def check_task(task: Any) -> None:
@@ -123,20 +146,21 @@ def check_task(task: Any) -> None:
         )
 
 
-def check_space(build: Build, trials: list[optuna.trial.FrozenTrial]) -> None:
-    """Raises UsageError unless ``build`` suggests for trials of before what it suggested then.
+def check_space(build: Build, trials: list[optuna.trial.FrozenTrial], steps: Mapping[int, Mapping[float, int]]) -> None:
+    """Raises UsageError unless ``build`` makes of trials of before what it made then.
 
     Args:
         build: makes a trial's task.
         trials: some of before.
+        steps: at which each stood, by its number and the share of its run.
     """
     for trial in trials:
         again = FixedTrial(trial.params, number=trial.number)
-        missing = None
+        task, missing = None, None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of values out of range, which the difference tells better
-                build(again)
+                task = build(again)
         except Exception as error:  # noqa: BLE001 - it may have failed then too
             missing = str(error)
         differences = differences_of_space(trial.distributions, again.distributions)
@@ -145,12 +169,23 @@ def check_space(build: Build, trials: list[optuna.trial.FrozenTrial]) -> None:
         elif missing is None:
             gone = trial.distributions.keys() - again.distributions.keys()
             differences += [f"{name!r} is suggested no more" for name in sorted(gone)]
+        if isinstance(task, Task):
+            differences += differences_of_length(task, steps.get(trial.number, {}))
         if differences:
             raise UsageError(
-                "A study goes on with the space that it has",
+                "A study goes on with the space that it has, and with runs of that length",
                 got="; ".join(differences),
                 remedy="Resume with the build that it was started with, or start another study",
             )
+
+
+def differences_of_length(task: Task, steps: Mapping[float, int]) -> list[str]:
+    """In words, where rungs (step by share) would stand elsewhere in a trial's run than they did."""
+    return [
+        f"{share:.0%} of a run was step {step} and is step {step_of_rung(task, share)}"
+        for share, step in steps.items()
+        if step_of_rung(task, share) != step
+    ][:1]
 
 
 def differences_of_space(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ that goes on can make the one agree with the other, and tells nothing twice.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from volano.errors import ExploreError
 from volano.exploring.record import PACKS, STUDY, TRIALS, StudyFolder
 from volano.exploring.rungs import Rungs
 from volano.exploring.storage import StudyStorage, storage_errors
@@ -56,12 +58,18 @@ class Book:
         self.trials: dict[int, TrialResult] = {}
         self._kept: dict[int, int] = {}
         self.steps = 0
+        self._data: Any = folder.read_json(STUDY).get("data")
         self.notices: list[str] = list(folder.read_json(STUDY).get("notices") or [])
 
     @property
     def seconds(self) -> float:
         """Since this run of the study began."""
         return time.perf_counter() - self._started
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others may work on Optuna's study."""
+        return self._storage.is_shared
 
     @property
     def live(self) -> frozenset[int]:
@@ -127,11 +135,32 @@ class Book:
         """A worker was lost with the trials that it trained."""
         self._event("lost", worker=worker, trials=sorted(numbers), reason=reason)
 
+    def check_data(self, data: Mapping[str, Any] | None) -> None:
+        """A worker says on which data its trials are.
+
+        Raises:
+            ExploreError: another worker, or an earlier run of this study, had others.
+        """
+        if data is None:
+            return
+        found = json.loads(json.dumps(data))  # as it is read back
+        if self._data is None:
+            self._data = found
+            self._folder.update(data=found)
+        for name, before in self._data.items():
+            if found[name] != before:
+                raise ExploreError(
+                    "All trials of a study train on the same data and are evaluated on the same",
+                    got=f"{name}: {found[name]} in one worker, and {before} before",
+                    remedy="Make splits and samples with a fixed seed; a study goes on with the data that it has",
+                )
+
     def packed(self, facts: PackFacts, *, assignment: int, rung: int, worker: int) -> None:
         """A pack has run."""
         self.steps += facts.steps
         solo = facts.solo_seconds_per_step
-        gain = solo * facts.steps / facts.seconds if solo is not None and facts.seconds > 0 else None
+        trained = facts.seconds - facts.startup_seconds
+        gain = solo * facts.steps / trained if solo is not None and trained > 0 else None
         where = {"assignment": assignment, "rung": rung, "share": self._rungs.shares[rung], "worker": worker}
         self._folder.append(PACKS, {**where, **dataclasses.asdict(facts), "gain": gain, "at": self._at()})
 

@@ -13,7 +13,7 @@ from volano.exploring.same_data import check_same_data
 from volano.exploring.work import Assignment, Outcome, Trial
 from volano.pack import Member
 from volano.planner.isolated import reason_of
-from volano.task import Duration, Task
+from volano.task import Duration, Task, describe_data
 
 Build = Callable[[Any], Task]
 
@@ -82,6 +82,7 @@ class Candidates:
         self._kinds = Kinds()
         self._made: dict[int, _Made] = {}
         self._first: tuple[int, Task] | None = None
+        self.data: dict[str, Any] | None = None  # of the first trial, in words and digests
 
     def of(self, assignment: Assignment) -> tuple[list[Candidate], list[Outcome]]:
         """Those of an assignment's trials, and the outcomes of trials that cannot be made ready.
@@ -107,6 +108,10 @@ class Candidates:
     def reasons(self, kind: int) -> tuple[str, ...]:
         """Why a kind stands apart from the others so far, in words."""
         return self._kinds.reasons(kind)
+
+    def structure(self, kind: int) -> str:
+        """Names a kind, alike in each worker of a study."""
+        return self._kinds.name(kind)
 
     def first(self, kind: int) -> Specimen:
         """The first of a kind."""
@@ -148,6 +153,7 @@ class Candidates:
     def _on_one_data(self, task: Task, number: int) -> Task:
         if self._first is None:
             self._first = (number, task)
+            self.data = {"data": describe_data(task.data), "valid": describe_data(task.valid)}
         first_number, first = self._first
         if task.data is first.data and task.valid is first.valid:
             return task

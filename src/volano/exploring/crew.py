@@ -58,6 +58,7 @@ class Crew:
         self._num_assignments = 0
         self._losses_in_a_row: Counter[int] = Counter()  # by worker
         self._losses: Counter[int] = Counter()  # by trial
+        self._runs_after = 0.0
 
     @property
     def num_workers(self) -> int:
@@ -84,6 +85,13 @@ class Crew:
         """Numbers of the trials that are handed out."""
         return frozenset(number for _, numbers in self._under_way() for number in numbers)
 
+    def in_hand(self) -> Counter[int]:
+        """How many trials are handed out, by the rung to which they are trained."""
+        counts: Counter[int] = Counter()
+        for round_, numbers in self._under_way():
+            counts[round_.rung] += len(numbers)
+        return counts
+
     def is_under_way(self, round_: Round) -> bool:
         """Whether anybody works for a round, or will."""
         return any(other is round_ for other, _ in self._under_way())
@@ -92,8 +100,16 @@ class Crew:
         yield from ((hand.round, hand.numbers) for hand in self._in_hand.values())
         yield from self._queue
 
-    def begin(self, round_: Round, numbers: Sequence[int], homes: Mapping[int, int]) -> None:
-        """Deals trials to the idle workers; ``homes`` says which worker trained a trial last."""
+    def begin(self, round_: Round, numbers: Sequence[int], homes: Mapping[int, int], *, runs_after: float) -> None:
+        """Deals trials to the idle workers.
+
+        Args:
+            round_: theirs.
+            numbers: of the trials.
+            homes: which worker trained a trial last.
+            runs_after: whole runs of a trial that the study is expected to train after this round.
+        """
+        self._runs_after = runs_after / self.num_workers
         for worker, mine in deal(numbers, sorted(self._idle), homes).items():
             self._submit(worker, round_, mine)
 
@@ -118,6 +134,7 @@ class Crew:
             trials=tuple(self._trial_of(number) for number in numbers),
             share=self._shares[round_.rung],
             keep_states=round_.rung != len(self._shares) - 1,
+            runs_after=self._runs_after,
         )
         self._num_assignments += 1
         self._idle.discard(worker)

@@ -8,11 +8,13 @@ rungs, where few are left, are run by as many together as there are.
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from volano.errors import ExploreError
-from volano.exploring.asking import Asker
+from volano.exploring.asking import Asked, Asker
 from volano.exploring.book import Book
 from volano.exploring.crew import Crew, Executor, Hand
 from volano.exploring.interruption import Interruption
@@ -26,6 +28,7 @@ from volano.exploring.work import Lost, Outcome, Report, Trial
 
 # So many trials that fail while no other has shown a number are no accident of the sampler's choice.
 _MOST_FAILURES = 10
+_MOST_FAILURES_TOLD = 5  # with different reasons
 
 
 @dataclass(kw_only=True)
@@ -69,9 +72,11 @@ class Driver:
         self._live: dict[int, _Live] = {}
         self._undecided: dict[int, set[int]] = {}  # by rung: of a study that goes on, arrived when it was killed
         self._began = 0.0
+        self._startups: dict[int, float] = {}  # seconds in this round, by worker
         self._training_seconds = 0.0
         self._steps_before = book.steps
         self._may_ask = True
+        self._failures_told: set[str] = set()
         self._end_reason: str | None = None
 
     # ---- beginning
@@ -147,9 +152,21 @@ class Driver:
             round_.arrive(number)
         homes = {number: home for number in numbers if (home := self._live[number].home) is not None}
         self._began = time.perf_counter()
-        self._crew.begin(round_, numbers, homes)
+        self._startups.clear()
+        self._crew.begin(round_, numbers, homes, runs_after=self._runs_after(rung, numbers))
         self._tell_summary()
         return True
+
+    def _runs_after(self, rung: int, numbers: Collection[int]) -> float:
+        """Whole runs of a trial that are expected after a round."""
+        waiting = Counter(live.rung for number, live in self._live.items() if number not in numbers)
+        on_the_way = self._pace.runs_to_end({**waiting, rung: waiting[rung] + len(numbers)}, self._num_new)
+        return on_the_way - len(numbers) * self._pace.distance(rung)
+
+    @property
+    def _num_new(self) -> int:
+        """Trials that are still to be asked for."""
+        return self._settings.trials - len(self._book.trials) if self._may_ask else 0
 
     def _trial(self, number: int) -> Trial:
         params = dict(self._book.handle(number).params)  # Optuna's own values, not what JSON made of them
@@ -201,49 +218,67 @@ class Driver:
         return kept
 
     def _ask(self, count: int, stop: Interruption) -> None:
-        count = min(count, self._settings.trials - len(self._book.trials))
-        if count <= 0 or not self._fits(count):
+        count = self._that_fit(min(count, self._settings.trials - len(self._book.trials)))
+        if count <= 0:
             return
         self._asker.prepare(len(self._book.trials), self._book.live)
-        asked = []
+        asked: list[Asked] = []
         try:
-            while len(asked) < count and not (stop.requested or self._asker.is_exhausted):
+            for _ in range(count):
+                if stop.requested or self._asker.is_exhausted:
+                    break
                 asked.append(self._asker.ask())
-        finally:  # those before one that raises are noted too: a storage that others share would keep them running
+                if self._book.is_shared:  # others see it at once; noted, it is ours if this process is killed
+                    self._note_asked(asked)
+        finally:  # those before one that raises are noted too
             self._book.save()  # Optuna's side first, see book.py
-            for trial, state, reason in asked:
-                number = self._book.asked(trial)
-                if state is None:
-                    self._live[number] = _Live(rung=0)
-                else:
-                    self._book.ended(number, state, reason)
+            self._note_asked(asked)
         if self._asker.is_exhausted and self._may_ask:
             self._may_ask = False
             self.notice(f"the sampler has nothing left to give after {len(self._book.trials)} trials")
         self._save()
 
-    def _fits(self, count: int) -> bool:
-        if self._settings.minutes is None:
-            return True
+    def _note_asked(self, asked: list[Asked]) -> None:
+        """Takes them off the list."""
+        while asked:
+            trial, state, reason = asked.pop(0)
+            number = self._book.asked(trial)
+            if state is None:
+                self._live[number] = _Live(rung=0)
+            else:
+                self._book.ended(number, state, reason)
+                if state == "failed":
+                    self._tell_failure(number, reason or "")
+
+    def _that_fit(self, count: int) -> int:
+        """How many of so many new trials can end within the minutes. Where none can and no other is under way, that is
+        the end."""
+        if self._settings.minutes is None or count <= 0:
+            return count
         waiting = {rung: len(self._waiting(rung)) for rung in range(len(self._rungs.shares))}
-        needed = self._pace.seconds_to_end(waiting, count, self._settings.width)
         left = self._settings.minutes * 60 - self._book.seconds
-        if needed is not None and needed > left:
+        needed = 0.0
+        for number in range(count, 0, -1):
+            needed = self._pace.seconds_to_end(waiting, number, self._settings.width)
+            if needed is None or needed <= left:
+                return number
+        if not self._live:
             self._may_ask = False
             num_left = self._settings.trials - len(self._book.trials)
             self._end_reason = (
-                f"{num_left} trials are left, of which {count} would take about {needed:.0f} s to their end; "
+                f"{num_left} trials are left, of which one would take about {needed:.0f} s to its end; "
                 f"{max(left, 0):.0f} s of its {self._settings.minutes:g} minutes were"
             )
-            self.notice(f"no new trials: {self._end_reason}")
-        return self._may_ask
+        return 0
 
     def _is_time_over(self) -> bool:
         minutes = self._settings.minutes
         if minutes is None or self._book.seconds < minutes * 60 or not self._crew.num_assignments:
             return False
-        if self._live or len(self._book.trials) < self._settings.trials:
-            self._end_reason = f"its {minutes:g} minutes were over"
+        num_left = self._settings.trials - len(self._book.trials)
+        if self._live or num_left:
+            left = f"; {num_left} trials were not asked for" if num_left else ""
+            self._end_reason = f"its {minutes:g} minutes were over{left}"
         return True
 
     # ---- answers
@@ -259,7 +294,10 @@ class Driver:
         if not self._crew.is_under_way(hand.round):
             seconds = time.perf_counter() - self._began
             self._training_seconds += seconds
-            self._pace.note(hand.round.num_trials, hand.round.rung, seconds)
+            # Programs that were made serve later rounds too.
+            self._pace.note(
+                hand.round.num_trials, hand.round.rung, max(0.0, seconds - max(self._startups.values(), default=0.0))
+            )
         for number in hand.numbers:  # those that were cut at once need no state
             live = self._live.get(number)
             if live is not None and live.state is not None and isinstance(answer, Report):
@@ -270,12 +308,14 @@ class Driver:
             self._check_anything_trained()
 
     def _note(self, worker: int, hand: Hand, report: Report) -> None:
+        self._book.check_data(report.data)
         for text in report.notices:
             self.notice(text)
         seconds: dict[int, float] = {}
         for facts in report.packs:
             self._book.packed(facts, assignment=report.assignment, rung=hand.round.rung, worker=worker)
             seconds |= {number: facts.seconds / len(facts.numbers) for number in facts.numbers}
+            self._startups[worker] = self._startups.get(worker, 0.0) + facts.startup_seconds
         for outcome in report.outcomes:
             self._note_outcome(worker, hand.round, outcome, seconds.get(outcome.number, 0.0))
 
@@ -285,6 +325,7 @@ class Driver:
             round_.give_up(number)
             del self._live[number]
             self._book.ended(number, "failed", outcome.failure)
+            self._tell_failure(number, outcome.failure)
             return
         if self._settings.metric not in outcome.metrics:
             raise ExploreError(
@@ -346,11 +387,23 @@ class Driver:
         if self._book.best is None:
             raise ExploreError(
                 "A study has a trial that trains to a value that is a number",
-                got=f"none of {len(self._book.trials)}; the last failure: {self._book.last_reason}",
+                got=f"none of {len(self._book.trials)}; {self._why_none()}",
                 remedy="Train one alone: volano.train(build(optuna.trial.FixedTrial({...})))",
             )
 
+    def _why_none(self) -> str:
+        reason = self._book.last_reason
+        metric = self._settings.metric
+        return f"{metric} of each is no finite number" if reason is None else f"the last failure: {reason}"
+
     # ---- telling
+
+    def _tell_failure(self, number: int, reason: str) -> None:
+        if reason in self._failures_told or len(self._failures_told) > _MOST_FAILURES_TOLD:
+            return
+        self._failures_told.add(reason)
+        is_last = len(self._failures_told) > _MOST_FAILURES_TOLD
+        self.notice("more trials failed, see trials.jsonl" if is_last else f"trial {number} failed: {reason}")
 
     def notice(self, text: str) -> None:
         """Tells what a person should know, once."""
@@ -382,6 +435,7 @@ class Driver:
                 steps_per_second=self._steps_per_second(),
                 seconds=book.seconds,
                 seconds_left=self._seconds_left(),
+                training={self._rungs.shares[rung]: count for rung, count in self._crew.in_hand().items()},
             )
         )
 
@@ -389,8 +443,7 @@ class Driver:
         waiting = dict.fromkeys(range(len(self._rungs.shares)), 0)
         for live in self._live.values():
             waiting[live.rung] = waiting.get(live.rung, 0) + 1
-        num_new = self._settings.trials - len(self._book.trials) if self._may_ask else 0
-        seconds = self._pace.seconds_to_end(waiting, num_new, self._settings.width)
+        seconds = self._pace.seconds_to_end(waiting, self._num_new, self._settings.width)
         if seconds is None or self._settings.minutes is None:
             return seconds
         return max(0.0, min(seconds, self._settings.minutes * 60 - self._book.seconds))

@@ -14,14 +14,15 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from volano.device import versions
-from volano.errors import RunError, UsageError, VolanoError
+from volano.errors import CheckpointError, RunError, UsageError, VolanoError
 from volano.exploring.asking import Asker, Build, check_space
 from volano.exploring.book import Book
 from volano.exploring.crew import Executor
 from volano.exploring.driver import Driver
 from volano.exploring.observe import StudyInfo, StudyObserver
-from volano.exploring.record import STUDY, StudyFolder
+from volano.exploring.record import JOURNAL, STUDY, StudyFolder
 from volano.exploring.rungs import Rungs
+from volano.exploring.sampling import name_of_sampler
 from volano.exploring.settings import StudySettings
 from volano.exploring.storage import StudyStorage, storage_errors
 from volano.exploring.study import Study, read_trials
@@ -52,7 +53,7 @@ def run_study(
         folder: reserved, or with ``resume`` that of the study.
         make_executor: starts the workers, as a context that ends them.
         storage: see :class:`StudyStorage`.
-        sampler: an Optuna sampler; None is TPE.
+        sampler: an Optuna sampler; None is that of an Optuna study in ``storage``, or else TPE.
         observer: hears of it.
         facts: to be kept in ``study.json``: ``source``, and ``settings`` beyond those.
         resume: whether to go on.
@@ -70,15 +71,17 @@ def run_study(
         with contextlib.nullcontext() if resume else _failures_noted(folder):
             place = StudyStorage(storage, folder.path)
             name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
-            study = place.study(name, settings.direction)
+            study = place.study(name, settings.direction, is_new=not resume)
+            original = study.sampler
+            if sampler is None and isinstance(storage, optuna.Study):
+                sampler = original
             if not resume:
                 folder.update(**_facts(settings, place, study, sampler, facts))
-            original = study.sampler
             rungs = Rungs(settings.shares, settings.eta, settings.direction)
             book = Book(folder, place, study, rungs, metric=settings.metric, direction=settings.direction)
             if resume:
                 _check_space(build, folder, study)
-                folder.update(settings={**folder.read_json(STUDY)["settings"], **settings.to_json()})
+                _note_settings(folder, settings, place, sampler)
             orphans = book.take_up(adopt=not place.is_shared) if resume else []
         asker = Asker(build, study, sampler, settings.seed)
         try:
@@ -86,34 +89,45 @@ def run_study(
                 driver = Driver(
                     settings, folder, book=book, asker=asker, rungs=rungs, executor=executor, observer=observer
                 )
-                observer.on_start(_info(settings, folder, study, asker, len(book.trials), executor.num_workers))
+                observer.on_start(_info(settings, folder, study, sampler, len(book.trials), executor.num_workers))
                 for text in (*place.notices, *getattr(executor, "notices", ())):
                     driver.notice(text)
                 driver.take_up(orphans)
                 status = driver.run()
-                return _ended(driver, book, folder, study, observer, status)
+                _close(driver, book, folder, observer, status)
+                ended = Study(folder, optuna_study=study, build=build)
+                observer.on_end(ended)
+                return ended
         finally:
             study.sampler = original
 
 
+def _note_settings(
+    folder: StudyFolder, settings: StudySettings, place: StudyStorage, sampler: BaseSampler | None
+) -> None:
+    """Writes down with which settings a study goes on."""
+    before, name = folder.read_json(STUDY)["settings"], name_of_sampler(sampler)
+    if before.get("sampler") != name:
+        place.notices.append(f"it goes on with {name}; sampler= was {before.get('sampler')} when it was started")
+    folder.update(settings={**before, **settings.to_json(), "sampler": name})
+
+
 def _check_space(build: Build, folder: StudyFolder, study: optuna.Study) -> None:
     with storage_errors():
-        mine = {trial.number for trial in read_trials(folder)}
-        some = [trial for trial in study.get_trials(deepcopy=False) if trial.number in mine]
-    check_space(build, some[-_NUM_CHECKED:])
+        steps = {t.number: {rung.share: rung.step for rung in t.rungs} for t in read_trials(folder)}
+        some = [trial for trial in study.get_trials(deepcopy=False) if trial.number in steps]
+    some.sort(key=lambda trial: len(steps[trial.number]))  # those that came furthest tell most
+    check_space(build, some[-_NUM_CHECKED:], steps)
 
 
-def _ended(
-    driver: Driver, book: Book, folder: StudyFolder, study: optuna.Study, observer: StudyObserver, status: str
-) -> Study:
+def _close(driver: Driver, book: Book, folder: StudyFolder, observer: StudyObserver, status: str) -> None:
     if status == "stopped":
         driver.notice(f"stopped, as {driver.end_reason}; it goes on with resume=True (--resume) and out={folder.path}")
+    elif driver.end_reason is not None:
+        driver.notice(f"it ended before all trials were asked for: {driver.end_reason}")
     book.save(status=status, reason=driver.end_reason)
     for name, error in folder.lost.items():
         observer.on_notice(f"some lines of {name} could not be written: {error.strerror}")
-    ended = Study(folder, optuna_study=study)
-    observer.on_end(ended)
-    return ended
 
 
 def _before(folder: StudyFolder, settings: StudySettings, storage: Storage) -> tuple[StudySettings, Storage]:
@@ -133,6 +147,12 @@ def _before(folder: StudyFolder, settings: StudySettings, storage: Storage) -> t
             remedy="Ask for more trials, or start another study with another out=",
         )
     url = facts.get("storage")
+    if url is None and not (folder.path / JOURNAL).is_file():
+        raise CheckpointError(
+            "A study goes on from the journal in its folder",
+            got=f"no {JOURNAL} in {folder.path}",
+            remedy="Put it back, or start another study with another out=",
+        )
     if storage is None and url is not None:
         if url == "object" or ":@" in url or "@" in url:
             raise UsageError(
@@ -158,14 +178,13 @@ def _facts(
     facts: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     facts = dict(facts or {})
-    name = "TPESampler" if sampler is None else type(sampler).__name__
     return {
         "status": "running",
         "reason": None,
         "name": study.study_name,
         "storage": place.url,
         "source": facts.get("source", {"kind": "python"}),
-        "settings": {**settings.to_json(), "sampler": name, **facts.get("settings", {})},
+        "settings": {**settings.to_json(), "sampler": name_of_sampler(sampler), **facts.get("settings", {})},
         "versions": {**versions(), "optuna": optuna.__version__},
         "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "notices": [],
@@ -173,7 +192,12 @@ def _facts(
 
 
 def _info(
-    settings: StudySettings, folder: StudyFolder, study: optuna.Study, asker: Asker, num_before: int, num_workers: int
+    settings: StudySettings,
+    folder: StudyFolder,
+    study: optuna.Study,
+    sampler: BaseSampler | None,
+    num_before: int,
+    num_workers: int,
 ) -> StudyInfo:
     return StudyInfo(
         name=study.study_name,
@@ -185,7 +209,7 @@ def _info(
         direction=settings.direction,
         shares=settings.shares,
         num_workers=num_workers,
-        sampler=asker.sampler_name,
+        sampler=name_of_sampler(sampler),
     )
 
 

@@ -1,4 +1,4 @@
-"""How long the rest of a study will take, from the rounds that it has made."""
+"""How much of a study is left, and how long it will take, from the rounds that it has made."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ class Pace:
     def distance(self, rung: int) -> float:
         """Share of a run between a rung and the one before."""
         return self._shares[rung] - (self._shares[rung - 1] if rung else 0.0)
+
+    def runs_to_end(self, waiting: Mapping[int, int], num_new: int = 0) -> float:
+        """How many whole runs of a trial are to be trained until all that wait for a rung (numbers of trials by rung),
+        and so many new ones, have ended."""
+        runs, coming = 0.0, 0.0
+        for rung in range(len(self._shares)):
+            coming += waiting.get(rung, 0) + (num_new if rung == 0 else 0)
+            runs += coming * self.distance(rung)
+            coming /= self._eta
+        return runs
 
     def note(self, num_trials: int, rung: int, seconds: float) -> None:
         """A round of ``num_trials`` to ``rung`` took so long."""

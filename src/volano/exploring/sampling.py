@@ -29,6 +29,11 @@ def default_sampler(seed: int, num_asked: int) -> BaseSampler:
         )
 
 
+def name_of_sampler(sampler: BaseSampler | None) -> str:
+    """Its class's name; None is the default one."""
+    return "TPESampler" if sampler is None else type(sampler).__name__
+
+
 class RungSampler(BaseSampler):
     """A sampler that sees the trials that have passed a rung, and go on, for what they are.
 

@@ -122,8 +122,11 @@ class StudyStorage:
                 "without storage= a study is kept in memory with a journal in its folder, and costs 2 ms a trial"
             )
 
-    def study(self, name: str, direction: Literal["minimize", "maximize"]) -> optuna.Study:
+    def study(self, name: str, direction: Literal["minimize", "maximize"], *, is_new: bool) -> optuna.Study:
         """Optuna's study of that name, made where there is none.
+
+        Args:
+            is_new: whether it begins now, so that one of that name is somebody else's.
 
         Raises:
             UsageError: it is there with another direction or several, or is one with a pruner.
@@ -137,12 +140,18 @@ class StudyStorage:
                 pruner=optuna.pruners.NopPruner(),
             )
             directions = [each.name.lower() for each in study.directions]
+            num_there = len(study.get_trials(deepcopy=False)) if is_new and self._study is None else 0
         check_pruner(study.pruner)
         if directions != [direction]:
             raise UsageError(
                 "A study goes on in the direction that it has in its storage",
                 got=f"direction={direction!r} and the study {study.study_name!r} with {', '.join(directions)}",
                 remedy="Give the same direction, or another name: another out=",
+            )
+        if num_there:
+            self.notices.append(
+                f"the storage holds a study {study.study_name!r} with {num_there} trials already: this one joins it; "
+                "a study takes its name from its folder"
             )
         return study
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,9 +102,17 @@ class Study:
     Args:
         folder: of the study, opened.
         optuna_study: where it is at hand.
+        build: that made its tasks, where it is at hand.
     """
 
-    def __init__(self, folder: StudyFolder, *, optuna_study: optuna.Study | None = None) -> None:
+    def __init__(
+        self,
+        folder: StudyFolder,
+        *,
+        optuna_study: optuna.Study | None = None,
+        build: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.build = build
         self.folder = folder.path
         self.facts: dict[str, Any] = folder.read_json(STUDY)
         self.trials = read_trials(folder)

@@ -31,12 +31,14 @@ class Assignment:
         trials: each once.
         share: of each trial's whole run at which the rung stands, above 0, at most 1.
         keep_states: whether the states come back with the outcomes.
+        runs_after: whole runs of a trial that the worker is expected to train after this, which says what pays.
     """
 
     number: int
     trials: tuple[Trial, ...]
     share: float
     keep_states: bool = True
+    runs_after: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +70,23 @@ class PackFacts:
 
     Attributes:
         numbers: its trials.
+        structure: names what the tasks of the pack have in common, alike in all workers.
         engine: that ran it.
-        reasons: in words, why it was split from others or why a faster engine does not take it.
-        seconds: of training, with the making of the pack and the choice of its engine; evaluation apart.
-        steps: member-steps made: optimizer steps, summed over its members.
-        solo_seconds_per_step: of one member trained alone, where that was measured; None where not.
+        apart: in words, why it was split from packs of other structures: ``"batch_size: 32, 64"``.
+        refused: why engines were not taken, by name.
+        seconds: of start-up and training; evaluation apart.
+        startup_seconds: of making the pack, of timing its engines and of compiling; 0 for one that goes on.
+        steps: configuration-steps made: optimizer steps, summed over its members.
+        solo_seconds_per_step: of one member trained alone, where that was measured; None where not, and for the loop.
     """
 
     numbers: tuple[int, ...]
+    structure: str
     engine: str
-    reasons: tuple[str, ...]
+    apart: tuple[str, ...]
+    refused: Mapping[str, str]
     seconds: float
+    startup_seconds: float
     evaluation_seconds: float
     steps: int
     solo_seconds_per_step: float | None = None
@@ -93,12 +101,14 @@ class Report:
         outcomes: one for each trial.
         packs: one for each pack.
         notices: what a person should hear.
+        data: on which the worker's trials train and are evaluated, in words and digests; None before it has made one.
     """
 
     assignment: int
     outcomes: tuple[Outcome, ...]
     packs: tuple[PackFacts, ...] = ()
     notices: tuple[str, ...] = field(default=())
+    data: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

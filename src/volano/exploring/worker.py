@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from volano.device import Device
@@ -76,11 +76,10 @@ class Worker:
         self._living: list[_Living] = []
         self._families: dict[int, Family] = {}  # by kind: the programs that were made for earlier packs
         self._most: dict[int, int] = {}  # members of a pack, by kind
-        self._steps_ahead: Counter[int] = Counter()  # of all packs of a kind in this assignment
-        self._only_loop: set[int] = set()  # kinds that a faster engine has failed on
+        self._steps_ahead: Mapping[int, int] = {}  # of all packs of a kind, as far as can be foreseen
+        self._only_loop: dict[int, str] = {}  # by kind: how a faster engine has failed on it
         self._said: set[str] = set()
         self._notices: list[str] = []
-        self._reasons: list[str] = []
         self._facts: list[PackFacts] = []
 
     def run(self, assignment: Assignment) -> Report:
@@ -98,7 +97,7 @@ class Worker:
             random_state_kept(self._device),
         ):
             candidates, done = self._candidates.of(assignment)
-            jobs = self._jobs(candidates)
+            jobs = self._jobs(candidates, assignment.runs_after)
             while jobs:
                 done += self._done(jobs.pop(0), jobs, keep_states=assignment.keep_states)
         outcomes = {outcome.number: outcome for outcome in done}
@@ -107,11 +106,12 @@ class Worker:
             outcomes=tuple(outcomes[trial.number] for trial in assignment.trials),
             packs=tuple(self._facts),
             notices=tuple(self._notices),
+            data=self._candidates.data,
         )
 
     # ---- who trains with whom
 
-    def _jobs(self, candidates: Sequence[Candidate]) -> list[_Job]:
+    def _jobs(self, candidates: Sequence[Candidate], runs_after: float) -> list[_Job]:
         by_standing: dict[Standing, list[Candidate]] = {}
         for candidate in candidates:
             by_standing.setdefault(candidate.standing, []).append(candidate)
@@ -126,10 +126,7 @@ class Worker:
             taken = {candidate.number for job in lived for candidate in job.candidates}
             jobs += lived
             jobs += [_Job(candidates=part) for part in even_parts([c for c in members if c.number not in taken], most)]
-        self._steps_ahead = Counter()
-        for job in jobs:
-            standing = job.candidates[0].standing
-            self._steps_ahead[standing.kind] += standing.until - standing.step
+        self._steps_ahead = steps_ahead(jobs, runs_after)
         return jobs
 
     def _most_members(self, kind: int) -> int:
@@ -155,7 +152,6 @@ class Worker:
         return self._smaller(job, waiting, reason, keep_states=keep_states)
 
     def _trained(self, job: _Job, *, keep_states: bool, engine: str | None = None) -> list[Outcome]:
-        self._reasons = []
         candidates, start = job.candidates, time.perf_counter()
         until = {candidate.number: candidate.standing.until for candidate in candidates}
         pack = job.pack
@@ -163,25 +159,19 @@ class Worker:
             pack = self._made(candidates, engine)
         elif set(pack.numbers) != until.keys():
             pack.keep(list(until))
+        made = time.perf_counter()
         pack.advance(until)
         self._device.synchronize()
         trained = time.perf_counter()
         losses, metrics = pack.losses(), pack.evaluate()
         evaluated = time.perf_counter()
         states = pack.states() if keep_states else {}
-        choice = pack.choice
-        refused = [] if choice is None else [f"{name}: {reason}" for name, reason in choice.refused.items()]
-        self._facts.append(
-            PackFacts(
-                numbers=tuple(until),
-                engine=pack.engine,
-                reasons=(*self._candidates.reasons(candidates[0].standing.kind), *refused, *self._reasons),
-                seconds=trained - start,
-                evaluation_seconds=evaluated - trained,
-                steps=sum(candidate.standing.until - candidate.standing.step for candidate in candidates),
-                solo_seconds_per_step=None if choice is None else choice.solo_seconds,
-            )
-        )
+        seconds = {
+            "seconds": trained - start,
+            "startup_seconds": made - start if job.pack is None else 0.0,
+            "evaluation_seconds": evaluated - trained,
+        }
+        self._facts.append(self._facts_of(pack, candidates, seconds))
         if engine is None:
             self._living.append(_Living(pack=pack, tasks={c.number: c.task for c in candidates}, steps=until))
         return [
@@ -195,6 +185,20 @@ class Worker:
             )
             for candidate in candidates
         ]
+
+    def _facts_of(self, pack: Pack, candidates: Sequence[Candidate], seconds: dict[str, float]) -> PackFacts:
+        kind, choice = candidates[0].standing.kind, pack.choice
+        failed = {"faster engines": f"one failed: {self._only_loop[kind]}"} if kind in self._only_loop else {}
+        return PackFacts(
+            numbers=tuple(candidate.number for candidate in candidates),
+            structure=self._candidates.structure(kind),
+            engine=pack.engine,
+            apart=self._candidates.reasons(kind),
+            refused=failed if choice is None else dict(choice.refused),
+            steps=sum(candidate.standing.until - candidate.standing.step for candidate in candidates),
+            solo_seconds_per_step=None if choice is None or pack.engine == "loop" else choice.solo_seconds,
+            **seconds,
+        )
 
     def _made(self, candidates: Sequence[Candidate], engine: str | None) -> Pack:
         kind = candidates[0].standing.kind
@@ -250,15 +254,31 @@ class Worker:
             self._hear(f"a pack of {len(candidates)} trials failed ({failure}); each was trained again alone")
         if not any(outcome.failure for outcome in outcomes):
             self._hear(f"none of them failed alone, so that the engine loop trains their like from here on: {failure}")
-            self._only_loop.add(candidates[0].standing.kind)
+            self._only_loop[candidates[0].standing.kind] = failure
         return outcomes
 
     def _hear(self, text: str) -> None:
-        self._reasons.append(text)
         if text not in self._said:
             self._said.add(text)
             self._notices.append(text)
             self._on_notice(text)
+
+
+def steps_ahead(jobs: Sequence[_Job], runs_after: float) -> dict[int, int]:
+    """Pack-steps that are expected, by kind: those of jobs, and later ones, if trials go on as they are.
+
+    Args:
+        jobs: of an assignment.
+        runs_after: whole runs of a trial that come after it.
+    """
+    steps: Counter[int] = Counter()
+    num_trials = sum(len(job.candidates) for job in jobs)
+    for job in jobs:
+        first = job.candidates[0]
+        # As many whole runs later for each trial, in packs of this size.
+        later = runs_after / num_trials * first.task.num_steps
+        steps[first.standing.kind] += first.standing.until - first.standing.step + round(later)
+    return dict(steps)
 
 
 def packs_to_keep(sizes: Sequence[int], num_members: int, most: int) -> int:
