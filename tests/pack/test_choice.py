@@ -13,7 +13,7 @@ from volano.device import Device
 from volano.errors import UsageError
 from volano.pack import Member, Pack, choice
 from volano.pack import pack as packs
-from volano.pack.choice import NUM_ALONE, NUM_STEPS, Choice, like_choice, size_that_fits
+from volano.pack.choice import NUM_ALONE, NUM_STEPS, Choice, is_loop_sooner, like_choice, size_that_fits
 from volano.pack.sizing import pack_size
 from volano.plan import Plan
 
@@ -202,3 +202,24 @@ class TestSizes:
         assert 3 <= size.members <= 6
         assert "fit the 24 MiB free" in size.reason
         assert pack_size(task, task.model(), Plan.baseline(), Device("cpu"), free=2**20).members == 1
+
+
+def test_few_survivors_are_trained_one_by_one_where_that_is_sooner(make_task):
+    timed = {"loop": 8.0, "lowered": 4.0, "compiled": 2.0}  # for eight
+    for engine, most in (("lowered", 2), ("compiled", 1)):
+        choice_of_eight = Choice(engine=engine, seconds=timed, refused={}, num_members=8)
+        assert [num for num in range(1, 9) if is_loop_sooner(choice_of_eight, num)] == list(range(1, most + 1))
+    assert not is_loop_sooner(Choice(engine="each", seconds=timed, refused={}, num_members=8), 1)
+
+    made = members(make_task, count=8)
+    pack, whole = (Pack(made, device="cpu", engine="lowered") for _ in range(2))
+    pack.choice = Choice(engine="lowered", seconds=timed, refused={}, num_members=8)
+    for one in (pack, whole):
+        one.advance(dict.fromkeys(one.numbers, 5))
+    pack.keep([3])
+    assert (pack.engine, pack.numbers) == ("loop", [3])
+    for one in (pack, whole):
+        one.advance(dict.fromkeys(one.numbers, 10))
+    mine, its = pack.states()[3]["model"], whole.states()[3]["model"]
+    assert all(torch.allclose(mine[name], its[name], rtol=1e-4, atol=1e-6) for name in its)
+    assert pack.losses()[3] == pytest.approx(whole.losses()[3], rel=1e-4)

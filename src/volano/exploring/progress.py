@@ -213,9 +213,9 @@ def decided(decision: RungDecision) -> str:
     """What a rung has done."""
     finite = [value for value in decision.values.values() if math.isfinite(value)]
     span = f", values {min(finite):.4g} to {max(finite):.4g}" if finite else ""
-    kept = f"{len(decision.kept)} {'complete' if decision.share == 1.0 else 'go on'}"
-    cut = f", {len(decision.cut)} pruned" if decision.cut else ""
-    return f"{percent(decision.share)} of the run: {kept}{cut}{span}"
+    counts = {"complete" if decision.share == 1.0 else "go on": len(decision.kept), "pruned": len(decision.cut)}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"{percent(decision.share)} of the run: {told}{span}"
 
 
 def ended(study: Study) -> str:

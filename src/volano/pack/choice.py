@@ -58,6 +58,7 @@ class Choice:
         engine: its name.
         seconds: of one step of the whole pack under each engine that was tried.
         refused: why an engine was not taken, by name.
+        num_members: of the pack.
         solo_seconds: of a typical step of one member trained alone, see :func:`seconds_alone`; None where the loop was
             chosen, which trains each alone.
         is_refused: whether no faster engine takes the members.
@@ -66,6 +67,7 @@ class Choice:
     engine: str
     seconds: dict[str, float]
     refused: dict[str, str]
+    num_members: int = 1
     solo_seconds: float | None = None
     is_refused: bool = False
 
@@ -95,7 +97,7 @@ def choose_engine(
     if num_steps < _LEAST_SHARE * NUM_STEPS or seconds["loop"] * num_steps < _WORTH_TRACING:
         why_loop = "its steps are too few to look for a faster engine"
     if why_loop is not None:
-        return Choice(engine="loop", seconds=seconds, refused={"lowered": why_loop})
+        return Choice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members))
     solos = [Solo(member, plan, device) for member in members]
     for name in ("lowered", "mapped"):  # the second where the first refuses
         try:
@@ -119,7 +121,9 @@ def choose_engine(
                 refused[name] = str(reason)
     best = min(seconds, key=lambda name: seconds[name])
     is_refused = "lowered" not in seconds and "mapped" not in seconds
-    return Choice(engine=best, seconds=seconds, refused=refused, is_refused=is_refused)
+    return Choice(
+        engine=best, seconds=seconds, refused=refused, num_members=len(members), is_refused=is_refused
+    )  # fmt: skip
 
 
 def seconds_alone(member: Member, plan: Plan, device: Device, batches: Iterable[PackBatch]) -> float:
@@ -247,6 +251,19 @@ def size_that_fits(choices: Mapping[int, Choice], num_members: int) -> int | Non
             if choice.seconds["compiled"] < min(others):
                 return size
     return None
+
+
+def is_loop_sooner(choice: Choice, num_members: int) -> bool:
+    """Whether so few of the members that an engine was chosen for train sooner one by one.
+
+    A compiled program keeps its size. Of a traced one half of the time is taken to be the same for any number of
+    members: between that of a device bound by launches and that of one bound by arithmetic.
+    """
+    if choice.engine in ("loop", "each") or "loop" not in choice.seconds:
+        return False
+    share = 1.0 if choice.engine == "compiled" else (1.0 + num_members / choice.num_members) / 2
+    loop = choice.seconds["loop"] * num_members / choice.num_members
+    return loop < choice.seconds[choice.engine] * share
 
 
 def make_engine(name: str, solos: list[Solo], family: Family | None, plan: Plan, device: Device) -> Engine:

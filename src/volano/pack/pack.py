@@ -18,6 +18,7 @@ from volano.pack.choice import (
     NUM_STEPS,
     Choice,
     choose_engine,
+    is_loop_sooner,
     like_choice,
     make_engine,
     seconds_alone,
@@ -184,12 +185,15 @@ class Pack:
             raise UsageError(
                 f"Engine {self.engine} takes these tasks", got=str(reason), remedy="Leave the choice to the pack"
             ) from reason
-        self._read()
-        solos = self._engine.settled()
         refused = {**self.choice.refused, f"{self.engine}, later": str(reason)}
         self.choice = dataclasses.replace(self.choice, engine="loop", refused=refused, is_refused=True)
-        self.family.choices[len(solos)] = self.choice
+        self.family.choices[len(self._engine.solos)] = self.choice
         self.family.tell_once(self._on_notice, why_one_by_one(self.choice))
+        self._take_loop()
+
+    def _take_loop(self) -> None:
+        self._read()
+        solos = self._engine.settled()
         self._engine = make_engine("loop", [solos[slot] for slot in self._live], None, self._plan, self._device)
         self._live = list(range(len(self._live)))
 
@@ -227,7 +231,10 @@ class Pack:
         if not numbers or not set(numbers) <= set(self.numbers):
             raise UsageError("Members of the pack stay", got=sorted(numbers), remedy=f"Name some of {self.numbers}")
         live = [slot for slot in self._live if self._engine.solos[slot].number in numbers]
-        if self.engine == "compiled":  # another size would have to be compiled, and rounds otherwise
+        if self.choice is not None and is_loop_sooner(self.choice, len(live)):
+            self._live = live
+            self._take_loop()
+        elif self.engine == "compiled":  # another size would have to be compiled, and rounds otherwise
             self._live = live
         else:
             self._engine.keep(live)
