@@ -177,7 +177,9 @@ def _embedding(
     length = weight_KVD.shape[1]
     ids_K = _first(ids, dims[0], num)
     starts = torch.arange(num, device=ids.device).mul(length).view(num, *[1] * (ids_K.dim() - 1))
-    y = F.embedding(ids_K + starts, weight_KVD.reshape(num * length, -1))
+    # An id that no table has would be a row of another member's: it is one of nobody's, and an error as alone.
+    rows = torch.where((ids_K >= 0) & (ids_K < length), ids_K + starts, num * length)
+    y = F.embedding(rows, weight_KVD.reshape(num * length, -1))
     if padding is not None:  # one row of each member's table gets no gradient
         y = torch.where((ids_K == padding % length).unsqueeze(-1), y.detach(), y)
     return y, 0
