@@ -8,12 +8,9 @@ plain values is called; no method of the user's runs.
 from __future__ import annotations
 
 import collections
-import copy
 import functools
-import itertools
 import pathlib
 import types
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,8 +27,6 @@ PLAIN = (
 )
 _DICTS = (dict, collections.OrderedDict, collections.defaultdict, types.MappingProxyType)
 _OF_MODULES = ("_parameters", "_buffers", "_modules")
-_MOST_LEAVES = 50_000  # what is larger is data and no setting
-_OF_RECURRENT = ("_flat_weights", "_flat_weight_refs")  # of torch's own: the parameters as they were last called with
 _SIZE_OF_OBJECT, _SIZE_OF_POINTER = object.__basicsize__, tuple.__itemsize__
 # The last is what copying an object leaves at its class.
 _NOT_OF_CLASSES = frozenset({"__dict__", "__weakref__", "__doc__", "_abc_impl", "__slotnames__"})
@@ -211,44 +206,6 @@ _OPENERS: tuple[tuple[Any, Callable[[Any], Parts | None]], ...] = (
 )
 
 
-def private_copy(value: Any) -> Any:
-    """A copy of a callable and of the objects that it holds, to be called without changing what the caller has. Tensors
-    and arrays are shared; what cannot be copied, and what a function's cells hold, is the caller's own."""
-    memo = {id(leaf): leaf for _, leaf in leaves_of(value) if isinstance(leaf, Tensor | np.ndarray)}
-    try:
-        return copy.deepcopy(value, memo)
-    except Exception:  # noqa: BLE001 - whatever an object raises that is not made to be copied
-        return value
-
-
-def leaves_of(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:
-    """What a value, which lies at ``path``, leads to and is not opened up, each object once, with its place."""
-    found: list[tuple[Path, Any]] = []
-    seen: dict[int, Any] = {}
-    waiting: list[tuple[Path, Any]] = [(path, value)]
-    while waiting and len(found) < _MOST_LEAVES:
-        path, item = waiting.pop()
-        parts = None if isinstance(item, (*PLAIN, float, type, Tensor)) else parts_of(item)
-        if isinstance(item, weakref.ref):  # whose owner is somewhere else
-            continue
-        if parts is None:
-            found.append((path, item))
-        elif id(item) not in seen:
-            seen[id(item)] = item
-            waiting += [((*path, step), inside) for step, inside in parts.inside if step[1] not in _OF_RECURRENT]
-    return found
-
-
-def changed_leaf(before: list[tuple[Path, Any]], after: list[tuple[Path, Any]]) -> str | None:
-    """The place of the first of :func:`leaves_of` that is another one now, or None. What tensors hold is not looked
-    at."""
-    for (path, mine), (place, its) in itertools.zip_longest(before, after, fillvalue=((), None)):
-        is_same = mine is its or (isinstance(mine, (*PLAIN, float)) and type(mine) is type(its) and mine == its)
-        if path != place or not is_same:
-            return text_of(path or place) or "itself"
-    return None
-
-
 def same_tensors(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same in kind, place and bits of their values."""
     if (one.dtype, one.shape, one.device, type(one)) != (other.dtype, other.shape, other.device, type(other)):
@@ -308,7 +265,7 @@ def _shell(value: Any) -> tuple[Any, Callable[[dict[Step, Any]], Any]]:
     """A new value of the same kind, and what fills it and returns it. It exists before it is filled, since what it
     leads to may lead back to it; tuples and methods cannot, and are None until then."""
     if isinstance(value, types.FunctionType):
-        return _shell_of_function(value)
+        return shell_of_function(value)
     if isinstance(value, functools.partial):
         new = type(value)(_EMPTY.__len__)
         return new, functools.partial(_fill_partial, new)
@@ -328,7 +285,8 @@ def _shell(value: Any) -> tuple[Any, Callable[[dict[Step, Any]], Any]]:
     return new, functools.partial(_fill_module if isinstance(value, nn.Module) else _fill_object, new, value)
 
 
-def _shell_of_function(value: types.FunctionType) -> tuple[Any, Callable[[dict[Step, Any]], Any]]:
+def shell_of_function(value: types.FunctionType) -> tuple[Any, Callable[[dict[Step, Any]], Any]]:
+    """A new function of the same code, and what fills its cells and defaults and returns it."""
     names = value.__code__.co_freevars
     cells = tuple(types.CellType() for _ in names)
     new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)

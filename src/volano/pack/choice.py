@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from volano.device import Device
-from volano.pack.captured import private_copy
+from volano.pack.belongings import private_copy
 from volano.pack.each import Each
 from volano.pack.engine import Engine
 from volano.pack.evidence import difference_of, evidence_of

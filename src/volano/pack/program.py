@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from volano.device import Device
-from volano.pack.captured import Path, changed_leaf, leaves_of, private_copy
+from volano.pack.belongings import Leaf, changed_leaf, host_generators, leaves_of, private_copy
 from volano.pack.draws import Draw, is_random
 from volano.pack.functions import PackedFunctions
 from volano.pack.likeness import Varying
@@ -79,7 +79,7 @@ class Structure:
         task = dataclasses.replace(varying.task, objective=private_copy(varying.task.objective))
         self._varying, self._device, self._precision = dataclasses.replace(varying, task=task), device, precision
         self._first = model
-        self._held: list[tuple[Path, Any]] = []
+        self._held: list[Leaf] = []
         self.names = {slot.where for slot in varying.slots}
 
     @functools.cached_property
@@ -100,7 +100,7 @@ class Structure:
         if place is not None:
             raise NotPackable(f"{place} changes with each pass")
 
-    def _leaves(self) -> list[tuple[Path, Any]]:
+    def _leaves(self) -> list[Leaf]:
         roots = {"model": self._model, "objective": self._varying.task.objective}
         return [leaf for name, root in roots.items() for leaf in leaves_of(root, ((name, name),))]
 
@@ -119,6 +119,7 @@ class Structure:
             NotPackable: what it draws, or that it depends on values of tensors.
         """
         fake = FakeTensorMode(allow_non_fake_inputs=True)
+        others = host_generators()
         try:
             self._noted(inputs, torch.clone, is_shared=is_shared, training=training)
             self._held = self._leaves()
@@ -131,6 +132,8 @@ class Structure:
                 raise
             raise NotPackable(first_line(error)) from error
         self.check_unchanged()
+        if others != host_generators():
+            raise NotPackable("random numbers of Python's or NumPy's")
         return draws
 
     def _noted(
