@@ -432,3 +432,15 @@ def test_numbers_that_vary_are_not_narrower_than_the_parameters_arithmetic():
     rows = [{"weight": 0.1}, {"weight": 0.3}]
     for dtype, kept in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
         assert numbers_as_tensors(rows, torch.zeros(2, dtype=dtype))["weight"].dtype == kept
+
+
+@pytest.mark.parametrize("engine", TOGETHER)
+@pytest.mark.parametrize("is_forked", [False, True])
+def test_a_seed_that_an_objective_sets(is_forked, engine):
+    def objective(model, batch):
+        with torch.random.fork_rng(devices=[], enabled=is_forked):
+            torch.manual_seed(5)
+            noise = torch.randn(batch[0].shape, dtype=batch[0].dtype)
+        return F.cross_entropy(model(batch[0] + noise), batch[1])
+
+    refused(made(lambda _: None, objective=objective), engine, "random numbers after a seed of the task's own")

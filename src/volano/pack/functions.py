@@ -48,6 +48,7 @@ class PackedFunctions(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._given = given
+        self._seed = torch.initial_seed()
         self._names = {id(tensor): name for name, tensor in (varying or {}).items()}
         self._by_rules = by_rules
         self.draws: list[Draw] = []
@@ -90,6 +91,8 @@ class PackedFunctions(TorchFunctionMode):
         """What was drawn, or None while draws are noted."""
         self.draws.append(draw)
         if self._given is None:
+            if torch.initial_seed() != self._seed:  # what is drawn alone would start from it
+                raise NotPackable("random numbers after a seed of the task's own")
             return None
         return noise_of(self._given[len(self.draws) - 1])
 
