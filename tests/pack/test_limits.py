@@ -403,6 +403,23 @@ def test_buffers_that_an_evaluation_replaces_are_carried_from_batch_to_batch():
         assert mine["metrics"] == pytest.approx(alone(task, 4)["metrics"], rel=1e-9)
 
 
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_buffers_that_an_evaluation_replaces_are_those_that_training_goes_on_with(ema_decay):
+    tasks = made(Replacing, ema_decay=ema_decay)
+
+    def trained(engine):
+        pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine=engine)
+        for step in (4, 8):
+            pack.advance(dict.fromkeys(pack.numbers, step))
+            pack.evaluate()
+        pack.advance(dict.fromkeys(pack.numbers, 12))
+        return results(pack)
+
+    for mine, other in zip(trained("lowered"), trained("loop"), strict=True):
+        assert deviation(mine, other) <= 1e-10
+        assert mine["metrics"] == pytest.approx(other["metrics"], rel=1e-9)
+
+
 # ---- numbers that are none
 
 

@@ -99,7 +99,12 @@ class Stacked(Engine):
             except NotPackable:  # what an evaluation does besides, ``.item()`` say, costs no training its pace
                 self._is_evaluated_alone = True
         precision = self._plan.precision
-        return [evaluate(s.task, s.kept_model, data, feed, self._device, precision=precision) for s in self.solos]
+        held = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
+        rows = [evaluate(s.task, s.kept_model, data, feed, self._device, precision=precision) for s in self.solos]
+        now = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
+        if len(now) != len(held) or any(one is not other for one, other in zip(now, held, strict=True)):
+            self.keep(range(len(self.solos)))  # what was replaced is no part of the stack any more
+        return rows
 
     def _evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         stack = self._stack if self._averages is None else self._averages
