@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from volano.device import Device
+from volano.pack.agreement import Reference
 from volano.pack.belongings import private_copy
 from volano.pack.each import Each
 from volano.pack.engine import Engine
-from volano.pack.evidence import difference_of, evidence_of
 from volano.pack.family import Family
 from volano.pack.feeding import PackBatch
 from volano.pack.loop import Loop
@@ -46,8 +46,6 @@ _LIKE_SIZES = 2.0
 # Where packed layers are so many times slower than the loop, fusing what is between them does not make up for it; one
 # member's compiled step then saves about so much of each.
 _COMPILED_UNTIL, _GAIN_OF_ONE = 1.3, 0.15
-# Relative difference of losses that rounding explains in the first steps; bf16 keeps three digits.
-_MOST_DIFFERENCE = {"fp32": 2e-3, "tf32": 2e-2, "bf16": 5e-2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +96,13 @@ def choose_engine(
         why_loop = "its steps are too few to look for a faster engine"
     if why_loop is not None:
         return Choice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members))
-    solos = [Solo(member, plan, device) for member in members]
+    trial = _Trial(members, family, plan, device, batches, alone)
     for name in ("lowered", "mapped"):  # the second where the first refuses
         try:
-            engine = ENGINES[name](solos, family, plan, device)
-            seconds[name] = _tried(engine, plan.precision, alone, device, batches, hopeless=_HOPELESS * seconds["loop"])
+            seconds[name] = trial.seconds(name, hopeless=_HOPELESS * seconds["loop"])
             break
         except NotPackable as reason:
             refused[name] = str(reason)
-            solos = [Solo(member, plan, device) for member in members]
     if "lowered" in seconds:
         name = "compiled" if seconds["lowered"] <= _COMPILED_UNTIL * seconds["loop"] else "each"
         saved = seconds["lowered"] * (1.0 - 1.0 / _GAIN) if name == "compiled" else seconds["loop"] * _GAIN_OF_ONE
@@ -114,9 +110,7 @@ def choose_engine(
             refused["compiled"] = f"its steps are too few to win back about {_COMPILE_SECONDS:.0f} s"
         else:
             try:
-                # From the start again: what is compiled has to show that it computes the same, like any other.
-                engine = ENGINES[name]([Solo(member, plan, device) for member in members], family, plan, device)
-                seconds[name] = _tried(engine, plan.precision, alone, device, batches)
+                seconds[name] = trial.seconds(name)
             except NotPackable as reason:
                 refused[name] = str(reason)
     best = min(seconds, key=lambda name: seconds[name])
@@ -146,30 +140,23 @@ def seconds_alone(member: Member, plan: Plan, device: Device, batches: Iterable[
     return (time.perf_counter() - start) / timed
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Alone:
-    """What a member shows when it is trained alone: its losses, and what its gradients leave."""
-
-    losses: list[float]
-    start: dict[str, Tensor]
-    evidence: dict[str, Tensor]
-
-
 def _alone(
     members: Sequence[Member], plan: Plan, device: Device, batches: Sequence[PackBatch]
-) -> tuple[dict[int, _Alone], float]:
-    """Some members trained one by one, by slot, and the seconds of one step of one of them."""
+) -> tuple[dict[int, tuple[Solo, list[float]]], float]:
+    """Some members trained one by one, by slot, each with its losses, and the seconds of one step of one of them."""
     slots = sorted({0, len(members) - 1})[:_NUM_CHECKED]
-    found: dict[int, _Alone] = {}
+    alone: dict[int, tuple[Solo, list[float]]] = {}
     shortest = math.inf
     for slot in slots:
         solo = Solo(_private(members[slot]), plan, device)
-        start = {name: parameter.detach().cpu().clone() for name, parameter in solo.model.named_parameters()}
-        rows, seconds = _run(Loop([solo], plan, device), device, [PackBatch([b.of(slot)], (0,)) for b in batches])
-        evidence = evidence_of(solo, solo.state(), start)
-        found[slot] = _Alone(losses=[row[0].item() for row in rows], start=start, evidence=evidence)
+        rows, seconds = _run(Loop([solo], plan, device), device, _own(batches, slot))
+        alone[slot] = solo, [row[0].item() for row in rows]
         shortest = min(shortest, seconds)
-    return found, shortest
+    return alone, shortest
+
+
+def _own(batches: Sequence[PackBatch], slot: int) -> list[PackBatch]:
+    return [PackBatch([batch.of(slot)], (0,)) for batch in batches]
 
 
 def _private(member: Member) -> Member:
@@ -181,35 +168,42 @@ def _private(member: Member) -> Member:
     )
 
 
-def _tried(
-    engine: Engine,
-    precision: str,
-    alone: dict[int, _Alone],
-    device: Device,
-    batches: Sequence[PackBatch],
-    *,
-    hopeless: float = math.inf,
-) -> float:
-    """Seconds of a step.
+class _Trial:
+    """Engines are tried one after the other, each on members that start anew: what is compiled has to show that it
+    computes what is computed alone, like any other."""
 
-    Raises:
-        NotPackable: a member's losses, or what its gradients leave, are others than alone.
-    """
-    rows, seconds = _run(engine, device, batches, hopeless=hopeless)
-    limit = _MOST_DIFFERENCE[precision]
-    for slot, expected in alone.items():
-        for step, (row, value) in enumerate(zip(rows, expected.losses, strict=False)):
-            got = row[slot].item()
-            if math.isnan(got) and math.isnan(value):
-                continue
-            if not abs(got - value) <= limit * max(abs(value), 1e-3):
-                raise NotPackable(f"the loss of member {slot} at step {step} is {got:.6g} and alone {value:.6g}")
-        if len(rows) == len(expected.losses):  # one that is hopeless was left before the end
-            packed = evidence_of(engine.solos[slot], engine.states([slot])[0], expected.start)
-            difference = difference_of(packed, expected.evidence, precision)
-            if difference is not None:
-                raise NotPackable(f"{difference}, of member {slot}")
-    return seconds
+    def __init__(
+        self,
+        members: Sequence[Member],
+        family: Family,
+        plan: Plan,
+        device: Device,
+        batches: Sequence[PackBatch],
+        alone: dict[int, tuple[Solo, list[float]]],
+    ) -> None:
+        self._members, self._family, self._plan, self._device = members, family, plan, device
+        self._batches = batches
+        self._references = {
+            slot: Reference(_private(members[slot]), solo, losses, _own(batches, slot), plan, device)
+            for slot, (solo, losses) in alone.items()
+        }
+
+    def seconds(self, name: str, *, hopeless: float = math.inf) -> float:
+        """Of a step under an engine.
+
+        Raises:
+            NotPackable: it does not take the members, or they come to something else than alone.
+        """
+        solos = [Solo(member, self._plan, self._device) for member in self._members]
+        engine = ENGINES[name](solos, self._family, self._plan, self._device)
+        rows, seconds = _run(engine, self._device, self._batches, hopeless=hopeless)
+        for slot, reference in self._references.items():
+            reference.check_losses([row[slot].item() for row in rows])
+        if len(rows) == len(self._batches):  # else it is too slow to be taken
+            states = engine.states(list(self._references))
+            for reference, state in zip(self._references.values(), states, strict=True):
+                reference.check_state(state)
+        return seconds
 
 
 def _run(

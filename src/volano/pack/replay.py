@@ -83,7 +83,7 @@ def replay(task: Task, steps: Sequence[int], *, plan: Plan | None = None, shake:
     with random_state_kept(device), settings_of(plan, device):
         session = Session(task, plan, on_notice=lambda _: None)
         if shake:
-            _shake(session.model, shake)
+            shake_weights(session.model, shake)
         stops = _train(session, steps)
     return Replayed(stops=stops, seconds=time.perf_counter() - start, device=device.name)
 
@@ -109,7 +109,8 @@ def _train(session: Session, steps: Sequence[int]) -> tuple[Shown, ...]:
 
 
 @torch.no_grad()
-def _shake(model: nn.Module, amount: float) -> None:
+def shake_weights(model: nn.Module, amount: float) -> None:
+    """Multiplies each weight by a number drawn from ``1 - amount`` to ``1 + amount``, the same at each call."""
     generator = torch.Generator().manual_seed(_SEED_OF_SHAKING)
     for parameter in model.parameters():
         if parameter.is_floating_point():
