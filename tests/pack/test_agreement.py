@@ -185,3 +185,50 @@ def test_the_state_of_a_member_has_the_same_parts(monkeypatch):
     monkeypatch.setitem(choice.ENGINES, "lowered", Forgetful)
     tasks = STRUCTURES["mlp with SGD"].tasks(dtype=torch.float32)
     assert "optimizer.state.0.momentum_buffer not as alone" in pack_of(tasks).choice.refused["lowered"]
+
+
+class Keeping(choice.ENGINES["lowered"]):
+    """Its program for evaluations keeps what the first batch gave."""
+
+    def _program(self, inputs: Any, *, is_shared: bool, training: bool) -> Any:
+        program = super()._program(inputs, is_shared=is_shared, training=training)
+        if training:
+            return program
+        kept = self.__dict__.setdefault("kept", [])
+
+        def first(inputs: Any) -> Any:
+            kept.append(program(inputs))
+            return kept[0]
+
+        return first
+
+
+def test_an_evaluation_that_says_something_else_is_made_alone(monkeypatch):
+    monkeypatch.setitem(choice.ENGINES, "lowered", Keeping)
+    monkeypatch.setattr(choice, "_alone", slowly(choice._alone))
+    tasks = STRUCTURES["mlp"].tasks(dtype=torch.float32)
+    pack = pack_of(tasks)
+    assert pack.engine == "lowered"  # the training keeps its pace
+    assert re.match(r"(loss|accuracy) of member 0 is \S+ and alone", pack.choice.refused["evaluation"])
+    loop = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine="loop")
+    evaluated = pack.evaluate()
+    for number, expected in loop.evaluate().items():
+        assert evaluated[number] == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_evaluation_that_agrees_is_made_together(monkeypatch):
+    monkeypatch.setattr(choice, "_alone", slowly(choice._alone))
+    pack = pack_of(STRUCTURES["convolutional"].tasks(dtype=torch.float32))
+    assert pack.engine == "lowered"
+    assert "evaluation" not in pack.choice.refused
+    assert pack.family.why_evaluated_alone is None
+
+
+def slowly(alone: Any) -> Any:
+    """The loop seems so slow that any engine that agrees is taken."""
+
+    def timed(*given: Any) -> Any:
+        found, _ = alone(*given)
+        return found, 10.0
+
+    return timed

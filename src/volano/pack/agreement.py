@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volano.data import Feed
 from volano.device import Device
 from volano.pack.feeding import PackBatch
 from volano.pack.loop import Loop
@@ -17,8 +18,9 @@ from volano.pack.refusal import NotPackable
 from volano.pack.replay import UNIT_OF_PRECISION, shake_weights
 from volano.pack.solo import Solo
 from volano.plan import Plan
+from volano.training import evaluate
 
-# Relative difference of losses and of movements that rounding explains in the first steps; bf16 keeps
+# Relative difference of losses, of movements and of evaluations that rounding explains in the first steps; bf16 keeps
 # three digits. Movements observed: 6e-7 in fp32 and 2e-2 in bf16, but for tensors that move by rounding.
 _MOST_DIFFERENCE = {"fp32": 2e-3, "tf32": 2e-2, "bf16": 5e-2}
 # Some tensors move by rounding more than by anything else: the bias of keys, a bias before a BatchNorm, what Muon makes
@@ -98,6 +100,18 @@ class Reference:
                     f"{name} of member {self._solo.number} is {distance:.2g} from where it is alone, "
                     f"on a way of {way:.2g} in {len(self._losses)} steps"
                 )
+
+    def check_evaluation(self, metrics: Mapping[str, float], data: Any, feed: Feed) -> None:
+        """Holds an evaluation by an engine, after all the steps, against that of the member alone.
+
+        Raises:
+            NotPackable: it says something else.
+        """
+        model, precision = self._solo.kept_model, self._plan.precision
+        for name, value in evaluate(self._solo.task, model, data, feed, self._device, precision=precision).items():
+            got = metrics.get(name, math.inf)
+            if not self._is_close(got, value):
+                raise NotPackable(f"{name} of member {self._solo.number} is {got:.6g} and alone {value:.6g}")
 
     def _is_close(self, got: float, value: float) -> bool:
         if math.isnan(got) and math.isnan(value):

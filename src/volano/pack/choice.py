@@ -7,9 +7,11 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from volano.data import Feed
 from volano.device import Device
 from volano.pack.agreement import Reference
 from volano.pack.belongings import private_copy
@@ -55,7 +57,7 @@ class Choice:
     Attributes:
         engine: its name.
         seconds: of one step of the whole pack under each engine that was tried.
-        refused: why an engine was not taken, by name.
+        refused: why an engine was not taken, by name; under ``"evaluation"`` why each member is evaluated alone.
         num_members: of the pack.
         solo_seconds: of a typical step of one member trained alone, see :func:`seconds_alone`; None where the loop was
             chosen, which trains each alone.
@@ -78,6 +80,7 @@ def choose_engine(
     batches: Sequence[PackBatch],
     *,
     num_steps: int,
+    valid: tuple[Any, Feed] | None = None,
 ) -> Choice:
     """Times the engines on copies of the members.
 
@@ -87,6 +90,7 @@ def choose_engine(
         plan, device: as of a training alone.
         batches: of their next :data:`NUM_STEPS` steps.
         num_steps: pack-steps that are expected under the choice, in this pack and others: whether compiling pays.
+        valid: of their validation set as much as shows whether an engine evaluates as each does alone, and its feed.
     """
     alone, solo_seconds = _alone(members, plan, device, batches)
     seconds = {"loop": solo_seconds * len(members)}
@@ -96,7 +100,7 @@ def choose_engine(
         why_loop = "its steps are too few to look for a faster engine"
     if why_loop is not None:
         return Choice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members))
-    trial = _Trial(members, family, plan, device, batches, alone)
+    trial = _Trial(members, family, plan, device, batches, alone, valid)
     for name in ("lowered", "mapped"):  # the second where the first refuses
         try:
             seconds[name] = trial.seconds(name, hopeless=_HOPELESS * seconds["loop"])
@@ -113,6 +117,8 @@ def choose_engine(
                 seconds[name] = trial.seconds(name)
             except NotPackable as reason:
                 refused[name] = str(reason)
+    if family.why_evaluated_alone is not None and len(seconds) > 1:
+        refused["evaluation"] = family.why_evaluated_alone
     best = min(seconds, key=lambda name: seconds[name])
     is_refused = "lowered" not in seconds and "mapped" not in seconds
     return Choice(
@@ -180,9 +186,10 @@ class _Trial:
         device: Device,
         batches: Sequence[PackBatch],
         alone: dict[int, tuple[Solo, list[float]]],
+        valid: tuple[Any, Feed] | None,
     ) -> None:
         self._members, self._family, self._plan, self._device = members, family, plan, device
-        self._batches = batches
+        self._batches, self._valid = batches, valid
         self._references = {
             slot: Reference(_private(members[slot]), solo, losses, _own(batches, slot), plan, device)
             for slot, (solo, losses) in alone.items()
@@ -203,7 +210,18 @@ class _Trial:
             states = engine.states(list(self._references))
             for reference, state in zip(self._references.values(), states, strict=True):
                 reference.check_state(state)
+            self._compare_evaluations(engine)
         return seconds
+
+    def _compare_evaluations(self, engine: Engine) -> None:
+        if self._valid is None or self._family.why_evaluated_alone is not None:
+            return
+        try:
+            rows = engine.evaluate_together(*self._valid)
+            for slot, reference in self._references.items():
+                reference.check_evaluation(rows[slot], *self._valid)
+        except NotPackable as reason:  # the training keeps its engine
+            self._family.why_evaluated_alone = str(reason)
 
 
 def _run(
@@ -270,5 +288,7 @@ def make_engine(name: str, solos: list[Solo], family: Family | None, plan: Plan,
 def why_one_by_one(choice: Choice) -> str:
     """Why members are trained in turn, in words."""
     times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in choice.seconds.items())
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in choice.refused.items() if name != "compiled")
+    reasons = "; ".join(
+        f"{name}: {reason}" for name, reason in choice.refused.items() if name not in ("compiled", "evaluation")
+    )
     return f"members are trained one after the other ({times} a step{'; ' if reasons else ''}{reasons})"

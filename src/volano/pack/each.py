@@ -40,6 +40,9 @@ class Each(Engine):
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         return [engine.evaluate(data, feed)[0] for engine in self._engines]
 
+    def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        return [engine.evaluate_together(data, feed)[0] for engine in self._engines]
+
     def settled(self) -> list[Solo]:
         return [engine.settled()[0] for engine in self._engines]
 

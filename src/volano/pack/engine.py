@@ -37,6 +37,14 @@ class Engine(ABC):
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         """``loss`` and metrics of every member's kept model over a set, as ``training.evaluate`` has them."""
 
+    def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        """The same by a program, where the engine has one for evaluations.
+
+        Raises:
+            NotPackable: it has none that takes them.
+        """
+        return self.evaluate(data, feed)
+
     def settled(self) -> list[Solo]:
         """The members with all that they have alone in their own objects; another engine may go on with them."""
         return self.solos

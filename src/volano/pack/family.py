@@ -33,6 +33,8 @@ class Family:
         self._compiled_for: set[Key] = set()
         # By the number of members; of type :class:`volano.pack.choice.Choice`.
         self.choices: dict[int, Any] = {}
+        # Why no program evaluates the members, in words; None while one may.
+        self.why_evaluated_alone: str | None = None
         self._was_told = False
 
     def numbers(self, solo: Solo) -> dict[str, float] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volano.data import Feed
 from volano.device import Device
 from volano.errors import UsageError
 from volano.pack.choice import (
@@ -112,7 +113,9 @@ class Pack:
             num_steps = min(num_steps, left)
         with contextlib.closing(self._feed.batches(places, min(NUM_STEPS, left))) as batches:
             ahead = list(batches)
-        chosen = choose_engine(members, self.family, self._plan, self._device, ahead, num_steps=num_steps)
+        chosen = choose_engine(
+            members, self.family, self._plan, self._device, ahead, num_steps=num_steps, valid=self._part_of_valid()
+        )
         if chosen.engine != "loop":
             with contextlib.closing(self._feed.batches(places[:1], NUM_ALONE)) as batches:
                 alone = seconds_alone(members[0], self._plan, self._device, batches)
@@ -122,6 +125,14 @@ class Pack:
         if chosen.engine == "loop" and (len(chosen.seconds) > 1 or chosen.is_refused):
             self.family.tell_once(self._on_notice, why_one_by_one(chosen))
         return chosen
+
+    def _part_of_valid(self) -> tuple[Any, Feed] | None:
+        """Two batches of the validation set: what a program keeps of the first shows at the second."""
+        valid = self._task.valid
+        if valid is None:
+            return None
+        part = range(min(len(valid), 2 * self._task.batch_size))  # it is asked for its length only
+        return part, self._feed.feed_of(valid, self._task.order_seed)
 
     def _filler(self, member: Member, place: int) -> Solo:
         return Solo(dataclasses.replace(member, number=-1 - place), self._plan, self._device)

@@ -52,7 +52,6 @@ class Stacked(Engine):
     def __init__(self, solos: list[Solo], family: Family, plan: Plan, device: Device) -> None:
         self._family, self._plan, self._device = family, plan, device
         self._generator = device.generator()
-        self._is_evaluated_alone = False
         self._refusal = why_not_together(solos)
         self._hold(solos)
         if self._stack.reordered is not None:
@@ -93,11 +92,11 @@ class Stacked(Engine):
         return train
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
-        if not self._is_evaluated_alone:
+        if self._family.why_evaluated_alone is None:
             try:
-                return self._evaluate_together(data, feed)
-            except NotPackable:  # what an evaluation does besides, ``.item()`` say, costs no training its pace
-                self._is_evaluated_alone = True
+                return self.evaluate_together(data, feed)
+            except NotPackable as reason:  # what it does besides, ``.item()`` say, costs no training its pace
+                self._family.why_evaluated_alone = str(reason)
         precision = self._plan.precision
         held = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
         rows = [evaluate(s.task, s.kept_model, data, feed, self._device, precision=precision) for s in self.solos]
@@ -106,7 +105,7 @@ class Stacked(Engine):
             self.keep(range(len(self.solos)))  # what was replaced is no part of the stack any more
         return rows
 
-    def _evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+    def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         stack = self._stack if self._averages is None else self._averages
         keys = list(in_sequence(len(data), self.solos[0].task.batch_size))
         tables: dict[str, list[Tensor]] = {}
