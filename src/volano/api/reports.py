@@ -44,7 +44,7 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
         from volano.api.importances import importances
         from volano.exploring.study import Study
 
-        return write_study_report(Path(runs[0]), importances(Study.open(runs[0])))
+        return write_study_report(Path(studies[0]), importances(Study.open(studies[0])))
     return write_page(runs[0], out) if len(runs) == 1 else write_comparison(runs, out)
 
 
