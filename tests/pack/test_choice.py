@@ -13,7 +13,7 @@ from volano.device import Device
 from volano.errors import UsageError
 from volano.pack import Member, Pack, choice
 from volano.pack import pack as packs
-from volano.pack.choice import NUM_ALONE, NUM_STEPS, Choice, is_loop_sooner, like_choice, size_that_fits
+from volano.pack.choice import NUM_STEPS, Choice, is_loop_sooner, like_choice, num_alone, size_that_fits
 from volano.pack.sizing import pack_size
 from volano.plan import Plan
 
@@ -66,7 +66,7 @@ def test_a_faster_engine_is_compared_with_steps_alone_as_they_are_fed(make_task,
     pack = Pack(made, device="cpu", num_steps=10_000)
     assert pack.engine == "lowered"
     assert pack.choice.solo_seconds > 0
-    assert given == [(0, NUM_ALONE, [(0,)] * NUM_ALONE)]
+    assert given == [(0, 12, [(0,)] * 12)]
     untimed = Pack(made, device="cpu", engine="lowered")
     for one in (pack, untimed):
         one.advance(dict.fromkeys(one.numbers, 3))
@@ -84,6 +84,11 @@ def test_nothing_is_tried_beyond_the_end_of_a_run(make_task, monkeypatch):
 
     Pack(members(make_task, duration="3st", schedule=schedule), device="cpu", num_steps=10_000)
     assert max(seen) < 1.0
+
+
+@pytest.mark.parametrize(("num_members", "num_steps", "expected"), [(2, 100, 8), (10, 100, 20), (64, 10_000, 64)])
+def test_steps_alone_are_a_small_part_of_the_work(num_members, num_steps, expected):
+    assert num_alone(num_members, num_steps) == 2 + expected
 
 
 def test_an_engine_that_computes_something_else_is_struck(make_task, monkeypatch):

@@ -31,8 +31,9 @@ ENGINES: dict[str, type[Stacked] | type[Each]] = {
 }  # fmt: skip
 # Steps: the first makes programs and warms caches, the others are timed.
 NUM_STEPS = 4
-# Steps of a member alone, for what a pack gains: a few per cent of the least work that another engine is looked for.
-NUM_ALONE = 10
+# Steps of a member alone, for what a pack gains: one in so many of all members' steps to come, at least and at most.
+# Where others compute on the same cores 8 took 0.2 or 1.8 ms each, as they were interrupted or not.
+_ONE_ALONE_IN, _LEAST_ALONE, _MOST_ALONE = 50, 8, 64
 # Looking at a second engine costs a few of these; it is done where the steps to come are so many times more.
 _LEAST_SHARE = 25
 # An engine so many times slower than the loop is not looked at for longer, once it is warm.
@@ -124,6 +125,16 @@ def choose_engine(
     return Choice(
         engine=best, seconds=seconds, refused=refused, num_members=len(members), is_refused=is_refused
     )  # fmt: skip
+
+
+def num_alone(num_members: int, num_steps: int) -> int:
+    """Steps to give to :func:`seconds_alone`.
+
+    Args:
+        num_members: of the pack.
+        num_steps: pack-steps that are expected, as for :func:`choose_engine`.
+    """
+    return _WARM_STEPS + min(max(num_members * num_steps // _ONE_ALONE_IN, _LEAST_ALONE), _MOST_ALONE)
 
 
 def seconds_alone(member: Member, plan: Plan, device: Device, batches: Iterable[PackBatch]) -> float:

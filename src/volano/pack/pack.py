@@ -15,13 +15,13 @@ from volano.data import Feed
 from volano.device import Device
 from volano.errors import UsageError
 from volano.pack.choice import (
-    NUM_ALONE,
     NUM_STEPS,
     Choice,
     choose_engine,
     is_loop_sooner,
     like_choice,
     make_engine,
+    num_alone,
     seconds_alone,
     size_that_fits,
     why_one_by_one,
@@ -109,7 +109,7 @@ class Pack:
     def _chosen(self, members: Sequence[Member], num_steps: int) -> Choice:
         places = [Place(m.task.order_seed, 0 if m.state is None else m.state["step"]) for m in members]
         left = min(m.task.num_steps - place.step for m, place in zip(members, places, strict=True))
-        if left < NUM_ALONE:  # what is tried are steps of their runs
+        if left < num_alone(1, 0):  # what is tried are steps of their runs
             num_steps = min(num_steps, left)
         with contextlib.closing(self._feed.batches(places, min(NUM_STEPS, left))) as batches:
             ahead = list(batches)
@@ -117,7 +117,8 @@ class Pack:
             members, self.family, self._plan, self._device, ahead, num_steps=num_steps, valid=self._part_of_valid()
         )
         if chosen.engine != "loop":
-            with contextlib.closing(self._feed.batches(places[:1], NUM_ALONE)) as batches:
+            count = min(num_alone(len(members), num_steps), left)
+            with contextlib.closing(self._feed.batches(places[:1], count)) as batches:
                 alone = seconds_alone(members[0], self._plan, self._device, batches)
             chosen = dataclasses.replace(chosen, solo_seconds=alone)
         if len(chosen.seconds) > 1:  # else it was too little to be worth a look
