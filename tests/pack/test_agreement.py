@@ -3,6 +3,7 @@ nor does rounding make it seem so."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from typing import Any
@@ -13,7 +14,14 @@ from tests.pack.structures import STRUCTURES, Language, ManyHeads, Structure, pl
 from torch import Tensor, nn
 
 import volano
+from volano.device import Device
 from volano.pack import Member, Pack, choice
+from volano.pack.agreement import Reference
+from volano.pack.feeding import PackFeed, Place
+from volano.pack.loop import Loop
+from volano.pack.refusal import NotPackable
+from volano.pack.solo import Solo
+from volano.plan import Plan
 from volano.training import MuonAdamW
 
 
@@ -232,3 +240,29 @@ def slowly(alone: Any) -> Any:
         return found, 10.0
 
     return timed
+
+
+def test_where_a_gradient_is_nought_others_say_what_rounding_is():
+    task = STRUCTURES["convolutional"].tasks(dtype=torch.float32)[0]
+    plan, device = Plan.baseline("cpu").pin(optimizer="fused"), Device("cpu")
+    member, solo = Member(number=0, task=task), Solo(Member(number=0, task=task), plan, device)
+    feed = PackFeed(task, plan, device, lambda _: None)
+    with contextlib.closing(feed.batches([Place(task.order_seed, 0)], 3)) as batches:
+        steps = list(batches)
+    engine = Loop([solo], plan, device)
+    losses = [engine.step(batch.copy()).item() for batch in steps]
+    reference = Reference(member, solo, losses, steps, plan, device)
+    reference.check_state(solo.state())
+
+    def with_momentum(index: int, change: float) -> dict[str, Any]:
+        state = solo.state()
+        momenta = [own["momentum_buffer"] for own in state["optimizer"]["state"].values()]
+        largest = max(momentum.square().mean().sqrt().item() for momentum in momenta)
+        momenta[index].add_(change * largest)
+        return state
+
+    names = [name for name, _ in solo.model.named_parameters()]
+    bias = names.index("0.bias") if "0.bias" in names else 1
+    reference.check_state(with_momentum(bias, 3e-5))  # as another algorithm rounds
+    with pytest.raises(NotPackable, match="momentum_buffer of member 0 is"):
+        reference.check_state(with_momentum(bias, 1e-3))
