@@ -112,7 +112,8 @@ def test_a_study_goes_on_with_its_own_settings(tmp_path):
 
 def test_the_table_is_taken_away_however_a_study_ends(tmp_path, monkeypatch):
     closed = []
-    monkeypatch.setattr(PlainStudyProgress, "close", lambda self: closed.append(self))
+    own = PlainStudyProgress.close
+    monkeypatch.setattr(PlainStudyProgress, "close", lambda self: (closed.append(self), own(self)))
 
     def build(trial):
         raise ValueError("no task today")

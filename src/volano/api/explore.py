@@ -70,7 +70,7 @@ def explore(
         workers: processes that train packs; None is one for each accelerator, or as many as pay on the CPU's cores.
         ray: ``"local"``, ``"auto"`` or ``"host:port"``: the devices of a Ray cluster.
         resume: goes on with the study in ``out``, with the settings that it has where none are given.
-        observer: hears of the study; None shows progress on standard error.
+        observer: hears of the study, and is closed at its end; None shows progress on standard error.
 
     Raises:
         VolanoError: as its subclasses say. What was learned until then is in the folder, and can go on.
@@ -103,7 +103,7 @@ def explore(
     where = {"device": device, "workers": workers, "ray": ray}
     where = {name: before.get(name) if value is None else value for name, value in where.items()}
     where["precision"] = precision
-    with contextlib.nullcontext(observer) if observer else contextlib.closing(make_study_progress()) as observer:
+    with contextlib.closing(observer or make_study_progress()) as observer:
         study = run_study(
             make,
             settings,
