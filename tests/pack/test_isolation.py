@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tests.pack.structures import Structure, plain_mlp, sgd
 from tests.pack.test_equality import alone, deviation, packed
 
-from volano.pack import Member, Pack, choice
+from volano.pack import Member, Pack
 
 _MOST_IN_FLOAT64 = 1e-10
 ENGINES = ["loop", "mapped", "lowered"]
@@ -31,20 +31,6 @@ def brightening(model, batch):
 WAYS = {"augment": mirrored, "objective": brightening}
 
 
-@pytest.fixture
-def eager_choice(monkeypatch):
-    """A choice that looks at every engine but the compiled ones, and for which the loop is slow."""
-    monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
-    monkeypatch.setattr(choice, "_COMPILE_SECONDS", 1e9)
-    own = choice._alone
-
-    def slow(*given):
-        losses, _ = own(*given)
-        return losses, 10.0
-
-    monkeypatch.setattr(choice, "_alone", slow)
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_batch_that_is_changed_in_place_is_the_members_own(way, engine):
@@ -54,7 +40,7 @@ def test_a_batch_that_is_changed_in_place_is_the_members_own(way, engine):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_engines_are_tried_on_batches_that_no_other_has_changed(way, eager_choice):
+def test_engines_are_tried_on_batches_that_no_other_has_changed(way, slow_loop):
     tasks = MLP.tasks(**{way: WAYS[way]})
     pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", num_steps=10_000)
     assert pack.engine == "lowered", pack.choice

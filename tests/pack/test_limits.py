@@ -107,20 +107,6 @@ def test_hooks_on_all_modules_are_refused():
 # ---- batches
 
 
-@pytest.fixture
-def slow_loop(monkeypatch):
-    """A choice that looks at every engine but the compiled ones, and for which the loop is slow."""
-    monkeypatch.setattr(choice, "_WORTH_TRACING", 0.0)
-    monkeypatch.setattr(choice, "_COMPILE_SECONDS", 1e9)
-    own = choice._alone
-
-    def slow(*given):
-        losses, _ = own(*given)
-        return losses, 10.0
-
-    monkeypatch.setattr(choice, "_alone", slow)
-
-
 def chosen(tasks, heard, states=None):
     """A pack that chooses its engine."""
     members = [Member(number=n, task=task, state=(states or {}).get(n)) for n, task in enumerate(tasks)]
