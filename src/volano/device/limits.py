@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from volano.device.device import Device
+from volano.device.work_rate import Work, measure_rate
 
 _SECONDS_PER_LIMIT = 0.25
 
@@ -16,6 +17,9 @@ _SECONDS_PER_LIMIT = 0.25
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Measured ceilings; None where the device does not support the type.
+
+    A type without units of its own is measured by a small product alone: a larger one would take minutes and teach no
+    more.
 
     Attributes:
         matmul_fp32: floating-point operations per second of a large square matrix product in fp32.
@@ -31,43 +35,44 @@ class Limits:
 
 
 def measure_limits(device: Device) -> Limits:
-    """Measures for about a second. The best of several repetitions counts: noise only ever slows down."""
-    size = 1024 if device.is_cpu else 4096
-    # Four times a large last-level cache, so that the copy meets memory.
-    num_copied = 2**27 if device.is_cpu else 2**28
-    return Limits(
-        matmul_fp32=_matmul(device, size, torch.float32),
-        matmul_bf16=_matmul(device, size, torch.bfloat16) if device.supports("bf16") else None,
-        memory_copy=_copy(device, num_copied),
-        host_to_device=None if device.is_cpu else _upload(device, num_copied // 4),
-    )
+    """Measures for about a second, on a device of any speed; random state is put back."""
+    sizes = (128, 256, 512, 1024) if device.is_cpu else (256, 512, 1024, 2048, 4096)
+    # Four times a large last-level cache at last, so that the copy meets memory.
+    num_copied = (2**21, 2**24, 2**27) if device.is_cpu else (2**22, 2**25, 2**28)
+    states = device.rng_state()
+    try:
+        return Limits(
+            matmul_fp32=_rate(device, _product, sizes, torch.float32),
+            matmul_bf16=_rate(device, _product, sizes, torch.bfloat16) if device.supports("bf16") else None,
+            memory_copy=_rate(device, _copy, num_copied, torch.uint8),
+            host_to_device=None if device.is_cpu else _rate(device, _upload, (2**20, 2**23, 2**26), torch.uint8),
+        )
+    finally:
+        device.set_rng_state(states)
 
 
-def _matmul(device: Device, size: int, dtype: torch.dtype) -> float:
-    left, right, out = (torch.ones(size, size, dtype=dtype, device=device.torch_device) for _ in range(3))
-    return 2 * size**3 / _best_seconds(device, lambda: torch.mm(left, right, out=out))
+def _rate(
+    device: Device, make: Callable[[Device, int, torch.dtype], Work], sizes: Sequence[int], dtype: torch.dtype
+) -> float:
+    works = [partial(make, device, size, dtype) for size in sizes]
+    return measure_rate(device, works, limit_seconds=_SECONDS_PER_LIMIT)
 
 
-def _copy(device: Device, num_bytes: int) -> float:
-    source, target = (torch.zeros(num_bytes, dtype=torch.uint8, device=device.torch_device) for _ in range(2))
-    return 2 * num_bytes / _best_seconds(device, lambda: target.copy_(source))
+def _product(device: Device, size: int, dtype: torch.dtype) -> Work:
+    # Random numbers: products of zeros and ones draw less power, and a clock then runs faster than in a training.
+    left, right = (torch.randn(size, size, device=device.torch_device).to(dtype) for _ in range(2))
+    out = torch.empty_like(left)
+    return lambda: torch.mm(left, right, out=out), 2 * size**3
 
 
-def _upload(device: Device, num_bytes: int) -> float:
-    source = torch.zeros(num_bytes, dtype=torch.uint8)
+def _copy(device: Device, num_bytes: int, dtype: torch.dtype) -> Work:
+    source, target = (torch.ones(num_bytes, dtype=dtype, device=device.torch_device) for _ in range(2))
+    return lambda: target.copy_(source), 2 * num_bytes
+
+
+def _upload(device: Device, num_bytes: int, dtype: torch.dtype) -> Work:
+    source = torch.ones(num_bytes, dtype=dtype)
     if device.can_pin:
         source = source.pin_memory()
-    target = torch.empty(num_bytes, dtype=torch.uint8, device=device.torch_device)
-    return num_bytes / _best_seconds(device, lambda: target.copy_(source, non_blocking=True))
-
-
-def _best_seconds(device: Device, run: Callable[[], object]) -> float:
-    run()
-    device.synchronize()
-    best, end = float("inf"), time.perf_counter() + _SECONDS_PER_LIMIT
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        device.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
+    target = torch.empty(num_bytes, dtype=dtype, device=device.torch_device)
+    return lambda: target.copy_(source, non_blocking=True), num_bytes

@@ -1,0 +1,62 @@
+"""How fast a device does one kind of work, measured in a fraction of a second however slow it is.
+
+A processor without units for a type is a hundred times slower in it than in fp32, so no amount of work is right for
+every device. A measurement therefore begins with little work and takes more only while that ends in time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from volano.device.device import Device
+
+# Work of one repetition: a callable that does it, and how much it is in the unit of the rate.
+Work = tuple[Callable[[], object], float]
+
+
+def measure_rate(device: Device, works: Iterable[Callable[[], Work]], *, limit_seconds: float) -> float:
+    """Returns units of work per second: the best repetition of the largest work that ends in time.
+
+    Args:
+        device: on which the work runs; it is synchronized after each repetition.
+        works: makers of the same kind of work, smallest first. The next is made only if the rate so far says that one
+            repetition ends within ``limit_seconds``, so the first must be small on any device, and each next about ten
+            times as large: on a shared machine, a small work waits longer for a second thread than it computes.
+        limit_seconds: for the repetitions of the largest; a fifth of it for each other.
+
+    Raises:
+        RuntimeError: the backend lacks an operation, or the memory, for the smallest work. Larger works that fail are
+            left out.
+    """
+    chosen: Work | None = None
+    rate = 0.0
+    for make in works:
+        try:
+            run, amount = make()
+            if chosen is not None and amount / rate > limit_seconds:
+                break
+            run()  # loads libraries and chooses kernels
+            rate = amount / _best_seconds(device, run, limit_seconds / 5)
+        except RuntimeError:
+            if chosen is None:
+                raise
+            break
+        chosen = run, amount
+    assert chosen is not None, "at least one work"
+    run, amount = chosen
+    return max(rate, amount / _best_seconds(device, run, limit_seconds))
+
+
+def _best_seconds(device: Device, run: Callable[[], object], limit_seconds: float) -> float:
+    """Returns the best of several repetitions: noise only ever slows down."""
+    best, end = float("inf"), time.perf_counter() + limit_seconds
+    while True:
+        device.synchronize()
+        start = time.perf_counter()
+        run()
+        device.synchronize()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > end:
+            return best
