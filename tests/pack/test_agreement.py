@@ -161,15 +161,13 @@ def with_idle_biases(_: Any) -> nn.Module:
 
 
 def wide(_: Any) -> nn.Module:
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
-    )
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 10))
 
 
 ROUNDING = {
     "the bias of keys": Structure(model=lambda config: Language(config, ManyHeads), has_text=True),
     "biases before BatchNorm": Structure(model=with_idle_biases),
-    "Muon in bf16": Structure(model=wide, optimizer=muon),
+    "Muon": Structure(model=wide, optimizer=muon),
     "averages": STRUCTURES["mlp"],
 }
 

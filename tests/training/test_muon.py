@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from volano.device import Device
 from volano.errors import TaskError
 from volano.training import MuonAdamW
 
@@ -36,7 +37,7 @@ def test_muon_is_torchs(adjust, nesterov):
         reference.step()
         optimizer.step()
         for one, other in zip(ours, theirs, strict=True):
-            # Both iterate in bf16 (8 bits): the batched products round in another order, relative to a step of lr.
+            # Theirs iterates in bf16 (8 bits), ours in bf16 in another order or in fp32; relative to a step.
             torch.testing.assert_close(one, other, rtol=0, atol=2**-6 * 0.02 * (seed + 1) * 8)
 
 
@@ -103,3 +104,21 @@ def test_state_goes_round():
 def test_a_wrong_group_is_refused(group, message):
     with pytest.raises(TaskError, match=message):
         MuonAdamW([{"params": [torch.nn.Parameter(torch.zeros(3, 3))], **group}])
+
+
+@pytest.mark.parametrize(("has_units", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_iteration_runs_in_what_the_processor_has_units_for(monkeypatch, has_units, expected):
+    monkeypatch.setattr(Device, "has_bf16_units", has_units)
+    (group,) = MuonAdamW([{"params": parameters(), "algorithm": "muon"}]).param_groups
+    assert group["ns_dtype"] == expected
+    (group,) = MuonAdamW([{"params": parameters(), "algorithm": "muon", "ns_dtype": torch.float64}]).param_groups
+    assert group["ns_dtype"] == torch.float64
+
+
+def test_a_resumed_optimizer_keeps_its_arithmetic(monkeypatch):
+    monkeypatch.setattr(Device, "has_bf16_units", True)
+    state = MuonAdamW([{"params": parameters(), "algorithm": "muon"}]).state_dict()
+    monkeypatch.setattr(Device, "has_bf16_units", False)
+    optimizer = MuonAdamW([{"params": parameters(), "algorithm": "muon"}])
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["ns_dtype"] == torch.bfloat16

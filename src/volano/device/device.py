@@ -282,6 +282,17 @@ class Device:
             return bool(self._module.is_bf16_supported())
         return torch.amp.is_autocast_available(self.torch_device.type)
 
+    @cached_property
+    def has_bf16_units(self) -> bool:
+        """Whether products in bf16 run on units made for them. A CPU without them computes bf16 by conversions, 6 to
+        100 times slower than fp32; accelerators that support the type are taken to have them."""
+        if not self.is_cpu:
+            return self.supports("bf16")
+        try:
+            return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # private; read in torch 2.13
+        except (AttributeError, RuntimeError):  # a build of torch without oneDNN
+            return False
+
     def _has_tf32(self) -> bool:
         # Tensor cores round fp32 inputs to tf32 from compute capability 8.0 on (NVIDIA A100 whitepaper).
         capability = self._module.get_device_capability()

@@ -8,7 +8,9 @@ Sources of the formulas:
 * Muon: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). The
   conventions (momentum as an exponential average, Newton-Schulz coefficients, shape factor
   ``sqrt(max(1, rows / columns))``) are those of ``torch.optim.Muon`` (torch 2.13), which is the
-  test reference: for 2-D weights and equal options the updates agree.
+  test reference: for 2-D weights and equal options the updates agree. The iteration runs in bf16, as there, if the
+  device has units for it, else in fp32: on a CPU without them it would take longer than the rest of the step. What a
+  group says of it is kept in checkpoints, so that a resumed run goes on with the same arithmetic on any machine.
 * Weight renormalisation: airbench94_muon keeps the norm of each kernel at a constant; behind a
   batch norm the norm of a kernel carries no information, and fixing it makes ``lr`` the
   *relative* size of a step, so that no weight decay has to be tuned.
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from volano.device import Device
 from volano.errors import TaskError
 
 # Quintic coefficients of the Newton-Schulz iteration (Jordan 2024; torch.optim.Muon).
@@ -36,7 +39,7 @@ MUON_DEFAULTS: dict[str, Any] = {
     "momentum": 0.95,
     "nesterov": True,
     "ns_steps": 5,
-    "ns_dtype": torch.bfloat16,
+    "ns_dtype": None,
     "eps": 1e-7,
     "adjust_lr": "original",
     "renormalize": False,
@@ -80,6 +83,11 @@ def learning_rate_factor(rows: int, columns: int, adjust_lr: str) -> float:
     raise TaskError("adjust_lr is 'original' or 'match_rms_adamw'", got=repr(adjust_lr))
 
 
+def _iteration_dtype(device: torch.device) -> torch.dtype:
+    has_units = device.type != "cpu" or Device("cpu").has_bf16_units
+    return torch.bfloat16 if has_units else torch.float32
+
+
 def as_matrix(tensor: Tensor) -> Tensor:
     """Flatten a weight to 2-D: ``[out, in, kh, kw]`` becomes ``[out, in * kh * kw]``."""
     return tensor.flatten(1)
@@ -89,10 +97,10 @@ class MuonAdamW(torch.optim.Optimizer):
     """Muon and AdamW in one optimizer, chosen per parameter group.
 
     Each group must be a dict with ``"params"`` and ``"algorithm"``. Muon groups take ``lr``,
-    ``weight_decay`` (decoupled), ``momentum``, ``nesterov``, ``ns_steps``, ``ns_dtype``, ``eps``,
-    ``adjust_lr`` and ``renormalize``; AdamW groups take ``lr``, ``weight_decay``, ``betas`` and
-    ``eps``. Equally shaped matrices of a group are orthogonalised together in one batched product.
-    A step never waits for the device.
+    ``weight_decay`` (decoupled), ``momentum``, ``nesterov``, ``ns_steps``, ``ns_dtype`` (None: bf16,
+    or fp32 on a CPU without units for it), ``eps``, ``adjust_lr`` and ``renormalize``; AdamW groups
+    take ``lr``, ``weight_decay``, ``betas`` and ``eps``. Equally shaped matrices of a group are
+    orthogonalised together in one batched product. A step never waits for the device.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
@@ -110,6 +118,8 @@ class MuonAdamW(torch.optim.Optimizer):
             raise TaskError(f"A {algorithm} group takes {', '.join(sorted(known))}", got=sorted(unknown))
         super().add_param_group({**known, **param_group})
         if algorithm == "muon":
+            if self.param_groups[-1]["ns_dtype"] is None:
+                self.param_groups[-1]["ns_dtype"] = _iteration_dtype(self.param_groups[-1]["params"][0].device)
             learning_rate_factor(1, 1, self.param_groups[-1]["adjust_lr"])  # raises if unknown
             for parameter in self.param_groups[-1]["params"]:
                 if parameter.ndim < 2:
