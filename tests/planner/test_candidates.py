@@ -20,6 +20,12 @@ def space_of(task=None, *, pins=None, forbidden=None, world_size=1, **facts):
     return admissible(task, known, base, pins=pins or {}, forbidden=forbidden, world_size=world_size)
 
 
+@pytest.fixture(autouse=True)
+def bf16_units(monkeypatch):
+    """Of the processor that these tests are about."""
+    monkeypatch.setattr(Device, "has_bf16_units", True)
+
+
 def image_net():
     return nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
 
@@ -45,6 +51,13 @@ class TestTolerance:
         space = space_of()
         assert space.options["precision"] == ("fp32", "bf16")
         assert "computes in" in reasons(space)["precision", "tf32"]
+
+    def test_a_processor_without_units_for_bf16_races_none_of_it(self, monkeypatch):
+        monkeypatch.setattr(Device, "has_bf16_units", False)
+        space = space_of()
+        assert space.options["precision"] == ("fp32",)
+        assert "has no units for it" in reasons(space)["precision", "bf16"]
+        assert space_of(pins={"precision": "bf16"}).options["precision"] == ("bf16",)  # whoever wants it has it
 
 
 class TestPinsAndForbidden:

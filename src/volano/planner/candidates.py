@@ -146,6 +146,8 @@ def _alternatives(knob: str, base: Plan, facts: Facts, world_size: int) -> Itera
         able = [name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)]
         for value in ("tf32", "bf16", "fp16"):
             reason = None if value in able else f"{device.name} computes in {', '.join(able)}"
+            if value == "bf16" and reason is None and not device.has_bf16_units:
+                reason = f"{device.name} has no units for it, and is many times slower in it than in fp32"
             if value == "fp16" and reason is None and "bf16" in able:
                 reason = "bf16 is as fast, and its range needs no scaling of the loss"
             yield value, reason
