@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from volano.apps.image.network import build_network, choose_shape, forward_flops, parameter_groups
+from volano.apps.image.network import (
+    build_network,
+    choose_shape,
+    forward_flops,
+    identity_convolution,
+    parameter_groups,
+)
 from volano.apps.image.recipe import choose_recipe, choose_size
 from volano.errors import DataError, UsageError
 
@@ -92,3 +98,13 @@ class TestRecipe:
         sizes = [choose_size(epochs_of_thin=epochs, **facts) for epochs in (4, 30, 1000)]
         assert sizes == ["thin", "base", "wide"]
         assert choose_size(epochs_of_thin=1000, **{**facts, "num_train": 2000}) == "thin"
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 3), (5, 5)])
+def test_leading_outputs_of_an_identity_convolution_copy_the_inputs(inputs, outputs):
+    torch.manual_seed(0)
+    convolution = identity_convolution(inputs, outputs)
+    torch.manual_seed(0)
+    expected = torch.nn.Conv2d(inputs, outputs, 3, padding=1, bias=False).weight.detach()
+    torch.nn.init.dirac_(expected[: min(inputs, outputs)])
+    assert torch.equal(convolution.weight, expected)
