@@ -1,7 +1,6 @@
 """The command line, as a person meets it: in process where it prints, in a child where signals and exits count."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -358,17 +357,31 @@ class TestDoctor:
         assert json.loads(out[-1]).keys() == {"machine", "limits", "versions", "missing"}
 
 
+# Steps that sleep: an hour of them, whatever the processor does.
+SLEEPING = """
+import functools, time, torch, volano
+
+def objective(model, batch):
+    time.sleep(0.02)
+    return model(batch[0]).square().mean()
+
+data = torch.utils.data.TensorDataset(torch.rand(64, 4))
+task = volano.Task(
+    model=lambda: torch.nn.Linear(4, 1), objective=objective, data=data, valid=data,
+    optimizer=functools.partial(torch.optim.SGD, lr=0.1), batch_size=32, duration="50000ep",
+)
+"""
+
+
 class TestInterrupted:
     @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
     def test_a_stopped_run_says_how_to_go_on_and_does(self, tmp_path, name):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "volano", "train", "image", "--epochs", "400", "--out", "run"]
-        child = subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
+        (tmp_path / "sleeping.py").write_text(SLEEPING)
+        command = [sys.executable, "-m", "volano", "train", "sleeping.py:task", "--no-plan", "--out", "run"]
+        child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert child.stderr is not None
         for line in child.stderr:
-            if "valid accuracy" in line:
+            if "valid loss" in line:
                 break
         child.send_signal(name)
         out, err = child.communicate(timeout=120)

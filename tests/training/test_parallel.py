@@ -23,8 +23,9 @@ from volano.errors import PlanError, UsageError
 from volano.training.parallel import check_ranks, share_batch_statistics
 
 HERE = Path(__file__).parent
-# Sums of 32 float64 numbers taken in another order, over 32 steps of Adam, which divides by small roots.
-CLOSE = {"rtol": 1e-9, "atol": 1e-11}
+# Sums of 32 float64 numbers taken in another order, over 32 steps of Adam, which divides by small roots: on processors
+# with other widths of vectors, 1.4e-11 was met.
+CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
 def on_two_ranks(out: Path, *names: str) -> None:
