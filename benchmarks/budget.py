@@ -33,7 +33,7 @@ import volano
 from volano.device import Device
 from volano.plan import Plan
 from volano.planner import Wish, find_plan
-from volano.planner.memory import measure
+from volano.planner.memory.predict import measure
 from volano.training import Session, settings_of
 
 DURATION, STEPS, ROUNDS, BLOCK_SECONDS = 5000, 40, 6, 1.5

@@ -8,7 +8,7 @@ step against the measured ones, and whether it fits. Beside it stands the dumbes
 kind of GPU, taken from the rows of the other models.
 
 ``--fit`` fits the five constants anew, on all rows and, for each model, on the rows of all others; it is how those in
-planner/roofline.py and planner/sharded.py came about, which are rounded. A second; with ``--fit`` half a minute.
+planner/time/roofline.py and sharded_model.py came about, which are rounded. A second; with ``--fit`` half a minute.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pathlib import Path
 
 import mpt
 import numpy as np
+from benchmarks.sharded_model import Ranks, shard_memory, shard_time
 
 from volano.device import find_device
 from volano.plan import Plan
-from volano.planner.roofline import Rates, predict_time
-from volano.planner.sharded import Ranks, shard_memory, shard_time
+from volano.planner.time.roofline import Rates, predict_time
 
 DATA = Path(__file__).parent / "data" / "mpt_on_a100.csv"
 PLAN = Plan(device="a100", precision="bf16")

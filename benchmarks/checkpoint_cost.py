@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from volano.api.plans import choose_plan
-from volano.apps.image.problem import ImageDials, read_problem
+from volano.apps.image.application import ImageDials, read_problem
 from volano.device import Device
+from volano.running.plan_run import choose_plan
 from volano.training import RunFolder, Safety, Session, settings_of
-from volano.training.checkpoint import save_checkpoint
-from volano.training.saving import Saver
+from volano.training.checkpoints.checkpoint import save_checkpoint
+from volano.training.checkpoints.saver import Saver
 
 FASHION = "/usr/share/datasets/fashion-mnist"
 NUM_ROUNDS, STEPS_PER_BLOCK = 12, 25

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import volano
-from volano.api.image import train_image
+from volano.apps.image.train import train_image
 
 
 def main() -> None:

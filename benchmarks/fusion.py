@@ -4,7 +4,7 @@
 
 The forward and backward passes of the networks of time_prediction.py are recorded operation by operation. All that is
 executed between two matrix operations is taken as one kernel, which reads each storage that comes from outside once and
-writes those that are used outside. The shares stand in planner/roofline.py. Seconds; nothing is timed.
+writes those that are used outside. The shares stand in planner/time/roofline.py. Seconds; nothing is timed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from volano.device import Device
-from volano.planner.operations import describe_operation, is_computation
+from volano.planner.time.operations import describe_operation, is_computation
 
 FUSED = ("pointwise", "normalization", "reduction")
 

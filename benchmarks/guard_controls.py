@@ -23,14 +23,14 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from volano import Plan, Task
-from volano.apps.image.problem import ImageDials
-from volano.apps.image.problem import read_problem as read_image_problem
-from volano.apps.text.problem import TextDials
-from volano.apps.text.problem import read_problem as read_text_problem
-from volano.apps.video.problem import VideoDials, read_video_problem
-from volano.planner.blame import find_fault
-from volano.planner.parity import Parity, check_parity
-from volano.planner.reference import Reference
+from volano.apps.image.application import ImageDials
+from volano.apps.image.application import read_problem as read_image_problem
+from volano.apps.text.application import TextDials
+from volano.apps.text.application import read_problem as read_text_problem
+from volano.apps.video.application import VideoDials, read_video_problem
+from volano.planner.parity.bisect_knobs import find_fault
+from volano.planner.parity.check import Parity, check_parity
+from volano.planner.parity.reference import Reference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from planner import faults  # the very faults that the tests strike
@@ -130,8 +130,8 @@ def dishonest(*, compiled: bool) -> list[bool]:
         right.append(row(name, knobs, False, found, note=f"; at fault: {', '.join(fault)}"))
     task, knobs = digits_task(mlp), {"recompute": "blocks"}
     with (
-        mock.patch("volano.planner.reference.Session", faults.OtherDropout),
-        mock.patch("volano.planner.slope.Session", faults.OtherDropout),
+        mock.patch("volano.planner.parity.reference.Session", faults.OtherDropout),
+        mock.patch("volano.planner.parity.directional_derivative.Session", faults.OtherDropout),
     ):
         right.append(row("dropout", knobs, False, check_parity(task, BASELINE.pin(**knobs))))
     return right

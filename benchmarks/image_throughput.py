@@ -17,9 +17,9 @@ import torch
 from overhead import Alternate
 from torch import nn
 
-from volano.api.plans import Planning, choose_plan
-from volano.apps.image.problem import ImageDials, read_problem
+from volano.apps.image.application import ImageDials, read_problem
 from volano.data import Order
+from volano.running.plan_run import Planning, choose_plan
 from volano.task import Task, linear
 from volano.training import MuonAdamW, RunFolder, run_task
 

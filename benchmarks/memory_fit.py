@@ -22,8 +22,8 @@ from memory_cases import cases
 
 from volano import Plan, Task
 from volano.device import Device
-from volano.planner.isolated import IsolatedError, run_isolated
-from volano.planner.memory import Prediction, load_libraries, needed_bytes, predict, verdict
+from volano.device.isolated import IsolatedError, run_isolated
+from volano.planner.memory.predict import Prediction, load_libraries, needed_bytes, predict, verdict
 from volano.training import Session, settings_of
 
 _NUM_STEPS, _TIMEOUT = 3, 120.0

@@ -19,8 +19,8 @@ from memory_cases import cases
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from volano import Plan, Task
-from volano.planner.isolated import run_isolated
-from volano.planner.memory import predict
+from volano.device.isolated import run_isolated
+from volano.planner.memory.predict import predict
 from volano.training import Session
 
 _MARK = "the second step"

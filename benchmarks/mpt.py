@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.planner.prediction import MemoryPrediction, Operation, Phase
-from volano.planner.sharded import Units
+from benchmarks.sharded_model import Units
+
+from volano.plan.prediction import MemoryPrediction, Operation, Phase
 
 VOCABULARY, EXPANSION = 50_368, 4
 # model -> (width, layers)

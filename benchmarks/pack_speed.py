@@ -78,7 +78,7 @@ def serve_pack(name: str, engine: str, size: int) -> None:
     """
     from volano import Plan
     from volano.device import Device
-    from volano.pack import Member, Pack, pack_size
+    from volano.packing import Member, Pack, pack_size
 
     members = [Member(number=n, task=make_task(name, params)) for n, params in enumerate(sample(name, size))]
     before, notices = _peak_bytes(), []

@@ -15,11 +15,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import volano
-from volano.apps.image.problem import ImageDials
-from volano.apps.image.problem import read_problem as read_images
-from volano.apps.text.problem import TextDials
-from volano.apps.text.problem import read_problem as read_text
-from volano.apps.video.problem import VideoDials, read_video_problem
+from volano.apps.image.application import ImageDials
+from volano.apps.image.application import read_problem as read_images
+from volano.apps.text.application import TextDials
+from volano.apps.text.application import read_problem as read_text
+from volano.apps.video.application import VideoDials, read_video_problem
 
 NAMES = ("image", "text", "video", "mlp", "resnet", "lstm")
 

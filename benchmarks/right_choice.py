@@ -20,12 +20,12 @@ from planning_tasks import make_task
 
 from volano.device import Device
 from volano.plan import Plan
+from volano.plan.explanation import Candidate
 from volano.planner import Wish, find_plan
-from volano.planner.candidates import admissible
-from volano.planner.explanation import Candidate
-from volano.planner.facts import find_facts
-from volano.planner.judge import Judge
-from volano.planner.race import Heat, HeldAllocator, Track
+from volano.planner.parity.guard import Judge
+from volano.planner.search.candidates import admissible
+from volano.planner.search.timing import Heat, HeldAllocator, Track
+from volano.planner.task_profile import find_facts
 
 HEAT_SECONDS, ROUNDS, SLICE_SECONDS, NUM_FINALISTS = 0.6, 9, 0.25, 8
 WANTED = 1.05

@@ -7,7 +7,7 @@ each, as `apt-cache dumpavail` prints them (after `apt-get update`); 8,000 to tr
 timed from reading the table to the test's figure, Volano's as a whole command. About a minute.
 
 Learning rates of the bag of n-grams were compared on 10,000 such descriptions, drawn from the same sections with seed 0
-(apps/text/classes.py); these are drawn with another seed. The smaller sections have hardly more than 1,000
+(apps/text/classify/classes.py); these are drawn with another seed. The smaller sections have hardly more than 1,000
 descriptions, so that many are in both draws; how many is printed, and the figures speak for such texts, not for others.
 """
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from overhead import Alternate
 
 import volano
-from volano.apps.text.problem import TextDials, read_problem
+from volano.apps.text.application import TextDials, read_problem
 from volano.device import Device
 from volano.task import progress_at
 from volano.training import MuonAdamW, RunFolder, check_plan, run_task

@@ -10,7 +10,7 @@ own plain step as well, as a race knows it after its first heat. For each the me
 of the plans of a task (Spearman), which is what a planner needs. About five minutes; without compilation one.
 
 ``--operations`` times each operation of these steps by itself and prints what share of the limits it reaches: where
-the efficiencies for CPUs in planner/roofline.py come from. Half a minute.
+the efficiencies for CPUs in planner/time/roofline.py come from. Half a minute.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from torch.utils.data import TensorDataset
 import volano
 from volano.device import Device, measure_kernels, measure_limits
 from volano.plan import Plan
-from volano.planner.calibration import Calibration
-from volano.planner.memory import predict
-from volano.planner.operations import describe_operation, is_computation
-from volano.planner.prediction import TimePrediction
-from volano.planner.roofline import Rates, predict_time
+from volano.plan.prediction import TimePrediction
+from volano.planner.memory.predict import predict
+from volano.planner.time.calibration import Calibration
+from volano.planner.time.operations import describe_operation, is_computation
+from volano.planner.time.roofline import Rates, predict_time
 from volano.training import measure_step_time
 
 WANTED = 0.8

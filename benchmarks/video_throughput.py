@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from overhead import Alternate
 
-from volano.api.plans import Planning, choose_plan
-from volano.apps.video.problem import VideoDials, read_video_problem
+from volano.apps.video.application import VideoDials, read_video_problem
 from volano.apps.video.recipe import parameter_groups
 from volano.data import Order
+from volano.running.plan_run import Planning, choose_plan
 from volano.task import Task, trapezoid
 from volano.training import MuonAdamW, RunFolder, run_task
 

@@ -6,7 +6,7 @@ Ten rows of data/timm_on_rtx3090.csv (measured by the author of timm: fp16 autoc
 both memory formats. Residual networks (He et al. 2016, arXiv:1512.03385) and vision transformers (Dosovitskiy et al.
 2021, arXiv:2010.11929) of the same shapes are captured as for an accelerator, and their steps predicted from the
 catalogue. For each memory format it also prints the share of the peak for convolutions with which the residual
-networks' rows would be met, which is how those in planner/roofline.py came about. Half a minute.
+networks' rows would be met, which is how those in planner/time/roofline.py came about. Half a minute.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from torch import nn
 import volano
 from volano.device import find_device
 from volano.plan import Plan
-from volano.planner.memory import predict
-from volano.planner.prediction import Operation
-from volano.planner.roofline import Rates, predict_time
+from volano.plan.prediction import Operation
+from volano.planner.memory.predict import predict
+from volano.planner.time.roofline import Rates, predict_time
 
 DATA = Path(__file__).parent / "data" / "timm_on_rtx3090.csv"
 WANTED = 0.2

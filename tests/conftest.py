@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import volano
-from volano.training.checkpoint import list_checkpoints, load_checkpoint
+from volano.training.checkpoints.checkpoint import list_checkpoints, load_checkpoint
 
 # Children of the tests compute with one thread too, from their first line on: threads of OpenMP wait by spinning, so
 # that two processes of two threads on two cores are many times slower than one after the other.

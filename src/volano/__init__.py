@@ -12,12 +12,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from volano.api import Processes, doctor, explain, explore, resume, train, verify
-    from volano.data import Arrays, MemoryMapped, open_table, spool
+    from volano.data import Arrays, MemoryMapped, open_table
+    from volano.data.datasets import spool
     from volano.device import Device
     from volano.errors import VolanoError
-    from volano.exploring import Study
     from volano.plan import Plan
     from volano.planner import Explanation
+    from volano.study import Study
     from volano.task import Duration, Loss, Task, constant, cosine, linear, trapezoid
     from volano.training import Observer, Run, Safety
 
@@ -33,7 +34,7 @@ _HOMES = {
     "Processes": "volano.api",
     "Run": "volano.training",
     "Safety": "volano.training",
-    "Study": "volano.exploring",
+    "Study": "volano.study",
     "Task": "volano.task",
     "VolanoError": "volano.errors",
     "constant": "volano.task",

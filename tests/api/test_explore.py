@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import volano
-from exploring.builds import digits_mlp
+from study.builds import digits_mlp
 from volano.api.explore import _own_goal
-from volano.api.spaces import ApplicationBuild, application_build, build_of, task_of_trial
+from volano.apps.study_build import ApplicationBuild, application_build, build_of, task_of_trial
 from volano.errors import ExploreError, PlanError, UsageError
-from volano.exploring.observe import StudyObserver
-from volano.exploring.progress import PlainStudyProgress
-from volano.exploring.space import Range, Space
-from volano.pack import Member, Pack
+from volano.packing import Member, Pack
+from volano.study.observe import StudyObserver
+from volano.study.progress import PlainStudyProgress
+from volano.study.search_space import Range, Space
 
 HERE = {"device": "cpu", "workers": 1}
 
@@ -42,7 +42,7 @@ class Heard(StudyObserver):
 def study(tmp_path_factory):
     heard = Heard()
     made = volano.explore(
-        "exploring.builds:digits_mlp", 9, rungs=2, out=tmp_path_factory.mktemp("s") / "study", observer=heard, **HERE
+        "study.builds:digits_mlp", 9, rungs=2, out=tmp_path_factory.mktemp("s") / "study", observer=heard, **HERE
     )
     made.heard = heard
     return made
@@ -54,7 +54,7 @@ def test_a_study_of_a_function_named_by_its_module(study):
     assert study.best.value == min(t.value for t in study.trials if t.state == "complete")
     assert study.heard.ends == ["finished"]
     assert sum(len(rung.cut) for rung in study.heard.rungs) == 6
-    assert study.facts["source"] == {"kind": "reference", "reference": "exploring.builds:digits_mlp"}
+    assert study.facts["source"] == {"kind": "reference", "reference": "study.builds:digits_mlp"}
     page = study.path("report.html").read_text()
     assert f"{study.best.params['lr']:.3g}"[:4] in page
     assert len(study.optuna.trials) == 9
@@ -73,7 +73,7 @@ def test_its_best_trial_is_trained_at_full_length_and_goes_on_when_it_is_stopped
         source={"kind": "trial", "study": str(study.folder), "trial": number},
     )  # fmt: skip
     assert run.metrics["valid_loss"] == pytest.approx(study.best.value, rel=1e-3)
-    from volano.api.processes import task_of
+    from volano.running.processes import task_of
     from volano.training import RunFolder
 
     again = task_of(RunFolder.open(run.path))
@@ -150,8 +150,8 @@ def _diverging(parameters):
     ("build", "message"),
     [
         (3, "explore takes build.*got int"),
-        ("exploring.builds:nothing", "has the name; got nothing"),
-        ("exploring.builds:MARKS", "has the name"),
+        ("study.builds:nothing", "has the name; got nothing"),
+        ("study.builds:MARKS", "has the name"),
     ],
 )
 def test_what_is_no_build_is_refused(build, message, tmp_path):

@@ -15,12 +15,12 @@ from tests.pack.structures import CONFIGS, STRUCTURES, sgd
 import volano
 from volano import Task
 from volano.errors import UsageError
-from volano.exploring.explore import run_study
-from volano.exploring.placement import make_executor
-from volano.exploring.record import StudyFolder
-from volano.exploring.settings import StudySettings
-from volano.pack import Member, Pack
-from volano.pack.replay import Shown
+from volano.packing import Member, Pack
+from volano.packing.equality.replay import Shown
+from volano.record.study_folder import StudyFolder
+from volano.study.run_study import run_study
+from volano.study.settings import StudySettings
+from volano.study.workers.make_executor import make_executor
 
 STEPS = (4, 12, 36)
 PARAMS = [{"lr": 0.002 * 2**index, "drop": 0.05 + 0.1 * index, "smoothing": 0.02 * index} for index in range(4)]

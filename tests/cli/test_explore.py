@@ -9,12 +9,12 @@ from rich.console import Console
 
 from volano.cli import commands
 from volano.cli.main import app, run
-from volano.exploring import progress as progress_module
-from volano.exploring.observe import RungDecision, StudyInfo, Summary
-from volano.exploring.progress import PlainStudyProgress, RichStudyProgress, clock, decided, table
-from volano.exploring.study import BestTrial
+from volano.study import progress as progress_module
+from volano.study.observe import RungDecision, StudyInfo, Summary
+from volano.study.progress import PlainStudyProgress, RichStudyProgress, clock, decided, table
+from volano.study.study import BestTrial
 
-BUILD = "exploring.builds:digits_mlp"
+BUILD = "study.builds:digits_mlp"
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import time
 
 import pytest
 from rich.cells import cell_len
+from volano.planner.store import store
 
 from report.explanations import make_explanation
 from volano.cli import commands, plans
 from volano.cli.explanation import print_explanation
 from volano.cli.main import app, run
-from volano.planner import cache
 
 FIRST, SECOND = "ab12cd34" + "0" * 56, "ff00ee11" + "1" * 56
 
@@ -34,9 +34,9 @@ def volano(capsys, monkeypatch, tmp_path):
 @pytest.fixture
 def remembered(volano):
     """Two plans: one found now, one without measurements."""
-    assert cache.remember(SECOND, make_explanation(task="[b]text[/b]", measured=None)) is None
+    assert store.remember(SECOND, make_explanation(task="[b]text[/b]", measured=None)) is None
     time.sleep(0.01)
-    assert cache.remember(FIRST, make_explanation()) is None
+    assert store.remember(FIRST, make_explanation()) is None
 
 
 class TestList:

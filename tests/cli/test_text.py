@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from volano.api.processes import Processes
 from volano.cli import commands
 from volano.cli.main import app, run
 from volano.data.sources import find_texts
 from volano.errors import PlanError
+from volano.running.processes import Processes
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("base64", "bdb", "bisect", "calendar", "cmd", "copy", "csv")
@@ -309,11 +309,11 @@ class TestClasses:
 
     @pytest.fixture
     def head_wins(self, monkeypatch):
-        from volano.api import text_classes
+        from volano.apps.text.classify import train
 
-        monkeypatch.setattr(text_classes, "_LEAST_SECONDS", -1e9)
-        monkeypatch.setattr(text_classes, "_affordable", lambda task, plan, seconds, most: 12)
-        monkeypatch.setattr(text_classes, "_better", lambda candidates: text_classes.HEAD)
+        monkeypatch.setattr(train, "_LEAST_SECONDS", -1e9)
+        monkeypatch.setattr(train, "_affordable", lambda task, plan, seconds, most: 12)
+        monkeypatch.setattr(train, "_better", lambda candidates: train.HEAD)
 
     def test_the_bag(self, volano, table, tmp_path):
         code, out, err = volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")
@@ -359,11 +359,11 @@ class TestClasses:
         assert (plan["feed"], plan["optimizer"]) == ("ring", "as_given")
 
     def test_ranks_that_do_not_fit_are_refused_before_the_trials(self, table, monkeypatch):
-        from volano.api import text_classes
+        from volano.apps.text.classify import train
 
-        monkeypatch.setattr(text_classes, "run_trial", lambda *arguments: pytest.fail("a trial was run"))
+        monkeypatch.setattr(train, "run_trial", lambda *arguments: pytest.fail("a trial was run"))
         with pytest.raises(PlanError, match="number of ranks divides the batch.*got 7 ranks"):
-            text_classes.train_text_classes(table, processes=Processes(num=7))
+            train.train_text_classes(table, processes=Processes(num=7))
 
     def test_what_an_evaluation_leaves_out_is_said(self, volano, table, tmp_path):
         assert volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0] == 0

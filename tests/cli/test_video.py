@@ -13,8 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clips import moving_square, write_clip
-from volano.api import video_figures
-from volano.apps.video import judge, recipe
+from volano.apps.video import figures, judge, recipe
 from volano.cli import commands, video
 from volano.cli.main import app, run
 from volano.errors import RunError
@@ -141,9 +140,9 @@ class TestTrain:
 
             return write
 
-        monkeypatch.setattr(video_figures, "write_gif", fail(OSError(28, "No space left on device")))
-        monkeypatch.setattr(video_figures, "write_mp4", fail(RunError("A clip can be written", got="a full disk")))
-        monkeypatch.setattr(video_figures, "draw_predictions", fail(ZeroDivisionError("no size")))
+        monkeypatch.setattr(figures, "write_gif", fail(OSError(28, "No space left on device")))
+        monkeypatch.setattr(figures, "write_mp4", fail(RunError("A clip can be written", got="a full disk")))
+        monkeypatch.setattr(figures, "draw_predictions", fail(ZeroDivisionError("no size")))
         code, _, err = volano("train", "video", class_folders(tmp_path / "clips"), *SMALL, "--out", "run")
         assert code == 0
         record = json.loads(Path("run/run.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from volano.device.allocator import freed_memory_returned
-from volano.planner.isolated import run_isolated
+from volano.device.isolated import run_isolated
 
 pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library has no such switch"

@@ -17,8 +17,8 @@ import volano
 from volano.device import Device
 from volano.plan import Plan
 from volano.planner import Found, Wish, find_plan
-from volano.planner.allowance import Allowance
-from volano.planner.roofline import Rates
+from volano.planner.search.time_budget import Allowance
+from volano.planner.time.roofline import Rates
 
 LONG = "50000st"
 
@@ -101,7 +101,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     """An empty cache folder of the test's own, and a machine on which planning is fast: what is expected of a search
     follows neither from this processor's rates nor from what it needs to import, trace and predict."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("volano.planner.oracle.rates_of", lambda _device: RATES)
+    monkeypatch.setattr("volano.planner.cost_model.rates_of", lambda _device: RATES)
     monkeypatch.setattr(Device, "has_bf16_units", True)
     spent: Any = Allowance.spent
     monkeypatch.setattr(Allowance, "spent", property(lambda self: spent.fget(self) / 20))

@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
+from benchmarks.sharded_model import Ranks, Units, predict_communication, shard_memory, shard_time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volano.planner.prediction import MemoryPrediction, TimePrediction
-from volano.planner.sharded import Ranks, Units, predict_communication, shard_memory, shard_time
+from volano.plan.prediction import MemoryPrediction, TimePrediction
 
 UNITS = Units(parameters=(3_000_000, 1_000_000, 1_000_000, 1_000_000), gather_bytes=2)
 NODE = Ranks(world_size=8, interconnect=300e9, hop=0.0, efficiency=1.0)

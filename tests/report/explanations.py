@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from volano.plan import Plan
-from volano.planner.candidates import Refusal
-from volano.planner.explanation import Candidate, Explanation
-from volano.planner.prediction import MemoryPrediction, TimePrediction
+from volano.plan.explanation import Candidate, Explanation, Refusal
+from volano.plan.prediction import MemoryPrediction, TimePrediction
 
 BASE = Plan.baseline("cpu").pin(feed="resident")
 SAFE = BASE.pin(allocator="keep", optimizer="fused")

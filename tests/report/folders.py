@@ -97,7 +97,7 @@ def _task(kind: str) -> dict[str, Any]:
         "name": kind,
         "model": {"made_by": f"volano.apps.{kind}.make", "class": "Network", "num_parameters": 1_234_567},
         "objective": f"volano.apps.{kind}.objective",
-        "optimizer": "volano.training.muon.MuonAdamW",
+        "optimizer": "volano.training.optim.muon.MuonAdamW",
         "schedule": "Linear(warmup=0.0, final=0.0)",
         "data": {"class": "Arrays", "num_examples": 4096},
         "valid": {"class": "Arrays", "num_examples": 512, "content_digest": f"{kind}-512"},

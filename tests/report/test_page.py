@@ -17,8 +17,8 @@ from PIL import Image
 from report.explanations import LONG_REASON, make_explanation
 from report.folders import make_run, scores_of, write, write_lines
 from volano.errors import RunError, UsageError
+from volano.record.read_run import read_run
 from volano.report import media, write_page
-from volano.report.reading import read_run
 
 KINDS = ("image", "text", "video", "python")
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"

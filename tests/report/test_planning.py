@@ -6,8 +6,8 @@ import pytest
 
 from report.explanations import BASE, CHOSEN, MIB, SAFE, make_explanation
 from volano.planner import Candidate
+from volano.record.format import NOTHING
 from volano.report.planning import amount, brief_seconds, milliseconds, ms_text, read_planning
-from volano.report.words import NOTHING
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import volano
 from conftest import Quiet, classification, experiment_records, make_mlp
 from volano.errors import CheckpointError, UsageError
 from volano.training import RunFolder, Safety, load_weights
-from volano.training.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
-from volano.training.saving import Saver, to_host
+from volano.training.checkpoints.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+from volano.training.checkpoints.saver import Saver, to_host
 
 EVERY_STEP = Safety(save_every="1st")
 
@@ -212,7 +212,7 @@ def test_no_code_of_volano_unpickles_what_it_finds():
     root = Path(volano.__file__).parent
     for path in root.rglob("*.py"):
         text = path.read_text()
-        if path.name == "isolated.py" or path.parent.name == "exploring":
+        if path.name == "isolated.py" or path.parent.name == "workers":
             continue  # they read what processes that they started wrote to them
         assert not re.search(r"pickle\.loads?\(|Unpickler\(|allow_pickle=True|weights_only=False", text), path
         for call in re.findall(r"torch\.load\([^\n]*", text):
@@ -357,7 +357,7 @@ class TestBesideTheLoop:
         assert any("not saved at step 5: no room for the archive" in notice for notice in run.notices)
 
     def test_without_memory_for_a_copy_the_loop_writes_itself(self, make_task, quiet, tmp_path, monkeypatch):
-        monkeypatch.setattr("volano.training.saving._COPY_SHARE", 0.0)
+        monkeypatch.setattr("volano.training.checkpoints.saver._COPY_SHARE", 0.0)
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet, safety=EVERY_STEP)
         assert sum("no room for a copy" in notice for notice in run.notices) == 1
         assert len(list_checkpoints(run.path / "checkpoints")) == 2

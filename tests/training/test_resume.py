@@ -14,7 +14,7 @@ from conftest import Quiet, assert_same_runs, classification_with_accuracy, expe
 from volano import Plan
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.training import RunFolder, Session
-from volano.training.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+from volano.training.checkpoints.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
 
 
 class StopAt(Quiet):

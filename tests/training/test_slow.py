@@ -7,7 +7,7 @@ import torch
 
 import volano
 from conftest import FASHION_MNIST
-from volano.api.image import train_image
+from volano.apps.image.train import train_image
 from volano.plan import Plan
 
 pytestmark = pytest.mark.slow

@@ -291,7 +291,7 @@ class TestMeasuredChoices:
 
 
 def test_tied_weights_are_averaged_once(make_task):
-    from volano.training.ema import Ema
+    from volano.training.optim.ema import Ema
 
     class Tied(nn.Module):
         def __init__(self):

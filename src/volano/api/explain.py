@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from volano.api.plans import EXPLANATION, Planning
-from volano.api.references import load_task
 from volano.errors import UsageError
 from volano.planner import Explanation, explain_absent, find_plan, measured_beside
+from volano.running.plan_run import EXPLANATION, Planning
+from volano.running.references import load_application, load_task
 from volano.task import Task
 from volano.training import RunFolder
 
@@ -68,8 +67,7 @@ def explain_application(
         dials: of the application, ``minutes`` and ``epochs`` included.
     """
     planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
-    module = importlib.import_module(f"volano.api.{kind}")
-    with module.task_to_plan(path, planning, **dials) as task:
+    with load_application(kind).task_to_plan(path, planning, **dials) as task:
         return _explained(task, planning, on, analyze)
 
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from volano.api.importances import importances
-from volano.api.references import load_reference
-from volano.api.spaces import ApplicationBuild
+from volano.apps.study_build import ApplicationBuild
 from volano.device import Device
 from volano.errors import UsageError, VolanoError
-from volano.exploring.observe import StudyObserver
-from volano.exploring.record import STUDY, StudyFolder
-from volano.exploring.settings import StudySettings
-from volano.exploring.study import Study
+from volano.record.study_folder import STUDY, StudyFolder
 from volano.report import write_study_report
+from volano.running.references import load_reference
+from volano.study.importances import importances
+from volano.study.observe import StudyObserver
+from volano.study.settings import StudySettings
+from volano.study.study import Study
 from volano.task import Task
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def explore(
     Raises:
         VolanoError: as its subclasses say. What was learned until then is in the folder, and can go on.
     """
-    from volano.exploring.explore import run_study
-    from volano.exploring.placement import make_executor
-    from volano.exploring.progress import make_study_progress
+    from volano.study.progress import make_study_progress
+    from volano.study.run_study import run_study
+    from volano.study.workers.make_executor import make_executor
 
     make, source = _build_and_source(build)
     if sampler is not None and not callable(getattr(sampler, "sample_relative", None)):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from volano.api.references import load_reference
-from volano.api.spaces import build_of
+from volano.apps.study_build import build_of
 from volano.data import counter_hash
 from volano.errors import UsageError
-from volano.exploring.study import Study
-from volano.pack.replay import UNIT_OF_PRECISION, Replayed, plan_of_replays, replay
+from volano.packing.equality.replay import UNIT_OF_PRECISION, Replayed, plan_of_replays, replay
 from volano.plan import Plan
+from volano.running.references import load_reference
+from volano.study.study import Study
 from volano.task import Task
 
 Build = Callable[[Any], Task]

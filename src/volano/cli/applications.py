@@ -22,7 +22,7 @@ def application_of(run: Path) -> ModuleType | None:
     Raises:
         UsageError: it is not a run's folder.
     """
-    from volano.api.tasks import kind_of
+    from volano.running.train import kind_of
 
     return APPLICATIONS.get(kind_of(run))
 

@@ -82,7 +82,7 @@ def report(
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """Write a page about a run, or about several side by side."""
-    from volano.api.reports import write_report
+    from volano.running.end_run import write_report
 
     path = write_report(*runs, out=out)
     if json:

@@ -15,7 +15,7 @@ from volano.errors import UsageError
 from volano.plan import parse_bytes
 
 if TYPE_CHECKING:
-    from volano.planner.explanation import Explanation
+    from volano.plan.explanation import Explanation
 
 
 def explain(

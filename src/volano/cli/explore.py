@@ -14,7 +14,7 @@ from volano.errors import UsageError
 
 if TYPE_CHECKING:
     from volano.api.verify import Verification
-    from volano.exploring.study import Study
+    from volano.study.study import Study
 
 _STUDY, _WHERE = "Study", "Where"
 _NUM_SHOWN = 5  # trials in the table at the end
@@ -94,7 +94,7 @@ def explore(
 
 def _build(what: str | None, path: Path | None, space: Path | None, given: dict[str, Any]) -> Any:
     if what in APPLICATIONS:
-        from volano.api.spaces import application_build
+        from volano.apps.study_build import application_build
 
         chosen = {
             name: given[name] for name in ("trials", "minutes", "eta", "rungs", "seed", "device") if name in given
@@ -113,8 +113,8 @@ def _build(what: str | None, path: Path | None, space: Path | None, given: dict[
 
 
 def _build_again(study: Path, what: str | None) -> Any:
-    from volano.api.spaces import build_of
-    from volano.exploring.study import Study
+    from volano.apps.study_build import build_of
+    from volano.study.study import Study
 
     if what is not None and ":" not in what:
         raise UsageError("A study goes on with what it is of", got=f"{what} with --resume", remedy="Leave it out")
@@ -148,7 +148,7 @@ def _verified(study: Study, n: int) -> Verification | None:
 
 
 def _print(study: Study) -> None:
-    from volano.exploring.progress import parameters, percent
+    from volano.study.progress import parameters, percent
 
     shown = [trial for trial in study.trials if trial.value is not None and trial.state != "failed"]
     sign = 1.0 if study.settings.get("direction") == "minimize" else -1.0

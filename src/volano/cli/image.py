@@ -13,21 +13,21 @@ DIALS = frozenset({"minutes", "epochs", "size", "model", "image_size", "image_ca
 
 def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
     """``volano train image``."""
-    from volano.api.image import train_image
+    from volano.apps.image.train import train_image
 
     return _print_run(train_image(path, **given), as_json=as_json)
 
 
 def resume(run: Path, *, as_json: bool, processes: Any = None) -> int:
     """``volano resume`` of an image run."""
-    from volano.api.image import resume_image
+    from volano.apps.image.train import resume_image
 
     return _print_run(resume_image(run, processes=processes), as_json=as_json)
 
 
 def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool) -> int:
     """``volano eval`` of an image run."""
-    from volano.api.image_results import eval_image
+    from volano.apps.image.use import eval_image
 
     result = eval_image(run, path, device=device)
     for notice in result["notices"]:
@@ -45,7 +45,7 @@ def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool)
 
 def predict(run: Path, files: list[Path], *, top_k: int, csv: Path | None, device: str | None, as_json: bool) -> int:
     """``volano predict`` with an image run."""
-    from volano.api.image_results import predict_image
+    from volano.apps.image.use import predict_image
 
     result = predict_image(run, files, top_k=top_k, csv_path=csv, device=device)
     return output.print_predictions(result, csv=csv, as_json=as_json)
@@ -53,7 +53,7 @@ def predict(run: Path, files: list[Path], *, top_k: int, csv: Path | None, devic
 
 def export(run: Path, *, to: str, out: Path | None, as_json: bool) -> int:
     """``volano export`` of an image run."""
-    from volano.api.image_results import export_image
+    from volano.apps.image.use import export_image
 
     result = export_image(run, to, out)
     if as_json:

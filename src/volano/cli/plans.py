@@ -11,10 +11,10 @@ from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.explain import show
 from volano.cli.explanation import print_table
-from volano.report.words import count_text
+from volano.record.format import count_text
 
 if TYPE_CHECKING:
-    from volano.planner.cache import Remembered
+    from volano.planner.cache.store import Remembered
 
 _DIGITS = 8  # of a fingerprint, enough to tell plans apart
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def list_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001 - read by cli.main
     """Every remembered plan, the newest first."""
-    from volano.planner.cache import cache_folder, list_remembered
+    from volano.planner.cache.store import cache_folder, list_remembered
 
     found = list_remembered()
     if json:
@@ -49,7 +49,7 @@ def show_plan(
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """The explanation of a remembered plan, as it was given when it was found."""
-    from volano.planner.cache import find_remembered
+    from volano.planner.cache.store import find_remembered
 
     show(find_remembered(fingerprint).explanation, as_json=json)
     return 0  # what did not fit then is no failure of showing it
@@ -57,7 +57,7 @@ def show_plan(
 
 def clear_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
     """Forget every remembered plan; the next run searches anew."""
-    from volano.planner.cache import forget_all
+    from volano.planner.cache.store import forget_all
 
     num_forgotten = forget_all()
     if json:

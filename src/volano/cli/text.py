@@ -17,10 +17,10 @@ GENERATE_DIALS = frozenset({"prompt", "tokens", "temperature", "top_k", "top_p",
 def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
     """``volano train text``."""
     if not given.pop("classify", False):
-        from volano.api.text import train_text
+        from volano.apps.text.train import train_text
 
         return _print_run(train_text(path, **given), as_json=as_json)
-    from volano.api.text_classes import train_text_classes
+    from volano.apps.text.classify.train import train_text_classes
 
     for name in ("epochs", "depth", "context", "batch_size"):
         if name in given:
@@ -36,10 +36,10 @@ def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
 def resume(run: Path, *, as_json: bool, processes: Any = None) -> int:
     """``volano resume`` of a text run."""
     if _tells_classes(run):
-        from volano.api.text_classes import resume_text_classes
+        from volano.apps.text.classify.train import resume_text_classes
 
         return _print_run(resume_text_classes(run, processes=processes), as_json=as_json)
-    from volano.api.text import resume_text
+    from volano.apps.text.train import resume_text
 
     return _print_run(resume_text(run, processes=processes), as_json=as_json)
 
@@ -48,7 +48,7 @@ def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool)
     """``volano eval`` of a text run."""
     if _tells_classes(run):
         return _evaluate_classes(run, path, device=device, as_json=as_json)
-    from volano.api.text_results import eval_text
+    from volano.apps.text.use import eval_text
 
     result = eval_text(run, path, device=device)
     for notice in result["notices"]:
@@ -64,7 +64,7 @@ def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool)
 
 def generate(run: Path, *, device: str | None, as_json: bool, **given: Any) -> int:
     """``volano generate`` with a text run: pieces as they come, or one JSON object."""
-    from volano.api.text_results import generate_text
+    from volano.apps.text.use import generate_text
 
     generation = generate_text(run, device=device, **given)
     for notice in generation.notices:
@@ -88,7 +88,7 @@ def predict(run: Path, files: list[Path], *, top_k: int, csv: Path | None, devic
     """``volano predict`` with a run that tells classes of texts apart."""
     if not _tells_classes(run):
         raise UsageError("predict is for runs that tell classes apart", got=str(run), remedy="volano generate")
-    from volano.api.text_classes import predict_text_classes
+    from volano.apps.text.classify.train import predict_text_classes
 
     return output.print_predictions(
         predict_text_classes(run, files, top_k=top_k, csv_path=csv, device=device), csv=csv, as_json=as_json
@@ -96,7 +96,7 @@ def predict(run: Path, files: list[Path], *, top_k: int, csv: Path | None, devic
 
 
 def _evaluate_classes(run: Path, path: Path | None, *, device: str | None, as_json: bool) -> int:
-    from volano.api.text_classes import eval_text_classes
+    from volano.apps.text.classify.train import eval_text_classes
 
     result = eval_text_classes(run, path, device=device)
     for notice in result["notices"]:

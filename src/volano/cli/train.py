@@ -87,7 +87,7 @@ def train(
     volano train --from runs/study-1             the best trial of a study
     """
     knobs, dials = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
-    from volano.api.processes import Processes, follow, is_follower
+    from volano.running.processes import Processes, follow, is_follower
 
     processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
     if is_follower():
@@ -124,7 +124,7 @@ def _train_trial(
     if given or (build is not None and ":" not in build):
         raise UsageError("--from names all that is trained", got=given.get("path", build), remedy="Leave it out")
     from volano import api
-    from volano.api.spaces import task_of_trial
+    from volano.apps.study_build import task_of_trial
 
     task, number = task_of_trial(study, trial, build=build, epochs=epochs)
     source = {"kind": "trial", "study": str(study.absolute()), "trial": number, "epochs": epochs}
@@ -143,7 +143,7 @@ def resume(
 ) -> int:
     """Go on with a run that was stopped or killed, from its last whole checkpoint, by any number of processes."""
     from volano import api
-    from volano.api.processes import Processes, follow, is_follower
+    from volano.running.processes import Processes, follow, is_follower
 
     processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
     if is_follower():
@@ -151,7 +151,7 @@ def resume(
         return 0
     changes = opt.given(save_every=save_every, skip_bad_steps=skip_bad_steps)
     if changes:
-        from volano.api.tasks import change_safety
+        from volano.running.train import change_safety
 
         change_safety(run, **changes)
     application = application_of(run)

@@ -18,21 +18,21 @@ GENERATE_DIALS = frozenset(
 
 def train(path: Path | None, *, as_json: bool, **given: Any) -> int:
     """``volano train video``."""
-    from volano.api.video import train_video
+    from volano.apps.video.train import train_video
 
     return _print_run(train_video(path, **given), as_json=as_json)
 
 
 def resume(run: Path, *, as_json: bool, processes: Any = None) -> int:
     """``volano resume`` of a video run."""
-    from volano.api.video import resume_video
+    from volano.apps.video.train import resume_video
 
     return _print_run(resume_video(run, processes=processes), as_json=as_json)
 
 
 def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool) -> int:
     """``volano eval`` of a video run."""
-    from volano.api.video_results import eval_video
+    from volano.apps.video.use import eval_video
 
     result = eval_video(run, path, device=device)
     for notice in result["notices"]:
@@ -60,7 +60,7 @@ def evaluate(run: Path, path: Path | None, *, device: str | None, as_json: bool)
 
 def generate(run: Path, *, device: str | None, as_json: bool, **given: Any) -> int:
     """``volano generate`` with a video run."""
-    from volano.api.video_results import generate_video
+    from volano.apps.video.use import generate_video
 
     result = generate_video(run, device=device, **given)
     for notice in result["notices"]:

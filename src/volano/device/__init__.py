@@ -6,6 +6,7 @@ from volano.device.host_memory import host_memory_bytes
 from volano.device.kernels import measure_kernels
 from volano.device.limits import Limits, measure_limits
 from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, num_cores, versions
+from volano.device.random_state import random_state_kept
 from volano.device.ranks import Agreement, Ranks
 from volano.device.transfer import Transfer
 
@@ -26,5 +27,6 @@ __all__ = [
     "measure_limits",
     "num_cores",
     "other_variants",
+    "random_state_kept",
     "versions",
 ]

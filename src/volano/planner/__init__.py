@@ -13,12 +13,12 @@ Which file answers which question, in the order in which a search asks them:
 - And without the device, or beside it? absent, analysis.
 """
 
-from volano.planner.absent import explain_absent
-from volano.planner.analysis import measured_beside
-from volano.planner.explanation import Candidate, Explanation
-from volano.planner.search import find_plan
-from volano.planner.share import share_of_rank, share_of_threads
-from volano.planner.wish import Found, Wish
+from volano.plan.explanation import Candidate, Explanation
+from volano.planner.analyze import measured_beside
+from volano.planner.offline import explain_absent
+from volano.planner.request import Found, Wish
+from volano.planner.search.per_rank import share_of_rank, share_of_threads
+from volano.planner.search.search import find_plan
 
 __all__ = [
     "Candidate",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from volano.report.words import plain_number
+from volano.record.format import plain_number
 
 SIDE = 1000.0
 _MOST_POINTS = 400  # of a line: more than a chart has pixels is weight without sight

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from volano.record.format import figure_text, share_text, short
+from volano.record.read_run import RunRecord, mapping, number, sequence
 from volano.report.media import Media, cut, read_media
-from volano.report.reading import RunRecord, mapping, number, sequence
-from volano.report.words import figure_text, share_text, short
 
 # A table of more classes than this cannot be read; a map of coloured squares still can.
 _MOST_IN_TABLE = 24

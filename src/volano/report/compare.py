@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
-from volano.report.charts import Chart, Line, draw_chart
-from volano.report.curves import metric_chart, metric_names, points
-from volano.report.experiment import setting_text
-from volano.report.figures import device_name, in_order
-from volano.report.page import Pieces, render, save_page
-from volano.report.reading import RunRecord, mapping, number, numbers, read_run
-from volano.report.words import (
+from volano.record.format import (
     NOTHING,
     bytes_text,
     capital,
@@ -26,6 +20,12 @@ from volano.report.words import (
     short,
     title_of,
 )
+from volano.record.read_run import RunRecord, mapping, number, numbers, read_run
+from volano.report.charts import Chart, Line, draw_chart
+from volano.report.curves import metric_chart, metric_names, points
+from volano.report.experiment import setting_text
+from volano.report.figures import device_name, in_order
+from volano.report.page import Pieces, render, save_page
 
 MOST_RUNS = 12  # more columns than this cannot be told apart
 _NUM_COLOURS = 6

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from volano.record.format import capital, is_share, title_of
+from volano.record.read_run import RunRecord, number
 from volano.report.charts import Chart, Line, Point, draw_chart
-from volano.report.reading import RunRecord, number
-from volano.report.words import capital, is_share, title_of
 
 # Fields of a logged line that are no metrics of the objective.
 _NO_METRIC = frozenset(

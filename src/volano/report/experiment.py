@@ -9,8 +9,8 @@ from typing import Any
 
 from volano.errors import PlanError
 from volano.plan import Plan, semantics_of
-from volano.report.reading import RunRecord, mapping, number, sequence
-from volano.report.words import NOTHING, bytes_text, count_text, seconds_text, short
+from volano.record.format import NOTHING, bytes_text, count_text, seconds_text, short
+from volano.record.read_run import RunRecord, mapping, number, sequence
 
 _APPLICATIONS = {"image": "image classification", "text": "a text model", "video": "a video model"}
 _ROWS = (

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from volano.report.reading import RunRecord, mapping, number, numbers
-from volano.report.words import bytes_text, capital, count_text, figure_text, plain_number, seconds_text, title_of
+from volano.record.format import bytes_text, capital, count_text, figure_text, plain_number, seconds_text, title_of
+from volano.record.read_run import RunRecord, mapping, number, numbers
 
 # Figures that stand beside another one, not for themselves.
 _BESIDE = frozenset(

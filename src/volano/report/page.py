@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import RunError, UsageError
+from volano.record.format import NOTHING, short
+from volano.record.read_run import RunRecord, read_run
 from volano.report.classification import classification_of, hardest_of
 from volano.report.curves import curves_of
 from volano.report.experiment import (
@@ -23,10 +25,8 @@ from volano.report.experiment import (
 from volano.report.figures import facts_of, figures_of
 from volano.report.media import read_media
 from volano.report.planning import read_planning
-from volano.report.reading import RunRecord, read_run
 from volano.report.text import compression_of, previews_of, text_figures
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
-from volano.report.words import NOTHING, short
 
 _KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
 _MOST_ROWS = 100  # of a list of examples or steps; the rest stands in its file

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from volano.report.reading import mapping, number, sequence
+from volano.record.format import NOTHING, count_text, plain_number, seconds_text
+from volano.record.read_run import mapping, number, sequence
 from volano.report.study_record import StudyRecord, values_of
-from volano.report.words import NOTHING, count_text, plain_number, seconds_text
 
 NOT_MEASURED = "not measured"
 ONE_BY_ONE = "loop"  # the engine that is one member at a time: against that it gains nothing and loses nothing

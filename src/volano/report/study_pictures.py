@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from volano.report.reading import number
+from volano.record.format import plain_number, printable, short, title_of
+from volano.record.read_run import number
 from volano.report.study_record import StudyRecord, TrialRecord
-from volano.report.words import plain_number, printable, short, title_of
 
 # A picture of its own for each page, as style.css has it: ink, faint lines, the best trial, colours of the values.
 _LIGHT = {"ink": "#1e2226", "soft": "#5c646d", "faint": "#cfccc5", "best": "#b94c24", "card": "#ffffff"}

@@ -1,6 +1,6 @@
 """A study's folder as a report reads it: whatever is there, and in words what is not. Needs neither torch nor Optuna.
 
-What the files hold stands in ``volano.exploring.record``. As with a run's folder, a piece that is missing or damaged
+What the files hold stands in ``volano.record.study_folder``. As with a run's folder, a piece that is missing or damaged
 raises nothing.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
-from volano.report.reading import mapping, number, read_lines, read_object, sequence
+from volano.record.read_run import mapping, number, read_lines, read_object, sequence
 
-_SCHEMA_VERSION = 1  # of study.json, see exploring/record.py
+_SCHEMA_VERSION = 1  # of study.json, see record/study_folder.py
 # Optuna's operation that sets a parameter of a trial (optuna.storages.journal, JournalOperation.SET_TRIAL_PARAM).
 _SET_PARAMETER = 5
 

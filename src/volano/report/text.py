@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from volano.report.reading import RunRecord, mapping, number
-from volano.report.words import figure_text, plain_number, printable, short
+from volano.record.format import figure_text, plain_number, printable, short
+from volano.record.read_run import RunRecord, mapping, number
 
 _MOST_PREVIEWS, _MOST_CHARACTERS = 12, 4000
 # Bytes that say nothing of each other cost eight bits each.

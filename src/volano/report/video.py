@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from volano.record.format import capital, figure_text, share_text, title_of
+from volano.record.read_run import RunRecord, mapping, number, sequence
 from volano.report.charts import Chart, Line, draw_chart
 from volano.report.media import Media, read_media
-from volano.report.reading import RunRecord, mapping, number, sequence
-from volano.report.words import capital, figure_text, share_text, title_of
 
 _CLIPS = (
     ("Real", ("clips-real.gif",), "Clips of the test set, playing"),

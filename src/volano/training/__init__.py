@@ -1,21 +1,21 @@
 """Runs a Task under a Plan: the loop, the step, checkpoints, the folder. Knows neither planner nor application."""
 
+from volano.record.run_folder import PREPARED, RunFolder
+from volano.training.checkpoints.weights import load_weights, save_tensors, save_weights
+from volano.training.distributed.data_parallel import check_ranks
 from volano.training.evaluate import evaluate
-from volano.training.folder import RunFolder
-from volano.training.memory_pressure import is_out_of_memory
-from volano.training.muon import MuonAdamW
+from volano.training.memory.out_of_memory import is_out_of_memory
+from volano.training.memory.recompute import blocks_of
 from volano.training.observe import Observer, Observers, StartInfo
-from volano.training.optimizers import choose_implementation, make_optimizer
-from volano.training.parallel import check_ranks
-from volano.training.probe import StepTime, measure_step_time, why_a_step_fails
+from volano.training.optim.make import choose_implementation, make_optimizer
+from volano.training.optim.muon import MuonAdamW
 from volano.training.progress import PlainProgress, RichProgress, make_progress
-from volano.training.recompute import blocks_of
-from volano.training.run import PREPARED, Run, load_run, prepare_run, random_state_kept, run_task, settings_of
+from volano.training.quick_run import Trial, run_trial
+from volano.training.run import Run, load_run, prepare_run, run_task, settings_of
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.step import seed_of_augmentation
-from volano.training.trial import Trial, run_trial
-from volano.training.weights import load_weights, save_tensors, save_weights
+from volano.training.step_timing import StepTime, measure_step_time, why_a_step_fails
 
 __all__ = [
     "PREPARED",
@@ -43,7 +43,6 @@ __all__ = [
     "make_progress",
     "measure_step_time",
     "prepare_run",
-    "random_state_kept",
     "run_task",
     "run_trial",
     "save_tensors",

@@ -12,7 +12,7 @@ from volano.data import Feed, counter_hash, in_sequence
 from volano.device import Device, Ranks
 from volano.errors import RunError
 from volano.task import Task, as_loss, num_examples, split
-from volano.training.memory_pressure import attempt
+from volano.training.memory.out_of_memory import attempt
 
 EVALUATION = 13  # first counter of the seeds of objectives that draw noise
 

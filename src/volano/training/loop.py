@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from volano.errors import DataError, ObjectiveError
+from volano.record.run_folder import RunFolder
 from volano.task import Batch
+from volano.training.checkpoints.saver import Saver
 from volano.training.evaluate import read_scalars
-from volano.training.folder import RunFolder
-from volano.training.numerics import NumericsPolicy
+from volano.training.health.data_stalls import Stalls
+from volano.training.health.loss_spikes import SpikeFinder
+from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.observe import Observer
 from volano.training.safety import Safety
-from volano.training.saving import Saver
 from volano.training.session import Session
 from volano.training.signals import StopRequest
-from volano.training.spikes import SpikeFinder
-from volano.training.stalls import Stalls
 from volano.training.step import StepResult
 
 # Reading a loss waits for the device: every hundredth step, or thirty times in a short run.

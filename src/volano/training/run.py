@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from typing import Any
 from torch import nn
 
 from volano.data import Fault
-from volano.device import Device, Ranks, describe_machine, versions
+from volano.device import Device, Ranks, describe_machine, random_state_kept, versions
 from volano.errors import RunError, VolanoError
 from volano.plan import Plan
+from volano.record.run_folder import PREPARED, QUARANTINE, ReadFolder, RunFolder
 from volano.task import Task
-from volano.training.checkpoint import (
+from volano.training.checkpoints.checkpoint import (
     digest_of,
     list_checkpoints,
     load_checkpoint,
@@ -26,17 +26,13 @@ from volano.training.checkpoint import (
     set_aside_after,
     tidy,
 )
-from volano.training.folder import QUARANTINE, ReadFolder, RunFolder
+from volano.training.checkpoints.weights import load_weights, save_weights
+from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.loop import Log, run_loop
-from volano.training.numerics import NumericsPolicy
 from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.safety import Safety
 from volano.training.session import Session
 from volano.training.signals import StopRequest
-from volano.training.weights import load_weights, save_weights
-
-# Of a run whose folder holds all that it takes to begin.
-PREPARED = "prepared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,13 +390,3 @@ def _start_info(session: Session, folder: RunFolder) -> StartInfo:
 def settings_of(plan: Plan, device: Device) -> AbstractContextManager[None]:
     """A context in which the plan's process-wide settings hold."""
     return device.settings(precision=plan.precision, threads=plan.threads, allocator=plan.allocator)
-
-
-@contextmanager
-def random_state_kept(device: Device) -> Iterator[None]:
-    """A context after which the default generators of torch, NumPy and ``random`` stand as before it."""
-    state = device.rng_state()
-    try:
-        yield
-    finally:
-        device.set_rng_state(state)

@@ -20,14 +20,14 @@ from volano.device import Device, Ranks
 from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.task import Task, describe, differences
-from volano.training import shards
-from volano.training.activations import Activations
-from volano.training.ema import Ema
+from volano.training.checkpoints import shards
+from volano.training.distributed.data_parallel import Parallel, check_ranks, resharded, shard, whole_state
 from volano.training.evaluate import evaluate
-from volano.training.memory_pressure import Relief
-from volano.training.offload import OffloadedState, why_not_offloaded
-from volano.training.optimizers import choose_implementation, make_optimizer, with_own_marks
-from volano.training.parallel import Parallel, check_ranks, resharded, shard, whole_state
+from volano.training.memory.activations import Activations
+from volano.training.memory.offload import OffloadedState, why_not_offloaded
+from volano.training.memory.out_of_memory import Relief
+from volano.training.optim.ema import Ema
+from volano.training.optim.make import choose_implementation, make_optimizer, with_own_marks
 from volano.training.step import Step
 
 

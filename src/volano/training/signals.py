@@ -1,9 +1,11 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the step in flight."""
+"""Ctrl-C and SIGTERM ask a run to stop after the step in flight, and a study where it waits."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -35,3 +37,33 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+class Interruption(StopRequest):
+    """A context in which the first Ctrl-C or SIGTERM interrupts what :meth:`waiting` waits for, and nothing else: what
+    is written is written to its end. A second Ctrl-C interrupts anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_waiting = False
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A context that raises KeyboardInterrupt when the study is asked to stop."""
+        self._is_waiting = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._is_waiting = False
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt when the study was asked to stop."""
+        if self.requested:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        super()._handle(number, frame)
+        if self._is_waiting:
+            self._is_waiting = False
+            raise KeyboardInterrupt

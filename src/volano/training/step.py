@@ -25,22 +25,15 @@ from volano.task import (
     tensors_of,
     weighted_metric,
 )
-from volano.training.activations import Activations
-from volano.training.buffers import SavedBuffers, Uncopied, is_small, places_of
 from volano.training.compiling import Compiled
-from volano.training.ema import Ema
-from volano.training.guard import Guard
-from volano.training.memory_pressure import (
-    Relief,
-    Unchanged,
-    attempt,
-    forget,
-    is_out_of_memory,
-    update_failed,
-)
-from volano.training.offload import OffloadedState
-from volano.training.optimizers import set_learning_rates
-from volano.training.parallel import Parallel, local, whole
+from volano.training.distributed.data_parallel import Parallel, local, whole
+from volano.training.memory.activations import Activations
+from volano.training.memory.buffers import SavedBuffers, Uncopied, is_small, places_of
+from volano.training.memory.offload import OffloadedState
+from volano.training.memory.out_of_memory import Relief, Unchanged, attempt, forget, is_out_of_memory, update_failed
+from volano.training.nonfinite_guard import Guard
+from volano.training.optim.ema import Ema
+from volano.training.optim.make import set_learning_rates
 
 AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is for
 

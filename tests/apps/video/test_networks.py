@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from volano.apps.video.model_spec import VideoSpec, make_network
 from volano.apps.video.recipe import network_shape, parameter_groups
-from volano.apps.video.spec import VideoSpec, make_network
 from volano.errors import CheckpointError
 from volano.training import MuonAdamW
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from volano.errors import UsageError
 
-# What every run's folder holds (training/folder.py). Its tokens, pictures and records are made from data and are none.
+# Files that every run's folder holds (record/run_folder.py). Its tokens, pictures and records are made from data and
+# are none.
 _RUN_FILES = ("run.json", "task.json")
 
 

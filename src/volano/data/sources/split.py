@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from volano.data.counters import counter_hash
-from volano.data.sources.image_files import ImageFiles, copies_of
-from volano.data.sources.images import LabelledImages
+from volano.data.sources.image.image_files import ImageFiles, copies_of
+from volano.data.sources.image.images import LabelledImages
 from volano.errors import DataError
 
 HOLD_OUT_SHARE = 0.15

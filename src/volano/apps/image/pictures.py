@@ -1,0 +1,95 @@
+"""What a run of the image application leaves to look at: scores with their confusion matrix, the hardest test images,
+and an augmented batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from volano.apps.image.application import ImageProblem
+from volano.apps.image.scores import hardest
+from volano.data import Fault, Fetcher, Order
+from volano.data.sources import LabelledImages
+from volano.device import Device
+from volano.errors import DataError, VolanoError
+from volano.report import Example, draw_confusion, draw_sheet, draw_top_losses
+from volano.task import Task
+from volano.training import RunFolder, seed_of_augmentation
+
+_NUM_HARDEST, _NUM_AUGMENTED = 12, 24
+
+
+def write_scores(
+    folder: RunFolder, name: str, scores: dict[str, Any], faults: Sequence[Fault], origin: str
+) -> dict[str, Any]:
+    """Writes ``eval-NAME.json`` and the confusion matrix ``eval-NAME.png``, and returns what the former holds.
+
+    Raises:
+        RunError: the folder cannot be written to.
+        OSError: likewise.
+    """
+    picture = folder.path / f"eval-{name}.png"
+    draw_confusion(scores["confusion"], scores["classes"], f"{origin}: accuracy {scores['accuracy']:.2%}", picture)
+    result = {"run": str(folder.path), "origin": origin, **scores, "picture": str(picture)}
+    result["unreadable"] = [asdict(fault) for fault in faults]
+    folder.write_json(f"eval-{name}.json", result)
+    return result
+
+
+def write_pictures(
+    folder: RunFolder,
+    problem: ImageProblem,
+    task: Task,
+    logits: Tensor,
+    labels: Tensor,
+    scores: dict[str, Any],
+    faults: Sequence[Fault],
+    device: Device,
+) -> list[str]:
+    """Everything that the report of a finished run shows; a notice where it could not be written, since a picture is no
+    reason to lose a run. ``logits``, ``labels`` and ``faults`` are what ``predict_labelled`` gave for the test images.
+    """
+    try:
+        write_scores(folder, "test", scores, faults, f"{problem.origin}, test")
+        unread = {fault.index for fault in faults[len(problem.test.faults) :]}
+        rows = [row for row in range(len(problem.test)) if row not in unread]
+        _write_hardest(folder, problem.test, rows, logits, labels)
+        draw_sheet(_first_batch(task, device), folder.path / "augmented.png")
+    except (OSError, VolanoError) as error:
+        return [f"pictures of the final test are missing: {error}"]
+    except Exception as error:  # noqa: BLE001 - whatever a drawing library meets in a name or a pixel
+        return [f"pictures of the final test are missing: {type(error).__name__}: {error}"]
+    return []
+
+
+def _write_hardest(folder: RunFolder, test: LabelledImages, rows: list[int], logits: Tensor, labels: Tensor) -> None:
+    found = hardest(logits, labels, _NUM_HARDEST)
+    pixels, images = test.in_memory([rows[one.row] for one in found])
+    if len(images) < len(found):
+        raise DataError("The hardest test images can be read a second time", got=f"{len(images)} of {len(found)}")
+    examples = [
+        Example(
+            image=image.numpy(),
+            name=name,
+            true=test.classes[one.true],
+            predicted=test.classes[one.predicted],
+            probability=one.probability,
+            loss=one.loss,
+        )
+        for one, image, name in zip(found, pixels, images.names, strict=True)
+    ]
+    folder.write_json("top-losses.json", {"items": draw_top_losses(examples, folder.path / "top-losses.png")})
+
+
+def _first_batch(task: Task, device: Device) -> Any:
+    """The first images of the run as the network saw them, uint8 [N, channels, height, width]."""
+    order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.order_seed)
+    batch = device.move(Fetcher(task.data, task.collate, task.order_seed)(order.key(0)).batch)
+    if task.augment is not None:
+        generator = device.generator()
+        generator.manual_seed(seed_of_augmentation(task, 0))
+        batch = task.augment(batch, generator)
+    return batch[0][:_NUM_AUGMENTED].cpu().numpy()

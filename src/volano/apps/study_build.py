@@ -1,0 +1,303 @@
+"""Studies without code: each application's search space, and the builds that make a trial's task of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from volano.device import Device
+from volano.errors import UsageError
+from volano.plan import Plan
+from volano.record.run_folder import RunFolder
+from volano.running.checks import check_data_is_there
+from volano.running.references import load_reference
+from volano.study.search_space import Range, Space
+from volano.study.settings import StudySettings
+from volano.study.study import Study
+from volano.task import Task
+from volano.training import measure_step_time
+
+DEFAULT_MINUTES = 10.0
+_DEFAULT_TRIALS, _DEFAULT_ETA = 64, 3
+# Of the minutes, for start-up, evaluations and the report; and because packs gain nothing where convolutions decide.
+_RESERVE_SHARE, _RESERVE_SECONDS = 0.3, 10.0
+_TIMING_SECONDS = 3.0
+_LEAST_SECONDS = 0.2
+# At most so many passes in a trial: beyond them differences between configurations hardly change.
+_MOST_EPOCHS = 20.0
+# What of a recipe is no setting of an experiment.
+_NO_SETTINGS = {"epochs", "regime", "num_evaluations", "tta_translate"}
+_METRICS = {"image": ("accuracy", "maximize"), "text": ("loss", "minimize"), "video": ("loss", "minimize")}
+
+
+class ApplicationBuild:
+    """``build(trial) -> Task`` of an application: its recipe for a length, with the numbers of the trial in it.
+
+    All trials have the weights, the order and the draws of one seed: they differ in what is tried.
+
+    Args:
+        kind: ``"image"``, ``"text"`` or ``"video"``.
+        dials: of the application, resolved.
+        space: what is tried: fields of the application's recipe.
+        num_steps: of a whole trial.
+
+    Attributes:
+        metric, direction: by which its trials are compared.
+    """
+
+    def __init__(self, kind: str, dials: Mapping[str, Any], space: Space, num_steps: int) -> None:
+        self.kind, self.dials, self.space, self.num_steps = kind, dict(dials), space, num_steps
+        self.metric, self.direction = _METRICS[kind]
+        self.__name__ = f"{kind}-study"
+        self._problem: Any = None
+        self._base: Task | None = None
+
+    def __call__(self, trial: Any) -> Task:
+        """The task of a trial."""
+        numbers = self.space.suggest(trial)
+        self._problem = self._problem or self._read()
+        base = self._base = self._base or self._problem.task(self.num_steps)
+        recipe = dataclasses.replace(self._problem.recipe_of(self.num_steps), **numbers)
+        task = self._problem.task(self.num_steps, recipe)
+        return dataclasses.replace(task, data=base.data, valid=base.valid, collate=base.collate)
+
+    def source(self) -> dict[str, Any]:
+        """From which :func:`build_of` makes it again."""
+        return {
+            "kind": self.kind, "dials": self.dials, "space": self.space.to_json(), "num_steps": self.num_steps,
+        }  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The data is read again by who gets it.
+        return {**self.__dict__, "_problem": None, "_base": None}
+
+    def _read(self) -> Any:
+        if self.kind == "image":
+            from volano.apps.image.application import ImageDials, read_problem
+
+            return read_problem(ImageDials(**self.dials))
+        if self.kind == "video":
+            from volano.apps.video.application import VideoDials, read_video_problem
+
+            return read_video_problem(VideoDials(**self.dials))
+        from volano.apps.text.application import TextDials, read_problem
+
+        scratch = Path(tempfile.mkdtemp(prefix="volano-text-"))
+        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)  # what is mapped stays readable
+        return read_problem(TextDials(**self.dials), scratch)
+
+    def resolved(self, seconds: float, device: Device, space: Space | None) -> ApplicationBuild:
+        """The same with a length that fits into seconds a trial, from steps timed here, and with the application's
+        own space where none is given."""
+        problem = self._read()
+        if self.kind == "text":
+            problem = _text_of_a_size(problem, seconds, device)
+        if self.kind == "image" and problem.dials.size is None:
+            problem = problem.with_size("thin")
+        step = _step_seconds(problem.task(1000), device)
+        self.num_steps = max(1, min(problem.steps_in(_MOST_EPOCHS), int(seconds / step)))
+        self.dials = {**problem.dials.to_json(), "num_steps": None}
+        if self.kind == "image":
+            self.dials["size"] = problem.spec.size
+        self._problem = problem
+        recipe = problem.recipe_of(self.num_steps)
+        self.space = check_space(space or default_space(self.kind, recipe), recipe)
+        return self
+
+    def lengthened(self, epochs: float) -> ApplicationBuild:
+        """The same with whole trials of so many passes over the data."""
+        self._problem = self._problem or self._read()
+        return ApplicationBuild(self.kind, self.dials, self.space, self._problem.steps_in(epochs))
+
+
+def application_build(
+    kind: str,
+    path: str | Path | None = None,
+    *,
+    space: str | Path | Space | None = None,
+    trials: int = _DEFAULT_TRIALS,
+    minutes: float | None = None,
+    eta: int = _DEFAULT_ETA,
+    rungs: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> ApplicationBuild:
+    """The build of an application's study, for :func:`volano.explore`.
+
+    A whole trial is as long as the study affords: with successive halving the trials together cost ``trials * (share_1
+    + (share_2 - share_1) / eta + ...)`` whole ones, and that many fill the minutes at the pace of a plain training
+    that is timed here. It is found once and stands in the study's folder.
+
+    Args:
+        kind: ``"image"``, ``"text"`` or ``"video"``.
+        path: of its data, as ``volano train`` takes it; None is the embedded sample.
+        space: a Space or the file of one; None is the application's own.
+        trials, eta, rungs: of the study.
+        minutes: for all of it; 10.
+        seed: of weights, order and draws.
+        device: on which it will run.
+        on_progress: told what is done before it is.
+
+    Raises:
+        UsageError: the path does not exist, the space names no setting of the application's recipe, or a setting of
+            the study cannot be meant.
+        DataError: what lies there cannot be trained on.
+    """
+    chosen = Space.load(space) if isinstance(space, str | Path) else space
+    dials: dict[str, Any] = {"path": None if path is None else str(Path(path).absolute()), "seed": seed}
+    if kind == "image":
+        dials["flip"] = "auto"
+    shares = StudySettings(trials=trials, minutes=minutes, eta=eta, rungs=rungs, seed=seed).shares
+    whole = trials * sum(
+        (share - before) / eta**rung for rung, (before, share) in enumerate(zip((0.0, *shares), shares, strict=False))
+    )
+    budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
+    seconds = ((1.0 - _RESERVE_SHARE) * budget - _RESERVE_SECONDS) / whole
+    if seconds < _LEAST_SECONDS:
+        least = (_LEAST_SECONDS * whole + _RESERVE_SECONDS) / (1.0 - _RESERVE_SHARE) / 60
+        raise UsageError(
+            f"The minutes of a study leave each whole trial {_LEAST_SECONDS:g} s at least",
+            got=f"{budget / 60:g} for {trials} trials",
+            remedy=f"Give {math.ceil(10 * least) / 10:g} minutes, or fewer trials",
+        )
+    on_progress(f"reading {path or 'the embedded sample'}; then a step is timed, to find how long a trial can be")
+    unknown = Space(parameters={"?": (0,)})
+    return ApplicationBuild(kind, dials, unknown, 1).resolved(seconds, Device(device), chosen)
+
+
+def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
+    """The build function of a study, made again from the ``source`` in its ``study.json``.
+
+    Raises:
+        UsageError: it was a Python function of which nothing is known.
+    """
+    kind = source.get("kind", "python")
+    if kind == "reference":
+        return load_reference(source["reference"])
+    if kind in _METRICS:
+        check_data_is_there(source["dials"].get("path"), "data")
+        return ApplicationBuild(kind, source["dials"], Space.from_json(source["space"]), source["num_steps"])
+    raise UsageError(
+        "A study's build function can be made again",
+        got="a study that was started from Python with a function",
+        remedy='Give build=, the function or "module:build"',
+    )
+
+
+def task_of(folder: RunFolder) -> Task:
+    """Returns the task of a run that trains a trial, made again from the study."""
+    source = folder.read_json("run.json")["source"]
+    return task_of_trial(source["study"], source["trial"], epochs=source.get("epochs"))[0]
+
+
+def task_of_trial(
+    study: str | Path,
+    trial: str | int = "best",
+    *,
+    build: Callable[[Any], Task] | str | None = None,
+    epochs: float | None = None,
+) -> tuple[Task, int]:
+    """A trial's task at its whole length, and the trial's number.
+
+    Args:
+        study: the folder.
+        trial: ``"best"``, or its number.
+        build: with which the study was made, where its folder does not tell.
+        epochs: another length, for a study of an application: its trials are as short as the study's minutes made them.
+
+    Raises:
+        UsageError: no such trial, one that has failed, or the build function is missing.
+    """
+    import optuna
+
+    opened = Study.open(study)
+    if trial == "best":
+        number, params = opened.best.number, opened.best.params
+    else:
+        with contextlib.suppress(ValueError):
+            trial = int(trial)
+        if not isinstance(trial, int):
+            raise UsageError("A trial is 'best' or a number", got=repr(trial))
+        found = opened.trial(trial)
+        if found.state == "failed":
+            raise UsageError("A trial that is trained could be", got=f"trial {trial}, which failed: {found.reason}")
+        number, params = trial, found.params
+    made = load_reference(build) if isinstance(build, str) else build or build_of(opened.facts.get("source") or {})
+    if epochs is not None:
+        if not isinstance(made, ApplicationBuild):
+            raise UsageError("--epochs is for studies of the applications", got="a build function of your own")
+        made = made.lengthened(epochs)
+    try:
+        return made(optuna.trial.FixedTrial(dict(params), number=number)), number
+    except ValueError as error:
+        if "is not found" not in str(error):  # what Optuna says of a parameter that the trial has not
+            raise
+        raise UsageError("build makes the tasks that it made for the study", got=f"trial {number}: {error}") from error
+
+
+def default_space(kind: str, recipe: Any) -> Space:
+    """An application's own space: around what its recipe says, by factors where a number is a rate."""
+
+    def around(name: str, factor: float) -> Range:
+        value = getattr(recipe, name)
+        return Range(low=value / factor, high=value * factor, log=True)
+
+    if kind == "image":
+        space: dict[str, Any] = {
+            "kernel_lr": around("kernel_lr", 4.0), "rest_lr": around("rest_lr", 5.0),
+            "label_smoothing": Range(low=0.0, high=0.25), "translate": Range(low=0, high=2 * recipe.translate),
+        }  # fmt: skip
+    elif kind == "text":
+        space = {
+            "matrix_lr": around("matrix_lr", 3.0), "embedding_lr": around("embedding_lr", 4.0),
+            "head_lr": around("head_lr", 4.0), "weight_decay": Range(low=0.01, high=1.5, log=True),
+            "dropout": Range(low=0.0, high=0.3),
+        }  # fmt: skip
+    else:
+        space = {
+            "matrix_lr": around("matrix_lr", 4.0), "rest_lr": around("rest_lr", 5.0),
+            "ema_decay": Range(low=min(0.9, recipe.ema_decay), high=max(0.99, recipe.ema_decay)),
+        }  # fmt: skip
+    return Space(parameters=space)
+
+
+def check_space(space: Space, recipe: Any) -> Space:
+    """A space for a recipe; whole bounds of a setting that is no whole number are those of real ones.
+
+    Raises:
+        UsageError: it names what is no setting of the recipe.
+    """
+    names = [field.name for field in dataclasses.fields(recipe) if field.name not in _NO_SETTINGS]
+    for name in space.parameters:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+            raise UsageError("A search space names settings of the recipe", got=name, remedy=f"Say {', '.join(near)}")
+        values = space.parameters[name]
+        lowest = values.low if isinstance(values, Range) else min(values)
+        if name.endswith("lr") and lowest <= 0:
+            raise UsageError("A learning rate is above 0", got=f"{lowest} of {name}")
+    return space.with_real([name for name in names if isinstance(getattr(recipe, name), float)])
+
+
+def _step_seconds(task: Task, device: Device) -> float:
+    plan = Plan.baseline(device.name).pin(optimizer="fused")
+    return measure_step_time(task, plan, seconds=_TIMING_SECONDS).step
+
+
+def _text_of_a_size(problem: Any, seconds: float, device: Device) -> Any:
+    """The text application's own rules for depth and batch, for a training of so many seconds."""
+    from volano.apps.text.application import shaped
+
+    probe = shaped(problem, device, flops=1.0, num_tokens=1e6, depth=problem.spec.depth)
+    tokens = seconds / _step_seconds(probe.task(1000), device) * probe.tokens_per_step
+    flops = tokens * probe.spec.shape().flops_per_token
+    return shaped(problem, device, flops=flops, num_tokens=min(tokens, _MOST_EPOCHS * len(problem.train)))

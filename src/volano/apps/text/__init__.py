@@ -1,0 +1,1 @@
+"""The text application: language models, and classes of texts."""

@@ -1,0 +1,1 @@
+"""Texts told apart by class."""

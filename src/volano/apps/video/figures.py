@@ -1,0 +1,189 @@
+"""The final figures and pictures of a run of the video application: after training, and by eval."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from volano.apps.video.application import NUM_GENERATED, VideoDials, VideoProblem
+from volano.apps.video.features import FeatureNet, train_feature_net
+from volano.apps.video.judge import NUM_REFERENCES, Judge, memorization
+from volano.apps.video.model_spec import VideoSpec
+from volano.apps.video.recipe import FEATURE_STEPS
+from volano.apps.video.sampler import Sampling
+from volano.apps.video.scores import generate_clips, generation_scores, predict_clips, prediction_scores
+from volano.data.sources import Clips
+from volano.device import Device
+from volano.errors import CheckpointError, VolanoError
+from volano.report import tiled, write_gif, write_mp4, write_predictions
+from volano.running.checks import check_data_is_there
+from volano.training import RunFolder, save_weights
+
+DEFAULT_GUIDANCE = 1.5
+_FEATURES = "feature-net.safetensors"
+NUM_SHOWN = 16
+# Covariances of 32 features from fewer clips say nothing.
+_LEAST_COMPARED = 32
+# The nearest training clip is looked for among so many.
+_MOST_TRAIN, _MOST_NEAREST = 4096, 128
+
+
+def dials_of(folder: RunFolder) -> VideoDials:
+    """The dials with which a run was made.
+
+    Raises:
+        CheckpointError: ``run.json`` does not hold them.
+        UsageError: the clips are no longer there.
+    """
+    try:
+        dials = VideoDials(**folder.read_json("run.json")["source"]["dials"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("run.json of a video run holds its dials", got=f"{folder.path}: {error}") from error
+    check_data_is_there(dials.path, "clips")
+    return dials
+
+
+def write_results(
+    folder: RunFolder, model: nn.Module, problem: VideoProblem, device: Device, *, precision: str
+) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
+    """The final figures of a run, and its files: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
+    ``clips-generated.gif`` and ``clips-generated.mp4``. One that cannot be written is a notice: it is no reason to lose
+    the figures.
+
+    Returns:
+        The figures for ``run.json``, the self-test of the distances, and what a person should know.
+    """
+    spec, dials, test = problem.spec, problem.dials, problem.sets.test
+    count = NUM_GENERATED if dials.num_generated is None else dials.num_generated
+    steps = FEATURE_STEPS if dials.feature_steps is None else dials.feature_steps
+    net = None
+    if count and steps and _num_compared(problem, test, count) >= _LEAST_COMPARED:
+        net = train_feature_net(_windows_of(problem), spec.scale, device, num_steps=steps, seed=dials.seed)
+    result, generated, notices = score_model(problem, model, net, test, device, precision=precision, count=count)
+    real, made = tiled(test.frames[:NUM_SHOWN].numpy()), tiled(generated[:NUM_SHOWN].numpy())
+    files: dict[str, Callable[[Path], Any]] = {
+        "eval-test.json": lambda path: folder.write_json(
+            path.name, {"origin": f"{problem.sets.origin}, test", **result}
+        ),
+        "clips-real.gif": lambda path: write_gif(real, path, fps=spec.fps),
+        "clips-generated.gif": lambda path: write_gif(made, path, fps=spec.fps),
+        "clips-generated.mp4": lambda path: write_mp4(made, path, fps=spec.fps),
+        "predictions.png": lambda path: draw_predictions(model, spec, test, device, path),
+    }
+    if net is not None:
+        files[_FEATURES] = functools.partial(save_weights, net)
+    for name, write in files.items():
+        notices += _written(folder.path / name, write)
+    return figures_of(result), result["self_test"], notices
+
+
+def _written(path: Path, write: Callable[[Path], Any]) -> list[str]:
+    """Writes a file; what a person should know of it."""
+    try:
+        said = write(path)
+    except (OSError, VolanoError) as error:
+        return [f"{path.name} is missing: {error}"]
+    except Exception as error:  # noqa: BLE001 - whatever a library for pictures or clips meets
+        return [f"{path.name} is missing: {type(error).__name__}: {error}"]
+    return [said] if isinstance(said, str) else []
+
+
+def sampling_for_figures(spec: VideoSpec) -> Sampling:
+    """How the clips for the final figures are made."""
+    return Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0)
+
+
+def figures_of(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of an evaluation by their public names, for ``run.json`` and ``--json``."""
+    return {
+        "psnr_first_frame": result["psnr"][0],
+        "psnr_baselines": {name: scores["psnr"][0] for name, scores in result["baselines"].items()},
+        "ssim_first_frame": result["ssim"][0],
+        "frechet_ratio": result.get("frechet_ratio"),
+        "kernel_ratio": result.get("kernel_ratio"),
+        "self_test_passed": (result.get("self_test") or {}).get("passed"),
+        "num_test": result["num_clips"],
+    }
+
+
+def score_model(
+    problem: VideoProblem,
+    model: nn.Module,
+    net: FeatureNet | None,
+    test: Clips,
+    device: Device,
+    *,
+    precision: str,
+    count: int,
+) -> tuple[dict[str, Any], Tensor, list[str]]:
+    """Figures of a model on test clips, the clips generated for them, and notices."""
+    spec, notices = problem.spec, []
+    predicted = predict_clips(model, spec, test, device, precision=precision)
+    result = prediction_scores(predicted, test.frames, problem.sets.train, spec.context)
+    result["method"] = "one step from noise, the mean of what may follow" + (
+        "; the class is given" * bool(spec.classes)
+    )
+    generated = generate_clips(
+        model, spec, device, count=NUM_SHOWN if net is None else max(count, NUM_SHOWN), num_frames=spec.num_frames,
+        sampling=sampling_for_figures(spec), seed=problem.dials.seed, precision=precision,
+    )  # fmt: skip
+    train, compared = _windows_of(problem), _num_compared(problem, test, count)
+    result["nearest_training_distance"] = memorization(generated[:_MOST_NEAREST], test.frames[:_MOST_NEAREST], train)
+    result |= {"frechet_ratio": None, "kernel_ratio": None, "rejected": None, "self_test": None}
+    if count and compared < _LEAST_COMPARED:
+        notices.append(
+            f"no distances of generated clips: {compared} test clips (or a quarter of the training clips) are fewer "
+            f"than the {_LEAST_COMPARED} that they need"
+        )
+    elif net is not None:
+        some = _spread(test.frames, compared)
+        result |= generation_scores(generated[:compared], Judge(net, train, some, device), seed=problem.dials.seed)
+        if not result["self_test"]["passed"]:
+            notices.append(f"the distances of generated clips are rejected: {result['self_test']['reason']}")
+    elif count:
+        notices.append(f"no distances of generated clips: {_FEATURES} is not in the run's folder")
+    return result, generated, notices
+
+
+def _num_compared(problem: VideoProblem, test: Clips, count: int) -> int:
+    """Clips in each set of which distances are taken."""
+    return min(len(test), count, len(problem.sets.train) // NUM_REFERENCES)
+
+
+def _windows_of(problem: VideoProblem) -> Tensor:
+    """The first T frames of the training clips, in an order that mixes files: uint8 [M, T, C, S, S]."""
+    frames = problem.sets.train.frames[:, : problem.spec.num_frames]
+    generator = torch.Generator().manual_seed(problem.dials.seed)
+    return frames[torch.randperm(len(frames), generator=generator)[:_MOST_TRAIN]]
+
+
+def _spread(frames: Tensor, count: int) -> Tensor:
+    return frames[torch.linspace(0, len(frames) - 1, count).round().long()]
+
+
+def load_features(folder: RunFolder, spec: VideoSpec, device: Device) -> FeatureNet | None:
+    path = folder.path / _FEATURES
+    if not path.is_file():
+        return None
+    net = FeatureNet(channels=spec.channels, scale=spec.scale)
+    try:
+        net.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{_FEATURES} of a run can be read", got=f"{path}: {error}") from error
+    return net.to(device.torch_device).eval()
+
+
+def draw_predictions(model: nn.Module, spec: VideoSpec, test: Clips, device: Device, path: Path) -> None:
+    rows = slice(4)
+    few = Clips(
+        frames=test.frames[rows], lengths=test.lengths[rows], labels=test.labels[rows], classes=test.classes,
+        names=test.names[rows],
+    )  # fmt: skip
+    write_predictions(few.frames.numpy(), predict_clips(model, spec, few, device, precision="fp32").numpy(), path)

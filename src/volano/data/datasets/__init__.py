@@ -1,0 +1,1 @@
+"""Data sets of the library: mapped arrays, tokens, tables, spooled streams."""

@@ -1,0 +1,1 @@
+"""How batches reach the device: resident, or through a ring of workers."""

@@ -1,0 +1,269 @@
+"""Feeds: keys in, batches on the device out. Two of them, one contract; both give bitwise the same batches."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from volano.data.arrays import rows_of, take
+from volano.data.feed.fetch import Fault, Fetcher
+from volano.data.feed.quarantine import Quarantine
+from volano.data.feed.slots import Slots, SlotWriter, bytes_in_slot, can_share, unpacked, with_room
+from volano.data.feed.workers import Workers
+from volano.data.order import Key
+from volano.device import Device, Transfer
+from volano.errors import PlanError
+from volano.task import Batch, num_examples
+
+# Share of the device's free memory that resident data may take; the rest is for the training.
+_RESIDENT_SHARE = 0.4
+# Indices of this many batches go to the device in one copy.
+_KEYS_PER_COPY = 64
+# Of a ring's slots, one is in the consumer's hands, one is being copied, one is spare.
+SLOTS_IN_USE, _SLOTS_IN_PROCESS = 3, 4
+_END = object()
+
+
+class Feed(ABC):
+    """Gives the batches of a sequence of keys, in that order, on the device.
+
+    Attributes:
+        seconds_waited: that whoever asked for batches has spent in waiting for them; may be set back.
+        on_notice: told what a person should know of the feeding.
+    """
+
+    def __init__(self) -> None:
+        self.seconds_waited = 0.0
+        self.on_notice: Callable[[str], None] = lambda _: None
+
+    def batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
+        """One batch a key. The iterator ends with the keys; closing it early frees what it holds.
+
+        Raises:
+            DataError: the data cannot be trained on; between two batches, so that whoever asked can still save.
+        """
+        with contextlib.closing(self._batches(keys)) as made:
+            while True:
+                start = time.perf_counter()
+                batch = next(made, _END)
+                self.seconds_waited += time.perf_counter() - start
+                if batch is _END:
+                    return
+                yield batch
+
+    @abstractmethod
+    def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]: ...
+
+
+class ResidentFeed(Feed):
+    """The encoded set lies on the device; a batch is gathered there. No worker, no copy of examples in the loop."""
+
+    def __init__(self, tree: Batch, device: Device) -> None:
+        super().__init__()
+        self._tree = device.move(tree)
+        self._device = device
+
+    def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
+        if self._device.is_cpu:
+            for key in keys:
+                yield take(self._tree, _as_tensor(key.indices))
+            return
+        keys = iter(keys)
+        while group := list(itertools.islice(keys, _KEYS_PER_COPY)):
+            joined = _as_tensor(np.concatenate([key.indices for key in group]))
+            if self._device.can_pin:  # from pageable memory the copy would wait for what is queued
+                joined = joined.pin_memory()
+            joined = self._device.move(joined, non_blocking=True)
+            for indices in joined.split([len(key.indices) for key in group]):
+                yield take(self._tree, indices)
+
+
+class RingFeed(Feed):
+    """Batches are made on the host, in a ring of slots; each is copied to the device while the one before it is used.
+
+    With ``workers`` they are made by so many processes, each ``prefetch`` batches ahead. The first batch of all tells
+    how large slots must be, and travels by itself; so does any later one that does not fit, and larger slots follow it.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, device: Device, quarantine: Quarantine, *, workers: int = 0, prefetch: int = 2
+    ) -> None:
+        super().__init__()
+        self._fetcher = fetcher
+        self._device = device
+        self._quarantine = quarantine
+        self._workers = workers
+        self._prefetch = prefetch
+        self._largest = 0
+
+    def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
+        source = self._from_workers if self._workers else self._in_process
+        if self._device.is_cpu:
+            with contextlib.closing(source(keys)) as made:
+                yield from (batch for batch, _ in made)
+            return
+        transfer, ahead = Transfer(self._device), None
+        with contextlib.closing(source(keys)) as made:
+            for batch, release in made:
+                pending = transfer.start(batch)
+                release(pending[1])
+                if ahead is not None:
+                    yield transfer.finish(ahead)
+                ahead = pending
+        if ahead is not None:
+            yield transfer.finish(ahead)
+
+    def _in_process(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
+        made: list[Slots] = []
+        try:
+            for key in self._expected(keys):
+                if self._device.can_pin:
+                    self._make_slots(made, _SLOTS_IN_PROCESS, shared=False)
+                slots = made[-1] if made else None
+                slot = None if slots is None else slots.acquire()
+                if slots is None or slot is None:
+                    yield self._checked(*self._fetcher(key)), _nothing_to_release
+                else:
+                    memory = slots.memory(slot)
+                    writer = SlotWriter(memory)
+                    batch, faults = self._fetcher(key, writer)
+                    yield (
+                        self._checked(unpacked(writer.packed(batch), memory), faults),
+                        functools.partial(slots.release, slot),
+                    )
+        finally:
+            for slots in made:
+                slots.close()
+
+    def _expected(self, keys: Iterable[Key]) -> Iterator[Key]:
+        """The keys, each so many batches after the fetcher was told of it."""
+        ahead: collections.deque[Key] = collections.deque()
+        for key in keys:
+            self._fetcher.expect(key)
+            ahead.append(key)
+            if len(ahead) > self._prefetch:
+                yield ahead.popleft()
+        yield from ahead
+
+    def _from_workers(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
+        ahead = self._workers * self._prefetch
+        given: list[Slots] = []
+        workers = Workers(self._fetcher, num=self._workers, ahead=ahead, on_notice=self.on_notice)
+        try:
+            self._give_slots(workers, given, ahead)
+            for made, slots in workers.made(keys):
+                if made.error is not None:
+                    raise made.error
+                if slots is None or made.slot is None:
+                    yield self._checked(made.batch, made.faults), _nothing_to_release
+                else:
+                    yield (
+                        self._checked(unpacked(made.batch, slots.memory(made.slot)), made.faults),
+                        functools.partial(slots.release, made.slot),
+                    )
+                self._give_slots(workers, given, ahead)
+        finally:
+            workers.close()
+            for slots in given:
+                slots.close()
+
+    def _give_slots(self, workers: Workers, given: list[Slots], ahead: int) -> None:
+        if can_share() and self._make_slots(given, ahead + SLOTS_IN_USE, shared=True):
+            workers.use(given[-1])
+
+    def _make_slots(self, made: list[Slots], num: int, *, shared: bool) -> bool:
+        """Adds slots where the largest batch does not fit the last ones. They double at least, so that all that were
+        made before take no more than these; batches that are on their way lie in those."""
+        before = made[-1].num_bytes if made else 0
+        if self._largest <= before:
+            return False
+        made.append(Slots(self._device, num, max(with_room(self._largest), 2 * before), shared=shared))
+        return True
+
+    def _checked(self, batch: Batch, faults: list[Fault]) -> Batch:
+        self._quarantine.add([*faults], num_examples(batch))
+        self._largest = max(self._largest, bytes_in_slot(batch))
+        return batch
+
+
+_Arrived = tuple[Batch, Callable[[torch.Event | None], None]]
+
+
+def _nothing_to_release(_copied: torch.Event | None) -> None:
+    pass
+
+
+def make_feed(
+    data: Any,
+    collate: Callable[[list[Any]], Batch] | None,
+    device: Device,
+    *,
+    feed: str,
+    workers: int,
+    prefetch: int,
+    seed: int,
+    quarantine: Quarantine,
+) -> Feed:
+    """The feed that a plan names. On the CPU, mapped files lie in the device's memory already: a resident feed of them
+    is the one that reads a batch's rows there, and tells the disk beforehand where it has to be asked.
+
+    Raises:
+        PlanError: ``feed="resident"`` for data that cannot be.
+    """
+    if feed == "resident":
+        possible, reason = can_be_resident(data, collate, device)
+        rows = rows_of(data)
+        if not possible or rows is None:
+            raise PlanError("A resident feed needs data in tensors that fit", got=reason, remedy="Pin --feed ring")
+        if rows.is_mapped and device.is_cpu:
+            return RingFeed(Fetcher(data, collate, seed), device, quarantine)
+        whole = (
+            rows.in_sequence() if rows.in_sequence is not None and rows.indices is None else contextlib.nullcontext()
+        )
+        with whole:
+            return ResidentFeed(rows.tensors(), device)
+    return RingFeed(Fetcher(data, collate, seed), device, quarantine, workers=workers, prefetch=prefetch)
+
+
+def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]:
+    """Whether the data can be kept on the device without changing the experiment, and why."""
+    if collate is not None:
+        return False, "the task has a collate function of its own"
+    rows = rows_of(data)
+    if rows is None:
+        return (
+            False,
+            f"{type(data).__name__} computes its examples; storing them could freeze a random transform",
+        )
+    size, free = rows.num_bytes(), device.free_bytes()
+    # What lies in the device's memory already stays there; a selection of it is copied.
+    stays = device.is_cpu and not rows.is_mapped and rows.indices is None
+    if not stays and free is not None and size > _RESIDENT_SHARE * free:
+        return (
+            False,
+            f"{size / 2**20:,.0f} MiB are more than {_RESIDENT_SHARE:.0%} of the {free / 2**20:,.0f} MiB free",
+        )
+    return True, f"{size / 2**20:,.1f} MiB lie in {'mapped files' if rows.is_mapped else 'tensors'}"
+
+
+def why_streamed(data: Any, collate: Any, device: Device) -> str | None:
+    """Why a ring is the better feed by default, or None where the data is kept on the device."""
+    possible, reason = can_be_resident(data, collate, device)
+    rows = rows_of(data)
+    if possible and device.is_cpu and rows is not None and rows.is_mapped:
+        return f"{reason}, which are read where they lie: a ring tells the disk of a batch's rows"
+    return None if possible else reason
+
+
+def _as_tensor(indices: np.ndarray) -> torch.Tensor:
+    # Orders are read-only and shared; torch wants to own what it might write to.
+    return torch.from_numpy(indices.copy())

@@ -1,0 +1,216 @@
+"""Making a batch from a dataset on the host: fetch the examples, put corrupt ones aside, collate.
+
+A batch is a pure function of (data, seed, epoch, indices): whatever worker makes it, it is the same, random transforms
+and substitutes included.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data._utils.collate import collate as collate_by_type
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from volano.data.arrays import Rows, rows_of
+from volano.data.feed.slots import SlotWriter, fits_a_slot, is_plain
+from volano.data.order import Key, example_seed, substitute
+from volano.errors import DataError
+from volano.task import Batch, map_tensors
+
+_MAX_ATTEMPTS = 20
+# A row out of the page cache takes a tenth of a microsecond, its announcement one, a read of a disk a hundred.
+_DISK_SECONDS_PER_ROW = 1e-5
+# Once a disk was read, so many more batches are announced: what is announced in time does not look like a disk.
+_BATCHES_ANNOUNCED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A corrupt example: its index, where it lies if the data says so, and why it could not be used."""
+
+    index: int
+    path: str | None
+    reason: str
+
+
+class Fetched(NamedTuple):
+    """A batch on the host, and the examples that had to be replaced in it."""
+
+    batch: Batch
+    faults: list[Fault]
+
+
+class Fetcher:
+    """Fetches and collates; it travels to worker processes.
+
+    Args:
+        data: map-style dataset.
+        collate: ``(list of examples) -> batch``; None is torch's ``default_collate``.
+        seed: the task's; random transforms that use the global generators of ``random``, NumPy or torch are seeded
+            per example from it.
+    """
+
+    def __init__(self, data: Any, collate: Callable[[list[Any]], Batch] | None, seed: int) -> None:
+        self._data = data
+        self._collate = collate
+        self._seed = seed
+        self._rows = rows_of(data) if collate is None else None
+        self._is_random = False
+        self._to_announce = 0
+        self._is_told_ahead = False
+
+    def expect(self, key: Key) -> None:
+        """Tells a disk that the rows of a key will be read a few batches later, where they are read from one."""
+        if self._rows is not None and self._rows.announce is not None:
+            self._is_told_ahead = True
+            if self._to_announce:
+                self._rows.announce(self._rows.picked(torch.from_numpy(np.array(key.indices))))
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a worker process needs, by the names that a person knows."""
+        return {"data": self._data, "collate": self._collate}
+
+    def __call__(self, key: Key, slot: SlotWriter | None = None) -> Fetched:
+        """The batch of a key; its tensors are made in the slot where that can be.
+
+        Raises:
+            DataError: no substitute for a corrupt example could be read, or ``collate`` failed.
+        """
+        if self._rows is not None:
+            indices = self._rows.picked(torch.from_numpy(np.array(key.indices)))
+            return Fetched(self._gathered(self._rows, indices, slot), [])
+        faults: list[Fault] = []
+        with _KeepRandomState() as state:
+            examples = None if self._is_random else self._fetch_plainly(key, state)
+            if examples is None:
+                examples = [self._fetch_one(key.epoch, int(index), faults) for index in key.indices]
+            return Fetched(self._collated(examples, key, slot), faults)
+
+    def _gathered(self, rows: Rows, indices: Tensor, slot: SlotWriter | None) -> Batch:
+        if rows.announce is None:
+            return map_tensors(lambda tensor: _take(tensor, indices, slot), rows.tree)
+        start = time.perf_counter()
+        if self._to_announce and not self._is_told_ahead:
+            rows.announce(indices)
+        batch = map_tensors(lambda tensor: _take(tensor, indices, slot), rows.tree)
+        is_slow = time.perf_counter() - start > _DISK_SECONDS_PER_ROW * len(indices)
+        self._to_announce = _BATCHES_ANNOUNCED if is_slow else max(0, self._to_announce - 1)
+        return batch
+
+    def _fetch_plainly(self, key: Key, state: _KeepRandomState) -> list[Any] | None:
+        # Seeding costs more than a small example does. Data that draws nothing needs no seeds, and whether it drew is
+        # seen afterwards; the answer None means: do it again, example by example.
+        indices = key.indices.tolist()
+        try:
+            fetch_many = getattr(self._data, "__getitems__", None)
+            examples = [self._data[index] for index in indices] if fetch_many is None else list(fetch_many(indices))
+        except Exception as error:  # noqa: BLE001 - whatever a user's dataset raises; the faulty example is named next
+            _raise_if_memory_ran_out(error)
+            return None
+        if state.has_changed():
+            self._is_random = True
+            return None
+        return examples
+
+    def _fetch_one(self, epoch: int, index: int, faults: list[Fault]) -> Any:
+        candidate = index
+        for attempt in range(_MAX_ATTEMPTS):
+            _seed_generators(example_seed(self._seed, epoch, candidate))
+            try:
+                return self._data[candidate]
+            except Exception as error:  # noqa: BLE001 - whatever a user's dataset raises makes the example corrupt
+                _raise_if_memory_ran_out(error)
+                path = getattr(self._data, "path_of", lambda _: None)(candidate)
+                faults.append(Fault(candidate, path, f"{type(error).__name__}: {error}"))
+                candidate = substitute(self._seed, epoch, index, attempt, len(self._data))
+        raise DataError(
+            f"A corrupt example is replaced by another; {_MAX_ATTEMPTS} in a row were corrupt",
+            got=f"example {faults[-1].index}: {faults[-1].reason}",
+            remedy="Look at data[index] for one of them",
+        )
+
+    def _collated(self, examples: list[Any], key: Key, slot: SlotWriter | None) -> Batch:
+        try:
+            if self._collate is not None:
+                return self._collate(examples)
+            if slot is None or not is_plain(examples[0]):
+                return collate_by_type(examples, collate_fn_map=default_collate_fn_map)
+            stack = functools.partial(_stack, slot)
+            return collate_by_type(examples, collate_fn_map={**default_collate_fn_map, Tensor: stack})
+        except Exception as error:
+            _raise_if_memory_ran_out(error)
+            ids = ", ".join(map(str, key.indices[:8].tolist()))
+            raise DataError(
+                "The examples of a batch can be collated",
+                got=f"{type(error).__name__}: {error} (examples {ids}{', ...' if len(key.indices) > 8 else ''})",
+                remedy="Make them equal in shape, or give the task a collate function of its own",
+            ) from error
+
+
+def _raise_if_memory_ran_out(error: Exception) -> None:
+    # That is no fault of an example: others in its place would hide it. torch says it in words, on the CPU.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error):
+        raise error
+
+
+def _take(tensor: Tensor, indices: Tensor, slot: SlotWriter | None) -> Tensor:
+    can_write = slot is not None and tensor.is_cpu and not tensor.requires_grad
+    out = slot.empty((len(indices), *tensor.shape[1:]), tensor.dtype) if slot is not None and can_write else None
+    if out is None:
+        return tensor.index_select(0, indices.to(tensor.device))
+    return torch.index_select(tensor, 0, indices, out=out)
+
+
+def _stack(slot: SlotWriter, tensors: list[Tensor], **others: Any) -> Tensor:
+    # What torch's own function for a list of tensors does, into memory that is there already.
+    first = tensors[0]
+    if all(tensor.shape == first.shape and tensor.dtype == first.dtype and fits_a_slot(tensor) for tensor in tensors):
+        out = slot.empty((len(tensors), *first.shape), first.dtype)
+        if out is not None:
+            return torch.stack(tensors, out=out)
+    return default_collate_fn_map[Tensor](tensors, **others)
+
+
+class _KeepRandomState:
+    """Puts the host's global generators back: data fetched in the training process must not move the model's draws."""
+
+    def __enter__(self) -> _KeepRandomState:
+        self._before = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.has_changed():
+            python, numpy, host = self._before
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(host)
+
+    def has_changed(self) -> bool:
+        """Whether anything was drawn or seeded since."""
+        python, numpy, host = self._now()
+        old_python, old_numpy, old_host = self._before
+        return (
+            python != old_python
+            or numpy[2:] != old_numpy[2:]
+            or not np.array_equal(numpy[1], old_numpy[1])
+            or not torch.equal(host, old_host)
+        )
+
+    @staticmethod
+    def _now() -> tuple[Any, Any, Any]:
+        return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _seed_generators(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)

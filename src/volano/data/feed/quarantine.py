@@ -1,0 +1,48 @@
+"""The list of a run's corrupt examples, and when there are too many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from volano.data.feed.fetch import Fault
+from volano.errors import DataError
+
+MAX_SHARE = 0.10
+# Below this many examples seen, a share says little.
+_FEW = 50
+
+
+class Quarantine:
+    """Collects faults; the same example counts once.
+
+    Args:
+        num_examples: in the data.
+        on_fault: called with each new fault.
+    """
+
+    def __init__(self, num_examples: int, on_fault: Callable[[Fault], None] | None = None) -> None:
+        self._num_examples = num_examples
+        self._on_fault = on_fault
+        self._num_seen = 0
+        self.faults: dict[int, Fault] = {}
+
+    def add(self, faults: list[Fault], num_seen: int) -> None:
+        """Notes a batch's faults.
+
+        Raises:
+            DataError: more than ``MAX_SHARE`` of the examples seen are corrupt.
+        """
+        self._num_seen = min(self._num_seen + num_seen, self._num_examples)
+        for fault in faults:
+            if fault.index not in self.faults:
+                self.faults[fault.index] = fault
+                if self._on_fault is not None:
+                    self._on_fault(fault)
+        if len(self.faults) > MAX_SHARE * max(self._num_seen, min(_FEW, self._num_examples)):
+            first = next(iter(self.faults.values()))
+            raise DataError(
+                f"At most {MAX_SHARE:.0%} of the examples are corrupt",
+                got=f"{len(self.faults)} of {self._num_seen} seen; the first: "
+                f"{first.path or f'example {first.index}'}: {first.reason}",
+                remedy="Mend or remove them; the run's quarantine.jsonl lists all that were found",
+            )

@@ -1,0 +1,386 @@
+"""Worker processes that make batches, in the order of their keys.
+
+Every worker has one connection to the training process and no lock in common with anyone, so that one that is killed
+at any moment leaves nothing locked. Why torch's DataLoader does not do: docs/decisions/ring.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any, NamedTuple
+
+import torch
+
+from volano.data.feed.fetch import Fault, Fetcher
+from volano.data.feed.slots import Slots, SlotWriter, map_slots
+from volano.data.order import Key
+from volano.device.processes import pickled, start_method
+from volano.errors import DataError, VolanoError
+from volano.task import Batch
+
+# A worker that was told to end does so at once; one that is stuck in the kernel is told more loudly.
+_PATIENCE_SECONDS = 2.0
+
+
+class Made(NamedTuple):
+    """What a worker made of a key: the batch as ``SlotWriter.packed`` left it, its slot or None, the faults found, and
+    the seconds of its making. ``error`` is what went wrong instead."""
+
+    batch: Batch
+    slot: int | None
+    faults: list[Fault]
+    seconds: float
+    error: VolanoError | None = None
+
+
+class _Job(NamedTuple):
+    key: Key
+    slot: int | None
+
+
+class _Given(NamedTuple):
+    """A job as the training process keeps it: with the slots among which its slot is."""
+
+    job: _Job
+    slots: Slots | None
+
+    def free(self) -> None:
+        """Says that nobody writes to the slot."""
+        if self.slots is not None and self.job.slot is not None:
+            self.slots.release(self.job.slot, None)
+
+
+class Workers:
+    """So many worker processes around one fetcher. A worker that dies is replaced once; then that is an error.
+
+    Args:
+        fetcher: makes the batches; the processes are forked with it, so that nothing need be pickled.
+        num: of processes.
+        ahead: keys that are handed out before the first of them is wanted.
+        on_notice: told when a worker is replaced.
+        patience: seconds in which a batch is to come; None waits as long as it takes.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, *, num: int, ahead: int, on_notice: Callable[[str], None], patience: float | None = None
+    ) -> None:
+        self._fetcher = fetcher
+        self._num = num
+        self._ahead = ahead
+        self._patience = patience
+        self._on_notice = on_notice
+        self._was_replaced = False
+        self._slots: Slots | None = None
+        self._context = multiprocessing.get_context(start_method())
+        if start_method() != "fork":
+            check_pickles(fetcher)
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(num):
+                self._workers.append(self._started())
+        except BaseException:
+            self.close()
+            raise
+
+    def made(self, keys: Iterable[Key]) -> Generator[tuple[Made, Slots | None], None, None]:
+        """One result a key, in the order of the keys, and the slots among which its slot is.
+
+        Raises:
+            DataError: a second worker died.
+        """
+        jobs = enumerate(keys)
+        waiting: deque[int] = deque()
+        while True:
+            while len(waiting) < self._ahead and (job := next(jobs, None)) is not None:
+                number, key = job
+                place = number % len(self._workers)
+                self._hand_out(place, key)
+                waiting.append(place)
+            if not waiting:
+                return
+            yield self._received(waiting.popleft())
+
+    def use(self, slots: Slots) -> None:
+        """Gives the workers memory into which batches go from the next key on, instead of what they had before."""
+        self._slots = slots
+        for worker in self._workers:
+            worker.give(slots)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for worker in self._workers:
+            worker.dismiss()
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+
+    def _hand_out(self, place: int, key: Key) -> None:
+        slot = None if self._slots is None else self._slots.acquire()
+        self._workers[place].send(_Given(_Job(key, slot), self._slots))
+
+    def _received(self, place: int) -> tuple[Made, Slots | None]:
+        while True:
+            worker = self._workers[place]
+            try:
+                made = worker.receive(self._patience)
+            except _DeadError as death:
+                self._replace(place, str(death))
+                continue
+            given = worker.jobs.popleft()
+            if made.slot is None:
+                given.free()
+            return made, given.slots
+
+    def _replace(self, place: int, reason: str) -> None:
+        dead = self._workers[place]
+        text = f"a worker process {reason} while it made a batch of examples {_some(dead.jobs[0].job.key)}"
+        if self._was_replaced:
+            raise DataError(
+                "A worker process that dies is replaced once; then the run stops",
+                got=text,
+                remedy="SIGKILL often means that memory ran out: pin fewer workers, or --workers 0 to see what happens",
+            )
+        dead.end()
+        self._was_replaced = True
+        self._on_notice(f"{text}; it was replaced, and nothing is lost")
+        new = self._workers[place] = self._started()
+        if self._slots is not None:
+            new.give(self._slots)
+        for given in dead.jobs:
+            given.free()
+            self._hand_out(place, given.job.key)
+
+    def _started(self) -> _Worker:
+        try:
+            return _Worker(self._context, self._fetcher, [worker.connection for worker in self._workers])
+        except OSError as error:
+            raise DataError(
+                "The system starts the worker processes that a plan asks for",
+                got=f"{error} at one of {self._num}",
+                remedy="Pin fewer --workers",
+            ) from error
+
+
+class _DeadError(Exception):
+    """A worker is no more; the text says how it ended."""
+
+
+class _Worker:
+    """A process, and the jobs that it has been given and not yet answered."""
+
+    def __init__(self, context: Any, fetcher: Fetcher, others: list[Connection]) -> None:
+        self.jobs: deque[_Given] = deque()
+        self._crashes = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        self.connection, there = context.Pipe()
+        is_forked = context.get_start_method() == "fork"
+        # What is forked inherits both ends of every connection that is open, and closes those that are not its own.
+        ends = [self.connection, *others] if is_forked else []
+        crashes = self._crashes.fileno() if is_forked else None
+        self._process = context.Process(
+            target=_work, args=(there, fetcher, ends, crashes, os.getpid()), name="volano-worker", daemon=True
+        )
+        try:
+            self._process.start()
+        except OSError:
+            self.connection.close()
+            self._crashes.close()
+            raise
+        finally:
+            there.close()
+
+    def send(self, given: _Given) -> None:
+        """Hands a job out. That the worker is dead shows when the answer is wanted."""
+        self.jobs.append(given)
+        with contextlib.suppress(OSError):
+            self.connection.send(given.job)
+
+    def give(self, slots: Slots) -> None:
+        """Hands memory over."""
+        assert slots.file is not None
+        with contextlib.suppress(OSError):
+            self.connection.send((slots.num, slots.num_bytes))
+            send_handle(self.connection, slots.file, self._process.pid)
+
+    def receive(self, patience: float | None) -> Made:
+        """The answer to the oldest job.
+
+        Raises:
+            _DeadError: there will be none.
+            DataError: none came in ``patience`` seconds.
+        """
+        if not wait([self.connection, self._process.sentinel], patience):
+            raise DataError(f"A worker process makes a batch within {patience:.0f} s", got="none")
+        try:
+            # It comes from a process that this one started, over a connection that nobody else has.
+            answer = self.connection.recv() if self.connection.poll() else None
+        except (EOFError, OSError):
+            answer = None
+        if answer is None:
+            raise _DeadError(self._how_it_ended())
+        if isinstance(answer, Made):
+            return answer
+        raise _DeadError(f"(pid {self._process.pid}) ended itself:\n{answer}")
+
+    def dismiss(self) -> None:
+        """Asks the process to end."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+
+    def end(self) -> None:
+        """Waits for the process to end; ends it where that takes too long."""
+        if self._crashes.closed:
+            return  # it was ended before
+        self.connection.close()
+        for insist in (lambda: None, self._process.terminate, self._process.kill):
+            insist()
+            self._process.join(_PATIENCE_SECONDS)
+            if not self._process.is_alive():
+                self._process.close()
+                break  # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
+        self._crashes.close()
+
+    def _how_it_ended(self) -> str:
+        self._process.join(_PATIENCE_SECONDS)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            how = f"was ended by {signal.Signals(-code).name}"
+        else:
+            how = f"ended with exit code {code}"
+        self._crashes.seek(0)
+        stack = self._crashes.read().decode(errors="replace").strip()
+        return f"(pid {self._process.pid}) {how}" + (f":\n{stack}\n" if stack else "")
+
+
+# ---- in the worker
+
+
+def _work(there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: int | None, parent: int) -> None:
+    for end in ends:
+        end.close()
+    # Ctrl-C reaches the whole process group; the step in flight still needs its batch. SIGTERM must end a worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError, AttributeError):  # torchrun signals a rank's whole group; it needs us to the end
+        os.setpgid(0, 0)
+    if crashes is not None:
+        faulthandler.disable()  # where it was enabled, a library may have put its own handlers over these (Ray does)
+        faulthandler.enable(crashes)  # the stack of a segmentation fault
+    torch.set_num_threads(1)  # the cores are for the training and for other workers
+    jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(there, jobs, parent), daemon=True).start()
+    slots = None
+    while True:
+        job = jobs.get()
+        if not isinstance(job, _Job):
+            slots = torch.from_numpy(job)
+            continue
+        try:
+            _send(there, _made(fetcher, job, slots))
+        except BrokenPipeError:
+            os._exit(0)  # nobody listens any more
+        except BaseException:  # sys.exit in a person's code, or memory that ran out: said, then it is over
+            with contextlib.suppress(OSError):
+                there.send(traceback.format_exc().strip())
+            raise
+
+
+def _read(there: Connection, jobs: queue.SimpleQueue[Any], parent: int) -> None:
+    # Reading at all times, so that the training process never waits to hand a job out; and the first to hear that it
+    # is gone, in the middle of a batch too.
+    try:
+        while True:
+            while not there.poll(5.0):
+                if os.getppid() != parent:
+                    os._exit(0)
+            message = there.recv()
+            if message is None:
+                os._exit(0)
+            if not isinstance(message, _Job):
+                file = recv_handle(there)
+                message = map_slots(file, *message)
+                os.close(file)
+            jobs.put(message)
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _made(fetcher: Fetcher, job: _Job, slots: torch.Tensor | None) -> Made:
+    start = time.perf_counter()
+    writer = None if slots is None or job.slot is None else SlotWriter(slots[job.slot])
+    try:
+        batch, faults = fetcher(job.key, writer)
+    except VolanoError as error:
+        return Made(None, None, [], time.perf_counter() - start, error)
+    packed = batch if writer is None else writer.packed(batch)
+    return Made(packed, None if writer is None else job.slot, faults, time.perf_counter() - start)
+
+
+def _send(there: Connection, made: Made) -> None:
+    try:
+        content = pickled(made)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever an object's own pickling raises
+        content = pickled(made._replace(batch=None, slot=None, error=_unsendable(made.batch, error)))
+    there.send_bytes(content)
+
+
+def _unsendable(batch: Batch, error: Exception) -> DataError:
+    for path, leaf in _others(batch, "batch"):
+        try:
+            pickled(leaf)
+        except Exception as its_own:  # noqa: BLE001 - as above
+            found = f"{path}, a {type(leaf).__name__}: {its_own}"
+            break
+    else:
+        found = f"{type(batch).__name__}: {error}"
+    return DataError(
+        "What a worker process makes can be pickled, to be sent to the training process",
+        got=found,
+        remedy="Leave it out of the examples or the batch, or pin --workers 0",
+    )
+
+
+def _others(batch: Batch, path: str) -> Generator[tuple[str, Any], None, None]:
+    if isinstance(batch, dict):
+        for name, value in batch.items():
+            yield from _others(value, f"{path}[{name!r}]")
+    elif type(batch) in (tuple, list):
+        for number, value in enumerate(batch):
+            yield from _others(value, f"{path}[{number}]")
+    else:
+        yield path, batch
+
+
+# ---- shared
+
+
+def check_pickles(fetcher: Fetcher) -> None:
+    """Raises DataError where what worker processes need cannot be pickled for them."""
+    for name, value in fetcher.parts.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            raise DataError(
+                f"On this system worker processes are started anew, and the task's {name} is pickled for them",
+                got=f"{type(value).__name__}: {error}",
+                remedy="Define it at the top of a module that can be imported, or pin --workers 0",
+            ) from error
+
+
+def _some(key: Key) -> str:
+    return ", ".join(map(str, key.indices[:8].tolist())) + (", ..." if len(key.indices) > 8 else "")

@@ -1,0 +1,326 @@
+"""Where labelled images come from: class folders, IDX files, tables, the embedded digits."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import gzip
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from volano.data.sources.folders import refuse_run, run_notices, subfolders
+from volano.data.sources.image.decoding import ImageFile, PixelFormat, choose_format
+from volano.data.sources.image.images import (
+    LabelledImages,
+    class_names,
+    decode_all,
+    leave_in_files,
+    listed,
+    why_they_do_not_fit,
+)
+from volano.errors import DataError, MissingExtraError, UsageError
+
+_TRAIN_NAMES, _VALID_NAMES, _TEST_NAMES = (
+    ("train", "training"),
+    ("val", "valid", "validation"),
+    ("test", "testing"),
+)
+_SPLITS = {
+    **dict.fromkeys(_TRAIN_NAMES, "train"),
+    **dict.fromkeys(_VALID_NAMES, "valid"),
+    **dict.fromkeys(_TEST_NAMES, "test"),
+}
+_PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
+_LABEL_COLUMNS = ("label", "class", "target", "category")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSets:
+    """A source's images by split. ``valid`` and ``test`` are None where the source names no such split; ``notices`` say
+    what was left aside, and ``decoding``, one of them, that the images do not fit into memory."""
+
+    train: LabelledImages
+    valid: LabelledImages | None
+    test: LabelledImages | None
+    origin: str
+    notices: tuple[str, ...] = ()
+    decoding: str | None = None
+
+
+def read_image_sets(
+    path: Path | None,
+    *,
+    size: int | None = None,
+    pixel_format: PixelFormat | None = None,
+    least_classes: int = 2,
+    in_files: bool | None = None,
+) -> ImageSets:
+    """Reads any of the sources; which one is seen from what lies at ``path``.
+
+    Args:
+        path: a folder of class folders (with or without train/ and val/ or test/), a folder of IDX files, a .csv or
+            .parquet table of path and label, or None for scikit-learn's digits.
+        size: height and width to decode files to; None chooses.
+        pixel_format: to decode files to, channels and all; None reads it off the files.
+        least_classes: fewer are refused; images to evaluate on may be of one.
+        in_files: whether images stay in their files; None decides by the memory that is free now. What is read again
+            for the same run has to be told what was decided then: it is part of the experiment. Images of which some
+            are unreadable, and copies that are stored differently, are split and digested in another way in memory.
+
+    Raises:
+        UsageError: ``path`` does not exist or is none of these, or is a run's folder.
+        DataError: it holds nothing that can be trained on.
+    """
+    if path is None:
+        _refuse_size(size, "the embedded digits")
+        return _embedded_digits()
+    if not path.exists():
+        raise UsageError("The path to train on exists", got=str(path), remedy="Leave it away for the embedded sample")
+    if path.is_file():
+        if path.suffix.lower() not in (".csv", ".parquet"):
+            raise UsageError(
+                "Images come from a folder of class folders, a folder of IDX files, or a .csv or .parquet table",
+                got=str(path),
+            )
+        return _from_table(path, size, pixel_format, least_classes, in_files)
+    refuse_run(path)
+    if _idx_files(path):
+        _refuse_size(size, "IDX files")
+        return _from_idx(path, least_classes)
+    return _from_folders(path, size, pixel_format, least_classes, in_files)
+
+
+def _refuse_size(size: int | None, kind: str) -> None:
+    if size is not None:
+        raise UsageError("--image-size is for files that are decoded", got=f"{size} with {kind}, which have their own")
+
+
+def _embedded_digits() -> ImageSets:
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    # Sixteen grey levels become bytes.
+    pixels = (digits.images * (255 / 16)).round().astype(np.uint8)[:, None]
+    images = _from_arrays(pixels, digits.target.astype(np.int64), tuple("0123456789"), "digit")
+    return ImageSets(train=images, valid=None, test=None, origin="scikit-learn's digits (1,797 of 8 x 8)")
+
+
+# ---- class folders
+
+
+def _from_folders(
+    root: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int, in_files: bool | None
+) -> ImageSets:
+    runs: set[Path] = set()
+    children = subfolders(root, runs)
+    parts = {_SPLITS[folder.name.lower()]: folder for folder in children if folder.name.lower() in _SPLITS}
+    folders = parts if "train" in parts else {"train": root}
+    found = {split: _files_by_class(folder, runs) for split, folder in folders.items()}
+    unsorted = [split for split, by_class in found.items() if split != "train" and not by_class]
+    notices = tuple(f"{folders[split]} holds no class folders and is not used" for split in unsorted)
+    found = {split: by_class for split, by_class in found.items() if split not in unsorted}
+    classes = class_names(found["train"])
+    if not any(found["train"].values()):
+        loose = listed(root)
+        raise DataError(
+            "A folder of images holds a sub-folder for each class",
+            got=f"{root} with {len(loose)} images and {len(found['train'])} sub-folders that hold any",
+            remedy="Sort the images as CLASS/IMAGE.jpg, or name them in a table of path and label (.csv)",
+        )
+    _check_classes(classes, str(folders["train"]), least_classes)
+    files = {split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()}
+    sets = _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size), in_files)
+    return dataclasses.replace(sets, notices=(*notices, *run_notices(runs), *sets.notices))
+
+
+def _files_by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
+    by_class = {child.name: listed(child, runs) for child in subfolders(folder, runs)}
+    return {name: paths for name, paths in by_class.items() if paths}
+
+
+def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], folder: Path) -> list[ImageFile]:
+    unknown = sorted(by_class.keys() - set(classes))
+    if unknown:
+        raise DataError("Every class has images to train on", got=f"only in {folder}: {', '.join(unknown[:5])}")
+    return [ImageFile(path=path, label=classes.index(name)) for name, paths in by_class.items() for path in paths]
+
+
+# ---- tables
+
+
+def _from_table(
+    path: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int, in_files: bool | None
+) -> ImageSets:
+    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    if not rows:
+        raise DataError("A table of images has rows", got=f"{path}, which has none")
+    path_column, label_column = _column(rows[0], _PATH_COLUMNS, path), _column(rows[0], _LABEL_COLUMNS, path)
+    files: dict[str, list[ImageFile]] = {}
+    unlabelled = [number for number, row in enumerate(rows, start=2) if row[label_column] in (None, "")]
+    if unlabelled:
+        raise DataError(
+            "Every row of a table of images has a label",
+            got=f"{len(unlabelled)} without, the first in line {unlabelled[0]} of {path}",
+            remedy="Fill in or remove these rows",
+        )
+    classes = class_names(str(row[label_column]) for row in rows)
+    _check_classes(classes, str(path), least_classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    for row in rows:
+        split = str(row.get("split") or "train").lower()
+        if split not in _SPLITS:
+            raise DataError("A table's split is train, val or test", got=f"{split!r} in {path}")
+        file = ImageFile(path=path.parent / str(row[path_column]), label=numbers[str(row[label_column])])
+        files.setdefault(_SPLITS[split], []).append(file)
+    if "train" not in files:
+        raise DataError("A table of images has rows to train on", got=f"only {', '.join(files)} in {path}")
+    return _decoded(files, classes, path.parent, pixel_format or choose_format(files["train"], size=size), in_files)
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError("A .csv table is text in UTF-8", got=f"{path}: {error}") from error
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            "Parquet tables need pyarrow",
+            got="it is not installed",
+            remedy="pip install 'volano[data]', or give a .csv",
+        ) from error
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError("A .parquet table can be read", got=f"{path}: {error}") from error
+
+
+def _column(row: dict[str, Any], names: Iterable[str], path: Path) -> str:
+    lowered = {str(column).strip().lower(): column for column in row}
+    for name in names:
+        if name in lowered:
+            return lowered[name]
+    raise DataError(
+        f"A table of images has a column named one of {', '.join(names)}",
+        got=f"{', '.join(map(str, row))} in {path}",
+    )
+
+
+# ---- IDX (http://yann.lecun.com/exdb/mnist, "the IDX file format")
+
+
+def _from_idx(root: Path, least_classes: int) -> ImageSets:
+    files = _idx_files(root)
+    parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for split in ("train", "test"):
+        images, labels = files.get((split, "images")), files.get((split, "labels"))
+        if images is None and labels is None and split == "test":
+            continue
+        if images is None or labels is None:
+            raise DataError(
+                "IDX images and labels come in pairs",
+                got=f"{root} without the {split} {'images' if images is None else 'labels'}",
+                remedy="The MNIST family names them train-images-idx3-ubyte and train-labels-idx1-ubyte, .gz or not",
+            )
+        parts[split] = (_read_idx(images, 3), _read_idx(labels, 1))
+        if len(parts[split][0]) != len(parts[split][1]):
+            raise DataError("IDX images and labels are equally many", got=f"{images.name} and {labels.name} are not")
+    classes = class_names(str(label) for label in np.unique(parts["train"][1]))
+    _check_classes(classes, str(root), least_classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    sets = {}
+    for split, (pixels, raw) in parts.items():
+        unknown = set(np.unique(raw)) - {int(name) for name in classes}
+        if unknown:
+            raise DataError("Every class has images to train on", got=f"only in the test labels: {sorted(unknown)}")
+        labels = np.array([numbers[str(label)] for label in raw], dtype=np.int64)
+        sets[split] = _from_arrays(pixels[:, None], labels, classes, split)
+    return ImageSets(train=sets["train"], valid=None, test=sets.get("test"), origin=f"IDX files in {root.name}")
+
+
+def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
+    found: dict[tuple[str, str], Path] = {}
+    for path in sorted(root.iterdir()):
+        name = path.name.lower()
+        if not path.is_file() or "idx" not in name:
+            continue
+        split = "train" if name.startswith("train") else "test" if name.startswith(("t10k", "test")) else None
+        kind = "images" if "images" in name else "labels" if "labels" in name else None
+        if split and kind:
+            found.setdefault((split, kind), path)
+    return found
+
+
+def _read_idx(path: Path, num_dimensions: int) -> np.ndarray:
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        _, kind, dimensions = struct.unpack_from(">HBB", content)
+        if kind != 0x08 or dimensions != num_dimensions:
+            raise ValueError(f"it holds type 0x{kind:02x} in {dimensions} dimensions, not bytes in {num_dimensions}")
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
+        return values.reshape(shape)
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+        raise DataError("An IDX file is whole", got=f"{path}: {error}") from error
+
+
+# ---- shared
+
+
+def _from_arrays(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], word: str) -> LabelledImages:
+    return LabelledImages(
+        images=torch.from_numpy(np.array(pixels)),
+        labels=torch.from_numpy(labels),
+        classes=classes,
+        names=tuple(f"{word}-{number}" for number in range(len(labels))),
+    )
+
+
+def _decoded(
+    files: dict[str, list[ImageFile]],
+    classes: tuple[str, ...],
+    root: Path,
+    pixel_format: PixelFormat,
+    in_files: bool | None,
+) -> ImageSets:
+    if in_files is None:
+        reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
+    else:
+        reason = "as was decided when the run began" if in_files else None
+    # Decided for all splits at once: what the first has taken must not change the answer for the second.
+    read = functools.partial(decode_all, checks_memory=False) if reason is None else leave_in_files
+    sets = {split: read(part, classes, pixel_format, root=root) for split, part in files.items()}
+    decoding = None if reason is None else f"images are decoded again whenever they are needed: {reason}"
+    return ImageSets(
+        train=sets["train"],
+        valid=sets.get("valid"),
+        test=sets.get("test"),
+        origin=str(root.name or root),
+        notices=() if decoding is None else (decoding,),
+        decoding=decoding,
+    )
+
+
+def _check_classes(classes: tuple[str, ...], where: str, least: int) -> None:
+    if len(classes) < least:
+        raise DataError(
+            "A classifier has at least two classes to tell apart",
+            got=f"{len(classes)} ({', '.join(classes)}) in {where}",
+            remedy="Add a folder or label of another class",
+        )

@@ -1,0 +1,224 @@
+"""Labelled images as bytes at one size, in memory or in the files where they lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from volano.data.arrays import Arrays
+from volano.data.feed.fetch import Fault
+from volano.data.feed.quarantine import MAX_SHARE
+from volano.data.sources.folders import walk
+from volano.data.sources.image.decoding import ImageFile, PixelFormat, decode
+from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
+from volano.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+# Of images that stay in their files, so many at most are decoded to find out what a recipe needs to know.
+_MOST_SAMPLED, _MOST_SAMPLED_BYTES = 2000, 256 * 2**20
+_PART = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages:
+    """Images and their classes.
+
+    Attributes:
+        images: uint8 [N, channels, height, width]; files where that would not fit into memory.
+        labels: int64 [N], indices into ``classes``.
+        classes: names.
+        names: of each image, for tables and errors.
+        faults: files that could not be read, left out of the above; ``index`` is the place among all.
+        fault_labels: their classes, as ``labels``, for a split that does not depend on which can be read.
+    """
+
+    images: Tensor | ImageFiles
+    labels: Tensor
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    faults: tuple[Fault, ...] = field(default=())
+    fault_labels: tuple[int, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
+        """The images at ``indices``, in that order, without the faults."""
+        rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        images = self.images
+        return LabelledImages(
+            images=images.select(rows.tolist()) if isinstance(images, ImageFiles) else images.index_select(0, rows),
+            labels=self.labels.index_select(0, rows),
+            classes=self.classes,
+            names=tuple(self.names[row] for row in rows.tolist()),
+        )
+
+    def dataset(self) -> Arrays | ImageFilesDataset:
+        """A map-style dataset of (image, label)."""
+        if isinstance(self.images, ImageFiles):
+            return ImageFilesDataset(self.images, self.labels)
+        return Arrays((self.images, self.labels))
+
+    def in_memory(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, LabelledImages]:
+        """Those at ``indices``: the pixels uint8 [n, channels, height, width], and all about them. Files that cannot be
+        read are left out and stand in ``faults``."""
+        part = self.select(indices)
+        files = part.images
+        if not isinstance(files, ImageFiles):
+            return files, part
+        pixels, outcomes = _read_all(lambda row: files[row].numpy(), files.shape)  # of the cache where there is one
+        good = [row for row, reason in enumerate(outcomes) if reason is None]
+        faults = tuple(
+            Fault(int(indices[row]), str(files.paths[row]), reason)
+            for row, reason in enumerate(outcomes)
+            if reason is not None
+        )
+        images = torch.from_numpy(pixels if not faults else pixels[good])
+        return images, replace(part.select(good), images=images, faults=faults)
+
+    def parts(self) -> Iterator[tuple[Tensor, LabelledImages]]:
+        """All images, as :meth:`in_memory`, a part at a time where they are files."""
+        if not isinstance(self.images, ImageFiles):
+            yield self.images, self
+            return
+        for start in range(0, len(self), _PART):
+            yield self.in_memory(range(start, min(start + _PART, len(self))))
+
+    def first(self, num: int) -> tuple[Tensor, LabelledImages]:
+        """The first ``num`` images, as :meth:`in_memory`."""
+        return self.in_memory(range(min(num, len(self))))
+
+    def sample(self) -> tuple[Tensor, LabelledImages]:
+        """All images where they are in memory; otherwise up to 2,000 from everywhere, decoded, as :meth:`in_memory`.
+
+        Raises:
+            DataError: more than a tenth of them are unreadable.
+        """
+        if not isinstance(self.images, ImageFiles):
+            return self.images, self
+        most = min(_MOST_SAMPLED, max(1, _MOST_SAMPLED_BYTES // int(np.prod(self.images.shape[1:]))))
+        rows = range(0, len(self), -(-len(self) // most))
+        pixels, about = self.in_memory(rows)
+        _check_share(about.faults, len(rows), MAX_SHARE)
+        return pixels, about
+
+
+def decode_all(
+    files: Sequence[ImageFile],
+    classes: tuple[str, ...],
+    pixel_format: PixelFormat,
+    *,
+    root: Path,
+    max_share: float = MAX_SHARE,
+    checks_memory: bool = True,
+) -> LabelledImages:
+    """All files decoded into memory, unreadable ones put aside.
+
+    Raises:
+        DataError: more than ``max_share`` are unreadable, or they do not fit into memory, which is not asked where
+            ``checks_memory`` is False.
+    """
+    reason = why_they_do_not_fit(len(files), pixel_format) if checks_memory else None
+    if reason is not None:
+        raise DataError("The decoded images take at most half of the free memory", got=reason)
+    return _decoded(files, classes, pixel_format, root, max_share)
+
+
+def _decoded(
+    files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, root: Path, max_share: float
+) -> LabelledImages:
+    shape = (len(files), pixel_format.channels, pixel_format.size, pixel_format.size)
+    images, outcomes = _read_all(lambda row: decode(files[row].path, pixel_format), shape)
+    faults = tuple(
+        Fault(row, str(files[row].path), reason) for row, reason in enumerate(outcomes) if reason is not None
+    )
+    _check_share(faults, len(files), max_share)
+    good = [row for row, reason in enumerate(outcomes) if reason is None]
+    labels = [-1 if file.label is None else file.label for file in files]
+    return LabelledImages(
+        images=torch.from_numpy(images if len(good) == len(files) else images[good]),
+        labels=torch.tensor([labels[row] for row in good]),
+        classes=classes,
+        names=tuple(_relative(files[row].path, root) for row in good),
+        faults=faults,
+        fault_labels=tuple(labels[fault.index] for fault in faults),
+    )
+
+
+def _check_share(faults: Sequence[Fault], num_files: int, max_share: float) -> None:
+    if len(faults) > max_share * num_files:
+        raise DataError(
+            f"At most {max_share:.0%} of the images are unreadable",
+            got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
+            remedy="Mend or remove them",
+        )
+
+
+def listed(folder: Path, runs: set[Path] | None = None) -> list[Path]:
+    """Image files below a folder, sorted, hidden ones left out. Folders of runs are added to ``runs`` instead."""
+    walked = walk(folder, set() if runs is None else runs)
+    return [parent / name for parent, names in walked for name in names if is_image(name)]
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image."""
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
+def class_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Sorted and without repetition; numbers in the order of numbers."""
+    unique = set(names)
+    if all(name.isdigit() for name in unique):
+        return tuple(sorted(unique, key=int))
+    return tuple(sorted(unique))
+
+
+def _read_all(read: Callable[[int], np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, list[str | None]]:
+    """The pixels of all rows, and why a row could not be read (its pixels are then undefined)."""
+    images = np.empty(shape, dtype=np.uint8)
+
+    def read_into(row: int) -> str | None:
+        try:
+            images[row] = read(row)
+        except OSError as error:
+            return str(error) or type(error).__name__
+        return None
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
+        return images, list(pool.map(read_into, range(shape[0])))
+
+
+def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | None:
+    """In words, if so many decoded images take more than half of the free memory; None if they do not."""
+    from volano.device import Device
+
+    num_bytes, free = num_images * pixel_format.channels * pixel_format.size**2, Device("cpu").free_bytes()
+    if free is None or num_bytes <= free // 2:
+        return None
+    return (
+        f"{num_bytes / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free for {num_images:,} images "
+        f"of {pixel_format.size} px"
+    )
+
+
+def leave_in_files(
+    files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, *, root: Path
+) -> LabelledImages:
+    """All files as images that are decoded when they are asked for; one that cannot be read shows only then."""
+    return LabelledImages(
+        images=ImageFiles(tuple(file.path for file in files), pixel_format),
+        labels=torch.tensor([-1 if file.label is None else file.label for file in files]),
+        classes=classes,
+        names=tuple(_relative(file.path, root) for file in files),
+    )
+
+
+def _relative(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -1,0 +1,253 @@
+"""Where labelled texts come from: tables with a column of labels and one of text, and class folders of text files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volano.data.feed.fetch import Fault
+from volano.data.sources.folders import refuse_run, run_notices, subfolders
+from volano.data.sources.image.images import class_names
+from volano.data.sources.text.text_tables import (
+    LABEL_COLUMNS,
+    TABLE_SUFFIXES,
+    TEXT_COLUMNS,
+    find_column,
+    read_rows,
+    whole_characters,
+)
+from volano.data.sources.text.texts import find_texts
+from volano.errors import DataError, UsageError
+
+_TRAIN, _VALID, _TEST = "train", "val", "test"
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), _TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), _VALID),
+    **dict.fromkeys(("test", "testing"), _TEST),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTexts:
+    """Texts and their classes.
+
+    Attributes:
+        texts: none of them empty.
+        labels: int64 [N], indices into ``classes``.
+        classes: names.
+        names: of each text, for tables and errors.
+    """
+
+    texts: tuple[str, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> LabelledTexts:
+        """The texts at ``rows``, in that order."""
+        chosen = [int(row) for row in rows]
+        return LabelledTexts(
+            texts=tuple(self.texts[row] for row in chosen),
+            labels=self.labels[chosen],
+            classes=self.classes,
+            names=tuple(self.names[row] for row in chosen),
+        )
+
+    def with_more(self, more: LabelledTexts) -> LabelledTexts:
+        """These, and behind them others of the same classes."""
+        return LabelledTexts(
+            texts=self.texts + more.texts,
+            labels=np.concatenate([self.labels, more.labels]),
+            classes=self.classes,
+            names=self.names + more.names,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTextSets:
+    """A source's texts by split.
+
+    Attributes:
+        train: to train on.
+        valid: to choose by; None where the source does not name train, val and test, all three.
+        test: of the final figures: test, or val where there is no test; None where the source names neither.
+        origin: where the texts come from, in words.
+        faults: what could not be read.
+        notices: what was left aside.
+    """
+
+    train: LabelledTexts
+    valid: LabelledTexts | None
+    test: LabelledTexts | None
+    origin: str
+    faults: tuple[Fault, ...]
+    notices: tuple[str, ...]
+
+
+def read_labelled_texts(
+    path: Path, *, classes: tuple[str, ...] | None = None, least_classes: int = 2
+) -> LabelledTextSets:
+    """Reads a .csv, .jsonl or .parquet table (columns ``label`` and ``text`` or their usual other names; a column
+    ``split`` says train, val or test; an empty one means train), or a folder of class folders, with or without train/,
+    val/ and test/.
+
+    Args:
+        path: of the table or the folder.
+        classes: of a model, which labels must be among; None takes those that there are.
+        least_classes: fewer are refused.
+
+    Raises:
+        UsageError: ``path`` does not exist, is a file that is no table, or a run's folder.
+        DataError: it holds nothing that can be trained on, an unknown split, or a class that is only tested.
+    """
+    if not path.exists():
+        raise UsageError("The path to train on exists", got=str(path))
+    refuse_run(path)
+    faults: list[Fault] = []
+    notices: list[str] = []
+    if path.is_dir():
+        rows = list(_folder_rows(path, faults, notices))
+    elif path.suffix.lower() in TABLE_SUFFIXES:
+        rows = list(_table_rows(path, faults))
+    else:
+        raise UsageError(
+            "Labelled texts come from a .csv, .jsonl or .parquet table or a folder of class folders", got=str(path)
+        )
+    known = class_names(row.label for row in rows) if classes is None else classes
+    if not rows or len(known) < least_classes:
+        found = f"{len(rows):,} labelled texts of {len(known)} classes ({', '.join(known[:3])})" if rows else "none"
+        reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
+        raise DataError(
+            f"There are labelled texts of at least {least_classes} classes", got=f"{found} in {path}{reason}"
+        )
+    unknown = sorted({row.label for row in rows} - set(known))
+    if unknown:
+        raise DataError(
+            "Texts to evaluate on are of the run's classes",
+            got=f"also {', '.join(unknown[:5])}",
+            remedy=f"The run knows {', '.join(known[:10])}",
+        )
+    train, valid, test = ([row for row in rows if row.split == split] for split in (_TRAIN, _VALID, _TEST))
+    if not test:
+        test, valid = valid, []
+    if not train:  # a table of test texts alone
+        train, valid, test = test, [], []
+        if len(train) < len(rows):
+            notices.append(f"{len(rows) - len(train):,} texts of split val are left out: test is evaluated")
+    elif classes is None:
+        _check_trained(train + valid, known, path)
+    return LabelledTextSets(
+        train=_gathered(train, known),
+        valid=_gathered(valid, known) if valid else None,
+        test=_gathered(test, known) if test else None,
+        origin=f"{path} ({len(rows):,} texts)",
+        faults=tuple(faults),
+        notices=tuple(notices),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    text: str
+    label: str
+    name: str
+    split: str
+
+
+def _check_trained(rows: list[_Row], classes: tuple[str, ...], path: Path) -> None:
+    only_tested = sorted(set(classes) - {row.label for row in rows})
+    if only_tested:
+        raise DataError(
+            "Every class has texts to train on",
+            got=f"only in the test set of {path}: {', '.join(only_tested[:5])}",
+            remedy="Add texts of the class to the training set, or remove them from the test set",
+        )
+
+
+def _gathered(rows: list[_Row], classes: tuple[str, ...]) -> LabelledTexts:
+    number_of = {name: number for number, name in enumerate(classes)}
+    return LabelledTexts(
+        texts=tuple(row.text for row in rows),
+        labels=np.array([number_of[row.label] for row in rows], dtype=np.int64),
+        classes=classes,
+        names=tuple(row.name for row in rows),
+    )
+
+
+def _table_rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
+    note = functools.partial(_note, faults)
+    for number, row in read_rows(path, on_fault=note):
+        text, label = (
+            row[find_column(row, TEXT_COLUMNS, path, "text")],
+            row[find_column(row, LABEL_COLUMNS, path, "labels")],
+        )
+        name = f"{path.name}:{number}"
+        if not isinstance(text, str) or not text.strip():
+            note(name, "without text")
+        elif label is None or not str(label).strip():
+            note(name, "without a label")
+        else:
+            split = _split_of(row, f"{path}:{number}")
+            yield _Row(text=whole_characters(text), label=str(label).strip(), name=name, split=split)
+
+
+def _split_of(row: dict[str, Any], place: str) -> str:
+    """Of a table's row: case and blanks around it do not matter, and without one it is trained on."""
+    for name, value in row.items():
+        if str(name).strip().lower() == "split" and value is not None and str(value).strip():
+            split = _SPLITS.get(str(value).strip().lower())
+            if split is None:
+                raise DataError(
+                    "A table's split is train, val or test", got=f"{value!r} in {place}",
+                    remedy="Rename it, or remove the column to have a test set split off",
+                )  # fmt: skip
+            return split
+    return _TRAIN
+
+
+def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
+    runs: set[Path] = set()
+    parts = {child: _SPLITS[child.name.lower()] for child in subfolders(root, runs) if child.name.lower() in _SPLITS}
+    for part, split in (parts if _TRAIN in parts.values() else {root: _TRAIN}).items():
+        for folder in subfolders(part, runs):
+            try:
+                source = find_texts(folder, runs=runs)
+            except DataError as error:
+                _note(faults, str(folder), str(error))
+                continue
+
+            for document in source.read(faults):
+                if document.text.strip():
+                    name = f"{folder.relative_to(root)}/{document.name}"
+                    yield _Row(text=document.text, label=folder.name, name=name, split=split)
+    notices += run_notices(runs)
+
+
+def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault], tuple[str, ...]]:
+    """Names and texts of files, of the files in folders, and of the rows of tables; what could not be read; and
+    notices of folders that were left out.
+
+    Raises:
+        UsageError: a file does not exist, or is a run's folder.
+    """
+    found: list[tuple[str, str]] = []
+    faults: list[Fault] = []
+    runs: set[Path] = set()
+    for file in files:
+        if not file.exists():
+            raise UsageError("A file to predict exists", got=str(file))
+        source, folder = find_texts(file, runs=runs), file if file.is_dir() else file.parent
+        found += [(str(folder / document.name), document.text) for document in source.read(faults)]
+    return found, faults, run_notices(runs)
+
+
+def _note(faults: list[Fault], path: str, reason: str) -> None:
+    faults.append(Fault(len(faults), path, reason))

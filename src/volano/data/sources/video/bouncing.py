@@ -1,0 +1,98 @@
+"""The embedded sample of clips: scikit-learn's digits bouncing on a field (the protocol of Moving MNIST).
+
+Srivastava, Mansimov & Salakhutdinov 2015 ("Unsupervised Learning of Video Representations using LSTMs"): digits start
+at a random place in a random direction, keep their speed, bounce off the edges of the field, and the brighter pixel
+wins where they overlap. Here a digit of 8 x 8 is enlarged to 14 x 14 (theirs: 28 on a field of 64) and moves 2 pixels a
+frame on a field of 32. Built anew when it is asked for: the same on every machine.
+
+Shapes: N clips, T frames, S pixels a side, D digits a clip.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+
+from volano.data.counters import counter_hash, counter_hashes
+from volano.data.sources.video.clips import Clips, ClipSets
+
+FIELD, DIGIT, SPEED = 32, 14, 2.0
+FPS = 10.0
+NUM_FRAMES = 16
+# About a fifth of the 1,797 digits make the test clips; no digit is in both.
+_TEST_SHARE = 0.2
+_NUM_TRAIN, _NUM_TEST = 6000, 512
+_SPLIT, _PLACE = 41, 42  # first counters of the hashes
+
+
+@functools.lru_cache(maxsize=2)
+def bouncing_digits(*, num_frames: int = NUM_FRAMES, num_digits: int = 1, seed: int = 0) -> ClipSets:
+    """The sample: 6,000 clips to train on and 512 to test on, of other digits; grey, 32 x 32, 10 frames a second."""
+    glyphs, held_out = _glyphs()
+    make = functools.partial(_make, num_frames=num_frames, num_digits=num_digits, seed=seed)
+    train = make(np.flatnonzero(~held_out), glyphs, num_clips=_NUM_TRAIN, part=0)
+    test = make(np.flatnonzero(held_out), glyphs, num_clips=_NUM_TEST, part=1)
+    name = "digit" if num_digits == 1 else f"{num_digits} digits"
+    origin = f"scikit-learn's digits, {name} bouncing on a field of {FIELD} x {FIELD}"
+    return ClipSets(train=train, test=test, fps=FPS, is_held_out=False, origin=origin)
+
+
+def _glyphs() -> tuple[np.ndarray, np.ndarray]:
+    """The digits enlarged, uint8 [1797, 14, 14], and which of them are for testing, bool [1797]."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    # Sixteen grey levels become bytes.
+    small = (digits.images * (255 / 16)).round().astype(np.uint8)
+    glyphs = np.stack(
+        [np.asarray(Image.fromarray(one).resize((DIGIT, DIGIT), Image.Resampling.BILINEAR)) for one in small]
+    )
+    ranks = np.argsort(counter_hashes((_SPLIT,), len(glyphs)), kind="stable")
+    held_out = np.zeros(len(glyphs), dtype=bool)
+    held_out[ranks[: round(_TEST_SHARE * len(glyphs))]] = True
+    return glyphs, held_out
+
+
+def _make(
+    chosen: np.ndarray, glyphs: np.ndarray, *, num_clips: int, part: int, num_frames: int, num_digits: int, seed: int
+) -> Clips:
+    uniform = _uniform((_PLACE, seed, part), (4, num_clips, num_digits))
+    digits = chosen[(uniform[0] * len(chosen)).astype(np.int64)]
+    rows, columns = paths(uniform[1:], num_frames)
+    frames = np.zeros((num_clips, num_frames, FIELD, FIELD), dtype=np.uint8)
+    clip, moment = np.arange(num_clips)[:, None], np.arange(num_frames)[None, :]
+    inside = np.arange(DIGIT)
+    for number in range(num_digits):
+        y = rows[:, :, number, None] + inside
+        x = columns[:, :, number, None] + inside
+        place = (clip[..., None, None], moment[..., None, None], y[..., :, None], x[..., None, :])
+        frames[place] = np.maximum(frames[place], glyphs[digits[:, number]][:, None])
+    return Clips(
+        frames=torch.from_numpy(frames[:, :, None]),
+        lengths=torch.full((num_clips,), num_frames),
+        labels=torch.zeros(num_clips, dtype=torch.int64),
+        classes=(),
+        names=tuple("+".join(map(str, row)) for row in digits.tolist()),
+    )
+
+
+def paths(uniform: np.ndarray, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Upper edges and left edges of the digits, int64 [N, T, D] each, from numbers in 0..1 [3, N, D]: start and
+    direction. At a constant speed between two walls a coordinate is a triangle wave of time."""
+    room = FIELD - DIGIT
+    angle = 2 * np.pi * uniform[2]
+    time = np.arange(num_frames)[None, :, None]
+    edges = []
+    for start, direction in ((uniform[0], np.sin(angle)), (uniform[1], np.cos(angle))):
+        unfolded = start[:, None] * room + SPEED * direction[:, None] * time
+        edges.append(np.rint(room - np.abs(unfolded % (2 * room) - room)).astype(np.int64))
+    return edges[0], edges[1]
+
+
+def _uniform(counters: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    hashes = counter_hashes((counter_hash(*counters),), int(np.prod(shape)))
+    return ((hashes >> np.uint64(11)) * 2.0**-53).reshape(shape)

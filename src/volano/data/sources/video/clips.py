@@ -1,0 +1,392 @@
+"""Clips in memory, as bytes at one size and rate; and the folders that they come from.
+
+Shapes: N clips, L frames kept of each (``lengths`` says how many are real), T frames that a model sees, C channels,
+S pixels a side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import statistics
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from volano.data.counters import counter_hash
+from volano.data.feed.fetch import Fault
+from volano.data.feed.quarantine import MAX_SHARE
+from volano.data.sources.split import HOLD_OUT_SHARE
+from volano.data.sources.video.clip_files import ClipFacts, ClipFormat, decode_clip, read_facts
+from volano.data.sources.video.clip_folders import ClipFile, find_clips
+from volano.errors import DataError, UsageError
+
+# Larger frames are scaled down: every pixel is paid for at every frame, and small models make soft pictures.
+LARGEST_AUTOMATIC_SIZE = 64
+# A file is kept in pieces of at most so many times the frames that a model sees, from which crops are drawn.
+_MOST_WINDOWS = 4
+# Clips that last longer than so many windows are slowed to this rate: 16 frames of 60 a second show no motion.
+_LONG_WINDOWS, _CALM_FPS = 4, 15.0
+_NUM_FACTS_READ = 50
+_SPLIT = 43  # first counter of the hashes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Clips, and their classes where there are any.
+
+    Attributes:
+        frames: uint8 [N, L, C, S, S]; past a clip's length its last frame is repeated.
+        lengths: int64 [N], at least the frames that were asked for.
+        labels: int64 [N], indices into ``classes``; 0 where there are none.
+        classes: names; empty where the source has no classes.
+        names: of each clip, for tables and errors.
+    """
+
+    frames: Tensor
+    lengths: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSets:
+    """A source's clips to train on, and windows of exactly T frames to test on.
+
+    Attributes:
+        train: clips of at least T frames.
+        test: clips of T frames, of other files.
+        fps: frames a second of both.
+        is_held_out: whether ``test`` was split off by Volano.
+        origin: where they come from, in words.
+        faults: files that are left out, and why.
+        notices: what a person should know.
+    """
+
+    train: Clips
+    test: Clips
+    fps: float
+    is_held_out: bool
+    origin: str
+    faults: tuple[Fault, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def read_clip_folder(
+    root: Path, *, num_frames: int, size: int | None = None, fps: float | None = None, seed: int = 0
+) -> ClipSets:
+    """Decodes a folder of clips once.
+
+    Args:
+        root: clips, or class folders of clips; below train/ and test/ (else val/) where there are such. What lies
+            beside these is left out, and said.
+        num_frames: T; shorter clips are left out, and said.
+        size: pixels a side; None takes the median of the shorter sides, at most 64.
+        fps: frames a second; None takes the median of the files', 15 where they are long.
+        seed: of the hold-out: 15 % of the files where there is no test folder.
+
+    Raises:
+        UsageError: ``root`` is no folder, or a run's.
+        DataError: it holds nothing that can be trained on.
+    """
+    if not root.is_dir():
+        raise UsageError(
+            "Clips come from a folder", got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
+            remedy="Leave the path away for the embedded sample",
+        )  # fmt: skip
+    found = find_clips(root)
+    files, classes = found.files, found.classes
+    clip_format, notices = choose_clip_format([file.path for file in files], num_frames, size=size, fps=fps)
+    budget = _Budget()
+    decoded, faults, more = _decode_all(files, clip_format, num_frames, budget)
+    is_held_out = not any(file.is_test for file in files)
+    test_rows = _hold_out(files, decoded, classes, seed) if is_held_out else _test_rows(files, decoded)
+    train_rows = [row for row in decoded if row not in test_rows]
+    if not train_rows or not test_rows:
+        why = f"; left out: {faults[0].path}: {faults[0].reason}" if faults else ""
+        raise DataError(
+            "There are at least two different clips, one to train on and one held out",
+            got=f"{len(decoded)} usable in {root}{why}",
+            remedy="Add clips",
+        )
+    return ClipSets(
+        train=_packed(files, decoded, train_rows, classes, num_frames, root, budget),
+        test=_windows(files, decoded, sorted(test_rows), classes, num_frames, root),
+        fps=clip_format.fps,
+        is_held_out=is_held_out,
+        origin=f"{len(decoded)} clips in {root.name}",
+        faults=faults,
+        notices=(*found.notices, *notices, *more),
+    )
+
+
+def choose_clip_format(
+    paths: Sequence[Path], num_frames: int, *, size: int | None, fps: float | None, channels: int | None = None
+) -> tuple[ClipFormat, tuple[str, ...]]:
+    """Channels, size and rate that suit a set, as given or read off some of its files; and what that does to them, in
+    words.
+
+    Raises:
+        DataError: none of them can be opened.
+    """
+    facts: list[ClipFacts] = []
+    reason = ""
+    for path in paths[:: max(1, len(paths) // _NUM_FACTS_READ)]:
+        try:
+            facts.append(read_facts(path))
+        except OSError as error:
+            reason = reason or f"{path}: {error}"
+    if not facts:
+        raise DataError("Some of the clips can be opened", got=f"none of those tried; {reason}", remedy="Mend them")
+    if size is None:
+        size = min(LARGEST_AUTOMATIC_SIZE, int(statistics.median(min(one.width, one.height) for one in facts)))
+        size = max(8, size - size % 8)
+    if fps is None:
+        fps = statistics.median(one.fps for one in facts)
+        seconds = statistics.median(one.num_frames / one.fps for one in facts)
+        if fps > _CALM_FPS and seconds * _CALM_FPS >= _LONG_WINDOWS * num_frames:
+            fps = _CALM_FPS
+    asked, channels = channels, channels or (1 if all(one.is_grey for one in facts) else 3)
+    chosen = ClipFormat(channels=channels, size=size, fps=round(float(fps), 3))
+    return chosen, (*_what_changes(facts, size, fps), *_loss_of_colour(facts, channels, is_asked=asked is not None))
+
+
+def _loss_of_colour(facts: list[ClipFacts], channels: int, *, is_asked: bool) -> tuple[str, ...]:
+    if channels > 1:
+        return ()
+    if not is_asked:
+        return (f"no colour in the {len(facts)} clips looked at: all are read in grey",)
+    return () if all(one.is_grey for one in facts) else ("clips in colour are read in grey, as the run's are",)
+
+
+def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, ...]:
+    sizes = sorted({(one.width, one.height) for one in facts})
+    rates = sorted({round(one.fps, 2) for one in facts})
+    notices = []
+    if sizes != [(size, size)]:
+        seen = " and ".join(f"{w}x{h}" for w, h in sizes[:2]) if len(sizes) <= 2 else f"{len(sizes)} sizes"
+        notices.append(f"frames of {seen} are cut to a centred square and scaled to {size} pixels")
+    if any(abs(rate - fps) > 0.01 * fps for rate in rates):
+        span = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+        notices.append(f"clips of {span} frames a second are resampled to {fps:g}")
+    return tuple(notices)
+
+
+# ---- decoding
+
+
+class _Budget:
+    """Counts the bytes of clips, over all threads, against half of the memory that was free at first."""
+
+    def __init__(self) -> None:
+        from volano.device import Device
+
+        free = Device("cpu").free_bytes()
+        self.limit = None if free is None else free // 2
+        self.used, self._lock = 0, threading.Lock()
+
+    def add(self, num_bytes: int) -> None:
+        """Raises DataError when the limit is passed."""
+        with self._lock:
+            self.used += num_bytes
+        if self.limit is not None and self.used > self.limit:
+            raise DataError(
+                "The decoded clips take at most half of the free memory",
+                got=f"more than {self.limit / 2**30:.1f} GiB",
+                remedy="Choose a smaller --image-size or --fps, or fewer --frames",
+            )
+
+
+def _decode_all(
+    files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int, budget: _Budget
+) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
+    """Frames of the usable files by row; faults of the others; notices."""
+
+    def decode(file: ClipFile) -> np.ndarray | str:
+        try:
+            frames = decode_clip(file.path, clip_format)
+        except OSError as error:
+            return str(error) or type(error).__name__
+        budget.add(frames.nbytes)
+        return frames
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # FFmpeg decodes without the interpreter's lock
+        outcomes = list(pool.map(decode, files))
+    unreadable = [
+        Fault(row, str(files[row].path), f"unreadable: {outcome}")
+        for row, outcome in enumerate(outcomes)
+        if isinstance(outcome, str)
+    ]
+    _check_share(unreadable, len(files))
+    decoded = {row: outcome for row, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
+    short = {row: len(frames) for row, frames in decoded.items() if len(frames) < num_frames}
+    too_short = [
+        Fault(
+            row, str(files[row].path), f"too short: {count} frames at {clip_format.fps:g} a second, asked {num_frames}"
+        )
+        for row, count in short.items()
+    ]
+    notices = _fault_notices(unreadable, "could not be read") + _fault_notices(too_short, "are too short")
+    if len(short) == len(decoded):
+        raise DataError(
+            f"A clip has at least {num_frames} frames",
+            got=f"{max(short.values(), default=0)} in the longest, at {clip_format.fps:g} a second",
+            remedy="Choose fewer --frames, or a higher --fps",
+        )
+    usable = {row: frames for row, frames in decoded.items() if row not in short}
+    return usable, (*unreadable, *too_short), notices
+
+
+def _check_share(faults: Sequence[Fault], num_files: int) -> None:
+    if faults and len(faults) > MAX_SHARE * max(num_files, 10):
+        raise DataError(
+            f"At most {MAX_SHARE:.0%} of the clips are unreadable",
+            got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
+            remedy="Mend or remove them",
+        )
+
+
+def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
+    if not faults:
+        return []
+    first = faults[0]
+    return [
+        f"left out, listed in quarantine.jsonl: {len(faults)} clips {words}; the first: {first.path}: {first.reason}"
+    ]
+
+
+# ---- splitting and packing
+
+
+def _hold_out(
+    files: Sequence[ClipFile], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int
+) -> set[int]:
+    """Rows of 15 % of the files of each class, at least one; exact copies stay on one side. A class of a single clip
+    gives none."""
+    groups: dict[bytes, list[int]] = {}
+    for row, frames in decoded.items():
+        groups.setdefault(hashlib.blake2b(frames.tobytes(), digest_size=16).digest(), []).append(row)
+    held: set[int] = set()
+    for label in range(max(1, len(classes))):
+        of_class = [rows for rows in groups.values() if files[rows[0]].label == label]
+        of_class.sort(key=lambda rows: counter_hash(_SPLIT, seed, rows[0]))
+        wanted = max(1, round(HOLD_OUT_SHARE * sum(map(len, of_class))))
+        taken = 0
+        for rows in of_class[:-1]:
+            if taken < wanted:
+                held.update(rows)
+                taken += len(rows)
+    return held
+
+
+def _test_rows(files: Sequence[ClipFile], decoded: dict[int, np.ndarray]) -> set[int]:
+    return {row for row in decoded if files[row].is_test}
+
+
+def _packed(
+    files: Sequence[ClipFile],
+    decoded: dict[int, np.ndarray],
+    rows: Sequence[int],
+    classes: tuple[str, ...],
+    num_frames: int,
+    root: Path,
+    budget: _Budget,
+) -> Clips:
+    """Training clips as one array: files in pieces of at most L frames, the last piece as long as it is and padded."""
+    most = min(max(len(decoded[row]) for row in rows), _MOST_WINDOWS * num_frames)
+    pieces = [
+        (row, start, min(most, len(decoded[row]) - start))
+        for row in rows
+        for start in range(0, len(decoded[row]), most)
+        if start == 0 or len(decoded[row]) - start >= num_frames
+    ]
+    frame = decoded[rows[0]][0]
+    budget.add(sum(most - length for _, _, length in pieces) * frame.nbytes)  # the frames themselves are counted
+    frames = np.empty((len(pieces), most, *frame.shape), dtype=np.uint8)
+    for number, (row, start, length) in enumerate(pieces):
+        frames[number, :length] = decoded[row][start : start + length]
+        frames[number, length:] = frames[number, length - 1]
+    return _clips(files, frames, [length for _, _, length in pieces], [row for row, _, _ in pieces], classes, root)
+
+
+def _windows(
+    files: Sequence[ClipFile],
+    decoded: dict[int, np.ndarray],
+    rows: Sequence[int],
+    classes: tuple[str, ...],
+    num_frames: int,
+    root: Path,
+) -> Clips:
+    """Test clips: every file cut into windows of T frames that do not overlap."""
+    places = [(row, start) for row in rows for start in range(0, len(decoded[row]) - num_frames + 1, num_frames)]
+    frames = np.stack([decoded[row][start : start + num_frames] for row, start in places])
+    return _clips(files, frames, [num_frames] * len(places), [row for row, _ in places], classes, root)
+
+
+def _clips(
+    files: Sequence[ClipFile],
+    frames: np.ndarray,
+    lengths: list[int],
+    rows: list[int],
+    classes: tuple[str, ...],
+    root: Path,
+) -> Clips:
+    return Clips(
+        frames=torch.from_numpy(frames),
+        lengths=torch.tensor(lengths),
+        labels=torch.tensor([files[row].label for row in rows]),
+        classes=classes,
+        names=tuple(str(files[row].path.relative_to(root)) for row in rows),
+    )
+
+
+def read_clips_like(
+    root: Path, clip_format: ClipFormat, *, num_frames: int, classes: tuple[str, ...]
+) -> tuple[Clips, tuple[Fault, ...], tuple[str, ...]]:
+    """Windows of T frames of every clip in a folder, in the format and with the classes of another set;
+    of the test part alone where the folder has a train/ and a test/ (else val/).
+
+    Raises:
+        UsageError: ``root`` is no folder, or a run's.
+        DataError: nothing there can be used, or it is of classes that are not among ``classes``.
+    """
+    if not root.is_dir():
+        raise UsageError("Clips to evaluate on lie in a folder", got=str(root))
+    found = find_clips(root)
+    own_classes = found.classes
+    unknown = sorted(set(own_classes) - set(classes))
+    if classes and (unknown or not own_classes):
+        raise DataError(
+            "Clips to evaluate on lie in sub-folders named like the run's classes",
+            got=f"also {', '.join(unknown[:5])}" if unknown else f"none in {root}",
+            remedy=f"The run knows {', '.join(classes[:10])}",
+        )
+    has_test = any(file.is_test for file in found.files)
+    part = ("clips to train on are not evaluated",) if has_test else ()
+    numbers = [classes.index(name) for name in own_classes] if classes else None
+    files = [
+        dataclasses.replace(file, label=0 if numbers is None else numbers[file.label], is_test=True)
+        for file in found.files
+        if file.is_test or not has_test
+    ]
+    _, changes = choose_clip_format(
+        [file.path for file in files],
+        num_frames,
+        size=clip_format.size,
+        fps=clip_format.fps,
+        channels=clip_format.channels,
+    )
+    decoded, faults, notices = _decode_all(files, clip_format, num_frames, _Budget())
+    clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
+    return clips, faults, (*found.notices, *part, *changes, *notices)

@@ -1,0 +1,193 @@
+"""Running a function where it can do no harm: in a forked process that may die, hang or leave settings behind.
+
+Some calls end a process without an exception (a fake accelerator's autograd without that accelerator's library), and
+some leave process-wide state behind. The answer comes back by pickle; what went wrong, as one line.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from volano.device import Device
+from volano.device.processes import start_method
+from volano.device.random_state import random_state_kept
+from volano.errors import RunError
+
+_HEADER = 8  # bytes of an answer's length
+_LONGEST_REASON = 300
+# What a person's code may have set for itself and a child is not to act on.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP) if os.name == "posix" else ()
+
+
+class IsolatedError(RunError):
+    """The function gave no answer. ``reason`` says why in one line."""
+
+    def __init__(self, rule: str, *, got: object = None, remedy: str | None = None) -> None:
+        super().__init__(rule, got=got, remedy=remedy)
+        self.reason = str(got)
+
+
+def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> Any:
+    """What ``function(*args)`` gives, computed in a forked process with one thread.
+
+    Nothing is pickled on the way there, the result on the way back. Where processes are not forked the function runs
+    in this one. A child may not start threads of OpenMP after a fork, hence the single thread.
+
+    Args:
+        function: anything callable; closures and lambdas too.
+        args: its arguments.
+        timeout: seconds after which the process is ended.
+
+    Raises:
+        IsolatedError: the function raised, its process died, it gave no answer in time, or one that does not pickle.
+    """
+    if start_method() != "fork":
+        return run_here(function, *args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    try:
+        with warnings.catch_warnings():
+            # Threads of ours hold no lock that a child needs: it computes, answers and leaves.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+    except OSError as error:
+        os.close(reading)
+        os.close(writing)
+        raise _failure(f"no process could be started: {error.strerror}") from error
+    if child == 0:
+        os.close(reading)
+        _work(writing, function, args)
+    os.close(writing)
+    try:
+        answer = _read(reading, time.monotonic() + timeout)
+    finally:
+        os.close(reading)
+        status = _ended(child)
+    if answer is None:
+        raise _failure(f"gave no answer in {timeout:g} s")
+    if not answer:
+        raise _failure(_how_it_died(status))
+    return _unpacked(answer)
+
+
+def run_here(function: Callable[..., Any], *args: Any) -> Any:
+    """What ``function(*args)`` gives, computed in this process; what goes wrong is told alike."""
+    try:
+        with random_state_kept(Device("cpu")):
+            return function(*args)
+    except Exception as error:
+        raise _failure(reason_of(error)) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an exception says, with its class."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text[:_LONGEST_REASON]
+
+
+def _failure(reason: str) -> IsolatedError:
+    return IsolatedError("What is tried in a process of its own gives an answer", got=reason)
+
+
+def _read(reading: int, deadline: float) -> bytes | None:
+    """All that is written until the other end is closed or the answer is whole; None at the deadline."""
+    parts = bytearray()
+    poll = select.poll()  # select() takes no descriptor above 1023
+    poll.register(reading, select.POLLIN)
+    while True:
+        if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
+            return None
+        part = os.read(reading, 1 << 20)
+        if not part:
+            return b""  # closed before the answer was whole
+        parts += part
+        # The length comes first: a grandchild may hold the other end open.
+        if len(parts) >= _HEADER and len(parts) >= _HEADER + int.from_bytes(parts[:_HEADER], "big"):
+            return bytes(parts[_HEADER:])
+
+
+def _ended(child: int) -> int | None:
+    """Ends the process if it still runs, and gives its wait status; None where another takes it."""
+    # What has answered leaves at once; what has not is not waited for.
+    for _ in range(100):
+        try:
+            done, status = os.waitpid(child, os.WNOHANG)
+        except ChildProcessError:  # the parent has said that nobody waits for its children (SIGCHLD ignored)
+            return None
+        if done:
+            return status
+        time.sleep(0.002)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(child, 0)[1]
+    return None
+
+
+def _how_it_died(status: int | None) -> str:
+    if status is None:
+        return "the process ended without an answer"
+    if os.WIFSIGNALED(status):
+        return f"the process died with {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"the process ended with exit code {os.waitstatus_to_exitcode(status)} and no answer"
+
+
+def _unpacked(answer: bytes) -> Any:
+    try:
+        succeeded, value = pickle.loads(answer)
+    except Exception as error:
+        raise _failure(f"its answer cannot be read: {reason_of(error)}") from error
+    if not succeeded:
+        raise _failure(value)
+    return value
+
+
+# ---- in the child
+
+
+def _work(writing: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Computes, answers, and leaves without running anything that the parent has registered for its own end."""
+    try:
+        _detach()
+        try:
+            answer = pickle.dumps((True, function(*args)))
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is an answer here
+            answer = pickle.dumps((False, reason_of(error)))
+        _write(writing, len(answer).to_bytes(_HEADER, "big") + answer)
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(0)
+
+
+def _detach() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    atexit._clear()
+    faulthandler.disable()  # a death is told in one line, not by a stack on the parent's screen
+    # Hooks that would write to what the parent watches.
+    sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
+    torch.set_num_threads(1)
+
+
+def _write(writing: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(writing, view) :]

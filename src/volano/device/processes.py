@@ -1,0 +1,56 @@
+"""How processes are started here, and how values travel between them."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import pickle
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def start_method() -> str:
+    """How processes are started: fork carries lambdas and open data over without pickling; not every system has it."""
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if "fork" in methods else methods[0]
+
+
+def pickled(value: Any) -> bytes:
+    """The value as bytes, tensors too: of a view, what it shows and not all the memory into which it looks."""
+    content = io.BytesIO()
+    _Pickler(content, pickle.HIGHEST_PROTOCOL).dump(value)
+    return content.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Plain pickling, tensors by their bytes. What multiprocessing does with tensors, shared memory that is sent as a
+    file descriptor, is bounded by /dev/shm and by the number of open files, and leaves a folder behind."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return NotImplemented
+        if value.requires_grad and not value.is_leaf:
+            raise TypeError("a tensor that carries a graph of gradients; detach() it")
+        return _owned(value).__reduce_ex__(pickle.HIGHEST_PROTOCOL) if _is_a_view(value) else NotImplemented
+
+
+def _is_a_view(tensor: Tensor) -> bool:
+    if type(tensor) is not Tensor or tensor.layout is not torch.strided or tensor.requires_grad:
+        return False
+    if not tensor.is_cpu or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+        return False
+    return tensor.untyped_storage().nbytes() > _span(tensor) * tensor.itemsize
+
+
+def _owned(view: Tensor) -> Tensor:
+    # Pickling stores the whole memory into which a view looks; this is its part of it, strides and all.
+    span = view.as_strided((_span(view),), (1,)).clone()
+    return span.as_strided(view.shape, view.stride())
+
+
+def _span(tensor: Tensor) -> int:
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

@@ -1,0 +1,53 @@
+"""One member after the other, by one compiled program for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from volano.data import Feed
+from volano.device import Device
+from volano.packing.engines.engine import Engine
+from volano.packing.engines.stacked import Compiled
+from volano.packing.feed import PackBatch
+from volano.packing.member_state import Solo
+from volano.packing.program_cache import Family
+from volano.plan import Plan
+
+
+class Each(Engine):
+    """Where members gain nothing from a common program (convolutions on a CPU) they still share a compiled one: it is
+    made once, for one member, and runs for each in turn."""
+
+    name: ClassVar[str] = "each"
+
+    def __init__(self, solos: list[Solo], family: Family, plan: Plan, device: Device) -> None:
+        self._engines = [Compiled([solo], family, plan, device) for solo in solos]
+
+    @property
+    def solos(self) -> list[Solo]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The members, in slot order."""
+        return [engine.solos[0] for engine in self._engines]
+
+    def step(self, batch: PackBatch) -> Tensor:
+        # All are ready before the first goes: a refusal leaves nobody a step behind another.
+        steps = [engine.ready(PackBatch([batch.own(slot)], (0,))) for slot, engine in enumerate(self._engines)]
+        return torch.cat([step() for step in steps])
+
+    def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        return [engine.evaluate(data, feed)[0] for engine in self._engines]
+
+    def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        return [engine.evaluate_together(data, feed)[0] for engine in self._engines]
+
+    def settled(self) -> list[Solo]:
+        return [engine.settled()[0] for engine in self._engines]
+
+    def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
+        return [self._engines[slot].states([0])[0] for slot in slots]
+
+    def keep(self, slots: Sequence[int]) -> None:
+        self._engines = [self._engines[slot] for slot in slots]

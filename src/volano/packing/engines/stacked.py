@@ -1,0 +1,337 @@
+"""E1 to E3: all members in one forward and one backward pass, over stacked tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from volano.data import Feed, counter_hash, in_sequence
+from volano.device import Device
+from volano.packing.engines.eligibility import why_not_together
+from volano.packing.engines.engine import Engine
+from volano.packing.feed import PackBatch, copy_of, shape_of
+from volano.packing.member_state import Solo
+from volano.packing.optim.per_member import StockOptimizer
+from volano.packing.optim.stacked_ema import StackedAverage
+from volano.packing.optim.stacked_update import FlatUpdate, why_not_flat
+from volano.packing.program.program import Graph, Inputs, Outputs, first_line, numbers_as_tensors
+from volano.packing.program.random_draws import Draws
+from volano.packing.program.stack import Stack
+from volano.packing.program_cache import Family, Key
+from volano.packing.refusal import NotPackable
+from volano.plan import Plan
+from volano.task import Batch, tensors_of
+from volano.training import evaluate, is_out_of_memory, seed_of_augmentation
+from volano.training.evaluate import EVALUATION, means_of, sums_of
+from volano.training.optim.ema import Ema
+from volano.training.step import MODEL
+
+# Each shape of a batch is a program of its own, which takes 0.1 to 0.3 s to trace: a last batch that is smaller and a
+# few lengths are worth it, a length for every batch is not.
+_MOST_SHAPES = 8
+
+
+class Stacked(Engine):
+    """What E1 to E3 have in common.
+
+    Args:
+        solos: the members.
+        family: of which they are.
+        plan, device: as of a training alone.
+
+    Raises:
+        NotPackable: at the first step, what the engine does not take.
+    """
+
+    by_rules: ClassVar[bool]
+
+    def __init__(self, solos: list[Solo], family: Family, plan: Plan, device: Device) -> None:
+        self._family, self._plan, self._device = family, plan, device
+        self._generator = device.generator()
+        self._refusal = why_not_together(solos)
+        self._hold(solos)
+        if self._stack.reordered is not None:
+            self._refusal = f"{self._stack.reordered} in another memory format than the contiguous one"
+
+    def step(self, batch: PackBatch) -> Tensor:
+        return self.ready(batch)()
+
+    def ready(self, batch: PackBatch) -> Callable[[], Tensor]:
+        """The step, all of it that may be refused being done."""
+        if self._refusal is not None:
+            raise NotPackable(self._refusal)
+        steps = [solo.step for solo in self.solos]
+        given, is_shared = self._augmented(batch)
+        seeds = [counter_hash(MODEL, solo.task.seed, solo.step, 0) for solo in self.solos]
+        inputs = self._inputs(self._stack, given, seeds, is_shared=is_shared, training=True)
+        train = self._trainer(inputs, steps, is_shared=is_shared)
+
+        def run() -> Tensor:
+            losses = train()
+            if self._average is not None:
+                self._average.update(steps)
+            for solo in self.solos:
+                solo.step += 1
+            return losses
+
+        return run
+
+    def _trainer(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Callable[[], Tensor]:
+        program = self._program(inputs, is_shared=is_shared, training=True)
+
+        def train() -> Tensor:
+            outputs = program(inputs)
+            for name, tensor in outputs.buffers.items():
+                self._stack.buffers[name].copy_(tensor)
+            return _marked(outputs.losses, self._optimizer.step(outputs.gradients, steps))
+
+        return train
+
+    def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        if self._family.why_evaluated_alone is None:
+            try:
+                return self.evaluate_together(data, feed)
+            except NotPackable as reason:  # what it does besides, ``.item()`` say, costs no training its pace
+                self._family.why_evaluated_alone = str(reason)
+        precision = self._plan.precision
+        held = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
+        rows = [evaluate(s.task, s.kept_model, data, feed, self._device, precision=precision) for s in self.solos]
+        now = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
+        if len(now) != len(held) or any(one is not other for one, other in zip(now, held, strict=True)):
+            self.keep(range(len(self.solos)))  # what was replaced is no part of the stack any more
+        return rows
+
+    def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
+        stack = self._stack if self._averages is None else self._averages
+        keys = list(in_sequence(len(data), self.solos[0].task.batch_size))
+        tables: dict[str, list[Tensor]] = {}
+        for index, batch in enumerate(feed.batches(keys)):
+            seeds = [counter_hash(EVALUATION, solo.task.seed, index) for solo in self.solos]
+            inputs = self._inputs(stack, batch, seeds, is_shared=True, training=False)
+            for name, values in self._program(inputs, is_shared=True, training=False)(inputs).items():
+                tables.setdefault(name, []).append(values.float())
+        names = [name for name in tables if name not in ("weight", "total")]
+        columns = [
+            torch.stack(tables[name]).cpu().double() for name in ("weight", "total", *names)
+        ]  # [batches, K] each
+        rows = torch.stack(columns, dim=-1).transpose(0, 1).tolist()  # [K, batches, columns]
+        return [means_of(sums_of(own, 2 + len(names)), names) for own in rows]
+
+    def settled(self) -> list[Solo]:
+        for solo in self.solos:
+            if solo.ema is not None and solo.task.ema_decay is not None:
+                # Anew: it lists tensors from before they became views of the stack.
+                solo.ema = Ema(solo.model, solo.task.ema_decay, solo.ema.model)
+        return self.solos
+
+    def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
+        return [self.solos[slot].state() for slot in slots]
+
+    def keep(self, slots: Sequence[int]) -> None:
+        self._hold([self.solos[slot] for slot in slots])
+
+    def _hold(self, solos: list[Solo]) -> None:
+        rows = [self._family.numbers(solo) for solo in solos]
+        self.solos, self._rows = solos, [row for row in rows if row is not None]
+        if len(self._rows) < len(solos):
+            raise NotPackable("members that are no longer alike: what one holds has changed")
+        self._stack = Stack([solo.model for solo in solos])
+        emas = [solo.ema for solo in solos if solo.ema is not None]
+        self._averages = Stack([ema.model for ema in emas]) if emas else None
+        self._average = None
+        if self._averages is not None:
+            decays = [solo.task.ema_decay or math.nan for solo in solos]
+            self._average = StackedAverage(self._averages, self._stack, decays, emas[0].model.state_dict().keys())
+        self._numbers = numbers_as_tensors(self._rows, next(iter(self._stack.parameters.values())))
+        self._optimizer = StockOptimizer(solos)
+        self._draws: dict[Key, Draws] = {}
+        self._programs: dict[Key, Callable[[Inputs], Any]] = {}
+        self._num_shapes = {True: 0, False: 0}  # for training, for evaluation
+
+    def _inputs(self, stack: Stack, batch: Batch, seeds: Sequence[int], *, is_shared: bool, training: bool) -> Inputs:
+        all_of_them = {**stack.parameters, **stack.frozen}
+        trained = {name: all_of_them[name] for name in self._stack.parameters}
+        frozen = {name: tensor for name, tensor in all_of_them.items() if name not in trained}
+        inputs = Inputs(trained, frozen, stack.buffers, self._numbers, [], batch)
+        key = (training, is_shared, shape_of(batch))
+        if key not in self._draws:
+            found = self._family.structure.draws(inputs, is_shared=is_shared, training=training)
+            self._draws[key] = Draws(found, self._rows, self._generator, self._device.torch_device)
+        draws = self._draws[key]
+        if draws.tensors:
+            draws.fill(seeds)
+        return inputs._replace(noise=draws.tensors)
+
+    def _program(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        key = (is_shared, training, shape_of(inputs.batch))
+        if key not in self._programs:
+            self._note_shape(training=training)
+            self._programs[key] = self._family.program(
+                (self.name, *key, len(self.solos)),
+                lambda: self._make(inputs, is_shared=is_shared, training=training),
+            )
+        return self._programs[key]
+
+    def _note_shape(self, *, training: bool) -> None:
+        self._num_shapes[training] += 1
+        if self._num_shapes[training] > _MOST_SHAPES:
+            raise NotPackable(f"batches of more than {_MOST_SHAPES} shapes")
+
+    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        del inputs  # of those whose programs depend on shapes
+        structure = self._family.structure
+        if training:
+            return structure.training(is_shared=is_shared, by_rules=self.by_rules)
+        return structure.evaluation(by_rules=self.by_rules)
+
+    def _augmented(self, batch: PackBatch) -> tuple[Batch, bool]:
+        """What the members see: one batch for all that see the same, or one each."""
+        if self.solos[0].task.augment is not None:
+            batch = self._each_augmented(batch)
+        if batch.is_shared:
+            return batch.distinct[0], True
+        return batch.stacked(), False
+
+    def _each_augmented(self, batch: PackBatch) -> PackBatch:
+        names = [name for name in self._family.structure.names if name.startswith("augment")]
+        distinct: dict[Key, Batch] = {}
+        keys: list[Key] = []
+        for slot, solo in enumerate(self.solos):
+            seed = seed_of_augmentation(solo.task, solo.step)
+            key = (batch.of_member[slot], seed, *(self._rows[slot][name] for name in names))
+            if key not in distinct:
+                assert solo.task.augment is not None
+                self._generator.manual_seed(seed)
+                # A copy: it may work in place, and the batch is that of others too.
+                distinct[key] = solo.task.augment(copy_of(batch.of(slot)), self._generator)
+            keys.append(key)
+        places = list(distinct)
+        return PackBatch(list(distinct.values()), tuple(places.index(key) for key in keys))
+
+
+class Mapped(Stacked):
+    """E1: ``torch.vmap`` of the forward pass as it stands, autograd's backward pass. Python runs at every step."""
+
+    name: ClassVar[str] = "mapped"
+    by_rules: ClassVar[bool] = False
+
+    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        made = super()._make(inputs, is_shared=is_shared, training=training)
+        return _refusing_at_first(made, self._family.structure.check_unchanged)
+
+
+class Lowered(Stacked):
+    """E2: layers by the rules of packs, traced once into a graph of operators."""
+
+    name: ClassVar[str] = "lowered"
+    by_rules: ClassVar[bool] = True
+
+    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        graph = Graph(super()._make(inputs, is_shared=is_shared, training=training), inputs)
+        self._family.structure.check_unchanged()
+        return graph
+
+
+class Compiled(Lowered):
+    """E3: the graph of E2 compiled, with the update of the parameters in it where there is a flat one.
+
+    Evaluations, which are few, and batches of another size run their graphs as they are.
+    """
+
+    name: ClassVar[str] = "compiled"
+
+    def _hold(self, solos: list[Solo]) -> None:
+        super()._hold(solos)
+        self._update = FlatUpdate(solos, self._stack.parameters) if why_not_flat(solos) is None else None
+
+    def settled(self) -> list[Solo]:
+        self._settle()
+        return super().settled()
+
+    def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
+        self._settle()
+        return super().states(slots)
+
+    def keep(self, slots: Sequence[int]) -> None:
+        self._settle()
+        super().keep(slots)
+
+    def _settle(self) -> None:
+        if self._update is not None:
+            self._update.settle([solo.step for solo in self.solos])
+
+    def _trainer(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Callable[[], Tensor]:
+        if self._update is None:
+            return super()._trainer(inputs, steps, is_shared=is_shared)
+        vectors, state = self._update.vectors(steps), self._update.state
+        program = self._whole_step(inputs, vectors, is_shared=is_shared)
+        return lambda: program(inputs, state, vectors)
+
+    def _whole_step(self, inputs: Inputs, vectors: Tensor, *, is_shared: bool) -> Callable[..., Tensor]:
+        key = ("whole step", is_shared, shape_of(inputs.batch))
+        if key not in self._programs:
+            self._note_shape(training=True)
+            update = self._update
+            assert update is not None
+            passes = self._family.structure.training(is_shared=is_shared, by_rules=True)
+
+            def whole(inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor) -> Tensor:
+                outputs: Outputs = passes(inputs)
+                for name, tensor in outputs.buffers.items():
+                    inputs.buffers[name].copy_(tensor)
+                return _marked(outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors))
+
+            def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
+                graph = Graph(whole, inputs, update.state, vectors)
+                self._family.structure.check_unchanged()
+                return self._compiled(graph, inputs, update.state, vectors), frozenset(update.updated)
+
+            name = (self.name, *key, len(self.solos), update.signature)
+            self._programs[key], updated = self._family.program(name, make)
+            update.updated |= updated  # the program may be that of other members
+        return self._programs[key]
+
+    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+        graph = super()._make(inputs, is_shared=is_shared, training=training)
+        return self._compiled(graph, inputs) if training else graph
+
+    def _compiled(self, graph: Any, inputs: Inputs, *others: Any) -> Any:
+        first = next(t for t in tensors_of(inputs.batch) if t.dim())
+        is_whole = self.solos[0].task.batch_size in first.shape[:2]
+        is_worth_it = is_whole and self._family.is_worth_compiling((shape_of(inputs.batch),))
+        return graph.compile(inputs, *others) if is_worth_it else graph
+
+
+def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
+    """NaN for a member whose loss or gradient (which clipping may have hidden) is not finite: alone it would stop."""
+    is_fine = losses.isfinite() if norms is None else losses.isfinite() & norms.isfinite()
+    return torch.where(is_fine, losses, math.nan)
+
+
+def _refusing_at_first(program: Callable[[Inputs], Any], check: Callable[[], None]) -> Callable[[Inputs], Any]:
+    """The program; what it raises the first time that it runs, ``vmap`` having no rule say, or what ``check`` raises
+    then, is why it does not take the members. An error of the tasks' own shows again where they train one by one."""
+    has_run = False
+
+    def run(inputs: Inputs) -> Any:
+        nonlocal has_run
+        if has_run:
+            return program(inputs)
+        kept = {name: tensor.clone() for name, tensor in inputs.buffers.items()}
+        try:
+            outputs = program(inputs)
+            check()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            for name, tensor in kept.items():  # the members stand as before
+                inputs.buffers[name].copy_(tensor)
+            raise NotPackable(first_line(error)) from error
+        has_run = True
+        return outputs
+
+    return run

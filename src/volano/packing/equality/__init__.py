@@ -1,0 +1,1 @@
+"""Whether a pack computes what its members compute alone."""

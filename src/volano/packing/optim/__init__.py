@@ -1,0 +1,1 @@
+"""Updates of all members of a pack at once."""

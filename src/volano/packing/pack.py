@@ -1,0 +1,273 @@
+"""K configurations of one structure, trained together over one feed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from volano.data import Feed
+from volano.device import Device
+from volano.device.random_state import random_state_kept
+from volano.errors import UsageError
+from volano.packing.choose_engine import (
+    NUM_STEPS,
+    Choice,
+    choose_engine,
+    is_loop_sooner,
+    like_choice,
+    make_engine,
+    num_alone,
+    seconds_alone,
+    size_that_fits,
+    why_one_by_one,
+)
+from volano.packing.feed import PackFeed, Place
+from volano.packing.member import Member
+from volano.packing.member_state import Solo
+from volano.packing.program_cache import Family, families_of
+from volano.packing.refusal import NotPackable
+from volano.plan import Plan
+
+# Losses are read from the device together, after this many steps at the latest.
+_MOST_UNREAD = 512
+
+
+class Pack:
+    """Trains members together; each learns what ``volano.train`` of its task learns alone under the plain plan: from
+    the same weights, over the same order of the data, with the same draws and its own schedule and step count.
+
+    Args:
+        members: of one structure.
+        device: as torch writes it; None is the accelerator, or the CPU without one.
+        precision: of the forward and backward pass: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
+        engine: ``"loop"``, ``"mapped"``, ``"lowered"``, ``"compiled"`` or ``"each"``; None takes the fastest, found by
+            timing.
+        family: of the members, with the programs that were made for other packs of it; None finds it, and so does one
+            that they are not of.
+        num_steps: pack-steps that are expected in this pack and others of its family, by which it is known whether
+            compiling pays; None is those of the first member's task.
+        on_notice: told what a person should know.
+
+    Raises:
+        UsageError: no members, two of one number, members of several structures, or an engine that does not take them.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        device: str | None = None,
+        precision: str = "fp32",
+        engine: str | None = None,
+        family: Family | None = None,
+        num_steps: int | None = None,
+        on_notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        numbers = [member.number for member in members]
+        if not members or len(set(numbers)) < len(numbers):
+            raise UsageError("A pack has members, each with a number of its own", got=numbers)
+        self._device = Device(device)
+        self.choice: Choice | None = None  # by which the engine was chosen; None where it was given
+        self._plan = Plan.baseline(self._device.name).pin(precision=precision, optimizer="fused")
+        self._task = members[0].task
+        self._on_notice = on_notice
+        with random_state_kept(self._device):
+            solos = [Solo(member, self._plan, self._device) for member in members]
+            self._feed = PackFeed(self._task, self._plan, self._device, on_notice)
+            if family is None or any(family.numbers(solo) is None for solo in solos):
+                family = _family_of(solos, self._device, precision, may_differ=engine == "loop")
+            self.family = family
+            name, size = (engine, len(solos)) if engine else self._choose(members, num_steps or self._task.num_steps)
+            fillers = [self._filler(members[0], place) for place in range(size - len(solos))]
+            self._engine = make_engine(name, solos + fillers, self.family, self._plan, self._device)
+            self._live = list(range(len(solos)))  # slots of members; the others only keep a compiled program its size
+        self._unread: list[Tensor] = []
+        self._sums = dict.fromkeys(numbers, 0.0)
+        self._counts = dict.fromkeys(numbers, 0)
+
+    def _choose(self, members: Sequence[Member], num_steps: int) -> tuple[str, int]:
+        """An engine, and for how many members it has or makes a program."""
+        choices = self.family.choices
+        self.choice = choices.get(len(members))
+        if self.choice is not None:
+            return self.choice.engine, len(members)
+        size = size_that_fits(choices, len(members))
+        if size is not None:
+            self.choice = choices[size]
+            return "compiled", size
+        self.choice = like_choice(choices, len(members))
+        if self.choice is None:
+            self.choice = self._chosen(members, num_steps)
+        return self.choice.engine, len(members)
+
+    def _chosen(self, members: Sequence[Member], num_steps: int) -> Choice:
+        places = [Place(m.task.order_seed, 0 if m.state is None else m.state["step"]) for m in members]
+        left = min(m.task.num_steps - place.step for m, place in zip(members, places, strict=True))
+        if left < num_alone(1, 0):  # what is tried are steps of their runs
+            num_steps = min(num_steps, left)
+        with contextlib.closing(self._feed.batches(places, min(NUM_STEPS, left))) as batches:
+            ahead = list(batches)
+        chosen = choose_engine(
+            members, self.family, self._plan, self._device, ahead, num_steps=num_steps, valid=self._part_of_valid()
+        )
+        if chosen.engine != "loop":
+            count = min(num_alone(len(members), num_steps), left)
+            with contextlib.closing(self._feed.batches(places[:1], count)) as batches:
+                alone = seconds_alone(members[0], self._plan, self._device, batches)
+            chosen = dataclasses.replace(chosen, solo_seconds=alone)
+        if len(chosen.seconds) > 1:  # else it was too little to be worth a look
+            self.family.choices[len(members)] = chosen
+        if chosen.engine == "loop" and (len(chosen.seconds) > 1 or chosen.is_refused):
+            self.family.tell_once(self._on_notice, why_one_by_one(chosen))
+        return chosen
+
+    def _part_of_valid(self) -> tuple[Any, Feed] | None:
+        """Two batches of the validation set: what a program keeps of the first shows at the second."""
+        valid = self._task.valid
+        if valid is None:
+            return None
+        part = range(min(len(valid), 2 * self._task.batch_size))  # it is asked for its length only
+        return part, self._feed.feed_of(valid, self._task.order_seed)
+
+    def _filler(self, member: Member, place: int) -> Solo:
+        return Solo(dataclasses.replace(member, number=-1 - place), self._plan, self._device)
+
+    @property
+    def _members(self) -> list[Solo]:
+        return [self._engine.solos[slot] for slot in self._live]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The members' numbers, in slot order."""
+        return [solo.number for solo in self._members]
+
+    @property
+    def engine(self) -> str:
+        """That trains them: ``"loop"``, ``"mapped"``, ``"lowered"``, ``"compiled"`` or ``"each"``."""
+        return self._engine.name
+
+    @property
+    def steps(self) -> dict[int, int]:
+        """The step at which each member stands."""
+        return {solo.number: solo.step for solo in self._members}
+
+    def advance(self, until: Mapping[int, int]) -> None:
+        """Trains every member to step ``until[number]``. All make as many steps.
+
+        Raises:
+            UsageError: a member is missing, or they would not make as many.
+        """
+        distances = {number: until.get(number, step) - step for number, step in self.steps.items()}
+        (num_steps,) = set(distances.values()) if len(set(distances.values())) == 1 else (-1,)
+        if num_steps < 0:
+            raise UsageError("The members of a pack go forward by as many steps", got=distances)
+        goal = self._members[0].step + num_steps
+        with random_state_kept(self._device):
+            while self._members[0].step < goal:
+                self._go(goal - self._members[0].step)
+
+    def _go(self, num_steps: int) -> None:
+        """Makes steps, up to a batch that the engine does not take: the loop goes on from there."""
+        first = self._members[0]
+        live = set(self._live)
+        # Where nobody is, the first member's batches come again.
+        places = [
+            Place(solo.task.order_seed, solo.step) if slot in live else Place(first.task.order_seed, first.step)
+            for slot, solo in enumerate(self._engine.solos)
+        ]
+        with contextlib.closing(self._feed.batches(places, num_steps)) as batches:
+            for batch in batches:
+                try:
+                    self._unread.append(self._engine.step(batch))
+                except NotPackable as reason:
+                    self._go_on_one_by_one(reason)
+                    return
+                if len(self._unread) >= _MOST_UNREAD:
+                    self._read()
+        self._read()
+
+    def _go_on_one_by_one(self, reason: NotPackable) -> None:
+        if self.choice is None:
+            raise UsageError(
+                f"Engine {self.engine} takes these tasks", got=str(reason), remedy="Leave the choice to the pack"
+            ) from reason
+        refused = {**self.choice.refused, f"{self.engine}, later": str(reason)}
+        self.choice = dataclasses.replace(self.choice, engine="loop", refused=refused, is_refused=True)
+        self.family.choices[len(self._engine.solos)] = self.choice
+        self.family.tell_once(self._on_notice, why_one_by_one(self.choice))
+        self._take_loop()
+
+    def _take_loop(self) -> None:
+        self._read()
+        solos = self._engine.settled()
+        self._engine = make_engine("loop", [solos[slot] for slot in self._live], None, self._plan, self._device)
+        self._live = list(range(len(self._live)))
+
+    def losses(self) -> dict[int, float]:
+        """Each member's mean training loss since the last call; NaN where one was not finite, or no step was made."""
+        means = {n: self._sums[n] / self._counts[n] if self._counts[n] else float("nan") for n in self.numbers}
+        for number in self.numbers:
+            # A member that has broken stays so: alone it would have ended there.
+            self._sums[number] = 0.0 if math.isfinite(self._sums[number]) else math.nan
+            self._counts[number] = 0
+        return means
+
+    def evaluate(self) -> dict[int, dict[str, float]]:
+        """``loss`` and metrics of each member's kept model over the task's ``valid``; NaN for a member whose loss or
+        gradient was not finite at some step: alone it would have ended there."""
+        valid = self._task.valid
+        with random_state_kept(self._device):
+            rows = self._engine.evaluate(valid, self._feed.feed_of(valid, self._task.order_seed))
+        found = dict(zip(self.numbers, [rows[slot] for slot in self._live], strict=True))
+        return {
+            number: row if math.isfinite(self._sums[number]) else dict.fromkeys(row, math.nan)
+            for number, row in found.items()
+        }
+
+    def states(self) -> dict[int, dict[str, Any]]:
+        """Each member's state on the host, from which it goes on in another pack or alone."""
+        return dict(zip(self.numbers, self._engine.states(self._live), strict=True))
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """The other members leave.
+
+        Raises:
+            UsageError: nobody would be left, or a number is no member's.
+        """
+        if not numbers or not set(numbers) <= set(self.numbers):
+            raise UsageError("Members of the pack stay", got=sorted(numbers), remedy=f"Name some of {self.numbers}")
+        live = [slot for slot in self._live if self._engine.solos[slot].number in numbers]
+        if self.choice is not None and is_loop_sooner(self.choice, len(live)):
+            self._live = live
+            self._take_loop()
+        elif self.engine == "compiled":  # another size would have to be compiled, and rounds otherwise
+            self._live = live
+        else:
+            self._engine.keep(live)
+            self._live = list(range(len(live)))
+
+    def _read(self) -> None:
+        if not self._unread:
+            return
+        table = torch.stack(self._unread).double().cpu()
+        for number, losses in zip(self.numbers, table.T[self._live], strict=True):
+            self._sums[number] += losses.sum().item()
+            self._counts[number] += len(losses)
+        self._unread = []
+
+
+def _family_of(solos: Sequence[Solo], device: Device, precision: str, *, may_differ: bool) -> Family:
+    families = families_of(solos, device, precision)
+    if len(families) > 1 and not may_differ:
+        raise UsageError(
+            "The members of a pack have one structure",
+            got="; ".join(families[0][1].reasons),
+            remedy="Make a pack of each structure: volano.packing.families_of tells them apart",
+        )
+    return families[0][1]

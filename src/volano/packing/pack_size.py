@@ -1,0 +1,72 @@
+"""How many members a pack takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from volano.data import why_streamed
+from volano.device import Device
+from volano.device.isolated import IsolatedError
+from volano.plan import Plan
+from volano.planner.memory.predict import predict
+from volano.task import Task
+
+# Parameters, gradients and the two averages of Adam.
+_COPIES = 4
+# On a CPU members' state is read and written at each step: packs whose state stays within the caches train soonest.
+# Digits' MLP (0.4 MB a member) measured 114, 104, 142 and 134 us a member-step at K = 8, 16, 32, 64 (docs/log.md).
+_CACHED_BYTES = 8 * 2**20
+_FEWEST, _MOST_ON_CPU, _MOST = 8, 32, 256
+# Share of the free memory that is left alone: the allocator's, and what a prediction does not see.
+_RESERVE = 0.15
+# Where members' state is below this share of the free memory, their activations are not asked about.
+_SMALL = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Of packs: at most so many members, and why."""
+
+    members: int
+    reason: str
+
+
+def pack_size(task: Task, model: nn.Module, plan: Plan, device: Device, *, free: int | None = None) -> Size:
+    """For packs of members like one.
+
+    Args:
+        task, model: of one of them.
+        plan, device: under which they train.
+        free: bytes that a pack may take; None asks the device.
+    """
+    state = _COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
+    size = Size(members=_MOST, reason=f"the largest pack is of {_MOST}")
+    if device.is_cpu:
+        cached = max(_FEWEST, min(_MOST_ON_CPU, _CACHED_BYTES // max(1, state)))
+        size = Size(members=cached, reason=f"{cached} members of {state / 2**20:.1f} MiB stay within the caches")
+        why = why_streamed(task.data, task.collate, device)
+        if why is not None:  # each pack makes the batches anew
+            size = Size(members=_MOST_ON_CPU, reason=f"batches are made once for {_MOST_ON_CPU} members: {why}")
+    free = device.free_bytes() if free is None else free
+    if free is None or state * size.members < _SMALL * free:
+        return size
+    member = bytes_of_member(task, plan, device) or 2 * state
+    fit = max(1, int((1.0 - _RESERVE) * free / member))
+    if fit >= size.members:
+        return size
+    return Size(
+        members=fit,
+        reason=f"{fit} members of {member / 2**20:,.0f} MiB fit the {free / 2**20:,.0f} MiB free, less {_RESERVE:.0%}",
+    )
+
+
+def bytes_of_member(task: Task, plan: Plan, device: Device) -> int | None:
+    """Bytes that a step holds for each member at its peak, as predicted; data and batch, which members may share, are
+    not among them. None where a step cannot be predicted."""
+    try:
+        memory = predict(task, plan, target="cpu" if device.is_cpu else "accelerator").memory
+    except IsolatedError:
+        return None
+    return max(1, memory.peak - memory.categories.get("data", 0) - memory.categories.get("batch", 0))

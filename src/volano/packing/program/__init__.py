@@ -1,0 +1,1 @@
+"""A member's step as a program over stacked tensors."""

@@ -1,0 +1,76 @@
+"""Tasks of one structure, and the programs that train packs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from volano.device import Device
+from volano.packing.member_state import Solo
+from volano.packing.program.program import Structure
+from volano.packing.structure.grouping import Group, groups_of
+
+Key = tuple[Any, ...]
+# Compiling takes 6 to 14 s (docs/log.md, "Packs"): batches of other lengths than the first run their graphs as traced.
+_MOST_COMPILED = 2
+
+
+class Family:
+    """What packs of one structure share: its numbers, and the programs made for it.
+
+    Args:
+        solos: members of one group, the first of which stands for all.
+        group: what varies between them.
+        device, precision: where and how they train.
+    """
+
+    def __init__(self, solos: Sequence[Solo], group: Group, device: Device, precision: str) -> None:
+        self.reasons = group.reasons
+        self._first = solos[0]
+        self._varying = group.varying
+        self.structure = Structure(group.varying, solos[0].model, device, precision)
+        self.programs: dict[Key, Any] = {}
+        self._compiled_for: set[Key] = set()
+        # By the number of members; of type :class:`volano.packing.choose_engine.Choice`.
+        self.choices: dict[int, Any] = {}
+        # Why no program evaluates the members, in words; None while one may.
+        self.why_evaluated_alone: str | None = None
+        self._was_told = False
+
+    def numbers(self, solo: Solo) -> dict[str, float] | None:
+        """The numbers of a member; None where it is not of the family, or varies in what is the same for all of it."""
+        pair = [self._first, solo]
+        groups = groups_of([s.task for s in pair], [s.model for s in pair], [s.optimizer for s in pair])
+        if len(groups) > 1:
+            return None
+        own = groups[0].varying.of(1)
+        if not own.keys() <= self.structure.names:
+            return None
+        return {**self._varying.of(0), **own}
+
+    def tell_once(self, on_notice: Callable[[str], None], text: str) -> None:
+        """Says it the first time only."""
+        if not self._was_told:
+            on_notice(text)
+        self._was_told = True
+
+    def is_worth_compiling(self, shape: Key) -> bool:
+        """Whether programs for batches of a shape are compiled: those of the first shapes are."""
+        if len(self._compiled_for) < _MOST_COMPILED:
+            self._compiled_for.add(shape)
+        return shape in self._compiled_for
+
+    def program(self, key: Key, make: Callable[[], Any]) -> Any:
+        """The program of a key, made once."""
+        if key not in self.programs:
+            self.programs[key] = make()
+        return self.programs[key]
+
+
+def families_of(solos: Sequence[Solo], device: Device, precision: str) -> list[tuple[list[int], Family]]:
+    """Members by structure: the positions of those that are alike, with their family."""
+    groups = groups_of([s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos])
+    return [
+        (list(group.indices), Family([solos[index] for index in group.indices], group, device, precision))
+        for group in groups
+    ]

@@ -1,0 +1,1 @@
+"""Which tasks are alike enough to be one program."""

@@ -1,0 +1,119 @@
+"""What a callable or a model holds besides its parameters: copies of it, and whether a call has changed it."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import itertools
+import pickle
+import random
+import types
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from volano.packing.structure.callable_tree import PLAIN, Parts, Path, parts_of, shell_of_function, text_of
+
+_MOST_LEAVES = 50_000  # what is larger is data and no setting
+_MOST_BYTES = 2**26  # a tensor or an array that is larger is data too
+_OF_RECURRENT = ("_flat_weights", "_flat_weight_refs")  # of torch's own: the parameters as they were last called with
+# What changes in place and is not opened up; written out, it shows whether it has.
+_WRITTEN = (set, bytearray, collections.deque, random.Random, np.random.Generator, np.random.RandomState)
+
+
+class Leaf(NamedTuple):
+    """What a value leads to and is not opened up: where it lies, and what shows whether it has changed in place."""
+
+    path: Path
+    value: Any
+    mark: Any
+
+
+def private_copy(value: Any) -> Any:
+    """A copy of a callable, of what its functions' cells hold and of the objects that it holds, to be called without
+    changing what the caller has. Parameters and large tensors are shared; what cannot be copied is the caller's own."""
+    memo: dict[int, Any] = {}
+    functions: list[tuple[Parts, Any]] = []
+    for _, item, parts in _walked(value, ()):
+        if isinstance(item, Tensor | np.ndarray):
+            memo[id(item)] = _copied(item)
+        elif isinstance(item, types.FunctionType) and parts is not None and _holds_objects(item, parts):
+            new, fill = shell_of_function(item)
+            memo[id(item)] = new
+            functions.append((parts, fill))
+    try:
+        for parts, fill in functions:
+            fill({step: copy.deepcopy(item, memo) for step, item in parts.inside})
+        return copy.deepcopy(value, memo)
+    except Exception:  # noqa: BLE001 - whatever an object raises that is not made to be copied
+        return value
+
+
+def _copied(value: Tensor | np.ndarray) -> Any:
+    if isinstance(value, nn.Parameter) or value.nbytes > _MOST_BYTES:
+        return value
+    if isinstance(value, Tensor):
+        return value if value.requires_grad else value.clone()
+    return value.copy()
+
+
+def _holds_objects(function: types.FunctionType, parts: Parts) -> bool:
+    # Torch's functions are known by their identity; those without objects have nothing that a call could change.
+    is_torchs = (function.__module__ or "").partition(".")[0] == "torch"
+    return not is_torchs and any(not isinstance(item, (*PLAIN, float, type)) for _, item in parts.inside)
+
+
+def leaves_of(value: Any, path: Path = ()) -> list[Leaf]:
+    """What a value, which lies at ``path``, leads to and is not opened up, each object once."""
+    found = ((path, item) for path, item, parts in _walked(value, path) if parts is None)
+    return [Leaf(path, item, _mark(item)) for path, item in itertools.islice(found, _MOST_LEAVES)]
+
+
+def changed_leaf(before: list[Leaf], after: list[Leaf]) -> str | None:
+    """The place of the first of :func:`leaves_of` that is another one now, or has changed in place; or None."""
+    for mine, its in itertools.zip_longest(before, after, fillvalue=Leaf((), None, None)):
+        is_plain = isinstance(mine.value, (*PLAIN, float)) and type(mine.value) is type(its.value)
+        is_same = mine.value is its.value or (is_plain and mine.value == its.value)
+        if mine.path != its.path or not is_same or mine.mark != its.mark:
+            return text_of(mine.path or its.path) or "itself"
+    return None
+
+
+def host_generators() -> bytes:
+    """What Python's and NumPy's own generators stand at."""
+    return pickle.dumps((random.getstate(), np.random.get_state()))
+
+
+def _walked(value: Any, path: Path) -> Iterator[tuple[Path, Any, Parts | None]]:
+    """Every object that a value leads to, once, with its place and what it leads to; None where it is not opened up."""
+    seen: dict[int, Any] = {}
+    waiting: list[tuple[Path, Any]] = [(path, value)]
+    while waiting:
+        path, item = waiting.pop()
+        if isinstance(item, weakref.ref):  # whose owner is somewhere else
+            continue
+        parts = None if isinstance(item, (*PLAIN, float, type, Tensor)) else parts_of(item)
+        if parts is not None:
+            if id(item) in seen:
+                continue
+            seen[id(item)] = item
+            waiting += [((*path, step), inside) for step, inside in parts.inside if step[1] not in _OF_RECURRENT]
+        yield path, item, parts
+
+
+def _mark(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return None if value.is_inference() else value._version
+    if isinstance(value, torch.Generator):
+        return value.get_state().numpy().tobytes()
+    is_numbers = isinstance(value, np.ndarray) and not value.dtype.hasobject and value.nbytes <= _MOST_BYTES
+    if not is_numbers and not isinstance(value, _WRITTEN):
+        return None
+    try:
+        return pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - a set of what cannot be written
+        return None

@@ -1,0 +1,203 @@
+"""What the planner found, as a value: the plan, why it was taken, and every candidate with its figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from volano.errors import PlanError
+from volano.plan.format import lever
+from volano.plan.plan import Plan, Semantics, semantics_of
+from volano.plan.prediction import MemoryPrediction, TimePrediction
+
+SCHEMA_VERSION = 1
+Verdict = Literal["FITS", "NO", "UNCERTAIN"]
+# chosen; slower: measured or predicted to be; struck: the guard found other numbers; failed: it does not run; memory:
+# it does not fit; untried: planning had no time left for it.
+Status = Literal["chosen", "slower", "struck", "failed", "memory", "untried"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A value of a knob that is no candidate, and why."""
+
+    knob: str
+    value: Any
+    reason: str
+
+    @property
+    def semantics(self) -> Semantics:
+        """The knob's class."""
+        return semantics_of(self.knob)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields and the class."""
+        return {"knob": self.knob, "value": self.value, "semantics": self.semantics, "reason": self.reason}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A plan that was looked at.
+
+    Attributes:
+        plan: the whole of it.
+        status: what became of it.
+        reason: why, in words, with figures.
+        predicted: of its step; None where it was not predicted.
+        measured: seconds of a step; None where it did not run.
+        startup: seconds paid once, measured, or predicted where it did not run.
+        total: predicted seconds of the whole run under it, start-up included.
+        memory_bytes: predicted live bytes at the peak, or None.
+        verdict: whether those fit, or None.
+        parity: figures of the guard; empty where it had nothing to check or did not look.
+    """
+
+    plan: Plan
+    status: Status
+    reason: str
+    predicted: TimePrediction | None = None
+    measured: float | None = None
+    startup: float | None = None
+    total: float | None = None
+    memory_bytes: int | None = None
+    verdict: Verdict | None = None
+    parity: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def semantics(self) -> Semantics:
+        """The widest class among its knobs."""
+        return self.plan.semantics()
+
+    def levers(self, base: Plan) -> str:
+        """How it differs from ``base``, in a few words; ``"plain eager"`` where it does not."""
+        words = [lever(knob, getattr(self.plan, knob)) for knob in base.changes(self.plan)]
+        return " + ".join(words) or "plain eager"
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields; times in seconds."""
+        return {
+            **asdict(self),
+            "plan": self.plan.to_json(),
+            "semantics": self.semantics,
+            "predicted_seconds": None if self.predicted is None else self.predicted.step,
+            "measured_seconds": self.measured,
+            # JSON has no infinity: what is no number says null.
+            "parity": {name: value if math.isfinite(value) else None for name, value in self.parity.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What ``volano.explain`` returns, and what stands in ``explanation.json`` of a run.
+
+    Attributes:
+        task: its name.
+        device: as torch writes it; for a device that is not here, its name in the catalogue.
+        device_name: as the driver or the catalogue names it.
+        is_present: whether the device is on this machine.
+        plan: the chosen one.
+        origin: how it was found: ``"raced"``, ``"predicted"``, ``"remembered"``, ``"trusted"`` (too short a run to
+            measure) or ``"given"``.
+        num_steps: of the run that was planned for.
+        num_examples: of a step.
+        seconds: predicted of the whole run under the plan, and under plain eager: ``{"plan": ..., "eager": ...}``.
+        planning_seconds: that the search took.
+        verdict: whether the chosen plan fits the budget.
+        budget: bytes that the device may hold, or None where nobody said.
+        memory: of the chosen plan at its peak; None where it was not predicted.
+        needed: bytes that the leanest candidate needs, where nothing fits.
+        time: of the chosen plan's step, as predicted.
+        measured: seconds of its step, or None.
+        actual: with ``analyze``, what was measured beside the predictions: ``step``, ``memory_bytes``, ``bounds``...
+        candidates: the chosen one first, then by total.
+        refused: values of knobs that were no candidates.
+        notices: what a person should know.
+    """
+
+    task: str
+    device: str
+    device_name: str
+    is_present: bool
+    plan: Plan
+    origin: str
+    num_steps: int
+    num_examples: int
+    seconds: Mapping[str, float | None]
+    planning_seconds: float
+    verdict: Verdict | None
+    budget: int | None
+    memory: MemoryPrediction | None
+    time: TimePrediction | None
+    measured: float | None
+    candidates: tuple[Candidate, ...]
+    refused: tuple[Refusal, ...]
+    needed: int | None = None
+    actual: Mapping[str, Any] | None = None
+    notices: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything; ``memory`` holds bytes by category and ``peak``, ``lower``, ``upper``."""
+        memory = self.memory
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **{name: getattr(self, name) for name in ("task", "device", "device_name", "is_present", "origin")},
+            **{name: getattr(self, name) for name in ("num_steps", "num_examples", "planning_seconds")},
+            **{name: getattr(self, name) for name in ("verdict", "budget", "needed", "measured")},
+            "plan": self.plan.to_json(),
+            "seconds": dict(self.seconds),
+            "memory": None if memory is None else {**memory.categories, **_without_categories(memory)},
+            "time": None if self.time is None else {**asdict(self.time), "bounds": dict(self.time.bounds)},
+            "actual": None if self.actual is None else dict(self.actual),
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "refused": [refusal.to_json() for refusal in self.refused],
+            "notices": list(self.notices),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Explanation:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            PlanError: it is of another version, or not whole.
+        """
+        if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
+            found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
+            raise PlanError(f"An explanation is of schema version {SCHEMA_VERSION}", got=found)
+        try:
+            fields = {name: item for name, item in value.items() if name != "schema_version"}
+            fields |= {
+                "plan": Plan.from_json(value["plan"]),
+                "memory": None if value["memory"] is None else _memory(value["memory"]),
+                "time": None if value["time"] is None else TimePrediction(**value["time"]),
+                "candidates": tuple(map(_candidate, value["candidates"])),
+                "refused": tuple(
+                    Refusal(**{name: item for name, item in refusal.items() if name != "semantics"})
+                    for refusal in value["refused"]
+                ),
+                "notices": tuple(value["notices"]),
+            }
+            return cls(**fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PlanError("An explanation holds all of its fields", got=f"{type(error).__name__}: {error}") from error
+
+
+_MEMORY_FIELDS = ("peak", "lower", "upper", "operator", "host", "origin")
+
+
+def _without_categories(memory: MemoryPrediction) -> dict[str, Any]:
+    return {name: getattr(memory, name) for name in _MEMORY_FIELDS}
+
+
+def _memory(value: dict[str, Any]) -> MemoryPrediction:
+    categories = {name: item for name, item in value.items() if name not in _MEMORY_FIELDS}
+    return MemoryPrediction(categories=categories, **{name: value[name] for name in _MEMORY_FIELDS})
+
+
+def _candidate(value: dict[str, Any]) -> Candidate:
+    derived = ("semantics", "predicted_seconds", "measured_seconds")
+    fields = {name: item for name, item in value.items() if name not in derived}
+    predicted = None if fields["predicted"] is None else TimePrediction(**fields["predicted"])
+    parity = {name: math.nan if value is None else value for name, value in fields["parity"].items()}
+    return Candidate(**{**fields, "plan": Plan.from_json(fields["plan"]), "predicted": predicted, "parity": parity})

@@ -1,0 +1,1 @@
+"""Plans that were found before, and what names them."""

@@ -1,0 +1,142 @@
+"""Plans that were found before, in the user's cache folder: one JSON file each, named by its fingerprint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volano.errors import PlanError, UsageError
+from volano.plan.explanation import Explanation
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remembered:
+    """A plan that was found before.
+
+    Attributes:
+        fingerprint: of what it was found for.
+        created: seconds since 1970.
+        explanation: as it was given then.
+        may_split: whether the task's batch may be cut into micro-batches; None was not found out.
+        path: where it lies.
+    """
+
+    fingerprint: str
+    created: float
+    explanation: Explanation
+    may_split: bool | None
+    path: Path
+
+
+def cache_folder() -> Path:
+    """Where plans are remembered: ``volano`` in the user's cache folder, as each system has it.
+
+    For a user without a home it is a folder that cannot be: nothing is found in it, and writing to it fails as it
+    does in any other place that cannot be written.
+    """
+    try:
+        return _cache_root() / "volano"
+    except RuntimeError:  # of Path.home
+        return Path(os.devnull) / "volano"
+
+
+def _cache_root() -> Path:
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home())
+    return Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
+
+
+def remember(fingerprint: str, explanation: Explanation, *, may_split: bool | None = None) -> str | None:
+    """Writes a plan, beside and then renamed. Returns why it could not be written, or None."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint,
+        "created": time.time(),
+        "may_split": may_split,
+        "explanation": explanation.to_json(),
+    }
+    return write_record(_plans() / f"{fingerprint}.json", record)
+
+
+def recall(fingerprint: str) -> Remembered | None:
+    """The plan of a fingerprint; None where there is none, or none that this version can read."""
+    return _read(_plans() / f"{fingerprint}.json")
+
+
+def list_remembered() -> list[Remembered]:
+    """All that can be read, the newest first."""
+    found = [_read(path) for path in sorted(_plans().glob("*.json"))]
+    return sorted((plan for plan in found if plan is not None), key=lambda plan: -plan.created)
+
+
+def find_remembered(start: str) -> Remembered:
+    """The one whose fingerprint begins so.
+
+    Raises:
+        UsageError: none or several do.
+    """
+    found = [plan for plan in list_remembered() if plan.fingerprint.startswith(start)]
+    if len(found) != 1 or not start:
+        names = ", ".join(plan.fingerprint[:8] for plan in (found or list_remembered())[:6]) or "none"
+        raise UsageError(
+            "A remembered plan is named by the beginning of its fingerprint",
+            got=f"{start!r}, with which {len(found)} begin",
+            remedy=f"There are: {names}",
+        )
+    return found[0]
+
+
+def forget_all() -> int:
+    """Removes every remembered plan, readable or not. Returns how many there were."""
+    paths = list(_plans().glob("*.json"))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return len(paths)
+
+
+def _plans() -> Path:
+    return cache_folder() / "plans"
+
+
+def _read(path: Path) -> Remembered | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema_version"] != SCHEMA_VERSION:
+            return None
+        return Remembered(
+            fingerprint=str(record["fingerprint"]),
+            created=float(record["created"]),
+            explanation=Explanation.from_json(record["explanation"]),
+            may_split=record["may_split"],
+            path=path,
+        )
+    except (OSError, ValueError, KeyError, TypeError, PlanError):  # of another version, or half gone: planned anew
+        return None
+
+
+def write_record(path: Path, record: dict[str, Any]) -> str | None:
+    """Writes a file of the cache folder, beside and then renamed. Returns why it could not be written, or None."""
+    name = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as file:
+            name = file.name
+            json.dump(record, file, indent=1)
+        Path(name).replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            if name:
+                Path(name).unlink()
+        return f"{path.parent}: {error.strerror}"
+    return None

@@ -1,0 +1,159 @@
+"""What the planner knows of plans before they run: predictions, each made once, from captures that several share."""
+
+from __future__ import annotations
+
+from volano.device import describe_machine
+from volano.device.isolated import IsolatedError
+from volano.plan import Plan
+from volano.plan.prediction import MemoryPrediction, TimePrediction
+from volano.planner.memory.predict import OVERHEADS, Prediction, Verdict, needed_bytes, predict, verdict
+from volano.planner.memory.trace_step import Target
+from volano.planner.task_profile import Facts
+from volano.planner.time.device_rates import keep_calibration, kept_calibration, rates_of
+from volano.planner.time.roofline import Rates, predict_time
+from volano.task import Task, num_bytes
+
+# Parameters, gradients, two moments, and activations of twice as much: where six times the parameters and a hundred
+# times the batch are below this share of what is free, memory is no question and nothing is captured for it.
+_PARAMETER_COPIES, _BATCH_COPIES, _PLENTY = 6, 100, 0.25
+# Compiling, where nothing was captured: 3 to 26 s were measured on two cores (docs/log.md).
+_COMPILE_SECONDS = 12.0
+# On what a capture depends, beside the task.
+_CAPTURED = (
+    "precision", "memory_format", "compile", "micro_batch", "recompute", "activation_budget", "offload", "optimizer",
+    "feed", "workers", "prefetch", "allocator",
+)  # fmt: skip
+
+
+class Oracle:
+    """Predictions for the plans of one task on a device of this machine.
+
+    Args:
+        task: as one rank has it.
+        facts: of the task on the device.
+        budget: bytes that the training may hold; None is what is free on the device.
+
+    Attributes:
+        facts: as given.
+        is_asked: whether captures are made; each takes a second or two, which a short run does not pay for. What is
+            known already is told in any case.
+        looks_into_compiled: whether the memory of compiled plans is predicted, which takes several seconds each.
+        notices: what a person should know.
+    """
+
+    def __init__(self, task: Task, facts: Facts, *, budget: int | None) -> None:
+        self._task, self.facts = task, facts
+        self._given_budget = budget
+        self.budget = budget if budget is not None else facts.device.free_bytes()
+        self.is_asked = self.looks_into_compiled = self.is_tight
+        self.notices: list[str] = []
+        self._target: Target = "cpu" if facts.device.is_cpu else "accelerator"
+        self._captures: dict[tuple[object, ...], Prediction | None] = {}
+        self._times: dict[Plan, TimePrediction | None] = {}
+        self._rates: Rates | None = None
+        self._name = describe_machine(facts.device).device_name
+        self._calibration = kept_calibration()
+        self._has_learned = False
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether it is a question if the training fits."""
+        if self._given_budget is not None:
+            return True
+        if self.budget is None:
+            return False
+        guess = _PARAMETER_COPIES * self.facts.parameter_bytes + _BATCH_COPIES * num_bytes(self.facts.batch)
+        return guess > _PLENTY * self.budget
+
+    # ---- memory
+
+    def memory(self, plan: Plan) -> MemoryPrediction | None:
+        """Bytes at the peak; None where it is not predicted."""
+        prediction = self._capture(plan) if self._is_looked_into(plan) else None
+        return None if prediction is None else prediction.memory
+
+    def verdict(self, plan: Plan) -> Verdict | None:
+        """Whether it fits the budget; None where that is not known."""
+        prediction = self._capture(plan) if self._is_looked_into(plan) else None
+        if prediction is None or self.budget is None:
+            return None
+        return verdict(prediction, self.budget)
+
+    def needed(self, plan: Plan) -> int | None:
+        """Bytes of a budget under which it certainly fits; None where that is not known."""
+        prediction = self._capture(plan)
+        return None if prediction is None else needed_bytes(prediction, OVERHEADS[self._target])
+
+    def has_randomness(self, plan: Plan) -> bool | None:
+        """Whether the objective draws random numbers; None where that is not known."""
+        prediction = self._capture(plan)
+        return None if prediction is None else prediction.has_randomness
+
+    # ---- time
+
+    def time(self, plan: Plan) -> TimePrediction | None:
+        """Seconds of a step by what was known when this plan was first asked for; None where it is not predicted."""
+        if plan not in self._times:
+            if not self.is_asked and self._rates is None:
+                return None
+            # What is fused is reckoned from the eager step's operations.
+            prediction = self._capture(plan.pin(compile=False, activation_budget=1.0))
+            if prediction is None and not self.is_asked:
+                return None  # it may be asked later
+            try:
+                self._times[plan] = None if prediction is None else self._timed(plan, prediction)
+            except Exception as error:  # noqa: BLE001 - of the device's rates: what cannot be predicted is measured
+                self._times[plan] = None
+                self._tell(f"not predicted, but measured: {type(error).__name__}: {error}".splitlines()[0])
+        return self._times[plan]
+
+    def _timed(self, plan: Plan, prediction: Prediction) -> TimePrediction:
+        self._rates = self._rates or rates_of(self.facts.device)
+        raw = predict_time(prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host)
+        return self._calibration.apply(plan, raw, device=self._name)
+
+    def learn(self, plan: Plan, measured: float) -> None:
+        """Corrects what is predicted from here on by what a step of a plan was measured to take, in seconds."""
+        if self._times.get(plan) is None or self._rates is None:
+            return
+        prediction = self._capture(plan.pin(compile=False, activation_budget=1.0))
+        if prediction is None:
+            return
+        try:
+            raw = predict_time(prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host)
+            self._calibration = self._calibration.update(plan, raw, measured, device=self._name)
+            self._has_learned = True
+        except Exception as error:  # noqa: BLE001 - a prediction is no reason to end a search
+            self._tell(f"nothing is learned for later predictions: {type(error).__name__}: {error}")
+
+    def keep(self) -> None:
+        """Leaves what was learned for the next search on this machine."""
+        if self._has_learned:
+            keep_calibration(self._calibration)
+
+    def startup(self, plan: Plan) -> float:
+        """Seconds that compiling a plan takes."""
+        predicted = self.time(plan)
+        return _COMPILE_SECONDS if predicted is None else predicted.startup
+
+    # ---- captures
+
+    def _is_looked_into(self, plan: Plan) -> bool:
+        # The partitioner's graphs take several seconds.
+        return self.looks_into_compiled or not plan.compile
+
+    def _capture(self, plan: Plan) -> Prediction | None:
+        key = tuple(getattr(plan, knob) for knob in _CAPTURED)
+        if key not in self._captures:
+            if not self.is_asked:
+                return None
+            try:
+                self._captures[key] = predict(self._task, plan, target=self._target, batch=self.facts.batch)
+            except IsolatedError as error:
+                self._captures[key] = None
+                self._tell(f"not predicted, but measured: {error.reason}")
+        return self._captures[key]
+
+    def _tell(self, notice: str) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)

@@ -1,0 +1,358 @@
+"""Which storages live while a step runs: bytes by category, the peak, and the operations that are executed.
+
+It sees real tensors and fake ones alike, so a step can be measured and predicted by the same code. What a kernel
+allocates for itself and frees before it returns is not seen by a dispatch mode; for the CPU that is in ``workspace``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import itertools
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from volano.errors import ObjectiveError
+from volano.plan.prediction import CATEGORIES, Operation, Phase
+from volano.planner.time.operations import describe_operation, is_computation
+
+READS_A_VALUE = (
+    "The objective's shapes and its course follow from shapes alone",
+    "it reads a value from the device (.item(), float() or bool() of a tensor)",
+)
+
+
+@dataclass(eq=False, slots=True)
+class _Storage:
+    """A storage, from its first sight to its end. ``category`` is None until somebody has said what it is."""
+
+    num_bytes: int
+    born: Phase
+    category: str | None = None
+    born_in_pass: int = 0
+    outlives_forward: bool = False
+    is_on_host: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """Bytes that live at the peak, by category, and the operation during which it stands."""
+
+    num_bytes: int
+    categories: dict[str, int]
+    operator: str
+
+
+class Tracker(TorchDispatchMode):
+    """Follows storages while it is entered; enter it inside a FakeTensorMode, if there is one.
+
+    Args:
+        granularity: bytes to which an allocation is rounded up; 1 is the CPU's, where allocations are counted as asked.
+        workspace: ``(operation, arguments, result) -> bytes`` that a kernel holds while it runs, beside its result.
+        completed: ``(operation, arguments, result) -> result``, with what fake tensors leave out of it.
+        has_values: whether tensors are real. Fake ones cannot be read: within the objective that is an error, and
+            an optimizer's reads are answered with one.
+        follows_modules: whether operations are named with their modules; hooks of modules break compiled graphs.
+
+    Attributes:
+        host: the most bytes that were sent to the host and lived there.
+        kept: the most bytes that lived when a forward pass had ended: all that a step keeps, and no temporaries.
+        passes: how many forward passes have begun since :meth:`restart`.
+        has_randomness: whether an operation of a forward pass has drawn random numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        granularity: int = 1,
+        workspace: Callable[[Any, tuple[Any, ...], Any], int] | None = None,
+        completed: Callable[[Any, tuple[Any, ...], Any], Any] | None = None,
+        has_values: bool = True,
+        follows_modules: bool = True,
+    ) -> None:
+        super().__init__()
+        self._granularity, self._has_values = granularity, has_values
+        self._workspace, self._completed = workspace, completed
+        self._live: dict[int, tuple[_Storage, Any]] = {}
+        # Live storages at the restart; then what happened, in order: (storage, bytes more or less, operation's number).
+        self._initial: list[tuple[_Storage, int]] = []
+        self._events: list[tuple[_Storage, int, int]] = []
+        self._names: list[tuple[str, str, Phase]] = []
+        self._counts: list[Counter[Operation]] = [Counter()]
+        self._in_objective = False
+        self._seen_backward = False
+        self._num_live = self._on_host = self.host = 0
+        self.kept = 0
+        self.passes = 0
+        self.has_randomness = False
+        self._modules = _ModuleNames()
+        self._follows_modules = follows_modules
+
+    # ---- what surrounds it says what is going on
+
+    def objective(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` as the forward pass: what it computes is of that phase, named after its model's modules."""
+
+        def tracked(model: nn.Module, batch: Any) -> Any:
+            self.passes += 1
+            self._counts.append(Counter())
+            self._in_objective, self._seen_backward = True, False
+            try:
+                with self._modules.of(model) if self._follows_modules else contextlib.nullcontext():
+                    return function(model, batch)
+            finally:
+                self._in_objective = False
+                self.kept = max(self.kept, self._num_live)
+                for storage, _ in self._live.values():
+                    storage.outlives_forward = True
+
+        return tracked
+
+    def adopt(self, tensors: Iterable[Any], category: str) -> None:
+        """Says what storages are, whether they are new here or known already."""
+        for tensor in tensors:
+            if isinstance(tensor, Tensor):
+                for part in _parts(tensor):
+                    self._see(part).category = category
+
+    def adopt_results(self, optimizer: torch.optim.Optimizer) -> None:
+        """After a step: says what its gradients and the optimizer's state are."""
+        self.adopt((p.grad for group in optimizer.param_groups for p in group["params"]), "gradients")
+        self.adopt(tree_iter([dict(values) for values in optimizer.state.values()]), "optimizer_state")
+
+    def send_to_host(self, tensor: Tensor) -> None:
+        """From now on the tensor's storage is host memory: its bytes are no longer the device's."""
+        storage = self._see(tensor)
+        if not storage.is_on_host:
+            storage.is_on_host = True
+            self._note(storage, -storage.num_bytes)
+            self._on_host += storage.num_bytes
+            self.host = max(self.host, self._on_host)
+
+    def restart(self) -> None:
+        """Begins a new peak and new counts with what lives now."""
+        self._events.clear()
+        self._names.clear()
+        self._initial = [(storage, storage.num_bytes) for storage, _ in self._live.values() if not storage.is_on_host]
+        self.host = self._on_host
+        self._counts = [Counter()]
+        self.passes = self.kept = 0
+
+    @property
+    def phase(self) -> Phase:
+        """Of whatever is computed now."""
+        if torch._C._current_graph_task_id() != -1:
+            return "backward"
+        return "forward" if self._in_objective or not self.passes or not self._seen_backward else "optimizer"
+
+    # ---- what has been seen
+
+    def peak(self) -> Peak:
+        """The most bytes since :meth:`restart`, with the categories of those very storages.
+
+        A storage of which nothing was said is an activation if it was made by a forward pass and outlived it, and a
+        temporary otherwise.
+        """
+        live = highest = sum(size for _, size in self._initial)
+        place, operator = 0, ("", "")
+        for index, (_, change, number) in enumerate(self._events, start=1):
+            live += change
+            if live > highest:
+                highest, place, operator = live, index, self._names[number][:2] if number >= 0 else ("", "")
+        sizes: Counter[_Storage] = Counter()
+        for storage, size in itertools.chain(self._initial, ((s, c) for s, c, _ in self._events[:place])):
+            sizes[storage] += size
+        categories: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
+        for storage, size in sizes.items():
+            categories[_category(storage)] += size
+        name = " in ".join(part for part in operator if part)
+        return Peak(num_bytes=highest, categories=categories, operator=name)
+
+    def peak_outside_passes(self) -> int:
+        """The most bytes while neither a forward nor a backward pass was computed: in the update, mostly."""
+        live = highest = sum(size for _, size in self._initial)
+        for _, change, number in self._events:
+            live += change
+            if number < 0 or self._names[number][2] == "optimizer":
+                highest = max(highest, live)
+        return highest
+
+    def operations(self, passes: Iterable[int] | None = None) -> Counter[Operation]:
+        """How often each operation was executed, ``count`` being 1; of all passes or of some.
+
+        Pass 0 is what was computed before the first forward pass; what follows a pass until the next belongs to it.
+        """
+        numbers = range(len(self._counts)) if passes is None else passes
+        return sum((self._counts[number] for number in numbers), Counter())
+
+    # ---- what happens
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """So that compiled functions run compiled while it watches."""
+        return True
+
+    def __enter__(self) -> Tracker:
+        super().__enter__()
+        return self
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See ``TorchDispatchMode``."""
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._local_scalar_dense.default and not self._has_values:
+            return self._read_blindly(args[0])
+        result = func(*args, **kwargs)
+        if self._completed is not None:
+            result = self._completed(func, args, result)
+        if not is_computation(func):
+            self._note_results(result)
+            return result
+        phase = self.phase
+        self._seen_backward |= phase == "backward"
+        self._names.append((str(func), self._modules.current(phase), phase))
+        self._note_results(result)
+        if self._workspace is not None and (held := self._workspace(func, args, result)):
+            self._note_workspace(held, phase)
+        operation = describe_operation(func, args, kwargs, result, phase)
+        if operation is not None:
+            self._counts[-1][operation] += 1
+        if phase == "forward" and self._in_objective and torch.Tag.nondeterministic_seeded in func.tags:
+            self.has_randomness = True
+        return result
+
+    def _read_blindly(self, tensor: Tensor) -> Any:
+        if self.phase != "optimizer":
+            raise ObjectiveError(READS_A_VALUE[0], got=READS_A_VALUE[1])
+        # A number of steps or a norm: no shape follows from it.
+        return 1.0 if tensor.is_floating_point() else 1
+
+    def _note_results(self, result: Any) -> None:
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                for part in _parts(value):
+                    self._see(part)
+
+    def _note_workspace(self, held: int, phase: Phase) -> None:
+        storage = _Storage(self._rounded(held), phase, "temporaries")
+        self._note(storage, storage.num_bytes)
+        self._note(storage, -storage.num_bytes)
+
+    def _see(self, tensor: Tensor) -> _Storage:
+        held = tensor.untyped_storage()
+        key = held._cdata
+        known = self._live.get(key)
+        size = self._rounded(held.nbytes())
+        if known is not None:
+            storage = known[0]
+            if storage.num_bytes != size and not storage.is_on_host:  # resized in place
+                self._note(storage, size - storage.num_bytes)
+                storage.num_bytes = size
+            return storage
+        storage = _Storage(size, self.phase, born_in_pass=self.passes)
+        self._live[key] = storage, weakref.ref(held, lambda _: self._forget(key))
+        self._note(storage, size)
+        return storage
+
+    def _forget(self, key: int) -> None:
+        storage, _ = self._live.pop(key)
+        if storage.is_on_host:
+            self._on_host -= storage.num_bytes
+        else:
+            self._note(storage, -storage.num_bytes)
+
+    def _note(self, storage: _Storage, change: int) -> None:
+        self._num_live += change
+        self._events.append((storage, change, len(self._names) - 1))
+
+    def _rounded(self, num_bytes: int) -> int:
+        return -(-num_bytes // self._granularity) * self._granularity
+
+
+def _category(storage: _Storage) -> str:
+    if storage.category is not None:
+        return storage.category
+    return "activations" if storage.born == "forward" and storage.outlives_forward else "temporaries"
+
+
+def _parts(tensor: Tensor) -> Iterable[Tensor]:
+    """The strided tensors of which one consists; those that have no storage of their own have none."""
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is torch.sparse_coo:
+        return (tensor._indices(), tensor._values())
+    return ()
+
+
+class _ModuleNames:
+    """The module within which an operation is executed; in a backward pass, that whose forward pass made the node."""
+
+    def __init__(self) -> None:
+        self._stack = [""]
+        # Autograd numbers its nodes in the order in which they are made.
+        self._numbers: list[int] = []
+        self._owners: list[str] = []
+
+    def of(self, model: nn.Module) -> _Hooks:
+        """A context in which the modules of a model are followed."""
+        return _Hooks(self, {id(module): name for name, module in model.named_modules()})
+
+    def enter(self, name: str) -> None:
+        self._stack.append(name)
+        self._mark()
+
+    def leave(self) -> None:
+        if len(self._stack) > 1:
+            self._stack.pop()
+        self._mark()
+
+    def reset(self) -> None:
+        self._stack = [""]
+        self._mark()
+
+    def current(self, phase: Phase) -> str:
+        if phase == "forward":
+            return self._stack[-1]
+        node = torch._C._current_autograd_node() if phase == "backward" else None
+        if node is None or not self._numbers:
+            return ""
+        place = bisect.bisect_right(self._numbers, node._sequence_nr()) - 1
+        return self._owners[place] if place >= 0 else ""
+
+    def _mark(self) -> None:
+        self._numbers.append(torch.autograd._get_sequence_nr())
+        self._owners.append(self._stack[-1])
+
+
+class _Hooks:
+    """Global hooks of torch's modules: the model's own hooks are not touched."""
+
+    def __init__(self, names: _ModuleNames, known: dict[int, str]) -> None:
+        self._names, self._known = names, known
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._names.reset()
+        self._handles = [
+            register_module_forward_pre_hook(self._before),
+            register_module_forward_hook(self._after, always_call=True),
+        ]
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._names.reset()
+
+    def _before(self, module: nn.Module, _: Any) -> None:
+        self._names.enter(self._known.get(id(module), ""))
+
+    def _after(self, _module: nn.Module, _args: Any, _result: Any) -> None:
+        self._names.leave()

@@ -1,0 +1,335 @@
+"""How much memory a step takes: predicted without running it, or measured by running one; and whether it fits."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from volano.device import Device
+from volano.device.isolated import IsolatedError, run_here, run_isolated
+from volano.device.random_state import random_state_kept
+from volano.plan import Plan
+from volano.plan.prediction import CATEGORIES, MemoryPrediction, Operation
+from volano.planner.memory.allocations import AllocationRecord
+from volano.planner.memory.compiled import Interval, interval
+from volano.planner.memory.cpu_workspace import reserve_on_cpu, workspace_on_cpu
+from volano.planner.memory.memory_tracker import Tracker
+from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Captured, Target, capture, representative_batch
+from volano.task import Batch, Task, num_bytes, num_examples, tensors_of
+from volano.training import Session, settings_of
+
+Verdict = Literal["FITS", "NO", "UNCERTAIN"]
+# A capture takes seconds; what takes longer hangs, or builds its model for real out of a large file.
+_TIMEOUT = 120.0
+# Share of a budget that may be planned for.
+_SHARE = 0.95
+# torch refuses autograd in a child whose parent has used an accelerator's autograd threads.
+_NO_AUTOGRAD = "Unable to handle autograd's threading"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What is known of a step of a task under a plan without running it.
+
+    Attributes:
+        memory: at its peak.
+        operations: of the whole step, all micro-batches together.
+        has_randomness: whether the objective draws random numbers (dropout); None where it is not known.
+        batch_size: examples of the global batch that was captured.
+        micro_batch: examples of one forward pass.
+        target: the kind of device for which it holds.
+    """
+
+    memory: MemoryPrediction
+    operations: tuple[Operation, ...] = field(repr=False, default=())
+    has_randomness: bool | None = None
+    batch_size: int
+    micro_batch: int
+    target: Target = "cpu"
+
+
+def predict(
+    task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None, timeout: float = _TIMEOUT
+) -> Prediction:
+    """Memory and operations of a steady step, captured under fake tensors in a process of its own.
+
+    Args:
+        task: what.
+        plan: how; its ``device`` is not looked at.
+        target: ``"cpu"``, or ``"accelerator"`` for one that need not be here.
+        batch: a global batch on the host, of which shapes and types count; None fetches some of the task's own.
+        timeout: seconds.
+
+    Raises:
+        IsolatedError: the step cannot be captured; ``reason`` says why in one line. It is to be measured then.
+    """
+    load_libraries(compiles=plan.compile)
+    captured = _captured(task, plan, target, batch, timeout)
+    return Prediction(
+        memory=_bounded(captured, plan, target),
+        operations=captured.operations,
+        has_randomness=captured.has_randomness,
+        batch_size=captured.batch_size,
+        micro_batch=captured.micro_batch,
+        target=target,
+    )
+
+
+def load_libraries(*, compiles: bool = False) -> None:
+    """Loads what any first step of torch loads (80 MB of Python code, with ``torch.optim``), and what captures need:
+    once in this process instead of in every child, and before anybody counts the bytes that it has."""
+    import torch._dynamo
+    import torch._subclasses.fake_tensor
+
+    if compiles:
+        import torch._inductor.lowering  # noqa: F401
+
+
+def _captured(task: Task, plan: Plan, target: Target, batch: Batch | None, timeout: float) -> Captured:
+    return _aside(lambda: capture(task, plan, target=target, batch=batch), timeout)
+
+
+def _aside(function: Callable[[], Any], timeout: float) -> Any:
+    """In a child process; in this one where an accelerator's threads of autograd have been started, which do not
+    survive a fork. Captures on the host's fake tensors are not known to end a process."""
+    try:
+        return run_isolated(function, timeout=timeout)
+    except IsolatedError as error:
+        if _NO_AUTOGRAD not in error.reason:
+            raise
+    with random_state_kept(Device("cpu")):
+        return run_here(function)
+
+
+def _bounded(captured: Captured, plan: Plan, target: Target) -> MemoryPrediction:
+    found = Interval(lower=captured.peak, point=captured.peak, upper=captured.peak)
+    if plan.compile:
+        found = interval(captured.kept, captured.peak, plan.activation_budget)
+    # What is assumed of an accelerator's library may be half of it, or twice.
+    reserve = reserve_on_cpu(found.upper, plan.allocator) if target == "cpu" else captured.assumed
+    # What fusing saves is temporaries, and activations where those do not suffice.
+    categories, saved = dict(captured.categories), captured.peak - found.point
+    for name in ("temporaries", "activations", "gradients", "optimizer_state", "batch", "data", "parameters"):
+        taken = min(saved, categories[name]) if saved > 0 else saved
+        categories[name] -= taken
+        saved -= taken
+    return MemoryPrediction(
+        peak=found.point,
+        lower=max(0, found.lower - captured.assumed // 2),
+        upper=found.upper + reserve,
+        categories=categories,
+        operator=captured.operator,
+        host=captured.host,
+    )
+
+
+# ---- any micro-batch from a few captures
+
+
+@dataclass(frozen=True, kw_only=True)
+class AffineMemory:
+    """Memory as a function of the micro-batch: affine between captures.
+
+    What lives at a moment of a step is affine in the micro-batch, and the peak is the largest of those moments: a
+    convex function, of which the chord between two captures is never too low.
+
+    Attributes:
+        knots: (micro-batch, memory) of steps in several micro-batches, by size.
+        whole: of the whole batch at once, which adds up no gradients.
+        batch_size: examples of it.
+    """
+
+    knots: tuple[tuple[int, MemoryPrediction], ...]
+    whole: MemoryPrediction
+    batch_size: int
+
+    def at(self, micro_batch: int | None) -> MemoryPrediction:
+        """Memory of a step in micro-batches of so many examples; None is the whole batch."""
+        if micro_batch is None or micro_batch >= self.batch_size or not self.knots:
+            return self.whole
+        for size, memory in self.knots:
+            if size == micro_batch:
+                return memory
+        if len(self.knots) == 1:
+            return self.knots[0][1]
+        # Beyond the knots a convex function may lie above its last chord: bounds are then those of more examples.
+        (low, one), (high, other) = self.knots[:2]
+        if micro_batch < low:
+            found = _on_chord(one, other, (micro_batch - low) / (high - low))
+            return dataclasses.replace(found, upper=max(found.peak, one.upper))
+        later = next((n for n, (size, _) in enumerate(self.knots) if size > micro_batch), len(self.knots) - 1)
+        (low, one), (high, other) = self.knots[later - 1], self.knots[later]
+        found = _on_chord(one, other, (micro_batch - low) / (high - low))
+        if micro_batch < high:
+            return found
+        added = self.whole.categories.get("gradients", 0)  # of a second micro-batch
+        return dataclasses.replace(found, upper=max(found.upper, self.whole.upper + added))
+
+
+def _on_chord(one: MemoryPrediction, other: MemoryPrediction, share: float) -> MemoryPrediction:
+    def between(a: int, b: int) -> int:
+        return max(0, round(a + share * (b - a)))
+
+    categories = {name: between(one.categories[name], other.categories[name]) for name in one.categories}
+    peak = sum(categories.values())
+    return MemoryPrediction(
+        peak=peak,
+        # A convex function lies above nothing but its smaller neighbour for certain.
+        lower=min(one.lower, other.lower) if 0 < share < 1 else 0,
+        upper=max(peak, between(one.upper, other.upper)),
+        categories=categories,
+        operator=(one if share < 0.5 else other).operator,
+        host=between(one.host, other.host),
+    )
+
+
+def predict_affine(
+    task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None, timeout: float = _TIMEOUT
+) -> AffineMemory:
+    """Memory for every micro-batch, from captures of the whole batch and of three micro-batches: small, middle, half.
+
+    See :func:`predict` for arguments and errors. Let :func:`predict` verify the one that is chosen.
+    """
+    load_libraries(compiles=plan.compile)
+    captured = _aside(lambda: _captures(task, plan, target, batch), timeout)
+    (_, whole), knots = captured[0], captured[1:]
+    return AffineMemory(
+        knots=tuple((size, _bounded(found, plan, target)) for size, found in knots),
+        whole=_bounded(whole, plan, target),
+        batch_size=whole.batch_size,
+    )
+
+
+def _captures(task: Task, plan: Plan, target: Target, batch: Batch | None) -> list[tuple[int, Captured]]:
+    batch = representative_batch(task) if batch is None else batch
+    count = num_examples(batch)
+    # Batch normalisation takes no single example.
+    sizes = sorted({max(2, count // 16), max(2, count // 4), max(2, count // 2)}) if count >= 4 else []
+    return [(size, capture(task, plan.pin(micro_batch=size), target=target, batch=batch)) for size in (count, *sizes)]
+
+
+# ---- measured
+
+
+def measure(task: Task, plan: Plan) -> MemoryPrediction:
+    """Bytes live at the peak of the second step, which is run for real on a throw-away copy of everything.
+
+    Random state and settings are put back; the data is only read. An accelerator's own count is what holds there: it
+    has the workspaces of kernels too.
+
+    Raises:
+        Exception: whatever the task's code or the device raises, out of memory included.
+    """
+    device = Device(plan.device)
+    with random_state_kept(device), settings_of(plan, device):
+        return _measured_whole(task, plan, device) if plan.compile else _measured(task, plan, device)
+
+
+def _measured_whole(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
+    """Of a compiled step, whose kernels allocate without telling a dispatch mode: by the device's own count, or by the
+    profiler's on the CPU. What is neither parameter, gradient, state nor batch counts as activations."""
+    with AllocationRecord(device) as record:
+        session = Session(task, plan, on_notice=lambda _: None)
+        with contextlib.closing(session.feed.batches(session.order.keys(0, task.num_steps))) as batches:
+            batch: Any = None
+            for step in range(min(2, task.num_steps)):
+                record.begin()
+                batch = next(batches)
+                session.step_once(batch, step)
+            device.synchronize()
+        groups = session.optimizer.param_groups
+        state: Any = [dict(values) for values in session.optimizer.state.values()]
+        categories = dict.fromkeys(CATEGORIES, 0) | {
+            "parameters": num_bytes([*session.model.parameters(), *session.model.buffers()]),
+            "gradients": num_bytes([p.grad for group in groups for p in group["params"] if p.grad is not None]),
+            "optimizer_state": num_bytes(state),
+            "batch": num_bytes(batch),
+        }
+    peak = max(record.peak(), sum(categories.values()))
+    categories["activations"] = peak - sum(categories.values())
+    return MemoryPrediction(peak=peak, lower=peak, upper=peak, categories=categories, origin="measured")
+
+
+def _measured(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
+    tracker = Tracker(
+        granularity=1 if device.is_cpu else ACCELERATOR_GRANULARITY,
+        workspace=workspace_on_cpu if device.is_cpu else None,
+    )
+    watched = dataclasses.replace(task, objective=tracker.objective(task.objective))
+    session = Session(watched, plan, on_notice=lambda _: None)
+    models = [session.model] if session.ema is None else [session.model, session.ema.model]
+    with tracker, contextlib.closing(session.feed.batches(session.order.keys(0, task.num_steps))) as batches:
+        for model in models:
+            tracker.adopt((*model.parameters(), *model.buffers()), "parameters")
+        device.synchronize()
+        batch: Any = None
+        for step in range(min(2, task.num_steps)):
+            tracker.restart()
+            device.reset_peak_memory()
+            batch = next(batches)
+            tracker.adopt(tensors_of(batch), "batch")
+            session.step_once(batch, step)
+            tracker.adopt_results(session.optimizer)
+        device.synchronize()
+    return _told(tracker, device)
+
+
+def _told(tracker: Tracker, device: Device) -> MemoryPrediction:
+    peak = tracker.peak()
+    counted = None if device.is_cpu else device.memory().peak
+    total = peak.num_bytes if counted is None else max(counted, peak.num_bytes)
+    categories = {**peak.categories, "temporaries": peak.categories["temporaries"] + total - peak.num_bytes}
+    return MemoryPrediction(
+        peak=total,
+        lower=total,
+        upper=total,
+        categories=categories,
+        operator=peak.operator,
+        origin="measured",
+    )
+
+
+# ---- whether it fits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overhead:
+    """What an accelerator takes beside live tensors.
+
+    Attributes:
+        context: bytes of the driver's context with the kernels that are loaded into it.
+        workspace: bytes of libraries' workspaces (matrix products, convolutions).
+        fragmentation: factor on live bytes, of an allocator whose blocks do not fit the next request.
+    """
+
+    context: int
+    workspace: int
+    fragmentation: float
+
+
+# Priors, to be replaced by what is measured where the device is. Context: 0.5 to 0.7 GiB are seen on recent GPUs with
+# torch's kernels loaded. Workspace: torch gives each stream's matrix library 32 MiB on Hopper and 8 MiB before
+# (getChosenWorkspaceSize), and convolutions as much as they ask for. Fragmentation: allocated against reserved bytes of
+# published runs of fixed shapes; a third for what varies.
+OVERHEADS: Mapping[str, Overhead] = {
+    "cpu": Overhead(context=0, workspace=0, fragmentation=1.0),
+    "accelerator": Overhead(context=768 * 2**20, workspace=256 * 2**20, fragmentation=1.05),
+}
+
+
+def needed_bytes(prediction: Prediction, overhead: Overhead | None = None) -> int:
+    """Bytes of a budget under which the step certainly fits."""
+    beside = overhead or OVERHEADS[prediction.target]
+    most = prediction.memory.upper * beside.fragmentation + beside.context + beside.workspace
+    return int(most / _SHARE) + 1
+
+
+def verdict(prediction: Prediction, budget: int, overhead: Overhead | None = None) -> Verdict:
+    """Whether a step fits a budget of bytes: ``"FITS"`` where it certainly does with a twentieth left, ``"NO"`` where
+    it certainly does not."""
+    if needed_bytes(prediction, overhead) <= budget:
+        return "FITS"
+    return "NO" if prediction.memory.lower > budget else "UNCERTAIN"

@@ -1,0 +1,403 @@
+"""One optimizer step of a task under a plan without memory and without arithmetic: fake tensors through the engine's
+own step, watched by a tracker."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+
+from volano.data import Fetcher, Order, rows_of
+from volano.data.feed.feed import SLOTS_IN_USE
+from volano.data.feed.slots import bytes_in_slot, with_room
+from volano.device import Device
+from volano.errors import ObjectiveError
+from volano.plan import Plan
+from volano.plan.prediction import Operation
+from volano.planner.memory.accelerator import AcceleratorChoices
+from volano.planner.memory.compiled import GraphCapture, activation_budget
+from volano.planner.memory.cpu_workspace import reserve_on_accelerator, with_reserve, with_workspace, workspace_on_cpu
+from volano.planner.memory.memory_tracker import READS_A_VALUE, Tracker
+from volano.task import Batch, Task, map_tensors, num_bytes, num_examples, split, tensors_of
+from volano.training import Session
+from volano.training.memory.activations import Activations
+from volano.training.optim.ema import Ema
+from volano.training.optim.make import choose_implementation, make_optimizer
+from volano.training.step import Step
+
+# As in training/memory/offload.py: a smaller tensor takes longer to send than it frees memory.
+LEAST_SENT_BYTES = 4096
+Target = Literal["cpu", "accelerator"]
+# Of torch's caching allocators, which round every block up (kMinBlockSize of c10's).
+ACCELERATOR_GRANULARITY = 512
+# Padded batches differ in size; the largest of so many is taken, if they are made within so many seconds.
+_NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
+_FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+
+
+class CaptureError(ObjectiveError):
+    """The step cannot be captured under fake tensors; it is to be measured instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """One steady step.
+
+    Attributes:
+        peak: bytes live at the most; of a compiled plan, if nothing were fused.
+        kept: bytes that live between the passes, or in the update where those are more.
+        categories: of :data:`CATEGORIES`, those bytes.
+        operator: during which the peak stands, with its module.
+        host: bytes that the plan keeps in host memory.
+        operations: of the whole step.
+        has_randomness: whether the objective draws random numbers (dropout).
+        batch_size: examples of the global batch.
+        micro_batch: examples of a forward pass.
+        assumed: bytes among those that stand for what an accelerator's library keeps and does not say; of a step in
+            micro-batches all of those together.
+    """
+
+    peak: int
+    kept: int
+    categories: dict[str, int]
+    operator: str
+    host: int = 0
+    operations: tuple[Operation, ...]
+    has_randomness: bool
+    batch_size: int
+    micro_batch: int
+    assumed: int = 0
+
+
+def capture(task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None) -> Captured:
+    """A steady step, when there is optimizer state.
+
+    Args:
+        task: what.
+        plan: how; ``device`` is not looked at.
+        target: the kind of device for which memory and operations are counted.
+        batch: a global batch on the host, of which shapes and types count; None fetches some of the task's own.
+
+    Raises:
+        CaptureError: the objective, model or optimizer cannot be run without values; ``got`` is the reason in one line.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    if batch is None:
+        batch = representative_batch(task)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with _told(), contextlib.ExitStack() as stack:
+        model = fake_model(task, mode)
+        stack.enter_context(mode)
+        if plan.compile:
+            stack.enter_context(activation_budget(plan.activation_budget))
+        if target == "accelerator":
+            stack.enter_context(AcceleratorChoices())
+        return _Capture(task, plan, target, model).run(batch)
+
+
+class _Capture:
+    """The objects of a session, made of fake tensors, and the step that is run on them twice."""
+
+    def __init__(self, task: Task, plan: Plan, target: Target, model: nn.Module) -> None:
+        self._is_cpu = target == "cpu"
+        self._task, self._plan, self._model = task, plan, model
+        device = Device("cpu") if self._is_cpu else _Accelerator("cpu")
+        self._device = device
+        if plan.memory_format == "channels_last":
+            to_channels_last(model)
+        average = None if task.ema_decay is None else fake_copy(model)
+        self._optimizer = make_optimizer(task, model)
+        choose_implementation(self._optimizer, model, plan, device)
+        self._ema = None if task.ema_decay is None else Ema(model, task.ema_decay, average)
+        self._scaler = None if plan.precision != "fp16" else _BlindScaler("cpu")
+        self._tracker = Tracker(
+            granularity=1 if self._is_cpu else ACCELERATOR_GRANULARITY,
+            workspace=workspace_on_cpu if self._is_cpu else None,
+            completed=with_workspace if self._is_cpu else self._with_reserve,
+            has_values=False,
+            follows_modules=not plan.compile,
+        )
+        self._graphs = GraphCapture() if plan.compile else None
+        self._assumed = 0
+
+    def _with_reserve(self, func: Any, args: tuple[Any, ...], result: Any) -> Any:
+        self._assumed += reserve_on_accelerator(func, args, result)
+        return with_reserve(func, args, result)
+
+    def run(self, batch: Batch) -> Captured:
+        tracker = self._tracker
+        size = num_examples(batch)
+        micro_batch = min(size, self._plan.micro_batch or size)
+        step = self._step(size, micro_batch)
+        if self._graphs is not None:  # compiled beforehand: what that computes is not the step's
+            step(fake_batch(batch), 0)
+        with tracker:
+            self._adopt_model()
+            ahead = self._arrived(batch, "data") if self._is_ahead() else None
+            now = self._arrived(batch, "batch")
+            step(now, 0)
+            tracker.adopt_results(self._optimizer)
+            tracker.restart()
+            self._assumed = 0
+            # While a batch is made the one before it is still held; see run_loop.
+            now = self._arrived(batch, "batch")
+            step(now, 1)
+            tracker.adopt_results(self._optimizer)
+            del now, ahead
+        return self._result(batch, size, micro_batch)
+
+    def _step(self, size: int, micro_batch: int) -> Step:
+        objective = self._task.objective if self._graphs is None else self._graphs.compiled(self._task.objective)
+        if self._offloads("activations"):
+            objective = _with_hooks(objective, self._sent)
+        small = dataclasses.replace(
+            self._task, objective=self._tracker.objective(objective), augment=self._shortened(size, micro_batch)
+        )
+        return Step(
+            small, self._plan.pin(compile=False, micro_batch=micro_batch), self._device, self._model, self._optimizer,
+            self._ema, self._scaler, activations=self._activations(), has_values=False,
+        )  # fmt: skip
+
+    def _activations(self) -> Activations:
+        eager = self._plan.pin(compile=False, activation_budget=1.0, offload="none")
+        return Activations(self._model, eager, self._device, lambda _: None)
+
+    def _offloads(self, what: str) -> bool:
+        is_asked = self._plan.offload in (what, "all")
+        return is_asked and not self._is_cpu and not (what == "activations" and self._plan.compile)
+
+    def _sent(self, tensor: Tensor) -> Tensor | tuple[Tensor]:
+        """What is kept of a saved tensor: a copy on the host; see OffloadedActivations."""
+        owner = tensor if tensor._base is None else tensor._base
+        if tensor.nbytes < LEAST_SENT_BYTES or isinstance(owner, nn.Parameter) or tensor.layout != torch.strided:
+            return tensor
+        copied = torch.empty_like(tensor.detach())
+        self._tracker.send_to_host(copied)
+        return (copied,)
+
+    def _shortened(self, size: int, micro_batch: int) -> Callable[[Batch, torch.Generator], Batch] | None:
+        """``augment`` of the whole batch, of which then only as many micro-batches are trained on as differ: the first,
+        one that adds to its gradients, and the smaller rest."""
+        augment, rest = self._task.augment, size % micro_batch
+        if micro_batch >= size:
+            return augment
+
+        def shortened(batch: Batch, generator: torch.Generator) -> Batch:
+            batch = batch if augment is None else augment(batch, generator)
+            count = num_examples(batch)
+            kept = min(count, min(2, size // micro_batch) * micro_batch + rest)
+            return split(batch, kept)[0]
+
+        return shortened
+
+    def _adopt_model(self) -> None:
+        models = [self._model] if self._ema is None else [self._model, self._ema.model]
+        for model in models:
+            self._tracker.adopt((*model.parameters(), *model.buffers()), "parameters")
+
+    def _arrived(self, batch: Batch, category: str) -> Batch:
+        made = fake_batch(batch)
+        self._tracker.adopt(tensors_of(made), category)
+        return made
+
+    def _is_ahead(self) -> bool:
+        """Whether the next batch is on its way to the device already; see RingFeed."""
+        return not self._is_cpu and self._plan.feed == "ring"
+
+    def _result(self, batch: Batch, size: int, micro_batch: int) -> Captured:
+        peak = self._tracker.peak()
+        data = data_bytes(self._task, self._plan, batch, is_cpu=self._is_cpu)
+        categories = {**peak.categories, "data": peak.categories["data"] + data}
+        outside = self._tracker.peak_outside_passes()
+        host, away = self._tracker.host, 0
+        if self._offloads("optimizer"):
+            # The state is on the device during the update alone, which then may be the larger part of the step.
+            state = categories["optimizer_state"]
+            away = min(state, max(0, peak.num_bytes - outside))
+            host, categories["optimizer_state"] = host + state, state - away
+        return Captured(
+            peak=peak.num_bytes + data - away,
+            kept=max(self._tracker.kept - away, outside) + data,
+            categories=categories,
+            operator=peak.operator,
+            host=host,
+            operations=self._operations(size, micro_batch),
+            has_randomness=self._tracker.has_randomness or (self._graphs is not None and self._graphs.has_randomness),
+            batch_size=size,
+            micro_batch=micro_batch,
+            assumed=self._assumed,
+        )
+
+    def _operations(self, size: int, micro_batch: int) -> tuple[Operation, ...]:
+        """Of all micro-batches: those that were left out are like the second."""
+        tracker = self._tracker
+        counts: Counter[Operation] = tracker.operations()
+        left_out = size // micro_batch - 2
+        if left_out > 0:
+            # The update follows the last backward pass, and is executed once.
+            for operation, count in tracker.operations([2]).items():
+                if operation.phase != "optimizer":
+                    counts[operation] += left_out * count
+        return tuple(dataclasses.replace(operation, count=count) for operation, count in counts.items())
+
+
+def _with_hooks(objective: Any, pack: Callable[[Tensor], Any]) -> Callable[[nn.Module, Batch], Any]:
+    """The objective with what it saves for its backward pass packed; what comes back is new on the device."""
+
+    def hooked(model: nn.Module, batch: Batch) -> Any:
+        with saved_tensors_hooks(pack, lambda kept: torch.empty_like(kept[0]) if isinstance(kept, tuple) else kept):
+            return objective(model, batch)
+
+    return hooked
+
+
+# ---- what a step is made of, without memory
+
+
+def fake_model(task: Task, mode: Any) -> nn.Module:
+    """The task's model with fake parameters and buffers. It is built without memory where its constructor allows."""
+    try:
+        with mode, CopyableFakes():
+            model = Session.make_model(task)
+    except Exception:  # noqa: BLE001 - a constructor may read values, files or addresses
+        model = Session.make_model(task)
+    known: dict[int, Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    held[name] = _faked(tensor, mode, known)
+    return model
+
+
+def _faked(tensor: Tensor, mode: Any, known: dict[int, Tensor]) -> Any:
+    if mode.is_our_fake(tensor):
+        return tensor
+    if id(tensor) not in known:
+        fake = mode.from_tensor(tensor.detach())
+        if isinstance(tensor, nn.Parameter):
+            fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
+        known[id(tensor)] = fake
+    return known[id(tensor)]
+
+
+class CopyableFakes(TorchFunctionMode):
+    """Makes ``copy.deepcopy`` of fake tensors work, as constructors use it that repeat a layer."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See ``TorchFunctionMode``."""
+        if func is not Tensor.__deepcopy__ or not isinstance(args[0], Tensor):
+            return func(*args, **(kwargs or {}))
+        tensor, known = args
+        if id(tensor) not in known:
+            copied = torch.empty_like(tensor, requires_grad=False)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            known[id(tensor)] = nn.Parameter(copied, requires_grad=tensor.requires_grad) if is_parameter else copied
+        return known[id(tensor)]
+
+
+def fake_copy(model: nn.Module) -> nn.Module:
+    """As ``copy.deepcopy``; in a FakeTensorMode."""
+    with CopyableFakes():
+        return copy.deepcopy(model)
+
+
+def to_channels_last(model: nn.Module) -> None:
+    """As ``model.to(memory_format=torch.channels_last)``, which does not work on fake parameters."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 4 and tensor.is_floating_point():
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
+def fake_batch(batch: Batch) -> Batch:
+    """Tensors of the batch's shapes and types without values, each with a storage of its own; in a FakeTensorMode."""
+    return map_tensors(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype), batch)
+
+
+def representative_batch(task: Task) -> Batch:
+    """A global batch of the task on the host: of the first few, the largest."""
+    order = Order(
+        num_examples=len(task.data),
+        batch_size=task.batch_size,
+        seed=task.order_seed,
+        keep_last=task.last_batch == "keep",
+    )
+    fetcher = Fetcher(task.data, task.collate, task.order_seed)
+    end = time.monotonic() + _BATCH_SECONDS
+    largest: Batch | None = None
+    for key in order.keys(0, min(_NUM_BATCHES, task.num_steps)):
+        batch = fetcher(key).batch
+        if largest is None or num_bytes(batch) > num_bytes(largest):
+            largest = batch
+        if time.monotonic() > end:
+            break
+    return largest
+
+
+def data_bytes(task: Task, plan: Plan, batch: Batch, *, is_cpu: bool) -> int:
+    """Bytes that a feed adds on the device beside the batch that is trained on and the one that is on its way.
+
+    On the CPU data in tensors lies in memory already, mapped data is the page cache's, and a selection is copied; a
+    ring with workers has slots, which on an accelerator lie in host memory.
+    """
+    if plan.feed == "resident":
+        parts = [rows_of(data) for data in (task.data, task.valid) if data is not None]
+        return sum(
+            rows.num_bytes()
+            for rows in parts
+            if rows is not None and not (is_cpu and (rows.is_mapped or rows.indices is None))
+        )
+    if is_cpu and plan.workers:
+        return (plan.workers * plan.prefetch + SLOTS_IN_USE) * with_room(bytes_in_slot(batch))
+    return 0
+
+
+class _Accelerator(Device):
+    """The host, with the answers that an accelerator would give."""
+
+    def has_fused(self, optimizer_class: type[torch.optim.Optimizer]) -> bool:
+        """Torch's accelerators have these."""
+        return issubclass(optimizer_class, _FUSED)
+
+
+class _BlindScaler(torch.amp.GradScaler):
+    """A scaler that makes every update: whether gradients are infinite is a value."""
+
+    def _maybe_opt_step(self, optimizer: torch.optim.Optimizer, _state: Any, *args: Any, **kwargs: Any) -> Any:
+        return optimizer.step(*args, **kwargs)
+
+
+# ---- what goes wrong
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Says in one line why a step cannot be captured."""
+    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+    try:
+        yield
+    except DataDependentOutputException as error:
+        raise _failure(READS_A_VALUE[1]) from error
+    except DynamicOutputShapeException as error:
+        raise _failure(f"a shape follows from values ({error.func})") from error
+    except ObjectiveError as error:
+        raise _failure(str(error.got)) from error
+    except Exception as error:  # whatever a person's code raises under fake tensors
+        lines = str(error).strip().splitlines() or [""]
+        raise _failure(f"{type(error).__name__}: {lines[0]}"[:300]) from error
+
+
+def _failure(reason: str) -> CaptureError:
+    return CaptureError(READS_A_VALUE[0], got=reason, remedy="Without that it is planned by measuring")

@@ -1,0 +1,1 @@
+"""Whether a candidate computes the same as plain eager PyTorch."""

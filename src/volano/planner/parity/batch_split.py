@@ -1,0 +1,207 @@
+"""Whether a batch may be split: the gradient of its parts against that of the whole, in float64.
+
+BatchNorm in training mode, contrastive losses and losses that normalise over the batch without saying so in
+``Loss.weight`` are found by what they do, not by their names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from volano.device import Device
+from volano.device.random_state import random_state_kept
+from volano.planner.parity.float64 import Float64
+from volano.planner.parity.pick_examples import unlikeness
+from volano.planner.parity.probe_batch import Gradient, Specimen, gradient_of, take_specimen
+from volano.task import Batch, Task, num_bytes, num_examples, split
+
+_NUM_EXAMPLES = 8
+# Batches that are fetched for it, if that takes no longer.
+_NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
+# Sums of the same terms in another order differ by some hundred roundings of 1.1e-16 each, which a net that cancels
+# digits multiplies: BatchNorm after convolutions shows 1e-12. What couples a batch differs by more than 1e-3.
+_TOLERANCE = 1e-9
+# The same with the roundings of fp32 (6e-8), for objectives that do not run in float64.
+_TOLERANCE_FP32 = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divisible:
+    """Whether the batch of a task may be cut into micro-batches.
+
+    Attributes:
+        yes: it may.
+        reason: in words, with the arithmetic in which it was looked at.
+        difference: largest relative L2 difference between the gradients (or buffers, or losses, or what the passes add
+            to parameters) of the parts together and those of the whole; infinite where the parts could not be computed.
+    """
+
+    yes: bool
+    reason: str
+    difference: float
+
+
+def is_divisible(task: Task, device: Device | None = None) -> Divisible:
+    """Measures it on a few examples of the task's first batches, whose random numbers are the same in parts and whole.
+
+    Random state is put back.
+    """
+    device = device or Device("cpu")
+    with random_state_kept(device):
+        return divisible(take_specimen(task, device), device)
+
+
+def divisible(specimen: Specimen, device: Device) -> Divisible:
+    """The same for a specimen that was taken already. Batches after it are looked at too: the one whose examples differ
+    most, in the number of padded places for example."""
+    found = _divisible(specimen, device)
+    if not found.yes:
+        return found
+    other = _most_unlike_batch(specimen, device)
+    return found if other is None else _more(found, _divisible(other, device))
+
+
+def _more(one: Divisible, other: Divisible) -> Divisible:
+    if one.yes != other.yes:
+        return other if one.yes else one
+    return max(one, other, key=lambda found: found.difference)
+
+
+def _most_unlike_batch(specimen: Specimen, device: Device) -> Specimen | None:
+    end = time.monotonic() + _BATCH_SECONDS
+    others: list[Specimen] = []
+    for step in range(specimen.step + 1, min(specimen.step + _NUM_BATCHES, specimen.source.num_steps)):
+        if time.monotonic() > end:
+            break
+        with contextlib.suppress(Exception):  # a batch that cannot be fetched is the run's to tell
+            others.append(take_specimen(specimen.source, device, step=step))
+    return max(others, key=lambda s: (unlikeness(s.batch), num_bytes(s.batch)), default=None)
+
+
+def _divisible(specimen: Specimen, device: Device) -> Divisible:
+    few = specimen.most_unlike(_NUM_EXAMPLES)
+    if few.size < 2:
+        return Divisible(yes=True, reason="a batch of one example has no parts", difference=0.0)
+    try:
+        return _compare(few, device, torch.float64)
+    except Exception as error:  # noqa: BLE001 - whatever a person's code raises in a type that it was not made for
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+    found = _compare(few, device, torch.float32)
+    return Divisible(yes=found.yes, reason=f"{found.reason}; float64 fails with {why}", difference=found.difference)
+
+
+def _compare(specimen: Specimen, device: Device, dtype: torch.dtype) -> Divisible:
+    size = specimen.size
+    kept: list[Tensor] = []
+    wide = dtype == torch.float64
+    cast = dtype if wide else None
+    whole = gradient_of(specimen, device, [specimen.batch], _Kept(kept, wide), dtype=cast, nudged=True)
+    difference, what = 0.0, "gradient"
+    for parts in (split(specimen.batch, -(-size // 2)), split(specimen.batch, -(-size * 2 // 3))):
+        try:
+            replayed = _Replayed(kept, [num_examples(part) for part in parts], wide)
+            found = gradient_of(specimen, device, _announced(parts, replayed), replayed, dtype=cast, nudged=True)
+        except Exception as error:  # noqa: BLE001 - a part of a batch may be what a person's code does not take
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            return Divisible(yes=False, reason=f"a part of a batch fails with {why}", difference=math.inf)
+        for name, value in _differences(found, whole).items():
+            if not value <= difference:
+                difference, what = value, name
+    limit = _TOLERANCE if wide else _TOLERANCE_FP32
+    precision = "float64" if wide else "fp32"
+    said = f"the {what} of {size} examples in two parts differs by {difference:.1e} of the whole's in {precision}"
+    if not difference <= limit:
+        return Divisible(yes=False, reason=f"the objective couples the examples of a batch: {said}",
+                         difference=difference)  # fmt: skip
+    return Divisible(yes=True, reason=said, difference=difference)
+
+
+def _announced(parts: list[Batch], replayed: _Replayed) -> Iterator[Batch]:
+    for index, part in enumerate(parts):
+        replayed.begin(index)
+        yield part
+
+
+def _differences(found: Gradient, whole: Gradient) -> dict[str, float]:
+    pairs = {
+        "gradient": (found.gradients, whole.gradients),
+        "buffers": (found.buffers, whole.buffers),
+        "parameters that the passes move": (found.moved, whole.moved),
+    }
+    differences = {name: _relative(ours, theirs) for name, (ours, theirs) in pairs.items()}
+    differences["loss"] = abs(found.loss - whole.loss) / max(abs(whole.loss), 1e-300)
+    return differences
+
+
+def _relative(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) -> float:
+    if {name for name, value in ours.items() if value is None} != {n for n, value in theirs.items() if value is None}:
+        return math.inf
+    off = norm = 0.0
+    for name, value in theirs.items():
+        mine = ours[name]
+        if value is None or mine is None:
+            continue
+        value = (value.to_dense() if value.is_sparse else value).double()
+        mine = (mine.to_dense() if mine.is_sparse else mine).double()
+        off += float((mine - value).square().sum())
+        norm += float(value.square().sum())
+    return math.sqrt(off / norm) if norm else (0.0 if off == 0 else math.inf)
+
+
+class _Kept(Float64):
+    """Keeps what is drawn."""
+
+    def __init__(self, kept: list[Tensor], wide: bool) -> None:
+        super().__init__()
+        self._kept, self._wide = kept, wide
+
+    def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """See :class:`SameDraws`."""
+        return super().compute(func, args, kwargs) if self._wide else func(*args, **kwargs)
+
+    def wanted(self, dtype: torch.dtype) -> torch.dtype:
+        """See :class:`SameDraws`."""
+        return super().wanted(dtype) if self._wide else dtype
+
+    def noted(self, drawn: Any) -> Any:
+        """See :class:`SameDraws`."""
+        tree_map_only(Tensor, lambda tensor: self._kept.append(tensor.clone()), drawn)
+        return drawn
+
+
+class _Replayed(_Kept):
+    """Gives each part of a batch its rows of what was drawn for the whole."""
+
+    def __init__(self, kept: list[Tensor], sizes: list[int], wide: bool) -> None:
+        super().__init__(kept, wide)
+        self._sizes = sizes
+        self._index = self._position = 0
+
+    def begin(self, index: int) -> None:
+        """Part ``index`` is about to be computed."""
+        self._index, self._position = index, 0
+
+    def noted(self, drawn: Any) -> Any:
+        """See :class:`SameDraws`."""
+        return tree_map_only(Tensor, self._rows, drawn)
+
+    def _rows(self, drawn: Tensor) -> Tensor:
+        whole = self._kept[self._position]
+        self._position += 1
+        if whole.shape == drawn.shape:
+            return whole.clone()
+        size, count = self._sizes[self._index], sum(self._sizes)
+        start = sum(self._sizes[: self._index])
+        (along,) = [d for d in range(whole.ndim) if whole.shape[d] != drawn.shape[d]]
+        per_example, rest = divmod(whole.shape[along], count)
+        assert not rest, "random numbers do not lie along the examples"
+        return whole.narrow(along, start * per_example, size * per_example).clone()

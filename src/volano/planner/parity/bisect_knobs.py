@@ -1,0 +1,99 @@
+"""Which lever of a plan is at fault: levers are taken away until the plan passes the guard."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from volano.plan import Plan
+from volano.planner.parity.check import check_parity
+from volano.planner.parity.reference import Reference
+from volano.task import Task
+
+# The most suspect first: what rewrites the program, then what runs parts of it again, then its types and its order.
+LEVERS = (
+    "compile",
+    "activation_budget",
+    "recompute",
+    "offload",
+    "precision",
+    "memory_format",
+    "optimizer",
+    "micro_batch",
+    "threads",
+    "allocator",
+    "sharding",
+)
+
+
+def find_fault(task: Task, plan: Plan, reference: Reference, *, most: int = 12) -> tuple[str, ...]:
+    """The knobs by which a plan that does not pass comes to fail.
+
+    Args:
+        task: what is trained.
+        plan: the candidate that was struck.
+        reference: with which it was compared.
+        most: checks that may be spent; each costs about as much as the candidate's.
+
+    Returns:
+        The first knob of :data:`LEVERS` without which the plan passes. Two, where it fails only while both are set, or
+        where both must go. All that are set, if fewer than three do not explain it or ``most`` was reached. None, if
+        eager PyTorch does not pass either, or the plan does.
+    """
+    return _Inquiry(task, plan, reference, most).result()
+
+
+class _Inquiry:
+    """Checks of plans between the baseline and the one that fails. No plan is checked twice."""
+
+    def __init__(self, task: Task, plan: Plan, reference: Reference, most: int) -> None:
+        self._task, self._plan, self._reference, self._left = task, plan, reference, most
+        self._baseline: Plan = reference.baseline
+        self._set = tuple(name for name in LEVERS if name in plan.changes(self._baseline))
+        self._verdicts: dict[Plan, bool] = {}
+
+    def result(self) -> tuple[str, ...]:
+        """See :func:`find_fault`."""
+        try:
+            if not self._set or not self._passes(self._baseline) or self._passes(self._plan):
+                return ()
+            for lever in self._set:
+                if self._passes(self._without(lever)):
+                    return self._alone_or_with_another(lever)
+            for pair in itertools.combinations(self._set, 2):
+                if self._passes(self._without(*pair)):
+                    return pair
+        except _SpentError:
+            pass
+        return self._set
+
+    def _alone_or_with_another(self, lever: str) -> tuple[str, ...]:
+        others = [name for name in self._set if name != lever]
+        try:
+            if not others or not self._passes(self._only(lever)):
+                return (lever,)
+            for other in others:
+                if self._passes(self._without(other)):
+                    return (lever, other)
+        except _SpentError:
+            pass
+        return (lever,)
+
+    def _without(self, *levers: str) -> Plan:
+        return self._plan.pin(**{name: getattr(self._baseline, name) for name in levers})
+
+    def _only(self, lever: str) -> Plan:
+        knobs: dict[str, Any] = {lever: getattr(self._plan, lever)}
+        return self._baseline.pin(**knobs)
+
+    def _passes(self, plan: Plan) -> bool:
+        if plan not in self._verdicts:
+            if not self._left:
+                raise _SpentError
+            self._left -= 1
+            self._verdicts[plan] = check_parity(self._task, plan, reference=self._reference).passed
+        return self._verdicts[plan]
+
+
+class _SpentError(Exception):
+    """No check is left."""

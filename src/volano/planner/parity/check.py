@@ -1,0 +1,401 @@
+"""Whether a plan computes what plain eager PyTorch does, within what rounding explains. One that does not is struck.
+
+The measure is eager PyTorch's own error at the same precision: with ``e`` the relative L2 error of a gradient against
+float64, a plan passes where ``e(plan) <= k * e(eager) + floor``. The form and the multipliers are those of torch's own
+``torch._dynamo.utils.same`` (2 for fp32, 3 for narrower types) and of FlashAttention's tests (2 to 4); single elements
+are not compared, because they differ by any factor between honest plans (pytorch#168126).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from volano.plan import Plan
+from volano.planner.parity.directional_derivative import slope_ratio
+from volano.planner.parity.probe_batch import Gradient
+from volano.planner.parity.reference import Outcome, Reference
+from volano.task import Task
+
+_MULTIPLIER = {"fp32": 2.0, "tf32": 3.0, "bf16": 3.0, "fp16": 3.0}
+# Errors below these say nothing: some hundred roundings of the type in a row (fp32: 6e-8, bf16: 4e-3, fp16: 5e-4).
+_FLOOR = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 1e-3, "fp16": 1e-3}
+# Of a large error of eager's a multiple would let anything pass. Measured in bf16 on a ResNet with BatchNorm, where
+# eager is off by 0.30: in channels_last 0.31.
+_LARGEST_EXCESS = 0.1
+# A type's rounding cannot explain more than the error of fp32 times the ratio of the unit roundoffs. Measured in bf16,
+# as multiples of that: MLP 2.2, image network 1.8, LSTM 0.2, language model 0.1, video U-Net 0.02, ResNet 0.01.
+_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
+_AMPLIFIED, _AMPLIFIED_FLOOR = 8.0, 0.02
+# And beyond this a step goes elsewhere, however the error comes about. Eager ResNet in bf16, as above: 0.30.
+_LARGEST_ERROR = 0.5
+# Where there is no float64, eager fp32 stands in for it: its own error, 5e-5 in a net with BatchNorm, is then unknown.
+_FLOOR_WITHOUT_FLOAT64 = 1e-4
+# A gradient that is turned by more than this is another one, whatever eager PyTorch does at that precision.
+_LEAST_COSINE = {"fp32": 0.9999, "tf32": 0.999, "bf16": 0.999, "fp16": 0.999}
+# Of a single parameter with at least so many elements, and this share of the gradient's norm.
+_LEAST_PARAMETER_COSINE, _LEAST_ELEMENTS, _LEAST_SHARE = 0.99, 1000, 1e-6
+_LOSS = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 5e-3, "fp16": 5e-3}
+_LARGEST_LOSS = 2e-2
+# The update is looked at after the first step and after the third: Adam's first is sign-like and hides wrong scales.
+_LEAST_UPDATE_COSINE = 0.99
+# In fp32 and after the first step, of the parameters whose gradient fp32 tells from zero: of others (a bias before
+# BatchNorm) Adam's step is the sign of a rounding. Such have an error near one, all others of some hundred roundings.
+# Later steps go apart by themselves: the video U-Net in channels_last has 0.9989 after the third.
+_LEAST_UPDATE_COSINE_FP32, _TOLD_FROM_ZERO = 0.9999, 1e-2
+# Of the directional derivative: see slope.py.
+_SLOPE = {"fp32": 0.02, "tf32": 0.1, "bf16": 0.1, "fp16": 0.1}
+# Knobs that are bitwise the same, as far as they concern arithmetic.
+_EXACT = {"recompute": "none", "offload": "none"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The guard's verdict on a plan.
+
+    Attributes:
+        passed: it computes the same within what rounding explains.
+        reason: why not, or what was compared and what was left out.
+        figures: what was measured, by name; ``seconds`` is the cost.
+    """
+
+    passed: bool
+    reason: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+class _StruckError(Exception):
+    """The plan is found out."""
+
+
+def check_parity(
+    task: Task, plan: Plan, *, reference: Reference | None = None, step: int = 0, seconds: float = 60.0
+) -> Parity:
+    """Compares a plan with the reference on one batch of the task, through the engine that would run it.
+
+    Args:
+        task: what is trained.
+        plan: the candidate.
+        reference: of the same task and device; made here if there is none.
+        step: whose batch and random numbers are looked at, for a reference made here.
+        seconds: for a reference made here: about how long the passes may take.
+
+    Random state, settings and every object of the task's maker are as before. A plan that fails to run does not pass.
+    """
+    started = time.perf_counter()
+    figures: dict[str, float] = {}
+    said: list[str] = []
+    try:
+        reference = reference or Reference(task, plan.device, seconds=seconds, step=step)
+        _Check(reference, plan, figures, said).run()
+        summary = f"the gradient is off by {figures['error']:.1e} of its norm, eager's by {figures['eager_error']:.1e}"
+        passed, reason = True, "; ".join([summary, *said])
+    except _StruckError as error:
+        passed, reason = False, str(error)
+    except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
+        passed, reason = False, f"a step fails with {type(error).__name__}: {error}".splitlines()[0]
+    figures["seconds"] = time.perf_counter() - started
+    return Parity(passed=passed, reason=reason, figures=figures)
+
+
+class _Check:
+    """One candidate's way through the tiers. Figures and what was said are collected as it goes."""
+
+    def __init__(self, reference: Reference, plan: Plan, figures: dict[str, float], said: list[str]) -> None:
+        self._reference, self._given = reference, plan
+        self._plan = plan = reference.specimen.fitted(plan)
+        self._figures, self._said = figures, said
+        self._precision = plan.precision
+        self._multiplier = _MULTIPLIER[self._precision]
+        # Compiled code draws other numbers: it is compared with dropout off, or where the objective itself draws, with
+        # torch's eager generators in the compiled code.
+        self._dropout = not plan.compile or not reference.draws(True) or reference.draws(False)
+
+    def run(self) -> None:
+        """Raises _StruckError at the first thing that is wrong."""
+        plan, reference = self._plan, self._reference
+        specimen = reference.specimen
+        self._figures["examples"] = specimen.size
+        if specimen.size < specimen.full_size:
+            self._said.append(f"{specimen.size} of the batch's {specimen.full_size} examples")
+        if plan.micro_batch is not None and plan.micro_batch < specimen.size:
+            self._check_divisible()
+        exact = reference.exact(plan.micro_batch, dropout=self._dropout)
+        if reference.why_not_float64 is not None:
+            self._said.append(f"against eager fp32, since float64 fails with {reference.why_not_float64}")
+        eager = reference.eager(self._precision, dropout=self._dropout)
+        found = reference.outcome(plan, dropout=self._dropout)
+        if found.scale != 1:
+            self._figures["scale"] = found.scale
+        self._check_structure(found, exact)
+        self._check_twin(found)
+        self._check_gradient(found, eager, exact)
+        self._check_loss(found, eager, exact)
+        self._check_buffers(found, eager, exact)
+        self._check_updates(found, eager)
+        self._check_slope()
+
+    def _check_divisible(self) -> None:
+        divisible = self._reference.divisible()
+        self._figures["split_difference"] = divisible.difference
+        if not divisible.yes:
+            raise _StruckError(f"micro_batch={self._given.micro_batch}: {divisible.reason}")
+
+    def _check_structure(self, found: Outcome, exact: Gradient) -> None:
+        """Tier 0: what must hold whatever the rounding."""
+        gradient = found.gradient
+        if not math.isfinite(gradient.loss):
+            raise _StruckError(f"the loss is {gradient.loss} in {self._precision} where it is {exact.loss:.4g}")
+        bad = [name for name, value in gradient.gradients.items() if value is not None and not _is_finite(value)]
+        self._figures["gradients_not_finite"] = len(bad)
+        if bad:
+            raise _StruckError(
+                f"{len(bad)} of {len(gradient.gradients)} gradients are not finite in {self._precision}, "
+                f"first that of {bad[0]}"
+            )
+        ours = {name for name, value in gradient.gradients.items() if value is None}
+        theirs = {name for name, value in exact.gradients.items() if value is None}
+        if ours != theirs:
+            raise _StruckError(f"{sorted(ours ^ theirs)[0]} has a gradient under one of plan and eager only")
+        if found.examples is not None and found.examples != self._reference.specimen.size:
+            raise _StruckError(f"{found.examples} examples went into a step on {self._reference.specimen.size}")
+        weight = gradient.weight
+        if math.isfinite(weight) and not math.isclose(weight, exact.weight, rel_tol=1e-5):
+            raise _StruckError(f"the weights of the micro-batches add up to {weight:.6g} instead of {exact.weight:.6g}")
+
+    def _check_twin(self, found: Outcome) -> None:
+        """Knobs of class exact change no bit: the plan beside the same one without them."""
+        twin = self._plan.pin(**_EXACT, allocator="system")
+        changed = self._plan.changes(twin).keys() & _EXACT.keys()
+        if not changed or self._plan.compile:
+            return
+        expected = self._reference.kept_outcome(twin, dropout=self._dropout)
+        different = _different(found.gradient, expected.gradient)
+        if different and not self._reference.device.is_cpu:  # whose kernels may add in any order (atomics)
+            again = self._reference.outcome(twin, dropout=self._dropout)
+            if _different(again.gradient, expected.gradient):
+                self._said.append("not compared bitwise: this device gives eager PyTorch other bits each time")
+                return
+        self._figures["bitwise_different"] = len(different)
+        if different:
+            raise _StruckError(
+                f"{', '.join(sorted(changed))} must change no bit, and changes {different[0]} by "
+                f"{_change(found.gradient, expected.gradient, different[0]):.1e} of its norm"
+            )
+
+    def _check_gradient(self, found: Outcome, eager: Outcome, exact: Gradient) -> None:
+        ours = _compare(found.gradient.gradients, exact.gradients)
+        theirs = _compare(eager.gradient.gradients, self._exact_of_eager().gradients)
+        floor = _FLOOR[self._precision]
+        if self._reference.why_not_float64 is not None:
+            floor = max(floor, _FLOOR_WITHOUT_FLOAT64)
+        self._figures |= {
+            "error": ours.error, "eager_error": theirs.error, "cosine": ours.cosine, "eager_cosine": theirs.cosine,
+            "parameter_cosine": ours.least, "eager_parameter_cosine": theirs.least,
+        }  # fmt: skip
+        excess = min((self._multiplier - 1) * theirs.error, _LARGEST_EXCESS)
+        if not ours.error <= theirs.error + excess + floor:
+            raise _StruckError(
+                f"the gradient is off by {ours.error:.1e} of its norm, eager {self._precision} by {theirs.error:.1e}"
+            )
+        self._check_precision(ours.error)
+        if not 1 - ours.cosine <= self._turned(theirs.cosine, _LEAST_COSINE[self._precision]):
+            raise _StruckError(f"the gradient's cosine is {ours.cosine:.6f}, that of eager {theirs.cosine:.6f}")
+        for name, cosine in ours.by_parameter.items():
+            allowed = self._turned(theirs.by_parameter.get(name, 1.0), _LEAST_PARAMETER_COSINE)
+            if not 1 - cosine <= allowed:
+                raise _StruckError(
+                    f"the gradient of {name} has cosine {cosine:.4f}, that of eager {theirs.by_parameter[name]:.4f}"
+                )
+
+    def _check_precision(self, error: float) -> None:
+        """Eager PyTorch at the same precision may be wrong too: the type must explain the error."""
+        limit = _LARGEST_ERROR
+        if self._reference.why_not_float64 is None:
+            plain = self._reference.eager("fp32", dropout=self._dropout).gradient.gradients
+            rounding = _compare(plain, self._exact_of_eager().gradients).error
+            ratio = _ROUNDOFF[self._precision] / _ROUNDOFF["fp32"]
+            limit = min(limit, max(_AMPLIFIED_FLOOR, _AMPLIFIED * ratio * rounding))
+        self._figures["largest_error"] = limit
+        if not error <= limit:
+            raise _StruckError(
+                f"the gradient is off by {error:.1e} of its norm, of which the rounding of {self._precision} explains "
+                f"{limit:.1e} at most"
+            )
+
+    def _exact_of_eager(self) -> Gradient:
+        return self._reference.exact(dropout=self._dropout)
+
+    def _turned(self, eager_cosine: float, least: float) -> float:
+        """How far below one a cosine may lie: it falls with the square of the error."""
+        return max(1 - least, self._multiplier**2 * (1 - eager_cosine))
+
+    def _check_loss(self, found: Outcome, eager: Outcome, exact: Gradient) -> None:
+        ours = _relative(found.gradient.loss, exact.loss)
+        expected = self._exact_of_eager().loss
+        theirs = _relative(eager.gradient.loss, expected)
+        self._figures |= {"loss_difference": ours, "eager_loss_difference": theirs}
+        if not ours <= min(max(_LOSS[self._precision], self._multiplier * theirs), _LARGEST_LOSS):
+            raise _StruckError(f"the loss differs by {ours:.1e}, that of eager {self._precision} by {theirs:.1e}")
+
+    def _check_buffers(self, found: Outcome, eager: Outcome, exact: Gradient) -> None:
+        before = self._exact_of_eager().buffers
+        for name, value in exact.buffers.items():
+            mine = found.gradient.buffers[name]
+            if not value.is_floating_point():
+                if not torch.equal(mine, value):
+                    raise _StruckError(f"the buffer {name} is another one after the step")
+                continue
+            ours, theirs = _off(mine, value), _off(eager.gradient.buffers[name], before[name])
+            if not ours <= self._multiplier * theirs + _FLOOR[self._precision]:
+                raise _StruckError(
+                    f"the buffer {name} differs by {ours:.1e} after the step, under eager by {theirs:.1e}"
+                )
+
+    def _check_updates(self, found: Outcome, eager: Outcome) -> None:
+        if self._plan.micro_batch is not None and self._reference.draws(self._dropout):
+            self._said.append("updates not compared: each micro-batch draws its own random numbers")
+            return
+        plain = self._reference.eager("fp32", dropout=self._dropout)
+        for when, ours, theirs, expected in zip(
+            ("first", "third"), found.updates, eager.updates, plain.updates, strict=True
+        ):
+            mine, its = _compare(ours, expected), _compare(theirs, expected)
+            self._figures |= {f"{when}_update_cosine": mine.cosine, f"eager_{when}_update_cosine": its.cosine}
+            if not 1 - mine.cosine <= self._turned(its.cosine, _LEAST_UPDATE_COSINE):
+                raise _StruckError(
+                    f"the weights' change after the {when} step has cosine {mine.cosine:.4f}, that of eager "
+                    f"{self._precision} {its.cosine:.4f}"
+                )
+            self._check_sure_updates(when, ours, expected)
+            self._check_frozen(when, ours, theirs, expected)
+
+    def _check_sure_updates(self, when: str, ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+        if when != "first" or self._precision != "fp32" or self._reference.why_not_float64 is not None:
+            return
+        exact = self._exact_of_eager().gradients
+        plain = self._reference.eager("fp32", dropout=self._dropout).gradient.gradients
+        sure = {
+            name: value
+            for name, value in expected.items()
+            if (gradient := plain[name]) is not None
+            and (true := exact[name]) is not None
+            and _off(gradient, true) <= _TOLD_FROM_ZERO
+        }
+        cosine = _compare(ours, sure).cosine
+        self._figures[f"sure_{when}_update_cosine"] = cosine
+        if not cosine >= _LEAST_UPDATE_COSINE_FP32:
+            raise _StruckError(f"the weights' change after the {when} step has cosine {cosine:.5f} with eager's")
+
+    def _check_frozen(
+        self, when: str, ours: dict[str, Tensor], theirs: dict[str, Tensor], expected: dict[str, Tensor]
+    ) -> None:
+        """Parameters without gradient, which the passes themselves may move: as far as under eager."""
+        exact = self._exact_of_eager().gradients
+        frozen = {name: value for name, value in expected.items() if exact[name] is None}
+        mine, its = _compare(ours, frozen).error, _compare(theirs, frozen).error
+        # Of two changes of one length with cosine c the relative distance is sqrt(2 (1 - c)).
+        if not mine <= min(self._multiplier * its + math.sqrt(2 * (1 - _LEAST_UPDATE_COSINE)), _LARGEST_ERROR):
+            raise _StruckError(
+                f"parameters without gradient have moved otherwise after the {when} step: off by {mine:.1e}, eager "
+                f"{self._precision} by {its:.1e}"
+            )
+
+    def _check_slope(self) -> None:
+        """Tier 1b: where code is compiled or recomputed and draws, loss and gradient must be of the same draws."""
+        plan, reference = self._plan, self._reference
+        if not reference.draws(True) or not (plan.compile or plan.recompute != "none"):
+            return
+        with reference.kept(plan):
+            ratio = slope_ratio(reference.specimen, plan)
+        self._figures["slope_ratio"] = ratio
+        if not abs(ratio - 1) <= _SLOPE[self._precision]:
+            raise _StruckError(
+                f"with its own random numbers the loss changes by {ratio:.3f} of what the gradient says: forward and "
+                "backward pass drew different ones"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Likeness:
+    """Of two sets of tensors by name: relative L2 error, cosine, cosines of those that are large enough to tell."""
+
+    error: float
+    cosine: float
+    by_parameter: Mapping[str, float]
+
+    @property
+    def least(self) -> float:
+        return min(self.by_parameter.values(), default=1.0)
+
+
+def _compare(found: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None]) -> _Likeness:
+    sums: dict[str, tuple[float, float, float, float]] = {}
+    for name, value in expected.items():
+        mine = found[name]
+        if value is None or mine is None:
+            continue
+        a, b = _double(mine), _double(value)
+        sums[name] = (_dot(a - b, a - b), _dot(a, b), _dot(a, a), _dot(b, b))
+    off, dot, ours, theirs = (math.fsum(row[column] for row in sums.values()) for column in range(4))
+    by_parameter = {
+        name: _cosine(*row[1:])
+        for name, row in sums.items()
+        if (value := expected[name]) is not None
+        and value.numel() >= _LEAST_ELEMENTS
+        and row[3] > _LEAST_SHARE**2 * theirs
+    }
+    error = math.sqrt(off / theirs) if theirs else (0.0 if not off else math.inf)
+    return _Likeness(error=error, cosine=_cosine(dot, ours, theirs), by_parameter=by_parameter)
+
+
+def _cosine(dot: float, ours: float, theirs: float) -> float:
+    if not ours or not theirs:
+        return 1.0 if ours == theirs else 0.0
+    return dot / math.sqrt(ours) / math.sqrt(theirs)
+
+
+def _double(value: Tensor) -> Tensor:
+    return (value.to_dense() if value.is_sparse else value).double().flatten()
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(torch.dot(a, b))
+
+
+def _relative(value: float, expected: float) -> float:
+    return abs(value - expected) / max(abs(expected), 1e-12)
+
+
+def _off(value: Tensor, expected: Tensor) -> float:
+    a, b = _double(value), _double(expected)
+    norm = float(b.norm())
+    return float((a - b).norm()) / norm if norm else float((a - b).norm())
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool((value._values() if value.is_sparse else value).isfinite().all())
+
+
+def _different(found: Gradient, expected: Gradient) -> list[str]:
+    """Names of gradients and buffers that differ in a bit."""
+    pairs = ((found.gradients, expected.gradients), (found.buffers, expected.buffers))
+    return [name for ours, theirs in pairs for name, value in theirs.items() if not _is_same(value, ours[name])]
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    if value is None or other is None:
+        return value is other
+    return torch.equal(_double(value), _double(other))
+
+
+def _change(found: Gradient, expected: Gradient, name: str) -> float:
+    kind = "gradients" if name in expected.gradients else "buffers"
+    ours, theirs = getattr(found, kind)[name], getattr(expected, kind)[name]
+    return math.inf if ours is None or theirs is None else _off(ours, theirs)

@@ -1,0 +1,86 @@
+"""The guard, asked as the search needs it: what is computed once for a task is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import cached_property
+
+from volano.device import Device
+from volano.plan import Plan
+from volano.planner.parity.batch_split import Divisible, is_divisible
+from volano.planner.parity.bisect_knobs import find_fault
+from volano.planner.parity.check import Parity, check_parity
+from volano.planner.parity.reference import Reference
+from volano.task import Task
+
+# The reference is cut to so few examples as can be looked at within what is left for planning, but never below this:
+# a guard that sees nothing is none.
+_LEAST_SECONDS = 1.0
+
+
+class Judge:
+    """Of the candidates of one task.
+
+    Args:
+        task: what.
+        device: where the candidates run.
+        seconds_left: for the guard's work.
+
+    Attributes:
+        most_seconds: for what one candidate costs, whatever is left.
+        most_examples: that the guard looks at, where memory is tight; None for no such limit.
+    """
+
+    def __init__(self, task: Task, device: Device, seconds_left: Callable[[], float]) -> None:
+        self._task, self._device, self._seconds_left = task, device, seconds_left
+        self.most_seconds = math.inf
+        self.most_examples: int | None = None
+
+    @cached_property
+    def divisible(self) -> Divisible:
+        """Whether the task's batch may be cut into micro-batches, found out by measuring."""
+        try:
+            return is_divisible(self._task, self._device)
+        except Exception as error:  # noqa: BLE001 - whatever a person's code raises: what cannot be looked at stays whole
+            return Divisible(yes=False, reason=f"it cannot be looked at: {_line(error)}", difference=math.inf)
+
+    @property
+    def may_split(self) -> bool | None:
+        """The same, where somebody asked; None where nobody did."""
+        return self.__dict__["divisible"].yes if "divisible" in self.__dict__ else None
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What candidates are held against."""
+        seconds = max(_LEAST_SECONDS, min(self.most_seconds, self._seconds_left()))
+        return Reference(self._task, self._device.name, seconds=seconds, most_examples=self.most_examples)
+
+    def parity(self, plan: Plan) -> Parity:
+        """Whether a plan computes what plain eager does; one that cannot be looked at does not pass.
+
+        Float64 and whole passes take more memory than the plan: where they run out, fewer examples are looked at.
+        """
+        try:
+            reference = self.reference
+            while True:
+                reference.ran_out = False
+                found = check_parity(self._task, plan, reference=reference)
+                if found.passed or not reference.ran_out:
+                    return found
+                if not reference.halve():
+                    return dataclasses.replace(found, reason=f"the guard runs out of memory: {found.reason}")
+        except Exception as error:  # noqa: BLE001 - whatever a person's code raises
+            return Parity(passed=False, reason=f"the guard cannot look at it: {_line(error)}")
+
+    def levers_at_fault(self, plan: Plan) -> tuple[str, ...]:
+        """Knobs because of which a plan fails; none where that cannot be found out."""
+        try:
+            return find_fault(self._task, plan, self.reference)
+        except Exception:  # noqa: BLE001 - the plan is struck in any case
+            return ()
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,309 @@
+"""What candidates are held against: a batch's gradient in float64, and eager PyTorch's own error at each precision."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from volano.device import Device
+from volano.device.random_state import random_state_kept
+from volano.plan import Plan
+from volano.planner.parity.batch_split import Divisible, divisible
+from volano.planner.parity.float64 import Float64, SameDraws
+from volano.planner.parity.probe_batch import Gradient, Specimen, gradient_of, switch_off_dropout, take_specimen
+from volano.task import Loss, Task, num_examples, split
+from volano.training import Session, is_out_of_memory, settings_of
+
+# Passes over the batch in the candidates' types for a reference and one candidate: eager fp32, eager at the candidate's
+# precision and the candidate itself take a gradient and three steps each. One in float64 comes on top.
+_PASSES = 12
+_LEAST_EXAMPLES = 8
+# Where memory is short: one example says nothing of a mean over several.
+_FEWEST_EXAMPLES = 2
+_NUM_STEPS = 3
+# Of one objective, compiled: each type, format, size and rate of dropout is one. torch's own limit is 8.
+_MOST_VARIANTS = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the engine did with a batch under a plan.
+
+    Attributes:
+        gradient: of the first step, before clipping.
+        updates: after the first step and after the last, name -> change of the weights since the start.
+        examples: that the objective was given in a step; None where that cannot be seen (compiled).
+        scale: by which the loss was multiplied for the range of fp16.
+    """
+
+    gradient: Gradient
+    updates: tuple[dict[str, Tensor], ...]
+    examples: int | None
+    scale: float = 1.0
+
+
+class Reference:
+    """Computed once for a task and a device; what a candidate needs is computed when it asks, and kept.
+
+    Args:
+        task: what is trained.
+        device: where the candidates run.
+        seconds: about how long the passes that one candidate costs may take; the batch is cut until they do. 8 of its
+            examples, or all if there are fewer, are always looked at.
+        step: whose batch and random numbers are looked at.
+        most_examples: that are looked at, where memory is tight; None for no such limit.
+
+    Attributes:
+        specimen: the batch.
+        ran_out: whether a pass ran out of memory; whoever asks again sets it back.
+        why_not_float64: the first line of what went wrong where the objective does not run in float64, else None.
+
+    Raises:
+        Exception: whatever the task's data, model or objective raises under plain eager PyTorch.
+    """
+
+    def __init__(
+        self, task: Task, device: str = "cpu", *, seconds: float = 60.0, step: int = 0, most_examples: int | None = None
+    ) -> None:
+        started = time.perf_counter()
+        self.device, self.step = Device(device), step
+        self.baseline = Plan.baseline(device)
+        self._exact: dict[Any, Gradient] = {}
+        self._outcomes: dict[Any, Outcome] = {}
+        self._divisible: Divisible | None = None
+        self.why_not_float64: str | None = None
+        self.ran_out = False
+        with self.kept(self.baseline):
+            whole = take_specimen(task, self.device, step=step)
+            self._whole = whole
+            self.specimen, self.num_draws = self._affordable(whole, seconds, most_examples)
+            self.num_draws_without_dropout = self._count_draws(dropout=False) if self.num_draws else 0
+        self.seconds = time.perf_counter() - started
+
+    @contextmanager
+    def kept(self, plan: Plan) -> Iterator[None]:
+        """A context in which the plan's settings hold; afterwards settings and random state are as before."""
+        with random_state_kept(self.device), settings_of(plan, self.device), _compiles_or_says(plan):
+            try:
+                yield
+            except Exception as error:
+                self.ran_out = self.ran_out or is_out_of_memory(error)
+                raise
+
+    def halve(self) -> bool:
+        """Looks at half as many examples from here on, and forgets what was computed. False where they are too few."""
+        if self.specimen.size <= _FEWEST_EXAMPLES:
+            return False
+        self._exact.clear()
+        self._outcomes.clear()
+        self.specimen = self.specimen.cut(max(_FEWEST_EXAMPLES, self.specimen.size // 2))
+        self._give_back()
+        return True
+
+    def _give_back(self) -> None:
+        gc.collect()
+        self.device.release_memory()
+
+    def _affordable(self, whole: Specimen, seconds: float, most: int | None) -> tuple[Specimen, int]:
+        """The batch cut to what time and memory allow, and how many random numbers a step draws."""
+        few = min(_LEAST_EXAMPLES, most or _LEAST_EXAMPLES)
+        while True:
+            try:
+                return self._measured(whole, whole.cut(few), seconds, most)
+            except Exception as error:
+                if few <= _FEWEST_EXAMPLES or not is_out_of_memory(error):
+                    raise
+            few = most = max(_FEWEST_EXAMPLES, few // 2)
+            self._give_back()
+
+    def _measured(self, whole: Specimen, few: Specimen, seconds: float, most: int | None) -> tuple[Specimen, int]:
+        draws = SameDraws()
+        gradient_of(few, self.device, [few.batch], draws)  # also warms up
+        start = time.perf_counter()
+        gradient_of(few, self.device, [few.batch], nullcontext())
+        self.device.synchronize()
+        middle = time.perf_counter()
+        try:
+            gradient_of(few, self.device, [few.batch], Float64(), dtype=torch.float64)
+            self.device.synchronize()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self.why_not_float64 = f"{type(error).__name__}: {error}".splitlines()[0]
+        cost = _PASSES * (middle - start) + (time.perf_counter() - middle)
+        size = max(few.size, int(seconds * few.size / cost))
+        return whole.cut(size if most is None else min(size, most)), draws.num_draws
+
+    def _count_draws(self, *, dropout: bool) -> int:
+        few = self._whole.cut(min(_LEAST_EXAMPLES, self.specimen.size))
+        draws = SameDraws()
+        gradient_of(few, self.device, [few.batch], draws, dropout=dropout)
+        return draws.num_draws
+
+    def draws(self, dropout: bool) -> bool:
+        """Whether a step draws random numbers."""
+        return (self.num_draws if dropout else self.num_draws_without_dropout) > 0
+
+    def divisible(self) -> Divisible:
+        """Whether the batch may be split."""
+        if self._divisible is None:
+            with self.kept(self.baseline):
+                self._divisible = divisible(self._whole, self.device)
+        return self._divisible
+
+    def exact(self, micro_batch: int | None = None, *, dropout: bool = True) -> Gradient:
+        """The gradient in float64; in fp32 where that fails, which ``why_not_float64`` says.
+
+        ``micro_batch`` counts where a step draws: each micro-batch has draws of its own.
+        """
+        if not self.draws(dropout):
+            micro_batch = None
+        key = (micro_batch, dropout)
+        if key not in self._exact:
+            with self.kept(self.baseline):
+                self._exact[key] = self._compute(micro_batch, dropout)
+        return self._exact[key]
+
+    def _compute(self, micro_batch: int | None, dropout: bool) -> Gradient:
+        specimen = self.specimen
+        parts = [specimen.batch] if micro_batch is None else split(specimen.batch, micro_batch)
+        if self.why_not_float64 is None:
+            return gradient_of(specimen, self.device, parts, Float64(), dtype=torch.float64, dropout=dropout)
+        return gradient_of(specimen, self.device, parts, SameDraws(), dropout=dropout)
+
+    def eager(self, precision: str, *, dropout: bool = True) -> Outcome:
+        """Plain eager PyTorch in a precision."""
+        return self.kept_outcome(self.baseline.pin(precision=precision), dropout=dropout)
+
+    def kept_outcome(self, plan: Plan, *, dropout: bool = True) -> Outcome:
+        """What the engine does under a plan with which several candidates are compared; computed once."""
+        key = (plan, dropout)
+        if key not in self._outcomes:
+            self._outcomes[key] = self.outcome(plan, dropout=dropout)
+        return self._outcomes[key]
+
+    def outcome(self, plan: Plan, *, dropout: bool = True) -> Outcome:
+        """What the engine does under a plan that was fitted to the specimen.
+
+        Raises:
+            VolanoError: and whatever else a step under the plan raises.
+        """
+        with self.kept(plan):
+            return run_plan(self.specimen, plan, dropout=dropout, draws=self.draws(dropout))
+
+
+def run_plan(specimen: Specimen, plan: Plan, *, dropout: bool, draws: bool) -> Outcome:
+    """Some steps of the engine on a batch."""
+    counted = _Counted(specimen.task.objective)
+    task = specimen.task if plan.compile else dataclasses.replace(specimen.task, objective=counted)
+    session = Session(task, plan, on_notice=lambda _: None)
+    if not dropout:
+        switch_off_dropout(session.model)
+    start = weights_of(session)
+    updates: list[dict[str, Tensor]] = []
+    with same_draws(plan, draws):
+        gradient, scale = first_gradient(session, specimen, counted.begin)
+        examples, weight = (None, gradient.weight) if plan.compile else (counted.examples, counted.weight)
+        gradient = dataclasses.replace(gradient, weight=weight)
+        restore(session, start)
+        for step in range(_NUM_STEPS):
+            session.step_once(specimen.batch, specimen.step + step)
+            if step in (0, _NUM_STEPS - 1):
+                updates.append({name: p.detach() - start[name] for name, p in session.model.named_parameters()})
+    return Outcome(gradient=gradient, updates=tuple(updates), examples=examples, scale=scale)
+
+
+def first_gradient(
+    session: Session, specimen: Specimen, begin: Callable[[], None] = lambda: None
+) -> tuple[Gradient, float]:
+    """The gradient of the engine's step, unscaled, and the scale at which it fits into fp16.
+
+    The weights stay; buffers move. ``begin`` is called before each attempt.
+    """
+    scaler = session.scaler
+    start = weights_of(session)
+    while True:
+        begin()
+        result = session.step_once.gradient(specimen.batch, specimen.step)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        found = {
+            name: None if p.grad is None else p.grad.detach() / scale for name, p in session.model.named_parameters()
+        }
+        if scaler is None or scale <= 1.0 or _are_finite(found):
+            break
+        scaler.update(scale / 2)  # GradScaler begins at 2^16
+        restore(session, start)
+    buffers = {name: buffer.detach().clone() for name, buffer in session.model.named_buffers()}
+    loss = float(result.loss)
+    return Gradient(loss=loss, weight=float("nan"), gradients=found, buffers=buffers), scale
+
+
+def weights_of(session: Session) -> dict[str, Tensor]:
+    """Copies of parameters and buffers by name."""
+    named = [*session.model.named_parameters(), *session.model.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in named}
+
+
+@torch.no_grad()
+def restore(session: Session, weights: dict[str, Tensor]) -> None:
+    """The inverse of :func:`weights_of`."""
+    for name, tensor in [*session.model.named_parameters(), *session.model.named_buffers()]:
+        tensor.copy_(weights[name])
+
+
+@contextmanager
+def _compiles_or_says(plan: Plan) -> Iterator[None]:
+    """At its limit of recompilations torch goes on uncompiled, and eager code would be found to agree with itself.
+    Candidates are many variants of one objective: the limit is lifted, and reaching it is an error."""
+    if not plan.compile:
+        yield
+        return
+    import torch._dynamo.config as dynamo
+
+    with dynamo.patch(recompile_limit=_MOST_VARIANTS, fail_on_recompile_limit_hit=True):
+        yield
+
+
+@contextmanager
+def same_draws(plan: Plan, draws: bool) -> Iterator[None]:
+    """A context in which a plan's steps draw the very numbers that eager ones draw from the same seeds."""
+    if not draws:
+        yield
+    elif plan.compile:
+        import torch._inductor.config as inductor
+
+        with inductor.patch(fallback_random=True):
+            yield
+    else:
+        with SameDraws():
+            yield
+
+
+def _are_finite(gradients: dict[str, Tensor | None]) -> bool:
+    return all(bool(value.isfinite().all()) for value in gradients.values() if value is not None)
+
+
+class _Counted:
+    """An objective that counts what it was given since the first gradient began."""
+
+    def __init__(self, objective: Any) -> None:
+        self._objective = objective
+        self.begin()
+
+    def begin(self) -> None:
+        """Counts from here."""
+        self.examples, self.weight = 0, 0.0
+
+    def __call__(self, model: Any, batch: Any) -> Any:
+        result = self._objective(model, batch)
+        count = num_examples(batch)
+        self.examples += count
+        self.weight += float(result.weight) if isinstance(result, Loss) else count
+        return result

@@ -1,0 +1,154 @@
+"""Which plans a task and a device admit, and why the others are refused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from volano.device import Device
+from volano.errors import PlanError
+from volano.plan import SEMANTICS, Plan, semantics_of
+from volano.plan.explanation import Refusal
+from volano.planner.task_profile import Facts
+from volano.task import Task
+
+# Knobs among whose values the race decides; those of memory are in fitting.py, those of the feed in feeding.py.
+RACED = ("allocator", "optimizer", "memory_format", "precision", "compile", "threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """The candidates of a task on a device.
+
+    Attributes:
+        base: plain eager, with the user's pins and the feed that was chosen.
+        options: knob -> its admissible values, that of ``base`` first.
+        refused: the others.
+    """
+
+    base: Plan
+    options: Mapping[str, tuple[Any, ...]]
+    refused: tuple[Refusal, ...]
+
+    @property
+    def safe(self) -> Plan:
+        """``base`` with the choices that need no measuring: memory kept, the update in one kernel."""
+        wanted = {"allocator": "keep", "optimizer": "fused"}
+        return self.base.pin(**{knob: value for knob, value in wanted.items() if value in self.options[knob]})
+
+    def plans(self) -> Iterator[Plan]:
+        """Every combination, ``base`` first."""
+        for values in itertools.product(*(self.options[knob] for knob in RACED)):
+            yield self.base.pin(**dict(zip(RACED, values, strict=True)))
+
+
+def admissible(
+    task: Task,
+    facts: Facts,
+    base: Plan,
+    *,
+    pins: Mapping[str, Any],
+    forbidden: Mapping[str, tuple[Any, ...]] | None = None,
+    world_size: int = 1,
+) -> Space:
+    """The candidates on top of ``base``, which holds the pins already.
+
+    Raises:
+        PlanError: a knob or a value that does not exist is forbidden, or all values of one are.
+    """
+    forbidden = forbidden or {}
+    for knob, values in forbidden.items():
+        for value in values:
+            base.pin(**{knob: value})  # raises for a name that is no knob, and for what is no value of it
+    limit = SEMANTICS.index(task.tolerance)
+    options: dict[str, tuple[Any, ...]] = {}
+    refused: list[Refusal] = []
+    for knob in RACED:
+        own = getattr(base, knob)
+        values = [own]
+        if own in forbidden.get(knob, ()):
+            refused.append(Refusal(knob=knob, value=own, reason="forbidden by you"))
+        shared = "ranks share the cores" if knob == "threads" and world_size > 1 else None
+        plain = (getattr(Plan.baseline(base.device), knob), shared)
+        for value, reason in (plain, *_alternatives(knob, base, facts, world_size)):
+            if value == own:
+                continue
+            if knob in pins:
+                reason = f"pinned to {_worded(own)}"
+            elif value in forbidden.get(knob, ()):
+                reason = "forbidden by you"
+            elif SEMANTICS.index(semantics_of(knob)) > limit:
+                reason = f"the task's tolerance is {task.tolerance!r}"
+            if reason is None:
+                values.append(value)
+            else:
+                refused.append(Refusal(knob=knob, value=value, reason=reason))
+        options[knob] = _not_forbidden(knob, values, forbidden.get(knob, ()))
+    return Space(
+        base=base.pin(**{knob: values[0] for knob, values in options.items()}), options=options, refused=tuple(refused)
+    )
+
+
+def _not_forbidden(knob: str, values: list[Any], forbidden: tuple[Any, ...]) -> tuple[Any, ...]:
+    kept = tuple(value for value in values if value not in forbidden)
+    if not kept:
+        raise PlanError(
+            f"One value of {knob} is left",
+            got=f"forbidden: {', '.join(map(_worded, forbidden))}",
+            remedy="Forbid fewer",
+        )
+    return kept
+
+
+def _alternatives(knob: str, base: Plan, facts: Facts, world_size: int) -> Iterator[tuple[Any, str | None]]:
+    """Values of a knob, each with the reason why this task on this device does not take it, or None."""
+    device = facts.device
+    if knob == "allocator":
+        missing = None if facts.can_keep_memory else "the C library here has no such setting"
+        yield "keep", missing
+        yield "return", missing or "it is for what does not fit otherwise"
+    elif knob == "optimizer":
+        yield "fused", facts.why_not_fused
+        yield (
+            "foreach",
+            facts.why_not_foreach
+            or (
+                "torch takes it by itself where it pays"
+                if not device.is_cpu
+                else "as_given is one loop on the CPU as well"
+            ),
+        )
+    elif knob == "memory_format":
+        reason = None if facts.has_images else "no parameter has four dimensions"
+        if base.sharding == "full":
+            reason = "parameters that are cut into parts lie in one piece"
+        yield "channels_last", reason
+    elif knob == "precision":
+        able = [name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)]
+        for value in ("tf32", "bf16", "fp16"):
+            reason = None if value in able else f"{device.name} computes in {', '.join(able)}"
+            if value == "bf16" and reason is None and not device.has_bf16_units:
+                reason = f"{device.name} has no units for it, and is many times slower in it than in fp32"
+            if value == "fp16" and reason is None and "bf16" in able:
+                reason = "bf16 is as fast, and its range needs no scaling of the loss"
+            yield value, reason
+    elif knob == "compile":
+        several = "each rank compiles for itself, which one process cannot time" if world_size > 1 else None
+        yield True, facts.why_not_compile or several
+    elif knob == "threads":
+        yield from _threads(device, facts, world_size)
+
+
+def _threads(device: Device, facts: Facts, world_size: int) -> Iterator[tuple[int, str | None]]:
+    if not device.is_cpu or world_size > 1:  # ranks share the cores already
+        return
+    count = facts.num_threads // 2
+    while count >= 1:
+        yield count, None
+        count //= 2
+
+
+def _worded(value: Any) -> str:
+    return {None: "torch's own", True: "on", False: "off"}.get(value, str(value))

@@ -1,0 +1,211 @@
+"""From what a search found to its answer: every candidate with its figures and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from volano.device import describe_machine
+from volano.plan import Plan
+from volano.plan.explanation import Candidate, Explanation, Status
+from volano.planner.cost_model import Oracle
+from volano.planner.request import Found, Wish
+from volano.planner.search.candidates import Space
+from volano.planner.search.race import Contest
+from volano.planner.search.timing import Lap
+from volano.planner.task_profile import Facts
+from volano.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All that a search found out.
+
+    Attributes:
+        task: the whole one.
+        wish: what was asked.
+        facts: of the task on the device.
+        space: the candidates.
+        oracle: predictions.
+        contest: the race; None where there was none.
+        chosen: the plan that was taken.
+        origin: see :class:`Explanation`.
+        num_steps: of the run.
+        allowed: seconds that planning might cost.
+        struck: by the guard: plan -> reason and figures.
+        passed: by the guard: plan -> figures.
+        unchecked: candidates that the guard was not asked about, for want of time.
+        may_split: whether the batch may be split; None is not known.
+    """
+
+    task: Task
+    wish: Wish
+    facts: Facts
+    space: Space
+    oracle: Oracle
+    contest: Contest | None
+    chosen: Plan
+    origin: str
+    num_steps: int
+    allowed: float
+    struck: Mapping[Plan, tuple[str, Mapping[str, float]]] = field(default_factory=dict)
+    passed: Mapping[Plan, Mapping[str, float]] = field(default_factory=dict)
+    unchecked: Collection[Plan] = ()
+    may_split: bool | None = None
+
+    @property
+    def laps(self) -> Mapping[Plan, Lap]:
+        """Of the candidates that ran."""
+        return {} if self.contest is None else self.contest.laps
+
+
+def answer(findings: Findings) -> Found:
+    """The plan, its explanation, and what to say of both. The search's own seconds are not filled in."""
+    candidates = _candidates(findings)
+    chosen, base, oracle = candidates[0], findings.space.base, findings.oracle
+    eager = next((candidate for candidate in candidates if candidate.plan == base), None)
+    explanation = Explanation(
+        task=findings.task.name,
+        device=findings.facts.device.name,
+        device_name=describe_machine(findings.facts.device).device_name,
+        is_present=True,
+        plan=findings.chosen,
+        origin=findings.origin,
+        num_steps=findings.num_steps,
+        num_examples=findings.task.batch_size,
+        seconds={"plan": chosen.total, "eager": None if eager is None else eager.total},
+        planning_seconds=0.0,
+        verdict=oracle.verdict(findings.chosen),
+        budget=findings.wish.budget,
+        memory=oracle.memory(findings.chosen),
+        time=chosen.predicted,
+        measured=chosen.measured,
+        candidates=candidates,
+        refused=findings.space.refused,
+        notices=tuple(oracle.notices),
+    )
+    return Found(
+        plan=findings.chosen,
+        explanation=explanation,
+        reasons=(headline(explanation), *_said_of_memory(explanation), *_said_of_struck(findings)),
+        step=chosen.measured, startup=_startup_left(findings, chosen), may_split=findings.may_split,
+    )  # fmt: skip
+
+
+def headline(explanation: Explanation) -> str:
+    """The decision in one line."""
+    chosen, base = explanation.candidates[0], Plan.baseline(explanation.plan.device)
+    text = f"plan: {chosen.levers(base)}"
+    if chosen.measured is None:
+        return text
+    text += f", {chosen.measured * 1e3:.3g} ms a step"
+    plain = [c for c in explanation.candidates if set(base.changes(c.plan)) <= {"feed", "workers", "threads"}]
+    if plain and plain[0] is not chosen and plain[0].measured is not None:
+        text += f" (plain eager {plain[0].measured * 1e3:.3g}, {plain[0].measured / chosen.measured:.2f}x)"
+    return text
+
+
+def _startup_left(findings: Findings, chosen: Candidate) -> float:
+    # What this process has compiled it does not compile again; ranks are other processes.
+    return (chosen.startup or 0.0) if findings.wish.world_size > 1 or findings.contest is None else 0.0
+
+
+def _said_of_memory(explanation: Explanation) -> list[str]:
+    memory = explanation.memory
+    if explanation.budget is None or memory is None or explanation.verdict != "UNCERTAIN":
+        return []
+    low, high = (f"{value / 2**20:,.0f} MiB" for value in (memory.lower, memory.upper))
+    return [f"it may not stay within the budget: it takes {low} at least and {high} at most"]
+
+
+def _said_of_struck(findings: Findings) -> list[str]:
+    base = findings.space.base
+    return [
+        f"struck by the guard: {Candidate(plan=plan, status='struck', reason=reason).levers(base)}: {reason}"
+        for plan, (reason, figures) in findings.struck.items()
+        if figures
+    ]
+
+
+def _candidates(findings: Findings) -> tuple[Candidate, ...]:
+    """The chosen one first, then by what the whole run would take."""
+    space, contest = findings.space, findings.contest
+    looked_at = [findings.chosen, *findings.laps, space.base, space.safe]
+    if contest is not None:
+        eager = contest.eager_plans()
+        looked_at += eager
+        if True in space.options["compile"]:
+            looked_at += [plan.pin(compile=True) for plan in eager]
+    looked_at += _unseen(space, looked_at)
+    found = [_candidate(plan, findings) for plan in dict.fromkeys(looked_at)]
+    return (found[0], *sorted(found[1:], key=lambda candidate: (candidate.total is None, candidate.total or 0.0)))
+
+
+def _unseen(space: Space, looked_at: list[Plan]) -> list[Plan]:
+    """A plan for every admissible value that no other has, and of which nothing is said."""
+    said = {(refusal.knob, refusal.value) for refusal in space.refused}
+    return [
+        space.safe.pin(**{knob: value})
+        for knob, values in space.options.items()
+        for value in values
+        if (knob, value) not in said and all(getattr(plan, knob) != value for plan in looked_at)
+    ]
+
+
+def _candidate(plan: Plan, findings: Findings) -> Candidate:
+    oracle, lap = findings.oracle, findings.laps.get(plan)
+    predicted, memory = oracle.time(plan), oracle.memory(plan)
+    step = None if lap is None else lap.step
+    startup = lap.startup if lap is not None else None if predicted is None else predicted.startup
+    status, reason = _status(plan, findings, lap)
+    return Candidate(
+        plan=plan,
+        status=status,
+        reason=reason,
+        predicted=predicted,
+        measured=step,
+        startup=startup,
+        total=None if lap is None or step is None or findings.contest is None else findings.contest.cost(lap),
+        memory_bytes=None if memory is None else memory.peak,
+        verdict=oracle.verdict(plan),
+        parity=findings.passed.get(plan) or findings.struck.get(plan, ("", {}))[1],
+    )
+
+
+def _status(plan: Plan, findings: Findings, lap: Lap | None) -> tuple[Status, str]:
+    if plan == findings.chosen:
+        return "chosen", _why_chosen(plan, findings)
+    if findings.oracle.verdict(plan) == "NO":
+        return "memory", "it does not fit the budget"
+    if plan in findings.struck:
+        return "struck", findings.struck[plan][0]
+    if plan in findings.unchecked:
+        return "untried", "the guard was not asked: what planning may cost was spent"
+    if lap is None:
+        return "untried", _why_untried(plan, findings)
+    if lap.failure is not None:
+        return ("memory" if lap.lack_of_memory else "failed"), lap.failure
+    best = findings.laps.get(findings.chosen)
+    if best is None or best.step is None or findings.contest is None:
+        return "slower", "not needed"
+    ratio = findings.contest.cost(lap) / findings.contest.cost(best)
+    return "slower", f"{ratio:.2f}x the chosen one's time" + (", stopped early" if lap.is_stopped else "")
+
+
+def _why_chosen(plan: Plan, findings: Findings) -> str:
+    if plan in findings.passed and findings.contest is None:
+        return "it fits, and computes what plain eager does"
+    if plan in findings.passed:
+        return "the fastest that computes what plain eager does"
+    if plan in findings.laps:
+        failure = findings.laps[plan].failure
+        return "the fastest" if failure is None else f"no candidate ran: {failure}"
+    return "as given" if findings.origin == "given" else "it needs no measuring"
+
+
+def _why_untried(plan: Plan, findings: Findings) -> str:
+    if findings.contest is None:
+        return "nothing was measured"
+    if plan.compile and findings.contest.why_not_compiled is not None:
+        return findings.contest.why_not_compiled
+    return f"the {findings.allowed:.1f} s that planning may cost this run were spent"

@@ -1,0 +1,185 @@
+"""Making a plan fit into memory without changing the experiment: micro-batches, recomputation, offloading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from volano.device import Device
+from volano.errors import PlanError
+from volano.plan import Plan
+from volano.planner.cost_model import Oracle
+from volano.planner.parity.guard import Judge
+from volano.task import Task
+
+# What fits a plan into memory; the race leaves these as they are.
+LEVERS = ("micro_batch", "recompute", "offload", "allocator")
+# What cannot be predicted is found out by running it.
+_MAY_FIT = ("FITS", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Ways in which a plan fits.
+
+    Attributes:
+        ways: values of :data:`LEVERS`, the likely fastest first; empty where nothing fits.
+        needed: bytes that the leanest way needs.
+        missing: why no leaner one is left, in words.
+        refused: levers that do not apply, and why.
+    """
+
+    ways: tuple[Mapping[str, Any], ...]
+    needed: int
+    missing: str
+    refused: tuple[tuple[str, Any, str], ...] = ()
+
+    def applied(self, plan: Plan, number: int = 0) -> Plan | None:
+        """The plan with one of the ways; None where there are not so many."""
+        return plan.pin(**self.ways[number]) if number < len(self.ways) else None
+
+    def error(self, budget: int) -> PlanError:
+        """That nothing fits."""
+        return PlanError(
+            f"A plan fits into {_sized(budget)}",
+            got=f"the leanest one, which needs about {_sized(self.needed)}",
+            remedy=f"Give a budget of {_sized(self.needed)} at least; {self.missing}",
+        )
+
+
+def fit(
+    task: Task,
+    plan: Plan,
+    oracle: Oracle,
+    *,
+    pins: Mapping[str, Any],
+    judge: Judge,
+    forbidden: Mapping[str, tuple[Any, ...]] | None = None,
+) -> Fit:
+    """How a plan fits the oracle's budget, by levers in the order of what they cost.
+
+    Args:
+        task: what.
+        plan: without levers.
+        oracle: predicts memory, and knows the budget.
+        pins: levers that the user has set are left so.
+        judge: finds out whether the batch may be split, where that is asked.
+        forbidden: knob -> values of levers that the user will not have.
+    """
+    forbidden = forbidden or {}
+    refused: list[tuple[str, Any, str]] = []
+    ways: list[Mapping[str, Any]] = []
+    leanest, doubtful, widest = plan, None, 0
+    why_whole = _why_whole(task, pins)
+    for levers in _levers(plan, oracle, pins, forbidden, refused):
+        sizes = [
+            size
+            for size in _micro_batches(task.batch_size, plan, why_whole, judge)
+            if size is None or size == plan.micro_batch or size not in forbidden.get("micro_batch", ())
+        ]
+        tried = [plan.pin(**levers, micro_batch=size) for size in sizes]
+        number = _first_that_fits([lambda one=one: oracle.verdict(one) for one in tried])
+        leanest = tried[-1]
+        if number is None:
+            doubtful = leanest if oracle.verdict(leanest) == "UNCERTAIN" else doubtful
+            continue
+        size = sizes[number] or task.batch_size
+        if size > widest:  # a leaner step that costs more is of use only with a larger micro-batch
+            ways.append({**levers, "micro_batch": sizes[number]})
+            widest = size
+        if widest == task.batch_size:
+            break
+    if not ways and doubtful is not None:
+        ways.append({knob: getattr(doubtful, knob) for knob in LEVERS})
+    return Fit(
+        ways=tuple(ways),
+        needed=oracle.needed(leanest) or 0,
+        missing=_missing(refused, why_whole, judge),
+        refused=tuple(refused),
+    )
+
+
+def _first_that_fits(verdicts: Sequence[Callable[[], str | None]]) -> int | None:
+    """Position of the first that fits, of plans from large to small; None where none does. Each look costs a capture:
+    the interval is halved."""
+    if verdicts[0]() in _MAY_FIT:
+        return 0
+    if verdicts[-1]() not in _MAY_FIT:
+        return None
+    low, high = 0, len(verdicts) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if verdicts[middle]() in _MAY_FIT else (middle, high)
+    return high
+
+
+def _levers(
+    plan: Plan,
+    oracle: Oracle,
+    pins: Mapping[str, Any],
+    forbidden: Mapping[str, tuple[Any, ...]],
+    refused: list[tuple[str, Any, str]],
+) -> Iterator[dict[str, Any]]:
+    """Combinations beside micro-batches, the cheapest first."""
+    lean: dict[str, Any] = {}
+    is_free = "allocator" not in pins and "return" not in forbidden.get("allocator", ())
+    if is_free and oracle.facts.can_keep_memory and Device(plan.device).is_cpu:
+        lean = {"allocator": "return"}  # gaps between the blocks of a heap take more than half of it again
+    choices: dict[str, Any] = {}
+    yield from _distinct({}, lean)
+    if "recompute" in pins:
+        refused.append(("recompute", "blocks", f"recompute is pinned to {plan.recompute}"))
+    elif "blocks" in forbidden.get("recompute", ()):
+        refused.append(("recompute", "blocks", "forbidden by you"))
+    elif not oracle.facts.blocks:
+        refused.append(("recompute", "blocks", "the model has no repeated blocks"))
+    else:
+        choices["recompute"] = "blocks"
+        yield from _distinct(choices, {**choices, **lean})
+    if Device(plan.device).is_cpu:
+        refused.append(("offload", "all", "the device's memory is the host's"))
+    elif "offload" not in pins:
+        for value in ("optimizer", "all"):
+            if value not in forbidden.get("offload", ()):
+                yield {**choices, "offload": value}
+
+
+def _distinct(*choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield dict(choices[0])
+    yield from (choice for choice in choices[1:] if choice != choices[0])
+
+
+def _why_whole(task: Task, pins: Mapping[str, Any]) -> str | None:
+    """Why the size of the micro-batch stands, whatever the batch is; None where it may be chosen."""
+    if "micro_batch" in pins:
+        return f"it is pinned to {pins['micro_batch']}"
+    # Sums over parts are rounded elsewhere.
+    return "the task's tolerance is 'exact'" if task.tolerance == "exact" else None
+
+
+def _micro_batches(batch_size: int, plan: Plan, why_whole: str | None, judge: Judge) -> Iterator[int | None]:
+    """The whole batch, then halves of it; that of the plan alone where it stands."""
+    yield plan.micro_batch
+    if why_whole is not None or not judge.divisible.yes:
+        return
+    size = batch_size
+    while size > 1:
+        size = -(-size // 2)
+        yield size
+
+
+def _missing(refused: list[tuple[str, Any, str]], why_whole: str | None, judge: Judge) -> str:
+    reasons = list(dict.fromkeys(f"{lever}: {reason}" for lever, _, reason in refused))
+    if why_whole is not None:
+        reasons.insert(0, f"micro_batch: {why_whole}")
+    elif judge.may_split is False:
+        reasons.insert(0, f"micro_batch: {judge.divisible.reason}")
+    return "; ".join(reasons) or "every lever was taken"
+
+
+def _sized(num_bytes: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.3g} {unit}"
+    return f"{num_bytes} bytes"

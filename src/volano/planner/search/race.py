@@ -1,0 +1,231 @@
+"""Which candidates run, in which order, and how long the search goes on: as long as the run's length pays for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping
+
+from volano.plan import Plan
+from volano.plan.explanation import Refusal
+from volano.planner.cost_model import Oracle
+from volano.planner.request import Wish
+from volano.planner.search.candidates import Space
+from volano.planner.search.fit_memory import Fit
+from volano.planner.search.time_budget import Allowance
+from volano.planner.search.timing import Lap, Track
+from volano.planner.task_profile import Facts
+from volano.task import Task
+
+# What torch.compile may save of a step; measured from -40 to 24 % on the CPU (docs/log.md). It is tried where this
+# share of the rest of the run is worth so many of its start-ups: it often saves nothing.
+_COMPILE_GAIN, _WORTH_STARTUPS = 0.2, 2.0
+# The guard's work in plain steps: a reference in float64, and some steps of the candidate.
+_GUARD_STEPS = 12
+_MOST_HEAT_SECONDS = 0.5
+# Of the run, before its length is known: the first share of the allowance is 0.015.
+_FIRST_HEAT_SHARE = 0.01
+# Two captures in processes of their own, and the device's rates where they are not known; where less is left, nothing
+# is predicted.
+_PREDICTION_SECONDS = 3.0
+
+
+class Contest:
+    """The race of one search.
+
+    Args:
+        task: as one rank has it.
+        facts: of it on the device.
+        space: its candidates.
+        fits: precision -> how plans of it fit the memory; empty where memory is no question.
+        oracle: predictions.
+        allowance: what may be spent.
+        wish: what was asked.
+
+    Attributes:
+        space: the candidates, with the refusals that the race brought.
+        why_not_compiled: why candidates were left uncompiled; None where none were.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        facts: Facts,
+        space: Space,
+        fits: Mapping[str, Fit],
+        oracle: Oracle,
+        allowance: Allowance,
+        wish: Wish,
+    ) -> None:
+        self.space = space
+        self._task, self._fits, self._oracle, self._allowance, self._wish = task, fits, oracle, allowance, wish
+        batches = [facts.device.move(batch) for batch in facts.batches]
+        self._track = Track(task, batches, lambda: self.seconds_left)
+        self._way: dict[str, int] = {}
+        self.why_not_compiled: str | None = None
+
+    @property
+    def laps(self) -> Mapping[Plan, Lap]:
+        """Of every candidate that ran, in the order in which they did."""
+        return self._track.laps
+
+    def run(self) -> None:
+        """The whole race."""
+        with contextlib.closing(self._track):
+            self._run()
+
+    def _run(self) -> None:
+        if self._fitted(self.space.base) == self.space.base:  # plain eager itself, where that fits
+            self._enter(self.space.base)
+        self._enter_safe()
+        for plan in self.eager_plans():
+            self._try(plan)
+        self._try_threads()
+        self._try_compiled()
+        if not self._fits:  # it keeps several sessions, and what was fitted leaves no room for them
+            self._track.final(self.cost)
+
+    def ranking(self) -> list[Lap]:
+        """Those that ran, the cheapest first."""
+        return sorted((lap for lap in self.laps.values() if lap.step is not None), key=self.cost)
+
+    def cost(self, lap: Lap) -> float:
+        """Seconds of the whole run under a candidate, from here on: what was compiled here is not compiled again, but
+        in ranks of their own it is."""
+        assert lap.step is not None
+        return lap.step * self.num_steps + (lap.startup if self._wish.world_size > 1 else 0.0)
+
+    @property
+    def first_step(self) -> float | None:
+        """Seconds of a step of the first candidate that ran: plain eager, where that fits."""
+        return next((lap.step for lap in self.laps.values() if lap.step is not None), None)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the run; where its length is given in seconds, those that the first candidate would make."""
+        if self._wish.seconds is None or not self.first_step:
+            return self._task.num_steps
+        return max(1, int(self._wish.seconds / self.first_step))
+
+    @property
+    def seconds_left(self) -> float:
+        """For racing: the guard has to be paid afterwards, with a smaller batch where time is short."""
+        return self._allowance.left - min(_GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._allowance.total)
+
+    def eager_plans(self) -> list[Plan]:
+        """Combinations of precision and memory format on top of the safe choices, the likeliest to be fast first."""
+        options, safe = self.space.options, self.space.safe
+        plans = [
+            fitted
+            for precision in reversed(options["precision"])
+            for memory_format in reversed(options["memory_format"])
+            if (fitted := self._fitted(safe.pin(precision=precision, memory_format=memory_format))) is not None
+        ]
+        predicted = {plan: self._oracle.time(plan) for plan in plans}
+        if any(value is None for value in predicted.values()):
+            return plans
+        return sorted(plans, key=lambda plan: predicted[plan].step)  # pyright: ignore[reportOptionalMemberAccess]
+
+    # ---- heats
+
+    def _fitted(self, plan: Plan) -> Plan | None:
+        """The plan with the levers that make it fit; None where none do."""
+        fit = self._fits.get(plan.precision)
+        return plan if fit is None else fit.applied(plan, self._way.get(plan.precision, 0))
+
+    def _enter_safe(self) -> None:
+        """The safe choices, in every way in which they fit; the fastest way is that of the others too."""
+        safe = self.space.safe
+        fit = self._fits.get(safe.precision)
+        if fit is None:
+            self._enter(safe)
+            return
+        laps = [(number, self._enter(plan)) for number in range(len(fit.ways)) if (plan := fit.applied(safe, number))]
+        ran = [(number, lap) for number, lap in laps if lap.step is not None]
+        if ran:
+            self._way[safe.precision] = min(ran, key=lambda item: self.cost(item[1]))[0]
+
+    def _enter(self, plan: Plan) -> Lap:
+        self._oracle.time(plan)  # as predicted before it was known
+        is_known = self._allowance.run_seconds is not None or self._wish.is_free
+        lap = self._track.run(
+            plan,
+            seconds=min(_MOST_HEAT_SECONDS, max(0.02, 0.05 * self._allowance.total)),
+            most_share=1.0 if is_known else _FIRST_HEAT_SHARE,
+        )
+        if lap.step is not None:
+            self._oracle.learn(plan, lap.step)
+        if self._wish.seconds is None and lap.step is not None and self._allowance.run_seconds is None:
+            self._allowance.run_seconds = lap.step * self._task.num_steps
+        first, best = self.first_step, self._track.best
+        if first and best is not None and best.step is not None:
+            self._allowance.note_gain(1.0 - best.step / first)
+        if self.seconds_left > _PREDICTION_SECONDS:
+            self._oracle.is_asked = True
+        return lap
+
+    def _try(self, plan: Plan, *, startup: float = 0.0) -> Lap | None:
+        """A heat, where there is time left for it."""
+        best = self._track.best
+        step = best.step if best is not None and best.step is not None else 0.0
+        if plan in self.laps:
+            return self.laps[plan]
+        if self._is_too_large(plan):
+            return None
+        return self._enter(plan) if self.seconds_left >= 2 * step + startup else None
+
+    def _is_too_large(self, plan: Plan) -> bool:
+        """Whether memory is a question that was answered, and the plan does not fit."""
+        return bool(self._fits) and self._oracle.verdict(plan) == "NO"
+
+    def _try_threads(self) -> None:
+        """Halves the number of threads for as long as that helps."""
+        for threads in self.space.options["threads"][1:]:
+            best = next(iter(self.ranking()), None)
+            if best is None:
+                return
+            lap = self._try(best.plan.pin(threads=threads))
+            if lap is None or lap.step is None or self.cost(lap) > self.cost(best):
+                fewer = [value for value in self.space.options["threads"][1:] if value < threads]
+                why = "planning may cost no more" if lap is None else f"{threads} are no faster than more are"
+                self._refuse(*(Refusal(knob="threads", value=value, reason=why) for value in fewer))
+                return
+
+    def _try_compiled(self) -> None:
+        """Compiles the best eager candidate, where what that may save is more than what it costs; then the others, as
+        long as it helps and time is left."""
+        best = next(iter(self.ranking()), None)
+        if True not in self.space.options["compile"] or best is None or best.step is None:
+            return
+        for plan in dict.fromkeys([best.plan, *self.eager_plans()]):
+            compiled = plan.pin(compile=True)
+            startup = self._oracle.startup(compiled)
+            saved = _COMPILE_GAIN * self.num_steps * best.step
+            if not self._wish.is_free and saved < _WORTH_STARTUPS * startup:
+                self._stop_compiling(f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run")
+                return
+            if self._is_too_large(compiled):
+                self._stop_compiling("compiled it does not fit the budget")
+                if self._wish.is_free:
+                    continue
+                return
+            mark = time.perf_counter()
+            lap = self._try(compiled, startup=startup)
+            if lap is None:
+                left = max(0.0, self.seconds_left)
+                self._stop_compiling(f"it takes about {startup:.0f} s, and planning may cost {left:.1f} s more")
+                return
+            if lap.step is not None and self.cost(lap) <= self.cost(self.ranking()[0]):
+                self._allowance.note_reused(min(lap.startup, time.perf_counter() - mark))
+            elif not self._wish.is_free:
+                self._stop_compiling("another compiled candidate was no faster")
+                return
+
+    def _stop_compiling(self, reason: str) -> None:
+        self.why_not_compiled = reason
+        if not any(plan.compile for plan in self.laps):
+            self._refuse(Refusal(knob="compile", value=True, reason=reason))
+
+    def _refuse(self, *refusals: Refusal) -> None:
+        self.space = dataclasses.replace(self.space, refused=(*self.space.refused, *refusals))

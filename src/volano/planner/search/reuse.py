@@ -1,0 +1,110 @@
+"""Taking up a plan that was found before, for a run that may be of another length."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from volano.plan import Plan
+from volano.plan.explanation import Candidate, Explanation, Status
+from volano.planner.cache.store import Remembered, recall
+from volano.planner.request import Found, Wish
+from volano.planner.search.candidates import Space
+from volano.planner.search.explain import headline
+from volano.planner.search.fit_memory import LEVERS
+
+# A search for a run this much shorter left candidates untried that a longer run pays for.
+_LONGER = 2.0
+
+
+def recalled(key: str, space: Space, wish: Wish, num_steps: int) -> Found | None:
+    """The plan for a fingerprint, decided anew for the length of this run; None where it has to be searched for."""
+    before = recall(key)
+    if before is None:
+        return None
+    old = _with_feed_of(space.base, before.explanation)
+    eager = next((c for c in old.candidates if c.plan == space.base), None)
+    length = _length(wish, eager, num_steps)
+    was_cut_short = any(candidate.status == "untried" for candidate in old.candidates)
+    if (was_cut_short and length > _LONGER * max(1, old.num_steps)) or (was_cut_short and wish.is_free):
+        return None
+    # Only what the guard has passed, or what needs none.
+    able = [c for c in old.candidates if c.status == "chosen" or c.plan in (space.base, space.safe)]
+    able = [c for c in able if c.measured is not None and c.status in ("chosen", "slower") and _is_in(space, c.plan)]
+    if not able:
+        return None
+    chosen = min(able, key=lambda c: _total(c, length))
+    explanation = _for_this_run(old, chosen, eager, length)
+    return Found(
+        plan=chosen.plan,
+        explanation=explanation,
+        reasons=(f"{headline(explanation)}; planned {_ago(before)} (volano plans show {key[:8]})",),
+        step=chosen.measured,
+        startup=chosen.startup or 0.0,
+        may_split=before.may_split,
+    )
+
+
+def _with_feed_of(base: Plan, old: Explanation) -> Explanation:
+    """The explanation with the feed that was chosen now: it is measured beside the race, which has batches at hand."""
+
+    def renewed(plan: Plan) -> Plan:
+        return plan.pin(feed=base.feed, workers=base.workers)
+
+    candidates = tuple(dataclasses.replace(c, plan=renewed(c.plan)) for c in old.candidates)
+    return dataclasses.replace(old, plan=renewed(old.plan), candidates=candidates)
+
+
+def _is_in(space: Space, plan: Plan) -> bool:
+    """Whether the space still has every value of the plan; the allocator may be what a plan takes to fit."""
+    return all(getattr(plan, knob) in values for knob, values in space.options.items() if knob not in LEVERS)
+
+
+def _length(wish: Wish, eager: Candidate | None, num_steps: int) -> int:
+    if wish.seconds is None:
+        return num_steps
+    step = None if eager is None else eager.measured
+    return max(1, int(wish.seconds / step)) if step else num_steps
+
+
+def _total(candidate: Candidate, length: int) -> float:
+    return (candidate.startup or 0.0) + length * (candidate.measured or 0.0)
+
+
+def _for_this_run(old: Explanation, chosen: Candidate, eager: Candidate | None, length: int) -> Explanation:
+    candidates = [_again(candidate, chosen, length) for candidate in old.candidates]
+    candidates.sort(key=lambda c: (c.status != "chosen", c.total is None, c.total or 0.0))
+    return dataclasses.replace(
+        old,
+        plan=chosen.plan,
+        origin="remembered",
+        num_steps=length,
+        seconds={"plan": _total(chosen, length), "eager": None if eager is None else _total(eager, length)},
+        verdict=chosen.verdict,
+        memory=old.memory if chosen.plan == old.plan else None,
+        measured=chosen.measured,
+        time=chosen.predicted,
+        candidates=tuple(candidates),
+    )
+
+
+def _again(candidate: Candidate, chosen: Candidate, length: int) -> Candidate:
+    """A remembered candidate, for a run of another length."""
+    status: Status = candidate.status
+    reason = candidate.reason
+    if candidate is chosen:
+        status = "chosen"
+        reason = reason if candidate.status == "chosen" else f"the fastest for {length:,} steps"
+    elif candidate.status == "chosen":
+        status, reason = "slower", f"its start-up does not pay in {length:,} steps"
+    total = None if candidate.measured is None else _total(candidate, length)
+    return dataclasses.replace(candidate, status=status, total=total, reason=reason)
+
+
+def _ago(before: Remembered) -> str:
+    seconds = max(0.0, time.time() - before.created)
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"

@@ -1,0 +1,278 @@
+"""The search for a plan, from the first question to the decision.
+
+1. What the task and the device admit (candidates.py), and how the data reaches the device (feeding.py).
+2. Whether it was planned before (fingerprint.py, cache.py).
+3. Which of it fits the memory (oracle.py, fitting.py).
+4. Which is fastest, by running it (contest.py, race.py), as far as the run's length pays for it (allowance.py).
+5. Whether it computes the same (parity.py); the cheapest that does is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from volano.device import Device
+from volano.errors import PlanError
+from volano.plan import Plan
+from volano.planner.cache.fingerprint import fingerprint
+from volano.planner.cache.store import remember
+from volano.planner.cost_model import Oracle
+from volano.planner.parity.guard import Judge
+from volano.planner.request import Found, Wish
+from volano.planner.search.candidates import admissible
+from volano.planner.search.explain import Findings, answer
+from volano.planner.search.feed import choose_feed
+from volano.planner.search.fit_memory import Fit, fit
+from volano.planner.search.per_rank import share_of_rank
+from volano.planner.search.race import Contest
+from volano.planner.search.reuse import recalled
+from volano.planner.search.time_budget import Allowance
+from volano.planner.task_profile import find_facts
+from volano.task import Task
+
+# Two steps warm a candidate up and one is timed: below so many steps that alone is more than a hundredth of the run.
+_LEAST_STEPS = 300
+# Of a run whose length is given in seconds: a hundredth of less is no time for two steps of most tasks.
+_LEAST_SECONDS = 30.0
+_MOST_EXPLAIN_SECONDS = 120.0
+# For the guard where nothing is raced: how long the run is, is not known, or it is short.
+_UNRACED_GUARD_SECONDS = 3.0
+# Where data and memory lie, and torch's own implementation of the same update: nothing to check.
+_TRUSTED = {"allocator", "optimizer"}
+
+
+def find_plan(task: Task, wish: Wish) -> Found:
+    """The fastest admissible plan for a task on a device of this machine.
+
+    Raises:
+        PlanError: a pin is not a knob or a value of one, or nothing fits the budget.
+        UsageError: the device is not on this machine.
+        VolanoError: the task itself cannot be run, as the run would say it.
+    """
+    found = _Search(task, wish).found()
+    # The search's objects refer to one another in circles, and batches, sessions and references hang on them: what
+    # waits for the memory is the run.
+    gc.collect()
+    Device(wish.device).release_memory()
+    return found
+
+
+class _Search:
+    """One search, in the order of its methods."""
+
+    def __init__(self, task: Task, wish: Wish) -> None:
+        self._started = time.perf_counter()
+        self._whole_task, self._wish = task, wish
+        device = Device(wish.device)
+        base = Plan.baseline(device.name if wish.world_size == 1 else device.kind).pin(**wish.pins)
+        base, self._reasons = choose_feed(
+            task, base, wish.pins, world_size=wish.world_size, budget=wish.budget, forbidden=wish.forbidden
+        )
+        # What is timed is what one rank will do; `base` keeps what the ranks' plan will say of threads.
+        self._threads = base.threads
+        self._task, base = share_of_rank(task, base, wish.world_size)
+        self._facts = find_facts(self._task, device)
+        self._space = admissible(
+            self._task, self._facts, base, pins=wish.pins, forbidden=wish.forbidden, world_size=wish.world_size
+        )
+        self._allowance = Allowance(run_seconds=wish.seconds, most_seconds=_MOST_EXPLAIN_SECONDS, is_free=wish.is_free)
+        self._oracle = Oracle(self._task, self._facts, budget=wish.budget)
+        self._judge = Judge(self._task, device, lambda: self._allowance.left)
+        self._oracle.looks_into_compiled |= wish.is_free
+        self._fits: dict[str, Fit] = {}
+
+    def found(self) -> Found:
+        """The plan, by the shortest way that is honest for this run."""
+        # Where what is free now is a question, an answer of another moment is none.
+        asks_for_room = self._oracle.is_tight and self._wish.budget is None
+        key = self._fingerprint() if self._wish.recalls and self._wish.is_raced and not asks_for_room else None
+        if key is not None and (before := recalled(key, self._space, self._wish, self._task.num_steps)) is not None:
+            return self._ended(before, (), time.perf_counter() - self._started)
+        nothing_fits = self._fit_into_memory()
+        if nothing_fits is not None:
+            return self._told(nothing_fits)
+        if all(len(values) == 1 for values in self._space.options.values()):
+            return self._without_race("given", ())
+        if not self._wish.is_raced:
+            return self._without_race("trusted", ())
+        if self._is_short():
+            seconds, steps = self._wish.seconds, self._task.num_steps
+            length = f"{steps:,} steps" if seconds is None else f"{seconds:.0f} s"
+            return self._without_race("trusted", (f"{length} are too short a run to measure candidates",))
+        contest = Contest(self._task, self._facts, self._space, self._fits, self._oracle, self._allowance, self._wish)
+        contest.run()
+        self._oracle.keep()
+        findings = self._first_that_agrees(contest)
+        self._oracle.is_asked = self._oracle.is_asked and (self._wish.is_free or self._allowance.left > 0)
+        found = answer(findings)
+        problem = None
+        if key is not None and contest.ranking():
+            problem = remember(key, found.explanation, may_split=found.may_split)
+        more = () if problem is None else (f"the plan could not be remembered: {problem}",)
+        return self._ended(found, more, time.perf_counter() - self._started)
+
+    def _fingerprint(self) -> str:
+        wish = self._wish
+        return fingerprint(
+            self._task, self._facts, self._space.base, pins=wish.pins,
+            forbidden=wish.forbidden, budget=wish.budget, world_size=wish.world_size,
+        )  # fmt: skip
+
+    def _fit_into_memory(self) -> Fit | None:
+        """Finds what it takes to fit, for each precision. Returns the leanest where nothing fits a given budget."""
+        if not self._oracle.is_tight:
+            return None
+        for precision in self._space.options["precision"]:
+            plan = self._space.safe.pin(precision=precision)
+            self._fits[precision] = fit(
+                self._task, plan, self._oracle,
+                pins=self._wish.pins, judge=self._judge, forbidden=self._wish.forbidden,
+            )  # fmt: skip
+        if any(found.ways for found in self._fits.values()):
+            largest = max(
+                way.get("micro_batch") or self._task.batch_size for f in self._fits.values() for way in f.ways
+            )
+            self._judge.most_examples = max(2, largest // 2)  # float64 takes twice as much
+            return None
+        leanest = min(self._fits.values(), key=lambda found: found.needed)
+        if self._wish.budget is not None:
+            return leanest
+        # Nobody asked for a budget, and bounds of what is free are no reason to refuse a run.
+        self._fits = {}
+        needed, free = (f"{value / 2**20:,.0f} MiB" for value in (leanest.needed, self._oracle.budget or 0))
+        self._reasons.append(f"memory: the leanest plan may need {needed}, and {free} are free")
+        return None
+
+    def _told(self, nothing_fits: Fit) -> Found:
+        """That nothing fits: an explanation for who asked for one, an error for who wants to train.
+
+        Raises:
+            PlanError: a run waits.
+        """
+        assert self._oracle.budget is not None
+        error = nothing_fits.error(self._oracle.budget)
+        if not self._wish.is_free:
+            raise error
+        found = answer(self._findings(self._space.safe, "predicted", None))
+        notices = (*found.explanation.notices, str(error))
+        explanation = dataclasses.replace(found.explanation, verdict="NO", needed=nothing_fits.needed, notices=notices)
+        return self._ended(dataclasses.replace(found, explanation=explanation), (), time.perf_counter() - self._started)
+
+    def _is_short(self) -> bool:
+        if self._wish.is_free:
+            return False
+        seconds = self._wish.seconds
+        return self._task.num_steps < _LEAST_STEPS if seconds is None else seconds < _LEAST_SECONDS
+
+    def _without_race(self, origin: str, more: tuple[str, ...]) -> Found:
+        plan = self._space.base if origin == "given" else self._space.safe
+        if not self._wish.is_free:
+            self._judge.most_seconds = _UNRACED_GUARD_SECONDS
+        passed: dict[Plan, Mapping[str, float]] = {}
+        if not self._fits_as_it_is(plan):
+            plan, figures = self._first_that_fits(plan)
+            passed[plan] = figures
+        self._oracle.verdict(plan)
+        # A run that is too short for a race pays no seconds for predictions of plans that it does not take.
+        self._oracle.is_asked &= self._wish.is_free
+        found = answer(self._findings(plan, origin, None, passed=passed))
+        return self._ended(found, more, time.perf_counter() - self._started)
+
+    def _first_that_fits(self, plan: Plan) -> tuple[Plan, Mapping[str, float]]:
+        """The plan with levers that make it fit, and the guard's figures; in another precision where none do in its."""
+        struck: dict[Plan, tuple[str, Mapping[str, float]]] = {}
+        for precision, fits in self._fits.items():
+            for number in range(len(fits.ways)):
+                fitted = fits.applied(plan.pin(precision=precision), number)
+                assert fitted is not None
+                parity = self._judge.parity(fitted)
+                if parity.passed:
+                    return fitted, parity.figures
+                struck[fitted] = parity.reason, parity.figures
+        return self._unguarded(struck), {}
+
+    def _first_that_agrees(self, contest: Contest) -> Findings:
+        """The cheapest candidate that computes what plain eager does."""
+        struck: dict[Plan, tuple[str, Mapping[str, float]]] = {}
+        passed: dict[Plan, Mapping[str, float]] = {}
+        faulty: list[tuple[str, Any]] = []
+        unchecked: list[Plan] = []
+        chosen: Plan | None = None
+        ranking = contest.ranking()
+        has_trusted = any(self._is_trusted(lap.plan, contest) for lap in ranking)
+        for lap in ranking:
+            shared = [f"{knob}={value}" for knob, value in faulty if getattr(lap.plan, knob) == value]
+            if shared:
+                struck[lap.plan] = (f"it has the lever at fault, {shared[0]}", {})
+                continue
+            if self._is_trusted(lap.plan, contest):
+                chosen = lap.plan
+                break
+            if self._fits and self._oracle.verdict(lap.plan) == "NO":
+                struck[lap.plan] = ("it does not fit the budget", {})
+                continue
+            is_spent = not self._wish.is_free and self._allowance.left <= 0
+            if is_spent and has_trusted:
+                unchecked.append(lap.plan)
+                continue
+            parity = self._judge.parity(lap.plan)
+            if parity.passed:
+                passed[lap.plan] = parity.figures
+                chosen = lap.plan
+                break
+            # Up to a dozen more checks, each of which may compile.
+            can_ask = self._wish.is_free or self._allowance.left > 0
+            levers = self._judge.levers_at_fault(lap.plan) if can_ask else ()
+            fault = f"; at fault: {' with '.join(levers)}" if levers else ""
+            struck[lap.plan] = (f"{parity.reason}{fault}", parity.figures)
+            if len(levers) == 1:
+                faulty.append((levers[0], getattr(lap.plan, levers[0])))
+        chosen = chosen or self._unguarded(struck)
+        return self._findings(chosen, "raced", contest, struck=struck, passed=passed, unchecked=unchecked)
+
+    def _is_trusted(self, plan: Plan, contest: Contest) -> bool:
+        is_small = not self._fits or self._oracle.verdict(plan) != "NO"
+        return is_small and set(contest.space.base.changes(plan)) <= _TRUSTED
+
+    def _unguarded(self, struck: Mapping[Plan, tuple[str, Mapping[str, float]]]) -> Plan:
+        """What is taken where no candidate ran, or none that ran agrees: plain eager, if that fits.
+
+        Raises:
+            PlanError: it does not, and all that fit compute something else.
+        """
+        base, budget = self._space.base, self._wish.budget
+        if not struck or budget is None or self._fits_as_it_is(base):
+            return base
+        reasons = dict.fromkeys(reason for reason, _ in struck.values())
+        raise PlanError(
+            "A plan that fits is looked at by the guard, and computes what plain eager PyTorch does",
+            got="; ".join(reasons),
+            remedy=f"Give a budget above {budget:,} bytes",
+        )
+
+    def _fits_as_it_is(self, plan: Plan) -> bool:
+        fits = self._fits.get(plan.precision)
+        return fits is None or fits.applied(plan) == plan
+
+    def _findings(self, chosen: Plan, origin: str, contest: Contest | None, **guard: Any) -> Findings:
+        return Findings(
+            task=self._whole_task, wish=self._wish, facts=self._facts, oracle=self._oracle, contest=contest,
+            space=self._space if contest is None else contest.space, chosen=chosen, origin=origin,
+            allowed=self._allowance.total, num_steps=self._task.num_steps if contest is None else contest.num_steps,
+            may_split=self._judge.may_split, **guard,
+        )  # fmt: skip
+
+    def _ended(self, found: Found, more: tuple[str, ...], seconds: float) -> Found:
+        """The answer with the whole of its reasons, and threads as the ranks' plan names them."""
+        plan = found.plan
+        if self._wish.world_size > 1 and plan.threads == self._space.base.threads:
+            plan = plan.pin(threads=self._threads)
+        explanation = dataclasses.replace(
+            found.explanation, task=self._whole_task.name, plan=plan, planning_seconds=seconds
+        )
+        reasons = (*self._reasons, *found.reasons, *more)
+        return dataclasses.replace(found, plan=plan, explanation=explanation, reasons=reasons)

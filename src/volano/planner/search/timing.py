@@ -1,0 +1,233 @@
+"""Running candidates on the real device: short heats first, more for the leaders, the hopeless stopped early."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from volano.device import Device
+from volano.device.random_state import random_state_kept
+from volano.errors import VolanoError
+from volano.plan import Plan
+from volano.task import Batch, Task, map_tensors
+from volano.training import Session, is_out_of_memory
+
+# A block of steps is as long as that, so that a clock's tick and one wait for the device do not show in it.
+_BLOCK_SECONDS = 0.03
+# After its first timed step a candidate this much slower than the best is stopped: noise does not come to that.
+_HOPELESS = 1.5
+# Candidates this near to the best are run again, in turn with it.
+_NEAR, _MOST_FINALISTS = 1.12, 3
+_FINAL_ROUNDS, _SLICE_SECONDS = 7, 0.08
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lap:
+    """What came of a candidate on the track.
+
+    Attributes:
+        plan: the candidate.
+        step: median seconds of a step; None where it failed.
+        startup: seconds of building, compiling and the first step, beyond a step.
+        failure: the first line of what went wrong, or None.
+        lack_of_memory: whether that was the want of memory.
+        num_steps: that were timed.
+        is_stopped: whether it was stopped early, as hopeless.
+    """
+
+    plan: Plan
+    step: float | None
+    startup: float = 0.0
+    failure: str | None = None
+    lack_of_memory: bool = False
+    num_steps: int = 0
+    is_stopped: bool = False
+
+
+class HeldAllocator:
+    """The host's allocator as candidates want it, from one heat to the next: giving memory back at the end of each and
+    faulting it in again at the beginning of the next would be timed as their own. Close it after the last."""
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._stack = device, contextlib.ExitStack()
+        self.value = ""
+
+    def set(self, value: str) -> bool:
+        """Holds a value of the knob ``allocator``. True where another was held before."""
+        if value == self.value:
+            return False
+        self.close()
+        self._stack.enter_context(self._device.settings(precision="fp32", allocator=value))
+        self.value = value
+        return True
+
+    def close(self) -> None:
+        """Puts everything back."""
+        self._stack.close()
+        self.value = ""
+
+
+class Heat:
+    """A candidate with a session of its own, on copies of the same batches. Nothing of it is kept.
+
+    Args:
+        task: what.
+        plan: the candidate. Batches are at hand, so that its feed is left out.
+        batches: on the device, the largest first.
+        allocator: held for all heats of a race.
+    """
+
+    def __init__(self, task: Task, plan: Plan, batches: Sequence[Batch], allocator: HeldAllocator) -> None:
+        self.plan, self._allocator = plan, allocator
+        self.device = Device(plan.device)
+        self._batches, self._num_steps = batches, task.num_steps
+        self.blocks: list[tuple[float, int]] = []
+        self.number = 0
+        allocator.set(plan.allocator)
+        start = time.perf_counter()
+        with self._settings():
+            self._session = Session(task, plan.pin(feed="ring", workers=0), on_notice=lambda _: None)
+            self._steps(1)
+            self._first = time.perf_counter() - start
+            # The second step still allocates what the optimizer keeps, and compiles what the first one could not know.
+            mark = time.perf_counter()
+            self._steps(1)
+            self._second = time.perf_counter() - mark
+
+    @property
+    def step(self) -> float:
+        """Median seconds of a step; of its blocks, or of the second step where there was none."""
+        return statistics.median([seconds for seconds, _ in self.blocks] or [self._second])
+
+    @property
+    def startup(self) -> float:
+        """Seconds beyond the steps themselves, until the second step was done."""
+        return max(0.0, self._first + self._second - 2 * self.step)
+
+    def run(self, seconds: float, *, at_least: int = 1) -> None:
+        """Times blocks of steps for about so many seconds."""
+        has_changed = self._allocator.set(self.plan.allocator)
+        with self._settings():
+            if has_changed:
+                self._steps(max(1, round(_BLOCK_SECONDS / max(self.step, 1e-6))))
+            end = time.perf_counter() + seconds
+            while True:
+                count = max(1, min(1000, round(_BLOCK_SECONDS / max(self.step, 1e-6))))
+                start = time.perf_counter()
+                self._steps(count)
+                now = time.perf_counter()
+                self.blocks.append(((now - start) / count, count))
+                at_least -= 1
+                if at_least <= 0 and now + (now - start) > end:
+                    return
+
+    def _steps(self, count: int) -> None:
+        for _ in range(count):
+            # As every feed does: an objective may write into its batch.
+            batch = map_tensors(lambda tensor: tensor.clone(), self._batches[self.number % len(self._batches)])
+            self._session.step_once(batch, self.number % self._num_steps)
+            self.number += 1
+        self.device.synchronize()
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        plan = self.plan
+        with random_state_kept(self.device), self.device.settings(precision=plan.precision, threads=plan.threads):
+            yield
+
+    def lap(self, *, is_stopped: bool = False) -> Lap:
+        """The figures so far."""
+        return Lap(
+            plan=self.plan, step=self.step, startup=self.startup,
+            num_steps=sum(count for _, count in self.blocks), is_stopped=is_stopped,
+        )  # fmt: skip
+
+
+class Track:
+    """Runs candidates of one task; remembers every lap.
+
+    Args:
+        task: what; its own model, optimizer and data are not touched, its model is made anew for each candidate.
+        batches: on the device, the largest first.
+        seconds_left: how long heats may still go on.
+    """
+
+    def __init__(self, task: Task, batches: Sequence[Batch], seconds_left: Callable[[], float]) -> None:
+        self._task, self._batches, self._seconds_left = task, batches, seconds_left
+        self._allocator = HeldAllocator(Device("cpu"))
+        self.laps: dict[Plan, Lap] = {}
+
+    @property
+    def best(self) -> Lap | None:
+        """The fastest so far, by its step."""
+        ran = [lap for lap in self.laps.values() if lap.step is not None]
+        return min(ran, key=lambda lap: lap.step or 0.0, default=None)
+
+    def close(self) -> None:
+        """Puts the allocator back."""
+        self._allocator.close()
+
+    def run(self, plan: Plan, *, seconds: float, most_share: float = 1.0) -> Lap:
+        """One heat, of about so many seconds after its warm-up, and of at most a share of the task's steps; a candidate
+        that fails is a lap too."""
+        if plan not in self.laps:
+            self.laps[plan] = self._run(plan, seconds, most_share)
+            gc.collect()  # sessions hold circles (modules and their hooks), and the device's memory with them
+        return self.laps[plan]
+
+    def _run(self, plan: Plan, seconds: float, most_share: float) -> Lap:
+        try:
+            heat = Heat(self._task, plan, self._batches, self._allocator)
+            best = self.best
+            if best is not None and best.step is not None and heat.step > _HOPELESS * best.step:
+                heat.run(0.0)  # once more: the second step may have paid for something
+                if heat.step > _HOPELESS * best.step:
+                    return heat.lap(is_stopped=True)
+            seconds = min(seconds, most_share * heat.step * self._task.num_steps)
+            if seconds > heat.step / 2:  # the second step alone says enough of one that takes long
+                heat.run(seconds)
+            return heat.lap()
+        except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
+            return _failed(plan, error)
+
+    def final(self, cost: Callable[[Lap], float]) -> None:
+        """Runs the leaders again, in turn, so that a slow moment of the machine hits all of them alike.
+
+        Args:
+            cost: of the whole run under a candidate; those near to the least are the leaders.
+        """
+        ran = sorted((lap for lap in self.laps.values() if lap.step is not None), key=cost)
+        leaders = [lap for lap in ran[:_MOST_FINALISTS] if cost(lap) <= _NEAR * cost(ran[0])]
+        if len(leaders) < 2:
+            return
+        heats: list[Heat] = []
+        for lap in leaders:
+            with contextlib.suppress(Exception):  # it ran before; a machine that is full by now shows in its absence
+                heats.append(Heat(self._task, lap.plan, self._batches, self._allocator))
+        for number in range(_FINAL_ROUNDS):
+            if number and self._seconds_left() < sum(max(_SLICE_SECONDS, heat.step) for heat in heats):
+                break
+            for heat in tuple(heats):
+                try:
+                    heat.run(_SLICE_SECONDS)
+                except Exception as error:  # noqa: BLE001 - as in a heat of its own: the candidate fails, not the search
+                    self.laps[heat.plan] = _failed(heat.plan, error)
+                    heats.remove(heat)
+        for heat in heats:
+            lap = self.laps[heat.plan]
+            new = heat.lap()
+            self.laps[heat.plan] = Lap(
+                plan=lap.plan, step=new.step, startup=lap.startup, num_steps=lap.num_steps + new.num_steps
+            )
+        heats.clear()
+        gc.collect()
+
+
+def _failed(plan: Plan, error: Exception) -> Lap:
+    text = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+    reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return Lap(plan=plan, step=None, failure=reason[:300], lack_of_memory=is_out_of_memory(error))

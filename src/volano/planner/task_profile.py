@@ -1,0 +1,141 @@
+"""What candidates depend on, asked of the task and the device once."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from volano.data import Fetcher, Order, rows_of
+from volano.device import Device
+from volano.device.random_state import random_state_kept
+from volano.plan import Plan
+from volano.task import Batch, Task, num_bytes
+from volano.task.code_digest import module_code
+from volano.training import Session, blocks_of, choose_implementation, make_optimizer
+
+_NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Of a task on a device.
+
+    Attributes:
+        device: where it would run.
+        structure: digest of the model's parameters, buffers and classes, and of the optimizer's.
+        parameter_bytes: of parameters and buffers.
+        has_images: whether a parameter has four dimensions, which is what ``channels_last`` concerns.
+        why_not_fused, why_not_foreach: why an implementation of the update does not apply; None where it does.
+        why_not_compile: why nothing can be compiled here, or None.
+        can_keep_memory: whether the allocator has the setting of ``allocator="keep"``.
+        num_threads: torch's own number.
+        blocks: names of the model's repeated blocks, which can be recomputed.
+        resident_bytes: of the data, where it can be kept on the device; None where it cannot.
+        batches: some of the run's first, on the host, the one with the most bytes first: what fits it fits the others.
+    """
+
+    device: Device
+    structure: str
+    parameter_bytes: int
+    has_images: bool
+    why_not_fused: str | None
+    why_not_foreach: str | None
+    why_not_compile: str | None
+    can_keep_memory: bool
+    num_threads: int
+    blocks: tuple[str, ...]
+    resident_bytes: int | None
+    batches: tuple[Batch, ...] = field(repr=False)
+
+    @property
+    def batch(self) -> Batch:
+        """The largest of :attr:`batches`."""
+        return self.batches[0]
+
+
+def find_facts(task: Task, device: Device) -> Facts:
+    """Builds the model once, makes the first batch, and looks at both.
+
+    Raises:
+        VolanoError: as the run itself would.
+    """
+    with random_state_kept(device):
+        model = Session.make_model(task)
+        batches = some_batches(task)
+        reasons = {
+            name: choose_implementation(make_optimizer(task, model), model, Plan(optimizer=name), device)
+            for name in ("fused", "foreach")
+        }
+        optimizer = make_optimizer(task, model)
+    tensors = [*model.parameters(), *model.buffers()]
+    return Facts(
+        device=device,
+        structure=_structure(model, optimizer),
+        parameter_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        has_images=any(parameter.ndim == 4 for parameter in model.parameters()),
+        why_not_fused=reasons["fused"],
+        why_not_foreach=reasons["foreach"],
+        why_not_compile=_why_not_compile(device),
+        can_keep_memory=device.can_keep_memory,
+        num_threads=torch.get_num_threads(),
+        blocks=tuple(blocks_of(model)),
+        resident_bytes=resident_bytes(task),
+        batches=batches,
+    )
+
+
+def some_batches(task: Task) -> tuple[Batch, ...]:
+    """Of the run's first global batches, on the host, the largest first; fewer where they take long to make. A corrupt
+    example is replaced, as in the run."""
+    order = Order(
+        num_examples=len(task.data),
+        batch_size=min(task.batch_size, len(task.data)),
+        seed=task.order_seed,
+        keep_last=task.last_batch == "keep",
+    )
+    fetcher, batches = Fetcher(task.data, task.collate, task.order_seed), []
+    end = time.perf_counter() + _BATCH_SECONDS
+    for key in order.keys(0, min(_NUM_BATCHES, task.num_steps)):
+        batches.append(fetcher(key).batch)
+        if time.perf_counter() > end:
+            break
+    return tuple(sorted(batches, key=num_bytes, reverse=True))
+
+
+def _structure(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        # extra_repr holds what a layer was made with: strides, probabilities, numbers of heads.
+        digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {module.extra_repr()}\n".encode())
+    digest.update(module_code(model).encode())
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor.requires_grad}\n".encode())
+    digest.update(f"{type(optimizer).__module__}.{type(optimizer).__qualname__}\n".encode())
+    for group in optimizer.param_groups:
+        digest.update(f"{len(group['params'])} {sorted(_flags(group).items())}\n".encode())
+    return digest.hexdigest()
+
+
+def _flags(group: dict[str, Any]) -> dict[str, str]:
+    # Rates and decays are numbers of the experiment, and cost the same whatever they are.
+    return {name: str(value) for name, value in group.items() if isinstance(value, bool | type(None) | str)}
+
+
+def _why_not_compile(device: Device) -> str | None:
+    if device.is_cpu and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+        return "torch.compile needs a C++ compiler for the CPU, and none is found"
+    return None
+
+
+def resident_bytes(task: Task) -> int | None:
+    """Bytes of the data, where all of it lies in tensors; None where it does not."""
+    sets = [rows_of(data) for data in (task.data, task.valid) if data is not None]
+    if task.collate is not None or any(rows is None for rows in sets):
+        return None
+    return sum(rows.num_bytes() for rows in sets if rows is not None)

@@ -1,0 +1,142 @@
+"""What measured steps teach predictions: for each class of plans, the factor by which measurements differ.
+
+A roofline is wrong alike for alike steps: by what a device's libraries make of its peaks. So a measurement on a device
+corrects the predictions of its class (precision, compiled or not, memory format, and the kind of operation that takes
+most of the step), and where a class was never measured, those of the nearest wider class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from volano.errors import UsageError
+from volano.plan import Plan
+from volano.plan.prediction import TimePrediction
+
+SCHEMA_VERSION = 1
+# Measurements of a class that are remembered: of the last weeks' tasks, and a device that changes is soon believed.
+_KEPT = 15
+# A measurement that differs by more says that something else was measured (a device in use, a prediction of another
+# step); it counts, but no further.
+_LARGEST_FACTOR = 32.0
+_ANY = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Corrections of predicted step times on one machine. A value: :meth:`update` gives another.
+
+    Attributes:
+        ratios: class -> natural logarithms of measured / predicted, oldest first.
+    """
+
+    ratios: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def update(
+        self,
+        plan: Plan,
+        prediction: TimePrediction,
+        measured: float,
+        *,
+        startup: float | None = None,
+        device: str | None = None,
+    ) -> Calibration:
+        """With one more measurement.
+
+        Args:
+            plan: that was run.
+            prediction: of its step, before this calibration was applied to it.
+            measured: seconds of its step.
+            startup: measured seconds paid once, where compiling was among them and nothing was found in a cache.
+            device: name of the hardware; None takes the plan's device.
+
+        Raises:
+            UsageError: a time is not positive and finite.
+        """
+        ratios = dict(self.ratios)
+        for key in _classes(plan, prediction, device):
+            ratios[key] = (*ratios.get(key, ()), _log_ratio(prediction.step, measured))[-_KEPT:]
+        if plan.compile and startup is not None and prediction.startup > 0:
+            key = _startup_class(plan, device)
+            ratios[key] = (*ratios.get(key, ()), _log_ratio(prediction.startup, startup))[-_KEPT:]
+        return dataclasses.replace(self, ratios=ratios)
+
+    def factor(self, plan: Plan, prediction: TimePrediction, *, device: str | None = None) -> float | None:
+        """Measured / predicted, the median of the narrowest class that was measured; None without any on the device."""
+        for key in _classes(plan, prediction, device):
+            if self.ratios.get(key):
+                return self._factor_of(key)
+        return None
+
+    def _factor_of(self, key: str) -> float:
+        return math.exp(statistics.median(self.ratios.get(key) or (0.0,)))
+
+    def apply(self, plan: Plan, prediction: TimePrediction, *, device: str | None = None) -> TimePrediction:
+        """The prediction times its class's factor; as it is, where nothing was measured on the device."""
+        factor = self.factor(plan, prediction, device=device)
+        if factor is None or prediction.origin == "measured":
+            return prediction
+        return dataclasses.replace(
+            prediction,
+            step=prediction.step * factor,
+            startup=prediction.startup * (self._factor_of(_startup_class(plan, device)) if plan.compile else 1.0),
+            bounds={name: seconds * factor for name, seconds in prediction.bounds.items()},
+            kinds={name: seconds * factor for name, seconds in prediction.kinds.items()},
+            origin="calibrated",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Version and ratios, as lists of numbers."""
+        return {"schema_version": SCHEMA_VERSION, "ratios": {key: list(values) for key, values in self.ratios.items()}}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Calibration:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            UsageError: it is not what :meth:`to_json` gives, or of another version.
+        """
+        ratios = value.get("ratios") if isinstance(value, dict) else None
+        if not isinstance(ratios, dict) or value.get("schema_version") != SCHEMA_VERSION:
+            raise UsageError(f"A calibration is a JSON object of version {SCHEMA_VERSION}", got=repr(value)[:80])
+        bound = math.log(_LARGEST_FACTOR) * (1 + 1e-12)
+        for key, values in ratios.items():
+            numbers = isinstance(values, list) and all(
+                isinstance(number, float | int) and not isinstance(number, bool) and abs(number) <= bound
+                for number in values
+            )
+            if not numbers:
+                raise UsageError("A calibration has logarithms of factors by class", got=f"{key}: {values!r}"[:80])
+        return cls(ratios={key: tuple(map(float, values))[-_KEPT:] for key, values in ratios.items()})
+
+
+def _log_ratio(predicted: float, measured: float) -> float:
+    if not (0 < measured < math.inf and 0 < predicted < math.inf):
+        raise UsageError("A calibration learns from positive, finite seconds", got=f"{predicted}, measured {measured}")
+    bound = math.log(_LARGEST_FACTOR)
+    return max(-bound, min(bound, math.log(measured / predicted)))
+
+
+def _startup_class(plan: Plan, device: str | None) -> str:
+    return f"{device or plan.device} | startup"
+
+
+def _classes(plan: Plan, prediction: TimePrediction, device: str | None) -> tuple[str, ...]:
+    """Keys of the classes that a plan's step belongs to, narrowest first."""
+    place = device or plan.device
+    compiled = "compiled" if plan.compile else "eager"
+    kind = max(prediction.kinds, key=lambda name: prediction.kinds[name], default=_ANY)
+    parts = (
+        (place, plan.precision, compiled, kind, plan.memory_format),
+        (place, plan.precision, compiled, kind, _ANY),
+        (place, _ANY, compiled, kind, _ANY),
+        (place, _ANY, _ANY, kind, _ANY),
+        (place, plan.precision, compiled, _ANY, _ANY),
+        (place, _ANY, _ANY, _ANY, _ANY),
+    )
+    return tuple(dict.fromkeys(" | ".join(names) for names in parts))

@@ -1,0 +1,131 @@
+"""Names and numbers as a person reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from volano.record.read_run import number
+
+NOTHING = "—"  # where there is no value
+# Metrics that are shares of 1, by the last word of their names.
+_SHARES = ("accuracy", "precision", "recall", "f1")
+# Metrics of which more is better, by a word of their names; of the others less is.
+_MORE_IS_BETTER = ("accuracy", "psnr", "ssim", "per_second", "precision", "recall", "f1")
+_TITLES = {
+    "f1": "F1",
+    "lr": "learning rate",
+    "num_test": "test examples",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "psnr_first_frame": "PSNR, first frame",
+    "frechet_ratio": "Fréchet ratio",
+    "kernel_ratio": "kernel ratio",
+    "ssim_first_frame": "SSIM, first frame",
+    "num_test_bytes": "test bytes",
+    "train_loss": "training loss",
+    "baseline_accuracy": "commonest class",
+    "bits_per_byte_xz": "bits per byte, xz",
+    "bits_per_byte_bz2": "bits per byte, bz2",
+    "examples_per_second": "examples per second",
+}
+
+
+def title_of(name: str) -> str:
+    """``valid_loss`` -> ``validation loss``."""
+    if name in _TITLES:
+        return _TITLES[name]
+    if name.startswith("valid_"):
+        return f"validation {title_of(name.removeprefix('valid_'))}"
+    return name.replace("_", " ")
+
+
+def capital(text: str) -> str:
+    """With a capital at the start, and nothing else changed."""
+    return text[:1].upper() + text[1:]
+
+
+def more_is_better(name: str) -> bool | None:
+    """Whether a larger figure is the better one; None where neither can be said."""
+    if any(word in name for word in _MORE_IS_BETTER) and not name.startswith("baseline"):
+        return True
+    known = ("loss", "bits_per_byte", "perplexity", "_ratio", "error")
+    return False if any(word in name for word in known) and not name.endswith(("_xz", "_bz2")) else None
+
+
+def figure_text(name: str, value: Any) -> str:
+    """A figure with as many digits as its kind deserves: shares in percent, counts with separators."""
+    figure, name = number(value), name.removeprefix("valid_")
+    if figure is None:
+        return NOTHING if value is None else short(str(value), 60)
+    if is_share(name):
+        return f"{100 * figure:.2f} %"
+    if name.startswith("bits_per_byte"):
+        return f"{figure:.3f}"
+    if name.startswith("psnr"):
+        return f"{figure:.2f} dB"
+    if name.endswith("_ratio"):
+        return f"{figure:.2f}"
+    return plain_number(figure)
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric of this name is a share of 1."""
+    return name.rsplit("_", 1)[-1] in _SHARES
+
+
+def share_text(value: Any, digits: int = 1) -> str:
+    """``0.9629`` -> ``96.3 %``."""
+    share = number(value)
+    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def plain_number(value: float) -> str:
+    """Four significant digits, thousands separated, no exponent between 0.0001 and a billion."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
+    return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2e}"
+
+
+def bytes_text(value: Any) -> str:
+    """``539037696`` -> ``514 MiB``."""
+    size = number(value)
+    if size is None:
+        return "not known"
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def seconds_text(value: Any) -> str:
+    """``4.93`` -> ``4.9 s``, ``192`` -> ``3 min 12 s``, ``7320`` -> ``2 h 2 min``."""
+    seconds = number(value)
+    if seconds is None:
+        return "not known"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def count_text(count: Any, noun: str, plural: str | None = None) -> str:
+    """``1`` and ``class`` -> ``1 class``; ``1528`` -> ``1,528 classes`` with its plural."""
+    value = number(count)
+    words = noun if value == 1 else plural or f"{noun}s"
+    return f"{'an unknown number of' if value is None else plain_number(value)} {words}"
+
+
+def short(text: str, length: int) -> str:
+    """At most ``length`` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Without the control characters that no page may hold."""
+    return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 0xD800 <= ord(c) < 0xE000) else "�" for c in text)

@@ -1,0 +1,188 @@
+"""A run's folder as a report reads it: whatever is there, and in words what is not.
+
+A report is also made of a run that failed, that was killed, or whose files a full disk cut short. So nothing here
+raises for a piece that is missing or damaged; only a folder that is no run's is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volano.errors import UsageError
+
+_SCHEMA_VERSION = 1  # of run.json, see record/run_folder.py
+# What the final test of a run of each application leaves.
+_EXPECTED = {
+    "image": ("eval-test.json", "top-losses.png", "augmented.png"),
+    "text": ("eval-test.json",),
+    "video": ("eval-test.json", "clips-real.gif", "clips-generated.gif"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a run's folder says. Every mapping may be empty.
+
+    Attributes:
+        path: the folder.
+        run: ``run.json``.
+        task: ``task.json``.
+        plan: ``plan.json``.
+        explanation: ``explanation.json``, where the run was planned.
+        logs: lines of ``metrics.jsonl`` about training steps, in their order.
+        evaluations: its lines about the validation set.
+        quarantine: lines of ``quarantine.jsonl``.
+        previews: lines of ``previews.jsonl``.
+        numerics: lines of ``numerics.jsonl``: skipped steps.
+        scores: ``eval-test.json``.
+        missing: what is not there or cannot be read, one sentence each.
+    """
+
+    path: Path
+    run: Mapping[str, Any]
+    task: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    explanation: Mapping[str, Any]
+    logs: tuple[Mapping[str, Any], ...]
+    evaluations: tuple[Mapping[str, Any], ...]
+    quarantine: tuple[Mapping[str, Any], ...]
+    previews: tuple[Mapping[str, Any], ...]
+    numerics: tuple[Mapping[str, Any], ...]
+    scores: Mapping[str, Any]
+    missing: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name or str(self.path)
+
+    @property
+    def kind(self) -> str:
+        """The application, or ``"python"`` or ``"reference"`` for a task of a person's own."""
+        return str(mapping(self.run.get("source")).get("kind") or "python")
+
+    @property
+    def status(self) -> str:
+        """``"finished"``, ``"stopped"``, ``"failed"``, ``"running"``, ``"starting"`` or ``"unknown"``."""
+        return str(self.run.get("status") or "unknown")
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The final figures."""
+        return mapping(self.run.get("metrics"))
+
+
+def read_run(path: str | Path) -> RunRecord:
+    """Reads a run's folder.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    folder = Path(path)
+    if not (folder / "run.json").is_file():
+        raise UsageError("A run's folder holds run.json", got=str(path), remedy="Name the folder that train printed")
+    missing: list[str] = []
+    run = read_object(folder / "run.json", missing)
+    if run and run.get("schema_version") != _SCHEMA_VERSION:
+        missing.append(f"run.json is of schema version {run.get('schema_version')}; this page was made for version 1")
+    kind, is_finished = str(mapping(run.get("source")).get("kind")), run.get("status") == "finished"
+    expected = _EXPECTED.get(kind, ()) if is_finished else ()
+    task = read_object(folder / "task.json", missing)
+    plan = read_object(folder / "plan.json", missing)
+    explanation = read_object(folder / "explanation.json", missing, is_expected=False)
+    scores = read_object(folder / "eval-test.json", missing, is_expected="eval-test.json" in expected)
+    records = read_lines(folder / "metrics.jsonl", missing, is_expected=is_finished)
+    missing += [f"{name} is not there" for name in expected if _is_absent_picture(folder / name)]
+    return RunRecord(
+        path=folder,
+        run=run,
+        task=task,
+        plan=plan,
+        explanation=explanation,
+        logs=tuple(record for record in records if "loss" in record),
+        evaluations=tuple(record for record in records if any(str(name).startswith("valid_") for name in record)),
+        quarantine=read_lines(folder / "quarantine.jsonl", missing, is_expected=False),
+        previews=read_lines(folder / "previews.jsonl", missing, is_expected=False),
+        numerics=read_lines(folder / "numerics.jsonl", missing, is_expected=False),
+        scores=scores,
+        missing=tuple(missing),
+    )
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """``value`` where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """``value`` where it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def number(value: Any) -> float | None:
+    """``value`` where it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(value: Any) -> list[float]:
+    """The finite numbers of a list."""
+    return [found for found in map(number, sequence(value)) if found is not None]
+
+
+def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
+    """A JSON object; an empty one where there is none, and ``missing`` is told why."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if is_expected:
+            missing.append(f"{path.name} is not there")
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        missing.append(f"{path.name} cannot be read: {_first_line(error)}")
+        return {}
+    if not isinstance(value, dict):
+        missing.append(f"{path.name} holds no JSON object")
+        return {}
+    return value
+
+
+def read_lines(path: Path, missing: list[str], *, is_expected: bool) -> tuple[Mapping[str, Any], ...]:
+    """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` is told of them."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        if is_expected:
+            missing.append(f"{path.name} is not there")
+        return ()
+    except OSError as error:
+        missing.append(f"{path.name} cannot be read: {_first_line(error)}")
+        return ()
+    records: list[Mapping[str, Any]] = []
+    num_damaged = 0
+    for line in filter(str.strip, lines):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            num_damaged += 1
+    if num_damaged:
+        missing.append(f"{path.name}: {num_damaged} of {num_damaged + len(records)} lines are damaged and left out")
+    return tuple(records)
+
+
+def _is_absent_picture(path: Path) -> bool:
+    return path.suffix != ".json" and not path.is_file()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,300 @@
+"""The folder that a run leaves behind.
+
+run.json               what it is, its state, its final figures, how to go on with it
+task.json              the task in words and digests
+plan.json              the plan, complete
+metrics.jsonl          one line for every logged step and evaluation
+previews.jsonl         what the task's preview gave after each evaluation
+quarantine.jsonl       corrupt examples, where there were any
+numerics.jsonl         steps whose numbers were not finite, where there were any
+checkpoints/           the last two, see checkpoint.py
+model.safetensors      the final weights
+.lock, owner.json      while a process works in it, see lock.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from volano.errors import CheckpointError, RunError, UsageError
+from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
+
+SCHEMA_VERSION = 1
+# The status of a run whose folder holds all that it takes to begin.
+PREPARED = "prepared"
+QUARANTINE = "quarantine.jsonl"
+# What a run writes before its first checkpoint, beside run.json.
+_FILES = (
+    "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
+    "numerics.jsonl", "image.json", "text.json", "video.json", "report.html",
+)  # fmt: skip
+
+
+class RunFolder:
+    """Reads and writes a run's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: RunLock | None = None
+        self._torn: set[str] = set()  # files of lines that end in the middle of one
+        self._begun: set[str] = set()  # that this process has appended to
+        self.lost: dict[str, OSError] = {}
+
+    @classmethod
+    def reserve(cls, out: str | Path | None, name: str) -> RunFolder:
+        """A folder to be made: ``out``, or ``runs/NAME-DATE-TIME`` under the current one. Nothing is written yet, so
+        that a mistake found while preparing leaves nothing behind.
+
+        Raises:
+            UsageError: ``out`` exists and is not empty. What is left of a run that failed before its first checkpoint,
+                or was killed before it had begun, does not count.
+        """
+        folder = cls(Path(out) if out is not None else _fresh(Path("runs"), name))
+        path = folder.path
+        if path.exists() and (not path.is_dir() or any(path.iterdir())) and not folder._is_stillborn():
+            raise UsageError(
+                "A run starts in a folder of its own",
+                got=f"{path}, which exists",
+                remedy=f"Name another with --out, or go on with it: volano resume {path}",
+            )
+        return folder
+
+    def make(self) -> None:
+        """Makes the reserved folder and holds it for this process.
+
+        Raises:
+            UsageError: it cannot be made, or another process was quicker.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._lock or RunLock.acquire(self.path)
+            if (self.path / "run.json").is_file() and not self._is_stillborn():
+                self.release()
+                raise UsageError("A run starts in a folder of its own", got=f"{self.path}, which holds one by now")
+            for name in _FILES if self._is_stillborn() else ():
+                (self.path / name).unlink(missing_ok=True)
+            (self.path / "checkpoints").mkdir(exist_ok=True)
+            # Replaced in one go, and last: whoever is killed here leaves what can be started again.
+            self.write_json("run.json", {"schema_version": SCHEMA_VERSION, "status": "starting"})
+        except OSError as error:
+            raise UsageError("The run's folder can be made", got=f"{self.path}: {error.strerror}") from error
+
+    def _is_stillborn(self) -> bool:
+        if any((self.path / "checkpoints").glob("step-*")):
+            return False
+        if not (self.path / "run.json").is_file():  # killed as soon as the folder was made
+            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else {"a file"}
+            return names <= {"checkpoints", "run.partial", LOCK_NAME, OWNER_NAME}
+        return self.read_json("run.json").get("status") in ("failed", "starting")
+
+    @contextlib.contextmanager
+    def held(self, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+        """A context in which this process alone works in the folder.
+
+        Args:
+            on_wait: told when that takes a while to find out.
+
+        Raises:
+            UsageError: another process works in it, or it cannot be written to.
+        """
+        try:
+            self._lock = self._lock or RunLock.acquire(self.path, on_wait)
+        except OSError as error:
+            raise UsageError(
+                "A run's folder can be written to",
+                got=f"{self.path}: {error.strerror}",
+                remedy="Change its permissions",
+            ) from error
+        self._lock.beat()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def check_held(self) -> None:
+        """Raises RunError when another process has taken the folder over."""
+        if self._lock is not None:
+            self._lock.check()
+
+    def release(self) -> None:
+        """Gives the folder free."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of a run.
+
+        Raises:
+            UsageError: it is not one.
+            CheckpointError: it is one of another schema version.
+        """
+        folder = cls(Path(path))
+        try:
+            is_run = (folder.path / "run.json").is_file()
+        except PermissionError as error:
+            raise UsageError(
+                "A run's folder can be read", got=f"{path}: {error.strerror}", remedy="Change its permissions"
+            ) from error
+        if not is_run:
+            raise UsageError(
+                "A run's folder holds run.json", got=str(path), remedy="Name the folder that train printed"
+            )
+        version = folder.read_json("run.json").get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"This version of Volano reads run folders of schema version {SCHEMA_VERSION}",
+                got=f"{version!r} in {path}",
+                remedy="Use the version of Volano that wrote it",
+            )
+        return folder
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON object of the folder.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        try:
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{name} of a run's folder holds JSON", got=f"{self.path}: {error}") from error
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{name} of a run's folder holds a JSON object", got=type(value).__name__)
+        return value
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Writes a JSON object so that a reader sees the old or the new one, never a part.
+
+        Raises:
+            RunError: it could not be written; the old one is whole.
+        """
+        target = self.path / name
+        partial = target.with_suffix(".partial")
+        try:
+            _write_synced(partial, json.dumps(_finite(value), indent=2) + "\n")
+            partial.replace(target)
+        except OSError as error:
+            raise RunError("A run's folder can be written to", got=f"{target}: {error.strerror}") from error
+
+    def update_run(self, **fields: Any) -> None:
+        """Sets fields of ``run.json``."""
+        current = self.read_json("run.json") if (self.path / "run.json").exists() else {}
+        self.write_json("run.json", {"schema_version": SCHEMA_VERSION, **current, **fields})
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """One line of a ``.jsonl`` file; a full disk loses the line, not the run, and ``lost`` says so."""
+        try:
+            if name not in self._begun:  # a process that was killed may have left half a line
+                self._begun.add(name)
+                if _is_torn(self.path / name):
+                    self._torn.add(name)
+            with (self.path / name).open("ab", buffering=0) as file:
+                # Half a line may be all that there was room for; the next must not grow together with it.
+                file.write((b"\n" if name in self._torn else b"") + json.dumps(_finite(record)).encode() + b"\n")
+            self._torn.discard(name)
+        except OSError as error:
+            self._torn.add(name)
+            self.lost.setdefault(name, error)
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The records of a ``.jsonl`` file; a line that is damaged, or cut short by a crash, is left out."""
+        path = self.path / name
+        records = []
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError):  # bytes that are no text are such an error too
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    records.append(record)
+        return records
+
+    def keep_until(self, name: str, step: int) -> None:
+        """Drops the records of a ``.jsonl`` file that lie after ``step``: a resumed run writes them again. Those
+        without a step stay."""
+        target = self.path / name
+        if target.exists():
+            records = [record for record in self.read_lines(name) if record.get("step", 0) <= step]
+            partial = target.with_suffix(".partial")
+            _write_synced(partial, "".join(json.dumps(record) + "\n" for record in records))
+            partial.replace(target)
+
+    def sync_lines(self) -> None:
+        """Makes what was appended survive a power cut: a checkpoint must not be ahead of its figures."""
+        for path in self.path.glob("*.jsonl"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+class ReadFolder(RunFolder):
+    """The folder of a run that another rank writes: what is written here goes nowhere, but for corrupt examples, which
+    no other rank has seen."""
+
+    @contextlib.contextmanager
+    def held(self, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:  # noqa: ARG002
+        """See :class:`RunFolder`; the first rank holds it."""
+        yield
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Writes nothing."""
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """Writes a line of ``quarantine.jsonl``, and nothing else."""
+        if name == QUARANTINE:
+            super().append(name, record)
+
+    def keep_until(self, name: str, step: int) -> None:
+        """Writes nothing."""
+
+    def sync_lines(self) -> None:
+        """Writes nothing."""
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file of lines ends in the middle of one."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames within a folder survive a power cut (fsync(2) on the directory)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no NaN and no infinity.
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        path = parent / f"{name}-{stamp}{suffix}"
+        if not path.exists():
+            return path
+    raise UsageError("A run finds a free name", got=str(parent / name), remedy="Name one with --out")

@@ -1,0 +1,146 @@
+"""The folder that a study leaves behind, and what its files hold.
+
+study.json     what the study is, where it stands, how to go on with it
+trials.jsonl   one line for every event of a trial
+packs.jsonl    one line for every pack in every assignment
+journal.log    Optuna's journal of the study (``optuna-dashboard journal.log``); absent with a storage of one's own
+states/        trial-00000012.pt: where a live trial stands, see states.py
+report.html    see volano.report
+.lock, owner.json   while a process works in it
+
+JSON has no NaN and no infinity: null stands for both.
+
+``study.json``::
+
+    {"schema_version": 1,
+     "status": "starting" | "running" | "stopped" | "finished" | "failed",
+     "reason": why it stopped or failed, or null,
+     "name": of the study in Optuna's storage,
+     "storage": URL of the storage without its password, "object", or null for journal.log of the folder,
+     "source": {"kind": "python"} | {"kind": "reference", "reference": "module:build"} | {"kind": "image", ...},
+     "settings": {"trials": 128, "minutes": null, "metric": "loss", "direction": "minimize", "seed": 0, "eta": 3,
+                  "shares": [0.037, ..., 1.0], "width": 43, "quorum": 0.66, "sampler": "TPESampler", "device": null,
+                  "workers": null, "ray": null},
+     "data": {"data": {...}, "valid": {...}}, both in words and digests as in a run's task.json,
+     "versions": {"volano": ..., "torch": ..., "optuna": ..., ...},
+     "created": ISO time of the first run,
+     "seconds": of all runs of the study together,
+     "counts": {"asked": 128, "running": 0, "pruned": 120, "complete": 5, "failed": 3},
+     "steps": configuration-steps made, "steps_per_second": over the seconds in which packs trained,
+     "best": {"number": 17, "params": {...}, "value": 0.11, "share": 1.0} | null,
+     "notices": [...]}
+
+``trials.jsonl``; each line has ``"event"``, ``"trial"`` (but for the last two) and ``"at"``, seconds into the study::
+
+    {"event": "asked", "trial": 17, "params": {"lr": 0.01, ...}, "at": 0.2}
+    {"event": "rung",  "trial": 17, "rung": 0, "share": 0.037, "step": 36, "epoch": 0.75, "value": 0.9,
+                       "metrics": {"loss": 0.9, "accuracy": 0.7}, "training_loss": 1.1, "seconds": 0.08, "worker": 0}
+    {"event": "ended", "trial": 17, "state": "complete" | "pruned" | "failed", "value": 0.11, "reason": null}
+    {"event": "decided", "rung": 0, "kept": [17, ...], "cut": [3, ...]}
+    {"event": "lost", "worker": 1, "trials": [4, ...], "reason": "..."}
+
+A ``rung`` event's ``seconds`` are the trial's part of its pack's: divided by the members. ``value`` is the metric's.
+
+``packs.jsonl``::
+
+    {"assignment": 3, "rung": 1, "share": 0.111, "worker": 0, "numbers": [17, ...], "structure": "6fa0c2e1",
+     "engine": "mapped", "apart": ["batch_size: 32, 64", ...], "refused": {"lowered": "...", ...}, "seconds": 1.9,
+     "startup_seconds": 0.4, "evaluation_seconds": 0.1, "steps": 4128, "solo_seconds_per_step": 0.0009 | null,
+     "gain": 2.5 | null, "at": 3.1}
+
+Packs of one ``structure`` could have been one; ``apart`` is in what it differs from others of the study, its own value
+first, and ``refused`` why engines were not taken. ``seconds`` are of the worker, start-up (making the pack, timing
+engines, compiling) included, evaluation not; workers train side by side. ``gain`` is what the same steps would have
+taken one member at a time over what their training took, start-up apart: ``solo_seconds_per_step * steps / (seconds -
+startup_seconds)``. It is null where the engine is the loop, which is one member at a time, and where nobody timed that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from volano.errors import CheckpointError, UsageError
+from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
+from volano.record.run_folder import RunFolder
+
+SCHEMA_VERSION = 1
+STUDY, TRIALS, PACKS, JOURNAL, STATES = "study.json", "trials.jsonl", "packs.jsonl", "journal.log", "states"
+
+
+class StudyFolder(RunFolder):
+    """Reads and writes a study's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`."""
+
+    def make(self) -> None:
+        """Makes the reserved folder and holds it for this process.
+
+        Raises:
+            UsageError: it cannot be made, or another process was quicker.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._lock or RunLock.acquire(self.path)
+            if (self.path / STUDY).is_file() and not self._is_stillborn():
+                self.release()
+                raise UsageError("A study starts in a folder of its own", got=f"{self.path}, which holds one by now")
+            for name in (TRIALS, PACKS, JOURNAL, "report.html"):
+                (self.path / name).unlink(missing_ok=True)
+            (self.path / STATES).mkdir(exist_ok=True)
+            self.write_json(STUDY, {"schema_version": SCHEMA_VERSION, "status": "starting"})
+        except OSError as error:
+            raise UsageError("The study's folder can be made", got=f"{self.path}: {error.strerror}") from error
+
+    def _is_stillborn(self) -> bool:
+        """Whether a study was killed, or failed, before a trial had been recorded."""
+        if not self.path.is_dir() or self.read_lines(TRIALS):
+            return False
+        if not (self.path / STUDY).is_file():
+            names = {path.name for path in self.path.iterdir()}
+            return names <= {STATES, "study.partial", LOCK_NAME, OWNER_NAME}
+        return self.read_json(STUDY).get("status") in ("failed", "starting")
+
+    @classmethod
+    def reserve(cls, out: str | Path | None, name: str) -> StudyFolder:
+        """A folder to be made: ``out``, or ``runs/NAME-DATE-TIME`` under the current one. Nothing is written yet.
+
+        Raises:
+            UsageError: ``out`` exists and is not empty; what is left of a study that never began does not count.
+        """
+        try:
+            folder = super().reserve(out, name)
+        except UsageError as error:
+            if out is None or not (Path(out) / STUDY).is_file():
+                raise
+            raise UsageError(
+                "A study starts in a folder of its own",
+                got=f"{out}, which holds one",
+                remedy="Name another with out= (--out), or go on with it: resume=True (--resume)",
+            ) from error
+        assert isinstance(folder, cls)
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> StudyFolder:
+        """The folder of a study.
+
+        Raises:
+            UsageError: it is not one.
+            CheckpointError: it is one of another schema version.
+        """
+        folder = cls(Path(path))
+        if not (folder.path / STUDY).is_file():
+            raise UsageError(
+                "A study's folder holds study.json", got=str(path), remedy="Name the folder that explore printed"
+            )
+        version = folder.read_json(STUDY).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"This version of Volano reads studies of schema version {SCHEMA_VERSION}",
+                got=f"{version!r} in {path}",
+                remedy="Use the version of Volano that wrote it",
+            )
+        return folder
+
+    def update(self, **fields: Any) -> None:
+        """Sets fields of ``study.json``."""
+        self.write_json(STUDY, {**self.read_json(STUDY), "schema_version": SCHEMA_VERSION, **fields})

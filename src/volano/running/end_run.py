@@ -1,0 +1,106 @@
+"""Pages about runs: of one, or of several side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from volano.errors import UsageError, VolanoError
+from volano.record.study_folder import STUDY
+from volano.report import write_comparison, write_page, write_study_report
+from volano.training import Observer, Run, RunFolder
+
+
+def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
+    """Writes a self-contained page about one run, or about several beside each other.
+
+    Args:
+        runs: folders of runs; a folder of a run that failed or is not finished gives a page of what is there. The
+            folder of a study gives the page of the study.
+        out: the file; None is ``report.html`` in the folder of a single run or study, and ``comparison.html`` in the
+            current folder for several runs.
+
+    Returns:
+        where the page lies.
+
+    Raises:
+        UsageError: no run, something that is not a run's folder, or a study beside others.
+        RunError: the page cannot be written.
+    """
+    if not runs:
+        raise UsageError("A report is about one run or more", got="none")
+    studies = [run for run in runs if (Path(run) / STUDY).is_file()]
+    if studies:
+        if len(runs) > 1 or out is not None:
+            raise UsageError(
+                "The page of a study is about it alone, and lies in its folder",
+                got=f"{studies[0]}, which is one, with {'other runs' if len(runs) > 1 else 'another place'}",
+                remedy=f"Say volano report {studies[0]}",
+            )
+        from volano.study.importances import importances
+        from volano.study.study import Study
+
+        return write_study_report(Path(studies[0]), importances(Study.open(studies[0])))
+    return write_page(runs[0], out) if len(runs) == 1 else write_comparison(runs, out)
+
+
+def end_run(
+    run: Run,
+    observer: Observer,
+    *,
+    metrics: dict[str, Any],
+    seconds: dict[str, float],
+    started: float,
+    tested: float,
+    **fields: Any,
+) -> tuple[Run, dict[str, float]]:
+    """What an application's run ends with, once it has been tested: its figures in ``run.json``, and the report.
+
+    Args:
+        run: as the training left it.
+        observer: hears of what could not be written.
+        metrics: final figures.
+        seconds: of the phases before the training.
+        started: when the whole began, by ``time.perf_counter``.
+        tested: when the test began.
+        fields: more of ``run.json``.
+
+    Returns:
+        the run, and the seconds of all phases.
+    """
+    phases = {**seconds, **{name: value for name, value in run.seconds.items() if name != "total"}}
+    now = time.perf_counter()
+    phases |= {"test": now - tested, "total": now - started}
+    phases = {name: round(value, 3) for name, value in phases.items()}
+    RunFolder(run.path).update_run(metrics=metrics, seconds=phases, **fields)
+    return with_report(run, observer), phases
+
+
+def with_report(run: Run, observer: Observer) -> Run:
+    """Writes ``report.html`` of a run that has finished. A page that cannot be written is a notice of the run, never
+    its failure; a run that was stopped gets none, since it goes on."""
+    if run.status != "finished":
+        return run
+    try:
+        write_page(run.path)
+    except VolanoError as error:
+        return with_notices(run, [f"no report: {error}"], observer)
+    except Exception as error:  # noqa: BLE001 - hours of training are worth more than a page about them
+        return with_notices(run, [f"no report: {type(error).__name__}: {error}"], observer)
+    return run
+
+
+def with_notices(run: Run, notices: Sequence[str], observer: Observer) -> Run:
+    """The run with more notices, which the observer hears and ``run.json`` keeps."""
+    if not notices:
+        return run
+    run = dataclasses.replace(run, notices=(*run.notices, *notices))
+    for notice in notices:
+        observer.on_notice(notice)
+    with contextlib.suppress(VolanoError):  # on a full disk the notice has been told at least
+        RunFolder(run.path).update_run(notices=list(run.notices))
+    return run

@@ -1,0 +1,231 @@
+"""One run, one process or many: in this process, among ranks that torchrun started, or in processes started here.
+
+However many there are, the first process plans and prepares the run's folder; then every rank makes the same task from
+what stands there and trains. So a restart after a failure and a resume under another number of ranks are one act.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from volano.device import Device, Ranks
+from volano.errors import RunError, UsageError
+from volano.plan import Plan
+from volano.planner import share_of_threads
+from volano.running.references import load_application, load_task
+from volano.task import Task
+from volano.training import (
+    PREPARED,
+    Observer,
+    Run,
+    RunFolder,
+    Safety,
+    check_ranks,
+    load_run,
+    prepare_run,
+    run_task,
+)
+
+# In the environment of the ranks: show whole tracebacks.
+DEBUG = "VOLANO_DEBUG"
+_LOST_RANK = re.compile(r"gloo|nccl|xccl|by peer|DistBackendError|remote process", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """How many processes a run is to have on this machine, how often they are started again after a failure, and
+    whether they show the tracebacks of their errors.
+
+    Raises:
+        UsageError: at birth, when a number cannot be meant.
+    """
+
+    num: int = 1
+    max_restarts: int = 0
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num < 1:
+            raise UsageError("--nproc is a number of processes, at least 1", got=self.num)
+        if self.max_restarts < 0:
+            raise UsageError("--max-restarts is a number, at least 0", got=self.max_restarts)
+        if self.max_restarts and self.num == 1:
+            raise UsageError(
+                "--max-restarts is for several processes",
+                got=f"--max-restarts {self.max_restarts} without --nproc",
+                remedy="Add --nproc",
+            )
+
+    @property
+    def world_size(self) -> int:
+        """Ranks that will train: these processes, or those that torchrun has started already.
+
+        Raises:
+            UsageError: both at once.
+        """
+        started = Ranks.from_environment()
+        if started.are_several and self.num > 1:
+            raise UsageError(
+                "Ranks are started by torchrun or by --nproc", got=f"both, {started.world_size} and {self.num}"
+            )
+        return max(started.world_size, self.num)
+
+
+def check_processes(task: Task, plan: Plan, processes: Processes | None, source: dict[str, Any] | None = None) -> None:
+    """Raises UsageError unless so many processes can train the task under the plan. Before a folder is made."""
+    processes = processes or Processes()
+    check_ranks(task, plan, processes.world_size)
+    if processes.num > 1 and not Device(plan.device).is_cpu and processes.num > Device.count():
+        raise UsageError("Each rank has an accelerator of its own", got=f"{processes.num} ranks on {Device.count()}")
+    if processes.num > 1 and (source or {}).get("kind") == "python":
+        raise UsageError(
+            "A task that several processes train can be made again by each of them",
+            got="a Task object",
+            remedy="Name it as module:task, or start your script with torchrun",
+        )
+
+
+def execute(
+    task: Task,
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    observer: Observer | None,
+    source: dict[str, Any] | None = None,
+    notices: tuple[str, ...] = (),
+    resume: bool = False,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+    may_split: bool | None = None,
+) -> Run:
+    """Trains a task in its folder, by as many processes as were asked for; see ``run_task`` for the arguments.
+
+    Raises:
+        VolanoError: as its subclasses say.
+    """
+    processes = processes or Processes()
+    ranks = Ranks.from_environment()
+    world_size = processes.world_size
+    if world_size == 1:
+        return run_task(
+            task, plan, folder, observer=observer, source=source, resume=resume, notices=notices, safety=safety,
+            may_split=may_split,
+        )  # fmt: skip
+    check_processes(task, plan, processes, source)
+    if not resume:
+        prepare_run(task, plan, folder, source=source, notices=notices, safety=safety)
+    else:
+        with folder.held():  # refused here, before any rank is started
+            changes = {} if safety is None else {"safety": safety.to_json()}
+            folder.update_run(status=PREPARED, **changes)
+    folder.release()  # the first of the ranks holds it from here on
+    if processes.num > 1:
+        _start(folder, plan, processes)
+        return load_run(task, folder)
+    ranks.join().tell(str(folder.path.absolute()))
+    return run_task(task, plan, folder, observer=observer, resume=True, safety=safety, ranks=ranks)
+
+
+def is_follower() -> bool:
+    """Whether torchrun started this process as a rank other than the first."""
+    return not Ranks.from_environment().is_first
+
+
+def follow(task: Task | None = None) -> Run:
+    """What a rank other than the first does: waits until the first has prepared the run, then trains with it.
+
+    Args:
+        task: the same task that the first rank has; None makes it from the run's folder.
+    """
+    ranks = Ranks.from_environment()
+    folder = RunFolder.open(ranks.join().tell())
+    return work(folder, ranks, task=task)
+
+
+def work(folder: RunFolder, ranks: Ranks, *, task: Task | None = None, observer: Observer | None = None) -> Run:
+    """A rank's part in a run that is prepared, from where it stands to the end. The ranks have joined."""
+    plan = Plan.load(folder.path / "plan.json")
+    return run_task(
+        task_of(folder) if task is None else task, plan, folder, observer=observer, resume=True, ranks=ranks
+    )
+
+
+def task_of(folder: RunFolder) -> Task:
+    """The task of a run, made again.
+
+    Raises:
+        UsageError: it was started from Python with a Task object, or what it was made of is gone.
+    """
+    source = folder.read_json("run.json").get("source") or {}
+    kind = source.get("kind", "python")
+    if kind == "reference":
+        return load_task(source["reference"])
+    if kind == "python":
+        raise UsageError(
+            "A run that was started from Python goes on with its task",
+            got=f"{folder.path} without one",
+            remedy=f"Call volano.resume({str(folder.path)!r}, task=task)",
+        )
+    return load_application(kind).task_of(folder)
+
+
+def tells_of_lost_rank(text: str) -> bool:
+    """Whether an error is what torch's communication libraries say of another rank that is no longer there."""
+    return bool(_LOST_RANK.search(text))
+
+
+def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
+    """Runs the ranks and waits for them. Ctrl-C and SIGTERM ask them to stop after the step in flight, and to save."""
+    command = [sys.executable, "-m", "volano.running.elastic_launcher", str(folder.path)]
+    command += [str(processes.num), str(processes.max_restarts)]
+    environment = {**os.environ}
+    if Device(plan.device).is_cpu:  # spinning threads of one rank would take the cores of the others
+        environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.num)))
+    if processes.debug:
+        environment[DEBUG] = "1"
+    # In a session of their own, so that a terminal's Ctrl-C reaches them once, through this process; and at the end of
+    # a pipe, whose other end goes with this process however it dies. What a task prints goes to standard error.
+    child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+    with _handed_on(child), child:  # closes the pipe
+        code = child.wait()
+    record = folder.read_json("run.json")
+    if code and record.get("status") not in ("finished", "stopped"):
+        raise RunError(
+            "The processes of a run end well",
+            got=record.get("reason") or f"exit code {code}",
+            remedy=f"Go on with volano resume {folder.path} --nproc {processes.num}",
+        )
+
+
+@contextlib.contextmanager
+def _handed_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A context in which SIGINT and SIGTERM reach the child as SIGTERM, once: a second one would end torchrun's agent
+    before its ranks have saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    has_asked = False
+
+    def ask(*_: Any) -> None:
+        nonlocal has_asked
+        if not has_asked:
+            has_asked = True
+            child.send_signal(signal.SIGTERM)
+
+    for number in old:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,33 @@
+"""One rank of a prepared run: ``python -m volano.running.rank_main RUN`` under torchrun's elastic agent."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from volano.device import Ranks
+from volano.errors import VolanoError
+from volano.running.processes import DEBUG, tells_of_lost_rank, work
+from volano.training import RunFolder, make_progress
+
+
+@record  # tells the agent what was raised
+def main(path: str) -> None:
+    """Trains to the end; only the first rank prints."""
+    ranks = Ranks.from_environment().join()
+    work(RunFolder.open(path), ranks, observer=make_progress() if ranks.is_first else None)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except Exception as error:
+        if DEBUG in os.environ:
+            raise
+        text = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+        if tells_of_lost_rank(text):
+            text = "another rank has gone"
+        print(f"rank {Ranks.from_environment().rank}: {text.splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

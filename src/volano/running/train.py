@@ -1,0 +1,161 @@
+"""Training a task of one's own, and going on with a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from volano.errors import UsageError
+from volano.plan import Plan
+from volano.running.end_run import with_report
+from volano.running.plan_run import Planning, choose_plan
+from volano.running.processes import Processes, check_processes, execute, follow, is_follower, task_of
+from volano.running.references import load_task
+from volano.task import Task
+from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
+
+
+def train(
+    task: Task | str,
+    *,
+    plan: Plan | str | Path | None = None,
+    device: str | None = None,
+    out: str | Path | None = None,
+    pins: Mapping[str, Any] | None = None,
+    forbid: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+    observer: Observer | None = None,
+    source: dict[str, Any] | None = None,
+) -> Run:
+    """Plans a task, then runs it. Under torchrun every rank calls this with the same task.
+
+    Args:
+        task: a Task, or ``"module:name"`` of one or of a function that returns one.
+        plan: taken as it is, or the file of one; ``Plan.baseline()`` is plain eager. None lets the planner find one.
+        device: as torch writes it; None is the accelerator, or the CPU without one.
+        out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
+        pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
+        forbid: knobs with values not to take, for example ``{"compile": True, "precision": ("bf16", "fp16")}``.
+        budget: bytes that the training may hold on the device; None is what is free there.
+        safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
+        processes: how many train together on this machine, where torchrun has not started them.
+        observer: hears of the run; None shows progress on standard error.
+        source: how another process can make the task again; None says that only Python can.
+
+    Raises:
+        VolanoError: as its subclasses say.
+    """
+    source = {"kind": "python"} if source is None else source
+    if isinstance(task, str):
+        source = {"kind": "reference", "reference": task}
+        task = load_task(task)
+    if not isinstance(task, Task):
+        raise UsageError("train takes a volano.Task or 'module:name'", got=type(task).__name__)
+    if is_follower():
+        return follow(task)
+    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
+    folder = RunFolder.reserve(out, task.name)
+    observer = observer or make_progress()
+    chosen = choose_plan(task, planning, world_size=(processes or Processes()).world_size)
+    check_plan(task, chosen.plan)
+    check_processes(task, chosen.plan, processes, source)
+    folder.make()
+    chosen.write(folder)
+    run = execute(
+        task,
+        chosen.plan,
+        folder,
+        observer=observer,
+        source=source,
+        notices=chosen.reasons,
+        safety=safety,
+        processes=processes,
+        may_split=chosen.may_split,
+    )
+    return with_report(run, observer)
+
+
+def resume(
+    run: str | Path,
+    *,
+    task: Task | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Goes on with a run from its last whole checkpoint, or from its first step if it was killed before there was one,
+    under the plan that it has.
+
+    Args:
+        run: the run's folder.
+        task: needed for a run that was started from Python with a Task object; it must be the same one.
+        safety: None keeps the run's own.
+        processes: how many go on with it together; another number than before is fine.
+        observer: hears of the run; None shows progress on standard error.
+
+    Raises:
+        UsageError: not a run's folder, it is finished, or ``task`` is missing.
+        CheckpointError: no whole checkpoint, or the task has changed.
+    """
+    if is_follower():
+        return follow(task)
+    folder = RunFolder.open(run)
+    check_unfinished(folder)
+    observer = observer or make_progress()
+    run_of = task_of(folder) if task is None else task
+    ended = go_on(run_of, folder, observer=observer, safety=safety, processes=processes)
+    return with_report(ended, observer)
+
+
+def kind_of(run: str | Path) -> str:
+    """What a run is of: ``"image"`` or another application, ``"reference"`` or ``"python"`` for a task of one's own.
+
+    Raises:
+        UsageError: it is not a run's folder.
+    """
+    return (RunFolder.open(run).read_json("run.json").get("source") or {}).get("kind", "python")
+
+
+def go_on(
+    task: Task,
+    folder: RunFolder,
+    *,
+    observer: Observer,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+) -> Run:
+    """Runs the rest of a task in its folder."""
+    plan = Plan.load(folder.path / "plan.json")
+    return execute(task, plan, folder, observer=observer, resume=True, safety=safety, processes=processes)
+
+
+def change_safety(run: str | Path, **changes: Any) -> None:
+    """Sets fields of a run's :class:`Safety`, for the next time that it goes on.
+
+    Raises:
+        UsageError: not a run's folder, a process works in it, or a setting that cannot be meant.
+    """
+    folder = RunFolder.open(run)
+    with folder.held():
+        safety = Safety.from_json(folder.read_json("run.json").get("safety"))
+        folder.update_run(safety=dataclasses.replace(safety, **changes).to_json())
+
+
+def check_unfinished(folder: RunFolder) -> None:
+    """Raises UsageError when the run has nothing left to do, or has not come so far that it could go on."""
+    if folder.read_json("run.json").get("status") == "starting":
+        raise UsageError(
+            "A run that goes on has begun",
+            got=f"{folder.path}, which was killed while it was being prepared",
+            remedy=f"Start it again, with the same command and --out {folder.path}",
+        )
+    if folder.read_json("run.json").get("status") == "finished":
+        raise UsageError(
+            "A run that goes on has steps left",
+            got=f"{folder.path}, which is finished",
+            remedy="Start another one",
+        )

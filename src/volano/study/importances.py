@@ -1,0 +1,65 @@
+"""How much each parameter of a study matters, over trials that were trained equally far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from volano.report import LEAST_TRIALS, Importances
+from volano.study.study import Study, TrialResult
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+_SEED = 0  # of the forest that the estimate grows: a page that is written again says the same
+
+
+def importances(study: Study) -> Importances:
+    """The share of the values' spread that each parameter explains, as Optuna estimates it by fANOVA.
+
+    The few trials that are complete are the best of all: they differ by chance, not by what matters. So the values are
+    those of the furthest rung that every trial with a value has reached, mostly the first. Raises nothing: a study is
+    worth more than a page about it.
+    """
+    trials = [(trial, found) for trial in study.trials if (found := _finite(trial))]
+    rung = min((max(found) for _, found in trials), default=0)
+    values = {trial.number: found[rung] for trial, found in trials if rung in found}
+    share = next((shown.share for trial, _ in trials for shown in trial.rungs if shown.rung == rung), 0.0)
+    shares: dict[str, float] = {}
+    failure = ""
+    try:
+        if len(values) >= LEAST_TRIALS and len(set(values.values())) > 1:
+            shares = _estimated(study.optuna.get_trials(deepcopy=False), values)
+    except Exception as error:  # noqa: BLE001 - Optuna raises what it will where it cannot tell, see above
+        failure = f"{type(error).__name__}: {error}"
+    is_flat = len(set(values.values())) == 1
+    return Importances(shares=shares, num_trials=len(values), share=share, is_flat=is_flat, failure=failure)
+
+
+def _finite(trial: TrialResult) -> dict[int, float]:
+    """A trial's values that are numbers, by rung."""
+    return {shown.rung: shown.value for shown in trial.rungs if math.isfinite(shown.value)}
+
+
+def _estimated(trials: Sequence[FrozenTrial], values: Mapping[int, float]) -> dict[str, float]:
+    """Largest first. Optuna looks at complete trials alone, so they are shown to it in a study where all are."""
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a new study is announced
+    try:
+        study = optuna.create_study()  # in whichever direction: the spread is the same
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    for trial in trials:
+        if trial.number in values:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=trial.params, distributions=trial.distributions, value=values[trial.number]
+                )
+            )
+    # Named, for Optuna's default is another in each of its versions, and not all of them estimate shares of a spread.
+    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
+    return {name: float(value) for name, value in found.items()}

@@ -1,0 +1,225 @@
+"""Putting a study together: its folder, Optuna's study, its rungs and its driver; and closing it whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+
+from volano.device import versions
+from volano.errors import CheckpointError, RunError, UsageError, VolanoError
+from volano.record.study_folder import JOURNAL, STUDY, StudyFolder
+from volano.study.ask_trials import Asker, Build, check_space
+from volano.study.observe import StudyInfo, StudyObserver
+from volano.study.optuna_storage import StudyStorage, storage_errors
+from volano.study.sampler import name_of_sampler
+from volano.study.settings import StudySettings
+from volano.study.study import Study, read_trials
+from volano.study.study_loop import Driver
+from volano.study.successive_halving import Rungs
+from volano.study.trial_ledger import Book
+from volano.study.workers.assignments import Executor
+
+# Trials of before whose tasks are built again to see whether the space is the same.
+_NUM_CHECKED = 3
+Storage = str | Path | BaseStorage | optuna.Study | None
+MakeExecutor = Callable[[], AbstractContextManager[Executor]]
+
+
+def run_study(
+    build: Build,
+    settings: StudySettings,
+    folder: StudyFolder,
+    make_executor: MakeExecutor,
+    *,
+    storage: Storage = None,
+    sampler: BaseSampler | None = None,
+    observer: StudyObserver | None = None,
+    facts: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> Study:
+    """Runs a study to its end, or on to it, and leaves a complete folder.
+
+    Args:
+        build: makes a trial's task; called once for each trial in this process.
+        settings: of the study.
+        folder: reserved, or with ``resume`` that of the study.
+        make_executor: starts the workers, as a context that ends them.
+        storage: see :class:`StudyStorage`.
+        sampler: an Optuna sampler; None is that of an Optuna study in ``storage``, or else TPE.
+        observer: hears of it.
+        facts: to be kept in ``study.json``: ``source``, and ``settings`` beyond those.
+        resume: whether to go on.
+
+    Raises:
+        VolanoError: as its subclasses say. ``study.json`` then holds the reason, and what was learned is kept.
+    """
+    observer = observer or StudyObserver()
+    if resume:
+        settings, storage = _before(folder, settings, storage)
+    else:
+        folder.make()
+    with folder.held(observer.on_notice):
+        # What refuses to go on has not changed the study.
+        with contextlib.nullcontext() if resume else _failures_noted(folder):
+            place = StudyStorage(storage, folder.path)
+            name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
+            study = place.study(name, settings.direction, is_new=not resume)
+            original = study.sampler
+            if sampler is None and isinstance(storage, optuna.Study):
+                sampler = original
+            if not resume:
+                folder.update(**_facts(settings, place, study, sampler, facts))
+            rungs = Rungs(settings.shares, settings.eta, settings.direction)
+            book = Book(folder, place, study, rungs, metric=settings.metric, direction=settings.direction)
+            if resume:
+                _check_space(build, folder, study)
+                _note_settings(folder, settings, place, sampler)
+            orphans = book.take_up(adopt=not place.is_shared) if resume else []
+        asker = Asker(build, study, sampler, settings.seed)
+        try:
+            with _failures_noted(folder), make_executor() as executor:
+                driver = Driver(
+                    settings, folder, book=book, asker=asker, rungs=rungs, executor=executor, observer=observer
+                )
+                observer.on_start(_info(settings, folder, study, sampler, len(book.trials), executor.num_workers))
+                for text in (*place.notices, *getattr(executor, "notices", ())):
+                    driver.notice(text)
+                driver.take_up(orphans)
+                status = driver.run()
+                _close(driver, book, folder, observer, status)
+                ended = Study(folder, optuna_study=study, build=build)
+                observer.on_end(ended)
+                return ended
+        finally:
+            study.sampler = original
+
+
+def _note_settings(
+    folder: StudyFolder, settings: StudySettings, place: StudyStorage, sampler: BaseSampler | None
+) -> None:
+    """Writes down with which settings a study goes on."""
+    before, name = folder.read_json(STUDY)["settings"], name_of_sampler(sampler)
+    if before.get("sampler") != name:
+        place.notices.append(f"it goes on with {name}; sampler= was {before.get('sampler')} when it was started")
+    folder.update(settings={**before, **settings.to_json(), "sampler": name})
+
+
+def _check_space(build: Build, folder: StudyFolder, study: optuna.Study) -> None:
+    with storage_errors():
+        steps = {t.number: {rung.share: rung.step for rung in t.rungs} for t in read_trials(folder)}
+        some = [trial for trial in study.get_trials(deepcopy=False) if trial.number in steps]
+    some.sort(key=lambda trial: len(steps[trial.number]))  # those that came furthest tell most
+    check_space(build, some[-_NUM_CHECKED:], steps)
+
+
+def _close(driver: Driver, book: Book, folder: StudyFolder, observer: StudyObserver, status: str) -> None:
+    if status == "stopped":
+        driver.notice(f"stopped, as {driver.end_reason}; it goes on with resume=True (--resume) and out={folder.path}")
+    elif driver.end_reason is not None:
+        driver.notice(f"it ended before all trials were asked for: {driver.end_reason}")
+    book.save(status=status, reason=driver.end_reason)
+    for name, error in folder.lost.items():
+        observer.on_notice(f"some lines of {name} could not be written: {error.strerror}")
+
+
+def _before(folder: StudyFolder, settings: StudySettings, storage: Storage) -> tuple[StudySettings, Storage]:
+    """Settings and storage of a study that goes on."""
+    facts = folder.read_json(STUDY)
+    if facts.get("status") == "starting" or "settings" not in facts:
+        raise UsageError(
+            "A study that goes on has begun",
+            got=f"{folder.path}, which was killed while it was being prepared",
+            remedy="Start it again, without resume",
+        )
+    settings = settings.going_on(facts["settings"])
+    if facts.get("status") == "finished" and settings.trials <= facts["counts"]["asked"]:
+        raise UsageError(
+            "A study that goes on has trials left",
+            got=f"{folder.path}, which is finished after {facts['counts']['asked']} trials",
+            remedy="Ask for more trials, or start another study with another out=",
+        )
+    url = facts.get("storage")
+    if url is None and not (folder.path / JOURNAL).is_file():
+        raise CheckpointError(
+            "A study goes on from the journal in its folder",
+            got=f"no {JOURNAL} in {folder.path}",
+            remedy="Put it back, or start another study with another out=",
+        )
+    if storage is None and url is not None:
+        if url == "object" or ":@" in url or "@" in url:
+            raise UsageError(
+                "A study goes on in the storage that it has",
+                got=f"none, and it was {url}",
+                remedy="Give storage= again",
+            )
+        storage = url
+    elif storage is not None and url is None:
+        raise UsageError(
+            "A study goes on in the storage that it has",
+            got=f"{storage}, and it has a journal in its folder",
+            remedy="Leave storage= out",
+        )
+    return settings, storage
+
+
+def _facts(
+    settings: StudySettings,
+    place: StudyStorage,
+    study: optuna.Study,
+    sampler: BaseSampler | None,
+    facts: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    facts = dict(facts or {})
+    return {
+        "status": "running",
+        "reason": None,
+        "name": study.study_name,
+        "storage": place.url,
+        "source": facts.get("source", {"kind": "python"}),
+        "settings": {**settings.to_json(), "sampler": name_of_sampler(sampler), **facts.get("settings", {})},
+        "versions": {**versions(), "optuna": optuna.__version__},
+        "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "notices": [],
+    }
+
+
+def _info(
+    settings: StudySettings,
+    folder: StudyFolder,
+    study: optuna.Study,
+    sampler: BaseSampler | None,
+    num_before: int,
+    num_workers: int,
+) -> StudyInfo:
+    return StudyInfo(
+        name=study.study_name,
+        folder=str(folder.path),
+        num_trials=settings.trials,
+        num_before=num_before,
+        minutes=settings.minutes,
+        metric=settings.metric,
+        direction=settings.direction,
+        shares=settings.shares,
+        num_workers=num_workers,
+        sampler=name_of_sampler(sampler),
+    )
+
+
+@contextlib.contextmanager
+def _failures_noted(folder: StudyFolder) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(RunError):
+            folder.check_held()
+            folder.update(status="failed", reason=reason)
+        raise

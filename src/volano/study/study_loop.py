@@ -1,0 +1,449 @@
+"""The study's loop: asks for trials, hands them to workers rung by rung, keeps and cuts, and leaves a folder.
+
+A pack is kept full: as long as trials are left to ask for, ``width`` of them are trained to the first rung at a time,
+and survivors wait there until they fill a pack of their own. So the sampler learns from each batch, and the upper
+rungs, where few are left, are run by as many together as there are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from volano.errors import ExploreError
+from volano.record.study_folder import STATES, StudyFolder
+from volano.study.ask_trials import Asked, Asker
+from volano.study.observe import RungDecision, StudyObserver, Summary
+from volano.study.settings import StudySettings
+from volano.study.successive_halving import Round, Rungs
+from volano.study.time_left import Pace
+from volano.study.trial_ledger import Book
+from volano.study.trial_states import States
+from volano.study.workers.assignments import Crew, Executor, Hand
+from volano.study.workers.messages import Lost, Outcome, Report, Trial
+from volano.training.signals import Interruption
+
+# So many trials that fail while no other has shown a number are no accident of the sampler's choice.
+_MOST_FAILURES = 10
+_MOST_FAILURES_TOLD = 5  # with different reasons
+
+
+@dataclass(kw_only=True)
+class _Live:
+    """A trial that waits for a rung, or is on its way to it."""
+
+    rung: int
+    state: dict[str, Any] | None = None
+    home: int | None = None
+
+
+class Driver:
+    """Drives a study to its end.
+
+    Args:
+        settings: of the study.
+        folder: held by this process.
+        book: its accounts.
+        asker: gives trials.
+        rungs: decide.
+        executor: trains.
+        observer: hears of it.
+    """
+
+    def __init__(
+        self,
+        settings: StudySettings,
+        folder: StudyFolder,
+        *,
+        book: Book,
+        asker: Asker,
+        rungs: Rungs,
+        executor: Executor,
+        observer: StudyObserver,
+    ) -> None:
+        self._settings, self._book, self._asker, self._rungs = settings, book, asker, rungs
+        self._observer = observer
+        self._crew = Crew(executor, rungs.shares, self._trial)
+        self._states = States(folder.path / STATES)
+        self._pace = Pace(rungs.shares, settings.eta)
+        self._live: dict[int, _Live] = {}
+        self._undecided: dict[int, set[int]] = {}  # by rung: of a study that goes on, arrived when it was killed
+        self._began = 0.0
+        self._startups: dict[int, float] = {}  # seconds in this round, by worker
+        self._training_seconds = 0.0
+        self._steps_before = book.steps
+        self._may_ask = True
+        self._failures_told: set[str] = set()
+        self._end_reason: str | None = None
+
+    # ---- beginning
+
+    def take_up(self, orphans: list[int]) -> None:
+        """Goes on with the trials in the book.
+
+        Args:
+            orphans: that were asked for and not noted.
+        """
+        for number in orphans:
+            self._book.asked(self._book.handle(number))
+        missing = 0
+        for number in sorted(self._book.live):
+            trial = self._book.trials[number]
+            if trial.rungs and trial.rungs[-1].rung == self._rungs.last:  # killed before it was told
+                self._end_last(number)
+                continue
+            state = self._states.load(number) if trial.rungs else None
+            missing += bool(trial.rungs) and state is None
+            reached = trial.rungs[-1].rung if trial.rungs else -1
+            self._live[number] = _Live(rung=reached + 1, state=state)
+            if trial.rungs and not self._book.was_decided(number, reached):
+                self._undecided.setdefault(reached, set()).add(number)
+        if missing:
+            self.notice(
+                f"the states of {missing} trials are missing or damaged: they start again from their first step"
+            )
+
+    def _end_last(self, number: int) -> None:
+        kept, _ = self._rungs.decide(self._rungs.last, [number])
+        if kept:
+            self._book.ended(number, "complete")
+        else:
+            self._book.ended(number, "pruned", self._why_cut(self._rungs.last, number))
+
+    # ---- the loop
+
+    def run(self) -> str:
+        """Runs to the end. Gives ``"finished"``, or ``"stopped"`` when it was asked to stop or its time was over."""
+        with Interruption() as stop:
+            try:
+                while self._hand_out(stop):
+                    with stop.waiting():
+                        answer = self._crew.next()
+                    if answer is not None:
+                        self._take_in(*answer)
+            except KeyboardInterrupt:
+                self._end_reason = "it was asked to stop"
+                return "stopped"
+        if not self._live:
+            self._check_anything_trained()
+        return "stopped" if self._live else "finished"
+
+    @property
+    def end_reason(self) -> str | None:
+        """Why it ended before all its trials had been asked for and had ended; or None."""
+        return self._end_reason
+
+    def _hand_out(self, stop: Interruption) -> bool:
+        """Gives idle workers what is next; gives whether anybody works."""
+        self._crew.go_on()
+        if not self._crew.is_free:
+            return True
+        rung, numbers = self._choose(stop)
+        if not numbers:
+            return self._crew.is_working
+        arrived = self._undecided.pop(rung, set())
+        # One worker waits for nobody else, and two for each other: what they find depends on no timing, nor on a loss.
+        quorum = self._settings.quorum if self._crew.num_workers > 2 else 1.0
+        round_ = Round(rung, {*numbers, *arrived}, quorum)
+        for number in arrived:
+            round_.arrive(number)
+        homes = {number: home for number in numbers if (home := self._live[number].home) is not None}
+        self._began = time.perf_counter()
+        self._startups.clear()
+        self._crew.begin(round_, numbers, homes, runs_after=self._runs_after(rung, numbers))
+        self._tell_summary()
+        return True
+
+    def _runs_after(self, rung: int, numbers: Collection[int]) -> float:
+        """Whole runs of a trial that are expected after a round."""
+        waiting = Counter(live.rung for number, live in self._live.items() if number not in numbers)
+        on_the_way = self._pace.runs_to_end({**waiting, rung: waiting[rung] + len(numbers)}, self._num_new)
+        return on_the_way - len(numbers) * self._pace.distance(rung)
+
+    @property
+    def _num_new(self) -> int:
+        """Trials that are still to be asked for."""
+        return self._settings.trials - len(self._book.trials) if self._may_ask else 0
+
+    def _trial(self, number: int) -> Trial:
+        params = dict(self._book.handle(number).params)  # Optuna's own values, not what JSON made of them
+        return Trial(number=number, params=params, state=self._live[number].state)
+
+    # ---- what is next
+
+    def _choose(self, stop: Interruption) -> tuple[int, tuple[int, ...]]:
+        """The rung and the trials that are trained next; none when there is nothing to do."""
+        if self._is_time_over():
+            return 0, ()
+        for rung in [rung for rung in self._undecided if not self._waiting(rung)]:  # nobody else is awaited there
+            self._settle(rung)
+        width = self._settings.width
+        for rung in range(self._rungs.last, 0, -1):
+            if len(self._waiting(rung)) >= width and (full := self._recheck(rung)):
+                return rung, full
+        fresh = max(0, width - len(self._waiting(0)) - len(self._undecided.get(0, ())))
+        if self._may_ask:
+            self._ask(fresh, stop)
+            stop.check()
+        for rung in range(len(self._rungs.shares)):
+            if numbers := self._recheck(rung):
+                return rung, numbers
+        return 0, ()
+
+    def _settle(self, rung: int) -> None:
+        arrived = self._undecided.pop(rung)
+        round_ = Round(rung, arrived, 1.0)
+        for number in arrived:
+            round_.arrive(number)
+        self._decide(round_)
+        self._save()
+
+    def _waiting(self, rung: int) -> tuple[int, ...]:
+        away = self._crew.away.union(*self._undecided.values())
+        return tuple(sorted(n for n, live in self._live.items() if live.rung == rung and n not in away))
+
+    def _recheck(self, rung: int) -> tuple[int, ...]:
+        """Those that wait for a rung, without any that later cohorts have pushed out of the best meanwhile."""
+        waiting = self._waiting(rung)
+        if rung == 0 or not waiting:
+            return waiting
+        kept, cut = self._rungs.decide(rung - 1, waiting)
+        if cut:
+            self._cut(rung - 1, cut)
+            self._announce(rung - 1, (), cut)
+            self._save()
+        return kept
+
+    def _ask(self, count: int, stop: Interruption) -> None:
+        count = self._that_fit(min(count, self._settings.trials - len(self._book.trials)))
+        if count <= 0:
+            return
+        self._asker.prepare(len(self._book.trials), self._book.live)
+        asked: list[Asked] = []
+        try:
+            for _ in range(count):
+                if stop.requested or self._asker.is_exhausted:
+                    break
+                asked.append(self._asker.ask())
+                if self._book.is_shared:  # others see it at once; noted, it is ours if this process is killed
+                    self._note_asked(asked)
+        finally:  # those before one that raises are noted too
+            self._book.save()  # Optuna's side first, see book.py
+            self._note_asked(asked)
+        if self._asker.is_exhausted and self._may_ask:
+            self._may_ask = False
+            self.notice(f"the sampler has nothing left to give after {len(self._book.trials)} trials")
+        self._save()
+
+    def _note_asked(self, asked: list[Asked]) -> None:
+        """Takes them off the list."""
+        while asked:
+            trial, state, reason = asked.pop(0)
+            number = self._book.asked(trial)
+            if state is None:
+                self._live[number] = _Live(rung=0)
+            else:
+                self._book.ended(number, state, reason)
+                if state == "failed":
+                    self._tell_failure(number, reason or "")
+
+    def _that_fit(self, count: int) -> int:
+        """How many of so many new trials can end within the minutes. Where none can and no other is under way, that is
+        the end."""
+        if self._settings.minutes is None or count <= 0:
+            return count
+        waiting = {rung: len(self._waiting(rung)) for rung in range(len(self._rungs.shares))}
+        left = self._settings.minutes * 60 - self._book.seconds
+        needed = 0.0
+        for number in range(count, 0, -1):
+            needed = self._pace.seconds_to_end(waiting, number, self._settings.width)
+            if needed is None or needed <= left:
+                return number
+        if not self._live:
+            self._may_ask = False
+            num_left = self._settings.trials - len(self._book.trials)
+            self._end_reason = (
+                f"{num_left} trials are left, of which one would take about {needed:.0f} s to its end; "
+                f"{max(left, 0):.0f} s of its {self._settings.minutes:g} minutes were"
+            )
+        return 0
+
+    def _is_time_over(self) -> bool:
+        minutes = self._settings.minutes
+        if minutes is None or self._book.seconds < minutes * 60 or not self._crew.num_assignments:
+            return False
+        num_left = self._settings.trials - len(self._book.trials)
+        if self._live or num_left:
+            left = f"; {num_left} trials were not asked for" if num_left else ""
+            self._end_reason = f"its {minutes:g} minutes were over{left}"
+        return True
+
+    # ---- answers
+
+    def _take_in(self, worker: int, answer: Report | Lost) -> None:
+        hand = self._crew.take_back(worker, answer)
+        if isinstance(answer, Lost):
+            self._lose(worker, hand, answer.reason)
+        else:
+            self._note(worker, hand, answer)
+        if hand.round.is_due:
+            self._decide(hand.round)
+        if not self._crew.is_under_way(hand.round):
+            seconds = time.perf_counter() - self._began
+            self._training_seconds += seconds
+            # Programs that were made serve later rounds too.
+            self._pace.note(
+                hand.round.num_trials, hand.round.rung, max(0.0, seconds - max(self._startups.values(), default=0.0))
+            )
+        for number in hand.numbers:  # those that were cut at once need no state
+            live = self._live.get(number)
+            if live is not None and live.state is not None and isinstance(answer, Report):
+                self._states.save(number, live.state)
+        self._save()
+        self._tell_summary()
+        if self._book.best is None and self._book.count("failed") >= _MOST_FAILURES:
+            self._check_anything_trained()
+
+    def _note(self, worker: int, hand: Hand, report: Report) -> None:
+        self._book.check_data(report.data)
+        for text in report.notices:
+            self.notice(text)
+        seconds: dict[int, float] = {}
+        for facts in report.packs:
+            self._book.packed(facts, assignment=report.assignment, rung=hand.round.rung, worker=worker)
+            seconds |= {number: facts.seconds / len(facts.numbers) for number in facts.numbers}
+            self._startups[worker] = self._startups.get(worker, 0.0) + facts.startup_seconds
+        for outcome in report.outcomes:
+            self._note_outcome(worker, hand.round, outcome, seconds.get(outcome.number, 0.0))
+
+    def _note_outcome(self, worker: int, round_: Round, outcome: Outcome, seconds: float) -> None:
+        number = outcome.number
+        if outcome.failure is not None:
+            round_.give_up(number)
+            del self._live[number]
+            self._book.ended(number, "failed", outcome.failure)
+            self._tell_failure(number, outcome.failure)
+            return
+        if self._settings.metric not in outcome.metrics:
+            raise ExploreError(
+                "metric names a figure of the evaluation",
+                got=f"{self._settings.metric!r}, and the evaluation gives {', '.join(sorted(outcome.metrics))}",
+                remedy="Name one of those, or return it in the metrics of volano.Loss",
+            )
+        live = self._live[number]
+        live.state, live.home, live.rung = outcome.state, worker, round_.rung + 1
+        self._book.shown(outcome, round_.rung, seconds=seconds, worker=worker)
+        round_.arrive(number)
+
+    def _lose(self, worker: int, hand: Hand, reason: str) -> None:
+        self._book.lost(worker, hand.numbers, reason)
+        for number in hand.numbers:
+            self._live[number].home = None
+        guilty = self._crew.lose(worker, hand)
+        self.notice(
+            f"worker {worker} was lost ({reason}) with {len(hand.numbers)} trials: "
+            + ("it was alone in hand each time, and fails" if guilty else "they start again from their last rung")
+        )
+        for number in guilty:
+            hand.round.give_up(number)
+            del self._live[number]
+            self._book.ended(number, "failed", f"its worker was lost with it again and again: {reason}")
+
+    # ---- decisions
+
+    def _decide(self, round_: Round) -> None:
+        rung, numbers = round_.rung, round_.undecided
+        kept, cut = self._rungs.decide(rung, numbers)
+        round_.decided(numbers)
+        self._cut(rung, cut)
+        if rung == self._rungs.last:
+            for number in kept:
+                del self._live[number]
+                self._book.ended(number, "complete")
+        self._announce(rung, kept, cut)
+
+    def _cut(self, rung: int, numbers: tuple[int, ...]) -> None:
+        for number in numbers:
+            del self._live[number]
+            self._book.ended(number, "pruned", self._why_cut(rung, number))
+
+    def _why_cut(self, rung: int, number: int) -> str:
+        values, metric = self._rungs.values(rung), self._settings.metric
+        value = values[number]
+        if value != value:
+            return f"{metric} is no finite number at rung {rung + 1}"
+        return f"{metric} {value:.6g} is not among the best 1/{self._settings.eta} of {len(values)} at rung {rung + 1}"
+
+    def _announce(self, rung: int, kept: tuple[int, ...], cut: tuple[int, ...]) -> None:
+        self._book.decided(rung, kept, cut)
+        values = {number: self._rungs.values(rung)[number] for number in (*kept, *cut)}
+        share = self._rungs.shares[rung]
+        self._observer.on_rung(RungDecision(rung=rung, share=share, values=values, kept=kept, cut=cut))
+
+    def _check_anything_trained(self) -> None:
+        if self._book.best is None:
+            raise ExploreError(
+                "A study has a trial that trains to a value that is a number",
+                got=f"none of {len(self._book.trials)}; {self._why_none()}",
+                remedy="Train one alone: volano.train(build(optuna.trial.FixedTrial({...})))",
+            )
+
+    def _why_none(self) -> str:
+        reason = self._book.last_reason
+        metric = self._settings.metric
+        return f"{metric} of each is no finite number" if reason is None else f"the last failure: {reason}"
+
+    # ---- telling
+
+    def _tell_failure(self, number: int, reason: str) -> None:
+        if reason in self._failures_told or len(self._failures_told) > _MOST_FAILURES_TOLD:
+            return
+        self._failures_told.add(reason)
+        is_last = len(self._failures_told) > _MOST_FAILURES_TOLD
+        self.notice("more trials failed, see trials.jsonl" if is_last else f"trial {number} failed: {reason}")
+
+    def notice(self, text: str) -> None:
+        """Tells what a person should know, once."""
+        if self._book.noticed(text):
+            self._observer.on_notice(text)
+
+    def _save(self) -> None:
+        self._book.save(
+            steps=self._book.steps, steps_per_second=self._steps_per_second(), status="running", reason=None
+        )
+        self._states.keep_only(self._live)
+
+    def _steps_per_second(self) -> float:
+        seconds = self._training_seconds
+        return (self._book.steps - self._steps_before) / seconds if seconds > 0 else 0.0
+
+    def _tell_summary(self) -> None:
+        book = self._book
+        self._observer.on_trials(
+            Summary(
+                num_trials=self._settings.trials,
+                num_asked=len(book.trials),
+                num_running=book.count("running"),
+                num_pruned=book.count("pruned"),
+                num_complete=book.count("complete"),
+                num_failed=book.count("failed"),
+                best=book.best,
+                steps=book.steps,
+                steps_per_second=self._steps_per_second(),
+                seconds=book.seconds,
+                seconds_left=self._seconds_left(),
+                training={self._rungs.shares[rung]: count for rung, count in self._crew.in_hand().items()},
+            )
+        )
+
+    def _seconds_left(self) -> float | None:
+        waiting = dict.fromkeys(range(len(self._rungs.shares)), 0)
+        for live in self._live.values():
+            waiting[live.rung] = waiting.get(live.rung, 0) + 1
+        seconds = self._pace.seconds_to_end(waiting, self._num_new, self._settings.width)
+        if seconds is None or self._settings.minutes is None:
+            return seconds
+        return max(0.0, min(seconds, self._settings.minutes * 60 - self._book.seconds))

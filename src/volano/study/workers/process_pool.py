@@ -1,0 +1,278 @@
+"""Workers of a study as processes of this machine: one for each accelerator, or for each share of the cores.
+
+A process is forked where that is safe, for then closures, and data in memory, go over as they are: without an
+accelerator, whose driver does not survive a fork, and with one thread each, for a pool of OpenMP threads does not
+either (docs/decisions/workers-of-a-study.md). Elsewhere it is started anew and ``build`` is pickled for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
+from typing import Any
+
+import torch
+
+from volano.device.processes import pickled, start_method
+from volano.errors import RunError, UsageError, VolanoError
+from volano.study.workers.executor import Executor, Make, answer_of, defect_of, report_in
+from volano.study.workers.messages import Assignment, Lost, Report
+
+# A process that was told to end does so at once; one that is stuck in the kernel is told more loudly.
+_PATIENCE_SECONDS = 2.0
+# How often a process looks whether the one that started it still runs. The end of the connection says so at once,
+# but for copies of it that other forked processes may hold.
+_LOOK_SECONDS = 5.0
+_CAN_HOLD = hasattr(signal, "pthread_sigmask")
+
+
+class Processes(Executor):
+    """One process for each of ``makers``. One that dies is started anew with its next assignment.
+
+    Args:
+        makers: of the workers; each is called in its process, which is forked with it or to which it is pickled.
+        is_forked: see :func:`can_fork`.
+
+    Raises:
+        UsageError: a worker is to be pickled and cannot be.
+        RunError: the system starts no more processes.
+    """
+
+    def __init__(self, makers: Sequence[Make], *, is_forked: bool) -> None:
+        self.num_workers = len(makers)
+        self._is_forked = is_forked
+        self._makers: list[Any] = list(makers) if is_forked else [pickled_for_start(make) for make in makers]
+        self._workers: list[_Process | None] = [None] * len(makers)
+        # multiprocessing waits for children when an interpreter ends; a driver that was not closed would wait for ever.
+        self._at_exit = Finalize(None, _end_all, (self._workers,), exitpriority=10)
+        try:
+            for worker in range(len(makers)):
+                self._start(worker)
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, worker: int, assignment: Assignment) -> None:
+        """See :meth:`Executor.submit`."""
+        process = self._workers[worker]
+        if process is None or not process.is_alive():
+            process = self._start(worker)
+        process.send(assignment)
+
+    def next_finished(self, timeout: float | None = None) -> tuple[int, Report | Lost] | None:
+        """See :meth:`Executor.next_finished`."""
+        busy = [(number, process) for number, process in enumerate(self._workers) if process and process.assignment]
+        if not busy:
+            return None
+        ready = wait([end for _, process in busy for end in (process.connection, process.sentinel)], timeout)
+        for number, process in busy:
+            if process.connection in ready or process.sentinel in ready:
+                return number, self._answer(number, process)
+        return None
+
+    def close(self) -> None:
+        """See :meth:`Executor.close`."""
+        _end_all(self._workers)
+        self._at_exit.cancel()
+
+    def _answer(self, number: int, process: _Process) -> Report | Lost:
+        assignment = process.assignment
+        assert assignment is not None
+        process.assignment = None
+        answer = process.receive()
+        if answer is not None:
+            return report_in(answer)
+        reason = process.how_it_ended()
+        process.end()
+        self._workers[number] = None
+        return Lost(assignment=assignment.number, reason=reason)
+
+    def _start(self, worker: int) -> _Process:
+        before = self._workers[worker]
+        if before is not None:
+            before.end()
+            self._workers[worker] = None
+        others = [process.connection for process in self._workers if process is not None]
+        try:
+            process = self._workers[worker] = _Process(self._makers[worker], others, is_forked=self._is_forked)
+        except OSError as error:
+            raise RunError(
+                "The system starts the worker processes of a study",
+                got=f"{error} at one of {self.num_workers}",
+                remedy="Take fewer workers",
+            ) from error
+        return process
+
+
+def can_fork(*, threads: int | None) -> bool:
+    """Whether workers with so many threads each can be forked from this process."""
+    return start_method() == "fork" and threads == 1 and not torch.accelerator.is_available()
+
+
+def pickled_for_start(make: Make) -> bytes:
+    """A worker's maker as bytes.
+
+    Raises:
+        UsageError: it cannot be pickled.
+    """
+    try:
+        return pickled(make)
+    except Exception as error:
+        raise UsageError(
+            "Worker processes that are started anew import the study's build function",
+            got=f"{type(error).__name__}: {error}",
+            remedy="Define it at the top of a module and name it as module:build, or take one worker",
+        ) from error
+
+
+def _end_all(workers: list[_Process | None]) -> None:
+    for process in workers:
+        if process is not None:
+            process.dismiss()
+    for number, process in enumerate(workers):
+        if process is not None:
+            process.end()
+        workers[number] = None
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A context in which Ctrl-C waits, so that a process that is started in it hears none before it ignores them."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if _CAN_HOLD else None
+    try:
+        yield
+    finally:
+        if old is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+class _Process:
+    """A process, and the assignment that it has in hand."""
+
+    def __init__(self, make: Any, others: list[Connection], *, is_forked: bool) -> None:
+        self.assignment: Assignment | None = None
+        context: Any = multiprocessing.get_context("fork" if is_forked else "spawn")
+        self.connection, there = context.Pipe()
+        # What is forked inherits both ends of every connection that is open, and closes those that are not its own.
+        ends = [self.connection, *others] if is_forked else []
+        # No daemon: a daemon may have no processes of its own, and a task's data may.
+        self._process = context.Process(
+            target=_serve, args=(there, make, ends, os.getpid()), name="volano-study-worker", daemon=False
+        )
+        sys.stdout.flush()
+        if not is_forked and _CAN_HOLD:
+            # Otherwise the start below makes it, and lets signals through again as soon as it has.
+            resource_tracker.ensure_running()
+        try:
+            with warnings.catch_warnings(), _interrupts_held():
+                # Threads of ours hold no lock that a child needs.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._process.start()
+        except OSError:
+            self.connection.close()
+            raise
+        finally:
+            there.close()
+        self.sentinel: int = self._process.sentinel
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.is_alive()
+
+    def send(self, assignment: Assignment) -> None:
+        """Hands an assignment out. That the process is dead shows when the answer is wanted."""
+        self.assignment = assignment
+        with contextlib.suppress(OSError):
+            self.connection.send_bytes(pickled(assignment))
+
+    def receive(self) -> bytes | None:
+        """The answer to the assignment; None where there will be none."""
+        try:
+            return self.connection.recv_bytes() if self.connection.poll() else None
+        except (EOFError, OSError):
+            return None
+
+    def how_it_ended(self) -> str:
+        """In words."""
+        self._process.join(_PATIENCE_SECONDS)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            hint = ", often for want of memory" if -code == signal.SIGKILL else ""
+            return f"worker process {self._process.pid} was ended by {signal.Signals(-code).name}{hint}"
+        return f"worker process {self._process.pid} ended with exit code {code}"
+
+    def dismiss(self) -> None:
+        """Asks it to end."""
+        with contextlib.suppress(OSError):
+            self.connection.send_bytes(b"")
+
+    def end(self) -> None:
+        """Waits for it to end; ends it where that takes too long."""
+        self.connection.close()
+        for insist in (lambda: None, self._process.terminate, self._process.kill):
+            insist()
+            self._process.join(_PATIENCE_SECONDS)
+            if not self._process.is_alive():
+                self._process.close()
+                return  # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
+
+
+# ---- in the process
+
+
+def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) -> None:
+    for end in ends:
+        end.close()
+    # Ctrl-C reaches the whole process group; the driver decides what becomes of the study. SIGTERM must end a worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _CAN_HOLD:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    if ends:
+        torch.set_num_threads(1)  # the pool of OpenMP's threads did not come over the fork
+    messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(there, messages, parent), daemon=True).start()
+    worker = None
+    while True:
+        message = messages.get()
+        try:
+            worker = worker or (pickle.loads(make) if isinstance(make, bytes) else make)()
+            answer = answer_of(worker, message)
+        except VolanoError as error:
+            answer = pickled(error)
+        except Exception as error:  # noqa: BLE001 - what the import of a person's module raises
+            answer = pickled(defect_of(error))
+        for stream in (sys.stdout, sys.stderr):  # a worker ends without running what flushes them otherwise
+            with contextlib.suppress(Exception):
+                stream.flush()
+        try:
+            there.send_bytes(answer)
+        except BrokenPipeError:
+            os._exit(0)  # nobody listens any more
+
+
+def _read(there: Connection, messages: queue.SimpleQueue[bytes], parent: int) -> None:
+    # Reading at all times, so that the driver never waits to hand an assignment out; and the first to hear that it is
+    # gone, in the middle of a training too.
+    try:
+        while True:
+            while not there.poll(_LOOK_SECONDS):
+                if os.getppid() != parent:
+                    os._exit(0)
+            message = there.recv_bytes()
+            if not message:
+                os._exit(0)
+            messages.put(message)
+    except (EOFError, OSError):
+        os._exit(0)

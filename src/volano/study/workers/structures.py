@@ -1,0 +1,88 @@
+"""Which trials can share a pack, over the whole of a study: a new one is compared with one of each kind so far."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from volano.packing.structure.grouping import groups_of
+from volano.task import Task
+from volano.training import Session, make_optimizer
+
+
+class Specimen(NamedTuple):
+    """What tasks are compared by: the task, and the model and the optimizer with which it begins."""
+
+    task: Task
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def of(cls, task: Task) -> Specimen:
+        """That of a task. Seeds the host's generators.
+
+        Raises:
+            Exception: what making the model or its optimizer raises.
+        """
+        model = Session.make_model(task)
+        return cls(task, model, make_optimizer(task, model))
+
+
+class Kinds:
+    """The kinds of tasks that a study has shown so far, numbered from 0; the first task of each is kept."""
+
+    def __init__(self) -> None:
+        self._firsts: list[Specimen] = []
+        self._reasons: list[tuple[str, ...]] = []
+        self._names: list[str] = []
+
+    def of(self, specimens: Sequence[Specimen]) -> list[int]:
+        """The kind of each; what is like none so far makes a new one."""
+        known = len(self._firsts)
+        together = [*self._firsts, *specimens]
+        groups = groups_of(
+            [specimen.task for specimen in together],
+            [specimen.model for specimen in together],
+            [specimen.optimizer for specimen in together],
+        )
+        kinds = [0] * len(together)
+        for kind, group in enumerate(groups):
+            for index in group.indices:
+                kinds[index] = kind
+        self._firsts = [together[group.indices[0]] for group in groups]
+        self._reasons = [group.reasons for group in groups]
+        for first in self._firsts[len(self._names) :]:
+            digest = _digest(first)
+            same = sum(name.split("-")[0] == digest for name in self._names)
+            self._names.append(f"{digest}-{same + 1}" if same else digest)
+        return kinds[known:]
+
+    def first(self, kind: int) -> Specimen:
+        """The one that the others of a kind are like."""
+        return self._firsts[kind]
+
+    def reasons(self, kind: int) -> tuple[str, ...]:
+        """Why a kind stands apart from the others, in words; its own value comes first."""
+        return self._reasons[kind]
+
+    def name(self, kind: int) -> str:
+        """Of a kind. Numbers of kinds are as a process has met them; this says in another that it is the same."""
+        return self._names[kind]
+
+
+def _digest(specimen: Specimen) -> str:
+    """Of what kinds differ by as a rule: 8 hexadecimal digits. Kinds of one digest are told apart by comparing them."""
+    task, model, optimizer = specimen
+    modules = [
+        (where, type(module).__qualname__, sorted((k, v) for k, v in vars(module).items() if type(v) in (int, str)))
+        for where, module in model.named_modules()
+    ]
+    leaves = [(where, tuple(leaf.shape), str(leaf.dtype)) for where, leaf in model.state_dict(keep_vars=True).items()
+              if isinstance(leaf, torch.Tensor)]  # fmt: skip
+    steps = (task.batch_size, task.last_batch, task.num_steps, task.evaluation_interval)
+    text = repr((steps, type(optimizer).__qualname__, modules, leaves))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

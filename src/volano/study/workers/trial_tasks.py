@@ -1,0 +1,175 @@
+"""Trials made ready to be trained: their tasks, what they share with others, and how far they go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from volano.device.isolated import reason_of
+from volano.errors import TaskError
+from volano.packing import Member
+from volano.study.workers.messages import Assignment, Outcome, Trial
+from volano.study.workers.same_data import check_same_data
+from volano.study.workers.structures import Kinds, Specimen
+from volano.task import Duration, Task, describe_data
+
+Build = Callable[[Any], Task]
+
+
+# Models that are in memory at once while their tasks are compared.
+_MOST_SPECIMENS = 32
+
+
+class _Made(NamedTuple):
+    """A trial's parameters, what was built of them, and its kind."""
+
+    params: Mapping[str, Any]
+    task: Task
+    kind: int
+
+
+class Standing(NamedTuple):
+    """What the members of a pack have in common: their kind, where they stand and how far they go, in steps."""
+
+    kind: int
+    step: int
+    until: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trial with its task."""
+
+    trial: Trial
+    task: Task
+    standing: Standing
+
+    @property
+    def number(self) -> int:
+        """The trial's."""
+        return self.trial.number
+
+    def member(self) -> Member:
+        """As it enters a pack."""
+        return Member(number=self.number, task=self.task, state=self.trial.state)
+
+
+def step_of_rung(task: Task, share: float) -> int:
+    """The optimizer step at which a rung stands for a task.
+
+    The share of the task's steps, rounded up; of its epochs, rounded up to whole ones, where it has at least as many of
+    them as ``1 / share``, so that rungs fall on the ends of epochs. 1.0 is the end of the run.
+    """
+    assert isinstance(task.duration, Duration)
+    per_epoch, num_steps = task.steps_per_epoch, task.num_steps
+    epochs = num_steps / per_epoch
+    if round(epochs * share, 6) >= 1.0:  # rounded first: a third of 3.0 is below 1 in binary
+        return min(num_steps, math.ceil(round(epochs * share, 6)) * per_epoch)
+    return min(num_steps, max(1, math.ceil(round(num_steps * share, 6))))
+
+
+class Candidates:
+    """Makes the candidates of a study: each trial's task by the study's build function, all on the data of the first.
+
+    Args:
+        build: ``(trial) -> Task``.
+    """
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._kinds = Kinds()
+        self._made: dict[int, _Made] = {}
+        self._first: tuple[int, Task] | None = None
+        self.data: dict[str, Any] | None = None  # of the first trial, in words and digests
+
+    def of(self, assignment: Assignment) -> tuple[list[Candidate], list[Outcome]]:
+        """Those of an assignment's trials, and the outcomes of trials that cannot be made ready.
+
+        A trial that was in the assignment before has the same Task object, where its parameters are the same.
+
+        Raises:
+            ExploreError: a trial's task is on other data than the study's other trials.
+        """
+        trials = {trial.number: trial for trial in assignment.trials}
+        kept = {number: made for number, made in self._made.items() if number in trials}
+        self._made = {number: made for number, made in kept.items() if made.params == trials[number].params}
+        failed: list[Outcome] = []
+        new = [trial for trial in assignment.trials if trial.number not in self._made]
+        for start in range(0, len(new), _MOST_SPECIMENS):
+            failed += self._make(new[start : start + _MOST_SPECIMENS])
+        return [
+            Candidate(trial=trial, task=made.task, standing=_standing(trial, made, assignment.share))
+            for trial in assignment.trials
+            if (made := self._made.get(trial.number)) is not None
+        ], failed
+
+    def reasons(self, kind: int) -> tuple[str, ...]:
+        """Why a kind stands apart from the others so far, in words."""
+        return self._kinds.reasons(kind)
+
+    def structure(self, kind: int) -> str:
+        """Names a kind, alike in each worker of a study."""
+        return self._kinds.name(kind)
+
+    def first(self, kind: int) -> Specimen:
+        """The first of a kind."""
+        return self._kinds.first(kind)
+
+    def _make(self, trials: Sequence[Trial]) -> list[Outcome]:
+        ready: list[tuple[Trial, Specimen]] = []
+        failed: list[Outcome] = []
+        for trial in trials:
+            try:
+                task = self._built(trial)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a person's code fails as it will
+                failed.append(failure_of(trial, reason_of(error)))
+                continue
+            task = self._on_one_data(task, trial.number)
+            try:
+                ready.append((trial, Specimen.of(task)))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - the same
+                failed.append(failure_of(trial, reason_of(error)))
+        kinds = self._kinds.of([specimen for _, specimen in ready]) if ready else []
+        for (trial, specimen), kind in zip(ready, kinds, strict=True):
+            self._made[trial.number] = _Made(dict(trial.params), specimen.task, kind)
+        return failed
+
+    def _built(self, trial: Trial) -> Task:
+        import optuna
+
+        task = self._build(optuna.trial.FixedTrial(dict(trial.params), number=trial.number))
+        if not isinstance(task, Task):
+            raise TaskError("build(trial) returns a volano.Task", got=type(task).__name__)
+        if task.valid is None:
+            raise TaskError(
+                "The trials of a study are compared by their evaluation",
+                got="a task without valid",
+                remedy="Give valid",
+            )
+        return task
+
+    def _on_one_data(self, task: Task, number: int) -> Task:
+        if self._first is None:
+            self._first = (number, task)
+            self.data = {"data": describe_data(task.data), "valid": describe_data(task.valid)}
+        first_number, first = self._first
+        if task.data is first.data and task.valid is first.valid:
+            return task
+        check_same_data(task, number, first, first_number)
+        # What is the same need be in memory, and be read, only once.
+        return replace(task, data=first.data, valid=first.valid)
+
+
+def failure_of(trial: Trial, reason: str) -> Outcome:
+    """The outcome of a trial that has failed: it stands where it stood."""
+    step = 0 if trial.state is None else trial.state["step"]
+    return Outcome(
+        number=trial.number, step=step, epoch=math.nan, metrics={}, training_loss=math.nan, failure=reason
+    )  # fmt: skip
+
+
+def _standing(trial: Trial, made: _Made, share: float) -> Standing:
+    step = 0 if trial.state is None else trial.state["step"]
+    return Standing(kind=made.kind, step=step, until=max(step, step_of_rung(made.task, share)))

@@ -1,0 +1,213 @@
+"""When a run is saved, and how that stays off the training loop.
+
+What a checkpoint holds is copied to the host between two steps, so that it is of one moment; a thread then writes the
+copy while training goes on. One save is in flight at most. A run that is killed loses the steps since the last save
+began that also ended: with one due every T seconds, and a write that takes W, at most T + W.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from volano.device import Device, Ranks
+from volano.errors import CheckpointError
+from volano.record.run_folder import RunFolder
+from volano.training.checkpoints.checkpoint import save_checkpoint
+from volano.training.checkpoints.shards import is_sharded
+from volano.training.safety import Safety
+
+# Where seconds decide, saving takes at most this share of the training's time.
+_SHARE = 0.02
+# Of the host's free memory, what a copy of the state may take; beyond it the loop writes by itself.
+_COPY_SHARE = 0.5
+
+
+class Saver:
+    """Saves at intervals, and never lets a save that fails end the run.
+
+    Args:
+        folder: of the run.
+        safety: how often.
+        make_state: gives the step and all that a checkpoint holds; may raise to refuse a save.
+        on_notice: told of saves that failed.
+        saved_step: of the checkpoint from which the run goes on, or None.
+        ranks: all of which call every method alike; the first writes, or all their parts of a sharded state.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        safety: Safety,
+        make_state: Callable[[], dict[str, Any]],
+        on_notice: Callable[[str], None],
+        *,
+        saved_step: int | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._ranks = ranks or Ranks()
+        self._folder, self._safety, self._make_state, self._on_notice = folder, safety, make_state, on_notice
+        self._interval = safety.save_seconds
+        self._last = time.perf_counter()
+        self._saved_step = saved_step
+        self._write: _Write | None = None
+        self._told_of_memory = self._is_failing = False
+
+    def is_at(self, step: int) -> bool:
+        """Whether ``step`` steps are a multiple of those between two saves, where steps count."""
+        return self._safety.save_steps is not None and step % self._safety.save_steps == 0
+
+    def is_late(self) -> bool:
+        """Whether the seconds between two saves have passed, where seconds count: said once for each save, and by the
+        first of several ranks alone, which knows what saving costs. Also tells of a save that has failed meanwhile."""
+        if self._write is not None and self._write.has_ended():
+            self._settle()
+        if self._interval is None or not self._ranks.is_first or self._write is not None:
+            return False
+        now = time.perf_counter()
+        if now - self._last < self._interval:
+            return False
+        self._last = now
+        return True
+
+    def save(self) -> None:
+        """Copies the state and has it written beside the loop; waits for an earlier save that is still being written.
+
+        Raises:
+            NumericsError: from ``make_state``.
+        """
+        self._settle()
+        start = time.perf_counter()
+        state = self._make_state()
+        if self._ranks.are_several and (not self._ranks.is_first or is_sharded(state)):
+            self._now(state, must=False)  # together: parts of one state are of one moment
+            self._last = time.perf_counter()
+            self._charge(self._last - start)
+            return
+        if not _has_room(state):
+            if not self._told_of_memory:
+                self._on_notice("the host's memory has no room for a copy of the state: each save holds the loop up")
+                self._told_of_memory = True
+            self._now(state, must=False)
+            self._last = time.perf_counter()
+            self._charge(self._last - start)
+            return
+        self._write = _Write(self._folder, to_host(state))
+        self._last = time.perf_counter()
+        self._write.blocked_seconds = self._last - start
+        self._write.start()
+
+    def finish(self, *, must: bool) -> None:
+        """The last save of a run, or of a part of it; returns when it is written.
+
+        Raises:
+            CheckpointError: it could not be written and ``must`` be, because the run stops here.
+            NumericsError: from ``make_state``.
+        """
+        self._settle()
+        state = self._make_state()
+        if state["step"] != self._saved_step:
+            self._now(state, must=must)
+
+    def close(self) -> None:
+        """Waits for a save in flight."""
+        self._settle()
+
+    def _now(self, state: dict[str, Any], *, must: bool) -> None:
+        try:
+            if self._ranks.is_first or is_sharded(state):
+                _write(self._folder, state, self._ranks)
+        except CheckpointError as error:
+            if must:
+                raise
+            self._note(state["step"], error)
+        else:
+            self._note(state["step"], None)
+
+    def _settle(self) -> None:
+        write, self._write = self._write, None
+        if write is None:
+            return
+        write.join()
+        self._note(write.step, write.error)
+        self._charge(write.blocked_seconds + write.processor_seconds)
+
+    def _charge(self, seconds: float) -> None:
+        if self._safety.save_seconds is not None:
+            self._interval = max(self._safety.save_seconds, seconds / _SHARE)
+
+    def _note(self, step: int, error: BaseException | None) -> None:
+        # A disk may stay full for hours: it is told when that begins and when it is over.
+        if error is None:
+            self._saved_step = step
+            if self._is_failing:
+                self._on_notice(f"saved again at step {step}")
+        elif not self._is_failing:
+            self._on_notice(f"not saved at step {step}: {error} The run goes on, and tries again.")
+        self._is_failing = error is not None
+
+
+class _Write(threading.Thread):
+    """One checkpoint being written."""
+
+    def __init__(self, folder: RunFolder, state: dict[str, Any]) -> None:
+        super().__init__(name=f"volano-checkpoint-{state['step']}")
+        self._folder, self._state = folder, state
+        self.step: int = state["step"]
+        self.error: BaseException | None = None
+        self.blocked_seconds = self.processor_seconds = 0.0
+
+    def run(self) -> None:
+        """Writes; an error is kept for the loop to tell."""
+        start = time.thread_time()
+        try:
+            _write(self._folder, self._state)
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody to raise to; the loop tells it
+            self.error = error
+        self._state = {}
+        self.processor_seconds = time.thread_time() - start
+
+    def has_ended(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return not self.is_alive()
+
+
+def _write(folder: RunFolder, state: dict[str, Any], ranks: Ranks | None = None) -> None:
+    folder.sync_lines()  # a checkpoint must not be ahead of its figures
+    save_checkpoint(folder.path / "checkpoints", state["step"], state, ranks=ranks)
+
+
+def to_host(tree: Any) -> Any:
+    """A copy on the host that shares no memory with ``tree``; tensors that are one stay one."""
+    copies: dict[Any, Tensor] = {}
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            key = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+            if key not in copies or not value.numel():
+                copies[key] = value.detach().to("cpu", copy=True)
+            return copies[key]
+        if isinstance(value, dict):
+            return type(value)((name, copy(item)) for name, item in value.items())
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(copy(item) for item in value))
+        return type(value)(copy(item) for item in value) if isinstance(value, list | tuple) else value
+
+    return copy(tree)
+
+
+def _has_room(state: Any) -> bool:
+    free = Device("cpu").free_bytes()
+    return free is None or _num_bytes(state) <= _COPY_SHARE * free
+
+
+def _num_bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(map(_num_bytes, value.values()))
+    return sum(map(_num_bytes, value)) if isinstance(value, list | tuple) else 0

@@ -1,0 +1,213 @@
+"""Data parallel: what the ranks of a run do together in a step.
+
+Each rank works on every ``world_size``-th example of the global batch and gives its *sum* of the loss; gradients are
+added up over the ranks while the backward pass still runs, by torch's DistributedDataParallel (``sharding="none"``) or
+FSDP2 (``sharding="full"``; Zhao et al. 2023). With the sums of loss and weight the step is that of the whole batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from volano.device import Device, Ranks
+from volano.errors import PlanError
+from volano.plan import Plan
+from volano.task import Batch, Loss, Task, as_loss, map_tensors, num_examples, weighted_metric
+from volano.training.distributed.sync_batchnorm import share_batch_statistics
+
+
+def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
+    """Raises PlanError unless every global batch can be cut into equal parts, one for each rank, under the plan."""
+    if world_size == 1:
+        return
+    rest = len(task.data) % task.batch_size if task.last_batch == "keep" else 0
+    for what, size in (("batch_size", task.batch_size), ("the epoch's last batch", rest)):
+        if size % world_size:
+            raise PlanError(
+                "The number of ranks divides the batch: each takes as many examples as the others",
+                got=f"{world_size} ranks and {what}={size}",
+                remedy="Start another number of ranks, or take another batch_size, or last_batch='drop'",
+            )
+    if plan.sharding == "full":
+        for knob, value in (("memory_format", "channels_last"), ("precision", "fp16")):
+            if getattr(plan, knob) == value:
+                raise PlanError(
+                    "sharding='full' takes contiguous parameters, and precisions that need no loss scaling",
+                    got=f"{knob}={value!r}",
+                    remedy=f"Pin another {knob}, or sharding='none'",
+                )
+
+
+class Parallel:
+    """A model that ranks train together.
+
+    Args:
+        model: of this rank, on its device; with ``sharding="full"`` its parameters are replaced by parts of themselves,
+            so make the optimizer afterwards.
+        sharding: as in the plan.
+        device: of this rank.
+        ranks: at least two.
+    """
+
+    def __init__(self, model: nn.Module, sharding: str, device: Device, ranks: Ranks) -> None:
+        self._ranks, self._sharding, self._model = ranks, sharding, model
+        share_batch_statistics(model, device)
+        if sharding == "full":
+            shard(model, device, ranks)
+        self._device = device
+        self._forward: nn.Module | None = None
+
+    def begin(self, objective: Callable[..., Any], batch: Batch) -> None:
+        """Before the first step of a run: binds the objective to the model. ``batch`` is one of this rank's."""
+        if self._forward is not None:
+            return
+        self._forward = _ObjectiveModule(self._model, objective)
+        if self._sharding == "none":
+            self._forward = nn.parallel.DistributedDataParallel(
+                self._forward, find_unused_parameters=self._has_idle_parameters(self._forward, batch)
+            )
+
+    def _has_idle_parameters(self, forward: nn.Module, batch: Batch) -> bool:
+        """Whether the loss leaves a parameter out, on any rank: gradients are then waited for in another way. Tried on
+        the first batch, which leaves buffers and random state as they were."""
+        buffers, state = list(self._model.buffers()), self._device.rng_state()
+        saved = [buffer.clone() for buffer in buffers]
+        total = forward(batch)[0]
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        if buffers:
+            torch._foreach_copy_(buffers, saved)
+        self._device.set_rng_state(state)
+        return bool(self._ranks.largest([any(gradient is None for gradient in gradients)])[0])
+
+    def loss(self, batch: Batch) -> Loss:
+        """The objective's sums over this rank's examples, such that the backward pass adds up gradients over ranks."""
+        assert self._forward is not None
+        total, weight, metrics = self._forward(batch)
+        return Loss(total=total, weight=weight, metrics=metrics)
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks there are."""
+        return self._ranks.world_size
+
+    def part_of(self, batch: Batch) -> Batch:
+        """This rank's examples of a global batch: every ``world_size``-th, as in ``Order.key``."""
+        rank, world_size = self._ranks.rank, self._ranks.world_size
+        return map_tensors(lambda tensor: tensor[rank::world_size] if tensor.ndim else tensor, batch)
+
+    def numbered(self, micro_batch: int) -> int:
+        """A number for a micro-batch that no other rank's has: stochastic layers are seeded by it."""
+        return micro_batch * self._ranks.world_size + self._ranks.rank
+
+    def sums(self, losses: list[Loss]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Over all micro-batches of all ranks: the loss, its weight, and each metric times its weight."""
+        names = list(losses[0].metrics)
+        rows = [[loss.total, loss.weight, *(weighted_metric(loss, name) for name in names)] for loss in losses]
+        kind = losses[0].total
+        columns = [
+            sum(torch.as_tensor(value, dtype=kind.dtype, device=kind.device) for value in c)
+            for c in zip(*rows, strict=True)
+        ]
+        total, weight, *metrics = self._ranks.add_up(torch.stack(columns)).unbind()  # pyright: ignore[reportArgumentType]
+        return total, weight, dict(zip(names, metrics, strict=True))
+
+    def share_flag(self, flag: Tensor) -> None:
+        """Raises a flag on every rank where one has raised it: each sees its part of the gradients alone."""
+        if self._sharding == "full":
+            self._ranks.add_up(flag)
+            flag.clamp_(max=1.0)
+
+    def scaled(self, total: Tensor) -> Tensor:
+        """``total`` such that the gradients that arrive are those of the sum over ranks."""
+        # DistributedDataParallel gives the mean over ranks; sharded modules are told to give the sum.
+        return total * self._ranks.world_size if self._sharding == "none" else total
+
+    def exchanging(self, is_last: bool) -> AbstractContextManager[None]:
+        """A context for a backward pass: only the last one of a step exchanges gradients."""
+        if self._sharding == "full":
+            self._model.set_requires_gradient_sync(is_last)  # pyright: ignore[reportCallIssue] - FSDPModule's
+            return contextlib.nullcontext()
+        if is_last:
+            return contextlib.nullcontext()
+        return self._forward.no_sync()  # pyright: ignore[reportCallIssue, reportOptionalMemberAccess] - DistributedDataParallel's
+
+
+class _ObjectiveModule(nn.Module):
+    """Objective and model as one module: what the objective does with the model is seen by DistributedDataParallel."""
+
+    def __init__(self, model: nn.Module, objective: Callable[..., Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._call = (objective,)  # in a tuple: an objective that is a module is no part of the model
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | float, dict[str, Tensor | float]]:
+        """Total, weight and metrics of the objective; see :class:`Loss`."""
+        loss = as_loss(self._call[0](self.model, batch), num_examples(batch))
+        return loss.total, loss.weight, dict(loss.metrics)
+
+
+# ---- sharding
+
+
+def shard(model: nn.Module, device: Device, ranks: Ranks) -> None:
+    """Replaces the parameters of a module, in place, by this rank's parts of them."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    mesh = init_device_mesh(device.kind, (ranks.world_size,))
+    num_parameters = len(list(model.parameters()))
+    # From the inside out, as FSDP2 asks.
+    for module in [*reversed(list(_blocks(model))), model]:
+        fully_shard(module, mesh=mesh)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+    if len(list(model.parameters())) != num_parameters:
+        raise PlanError(
+            "Parameters that are cut into parts are not shared between the entries of a list of modules",
+            got=f"{num_parameters} tied to {len(list(model.parameters()))}",
+            remedy="Pin sharding='none'",
+        )
+
+
+def resharded(model: nn.Module) -> None:
+    """Gives back the whole parameters that a sharded model keeps after a forward pass without a backward pass: they
+    would be those of that moment from then on."""
+    for module in model.modules():
+        reshard = getattr(module, "reshard", None)
+        if reshard is not None and hasattr(module, "unshard"):
+            reshard()
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """What is gathered at once: the entries of lists and sequences of modules, as transformers keep their layers."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList | nn.Sequential):
+            for child in module:
+                is_container = isinstance(child, nn.ModuleList | nn.Sequential)
+                if not is_container and any(True for _ in child.parameters()):
+                    yield child
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """``model.state_dict()`` with whole tensors on the host. Every rank of a sharded model takes part."""
+    return {name: whole(tensor).detach().cpu() for name, tensor in model.state_dict().items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered from all ranks; any other as it is."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor, sharing its memory; any other tensor as it is."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()

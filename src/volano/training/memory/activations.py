@@ -1,0 +1,77 @@
+"""How a forward pass keeps what its backward pass needs: all of it, some of it, or elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import nn
+
+from volano.device import Device
+from volano.plan import Plan
+from volano.training.memory.offload import OffloadedActivations, why_not_offloaded
+from volano.training.memory.recompute import Recompute
+
+_ALL_OF_IT = contextlib.nullcontext()
+
+
+class Activations:
+    """The knobs ``recompute``, ``activation_budget`` and ``offload`` of a plan, as contexts around forward passes.
+
+    Args:
+        model: on its device.
+        plan: whose knobs.
+        device: on which it computes.
+        on_notice: told of each of them that has no effect.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan, device: Device, on_notice: Callable[[str], None]) -> None:
+        self._model, self._device = model, device
+        self._contexts: list[Callable[[], AbstractContextManager[Any]]] = []
+        if plan.offload in ("activations", "all"):
+            reason = why_not_offloaded(device, sharding=plan.sharding, is_compiled=plan.compile, what="activations")
+            if reason is None:
+                self._contexts.append(lambda: OffloadedActivations(device))
+            else:
+                on_notice(f"offload={plan.offload} leaves activations where they are: {reason}")
+        if plan.activation_budget < 1:
+            if plan.compile:
+                self._contexts.append(lambda: _budget(plan.activation_budget))
+            else:
+                on_notice(f"activation_budget={plan.activation_budget} has no effect without compile")
+        self.recomputes = plan.recompute == "blocks" and self.start_recomputing()
+        if plan.recompute == "blocks" and not self.recomputes:
+            kind = type(model).__name__
+            on_notice(f"recompute=blocks has no effect: {kind} holds no lists or sequences of composite modules")
+
+    def start_recomputing(self) -> bool:
+        """From now on blocks are computed again. False where the model has none."""
+        recompute = Recompute(self._model, self._device)
+        if recompute.names:
+            self._contexts.append(recompute.applied)
+        self.recomputes = bool(recompute.names)
+        return self.recomputes
+
+    def kept(self) -> AbstractContextManager[Any]:
+        """A context for one forward pass of a training step."""
+        if not self._contexts:
+            return _ALL_OF_IT
+        if len(self._contexts) == 1:
+            return self._contexts[0]()
+        return self._all()
+
+    @contextlib.contextmanager
+    def _all(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for make in self._contexts:
+                stack.enter_context(make())
+            yield
+
+
+def _budget(share: float) -> AbstractContextManager[Any]:
+    # Read when the compiler divides a step into forward and backward pass; put back for whatever else is compiled.
+    from torch._functorch import config
+
+    return config.patch(activation_memory_budget=share)

@@ -1,0 +1,125 @@
+"""Keeps a step whose loss or gradient is not finite from the weights and from the optimizer's state."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from volano.device import Device
+from volano.training.distributed.data_parallel import local
+
+
+class Guard:
+    """Looks at each step between its backward pass and its update.
+
+    On the CPU, and where ``reads_at_once``, the answer is read before the update. On an accelerator it stays on the
+    device and the host looks when it reads losses anyway, so that nothing waits; the flag stays up until then. A fused
+    update obeys it there (``found_inf``, the contract of torch's GradScaler with its optimizers): weights and state
+    stay as they are. Other updates are made; such weights are never saved, because a save looks first.
+
+    With a GradScaler (fp16) infinite gradients are its business: it skips them while it looks for its scale. The loss
+    is looked at here all the same.
+
+    Args:
+        device: of the parameters.
+        optimizer: whose update is guarded.
+        has_scaler: whether a GradScaler looks at the gradients.
+        reads_at_once: whether each step's answer must be known before the next.
+        share: raises the flag where another rank has raised it; for ranks that each see a part of the gradients.
+        has_values: False for tensors that have shapes and no values (FakeTensorMode): it works as ever, reads nothing,
+            and lets every step pass.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        optimizer: torch.optim.Optimizer,
+        *,
+        has_scaler: bool,
+        reads_at_once: bool,
+        share: Callable[[Tensor], None] | None = None,
+        has_values: bool = True,
+    ) -> None:
+        self._share, self._has_values = share, has_values
+        self._is_cpu = device.is_cpu
+        self._has_scaler = has_scaler
+        self._flag = torch.zeros((), device=device.torch_device)
+        self._one = torch.ones((), device=device.torch_device)
+        self._num_flagged = torch.zeros((), device=device.torch_device)
+        groups: dict[Any, list[nn.Parameter]] = defaultdict(list)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                groups[parameter.device, parameter.dtype].append(parameter)
+        self._groups = list(groups.values())
+        self._look: Callable[[list[Tensor]], None] = _probe(self)
+        self.is_deferred = not reads_at_once and not device.is_cpu
+        self.holds_back = not self.is_deferred or (not has_scaler and _is_fused(optimizer))
+        if self.is_deferred and self.holds_back:
+            optimizer.found_inf = self._flag  # pyright: ignore[reportAttributeAccessIssue] - as GradScaler sets it
+
+    def lets_pass(self, loss: Tensor, norm: Tensor | None) -> bool:
+        """Whether the update may go on. ``norm`` is the gradient's, where it is known from clipping."""
+        scalars = [loss] if norm is None or self._has_scaler else [loss, norm]
+        has_all = norm is not None or self._has_scaler
+        if self._is_cpu and self._has_values and not all(math.isfinite(scalar.item()) for scalar in scalars):
+            return False
+        if self._is_cpu and has_all:
+            return True
+        if not self.is_deferred:
+            self._flag.zero_()
+        if not self._is_cpu:
+            for scalar in scalars:  # one by one: they may differ in type
+                self._look([scalar])
+        if not has_all:
+            self._look_at_gradients()
+        if self.is_deferred:
+            self._num_flagged.add_(self._flag)
+            return True
+        return not self._has_values or self._flag.item() == 0.0
+
+    @property
+    def num_flagged(self) -> Tensor | int:
+        """How many of the last steps are behind a raised flag, on the device and not yet read, where it defers."""
+        return self._num_flagged if self.is_deferred else 0
+
+    def _look_at_gradients(self) -> None:
+        for parameters in self._groups:
+            gradients = [_dense(local(p.grad)) for p in parameters if p.grad is not None]
+            if gradients:
+                self._look(gradients)
+        if self._share is not None:
+            self._share(self._flag)
+
+    def look_by_kernel(self, tensors: list[Tensor]) -> None:
+        """One kernel for all tensors: it multiplies them by one, which changes none, and raises the flag."""
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._flag, self._one)
+
+    def look_by_norms(self, tensors: list[Tensor]) -> None:
+        """For devices that lack the kernel."""
+        norms = torch.stack([norm.float() for norm in torch._foreach_norm(tensors)])
+        self._flag.copy_(torch.maximum(self._flag, (~norms.isfinite().all()).float()))
+
+
+def _probe(guard: Guard) -> Callable[[list[Tensor]], None]:
+    try:
+        guard.look_by_kernel([torch.ones_like(guard._one)])
+    except (RuntimeError, NotImplementedError):
+        return guard.look_by_norms
+    return guard.look_by_kernel
+
+
+def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    return type(optimizer).__module__.startswith("torch.optim.") and all(
+        group.get("fused") for group in optimizer.param_groups
+    )
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    if gradient.is_sparse:
+        gradient = gradient._values()
+    return torch.view_as_real(gradient) if gradient.is_complex() else gradient

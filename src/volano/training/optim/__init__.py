@@ -1,0 +1,1 @@
+"""Optimizers of a run: made from the task, Muon, the average of weights."""

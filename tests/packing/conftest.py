@@ -1,0 +1,19 @@
+"""What several tests of packs use."""
+
+import pytest
+
+from volano.packing import choose_engine
+
+
+@pytest.fixture
+def slow_loop(monkeypatch):
+    """A choice that looks at every engine but the compiled ones, and for which the loop is slow."""
+    monkeypatch.setattr(choose_engine, "_WORTH_TRACING", 0.0)
+    monkeypatch.setattr(choose_engine, "_COMPILE_SECONDS", 1e9)
+    own = choose_engine._alone
+
+    def slow(*given):
+        losses, _ = own(*given)
+        return losses, 10.0
+
+    monkeypatch.setattr(choose_engine, "_alone", slow)

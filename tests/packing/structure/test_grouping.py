@@ -1,0 +1,496 @@
+"""Which tasks share a program, which numbers vary in it, and that a copy with other numbers is what a member has."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import functools
+import warnings
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Subset, TensorDataset
+
+from volano import Task
+from volano.packing.structure.grouping import groups_of
+from volano.training import Session
+
+DATA = TensorDataset(torch.randn(24, 6, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3)
+BATCH = (DATA.tensors[0][:8], DATA.tensors[1][:8])
+
+
+def plain_objective(model: nn.Module, batch: Any) -> Tensor:
+    inputs, targets = batch
+    return F.cross_entropy(model(inputs), targets)
+
+
+def plain_task(**fields: Any) -> Task:
+    given = {
+        "model": lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(0.1), nn.Linear(5, 3)),
+        "objective": plain_objective,
+        "data": DATA,
+        "optimizer": functools.partial(torch.optim.SGD, lr=0.1),
+        "batch_size": 8,
+        "duration": "6st",
+    }
+    return Task(**{**given, **fields})
+
+
+def grouped(*tasks: Task) -> Any:
+    models = [Session.make_model(task) for task in tasks]
+    optimizers = [task.optimizer(model.parameters()) for task, model in zip(tasks, models, strict=True)]
+    return groups_of(tasks, models, optimizers)
+
+
+# Objectives that hold a number in every way that a person may write it.
+
+
+def in_closure(number: float) -> Callable[..., Any]:
+    def weighted(loss: Tensor) -> Tensor:
+        return loss * (1.0 + number)
+
+    def objective(model: nn.Module, batch: Any, *, floor: float = number / 3) -> Tensor:
+        return weighted(plain_objective(model, batch)) + floor
+
+    return objective
+
+
+def _scaled(model: nn.Module, batch: Any, scale: float, *, shift: float) -> Tensor:
+    return plain_objective(model, batch) * scale + shift
+
+
+def in_partial(number: float) -> Callable[..., Any]:
+    return functools.partial(functools.partial(_scaled, scale=number + 1), shift=number)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    weights: tuple[float, ...]
+    name: str = "settings"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InDataclass:
+    settings: Settings
+    by_name: dict[str, list[float]]
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        return plain_objective(model, batch) * self.settings.weights[1] + self.by_name["shift"][0]
+
+
+def in_dataclass(number: float) -> Callable[..., Any]:
+    return InDataclass(settings=Settings(weights=(1.0, number + 1)), by_name={"shift": [number, 2.0]})
+
+
+class Objectives:
+    def __init__(self, number: float) -> None:
+        self.number = number
+        self.chosen = self.compute  # leads back to the object
+        self.loss = nn.CrossEntropyLoss(label_smoothing=number)
+
+    def compute(self, model: nn.Module, batch: Any) -> Tensor:
+        return self.loss(model(batch[0]), batch[1]) + self.number
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        return self.chosen(model, batch)
+
+
+def in_method(number: float) -> Callable[..., Any]:
+    return Objectives(number).compute
+
+
+Weights = namedtuple("Weights", "first second")
+
+
+def in_named_tuple(number: float) -> Callable[..., Any]:
+    weights, limits = Weights(1.0, number), np.array([1.0, 2.0])
+    return lambda model, batch: plain_objective(model, batch) * weights.second + float(limits[0])
+
+
+def calling_itself(number: float) -> Callable[..., Any]:
+    def objective(model: nn.Module, batch: Any, depth: int = 2) -> Tensor:
+        if depth:
+            return objective(model, batch, depth - 1) * number
+        return plain_objective(model, batch)
+
+    return objective
+
+
+def of_a_local_class(number: float) -> Callable[..., Any]:
+    class Local(Objectives):
+        def compute(self, model: nn.Module, batch: Any) -> Tensor:
+            return super().compute(model, batch) * 2
+
+    return Local(number)
+
+
+MAKERS = [
+    *(in_closure, in_partial, in_dataclass, in_method, Objectives, in_named_tuple, calling_itself, of_a_local_class),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_a_copy_with_other_numbers_is_what_the_member_has(make: Callable[[float], Any]) -> None:
+    numbers = (0.125, 0.3, 0.71)
+    tasks = [plain_task(objective=make(number)) for number in numbers]
+    (group,) = grouped(*tasks)
+    assert group.indices == (0, 1, 2)
+    assert group.reasons == ()
+    model = Session.make_model(tasks[0]).eval()
+    for position, task in enumerate(tasks):
+        made = group.varying.objective(group.varying.of(position))
+        assert torch.equal(made(model, BATCH), task.objective(model, BATCH))
+    values = {task.objective(model, BATCH).item() for task in tasks}
+    assert len(values) == len(tasks)  # else nothing was compared
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_the_users_objects_stay_as_they_are(make: Callable[[float], Any]) -> None:
+    tasks = [plain_task(objective=make(number)) for number in (0.125, 0.3)]
+    model = Session.make_model(tasks[0]).eval()
+    before = [task.objective(model, BATCH) for task in tasks]
+    (group,) = grouped(*tasks)
+    for number in (0.9, torch.tensor(0.7)):
+        made = group.varying.objective({slot.where: number for slot in group.varying.slots})
+        assert not torch.equal(made(model, BATCH), before[0])
+    assert all(torch.equal(task.objective(model, BATCH), loss) for task, loss in zip(tasks, before, strict=True))
+
+
+def test_the_places_of_numbers_are_in_words() -> None:
+    (group,) = grouped(*(plain_task(objective=in_dataclass(number)) for number in (0.5, 0.25)))
+    assert [(slot.where, slot.values) for slot in group.varying.slots] == [
+        ("objective.settings.weights[1]", (1.5, 1.25)),
+        ("objective.by_name['shift'][0]", (0.5, 0.25)),
+    ]
+    assert group.varying.names("objective") == ("objective.settings.weights[1]", "objective.by_name['shift'][0]")
+    assert group.varying.names("model") == ()
+
+
+def test_numbers_that_are_alike_do_not_vary() -> None:
+    (group,) = grouped(plain_task(objective=in_closure(0.5)), plain_task(objective=in_closure(0.5), seed=3))
+    assert group.varying.slots == ()
+    assert group.varying.objective({}) is group.varying.task.objective
+
+
+def _noisy(batch: Any, generator: torch.Generator, *, strength: float) -> Any:
+    return (batch[0] + strength * torch.randn(batch[0].shape, generator=generator), batch[1])
+
+
+def test_an_augmentation_gets_its_numbers() -> None:
+    tasks = [plain_task(augment=functools.partial(_noisy, strength=strength)) for strength in (0.1, 0.2)]
+    (group,) = grouped(*tasks)
+    assert [slot.where for slot in group.varying.slots] == ["augment.strength"]
+    made = group.varying.augment(group.varying.of(1))
+    assert made is not None
+    wanted = _noisy(BATCH, torch.Generator().manual_seed(1), strength=0.2)
+    assert torch.equal(made(BATCH, torch.Generator().manual_seed(1))[0], wanted[0])
+
+
+class Gate(nn.Module):
+    """A module of one's own: numbers in an attribute and in a list."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha, self.scales = alpha, [1.0, alpha]
+        self.drop = nn.Dropout(alpha / 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.drop(inputs * self.alpha + self.scales[1])
+
+
+def test_numbers_of_modules_are_set_and_put_back() -> None:
+    def gated(alpha: float) -> Task:
+        return plain_task(model=lambda: nn.Sequential(nn.Linear(6, 3), Gate(alpha)))
+
+    tasks = [gated(0.5), gated(0.25)]
+    (group,) = grouped(*tasks)
+    assert {slot.where: slot.values for slot in group.varying.slots} == {
+        "model.1.alpha": (0.5, 0.25),
+        "model.1.scales[1]": (0.5, 0.25),
+        "model.1.drop.p": (0.25, 0.125),
+    }
+    ours, theirs = Session.make_model(tasks[0]), Session.make_model(tasks[1])
+    before = ours[1].scales
+    with group.varying.in_model(ours, group.varying.of(1)):
+        torch.manual_seed(0)
+        mine = ours(BATCH[0])
+    torch.manual_seed(0)
+    assert torch.equal(mine, theirs(BATCH[0]))
+    assert ours[1].scales is before
+    assert (ours[1].alpha, before, ours[1].drop.p) == (0.5, [1.0, 0.5], 0.25)
+
+
+def test_a_model_gets_its_numbers_back_after_an_error() -> None:
+    tasks = [plain_task(model=lambda p=p: nn.Sequential(nn.Linear(6, 3), nn.Dropout(p))) for p in (0.1, 0.2)]
+    (group,) = grouped(*tasks)
+    model = Session.make_model(tasks[0])
+    wrong = torch.zeros(2, 7)
+    with pytest.raises(RuntimeError, match="shapes"), group.varying.in_model(model, {"model.1.p": 0.7}):
+        model(wrong)
+    assert model[1].p == 0.1
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "recurrent": lambda: nn.LSTM(6, 3, num_layers=2),
+    "attention": lambda: nn.TransformerEncoderLayer(8, 2, batch_first=True),
+    "normalized": lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.LayerNorm(4)),
+    "parametrized": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 3))),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_other_weights_are_alike(name: str) -> None:
+    (group,) = grouped(*(plain_task(model=MODELS[name], seed=seed) for seed in range(3)))
+    assert group.varying.slots == ()
+
+
+def _tied(*, tie: bool) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3))
+        if tie:
+            model[1].weight = model[0].weight
+        return model
+
+    return make
+
+
+def _frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(0.1), nn.Linear(5, 3))
+    model[0].bias.requires_grad_(False)
+    return model
+
+
+def _counting(count: Any) -> Callable[..., Any]:
+    return lambda model, batch: plain_objective(model, batch) * count
+
+
+def _holding(value: Any) -> Callable[..., Any]:
+    return lambda model, batch: plain_objective(model, batch) + (0.0 if value is None else 1.0)
+
+
+class Sealed:
+    """Cannot be looked into: its memory is laid out by another class."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator()
+
+
+SPLITS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "batch_size": ({}, {"batch_size": 12}, ("batch_size: 8, 12",)),
+    "duration": ({}, {"duration": "7st"}, ("num_steps: 6, 7",)),
+    "last_batch": ({}, {"last_batch": "keep"}, ("last_batch: drop, keep",)),
+    "evaluation": (
+        {"valid": DATA, "evaluate_every": "2st"},
+        {"valid": DATA, "evaluate_every": "3st"},
+        ("evaluation_interval: 2, 3",),
+    ),
+    "ema": ({}, {"ema_decay": 0.9}, ("ema_decay: none, given",)),
+    "width": (
+        {"model": lambda: nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))},
+        {"model": lambda: nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 3))},
+        ("model.0.out_features: 4, 9", "model.1.in_features: 4, 9"),
+    ),
+    "activation": (
+        {"model": lambda: nn.Sequential(nn.Linear(6, 3), nn.ReLU())},
+        {"model": lambda: nn.Sequential(nn.Linear(6, 3), nn.GELU())},
+        ("model.1: ReLU, GELU",),
+    ),
+    "depth": (
+        {"model": lambda: nn.Sequential(nn.Linear(6, 3))},
+        {"model": lambda: nn.Sequential(nn.Linear(6, 3), nn.Linear(3, 3))},
+        ("model's modules: , 0, 1",),
+    ),
+    "tying": (
+        {"model": _tied(tie=True)},
+        {"model": _tied(tie=False)},
+        ("model.1.weight: tied to 0.weight, tied to 1.weight",),
+    ),
+    "frozen": ({}, {"model": _frozen}, ("model.0.bias: requires_grad=True, requires_grad=False",)),
+    "dtype": (
+        {"model": lambda: nn.Sequential(nn.Linear(6, 3))},
+        {"model": lambda: nn.Sequential(nn.Linear(6, 3)).double()},
+        (
+            "model.0.weight: torch.float32, torch.float64",
+            "model.0.bias: torch.float32, torch.float64",
+        ),
+    ),
+    "whole number of a module": (
+        {"model": lambda: nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Flatten(1, 2), nn.Linear(6, 3))},
+        {"model": lambda: nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Flatten(1, -1), nn.Linear(6, 3))},
+        ("model.1.end_dim: 2, -1",),
+    ),
+    "truth": ({"objective": _counting(True)}, {"objective": _counting(False)}, ("objective.count: True, False",)),
+    "None": ({"objective": _holding(None)}, {"objective": _holding("x")}, ("objective.value: None, 'x'",)),
+    "tensor": (
+        {"objective": _holding(torch.zeros(2))},
+        {"objective": _holding(torch.ones(2))},
+        ("objective.value: tensor [2] float32, other values",),
+    ),
+    "tensor that is trained": (
+        {"objective": _holding(torch.zeros(2, requires_grad=True))},
+        {"objective": _holding(torch.zeros(2, requires_grad=True))},
+        ("objective.value: a tensor with a gradient, another one",),
+    ),
+    "not to be compared": (
+        {"objective": _holding(Sealed())},
+        {"objective": _holding(Sealed())},
+        ("objective.value.generator: Generator, which cannot be compared, another Generator",),
+    ),
+    "number of NumPy's": (
+        {"objective": _holding(np.float32(1))},
+        {"objective": _holding(np.float32(2))},
+        ("objective.value: 1.0, 2.0",),
+    ),
+    "moment": (
+        {"objective": _holding(datetime.datetime(2024, 1, 1))},
+        {"objective": _holding(datetime.datetime(2024, 1, 2))},
+        ("objective.value: datetime, another datetime",),
+    ),
+    "number in collate": (
+        {"collate": functools.partial(_noisy, strength=0.1)},
+        {"collate": functools.partial(_noisy, strength=0.2)},
+        ("collate.strength: 0.1, 0.2",),
+    ),
+    "rows of the data": (
+        {"data": Subset(DATA, range(8))},
+        {"data": Subset(DATA, range(4, 12))},
+        ("data.indices: range(0, 8), range(4, 12)",),
+    ),
+    "optimizer": ({}, {"optimizer": torch.optim.AdamW}, ("optimizer class: SGD, AdamW",)),
+    "flag of the optimizer": (
+        {"optimizer": functools.partial(torch.optim.SGD, momentum=0.9)},
+        {"optimizer": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True)},
+        ("optimizer nesterov: False, True",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_what_splits_says_why(name: str) -> None:
+    one, other, words = SPLITS[name]
+    groups = grouped(plain_task(**one), plain_task(**other), plain_task(**one))
+    assert [group.indices for group in groups] == ([(0, 2), (1,)])
+    assert groups[0].reasons == words
+
+
+def test_steps_that_follow_from_the_batch_size_are_no_reason_of_their_own() -> None:
+    one, other = ({"batch_size": size, "duration": "4ep"} for size in (4, 8))
+    assert grouped(plain_task(**one), plain_task(**other))[0].reasons == ("batch_size: 4, 8",)
+    longer = grouped(plain_task(**one), plain_task(**{**other, "duration": "6ep"}))
+    assert [reason.split(":")[0] for reason in longer[0].reasons] == ["batch_size", "num_steps"]
+
+
+def _scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(nn.Sequential(nn.Linear(6, 3)))  # pyright: ignore[reportReturnType]
+
+
+def test_a_model_that_cannot_be_looked_into_stands_alone() -> None:
+    groups = grouped(*(plain_task(model=_scripted) for _ in range(2)))
+    assert [group.indices for group in groups] == [(0,), (1,)]
+    kind = "RecursiveScriptModule"
+    assert groups[0].reasons[0] == f"model: {kind}, which cannot be compared, another {kind}"
+
+
+def test_code_splits() -> None:
+    objectives = [
+        lambda model, batch: plain_objective(model, batch),
+        lambda model, batch: -plain_objective(model, batch),
+    ]
+    groups = grouped(*(plain_task(objective=objective) for objective in objectives))
+    assert [group.indices for group in groups] == [(0,), (1,)]
+    assert groups[0].reasons[0].startswith("objective: the code of <lambda> (line ")
+
+
+def test_a_number_in_the_code_of_a_local_class_splits() -> None:
+    def task(factor: float) -> Task:
+        class Scaled(nn.Linear):
+            def forward(self, inputs: Tensor) -> Tensor:
+                return super().forward(inputs) * factor
+
+        return plain_task(model=lambda: Scaled(6, 3))
+
+    first, second, third = task(0.5), task(0.25), task(0.5)
+    groups = grouped(first, second, third)
+    assert [group.indices for group in groups] == [(0, 2), (1,)]
+    assert groups[1].reasons[0].startswith("model: a test_a_number_in_the_code")
+
+
+def test_what_the_host_handles_per_member_does_not_split() -> None:
+    tasks = [
+        plain_task(
+            seed=1, data_seed=5, clip_norm=1.0, optimizer=functools.partial(torch.optim.SGD, lr=1, momentum=0.9)
+        ),
+        plain_task(seed=2, data_seed=6, optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.8)),
+    ]
+    assert len(grouped(*tasks)) == 1
+
+
+def test_data_of_the_same_content_is_the_same_data() -> None:
+    copied, changed = copy.deepcopy(DATA), copy.deepcopy(DATA)
+    changed.tensors[0][1, 0] += 1  # a row that a digest of a few rows would not see
+    groups = grouped(*(plain_task(data=data) for data in (DATA, copied, changed)))
+    assert [group.indices for group in groups] == [(0, 1), (2,)]
+    assert groups[0].reasons == ("data.tensors[0]: tensor [24, 6] float32, other values",)
+
+
+def test_an_object_is_alike_itself_though_it_cannot_be_compared() -> None:
+    sealed = Sealed()
+    assert len(grouped(*(plain_task(objective=_holding(sealed)) for _ in range(2)))) == 1
+
+
+def test_reasons_are_few_and_short() -> None:
+    groups = grouped(*(plain_task(objective=_counting(f"word {count}")) for count in range(12)))
+    assert len(groups) == 12
+    assert groups[0].reasons == ("objective.count: 'word 0', 'word 1', 'word 2', 'word 3', 'word 4', …",)
+
+
+def test_whole_numbers_of_an_objective_vary() -> None:
+    (group,) = grouped(*(plain_task(objective=_counting(count)) for count in (1, 2)))
+    assert [(slot.where, slot.values) for slot in group.varying.slots] == [("objective.count", (1.0, 2.0))]
+
+
+class Untouchable:
+    """Says of every question that it was asked."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("asked")
+
+    def __hash__(self) -> int:
+        raise AssertionError("asked")
+
+    def __bool__(self) -> bool:
+        raise AssertionError("asked")
+
+    def __copy__(self) -> Any:
+        raise AssertionError("asked")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise AssertionError("asked")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            raise AssertionError("set")
+        super().__setattr__(name, value)
+
+
+def test_no_method_of_the_users_is_called() -> None:
+    def holding(value: Untouchable) -> Callable[..., Any]:
+        return lambda model, batch: plain_objective(model, batch) * value.number
+
+    tasks = [plain_task(objective=holding(Untouchable(number))) for number in (0.5, 0.25)]
+    (group,) = grouped(*tasks)
+    model = Session.make_model(tasks[0]).eval()
+    made = group.varying.objective({"objective.value.number": 0.25})
+    assert torch.equal(made(model, BATCH), tasks[1].objective(model, BATCH))

@@ -1,0 +1,149 @@
+"""What planning costs is bounded, and what it held is given back."""
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from planner.faults import WrongGradient, in_bf16
+from planner.searching import PLAIN, SlowUnlessNarrow, by_plan, cache, make_task, search
+from volano.planner.parity.guard import Judge
+from volano.planner.request import Wish
+from volano.planner.search import search as searching
+from volano.planner.search import timing
+from volano.planner.search.time_budget import Allowance
+from volano.planner.search.timing import Lap, Track
+
+pytestmark = pytest.mark.usefixtures("cache")
+__all__ = ["cache"]
+
+
+def test_nothing_of_a_search_is_alive_when_training_starts(monkeypatch):
+    held = []
+    whole = searching._Search.__init__
+
+    def noted(self, *args):
+        whole(self, *args)
+        held.append(weakref.ref(self._judge))
+        held.append(weakref.ref(self._facts))
+
+    monkeypatch.setattr(searching._Search, "__init__", noted)
+    gc.disable()
+    try:
+        search()
+        assert len(held) == 2
+        assert [one() for one in held] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_an_overdrawn_search_takes_what_needs_no_guard(monkeypatch):
+    monkeypatch.setattr(Allowance, "left", property(lambda self: self.total if self.is_racing else -1.0))
+    monkeypatch.setattr(Allowance, "is_racing", True, raising=False)
+    ended = Track.close
+
+    def close(self):
+        ended(self)
+        monkeypatch.setattr(Allowance, "is_racing", False)
+
+    monkeypatch.setattr(Track, "close", close)
+    monkeypatch.setattr(Judge, "parity", None)  # would fail
+    found = search()
+    assert found.plan.precision == "fp32"
+    assert found.step is not None
+    (faster,) = by_plan(found, precision="bf16")
+    assert (faster.status, faster.measured < found.step) == ("untried", True)
+    assert "the guard was not asked" in faster.reason
+
+
+def test_nothing_is_blamed_once_time_is_spent(monkeypatch):
+    monkeypatch.setattr(Judge, "levers_at_fault", None)  # would fail
+    asked = Judge.parity
+
+    def parity(self, plan):
+        found = asked(self, plan)
+        monkeypatch.setattr(Allowance, "left", -1.0)
+        return found
+
+    monkeypatch.setattr(Judge, "parity", parity)
+    found = search(make_task(model=lambda: SlowUnlessNarrow(WrongGradient(in_bf16))))
+    assert found.plan.precision == "fp32"
+    (struck,) = by_plan(found, precision="bf16")
+    assert struck.status == "struck"
+    assert "at fault" not in struck.reason
+
+
+class FakeHeat:
+    """A heat of 1 ms a step; of the plan with one thread it fails in the final."""
+
+    step = 0.001
+
+    def __init__(self, _task, plan, *_):
+        self.plan, self.runs = plan, []
+
+    def run(self, seconds, **_):
+        if self.plan.threads == 1:
+            raise RuntimeError("the machine is full")
+        self.runs.append(seconds)
+        ran.append(seconds)
+
+    def lap(self, **_):
+        return Lap(plan=self.plan, step=self.step, num_steps=1)
+
+
+ran: list[float] = []
+
+
+@pytest.fixture
+def track(monkeypatch):
+    ran.clear()
+    monkeypatch.setattr(timing, "Heat", FakeHeat)
+    return Track(make_task(duration="300st"), [], lambda: 60.0)
+
+
+def test_an_error_in_the_final_strikes_the_candidate(track):
+    one = PLAIN.pin(threads=1)
+    track.laps = {plan: Lap(plan=plan, step=0.001) for plan in (PLAIN, one)}
+    track.final(lambda lap: lap.step)
+    assert track.laps[one].failure == "RuntimeError: the machine is full"
+    assert track.laps[PLAIN].step == 0.001
+
+
+def test_the_first_heat_is_a_share_of_the_run(track):
+    track.run(PLAIN, seconds=0.5, most_share=0.01)
+    assert ran == [pytest.approx(0.003)]
+
+
+def test_totals_are_those_by_which_it_was_decided():
+    found = search()
+    chosen: Any
+    chosen, *others = found.explanation.candidates
+    assert chosen.measured is not None
+    assert chosen.total == pytest.approx(chosen.measured * 50000)
+    assert all(c.total >= chosen.total for c in others if c.total is not None and c.status == "slower")
+
+
+@pytest.mark.parametrize(("budget", "is_raised"), [(None, False), (10, True)])
+def test_plain_eager_is_refused_under_a_given_budget_only(budget, is_raised):
+    one: Any = object.__new__(searching._Search)
+    one._wish = Wish(budget=budget)
+    one._space = type("Space", (), {"base": PLAIN})
+    one._oracle = type("Oracle", (), {"budget": 10})
+    one._fits = {"fp32": type("Fit", (), {"applied": lambda *_: None})()}
+    struck = {PLAIN.pin(micro_batch=4): ("it is off", {})}
+    if is_raised:
+        with pytest.raises(searching.PlanError, match="computes what plain eager"):
+            one._unguarded(struck)
+    else:
+        assert one._unguarded(struck) == PLAIN
+
+
+def test_rates_that_cannot_be_measured_are_told_and_the_race_goes_on(monkeypatch):
+    def fails(_device):
+        raise RuntimeError("no kernel runs")
+
+    monkeypatch.setattr("volano.planner.cost_model.rates_of", fails)
+    found = search(make_task(duration="300st"), is_free=True)
+    assert found.plan.precision == "bf16"
+    assert "not predicted, but measured: RuntimeError: no kernel runs" in found.explanation.notices

@@ -1,0 +1,141 @@
+"""Which plans are admitted, and why the others are not."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from planner.searching import PLAIN, make_task
+from volano.device import Device
+from volano.errors import PlanError
+from volano.planner.search.candidates import RACED, admissible
+from volano.planner.task_profile import find_facts
+
+
+def space_of(task=None, *, pins=None, forbidden=None, world_size=1, **facts):
+    task = make_task() if task is None else task
+    known = dataclasses.replace(find_facts(task, Device("cpu")), **{"num_threads": 4, **facts})
+    base = PLAIN.pin(**(pins or {}))
+    return admissible(task, known, base, pins=pins or {}, forbidden=forbidden, world_size=world_size)
+
+
+@pytest.fixture(autouse=True)
+def bf16_units(monkeypatch):
+    """Of the processor that these tests are about."""
+    monkeypatch.setattr(Device, "has_bf16_units", True)
+
+
+def image_net():
+    return nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+
+
+def reasons(space):
+    return {(refusal.knob, refusal.value): refusal.reason for refusal in space.refused}
+
+
+class TestTolerance:
+    def test_exact_leaves_what_is_bitwise_the_same(self):
+        space = space_of(make_task(tolerance="exact", model=image_net))
+        assert {plan.semantics() for plan in space.plans()} == {"exact"}
+        assert reasons(space)["optimizer", "fused"] == "the task's tolerance is 'exact'"
+        assert reasons(space)["threads", 2] == "the task's tolerance is 'exact'"
+
+    def test_rounding_leaves_fp32(self):
+        space = space_of(make_task(tolerance="rounding"))
+        assert space.options["precision"] == ("fp32",)
+        assert space.options["optimizer"] == ("as_given", "fused")
+        assert reasons(space)["precision", "bf16"] == "the task's tolerance is 'rounding'"
+
+    def test_precision_admits_what_the_device_has(self):
+        space = space_of()
+        assert space.options["precision"] == ("fp32", "bf16")
+        assert "computes in" in reasons(space)["precision", "tf32"]
+
+    def test_a_processor_without_units_for_bf16_races_none_of_it(self, monkeypatch):
+        monkeypatch.setattr(Device, "has_bf16_units", False)
+        space = space_of()
+        assert space.options["precision"] == ("fp32",)
+        assert "has no units for it" in reasons(space)["precision", "bf16"]
+        assert space_of(pins={"precision": "bf16"}).options["precision"] == ("bf16",)  # whoever wants it has it
+
+
+class TestPinsAndForbidden:
+    @pytest.mark.parametrize(
+        "pins",
+        [{"precision": "bf16"}, {"optimizer": "as_given"}, {"allocator": "system"}, {"threads": 3}, {"compile": True}],
+    )
+    def test_a_pin_stands_in_every_candidate(self, pins):
+        space = space_of(pins=pins)
+        ((knob, value),) = pins.items()
+        assert {getattr(plan, knob) for plan in [*space.plans(), space.safe]} == {value}
+        others = [refusal for refusal in space.refused if refusal.knob == knob]
+        assert others
+        assert all("pinned to" in refusal.reason or "computes in" in refusal.reason for refusal in others)
+
+    def test_a_forbidden_value_appears_nowhere_but_among_the_refused(self):
+        space = space_of(forbidden={"precision": ("bf16",), "optimizer": ("fused",), "allocator": ("system",)})
+        plans = [*space.plans(), space.safe, space.base]
+        assert {plan.precision for plan in plans} == {"fp32"}
+        assert {plan.optimizer for plan in plans} == {"as_given"}
+        assert {plan.allocator for plan in plans} == {"keep"}
+        for value in (("precision", "bf16"), ("optimizer", "fused"), ("allocator", "system")):
+            assert reasons(space)[value] == "forbidden by you"
+
+    def test_nothing_left(self):
+        with pytest.raises(PlanError, match="forbidden: fp32, bf16"):
+            space_of(forbidden={"precision": ("fp32", "bf16")})
+
+    @pytest.mark.parametrize("forbidden", [{"speed": (1,)}, {"precision": ("bf17",)}, {"threads": (0,)}])
+    def test_what_is_no_knob_or_no_value(self, forbidden):
+        with pytest.raises(PlanError):
+            space_of(forbidden=forbidden)
+
+
+class TestEveryValueIsAccountedFor:
+    @pytest.mark.parametrize("tolerance", ["exact", "rounding", "precision"])
+    @pytest.mark.parametrize("model", [image_net, lambda: nn.Linear(64, 10)])
+    def test_once(self, tolerance, model):
+        space = space_of(make_task(model=model, tolerance=tolerance))
+        known = {
+            "allocator": {"system", "keep", "return"},
+            "optimizer": {"as_given", "foreach", "fused"},
+            "memory_format": {"contiguous", "channels_last"},
+            "precision": {"fp32", "tf32", "bf16", "fp16"},
+            "compile": {False, True},
+            "threads": {None, 2, 1},
+        }
+        assert tuple(space.options) == RACED
+        for knob, values in known.items():
+            refused = [refusal.value for refusal in space.refused if refusal.knob == knob]
+            assert sorted(map(str, [*space.options[knob], *refused])) == sorted(map(str, values))
+        assert all(refusal.reason for refusal in space.refused)
+
+    def test_base_is_the_first_plan_and_plain_eager(self):
+        space = space_of()
+        plans = list(space.plans())
+        assert plans[0] == space.base == PLAIN
+        assert len(set(plans)) == len(plans)
+
+    def test_safe_needs_no_measuring(self):
+        assert space_of().safe.changes(PLAIN).keys() <= {"allocator", "optimizer"}
+
+    def test_images_alone_have_a_memory_format(self):
+        assert space_of(make_task(model=image_net)).options["memory_format"] == ("contiguous", "channels_last")
+        assert reasons(space_of())["memory_format", "channels_last"] == "no parameter has four dimensions"
+
+    def test_an_optimizer_without_a_fused_kernel(self):
+        space = space_of(make_task(optimizer=torch.optim.RMSprop))
+        assert space.options["optimizer"] == ("as_given",)
+        assert space.safe.optimizer == "as_given"
+
+
+class TestSeveralRanks:
+    def test_nothing_is_compiled_and_threads_stand(self):
+        space = space_of(world_size=2)
+        assert space.options["compile"] == (False,)
+        assert "each rank compiles for itself" in reasons(space)["compile", True]
+        assert space.options["threads"] == (None,)
+
+    def test_pinned_threads_stand(self):
+        assert space_of(world_size=2, pins={"threads": 3}).options["threads"] == (3,)

@@ -1,0 +1,74 @@
+"""Names and numbers as a person reads them."""
+
+import pytest
+
+from volano.record import format
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("test_accuracy", 0.97769, "97.77 %"),
+        ("bits_per_byte", 2.0434, "2.043"),
+        ("psnr_first_frame", 21.416, "21.42 dB"),
+        ("frechet_ratio", 2.314, "2.31"),
+        ("perplexity", 52.31, "52.31"),
+        ("num_test", 10000, "10,000"),
+        ("valid_loss", 0.18581921726, "0.1858"),
+        ("valid_loss", 3.2e-7, "3.20e-07"),
+        ("valid_loss", 0.0, "0"),
+        ("tokens_per_second", 41234.5, "41,234"),
+        ("anything", None, "—"),
+        ("anything", "text", "text"),
+        ("anything", float("nan"), "nan"),
+    ],
+)
+def test_figures(name, value, text):
+    assert format.figure_text(name, value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0.0 s"), (4.93, "4.9 s"), (59.96, "1 min 0 s"), (192, "3 min 12 s"), (7320, "2 h 2 min")]
+)
+def test_seconds(seconds, text):
+    assert format.seconds_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (2048, "2 KiB"), (539037696, "514 MiB"), (3 * 2**30, "3.0 GiB")]
+)
+def test_bytes(size, text):
+    assert format.bytes_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "is_better"),
+    [
+        ("test_accuracy", True),
+        ("valid_accuracy", True),
+        ("psnr_first_frame", True),
+        ("tokens_per_second", True),
+        ("bits_per_byte", False),
+        ("valid_loss", False),
+        ("perplexity", False),
+        ("frechet_ratio", False),
+        ("bits_per_byte_xz", None),
+        ("baseline_accuracy", None),
+        ("num_test", None),
+    ],
+)
+def test_directions(name, is_better):
+    assert format.more_is_better(name) is is_better
+
+
+def test_titles():
+    assert format.title_of("valid_loss") == "validation loss"
+    assert format.title_of("test_accuracy") == "test accuracy"
+    assert format.title_of("lr") == "learning rate"
+    assert format.title_of("valid_psnr") == "validation PSNR"
+
+
+def test_counts():
+    assert format.count_text(1, "class", "classes") == "1 class"
+    assert format.count_text(1528, "example") == "1,528 examples"
+    assert format.count_text(None, "step") == "an unknown number of steps"

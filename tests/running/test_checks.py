@@ -1,0 +1,46 @@
+"""What the applications' verbs check and name in the same way."""
+
+import pytest
+
+from volano.errors import CheckpointError, UsageError
+from volano.running.checks import check_data_is_there, check_ended, check_minutes, evaluation_name
+from volano.training import RunFolder
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("other/words.txt", "words"),
+        ("test.csv", "other-test"),
+        ("data/test", "other-test"),
+        ("Test/", "other-Test"),
+        ("tests", "tests"),
+        ("/", "data"),
+    ],
+)
+def test_evaluations_do_not_replace_the_runs_own(path, name):
+    assert evaluation_name(path) == name
+
+
+def test_a_folder_that_one_stands_in_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "clips" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "clips")
+    assert evaluation_name(".") == "clips"
+    assert evaluation_name("sub/..") == "clips"
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])
+def test_minutes(minutes):
+    with pytest.raises(UsageError, match="--minutes is a number above 0"):
+        check_minutes(minutes, None)
+    with pytest.raises(UsageError, match="--minutes or --epochs say; got both"):
+        check_minutes(1.0, 1.0)
+    check_minutes(None, None)
+
+
+def test_what_a_run_needs(tmp_path):
+    with pytest.raises(UsageError, match="The texts of the run are where they were; got .*gone"):
+        check_data_is_there(tmp_path / "nowhere", "texts")
+    check_data_is_there(None, "texts")
+    with pytest.raises(CheckpointError, match="holds model.safetensors; got none in .*volano resume"):
+        check_ended(RunFolder(tmp_path))

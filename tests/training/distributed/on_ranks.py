@@ -1,0 +1,167 @@
+"""Tasks that several ranks train, and the script that a rank runs: ``torchrun ... on_ranks.py OUT CASE...``.
+
+Everything is in float64 where equality within rounding is asked for, so that rounding is far below any mistake.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import volano
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    pixels, labels = load_digits(return_X_y=True)
+    return torch.tensor(pixels) / 16, torch.tensor(labels)
+
+
+def make_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(64, 32), nn.ReLU(), nn.Sequential(nn.Linear(32, 16), nn.Tanh()), nn.Linear(16, 10)
+    ).double()
+
+
+def make_normed_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(288, 10),
+    ).double()
+
+
+def make_net_with_idle_part() -> nn.Module:
+    net = make_net()
+    net.add_module("idle", nn.Identity())
+    net.idle.register_parameter("unused", nn.Parameter(torch.ones(3).double()))  # pyright: ignore
+    return net
+
+
+class Residual(nn.Module):
+    """A block whose forward pass moves statistics, and whose width lets it repeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(64, 64).double(), nn.BatchNorm1d(64).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.tanh(self.norm(self.linear(x)))
+
+
+def make_deep_net() -> nn.Module:
+    return nn.Sequential(Residual(), Residual(), nn.Linear(64, 10).double())
+
+
+class RootParameters(nn.Module):
+    """Parameters that lie in no list of modules: a sharded model keeps them whole after a forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 32).double(), nn.Linear(32, 10).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x).relu())
+
+
+def cross_entropy(model: nn.Module, batch: Any) -> torch.Tensor:
+    inputs, labels = batch
+    return nn.functional.cross_entropy(model(inputs), labels)
+
+
+def weighted(model: nn.Module, batch: Any) -> volano.Loss:
+    """Examples count as much as their label says, so that ranks hold unequal weights."""
+    inputs, labels = batch
+    logits, weights = model(inputs), labels.double() + 1
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    return volano.Loss(
+        total=(losses * weights).sum(),
+        weight=weights.sum(),
+        metrics={"accuracy": ((logits.argmax(1) == labels) * weights).sum() / weights.sum()},
+    )
+
+
+def shake(batch: Any, generator: torch.Generator) -> Any:
+    inputs, labels = batch
+    return inputs + 0.1 * torch.rand(inputs.shape, generator=generator, dtype=inputs.dtype), labels
+
+
+def make_task(**fields: Any) -> volano.Task:
+    pixels, labels = digits()
+    base: dict[str, Any] = {
+        "model": make_net,
+        "objective": cross_entropy,
+        "data": torch.utils.data.TensorDataset(pixels[:512], labels[:512]),
+        "valid": torch.utils.data.TensorDataset(pixels[512:605], labels[512:605]),  # 93: batches of 32, 32 and 29
+        "optimizer": functools.partial(torch.optim.AdamW, lr=3e-3),
+        "schedule": volano.cosine(),
+        "batch_size": 32,
+        "duration": "2ep",
+        "clip_norm": 0.5,
+        "seed": 3,
+    }
+    return volano.Task(**{**base, **fields})
+
+
+_EXACT = {"feed": "resident", "optimizer": "as_given"}
+# name -> (fields of the task, knobs of the plan)
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "weighted": ({"objective": weighted}, {}),
+    "split": ({"objective": weighted}, {"micro_batch": 5}),
+    "normed": ({"model": make_normed_net}, {}),
+    "shaken": ({"augment": shake, "ema_decay": 0.9}, {}),
+    "idle": ({"model": make_net_with_idle_part}, {}),
+    "averaged-root": ({"model": RootParameters, "ema_decay": 0.9}, {"sharding": "full"}),
+    "kept": ({"last_batch": "keep", "batch_size": 30}, {"feed": "ring"}),
+    "recomputed": ({"model": make_deep_net}, {"recompute": "blocks"}),
+    "recomputed-sharded": ({"model": make_deep_net}, {"sharding": "full", "recompute": "blocks"}),
+    "sharded": ({"objective": weighted, "ema_decay": 0.9}, {"sharding": "full"}),
+    "sharded-split": ({"objective": weighted}, {"sharding": "full", "micro_batch": 5}),
+}
+
+
+def case(name: str) -> tuple[volano.Task, volano.Plan]:
+    fields, knobs = CASES[name]
+    return make_task(**fields), volano.Plan.baseline().pin(**_EXACT | knobs)
+
+
+class StopAfter(volano.Observer):
+    """Asks this process to stop at the first logged line from ``step`` on."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_log(self, record: dict[str, Any]) -> None:
+        if record["step"] >= self._step:
+            os.kill(os.getpid(), 15)
+
+
+def main(out: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    for name in names:
+        kind, _, rest = name.partition(":")
+        if kind == "stop":  # the first part of a run
+            task, plan = case(rest)
+            volano.train(task, plan=plan, out=out / rest, observer=StopAfter(20))
+        elif kind == "resume":
+            task, _ = case(rest)
+            volano.resume(out / rest, task=task, observer=volano.Observer())
+        else:
+            task, plan = case(name)
+            volano.train(task, plan=plan, out=out / name, observer=volano.Observer())
+
+
+if __name__ == "__main__":
+    from training.distributed import on_ranks  # a task's description names the module of its functions
+
+    on_ranks.main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,179 @@
+"""Two ranks train as one process does."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import nn
+
+import volano
+from training.distributed import on_ranks
+from volano.device import Device, Ranks
+from volano.errors import PlanError, UsageError
+from volano.training.distributed.data_parallel import check_ranks
+from volano.training.distributed.sync_batchnorm import share_batch_statistics
+
+HERE = Path(__file__).parent
+# Sums of 32 float64 numbers taken in another order, over 32 steps of Adam, which divides by small roots: on processors
+# with other widths of vectors, 1.4e-11 was met.
+CLOSE = {"rtol": 1e-9, "atol": 1e-10}
+
+
+def on_two_ranks(out: Path, *names: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), *sys.path])}
+    result = subprocess.run(
+        [*command, str(HERE / "on_ranks.py"), str(out), *names],
+        env=environment, capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+
+
+def alone(out: Path, name: str) -> volano.Run:
+    task, plan = on_ranks.case(name)
+    return volano.train(task, plan=plan, out=out / name, observer=volano.Observer())
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    mine, theirs = load_file(left / "model.safetensors"), load_file(right / "model.safetensors")
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, theirs[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
+    mine_lines, their_lines = lines(left), lines(right)
+    assert len(mine_lines) == len(their_lines)
+    timing = {"examples_per_second", "memory_bytes", "data_wait_share"}
+    for mine_line, their_line in zip(mine_lines, their_lines, strict=True):
+        assert mine_line.keys() == their_line.keys()
+        for key in mine_line.keys() - timing:
+            # Logged scalars are read as float32.
+            assert mine_line[key] == pytest.approx(their_line[key], rel=1e-6), key
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every case, trained by two ranks in one start of torchrun."""
+    out = tmp_path_factory.mktemp("two")
+    on_two_ranks(out, *on_ranks.CASES)
+    return out
+
+
+@pytest.mark.parametrize("name", on_ranks.CASES)
+def test_two_ranks_train_as_one_process_does(two_ranks, tmp_path, name):
+    alone(tmp_path, name)
+    assert_same_run(two_ranks / name, tmp_path / name)
+    record = json.loads((two_ranks / name / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["world_size"] == 2
+
+
+@pytest.mark.parametrize("name", ["weighted", "sharded"])
+def test_a_run_goes_on_under_another_number_of_ranks(tmp_path, name):
+    alone(tmp_path / "whole", name)
+    on_two_ranks(tmp_path, f"stop:{name}")
+    path = tmp_path / name
+    assert json.loads((path / "run.json").read_text())["status"] == "stopped"
+    task, _ = on_ranks.case(name)
+    stopped = volano.resume(path, task=task, observer=on_ranks.StopAfter(25))
+    assert stopped.status == "stopped"
+    on_two_ranks(tmp_path, f"resume:{name}")
+    assert_same_run(path, tmp_path / "whole" / name)
+
+
+def test_ranks_take_equal_parts(make_task):
+    check_ranks(make_task(batch_size=32), volano.Plan.baseline(), 4)
+    with pytest.raises(PlanError, match="number of ranks divides the batch.*got 3 ranks and batch_size=32"):
+        check_ranks(make_task(batch_size=32), volano.Plan.baseline(), 3)
+    kept = make_task(batch_size=30, last_batch="keep")  # 512 = 17 * 30 + 2
+    check_ranks(kept, volano.Plan.baseline(), 2)
+    with pytest.raises(PlanError, match="3 ranks and the epoch's last batch=2"):
+        check_ranks(kept, volano.Plan.baseline(), 3)
+
+
+def test_ranks_are_what_torchrun_says(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert Ranks.from_environment() == Ranks(rank=0, world_size=1, local_rank=0)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="know RANK, WORLD_SIZE, LOCAL_RANK.*torchrun"):
+        Ranks.from_environment()
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    ranks = Ranks.from_environment()
+    assert (ranks.rank, ranks.world_size, ranks.local_rank, ranks.is_first) == (3, 4, 1, False)
+
+
+def test_a_single_process_agrees_with_itself():
+    ranks = Ranks()
+    assert ranks.agreement()(True, False) == [True, False]
+    assert ranks.largest([1.5, -2.0]) == [1.5, -2.0]
+    assert ranks.tell("here") == "here"
+    assert torch.equal(ranks.add_up(torch.ones(2)), torch.ones(2))
+
+
+def test_batch_norms_of_every_kind_keep_their_names_and_values():
+    model = nn.ModuleDict({"a": nn.BatchNorm1d(3), "b": nn.Sequential(nn.BatchNorm2d(4, affine=False, momentum=None))})
+    before = model.state_dict()
+    share_batch_statistics(model, Device("cpu"))
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(before[name].data_ptr() == after[name].data_ptr() for name in before)
+    assert not [m for m in model.modules() if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d)]
+
+
+@pytest.fixture
+def group_of_one():
+    """A process group in this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(16, 5), (6, 5, 7), (4, 5, 3, 3)])
+def test_shared_statistics_of_one_rank_are_torchs_own(group_of_one, shape, dtype, affine):
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)]
+    plain = kind(5, affine=affine, momentum=0.3)
+    if dtype is torch.float64:
+        plain = plain.double()
+    if affine:
+        torch.nn.init.normal_(plain.weight)
+        torch.nn.init.normal_(plain.bias)
+    shared = nn.ModuleList([copy.deepcopy(plain)])
+    share_batch_statistics(shared, Device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(shape, generator=generator, dtype=torch.float64).add(3).to(dtype)
+    weights = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    results = []
+    for layer in (plain, shared[0]):
+        x = values.clone().requires_grad_()
+        y = layer(x)
+        (y * weights).sum().backward()
+        results.append([y, x.grad, *(p.grad for p in layer.parameters()), layer.running_mean, layer.running_var])
+    # The kernels add up in fp32 or wider; bf16 keeps eight bits of what comes out.
+    close = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 0.04}[dtype]
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=close, atol=close)
+
+
+def test_a_norm_with_a_forward_pass_of_its_own_is_refused(group_of_one):
+    class WithActivation(nn.BatchNorm2d):
+        def forward(self, input):
+            return super().forward(input).relu()
+
+    with pytest.raises(PlanError, match="share the statistics of torch's own BatchNorm layers; got a WithActivation"):
+        share_batch_statistics(nn.Sequential(WithActivation(3)), Device("cpu"))
