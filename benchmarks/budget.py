@@ -32,7 +32,7 @@ from torch import Tensor, nn
 import volano
 from volano.device import Device
 from volano.plan import Plan
-from volano.planner import Wish, find_plan
+from volano.planner import PlanRequest, find_plan
 from volano.planner.memory.predict import measure
 from volano.training import Session, settings_of
 
@@ -140,7 +140,7 @@ def serve(kind: str, name: str, budget: int) -> None:
         plan = Plan.baseline().pin(feed="resident")
         answer({"plan": "plain eager"})
     else:
-        found = find_plan(task, Wish(budget=budget, recalls=False))
+        found = find_plan(task, PlanRequest(budget=budget, recalls=False))
         plan = found.plan
         explanation = found.explanation
         answer({

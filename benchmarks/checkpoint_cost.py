@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from volano.apps.image.application import ImageDials, read_problem
+from volano.apps.image.application import ImageOptions, read_problem
 from volano.device import Device
 from volano.running.plan_run import choose_plan
 from volano.training import RunFolder, Safety, Session, settings_of
@@ -61,7 +61,7 @@ class Blocks:
 
 def main(source: str) -> None:
     """Prints a table."""
-    problem = read_problem(ImageDials(path=source, epochs=1.0, size="thin"), None)
+    problem = read_problem(ImageOptions(path=source, epochs=1.0, size="thin"), None)
     plan, _ = choose_plan(
         problem.task(problem.steps_in(1.0)),
         device=None,

@@ -23,11 +23,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from volano import Plan, Task
-from volano.apps.image.application import ImageDials
+from volano.apps.image.application import ImageOptions
 from volano.apps.image.application import read_problem as read_image_problem
-from volano.apps.text.application import TextDials
+from volano.apps.text.application import TextOptions
 from volano.apps.text.application import read_problem as read_text_problem
-from volano.apps.video.application import VideoDials, read_video_problem
+from volano.apps.video.application import VideoOptions, read_video_problem
 from volano.planner.parity.bisect_knobs import find_fault
 from volano.planner.parity.check import Parity, check_parity
 from volano.planner.parity.reference import Reference
@@ -93,9 +93,9 @@ def honest(folder: Path, *, compiled: bool) -> list[bool]:
     """The repository's networks and an MLP under honest plans."""
     tasks = {
         "mlp": digits_task(mlp),
-        "image": read_image_problem(ImageDials(), None).task(100),
-        "text": read_text_problem(TextDials(), folder).with_shape(depth=2, batch_size=8).task(100),
-        "video": read_video_problem(VideoDials()).task(100),
+        "image": read_image_problem(ImageOptions(), None).task(100),
+        "text": read_text_problem(TextOptions(), folder).with_shape(depth=2, batch_size=8).task(100),
+        "video": read_video_problem(VideoOptions()).task(100),
     }
     right = []
     for name, task in tasks.items():

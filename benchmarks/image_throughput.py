@@ -17,9 +17,9 @@ import torch
 from overhead import Alternate
 from torch import nn
 
-from volano.apps.image.application import ImageDials, read_problem
+from volano.apps.image.application import ImageOptions, read_problem
 from volano.data import Order
-from volano.running.plan_run import Planning, choose_plan
+from volano.running.plan_run import PlanOptions, choose_plan
 from volano.task import Task, linear
 from volano.training import MuonAdamW, RunFolder, run_task
 
@@ -61,11 +61,11 @@ class RawLoop:
 
 
 def compare(precision: str) -> None:
-    problem = read_problem(ImageDials(path=FASHION, flip="yes"))
+    problem = read_problem(ImageOptions(path=FASHION, flip="yes"))
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(problem.task(STEPS), valid=None)
     pins = {"optimizer": "as_given", "memory_format": "channels_last", "precision": precision}
-    plan = choose_plan(task, Planning(device="cpu", pins=pins), is_raced=False).plan
+    plan = choose_plan(task, PlanOptions(device="cpu", pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision))
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.reserve(Path(root) / "run", "image")

@@ -36,7 +36,7 @@ from torch import nn
 import volano
 from volano.data import Fetcher, Order
 from volano.device import Device
-from volano.planner import Wish, find_plan
+from volano.planner import PlanRequest, find_plan
 from volano.task import as_loss, num_examples, progress_at
 from volano.training import Session, settings_of
 from volano.training.step import seed_of_augmentation
@@ -94,7 +94,7 @@ class PlannedLoop:
 
     def __init__(self, task: volano.Task) -> None:
         start = time.perf_counter()
-        found = find_plan(task, Wish())
+        found = find_plan(task, PlanRequest())
         self.planning = time.perf_counter() - start
         self.found, plan = found, found.plan
         self.settings = settings_of(plan, Device(plan.device))
@@ -139,7 +139,7 @@ def serve(kind: str, name: str, steps: int, tolerance: str) -> None:
             "origin": loop.found.explanation.origin,
         }
         start = time.perf_counter()
-        again = find_plan(task, Wish())
+        again = find_plan(task, PlanRequest())
         answer({**chosen, "again": time.perf_counter() - start, "again_origin": again.explanation.origin})
     for line in sys.stdin:
         if not line.strip():

@@ -15,11 +15,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import volano
-from volano.apps.image.application import ImageDials
+from volano.apps.image.application import ImageOptions
 from volano.apps.image.application import read_problem as read_images
-from volano.apps.text.application import TextDials
+from volano.apps.text.application import TextOptions
 from volano.apps.text.application import read_problem as read_text
-from volano.apps.video.application import VideoDials, read_video_problem
+from volano.apps.video.application import VideoOptions, read_video_problem
 
 NAMES = ("image", "text", "video", "mlp", "resnet", "lstm")
 
@@ -121,16 +121,16 @@ def _lstm(steps: int) -> volano.Task:
 
 
 def _image(steps: int) -> volano.Task:
-    return read_images(ImageDials()).task(steps)
+    return read_images(ImageOptions()).task(steps)
 
 
 def _text(steps: int) -> volano.Task:
     folder = Path(tempfile.mkdtemp())  # the tokens are mapped for as long as the task lives
-    return read_text(TextDials(), folder).with_shape(depth=3, batch_size=8).task(steps)
+    return read_text(TextOptions(), folder).with_shape(depth=3, batch_size=8).task(steps)
 
 
 def _video(steps: int) -> volano.Task:
-    return read_video_problem(VideoDials()).task(steps)
+    return read_video_problem(VideoOptions()).task(steps)
 
 
 _MAKERS: dict[str, Any] = {

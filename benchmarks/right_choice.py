@@ -21,10 +21,10 @@ from planning_tasks import make_task
 from volano.device import Device
 from volano.plan import Plan
 from volano.plan.explanation import Candidate
-from volano.planner import Wish, find_plan
-from volano.planner.parity.guard import Judge
+from volano.planner import PlanRequest, find_plan
+from volano.planner.parity.guard import ParityGuard
 from volano.planner.search.candidates import admissible
-from volano.planner.search.timing import Heat, HeldAllocator, Track
+from volano.planner.search.timing import HeldAllocator, TimingRun, TimingRuns
 from volano.planner.task_profile import find_facts
 
 HEAT_SECONDS, ROUNDS, SLICE_SECONDS, NUM_FINALISTS = 0.6, 9, 0.25, 8
@@ -34,13 +34,13 @@ WANTED = 1.05
 def compare(name: str, seconds: float) -> float:
     task = make_task(name, 10**6)
     start = time.perf_counter()
-    found = find_plan(task, Wish(seconds=seconds, recalls=False))
+    found = find_plan(task, PlanRequest(seconds=seconds, recalls=False))
     planning = time.perf_counter() - start
     base = Plan.baseline().pin(feed=found.plan.feed, workers=found.plan.workers)
     facts = find_facts(task, Device("cpu"))
     space = admissible(task, facts, base, pins={})
     plans = list(space.plans())
-    track = Track(task, facts.batches, lambda: 1e9)
+    track = TimingRuns(task, facts.batches, lambda: 1e9)
     for plan in plans:
         lap = track.run(plan, seconds=HEAT_SECONDS)
         took = "failed" if lap.step is None else f"{lap.step * 1e3:.2f} ms, start-up {lap.startup:.1f} s"
@@ -48,7 +48,7 @@ def compare(name: str, seconds: float) -> float:
     ran = sorted((lap for lap in track.laps.values() if lap.step is not None), key=lambda lap: lap.step or 0.0)
     finalists = list(dict.fromkeys([found.plan, *(lap.plan for lap in ran[:NUM_FINALISTS])]))
     steps = in_turn(task, facts.batches, finalists)
-    judge = Judge(task, Device("cpu"), lambda: 60.0)
+    judge = ParityGuard(task, Device("cpu"), lambda: 60.0)
     verdicts = {plan: plan == base or judge.parity(plan).passed for plan in finalists}
     for plan in sorted(finalists, key=lambda plan: steps[plan]):
         word = "passes the guard" if verdicts[plan] else "struck by the guard"
@@ -66,7 +66,7 @@ def compare(name: str, seconds: float) -> float:
 def in_turn(task: Any, batches: Any, plans: list[Plan]) -> dict[Plan, float]:
     """Median seconds of a step of each plan, all of them running in turn."""
     allocator = HeldAllocator(Device("cpu"))
-    heats = [Heat(task, plan, batches, allocator) for plan in plans]
+    heats = [TimingRun(task, plan, batches, allocator) for plan in plans]
     heats.sort(key=lambda heat: heat.plan.allocator)  # an allocator that changes has to warm up again
     for _ in range(ROUNDS):
         for heat in heats:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from overhead import Alternate
 
 import volano
-from volano.apps.text.application import TextDials, read_problem
+from volano.apps.text.application import TextOptions, read_problem
 from volano.device import Device
 from volano.task import progress_at
 from volano.training import MuonAdamW, RunFolder, check_plan, run_task
@@ -69,7 +69,7 @@ def main() -> None:
         memory_format="contiguous", optimizer="as_given", workers=0, precision=precision
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as root:
-        problem = read_problem(TextDials(), Path(root)).with_shape(depth=3, batch_size=8)
+        problem = read_problem(TextOptions(), Path(root)).with_shape(depth=3, batch_size=8)
         task = problem.task(STEPS)
         # Evaluations and previews are no steps: one at the very end.
         task = volano.Task(**{**vars(task), "preview": None, "evaluate_every": f"{STEPS}st"})

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from overhead import Alternate
 
-from volano.apps.video.application import VideoDials, read_video_problem
+from volano.apps.video.application import VideoOptions, read_video_problem
 from volano.apps.video.recipe import parameter_groups
 from volano.data import Order
-from volano.running.plan_run import Planning, choose_plan
+from volano.running.plan_run import PlanOptions, choose_plan
 from volano.task import Task, trapezoid
 from volano.training import MuonAdamW, RunFolder, run_task
 
@@ -63,13 +63,13 @@ class RawLoop:
 
 
 def compare(precision: str) -> None:
-    problem = read_video_problem(VideoDials())
+    problem = read_video_problem(VideoOptions())
     task = problem.task(STEPS)
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(task, valid=None)
     recipe = problem.recipe(STEPS)
     pins = {"optimizer": "as_given", "memory_format": "contiguous", "precision": precision}
-    plan = choose_plan(task, Planning(device="cpu", pins=pins), is_raced=False).plan
+    plan = choose_plan(task, PlanOptions(device="cpu", pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision, recipe.matrix_lr, recipe.rest_lr))
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.reserve(Path(root) / "run", "video")

@@ -19,7 +19,7 @@ from volano.errors import ExploreError, PlanError, UsageError
 from volano.packing import Member, Pack
 from volano.study.observe import StudyObserver
 from volano.study.progress import PlainStudyProgress
-from volano.study.search_space import Range, Space
+from volano.study.search_space import Range, SearchSpace
 
 HERE = {"device": "cpu", "workers": 1}
 
@@ -177,7 +177,7 @@ def texts(tmp_path_factory):
 
 
 def test_the_goal_is_the_builds_own_or_ones_own():
-    build = ApplicationBuild("image", {}, Space(parameters={"rest_lr": (0.1,)}), 1)
+    build = ApplicationBuild("image", {}, SearchSpace(parameters={"rest_lr": (0.1,)}), 1)
     assert _own_goal(build, None) == {"metric": "accuracy", "direction": "maximize"}
     assert _own_goal(build, "accuracy") == {"metric": "accuracy", "direction": "maximize"}
     assert _own_goal(build, "loss") == {}
@@ -248,7 +248,7 @@ class TestApplications:
         assert isinstance(pickle.loads(pickle.dumps(build)), ApplicationBuild)
 
     def test_a_space_of_ones_own_names_settings_of_the_recipe(self):
-        space = Space.from_json({"kernel_rl": [0.1, 0.2]})
+        space = SearchSpace.from_json({"kernel_rl": [0.1, 0.2]})
         with pytest.raises(UsageError, match="names settings of the recipe; got kernel_rl. Say kernel_lr"):
             application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
 
@@ -256,11 +256,11 @@ class TestApplications:
     def test_rates_are_above_zero(self, values):
         with pytest.raises(UsageError, match="A learning rate is above 0; got .* of kernel_lr"):
             application_build(
-                "image", space=Space.from_json({"kernel_lr": values}), trials=4, minutes=0.5, device="cpu"
+                "image", space=SearchSpace.from_json({"kernel_lr": values}), trials=4, minutes=0.5, device="cpu"
             )
 
     def test_whole_bounds_of_a_real_setting_are_bounds_of_real_numbers(self):
-        space = Space.from_json({"label_smoothing": {"low": 0, "high": 1}, "translate": {"low": 0, "high": 2}})
+        space = SearchSpace.from_json({"label_smoothing": {"low": 0, "high": 1}, "translate": {"low": 0, "high": 2}})
         build = application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
         asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
         assert 0 < build(asked).objective.label_smoothing < 1
@@ -281,7 +281,7 @@ class TestApplications:
         assert of_images.lengthened(2.0).num_steps == of_images._problem.steps_in(2.0)
 
     def test_what_splits_packs_may_be_in_it(self):
-        space = Space.from_json({"batch_size": [64, 128], "label_smoothing": [0.0, 0.1]})
+        space = SearchSpace.from_json({"batch_size": [64, 128], "label_smoothing": [0.0, 0.1]})
         build = application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
         tasks = [build(optuna.trial.FixedTrial({"batch_size": size, "label_smoothing": 0.1})) for size in (64, 128)]
         assert [task.batch_size for task in tasks] == [64, 128]

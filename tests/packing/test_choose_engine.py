@@ -13,13 +13,13 @@ from volano.device import Device
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
 from volano.packing import pack as packs
-from volano.packing.choose_engine import NUM_STEPS, Choice, is_loop_sooner, like_choice, num_alone, size_that_fits
+from volano.packing.choose_engine import NUM_STEPS, EngineChoice, is_loop_sooner, like_choice, num_alone, size_that_fits
 from volano.packing.pack_size import pack_size
 from volano.plan import Plan
 
 
 def chosen(engine, **seconds):
-    return Choice(engine=engine, seconds=seconds, refused={}, solo_seconds=0.001)
+    return EngineChoice(engine=engine, seconds=seconds, refused={}, solo_seconds=0.001)
 
 
 def members(make_task, count=4, **fields):
@@ -212,13 +212,13 @@ class TestSizes:
 def test_few_survivors_are_trained_one_by_one_where_that_is_sooner(make_task):
     timed = {"loop": 8.0, "lowered": 4.0, "compiled": 2.0}  # for eight
     for engine, most in (("lowered", 2), ("compiled", 1)):
-        choice_of_eight = Choice(engine=engine, seconds=timed, refused={}, num_members=8)
+        choice_of_eight = EngineChoice(engine=engine, seconds=timed, refused={}, num_members=8)
         assert [num for num in range(1, 9) if is_loop_sooner(choice_of_eight, num)] == list(range(1, most + 1))
-    assert not is_loop_sooner(Choice(engine="each", seconds=timed, refused={}, num_members=8), 1)
+    assert not is_loop_sooner(EngineChoice(engine="each", seconds=timed, refused={}, num_members=8), 1)
 
     made = members(make_task, count=8)
     pack, whole = (Pack(made, device="cpu", engine="lowered") for _ in range(2))
-    pack.choice = Choice(engine="lowered", seconds=timed, refused={}, num_members=8)
+    pack.choice = EngineChoice(engine="lowered", seconds=timed, refused={}, num_members=8)
     for one in (pack, whole):
         one.advance(dict.fromkeys(one.numbers, 5))
     pack.keep([3])

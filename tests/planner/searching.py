@@ -16,8 +16,8 @@ from torch import nn
 import volano
 from volano.device import Device
 from volano.plan import Plan
-from volano.planner import Found, Wish, find_plan
-from volano.planner.search.time_budget import Allowance
+from volano.planner import PlanRequest, PlanResult, find_plan
+from volano.planner.search.time_budget import TimeBudget
 from volano.planner.time.roofline import Rates
 
 LONG = "50000st"
@@ -73,10 +73,10 @@ def make_task(**fields: Any) -> volano.Task:
     return volano.Task(**{**base, **fields})
 
 
-def search(task: volano.Task | None = None, **wish: Any) -> Found:
+def search(task: volano.Task | None = None, **wish: Any) -> PlanResult:
     """A search on the CPU that compiles nothing unless asked to."""
     forbidden = {"compile": (True,), **wish.pop("forbidden", {})}
-    return find_plan(make_task() if task is None else task, Wish(device="cpu", forbidden=forbidden, **wish))
+    return find_plan(make_task() if task is None else task, PlanRequest(device="cpu", forbidden=forbidden, **wish))
 
 
 def random_states() -> tuple[Any, ...]:
@@ -85,7 +85,7 @@ def random_states() -> tuple[Any, ...]:
     return torch.get_rng_state().tolist(), numbers[1].tolist(), numbers[2], random.getstate()  # pyright: ignore
 
 
-def by_plan(found: Found, **knobs: Any) -> list[Any]:
+def by_plan(found: PlanResult, **knobs: Any) -> list[Any]:
     """Candidates of the explanation that have these knobs."""
     return [c for c in found.explanation.candidates if all(getattr(c.plan, k) == v for k, v in knobs.items())]
 
@@ -103,8 +103,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("volano.planner.cost_model.rates_of", lambda _device: RATES)
     monkeypatch.setattr(Device, "has_bf16_units", True)
-    spent: Any = Allowance.spent
-    monkeypatch.setattr(Allowance, "spent", property(lambda self: spent.fget(self) / 20))
+    spent: Any = TimeBudget.spent
+    monkeypatch.setattr(TimeBudget, "spent", property(lambda self: spent.fget(self) / 20))
     return tmp_path / "cache" / "volano"
 
 

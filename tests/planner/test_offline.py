@@ -6,7 +6,7 @@ from torch import nn
 from planner.searching import cache, make_task  # noqa: F401 - a fixture
 from volano.device import find_device
 from volano.errors import UsageError
-from volano.planner import Explanation, Wish, explain_absent
+from volano.planner import Explanation, PlanRequest, explain_absent
 
 
 def task(**fields):
@@ -15,7 +15,7 @@ def task(**fields):
 
 def test_it_fits_and_everything_is_predicted():
     wide = make_task(model=lambda: nn.Sequential(nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10)), batch_size=512)
-    found = explain_absent(wide, "H100 80GB", Wish())
+    found = explain_absent(wide, "H100 80GB", PlanRequest())
     assert (found.verdict, found.is_present, found.origin) == ("FITS", False, "predicted")
     assert "H100" in found.device_name
     assert found.measured is None
@@ -25,20 +25,20 @@ def test_it_fits_and_everything_is_predicted():
 
 
 def test_a_budget_that_is_too_small():
-    found = explain_absent(task(), "H100 80GB", Wish(budget=1000))
+    found = explain_absent(task(), "H100 80GB", PlanRequest(budget=1000))
     assert found.verdict == "NO"
     assert found.needed > 1000
 
 
 def test_a_faster_device_is_predicted_to_be_faster():
     wide = make_task(model=lambda: nn.Sequential(nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10)), batch_size=512)
-    slow, fast = (explain_absent(wide, name, Wish(pins={"precision": "fp32"})) for name in ("T4", "H100 80GB"))
+    slow, fast = (explain_absent(wide, name, PlanRequest(pins={"precision": "fp32"})) for name in ("T4", "H100 80GB"))
     assert fast.time.step < slow.time.step
 
 
 def test_an_unknown_device_is_told_the_nearest():
     with pytest.raises(UsageError, match="Nearest: .*H100"):
-        explain_absent(task(), "H1000 Ultra", Wish())
+        explain_absent(task(), "H1000 Ultra", PlanRequest())
 
 
 def test_an_objective_that_reads_its_numbers_is_said():
@@ -46,13 +46,13 @@ def test_an_objective_that_reads_its_numbers_is_said():
         loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
         return loss * (1.0 if loss.item() > 0 else 2.0)
 
-    found = explain_absent(task(objective=objective), "A100", Wish())
+    found = explain_absent(task(objective=objective), "A100", PlanRequest())
     assert found.verdict is None
     assert any("not predicted" in notice and ".item()" in notice for notice in found.notices)
 
 
 def test_a_name_of_several_is_judged_by_the_smallest_memory():
-    found = explain_absent(task(), "A100", Wish())
+    found = explain_absent(task(), "A100", PlanRequest())
     assert found.budget == find_device("A100 SXM 40GB").memory < find_device("A100").memory
     assert "The memory is that of the smallest, A100 SXM 40GB" in found.notices
-    assert explain_absent(task(), "A100 80GB", Wish()).budget == find_device("A100 SXM 80GB").memory
+    assert explain_absent(task(), "A100 80GB", PlanRequest()).budget == find_device("A100 SXM 80GB").memory

@@ -9,7 +9,7 @@ import volano
 from volano.api.explain import explain_application
 from volano.errors import PlanError, UsageError
 from volano.plan import Plan
-from volano.running.plan_run import EXPLANATION, Planning
+from volano.running.plan_run import EXPLANATION, PlanOptions
 
 
 def test_a_run_keeps_its_explanation_and_a_resume_its_plan(make_task, quiet, tmp_path):
@@ -52,27 +52,27 @@ class TestPlanning:
     def test_a_whole_plan_leaves_nothing_to_choose(self):
         for given in ({"device": "cpu"}, {"pins": {"threads": 1}}, {"budget": 1}, {"forbid": {"compile": True}}):
             with pytest.raises(UsageError, match="leaves nothing to choose"):
-                Planning(plan=Plan.baseline(), **given)
+                PlanOptions(plan=Plan.baseline(), **given)
 
     def test_pins_left_open_are_no_pins(self):
-        assert Planning(pins={"precision": None}).pins == {}
+        assert PlanOptions(pins={"precision": None}).pins == {}
 
     def test_forbidden_values_are_many(self):
-        planning = Planning(forbid={"precision": "bf16", "threads": [1, 2]}).without("compile", True)
+        planning = PlanOptions(forbid={"precision": "bf16", "threads": [1, 2]}).without("compile", True)
         assert planning.forbid == {"precision": ("bf16",), "threads": (1, 2), "compile": (True,)}
-        assert Planning(pins={"compile": True}).without("compile", True).forbid == {}
+        assert PlanOptions(pins={"compile": True}).without("compile", True).forbid == {}
 
     def test_the_last_value_that_is_left_is_not_forbidden(self):
-        assert Planning(forbid={"compile": False}).without("compile", True).forbid == {"compile": (False,)}
-        assert Planning(forbid={"compile": True}).without("compile", True).forbid == {"compile": (True,)}
+        assert PlanOptions(forbid={"compile": False}).without("compile", True).forbid == {"compile": (False,)}
+        assert PlanOptions(forbid={"compile": True}).without("compile", True).forbid == {"compile": (True,)}
 
     def test_the_quick_one_refuses_nothing(self):
-        quick = Planning(device="cpu", budget=1, pins={"precision": "tf32"}, forbid={"compile": True}).quick()
-        assert quick == Planning(device="cpu", is_raced=False)
+        quick = PlanOptions(device="cpu", budget=1, pins={"precision": "tf32"}, forbid={"compile": True}).quick()
+        assert quick == PlanOptions(device="cpu", is_raced=False)
 
     def test_a_budget_is_bytes(self):
         with pytest.raises(UsageError, match="above 0; got 0"):
-            Planning(budget=0)
+            PlanOptions(budget=0)
 
 
 class TestExplain:

@@ -19,7 +19,7 @@ from volano.study.observe import RungDecision, StudyInfo, StudyObserver, Summary
 from volano.study.run_study import run_study
 from volano.study.settings import StudySettings
 from volano.study.study import Study
-from volano.study.workers.messages import Assignment, Lost, Outcome, PackFacts, Report, Trial
+from volano.study.workers.messages import Assignment, Lost, PackFigures, Report, Trial, TrialOutcome
 
 NUM_STEPS = 81
 Shows = Callable[[dict[str, Any], int], float]
@@ -72,7 +72,7 @@ class Standin:
         if self._lose(worker, assignment):
             return worker, Lost(assignment=assignment.number, reason="it was killed")
         outcomes = tuple(self._outcome(trial, assignment) for trial in assignment.trials)
-        facts = PackFacts(
+        facts = PackFigures(
             numbers=tuple(trial.number for trial in assignment.trials),
             structure="6fa0c2e1",
             engine="lowered",
@@ -86,7 +86,7 @@ class Standin:
         )
         return worker, Report(assignment=assignment.number, outcomes=outcomes, packs=(facts,))
 
-    def _outcome(self, trial: Trial, assignment: Assignment) -> Outcome:
+    def _outcome(self, trial: Trial, assignment: Assignment) -> TrialOutcome:
         step = max(1, round(NUM_STEPS * assignment.share))
         start = 0 if trial.state is None else trial.state["step"]
         assert start <= step
@@ -95,9 +95,11 @@ class Standin:
         try:
             loss = self._shows(dict(trial.params), step)
         except ArithmeticError as error:
-            return Outcome(**fields, metrics={}, training_loss=math.nan, failure=f"{type(error).__name__}: {error}")
+            return TrialOutcome(
+                **fields, metrics={}, training_loss=math.nan, failure=f"{type(error).__name__}: {error}"
+            )
         state = {"step": step, "model": {"weight": torch.full((2,), float(trial.number))}, "ema": None}
-        return Outcome(
+        return TrialOutcome(
             **fields,
             metrics={"loss": loss, "accuracy": 1 - loss},
             training_loss=loss,

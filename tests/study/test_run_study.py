@@ -282,9 +282,9 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, number
 @pytest.mark.parametrize("method", ["save", "asked", "shown", "ended", "decided"])
 @pytest.mark.parametrize("call", [1, 3, 5])
 def test_a_study_killed_anywhere_goes_on_and_tells_nothing_twice(tmp_path, monkeypatch, method, call):
-    from volano.study.trial_ledger import Book
+    from volano.study.trial_ledger import TrialLedger
 
-    calls, real = [], getattr(Book, method)
+    calls, real = [], getattr(TrialLedger, method)
 
     def dies(self, *arguments, **fields):
         calls.append(method)
@@ -292,7 +292,7 @@ def test_a_study_killed_anywhere_goes_on_and_tells_nothing_twice(tmp_path, monke
             raise Killed
         return real(self, *arguments, **fields)
 
-    monkeypatch.setattr(Book, method, dies)
+    monkeypatch.setattr(TrialLedger, method, dies)
     with pytest.raises(Killed):
         run(tmp_path / "s")
     monkeypatch.undo()

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from volano.errors import UsageError
-from volano.study.search_space import Range, Space
+from volano.study.search_space import Range, SearchSpace
 
 SPACE = {
     "lr": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -18,13 +18,13 @@ SPACE = {
 
 
 def test_a_space_goes_to_json_and_back():
-    assert Space.from_json(SPACE).to_json() == SPACE
-    assert Space.from_json(Space.from_json(SPACE).to_json()) == Space.from_json(SPACE)
+    assert SearchSpace.from_json(SPACE).to_json() == SPACE
+    assert SearchSpace.from_json(SearchSpace.from_json(SPACE).to_json()) == SearchSpace.from_json(SPACE)
 
 
 def test_it_asks_a_trial_for_a_point(tmp_path):
     (tmp_path / "space.json").write_text(json.dumps(SPACE))
-    space = Space.load(tmp_path / "space.json")
+    space = SearchSpace.load(tmp_path / "space.json")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     points = [space.suggest(study.ask()) for _ in range(30)]
     assert all(1e-4 <= point["lr"] <= 1e-2 for point in points)
@@ -37,7 +37,7 @@ def test_it_asks_a_trial_for_a_point(tmp_path):
 
 def test_toml_is_read_too(tmp_path):
     (tmp_path / "space.toml").write_text("smoothing = [0, 0.1]\n[lr]\nlow = 0.001\nhigh = 0.1\nlog = true\n")
-    space = Space.load(tmp_path / "space.toml")
+    space = SearchSpace.load(tmp_path / "space.toml")
     assert space.parameters == {"smoothing": (0, 0.1), "lr": Range(low=0.001, high=0.1, log=True)}
 
 
@@ -61,12 +61,12 @@ def test_toml_is_read_too(tmp_path):
 )
 def test_what_cannot_be_meant_is_refused(value, message):
     with pytest.raises(UsageError, match=f"(?s){message}"):
-        Space.from_json(value)
+        SearchSpace.from_json(value)
 
 
 def test_a_file_that_is_none_is_told(tmp_path):
     with pytest.raises(UsageError, match="A search space can be read; got .*No such file"):
-        Space.load(tmp_path / "nothing.json")
+        SearchSpace.load(tmp_path / "nothing.json")
     (tmp_path / "space.json").write_text("{")
     with pytest.raises(UsageError, match=r"A search space is a JSON or TOML file; got .*space\.json"):
-        Space.load(tmp_path / "space.json")
+        SearchSpace.load(tmp_path / "space.json")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volano.errors import UsageError
-from volano.study.successive_halving import Round, Rungs, best_numbers, check_rungs, shares_of
+from volano.study.successive_halving import Round, SuccessiveHalving, best_numbers, check_rungs, shares_of
 
 numbers = st.floats(-10, 10) | st.just(math.nan) | st.just(math.inf)
 
@@ -36,7 +36,7 @@ def test_the_decision_does_not_depend_on_the_order_of_arrival(values, eta, rando
     direction = "maximize" if is_up else "minimize"
 
     def decide(order):
-        rungs = Rungs(shares_of(len(values), eta, 2), eta, direction)
+        rungs = SuccessiveHalving(shares_of(len(values), eta, 2), eta, direction)
         for number in order:
             rungs.record(0, number, values[number])
         return rungs.decide(0, order)
@@ -49,7 +49,7 @@ def test_the_decision_does_not_depend_on_the_order_of_arrival(values, eta, rando
 
 @given(st.lists(numbers, min_size=1, max_size=40), st.integers(2, 5))
 def test_the_best_go_on_and_what_is_no_number_never_does(values, eta):
-    rungs = Rungs(shares_of(1, eta, 2), eta, "minimize")
+    rungs = SuccessiveHalving(shares_of(1, eta, 2), eta, "minimize")
     for number, value in enumerate(values):
         rungs.record(0, number, value)
     kept, cut = rungs.decide(0, range(len(values)))
@@ -63,14 +63,14 @@ def test_the_best_go_on_and_what_is_no_number_never_does(values, eta):
 def test_an_order_dependent_pruner_would_keep_one_or_all_of_27():
     # The figures of Optuna's SuccessiveHalvingPruner on such a rung: 1 best first, 27 worst first. Nine is right.
     for order in (range(27), reversed(range(27))):
-        rungs = Rungs(shares_of(27, 3), 3, "minimize")
+        rungs = SuccessiveHalving(shares_of(27, 3), 3, "minimize")
         for number in order:
             rungs.record(0, number, float(number))
         assert rungs.decide(0, range(27))[0] == tuple(range(9))
 
 
 def test_a_later_cohort_is_compared_with_the_earlier_ones():
-    rungs = Rungs((0.5, 1.0), 3, "maximize")
+    rungs = SuccessiveHalving((0.5, 1.0), 3, "maximize")
     for number in range(9):
         rungs.record(0, number, 10.0 + number)
     assert rungs.decide(0, range(9))[0] == (6, 7, 8)
@@ -90,7 +90,7 @@ def test_ties_go_to_the_lower_number():
 
 
 def test_the_last_rung_keeps_every_number():
-    rungs = Rungs((0.5, 1.0), 2, "minimize")
+    rungs = SuccessiveHalving((0.5, 1.0), 2, "minimize")
     for number, value in enumerate([3.0, math.nan, 1.0]):
         rungs.record(1, number, value)
     assert rungs.decide(1, range(3)) == ((0, 2), (1,))

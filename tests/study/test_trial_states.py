@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from volano.errors import ExploreError
-from volano.study.trial_states import States
+from volano.study.trial_states import TrialStates
 
 
 def state(step):
@@ -14,7 +14,7 @@ def state(step):
 
 
 def test_what_is_saved_is_loaded_and_the_rest_is_removed(tmp_path):
-    states = States(tmp_path / "states")
+    states = TrialStates(tmp_path / "states")
     for number in (3, 12, 100):
         states.save(number, state(number))
     (tmp_path / "states" / "trial-00000004.partial").write_bytes(b"half")
@@ -30,11 +30,11 @@ def test_what_is_saved_is_loaded_and_the_rest_is_removed(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"torn", b"\x80\x02}q\x00.", b"PK\x03\x04"])
 def test_what_cannot_be_read_is_none(tmp_path, content):
     (tmp_path / "trial-00000001.pt").write_bytes(content)
-    assert not States(tmp_path).load(1)
+    assert not TrialStates(tmp_path).load(1)
 
 
 def test_a_state_that_cannot_be_written_says_so_and_leaves_the_old_one(tmp_path, monkeypatch):
-    states = States(tmp_path)
+    states = TrialStates(tmp_path)
     states.save(1, state(5))
 
     def full(*_):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from volano.training.compiling import Compiled
+from volano.training.compiling import CompiledObjective
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -32,15 +32,15 @@ def test_settings_that_are_not_guarded_have_code_of_their_own():
         return counters["stats"]["unique_graphs"] - before
 
     expected = loss_of(noisy)
-    other = loss_of(Compiled(noisy))
+    other = loss_of(CompiledObjective(noisy))
     assert other != pytest.approx(expected, rel=1e-3)  # the compiler's own numbers
     with inductor.patch(fallback_random=True):
-        assert loss_of(Compiled(noisy)) == pytest.approx(expected, rel=1e-5)
-    compiled = Compiled(noisy)
+        assert loss_of(CompiledObjective(noisy)) == pytest.approx(expected, rel=1e-5)
+    compiled = CompiledObjective(noisy)
     with inductor.patch(fallback_random=True):
         assert loss_of(compiled) == pytest.approx(expected, rel=1e-5)
     assert loss_of(compiled) == other
     with functorch.patch(activation_memory_budget=0.5):
         assert num_compiled(compiled) == 1
-        assert num_compiled(Compiled(noisy)) == 0  # the same settings share
-    assert num_compiled(Compiled(noisy)) == 0
+        assert num_compiled(CompiledObjective(noisy)) == 0  # the same settings share
+    assert num_compiled(CompiledObjective(noisy)) == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from volano.errors import UsageError
 from volano.planner import Explanation, explain_absent, find_plan, measured_beside
-from volano.running.plan_run import EXPLANATION, Planning
+from volano.running.plan_run import EXPLANATION, PlanOptions
 from volano.running.references import load_application, load_task
 from volano.task import Task
 from volano.training import RunFolder
@@ -43,7 +43,9 @@ def explain(
         task = load_task(task)
     if not isinstance(task, Task):
         raise UsageError("explain takes a volano.Task or 'module:name'", got=type(task).__name__)
-    return _explained(task, Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget), on, analyze)
+    return _explained(
+        task, PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget), on, analyze
+    )
 
 
 def explain_application(
@@ -66,7 +68,7 @@ def explain_application(
         device, on, budget, pins, forbid, analyze: see :func:`explain`.
         dials: of the application, ``minutes`` and ``epochs`` included.
     """
-    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
+    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
     with load_application(kind).task_to_plan(path, planning, **dials) as task:
         return _explained(task, planning, on, analyze)
 
@@ -83,7 +85,7 @@ def explain_run(path: str | Path) -> Explanation:
     return Explanation.from_json(folder.read_json(EXPLANATION))
 
 
-def _explained(task: Task, planning: Planning, on: str | None, analyze: bool) -> Explanation:
+def _explained(task: Task, planning: PlanOptions, on: str | None, analyze: bool) -> Explanation:
     if on is not None:
         if planning.device is not None:
             raise UsageError("A plan is explained for one device", got=f"--device {planning.device} and --on {on}")

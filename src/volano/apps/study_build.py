@@ -19,7 +19,7 @@ from volano.plan import Plan
 from volano.record.run_folder import RunFolder
 from volano.running.checks import check_data_is_there
 from volano.running.references import load_reference
-from volano.study.search_space import Range, Space
+from volano.study.search_space import Range, SearchSpace
 from volano.study.settings import StudySettings
 from volano.study.study import Study
 from volano.task import Task
@@ -53,7 +53,7 @@ class ApplicationBuild:
         metric, direction: by which its trials are compared.
     """
 
-    def __init__(self, kind: str, dials: Mapping[str, Any], space: Space, num_steps: int) -> None:
+    def __init__(self, kind: str, dials: Mapping[str, Any], space: SearchSpace, num_steps: int) -> None:
         self.kind, self.dials, self.space, self.num_steps = kind, dict(dials), space, num_steps
         self.metric, self.direction = _METRICS[kind]
         self.__name__ = f"{kind}-study"
@@ -81,20 +81,20 @@ class ApplicationBuild:
 
     def _read(self) -> Any:
         if self.kind == "image":
-            from volano.apps.image.application import ImageDials, read_problem
+            from volano.apps.image.application import ImageOptions, read_problem
 
-            return read_problem(ImageDials(**self.dials))
+            return read_problem(ImageOptions(**self.dials))
         if self.kind == "video":
-            from volano.apps.video.application import VideoDials, read_video_problem
+            from volano.apps.video.application import VideoOptions, read_video_problem
 
-            return read_video_problem(VideoDials(**self.dials))
-        from volano.apps.text.application import TextDials, read_problem
+            return read_video_problem(VideoOptions(**self.dials))
+        from volano.apps.text.application import TextOptions, read_problem
 
         scratch = Path(tempfile.mkdtemp(prefix="volano-text-"))
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)  # what is mapped stays readable
-        return read_problem(TextDials(**self.dials), scratch)
+        return read_problem(TextOptions(**self.dials), scratch)
 
-    def resolved(self, seconds: float, device: Device, space: Space | None) -> ApplicationBuild:
+    def resolved(self, seconds: float, device: Device, space: SearchSpace | None) -> ApplicationBuild:
         """The same with a length that fits into seconds a trial, from steps timed here, and with the application's
         own space where none is given."""
         problem = self._read()
@@ -122,7 +122,7 @@ def application_build(
     kind: str,
     path: str | Path | None = None,
     *,
-    space: str | Path | Space | None = None,
+    space: str | Path | SearchSpace | None = None,
     trials: int = _DEFAULT_TRIALS,
     minutes: float | None = None,
     eta: int = _DEFAULT_ETA,
@@ -152,7 +152,7 @@ def application_build(
             the study cannot be meant.
         DataError: what lies there cannot be trained on.
     """
-    chosen = Space.load(space) if isinstance(space, str | Path) else space
+    chosen = SearchSpace.load(space) if isinstance(space, str | Path) else space
     dials: dict[str, Any] = {"path": None if path is None else str(Path(path).absolute()), "seed": seed}
     if kind == "image":
         dials["flip"] = "auto"
@@ -170,7 +170,7 @@ def application_build(
             remedy=f"Give {math.ceil(10 * least) / 10:g} minutes, or fewer trials",
         )
     on_progress(f"reading {path or 'the embedded sample'}; then a step is timed, to find how long a trial can be")
-    unknown = Space(parameters={"?": (0,)})
+    unknown = SearchSpace(parameters={"?": (0,)})
     return ApplicationBuild(kind, dials, unknown, 1).resolved(seconds, Device(device), chosen)
 
 
@@ -185,7 +185,7 @@ def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
         return load_reference(source["reference"])
     if kind in _METRICS:
         check_data_is_there(source["dials"].get("path"), "data")
-        return ApplicationBuild(kind, source["dials"], Space.from_json(source["space"]), source["num_steps"])
+        return ApplicationBuild(kind, source["dials"], SearchSpace.from_json(source["space"]), source["num_steps"])
     raise UsageError(
         "A study's build function can be made again",
         got="a study that was started from Python with a function",
@@ -244,7 +244,7 @@ def task_of_trial(
         raise UsageError("build makes the tasks that it made for the study", got=f"trial {number}: {error}") from error
 
 
-def default_space(kind: str, recipe: Any) -> Space:
+def default_space(kind: str, recipe: Any) -> SearchSpace:
     """An application's own space: around what its recipe says, by factors where a number is a rate."""
 
     def around(name: str, factor: float) -> Range:
@@ -267,10 +267,10 @@ def default_space(kind: str, recipe: Any) -> Space:
             "matrix_lr": around("matrix_lr", 4.0), "rest_lr": around("rest_lr", 5.0),
             "ema_decay": Range(low=min(0.9, recipe.ema_decay), high=max(0.99, recipe.ema_decay)),
         }  # fmt: skip
-    return Space(parameters=space)
+    return SearchSpace(parameters=space)
 
 
-def check_space(space: Space, recipe: Any) -> Space:
+def check_space(space: SearchSpace, recipe: Any) -> SearchSpace:
     """A space for a recipe; whole bounds of a setting that is no whole number are those of real ones.
 
     Raises:

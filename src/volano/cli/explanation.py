@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment, Segments
     from rich.text import Text
 
-    from volano.report.planning import Bar, CandidateRow, Planning
+    from volano.report.planning import CandidateRow, PlanningFigures, TimeBar
 
 MOST_COLUMNS = 100
 _FEWEST_COLUMNS = 72  # narrower terminals wrap by themselves; figures would stand letter under letter
@@ -147,7 +147,7 @@ class _Page:
             table.add_row(*row)
         return self.inset(table)
 
-    def bars(self, bars: Sequence[Bar]) -> RenderableType:
+    def bars(self, bars: Sequence[TimeBar]) -> RenderableType:
         """Figures with their bars."""
         from rich.cells import cell_len
 
@@ -165,7 +165,7 @@ class _Page:
 # ---- sections
 
 
-def _headline(planning: Planning, page: _Page) -> Iterator[RenderableType]:
+def _headline(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     yield page.text("Plan of ", "bold").append_text(page.text(planning.task, "bold"))
     yield page.inset(page.text(f"on {planning.device}, {planning.length}", "dim"))
     yield ""
@@ -179,14 +179,14 @@ def _headline(planning: Planning, page: _Page) -> Iterator[RenderableType]:
         yield page.bars(planning.times)
 
 
-def _verdict(planning: Planning, page: _Page) -> Text:
+def _verdict(planning: PlanningFigures, page: _Page) -> Text:
     if not planning.verdict:
         return page.text(planning.verdict_text)
     words = page.text(planning.verdict, _VERDICTS.get(planning.verdict, "bold"))
     return words.append_text(page.text(f"  {planning.verdict_text}"))
 
 
-def _class(planning: Planning, page: _Page) -> Text:
+def _class(planning: PlanningFigures, page: _Page) -> Text:
     promises = {
         "exact": "bitwise those of plain eager",
         "rounding": "the same mathematics, rounded elsewhere",
@@ -197,7 +197,7 @@ def _class(planning: Planning, page: _Page) -> Text:
     return words.append_text(page.text(f"  {promise}")) if promise else words
 
 
-def _knobs(planning: Planning, page: _Page) -> Iterator[RenderableType]:
+def _knobs(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     yield from page.heading("Knobs", "that differ from plain eager, by what they may do to the numbers")
     rows = [(page.text(name, _CLASSES.get(name, "")), page.text(words)) for name, words in planning.knobs.items()]
     if planning.usual:
@@ -206,7 +206,7 @@ def _knobs(planning: Planning, page: _Page) -> Iterator[RenderableType]:
         yield page.grid(rows)
 
 
-def _memory(planning: Planning, page: _Page) -> Iterator[RenderableType]:
+def _memory(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     if planning.memory or planning.memory_facts:
         yield from page.heading("Memory at its peak", planning.memory_origin)
         if planning.memory:
@@ -214,7 +214,7 @@ def _memory(planning: Planning, page: _Page) -> Iterator[RenderableType]:
         yield from (page.inset(page.text(fact)) for fact in planning.memory_facts)
 
 
-def _time(planning: Planning, page: _Page) -> Iterator[RenderableType]:
+def _time(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     if planning.bounds or planning.bounds_facts:
         title = "Time of a step, by what limits it" if planning.bounds else "Time of a step"
         yield from page.heading(title, planning.bounds_origin)
@@ -223,14 +223,14 @@ def _time(planning: Planning, page: _Page) -> Iterator[RenderableType]:
         yield from (page.inset(page.text(fact)) for fact in planning.bounds_facts)
 
 
-def _actual(planning: Planning, page: _Page) -> Iterator[RenderableType]:
+def _actual(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     if planning.actual:
         yield from page.heading("Predicted and actual", "the error is that of the prediction")
         head = [page.text(name, "dim") for name in ("", "predicted", "actual", "error")]
         yield page.grid([head, *([*map(page.text, row)] for row in planning.actual)], right=(1, 2, 3))
 
 
-def _candidates(planning: Planning, page: _Page) -> Iterator[RenderableType]:
+def _candidates(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     rows = planning.candidates
     if not rows:
         return
@@ -266,7 +266,7 @@ def _candidate_line(page: _Page, name: Text, figures: Sequence[Text], widths: Se
     return page.inset(table)
 
 
-def _refused(planning: Planning, page: _Page) -> Iterator[RenderableType]:
+def _refused(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     if planning.refused:
         yield from page.heading("Not among the candidates")
         rows = []
@@ -276,13 +276,13 @@ def _refused(planning: Planning, page: _Page) -> Iterator[RenderableType]:
         yield page.grid(rows)
 
 
-def _notices(planning: Planning, page: _Page) -> Iterator[RenderableType]:
+def _notices(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     if planning.notices:
         yield from page.heading("Notices")
         yield page.grid([(page.text("-"), page.text(notice)) for notice in planning.notices])
 
 
-SECTIONS: dict[str, Callable[[Planning, _Page], Iterator[RenderableType]]] = {
+SECTIONS: dict[str, Callable[[PlanningFigures, _Page], Iterator[RenderableType]]] = {
     "headline": _headline,
     "knobs": _knobs,
     "memory": _memory,

@@ -13,8 +13,8 @@
 
 from volano.packing.member import Member
 from volano.packing.pack import Pack
-from volano.packing.pack_size import Size, pack_size
-from volano.packing.program_cache import Family
-from volano.packing.structure.grouping import Group, groups_of
+from volano.packing.pack_size import PackSize, pack_size
+from volano.packing.program_cache import ProgramCache
+from volano.packing.structure.grouping import TaskGroup, groups_of
 
-__all__ = ["Family", "Group", "Member", "Pack", "Size", "groups_of", "pack_size"]
+__all__ = ["Member", "Pack", "PackSize", "ProgramCache", "TaskGroup", "groups_of", "pack_size"]

@@ -13,21 +13,21 @@ from torch import Tensor
 
 from volano.data import Feed
 from volano.device import Device
-from volano.packing.engines.compiled_in_turn import Each
+from volano.packing.engines.compiled_in_turn import CompiledInTurn
 from volano.packing.engines.engine import Engine
-from volano.packing.engines.sequential import Loop
-from volano.packing.engines.stacked import Compiled, Lowered, Mapped, Stacked
-from volano.packing.equality.check_engine import Reference
+from volano.packing.engines.sequential import Sequential
+from volano.packing.engines.stacked import CompiledStack, Lowered, Mapped, Stacked
+from volano.packing.equality.check_engine import MembersAlone
 from volano.packing.feed import PackBatch
 from volano.packing.member import Member
-from volano.packing.member_state import Solo
-from volano.packing.program_cache import Family
+from volano.packing.member_state import MemberState
+from volano.packing.program_cache import ProgramCache
 from volano.packing.refusal import NotPackable
 from volano.packing.structure.side_effects import private_copy
 from volano.plan import Plan
 
-ENGINES: dict[str, type[Stacked] | type[Each]] = {
-    "mapped": Mapped, "lowered": Lowered, "compiled": Compiled, "each": Each,
+ENGINES: dict[str, type[Stacked] | type[CompiledInTurn]] = {
+    "mapped": Mapped, "lowered": Lowered, "compiled": CompiledStack, "each": CompiledInTurn,
 }  # fmt: skip
 # Steps: the first makes programs and warms caches, the others are timed.
 NUM_STEPS = 4
@@ -52,7 +52,7 @@ _COMPILED_UNTIL, _GAIN_OF_ONE = 1.3, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class EngineChoice:
     """An engine for packs of a family.
 
     Attributes:
@@ -75,14 +75,14 @@ class Choice:
 
 def choose_engine(
     members: Sequence[Member],
-    family: Family,
+    family: ProgramCache,
     plan: Plan,
     device: Device,
     batches: Sequence[PackBatch],
     *,
     num_steps: int,
     valid: tuple[Any, Feed] | None = None,
-) -> Choice:
+) -> EngineChoice:
     """Times the engines on copies of the members.
 
     Args:
@@ -100,7 +100,7 @@ def choose_engine(
     if num_steps < _LEAST_SHARE * NUM_STEPS or seconds["loop"] * num_steps < _WORTH_TRACING:
         why_loop = "its steps are too few to look for a faster engine"
     if why_loop is not None:
-        return Choice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members))
+        return EngineChoice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members))
     trial = _Trial(members, family, plan, device, batches, alone, valid)
     for name in ("lowered", "mapped"):  # the second where the first refuses
         try:
@@ -122,7 +122,7 @@ def choose_engine(
         refused["evaluation"] = family.why_evaluated_alone
     best = min(seconds, key=lambda name: seconds[name])
     is_refused = "lowered" not in seconds and "mapped" not in seconds
-    return Choice(
+    return EngineChoice(
         engine=best, seconds=seconds, refused=refused, num_members=len(members), is_refused=is_refused
     )  # fmt: skip
 
@@ -145,7 +145,7 @@ def seconds_alone(member: Member, plan: Plan, device: Device, batches: Iterable[
         member, plan, device: as of a training alone.
         batches: of its next steps, its own alone, as a feed makes them; more than two.
     """
-    engine = Loop([Solo(_private(member), plan, device)], plan, device)
+    engine = Sequential([MemberState(_private(member), plan, device)], plan, device)
     start, timed = 0.0, -_WARM_STEPS
     for batch in batches:
         if timed == 0:
@@ -159,14 +159,14 @@ def seconds_alone(member: Member, plan: Plan, device: Device, batches: Iterable[
 
 def _alone(
     members: Sequence[Member], plan: Plan, device: Device, batches: Sequence[PackBatch]
-) -> tuple[dict[int, tuple[Solo, list[float]]], float]:
+) -> tuple[dict[int, tuple[MemberState, list[float]]], float]:
     """Some members trained one by one, by slot, each with its losses, and the seconds of one step of one of them."""
     slots = sorted({0, len(members) - 1})[:_NUM_CHECKED]
-    alone: dict[int, tuple[Solo, list[float]]] = {}
+    alone: dict[int, tuple[MemberState, list[float]]] = {}
     shortest = math.inf
     for slot in slots:
-        solo = Solo(_private(members[slot]), plan, device)
-        rows, seconds = _run(Loop([solo], plan, device), device, _own(batches, slot))
+        solo = MemberState(_private(members[slot]), plan, device)
+        rows, seconds = _run(Sequential([solo], plan, device), device, _own(batches, slot))
         alone[slot] = solo, [row[0].item() for row in rows]
         shortest = min(shortest, seconds)
     return alone, shortest
@@ -192,17 +192,17 @@ class _Trial:
     def __init__(
         self,
         members: Sequence[Member],
-        family: Family,
+        family: ProgramCache,
         plan: Plan,
         device: Device,
         batches: Sequence[PackBatch],
-        alone: dict[int, tuple[Solo, list[float]]],
+        alone: dict[int, tuple[MemberState, list[float]]],
         valid: tuple[Any, Feed] | None,
     ) -> None:
         self._members, self._family, self._plan, self._device = members, family, plan, device
         self._batches, self._valid = batches, valid
         self._references = {
-            slot: Reference(_private(members[slot]), solo, losses, _own(batches, slot), plan, device)
+            slot: MembersAlone(_private(members[slot]), solo, losses, _own(batches, slot), plan, device)
             for slot, (solo, losses) in alone.items()
         }
 
@@ -212,7 +212,7 @@ class _Trial:
         Raises:
             NotPackable: it does not take the members, or they come to something else than alone.
         """
-        solos = [Solo(member, self._plan, self._device) for member in self._members]
+        solos = [MemberState(member, self._plan, self._device) for member in self._members]
         engine = ENGINES[name](solos, self._family, self._plan, self._device)
         rows, seconds = _run(engine, self._device, self._batches, hopeless=hopeless)
         for slot, reference in self._references.items():
@@ -253,7 +253,7 @@ def _run(
     return rows, shortest
 
 
-def like_choice(choices: Mapping[int, Choice], num_members: int) -> Choice | None:
+def like_choice(choices: Mapping[int, EngineChoice], num_members: int) -> EngineChoice | None:
     """The choice for packs of about as many members, where their engine was found by timing more than the loop."""
     timed = {size: choice for size, choice in choices.items() if len(choice.seconds) > 1}
     near = [size for size in timed if 1 / _LIKE_SIZES <= num_members / size <= _LIKE_SIZES and num_members > 1]
@@ -265,7 +265,7 @@ def like_choice(choices: Mapping[int, Choice], num_members: int) -> Choice | Non
     return dataclasses.replace(choice, engine="lowered")  # another size would have to be compiled
 
 
-def size_that_fits(choices: Mapping[int, Choice], num_members: int) -> int | None:
+def size_that_fits(choices: Mapping[int, EngineChoice], num_members: int) -> int | None:
     """The size of a program that was compiled for more members and trains so few sooner than the traced one would, or
     None. Its empty slots are computed for nothing."""
     for size, choice in sorted(choices.items()):
@@ -276,7 +276,7 @@ def size_that_fits(choices: Mapping[int, Choice], num_members: int) -> int | Non
     return None
 
 
-def is_loop_sooner(choice: Choice, num_members: int) -> bool:
+def is_loop_sooner(choice: EngineChoice, num_members: int) -> bool:
     """Whether so few of the members that an engine was chosen for train sooner one by one.
 
     A compiled program keeps its size. Of a traced one half of the time is taken to be the same for any number of
@@ -289,14 +289,14 @@ def is_loop_sooner(choice: Choice, num_members: int) -> bool:
     return loop < choice.seconds[choice.engine] * share
 
 
-def make_engine(name: str, solos: list[Solo], family: Family | None, plan: Plan, device: Device) -> Engine:
+def make_engine(name: str, solos: list[MemberState], family: ProgramCache | None, plan: Plan, device: Device) -> Engine:
     """An engine by name. A family is needed by all but the loop."""
     if name == "loop" or family is None:
-        return Loop(solos, plan, device)
+        return Sequential(solos, plan, device)
     return ENGINES[name](solos, family, plan, device)
 
 
-def why_one_by_one(choice: Choice) -> str:
+def why_one_by_one(choice: EngineChoice) -> str:
     """Why members are trained in turn, in words."""
     times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in choice.seconds.items())
     reasons = "; ".join(

@@ -15,7 +15,7 @@ from volano.training import Session, choose_implementation, make_optimizer
 from volano.training.optim.ema import Ema
 
 
-class Solo:
+class MemberState:
     """The live objects of a member, made in the very order in which a training of its task makes them.
 
     Attributes:

@@ -17,7 +17,7 @@ from volano.device.random_state import random_state_kept
 from volano.errors import UsageError
 from volano.packing.choose_engine import (
     NUM_STEPS,
-    Choice,
+    EngineChoice,
     choose_engine,
     is_loop_sooner,
     like_choice,
@@ -29,8 +29,8 @@ from volano.packing.choose_engine import (
 )
 from volano.packing.feed import PackFeed, Place
 from volano.packing.member import Member
-from volano.packing.member_state import Solo
-from volano.packing.program_cache import Family, families_of
+from volano.packing.member_state import MemberState
+from volano.packing.program_cache import ProgramCache, families_of
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 
@@ -65,7 +65,7 @@ class Pack:
         device: str | None = None,
         precision: str = "fp32",
         engine: str | None = None,
-        family: Family | None = None,
+        family: ProgramCache | None = None,
         num_steps: int | None = None,
         on_notice: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -73,12 +73,12 @@ class Pack:
         if not members or len(set(numbers)) < len(numbers):
             raise UsageError("A pack has members, each with a number of its own", got=numbers)
         self._device = Device(device)
-        self.choice: Choice | None = None  # by which the engine was chosen; None where it was given
+        self.choice: EngineChoice | None = None  # by which the engine was chosen; None where it was given
         self._plan = Plan.baseline(self._device.name).pin(precision=precision, optimizer="fused")
         self._task = members[0].task
         self._on_notice = on_notice
         with random_state_kept(self._device):
-            solos = [Solo(member, self._plan, self._device) for member in members]
+            solos = [MemberState(member, self._plan, self._device) for member in members]
             self._feed = PackFeed(self._task, self._plan, self._device, on_notice)
             if family is None or any(family.numbers(solo) is None for solo in solos):
                 family = _family_of(solos, self._device, precision, may_differ=engine == "loop")
@@ -106,7 +106,7 @@ class Pack:
             self.choice = self._chosen(members, num_steps)
         return self.choice.engine, len(members)
 
-    def _chosen(self, members: Sequence[Member], num_steps: int) -> Choice:
+    def _chosen(self, members: Sequence[Member], num_steps: int) -> EngineChoice:
         places = [Place(m.task.order_seed, 0 if m.state is None else m.state["step"]) for m in members]
         left = min(m.task.num_steps - place.step for m, place in zip(members, places, strict=True))
         if left < num_alone(1, 0):  # what is tried are steps of their runs
@@ -135,11 +135,11 @@ class Pack:
         part = range(min(len(valid), 2 * self._task.batch_size))  # it is asked for its length only
         return part, self._feed.feed_of(valid, self._task.order_seed)
 
-    def _filler(self, member: Member, place: int) -> Solo:
-        return Solo(dataclasses.replace(member, number=-1 - place), self._plan, self._device)
+    def _filler(self, member: Member, place: int) -> MemberState:
+        return MemberState(dataclasses.replace(member, number=-1 - place), self._plan, self._device)
 
     @property
-    def _members(self) -> list[Solo]:
+    def _members(self) -> list[MemberState]:
         return [self._engine.solos[slot] for slot in self._live]
 
     @property
@@ -262,7 +262,7 @@ class Pack:
         self._unread = []
 
 
-def _family_of(solos: Sequence[Solo], device: Device, precision: str, *, may_differ: bool) -> Family:
+def _family_of(solos: Sequence[MemberState], device: Device, precision: str, *, may_differ: bool) -> ProgramCache:
     families = families_of(solos, device, precision)
     if len(families) > 1 and not may_differ:
         raise UsageError(

@@ -26,14 +26,14 @@ _SMALL = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class PackSize:
     """Of packs: at most so many members, and why."""
 
     members: int
     reason: str
 
 
-def pack_size(task: Task, model: nn.Module, plan: Plan, device: Device, *, free: int | None = None) -> Size:
+def pack_size(task: Task, model: nn.Module, plan: Plan, device: Device, *, free: int | None = None) -> PackSize:
     """For packs of members like one.
 
     Args:
@@ -42,13 +42,13 @@ def pack_size(task: Task, model: nn.Module, plan: Plan, device: Device, *, free:
         free: bytes that a pack may take; None asks the device.
     """
     state = _COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
-    size = Size(members=_MOST, reason=f"the largest pack is of {_MOST}")
+    size = PackSize(members=_MOST, reason=f"the largest pack is of {_MOST}")
     if device.is_cpu:
         cached = max(_FEWEST, min(_MOST_ON_CPU, _CACHED_BYTES // max(1, state)))
-        size = Size(members=cached, reason=f"{cached} members of {state / 2**20:.1f} MiB stay within the caches")
+        size = PackSize(members=cached, reason=f"{cached} members of {state / 2**20:.1f} MiB stay within the caches")
         why = why_streamed(task.data, task.collate, device)
         if why is not None:  # each pack makes the batches anew
-            size = Size(members=_MOST_ON_CPU, reason=f"batches are made once for {_MOST_ON_CPU} members: {why}")
+            size = PackSize(members=_MOST_ON_CPU, reason=f"batches are made once for {_MOST_ON_CPU} members: {why}")
     free = device.free_bytes() if free is None else free
     if free is None or state * size.members < _SMALL * free:
         return size
@@ -56,7 +56,7 @@ def pack_size(task: Task, model: nn.Module, plan: Plan, device: Device, *, free:
     fit = max(1, int((1.0 - _RESERVE) * free / member))
     if fit >= size.members:
         return size
-    return Size(
+    return PackSize(
         members=fit,
         reason=f"{fit} members of {member / 2**20:,.0f} MiB fit the {free / 2**20:,.0f} MiB free, less {_RESERVE:.0%}",
     )

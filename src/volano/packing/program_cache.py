@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from volano.device import Device
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.packing.program.program import Structure
-from volano.packing.structure.grouping import Group, groups_of
+from volano.packing.structure.grouping import TaskGroup, groups_of
 
 Key = tuple[Any, ...]
 # Compiling takes 6 to 14 s (docs/log.md, "Packs"): batches of other lengths than the first run their graphs as traced.
 _MOST_COMPILED = 2
 
 
-class Family:
+class ProgramCache:
     """What packs of one structure share: its numbers, and the programs made for it.
 
     Args:
@@ -24,20 +24,20 @@ class Family:
         device, precision: where and how they train.
     """
 
-    def __init__(self, solos: Sequence[Solo], group: Group, device: Device, precision: str) -> None:
+    def __init__(self, solos: Sequence[MemberState], group: TaskGroup, device: Device, precision: str) -> None:
         self.reasons = group.reasons
         self._first = solos[0]
         self._varying = group.varying
         self.structure = Structure(group.varying, solos[0].model, device, precision)
         self.programs: dict[Key, Any] = {}
         self._compiled_for: set[Key] = set()
-        # By the number of members; of type :class:`volano.packing.choose_engine.Choice`.
+        # By the number of members; of type :class:`volano.packing.choose_engine.EngineChoice`.
         self.choices: dict[int, Any] = {}
         # Why no program evaluates the members, in words; None while one may.
         self.why_evaluated_alone: str | None = None
         self._was_told = False
 
-    def numbers(self, solo: Solo) -> dict[str, float] | None:
+    def numbers(self, solo: MemberState) -> dict[str, float] | None:
         """The numbers of a member; None where it is not of the family, or varies in what is the same for all of it."""
         pair = [self._first, solo]
         groups = groups_of([s.task for s in pair], [s.model for s in pair], [s.optimizer for s in pair])
@@ -67,10 +67,10 @@ class Family:
         return self.programs[key]
 
 
-def families_of(solos: Sequence[Solo], device: Device, precision: str) -> list[tuple[list[int], Family]]:
+def families_of(solos: Sequence[MemberState], device: Device, precision: str) -> list[tuple[list[int], ProgramCache]]:
     """Members by structure: the positions of those that are alike, with their family."""
     groups = groups_of([s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos])
     return [
-        (list(group.indices), Family([solos[index] for index in group.indices], group, device, precision))
+        (list(group.indices), ProgramCache([solos[index] for index in group.indices], group, device, precision))
         for group in groups
     ]

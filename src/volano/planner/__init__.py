@@ -16,15 +16,15 @@ Which file answers which question, in the order in which a search asks them:
 from volano.plan.explanation import Candidate, Explanation
 from volano.planner.analyze import measured_beside
 from volano.planner.offline import explain_absent
-from volano.planner.request import Found, Wish
+from volano.planner.request import PlanRequest, PlanResult
 from volano.planner.search.per_rank import share_of_rank, share_of_threads
 from volano.planner.search.search import find_plan
 
 __all__ = [
     "Candidate",
     "Explanation",
-    "Found",
-    "Wish",
+    "PlanRequest",
+    "PlanResult",
     "explain_absent",
     "find_plan",
     "measured_beside",

@@ -8,7 +8,7 @@ from volano.plan import Plan
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 from volano.planner.memory.predict import OVERHEADS, Prediction, Verdict, needed_bytes, predict, verdict
 from volano.planner.memory.trace_step import Target
-from volano.planner.task_profile import Facts
+from volano.planner.task_profile import TaskProfile
 from volano.planner.time.device_rates import keep_calibration, kept_calibration, rates_of
 from volano.planner.time.roofline import Rates, predict_time
 from volano.task import Task, num_bytes
@@ -25,7 +25,7 @@ _CAPTURED = (
 )  # fmt: skip
 
 
-class Oracle:
+class CostModel:
     """Predictions for the plans of one task on a device of this machine.
 
     Args:
@@ -41,7 +41,7 @@ class Oracle:
         notices: what a person should know.
     """
 
-    def __init__(self, task: Task, facts: Facts, *, budget: int | None) -> None:
+    def __init__(self, task: Task, facts: TaskProfile, *, budget: int | None) -> None:
         self._task, self.facts = task, facts
         self._given_budget = budget
         self.budget = budget if budget is not None else facts.device.free_bytes()

@@ -13,10 +13,10 @@ from volano.plan import Plan
 from volano.plan.explanation import Candidate, Explanation
 from volano.plan.prediction import TimePrediction
 from volano.planner.memory.predict import Prediction, needed_bytes, predict, verdict
-from volano.planner.parity.guard import Judge
-from volano.planner.request import Wish
+from volano.planner.parity.guard import ParityGuard
+from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import admissible
-from volano.planner.task_profile import Facts, find_facts
+from volano.planner.task_profile import TaskProfile, find_facts
 from volano.planner.time.roofline import Rates, predict_time
 from volano.task import Task
 
@@ -24,7 +24,7 @@ from volano.task import Task
 _MOST_HALVINGS = 6
 
 
-def explain_absent(task: Task, name: str, wish: Wish) -> Explanation:
+def explain_absent(task: Task, name: str, wish: PlanRequest) -> Explanation:
     """What would be chosen on a device of the catalogue, and whether it fits there.
 
     Raises:
@@ -55,18 +55,18 @@ class AbsentDevice(Device):
 class _Absent:
     """One answer."""
 
-    def __init__(self, task: Task, known: KnownDevice, name: str, wish: Wish) -> None:
+    def __init__(self, task: Task, known: KnownDevice, name: str, wish: PlanRequest) -> None:
         self._started = time.perf_counter()
         self._task, self._known, self._wish = task, known, wish
         others = other_variants(name)
         smallest = min((known, *map(find_device, others)), key=lambda device: device.memory)
         self._budget = wish.budget or smallest.memory
         here = find_facts(task, Device("cpu"))
-        self._facts: Facts = dataclasses.replace(here, device=AbsentDevice(known), why_not_compile=None)
+        self._facts: TaskProfile = dataclasses.replace(here, device=AbsentDevice(known), why_not_compile=None)
         base = Plan.baseline(known.torch_type).pin(**wish.pins)
         base = base if "feed" in wish.pins else base.pin(feed="resident" if here.resident_bytes is not None else "ring")
         self._space = admissible(task, self._facts, base, pins=wish.pins, forbidden=wish.forbidden)
-        self._judge = Judge(task, Device("cpu"), lambda: 10.0)
+        self._judge = ParityGuard(task, Device("cpu"), lambda: 10.0)
         self._rates = Rates.of_known(known)
         self._predictions: dict[Plan, Prediction | None] = {}
         self._notices = [f"{name!r} is taken as {known.name}; there are also {', '.join(others)}"] if others else []

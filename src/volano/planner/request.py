@@ -11,7 +11,7 @@ from volano.plan.explanation import Explanation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class PlanRequest:
     """What is asked of the planner.
 
     Attributes:
@@ -38,7 +38,7 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class PlanResult:
     """A plan that was found.
 
     Attributes:

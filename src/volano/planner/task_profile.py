@@ -23,7 +23,7 @@ _NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class TaskProfile:
     """Of a task on a device.
 
     Attributes:
@@ -59,7 +59,7 @@ class Facts:
         return self.batches[0]
 
 
-def find_facts(task: Task, device: Device) -> Facts:
+def find_facts(task: Task, device: Device) -> TaskProfile:
     """Builds the model once, makes the first batch, and looks at both.
 
     Raises:
@@ -74,7 +74,7 @@ def find_facts(task: Task, device: Device) -> Facts:
         }
         optimizer = make_optimizer(task, model)
     tensors = [*model.parameters(), *model.buffers()]
-    return Facts(
+    return TaskProfile(
         device=device,
         structure=_structure(model, optimizer),
         parameter_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),

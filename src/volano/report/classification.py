@@ -52,7 +52,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification:
+class ClassificationFigures:
     """Everything that the section shows. ``table`` is empty for many classes, whose ``map`` is a list of squares
     (column, row, kind, strength) in units of a class."""
 
@@ -78,7 +78,7 @@ class Hardest:
     probability: str
 
 
-def classification_of(record: RunRecord) -> Classification | None:
+def classification_of(record: RunRecord) -> ClassificationFigures | None:
     """The section of a classifier, or None where there are no scores of one.
 
     Raises:
@@ -94,7 +94,7 @@ def classification_of(record: RunRecord) -> Classification | None:
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     is_small = len(classes) <= _MOST_IN_TABLE
     rows, num_left_out = _class_rows(record)
-    return Classification(
+    return ClassificationFigures(
         classes=classes,
         num_examples=f"{int(counts.sum()):,}",
         table=_table(counts, shares, classes) if is_small else (),

@@ -35,7 +35,7 @@ _OF_MEMORY = ("peak", "lower", "upper", "operator", "host", "origin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
+class TimeBar:
     """A figure and how long its bar is; ``percent`` is of the longest, ``share`` of the whole in words, or empty."""
 
     name: str
@@ -61,7 +61,7 @@ class CandidateRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planning:
+class PlanningFigures:
     """Everything that is shown.
 
     Attributes:
@@ -97,15 +97,15 @@ class Planning:
     origin: str
     verdict: str
     verdict_text: str
-    times: tuple[Bar, ...]
+    times: tuple[TimeBar, ...]
     planning_time: str
     gain: str
     knobs: Mapping[str, str]
     usual: str
-    memory: tuple[Bar, ...]
+    memory: tuple[TimeBar, ...]
     memory_origin: str
     memory_facts: tuple[str, ...]
-    bounds: tuple[Bar, ...]
+    bounds: tuple[TimeBar, ...]
     bounds_origin: str
     bounds_facts: tuple[str, ...]
     common: str
@@ -115,7 +115,7 @@ class Planning:
     notices: tuple[str, ...]
 
 
-def read_planning(explanation: Mapping[str, Any]) -> Planning:
+def read_planning(explanation: Mapping[str, Any]) -> PlanningFigures:
     """An explanation in words."""
     plan, memory, time = (mapping(explanation.get(name)) for name in ("plan", "memory", "time"))
     changed = _changed(plan)
@@ -123,7 +123,7 @@ def read_planning(explanation: Mapping[str, Any]) -> Planning:
     is_absent = explanation.get("is_present") is False
     candidates = [mapping(candidate) for candidate in sequence(explanation.get("candidates"))]
     common = _common([mapping(candidate.get("plan")) for candidate in candidates])
-    return Planning(
+    return PlanningFigures(
         task=_line(explanation.get("task") or "?"),
         device=_line(" ".join(filter(None, (device, f"({name})" if name not in ("", device) else "")))
                      + (", which is not on this machine" if is_absent else "")),
@@ -209,7 +209,7 @@ def _verdict_text(explanation: Mapping[str, Any]) -> str:
     return "; ".join(words)
 
 
-def _times(explanation: Mapping[str, Any]) -> tuple[Bar, ...]:
+def _times(explanation: Mapping[str, Any]) -> tuple[TimeBar, ...]:
     seconds = mapping(explanation.get("seconds"))
     rows = [
         ("under this plan", number(seconds.get("plan"))),
@@ -217,7 +217,7 @@ def _times(explanation: Mapping[str, Any]) -> tuple[Bar, ...]:
     ]
     longest = max((value or 0.0 for _, value in rows), default=0.0)
     return tuple(
-        Bar(name=name, text=_whole_seconds(value), percent=_percent(value, longest))
+        TimeBar(name=name, text=_whole_seconds(value), percent=_percent(value, longest))
         for name, value in rows
         if value is not None
     )
@@ -287,18 +287,20 @@ def _setting(value: Any) -> str:
 # ---- memory and time
 
 
-def _bars(figures: Mapping[str, Any], text: Any) -> tuple[Bar, ...]:
+def _bars(figures: Mapping[str, Any], text: Any) -> tuple[TimeBar, ...]:
     """The largest first; those of nothing are left out."""
     known = {str(name): value for name, item in figures.items() if (value := number(item))}
     whole, longest = sum(known.values()), max(known.values(), default=0.0)
     ordered = sorted(known.items(), key=lambda item: -item[1])
     return tuple(
-        Bar(name=name.replace("_", " "), text=text(value), percent=_percent(value, longest), share=_share(value, whole))
+        TimeBar(
+            name=name.replace("_", " "), text=text(value), percent=_percent(value, longest), share=_share(value, whole)
+        )
         for name, value in ordered
     )
 
 
-def _memory(memory: Mapping[str, Any]) -> tuple[Bar, ...]:
+def _memory(memory: Mapping[str, Any]) -> tuple[TimeBar, ...]:
     categories = {name: item for name, item in memory.items() if name not in _OF_MEMORY}
     rest = (number(memory.get("peak")) or 0.0) - sum(number(item) or 0.0 for item in categories.values())
     return _bars({**categories, **({"other": rest} if rest > 0 else {})}, amount)

@@ -32,7 +32,7 @@ class PackRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class PackGroup:
     """All packs of one structure: ``apart`` says in what it differs from others, ``refused`` which engines did not take
     it, or were not looked for, and why."""
 
@@ -53,7 +53,7 @@ class Packing:
     """Everything that is shown. ``verdict`` says in sentences what packing gained against trials trained alone."""
 
     verdict: tuple[str, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[PackGroup, ...]
     num_groups: int
     rows: tuple[PackRow, ...]
     num_packs: int
@@ -155,12 +155,12 @@ def _ratio(found: Gain) -> str:
 # ---- in tables
 
 
-def _group(packs: Sequence[Mapping[str, Any]]) -> Group:
+def _group(packs: Sequence[Mapping[str, Any]]) -> PackGroup:
     sizes = [len(values_of(pack)) for pack in packs]
     fewest, most = min(sizes), max(sizes)
     apart = [tuple(map(str, sequence(pack.get("apart")))) for pack in packs]
     refused = [f"{name}: {reason}" for pack in packs for name, reason in mapping(pack.get("refused")).items()]
-    return Group(
+    return PackGroup(
         engines=", ".join(dict.fromkeys(map(_engine, packs))),
         packs=plain_number(len(packs)),
         members=plain_number(most) if fewest == most else f"{plain_number(fewest)} to {plain_number(most)}",

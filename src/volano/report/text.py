@@ -16,7 +16,7 @@ _RAW_BITS = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
+class ScoreBar:
     """A figure as a bar; ``percent`` is its length."""
 
     name: str
@@ -34,7 +34,7 @@ class Preview:
     text: str
 
 
-def compression_of(record: RunRecord) -> list[Bar]:
+def compression_of(record: RunRecord) -> list[ScoreBar]:
     """Bits per byte of the model and of the compressors, the best first."""
     own = number(record.scores.get("bits_per_byte"))
     if own is None:
@@ -46,7 +46,7 @@ def compression_of(record: RunRecord) -> list[Bar]:
             found.append((f"{name}, after the training text", bits, False))
     longest = min(_RAW_BITS, max(bits for _, bits, _ in found))
     return [
-        Bar(name=name, value=f"{bits:.3f}", percent=round(min(100.0, 100 * bits / longest), 2), is_own=is_own)
+        ScoreBar(name=name, value=f"{bits:.3f}", percent=round(min(100.0, 100 * bits / longest), 2), is_own=is_own)
         for name, bits, is_own in sorted(found, key=lambda entry: entry[1])
     ]
 

@@ -10,14 +10,14 @@ from volano.report.charts import Chart, Line, draw_chart
 from volano.report.media import Media, read_media
 
 _CLIPS = (
-    ("Real", ("clips-real.gif",), "Clips of the test set, playing"),
-    ("Generated", ("clips-generated.gif", "clips-generated.mp4"), "Clips that the model generated, playing"),
+    ("Real", ("clips-real.gif",), "ClipFigures of the test set, playing"),
+    ("Generated", ("clips-generated.gif", "clips-generated.mp4"), "ClipFigures that the model generated, playing"),
 )
 _PRETEXT = "The feature net tells {} of tampered clips right; guessing would tell {}."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clips:
+class ClipFigures:
     """A sheet of playing clips."""
 
     title: str
@@ -26,7 +26,7 @@ class Clips:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfTest:
+class SelfTestFigures:
     """Whether the distances can tell spoiled clips from real ones.
 
     Attributes:
@@ -42,7 +42,7 @@ class SelfTest:
     rows: tuple[tuple[str, str, str], ...]
 
 
-def clips_of(record: RunRecord, missing: list[str]) -> list[Clips]:
+def clips_of(record: RunRecord, missing: list[str]) -> list[ClipFigures]:
     """Real and generated clips, as far as they are there; what cannot be shown is added to ``missing``, in words."""
     found = []
     for title, names, alt in _CLIPS:
@@ -54,7 +54,7 @@ def clips_of(record: RunRecord, missing: list[str]) -> list[Clips]:
                 reasons.append(str(error))
                 continue
             if media is not None:
-                found.append(Clips(title=title, alt=alt, media=media))
+                found.append(ClipFigures(title=title, alt=alt, media=media))
                 break
         else:
             missing += [f"{title.lower()} clips cannot be shown: {reason}" for reason in reasons]
@@ -73,7 +73,7 @@ def prediction_charts(record: RunRecord) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def self_test_of(record: RunRecord) -> SelfTest | None:
+def self_test_of(record: RunRecord) -> SelfTestFigures | None:
     """The table of the self-test, or None where it was not made."""
     test = mapping(record.scores.get("self_test"))
     if not test:
@@ -84,7 +84,7 @@ def self_test_of(record: RunRecord) -> SelfTest | None:
     ratios = rejected or record.scores
     rows = [("generated" + ", rejected" * bool(rejected), ratios.get("frechet_ratio"), ratios.get("kernel_ratio"))]
     rows += [(str(name), frechet.get(name), kernel.get(name)) for name in {**frechet, **kernel}]
-    return SelfTest(
+    return SelfTestFigures(
         is_passed=test.get("passed") is True,
         reason=str(test.get("reason") or ""),
         pretext="" if number(accuracy) is None else _PRETEXT.format(share_text(accuracy, 0), share_text(chance, 0)),

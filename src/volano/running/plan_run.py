@@ -11,7 +11,7 @@ from typing import Any
 from volano.device import Device
 from volano.errors import PlanError, UsageError
 from volano.plan import Plan
-from volano.planner import Explanation, Wish, find_plan
+from volano.planner import Explanation, PlanRequest, find_plan
 from volano.task import Task
 from volano.training import RunFolder, check_plan
 
@@ -19,7 +19,7 @@ EXPLANATION = "explanation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planning:
+class PlanOptions:
     """What a person says of how a run is to be planned.
 
     Attributes:
@@ -74,7 +74,7 @@ class Planning:
         assert self.plan is not None
         return self.plan if isinstance(self.plan, Plan) else Plan.load(Path(self.plan))
 
-    def without(self, knob: str, value: Any) -> Planning:
+    def without(self, knob: str, value: Any) -> PlanOptions:
         """The same with one value forbidden, unless it is pinned or a plan is given."""
         if self.plan is not None or knob in self.pins:
             return self
@@ -85,24 +85,24 @@ class Planning:
             return self
         return dataclasses.replace(self, forbid={**self.forbid, knob: (*forbidden, value)})
 
-    def quick(self) -> Planning:
+    def quick(self) -> PlanOptions:
         """For finding out what is to be explained: the same place, with nothing measured and nothing refused."""
-        return Planning(device=self.device, is_raced=False)
+        return PlanOptions(device=self.device, is_raced=False)
 
-    def preferring(self, **knobs: Any) -> Planning:
+    def preferring(self, **knobs: Any) -> PlanOptions:
         """The same with knobs pinned that the person has left open."""
         return self if self.plan is not None else dataclasses.replace(self, pins={**knobs, **self.pins})
 
-    def wish(self, *, world_size: int = 1, seconds: float | None = None, is_raced: bool = True) -> Wish:
+    def wish(self, *, world_size: int = 1, seconds: float | None = None, is_raced: bool = True) -> PlanRequest:
         """As the planner takes it."""
-        return Wish(
+        return PlanRequest(
             device=self.device, pins=self.pins, forbidden=self.forbid, budget=self.budget,
             world_size=world_size, seconds=seconds, is_raced=is_raced and self.is_raced,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenPlan:
     """The plan of a run.
 
     Attributes:
@@ -128,8 +128,8 @@ class Chosen:
 
 
 def choose_plan(
-    task: Task, planning: Planning, *, world_size: int = 1, seconds: float | None = None, is_raced: bool = True
-) -> Chosen:
+    task: Task, planning: PlanOptions, *, world_size: int = 1, seconds: float | None = None, is_raced: bool = True
+) -> ChosenPlan:
     """The plan for a task.
 
     Args:
@@ -146,9 +146,9 @@ def choose_plan(
     if planning.plan is not None:
         plan = planning.given()
         check_given(task, plan)
-        return Chosen(plan=plan)
+        return ChosenPlan(plan=plan)
     found = find_plan(task, planning.wish(world_size=world_size, seconds=seconds, is_raced=is_raced))
-    return Chosen(
+    return ChosenPlan(
         plan=found.plan, reasons=found.reasons, explanation=found.explanation, step=found.step,
         startup=found.startup, may_split=found.may_split,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.running.end_run import with_report
-from volano.running.plan_run import Planning, choose_plan
+from volano.running.plan_run import PlanOptions, choose_plan
 from volano.running.processes import Processes, check_processes, execute, follow, is_follower, task_of
 from volano.running.references import load_task
 from volano.task import Task
@@ -57,7 +57,7 @@ def train(
         raise UsageError("train takes a volano.Task or 'module:name'", got=type(task).__name__)
     if is_follower():
         return follow(task)
-    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
+    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     folder = RunFolder.reserve(out, task.name)
     observer = observer or make_progress()
     chosen = choose_plan(task, planning, world_size=(processes or Processes()).world_size)

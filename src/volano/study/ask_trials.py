@@ -23,7 +23,7 @@ Asked = tuple[optuna.Trial, str | None, str | None]
 _NUM_CHANCES = 10
 
 
-class Asker:
+class TrialSource:
     """Asks Optuna for trials.
 
     Args:

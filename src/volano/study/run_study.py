@@ -16,21 +16,21 @@ from optuna.storages import BaseStorage
 from volano.device import versions
 from volano.errors import CheckpointError, RunError, UsageError, VolanoError
 from volano.record.study_folder import JOURNAL, STUDY, StudyFolder
-from volano.study.ask_trials import Asker, Build, check_space
+from volano.study.ask_trials import Build, TrialSource, check_space
 from volano.study.observe import StudyInfo, StudyObserver
 from volano.study.optuna_storage import StudyStorage, storage_errors
 from volano.study.sampler import name_of_sampler
 from volano.study.settings import StudySettings
 from volano.study.study import Study, read_trials
-from volano.study.study_loop import Driver
-from volano.study.successive_halving import Rungs
-from volano.study.trial_ledger import Book
-from volano.study.workers.assignments import Executor
+from volano.study.study_loop import StudyLoop
+from volano.study.successive_halving import SuccessiveHalving
+from volano.study.trial_ledger import TrialLedger
+from volano.study.workers.assignments import WorkerPoolExecutor
 
 # Trials of before whose tasks are built again to see whether the space is the same.
 _NUM_CHECKED = 3
 Storage = str | Path | BaseStorage | optuna.Study | None
-MakeExecutor = Callable[[], AbstractContextManager[Executor]]
+MakeExecutor = Callable[[], AbstractContextManager[WorkerPoolExecutor]]
 
 
 def run_study(
@@ -77,16 +77,16 @@ def run_study(
                 sampler = original
             if not resume:
                 folder.update(**_facts(settings, place, study, sampler, facts))
-            rungs = Rungs(settings.shares, settings.eta, settings.direction)
-            book = Book(folder, place, study, rungs, metric=settings.metric, direction=settings.direction)
+            rungs = SuccessiveHalving(settings.shares, settings.eta, settings.direction)
+            book = TrialLedger(folder, place, study, rungs, metric=settings.metric, direction=settings.direction)
             if resume:
                 _check_space(build, folder, study)
                 _note_settings(folder, settings, place, sampler)
             orphans = book.take_up(adopt=not place.is_shared) if resume else []
-        asker = Asker(build, study, sampler, settings.seed)
+        asker = TrialSource(build, study, sampler, settings.seed)
         try:
             with _failures_noted(folder), make_executor() as executor:
-                driver = Driver(
+                driver = StudyLoop(
                     settings, folder, book=book, asker=asker, rungs=rungs, executor=executor, observer=observer
                 )
                 observer.on_start(_info(settings, folder, study, sampler, len(book.trials), executor.num_workers))
@@ -120,7 +120,7 @@ def _check_space(build: Build, folder: StudyFolder, study: optuna.Study) -> None
     check_space(build, some[-_NUM_CHECKED:], steps)
 
 
-def _close(driver: Driver, book: Book, folder: StudyFolder, observer: StudyObserver, status: str) -> None:
+def _close(driver: StudyLoop, book: TrialLedger, folder: StudyFolder, observer: StudyObserver, status: str) -> None:
     if status == "stopped":
         driver.notice(f"stopped, as {driver.end_reason}; it goes on with resume=True (--resume) and out={folder.path}")
     elif driver.end_reason is not None:

@@ -57,7 +57,7 @@ class Range:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
+class SearchSpace:
     """A search space: name -> a :class:`Range`, or a tuple of choices."""
 
     parameters: Mapping[str, Range | tuple[Any, ...]]
@@ -73,9 +73,9 @@ class Space:
             for name, value in self.parameters.items()
         }
 
-    def with_real(self, names: Collection[str]) -> Space:
+    def with_real(self, names: Collection[str]) -> SearchSpace:
         """The same with ranges of whole numbers as ranges of real ones, for these parameters."""
-        return Space(
+        return SearchSpace(
             parameters={
                 name: replace(value, low=float(value.low), high=float(value.high))
                 if isinstance(value, Range) and name in names
@@ -94,7 +94,7 @@ class Space:
         }
 
     @classmethod
-    def from_json(cls, value: Any) -> Space:
+    def from_json(cls, value: Any) -> SearchSpace:
         """The inverse of :meth:`to_json`.
 
         Raises:
@@ -105,7 +105,7 @@ class Space:
         return cls(parameters={str(name): _parameter(str(name), item) for name, item in value.items()})
 
     @classmethod
-    def load(cls, path: str | Path) -> Space:
+    def load(cls, path: str | Path) -> SearchSpace:
         """That of a JSON or TOML file.
 
         Raises:

@@ -15,15 +15,15 @@ from typing import Any
 
 from volano.errors import ExploreError
 from volano.record.study_folder import STATES, StudyFolder
-from volano.study.ask_trials import Asked, Asker
+from volano.study.ask_trials import Asked, TrialSource
 from volano.study.observe import RungDecision, StudyObserver, Summary
 from volano.study.settings import StudySettings
-from volano.study.successive_halving import Round, Rungs
-from volano.study.time_left import Pace
-from volano.study.trial_ledger import Book
-from volano.study.trial_states import States
-from volano.study.workers.assignments import Crew, Executor, Hand
-from volano.study.workers.messages import Lost, Outcome, Report, Trial
+from volano.study.successive_halving import Round, SuccessiveHalving
+from volano.study.time_left import TimeEstimate
+from volano.study.trial_ledger import TrialLedger
+from volano.study.trial_states import TrialStates
+from volano.study.workers.assignments import WorkerPool, WorkerPoolExecutor, WorkInHand
+from volano.study.workers.messages import Lost, Report, Trial, TrialOutcome
 from volano.training.signals import Interruption
 
 # So many trials that fail while no other has shown a number are no accident of the sampler's choice.
@@ -40,7 +40,7 @@ class _Live:
     home: int | None = None
 
 
-class Driver:
+class StudyLoop:
     """Drives a study to its end.
 
     Args:
@@ -58,17 +58,17 @@ class Driver:
         settings: StudySettings,
         folder: StudyFolder,
         *,
-        book: Book,
-        asker: Asker,
-        rungs: Rungs,
-        executor: Executor,
+        book: TrialLedger,
+        asker: TrialSource,
+        rungs: SuccessiveHalving,
+        executor: WorkerPoolExecutor,
         observer: StudyObserver,
     ) -> None:
         self._settings, self._book, self._asker, self._rungs = settings, book, asker, rungs
         self._observer = observer
-        self._crew = Crew(executor, rungs.shares, self._trial)
-        self._states = States(folder.path / STATES)
-        self._pace = Pace(rungs.shares, settings.eta)
+        self._crew = WorkerPool(executor, rungs.shares, self._trial)
+        self._states = TrialStates(folder.path / STATES)
+        self._pace = TimeEstimate(rungs.shares, settings.eta)
         self._live: dict[int, _Live] = {}
         self._undecided: dict[int, set[int]] = {}  # by rung: of a study that goes on, arrived when it was killed
         self._began = 0.0
@@ -307,7 +307,7 @@ class Driver:
         if self._book.best is None and self._book.count("failed") >= _MOST_FAILURES:
             self._check_anything_trained()
 
-    def _note(self, worker: int, hand: Hand, report: Report) -> None:
+    def _note(self, worker: int, hand: WorkInHand, report: Report) -> None:
         self._book.check_data(report.data)
         for text in report.notices:
             self.notice(text)
@@ -319,7 +319,7 @@ class Driver:
         for outcome in report.outcomes:
             self._note_outcome(worker, hand.round, outcome, seconds.get(outcome.number, 0.0))
 
-    def _note_outcome(self, worker: int, round_: Round, outcome: Outcome, seconds: float) -> None:
+    def _note_outcome(self, worker: int, round_: Round, outcome: TrialOutcome, seconds: float) -> None:
         number = outcome.number
         if outcome.failure is not None:
             round_.give_up(number)
@@ -338,7 +338,7 @@ class Driver:
         self._book.shown(outcome, round_.rung, seconds=seconds, worker=worker)
         round_.arrive(number)
 
-    def _lose(self, worker: int, hand: Hand, reason: str) -> None:
+    def _lose(self, worker: int, hand: WorkInHand, reason: str) -> None:
         self._book.lost(worker, hand.numbers, reason)
         for number in hand.numbers:
             self._live[number].home = None

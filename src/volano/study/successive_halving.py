@@ -38,7 +38,7 @@ def best_numbers(values: Mapping[int, float], count: int, direction: str) -> fro
     return frozenset(number for _, number in ranked[:count])
 
 
-class Rungs:
+class SuccessiveHalving:
     """The values recorded at each rung, and what follows from them.
 
     Args:

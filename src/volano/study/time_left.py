@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 
-class Pace:
+class TimeEstimate:
     """Seconds that a round takes, by the number of trials in it.
 
     Args:

@@ -20,15 +20,15 @@ from volano.errors import ExploreError
 from volano.record.study_folder import PACKS, STUDY, TRIALS, StudyFolder
 from volano.study.optuna_storage import StudyStorage, storage_errors
 from volano.study.study import BestTrial, RungValue, TrialResult, best_of, read_trials
-from volano.study.successive_halving import Rungs
-from volano.study.workers.messages import Outcome, PackFacts
+from volano.study.successive_halving import SuccessiveHalving
+from volano.study.workers.messages import PackFigures, TrialOutcome
 
 _STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "complete": TrialState.COMPLETE}
 # Optuna keeps attributes of a trial in columns of a database; MySQL's short ones hold 2,048 characters.
 _LONGEST_REASON = 2000
 
 
-class Book:
+class TrialLedger:
     """Keeps a study's accounts.
 
     Args:
@@ -45,7 +45,7 @@ class Book:
         folder: StudyFolder,
         storage: StudyStorage,
         study: optuna.Study,
-        rungs: Rungs,
+        rungs: SuccessiveHalving,
         *,
         metric: str,
         direction: str,
@@ -101,7 +101,7 @@ class Book:
         self._event("asked", trial=number, params=params)
         return number
 
-    def shown(self, outcome: Outcome, rung: int, *, seconds: float, worker: int) -> float:
+    def shown(self, outcome: TrialOutcome, rung: int, *, seconds: float, worker: int) -> float:
         """A trial has reached a rung. Gives its value."""
         value = float(outcome.metrics[self._metric])
         shown = RungValue(
@@ -155,7 +155,7 @@ class Book:
                     remedy="Make splits and samples with a fixed seed; a study goes on with the data that it has",
                 )
 
-    def packed(self, facts: PackFacts, *, assignment: int, rung: int, worker: int) -> None:
+    def packed(self, facts: PackFigures, *, assignment: int, rung: int, worker: int) -> None:
         """A pack has run."""
         self.steps += facts.steps
         solo = facts.solo_seconds_per_step

@@ -16,7 +16,7 @@ from volano.errors import ExploreError
 _PREFIX, _PARTIAL = "trial-", ".partial"
 
 
-class States:
+class TrialStates:
     """The states of trials, each in a file of its own.
 
     Args:

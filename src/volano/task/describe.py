@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from volano.task.batch import tensors_of
 from volano.task.task import Task
 
 SCHEMA_VERSION = 1
+# The module of a function of this package, up to the function's name.
+_OWN_MODULE = re.compile(r"\bvolano(?:\.[a-z_0-9]+)*\.(?=\w)")
 _NUM_PROBES = 8
 _NUM_TABLE_PROBES = 64
 
@@ -57,9 +60,20 @@ def describe(task: Task, model: nn.Module) -> dict[str, Any]:
 
 
 def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The fields in which two descriptions differ, as ``name: mine != other``."""
+    """Returns the fields in which two descriptions differ, as ``name: mine != other``.
+
+    In which of its modules Volano keeps a function is no difference: versions may move it.
+    """
     names = sorted((mine.keys() | other.keys()) - {"digest"})
-    return [f"{name}: {mine.get(name)!r} != {other.get(name)!r}" for name in names if mine.get(name) != other.get(name)]
+    return [
+        f"{name}: {mine.get(name)!r} != {other.get(name)!r}"
+        for name in names
+        if _without_modules(mine.get(name)) != _without_modules(other.get(name))
+    ]
+
+
+def _without_modules(value: Any) -> str:
+    return _OWN_MODULE.sub("volano.", json.dumps(value, sort_keys=True))
 
 
 def describe_callable(function: Any) -> str | None:

@@ -10,7 +10,7 @@ from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.optim.make import choose_implementation, make_optimizer
 from volano.training.optim.muon import MuonAdamW
 from volano.training.progress import PlainProgress, RichProgress, make_progress
-from volano.training.quick_run import Trial, run_trial
+from volano.training.quick_run import QuickRun, run_trial
 from volano.training.run import Run, load_run, prepare_run, run_task, settings_of
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
@@ -23,6 +23,7 @@ __all__ = [
     "Observer",
     "Observers",
     "PlainProgress",
+    "QuickRun",
     "RichProgress",
     "Run",
     "RunFolder",
@@ -30,7 +31,6 @@ __all__ = [
     "Session",
     "StartInfo",
     "StepTime",
-    "Trial",
     "blocks_of",
     "check_plan",
     "check_ranks",

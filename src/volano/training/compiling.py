@@ -11,7 +11,7 @@ import torch
 _Backend = Callable[..., Any]
 
 
-class Compiled:
+class CompiledObjective:
     """An objective as ``torch.compile`` makes it, compiled anew where settings are others than they were.
 
     Code of one function is kept once for a process, and used again where its guards hold. The budget of activations and

@@ -13,7 +13,7 @@ from volano.record.run_folder import RunFolder
 from volano.task import Batch
 from volano.training.checkpoints.saver import Saver
 from volano.training.evaluate import read_scalars
-from volano.training.health.data_stalls import Stalls
+from volano.training.health.data_stalls import DataStalls
 from volano.training.health.loss_spikes import SpikeFinder
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.observe import Observer
@@ -31,7 +31,7 @@ def run_loop(
     folder: RunFolder,
     observer: Observer,
     stop: StopRequest,
-    log: Log,
+    log: TrainingLog,
     policy: NumericsPolicy,
     safety: Safety,
 ) -> str:
@@ -46,7 +46,7 @@ def run_loop(
     saver = Saver(folder, safety, state, observer.on_notice, saved_step=session.step or None, ranks=session.ranks)
     agree = session.ranks.agreement()
     policy.before_stopping = saver.close
-    stalls = Stalls(task, session.plan, session.device, session.step, observer.on_notice)
+    stalls = DataStalls(task, session.plan, session.device, session.step, observer.on_notice)
     batches = session.feed.batches(session.keys())
     with (
         contextlib.closing(saver),
@@ -99,7 +99,7 @@ def _until_no_more(batches: Iterator[Batch], saver: Saver, session: Session) -> 
         raise
 
 
-class Log:
+class TrainingLog:
     """Collects what steps say and reads it from the device now and then.
 
     What was collected and not yet read is part of a checkpoint, so that a resumed run logs the same means, and so is

@@ -14,7 +14,7 @@ from volano.device import Device
 from volano.training.distributed.data_parallel import local
 
 
-class Guard:
+class NonfiniteGuard:
     """Looks at each step between its backward pass and its update.
 
     On the CPU, and where ``reads_at_once``, the answer is read before the update. On an accelerator it stays on the
@@ -105,7 +105,7 @@ class Guard:
         self._flag.copy_(torch.maximum(self._flag, (~norms.isfinite().all()).float()))
 
 
-def _probe(guard: Guard) -> Callable[[list[Tensor]], None]:
+def _probe(guard: NonfiniteGuard) -> Callable[[list[Tensor]], None]:
     try:
         guard.look_by_kernel([torch.ones_like(guard._one)])
     except (RuntimeError, NotImplementedError):

@@ -18,7 +18,7 @@ from volano.training.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class QuickRun:
     """What a task came to.
 
     Attributes:
@@ -32,7 +32,7 @@ class Trial:
     seconds: float
 
 
-def run_trial(task: Task, plan: Plan) -> Trial:
+def run_trial(task: Task, plan: Plan) -> QuickRun:
     """Trains a task to its end and evaluates it once. Nothing is logged or saved; Ctrl-C ends it.
 
     The numbers are those of ``run_task``. Random state and settings are put back.
@@ -53,7 +53,7 @@ def run_trial(task: Task, plan: Plan) -> Trial:
         if result is not None and not math.isfinite(last := result.loss.item()):
             raise _not_finite(session.step, last)
         metrics = {} if session.valid_feed is None else session.evaluate()
-        return Trial(model=session.kept_model.eval(), metrics=metrics, seconds=time.perf_counter() - start)
+        return QuickRun(model=session.kept_model.eval(), metrics=metrics, seconds=time.perf_counter() - start)
 
 
 def _not_finite(step: int, loss: float) -> NumericsError:

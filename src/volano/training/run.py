@@ -28,7 +28,7 @@ from volano.training.checkpoints.checkpoint import (
 )
 from volano.training.checkpoints.weights import load_weights, save_weights
 from volano.training.health.nonfinite_policy import NumericsPolicy
-from volano.training.loop import Log, run_loop
+from volano.training.loop import TrainingLog, run_loop
 from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.safety import Safety
 from volano.training.session import Session
@@ -185,7 +185,7 @@ def _run(
                 ranks=ranks,
                 may_split=may_split,
             )
-            log = Log(task.num_steps)
+            log = TrainingLog(task.num_steps)
             policy = NumericsPolicy(session, folder, everyone, safety.skip_bad_steps)
             if resume:
                 facts: dict[str, Any] = {"safety": safety.to_json()}
@@ -341,7 +341,7 @@ class _FaultList:
             self._observer.on_notice(f"corrupt, replaced by another: {where}: {fault.reason}{more}")
 
 
-def _load(session: Session, log: Log, policy: NumericsPolicy, folder: RunFolder) -> list[str]:
+def _load(session: Session, log: TrainingLog, policy: NumericsPolicy, folder: RunFolder) -> list[str]:
     """Takes up the last whole checkpoint, or the beginning if none was written. Gives what a person should know."""
     checkpoints, ranks = folder.path / "checkpoints", session.ranks
     description, record = folder.read_json("task.json"), folder.read_json("run.json")

@@ -25,13 +25,20 @@ from volano.task import (
     tensors_of,
     weighted_metric,
 )
-from volano.training.compiling import Compiled
-from volano.training.distributed.data_parallel import Parallel, local, whole
+from volano.training.compiling import CompiledObjective
+from volano.training.distributed.data_parallel import DataParallel, local, whole
 from volano.training.memory.activations import Activations
 from volano.training.memory.buffers import SavedBuffers, Uncopied, is_small, places_of
 from volano.training.memory.offload import OffloadedState
-from volano.training.memory.out_of_memory import Relief, Unchanged, attempt, forget, is_out_of_memory, update_failed
-from volano.training.nonfinite_guard import Guard
+from volano.training.memory.out_of_memory import (
+    OutOfMemoryFallback,
+    Unchanged,
+    attempt,
+    forget,
+    is_out_of_memory,
+    update_failed,
+)
+from volano.training.nonfinite_guard import NonfiniteGuard
 from volano.training.optim.ema import Ema
 from volano.training.optim.make import set_learning_rates
 
@@ -74,10 +81,10 @@ class Step:
         scaler: torch.amp.GradScaler | None,
         *,
         may_skip: bool = False,
-        parallel: Parallel | None = None,
+        parallel: DataParallel | None = None,
         activations: Activations | None = None,
         offloaded: OffloadedState | None = None,
-        relief: Relief | None = None,
+        relief: OutOfMemoryFallback | None = None,
         has_values: bool = True,
     ) -> None:
         self._parallel = parallel
@@ -85,14 +92,14 @@ class Step:
         self._fetched = contextlib.nullcontext if offloaded is None else offloaded.fetched
         self._task, self._plan, self._device = task, plan, device
         self._model, self._optimizer, self._ema, self._scaler = model, optimizer, ema, scaler
-        self._objective: Any = Compiled(task.objective) if plan.compile else task.objective
+        self._objective: Any = CompiledObjective(task.objective) if plan.compile else task.objective
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._generator = device.generator()
         self._num_steps = task.num_steps
         self._narrow = plan.precision in ("bf16", "fp16")
         self._is_checked = False
         self._has_values = has_values
-        self.guard = Guard(
+        self.guard = NonfiniteGuard(
             device, optimizer, has_scaler=scaler is not None, reads_at_once=may_skip,
             share=None if parallel is None else parallel.share_flag, has_values=has_values,
         )  # fmt: skip
@@ -142,7 +149,7 @@ class Step:
         return self._in_micro_batches(split(batch, size), step)
 
     def _relieved(
-        self, relief: Relief, on_relief: Callable[[Plan, str, int], None], batch: Batch, step: int
+        self, relief: OutOfMemoryFallback, on_relief: Callable[[Plan, str, int], None], batch: Batch, step: int
     ) -> StepResult:
         """The gradients, in smaller parts where there is not enough memory; nothing of a failed attempt remains."""
         inputs = Unchanged(list(tensors_of(batch)))
@@ -197,7 +204,7 @@ class Step:
         total = torch.stack([loss.total for loss in losses]).sum()
         return StepResult(total / weight, metrics)
 
-    def _over_ranks(self, parallel: Parallel, batch: Batch, step: int) -> StepResult:
+    def _over_ranks(self, parallel: DataParallel, batch: Batch, step: int) -> StepResult:
         if self._task.augment is not None:  # drawn for the whole batch, so that the draws are those of one process
             batch = parallel.part_of(batch)
         own = num_examples(batch)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from volano.apps.text.generate import Sampling, generate_ids, prompt_ids, stream_text
+from volano.apps.text.generate import TokenSampling, generate_ids, prompt_ids, stream_text
 from volano.apps.text.network import Decoder, DecoderShape
 from volano.apps.text.tokenizer import train_tokenizer
 from volano.errors import UsageError
@@ -39,18 +39,18 @@ def without_cache(model, ids, num):
 @pytest.mark.parametrize("num_prompt", [1, 20, 31])
 def test_greedy_writing_is_that_without_a_cache(model, num_prompt):
     ids = torch.randint(1, 512, (num_prompt,), generator=torch.Generator().manual_seed(2)).tolist()
-    assert list(generate_ids(model, ids, 100, Sampling(temperature=0))) == without_cache(model, ids, 100)
+    assert list(generate_ids(model, ids, 100, TokenSampling(temperature=0))) == without_cache(model, ids, 100)
 
 
 def test_the_same_seed_draws_the_same(model):
-    draws = [list(generate_ids(model, [5], 40, Sampling(seed=seed))) for seed in (1, 1, 2)]
+    draws = [list(generate_ids(model, [5], 40, TokenSampling(seed=seed))) for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     assert len(draws[0]) == 40
 
 
 def test_the_callers_random_state_and_modes_stay(model):
     before = torch.get_rng_state()
-    for _ in generate_ids(model, [5], 3, Sampling()):
+    for _ in generate_ids(model, [5], 3, TokenSampling()):
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), before)
@@ -59,7 +59,7 @@ def test_the_callers_random_state_and_modes_stay(model):
 def test_a_document_ends_at_a_separator(model):
     blunt = Decoder(model.shape)
     torch.nn.init.zeros_(blunt.head.weight)  # all alike, so that the first id is the likeliest
-    assert list(generate_ids(blunt.eval(), [5], 10, Sampling(temperature=0))) == []
+    assert list(generate_ids(blunt.eval(), [5], 10, TokenSampling(temperature=0))) == []
 
 
 class TestSampling:
@@ -67,7 +67,7 @@ class TestSampling:
 
     def shares(self, **fields):
         generator = torch.Generator().manual_seed(0)
-        draws = torch.tensor([Sampling(**fields).draw(self.logits, generator) for _ in range(4000)])
+        draws = torch.tensor([TokenSampling(**fields).draw(self.logits, generator) for _ in range(4000)])
         return (torch.bincount(draws, minlength=4) / 4000).tolist()
 
     def test_plain(self):
@@ -106,7 +106,7 @@ class TestSampling:
     )
     def test_out_of_range(self, fields, message):
         with pytest.raises(UsageError, match=message):
-            Sampling(**fields)
+            TokenSampling(**fields)
 
 
 def test_a_prompt_longer_than_the_context_loses_its_beginning(tokenizer):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from volano.apps.video.sampler import Sampling, denoiser, integrate, roll_out
+from volano.apps.video.sampler import ClipSampling, denoiser, integrate, roll_out
 
 MEAN, DEVIATION = 1.5, 0.5
 
@@ -115,7 +115,13 @@ class TestRollOut:
     def roll(self, network, num_frames, **kwargs):
         with torch.no_grad():
             return roll_out(
-                network, Sampling(steps=2), generators(2), shape=self.shape, num_frames=num_frames, context=3, **kwargs
+                network,
+                ClipSampling(steps=2),
+                generators(2),
+                shape=self.shape,
+                num_frames=num_frames,
+                context=3,
+                **kwargs,
             )
 
     @pytest.mark.parametrize("num_frames", [1, 5, 6, 7, 9, 20])
@@ -136,7 +142,7 @@ class TestRollOut:
     def test_a_clip_does_not_depend_on_those_beside_it(self):
         network = Double()
         with torch.no_grad():
-            two = roll_out(network, Sampling(), generators(2), shape=self.shape, num_frames=9, context=3)
-            one = roll_out(network, Sampling(), generators(1), shape=(1, *self.shape[1:]), num_frames=9, context=3)
+            two = roll_out(network, ClipSampling(), generators(2), shape=self.shape, num_frames=9, context=3)
+            one = roll_out(network, ClipSampling(), generators(1), shape=(1, *self.shape[1:]), num_frames=9, context=3)
         assert torch.equal(two[:1], one)
         assert not torch.equal(two[0], two[1])

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import volano
 from volano.device import Device
 from volano.packing import Member, Pack, choose_engine
-from volano.packing.engines.sequential import Loop
-from volano.packing.equality.check_engine import Reference
+from volano.packing.engines.sequential import Sequential
+from volano.packing.equality.check_engine import MembersAlone
 from volano.packing.feed import PackFeed, Place
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.training import MuonAdamW
@@ -243,13 +243,13 @@ def slowly(alone: Any) -> Any:
 def test_where_a_gradient_is_nought_others_say_what_rounding_is():
     task = STRUCTURES["convolutional"].tasks(dtype=torch.float32)[0]
     plan, device = Plan.baseline("cpu").pin(optimizer="fused"), Device("cpu")
-    member, solo = Member(number=0, task=task), Solo(Member(number=0, task=task), plan, device)
+    member, solo = Member(number=0, task=task), MemberState(Member(number=0, task=task), plan, device)
     feed = PackFeed(task, plan, device, lambda _: None)
     with contextlib.closing(feed.batches([Place(task.order_seed, 0)], 3)) as batches:
         steps = list(batches)
-    engine = Loop([solo], plan, device)
+    engine = Sequential([solo], plan, device)
     losses = [engine.step(batch.copy()).item() for batch in steps]
-    reference = Reference(member, solo, losses, steps, plan, device)
+    reference = MembersAlone(member, solo, losses, steps, plan, device)
     reference.check_state(solo.state())
 
     def with_momentum(index: int, change: float) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import volano
 from volano.device import Device
 from volano.packing import Member
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.packing.optim.per_member import StockOptimizer
-from volano.packing.optim.stacked_update import FlatUpdate, why_not_flat
+from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
 from volano.packing.program.stack import Stack
 from volano.training import MuonAdamW
 
@@ -73,7 +73,7 @@ KINDS = {
 
 @pytest.fixture
 def solos(make_task):
-    def made(optimizer: Any, **more: Any) -> list[Solo]:
+    def made(optimizer: Any, **more: Any) -> list[MemberState]:
         tasks = [
             make_task(
                 model=lambda: nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)).double(),
@@ -81,7 +81,7 @@ def solos(make_task):
             )
             for k in range(K)
         ]  # fmt: skip
-        return [Solo(Member(number=k, task=task), _PLAN, _CPU) for k, task in enumerate(tasks)]
+        return [MemberState(Member(number=k, task=task), _PLAN, _CPU) for k, task in enumerate(tasks)]
 
     return made
 
@@ -92,10 +92,10 @@ def gradients(stack: Stack, step: int) -> dict[str, Tensor]:
 
 
 class Flat:
-    def __init__(self, members: list[Solo]) -> None:
+    def __init__(self, members: list[MemberState]) -> None:
         assert why_not_flat(members) is None
         self.stack = Stack([solo.model for solo in members])
-        self.update = FlatUpdate(members, self.stack.parameters)
+        self.update = StackedUpdate(members, self.stack.parameters)
 
     def step(self, step: int, given: dict[str, Tensor] | None = None) -> Tensor | None:
         given = gradients(self.stack, step) if given is None else given
@@ -103,7 +103,7 @@ class Flat:
 
 
 class Stock:
-    def __init__(self, members: list[Solo]) -> None:
+    def __init__(self, members: list[MemberState]) -> None:
         self.stack = Stack([solo.model for solo in members])
         self.optimizer = StockOptimizer(members)
 
@@ -256,5 +256,5 @@ def test_groups_must_hold_the_same_parameters(solos):
     task = dataclasses.replace(
         members[1].task, parameter_groups=lambda model: [{"params": [p]} for p in model.parameters()]
     )
-    members[1] = Solo(Member(number=1, task=task), _PLAN, _CPU)
+    members[1] = MemberState(Member(number=1, task=task), _PLAN, _CPU)
     assert why_not_flat(members) == "the members' parameters are grouped differently"

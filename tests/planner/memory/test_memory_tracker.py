@@ -7,7 +7,7 @@ from torch import nn
 
 from volano.errors import ObjectiveError
 from volano.plan.prediction import CATEGORIES
-from volano.planner.memory.memory_tracker import Tracker
+from volano.planner.memory.memory_tracker import MemoryTracker
 
 N, I, O = 4, 8, 16  # noqa: E741 - examples, inputs, outputs
 
@@ -24,7 +24,7 @@ def two_steps(**options):
     """Of ``sum(x W)`` under Adam, tracker included: W fp32 [I, O], x fp32 [N, I]."""
     model = nn.Linear(I, O, bias=False)
     optimizer = torch.optim.Adam(model.parameters(), foreach=False)
-    tracker = Tracker(**options)
+    tracker = MemoryTracker(**options)
     inputs = torch.randn(N, I)
     with tracker:
         tracker.adopt(model.parameters(), "parameters")
@@ -49,7 +49,7 @@ def test_categories_are_those_of_the_arithmetic():
 
 
 def test_activations_are_what_outlives_the_forward_pass():
-    tracker = Tracker()
+    tracker = MemoryTracker()
     x = torch.randn(64, 32, requires_grad=True)
     with tracker:
         tracker.adopt([x], "batch")
@@ -89,7 +89,7 @@ def test_a_product_moves_the_bytes_of_its_three_matrices():
 
 
 def test_attention_on_the_host_is_counted():
-    tracker = Tracker()
+    tracker = MemoryTracker()
     B, H, T, D = 2, 3, 32, 16
     q, k, v = (torch.randn(B, H, T, D, requires_grad=True) for _ in range(3))
     with tracker:
@@ -103,7 +103,7 @@ def test_attention_on_the_host_is_counted():
 
 
 def test_a_recurrent_layer_is_counted():
-    tracker = Tracker()
+    tracker = MemoryTracker()
     T, hidden = 5, 16
     layer = nn.LSTM(I, hidden, batch_first=True)
     with tracker:
@@ -114,7 +114,7 @@ def test_a_recurrent_layer_is_counted():
 
 def test_the_operator_of_the_peak_names_its_module_in_both_directions():
     model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 4000), nn.ReLU()), nn.Linear(4000, 2))
-    tracker = Tracker()
+    tracker = MemoryTracker()
     with tracker:
         tracker.objective(lambda model, x: model(x).sum())(model, torch.randn(256, 8)).backward()
     assert tracker.peak().operator.endswith((" in 1.1", " in 2"))
@@ -123,7 +123,7 @@ def test_the_operator_of_the_peak_names_its_module_in_both_directions():
 def test_values_of_fake_tensors_are_read_by_nobody_but_the_optimizer():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    tracker = Tracker(has_values=False)
+    tracker = MemoryTracker(has_values=False)
     with FakeTensorMode(), tracker:
         x = torch.empty(3, requires_grad=True)
         with pytest.raises(ObjectiveError, match="reads a value from the device"):

@@ -8,7 +8,7 @@ from planner import faults
 from planner.searching import objective
 from volano import Plan
 from volano.device import Device
-from volano.planner.parity.guard import Judge
+from volano.planner.parity.guard import ParityGuard
 
 PLAN = Plan.baseline("cpu").pin(micro_batch=4)
 
@@ -26,7 +26,7 @@ def limited(most):
 
 
 def judge_of(task):
-    return Judge(task, Device("cpu"), lambda: 60.0)
+    return ParityGuard(task, Device("cpu"), lambda: 60.0)
 
 
 @pytest.mark.parametrize("most", [16, 4])

@@ -8,12 +8,12 @@ import pytest
 
 from planner.faults import WrongGradient, in_bf16
 from planner.searching import PLAIN, SlowUnlessNarrow, by_plan, cache, make_task, search
-from volano.planner.parity.guard import Judge
-from volano.planner.request import Wish
+from volano.planner.parity.guard import ParityGuard
+from volano.planner.request import PlanRequest
 from volano.planner.search import search as searching
 from volano.planner.search import timing
-from volano.planner.search.time_budget import Allowance
-from volano.planner.search.timing import Lap, Track
+from volano.planner.search.time_budget import TimeBudget
+from volano.planner.search.timing import Timing, TimingRuns
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache"]
@@ -39,16 +39,16 @@ def test_nothing_of_a_search_is_alive_when_training_starts(monkeypatch):
 
 
 def test_an_overdrawn_search_takes_what_needs_no_guard(monkeypatch):
-    monkeypatch.setattr(Allowance, "left", property(lambda self: self.total if self.is_racing else -1.0))
-    monkeypatch.setattr(Allowance, "is_racing", True, raising=False)
-    ended = Track.close
+    monkeypatch.setattr(TimeBudget, "left", property(lambda self: self.total if self.is_racing else -1.0))
+    monkeypatch.setattr(TimeBudget, "is_racing", True, raising=False)
+    ended = TimingRuns.close
 
     def close(self):
         ended(self)
-        monkeypatch.setattr(Allowance, "is_racing", False)
+        monkeypatch.setattr(TimeBudget, "is_racing", False)
 
-    monkeypatch.setattr(Track, "close", close)
-    monkeypatch.setattr(Judge, "parity", None)  # would fail
+    monkeypatch.setattr(TimingRuns, "close", close)
+    monkeypatch.setattr(ParityGuard, "parity", None)  # would fail
     found = search()
     assert found.plan.precision == "fp32"
     assert found.step is not None
@@ -58,15 +58,15 @@ def test_an_overdrawn_search_takes_what_needs_no_guard(monkeypatch):
 
 
 def test_nothing_is_blamed_once_time_is_spent(monkeypatch):
-    monkeypatch.setattr(Judge, "levers_at_fault", None)  # would fail
-    asked = Judge.parity
+    monkeypatch.setattr(ParityGuard, "levers_at_fault", None)  # would fail
+    asked = ParityGuard.parity
 
     def parity(self, plan):
         found = asked(self, plan)
-        monkeypatch.setattr(Allowance, "left", -1.0)
+        monkeypatch.setattr(TimeBudget, "left", -1.0)
         return found
 
-    monkeypatch.setattr(Judge, "parity", parity)
+    monkeypatch.setattr(ParityGuard, "parity", parity)
     found = search(make_task(model=lambda: SlowUnlessNarrow(WrongGradient(in_bf16))))
     assert found.plan.precision == "fp32"
     (struck,) = by_plan(found, precision="bf16")
@@ -89,7 +89,7 @@ class FakeHeat:
         ran.append(seconds)
 
     def lap(self, **_):
-        return Lap(plan=self.plan, step=self.step, num_steps=1)
+        return Timing(plan=self.plan, step=self.step, num_steps=1)
 
 
 ran: list[float] = []
@@ -99,12 +99,12 @@ ran: list[float] = []
 def track(monkeypatch):
     ran.clear()
     monkeypatch.setattr(timing, "Heat", FakeHeat)
-    return Track(make_task(duration="300st"), [], lambda: 60.0)
+    return TimingRuns(make_task(duration="300st"), [], lambda: 60.0)
 
 
 def test_an_error_in_the_final_strikes_the_candidate(track):
     one = PLAIN.pin(threads=1)
-    track.laps = {plan: Lap(plan=plan, step=0.001) for plan in (PLAIN, one)}
+    track.laps = {plan: Timing(plan=plan, step=0.001) for plan in (PLAIN, one)}
     track.final(lambda lap: lap.step)
     assert track.laps[one].failure == "RuntimeError: the machine is full"
     assert track.laps[PLAIN].step == 0.001
@@ -127,7 +127,7 @@ def test_totals_are_those_by_which_it_was_decided():
 @pytest.mark.parametrize(("budget", "is_raised"), [(None, False), (10, True)])
 def test_plain_eager_is_refused_under_a_given_budget_only(budget, is_raised):
     one: Any = object.__new__(searching._Search)
-    one._wish = Wish(budget=budget)
+    one._wish = PlanRequest(budget=budget)
     one._space = type("Space", (), {"base": PLAIN})
     one._oracle = type("Oracle", (), {"budget": 10})
     one._fits = {"fp32": type("Fit", (), {"applied": lambda *_: None})()}

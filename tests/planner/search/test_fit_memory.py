@@ -6,11 +6,11 @@ from torch import nn
 
 from planner.searching import PLAIN, cache, make_task, search  # noqa: F401 - a fixture
 from volano.errors import PlanError
-from volano.planner import Wish, find_plan
-from volano.planner.cost_model import Oracle
+from volano.planner import PlanRequest, find_plan
+from volano.planner.cost_model import CostModel
 from volano.planner.memory.predict import predict
 from volano.planner.search.fit_memory import Fit, _first_that_fits
-from volano.planner.search.race import Contest
+from volano.planner.search.race import CandidateRace
 
 MIB = 2**20
 # Each precision is fitted in the same way.
@@ -104,11 +104,11 @@ def test_data_that_takes_half_of_the_budget_is_streamed():
 
 def test_what_is_too_large_once_compiled_is_not_compiled(monkeypatch):
     """The verdict is the oracle's: here every compiled plan is too large."""
-    monkeypatch.setattr(Oracle, "_is_looked_into", lambda _, plan: not plan.compile)
-    monkeypatch.setattr(Oracle, "verdict", lambda _, plan: "NO" if plan.compile else "FITS")
+    monkeypatch.setattr(CostModel, "_is_looked_into", lambda _, plan: not plan.compile)
+    monkeypatch.setattr(CostModel, "verdict", lambda _, plan: "NO" if plan.compile else "FITS")
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda *args, **_: compiled.append(args))
-    asked = Wish(device="cpu", budget=4000 * MIB, is_free=True, recalls=False)
+    asked = PlanRequest(device="cpu", budget=4000 * MIB, is_free=True, recalls=False)
     found = find_plan(make_task(duration="300st"), asked)
     assert not compiled
     assert not found.plan.compile
@@ -119,8 +119,8 @@ def test_what_is_too_large_once_compiled_is_not_compiled(monkeypatch):
 
 
 def test_what_ran_and_is_too_large_is_not_taken(monkeypatch):
-    monkeypatch.setattr(Contest, "_is_too_large", lambda *_: False)
-    monkeypatch.setattr(Oracle, "verdict", lambda _, plan: "NO" if plan.precision == "bf16" else "FITS")
+    monkeypatch.setattr(CandidateRace, "_is_too_large", lambda *_: False)
+    monkeypatch.setattr(CostModel, "verdict", lambda _, plan: "NO" if plan.precision == "bf16" else "FITS")
     monkeypatch.setattr("volano.planner.search.search.fit", lambda *_, **__: Fit(ways=({},), needed=1, missing=""))
     found = search(budget=4000 * MIB)
     assert found.plan.precision == "fp32"

@@ -13,11 +13,11 @@ from planner.searching import PLAIN, SlowIfNarrow, SlowUnlessNarrow, cache, make
 from volano.data import WorkerChoice
 from volano.device import Device
 from volano.plan import Plan
-from volano.planner import Wish
+from volano.planner import PlanRequest
 from volano.planner.cache.fingerprint import fingerprint
 from volano.planner.cache.store import find_remembered, list_remembered, recall, remember
 from volano.planner.search import feed, timing
-from volano.planner.search.candidates import Space
+from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.reuse import recalled
 from volano.planner.task_profile import find_facts
 
@@ -139,11 +139,13 @@ class TestSecondSearch:
     def test_what_the_space_has_no_more_is_not_taken_up(self):
         search()
         (kept,) = list_remembered()
-        space = Space(base=PLAIN.pin(feed="resident"), options={**ONE_EACH, "precision": ("fp32",)}, refused=())
-        found = recalled(kept.fingerprint, space, Wish(), 50000)
+        space = CandidateSpace(
+            base=PLAIN.pin(feed="resident"), options={**ONE_EACH, "precision": ("fp32",)}, refused=()
+        )
+        found = recalled(kept.fingerprint, space, PlanRequest(), 50000)
         assert found is None or found.plan.precision == "fp32"
         wide = dataclasses.replace(space, options={**ONE_EACH, "precision": ("fp32", "bf16")})
-        assert recalled(kept.fingerprint, wide, Wish(), 50000).plan.precision == "bf16"
+        assert recalled(kept.fingerprint, wide, PlanRequest(), 50000).plan.precision == "bf16"
 
     def test_workers_of_now(self, monkeypatch):
         class Rows(torch.utils.data.Dataset):

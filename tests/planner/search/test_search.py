@@ -21,7 +21,7 @@ from planner.searching import (
     search,
 )
 from volano.errors import PlanError
-from volano.planner import Wish, find_plan
+from volano.planner import PlanRequest, find_plan
 from volano.planner.search import timing
 from volano.planner.search import timing as contest
 
@@ -225,11 +225,11 @@ class TestLength:
         assert "that planning may cost this run were spent" in left.reason
 
     def test_start_up_counts(self):
-        lap = functools.partial(timing.Lap, plan=None)
+        lap = functools.partial(timing.Timing, plan=None)
         several = object.__new__(contest.Contest)
-        several._task, several._wish = make_task(duration="100st"), Wish(world_size=2)
+        several._task, several._wish = make_task(duration="100st"), PlanRequest(world_size=2)
         assert several.cost(lap(step=0.5, startup=30.0)) == 80.0
-        several._wish = Wish()
+        several._wish = PlanRequest()
         assert several.cost(lap(step=0.5, startup=30.0)) == 50.0
 
 
@@ -252,7 +252,7 @@ def test_a_model_that_does_not_compile(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda _: fails)
     task = make_task(model=lambda: nn.Linear(64, 10), tolerance="rounding", duration=LONG)
-    found = find_plan(task, Wish(device="cpu", is_free=True, recalls=False))
+    found = find_plan(task, PlanRequest(device="cpu", is_free=True, recalls=False))
     assert not found.plan.compile
     tried = [c for c in by_plan(found, compile=True) if c.status != "untried"]
     assert tried

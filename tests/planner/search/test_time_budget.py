@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volano.planner.search import time_budget
-from volano.planner.search.time_budget import MOST_SHARE, Allowance
+from volano.planner.search.time_budget import MOST_SHARE, TimeBudget
 
 
 class Clock:
@@ -26,7 +26,7 @@ def clock(monkeypatch):
 
 
 def test_a_little_at_first_and_more_with_gains(clock):
-    asked = Allowance(run_seconds=1000.0)
+    asked = TimeBudget(run_seconds=1000.0)
     first = asked.total
     assert 0 < first < MOST_SHARE * 1000
     asked.note_gain(0.05)
@@ -38,7 +38,7 @@ def test_a_little_at_first_and_more_with_gains(clock):
 
 
 def test_time_is_spent_and_reused_compilation_is_not(clock):
-    asked = Allowance(run_seconds=1000.0)
+    asked = TimeBudget(run_seconds=1000.0)
     clock.now += 20
     assert asked.spent == 20
     assert asked.left == pytest.approx(-5.0)
@@ -47,12 +47,12 @@ def test_time_is_spent_and_reused_compilation_is_not(clock):
 
 
 def test_a_run_of_unknown_length_and_a_free_search_have_the_ceiling(clock):
-    assert Allowance(most_seconds=7.0).total == 7.0
-    assert Allowance(run_seconds=1.0, most_seconds=7.0, is_free=True).total == 7.0
+    assert TimeBudget(most_seconds=7.0).total == 7.0
+    assert TimeBudget(run_seconds=1.0, most_seconds=7.0, is_free=True).total == 7.0
 
 
 @given(run=st.floats(0, 1e7), gain=st.floats(-5, 1), most=st.floats(0, 1e5))
 def test_never_more_than_the_share_nor_the_ceiling(run, gain, most):
-    asked = Allowance(run_seconds=run, most_seconds=most)
+    asked = TimeBudget(run_seconds=run, most_seconds=most)
     asked.note_gain(gain)
     assert asked.total <= min(most, MOST_SHARE * run)

@@ -10,7 +10,7 @@ from volano.study.workers import make_executor as placement
 from volano.study.workers.executor import InProcess
 from volano.study.workers.make_executor import devices_of_workers, make_executor
 from volano.study.workers.messages import Assignment, Report, Trial
-from volano.study.workers.process_pool import Processes, can_fork
+from volano.study.workers.process_pool import ProcessPool, can_fork
 
 
 def assignment(number=0):
@@ -31,7 +31,7 @@ def test_one_worker_is_this_process():
 
 def test_more_are_processes():
     with make_executor(digits_mlp, device="cpu", workers=2, threads=1) as executor:
-        assert isinstance(executor, Processes)
+        assert isinstance(executor, ProcessPool)
         assert executor.num_workers == 2
         executor.submit(1, assignment())
         worker, report = executor.next_finished(60.0)

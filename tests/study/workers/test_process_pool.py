@@ -16,7 +16,7 @@ from conftest import assert_same
 from study.builds import digits_mlp, unlucky
 from volano.errors import ExploreError, RunError, UsageError
 from volano.study.workers.messages import Assignment, Lost, Report, Trial
-from volano.study.workers.process_pool import Processes, can_fork
+from volano.study.workers.process_pool import ProcessPool, can_fork
 from volano.study.workers.worker import Worker
 
 FORKS = can_fork(threads=1)
@@ -35,7 +35,7 @@ def maker(build=digits_mlp):
 
 
 def processes(num=2, build=digits_mlp, *, is_forked=FORKS):
-    return Processes([maker(build)] * num, is_forked=is_forked)
+    return ProcessPool([maker(build)] * num, is_forked=is_forked)
 
 
 def finished(executor, num=1):
@@ -156,7 +156,7 @@ class TestWhatGoesWrong:
             assert isinstance(finished(executor)[0], Report)
 
     def test_a_defect_is_told_with_its_place(self):
-        with Processes([_Broken], is_forked=FORKS) as executor:
+        with ProcessPool([_Broken], is_forked=FORKS) as executor:
             executor.submit(0, assignment(0, trial(0)))
             with pytest.raises(RunError, match=r"(?s)KeyError: 'nothing'.*in run"):
                 executor.next_finished(60.0)

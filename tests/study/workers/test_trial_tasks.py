@@ -9,7 +9,7 @@ from torch import nn
 from conftest import make_mlp
 from volano.errors import ExploreError
 from volano.study.workers.messages import Assignment, Trial
-from volano.study.workers.trial_tasks import Candidates, step_of_rung
+from volano.study.workers.trial_tasks import TrialTasks, step_of_rung
 
 
 def assignment(*trials, share=1.0):
@@ -62,7 +62,7 @@ class TestCandidates:
             )
 
         wanted = [Trial(number=n, params={"width": 16 if n % 2 else 32, "lr": 0.1 / (n + 1)}) for n in range(6)]
-        candidates = Candidates(build)
+        candidates = TrialTasks(build)
         made, failed = candidates.of(assignment(*wanted[:4], share=0.5))
         assert not failed
         assert [candidate.standing for candidate in made] == [(n % 2, 0, 16) for n in range(4)]
@@ -85,7 +85,7 @@ class TestCandidates:
                 return make_task(model=lambda: nn.Linear(-1, 3))
             return make_task(optimizer=lambda params: torch.optim.SGD(params, lr=trial.suggest_float("other", 0, 1)))
 
-        made, failed = Candidates(build).of(assignment(*trials(0, 1, 2, 3, 4, 5)))
+        made, failed = TrialTasks(build).of(assignment(*trials(0, 1, 2, 3, 4, 5)))
         reasons = {outcome.number: outcome.failure for outcome in failed}
         assert not made
         assert reasons[1] == "ValueError: no such rate"
@@ -96,7 +96,7 @@ class TestCandidates:
         assert "other" in reasons[0]  # a parameter that the trial was not given
 
     def test_equal_data_that_is_made_anew_is_kept_once(self, make_task):
-        made, _ = Candidates(lambda trial: make_task()).of(assignment(*trials(1, 2)))
+        made, _ = TrialTasks(lambda trial: make_task()).of(assignment(*trials(1, 2)))
         one, other = (candidate.task for candidate in made)
         assert one.data is other.data
         assert one.valid is other.valid
@@ -106,13 +106,13 @@ class TestCandidates:
             size = trial.suggest_int("size", 100, 200)
             return make_task(data=torch.utils.data.TensorDataset(digits[0][:size], digits[1][:size]))
 
-        candidates = Candidates(build)
+        candidates = TrialTasks(build)
         candidates.of(assignment(Trial(number=0, params={"size": 100})))
         with pytest.raises(ExploreError, match="All trials of a study train on the same data.*200 and 100 examples"):
             candidates.of(assignment(Trial(number=7, params={"size": 200})))
 
     def test_a_task_is_the_same_while_its_parameters_are(self, make_task):
-        candidates = Candidates(lambda trial: make_task(seed=int(trial.suggest_float("lr", 0, 9)), model=make_mlp))
+        candidates = TrialTasks(lambda trial: make_task(seed=int(trial.suggest_float("lr", 0, 9)), model=make_mlp))
         (one,), _ = candidates.of(assignment(*trials(1)))
         (same,), _ = candidates.of(assignment(*trials(1)))
         (other,), _ = candidates.of(assignment(*trials(2)))

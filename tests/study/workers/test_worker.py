@@ -12,7 +12,7 @@ from torch import nn
 
 from conftest import assert_same, classification, classification_with_accuracy
 from volano.errors import ExploreError, PlanError, UsageError
-from volano.packing import Member, Pack, Size, choose_engine
+from volano.packing import Member, Pack, PackSize, choose_engine
 from volano.study.workers import worker as workers
 from volano.study.workers.messages import Assignment, Trial
 from volano.study.workers.trial_tasks import step_of_rung
@@ -127,7 +127,7 @@ class TestRungs:
         assert_same(changed.outcomes[0].state, alone(build, trial(0, lr=0.5))[0])
 
     def test_few_survivors_of_several_packs_join(self, build, counted, monkeypatch):
-        monkeypatch.setattr(workers, "pack_size", lambda *_: Size(members=3, reason="in this test"))
+        monkeypatch.setattr(workers, "pack_size", lambda *_: PackSize(members=3, reason="in this test"))
         worker = Worker(build, device="cpu", engine="loop")
         first = worker.run(assignment([trial(n) for n in range(8)], share=0.5))
         assert [pack.numbers for pack in first.packs] == [(0, 1), (2, 3, 4), (5, 6, 7)]

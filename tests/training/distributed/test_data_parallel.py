@@ -31,7 +31,11 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 def on_two_ranks(out: Path, *names: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), *sys.path])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), *sys.path]),
+    }
     result = subprocess.run(
         [*command, str(HERE / "on_ranks.py"), str(out), *names],
         env=environment, capture_output=True, text=True, timeout=180,

@@ -6,7 +6,7 @@ import torch
 from volano import Plan
 from volano.device import Device
 from volano.training.health import data_stalls
-from volano.training.health.data_stalls import Stalls
+from volano.training.health.data_stalls import DataStalls
 
 
 class Computed(torch.utils.data.Dataset):
@@ -30,7 +30,7 @@ def heard(make_task, monkeypatch):
         task, notices = make_task(), []
         if computed:
             task = make_task(data=Computed(task.data))
-        listener = Stalls(task, Plan.baseline().pin(**knobs), Device("cpu"), 0, notices.append)
+        listener = DataStalls(task, Plan.baseline().pin(**knobs), Device("cpu"), 0, notices.append)
         for index, share in enumerate(shares):
             listener.look({"step": 100 * (index + 1), "examples_per_second": 32 / 0.02, "data_wait_share": share})
         told = len(notices)

@@ -16,7 +16,7 @@ from volano.training import RunFolder, Safety, Session
 from volano.training.checkpoints.checkpoint import load_latest
 from volano.training.health.loss_spikes import SpikeFinder
 from volano.training.health.nonfinite_origin import diagnose
-from volano.training.nonfinite_guard import Guard
+from volano.training.nonfinite_guard import NonfiniteGuard
 
 EVERY_STEP = "1st"
 
@@ -127,7 +127,7 @@ class TestStop:
         for dtype in (torch.float64, torch.complex64, torch.bfloat16):
             parameters = [nn.Parameter(torch.ones(3, dtype=dtype)), nn.Parameter(torch.ones(3))]
             optimizer = torch.optim.SGD(parameters, lr=0.1)
-            guard = Guard(volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False)
+            guard = NonfiniteGuard(volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False)
             for parameter in parameters:
                 parameter.grad = torch.full_like(parameter, 0.3)
             kept = [parameter.grad.clone() for parameter in parameters]
@@ -141,7 +141,7 @@ class TestStop:
     def test_a_sparse_gradient_is_looked_at(self):
         embedding = nn.Embedding(10, 4, sparse=True)
         optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
-        guard = Guard(volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False)
+        guard = NonfiniteGuard(volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False)
         embedding(torch.tensor([1, 2])).sum().backward()
         assert guard.lets_pass(torch.tensor(1.0), None)
         (embedding(torch.tensor([1, 2])).sum() * float("inf")).backward()
@@ -153,7 +153,9 @@ class TestStop:
 
         monkeypatch.setattr(torch, "_amp_foreach_non_finite_check_and_unscale_", missing)
         parameter = nn.Parameter(torch.ones(3))
-        guard = Guard(volano.Device("cpu"), torch.optim.SGD([parameter], lr=0.1), has_scaler=False, reads_at_once=False)
+        guard = NonfiniteGuard(
+            volano.Device("cpu"), torch.optim.SGD([parameter], lr=0.1), has_scaler=False, reads_at_once=False
+        )
         parameter.grad = torch.ones(3)
         assert guard.lets_pass(torch.tensor(1.0), None)
         parameter.grad[0] = float("nan")
@@ -167,7 +169,7 @@ class TestDeferred:
 
     @pytest.fixture
     def deferred(self, monkeypatch):
-        real = Guard.__init__
+        real = NonfiniteGuard.__init__
 
         def pretend(self, device, optimizer, *, has_scaler, reads_at_once, share=None, has_values=True):
             real(self, device, optimizer, has_scaler=has_scaler, reads_at_once=reads_at_once, has_values=has_values)
@@ -176,7 +178,7 @@ class TestDeferred:
             if self.is_deferred:
                 optimizer.found_inf = self._flag
 
-        monkeypatch.setattr(Guard, "__init__", pretend)
+        monkeypatch.setattr(NonfiniteGuard, "__init__", pretend)
 
     @pytest.mark.parametrize("clip", [None, 1.0])
     def test_nothing_moves_until_the_host_looks(self, make_task, deferred, clip):

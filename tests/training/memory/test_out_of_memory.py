@@ -21,7 +21,7 @@ from volano import Plan
 from volano.errors import RunError
 from volano.training import RunFolder, Session, run_task
 from volano.training.checkpoints.checkpoint import list_checkpoints, load_checkpoint
-from volano.training.memory.out_of_memory import Relief, attempt, is_out_of_memory
+from volano.training.memory.out_of_memory import OutOfMemoryFallback, attempt, is_out_of_memory
 
 HERE = Path(__file__).parent
 
@@ -135,7 +135,7 @@ def test_where_nothing_helps_the_error_says_what_is_missing(make_task, quiet, tm
 
 def test_several_ranks_stop_and_say_what_to_pin():
     # What this one's part of a micro-batch was; the others wait in a collective operation by now.
-    relief = Relief(lambda: pytest.fail("nothing is changed"), may_split=True, ranks=4)
+    relief = OutOfMemoryFallback(lambda: pytest.fail("nothing is changed"), may_split=True, ranks=4)
     with pytest.raises(RunError, match="got gone .micro_batch=16, .*Pin --micro-batch 8"):
         relief.after(Plan.baseline().pin(micro_batch=16), 64, "gone")
 

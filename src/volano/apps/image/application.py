@@ -17,7 +17,7 @@ from volano.apps.image.flip import flip_is_label_preserving
 from volano.apps.image.model_spec import ClassifierSpec, make_classifier
 from volano.apps.image.network import parameter_groups
 from volano.apps.image.objective import Classification, balanced_weights
-from volano.apps.image.recipe import SIZES, Recipe, choose_recipe
+from volano.apps.image.recipe import SIZES, ImageRecipe, choose_recipe
 from volano.data import Fault
 from volano.data.sources import ImageFiles, ImageSets, LabelledImages, hold_out, read_image_sets
 from volano.errors import DataError, UsageError
@@ -30,7 +30,7 @@ _FLIPS = ("auto", "yes", "no")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageDials:
+class ImageOptions:
     """What a person may say, all of it optional. Resolved dials (``num_steps``, ``flip`` as yes or no,
     ``in_files``) make the same Task again.
 
@@ -84,7 +84,7 @@ class ImageDials:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageProblem:
+class ImageApplication:
     """Images and a classifier to train on them; :meth:`task` makes the Task for a number of steps.
 
     Attributes:
@@ -101,7 +101,7 @@ class ImageProblem:
         patches: training images uint8 [n, channels, height, width] whose statistics whiten the stem.
     """
 
-    dials: ImageDials
+    dials: ImageOptions
     spec: ClassifierSpec
     train: LabelledImages
     valid: LabelledImages
@@ -113,7 +113,7 @@ class ImageProblem:
     own_model: Callable[..., Any] | None
     patches: Tensor = field(repr=False)
 
-    def recipe(self, epochs: float) -> Recipe:
+    def recipe(self, epochs: float) -> ImageRecipe:
         """The recipe for so many passes over the training images."""
         return choose_recipe(
             num_train=len(self.train),
@@ -127,15 +127,15 @@ class ImageProblem:
         """Optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.train) // self.recipe(epochs).batch_size)))
 
-    def with_size(self, size: str) -> ImageProblem:
+    def with_size(self, size: str) -> ImageApplication:
         """The same with a network of another size."""
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, size=size))
 
-    def recipe_of(self, num_steps: int) -> Recipe:
+    def recipe_of(self, num_steps: int) -> ImageRecipe:
         """The recipe of a run of so many steps."""
         return self.recipe(num_steps / self.steps_in(1.0))
 
-    def task(self, num_steps: int, recipe: Recipe | None = None) -> Task:
+    def task(self, num_steps: int, recipe: ImageRecipe | None = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
         labels = self.train.labels
         recipe = recipe or self.recipe_of(num_steps)
@@ -155,7 +155,7 @@ class ImageProblem:
             seed=self.dials.seed,
         )
 
-    def _optimization(self, recipe: Recipe) -> dict[str, Any]:
+    def _optimization(self, recipe: ImageRecipe) -> dict[str, Any]:
         if self.own_model is None:
             return {
                 "optimizer": MuonAdamW,
@@ -172,7 +172,7 @@ class ImageProblem:
         }
 
 
-def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None) -> ImageProblem:
+def read_problem(dials: ImageOptions, own_model: Callable[..., Any] | None = None) -> ImageApplication:
     """Reads the images, splits them where the source does not, and finds out what the recipe needs to know.
 
     Raises:
@@ -213,7 +213,7 @@ def read_problem(dials: ImageDials, own_model: Callable[..., Any] | None = None)
         flip=flip,
         translate=recipe.tta_translate,
     )
-    return ImageProblem(
+    return ImageApplication(
         dials=dataclasses.replace(
             dials, flip="yes" if flip else "no", in_files=isinstance(sets.train.images, ImageFiles)
         ),

@@ -114,7 +114,7 @@ def scaleless_norm(width: int) -> nn.BatchNorm2d:
     return norm
 
 
-class Group(nn.Module):
+class ResidualGroup(nn.Module):
     """Convolutions at one resolution; the first is followed by a pool that halves it."""
 
     def __init__(self, inputs: int, width: int, convs: int, residual: bool) -> None:
@@ -163,7 +163,7 @@ class Network(nn.Module):
         nn.init.zeros_(self.stem.bias)  # type: ignore[arg-type]
         self.groups = nn.ModuleList()
         for width in shape.widths:
-            self.groups.append(Group(channels, width, shape.convs, shape.residual))
+            self.groups.append(ResidualGroup(channels, width, shape.convs, shape.residual))
             channels = width
         self.head = nn.Linear(channels, shape.num_classes, bias=False)
 

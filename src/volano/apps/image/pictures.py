@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from volano.apps.image.application import ImageProblem
+from volano.apps.image.application import ImageApplication
 from volano.apps.image.scores import hardest
 from volano.data import Fault, Fetcher, Order
 from volano.data.sources import LabelledImages
@@ -41,7 +41,7 @@ def write_scores(
 
 def write_pictures(
     folder: RunFolder,
-    problem: ImageProblem,
+    problem: ImageApplication,
     task: Task,
     logits: Tensor,
     labels: Tensor,

@@ -29,7 +29,7 @@ _EFFICIENCY = {"thin": 1.0, "base": 1.28, "wide": 1.28}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class ImageRecipe:
     """One training, as far as it is a matter of numbers.
 
     Attributes:
@@ -57,7 +57,7 @@ class Recipe:
 
 def choose_recipe(
     *, num_train: int, resolution: int, num_classes: int, epochs: float, batch_size: int | None
-) -> Recipe:
+) -> ImageRecipe:
     """Every number of a training of ``epochs`` epochs.
 
     - Batch: about 120 steps an epoch, within 64 and 512. Measured at 60,000 images: 500 and 250 score alike (93.7 and
@@ -77,7 +77,7 @@ def choose_recipe(
         batch_size = max(min(_MIN_BATCH, num_train), min(_MAX_BATCH, wanted))
     batch_size = min(batch_size, num_train)
     is_tiny = resolution < 16
-    return Recipe(
+    return ImageRecipe(
         batch_size=batch_size,
         epochs=epochs,
         kernel_lr=0.05 * math.sqrt(batch_size / _REFERENCE_BATCH),

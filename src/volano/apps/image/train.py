@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.apps.classification import classification_scores
-from volano.apps.image.application import ImageDials, ImageProblem, read_problem
+from volano.apps.image.application import ImageApplication, ImageOptions, read_problem
 from volano.apps.image.model_spec import check_classifier
 from volano.apps.image.pictures import write_pictures
 from volano.apps.image.recipe import DEFAULT_EPOCHS, MAX_EPOCHS, choose_size
@@ -22,7 +22,7 @@ from volano.plan import Plan
 from volano.planner import share_of_rank
 from volano.running.checks import check_data_is_there, check_minutes
 from volano.running.end_run import end_run, with_notices
-from volano.running.plan_run import Chosen, Planning, choose_plan
+from volano.running.plan_run import ChosenPlan, PlanOptions, choose_plan
 from volano.running.processes import Processes, check_processes, execute
 from volano.running.references import load_reference
 from volano.running.train import check_unfinished, go_on
@@ -86,7 +86,7 @@ def train_image(
         minutes: for the whole call, at most; turned into steps once, before the first. Without minutes and epochs
             it is 3 minutes and at most 30 epochs.
         epochs: passes over the training images, instead of minutes.
-        size, model, image_size, image_cache, batch_size, flip, seed: see ``ImageDials``.
+        size, model, image_size, image_cache, batch_size, flip, seed: see ``ImageOptions``.
         device, out, pins, forbid, budget, plan, safety, processes, observer: see ``volano.train``.
 
     Raises:
@@ -98,7 +98,7 @@ def train_image(
         path, epochs=epochs, size=size, model=model, image_size=image_size, image_cache=image_cache,
         batch_size=batch_size, flip=flip, seed=seed,
     )  # fmt: skip
-    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
+    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "image")
     problem = read_problem(dials, own_model_of(model))
@@ -158,7 +158,7 @@ def resume_image(path: str | Path, *, observer: Observer | None = None, processe
 
 @contextlib.contextmanager
 def task_to_plan(
-    path: str | Path | None, planning: Planning, *, minutes: float | None = None, **dials: Any
+    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **dials: Any
 ) -> Iterator[Task]:
     """The task that :func:`train_image` would train with these dials, to be planned and not trained."""
     started = time.perf_counter()
@@ -176,8 +176,8 @@ def task_to_plan(
 
 def _dials(
     path: str | Path | None, *, image_cache: str | Path | None = None, flip: str = "auto", seed: int = 0, **dials: Any
-) -> ImageDials:
-    return ImageDials(
+) -> ImageOptions:
+    return ImageOptions(
         path=None if path is None else str(Path(path).absolute()),
         image_cache=None if image_cache is None else str(Path(image_cache).absolute()),
         flip=flip,
@@ -194,7 +194,7 @@ def task_of(folder: RunFolder) -> Task:
 
 
 def _finish(
-    run: Run, problem: ImageProblem, task: Task, seconds: dict[str, float], started: float, observer: Observer
+    run: Run, problem: ImageApplication, task: Task, seconds: dict[str, float], started: float, observer: Observer
 ) -> ImageRun:
     mark = time.perf_counter()
     folder = RunFolder(run.path)
@@ -227,15 +227,15 @@ def _finish(
 
 
 def _fit_into(
-    problem: ImageProblem, planning: Planning, minutes: float | None, started: float, world_size: int
-) -> tuple[ImageProblem, Chosen, int, tuple[str, ...]]:
+    problem: ImageApplication, planning: PlanOptions, minutes: float | None, started: float, world_size: int
+) -> tuple[ImageApplication, ChosenPlan, int, tuple[str, ...]]:
     """The size of network, the plan and the number of steps that suit the time, from steps and predictions timed here,
     and the reason for the number."""
     budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
     most_epochs = DEFAULT_EPOCHS if minutes is None else MAX_EPOCHS
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
 
-    def steps_left(problem: ImageProblem, step: float, startup: float, forward: float) -> int:
+    def steps_left(problem: ImageApplication, step: float, startup: float, forward: float) -> int:
         # Evaluations, and the final test with up to six views of the images that the network is unsure about.
         num_predictions = 5 * len(problem.valid) + 3 * len(problem.test)
         left = budget - (time.perf_counter() - started) - startup - forward * num_predictions - reserve
@@ -270,7 +270,7 @@ def _fit_into(
     return problem, chosen, num_steps, (reason,)
 
 
-def _measure(problem: ImageProblem, plan: Plan, budget: float, world_size: int) -> tuple[float, float, float]:
+def _measure(problem: ImageApplication, plan: Plan, budget: float, world_size: int) -> tuple[float, float, float]:
     """Seconds of a step, of what is paid once, and of the prediction of one image."""
     task, device = problem.task(problem.steps_in(1.0)), Device(plan.device)
     time_of = measure_step_time(*share_of_rank(task, plan, world_size), seconds=min(5.0, 0.02 * budget))
@@ -283,7 +283,7 @@ def _measure(problem: ImageProblem, plan: Plan, budget: float, world_size: int) 
         return time_of.step, time_of.startup, (time.perf_counter() - mark) / len(some)
 
 
-def dials_of(folder: RunFolder) -> ImageDials:
+def dials_of(folder: RunFolder) -> ImageOptions:
     """The dials with which a run was made.
 
     Raises:
@@ -291,7 +291,7 @@ def dials_of(folder: RunFolder) -> ImageDials:
         UsageError: the images are no longer there.
     """
     try:
-        dials = ImageDials(**folder.read_json("run.json")["source"]["dials"])
+        dials = ImageOptions(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of an image run holds its dials", got=f"{folder.path}: {error}") from error
     check_data_is_there(dials.path, "images")
@@ -312,6 +312,6 @@ def own_model_of(reference: str | None) -> Callable[..., Any] | None:
     return function
 
 
-def _write_faults(folder: RunFolder, problem: ImageProblem) -> None:
+def _write_faults(folder: RunFolder, problem: ImageApplication) -> None:
     for fault in problem.faults:
         folder.append("quarantine.jsonl", {"set": "images", **asdict(fault)})

@@ -22,7 +22,7 @@ from volano.apps.text.recipe import (
     MAX_DEPTH,
     MIN_DEPTH,
     PROBE_DEPTH,
-    Recipe,
+    TextRecipe,
     choose_depth,
     choose_recipe,
     choose_tokens_per_step,
@@ -41,7 +41,7 @@ _PROMPT_TOKENS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextDials:
+class TextOptions:
     """What a person may say, all of it optional. Resolved dials (``num_steps``, ``depth``, ``batch_size``) make the
     same Task again.
 
@@ -81,7 +81,7 @@ class TextDials:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextProblem:
+class TextApplication:
     """Tokens and a language model to train on them; :meth:`task` makes the Task for a number of steps.
 
     Attributes:
@@ -94,7 +94,7 @@ class TextProblem:
         notices: what a person should know.
     """
 
-    dials: TextDials
+    dials: TextOptions
     spec: TextSpec
     tokenizer: Tokenizer
     train: np.ndarray
@@ -122,7 +122,7 @@ class TextProblem:
         """Optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.windows) // self.batch_size)))
 
-    def recipe(self, num_steps: int) -> Recipe:
+    def recipe(self, num_steps: int) -> TextRecipe:
         """The recipe of a run of so many steps."""
         epochs = num_steps * self.tokens_per_step / len(self.train)
         return choose_recipe(
@@ -133,7 +133,7 @@ class TextProblem:
             num_steps=num_steps,
         )
 
-    def with_shape(self, *, depth: int, batch_size: int) -> TextProblem:
+    def with_shape(self, *, depth: int, batch_size: int) -> TextApplication:
         """The same with another depth and batch."""
         return dataclasses.replace(
             self,
@@ -141,11 +141,11 @@ class TextProblem:
             dials=dataclasses.replace(self.dials, depth=depth, batch_size=batch_size),
         )
 
-    def recipe_of(self, num_steps: int) -> Recipe:
+    def recipe_of(self, num_steps: int) -> TextRecipe:
         """See :meth:`recipe`."""
         return self.recipe(num_steps)
 
-    def task(self, num_steps: int, recipe: Recipe | None = None) -> Task:
+    def task(self, num_steps: int, recipe: TextRecipe | None = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
         recipe = recipe or self.recipe(num_steps)
         ids, first, bytes_per_token = self._valid()
@@ -192,7 +192,7 @@ class TextProblem:
         return TextPreview(tokenizer=self.tokenizer, prompt=prompt)
 
 
-def read_problem(dials: TextDials, folder: Path) -> TextProblem:
+def read_problem(dials: TextOptions, folder: Path) -> TextApplication:
     """Reads the text, learns its tokenizer, and writes its tokens into ``folder``.
 
     A text that is too short for the context gets a smaller one, which is said.
@@ -221,7 +221,7 @@ def read_problem(dials: TextDials, folder: Path) -> TextProblem:
     num_windows = len(TokenWindows(corpus.train, context))
     if dials.batch_size is not None and dials.batch_size > num_windows:
         notices.append(f"batch_size={num_windows}: there are no more windows of {context} tokens to train on")
-    return TextProblem(
+    return TextApplication(
         dials=dials,
         spec=spec,
         tokenizer=corpus.tokenizer,
@@ -232,13 +232,13 @@ def read_problem(dials: TextDials, folder: Path) -> TextProblem:
     )
 
 
-def load_problem(dials: TextDials, spec: TextSpec, folder: Path) -> TextProblem:
+def load_problem(dials: TextOptions, spec: TextSpec, folder: Path) -> TextApplication:
     """The problem of a run, from the files in its folder; the text itself is no longer needed.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the tokenizer is another one.
     """
-    return TextProblem(
+    return TextApplication(
         dials=dials,
         spec=spec,
         tokenizer=load_tokenizer(folder / "tokenizer.json", spec.tokenizer_digest),
@@ -268,8 +268,8 @@ def _fitting_context(wanted: int, corpus: Corpus) -> tuple[int, list[str]]:
 
 
 def shaped(
-    problem: TextProblem, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
-) -> TextProblem:
+    problem: TextApplication, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
+) -> TextApplication:
     """The problem with depth and batch chosen where the dials leave them open. ``flops`` is what the training may cost;
     None is what the probe's depth would cost over ``num_tokens``."""
     dials, spec = problem.dials, problem.spec

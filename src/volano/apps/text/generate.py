@@ -15,7 +15,7 @@ from volano.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class TokenSampling:
     """How the next token is drawn.
 
     Attributes:
@@ -69,7 +69,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, context: int) -> tuple[list[in
     return ids[num_dropped:], num_dropped
 
 
-def generate_ids(model: Decoder, ids: Sequence[int], num_tokens: int, sampling: Sampling) -> Iterator[int]:
+def generate_ids(model: Decoder, ids: Sequence[int], num_tokens: int, sampling: TokenSampling) -> Iterator[int]:
     """The ids that follow ``ids``, up to ``num_tokens`` or the end of a document.
 
     When as many tokens as the context are in view, the last half of them is read anew and the rest forgotten; so each
@@ -126,5 +126,5 @@ class TextPreview:
         """``prompt`` and ``text``, what the model writes behind it."""
         assert isinstance(model, Decoder)
         ids, _ = prompt_ids(self.tokenizer, self.prompt, model.shape.context)
-        written = generate_ids(model, ids, self.num_tokens, Sampling())
+        written = generate_ids(model, ids, self.num_tokens, TokenSampling())
         return {"prompt": self.prompt, "text": "".join(stream_text(self.tokenizer, written))}

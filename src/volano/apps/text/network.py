@@ -85,7 +85,7 @@ class _Attention(nn.Module):
         return self.out(y_BHTD.transpose(1, 2).reshape(B, T, C))
 
 
-class _Block(nn.Module):
+class _DecoderBlock(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.attention = _Attention(width)
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         self.shape = shape
         width = shape.width
         self.embedding = nn.Embedding(shape.vocab_size, width)
-        self.blocks = nn.ModuleList(_Block(width, shape.dropout) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(_DecoderBlock(width, shape.dropout) for _ in range(shape.depth))
         self.head = nn.Linear(width, shape.vocab_size, bias=False)
         self.register_buffer("rotation", rotary_table(shape.context), persistent=False)
         self._initialize()
@@ -117,7 +117,7 @@ class Decoder(nn.Module):
         # nanochat: embedding of deviation 1, since a norm follows; matrices uniform with deviation 1 / sqrt(C).
         bound = (3.0 / self.shape.width) ** 0.5
         for block in self.blocks:
-            assert isinstance(block, _Block)
+            assert isinstance(block, _DecoderBlock)
             nn.init.uniform_(block.attention.qkv.weight, -bound, bound)
             nn.init.uniform_(block.up.weight, -bound, bound)
             nn.init.zeros_(block.attention.out.weight)

@@ -23,7 +23,7 @@ _MUCH_DATA, _LITTLE_DATA = 2.0, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TextRecipe:
     """One training, as far as it is a matter of numbers.
 
     Attributes:
@@ -51,7 +51,7 @@ class Recipe:
 
 def choose_recipe(
     *, shape: DecoderShape, num_bytes: int, tokens_per_step: int, epochs: float, num_steps: int
-) -> Recipe:
+) -> TextRecipe:
     """Every number of a training of ``num_steps`` steps in ``epochs`` epochs.
 
     - Muon lr 0.02 with nanochat's scaling. Measured at depth 4, 330 steps of 2,048 tokens: 0.02: 2.113 bits per byte,
@@ -66,7 +66,7 @@ def choose_recipe(
     """
     share = _between(epochs, _MUCH_DATA, _LITTLE_DATA) * _between(shape.num_matrix_parameters / num_bytes, 0.25, 1.0)
     scale = (shape.width / 768) ** -0.5
-    return Recipe(
+    return TextRecipe(
         regime=_regime(share, epochs, shape.num_matrix_parameters / num_bytes),
         matrix_lr=0.02,
         embedding_lr=0.2 * scale,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.apps.text.application import TextDials, TextProblem, TextRun, load_problem, read_problem, shaped
+from volano.apps.text.application import TextApplication, TextOptions, TextRun, load_problem, read_problem, shaped
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
 from volano.apps.text.model_spec import TextSpec
 from volano.apps.text.network import Decoder
@@ -27,7 +27,7 @@ from volano.plan import Plan
 from volano.planner import share_of_rank
 from volano.running.checks import check_minutes
 from volano.running.end_run import end_run
-from volano.running.plan_run import Chosen, Planning, choose_plan
+from volano.running.plan_run import ChosenPlan, PlanOptions, choose_plan
 from volano.running.processes import Processes, check_processes, execute
 from volano.running.train import check_unfinished, go_on
 from volano.task import Task
@@ -71,7 +71,7 @@ def train_text(
         minutes: for the whole call, at most; turned into steps once, before the first. Without minutes and epochs it is
             3 minutes. At most 20 epochs.
         epochs: passes over the training text, instead of minutes.
-        depth, context, batch_size, seed: see ``TextDials``.
+        depth, context, batch_size, seed: see ``TextOptions``.
         device, out, pins, forbid, budget, plan, safety, processes, observer: see ``volano.train``.
 
     Raises:
@@ -79,7 +79,7 @@ def train_text(
     """
     started = time.perf_counter()
     check_minutes(minutes, epochs)
-    dials = TextDials(
+    dials = TextOptions(
         path=None if path is None else str(Path(path).absolute()),
         epochs=epochs,
         depth=depth,
@@ -87,7 +87,7 @@ def train_text(
         seed=seed,
         **({} if context is None else {"context": context}),
     )
-    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
+    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "text")
     with tempfile.TemporaryDirectory(prefix=".volano-text-", dir=_nearest_folder(folder.path)) as scratch:
@@ -139,7 +139,7 @@ def resume_text(path: str | Path, *, observer: Observer | None = None, processes
 
 @contextlib.contextmanager
 def task_to_plan(
-    path: str | Path | None, planning: Planning, *, minutes: float | None = None, **dials: Any
+    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **dials: Any
 ) -> Iterator[Task]:
     """The task that :func:`train_text` would train with these dials, to be planned and not trained."""
     started = time.perf_counter()
@@ -150,7 +150,7 @@ def task_to_plan(
             remedy="Leave it out",
         )
     check_minutes(minutes, dials.get("epochs"))
-    given = TextDials(path=None if path is None else str(Path(path).absolute()), **dials)
+    given = TextOptions(path=None if path is None else str(Path(path).absolute()), **dials)
     with tempfile.TemporaryDirectory(prefix="volano-text-") as scratch:
         problem = read_problem(given, Path(scratch))
         quick = planning.quick()
@@ -168,27 +168,27 @@ def task_of(folder: RunFolder) -> Task:
     return _task_of(problem_of(folder))
 
 
-def _task_of(problem: TextProblem) -> Task:
+def _task_of(problem: TextApplication) -> Task:
     assert problem.dials.num_steps is not None  # resolved before step 0
     return problem.task(problem.dials.num_steps)
 
 
-def problem_of(folder: RunFolder) -> TextProblem:
+def problem_of(folder: RunFolder) -> TextApplication:
     """The problem of a run, from its folder.
 
     Raises:
         CheckpointError: the folder does not hold it.
     """
     try:
-        dials = TextDials(**folder.read_json("run.json")["source"]["dials"])
+        dials = TextOptions(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of a text run holds its dials", got=f"{folder.path}: {error}") from error
     return load_problem(dials, TextSpec.from_json(folder.read_json("text.json")), folder.path)
 
 
 def _resolve(
-    problem: TextProblem, minutes: float | None, started: float, planning: Planning, world_size: int
-) -> tuple[TextProblem, Chosen, int, tuple[str, ...]]:
+    problem: TextApplication, minutes: float | None, started: float, planning: PlanOptions, world_size: int
+) -> tuple[TextApplication, ChosenPlan, int, tuple[str, ...]]:
     """Depth, batch and number of steps, once, before the first; the plan; and the reasons for the numbers."""
     epochs = problem.dials.epochs
     if epochs is not None:
@@ -208,8 +208,8 @@ def _resolve(
 
 
 def _fit_into(
-    problem: TextProblem, planning: Planning, minutes: float | None, started: float, world_size: int
-) -> tuple[TextProblem, Chosen, int, str]:
+    problem: TextApplication, planning: PlanOptions, minutes: float | None, started: float, world_size: int
+) -> tuple[TextApplication, ChosenPlan, int, str]:
     """The depth, the batch, the plan and the number of steps that suit the time, from steps timed here."""
     budget = 60 * (minutes or DEFAULT_MINUTES)
     timing = min(_TIMING_SECONDS, _TIMING_SHARE * budget)
@@ -245,7 +245,7 @@ def _fit_into(
     return problem, chosen, num_steps, length
 
 
-def _evaluation_seconds(problem: TextProblem, plan: Plan) -> float:
+def _evaluation_seconds(problem: TextApplication, plan: Plan) -> float:
     """Seconds of the final test, of the evaluations and of the previews, from one batch timed here."""
     device = Device(plan.device)
     with random_state_kept(device), settings_of(plan, device), torch.inference_mode(), device.autocast(plan.precision):
@@ -261,7 +261,7 @@ def _evaluation_seconds(problem: TextProblem, plan: Plan) -> float:
     return per_window * (num_test + 8 * 48) + 8 * preview
 
 
-def _write_problem(folder: RunFolder, problem: TextProblem, scratch: Path) -> None:
+def _write_problem(folder: RunFolder, problem: TextApplication, scratch: Path) -> None:
     folder.write_json("text.json", problem.spec.to_json())
     (folder.path / "tokenizer.json").write_bytes(problem.tokenizer.to_bytes())
     for name in (TRAIN_FILE, HELD_FILE):  # they are mapped; a rename leaves the mapping as it is
@@ -270,7 +270,9 @@ def _write_problem(folder: RunFolder, problem: TextProblem, scratch: Path) -> No
         folder.append("quarantine.jsonl", {"set": "text", **asdict(fault)})
 
 
-def _finish(run: Run, problem: TextProblem, seconds: dict[str, float], started: float, observer: Observer) -> TextRun:
+def _finish(
+    run: Run, problem: TextApplication, seconds: dict[str, float], started: float, observer: Observer
+) -> TextRun:
     mark = time.perf_counter()
     folder = RunFolder(run.path)
     metrics: dict[str, Any] = dict(run.metrics)
@@ -286,7 +288,7 @@ def _finish(run: Run, problem: TextProblem, seconds: dict[str, float], started: 
     return TextRun(run=run, metrics=metrics, seconds=phases)
 
 
-def held_out_scores(model: nn.Module, problem: TextProblem, device: Device, plan: Plan) -> dict[str, Any]:
+def held_out_scores(model: nn.Module, problem: TextApplication, device: Device, plan: Plan) -> dict[str, Any]:
     """See ``score_tokens``; with ``baselines``, what xz and bz2 reach on the same bytes after the training text."""
     assert isinstance(model, Decoder)
     with settings_of(plan, device):
@@ -295,7 +297,7 @@ def held_out_scores(model: nn.Module, problem: TextProblem, device: Device, plan
     return {**scores, "baselines": problem.spec.baselines, "origin": f"{problem.spec.origin}, held out"}
 
 
-def _tokens_per_second(folder: RunFolder, problem: TextProblem) -> float | None:
+def _tokens_per_second(folder: RunFolder, problem: TextApplication) -> float | None:
     """The median over the logged lines, as training throughput."""
     rates = sorted(line["examples_per_second"] for line in folder.read_lines("metrics.jsonl") if "lr" in line)
     return round(rates[len(rates) // 2] * problem.spec.context, 1) if rates else None

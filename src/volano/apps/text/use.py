@@ -13,7 +13,7 @@ import numpy as np
 
 from volano.apps.text.compressors import MOST_TRAINING_BYTES, CompressorFigures
 from volano.apps.text.corpus import TRAIN_FILE
-from volano.apps.text.generate import Sampling, generate_ids, prompt_ids, stream_text
+from volano.apps.text.generate import TokenSampling, generate_ids, prompt_ids, stream_text
 from volano.apps.text.model_spec import TextSpec
 from volano.apps.text.network import Decoder
 from volano.apps.text.scores import score_tokens
@@ -68,7 +68,7 @@ class Generation:
         text: what has been written so far, without the prompt.
     """
 
-    def __init__(self, run: Path, tokenizer: Tokenizer, model: Decoder, prompt: str, num: int, sampling: Sampling):
+    def __init__(self, run: Path, tokenizer: Tokenizer, model: Decoder, prompt: str, num: int, sampling: TokenSampling):
         self.run, self.prompt, self.text = run, prompt, ""
         self.notices: list[str] = []
         self._tokenizer, self._model, self._num, self._sampling = tokenizer, model, num, sampling
@@ -127,14 +127,14 @@ def generate_text(
         path: the run's folder.
         prompt: to go on from; empty begins a document.
         tokens: to write, at most.
-        temperature, top_k, top_p, seed: see ``Sampling``.
+        temperature, top_k, top_p, seed: see ``TokenSampling``.
         device: as torch writes it; None is the CPU, which is faster for one token at a time of a small model.
 
     Raises:
         UsageError: a value out of its range, or no run of a language model.
         CheckpointError: a file of the run is missing, or belongs to another run.
     """
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    sampling = TokenSampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     if tokens < 1:
         raise UsageError("--tokens is a whole number above 0", got=tokens)
     folder, tokenizer, model = _open(path)

@@ -14,7 +14,7 @@ from volano.apps.video.augment import ClipAugmentation
 from volano.apps.video.flow import FrameFlow
 from volano.apps.video.model_spec import NETWORKS, VideoSpec, make_network
 from volano.apps.video.pixels import pixel_statistics
-from volano.apps.video.recipe import Recipe, choose_recipe, network_shape, parameter_groups
+from volano.apps.video.recipe import VideoRecipe, choose_recipe, network_shape, parameter_groups
 from volano.data import Arrays
 from volano.data.sources import Clips, ClipSets, bouncing_digits, read_clip_folder
 from volano.errors import UsageError
@@ -32,7 +32,7 @@ _NUM_VALID = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoDials:
+class VideoOptions:
     """What a person may say, all of it optional. Resolved dials (``num_steps``, ``network``) make the same Task again.
 
     Attributes:
@@ -91,7 +91,7 @@ class VideoDials:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoProblem:
+class VideoApplication:
     """Clips and a model to train on them; :meth:`task` makes the Task for a number of steps.
 
     Attributes:
@@ -102,13 +102,13 @@ class VideoProblem:
         notices: what a person should know.
     """
 
-    dials: VideoDials
+    dials: VideoOptions
     spec: VideoSpec
     sets: ClipSets
     flip: bool
     notices: tuple[str, ...]
 
-    def recipe(self, num_steps: int) -> Recipe:
+    def recipe(self, num_steps: int) -> VideoRecipe:
         """The recipe for so many steps."""
         return choose_recipe(
             num_train=len(self.sets.train),
@@ -121,16 +121,16 @@ class VideoProblem:
         """Optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.sets.train) // self.recipe(1).batch_size)))
 
-    def with_network(self, network: str) -> VideoProblem:
+    def with_network(self, network: str) -> VideoApplication:
         """The same with another network."""
         shape = network_shape(network, self.spec.size)
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, network=network, **shape))
 
-    def recipe_of(self, num_steps: int) -> Recipe:
+    def recipe_of(self, num_steps: int) -> VideoRecipe:
         """See :meth:`recipe`."""
         return self.recipe(num_steps)
 
-    def task(self, num_steps: int, recipe: Recipe | None = None) -> Task:
+    def task(self, num_steps: int, recipe: VideoRecipe | None = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
         spec, recipe, train = self.spec, recipe or self.recipe(num_steps), self.sets.train
         return Task(
@@ -156,7 +156,7 @@ class VideoProblem:
         )
 
 
-def read_video_problem(dials: VideoDials) -> VideoProblem:
+def read_video_problem(dials: VideoOptions) -> VideoApplication:
     """Reads the clips and finds out what the recipe needs to know.
 
     Raises:
@@ -198,7 +198,7 @@ def read_video_problem(dials: VideoDials) -> VideoProblem:
         mean=mean,
         std=std,
     )
-    return VideoProblem(dials=dials, spec=spec, sets=sets, flip=dials.flip == "yes", notices=tuple(notices))
+    return VideoApplication(dials=dials, spec=spec, sets=sets, flip=dials.flip == "yes", notices=tuple(notices))
 
 
 def _rows(clips: Clips, count: int) -> tuple[torch.Tensor, ...]:

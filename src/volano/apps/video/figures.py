@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from volano.apps.video.application import NUM_GENERATED, VideoDials, VideoProblem
+from volano.apps.video.application import NUM_GENERATED, VideoApplication, VideoOptions
 from volano.apps.video.features import FeatureNet, train_feature_net
 from volano.apps.video.judge import NUM_REFERENCES, Judge, memorization
 from volano.apps.video.model_spec import VideoSpec
 from volano.apps.video.recipe import FEATURE_STEPS
-from volano.apps.video.sampler import Sampling
+from volano.apps.video.sampler import ClipSampling
 from volano.apps.video.scores import generate_clips, generation_scores, predict_clips, prediction_scores
 from volano.data.sources import Clips
 from volano.device import Device
@@ -35,7 +35,7 @@ _LEAST_COMPARED = 32
 _MOST_TRAIN, _MOST_NEAREST = 4096, 128
 
 
-def dials_of(folder: RunFolder) -> VideoDials:
+def dials_of(folder: RunFolder) -> VideoOptions:
     """The dials with which a run was made.
 
     Raises:
@@ -43,7 +43,7 @@ def dials_of(folder: RunFolder) -> VideoDials:
         UsageError: the clips are no longer there.
     """
     try:
-        dials = VideoDials(**folder.read_json("run.json")["source"]["dials"])
+        dials = VideoOptions(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of a video run holds its dials", got=f"{folder.path}: {error}") from error
     check_data_is_there(dials.path, "clips")
@@ -51,7 +51,7 @@ def dials_of(folder: RunFolder) -> VideoDials:
 
 
 def write_results(
-    folder: RunFolder, model: nn.Module, problem: VideoProblem, device: Device, *, precision: str
+    folder: RunFolder, model: nn.Module, problem: VideoApplication, device: Device, *, precision: str
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
     """The final figures of a run, and its files: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
     ``clips-generated.gif`` and ``clips-generated.mp4``. One that cannot be written is a notice: it is no reason to lose
@@ -95,9 +95,9 @@ def _written(path: Path, write: Callable[[Path], Any]) -> list[str]:
     return [said] if isinstance(said, str) else []
 
 
-def sampling_for_figures(spec: VideoSpec) -> Sampling:
+def sampling_for_figures(spec: VideoSpec) -> ClipSampling:
     """How the clips for the final figures are made."""
-    return Sampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0)
+    return ClipSampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0)
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def figures_of(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def score_model(
-    problem: VideoProblem,
+    problem: VideoApplication,
     model: nn.Module,
     net: FeatureNet | None,
     test: Clips,
@@ -152,12 +152,12 @@ def score_model(
     return result, generated, notices
 
 
-def _num_compared(problem: VideoProblem, test: Clips, count: int) -> int:
+def _num_compared(problem: VideoApplication, test: Clips, count: int) -> int:
     """Clips in each set of which distances are taken."""
     return min(len(test), count, len(problem.sets.train) // NUM_REFERENCES)
 
 
-def _windows_of(problem: VideoProblem) -> Tensor:
+def _windows_of(problem: VideoApplication) -> Tensor:
     """The first T frames of the training clips, in an order that mixes files: uint8 [M, T, C, S, S]."""
     frames = problem.sets.train.frames[:, : problem.spec.num_frames]
     generator = torch.Generator().manual_seed(problem.dials.seed)

@@ -25,7 +25,7 @@ FEATURE_STEPS = 120
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class VideoRecipe:
     """One training, as far as it is a matter of numbers.
 
     Attributes:
@@ -43,7 +43,7 @@ class Recipe:
     num_evaluations: int
 
 
-def choose_recipe(*, num_train: int, num_steps: int, batch_size: int | None, network: str = "unet") -> Recipe:
+def choose_recipe(*, num_train: int, num_steps: int, batch_size: int | None, network: str = "unet") -> VideoRecipe:
     """Every number of a training of ``num_steps`` steps.
 
     - Batch 32: measured throughput is flat from 16 on, and short runs want steps. Muon's own cost is then a tenth.
@@ -51,7 +51,7 @@ def choose_recipe(*, num_train: int, num_steps: int, batch_size: int | None, net
       of a thousand steps.
     """
     is_unet = network == "unet"
-    return Recipe(
+    return VideoRecipe(
         batch_size=min(_BATCH if batch_size is None else batch_size, num_train),
         matrix_lr=0.02,
         rest_lr=0.002 if is_unet else 0.001,

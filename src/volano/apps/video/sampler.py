@@ -55,7 +55,7 @@ def integrate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class ClipSampling:
     """How clips are made.
 
     Attributes:
@@ -85,7 +85,7 @@ def denoiser(network: Any, labels: Tensor | None, guidance: float) -> Denoiser:
 
 def roll_out(
     network: Any,
-    sampling: Sampling,
+    sampling: ClipSampling,
     generators: Sequence[torch.Generator],
     *,
     shape: tuple[int, int, int, int, int],

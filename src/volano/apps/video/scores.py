@@ -16,7 +16,7 @@ from volano.apps.video.flow import predict_in_one_step
 from volano.apps.video.judge import NUM_REFERENCES, Judge, biased_kernel_distance
 from volano.apps.video.model_spec import VideoSpec
 from volano.apps.video.quality import copy_last, frame_psnr, frame_ssim, mean_frame
-from volano.apps.video.sampler import Sampling, roll_out
+from volano.apps.video.sampler import ClipSampling, roll_out
 from volano.data import counter_hash
 from volano.data.sources import Clips
 from volano.device import Device
@@ -32,7 +32,7 @@ def generate_clips(
     *,
     count: int,
     num_frames: int,
-    sampling: Sampling,
+    sampling: ClipSampling,
     seed: int,
     precision: str = "fp32",
     label: int | None = None,

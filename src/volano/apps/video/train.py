@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from volano.apps.video.application import NUM_GENERATED, VideoDials, VideoProblem, read_video_problem
+from volano.apps.video.application import NUM_GENERATED, VideoApplication, VideoOptions, read_video_problem
 from volano.apps.video.features import train_feature_net
 from volano.apps.video.figures import NUM_SHOWN, dials_of, sampling_for_figures, write_results
 from volano.apps.video.recipe import FEATURE_STEPS, TRANSFORMER_FROM_VIEWS
-from volano.apps.video.sampler import Sampling
+from volano.apps.video.sampler import ClipSampling
 from volano.apps.video.scores import generate_clips
 from volano.device import Device
 from volano.device.random_state import random_state_kept
@@ -22,7 +22,7 @@ from volano.plan import Plan
 from volano.planner import share_of_rank
 from volano.running.checks import check_minutes
 from volano.running.end_run import end_run, with_notices
-from volano.running.plan_run import Chosen, Planning, choose_plan
+from volano.running.plan_run import ChosenPlan, PlanOptions, choose_plan
 from volano.running.processes import Processes, check_processes, execute
 from volano.running.train import check_unfinished, go_on
 from volano.task import Task
@@ -76,7 +76,7 @@ def train_video(
         path: a folder of clips, see ``read_clip_folder``; None is the embedded sample.
         minutes: for the whole call, at most; turned into steps once, before the first. 3 if nothing is said.
         epochs: passes over the training clips, instead of minutes.
-        network, image_size, fps, batch_size, flip, seed: see ``VideoDials``; ``frames`` is its ``num_frames``.
+        network, image_size, fps, batch_size, flip, seed: see ``VideoOptions``; ``frames`` is its ``num_frames``.
         device, out, pins, forbid, budget, plan, observer, safety, processes: see ``volano.train``.
 
     Raises:
@@ -88,7 +88,7 @@ def train_video(
         path, epochs=epochs, network=network, frames=frames, image_size=image_size, fps=fps, batch_size=batch_size,
         flip=flip, seed=seed,
     )  # fmt: skip
-    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
+    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "video")
     problem = read_video_problem(dials)
@@ -151,7 +151,7 @@ def resume_video(path: str | Path, *, observer: Observer | None = None, processe
 
 @contextlib.contextmanager
 def task_to_plan(
-    path: str | Path | None, planning: Planning, *, minutes: float | None = None, **dials: Any
+    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **dials: Any
 ) -> Iterator[Task]:
     """The task that :func:`train_video` would train with these dials, to be planned and not trained."""
     started = time.perf_counter()
@@ -171,8 +171,8 @@ def task_to_plan(
 
 def _dials(
     path: str | Path | None, *, frames: int | None = None, flip: str = "auto", seed: int = 0, **dials: Any
-) -> VideoDials:
-    return VideoDials(
+) -> VideoOptions:
+    return VideoOptions(
         path=None if path is None else str(Path(path).absolute()), num_frames=frames, flip=flip, seed=seed, **dials
     )
 
@@ -184,7 +184,9 @@ def task_of(folder: RunFolder) -> Task:
     return read_video_problem(dials).task(dials.num_steps)
 
 
-def _finish(run: Run, problem: VideoProblem, seconds: dict[str, float], started: float, observer: Observer) -> VideoRun:
+def _finish(
+    run: Run, problem: VideoApplication, seconds: dict[str, float], started: float, observer: Observer
+) -> VideoRun:
     mark = time.perf_counter()
     metrics: dict[str, Any] = dict(run.metrics)
     self_test = None
@@ -219,12 +221,12 @@ class _Costs:
 
 
 def _fit_into(
-    problem: VideoProblem, planning: Planning, seconds_left: float, *, budget: float, world_size: int
-) -> tuple[VideoProblem, Chosen, int, list[str]]:
+    problem: VideoApplication, planning: PlanOptions, seconds_left: float, *, budget: float, world_size: int
+) -> tuple[VideoApplication, ChosenPlan, int, list[str]]:
     """The network, the plan, the number of steps and the effort of the final figures that suit the time."""
     start = time.perf_counter()
 
-    def planned(problem: VideoProblem) -> Chosen:
+    def planned(problem: VideoApplication) -> ChosenPlan:
         left = seconds_left - (time.perf_counter() - start)
         task = problem.task(problem.steps_in(1.0))
         return choose_plan(task, planning, world_size=world_size, seconds=max(1.0, (1 - _RESERVE_SHARE) * left))
@@ -233,12 +235,12 @@ def _fit_into(
     costs = _measure(problem, chosen.plan, budget, world_size)
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
 
-    def steps_left(problem: VideoProblem, costs: _Costs, effort: float) -> int:
+    def steps_left(problem: VideoApplication, costs: _Costs, effort: float) -> int:
         recipe = problem.recipe(1000)
         answers = (recipe.num_evaluations + 4) * min(128, len(problem.sets.test)) + len(problem.sets.test)
         spent = time.perf_counter() - start + costs.startup + costs.answer * answers
         if not effort:  # some are made to be looked at in any case
-            spent += NUM_SHOWN * Sampling().steps * costs.sampling_step
+            spent += NUM_SHOWN * ClipSampling().steps * costs.sampling_step
         left = seconds_left - spent - effort * _figures_seconds(costs) - reserve
         return max(1, int(left / costs.step))  # one step is the least that is a training
 
@@ -258,7 +260,7 @@ def _fit_into(
     return problem, chosen, num_steps, [reason, steps, *_said_of(effort)]
 
 
-def _choose_network(problem: VideoProblem, place: Device, num_steps: int) -> tuple[VideoProblem, str]:
+def _choose_network(problem: VideoApplication, place: Device, num_steps: int) -> tuple[VideoApplication, str]:
     """The network for a run of so many steps, and why it is that one."""
     if problem.dials.network is not None:
         return problem, f"network={problem.dials.network}: as asked"
@@ -275,7 +277,7 @@ def _choose_network(problem: VideoProblem, place: Device, num_steps: int) -> tup
 
 
 def _figures_seconds(costs: _Costs) -> float:
-    return NUM_GENERATED * Sampling().steps * costs.sampling_step + FEATURE_STEPS * costs.feature_step
+    return NUM_GENERATED * ClipSampling().steps * costs.sampling_step + FEATURE_STEPS * costs.feature_step
 
 
 def _effort(costs: _Costs, budget: float) -> float:
@@ -284,7 +286,7 @@ def _effort(costs: _Costs, budget: float) -> float:
     return effort if effort >= _LEAST_EFFORT else 0.0
 
 
-def _with_effort(problem: VideoProblem, effort: float) -> VideoProblem:
+def _with_effort(problem: VideoApplication, effort: float) -> VideoApplication:
     dials = dataclasses.replace(
         problem.dials,
         num_generated=round(NUM_GENERATED * effort),
@@ -301,14 +303,14 @@ def _said_of(effort: float) -> list[str]:
     return []
 
 
-def _measure(problem: VideoProblem, plan: Plan, budget: float, world_size: int) -> _Costs:
+def _measure(problem: VideoApplication, plan: Plan, budget: float, world_size: int) -> _Costs:
     task, device = problem.task(problem.steps_in(1.0)), Device(plan.device)
     time_of = measure_step_time(*share_of_rank(task, plan, world_size), seconds=min(5.0, 0.02 * budget))
     spec, train = problem.spec, problem.sets.train.frames[:256, : problem.spec.num_frames]
     with random_state_kept(device), settings_of(plan, device):
         model = task.model().to(device.torch_device).eval()
 
-        def seconds_of(sampling: Sampling, count: int) -> float:
+        def seconds_of(sampling: ClipSampling, count: int) -> float:
             mark = time.perf_counter()
             generate_clips(
                 model, spec, device, count=count, num_frames=spec.num_frames, sampling=sampling, seed=0,
@@ -316,7 +318,7 @@ def _measure(problem: VideoProblem, plan: Plan, budget: float, world_size: int) 
             )  # fmt: skip
             return (time.perf_counter() - mark) / count
 
-        plain, guided = Sampling(steps=1), dataclasses.replace(sampling_for_figures(spec), steps=1)
+        plain, guided = ClipSampling(steps=1), dataclasses.replace(sampling_for_figures(spec), steps=1)
         seconds_of(guided, 8)
         answer = seconds_of(plain, 32)
         sampling_step = answer if guided == plain else seconds_of(guided, 32)

@@ -63,7 +63,7 @@ class Transformer(nn.Module):
         self.embed_level = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.embed_class = nn.Embedding(num_classes + 1, width) if num_classes else None
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, _NUM_MODULATIONS * width))
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
         self.out_table = nn.Parameter(torch.zeros(2, width))
         self.out = nn.Linear(width, pixels)
         last: Any = self.modulation[-1]
@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         return _from_patches(tokens, noisy.shape, self.patch)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention over all tokens, then a two-layer net; both shifted, scaled and gated by the token's frame's level."""
 
     def __init__(self, width: int) -> None:

@@ -23,7 +23,7 @@ from volano.apps.video.figures import (
     score_model,
 )
 from volano.apps.video.model_spec import VideoSpec, make_network
-from volano.apps.video.sampler import METHODS, Sampling
+from volano.apps.video.sampler import METHODS, ClipSampling
 from volano.apps.video.scores import generate_clips
 from volano.data.sources import PICTURE_SUFFIXES, choose_clip_format, decode_clip, is_clip, read_clips_like
 from volano.device import Device
@@ -95,7 +95,7 @@ def generate_video(
         frames: of each clip; None is the model's window. More than the window is rolled out, window by window.
         first_frames: a clip or a picture of which the made ones are continuations.
         class_name: one of the run's classes; None draws them as often as they occur.
-        guidance: see ``Sampling``; None is 1.5 where there are classes.
+        guidance: see ``ClipSampling``; None is 1.5 where there are classes.
         method: "euler" or "heun".
         fps: frames a second of the files written; None is the training clips'.
         seed: of the noise; clip k is the same however many are made.
@@ -127,7 +127,7 @@ def generate_video(
     strength = (DEFAULT_GUIDANCE if guidance is None else guidance) if spec.classes else 1.0
     made = generate_clips(
         model.to(place.torch_device), spec, place,
-        count=clips, num_frames=frames, sampling=Sampling(steps=steps, method=method, guidance=strength), seed=seed,
+        count=clips, num_frames=frames, sampling=ClipSampling(steps=steps, method=method, guidance=strength), seed=seed,
         label=label, given=given,
     )  # fmt: skip
     target = _make_folder(folder.path, out)

@@ -47,7 +47,7 @@ class Made(NamedTuple):
     error: VolanoError | None = None
 
 
-class _Job(NamedTuple):
+class _BatchJob(NamedTuple):
     key: Key
     slot: int | None
 
@@ -55,7 +55,7 @@ class _Job(NamedTuple):
 class _Given(NamedTuple):
     """A job as the training process keeps it: with the slots among which its slot is."""
 
-    job: _Job
+    job: _BatchJob
     slots: Slots | None
 
     def free(self) -> None:
@@ -130,7 +130,7 @@ class Workers:
 
     def _hand_out(self, place: int, key: Key) -> None:
         slot = None if self._slots is None else self._slots.acquire()
-        self._workers[place].send(_Given(_Job(key, slot), self._slots))
+        self._workers[place].send(_Given(_BatchJob(key, slot), self._slots))
 
     def _received(self, place: int) -> tuple[Made, Slots | None]:
         while True:
@@ -285,7 +285,7 @@ def _work(there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: 
     slots = None
     while True:
         job = jobs.get()
-        if not isinstance(job, _Job):
+        if not isinstance(job, _BatchJob):
             slots = torch.from_numpy(job)
             continue
         try:
@@ -309,7 +309,7 @@ def _read(there: Connection, jobs: queue.SimpleQueue[Any], parent: int) -> None:
             message = there.recv()
             if message is None:
                 os._exit(0)
-            if not isinstance(message, _Job):
+            if not isinstance(message, _BatchJob):
                 file = recv_handle(there)
                 message = map_slots(file, *message)
                 os.close(file)
@@ -318,7 +318,7 @@ def _read(there: Connection, jobs: queue.SimpleQueue[Any], parent: int) -> None:
         os._exit(0)
 
 
-def _made(fetcher: Fetcher, job: _Job, slots: torch.Tensor | None) -> Made:
+def _made(fetcher: Fetcher, job: _BatchJob, slots: torch.Tensor | None) -> Made:
     start = time.perf_counter()
     writer = None if slots is None or job.slot is None else SlotWriter(slots[job.slot])
     try:

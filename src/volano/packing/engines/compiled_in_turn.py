@@ -11,24 +11,24 @@ from torch import Tensor
 from volano.data import Feed
 from volano.device import Device
 from volano.packing.engines.engine import Engine
-from volano.packing.engines.stacked import Compiled
+from volano.packing.engines.stacked import CompiledStack
 from volano.packing.feed import PackBatch
-from volano.packing.member_state import Solo
-from volano.packing.program_cache import Family
+from volano.packing.member_state import MemberState
+from volano.packing.program_cache import ProgramCache
 from volano.plan import Plan
 
 
-class Each(Engine):
+class CompiledInTurn(Engine):
     """Where members gain nothing from a common program (convolutions on a CPU) they still share a compiled one: it is
     made once, for one member, and runs for each in turn."""
 
     name: ClassVar[str] = "each"
 
-    def __init__(self, solos: list[Solo], family: Family, plan: Plan, device: Device) -> None:
-        self._engines = [Compiled([solo], family, plan, device) for solo in solos]
+    def __init__(self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device) -> None:
+        self._engines = [CompiledStack([solo], family, plan, device) for solo in solos]
 
     @property
-    def solos(self) -> list[Solo]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def solos(self) -> list[MemberState]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The members, in slot order."""
         return [engine.solos[0] for engine in self._engines]
 
@@ -43,7 +43,7 @@ class Each(Engine):
     def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         return [engine.evaluate_together(data, feed)[0] for engine in self._engines]
 
-    def settled(self) -> list[Solo]:
+    def settled(self) -> list[MemberState]:
         return [engine.settled()[0] for engine in self._engines]
 
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.packing.program.program import NoOtherDraws
 from volano.packing.refusal import NotPackable
 
@@ -16,7 +16,7 @@ from volano.packing.refusal import NotPackable
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def why_not_together(solos: Sequence[Solo]) -> str | None:
+def why_not_together(solos: Sequence[MemberState]) -> str | None:
     """Why members cannot be trained by one program, or None."""
     if nn.modules.module._has_any_global_hook():
         return "hooks on all modules"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from volano.data import Feed
 from volano.packing.feed import PackBatch
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 
 
 class Engine(ABC):
@@ -22,7 +22,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
-    solos: list[Solo]  # a property in engines that hold others
+    solos: list[MemberState]  # a property in engines that hold others
 
     @abstractmethod
     def step(self, batch: PackBatch) -> Tensor:
@@ -45,7 +45,7 @@ class Engine(ABC):
         """
         return self.evaluate(data, feed)
 
-    def settled(self) -> list[Solo]:
+    def settled(self) -> list[MemberState]:
         """The members with all that they have alone in their own objects; another engine may go on with them."""
         return self.solos
 

@@ -13,18 +13,18 @@ from volano.data import Feed
 from volano.device import Device
 from volano.packing.engines.engine import Engine
 from volano.packing.feed import PackBatch
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.plan import Plan
 from volano.training import evaluate
 from volano.training.step import Step
 
 
-class Loop(Engine):
+class Sequential(Engine):
     """Each member takes the very step that it takes in a training of its own; what they share is the feed."""
 
     name: ClassVar[str] = "loop"
 
-    def __init__(self, solos: list[Solo], plan: Plan, device: Device) -> None:
+    def __init__(self, solos: list[MemberState], plan: Plan, device: Device) -> None:
         self.solos, self._plan, self._device = solos, plan, device
         self._steps = [
             Step(solo.task, plan, device, solo.model, solo.optimizer, solo.ema, device.grad_scaler(plan.precision))

@@ -14,14 +14,14 @@ from volano.device import Device
 from volano.packing.engines.eligibility import why_not_together
 from volano.packing.engines.engine import Engine
 from volano.packing.feed import PackBatch, copy_of, shape_of
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.packing.optim.per_member import StockOptimizer
-from volano.packing.optim.stacked_ema import StackedAverage
-from volano.packing.optim.stacked_update import FlatUpdate, why_not_flat
+from volano.packing.optim.stacked_ema import StackedEma
+from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
 from volano.packing.program.program import Graph, Inputs, Outputs, first_line, numbers_as_tensors
 from volano.packing.program.random_draws import Draws
 from volano.packing.program.stack import Stack
-from volano.packing.program_cache import Family, Key
+from volano.packing.program_cache import Key, ProgramCache
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.task import Batch, tensors_of
@@ -49,7 +49,7 @@ class Stacked(Engine):
 
     by_rules: ClassVar[bool]
 
-    def __init__(self, solos: list[Solo], family: Family, plan: Plan, device: Device) -> None:
+    def __init__(self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device) -> None:
         self._family, self._plan, self._device = family, plan, device
         self._generator = device.generator()
         self._refusal = why_not_together(solos)
@@ -121,7 +121,7 @@ class Stacked(Engine):
         rows = torch.stack(columns, dim=-1).transpose(0, 1).tolist()  # [K, batches, columns]
         return [means_of(sums_of(own, 2 + len(names)), names) for own in rows]
 
-    def settled(self) -> list[Solo]:
+    def settled(self) -> list[MemberState]:
         for solo in self.solos:
             if solo.ema is not None and solo.task.ema_decay is not None:
                 # Anew: it lists tensors from before they became views of the stack.
@@ -134,7 +134,7 @@ class Stacked(Engine):
     def keep(self, slots: Sequence[int]) -> None:
         self._hold([self.solos[slot] for slot in slots])
 
-    def _hold(self, solos: list[Solo]) -> None:
+    def _hold(self, solos: list[MemberState]) -> None:
         rows = [self._family.numbers(solo) for solo in solos]
         self.solos, self._rows = solos, [row for row in rows if row is not None]
         if len(self._rows) < len(solos):
@@ -145,7 +145,7 @@ class Stacked(Engine):
         self._average = None
         if self._averages is not None:
             decays = [solo.task.ema_decay or math.nan for solo in solos]
-            self._average = StackedAverage(self._averages, self._stack, decays, emas[0].model.state_dict().keys())
+            self._average = StackedEma(self._averages, self._stack, decays, emas[0].model.state_dict().keys())
         self._numbers = numbers_as_tensors(self._rows, next(iter(self._stack.parameters.values())))
         self._optimizer = StockOptimizer(solos)
         self._draws: dict[Key, Draws] = {}
@@ -236,7 +236,7 @@ class Lowered(Stacked):
         return graph
 
 
-class Compiled(Lowered):
+class CompiledStack(Lowered):
     """E3: the graph of E2 compiled, with the update of the parameters in it where there is a flat one.
 
     Evaluations, which are few, and batches of another size run their graphs as they are.
@@ -244,11 +244,11 @@ class Compiled(Lowered):
 
     name: ClassVar[str] = "compiled"
 
-    def _hold(self, solos: list[Solo]) -> None:
+    def _hold(self, solos: list[MemberState]) -> None:
         super()._hold(solos)
-        self._update = FlatUpdate(solos, self._stack.parameters) if why_not_flat(solos) is None else None
+        self._update = StackedUpdate(solos, self._stack.parameters) if why_not_flat(solos) is None else None
 
-    def settled(self) -> list[Solo]:
+    def settled(self) -> list[MemberState]:
         self._settle()
         return super().settled()
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from volano.data import Feed
 from volano.device import Device
-from volano.packing.engines.sequential import Loop
+from volano.packing.engines.sequential import Sequential
 from volano.packing.equality.replay import UNIT_OF_PRECISION, shake_weights
 from volano.packing.feed import PackBatch
 from volano.packing.member import Member
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.training import evaluate
@@ -33,7 +33,7 @@ _MOST_DRAWS = 5.0
 _MOST_OF_LARGEST = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 1e-2}
 
 
-class Reference:
+class MembersAlone:
     """A member that has made a few steps alone, and what another arithmetic would have made of them.
 
     Args:
@@ -47,7 +47,7 @@ class Reference:
     def __init__(
         self,
         member: Member,
-        solo: Solo,
+        solo: MemberState,
         losses: Sequence[float],
         batches: Sequence[PackBatch],
         plan: Plan,
@@ -56,12 +56,12 @@ class Reference:
         self._losses, self._solo = losses, solo
         self._plan, self._device = plan, device
         self._limit = _MOST_DIFFERENCE[plan.precision]
-        start, self._end = _tensors(Solo(member, plan, device).state()), _tensors(solo.state())
-        other = Solo(member, plan, device)
+        start, self._end = _tensors(MemberState(member, plan, device).state()), _tensors(solo.state())
+        other = MemberState(member, plan, device)
         for model in (other.model, other.kept_model) if other.ema else (other.model,):
             shake_weights(model, UNIT_OF_PRECISION[plan.precision])
         shaken = _tensors(other.state())
-        engine = Loop([other], plan, device)
+        engine = Sequential([other], plan, device)
         for batch in batches:
             engine.step(batch.copy())
         moved, otherwise = _moved(start, self._end), _moved(shaken, _tensors(other.state()))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.task import progress_at
 from volano.training.optim.make import set_learning_rates
 
@@ -42,7 +42,7 @@ class StockOptimizer(PackOptimizer):
 
     name: ClassVar[str] = "stock"
 
-    def __init__(self, solos: Sequence[Solo]) -> None:
+    def __init__(self, solos: Sequence[MemberState]) -> None:
         self._solos = solos
         self._parameters = [dict(solo.model.named_parameters()) for solo in solos]
         self._grouped = [[p for group in solo.optimizer.param_groups for p in group["params"]] for solo in solos]
@@ -64,6 +64,6 @@ class StockOptimizer(PackOptimizer):
         return torch.stack([norms.get(slot, none) for slot in range(len(self._solos))])
 
 
-def multiplier_at(solo: Solo, step: int) -> float:
+def multiplier_at(solo: MemberState, step: int) -> float:
     """Of a member's learning rates at a step."""
     return solo.task.schedule(progress_at(step, solo.task.num_steps))

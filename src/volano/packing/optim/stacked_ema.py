@@ -10,7 +10,7 @@ from torch import Tensor
 from volano.packing.program.stack import Stack
 
 
-class StackedAverage:
+class StackedEma:
     """What :class:`volano.training.optim.ema.Ema` does, for each member with its own decay and its own step.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 import torch.optim.optimizer as torch_optimizers
 from torch import Tensor
 
-from volano.packing.member_state import Solo
+from volano.packing.member_state import MemberState
 from volano.packing.optim.formulas import FORMULAS, Formula, Vector
 from volano.packing.optim.per_member import multiplier_at
 from volano.training import MuonAdamW
@@ -26,7 +26,7 @@ _OPTIONS = ("lr", "weight_decay", "momentum", "dampening", "beta1", "beta2", "ep
 _CLIP_EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
 
 
-def why_not_flat(solos: Sequence[Solo]) -> str | None:
+def why_not_flat(solos: Sequence[MemberState]) -> str | None:
     """Why the members' optimizers cannot be done in one pass, or None."""
     first = solos[0].optimizer
     kind = type(first).__name__
@@ -51,7 +51,7 @@ def why_not_flat(solos: Sequence[Solo]) -> str | None:
     return None
 
 
-class FlatUpdate:
+class StackedUpdate:
     """The update as a function of tensors.
 
     Args:
@@ -65,7 +65,7 @@ class FlatUpdate:
             made from an update of other members adds those that are updated there.
     """
 
-    def __init__(self, solos: Sequence[Solo], parameters: dict[str, Tensor]) -> None:
+    def __init__(self, solos: Sequence[MemberState], parameters: dict[str, Tensor]) -> None:
         self._solos = solos
         self._partition, self._fixed = _partition(solos[0]), _fixed(solos[0])
         self._formulas = [_formula(solos[0], index) for index in range(len(self._partition))]
@@ -189,26 +189,26 @@ def _has_step_of_its_own(optimizer: torch.optim.Optimizer) -> bool:
     return any(hooks) or "step" in vars(optimizer)
 
 
-def _partition(solo: Solo) -> list[list[str]]:
+def _partition(solo: MemberState) -> list[list[str]]:
     """The names of the parameters in each of the optimizer's groups."""
     names = {id(parameter): name for name, parameter in solo.model.named_parameters()}
     return [[names.get(id(p), "?") for p in group["params"]] for group in solo.optimizer.param_groups]
 
 
-def _formula(solo: Solo, index: int) -> Formula:
+def _formula(solo: MemberState, index: int) -> Formula:
     algorithm = solo.optimizer.param_groups[index].get("algorithm")
     if algorithm is None:
         return FORMULAS[type(solo.optimizer).__name__]
     return FORMULAS["muon" if algorithm == "muon" else "AdamW"]
 
 
-def _fixed(solo: Solo) -> list[dict[str, Any]]:
+def _fixed(solo: MemberState) -> list[dict[str, Any]]:
     """Of each group the options that must be the same for all members."""
     groups = solo.optimizer.param_groups
     return [{name: group.get(name) for name in _formula(solo, index).fixed} for index, group in enumerate(groups)]
 
 
-def _option(solo: Solo, index: int, name: str) -> float:
+def _option(solo: MemberState, index: int, name: str) -> float:
     group = solo.optimizer.param_groups[index]
     if name in ("beta1", "beta2"):
         return float(group["betas"][name == "beta2"]) if "betas" in group else 0.0

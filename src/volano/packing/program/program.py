@@ -21,7 +21,7 @@ from volano.device import Device
 from volano.packing.program.function_mode import PackedFunctions
 from volano.packing.program.random_draws import Draw, is_random
 from volano.packing.refusal import NotPackable
-from volano.packing.structure.grouping import Varying
+from volano.packing.structure.grouping import VaryingNumber
 from volano.packing.structure.side_effects import Leaf, changed_leaf, host_generators, leaves_of, private_copy
 from volano.task import Batch, Loss, as_loss, check_objective_result, map_tensors, num_examples
 from volano.training import is_out_of_memory
@@ -74,7 +74,7 @@ class Structure:
         precision: of the forward pass.
     """
 
-    def __init__(self, varying: Varying, model: nn.Module, device: Device, precision: str) -> None:
+    def __init__(self, varying: VaryingNumber, model: nn.Module, device: Device, precision: str) -> None:
         # Called once more than alone, and with tensors that hold nothing: what it keeps of that stays here.
         task = dataclasses.replace(varying.task, objective=private_copy(varying.task.objective))
         self._varying, self._device, self._precision = dataclasses.replace(varying, task=task), device, precision

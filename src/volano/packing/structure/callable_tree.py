@@ -223,7 +223,7 @@ def same_arrays(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class CallableTree:
     """How a copy of a value with other numbers is made.
 
     Attributes:

@@ -36,7 +36,7 @@ class Comparison:
     Attributes:
         differences: where the two are unlike: what stands in the first and in the second, in words.
         numbers: floating-point numbers that differ: the value in the second.
-        returns: see :class:`~volano.packing.structure.callable_tree.Recipe`.
+        returns: see :class:`~volano.packing.structure.callable_tree.CallableTree`.
         opaque: whether a difference is one of objects that cannot be compared.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.packing.structure.callable_tree import Path, Recipe, parts_of, text_of
+from volano.packing.structure.callable_tree import CallableTree, Path, parts_of, text_of
 from volano.packing.structure.diff import Comparison, word
 from volano.task import Task, describe
 
@@ -40,7 +40,7 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Varying:
+class VaryingNumber:
     """The numbers that vary within a group, and the first member's callables with other numbers.
 
     ``values`` are mappings from each slot's ``where`` to a number or a 0-d tensor. The user's own objects are never
@@ -49,7 +49,7 @@ class Varying:
     Attributes:
         slots: the numbers, each once.
         task: the first member's.
-        returns: see :class:`~volano.packing.structure.callable_tree.Recipe`.
+        returns: see :class:`~volano.packing.structure.callable_tree.CallableTree`.
     """
 
     slots: tuple[Slot, ...]
@@ -91,11 +91,11 @@ class Varying:
         numbers = {s.path: values[s.where] for s in self.slots if s.path[: len(path)] == path}
         if not numbers:
             return value
-        return Recipe(numbers=frozenset(numbers), returns=self.returns).copy(value, numbers, path)
+        return CallableTree(numbers=frozenset(numbers), returns=self.returns).copy(value, numbers, path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class TaskGroup:
     """Tasks that one program can train.
 
     Attributes:
@@ -105,7 +105,7 @@ class Group:
     """
 
     indices: tuple[int, ...]
-    varying: Varying
+    varying: VaryingNumber
     reasons: tuple[str, ...]
 
 
@@ -118,7 +118,7 @@ class _Side:
 
 def groups_of(
     tasks: Sequence[Task], models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer] | None = None
-) -> list[Group]:
+) -> list[TaskGroup]:
     """The tasks in groups that can each be trained as one program, in the order of their first members.
 
     Args:
@@ -141,7 +141,7 @@ def groups_of(
             groups.append([(index, Comparison())])
     firsts = [sides[group[0][0]] for group in groups]
     return [
-        Group(
+        TaskGroup(
             indices=tuple(index for index, _ in group),
             varying=_varying(firsts[place].task, [tasks[index] for index, _ in group], group, firsts[place].model),
             reasons=_reasons(place, firsts),
@@ -220,7 +220,9 @@ def _has_content(digest: Mapping[str, Any]) -> bool:
     return "content_digest" in digest
 
 
-def _varying(first: Task, tasks: Sequence[Task], group: list[tuple[int, Comparison]], model: nn.Module) -> Varying:
+def _varying(
+    first: Task, tasks: Sequence[Task], group: list[tuple[int, Comparison]], model: nn.Module
+) -> VaryingNumber:
     assert len(tasks) == len(group)
     paths = dict.fromkeys(path for _, found in group for path in found.numbers)
     slots: list[Slot] = []
@@ -233,7 +235,7 @@ def _varying(first: Task, tasks: Sequence[Task], group: list[tuple[int, Comparis
         taken.add(where)
         slots.append(Slot(where=where, values=tuple(found.numbers.get(path, own) for _, found in group), path=path))
     returns = {path: origin for _, found in group for path, origin in found.returns.items()}
-    return Varying(slots=tuple(slots), task=first, returns=returns)
+    return VaryingNumber(slots=tuple(slots), task=first, returns=returns)
 
 
 def _number_at(path: Path, root: Any) -> float:

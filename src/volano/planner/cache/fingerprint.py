@@ -11,14 +11,14 @@ from torch import Tensor
 
 from volano.device import describe_machine, versions
 from volano.plan import Plan
-from volano.planner.task_profile import Facts
+from volano.planner.task_profile import TaskProfile
 from volano.task import Task, map_tensors
 from volano.task.code_digest import code_digest
 
 
 def fingerprint(
     task: Task,
-    facts: Facts,
+    facts: TaskProfile,
     base: Plan,
     *,
     pins: Iterable[str],

@@ -52,7 +52,7 @@ class Peak:
     operator: str
 
 
-class Tracker(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Follows storages while it is entered; enter it inside a FakeTensorMode, if there is one.
 
     Args:
@@ -201,7 +201,7 @@ class Tracker(TorchDispatchMode):
         """So that compiled functions run compiled while it watches."""
         return True
 
-    def __enter__(self) -> Tracker:
+    def __enter__(self) -> MemoryTracker:
         super().__enter__()
         return self
 

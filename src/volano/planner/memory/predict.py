@@ -16,8 +16,8 @@ from volano.plan.prediction import CATEGORIES, MemoryPrediction, Operation
 from volano.planner.memory.allocations import AllocationRecord
 from volano.planner.memory.compiled import Interval, interval
 from volano.planner.memory.cpu_workspace import reserve_on_cpu, workspace_on_cpu
-from volano.planner.memory.memory_tracker import Tracker
-from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Captured, Target, capture, representative_batch
+from volano.planner.memory.memory_tracker import MemoryTracker
+from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Target, TracedStep, capture, representative_batch
 from volano.task import Batch, Task, num_bytes, num_examples, tensors_of
 from volano.training import Session, settings_of
 
@@ -88,7 +88,7 @@ def load_libraries(*, compiles: bool = False) -> None:
         import torch._inductor.lowering  # noqa: F401
 
 
-def _captured(task: Task, plan: Plan, target: Target, batch: Batch | None, timeout: float) -> Captured:
+def _captured(task: Task, plan: Plan, target: Target, batch: Batch | None, timeout: float) -> TracedStep:
     return _aside(lambda: capture(task, plan, target=target, batch=batch), timeout)
 
 
@@ -104,7 +104,7 @@ def _aside(function: Callable[[], Any], timeout: float) -> Any:
         return run_here(function)
 
 
-def _bounded(captured: Captured, plan: Plan, target: Target) -> MemoryPrediction:
+def _bounded(captured: TracedStep, plan: Plan, target: Target) -> MemoryPrediction:
     found = Interval(lower=captured.peak, point=captured.peak, upper=captured.peak)
     if plan.compile:
         found = interval(captured.kept, captured.peak, plan.activation_budget)
@@ -203,7 +203,7 @@ def predict_affine(
     )
 
 
-def _captures(task: Task, plan: Plan, target: Target, batch: Batch | None) -> list[tuple[int, Captured]]:
+def _captures(task: Task, plan: Plan, target: Target, batch: Batch | None) -> list[tuple[int, TracedStep]]:
     batch = representative_batch(task) if batch is None else batch
     count = num_examples(batch)
     # Batch normalisation takes no single example.
@@ -254,7 +254,7 @@ def _measured_whole(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
 
 
 def _measured(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
-    tracker = Tracker(
+    tracker = MemoryTracker(
         granularity=1 if device.is_cpu else ACCELERATOR_GRANULARITY,
         workspace=workspace_on_cpu if device.is_cpu else None,
     )
@@ -277,7 +277,7 @@ def _measured(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
     return _told(tracker, device)
 
 
-def _told(tracker: Tracker, device: Device) -> MemoryPrediction:
+def _told(tracker: MemoryTracker, device: Device) -> MemoryPrediction:
     peak = tracker.peak()
     counted = None if device.is_cpu else device.memory().peak
     total = peak.num_bytes if counted is None else max(counted, peak.num_bytes)

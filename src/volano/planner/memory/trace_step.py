@@ -27,7 +27,7 @@ from volano.plan.prediction import Operation
 from volano.planner.memory.accelerator import AcceleratorChoices
 from volano.planner.memory.compiled import GraphCapture, activation_budget
 from volano.planner.memory.cpu_workspace import reserve_on_accelerator, with_reserve, with_workspace, workspace_on_cpu
-from volano.planner.memory.memory_tracker import READS_A_VALUE, Tracker
+from volano.planner.memory.memory_tracker import READS_A_VALUE, MemoryTracker
 from volano.task import Batch, Task, map_tensors, num_bytes, num_examples, split, tensors_of
 from volano.training import Session
 from volano.training.memory.activations import Activations
@@ -50,7 +50,7 @@ class CaptureError(ObjectiveError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captured:
+class TracedStep:
     """One steady step.
 
     Attributes:
@@ -79,7 +79,7 @@ class Captured:
     assumed: int = 0
 
 
-def capture(task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None) -> Captured:
+def capture(task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None) -> TracedStep:
     """A steady step, when there is optimizer state.
 
     Args:
@@ -121,7 +121,7 @@ class _Capture:
         choose_implementation(self._optimizer, model, plan, device)
         self._ema = None if task.ema_decay is None else Ema(model, task.ema_decay, average)
         self._scaler = None if plan.precision != "fp16" else _BlindScaler("cpu")
-        self._tracker = Tracker(
+        self._tracker = MemoryTracker(
             granularity=1 if self._is_cpu else ACCELERATOR_GRANULARITY,
             workspace=workspace_on_cpu if self._is_cpu else None,
             completed=with_workspace if self._is_cpu else self._with_reserve,
@@ -135,7 +135,7 @@ class _Capture:
         self._assumed += reserve_on_accelerator(func, args, result)
         return with_reserve(func, args, result)
 
-    def run(self, batch: Batch) -> Captured:
+    def run(self, batch: Batch) -> TracedStep:
         tracker = self._tracker
         size = num_examples(batch)
         micro_batch = min(size, self._plan.micro_batch or size)
@@ -215,7 +215,7 @@ class _Capture:
         """Whether the next batch is on its way to the device already; see RingFeed."""
         return not self._is_cpu and self._plan.feed == "ring"
 
-    def _result(self, batch: Batch, size: int, micro_batch: int) -> Captured:
+    def _result(self, batch: Batch, size: int, micro_batch: int) -> TracedStep:
         peak = self._tracker.peak()
         data = data_bytes(self._task, self._plan, batch, is_cpu=self._is_cpu)
         categories = {**peak.categories, "data": peak.categories["data"] + data}
@@ -226,7 +226,7 @@ class _Capture:
             state = categories["optimizer_state"]
             away = min(state, max(0, peak.num_bytes - outside))
             host, categories["optimizer_state"] = host + state, state - away
-        return Captured(
+        return TracedStep(
             peak=peak.num_bytes + data - away,
             kept=max(self._tracker.kept - away, outside) + data,
             categories=categories,

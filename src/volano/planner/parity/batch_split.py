@@ -21,7 +21,7 @@ from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.planner.parity.float64 import Float64
 from volano.planner.parity.pick_examples import unlikeness
-from volano.planner.parity.probe_batch import Gradient, Specimen, gradient_of, take_specimen
+from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, take_specimen
 from volano.task import Batch, Task, num_bytes, num_examples, split
 
 _NUM_EXAMPLES = 8
@@ -35,7 +35,7 @@ _TOLERANCE_FP32 = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Divisible:
+class BatchSplit:
     """Whether the batch of a task may be cut into micro-batches.
 
     Attributes:
@@ -50,7 +50,7 @@ class Divisible:
     difference: float
 
 
-def is_divisible(task: Task, device: Device | None = None) -> Divisible:
+def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
     """Measures it on a few examples of the task's first batches, whose random numbers are the same in parts and whole.
 
     Random state is put back.
@@ -60,7 +60,7 @@ def is_divisible(task: Task, device: Device | None = None) -> Divisible:
         return divisible(take_specimen(task, device), device)
 
 
-def divisible(specimen: Specimen, device: Device) -> Divisible:
+def divisible(specimen: ProbeBatch, device: Device) -> BatchSplit:
     """The same for a specimen that was taken already. Batches after it are looked at too: the one whose examples differ
     most, in the number of padded places for example."""
     found = _divisible(specimen, device)
@@ -70,15 +70,15 @@ def divisible(specimen: Specimen, device: Device) -> Divisible:
     return found if other is None else _more(found, _divisible(other, device))
 
 
-def _more(one: Divisible, other: Divisible) -> Divisible:
+def _more(one: BatchSplit, other: BatchSplit) -> BatchSplit:
     if one.yes != other.yes:
         return other if one.yes else one
     return max(one, other, key=lambda found: found.difference)
 
 
-def _most_unlike_batch(specimen: Specimen, device: Device) -> Specimen | None:
+def _most_unlike_batch(specimen: ProbeBatch, device: Device) -> ProbeBatch | None:
     end = time.monotonic() + _BATCH_SECONDS
-    others: list[Specimen] = []
+    others: list[ProbeBatch] = []
     for step in range(specimen.step + 1, min(specimen.step + _NUM_BATCHES, specimen.source.num_steps)):
         if time.monotonic() > end:
             break
@@ -87,19 +87,19 @@ def _most_unlike_batch(specimen: Specimen, device: Device) -> Specimen | None:
     return max(others, key=lambda s: (unlikeness(s.batch), num_bytes(s.batch)), default=None)
 
 
-def _divisible(specimen: Specimen, device: Device) -> Divisible:
+def _divisible(specimen: ProbeBatch, device: Device) -> BatchSplit:
     few = specimen.most_unlike(_NUM_EXAMPLES)
     if few.size < 2:
-        return Divisible(yes=True, reason="a batch of one example has no parts", difference=0.0)
+        return BatchSplit(yes=True, reason="a batch of one example has no parts", difference=0.0)
     try:
         return _compare(few, device, torch.float64)
     except Exception as error:  # noqa: BLE001 - whatever a person's code raises in a type that it was not made for
         why = f"{type(error).__name__}: {error}".splitlines()[0]
     found = _compare(few, device, torch.float32)
-    return Divisible(yes=found.yes, reason=f"{found.reason}; float64 fails with {why}", difference=found.difference)
+    return BatchSplit(yes=found.yes, reason=f"{found.reason}; float64 fails with {why}", difference=found.difference)
 
 
-def _compare(specimen: Specimen, device: Device, dtype: torch.dtype) -> Divisible:
+def _compare(specimen: ProbeBatch, device: Device, dtype: torch.dtype) -> BatchSplit:
     size = specimen.size
     kept: list[Tensor] = []
     wide = dtype == torch.float64
@@ -112,7 +112,7 @@ def _compare(specimen: Specimen, device: Device, dtype: torch.dtype) -> Divisibl
             found = gradient_of(specimen, device, _announced(parts, replayed), replayed, dtype=cast, nudged=True)
         except Exception as error:  # noqa: BLE001 - a part of a batch may be what a person's code does not take
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            return Divisible(yes=False, reason=f"a part of a batch fails with {why}", difference=math.inf)
+            return BatchSplit(yes=False, reason=f"a part of a batch fails with {why}", difference=math.inf)
         for name, value in _differences(found, whole).items():
             if not value <= difference:
                 difference, what = value, name
@@ -120,9 +120,9 @@ def _compare(specimen: Specimen, device: Device, dtype: torch.dtype) -> Divisibl
     precision = "float64" if wide else "fp32"
     said = f"the {what} of {size} examples in two parts differs by {difference:.1e} of the whole's in {precision}"
     if not difference <= limit:
-        return Divisible(yes=False, reason=f"the objective couples the examples of a batch: {said}",
+        return BatchSplit(yes=False, reason=f"the objective couples the examples of a batch: {said}",
                          difference=difference)  # fmt: skip
-    return Divisible(yes=True, reason=said, difference=difference)
+    return BatchSplit(yes=True, reason=said, difference=difference)
 
 
 def _announced(parts: list[Batch], replayed: _Replayed) -> Iterator[Batch]:

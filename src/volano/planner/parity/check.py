@@ -20,7 +20,7 @@ from torch import Tensor
 from volano.plan import Plan
 from volano.planner.parity.directional_derivative import slope_ratio
 from volano.planner.parity.probe_batch import Gradient
-from volano.planner.parity.reference import Outcome, Reference
+from volano.planner.parity.reference import Reference, StepOutcome
 from volano.task import Task
 
 _MULTIPLIER = {"fp32": 2.0, "tf32": 3.0, "bf16": 3.0, "fp16": 3.0}
@@ -147,7 +147,7 @@ class _Check:
         if not divisible.yes:
             raise _StruckError(f"micro_batch={self._given.micro_batch}: {divisible.reason}")
 
-    def _check_structure(self, found: Outcome, exact: Gradient) -> None:
+    def _check_structure(self, found: StepOutcome, exact: Gradient) -> None:
         """Tier 0: what must hold whatever the rounding."""
         gradient = found.gradient
         if not math.isfinite(gradient.loss):
@@ -169,7 +169,7 @@ class _Check:
         if math.isfinite(weight) and not math.isclose(weight, exact.weight, rel_tol=1e-5):
             raise _StruckError(f"the weights of the micro-batches add up to {weight:.6g} instead of {exact.weight:.6g}")
 
-    def _check_twin(self, found: Outcome) -> None:
+    def _check_twin(self, found: StepOutcome) -> None:
         """Knobs of class exact change no bit: the plan beside the same one without them."""
         twin = self._plan.pin(**_EXACT, allocator="system")
         changed = self._plan.changes(twin).keys() & _EXACT.keys()
@@ -189,7 +189,7 @@ class _Check:
                 f"{_change(found.gradient, expected.gradient, different[0]):.1e} of its norm"
             )
 
-    def _check_gradient(self, found: Outcome, eager: Outcome, exact: Gradient) -> None:
+    def _check_gradient(self, found: StepOutcome, eager: StepOutcome, exact: Gradient) -> None:
         ours = _compare(found.gradient.gradients, exact.gradients)
         theirs = _compare(eager.gradient.gradients, self._exact_of_eager().gradients)
         floor = _FLOOR[self._precision]
@@ -236,7 +236,7 @@ class _Check:
         """How far below one a cosine may lie: it falls with the square of the error."""
         return max(1 - least, self._multiplier**2 * (1 - eager_cosine))
 
-    def _check_loss(self, found: Outcome, eager: Outcome, exact: Gradient) -> None:
+    def _check_loss(self, found: StepOutcome, eager: StepOutcome, exact: Gradient) -> None:
         ours = _relative(found.gradient.loss, exact.loss)
         expected = self._exact_of_eager().loss
         theirs = _relative(eager.gradient.loss, expected)
@@ -244,7 +244,7 @@ class _Check:
         if not ours <= min(max(_LOSS[self._precision], self._multiplier * theirs), _LARGEST_LOSS):
             raise _StruckError(f"the loss differs by {ours:.1e}, that of eager {self._precision} by {theirs:.1e}")
 
-    def _check_buffers(self, found: Outcome, eager: Outcome, exact: Gradient) -> None:
+    def _check_buffers(self, found: StepOutcome, eager: StepOutcome, exact: Gradient) -> None:
         before = self._exact_of_eager().buffers
         for name, value in exact.buffers.items():
             mine = found.gradient.buffers[name]
@@ -258,7 +258,7 @@ class _Check:
                     f"the buffer {name} differs by {ours:.1e} after the step, under eager by {theirs:.1e}"
                 )
 
-    def _check_updates(self, found: Outcome, eager: Outcome) -> None:
+    def _check_updates(self, found: StepOutcome, eager: StepOutcome) -> None:
         if self._plan.micro_batch is not None and self._reference.draws(self._dropout):
             self._said.append("updates not compared: each micro-batch draws its own random numbers")
             return

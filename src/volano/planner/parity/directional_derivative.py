@@ -12,7 +12,7 @@ import math
 import torch
 
 from volano.plan import Plan
-from volano.planner.parity.probe_batch import Specimen
+from volano.planner.parity.probe_batch import ProbeBatch
 from volano.planner.parity.reference import first_gradient, restore, weights_of
 from volano.training import Session
 
@@ -22,7 +22,7 @@ _CHANGES = {"fp32": (3e-3, 3e-4, 3e-2), "tf32": (1e-2, 1e-1), "bf16": (1e-2, 3e-
 _NEAR_ENOUGH = 0.01
 
 
-def slope_ratio(specimen: Specimen, plan: Plan) -> float:
+def slope_ratio(specimen: ProbeBatch, plan: Plan) -> float:
     """Change of the loss along the gradient, over what the gradient says; 1 for a right gradient.
 
     Of several distances the one that comes nearest to 1 counts: rounding or curvature may spoil one of them, a wrong

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from volano.device import Device
 from volano.plan import Plan
-from volano.planner.parity.batch_split import Divisible, is_divisible
+from volano.planner.parity.batch_split import BatchSplit, is_divisible
 from volano.planner.parity.bisect_knobs import find_fault
 from volano.planner.parity.check import Parity, check_parity
 from volano.planner.parity.reference import Reference
@@ -20,7 +20,7 @@ from volano.task import Task
 _LEAST_SECONDS = 1.0
 
 
-class Judge:
+class ParityGuard:
     """Of the candidates of one task.
 
     Args:
@@ -39,12 +39,12 @@ class Judge:
         self.most_examples: int | None = None
 
     @cached_property
-    def divisible(self) -> Divisible:
+    def divisible(self) -> BatchSplit:
         """Whether the task's batch may be cut into micro-batches, found out by measuring."""
         try:
             return is_divisible(self._task, self._device)
         except Exception as error:  # noqa: BLE001 - whatever a person's code raises: what cannot be looked at stays whole
-            return Divisible(yes=False, reason=f"it cannot be looked at: {_line(error)}", difference=math.inf)
+            return BatchSplit(yes=False, reason=f"it cannot be looked at: {_line(error)}", difference=math.inf)
 
     @property
     def may_split(self) -> bool | None:

@@ -43,7 +43,7 @@ class Gradient:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Specimen:
+class ProbeBatch:
     """A batch of a task, already augmented, on the device.
 
     Attributes:
@@ -65,14 +65,14 @@ class Specimen:
         """Examples of the batch."""
         return num_examples(self.batch)
 
-    def cut(self, size: int) -> Specimen:
+    def cut(self, size: int) -> ProbeBatch:
         """The first ``size`` examples of it."""
         if size >= self.size:
             return self
         task = dataclasses.replace(self.task, batch_size=size)
         return dataclasses.replace(self, task=task, batch=split(self.batch, size)[0])
 
-    def most_unlike(self, size: int) -> Specimen:
+    def most_unlike(self, size: int) -> ProbeBatch:
         """``size`` examples of it that differ in what a mean may be taken over."""
         if size >= self.size:
             return self
@@ -86,7 +86,7 @@ class Specimen:
         return plan.pin(micro_batch=micro_batch, feed="ring", workers=0)
 
 
-def take_specimen(task: Task, device: Device, *, step: int = 0) -> Specimen:
+def take_specimen(task: Task, device: Device, *, step: int = 0) -> ProbeBatch:
     """The batch of a step as a run would see it. Draws from the global generators where the data does."""
     order = Order(
         num_examples=len(task.data),
@@ -111,11 +111,11 @@ def take_specimen(task: Task, device: Device, *, step: int = 0) -> Specimen:
         batch_size=num_examples(batch),
         duration=f"{task.num_steps}st",
     )
-    return Specimen(task=plain, batch=batch, full_size=task.batch_size, step=step, source=task)
+    return ProbeBatch(task=plain, batch=batch, full_size=task.batch_size, step=step, source=task)
 
 
 def gradient_of(
-    specimen: Specimen,
+    specimen: ProbeBatch,
     device: Device,
     parts: Iterable[Batch],
     mode: AbstractContextManager[Any],

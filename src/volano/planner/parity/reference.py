@@ -15,9 +15,9 @@ from torch import Tensor
 from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.plan import Plan
-from volano.planner.parity.batch_split import Divisible, divisible
+from volano.planner.parity.batch_split import BatchSplit, divisible
 from volano.planner.parity.float64 import Float64, SameDraws
-from volano.planner.parity.probe_batch import Gradient, Specimen, gradient_of, switch_off_dropout, take_specimen
+from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, switch_off_dropout, take_specimen
 from volano.task import Loss, Task, num_examples, split
 from volano.training import Session, is_out_of_memory, settings_of
 
@@ -33,7 +33,7 @@ _MOST_VARIANTS = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
+class StepOutcome:
     """What the engine did with a batch under a plan.
 
     Attributes:
@@ -76,8 +76,8 @@ class Reference:
         self.device, self.step = Device(device), step
         self.baseline = Plan.baseline(device)
         self._exact: dict[Any, Gradient] = {}
-        self._outcomes: dict[Any, Outcome] = {}
-        self._divisible: Divisible | None = None
+        self._outcomes: dict[Any, StepOutcome] = {}
+        self._divisible: BatchSplit | None = None
         self.why_not_float64: str | None = None
         self.ran_out = False
         with self.kept(self.baseline):
@@ -111,7 +111,7 @@ class Reference:
         gc.collect()
         self.device.release_memory()
 
-    def _affordable(self, whole: Specimen, seconds: float, most: int | None) -> tuple[Specimen, int]:
+    def _affordable(self, whole: ProbeBatch, seconds: float, most: int | None) -> tuple[ProbeBatch, int]:
         """The batch cut to what time and memory allow, and how many random numbers a step draws."""
         few = min(_LEAST_EXAMPLES, most or _LEAST_EXAMPLES)
         while True:
@@ -123,7 +123,7 @@ class Reference:
             few = most = max(_FEWEST_EXAMPLES, few // 2)
             self._give_back()
 
-    def _measured(self, whole: Specimen, few: Specimen, seconds: float, most: int | None) -> tuple[Specimen, int]:
+    def _measured(self, whole: ProbeBatch, few: ProbeBatch, seconds: float, most: int | None) -> tuple[ProbeBatch, int]:
         draws = SameDraws()
         gradient_of(few, self.device, [few.batch], draws)  # also warms up
         start = time.perf_counter()
@@ -151,7 +151,7 @@ class Reference:
         """Whether a step draws random numbers."""
         return (self.num_draws if dropout else self.num_draws_without_dropout) > 0
 
-    def divisible(self) -> Divisible:
+    def divisible(self) -> BatchSplit:
         """Whether the batch may be split."""
         if self._divisible is None:
             with self.kept(self.baseline):
@@ -178,18 +178,18 @@ class Reference:
             return gradient_of(specimen, self.device, parts, Float64(), dtype=torch.float64, dropout=dropout)
         return gradient_of(specimen, self.device, parts, SameDraws(), dropout=dropout)
 
-    def eager(self, precision: str, *, dropout: bool = True) -> Outcome:
+    def eager(self, precision: str, *, dropout: bool = True) -> StepOutcome:
         """Plain eager PyTorch in a precision."""
         return self.kept_outcome(self.baseline.pin(precision=precision), dropout=dropout)
 
-    def kept_outcome(self, plan: Plan, *, dropout: bool = True) -> Outcome:
+    def kept_outcome(self, plan: Plan, *, dropout: bool = True) -> StepOutcome:
         """What the engine does under a plan with which several candidates are compared; computed once."""
         key = (plan, dropout)
         if key not in self._outcomes:
             self._outcomes[key] = self.outcome(plan, dropout=dropout)
         return self._outcomes[key]
 
-    def outcome(self, plan: Plan, *, dropout: bool = True) -> Outcome:
+    def outcome(self, plan: Plan, *, dropout: bool = True) -> StepOutcome:
         """What the engine does under a plan that was fitted to the specimen.
 
         Raises:
@@ -199,7 +199,7 @@ class Reference:
             return run_plan(self.specimen, plan, dropout=dropout, draws=self.draws(dropout))
 
 
-def run_plan(specimen: Specimen, plan: Plan, *, dropout: bool, draws: bool) -> Outcome:
+def run_plan(specimen: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool) -> StepOutcome:
     """Some steps of the engine on a batch."""
     counted = _Counted(specimen.task.objective)
     task = specimen.task if plan.compile else dataclasses.replace(specimen.task, objective=counted)
@@ -217,11 +217,11 @@ def run_plan(specimen: Specimen, plan: Plan, *, dropout: bool, draws: bool) -> O
             session.step_once(specimen.batch, specimen.step + step)
             if step in (0, _NUM_STEPS - 1):
                 updates.append({name: p.detach() - start[name] for name, p in session.model.named_parameters()})
-    return Outcome(gradient=gradient, updates=tuple(updates), examples=examples, scale=scale)
+    return StepOutcome(gradient=gradient, updates=tuple(updates), examples=examples, scale=scale)
 
 
 def first_gradient(
-    session: Session, specimen: Specimen, begin: Callable[[], None] = lambda: None
+    session: Session, specimen: ProbeBatch, begin: Callable[[], None] = lambda: None
 ) -> tuple[Gradient, float]:
     """The gradient of the engine's step, unscaled, and the scale at which it fits into fp16.
 

@@ -11,7 +11,7 @@ from volano.device import Device
 from volano.errors import PlanError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.plan.explanation import Refusal
-from volano.planner.task_profile import Facts
+from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
 # Knobs among whose values the race decides; those of memory are in fitting.py, those of the feed in feeding.py.
@@ -19,7 +19,7 @@ RACED = ("allocator", "optimizer", "memory_format", "precision", "compile", "thr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
+class CandidateSpace:
     """The candidates of a task on a device.
 
     Attributes:
@@ -46,13 +46,13 @@ class Space:
 
 def admissible(
     task: Task,
-    facts: Facts,
+    facts: TaskProfile,
     base: Plan,
     *,
     pins: Mapping[str, Any],
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
     world_size: int = 1,
-) -> Space:
+) -> CandidateSpace:
     """The candidates on top of ``base``, which holds the pins already.
 
     Raises:
@@ -86,7 +86,7 @@ def admissible(
             else:
                 refused.append(Refusal(knob=knob, value=value, reason=reason))
         options[knob] = _not_forbidden(knob, values, forbidden.get(knob, ()))
-    return Space(
+    return CandidateSpace(
         base=base.pin(**{knob: values[0] for knob, values in options.items()}), options=options, refused=tuple(refused)
     )
 
@@ -102,7 +102,7 @@ def _not_forbidden(knob: str, values: list[Any], forbidden: tuple[Any, ...]) -> 
     return kept
 
 
-def _alternatives(knob: str, base: Plan, facts: Facts, world_size: int) -> Iterator[tuple[Any, str | None]]:
+def _alternatives(knob: str, base: Plan, facts: TaskProfile, world_size: int) -> Iterator[tuple[Any, str | None]]:
     """Values of a knob, each with the reason why this task on this device does not take it, or None."""
     device = facts.device
     if knob == "allocator":
@@ -141,7 +141,7 @@ def _alternatives(knob: str, base: Plan, facts: Facts, world_size: int) -> Itera
         yield from _threads(device, facts, world_size)
 
 
-def _threads(device: Device, facts: Facts, world_size: int) -> Iterator[tuple[int, str | None]]:
+def _threads(device: Device, facts: TaskProfile, world_size: int) -> Iterator[tuple[int, str | None]]:
     if not device.is_cpu or world_size > 1:  # ranks share the cores already
         return
     count = facts.num_threads // 2

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from volano.device import describe_machine
 from volano.plan import Plan
 from volano.plan.explanation import Candidate, Explanation, Status
-from volano.planner.cost_model import Oracle
-from volano.planner.request import Found, Wish
-from volano.planner.search.candidates import Space
-from volano.planner.search.race import Contest
-from volano.planner.search.timing import Lap
-from volano.planner.task_profile import Facts
+from volano.planner.cost_model import CostModel
+from volano.planner.request import PlanRequest, PlanResult
+from volano.planner.search.candidates import CandidateSpace
+from volano.planner.search.race import CandidateRace
+from volano.planner.search.timing import Timing
+from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
 
@@ -39,11 +39,11 @@ class Findings:
     """
 
     task: Task
-    wish: Wish
-    facts: Facts
-    space: Space
-    oracle: Oracle
-    contest: Contest | None
+    wish: PlanRequest
+    facts: TaskProfile
+    space: CandidateSpace
+    oracle: CostModel
+    contest: CandidateRace | None
     chosen: Plan
     origin: str
     num_steps: int
@@ -54,12 +54,12 @@ class Findings:
     may_split: bool | None = None
 
     @property
-    def laps(self) -> Mapping[Plan, Lap]:
+    def laps(self) -> Mapping[Plan, Timing]:
         """Of the candidates that ran."""
         return {} if self.contest is None else self.contest.laps
 
 
-def answer(findings: Findings) -> Found:
+def answer(findings: Findings) -> PlanResult:
     """The plan, its explanation, and what to say of both. The search's own seconds are not filled in."""
     candidates = _candidates(findings)
     chosen, base, oracle = candidates[0], findings.space.base, findings.oracle
@@ -84,7 +84,7 @@ def answer(findings: Findings) -> Found:
         refused=findings.space.refused,
         notices=tuple(oracle.notices),
     )
-    return Found(
+    return PlanResult(
         plan=findings.chosen,
         explanation=explanation,
         reasons=(headline(explanation), *_said_of_memory(explanation), *_said_of_struck(findings)),
@@ -141,7 +141,7 @@ def _candidates(findings: Findings) -> tuple[Candidate, ...]:
     return (found[0], *sorted(found[1:], key=lambda candidate: (candidate.total is None, candidate.total or 0.0)))
 
 
-def _unseen(space: Space, looked_at: list[Plan]) -> list[Plan]:
+def _unseen(space: CandidateSpace, looked_at: list[Plan]) -> list[Plan]:
     """A plan for every admissible value that no other has, and of which nothing is said."""
     said = {(refusal.knob, refusal.value) for refusal in space.refused}
     return [
@@ -172,7 +172,7 @@ def _candidate(plan: Plan, findings: Findings) -> Candidate:
     )
 
 
-def _status(plan: Plan, findings: Findings, lap: Lap | None) -> tuple[Status, str]:
+def _status(plan: Plan, findings: Findings, lap: Timing | None) -> tuple[Status, str]:
     if plan == findings.chosen:
         return "chosen", _why_chosen(plan, findings)
     if findings.oracle.verdict(plan) == "NO":

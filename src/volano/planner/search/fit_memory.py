@@ -9,8 +9,8 @@ from typing import Any
 from volano.device import Device
 from volano.errors import PlanError
 from volano.plan import Plan
-from volano.planner.cost_model import Oracle
-from volano.planner.parity.guard import Judge
+from volano.planner.cost_model import CostModel
+from volano.planner.parity.guard import ParityGuard
 from volano.task import Task
 
 # What fits a plan into memory; the race leaves these as they are.
@@ -51,10 +51,10 @@ class Fit:
 def fit(
     task: Task,
     plan: Plan,
-    oracle: Oracle,
+    oracle: CostModel,
     *,
     pins: Mapping[str, Any],
-    judge: Judge,
+    judge: ParityGuard,
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Fit:
     """How a plan fits the oracle's budget, by levers in the order of what they cost.
@@ -116,7 +116,7 @@ def _first_that_fits(verdicts: Sequence[Callable[[], str | None]]) -> int | None
 
 def _levers(
     plan: Plan,
-    oracle: Oracle,
+    oracle: CostModel,
     pins: Mapping[str, Any],
     forbidden: Mapping[str, tuple[Any, ...]],
     refused: list[tuple[str, Any, str]],
@@ -158,7 +158,7 @@ def _why_whole(task: Task, pins: Mapping[str, Any]) -> str | None:
     return "the task's tolerance is 'exact'" if task.tolerance == "exact" else None
 
 
-def _micro_batches(batch_size: int, plan: Plan, why_whole: str | None, judge: Judge) -> Iterator[int | None]:
+def _micro_batches(batch_size: int, plan: Plan, why_whole: str | None, judge: ParityGuard) -> Iterator[int | None]:
     """The whole batch, then halves of it; that of the plan alone where it stands."""
     yield plan.micro_batch
     if why_whole is not None or not judge.divisible.yes:
@@ -169,7 +169,7 @@ def _micro_batches(batch_size: int, plan: Plan, why_whole: str | None, judge: Ju
         yield size
 
 
-def _missing(refused: list[tuple[str, Any, str]], why_whole: str | None, judge: Judge) -> str:
+def _missing(refused: list[tuple[str, Any, str]], why_whole: str | None, judge: ParityGuard) -> str:
     reasons = list(dict.fromkeys(f"{lever}: {reason}" for lever, _, reason in refused))
     if why_whole is not None:
         reasons.insert(0, f"micro_batch: {why_whole}")

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 from volano.plan import Plan
 from volano.plan.explanation import Refusal
-from volano.planner.cost_model import Oracle
-from volano.planner.request import Wish
-from volano.planner.search.candidates import Space
+from volano.planner.cost_model import CostModel
+from volano.planner.request import PlanRequest
+from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.fit_memory import Fit
-from volano.planner.search.time_budget import Allowance
-from volano.planner.search.timing import Lap, Track
-from volano.planner.task_profile import Facts
+from volano.planner.search.time_budget import TimeBudget
+from volano.planner.search.timing import Timing, TimingRuns
+from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
 # What torch.compile may save of a step; measured from -40 to 24 % on the CPU (docs/log.md). It is tried where this
@@ -31,7 +31,7 @@ _FIRST_HEAT_SHARE = 0.01
 _PREDICTION_SECONDS = 3.0
 
 
-class Contest:
+class CandidateRace:
     """The race of one search.
 
     Args:
@@ -51,22 +51,22 @@ class Contest:
     def __init__(
         self,
         task: Task,
-        facts: Facts,
-        space: Space,
+        facts: TaskProfile,
+        space: CandidateSpace,
         fits: Mapping[str, Fit],
-        oracle: Oracle,
-        allowance: Allowance,
-        wish: Wish,
+        oracle: CostModel,
+        allowance: TimeBudget,
+        wish: PlanRequest,
     ) -> None:
         self.space = space
         self._task, self._fits, self._oracle, self._allowance, self._wish = task, fits, oracle, allowance, wish
         batches = [facts.device.move(batch) for batch in facts.batches]
-        self._track = Track(task, batches, lambda: self.seconds_left)
+        self._track = TimingRuns(task, batches, lambda: self.seconds_left)
         self._way: dict[str, int] = {}
         self.why_not_compiled: str | None = None
 
     @property
-    def laps(self) -> Mapping[Plan, Lap]:
+    def laps(self) -> Mapping[Plan, Timing]:
         """Of every candidate that ran, in the order in which they did."""
         return self._track.laps
 
@@ -86,11 +86,11 @@ class Contest:
         if not self._fits:  # it keeps several sessions, and what was fitted leaves no room for them
             self._track.final(self.cost)
 
-    def ranking(self) -> list[Lap]:
+    def ranking(self) -> list[Timing]:
         """Those that ran, the cheapest first."""
         return sorted((lap for lap in self.laps.values() if lap.step is not None), key=self.cost)
 
-    def cost(self, lap: Lap) -> float:
+    def cost(self, lap: Timing) -> float:
         """Seconds of the whole run under a candidate, from here on: what was compiled here is not compiled again, but
         in ranks of their own it is."""
         assert lap.step is not None
@@ -146,7 +146,7 @@ class Contest:
         if ran:
             self._way[safe.precision] = min(ran, key=lambda item: self.cost(item[1]))[0]
 
-    def _enter(self, plan: Plan) -> Lap:
+    def _enter(self, plan: Plan) -> Timing:
         self._oracle.time(plan)  # as predicted before it was known
         is_known = self._allowance.run_seconds is not None or self._wish.is_free
         lap = self._track.run(
@@ -165,7 +165,7 @@ class Contest:
             self._oracle.is_asked = True
         return lap
 
-    def _try(self, plan: Plan, *, startup: float = 0.0) -> Lap | None:
+    def _try(self, plan: Plan, *, startup: float = 0.0) -> Timing | None:
         """A heat, where there is time left for it."""
         best = self._track.best
         step = best.step if best is not None and best.step is not None else 0.0

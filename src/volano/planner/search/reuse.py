@@ -8,8 +8,8 @@ import time
 from volano.plan import Plan
 from volano.plan.explanation import Candidate, Explanation, Status
 from volano.planner.cache.store import Remembered, recall
-from volano.planner.request import Found, Wish
-from volano.planner.search.candidates import Space
+from volano.planner.request import PlanRequest, PlanResult
+from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.explain import headline
 from volano.planner.search.fit_memory import LEVERS
 
@@ -17,7 +17,7 @@ from volano.planner.search.fit_memory import LEVERS
 _LONGER = 2.0
 
 
-def recalled(key: str, space: Space, wish: Wish, num_steps: int) -> Found | None:
+def recalled(key: str, space: CandidateSpace, wish: PlanRequest, num_steps: int) -> PlanResult | None:
     """The plan for a fingerprint, decided anew for the length of this run; None where it has to be searched for."""
     before = recall(key)
     if before is None:
@@ -35,7 +35,7 @@ def recalled(key: str, space: Space, wish: Wish, num_steps: int) -> Found | None
         return None
     chosen = min(able, key=lambda c: _total(c, length))
     explanation = _for_this_run(old, chosen, eager, length)
-    return Found(
+    return PlanResult(
         plan=chosen.plan,
         explanation=explanation,
         reasons=(f"{headline(explanation)}; planned {_ago(before)} (volano plans show {key[:8]})",),
@@ -55,12 +55,12 @@ def _with_feed_of(base: Plan, old: Explanation) -> Explanation:
     return dataclasses.replace(old, plan=renewed(old.plan), candidates=candidates)
 
 
-def _is_in(space: Space, plan: Plan) -> bool:
+def _is_in(space: CandidateSpace, plan: Plan) -> bool:
     """Whether the space still has every value of the plan; the allocator may be what a plan takes to fit."""
     return all(getattr(plan, knob) in values for knob, values in space.options.items() if knob not in LEVERS)
 
 
-def _length(wish: Wish, eager: Candidate | None, num_steps: int) -> int:
+def _length(wish: PlanRequest, eager: Candidate | None, num_steps: int) -> int:
     if wish.seconds is None:
         return num_steps
     step = None if eager is None else eager.measured

@@ -20,17 +20,17 @@ from volano.errors import PlanError
 from volano.plan import Plan
 from volano.planner.cache.fingerprint import fingerprint
 from volano.planner.cache.store import remember
-from volano.planner.cost_model import Oracle
-from volano.planner.parity.guard import Judge
-from volano.planner.request import Found, Wish
+from volano.planner.cost_model import CostModel
+from volano.planner.parity.guard import ParityGuard
+from volano.planner.request import PlanRequest, PlanResult
 from volano.planner.search.candidates import admissible
 from volano.planner.search.explain import Findings, answer
 from volano.planner.search.feed import choose_feed
 from volano.planner.search.fit_memory import Fit, fit
 from volano.planner.search.per_rank import share_of_rank
-from volano.planner.search.race import Contest
+from volano.planner.search.race import CandidateRace
 from volano.planner.search.reuse import recalled
-from volano.planner.search.time_budget import Allowance
+from volano.planner.search.time_budget import TimeBudget
 from volano.planner.task_profile import find_facts
 from volano.task import Task
 
@@ -45,7 +45,7 @@ _UNRACED_GUARD_SECONDS = 3.0
 _TRUSTED = {"allocator", "optimizer"}
 
 
-def find_plan(task: Task, wish: Wish) -> Found:
+def find_plan(task: Task, wish: PlanRequest) -> PlanResult:
     """The fastest admissible plan for a task on a device of this machine.
 
     Raises:
@@ -64,7 +64,7 @@ def find_plan(task: Task, wish: Wish) -> Found:
 class _Search:
     """One search, in the order of its methods."""
 
-    def __init__(self, task: Task, wish: Wish) -> None:
+    def __init__(self, task: Task, wish: PlanRequest) -> None:
         self._started = time.perf_counter()
         self._whole_task, self._wish = task, wish
         device = Device(wish.device)
@@ -79,13 +79,13 @@ class _Search:
         self._space = admissible(
             self._task, self._facts, base, pins=wish.pins, forbidden=wish.forbidden, world_size=wish.world_size
         )
-        self._allowance = Allowance(run_seconds=wish.seconds, most_seconds=_MOST_EXPLAIN_SECONDS, is_free=wish.is_free)
-        self._oracle = Oracle(self._task, self._facts, budget=wish.budget)
-        self._judge = Judge(self._task, device, lambda: self._allowance.left)
+        self._allowance = TimeBudget(run_seconds=wish.seconds, most_seconds=_MOST_EXPLAIN_SECONDS, is_free=wish.is_free)
+        self._oracle = CostModel(self._task, self._facts, budget=wish.budget)
+        self._judge = ParityGuard(self._task, device, lambda: self._allowance.left)
         self._oracle.looks_into_compiled |= wish.is_free
         self._fits: dict[str, Fit] = {}
 
-    def found(self) -> Found:
+    def found(self) -> PlanResult:
         """The plan, by the shortest way that is honest for this run."""
         # Where what is free now is a question, an answer of another moment is none.
         asks_for_room = self._oracle.is_tight and self._wish.budget is None
@@ -103,7 +103,9 @@ class _Search:
             seconds, steps = self._wish.seconds, self._task.num_steps
             length = f"{steps:,} steps" if seconds is None else f"{seconds:.0f} s"
             return self._without_race("trusted", (f"{length} are too short a run to measure candidates",))
-        contest = Contest(self._task, self._facts, self._space, self._fits, self._oracle, self._allowance, self._wish)
+        contest = CandidateRace(
+            self._task, self._facts, self._space, self._fits, self._oracle, self._allowance, self._wish
+        )
         contest.run()
         self._oracle.keep()
         findings = self._first_that_agrees(contest)
@@ -147,7 +149,7 @@ class _Search:
         self._reasons.append(f"memory: the leanest plan may need {needed}, and {free} are free")
         return None
 
-    def _told(self, nothing_fits: Fit) -> Found:
+    def _told(self, nothing_fits: Fit) -> PlanResult:
         """That nothing fits: an explanation for who asked for one, an error for who wants to train.
 
         Raises:
@@ -168,7 +170,7 @@ class _Search:
         seconds = self._wish.seconds
         return self._task.num_steps < _LEAST_STEPS if seconds is None else seconds < _LEAST_SECONDS
 
-    def _without_race(self, origin: str, more: tuple[str, ...]) -> Found:
+    def _without_race(self, origin: str, more: tuple[str, ...]) -> PlanResult:
         plan = self._space.base if origin == "given" else self._space.safe
         if not self._wish.is_free:
             self._judge.most_seconds = _UNRACED_GUARD_SECONDS
@@ -195,7 +197,7 @@ class _Search:
                 struck[fitted] = parity.reason, parity.figures
         return self._unguarded(struck), {}
 
-    def _first_that_agrees(self, contest: Contest) -> Findings:
+    def _first_that_agrees(self, contest: CandidateRace) -> Findings:
         """The cheapest candidate that computes what plain eager does."""
         struck: dict[Plan, tuple[str, Mapping[str, float]]] = {}
         passed: dict[Plan, Mapping[str, float]] = {}
@@ -234,7 +236,7 @@ class _Search:
         chosen = chosen or self._unguarded(struck)
         return self._findings(chosen, "raced", contest, struck=struck, passed=passed, unchecked=unchecked)
 
-    def _is_trusted(self, plan: Plan, contest: Contest) -> bool:
+    def _is_trusted(self, plan: Plan, contest: CandidateRace) -> bool:
         is_small = not self._fits or self._oracle.verdict(plan) != "NO"
         return is_small and set(contest.space.base.changes(plan)) <= _TRUSTED
 
@@ -258,7 +260,7 @@ class _Search:
         fits = self._fits.get(plan.precision)
         return fits is None or fits.applied(plan) == plan
 
-    def _findings(self, chosen: Plan, origin: str, contest: Contest | None, **guard: Any) -> Findings:
+    def _findings(self, chosen: Plan, origin: str, contest: CandidateRace | None, **guard: Any) -> Findings:
         return Findings(
             task=self._whole_task, wish=self._wish, facts=self._facts, oracle=self._oracle, contest=contest,
             space=self._space if contest is None else contest.space, chosen=chosen, origin=origin,
@@ -266,7 +268,7 @@ class _Search:
             may_split=self._judge.may_split, **guard,
         )  # fmt: skip
 
-    def _ended(self, found: Found, more: tuple[str, ...], seconds: float) -> Found:
+    def _ended(self, found: PlanResult, more: tuple[str, ...], seconds: float) -> PlanResult:
         """The answer with the whole of its reasons, and threads as the ranks' plan names them."""
         plan = found.plan
         if self._wish.world_size > 1 and plan.threads == self._space.base.threads:

@@ -13,7 +13,7 @@ _SHARE_OF_GAIN = 0.5
 MOST_SHARE = 0.05
 
 
-class Allowance:
+class TimeBudget:
     """Seconds left for planning.
 
     Args:

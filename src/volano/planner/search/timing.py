@@ -26,7 +26,7 @@ _FINAL_ROUNDS, _SLICE_SECONDS = 7, 0.08
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lap:
+class Timing:
     """What came of a candidate on the track.
 
     Attributes:
@@ -71,7 +71,7 @@ class HeldAllocator:
         self.value = ""
 
 
-class Heat:
+class TimingRun:
     """A candidate with a session of its own, on copies of the same batches. Nothing of it is kept.
 
     Args:
@@ -139,15 +139,15 @@ class Heat:
         with random_state_kept(self.device), self.device.settings(precision=plan.precision, threads=plan.threads):
             yield
 
-    def lap(self, *, is_stopped: bool = False) -> Lap:
+    def lap(self, *, is_stopped: bool = False) -> Timing:
         """The figures so far."""
-        return Lap(
+        return Timing(
             plan=self.plan, step=self.step, startup=self.startup,
             num_steps=sum(count for _, count in self.blocks), is_stopped=is_stopped,
         )  # fmt: skip
 
 
-class Track:
+class TimingRuns:
     """Runs candidates of one task; remembers every lap.
 
     Args:
@@ -159,10 +159,10 @@ class Track:
     def __init__(self, task: Task, batches: Sequence[Batch], seconds_left: Callable[[], float]) -> None:
         self._task, self._batches, self._seconds_left = task, batches, seconds_left
         self._allocator = HeldAllocator(Device("cpu"))
-        self.laps: dict[Plan, Lap] = {}
+        self.laps: dict[Plan, Timing] = {}
 
     @property
-    def best(self) -> Lap | None:
+    def best(self) -> Timing | None:
         """The fastest so far, by its step."""
         ran = [lap for lap in self.laps.values() if lap.step is not None]
         return min(ran, key=lambda lap: lap.step or 0.0, default=None)
@@ -171,7 +171,7 @@ class Track:
         """Puts the allocator back."""
         self._allocator.close()
 
-    def run(self, plan: Plan, *, seconds: float, most_share: float = 1.0) -> Lap:
+    def run(self, plan: Plan, *, seconds: float, most_share: float = 1.0) -> Timing:
         """One heat, of about so many seconds after its warm-up, and of at most a share of the task's steps; a candidate
         that fails is a lap too."""
         if plan not in self.laps:
@@ -179,9 +179,9 @@ class Track:
             gc.collect()  # sessions hold circles (modules and their hooks), and the device's memory with them
         return self.laps[plan]
 
-    def _run(self, plan: Plan, seconds: float, most_share: float) -> Lap:
+    def _run(self, plan: Plan, seconds: float, most_share: float) -> Timing:
         try:
-            heat = Heat(self._task, plan, self._batches, self._allocator)
+            heat = TimingRun(self._task, plan, self._batches, self._allocator)
             best = self.best
             if best is not None and best.step is not None and heat.step > _HOPELESS * best.step:
                 heat.run(0.0)  # once more: the second step may have paid for something
@@ -194,7 +194,7 @@ class Track:
         except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
             return _failed(plan, error)
 
-    def final(self, cost: Callable[[Lap], float]) -> None:
+    def final(self, cost: Callable[[Timing], float]) -> None:
         """Runs the leaders again, in turn, so that a slow moment of the machine hits all of them alike.
 
         Args:
@@ -204,10 +204,10 @@ class Track:
         leaders = [lap for lap in ran[:_MOST_FINALISTS] if cost(lap) <= _NEAR * cost(ran[0])]
         if len(leaders) < 2:
             return
-        heats: list[Heat] = []
+        heats: list[TimingRun] = []
         for lap in leaders:
             with contextlib.suppress(Exception):  # it ran before; a machine that is full by now shows in its absence
-                heats.append(Heat(self._task, lap.plan, self._batches, self._allocator))
+                heats.append(TimingRun(self._task, lap.plan, self._batches, self._allocator))
         for number in range(_FINAL_ROUNDS):
             if number and self._seconds_left() < sum(max(_SLICE_SECONDS, heat.step) for heat in heats):
                 break
@@ -220,14 +220,14 @@ class Track:
         for heat in heats:
             lap = self.laps[heat.plan]
             new = heat.lap()
-            self.laps[heat.plan] = Lap(
+            self.laps[heat.plan] = Timing(
                 plan=lap.plan, step=new.step, startup=lap.startup, num_steps=lap.num_steps + new.num_steps
             )
         heats.clear()
         gc.collect()
 
 
-def _failed(plan: Plan, error: Exception) -> Lap:
+def _failed(plan: Plan, error: Exception) -> Timing:
     text = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
     reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return Lap(plan=plan, step=None, failure=reason[:300], lack_of_memory=is_out_of_memory(error))
+    return Timing(plan=plan, step=None, failure=reason[:300], lack_of_memory=is_out_of_memory(error))

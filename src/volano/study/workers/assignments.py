@@ -17,7 +17,7 @@ _NUM_PARTS = 4
 _MOST_IN_A_ROW = 6
 
 
-class Executor(Protocol):
+class WorkerPoolExecutor(Protocol):
     """What trains; see executors.py."""
 
     num_workers: int
@@ -32,7 +32,7 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hand:
+class WorkInHand:
     """What a worker works on."""
 
     assignment: int
@@ -40,7 +40,7 @@ class Hand:
     numbers: tuple[int, ...]
 
 
-class Crew:
+class WorkerPool:
     """Hands rounds to workers.
 
     Args:
@@ -49,10 +49,10 @@ class Crew:
         trial_of: gives the trial of a number as it stands.
     """
 
-    def __init__(self, executor: Executor, shares: Sequence[float], trial_of: Callable[[int], Trial]) -> None:
+    def __init__(self, executor: WorkerPoolExecutor, shares: Sequence[float], trial_of: Callable[[int], Trial]) -> None:
         self._executor, self._shares, self._trial_of = executor, shares, trial_of
         self._idle = set(range(executor.num_workers))
-        self._in_hand: dict[int, Hand] = {}
+        self._in_hand: dict[int, WorkInHand] = {}
         self._queue: deque[tuple[Round, tuple[int, ...]]] = deque()
         self._num_assignments = 0
         self._losses_in_a_row: Counter[int] = Counter()  # by worker
@@ -137,14 +137,14 @@ class Crew:
         )
         self._num_assignments += 1
         self._idle.discard(worker)
-        self._in_hand[worker] = Hand(assignment=assignment.number, round=round_, numbers=numbers)
+        self._in_hand[worker] = WorkInHand(assignment=assignment.number, round=round_, numbers=numbers)
         self._executor.submit(worker, assignment)
 
     def next(self) -> tuple[int, Report | Lost] | None:
         """Waits for an answer."""
         return self._executor.next_finished(None)
 
-    def take_back(self, worker: int, answer: Report | Lost) -> Hand:
+    def take_back(self, worker: int, answer: Report | Lost) -> WorkInHand:
         """What the worker had in hand."""
         hand = self._in_hand.pop(worker)
         assert answer.assignment == hand.assignment
@@ -153,7 +153,7 @@ class Crew:
             self._idle.add(worker)
         return hand
 
-    def lose(self, worker: int, hand: Hand) -> tuple[int, ...]:
+    def lose(self, worker: int, hand: WorkInHand) -> tuple[int, ...]:
         """A worker was lost: it is started anew, unless that has happened too often; its trials are handed out again,
         in smaller parts. Gives the numbers of those that are to blame: alone in hand, not for the first time, and the
         worker had answered just before.

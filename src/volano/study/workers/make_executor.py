@@ -10,7 +10,7 @@ from volano.device import Device, num_cores
 from volano.errors import UsageError
 from volano.planner import share_of_threads
 from volano.study.workers.executor import Executor, InProcess
-from volano.study.workers.process_pool import Processes, can_fork
+from volano.study.workers.process_pool import ProcessPool, can_fork
 from volano.study.workers.trial_tasks import Build
 from volano.study.workers.worker import Worker
 
@@ -66,13 +66,13 @@ def make_executor(
     is_forked = can_fork(threads=threads)
     makers = [functools.partial(Worker, build, device=name, threads=threads, **settings) for name in devices]
     try:
-        return Processes(makers, is_forked=is_forked)
+        return ProcessPool(makers, is_forked=is_forked)
     except UsageError as error:
         if not can_fork(threads=1):
             raise
         on_notice(f"workers have one thread each: with {threads}, {error.got}")
         makers = [functools.partial(Worker, build, device=name, threads=1, **settings) for name in devices]
-        return Processes(makers, is_forked=True)
+        return ProcessPool(makers, is_forked=True)
 
 
 def _workers_that_pay(device: str | None, num_trials: int | None) -> int | None:

@@ -42,7 +42,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrialOutcome:
     """What became of a trial in an assignment.
 
     Attributes:
@@ -65,7 +65,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackFacts:
+class PackFigures:
     """How a pack was run in an assignment.
 
     Attributes:
@@ -105,8 +105,8 @@ class Report:
     """
 
     assignment: int
-    outcomes: tuple[Outcome, ...]
-    packs: tuple[PackFacts, ...] = ()
+    outcomes: tuple[TrialOutcome, ...]
+    packs: tuple[PackFigures, ...] = ()
     notices: tuple[str, ...] = field(default=())
     data: Mapping[str, Any] | None = None
 

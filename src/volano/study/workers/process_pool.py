@@ -37,7 +37,7 @@ _LOOK_SECONDS = 5.0
 _CAN_HOLD = hasattr(signal, "pthread_sigmask")
 
 
-class Processes(Executor):
+class ProcessPool(Executor):
     """One process for each of ``makers``. One that dies is started anew with its next assignment.
 
     Args:

@@ -14,7 +14,7 @@ from volano.task import Task
 from volano.training import Session, make_optimizer
 
 
-class Specimen(NamedTuple):
+class BuiltTask(NamedTuple):
     """What tasks are compared by: the task, and the model and the optimizer with which it begins."""
 
     task: Task
@@ -22,7 +22,7 @@ class Specimen(NamedTuple):
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def of(cls, task: Task) -> Specimen:
+    def of(cls, task: Task) -> BuiltTask:
         """That of a task. Seeds the host's generators.
 
         Raises:
@@ -32,15 +32,15 @@ class Specimen(NamedTuple):
         return cls(task, model, make_optimizer(task, model))
 
 
-class Kinds:
+class StructureIndex:
     """The kinds of tasks that a study has shown so far, numbered from 0; the first task of each is kept."""
 
     def __init__(self) -> None:
-        self._firsts: list[Specimen] = []
+        self._firsts: list[BuiltTask] = []
         self._reasons: list[tuple[str, ...]] = []
         self._names: list[str] = []
 
-    def of(self, specimens: Sequence[Specimen]) -> list[int]:
+    def of(self, specimens: Sequence[BuiltTask]) -> list[int]:
         """The kind of each; what is like none so far makes a new one."""
         known = len(self._firsts)
         together = [*self._firsts, *specimens]
@@ -61,7 +61,7 @@ class Kinds:
             self._names.append(f"{digest}-{same + 1}" if same else digest)
         return kinds[known:]
 
-    def first(self, kind: int) -> Specimen:
+    def first(self, kind: int) -> BuiltTask:
         """The one that the others of a kind are like."""
         return self._firsts[kind]
 
@@ -74,8 +74,8 @@ class Kinds:
         return self._names[kind]
 
 
-def _digest(specimen: Specimen) -> str:
-    """Of what kinds differ by as a rule: 8 hexadecimal digits. Kinds of one digest are told apart by comparing them."""
+def _digest(specimen: BuiltTask) -> str:
+    """Returns 8 hexadecimal digits of what structures differ by as a rule; those of one digest are compared."""
     task, model, optimizer = specimen
     modules = [
         (where, type(module).__qualname__, sorted((k, v) for k, v in vars(module).items() if type(v) in (int, str)))

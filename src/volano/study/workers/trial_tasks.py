@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from volano.device.isolated import reason_of
 from volano.errors import TaskError
 from volano.packing import Member
-from volano.study.workers.messages import Assignment, Outcome, Trial
+from volano.study.workers.messages import Assignment, Trial, TrialOutcome
 from volano.study.workers.same_data import check_same_data
-from volano.study.workers.structures import Kinds, Specimen
+from volano.study.workers.structures import BuiltTask, StructureIndex
 from volano.task import Duration, Task, describe_data
 
 Build = Callable[[Any], Task]
@@ -30,7 +30,7 @@ class _Made(NamedTuple):
     kind: int
 
 
-class Standing(NamedTuple):
+class Cohort(NamedTuple):
     """What the members of a pack have in common: their kind, where they stand and how far they go, in steps."""
 
     kind: int
@@ -39,12 +39,12 @@ class Standing(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class TrialTask:
     """A trial with its task."""
 
     trial: Trial
     task: Task
-    standing: Standing
+    standing: Cohort
 
     @property
     def number(self) -> int:
@@ -70,7 +70,7 @@ def step_of_rung(task: Task, share: float) -> int:
     return min(num_steps, max(1, math.ceil(round(num_steps * share, 6))))
 
 
-class Candidates:
+class TrialTasks:
     """Makes the candidates of a study: each trial's task by the study's build function, all on the data of the first.
 
     Args:
@@ -79,12 +79,12 @@ class Candidates:
 
     def __init__(self, build: Build) -> None:
         self._build = build
-        self._kinds = Kinds()
+        self._kinds = StructureIndex()
         self._made: dict[int, _Made] = {}
         self._first: tuple[int, Task] | None = None
         self.data: dict[str, Any] | None = None  # of the first trial, in words and digests
 
-    def of(self, assignment: Assignment) -> tuple[list[Candidate], list[Outcome]]:
+    def of(self, assignment: Assignment) -> tuple[list[TrialTask], list[TrialOutcome]]:
         """Those of an assignment's trials, and the outcomes of trials that cannot be made ready.
 
         A trial that was in the assignment before has the same Task object, where its parameters are the same.
@@ -95,12 +95,12 @@ class Candidates:
         trials = {trial.number: trial for trial in assignment.trials}
         kept = {number: made for number, made in self._made.items() if number in trials}
         self._made = {number: made for number, made in kept.items() if made.params == trials[number].params}
-        failed: list[Outcome] = []
+        failed: list[TrialOutcome] = []
         new = [trial for trial in assignment.trials if trial.number not in self._made]
         for start in range(0, len(new), _MOST_SPECIMENS):
             failed += self._make(new[start : start + _MOST_SPECIMENS])
         return [
-            Candidate(trial=trial, task=made.task, standing=_standing(trial, made, assignment.share))
+            TrialTask(trial=trial, task=made.task, standing=_standing(trial, made, assignment.share))
             for trial in assignment.trials
             if (made := self._made.get(trial.number)) is not None
         ], failed
@@ -113,13 +113,13 @@ class Candidates:
         """Names a kind, alike in each worker of a study."""
         return self._kinds.name(kind)
 
-    def first(self, kind: int) -> Specimen:
+    def first(self, kind: int) -> BuiltTask:
         """The first of a kind."""
         return self._kinds.first(kind)
 
-    def _make(self, trials: Sequence[Trial]) -> list[Outcome]:
-        ready: list[tuple[Trial, Specimen]] = []
-        failed: list[Outcome] = []
+    def _make(self, trials: Sequence[Trial]) -> list[TrialOutcome]:
+        ready: list[tuple[Trial, BuiltTask]] = []
+        failed: list[TrialOutcome] = []
         for trial in trials:
             try:
                 task = self._built(trial)
@@ -128,7 +128,7 @@ class Candidates:
                 continue
             task = self._on_one_data(task, trial.number)
             try:
-                ready.append((trial, Specimen.of(task)))
+                ready.append((trial, BuiltTask.of(task)))
             except (Exception, SystemExit) as error:  # noqa: BLE001 - the same
                 failed.append(failure_of(trial, reason_of(error)))
         kinds = self._kinds.of([specimen for _, specimen in ready]) if ready else []
@@ -162,14 +162,14 @@ class Candidates:
         return replace(task, data=first.data, valid=first.valid)
 
 
-def failure_of(trial: Trial, reason: str) -> Outcome:
+def failure_of(trial: Trial, reason: str) -> TrialOutcome:
     """The outcome of a trial that has failed: it stands where it stood."""
     step = 0 if trial.state is None else trial.state["step"]
-    return Outcome(
+    return TrialOutcome(
         number=trial.number, step=step, epoch=math.nan, metrics={}, training_loss=math.nan, failure=reason
     )  # fmt: skip
 
 
-def _standing(trial: Trial, made: _Made, share: float) -> Standing:
+def _standing(trial: Trial, made: _Made, share: float) -> Cohort:
     step = 0 if trial.state is None else trial.state["step"]
-    return Standing(kind=made.kind, step=step, until=max(step, step_of_rung(made.task, share)))
+    return Cohort(kind=made.kind, step=step, until=max(step, step_of_rung(made.task, share)))

@@ -14,19 +14,19 @@ from volano.device import Device
 from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.packing import Pack, pack_size
-from volano.packing.program_cache import Family
+from volano.packing.program_cache import ProgramCache
 from volano.plan import Plan
-from volano.study.workers.messages import Assignment, Outcome, PackFacts, Report
-from volano.study.workers.trial_tasks import Build, Candidate, Candidates, Standing, failure_of
+from volano.study.workers.messages import Assignment, PackFigures, Report, TrialOutcome
+from volano.study.workers.trial_tasks import Build, Cohort, TrialTask, TrialTasks, failure_of
 from volano.task import Task
 from volano.training.memory.out_of_memory import attempt
 
 
 @dataclass(kw_only=True)
-class _Job:
+class _PackJob:
     """Candidates of one standing that train together: in a pack that lives and has them, or in one to be made."""
 
-    candidates: list[Candidate]
+    candidates: list[TrialTask]
     pack: Pack | None = None
 
 
@@ -72,15 +72,15 @@ class Worker:
         self._device.check_precision(precision)
         self._precision, self._threads, self._engine = precision, threads, engine
         self._on_notice = on_notice
-        self._candidates = Candidates(build)
+        self._candidates = TrialTasks(build)
         self._living: list[_Living] = []
-        self._families: dict[int, Family] = {}  # by kind: the programs that were made for earlier packs
+        self._families: dict[int, ProgramCache] = {}  # by kind: the programs that were made for earlier packs
         self._most: dict[int, int] = {}  # members of a pack, by kind
         self._steps_ahead: Mapping[int, int] = {}  # of all packs of a kind, as far as can be foreseen
         self._only_loop: dict[int, str] = {}  # by kind: how a faster engine has failed on it
         self._said: set[str] = set()
         self._notices: list[str] = []
-        self._facts: list[PackFacts] = []
+        self._facts: list[PackFigures] = []
 
     def run(self, assignment: Assignment) -> Report:
         """Trains each trial up to the rung and evaluates it there.
@@ -111,13 +111,13 @@ class Worker:
 
     # ---- who trains with whom
 
-    def _jobs(self, candidates: Sequence[Candidate], runs_after: float) -> list[_Job]:
-        by_standing: dict[Standing, list[Candidate]] = {}
+    def _jobs(self, candidates: Sequence[TrialTask], runs_after: float) -> list[_PackJob]:
+        by_standing: dict[Cohort, list[TrialTask]] = {}
         for candidate in candidates:
             by_standing.setdefault(candidate.standing, []).append(candidate)
-        living = [_Job(candidates=_that_go_on(one, candidates), pack=one.pack) for one in self._living]
+        living = [_PackJob(candidates=_that_go_on(one, candidates), pack=one.pack) for one in self._living]
         self._living = []
-        jobs: list[_Job] = []
+        jobs: list[_PackJob] = []
         for standing, members in by_standing.items():
             most = self._most_members(standing.kind)
             lived = [job for job in living if job.candidates and {c.standing for c in job.candidates} == {standing}]
@@ -125,7 +125,9 @@ class Worker:
             lived = lived[: packs_to_keep([len(job.candidates) for job in lived], len(members), most)]
             taken = {candidate.number for job in lived for candidate in job.candidates}
             jobs += lived
-            jobs += [_Job(candidates=part) for part in even_parts([c for c in members if c.number not in taken], most)]
+            jobs += [
+                _PackJob(candidates=part) for part in even_parts([c for c in members if c.number not in taken], most)
+            ]
         self._steps_ahead = steps_ahead(jobs, runs_after)
         return jobs
 
@@ -138,7 +140,7 @@ class Worker:
 
     # ---- one pack
 
-    def _done(self, job: _Job, waiting: list[_Job], *, keep_states: bool) -> list[Outcome]:
+    def _done(self, job: _PackJob, waiting: list[_PackJob], *, keep_states: bool) -> list[TrialOutcome]:
         failure = None
         try:
             outcomes, reason = attempt(lambda: self._trained(job, keep_states=keep_states))
@@ -151,7 +153,7 @@ class Worker:
             return self._one_by_one(job.candidates, failure, keep_states=keep_states)
         return self._smaller(job, waiting, reason, keep_states=keep_states)
 
-    def _trained(self, job: _Job, *, keep_states: bool, engine: str | None = None) -> list[Outcome]:
+    def _trained(self, job: _PackJob, *, keep_states: bool, engine: str | None = None) -> list[TrialOutcome]:
         candidates, start = job.candidates, time.perf_counter()
         until = {candidate.number: candidate.standing.until for candidate in candidates}
         pack = job.pack
@@ -175,7 +177,7 @@ class Worker:
         if engine is None:
             self._living.append(_Living(pack=pack, tasks={c.number: c.task for c in candidates}, steps=until))
         return [
-            Outcome(
+            TrialOutcome(
                 number=candidate.number,
                 step=until[candidate.number],
                 epoch=until[candidate.number] / candidate.task.steps_per_epoch,
@@ -186,10 +188,10 @@ class Worker:
             for candidate in candidates
         ]
 
-    def _facts_of(self, pack: Pack, candidates: Sequence[Candidate], seconds: dict[str, float]) -> PackFacts:
+    def _facts_of(self, pack: Pack, candidates: Sequence[TrialTask], seconds: dict[str, float]) -> PackFigures:
         kind, choice = candidates[0].standing.kind, pack.choice
         failed = {"faster engines": f"one failed: {self._only_loop[kind]}"} if kind in self._only_loop else {}
-        return PackFacts(
+        return PackFigures(
             numbers=tuple(candidate.number for candidate in candidates),
             structure=self._candidates.structure(kind),
             engine=pack.engine,
@@ -200,7 +202,7 @@ class Worker:
             **seconds,
         )
 
-    def _made(self, candidates: Sequence[Candidate], engine: str | None) -> Pack:
+    def _made(self, candidates: Sequence[TrialTask], engine: str | None) -> Pack:
         kind = candidates[0].standing.kind
         before = self._families.get(kind)
         pack = Pack(
@@ -219,7 +221,7 @@ class Worker:
 
     # ---- what goes wrong
 
-    def _smaller(self, job: _Job, waiting: list[_Job], reason: str, *, keep_states: bool) -> list[Outcome]:
+    def _smaller(self, job: _PackJob, waiting: list[_PackJob], reason: str, *, keep_states: bool) -> list[TrialOutcome]:
         """Once more with the memory that packs held which are not at work; then in halves."""
         others = [other for other in waiting if other.pack is not None]
         had_others = bool(self._living or others)
@@ -239,15 +241,15 @@ class Worker:
         return [
             outcome
             for part in (candidates[:half], candidates[half:])
-            for outcome in self._done(_Job(candidates=part), waiting, keep_states=keep_states)
+            for outcome in self._done(_PackJob(candidates=part), waiting, keep_states=keep_states)
         ]
 
-    def _one_by_one(self, candidates: Sequence[Candidate], failure: str, *, keep_states: bool) -> list[Outcome]:
+    def _one_by_one(self, candidates: Sequence[TrialTask], failure: str, *, keep_states: bool) -> list[TrialOutcome]:
         """Each alone in the plainest engine, so that only the trial fails that is to blame."""
-        outcomes: list[Outcome] = []
+        outcomes: list[TrialOutcome] = []
         for candidate in candidates:
             try:
-                outcomes += self._trained(_Job(candidates=[candidate]), keep_states=keep_states, engine="loop")
+                outcomes += self._trained(_PackJob(candidates=[candidate]), keep_states=keep_states, engine="loop")
             except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
                 outcomes.append(failure_of(candidate.trial, reason_of(error)))
         if len(candidates) > 1:
@@ -264,7 +266,7 @@ class Worker:
             self._on_notice(text)
 
 
-def steps_ahead(jobs: Sequence[_Job], runs_after: float) -> dict[int, int]:
+def steps_ahead(jobs: Sequence[_PackJob], runs_after: float) -> dict[int, int]:
     """Pack-steps that are expected, by kind: those of jobs, and later ones, if trials go on as they are.
 
     Args:
@@ -296,14 +298,14 @@ def packs_to_keep(sizes: Sequence[int], num_members: int, most: int) -> int:
     return 0
 
 
-def even_parts(candidates: Sequence[Candidate], most: int) -> list[list[Candidate]]:
+def even_parts(candidates: Sequence[TrialTask], most: int) -> list[list[TrialTask]]:
     """The candidates in order, in as few parts of at most ``most`` as can be, of nearly equal sizes."""
     num = math.ceil(len(candidates) / most)
     bounds = [part * len(candidates) // num for part in range(num + 1)] if num else []
     return [list(candidates[start:end]) for start, end in itertools.pairwise(bounds)]
 
 
-def _that_go_on(living: _Living, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _that_go_on(living: _Living, candidates: Sequence[TrialTask]) -> list[TrialTask]:
     """The candidates that stand in a living pack where the assignment says that they stand."""
     return [
         candidate

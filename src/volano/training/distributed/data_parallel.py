@@ -44,7 +44,7 @@ def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
                 )
 
 
-class Parallel:
+class DataParallel:
     """A model that ranks train together.
 
     Args:

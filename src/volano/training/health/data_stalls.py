@@ -17,7 +17,7 @@ _LEAST_SHARE, _LEAST_SECONDS, _LARGE_SHARE = 0.05, 1.0, 0.2
 _NUM_LINES = 3
 
 
-class Stalls:
+class DataStalls:
     """Listens to the lines that a run logs, and tells of waiting: once when it goes on for some lines, and at the end.
 
     Args:

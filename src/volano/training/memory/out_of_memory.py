@@ -56,7 +56,7 @@ def attempt(work: Callable[[], _Result]) -> tuple[_Result | None, str]:
         return None, (str(error) or type(error).__name__).splitlines()[0]
 
 
-class Relief:
+class OutOfMemoryFallback:
     """Finds the next plan that takes less memory and leaves the experiment as it is.
 
     Args:

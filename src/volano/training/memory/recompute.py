@@ -78,7 +78,7 @@ class Recompute:
     def __init__(self, model: nn.Module, device: Device) -> None:
         modules = dict(model.named_modules())
         self.names = blocks_of(model)
-        self._wrapped = [(modules[name], _Block(name, modules[name], device)) for name in self.names]
+        self._wrapped = [(modules[name], _RecomputedBlock(name, modules[name], device)) for name in self.names]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -97,7 +97,7 @@ class Recompute:
                     module.__dict__["forward"] = forward
 
 
-class _Block:
+class _RecomputedBlock:
     """The forward pass of a block, whose activations are not kept."""
 
     def __init__(self, name: str, module: nn.Module, device: Device) -> None:

@@ -109,7 +109,7 @@ class ClassesSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassesProblem:
+class ClassifyApplication:
     """Labelled texts, split.
 
     Attributes:
@@ -229,7 +229,7 @@ class ClassesProblem:
         )
 
 
-def read_classes(path: Path, *, seed: int) -> ClassesProblem:
+def read_classes(path: Path, *, seed: int) -> ClassifyApplication:
     """Reads labelled texts, and splits them where the source does not. Texts of a split val beside train and test are
     the ones to choose by, and trained on after the choice like all others.
 
@@ -251,7 +251,7 @@ def read_classes(path: Path, *, seed: int) -> ClassesProblem:
         choice = np.arange(len(train), len(train) + len(sets.valid))
         train = train.with_more(sets.valid)
         notices.append(f"the {len(choice):,} texts of split val are held back to choose, and trained on after that")
-    return ClassesProblem(
+    return ClassifyApplication(
         train=train,
         choice=choice,
         test=test,

@@ -22,8 +22,8 @@ from volano.apps.text.classify.classes import (
     BAG,
     DEPTH,
     HEAD,
-    ClassesProblem,
     ClassesSpec,
+    ClassifyApplication,
     choose_context,
     predict_texts,
     read_classes,
@@ -36,7 +36,7 @@ from volano.errors import CheckpointError, DataError, UsageError
 from volano.plan import Plan
 from volano.running.checks import check_data_is_there, check_ended, check_minutes, evaluation_name
 from volano.running.end_run import end_run
-from volano.running.plan_run import Planning, choose_plan
+from volano.running.plan_run import PlanOptions, choose_plan
 from volano.running.processes import Processes, check_processes, execute
 from volano.running.train import check_unfinished, go_on
 from volano.task import Task
@@ -109,7 +109,7 @@ def train_text_classes(
         raise UsageError("--classify takes a PATH of labelled texts", got="none")
     if not 0 <= seed < 2**63:
         raise UsageError("--seed is a whole number from 0 to 2**63 - 1", got=seed)
-    planning = Planning(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
+    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     path = Path(path).absolute()
     time_given = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
     folder = RunFolder.reserve(out, "text")
@@ -250,7 +250,9 @@ def predict_text_classes(
     return {"run": str(path), "top_k": top_k, "predictions": predictions, **told}
 
 
-def _try_head(problem: ClassesProblem, plan: Plan, pins: Mapping[str, Any], left: float) -> tuple[_Head | None, str]:
+def _try_head(
+    problem: ClassifyApplication, plan: Plan, pins: Mapping[str, Any], left: float
+) -> tuple[_Head | None, str]:
     """The language model's head, trained on what is not held back, in the seconds that are left; and what is to be
     said of it."""
     if left < _LEAST_SECONDS:
@@ -295,7 +297,7 @@ def _better(candidates: dict[str, float]) -> str:
     return max(candidates, key=lambda name: candidates[name])
 
 
-def _kept(problem: ClassesProblem, candidates: dict[str, float], head: _Head | None) -> tuple[ClassesSpec, Task]:
+def _kept(problem: ClassifyApplication, candidates: dict[str, float], head: _Head | None) -> tuple[ClassesSpec, Task]:
     """What is kept, and the Task that trains it on all training texts."""
     common: dict[str, Any] = {
         "classes": problem.train.classes, "candidates": candidates, "num_buckets": problem.num_buckets
@@ -331,14 +333,14 @@ def _load_head(folder: RunFolder, spec: ClassesSpec) -> _Head | None:
     return _Head(tokenizer=tokenizer, shape=spec.shape(), weights=weights, num_steps=num_steps, accuracy=accuracy)
 
 
-def _fault_notices(problem: ClassesProblem) -> list[str]:
+def _fault_notices(problem: ClassifyApplication) -> list[str]:
     told = [f"left out: {fault.path}: {fault.reason}" for fault in problem.faults[:3]]
     if len(problem.faults) > len(told):
         told.append(f"{len(problem.faults) - len(told)} more are listed in quarantine.jsonl")
     return told
 
 
-def _write_problem(folder: RunFolder, problem: ClassesProblem, spec: ClassesSpec, head: _Head | None) -> None:
+def _write_problem(folder: RunFolder, problem: ClassifyApplication, spec: ClassesSpec, head: _Head | None) -> None:
     folder.write_json("text.json", spec.to_json())
     if head is not None:
         (folder.path / "tokenizer.json").write_bytes(head.tokenizer.to_bytes())
@@ -349,7 +351,7 @@ def _write_problem(folder: RunFolder, problem: ClassesProblem, spec: ClassesSpec
 
 def _finish(
     run: Run,
-    problem: ClassesProblem,
+    problem: ClassifyApplication,
     spec: ClassesSpec,
     seconds: dict[str, float],
     started: float,
@@ -374,7 +376,7 @@ def _finish(
     return TextRun(run=run, metrics=metrics, seconds=phases)
 
 
-def _problem_of(folder: RunFolder) -> ClassesProblem:
+def _problem_of(folder: RunFolder) -> ClassifyApplication:
     try:
         dials = folder.read_json("run.json")["source"]["dials"]
         path, seed = Path(dials["path"]), int(dials["seed"])
