@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from volano.apps.image.application import ImageOptions, read_problem
+from volano.apps.image.application import ImageOptions, read_application
 from volano.device import Device
 from volano.running.plan_run import choose_plan
 from volano.training import RunFolder, Safety, Session, settings_of
@@ -61,9 +61,9 @@ class Blocks:
 
 def main(source: str) -> None:
     """Prints a table."""
-    problem = read_problem(ImageOptions(path=source, epochs=1.0, size="thin"), None)
+    application = read_application(ImageOptions(path=source, epochs=1.0, size="thin"), None)
     plan, _ = choose_plan(
-        problem.task(problem.steps_in(1.0)),
+        application.task(application.steps_in(1.0)),
         device=None,
         pins={"optimizer": "as_given", "memory_format": "channels_last"},
     )
@@ -71,7 +71,7 @@ def main(source: str) -> None:
     steps = (NUM_ROUNDS + 1) * len(ways) * STEPS_PER_BLOCK + 1
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as root, settings_of(plan, Device(plan.device)):
-        session = Session(problem.task(steps), plan, on_notice=print)
+        session = Session(application.task(steps), plan, on_notice=print)
         blocks = Blocks(session, RunFolder(Path(root)))
         with contextlib.closing(blocks._batches):
             for round_ in range(NUM_ROUNDS + 1):

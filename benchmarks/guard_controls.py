@@ -24,10 +24,10 @@ from torch import nn
 
 from volano import Plan, Task
 from volano.apps.image.application import ImageOptions
-from volano.apps.image.application import read_problem as read_image_problem
+from volano.apps.image.application import read_application as read_image_problem
 from volano.apps.text.application import TextOptions
-from volano.apps.text.application import read_problem as read_text_problem
-from volano.apps.video.application import VideoOptions, read_video_problem
+from volano.apps.text.application import read_application as read_text_problem
+from volano.apps.video.application import VideoOptions, read_video_application
 from volano.planner.parity.bisect_knobs import find_fault
 from volano.planner.parity.check import Parity, check_parity
 from volano.planner.parity.reference import Reference
@@ -95,7 +95,7 @@ def honest(folder: Path, *, compiled: bool) -> list[bool]:
         "mlp": digits_task(mlp),
         "image": read_image_problem(ImageOptions(), None).task(100),
         "text": read_text_problem(TextOptions(), folder).with_shape(depth=2, batch_size=8).task(100),
-        "video": read_video_problem(VideoOptions()).task(100),
+        "video": read_video_application(VideoOptions()).task(100),
     }
     right = []
     for name, task in tasks.items():

@@ -17,7 +17,7 @@ import torch
 from overhead import Alternate
 from torch import nn
 
-from volano.apps.image.application import ImageOptions, read_problem
+from volano.apps.image.application import ImageOptions, read_application
 from volano.data import Order
 from volano.running.plan_run import PlanOptions, choose_plan
 from volano.task import Task, linear
@@ -61,9 +61,9 @@ class RawLoop:
 
 
 def compare(precision: str) -> None:
-    problem = read_problem(ImageOptions(path=FASHION, flip="yes"))
+    application = read_application(ImageOptions(path=FASHION, flip="yes"))
     # Nothing but steps: an evaluation is no training, and stands in neither block.
-    task = dataclasses.replace(problem.task(STEPS), valid=None)
+    task = dataclasses.replace(application.task(STEPS), valid=None)
     pins = {"optimizer": "as_given", "memory_format": "channels_last", "precision": precision}
     plan = choose_plan(task, PlanOptions(device="cpu", pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision))

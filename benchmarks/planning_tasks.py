@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import volano
 from volano.apps.image.application import ImageOptions
-from volano.apps.image.application import read_problem as read_images
+from volano.apps.image.application import read_application as read_images
 from volano.apps.text.application import TextOptions
-from volano.apps.text.application import read_problem as read_text
-from volano.apps.video.application import VideoOptions, read_video_problem
+from volano.apps.text.application import read_application as read_text
+from volano.apps.video.application import VideoOptions, read_video_application
 
 NAMES = ("image", "text", "video", "mlp", "resnet", "lstm")
 
@@ -130,7 +130,7 @@ def _text(steps: int) -> volano.Task:
 
 
 def _video(steps: int) -> volano.Task:
-    return read_video_problem(VideoOptions()).task(steps)
+    return read_video_application(VideoOptions()).task(steps)
 
 
 _MAKERS: dict[str, Any] = {

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from overhead import Alternate
 
 import volano
-from volano.apps.text.application import TextOptions, read_problem
+from volano.apps.text.application import TextOptions, read_application
 from volano.device import Device
 from volano.task import progress_at
 from volano.training import MuonAdamW, RunFolder, check_plan, run_task
@@ -69,20 +69,20 @@ def main() -> None:
         memory_format="contiguous", optimizer="as_given", workers=0, precision=precision
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as root:
-        problem = read_problem(TextOptions(), Path(root)).with_shape(depth=3, batch_size=8)
-        task = problem.task(STEPS)
+        application = read_application(TextOptions(), Path(root)).with_shape(depth=3, batch_size=8)
+        task = application.task(STEPS)
         # Evaluations and previews are no steps: one at the very end.
         task = volano.Task(**{**vars(task), "preview": None, "evaluate_every": f"{STEPS}st"})
         check_plan(task, plan)
-        tokens = torch.from_numpy(problem.train.astype("int16"))
-        watch = Alternate(RawLoop(task, tokens, problem.spec.context, precision))
+        tokens = torch.from_numpy(application.train.astype("int16"))
+        watch = Alternate(RawLoop(task, tokens, application.spec.context, precision))
         folder = RunFolder.reserve(Path(root) / "run", "text")
         folder.make()
         with Device("cpu").settings(precision=precision, allocator=plan.allocator):  # for both
             run_task(task, plan, folder, observer=watch)
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; {precision}, depth 3, steps of "
-        f"{problem.tokens_per_step} tokens: {watch.throughput()}; wanted {WANTED}"
+        f"{application.tokens_per_step} tokens: {watch.throughput()}; wanted {WANTED}"
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from overhead import Alternate
 
-from volano.apps.video.application import VideoOptions, read_video_problem
+from volano.apps.video.application import VideoOptions, read_video_application
 from volano.apps.video.recipe import parameter_groups
 from volano.data import Order
 from volano.running.plan_run import PlanOptions, choose_plan
@@ -63,11 +63,11 @@ class RawLoop:
 
 
 def compare(precision: str) -> None:
-    problem = read_video_problem(VideoOptions())
-    task = problem.task(STEPS)
+    application = read_video_application(VideoOptions())
+    task = application.task(STEPS)
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(task, valid=None)
-    recipe = problem.recipe(STEPS)
+    recipe = application.recipe(STEPS)
     pins = {"optimizer": "as_given", "memory_format": "contiguous", "precision": precision}
     plan = choose_plan(task, PlanOptions(device="cpu", pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision, recipe.matrix_lr, recipe.rest_lr))

@@ -95,9 +95,9 @@ class TestTrain:
         code, out, err = volano("train", "text", texts, "--minutes", "0.2", "--out", "run", "--json")
         assert code == 0, err
         result = json.loads(out[-1])
-        dials = json.loads(Path("run/run.json").read_text())["source"]["dials"]
-        assert dials["num_steps"] == result["task"]["num_steps"] >= 1
-        assert dials["depth"] >= 2
+        options = json.loads(Path("run/run.json").read_text())["source"]["dials"]
+        assert options["num_steps"] == result["task"]["num_steps"] >= 1
+        assert options["depth"] >= 2
         assert "ms a step" in err
 
     def test_a_batch_larger_than_the_text_is_said(self, volano, tmp_path):

@@ -73,10 +73,10 @@ def make_task(**fields: Any) -> volano.Task:
     return volano.Task(**{**base, **fields})
 
 
-def search(task: volano.Task | None = None, **wish: Any) -> PlanResult:
+def search(task: volano.Task | None = None, **request: Any) -> PlanResult:
     """A search on the CPU that compiles nothing unless asked to."""
-    forbidden = {"compile": (True,), **wish.pop("forbidden", {})}
-    return find_plan(make_task() if task is None else task, PlanRequest(device="cpu", forbidden=forbidden, **wish))
+    forbidden = {"compile": (True,), **request.pop("forbidden", {})}
+    return find_plan(make_task() if task is None else task, PlanRequest(device="cpu", forbidden=forbidden, **request))
 
 
 def random_states() -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from PIL import Image
 import volano
 from report.folders import make_run
 from volano.apps.image import pictures
-from volano.apps.image.application import ImageOptions, read_problem
+from volano.apps.image.application import ImageOptions, read_application
 from volano.apps.image.train import train_image
 from volano.errors import RunError, UsageError
 from volano.plan import Plan
@@ -98,7 +98,7 @@ class TestImageRun:
         assert len(items) == 12
         losses = [item["loss"] for item in items]
         assert losses == sorted(losses, reverse=True)
-        test = read_problem(ImageOptions(epochs=2, flip="no")).test
+        test = read_application(ImageOptions(epochs=2, flip="no")).test
         with Image.open(folder / "top-losses.png") as sheet:
             for item in items:
                 row = test.names.index(item["name"])
@@ -107,8 +107,8 @@ class TestImageRun:
                 assert np.array_equal(tile, test.images[row, 0].numpy())
 
     def test_the_augmented_images_are_the_first_batch_of_the_run(self, result):
-        problem = read_problem(ImageOptions(epochs=2, flip="no"))
-        task = problem.task(problem.steps_in(2.0))
+        application = read_application(ImageOptions(epochs=2, flip="no"))
+        task = application.task(application.steps_in(2.0))
         seen = []
 
         def look(model, batch):

@@ -58,7 +58,7 @@ def explain_application(
     pins: Mapping[str, Any] | None = None,
     forbid: Mapping[str, Any] | None = None,
     analyze: bool = False,
-    **dials: Any,
+    **options: Any,
 ) -> Explanation:
     """The same for what ``volano train KIND PATH`` would train.
 
@@ -69,7 +69,7 @@ def explain_application(
         dials: of the application, ``minutes`` and ``epochs`` included.
     """
     planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
-    with load_application(kind).task_to_plan(path, planning, **dials) as task:
+    with load_application(kind).task_to_plan(path, planning, **options) as task:
         return _explained(task, planning, on, analyze)
 
 

@@ -53,8 +53,8 @@ class ApplicationBuild:
         metric, direction: by which its trials are compared.
     """
 
-    def __init__(self, kind: str, dials: Mapping[str, Any], space: SearchSpace, num_steps: int) -> None:
-        self.kind, self.dials, self.space, self.num_steps = kind, dict(dials), space, num_steps
+    def __init__(self, kind: str, options: Mapping[str, Any], space: SearchSpace, num_steps: int) -> None:
+        self.kind, self.options, self.space, self.num_steps = kind, dict(options), space, num_steps
         self.metric, self.direction = _METRICS[kind]
         self.__name__ = f"{kind}-study"
         self._problem: Any = None
@@ -72,7 +72,7 @@ class ApplicationBuild:
     def source(self) -> dict[str, Any]:
         """From which :func:`build_of` makes it again."""
         return {
-            "kind": self.kind, "dials": self.dials, "space": self.space.to_json(), "num_steps": self.num_steps,
+            "kind": self.kind, "dials": self.options, "space": self.space.to_json(), "num_steps": self.num_steps,
         }  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,41 +81,41 @@ class ApplicationBuild:
 
     def _read(self) -> Any:
         if self.kind == "image":
-            from volano.apps.image.application import ImageOptions, read_problem
+            from volano.apps.image.application import ImageOptions, read_application
 
-            return read_problem(ImageOptions(**self.dials))
+            return read_application(ImageOptions(**self.options))
         if self.kind == "video":
-            from volano.apps.video.application import VideoOptions, read_video_problem
+            from volano.apps.video.application import VideoOptions, read_video_application
 
-            return read_video_problem(VideoOptions(**self.dials))
-        from volano.apps.text.application import TextOptions, read_problem
+            return read_video_application(VideoOptions(**self.options))
+        from volano.apps.text.application import TextOptions, read_application
 
         scratch = Path(tempfile.mkdtemp(prefix="volano-text-"))
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)  # what is mapped stays readable
-        return read_problem(TextOptions(**self.dials), scratch)
+        return read_application(TextOptions(**self.options), scratch)
 
     def resolved(self, seconds: float, device: Device, space: SearchSpace | None) -> ApplicationBuild:
         """The same with a length that fits into seconds a trial, from steps timed here, and with the application's
         own space where none is given."""
-        problem = self._read()
+        application = self._read()
         if self.kind == "text":
-            problem = _text_of_a_size(problem, seconds, device)
-        if self.kind == "image" and problem.dials.size is None:
-            problem = problem.with_size("thin")
-        step = _step_seconds(problem.task(1000), device)
-        self.num_steps = max(1, min(problem.steps_in(_MOST_EPOCHS), int(seconds / step)))
-        self.dials = {**problem.dials.to_json(), "num_steps": None}
+            application = _text_of_a_size(application, seconds, device)
+        if self.kind == "image" and application.options.size is None:
+            application = application.with_size("thin")
+        step = _step_seconds(application.task(1000), device)
+        self.num_steps = max(1, min(application.steps_in(_MOST_EPOCHS), int(seconds / step)))
+        self.options = {**application.options.to_json(), "num_steps": None}
         if self.kind == "image":
-            self.dials["size"] = problem.spec.size
-        self._problem = problem
-        recipe = problem.recipe_of(self.num_steps)
+            self.options["size"] = application.spec.size
+        self._problem = application
+        recipe = application.recipe_of(self.num_steps)
         self.space = check_space(space or default_space(self.kind, recipe), recipe)
         return self
 
     def lengthened(self, epochs: float) -> ApplicationBuild:
         """The same with whole trials of so many passes over the data."""
         self._problem = self._problem or self._read()
-        return ApplicationBuild(self.kind, self.dials, self.space, self._problem.steps_in(epochs))
+        return ApplicationBuild(self.kind, self.options, self.space, self._problem.steps_in(epochs))
 
 
 def application_build(
@@ -153,9 +153,9 @@ def application_build(
         DataError: what lies there cannot be trained on.
     """
     chosen = SearchSpace.load(space) if isinstance(space, str | Path) else space
-    dials: dict[str, Any] = {"path": None if path is None else str(Path(path).absolute()), "seed": seed}
+    options: dict[str, Any] = {"path": None if path is None else str(Path(path).absolute()), "seed": seed}
     if kind == "image":
-        dials["flip"] = "auto"
+        options["flip"] = "auto"
     shares = StudySettings(trials=trials, minutes=minutes, eta=eta, rungs=rungs, seed=seed).shares
     whole = trials * sum(
         (share - before) / eta**rung for rung, (before, share) in enumerate(zip((0.0, *shares), shares, strict=False))
@@ -171,7 +171,7 @@ def application_build(
         )
     on_progress(f"reading {path or 'the embedded sample'}; then a step is timed, to find how long a trial can be")
     unknown = SearchSpace(parameters={"?": (0,)})
-    return ApplicationBuild(kind, dials, unknown, 1).resolved(seconds, Device(device), chosen)
+    return ApplicationBuild(kind, options, unknown, 1).resolved(seconds, Device(device), chosen)
 
 
 def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
@@ -293,11 +293,11 @@ def _step_seconds(task: Task, device: Device) -> float:
     return measure_step_time(task, plan, seconds=_TIMING_SECONDS).step
 
 
-def _text_of_a_size(problem: Any, seconds: float, device: Device) -> Any:
+def _text_of_a_size(application: Any, seconds: float, device: Device) -> Any:
     """The text application's own rules for depth and batch, for a training of so many seconds."""
     from volano.apps.text.application import shaped
 
-    probe = shaped(problem, device, flops=1.0, num_tokens=1e6, depth=problem.spec.depth)
+    probe = shaped(application, device, flops=1.0, num_tokens=1e6, depth=application.spec.depth)
     tokens = seconds / _step_seconds(probe.task(1000), device) * probe.tokens_per_step
     flops = tokens * probe.spec.shape().flops_per_token
-    return shaped(problem, device, flops=flops, num_tokens=min(tokens, _MOST_EPOCHS * len(problem.train)))
+    return shaped(application, device, flops=flops, num_tokens=min(tokens, _MOST_EPOCHS * len(application.train)))

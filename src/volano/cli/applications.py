@@ -1,6 +1,6 @@
 """Which applications there are, and which one a run's folder belongs to.
 
-Each is a module of this folder with ``DIALS`` (the options of ``volano train`` that it takes), ``train`` and
+Each is a module of this folder with ``OPTIONS`` (the options of ``volano train`` that it takes), ``train`` and
 ``resume``; ``evaluate``, ``predict``, ``generate`` and ``export`` where the application can do that.
 """
 

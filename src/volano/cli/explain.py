@@ -78,15 +78,15 @@ def explain(
 
     Exit code 1: nothing fits into the memory.
     """
-    knobs, dials = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
+    knobs, options = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
     wish = opt.given(device=device, on=on, analyze=analyze or None, budget=budget, forbid=forbid or None)
     if (Path(what) / "run.json").is_file():
-        return _explain_run(Path(what), {**opt.given(path=path), **wish, **knobs, **dials}, as_json=json)
+        return _explain_run(Path(what), {**opt.given(path=path), **wish, **knobs, **options}, as_json=json)
     if budget is not None:
         wish["budget"] = parse_bytes(budget)
     if forbid:
         wish["forbid"] = opt.forbidden(forbid)
-    return show(_explanation(what, path, dials, {**wish, "pins": knobs}), as_json=json)
+    return show(_explanation(what, path, options, {**wish, "pins": knobs}), as_json=json)
 
 
 def show(explanation: Explanation, *, as_json: bool) -> int:
@@ -99,20 +99,20 @@ def show(explanation: Explanation, *, as_json: bool) -> int:
     return 1 if explanation.verdict == "NO" else 0
 
 
-def _explanation(what: str, path: Path | None, dials: dict[str, Any], wish: dict[str, Any]) -> Explanation:
+def _explanation(what: str, path: Path | None, options: dict[str, Any], wish: dict[str, Any]) -> Explanation:
     from volano.api.explain import explain as explain_task
     from volano.api.explain import explain_application
 
     if what in APPLICATIONS:
-        refuse(dials.keys() - APPLICATIONS[what].DIALS, dials, f"the {what} application")
-        return explain_application(what, path, **wish, **dials)
+        refuse(options.keys() - APPLICATIONS[what].DIALS, options, f"the {what} application")
+        return explain_application(what, path, **wish, **options)
     if ":" not in what:
         raise UsageError(
             "What to explain is an application, a task of your own, or the folder of a run",
             got=repr(what),
             remedy=f"Write {', '.join(APPLICATIONS)}, module:task, or the folder that train printed",
         )
-    given = opt.given(path=path) | dials
+    given = opt.given(path=path) | options
     refuse(given.keys(), given, "a task of your own")
     return explain_task(what, **wish)
 

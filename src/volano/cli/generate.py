@@ -56,7 +56,7 @@ def generate(
 
     volano generate runs/video-1 --clips 16
     """
-    dials = opt.given(
+    options = opt.given(
         seed=seed,
         prompt=prompt,
         tokens=tokens,
@@ -73,15 +73,15 @@ def generate(
         method=method,
         fps=fps,
     )
-    _refuse(application_of(run), dials)
-    return act(run, "generate", "generate", device=device, as_json=json, **dials)
+    _refuse(application_of(run), options)
+    return act(run, "generate", "generate", device=device, as_json=json, **options)
 
 
-def _refuse(application: Any, dials: dict[str, Any]) -> None:
+def _refuse(application: Any, options: dict[str, Any]) -> None:
     """Raises UsageError for options that the run's application does not take: none is ignored in silence."""
-    for name in sorted(dials.keys() - getattr(application, "GENERATE_DIALS", dials.keys())):
+    for name in sorted(options.keys() - getattr(application, "GENERATE_DIALS", options.keys())):
         owners = [owner for owner, module in APPLICATIONS.items() if name in getattr(module, "GENERATE_DIALS", ())]
         option = "--class" if name == "class_name" else f"--{name.replace('_', '-')}"
         raise UsageError(
-            f"{option} is for runs of {' and '.join(owners)}", got=f"{option} {dials[name]}", remedy="Leave it out"
+            f"{option} is for runs of {' and '.join(owners)}", got=f"{option} {options[name]}", remedy="Leave it out"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from volano.cli import output
 
 # Options of `volano train` that this application takes.
-DIALS = frozenset({"minutes", "epochs", "size", "model", "image_size", "image_cache", "batch_size", "flip", "seed"})
+OPTIONS = frozenset({"minutes", "epochs", "size", "model", "image_size", "image_cache", "batch_size", "flip", "seed"})
 
 
 def train(path: Path | None, *, as_json: bool, **given: Any) -> int:

@@ -9,7 +9,7 @@ from volano.cli import output
 from volano.errors import UsageError
 
 # Options of `volano train` that this application takes.
-DIALS = frozenset({"minutes", "epochs", "depth", "context", "batch_size", "classify", "seed"})
+OPTIONS = frozenset({"minutes", "epochs", "depth", "context", "batch_size", "classify", "seed"})
 # Options of `volano generate`.
 GENERATE_DIALS = frozenset({"prompt", "tokens", "temperature", "top_k", "top_p", "seed"})
 

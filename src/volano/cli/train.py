@@ -86,7 +86,7 @@ def train(
 
     volano train --from runs/study-1             the best trial of a study
     """
-    knobs, dials = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
+    knobs, options = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
     from volano.running.processes import Processes, follow, is_follower
 
     processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
@@ -96,20 +96,20 @@ def train(
     common: dict[str, Any] = {"out": out, "processes": processes, "safety": _safety(save_every, skip_bad_steps)}
     common |= _planning(device, knobs, forbid, budget, plan, no_plan=no_plan)
     if study is not None:
-        refuse(dials.keys() - {"epochs"}, dials, "a trial of a study")
+        refuse(options.keys() - {"epochs"}, options, "a trial of a study")
         return _train_trial(study, trial or "best", opt.given(what=what, path=path), epochs, common, as_json=json)
     if trial is not None:
         raise UsageError("--trial names a trial of a study", got=f"--trial {trial} without --from")
     if what in APPLICATIONS:
-        refuse(dials.keys() - APPLICATIONS[what].DIALS, dials, f"the {what} application")
-        return APPLICATIONS[what].train(path, as_json=json, **common, **dials)
+        refuse(options.keys() - APPLICATIONS[what].DIALS, options, f"the {what} application")
+        return APPLICATIONS[what].train(path, as_json=json, **common, **options)
     if what is None or ":" not in what:
         raise UsageError(
             "What to train is an application or a task of your own",
             got=repr(what),
             remedy=f"Write {', '.join(APPLICATIONS)}, or module:task",
         )
-    given = opt.given(path=path) | dials
+    given = opt.given(path=path) | options
     refuse(given.keys(), given, "a task of your own")
     from volano import api
 

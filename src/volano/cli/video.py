@@ -8,7 +8,7 @@ from typing import Any
 from volano.cli import output
 
 # Options of `volano train` and of `volano generate` that this application takes.
-DIALS = frozenset(
+OPTIONS = frozenset(
     {"minutes", "epochs", "network", "frames", "image_size", "fps", "batch_size", "flip", "seed"},
 )
 GENERATE_DIALS = frozenset(

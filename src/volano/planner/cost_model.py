@@ -41,17 +41,17 @@ class CostModel:
         notices: what a person should know.
     """
 
-    def __init__(self, task: Task, facts: TaskProfile, *, budget: int | None) -> None:
-        self._task, self.facts = task, facts
+    def __init__(self, task: Task, profile: TaskProfile, *, budget: int | None) -> None:
+        self._task, self.profile = task, profile
         self._given_budget = budget
-        self.budget = budget if budget is not None else facts.device.free_bytes()
+        self.budget = budget if budget is not None else profile.device.free_bytes()
         self.is_asked = self.looks_into_compiled = self.is_tight
         self.notices: list[str] = []
-        self._target: Target = "cpu" if facts.device.is_cpu else "accelerator"
+        self._target: Target = "cpu" if profile.device.is_cpu else "accelerator"
         self._captures: dict[tuple[object, ...], Prediction | None] = {}
         self._times: dict[Plan, TimePrediction | None] = {}
         self._rates: Rates | None = None
-        self._name = describe_machine(facts.device).device_name
+        self._name = describe_machine(profile.device).device_name
         self._calibration = kept_calibration()
         self._has_learned = False
 
@@ -62,7 +62,7 @@ class CostModel:
             return True
         if self.budget is None:
             return False
-        guess = _PARAMETER_COPIES * self.facts.parameter_bytes + _BATCH_COPIES * num_bytes(self.facts.batch)
+        guess = _PARAMETER_COPIES * self.profile.parameter_bytes + _BATCH_COPIES * num_bytes(self.profile.batch)
         return guess > _PLENTY * self.budget
 
     # ---- memory
@@ -108,7 +108,7 @@ class CostModel:
         return self._times[plan]
 
     def _timed(self, plan: Plan, prediction: Prediction) -> TimePrediction:
-        self._rates = self._rates or rates_of(self.facts.device)
+        self._rates = self._rates or rates_of(self.profile.device)
         raw = predict_time(prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host)
         return self._calibration.apply(plan, raw, device=self._name)
 
@@ -148,7 +148,7 @@ class CostModel:
             if not self.is_asked:
                 return None
             try:
-                self._captures[key] = predict(self._task, plan, target=self._target, batch=self.facts.batch)
+                self._captures[key] = predict(self._task, plan, target=self._target, batch=self.profile.batch)
             except IsolatedError as error:
                 self._captures[key] = None
                 self._tell(f"not predicted, but measured: {error.reason}")

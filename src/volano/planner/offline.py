@@ -16,7 +16,7 @@ from volano.planner.memory.predict import Prediction, needed_bytes, predict, ver
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import admissible
-from volano.planner.task_profile import TaskProfile, find_facts
+from volano.planner.task_profile import TaskProfile, profile_task
 from volano.planner.time.roofline import Rates, predict_time
 from volano.task import Task
 
@@ -24,14 +24,14 @@ from volano.task import Task
 _MOST_HALVINGS = 6
 
 
-def explain_absent(task: Task, name: str, wish: PlanRequest) -> Explanation:
+def explain_absent(task: Task, name: str, request: PlanRequest) -> Explanation:
     """What would be chosen on a device of the catalogue, and whether it fits there.
 
     Raises:
         UsageError: no such device is known.
         PlanError: a pin is not a knob or a value of one.
     """
-    return _Absent(task, find_device(name), name, wish).explanation()
+    return _Absent(task, find_device(name), name, request).explanation()
 
 
 class AbsentDevice(Device):
@@ -55,22 +55,24 @@ class AbsentDevice(Device):
 class _Absent:
     """One answer."""
 
-    def __init__(self, task: Task, known: KnownDevice, name: str, wish: PlanRequest) -> None:
+    def __init__(self, task: Task, known: KnownDevice, name: str, request: PlanRequest) -> None:
         self._started = time.perf_counter()
-        self._task, self._known, self._wish = task, known, wish
+        self._task, self._known, self._request = task, known, request
         others = other_variants(name)
         smallest = min((known, *map(find_device, others)), key=lambda device: device.memory)
-        self._budget = wish.budget or smallest.memory
-        here = find_facts(task, Device("cpu"))
-        self._facts: TaskProfile = dataclasses.replace(here, device=AbsentDevice(known), why_not_compile=None)
-        base = Plan.baseline(known.torch_type).pin(**wish.pins)
-        base = base if "feed" in wish.pins else base.pin(feed="resident" if here.resident_bytes is not None else "ring")
-        self._space = admissible(task, self._facts, base, pins=wish.pins, forbidden=wish.forbidden)
-        self._judge = ParityGuard(task, Device("cpu"), lambda: 10.0)
+        self._budget = request.budget or smallest.memory
+        here = profile_task(task, Device("cpu"))
+        self._profile: TaskProfile = dataclasses.replace(here, device=AbsentDevice(known), why_not_compile=None)
+        base = Plan.baseline(known.torch_type).pin(**request.pins)
+        base = (
+            base if "feed" in request.pins else base.pin(feed="resident" if here.resident_bytes is not None else "ring")
+        )
+        self._space = admissible(task, self._profile, base, pins=request.pins, forbidden=request.forbidden)
+        self._guard = ParityGuard(task, Device("cpu"), lambda: 10.0)
         self._rates = Rates.of_known(known)
         self._predictions: dict[Plan, Prediction | None] = {}
         self._notices = [f"{name!r} is taken as {known.name}; there are also {', '.join(others)}"] if others else []
-        if smallest.memory < known.memory and wish.budget is None:
+        if smallest.memory < known.memory and request.budget is None:
             self._notices.append(f"The memory is that of the smallest, {smallest.name}")
 
     def explanation(self) -> Explanation:
@@ -119,9 +121,9 @@ class _Absent:
         if self._verdict(plan) in ("FITS", None):
             return
         may_recompute = (
-            self._facts.blocks
-            and "recompute" not in self._wish.pins
-            and "blocks" not in self._wish.forbidden.get("recompute", ())
+            self._profile.blocks
+            and "recompute" not in self._request.pins
+            and "blocks" not in self._request.forbidden.get("recompute", ())
         )
         ways = [{}, {"recompute": "blocks"}] if may_recompute else [{}]
         for levers in ways:
@@ -135,8 +137,8 @@ class _Absent:
 
     def _sizes(self, plan: Plan) -> Iterator[int | None]:
         yield plan.micro_batch
-        stands = "micro_batch" in self._wish.pins or self._task.tolerance == "exact"
-        if stands or not self._judge.divisible.yes:
+        stands = "micro_batch" in self._request.pins or self._task.tolerance == "exact"
+        if stands or not self._guard.divisible.yes:
             return
         size = self._task.batch_size
         for _ in range(_MOST_HALVINGS):
@@ -151,7 +153,7 @@ class _Absent:
         plan = _uncompiled(plan)
         if plan not in self._predictions:
             try:
-                self._predictions[plan] = predict(self._task, plan, target="accelerator", batch=self._facts.batch)
+                self._predictions[plan] = predict(self._task, plan, target="accelerator", batch=self._profile.batch)
             except IsolatedError as error:
                 self._predictions[plan] = None
                 text = f"not predicted: {error.reason}"

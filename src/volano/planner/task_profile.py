@@ -59,7 +59,7 @@ class TaskProfile:
         return self.batches[0]
 
 
-def find_facts(task: Task, device: Device) -> TaskProfile:
+def profile_task(task: Task, device: Device) -> TaskProfile:
     """Builds the model once, makes the first batch, and looks at both.
 
     Raises:

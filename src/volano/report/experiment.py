@@ -74,9 +74,9 @@ def task_rows(record: RunRecord) -> list[tuple[str, str]]:
     task, model = record.task, mapping(record.task.get("model"))
     rows = [("Model made by", str(model["made_by"]))] if model.get("made_by") else []
     rows += [(title, _tidy(task[name])) for name, title in _ROWS if task.get(name) is not None]
-    dials = mapping(mapping(record.run.get("source")).get("dials"))
-    if dials:
-        chosen = ", ".join(f"{name} {value}" for name, value in dials.items() if value is not None)
+    options = mapping(mapping(record.run.get("source")).get("dials"))
+    if options:
+        chosen = ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)
         rows.append(("Dials", chosen))
     return [(title, short(value, 600)) for title, value in rows]
 

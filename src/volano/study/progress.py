@@ -106,7 +106,7 @@ class PlainStudyProgress(StudyObserver):
     def _stand(self) -> None:
         summary = self._heard.now()
         if summary is not None and time.perf_counter() - self._last >= _PLAIN_SECONDS:
-            self._print("; ".join((standing(summary), *under_way(summary), pace(summary))))
+            self._print("; ".join((standing(summary), *under_way(summary), time_left(summary))))
 
     def _print(self, line: str) -> None:
         self._last = time.perf_counter()
@@ -202,7 +202,7 @@ def under_way(summary: Summary) -> list[str]:
     return [f"training {', '.join(parts)}"] if parts else []
 
 
-def pace(summary: Summary) -> str:
+def time_left(summary: Summary) -> str:
     """Configuration-steps a second, time spent and left."""
     left = "" if summary.seconds_left is None else f", about {clock(summary.seconds_left)} left"
     rate = f"{summary.steps_per_second:,.0f} configuration-steps/s, " if summary.steps else ""
@@ -238,7 +238,7 @@ def table(info: StudyInfo, summary: Summary) -> Any:
     grid.add_row("trials", standing(summary).partition(";")[0])
     for text in under_way(summary):
         grid.add_row("now", text)
-    grid.add_row("pace", pace(summary))
+    grid.add_row("pace", time_left(summary))
     return grid
 
 

@@ -78,23 +78,29 @@ def run_study(
             if not resume:
                 folder.update(**_facts(settings, place, study, sampler, facts))
             rungs = SuccessiveHalving(settings.shares, settings.eta, settings.direction)
-            book = TrialLedger(folder, place, study, rungs, metric=settings.metric, direction=settings.direction)
+            ledger = TrialLedger(folder, place, study, rungs, metric=settings.metric, direction=settings.direction)
             if resume:
                 _check_space(build, folder, study)
                 _note_settings(folder, settings, place, sampler)
-            orphans = book.take_up(adopt=not place.is_shared) if resume else []
-        asker = TrialSource(build, study, sampler, settings.seed)
+            orphans = ledger.take_up(adopt=not place.is_shared) if resume else []
+        trial_source = TrialSource(build, study, sampler, settings.seed)
         try:
             with _failures_noted(folder), make_executor() as executor:
                 driver = StudyLoop(
-                    settings, folder, book=book, asker=asker, rungs=rungs, executor=executor, observer=observer
+                    settings,
+                    folder,
+                    ledger=ledger,
+                    trial_source=trial_source,
+                    rungs=rungs,
+                    executor=executor,
+                    observer=observer,
                 )
-                observer.on_start(_info(settings, folder, study, sampler, len(book.trials), executor.num_workers))
+                observer.on_start(_info(settings, folder, study, sampler, len(ledger.trials), executor.num_workers))
                 for text in (*place.notices, *getattr(executor, "notices", ())):
                     driver.notice(text)
                 driver.take_up(orphans)
                 status = driver.run()
-                _close(driver, book, folder, observer, status)
+                _close(driver, ledger, folder, observer, status)
                 ended = Study(folder, optuna_study=study, build=build)
                 observer.on_end(ended)
                 return ended
@@ -120,12 +126,12 @@ def _check_space(build: Build, folder: StudyFolder, study: optuna.Study) -> None
     check_space(build, some[-_NUM_CHECKED:], steps)
 
 
-def _close(driver: StudyLoop, book: TrialLedger, folder: StudyFolder, observer: StudyObserver, status: str) -> None:
+def _close(driver: StudyLoop, ledger: TrialLedger, folder: StudyFolder, observer: StudyObserver, status: str) -> None:
     if status == "stopped":
         driver.notice(f"stopped, as {driver.end_reason}; it goes on with resume=True (--resume) and out={folder.path}")
     elif driver.end_reason is not None:
         driver.notice(f"it ended before all trials were asked for: {driver.end_reason}")
-    book.save(status=status, reason=driver.end_reason)
+    ledger.save(status=status, reason=driver.end_reason)
     for name, error in folder.lost.items():
         observer.on_notice(f"some lines of {name} could not be written: {error.strerror}")
 

@@ -58,23 +58,23 @@ class StudyLoop:
         settings: StudySettings,
         folder: StudyFolder,
         *,
-        book: TrialLedger,
-        asker: TrialSource,
+        ledger: TrialLedger,
+        trial_source: TrialSource,
         rungs: SuccessiveHalving,
         executor: WorkerPoolExecutor,
         observer: StudyObserver,
     ) -> None:
-        self._settings, self._book, self._asker, self._rungs = settings, book, asker, rungs
+        self._settings, self._ledger, self._trial_source, self._rungs = settings, ledger, trial_source, rungs
         self._observer = observer
-        self._crew = WorkerPool(executor, rungs.shares, self._trial)
+        self._pool = WorkerPool(executor, rungs.shares, self._trial)
         self._states = TrialStates(folder.path / STATES)
-        self._pace = TimeEstimate(rungs.shares, settings.eta)
+        self._time_left = TimeEstimate(rungs.shares, settings.eta)
         self._live: dict[int, _Live] = {}
         self._undecided: dict[int, set[int]] = {}  # by rung: of a study that goes on, arrived when it was killed
         self._began = 0.0
         self._startups: dict[int, float] = {}  # seconds in this round, by worker
         self._training_seconds = 0.0
-        self._steps_before = book.steps
+        self._steps_before = ledger.steps
         self._may_ask = True
         self._failures_told: set[str] = set()
         self._end_reason: str | None = None
@@ -88,10 +88,10 @@ class StudyLoop:
             orphans: that were asked for and not noted.
         """
         for number in orphans:
-            self._book.asked(self._book.handle(number))
+            self._ledger.asked(self._ledger.handle(number))
         missing = 0
-        for number in sorted(self._book.live):
-            trial = self._book.trials[number]
+        for number in sorted(self._ledger.live):
+            trial = self._ledger.trials[number]
             if trial.rungs and trial.rungs[-1].rung == self._rungs.last:  # killed before it was told
                 self._end_last(number)
                 continue
@@ -99,7 +99,7 @@ class StudyLoop:
             missing += bool(trial.rungs) and state is None
             reached = trial.rungs[-1].rung if trial.rungs else -1
             self._live[number] = _Live(rung=reached + 1, state=state)
-            if trial.rungs and not self._book.was_decided(number, reached):
+            if trial.rungs and not self._ledger.was_decided(number, reached):
                 self._undecided.setdefault(reached, set()).add(number)
         if missing:
             self.notice(
@@ -109,9 +109,9 @@ class StudyLoop:
     def _end_last(self, number: int) -> None:
         kept, _ = self._rungs.decide(self._rungs.last, [number])
         if kept:
-            self._book.ended(number, "complete")
+            self._ledger.ended(number, "complete")
         else:
-            self._book.ended(number, "pruned", self._why_cut(self._rungs.last, number))
+            self._ledger.ended(number, "pruned", self._why_cut(self._rungs.last, number))
 
     # ---- the loop
 
@@ -121,7 +121,7 @@ class StudyLoop:
             try:
                 while self._hand_out(stop):
                     with stop.waiting():
-                        answer = self._crew.next()
+                        answer = self._pool.next()
                     if answer is not None:
                         self._take_in(*answer)
             except KeyboardInterrupt:
@@ -138,38 +138,38 @@ class StudyLoop:
 
     def _hand_out(self, stop: Interruption) -> bool:
         """Gives idle workers what is next; gives whether anybody works."""
-        self._crew.go_on()
-        if not self._crew.is_free:
+        self._pool.go_on()
+        if not self._pool.is_free:
             return True
         rung, numbers = self._choose(stop)
         if not numbers:
-            return self._crew.is_working
+            return self._pool.is_working
         arrived = self._undecided.pop(rung, set())
         # One worker waits for nobody else, and two for each other: what they find depends on no timing, nor on a loss.
-        quorum = self._settings.quorum if self._crew.num_workers > 2 else 1.0
+        quorum = self._settings.quorum if self._pool.num_workers > 2 else 1.0
         round_ = Round(rung, {*numbers, *arrived}, quorum)
         for number in arrived:
             round_.arrive(number)
         homes = {number: home for number in numbers if (home := self._live[number].home) is not None}
         self._began = time.perf_counter()
         self._startups.clear()
-        self._crew.begin(round_, numbers, homes, runs_after=self._runs_after(rung, numbers))
+        self._pool.begin(round_, numbers, homes, runs_after=self._runs_after(rung, numbers))
         self._tell_summary()
         return True
 
     def _runs_after(self, rung: int, numbers: Collection[int]) -> float:
         """Whole runs of a trial that are expected after a round."""
         waiting = Counter(live.rung for number, live in self._live.items() if number not in numbers)
-        on_the_way = self._pace.runs_to_end({**waiting, rung: waiting[rung] + len(numbers)}, self._num_new)
-        return on_the_way - len(numbers) * self._pace.distance(rung)
+        on_the_way = self._time_left.runs_to_end({**waiting, rung: waiting[rung] + len(numbers)}, self._num_new)
+        return on_the_way - len(numbers) * self._time_left.distance(rung)
 
     @property
     def _num_new(self) -> int:
         """Trials that are still to be asked for."""
-        return self._settings.trials - len(self._book.trials) if self._may_ask else 0
+        return self._settings.trials - len(self._ledger.trials) if self._may_ask else 0
 
     def _trial(self, number: int) -> Trial:
-        params = dict(self._book.handle(number).params)  # Optuna's own values, not what JSON made of them
+        params = dict(self._ledger.handle(number).params)  # Optuna's own values, not what JSON made of them
         return Trial(number=number, params=params, state=self._live[number].state)
 
     # ---- what is next
@@ -202,7 +202,7 @@ class StudyLoop:
         self._save()
 
     def _waiting(self, rung: int) -> tuple[int, ...]:
-        away = self._crew.away.union(*self._undecided.values())
+        away = self._pool.away.union(*self._undecided.values())
         return tuple(sorted(n for n, live in self._live.items() if live.rung == rung and n not in away))
 
     def _recheck(self, rung: int) -> tuple[int, ...]:
@@ -218,35 +218,35 @@ class StudyLoop:
         return kept
 
     def _ask(self, count: int, stop: Interruption) -> None:
-        count = self._that_fit(min(count, self._settings.trials - len(self._book.trials)))
+        count = self._that_fit(min(count, self._settings.trials - len(self._ledger.trials)))
         if count <= 0:
             return
-        self._asker.prepare(len(self._book.trials), self._book.live)
+        self._trial_source.prepare(len(self._ledger.trials), self._ledger.live)
         asked: list[Asked] = []
         try:
             for _ in range(count):
-                if stop.requested or self._asker.is_exhausted:
+                if stop.requested or self._trial_source.is_exhausted:
                     break
-                asked.append(self._asker.ask())
-                if self._book.is_shared:  # others see it at once; noted, it is ours if this process is killed
+                asked.append(self._trial_source.ask())
+                if self._ledger.is_shared:  # others see it at once; noted, it is ours if this process is killed
                     self._note_asked(asked)
         finally:  # those before one that raises are noted too
-            self._book.save()  # Optuna's side first, see book.py
+            self._ledger.save()  # Optuna's side first, see book.py
             self._note_asked(asked)
-        if self._asker.is_exhausted and self._may_ask:
+        if self._trial_source.is_exhausted and self._may_ask:
             self._may_ask = False
-            self.notice(f"the sampler has nothing left to give after {len(self._book.trials)} trials")
+            self.notice(f"the sampler has nothing left to give after {len(self._ledger.trials)} trials")
         self._save()
 
     def _note_asked(self, asked: list[Asked]) -> None:
         """Takes them off the list."""
         while asked:
             trial, state, reason = asked.pop(0)
-            number = self._book.asked(trial)
+            number = self._ledger.asked(trial)
             if state is None:
                 self._live[number] = _Live(rung=0)
             else:
-                self._book.ended(number, state, reason)
+                self._ledger.ended(number, state, reason)
                 if state == "failed":
                     self._tell_failure(number, reason or "")
 
@@ -256,15 +256,15 @@ class StudyLoop:
         if self._settings.minutes is None or count <= 0:
             return count
         waiting = {rung: len(self._waiting(rung)) for rung in range(len(self._rungs.shares))}
-        left = self._settings.minutes * 60 - self._book.seconds
+        left = self._settings.minutes * 60 - self._ledger.seconds
         needed = 0.0
         for number in range(count, 0, -1):
-            needed = self._pace.seconds_to_end(waiting, number, self._settings.width)
+            needed = self._time_left.seconds_to_end(waiting, number, self._settings.width)
             if needed is None or needed <= left:
                 return number
         if not self._live:
             self._may_ask = False
-            num_left = self._settings.trials - len(self._book.trials)
+            num_left = self._settings.trials - len(self._ledger.trials)
             self._end_reason = (
                 f"{num_left} trials are left, of which one would take about {needed:.0f} s to its end; "
                 f"{max(left, 0):.0f} s of its {self._settings.minutes:g} minutes were"
@@ -273,9 +273,9 @@ class StudyLoop:
 
     def _is_time_over(self) -> bool:
         minutes = self._settings.minutes
-        if minutes is None or self._book.seconds < minutes * 60 or not self._crew.num_assignments:
+        if minutes is None or self._ledger.seconds < minutes * 60 or not self._pool.num_assignments:
             return False
-        num_left = self._settings.trials - len(self._book.trials)
+        num_left = self._settings.trials - len(self._ledger.trials)
         if self._live or num_left:
             left = f"; {num_left} trials were not asked for" if num_left else ""
             self._end_reason = f"its {minutes:g} minutes were over{left}"
@@ -284,18 +284,18 @@ class StudyLoop:
     # ---- answers
 
     def _take_in(self, worker: int, answer: Report | Lost) -> None:
-        hand = self._crew.take_back(worker, answer)
+        hand = self._pool.take_back(worker, answer)
         if isinstance(answer, Lost):
             self._lose(worker, hand, answer.reason)
         else:
             self._note(worker, hand, answer)
         if hand.round.is_due:
             self._decide(hand.round)
-        if not self._crew.is_under_way(hand.round):
+        if not self._pool.is_under_way(hand.round):
             seconds = time.perf_counter() - self._began
             self._training_seconds += seconds
             # Programs that were made serve later rounds too.
-            self._pace.note(
+            self._time_left.note(
                 hand.round.num_trials, hand.round.rung, max(0.0, seconds - max(self._startups.values(), default=0.0))
             )
         for number in hand.numbers:  # those that were cut at once need no state
@@ -304,16 +304,16 @@ class StudyLoop:
                 self._states.save(number, live.state)
         self._save()
         self._tell_summary()
-        if self._book.best is None and self._book.count("failed") >= _MOST_FAILURES:
+        if self._ledger.best is None and self._ledger.count("failed") >= _MOST_FAILURES:
             self._check_anything_trained()
 
     def _note(self, worker: int, hand: WorkInHand, report: Report) -> None:
-        self._book.check_data(report.data)
+        self._ledger.check_data(report.data)
         for text in report.notices:
             self.notice(text)
         seconds: dict[int, float] = {}
         for facts in report.packs:
-            self._book.packed(facts, assignment=report.assignment, rung=hand.round.rung, worker=worker)
+            self._ledger.packed(facts, assignment=report.assignment, rung=hand.round.rung, worker=worker)
             seconds |= {number: facts.seconds / len(facts.numbers) for number in facts.numbers}
             self._startups[worker] = self._startups.get(worker, 0.0) + facts.startup_seconds
         for outcome in report.outcomes:
@@ -324,7 +324,7 @@ class StudyLoop:
         if outcome.failure is not None:
             round_.give_up(number)
             del self._live[number]
-            self._book.ended(number, "failed", outcome.failure)
+            self._ledger.ended(number, "failed", outcome.failure)
             self._tell_failure(number, outcome.failure)
             return
         if self._settings.metric not in outcome.metrics:
@@ -335,14 +335,14 @@ class StudyLoop:
             )
         live = self._live[number]
         live.state, live.home, live.rung = outcome.state, worker, round_.rung + 1
-        self._book.shown(outcome, round_.rung, seconds=seconds, worker=worker)
+        self._ledger.shown(outcome, round_.rung, seconds=seconds, worker=worker)
         round_.arrive(number)
 
     def _lose(self, worker: int, hand: WorkInHand, reason: str) -> None:
-        self._book.lost(worker, hand.numbers, reason)
+        self._ledger.lost(worker, hand.numbers, reason)
         for number in hand.numbers:
             self._live[number].home = None
-        guilty = self._crew.lose(worker, hand)
+        guilty = self._pool.lose(worker, hand)
         self.notice(
             f"worker {worker} was lost ({reason}) with {len(hand.numbers)} trials: "
             + ("it was alone in hand each time, and fails" if guilty else "they start again from their last rung")
@@ -350,7 +350,7 @@ class StudyLoop:
         for number in guilty:
             hand.round.give_up(number)
             del self._live[number]
-            self._book.ended(number, "failed", f"its worker was lost with it again and again: {reason}")
+            self._ledger.ended(number, "failed", f"its worker was lost with it again and again: {reason}")
 
     # ---- decisions
 
@@ -362,13 +362,13 @@ class StudyLoop:
         if rung == self._rungs.last:
             for number in kept:
                 del self._live[number]
-                self._book.ended(number, "complete")
+                self._ledger.ended(number, "complete")
         self._announce(rung, kept, cut)
 
     def _cut(self, rung: int, numbers: tuple[int, ...]) -> None:
         for number in numbers:
             del self._live[number]
-            self._book.ended(number, "pruned", self._why_cut(rung, number))
+            self._ledger.ended(number, "pruned", self._why_cut(rung, number))
 
     def _why_cut(self, rung: int, number: int) -> str:
         values, metric = self._rungs.values(rung), self._settings.metric
@@ -378,21 +378,21 @@ class StudyLoop:
         return f"{metric} {value:.6g} is not among the best 1/{self._settings.eta} of {len(values)} at rung {rung + 1}"
 
     def _announce(self, rung: int, kept: tuple[int, ...], cut: tuple[int, ...]) -> None:
-        self._book.decided(rung, kept, cut)
+        self._ledger.decided(rung, kept, cut)
         values = {number: self._rungs.values(rung)[number] for number in (*kept, *cut)}
         share = self._rungs.shares[rung]
         self._observer.on_rung(RungDecision(rung=rung, share=share, values=values, kept=kept, cut=cut))
 
     def _check_anything_trained(self) -> None:
-        if self._book.best is None:
+        if self._ledger.best is None:
             raise ExploreError(
                 "A study has a trial that trains to a value that is a number",
-                got=f"none of {len(self._book.trials)}; {self._why_none()}",
+                got=f"none of {len(self._ledger.trials)}; {self._why_none()}",
                 remedy="Train one alone: volano.train(build(optuna.trial.FixedTrial({...})))",
             )
 
     def _why_none(self) -> str:
-        reason = self._book.last_reason
+        reason = self._ledger.last_reason
         metric = self._settings.metric
         return f"{metric} of each is no finite number" if reason is None else f"the last failure: {reason}"
 
@@ -407,35 +407,35 @@ class StudyLoop:
 
     def notice(self, text: str) -> None:
         """Tells what a person should know, once."""
-        if self._book.noticed(text):
+        if self._ledger.noticed(text):
             self._observer.on_notice(text)
 
     def _save(self) -> None:
-        self._book.save(
-            steps=self._book.steps, steps_per_second=self._steps_per_second(), status="running", reason=None
+        self._ledger.save(
+            steps=self._ledger.steps, steps_per_second=self._steps_per_second(), status="running", reason=None
         )
         self._states.keep_only(self._live)
 
     def _steps_per_second(self) -> float:
         seconds = self._training_seconds
-        return (self._book.steps - self._steps_before) / seconds if seconds > 0 else 0.0
+        return (self._ledger.steps - self._steps_before) / seconds if seconds > 0 else 0.0
 
     def _tell_summary(self) -> None:
-        book = self._book
+        ledger = self._ledger
         self._observer.on_trials(
             Summary(
                 num_trials=self._settings.trials,
-                num_asked=len(book.trials),
-                num_running=book.count("running"),
-                num_pruned=book.count("pruned"),
-                num_complete=book.count("complete"),
-                num_failed=book.count("failed"),
-                best=book.best,
-                steps=book.steps,
+                num_asked=len(ledger.trials),
+                num_running=ledger.count("running"),
+                num_pruned=ledger.count("pruned"),
+                num_complete=ledger.count("complete"),
+                num_failed=ledger.count("failed"),
+                best=ledger.best,
+                steps=ledger.steps,
                 steps_per_second=self._steps_per_second(),
-                seconds=book.seconds,
+                seconds=ledger.seconds,
                 seconds_left=self._seconds_left(),
-                training={self._rungs.shares[rung]: count for rung, count in self._crew.in_hand().items()},
+                training={self._rungs.shares[rung]: count for rung, count in self._pool.in_hand().items()},
             )
         )
 
@@ -443,7 +443,7 @@ class StudyLoop:
         waiting = dict.fromkeys(range(len(self._rungs.shares)), 0)
         for live in self._live.values():
             waiting[live.rung] = waiting.get(live.rung, 0) + 1
-        seconds = self._pace.seconds_to_end(waiting, self._num_new, self._settings.width)
+        seconds = self._time_left.seconds_to_end(waiting, self._num_new, self._settings.width)
         if seconds is None or self._settings.minutes is None:
             return seconds
-        return max(0.0, min(seconds, self._settings.minutes * 60 - self._book.seconds))
+        return max(0.0, min(seconds, self._settings.minutes * 60 - self._ledger.seconds))

@@ -6,15 +6,15 @@ import types
 import pytest
 import torch
 from volano.apps.train import train
-from volano.apps.train.application import NUM_GENERATED, VideoDials, read_video_problem
+from volano.apps.train.application import NUM_GENERATED, VideoDials, read_video_application
 
 from volano.device import Device
 from volano.plan import Plan
 
 
 @pytest.fixture(scope="module")
-def problem():
-    return read_video_problem(VideoDials())
+def application():
+    return read_video_application(VideoDials())
 
 
 def costs(scale):
@@ -31,11 +31,11 @@ class TestEffort:
                 assert effort in (0.0, 1.0) or 0.25 <= effort < 1
                 assert effort * train._figures_seconds(costs(scale)) <= 0.15 * budget + 1e-9
 
-    def test_three_minutes_are_enough_for_all_and_seconds_for_none(self, problem):
+    def test_three_minutes_are_enough_for_all_and_seconds_for_none(self, application):
         assert train._effort(costs(1), 180) == 1.0
         assert train._effort(costs(1), 5) == 0.0
-        assert train._with_effort(problem, 0.5).dials.num_generated == NUM_GENERATED // 2
-        assert train._with_effort(problem, 0.0).dials.feature_steps == 0
+        assert train._with_effort(application, 0.5).options.num_generated == NUM_GENERATED // 2
+        assert train._with_effort(application, 0.0).options.feature_steps == 0
 
     def test_what_is_left_out_is_said(self):
         assert train._said_of(1.0) == []
@@ -48,50 +48,50 @@ class TestNetwork:
     def accelerator(self):
         return types.SimpleNamespace(is_cpu=False)
 
-    def test_on_the_cpu(self, problem):
-        chosen, reason = train._choose_network(problem, Device("cpu"), 10**6)
+    def test_on_the_cpu(self, application):
+        chosen, reason = train._choose_network(application, Device("cpu"), 10**6)
         assert chosen.spec.network == "unet"
         assert reason == "network=unet: on the CPU it learns motion soonest"
 
     @pytest.mark.parametrize(("steps", "network"), [(9000, "unet"), (10_000, "transformer")])
-    def test_on_an_accelerator_by_the_clips_seen(self, problem, accelerator, steps, network):
-        chosen, reason = train._choose_network(problem, accelerator, steps)
+    def test_on_an_accelerator_by_the_clips_seen(self, application, accelerator, steps, network):
+        chosen, reason = train._choose_network(application, accelerator, steps)
         assert chosen.spec.network == network
         assert f"network={network}: {steps * 32:,} clips" in reason
 
     def test_as_asked(self, accelerator):
-        asked = read_video_problem(VideoDials(network="transformer"))
+        asked = read_video_application(VideoDials(network="transformer"))
         assert train._choose_network(asked, accelerator, 1)[1] == "network=transformer: as asked"
 
 
 class TestTask:
-    def test_it_is_made_again_from_its_resolved_dials(self, problem):
-        again = read_video_problem(VideoDials(**problem.dials.to_json()))
-        assert again.spec == problem.spec
-        assert torch.equal(again.task(5).data.tree[0], problem.task(5).data.tree[0])
+    def test_it_is_made_again_from_its_resolved_dials(self, application):
+        again = read_video_application(VideoDials(**application.options.to_json()))
+        assert again.spec == application.spec
+        assert torch.equal(again.task(5).data.tree[0], application.task(5).data.tree[0])
 
-    def test_the_average_spans_a_twentieth_of_the_run(self, problem):
-        assert problem.task(1000).ema_decay == pytest.approx(1 - 1 / 50)
-        assert problem.task(10).ema_decay == 0.5
-        assert problem.task(10**6).ema_decay == 0.9999
+    def test_the_average_spans_a_twentieth_of_the_run(self, application):
+        assert application.task(1000).ema_decay == pytest.approx(1 - 1 / 50)
+        assert application.task(10).ema_decay == 0.5
+        assert application.task(10**6).ema_decay == 0.9999
 
 
 class TestCosts:
     @pytest.mark.parametrize(("classes", "times"), [((), 1), (("left", "right"), 2)])
-    def test_what_is_timed_is_what_will_be_run(self, problem, monkeypatch, classes, times):
+    def test_what_is_timed_is_what_will_be_run(self, application, monkeypatch, classes, times):
         """Steps of making clips ask the network twice where a class guides them; predictions ask it once."""
         clock = types.SimpleNamespace(now=0.0)
         monkeypatch.setattr(train, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
         monkeypatch.setattr(train, "measure_step_time", lambda *a, **k: types.SimpleNamespace(step=1.0, startup=0.0))
         monkeypatch.setattr(train, "train_feature_net", lambda *a, **k: None)
-        spec = dataclasses.replace(problem.spec, classes=classes, class_shares=(0.5, 0.5)[: len(classes)])
+        spec = dataclasses.replace(application.spec, classes=classes, class_shares=(0.5, 0.5)[: len(classes)])
 
         def generate(model, spec, device, *, count, sampling, **others):
             is_guided = bool(spec.classes) and sampling.guidance != 1.0
             clock.now += count * sampling.steps * (2 if is_guided else 1)
 
         monkeypatch.setattr(train, "generate_clips", generate)
-        some = dataclasses.replace(problem, spec=spec)
+        some = dataclasses.replace(application, spec=spec)
         found = train._measure(some, Plan.baseline("cpu"), 60.0, 1)
         assert (found.answer, found.sampling_step) == (1.0, times)
         assert train._figures_seconds(found) == NUM_GENERATED * 20 * times

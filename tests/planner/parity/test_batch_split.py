@@ -167,10 +167,10 @@ def test_the_specimen_is_the_batch_of_a_run(make_task):
     for step, batch in enumerate(session.feed.batches(session.order.keys(0, 2))):
         session.step_once(batch, step)
     for step in range(2):
-        specimen = take_specimen(task, volano.device.Device("cpu"), step=step)
-        assert torch.equal(specimen.batch[0], seen[step][0])
-        assert torch.equal(specimen.batch[1], seen[step][1])
-        assert specimen.task.num_steps == task.num_steps
+        probe_batch = take_specimen(task, volano.device.Device("cpu"), step=step)
+        assert torch.equal(probe_batch.batch[0], seen[step][0])
+        assert torch.equal(probe_batch.batch[1], seen[step][1])
+        assert probe_batch.task.num_steps == task.num_steps
 
 
 class Padded(torch.utils.data.Dataset):

@@ -178,8 +178,8 @@ class TestStruck:
         # Nor does it need a twin to be found out.
         monkeypatch.setattr("volano.planner.parity.directional_derivative.Session", faults.OtherDropout)
         with reference.kept(plan):
-            assert abs(slope_ratio(reference.specimen, plan) - 1) > 0.02
-            assert abs(slope_ratio(reference.specimen, BASELINE) - 1) < 0.01
+            assert abs(slope_ratio(reference.probe_batch, plan) - 1) > 0.02
+            assert abs(slope_ratio(reference.probe_batch, BASELINE) - 1) < 0.01
 
     @pytest.mark.compiles
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -316,8 +316,13 @@ class TestReference:
         assert found.figures["examples"] == 8
 
     def test_a_micro_batch_is_the_same_share_of_a_cut_batch(self, make_task):
-        specimen = Reference(make_task(), seconds=0.0).specimen
-        assert [specimen.fitted(BASELINE.pin(micro_batch=size)).micro_batch for size in (1, 16, 24, 31)] == [1, 4, 6, 7]
+        probe_batch = Reference(make_task(), seconds=0.0).probe_batch
+        assert [probe_batch.fitted(BASELINE.pin(micro_batch=size)).micro_batch for size in (1, 16, 24, 31)] == [
+            1,
+            4,
+            6,
+            7,
+        ]
 
     def test_without_float64_eager_fp32_stands_in_and_it_is_said(self, make_task):
         def objective(model, batch):
@@ -364,9 +369,9 @@ class TestReference:
         reference = Reference(
             make_task(model=Halves, objective=lambda model, batch: 1e3 * classification(model, batch))
         )
-        session = Session(reference.specimen.task, BASELINE, on_notice=lambda _: None)
+        session = Session(reference.probe_batch.task, BASELINE, on_notice=lambda _: None)
         session.scaler = session.step_once._scaler = torch.amp.GradScaler("cpu")
-        found, scale = first_gradient(session, reference.specimen)
+        found, scale = first_gradient(session, reference.probe_batch)
         assert 1 < scale < 2.0**16
         for name, value in reference.exact().gradients.items():
             assert (found.gradients[name] - value).norm() < 1e-3 * value.norm()

@@ -31,29 +31,29 @@ def judge_of(task):
 
 @pytest.mark.parametrize("most", [16, 4])
 def test_fewer_examples_are_looked_at_where_memory_runs_out(make_task, most):
-    judge = judge_of(make_task(objective=limited(most)))
-    found = judge.parity(Plan.baseline("cpu").pin(optimizer="fused"))
+    guard = judge_of(make_task(objective=limited(most)))
+    found = guard.parity(Plan.baseline("cpu").pin(optimizer="fused"))
     assert found.passed, found.reason
     assert found.figures["examples"] == most // 2
-    assert judge.reference.why_not_float64 is None
+    assert guard.reference.why_not_float64 is None
 
 
 def test_a_limit_that_is_known_holds_from_the_first(make_task):
-    judge = judge_of(make_task())
-    judge.most_examples = 6
-    assert judge.parity(PLAN).figures["examples"] == 6
+    guard = judge_of(make_task())
+    guard.most_examples = 6
+    assert guard.parity(PLAN).figures["examples"] == 6
 
 
 def test_what_never_fits_is_said_to_be_the_guards(make_task):
-    judge = judge_of(make_task(objective=limited(1)))
-    found = judge.parity(PLAN)
+    guard = judge_of(make_task(objective=limited(1)))
+    found = guard.parity(PLAN)
     assert not found.passed
     assert "the guard" in found.reason
     assert "OutOfMemoryError" in found.reason
 
 
 def test_a_fault_is_struck_and_not_cut_down(make_task):
-    judge = judge_of(make_task(model=lambda: faults.WrongGradient(faults.in_bf16)))
-    whole = judge.reference.specimen.size
-    assert not judge.parity(PLAN.pin(micro_batch=None, precision="bf16")).passed
-    assert judge.reference.specimen.size == whole
+    guard = judge_of(make_task(model=lambda: faults.WrongGradient(faults.in_bf16)))
+    whole = guard.reference.probe_batch.size
+    assert not guard.parity(PLAN.pin(micro_batch=None, precision="bf16")).passed
+    assert guard.reference.probe_batch.size == whole

@@ -25,8 +25,8 @@ def test_nothing_of_a_search_is_alive_when_training_starts(monkeypatch):
 
     def noted(self, *args):
         whole(self, *args)
-        held.append(weakref.ref(self._judge))
-        held.append(weakref.ref(self._facts))
+        held.append(weakref.ref(self._guard))
+        held.append(weakref.ref(self._profile))
 
     monkeypatch.setattr(searching._Search, "__init__", noted)
     gc.disable()
@@ -58,7 +58,7 @@ def test_an_overdrawn_search_takes_what_needs_no_guard(monkeypatch):
 
 
 def test_nothing_is_blamed_once_time_is_spent(monkeypatch):
-    monkeypatch.setattr(ParityGuard, "levers_at_fault", None)  # would fail
+    monkeypatch.setattr(ParityGuard, "knobs_at_fault", None)  # would fail
     asked = ParityGuard.parity
 
     def parity(self, plan):
@@ -88,7 +88,7 @@ class FakeHeat:
         self.runs.append(seconds)
         ran.append(seconds)
 
-    def lap(self, **_):
+    def timing(self, **_):
         return Timing(plan=self.plan, step=self.step, num_steps=1)
 
 
@@ -98,16 +98,16 @@ ran: list[float] = []
 @pytest.fixture
 def track(monkeypatch):
     ran.clear()
-    monkeypatch.setattr(timing, "Heat", FakeHeat)
+    monkeypatch.setattr(timing, "TimingRun", FakeHeat)
     return TimingRuns(make_task(duration="300st"), [], lambda: 60.0)
 
 
 def test_an_error_in_the_final_strikes_the_candidate(track):
     one = PLAIN.pin(threads=1)
-    track.laps = {plan: Timing(plan=plan, step=0.001) for plan in (PLAIN, one)}
-    track.final(lambda lap: lap.step)
-    assert track.laps[one].failure == "RuntimeError: the machine is full"
-    assert track.laps[PLAIN].step == 0.001
+    track.timings = {plan: Timing(plan=plan, step=0.001) for plan in (PLAIN, one)}
+    track.final(lambda one: one.step)
+    assert track.timings[one].failure == "RuntimeError: the machine is full"
+    assert track.timings[PLAIN].step == 0.001
 
 
 def test_the_first_heat_is_a_share_of_the_run(track):
@@ -127,9 +127,9 @@ def test_totals_are_those_by_which_it_was_decided():
 @pytest.mark.parametrize(("budget", "is_raised"), [(None, False), (10, True)])
 def test_plain_eager_is_refused_under_a_given_budget_only(budget, is_raised):
     one: Any = object.__new__(searching._Search)
-    one._wish = PlanRequest(budget=budget)
+    one._request = PlanRequest(budget=budget)
     one._space = type("Space", (), {"base": PLAIN})
-    one._oracle = type("Oracle", (), {"budget": 10})
+    one._cost_model = type("Oracle", (), {"budget": 10})
     one._fits = {"fp32": type("Fit", (), {"applied": lambda *_: None})()}
     struck = {PLAIN.pin(micro_batch=4): ("it is off", {})}
     if is_raised:

@@ -10,12 +10,12 @@ from planner.searching import PLAIN, make_task
 from volano.device import Device
 from volano.errors import PlanError
 from volano.planner.search.candidates import RACED, admissible
-from volano.planner.task_profile import find_facts
+from volano.planner.task_profile import profile_task
 
 
-def space_of(task=None, *, pins=None, forbidden=None, world_size=1, **facts):
+def space_of(task=None, *, pins=None, forbidden=None, world_size=1, **profile):
     task = make_task() if task is None else task
-    known = dataclasses.replace(find_facts(task, Device("cpu")), **{"num_threads": 4, **facts})
+    known = dataclasses.replace(profile_task(task, Device("cpu")), **{"num_threads": 4, **profile})
     base = PLAIN.pin(**(pins or {}))
     return admissible(task, known, base, pins=pins or {}, forbidden=forbidden, world_size=world_size)
 

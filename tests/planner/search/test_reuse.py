@@ -19,7 +19,7 @@ from volano.planner.cache.store import find_remembered, list_remembered, recall,
 from volano.planner.search import feed, timing
 from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.reuse import recalled
-from volano.planner.task_profile import find_facts
+from volano.planner.task_profile import profile_task
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache"]
@@ -42,9 +42,9 @@ class SameName(SlowUnlessNarrow):
 def key_of(task=None, *, forbidden=None, budget=None, world_size=1, pins=None):
     task = make_task() if task is None else task
     base = Plan.baseline("cpu").pin(**(pins or {}))
-    facts = find_facts(task, Device("cpu"))
+    profile = profile_task(task, Device("cpu"))
     return fingerprint(
-        task, facts, base, pins=pins or {}, forbidden=forbidden or {}, budget=budget, world_size=world_size
+        task, profile, base, pins=pins or {}, forbidden=forbidden or {}, budget=budget, world_size=world_size
     )
 
 
@@ -116,7 +116,7 @@ class TestSecondSearch:
         return search(make_task(tolerance="rounding"))
 
     def again(self, monkeypatch, **fields):
-        monkeypatch.setattr(timing, "Heat", None)  # would fail
+        monkeypatch.setattr(timing, "TimingRun", None)  # would fail
         return search(make_task(**{"tolerance": "rounding", **fields}))
 
     def test_no_heats(self, first, monkeypatch):
@@ -159,7 +159,7 @@ class TestSecondSearch:
         monkeypatch.setattr(feed, "choose_workers", lambda *_, **__: WorkerChoice(workers=next(counts), reason="so"))
         task = make_task(data=Rows(), tolerance="rounding")
         assert search(task).plan.workers == 2
-        monkeypatch.setattr(timing, "Heat", None)
+        monkeypatch.setattr(timing, "TimingRun", None)
         found = search(task)
         assert found.explanation.origin == "remembered"
         assert found.plan.workers == 1

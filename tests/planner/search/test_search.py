@@ -23,7 +23,7 @@ from planner.searching import (
 from volano.errors import PlanError
 from volano.planner import PlanRequest, find_plan
 from volano.planner.search import timing
-from volano.planner.search import timing as contest
+from volano.planner.search.race import CandidateRace
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache"]
@@ -208,7 +208,7 @@ class Channels(nn.Module):
 
 class TestLength:
     def test_a_run_too_short_is_trusted_and_measures_nothing(self, monkeypatch):
-        monkeypatch.setattr(timing, "Heat", None)  # would fail
+        monkeypatch.setattr(timing, "TimingRun", None)  # would fail
         for found in (search(make_task(duration="299st")), search(seconds=29.0), search(is_raced=False)):
             assert found.explanation.origin == "trusted"
             assert found.step is None
@@ -217,7 +217,7 @@ class TestLength:
 
     def test_what_is_spent_is_spent(self, monkeypatch):
         # Nothing is left after the first candidate: only those without which there is no answer are run.
-        monkeypatch.setattr(contest.Contest, "seconds_left", -1.0)
+        monkeypatch.setattr(CandidateRace, "seconds_left", -1.0)
         found = search()
         assert [c.plan.precision for c in found.explanation.candidates if c.measured is not None] == ["fp32", "fp32"]
         (left,) = by_plan(found, precision="bf16")
@@ -225,12 +225,12 @@ class TestLength:
         assert "that planning may cost this run were spent" in left.reason
 
     def test_start_up_counts(self):
-        lap = functools.partial(timing.Timing, plan=None)
-        several = object.__new__(contest.Contest)
-        several._task, several._wish = make_task(duration="100st"), PlanRequest(world_size=2)
-        assert several.cost(lap(step=0.5, startup=30.0)) == 80.0
-        several._wish = PlanRequest()
-        assert several.cost(lap(step=0.5, startup=30.0)) == 50.0
+        one = functools.partial(timing.Timing, plan=None)
+        several = object.__new__(CandidateRace)
+        several._task, several._request = make_task(duration="100st"), PlanRequest(world_size=2)
+        assert several.cost(one(step=0.5, startup=30.0)) == 80.0
+        several._request = PlanRequest()
+        assert several.cost(one(step=0.5, startup=30.0)) == 50.0
 
 
 class TestSeveralRanks:

@@ -101,7 +101,7 @@ class ImageApplication:
         patches: training images uint8 [n, channels, height, width] whose statistics whiten the stem.
     """
 
-    dials: ImageOptions
+    options: ImageOptions
     spec: ClassifierSpec
     train: LabelledImages
     valid: LabelledImages
@@ -120,7 +120,7 @@ class ImageApplication:
             resolution=self.spec.image_size,
             num_classes=len(self.spec.classes),
             epochs=epochs,
-            batch_size=self.dials.batch_size,
+            batch_size=self.options.batch_size,
         )
 
     def steps_in(self, epochs: float) -> int:
@@ -152,7 +152,7 @@ class ImageApplication:
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
             evaluate_every=f"{max(1, -(-num_steps // recipe.num_evaluations))}st",
-            seed=self.dials.seed,
+            seed=self.options.seed,
         )
 
     def _optimization(self, recipe: ImageRecipe) -> dict[str, Any]:
@@ -172,27 +172,27 @@ class ImageApplication:
         }
 
 
-def read_problem(dials: ImageOptions, own_model: Callable[..., Any] | None = None) -> ImageApplication:
+def read_application(options: ImageOptions, own_model: Callable[..., Any] | None = None) -> ImageApplication:
     """Reads the images, splits them where the source does not, and finds out what the recipe needs to know.
 
     Raises:
         UsageError: the path does not exist.
         DataError: what lies there cannot be trained on.
     """
-    path = None if dials.path is None else Path(dials.path)
-    sets = read_image_sets(path, size=dials.image_size, in_files=dials.in_files)
-    if dials.image_cache is not None:
-        sets = _with_cache(sets, Path(dials.image_cache))
-    train, valid, test, is_held_out = _split(sets, dials.seed)
+    path = None if options.path is None else Path(options.path)
+    sets = read_image_sets(path, size=options.image_size, in_files=options.in_files)
+    if options.image_cache is not None:
+        sets = _with_cache(sets, Path(options.image_cache))
+    train, valid, test, is_held_out = _split(sets, options.seed)
     faults = [fault for part in (sets.train, sets.valid, sets.test) if part is not None for fault in part.faults]
     notices = [*sets.notices, *_fault_notices(faults)]
     empty = [train.classes[row] for row in (torch.bincount(train.labels, minlength=len(train.classes)) == 0).nonzero()]
     if empty:
         raise DataError("Every class has readable images to train on", got=f"none of {', '.join(empty[:5])}")
-    if dials.batch_size is not None and dials.batch_size > len(train):
+    if options.batch_size is not None and options.batch_size > len(train):
         notices.append(f"batch_size={len(train)}: there are no more images to train on")
     known, about = train.sample()
-    flip, reason = _decide_flip(dials.flip, known, about.labels, dials.seed)
+    flip, reason = _decide_flip(options.flip, known, about.labels, options.seed)
     notices.append(f"flip={'yes' if flip else 'no'}: {reason}")
     if balanced_weights(train.labels, len(train.classes)) is not None:
         counts = torch.bincount(train.labels)
@@ -208,14 +208,14 @@ def read_problem(dials: ImageOptions, own_model: Callable[..., Any] | None = Non
         image_size=image_size,
         mean=mean,
         std=std,
-        size=None if own_model is not None else dials.size or "thin",
-        model_reference=dials.model,
+        size=None if own_model is not None else options.size or "thin",
+        model_reference=options.model,
         flip=flip,
         translate=recipe.tta_translate,
     )
     return ImageApplication(
-        dials=dataclasses.replace(
-            dials, flip="yes" if flip else "no", in_files=isinstance(sets.train.images, ImageFiles)
+        options=dataclasses.replace(
+            options, flip="yes" if flip else "no", in_files=isinstance(sets.train.images, ImageFiles)
         ),
         spec=spec,
         train=train,

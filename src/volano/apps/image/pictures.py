@@ -41,7 +41,7 @@ def write_scores(
 
 def write_pictures(
     folder: RunFolder,
-    problem: ImageApplication,
+    application: ImageApplication,
     task: Task,
     logits: Tensor,
     labels: Tensor,
@@ -53,10 +53,10 @@ def write_pictures(
     reason to lose a run. ``logits``, ``labels`` and ``faults`` are what ``predict_labelled`` gave for the test images.
     """
     try:
-        write_scores(folder, "test", scores, faults, f"{problem.origin}, test")
-        unread = {fault.index for fault in faults[len(problem.test.faults) :]}
-        rows = [row for row in range(len(problem.test)) if row not in unread]
-        _write_hardest(folder, problem.test, rows, logits, labels)
+        write_scores(folder, "test", scores, faults, f"{application.origin}, test")
+        unread = {fault.index for fault in faults[len(application.test.faults) :]}
+        rows = [row for row in range(len(application.test)) if row not in unread]
+        _write_hardest(folder, application.test, rows, logits, labels)
         draw_sheet(_first_batch(task, device), folder.path / "augmented.png")
     except (OSError, VolanoError) as error:
         return [f"pictures of the final test are missing: {error}"]

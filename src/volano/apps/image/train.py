@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.apps.classification import classification_scores
-from volano.apps.image.application import ImageApplication, ImageOptions, read_problem
+from volano.apps.image.application import ImageApplication, ImageOptions, read_application
 from volano.apps.image.model_spec import check_classifier
 from volano.apps.image.pictures import write_pictures
 from volano.apps.image.recipe import DEFAULT_EPOCHS, MAX_EPOCHS, choose_size
@@ -94,45 +94,45 @@ def train_image(
     """
     started = time.perf_counter()
     check_minutes(minutes, epochs)
-    dials = _dials(
+    options = _dials(
         path, epochs=epochs, size=size, model=model, image_size=image_size, image_cache=image_cache,
         batch_size=batch_size, flip=flip, seed=seed,
     )  # fmt: skip
     planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "image")
-    problem = read_problem(dials, own_model_of(model))
-    check_classifier(problem.spec, problem.own_model)
+    application = read_application(options, own_model_of(model))
+    check_classifier(application.spec, application.own_model)
     seconds = {"data": time.perf_counter() - started}
     mark = time.perf_counter()
     world_size = (processes or Processes()).world_size
     if epochs is None:
-        problem, chosen, num_steps, reasons = _fit_into(problem, planning, minutes, started, world_size)
+        application, chosen, num_steps, reasons = _fit_into(application, planning, minutes, started, world_size)
     else:
-        num_steps = problem.steps_in(epochs)
-        chosen, reasons = choose_plan(problem.task(num_steps), planning, world_size=world_size), ()
-    task, plan = problem.task(num_steps), chosen.plan
+        num_steps = application.steps_in(epochs)
+        chosen, reasons = choose_plan(application.task(num_steps), planning, world_size=world_size), ()
+    task, plan = application.task(num_steps), chosen.plan
     seconds["plan"] = time.perf_counter() - mark
-    resolved = {**problem.dials.to_json(), "num_steps": num_steps, "size": problem.spec.size}
+    resolved = {**application.options.to_json(), "num_steps": num_steps, "size": application.spec.size}
     check_plan(task, plan)
     check_processes(task, plan, processes)
     folder.make()
     chosen.write(folder)
-    folder.write_json("image.json", problem.spec.to_json())
-    _write_faults(folder, problem)
-    source = {"kind": "image", "dials": resolved, "minutes": minutes, "origin": problem.origin}
+    folder.write_json("image.json", application.spec.to_json())
+    _write_faults(folder, application)
+    source = {"kind": "image", "dials": resolved, "minutes": minutes, "origin": application.origin}
     run = execute(
         task,
         plan,
         folder,
         observer=observer,
         source=source,
-        notices=(*problem.notices, *chosen.reasons, *reasons),
+        notices=(*application.notices, *chosen.reasons, *reasons),
         safety=safety,
         processes=processes,
         may_split=chosen.may_split,
     )
-    return _finish(run, problem, task, seconds, started, observer)
+    return _finish(run, application, task, seconds, started, observer)
 
 
 def resume_image(path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None) -> ImageRun:
@@ -146,60 +146,60 @@ def resume_image(path: str | Path, *, observer: Observer | None = None, processe
     folder = RunFolder.open(path)
     if "test_accuracy" in (folder.read_json("run.json").get("metrics") or {}):
         check_unfinished(folder)  # a run that was interrupted in its final test has that left to do
-    dials = dials_of(folder)
-    problem = read_problem(dials, own_model_of(dials.model))
+    options = options_of(folder)
+    application = read_application(options, own_model_of(options.model))
     seconds = {"data": time.perf_counter() - started}
-    assert dials.num_steps is not None  # resolved before step 0
+    assert options.num_steps is not None  # resolved before step 0
     observer = observer or make_progress()
-    task = problem.task(dials.num_steps)
+    task = application.task(options.num_steps)
     run = go_on(task, folder, observer=observer, processes=processes)
-    return _finish(run, problem, task, seconds, started, observer)
+    return _finish(run, application, task, seconds, started, observer)
 
 
 @contextlib.contextmanager
 def task_to_plan(
-    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **dials: Any
+    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **options: Any
 ) -> Iterator[Task]:
     """The task that :func:`train_image` would train with these dials, to be planned and not trained."""
     started = time.perf_counter()
-    check_minutes(minutes, dials.get("epochs"))
-    given = _dials(path, **dials)
-    problem = read_problem(given, own_model_of(given.model))
-    check_classifier(problem.spec, problem.own_model)
+    check_minutes(minutes, options.get("epochs"))
+    given = _dials(path, **options)
+    application = read_application(given, own_model_of(given.model))
+    check_classifier(application.spec, application.own_model)
     if given.epochs is not None:
-        yield problem.task(problem.steps_in(given.epochs))
+        yield application.task(application.steps_in(given.epochs))
         return
     quick = planning.quick()
-    problem, _, num_steps, _ = _fit_into(problem, quick, minutes, started, 1)
-    yield problem.task(num_steps)
+    application, _, num_steps, _ = _fit_into(application, quick, minutes, started, 1)
+    yield application.task(num_steps)
 
 
 def _dials(
-    path: str | Path | None, *, image_cache: str | Path | None = None, flip: str = "auto", seed: int = 0, **dials: Any
+    path: str | Path | None, *, image_cache: str | Path | None = None, flip: str = "auto", seed: int = 0, **options: Any
 ) -> ImageOptions:
     return ImageOptions(
         path=None if path is None else str(Path(path).absolute()),
         image_cache=None if image_cache is None else str(Path(image_cache).absolute()),
         flip=flip,
         seed=seed,
-        **dials,
+        **options,
     )
 
 
 def task_of(folder: RunFolder) -> Task:
     """The task of a run of the image application, made again from its images and dials."""
-    dials = dials_of(folder)
-    assert dials.num_steps is not None  # resolved before step 0
-    return read_problem(dials, own_model_of(dials.model)).task(dials.num_steps)
+    options = options_of(folder)
+    assert options.num_steps is not None  # resolved before step 0
+    return read_application(options, own_model_of(options.model)).task(options.num_steps)
 
 
 def _finish(
-    run: Run, problem: ImageApplication, task: Task, seconds: dict[str, float], started: float, observer: Observer
+    run: Run, application: ImageApplication, task: Task, seconds: dict[str, float], started: float, observer: Observer
 ) -> ImageRun:
     mark = time.perf_counter()
     folder = RunFolder(run.path)
     metrics: dict[str, Any] = dict(run.metrics)
-    test, spec = problem.test, problem.spec
+    test, spec = application.test, application.spec
     pixels, samples = test.first(_NUM_SAMPLES)
     save_tensors(
         {"images": pixels.contiguous(), "labels": samples.labels.contiguous()},
@@ -218,16 +218,22 @@ def _finish(
         metrics["num_test"] = scores["num_examples"]
         for fault in faults[len(test.faults) :]:  # of files that nobody had read before
             folder.append("quarantine.jsonl", {"set": "test", **asdict(fault)})
-        pictures = write_pictures(folder, problem, task, logits, labels, scores, faults, plan_device)
+        pictures = write_pictures(folder, application, task, logits, labels, scores, faults, plan_device)
         run = with_notices(run, pictures, observer)
     run, phases = end_run(
-        run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, is_held_out=problem.is_held_out
+        run,
+        observer,
+        metrics=metrics,
+        seconds=seconds,
+        started=started,
+        tested=mark,
+        is_held_out=application.is_held_out,
     )
-    return ImageRun(run=run, metrics=metrics, seconds=phases, is_held_out=problem.is_held_out)
+    return ImageRun(run=run, metrics=metrics, seconds=phases, is_held_out=application.is_held_out)
 
 
 def _fit_into(
-    problem: ImageApplication, planning: PlanOptions, minutes: float | None, started: float, world_size: int
+    application: ImageApplication, planning: PlanOptions, minutes: float | None, started: float, world_size: int
 ) -> tuple[ImageApplication, ChosenPlan, int, tuple[str, ...]]:
     """The size of network, the plan and the number of steps that suit the time, from steps and predictions timed here,
     and the reason for the number."""
@@ -235,55 +241,55 @@ def _fit_into(
     most_epochs = DEFAULT_EPOCHS if minutes is None else MAX_EPOCHS
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
 
-    def steps_left(problem: ImageApplication, step: float, startup: float, forward: float) -> int:
+    def steps_left(application: ImageApplication, step: float, startup: float, forward: float) -> int:
         # Evaluations, and the final test with up to six views of the images that the network is unsure about.
-        num_predictions = 5 * len(problem.valid) + 3 * len(problem.test)
+        num_predictions = 5 * len(application.valid) + 3 * len(application.test)
         left = budget - (time.perf_counter() - started) - startup - forward * num_predictions - reserve
         return max(1, int(left / step))  # one step is the least that is a training
 
     first = choose_plan(
-        problem.task(problem.steps_in(1.0)), planning, world_size=world_size, seconds=budget, is_raced=False
+        application.task(application.steps_in(1.0)), planning, world_size=world_size, seconds=budget, is_raced=False
     )
-    if problem.dials.size is None and problem.own_model is None:
+    if application.options.size is None and application.own_model is None:
         size = choose_size(
-            epochs_of_thin=steps_left(problem, *_measure(problem, first.plan, budget, world_size))
-            / problem.steps_in(1.0),
-            num_train=len(problem.train),
-            resolution=problem.spec.image_size,
-            channels=problem.spec.channels,
-            num_classes=len(problem.spec.classes),
+            epochs_of_thin=steps_left(application, *_measure(application, first.plan, budget, world_size))
+            / application.steps_in(1.0),
+            num_train=len(application.train),
+            resolution=application.spec.image_size,
+            channels=application.spec.channels,
+            num_classes=len(application.spec.classes),
         )
-        problem = problem.with_size(size)
-    most = problem.steps_in(most_epochs)
+        application = application.with_size(size)
+    most = application.steps_in(most_epochs)
     left = budget - (time.perf_counter() - started)
     chosen = choose_plan(
-        problem.task(problem.steps_in(1.0)), planning, world_size=world_size, seconds=max(1.0, left - reserve)
+        application.task(application.steps_in(1.0)), planning, world_size=world_size, seconds=max(1.0, left - reserve)
     )
-    step, startup, forward = _measure(problem, chosen.plan, budget, world_size)
-    num_steps = min(steps_left(problem, step, startup, forward), most)
+    step, startup, forward = _measure(application, chosen.plan, budget, world_size)
+    num_steps = min(steps_left(application, step, startup, forward), most)
     limit = f"at most {most_epochs:g} epochs" if num_steps == most else f"{budget / 60:g} min"
-    name = problem.spec.size or problem.spec.model_reference
+    name = application.spec.size or application.spec.model_reference
     reason = (
-        f"{num_steps:,} steps ({num_steps / problem.steps_in(1.0):.1f} epochs) of the {name} network: "
+        f"{num_steps:,} steps ({num_steps / application.steps_in(1.0):.1f} epochs) of the {name} network: "
         f"{step * 1e3:.0f} ms a step, {limit}" + (" are too short for more" if num_steps == 1 else "")
     )
-    return problem, chosen, num_steps, (reason,)
+    return application, chosen, num_steps, (reason,)
 
 
-def _measure(problem: ImageApplication, plan: Plan, budget: float, world_size: int) -> tuple[float, float, float]:
+def _measure(application: ImageApplication, plan: Plan, budget: float, world_size: int) -> tuple[float, float, float]:
     """Seconds of a step, of what is paid once, and of the prediction of one image."""
-    task, device = problem.task(problem.steps_in(1.0)), Device(plan.device)
+    task, device = application.task(application.steps_in(1.0)), Device(plan.device)
     time_of = measure_step_time(*share_of_rank(task, plan, world_size), seconds=min(5.0, 0.02 * budget))
     with random_state_kept(device), settings_of(plan, device):
         model = task.model().to(device.torch_device)
-        some, _ = problem.test.first(512)
+        some, _ = application.test.first(512)
         predict_logits(model, some[:64], device, precision=plan.precision, flip=False, translate=0)
         mark = time.perf_counter()
         predict_logits(model, some, device, precision=plan.precision, flip=False, translate=0)
         return time_of.step, time_of.startup, (time.perf_counter() - mark) / len(some)
 
 
-def dials_of(folder: RunFolder) -> ImageOptions:
+def options_of(folder: RunFolder) -> ImageOptions:
     """The dials with which a run was made.
 
     Raises:
@@ -291,11 +297,11 @@ def dials_of(folder: RunFolder) -> ImageOptions:
         UsageError: the images are no longer there.
     """
     try:
-        dials = ImageOptions(**folder.read_json("run.json")["source"]["dials"])
+        options = ImageOptions(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of an image run holds its dials", got=f"{folder.path}: {error}") from error
-    check_data_is_there(dials.path, "images")
-    return dials
+    check_data_is_there(options.path, "images")
+    return options
 
 
 def own_model_of(reference: str | None) -> Callable[..., Any] | None:
@@ -312,6 +318,6 @@ def own_model_of(reference: str | None) -> Callable[..., Any] | None:
     return function
 
 
-def _write_faults(folder: RunFolder, problem: ImageApplication) -> None:
-    for fault in problem.faults:
+def _write_faults(folder: RunFolder, application: ImageApplication) -> None:
+    for fault in application.faults:
         folder.append("quarantine.jsonl", {"set": "images", **asdict(fault)})

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from volano.apps.classification import classification_scores
-from volano.apps.image.application import read_problem
+from volano.apps.image.application import read_application
 from volano.apps.image.export import export_classifier
 from volano.apps.image.model_spec import ClassifierSpec, make_classifier
 from volano.apps.image.pictures import write_scores
 from volano.apps.image.scores import predict_labelled, predict_logits
-from volano.apps.image.train import dials_of, own_model_of
+from volano.apps.image.train import options_of, own_model_of
 from volano.apps.predictions import write_prediction_table
 from volano.data.sources import (
     ImageFile,
@@ -51,9 +51,9 @@ def eval_image(path: str | Path, images: str | Path | None = None, *, device: st
     """
     folder, spec, model = _open(path)
     if images is None:
-        dials = dials_of(folder)
-        problem = read_problem(dials, own_model_of(dials.model))
-        test, name, origin, notices = problem.test, "test", f"{problem.origin}, test", ()
+        options = options_of(folder)
+        application = read_application(options, own_model_of(options.model))
+        test, name, origin, notices = application.test, "test", f"{application.origin}, test", ()
     else:
         sets = read_image_sets(Path(images), pixel_format=spec.pixel_format, least_classes=1)
         test = _in_terms_of(spec, sets.test or sets.valid or sets.train)

@@ -94,7 +94,7 @@ class TextApplication:
         notices: what a person should know.
     """
 
-    dials: TextOptions
+    options: TextOptions
     spec: TextSpec
     tokenizer: Tokenizer
     train: np.ndarray
@@ -110,7 +110,7 @@ class TextApplication:
     @property
     def batch_size(self) -> int:
         """Windows per step; never more than there are."""
-        wanted = self.dials.batch_size or 1
+        wanted = self.options.batch_size or 1
         return min(wanted, len(self.windows))
 
     @property
@@ -138,7 +138,7 @@ class TextApplication:
         return dataclasses.replace(
             self,
             spec=dataclasses.replace(self.spec, depth=depth),
-            dials=dataclasses.replace(self.dials, depth=depth, batch_size=batch_size),
+            options=dataclasses.replace(self.options, depth=depth, batch_size=batch_size),
         )
 
     def recipe_of(self, num_steps: int) -> TextRecipe:
@@ -174,7 +174,7 @@ class TextApplication:
             batch_size=self.batch_size,
             duration=f"{num_steps}st",
             evaluate_every=f"{max(1, -(-num_steps // recipe.num_evaluations))}st",
-            seed=self.dials.seed,
+            seed=self.options.seed,
         )
 
     def _valid(self) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -192,7 +192,7 @@ class TextApplication:
         return TextPreview(tokenizer=self.tokenizer, prompt=prompt)
 
 
-def read_problem(dials: TextOptions, folder: Path) -> TextApplication:
+def read_application(options: TextOptions, folder: Path) -> TextApplication:
     """Reads the text, learns its tokenizer, and writes its tokens into ``folder``.
 
     A text that is too short for the context gets a smaller one, which is said.
@@ -201,12 +201,12 @@ def read_problem(dials: TextOptions, folder: Path) -> TextApplication:
         UsageError: the path does not exist.
         DataError: what lies there cannot be trained on.
     """
-    corpus = prepare_corpus(find_texts(None if dials.path is None else Path(dials.path)), folder, seed=dials.seed)
-    context, notices = _fitting_context(dials.context, corpus)
+    corpus = prepare_corpus(find_texts(None if options.path is None else Path(options.path)), folder, seed=options.seed)
+    context, notices = _fitting_context(options.context, corpus)
     spec = TextSpec(
         vocab_size=corpus.tokenizer.vocab_size,
         context=context,
-        depth=dials.depth or PROBE_DEPTH,
+        depth=options.depth or PROBE_DEPTH,
         tokenizer_digest=corpus.tokenizer.digest(),
         num_train_bytes=corpus.num_train_bytes,
         num_train_tokens=len(corpus.train),
@@ -219,10 +219,10 @@ def read_problem(dials: TextOptions, folder: Path) -> TextApplication:
     if len(corpus.faults) > len(faults):
         faults.append(f"{len(corpus.faults) - len(faults)} more such files are listed in quarantine.jsonl")
     num_windows = len(TokenWindows(corpus.train, context))
-    if dials.batch_size is not None and dials.batch_size > num_windows:
+    if options.batch_size is not None and options.batch_size > num_windows:
         notices.append(f"batch_size={num_windows}: there are no more windows of {context} tokens to train on")
     return TextApplication(
-        dials=dials,
+        options=options,
         spec=spec,
         tokenizer=corpus.tokenizer,
         train=corpus.train,
@@ -232,14 +232,14 @@ def read_problem(dials: TextOptions, folder: Path) -> TextApplication:
     )
 
 
-def load_problem(dials: TextOptions, spec: TextSpec, folder: Path) -> TextApplication:
+def load_problem(options: TextOptions, spec: TextSpec, folder: Path) -> TextApplication:
     """The problem of a run, from the files in its folder; the text itself is no longer needed.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the tokenizer is another one.
     """
     return TextApplication(
-        dials=dials,
+        options=options,
         spec=spec,
         tokenizer=load_tokenizer(folder / "tokenizer.json", spec.tokenizer_digest),
         train=open_tokens(folder / TRAIN_FILE),
@@ -268,23 +268,23 @@ def _fitting_context(wanted: int, corpus: Corpus) -> tuple[int, list[str]]:
 
 
 def shaped(
-    problem: TextApplication, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
+    application: TextApplication, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
 ) -> TextApplication:
     """The problem with depth and batch chosen where the dials leave them open. ``flops`` is what the training may cost;
     None is what the probe's depth would cost over ``num_tokens``."""
-    dials, spec = problem.dials, problem.spec
+    options, spec = application.options, application.spec
     if flops is None:
         flops = num_tokens * spec.shape().flops_per_token
-    depth = dials.depth or depth or choose_depth(
+    depth = options.depth or depth or choose_depth(
         flops=flops, num_bytes=spec.num_train_bytes, vocab_size=spec.vocab_size, context=spec.context
     )  # fmt: skip
-    batch_size = dials.batch_size
+    batch_size = options.batch_size
     if batch_size is None:
-        width = problem.with_shape(depth=depth, batch_size=1).spec.shape().width
+        width = application.with_shape(depth=depth, batch_size=1).spec.shape().width
         tokens = choose_tokens_per_step(num_tokens=num_tokens, width=width, is_cpu=place.is_cpu)
         # A small text still gives eight steps an epoch.
-        batch_size = max(1, min(tokens // spec.context, len(problem.windows) // 8))
-    return problem.with_shape(depth=depth, batch_size=min(batch_size, len(problem.windows)))
+        batch_size = max(1, min(tokens // spec.context, len(application.windows) // 8))
+    return application.with_shape(depth=depth, batch_size=min(batch_size, len(application.windows)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.apps.text.application import TextApplication, TextOptions, TextRun, load_problem, read_problem, shaped
+from volano.apps.text.application import TextApplication, TextOptions, TextRun, load_problem, read_application, shaped
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
 from volano.apps.text.model_spec import TextSpec
 from volano.apps.text.network import Decoder
@@ -79,7 +79,7 @@ def train_text(
     """
     started = time.perf_counter()
     check_minutes(minutes, epochs)
-    dials = TextOptions(
+    options = TextOptions(
         path=None if path is None else str(Path(path).absolute()),
         epochs=epochs,
         depth=depth,
@@ -91,32 +91,38 @@ def train_text(
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "text")
     with tempfile.TemporaryDirectory(prefix=".volano-text-", dir=_nearest_folder(folder.path)) as scratch:
-        problem = read_problem(dials, Path(scratch))
+        application = read_application(options, Path(scratch))
         seconds = {"data": time.perf_counter() - started}
         mark = time.perf_counter()
         world_size = (processes or Processes()).world_size
-        problem, chosen, num_steps, reasons = _resolve(problem, minutes, started, planning, world_size)
-        task, plan = problem.task(num_steps), chosen.plan
+        application, chosen, num_steps, reasons = _resolve(application, minutes, started, planning, world_size)
+        task, plan = application.task(num_steps), chosen.plan
         check_plan(task, plan)
         check_processes(task, plan, processes)
         seconds["plan"] = time.perf_counter() - mark
         folder.make()
         chosen.write(folder)
-        _write_problem(folder, problem, Path(scratch))
-    resolved = {**problem.dials.to_json(), "num_steps": num_steps}
-    source = {"kind": "text", "goal": "language", "dials": resolved, "minutes": minutes, "origin": problem.spec.origin}
+        _write_problem(folder, application, Path(scratch))
+    resolved = {**application.options.to_json(), "num_steps": num_steps}
+    source = {
+        "kind": "text",
+        "goal": "language",
+        "dials": resolved,
+        "minutes": minutes,
+        "origin": application.spec.origin,
+    }
     run = execute(
         task,
         plan,
         folder,
         observer=observer,
         source=source,
-        notices=(*problem.notices, *chosen.reasons, *reasons),
+        notices=(*application.notices, *chosen.reasons, *reasons),
         safety=safety,
         processes=processes,
         may_split=chosen.may_split,
     )
-    return _finish(run, problem, seconds, started, observer)
+    return _finish(run, application, seconds, started, observer)
 
 
 def resume_text(path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None) -> TextRun:
@@ -130,32 +136,32 @@ def resume_text(path: str | Path, *, observer: Observer | None = None, processes
     folder = RunFolder.open(path)
     if "bits_per_byte" in (folder.read_json("run.json").get("metrics") or {}):
         check_unfinished(folder)  # a run that was interrupted in its final test has that left to do
-    problem = problem_of(folder)
+    application = application_of(folder)
     seconds = {"data": time.perf_counter() - started}
     observer = observer or make_progress()
-    run = go_on(_task_of(problem), folder, observer=observer, processes=processes)
-    return _finish(run, problem, seconds, started, observer)
+    run = go_on(_task_of(application), folder, observer=observer, processes=processes)
+    return _finish(run, application, seconds, started, observer)
 
 
 @contextlib.contextmanager
 def task_to_plan(
-    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **dials: Any
+    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **options: Any
 ) -> Iterator[Task]:
     """The task that :func:`train_text` would train with these dials, to be planned and not trained."""
     started = time.perf_counter()
-    if dials.pop("classify", None):
+    if options.pop("classify", None):
         raise UsageError(
             "What is explained is planned by measuring",
             got="--classify, whose trainings take seconds and are not",
             remedy="Leave it out",
         )
-    check_minutes(minutes, dials.get("epochs"))
-    given = TextOptions(path=None if path is None else str(Path(path).absolute()), **dials)
+    check_minutes(minutes, options.get("epochs"))
+    given = TextOptions(path=None if path is None else str(Path(path).absolute()), **options)
     with tempfile.TemporaryDirectory(prefix="volano-text-") as scratch:
-        problem = read_problem(given, Path(scratch))
+        application = read_application(given, Path(scratch))
         quick = planning.quick()
-        problem, _, num_steps, _ = _resolve(problem, minutes, started, quick, 1)
-        yield problem.task(num_steps)
+        application, _, num_steps, _ = _resolve(application, minutes, started, quick, 1)
+        yield application.task(num_steps)
 
 
 def task_of(folder: RunFolder) -> Task:
@@ -165,50 +171,50 @@ def task_of(folder: RunFolder) -> Task:
         from volano.apps.text.classify.train import task_of_classes
 
         return task_of_classes(folder)
-    return _task_of(problem_of(folder))
+    return _task_of(application_of(folder))
 
 
-def _task_of(problem: TextApplication) -> Task:
-    assert problem.dials.num_steps is not None  # resolved before step 0
-    return problem.task(problem.dials.num_steps)
+def _task_of(application: TextApplication) -> Task:
+    assert application.options.num_steps is not None  # resolved before step 0
+    return application.task(application.options.num_steps)
 
 
-def problem_of(folder: RunFolder) -> TextApplication:
+def application_of(folder: RunFolder) -> TextApplication:
     """The problem of a run, from its folder.
 
     Raises:
         CheckpointError: the folder does not hold it.
     """
     try:
-        dials = TextOptions(**folder.read_json("run.json")["source"]["dials"])
+        options = TextOptions(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of a text run holds its dials", got=f"{folder.path}: {error}") from error
-    return load_problem(dials, TextSpec.from_json(folder.read_json("text.json")), folder.path)
+    return load_problem(options, TextSpec.from_json(folder.read_json("text.json")), folder.path)
 
 
 def _resolve(
-    problem: TextApplication, minutes: float | None, started: float, planning: PlanOptions, world_size: int
+    application: TextApplication, minutes: float | None, started: float, planning: PlanOptions, world_size: int
 ) -> tuple[TextApplication, ChosenPlan, int, tuple[str, ...]]:
     """Depth, batch and number of steps, once, before the first; the plan; and the reasons for the numbers."""
-    epochs = problem.dials.epochs
+    epochs = application.options.epochs
     if epochs is not None:
-        problem = shaped(problem, planning.place, flops=None, num_tokens=epochs * len(problem.train))
-        num_steps = problem.steps_in(epochs)
-        chosen = choose_plan(problem.task(num_steps), planning, world_size=world_size)
+        application = shaped(application, planning.place, flops=None, num_tokens=epochs * len(application.train))
+        num_steps = application.steps_in(epochs)
+        chosen = choose_plan(application.task(num_steps), planning, world_size=world_size)
         length = f"{epochs:g} epochs as asked"
     else:
-        problem, chosen, num_steps, length = _fit_into(problem, planning, minutes, started, world_size)
-    shape = problem.spec.shape()
-    size = f"{num_steps:,} steps of {problem.tokens_per_step:,} tokens"
+        application, chosen, num_steps, length = _fit_into(application, planning, minutes, started, world_size)
+    shape = application.spec.shape()
+    size = f"{num_steps:,} steps of {application.tokens_per_step:,} tokens"
     reasons = (
         f"depth {shape.depth} (width {shape.width}), {size}: {length}",
-        f"regime: {problem.recipe(num_steps).regime}",
+        f"regime: {application.recipe(num_steps).regime}",
     )
-    return problem, chosen, num_steps, reasons
+    return application, chosen, num_steps, reasons
 
 
 def _fit_into(
-    problem: TextApplication, planning: PlanOptions, minutes: float | None, started: float, world_size: int
+    application: TextApplication, planning: PlanOptions, minutes: float | None, started: float, world_size: int
 ) -> tuple[TextApplication, ChosenPlan, int, str]:
     """The depth, the batch, the plan and the number of steps that suit the time, from steps timed here."""
     budget = 60 * (minutes or DEFAULT_MINUTES)
@@ -219,8 +225,8 @@ def _fit_into(
         return max(0.0, budget - spent - evaluation - _RESERVE_SECONDS - _RESERVE_SHARE * budget)
 
     # The shape that the time allows depends on the speed, and so on the plan: a quick one for a probe is close enough.
-    depth = problem.dials.depth or problem.spec.depth
-    probe = shaped(problem, planning.place, flops=1.0, num_tokens=1e6, depth=depth)
+    depth = application.options.depth or application.spec.depth
+    probe = shaped(application, planning.place, flops=1.0, num_tokens=1e6, depth=depth)
     quick = choose_plan(
         probe.task(1000), planning.without("compile", True), world_size=world_size, seconds=_PROBE_SHARE * budget
     )
@@ -232,75 +238,80 @@ def _fit_into(
     flops_per_second = tokens_per_second * probe.spec.shape().flops_per_token
     flops = flops_per_second * seconds_left(0.0)
     num_tokens = flops / probe.spec.shape().flops_per_token
-    problem = shaped(problem, planning.place, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(problem.train)))
-    chosen = choose_plan(
-        problem.task(1000), planning, world_size=world_size, seconds=max(1.0, (1 - _PROBE_SHARE) * seconds_left(0.0))
+    application = shaped(
+        application, planning.place, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(application.train))
     )
-    measured = measure_step_time(*share_of_rank(problem.task(1000), chosen.plan, world_size), seconds=timing)
-    left = seconds_left(_evaluation_seconds(problem, chosen.plan) + measured.startup)
-    most = problem.steps_in(MAX_EPOCHS)
+    chosen = choose_plan(
+        application.task(1000),
+        planning,
+        world_size=world_size,
+        seconds=max(1.0, (1 - _PROBE_SHARE) * seconds_left(0.0)),
+    )
+    measured = measure_step_time(*share_of_rank(application.task(1000), chosen.plan, world_size), seconds=timing)
+    left = seconds_left(_evaluation_seconds(application, chosen.plan) + measured.startup)
+    most = application.steps_in(MAX_EPOCHS)
     num_steps = max(1, min(most, int(left / measured.step)))
     limit = f"at most {MAX_EPOCHS:g} epochs" if num_steps == most else f"{budget / 60:g} min"
     length = f"{measured.step * 1e3:.0f} ms a step, {limit}" + (", which is short" if num_steps == 1 else "")
-    return problem, chosen, num_steps, length
+    return application, chosen, num_steps, length
 
 
-def _evaluation_seconds(problem: TextApplication, plan: Plan) -> float:
+def _evaluation_seconds(application: TextApplication, plan: Plan) -> float:
     """Seconds of the final test, of the evaluations and of the previews, from one batch timed here."""
     device = Device(plan.device)
     with random_state_kept(device), settings_of(plan, device), torch.inference_mode(), device.autocast(plan.precision):
-        model = Decoder(problem.spec.shape()).to(device.torch_device)
-        batch = device.move(torch.zeros(8, problem.spec.context, dtype=torch.int64))
+        model = Decoder(application.spec.shape()).to(device.torch_device)
+        batch = device.move(torch.zeros(8, application.spec.context, dtype=torch.int64))
         model(batch)
         mark = time.perf_counter()
         model(batch)
         device.synchronize()
         per_window = (time.perf_counter() - mark) / len(batch)
     preview = 0.5  # sixty tokens at two to ten milliseconds
-    num_test = 4 / 3 * len(problem.held) / problem.spec.context
+    num_test = 4 / 3 * len(application.held) / application.spec.context
     return per_window * (num_test + 8 * 48) + 8 * preview
 
 
-def _write_problem(folder: RunFolder, problem: TextApplication, scratch: Path) -> None:
-    folder.write_json("text.json", problem.spec.to_json())
-    (folder.path / "tokenizer.json").write_bytes(problem.tokenizer.to_bytes())
+def _write_problem(folder: RunFolder, application: TextApplication, scratch: Path) -> None:
+    folder.write_json("text.json", application.spec.to_json())
+    (folder.path / "tokenizer.json").write_bytes(application.tokenizer.to_bytes())
     for name in (TRAIN_FILE, HELD_FILE):  # they are mapped; a rename leaves the mapping as it is
         shutil.move(scratch / name, folder.path / name)
-    for fault in problem.faults:
+    for fault in application.faults:
         folder.append("quarantine.jsonl", {"set": "text", **asdict(fault)})
 
 
 def _finish(
-    run: Run, problem: TextApplication, seconds: dict[str, float], started: float, observer: Observer
+    run: Run, application: TextApplication, seconds: dict[str, float], started: float, observer: Observer
 ) -> TextRun:
     mark = time.perf_counter()
     folder = RunFolder(run.path)
     metrics: dict[str, Any] = dict(run.metrics)
     if run.status == "finished":
-        scores = held_out_scores(run.model, problem, Device(run.plan.device), run.plan)
+        scores = held_out_scores(run.model, application, Device(run.plan.device), run.plan)
         folder.write_json("eval-test.json", scores)
         for name in ("bits_per_byte", "perplexity", "bytes_per_token"):
             metrics[name] = scores[name]
         metrics |= {f"bits_per_byte_{name}": value for name, value in scores["baselines"].items()}
         metrics["num_test_bytes"] = scores["num_bytes"]
-        metrics["tokens_per_second"] = _tokens_per_second(folder, problem)
+        metrics["tokens_per_second"] = _tokens_per_second(folder, application)
     run, phases = end_run(run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark)
     return TextRun(run=run, metrics=metrics, seconds=phases)
 
 
-def held_out_scores(model: nn.Module, problem: TextApplication, device: Device, plan: Plan) -> dict[str, Any]:
+def held_out_scores(model: nn.Module, application: TextApplication, device: Device, plan: Plan) -> dict[str, Any]:
     """See ``score_tokens``; with ``baselines``, what xz and bz2 reach on the same bytes after the training text."""
     assert isinstance(model, Decoder)
     with settings_of(plan, device):
-        scores = score_tokens(model, problem.held, problem.tokenizer, device, precision=plan.precision)
-    assert scores["num_bytes"] == problem.spec.num_held_bytes
-    return {**scores, "baselines": problem.spec.baselines, "origin": f"{problem.spec.origin}, held out"}
+        scores = score_tokens(model, application.held, application.tokenizer, device, precision=plan.precision)
+    assert scores["num_bytes"] == application.spec.num_held_bytes
+    return {**scores, "baselines": application.spec.baselines, "origin": f"{application.spec.origin}, held out"}
 
 
-def _tokens_per_second(folder: RunFolder, problem: TextApplication) -> float | None:
+def _tokens_per_second(folder: RunFolder, application: TextApplication) -> float | None:
     """The median over the logged lines, as training throughput."""
     rates = sorted(line["examples_per_second"] for line in folder.read_lines("metrics.jsonl") if "lr" in line)
-    return round(rates[len(rates) // 2] * problem.spec.context, 1) if rates else None
+    return round(rates[len(rates) // 2] * application.spec.context, 1) if rates else None
 
 
 def _nearest_folder(path: Path) -> Path:

@@ -18,7 +18,7 @@ from volano.apps.text.model_spec import TextSpec
 from volano.apps.text.network import Decoder
 from volano.apps.text.scores import score_tokens
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
-from volano.apps.text.train import held_out_scores, problem_of
+from volano.apps.text.train import application_of, held_out_scores
 from volano.data import Fault, open_tokens, write_tokens
 from volano.data.sources import find_texts
 from volano.device import Device
@@ -48,7 +48,7 @@ def eval_text(path: str | Path, texts: str | Path | None = None, *, device: str 
     model.to(place.torch_device)
     if texts is None:
         name, unreadable = "test", []
-        result = held_out_scores(model, problem_of(folder), place, Plan.baseline(place.name))
+        result = held_out_scores(model, application_of(folder), place, Plan.baseline(place.name))
     else:
         name = evaluation_name(texts)
         result, unreadable = _score_source(folder, tokenizer, model, Path(texts), place)

@@ -102,7 +102,7 @@ class VideoApplication:
         notices: what a person should know.
     """
 
-    dials: VideoOptions
+    options: VideoOptions
     spec: VideoSpec
     sets: ClipSets
     flip: bool
@@ -113,7 +113,7 @@ class VideoApplication:
         return choose_recipe(
             num_train=len(self.sets.train),
             num_steps=num_steps,
-            batch_size=self.dials.batch_size,
+            batch_size=self.options.batch_size,
             network=self.spec.network,
         )
 
@@ -152,23 +152,23 @@ class VideoApplication:
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
             evaluate_every=f"{max(1, -(-num_steps // recipe.num_evaluations))}st",
-            seed=self.dials.seed,
+            seed=self.options.seed,
         )
 
 
-def read_video_problem(dials: VideoOptions) -> VideoApplication:
+def read_video_application(options: VideoOptions) -> VideoApplication:
     """Reads the clips and finds out what the recipe needs to know.
 
     Raises:
         UsageError: the path does not exist.
         DataError: what lies there cannot be trained on.
     """
-    num_frames = dials.num_frames or DEFAULT_FRAMES
-    if dials.path is None:
+    num_frames = options.num_frames or DEFAULT_FRAMES
+    if options.path is None:
         sets = bouncing_digits(num_frames=num_frames)
     else:
         sets = read_clip_folder(
-            Path(dials.path), num_frames=num_frames, size=dials.image_size, fps=dials.fps, seed=dials.seed
+            Path(options.path), num_frames=num_frames, size=options.image_size, fps=options.fps, seed=options.seed
         )
     train = sets.train
     notices = list(sets.notices)
@@ -178,12 +178,12 @@ def read_video_problem(dials: VideoOptions) -> VideoApplication:
         notices.append(f"classes by sub-folder: {', '.join(train.classes[:6])}{', ...' * (len(train.classes) > 6)}")
     else:
         shares = ()
-    if dials.batch_size is not None and dials.batch_size > len(train):
+    if options.batch_size is not None and options.batch_size > len(train):
         notices.append(f"batch_size={len(train)}: there are no more clips to train on")
-    if dials.flip != "yes":
+    if options.flip != "yes":
         notices.append("flip=no: a model of mirrored clips would make mirrored clips; --flip yes if that is welcome")
     mean, std = pixel_statistics(train.frames, train.lengths)
-    network = dials.network or "unet"
+    network = options.network or "unet"
     channels, size = train.frames.shape[2], train.frames.shape[-1]
     spec = VideoSpec(
         network=network,
@@ -198,7 +198,7 @@ def read_video_problem(dials: VideoOptions) -> VideoApplication:
         mean=mean,
         std=std,
     )
-    return VideoApplication(dials=dials, spec=spec, sets=sets, flip=dials.flip == "yes", notices=tuple(notices))
+    return VideoApplication(options=options, spec=spec, sets=sets, flip=options.flip == "yes", notices=tuple(notices))
 
 
 def _rows(clips: Clips, count: int) -> tuple[torch.Tensor, ...]:

@@ -35,7 +35,7 @@ _LEAST_COMPARED = 32
 _MOST_TRAIN, _MOST_NEAREST = 4096, 128
 
 
-def dials_of(folder: RunFolder) -> VideoOptions:
+def options_of(folder: RunFolder) -> VideoOptions:
     """The dials with which a run was made.
 
     Raises:
@@ -43,15 +43,15 @@ def dials_of(folder: RunFolder) -> VideoOptions:
         UsageError: the clips are no longer there.
     """
     try:
-        dials = VideoOptions(**folder.read_json("run.json")["source"]["dials"])
+        options = VideoOptions(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of a video run holds its dials", got=f"{folder.path}: {error}") from error
-    check_data_is_there(dials.path, "clips")
-    return dials
+    check_data_is_there(options.path, "clips")
+    return options
 
 
 def write_results(
-    folder: RunFolder, model: nn.Module, problem: VideoApplication, device: Device, *, precision: str
+    folder: RunFolder, model: nn.Module, application: VideoApplication, device: Device, *, precision: str
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
     """The final figures of a run, and its files: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
     ``clips-generated.gif`` and ``clips-generated.mp4``. One that cannot be written is a notice: it is no reason to lose
@@ -60,17 +60,17 @@ def write_results(
     Returns:
         The figures for ``run.json``, the self-test of the distances, and what a person should know.
     """
-    spec, dials, test = problem.spec, problem.dials, problem.sets.test
-    count = NUM_GENERATED if dials.num_generated is None else dials.num_generated
-    steps = FEATURE_STEPS if dials.feature_steps is None else dials.feature_steps
+    spec, options, test = application.spec, application.options, application.sets.test
+    count = NUM_GENERATED if options.num_generated is None else options.num_generated
+    steps = FEATURE_STEPS if options.feature_steps is None else options.feature_steps
     net = None
-    if count and steps and _num_compared(problem, test, count) >= _LEAST_COMPARED:
-        net = train_feature_net(_windows_of(problem), spec.scale, device, num_steps=steps, seed=dials.seed)
-    result, generated, notices = score_model(problem, model, net, test, device, precision=precision, count=count)
+    if count and steps and _num_compared(application, test, count) >= _LEAST_COMPARED:
+        net = train_feature_net(_windows_of(application), spec.scale, device, num_steps=steps, seed=options.seed)
+    result, generated, notices = score_model(application, model, net, test, device, precision=precision, count=count)
     real, made = tiled(test.frames[:NUM_SHOWN].numpy()), tiled(generated[:NUM_SHOWN].numpy())
     files: dict[str, Callable[[Path], Any]] = {
         "eval-test.json": lambda path: folder.write_json(
-            path.name, {"origin": f"{problem.sets.origin}, test", **result}
+            path.name, {"origin": f"{application.sets.origin}, test", **result}
         ),
         "clips-real.gif": lambda path: write_gif(real, path, fps=spec.fps),
         "clips-generated.gif": lambda path: write_gif(made, path, fps=spec.fps),
@@ -114,7 +114,7 @@ def figures_of(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def score_model(
-    problem: VideoApplication,
+    application: VideoApplication,
     model: nn.Module,
     net: FeatureNet | None,
     test: Clips,
@@ -124,17 +124,17 @@ def score_model(
     count: int,
 ) -> tuple[dict[str, Any], Tensor, list[str]]:
     """Figures of a model on test clips, the clips generated for them, and notices."""
-    spec, notices = problem.spec, []
+    spec, notices = application.spec, []
     predicted = predict_clips(model, spec, test, device, precision=precision)
-    result = prediction_scores(predicted, test.frames, problem.sets.train, spec.context)
+    result = prediction_scores(predicted, test.frames, application.sets.train, spec.context)
     result["method"] = "one step from noise, the mean of what may follow" + (
         "; the class is given" * bool(spec.classes)
     )
     generated = generate_clips(
         model, spec, device, count=NUM_SHOWN if net is None else max(count, NUM_SHOWN), num_frames=spec.num_frames,
-        sampling=sampling_for_figures(spec), seed=problem.dials.seed, precision=precision,
+        sampling=sampling_for_figures(spec), seed=application.options.seed, precision=precision,
     )  # fmt: skip
-    train, compared = _windows_of(problem), _num_compared(problem, test, count)
+    train, compared = _windows_of(application), _num_compared(application, test, count)
     result["nearest_training_distance"] = memorization(generated[:_MOST_NEAREST], test.frames[:_MOST_NEAREST], train)
     result |= {"frechet_ratio": None, "kernel_ratio": None, "rejected": None, "self_test": None}
     if count and compared < _LEAST_COMPARED:
@@ -144,7 +144,9 @@ def score_model(
         )
     elif net is not None:
         some = _spread(test.frames, compared)
-        result |= generation_scores(generated[:compared], Judge(net, train, some, device), seed=problem.dials.seed)
+        result |= generation_scores(
+            generated[:compared], Judge(net, train, some, device), seed=application.options.seed
+        )
         if not result["self_test"]["passed"]:
             notices.append(f"the distances of generated clips are rejected: {result['self_test']['reason']}")
     elif count:
@@ -152,15 +154,15 @@ def score_model(
     return result, generated, notices
 
 
-def _num_compared(problem: VideoApplication, test: Clips, count: int) -> int:
+def _num_compared(application: VideoApplication, test: Clips, count: int) -> int:
     """Clips in each set of which distances are taken."""
-    return min(len(test), count, len(problem.sets.train) // NUM_REFERENCES)
+    return min(len(test), count, len(application.sets.train) // NUM_REFERENCES)
 
 
-def _windows_of(problem: VideoApplication) -> Tensor:
+def _windows_of(application: VideoApplication) -> Tensor:
     """The first T frames of the training clips, in an order that mixes files: uint8 [M, T, C, S, S]."""
-    frames = problem.sets.train.frames[:, : problem.spec.num_frames]
-    generator = torch.Generator().manual_seed(problem.dials.seed)
+    frames = application.sets.train.frames[:, : application.spec.num_frames]
+    generator = torch.Generator().manual_seed(application.options.seed)
     return frames[torch.randperm(len(frames), generator=generator)[:_MOST_TRAIN]]
 
 

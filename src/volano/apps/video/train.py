@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from volano.apps.video.application import NUM_GENERATED, VideoApplication, VideoOptions, read_video_problem
+from volano.apps.video.application import NUM_GENERATED, VideoApplication, VideoOptions, read_video_application
 from volano.apps.video.features import train_feature_net
-from volano.apps.video.figures import NUM_SHOWN, dials_of, sampling_for_figures, write_results
+from volano.apps.video.figures import NUM_SHOWN, options_of, sampling_for_figures, write_results
 from volano.apps.video.recipe import FEATURE_STEPS, TRANSFORMER_FROM_VIEWS
 from volano.apps.video.sampler import ClipSampling
 from volano.apps.video.scores import generate_clips
@@ -84,49 +84,49 @@ def train_video(
     """
     started = time.perf_counter()
     check_minutes(minutes, epochs)
-    dials = _dials(
+    options = _dials(
         path, epochs=epochs, network=network, frames=frames, image_size=image_size, fps=fps, batch_size=batch_size,
         flip=flip, seed=seed,
     )  # fmt: skip
     planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, "video")
-    problem = read_video_problem(dials)
+    application = read_video_application(options)
     seconds = {"data": time.perf_counter() - started}
     mark = time.perf_counter()
     world_size = (processes or Processes()).world_size
     if epochs is None:
         time_given = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
-        problem, chosen, num_steps, reasons = _fit_into(
-            problem, planning, time_given - (mark - started), budget=time_given, world_size=world_size
+        application, chosen, num_steps, reasons = _fit_into(
+            application, planning, time_given - (mark - started), budget=time_given, world_size=world_size
         )
     else:
-        problem, reason = _choose_network(problem, planning.place, problem.steps_in(epochs))
-        num_steps, reasons = problem.steps_in(epochs), [reason]
-        chosen = choose_plan(problem.task(num_steps), planning, world_size=world_size)
-    task, plan = problem.task(num_steps), chosen.plan
+        application, reason = _choose_network(application, planning.place, application.steps_in(epochs))
+        num_steps, reasons = application.steps_in(epochs), [reason]
+        chosen = choose_plan(application.task(num_steps), planning, world_size=world_size)
+    task, plan = application.task(num_steps), chosen.plan
     seconds["plan"] = time.perf_counter() - mark
-    resolved = {**problem.dials.to_json(), "num_steps": num_steps, "network": problem.spec.network}
+    resolved = {**application.options.to_json(), "num_steps": num_steps, "network": application.spec.network}
     check_plan(task, plan)
     check_processes(task, plan, processes)
     folder.make()
     chosen.write(folder)
-    folder.write_json("video.json", problem.spec.to_json())
-    for fault in problem.sets.faults:
+    folder.write_json("video.json", application.spec.to_json())
+    for fault in application.sets.faults:
         folder.append("quarantine.jsonl", {"set": "clips", **asdict(fault)})
-    source = {"kind": "video", "dials": resolved, "minutes": minutes, "origin": problem.sets.origin}
+    source = {"kind": "video", "dials": resolved, "minutes": minutes, "origin": application.sets.origin}
     run = execute(
         task,
         plan,
         folder,
         observer=observer,
         source=source,
-        notices=(*problem.notices, *chosen.reasons, *reasons),
+        notices=(*application.notices, *chosen.reasons, *reasons),
         safety=safety,
         processes=processes,
         may_split=chosen.may_split,
     )
-    return _finish(run, problem, seconds, started, observer)
+    return _finish(run, application, seconds, started, observer)
 
 
 def resume_video(path: str | Path, *, observer: Observer | None = None, processes: Processes | None = None) -> VideoRun:
@@ -140,52 +140,52 @@ def resume_video(path: str | Path, *, observer: Observer | None = None, processe
     folder = RunFolder.open(path)
     if "psnr_first_frame" in (folder.read_json("run.json").get("metrics") or {}):
         check_unfinished(folder)  # a run that was interrupted in its final test has that left to do
-    dials = dials_of(folder)
-    problem = read_video_problem(dials)
+    options = options_of(folder)
+    application = read_video_application(options)
     seconds = {"data": time.perf_counter() - started}
-    assert dials.num_steps is not None  # resolved before step 0
+    assert options.num_steps is not None  # resolved before step 0
     observer = observer or make_progress()
-    run = go_on(problem.task(dials.num_steps), folder, observer=observer, processes=processes)
-    return _finish(run, problem, seconds, started, observer)
+    run = go_on(application.task(options.num_steps), folder, observer=observer, processes=processes)
+    return _finish(run, application, seconds, started, observer)
 
 
 @contextlib.contextmanager
 def task_to_plan(
-    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **dials: Any
+    path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **options: Any
 ) -> Iterator[Task]:
     """The task that :func:`train_video` would train with these dials, to be planned and not trained."""
     started = time.perf_counter()
-    check_minutes(minutes, dials.get("epochs"))
-    given = _dials(path, **dials)
-    problem = read_video_problem(given)
+    check_minutes(minutes, options.get("epochs"))
+    given = _dials(path, **options)
+    application = read_video_application(given)
     if given.epochs is not None:
-        problem, _ = _choose_network(problem, planning.place, problem.steps_in(given.epochs))
-        yield problem.task(problem.steps_in(given.epochs))
+        application, _ = _choose_network(application, planning.place, application.steps_in(given.epochs))
+        yield application.task(application.steps_in(given.epochs))
         return
     time_given = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
     left = time_given - (time.perf_counter() - started)
     quick = planning.quick()
-    problem, _, num_steps, _ = _fit_into(problem, quick, left, budget=time_given, world_size=1)
-    yield problem.task(num_steps)
+    application, _, num_steps, _ = _fit_into(application, quick, left, budget=time_given, world_size=1)
+    yield application.task(num_steps)
 
 
 def _dials(
-    path: str | Path | None, *, frames: int | None = None, flip: str = "auto", seed: int = 0, **dials: Any
+    path: str | Path | None, *, frames: int | None = None, flip: str = "auto", seed: int = 0, **options: Any
 ) -> VideoOptions:
     return VideoOptions(
-        path=None if path is None else str(Path(path).absolute()), num_frames=frames, flip=flip, seed=seed, **dials
+        path=None if path is None else str(Path(path).absolute()), num_frames=frames, flip=flip, seed=seed, **options
     )
 
 
 def task_of(folder: RunFolder) -> Task:
     """The task of a run of the video application, made again from its clips and dials."""
-    dials = dials_of(folder)
-    assert dials.num_steps is not None  # resolved before step 0
-    return read_video_problem(dials).task(dials.num_steps)
+    options = options_of(folder)
+    assert options.num_steps is not None  # resolved before step 0
+    return read_video_application(options).task(options.num_steps)
 
 
 def _finish(
-    run: Run, problem: VideoApplication, seconds: dict[str, float], started: float, observer: Observer
+    run: Run, application: VideoApplication, seconds: dict[str, float], started: float, observer: Observer
 ) -> VideoRun:
     mark = time.perf_counter()
     metrics: dict[str, Any] = dict(run.metrics)
@@ -194,11 +194,11 @@ def _finish(
         device = Device(run.plan.device)
         with settings_of(run.plan, device), random_state_kept(device):
             figures, self_test, notices = write_results(
-                RunFolder(run.path), run.model, problem, device, precision=run.plan.precision
+                RunFolder(run.path), run.model, application, device, precision=run.plan.precision
             )
         metrics |= figures
         run = with_notices(run, notices, observer)
-    is_held_out = problem.sets.is_held_out
+    is_held_out = application.sets.is_held_out
     run, phases = end_run(
         run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, is_held_out=is_held_out
     )
@@ -221,23 +221,23 @@ class _Costs:
 
 
 def _fit_into(
-    problem: VideoApplication, planning: PlanOptions, seconds_left: float, *, budget: float, world_size: int
+    application: VideoApplication, planning: PlanOptions, seconds_left: float, *, budget: float, world_size: int
 ) -> tuple[VideoApplication, ChosenPlan, int, list[str]]:
     """The network, the plan, the number of steps and the effort of the final figures that suit the time."""
     start = time.perf_counter()
 
-    def planned(problem: VideoApplication) -> ChosenPlan:
+    def planned(application: VideoApplication) -> ChosenPlan:
         left = seconds_left - (time.perf_counter() - start)
-        task = problem.task(problem.steps_in(1.0))
+        task = application.task(application.steps_in(1.0))
         return choose_plan(task, planning, world_size=world_size, seconds=max(1.0, (1 - _RESERVE_SHARE) * left))
 
-    chosen = planned(problem)
-    costs = _measure(problem, chosen.plan, budget, world_size)
+    chosen = planned(application)
+    costs = _measure(application, chosen.plan, budget, world_size)
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * budget
 
-    def steps_left(problem: VideoApplication, costs: _Costs, effort: float) -> int:
-        recipe = problem.recipe(1000)
-        answers = (recipe.num_evaluations + 4) * min(128, len(problem.sets.test)) + len(problem.sets.test)
+    def steps_left(application: VideoApplication, costs: _Costs, effort: float) -> int:
+        recipe = application.recipe(1000)
+        answers = (recipe.num_evaluations + 4) * min(128, len(application.sets.test)) + len(application.sets.test)
         spent = time.perf_counter() - start + costs.startup + costs.answer * answers
         if not effort:  # some are made to be looked at in any case
             spent += NUM_SHOWN * ClipSampling().steps * costs.sampling_step
@@ -245,31 +245,31 @@ def _fit_into(
         return max(1, int(left / costs.step))  # one step is the least that is a training
 
     effort = _effort(costs, budget)
-    before = problem
-    problem, reason = _choose_network(problem, planning.place, steps_left(problem, costs, effort))
-    if problem is not before:
-        chosen = planned(problem)
-        costs = _measure(problem, chosen.plan, budget, world_size)
+    before = application
+    application, reason = _choose_network(application, planning.place, steps_left(application, costs, effort))
+    if application is not before:
+        chosen = planned(application)
+        costs = _measure(application, chosen.plan, budget, world_size)
         effort = _effort(costs, budget)
-    num_steps = steps_left(problem, costs, effort)
-    problem = _with_effort(problem, effort)
-    views = num_steps * problem.recipe(num_steps).batch_size
+    num_steps = steps_left(application, costs, effort)
+    application = _with_effort(application, effort)
+    views = num_steps * application.recipe(num_steps).batch_size
     steps = f"{num_steps:,} steps ({views:,} clips seen): {costs.step * 1e3:.0f} ms a step, {budget / 60:g} min" + (
         " are too short for more" if num_steps == 1 else ""
     )
-    return problem, chosen, num_steps, [reason, steps, *_said_of(effort)]
+    return application, chosen, num_steps, [reason, steps, *_said_of(effort)]
 
 
-def _choose_network(problem: VideoApplication, place: Device, num_steps: int) -> tuple[VideoApplication, str]:
+def _choose_network(application: VideoApplication, place: Device, num_steps: int) -> tuple[VideoApplication, str]:
     """The network for a run of so many steps, and why it is that one."""
-    if problem.dials.network is not None:
-        return problem, f"network={problem.dials.network}: as asked"
-    views = num_steps * problem.recipe(num_steps).batch_size
+    if application.options.network is not None:
+        return application, f"network={application.options.network}: as asked"
+    views = num_steps * application.recipe(num_steps).batch_size
     if place.is_cpu:
-        return problem, "network=unet: on the CPU it learns motion soonest"
+        return application, "network=unet: on the CPU it learns motion soonest"
     if views < TRANSFORMER_FROM_VIEWS:
-        return problem, f"network=unet: {views:,} clips will be seen, under {TRANSFORMER_FROM_VIEWS:,}"
-    larger = problem.with_network("transformer")
+        return application, f"network=unet: {views:,} clips will be seen, under {TRANSFORMER_FROM_VIEWS:,}"
+    larger = application.with_network("transformer")
     return (
         larger,
         f"network=transformer: {views:,} clips could be seen by the U-Net, which is enough for the larger one",
@@ -286,13 +286,13 @@ def _effort(costs: _Costs, budget: float) -> float:
     return effort if effort >= _LEAST_EFFORT else 0.0
 
 
-def _with_effort(problem: VideoApplication, effort: float) -> VideoApplication:
-    dials = dataclasses.replace(
-        problem.dials,
+def _with_effort(application: VideoApplication, effort: float) -> VideoApplication:
+    options = dataclasses.replace(
+        application.options,
         num_generated=round(NUM_GENERATED * effort),
         feature_steps=round(FEATURE_STEPS * effort),
     )
-    return dataclasses.replace(problem, dials=dials)
+    return dataclasses.replace(application, options=options)
 
 
 def _said_of(effort: float) -> list[str]:
@@ -303,10 +303,10 @@ def _said_of(effort: float) -> list[str]:
     return []
 
 
-def _measure(problem: VideoApplication, plan: Plan, budget: float, world_size: int) -> _Costs:
-    task, device = problem.task(problem.steps_in(1.0)), Device(plan.device)
+def _measure(application: VideoApplication, plan: Plan, budget: float, world_size: int) -> _Costs:
+    task, device = application.task(application.steps_in(1.0)), Device(plan.device)
     time_of = measure_step_time(*share_of_rank(task, plan, world_size), seconds=min(5.0, 0.02 * budget))
-    spec, train = problem.spec, problem.sets.train.frames[:256, : problem.spec.num_frames]
+    spec, train = application.spec, application.sets.train.frames[:256, : application.spec.num_frames]
     with random_state_kept(device), settings_of(plan, device):
         model = task.model().to(device.torch_device).eval()
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from volano.apps.video.application import LEAST_FPS, NUM_GENERATED, read_video_problem
+from volano.apps.video.application import LEAST_FPS, NUM_GENERATED, read_video_application
 from volano.apps.video.figures import (
     DEFAULT_GUIDANCE,
-    dials_of,
     draw_predictions,
     figures_of,
     load_features,
+    options_of,
     score_model,
 )
 from volano.apps.video.model_spec import VideoSpec, make_network
@@ -50,19 +50,19 @@ def eval_video(path: str | Path, clips: str | Path | None = None, *, device: str
     folder, spec, model = open_video(path)
     place = Device(device)
     model = model.to(place.torch_device)
-    dials = dials_of(folder)
-    problem = read_video_problem(dials)
+    options = options_of(folder)
+    application = read_video_application(options)
     if clips is None:
-        test, name, origin, faults, notices = problem.sets.test, "test", f"{problem.sets.origin}, test", (), ()
+        test, name, origin, faults, notices = application.sets.test, "test", f"{application.sets.origin}, test", (), ()
     else:
         root = Path(clips)
         test, faults, notices = read_clips_like(
             root, spec.clip_format, num_frames=spec.num_frames, classes=spec.classes
         )
         name, origin = evaluation_name(root), f"{len(test)} windows of clips in {root.name}"
-    count = NUM_GENERATED if dials.num_generated is None else dials.num_generated
+    count = NUM_GENERATED if options.num_generated is None else options.num_generated
     net = load_features(folder, spec, place) if count else None
-    result, _, more = score_model(problem, model, net, test, place, precision="fp32", count=count)
+    result, _, more = score_model(application, model, net, test, place, precision="fp32", count=count)
     picture = folder.path / ("predictions.png" if clips is None else f"predictions-{name}.png")
     draw_predictions(model, spec, test, place, picture)
     result = {"run": str(folder.path), "origin": origin, **result, "picture": str(picture)}

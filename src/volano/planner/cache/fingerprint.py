@@ -18,7 +18,7 @@ from volano.task.code_digest import code_digest
 
 def fingerprint(
     task: Task,
-    facts: TaskProfile,
+    profile: TaskProfile,
     base: Plan,
     *,
     pins: Iterable[str],
@@ -32,15 +32,15 @@ def fingerprint(
     what a step costs. The code that the task names is, and that of the model's own classes; functions that they call
     are not.
     """
-    machine = describe_machine(facts.device)
+    machine = describe_machine(profile.device)
     text = {
-        "structure": facts.structure,
-        "batch": _signature(facts.batch),
+        "structure": profile.structure,
+        "batch": _signature(profile.batch),
         "code": [code_digest(getattr(task, name)) for name in ("objective", "augment", "collate")],
         "task": [task.batch_size, task.clip_norm is None, task.ema_decay is None, task.last_batch, task.tolerance],
         # The feed was chosen now, partly by measuring; where it takes of a budget, it belongs to the question.
         "base": {**base.to_json(), "feed": None if budget is None else base.feed, "workers": None},
-        "data": None if budget is None else facts.resident_bytes,
+        "data": None if budget is None else profile.resident_bytes,
         # Their values stand in the base; a knob that is pinned to what it is anyway has no other values.
         "pins": sorted(set(pins) - {"feed", "workers"}),
         "forbidden": {knob: list(values) for knob, values in sorted(forbidden.items())},

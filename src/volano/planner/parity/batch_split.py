@@ -60,13 +60,13 @@ def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
         return divisible(take_specimen(task, device), device)
 
 
-def divisible(specimen: ProbeBatch, device: Device) -> BatchSplit:
+def divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
     """The same for a specimen that was taken already. Batches after it are looked at too: the one whose examples differ
     most, in the number of padded places for example."""
-    found = _divisible(specimen, device)
+    found = _divisible(probe_batch, device)
     if not found.yes:
         return found
-    other = _most_unlike_batch(specimen, device)
+    other = _most_unlike_batch(probe_batch, device)
     return found if other is None else _more(found, _divisible(other, device))
 
 
@@ -76,19 +76,19 @@ def _more(one: BatchSplit, other: BatchSplit) -> BatchSplit:
     return max(one, other, key=lambda found: found.difference)
 
 
-def _most_unlike_batch(specimen: ProbeBatch, device: Device) -> ProbeBatch | None:
+def _most_unlike_batch(probe_batch: ProbeBatch, device: Device) -> ProbeBatch | None:
     end = time.monotonic() + _BATCH_SECONDS
     others: list[ProbeBatch] = []
-    for step in range(specimen.step + 1, min(specimen.step + _NUM_BATCHES, specimen.source.num_steps)):
+    for step in range(probe_batch.step + 1, min(probe_batch.step + _NUM_BATCHES, probe_batch.source.num_steps)):
         if time.monotonic() > end:
             break
         with contextlib.suppress(Exception):  # a batch that cannot be fetched is the run's to tell
-            others.append(take_specimen(specimen.source, device, step=step))
+            others.append(take_specimen(probe_batch.source, device, step=step))
     return max(others, key=lambda s: (unlikeness(s.batch), num_bytes(s.batch)), default=None)
 
 
-def _divisible(specimen: ProbeBatch, device: Device) -> BatchSplit:
-    few = specimen.most_unlike(_NUM_EXAMPLES)
+def _divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
+    few = probe_batch.most_unlike(_NUM_EXAMPLES)
     if few.size < 2:
         return BatchSplit(yes=True, reason="a batch of one example has no parts", difference=0.0)
     try:
@@ -99,17 +99,17 @@ def _divisible(specimen: ProbeBatch, device: Device) -> BatchSplit:
     return BatchSplit(yes=found.yes, reason=f"{found.reason}; float64 fails with {why}", difference=found.difference)
 
 
-def _compare(specimen: ProbeBatch, device: Device, dtype: torch.dtype) -> BatchSplit:
-    size = specimen.size
+def _compare(probe_batch: ProbeBatch, device: Device, dtype: torch.dtype) -> BatchSplit:
+    size = probe_batch.size
     kept: list[Tensor] = []
     wide = dtype == torch.float64
     cast = dtype if wide else None
-    whole = gradient_of(specimen, device, [specimen.batch], _Kept(kept, wide), dtype=cast, nudged=True)
+    whole = gradient_of(probe_batch, device, [probe_batch.batch], _Kept(kept, wide), dtype=cast, nudged=True)
     difference, what = 0.0, "gradient"
-    for parts in (split(specimen.batch, -(-size // 2)), split(specimen.batch, -(-size * 2 // 3))):
+    for parts in (split(probe_batch.batch, -(-size // 2)), split(probe_batch.batch, -(-size * 2 // 3))):
         try:
             replayed = _Replayed(kept, [num_examples(part) for part in parts], wide)
-            found = gradient_of(specimen, device, _announced(parts, replayed), replayed, dtype=cast, nudged=True)
+            found = gradient_of(probe_batch, device, _announced(parts, replayed), replayed, dtype=cast, nudged=True)
         except Exception as error:  # noqa: BLE001 - a part of a batch may be what a person's code does not take
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             return BatchSplit(yes=False, reason=f"a part of a batch fails with {why}", difference=math.inf)

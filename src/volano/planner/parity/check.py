@@ -109,7 +109,7 @@ class _Check:
 
     def __init__(self, reference: Reference, plan: Plan, figures: dict[str, float], said: list[str]) -> None:
         self._reference, self._given = reference, plan
-        self._plan = plan = reference.specimen.fitted(plan)
+        self._plan = plan = reference.probe_batch.fitted(plan)
         self._figures, self._said = figures, said
         self._precision = plan.precision
         self._multiplier = _MULTIPLIER[self._precision]
@@ -120,11 +120,11 @@ class _Check:
     def run(self) -> None:
         """Raises _StruckError at the first thing that is wrong."""
         plan, reference = self._plan, self._reference
-        specimen = reference.specimen
-        self._figures["examples"] = specimen.size
-        if specimen.size < specimen.full_size:
-            self._said.append(f"{specimen.size} of the batch's {specimen.full_size} examples")
-        if plan.micro_batch is not None and plan.micro_batch < specimen.size:
+        probe_batch = reference.probe_batch
+        self._figures["examples"] = probe_batch.size
+        if probe_batch.size < probe_batch.full_size:
+            self._said.append(f"{probe_batch.size} of the batch's {probe_batch.full_size} examples")
+        if plan.micro_batch is not None and plan.micro_batch < probe_batch.size:
             self._check_divisible()
         exact = reference.exact(plan.micro_batch, dropout=self._dropout)
         if reference.why_not_float64 is not None:
@@ -163,8 +163,8 @@ class _Check:
         theirs = {name for name, value in exact.gradients.items() if value is None}
         if ours != theirs:
             raise _StruckError(f"{sorted(ours ^ theirs)[0]} has a gradient under one of plan and eager only")
-        if found.examples is not None and found.examples != self._reference.specimen.size:
-            raise _StruckError(f"{found.examples} examples went into a step on {self._reference.specimen.size}")
+        if found.examples is not None and found.examples != self._reference.probe_batch.size:
+            raise _StruckError(f"{found.examples} examples went into a step on {self._reference.probe_batch.size}")
         weight = gradient.weight
         if math.isfinite(weight) and not math.isclose(weight, exact.weight, rel_tol=1e-5):
             raise _StruckError(f"the weights of the micro-batches add up to {weight:.6g} instead of {exact.weight:.6g}")
@@ -313,7 +313,7 @@ class _Check:
         if not reference.draws(True) or not (plan.compile or plan.recompute != "none"):
             return
         with reference.kept(plan):
-            ratio = slope_ratio(reference.specimen, plan)
+            ratio = slope_ratio(reference.probe_batch, plan)
         self._figures["slope_ratio"] = ratio
         if not abs(ratio - 1) <= _SLOPE[self._precision]:
             raise _StruckError(

@@ -22,15 +22,15 @@ _CHANGES = {"fp32": (3e-3, 3e-4, 3e-2), "tf32": (1e-2, 1e-1), "bf16": (1e-2, 3e-
 _NEAR_ENOUGH = 0.01
 
 
-def slope_ratio(specimen: ProbeBatch, plan: Plan) -> float:
+def slope_ratio(probe_batch: ProbeBatch, plan: Plan) -> float:
     """Change of the loss along the gradient, over what the gradient says; 1 for a right gradient.
 
     Of several distances the one that comes nearest to 1 counts: rounding or curvature may spoil one of them, a wrong
     gradient shows at all.
     """
-    session = Session(specimen.task, plan, on_notice=lambda _: None)
+    session = Session(probe_batch.task, plan, on_notice=lambda _: None)
     start = weights_of(session)
-    gradient, _ = first_gradient(session, specimen)
+    gradient, _ = first_gradient(session, probe_batch)
     norm = math.sqrt(math.fsum(float(g.double().square().sum()) for g in gradient.gradients.values() if g is not None))
     if not norm or not math.isfinite(norm):
         return 1.0 if norm == 0 else math.nan
@@ -43,7 +43,7 @@ def slope_ratio(specimen: ProbeBatch, plan: Plan) -> float:
             for name, parameter in session.model.named_parameters():
                 if name in direction:
                     parameter.add_(direction[name], alpha=distance)
-        return first_gradient(session, specimen)[0].loss
+        return first_gradient(session, probe_batch)[0].loss
 
     best = math.nan
     for change in _CHANGES[plan.precision]:

@@ -74,7 +74,7 @@ class ParityGuard:
         except Exception as error:  # noqa: BLE001 - whatever a person's code raises
             return Parity(passed=False, reason=f"the guard cannot look at it: {_line(error)}")
 
-    def levers_at_fault(self, plan: Plan) -> tuple[str, ...]:
+    def knobs_at_fault(self, plan: Plan) -> tuple[str, ...]:
         """Knobs because of which a plan fails; none where that cannot be found out."""
         try:
             return find_fault(self._task, plan, self.reference)

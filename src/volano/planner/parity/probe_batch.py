@@ -115,7 +115,7 @@ def take_specimen(task: Task, device: Device, *, step: int = 0) -> ProbeBatch:
 
 
 def gradient_of(
-    specimen: ProbeBatch,
+    probe_batch: ProbeBatch,
     device: Device,
     parts: Iterable[Batch],
     mode: AbstractContextManager[Any],
@@ -135,7 +135,7 @@ def gradient_of(
         dropout: whether layers drop.
         nudged: whether the weights are moved a little first, always by the same numbers.
     """
-    task = specimen.task
+    task = probe_batch.task
     model = Session.make_model(task).to(device.torch_device, dtype)
     before: dict[str, Tensor] = {}
     if nudged:
@@ -148,7 +148,7 @@ def gradient_of(
         for index, part in enumerate(parts):
             if dtype is not None:
                 part = map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, part)
-            device.seed(counter_hash(MODEL, task.seed, specimen.step, index))
+            device.seed(counter_hash(MODEL, task.seed, probe_batch.step, index))
             loss = as_loss(task.objective(model, part), num_examples(part))
             loss.total.backward()
             total, weight = total + float(loss.total.detach()), weight + float(loss.weight)

@@ -83,7 +83,7 @@ class Reference:
         with self.kept(self.baseline):
             whole = take_specimen(task, self.device, step=step)
             self._whole = whole
-            self.specimen, self.num_draws = self._affordable(whole, seconds, most_examples)
+            self.probe_batch, self.num_draws = self._affordable(whole, seconds, most_examples)
             self.num_draws_without_dropout = self._count_draws(dropout=False) if self.num_draws else 0
         self.seconds = time.perf_counter() - started
 
@@ -99,11 +99,11 @@ class Reference:
 
     def halve(self) -> bool:
         """Looks at half as many examples from here on, and forgets what was computed. False where they are too few."""
-        if self.specimen.size <= _FEWEST_EXAMPLES:
+        if self.probe_batch.size <= _FEWEST_EXAMPLES:
             return False
         self._exact.clear()
         self._outcomes.clear()
-        self.specimen = self.specimen.cut(max(_FEWEST_EXAMPLES, self.specimen.size // 2))
+        self.probe_batch = self.probe_batch.cut(max(_FEWEST_EXAMPLES, self.probe_batch.size // 2))
         self._give_back()
         return True
 
@@ -142,7 +142,7 @@ class Reference:
         return whole.cut(size if most is None else min(size, most)), draws.num_draws
 
     def _count_draws(self, *, dropout: bool) -> int:
-        few = self._whole.cut(min(_LEAST_EXAMPLES, self.specimen.size))
+        few = self._whole.cut(min(_LEAST_EXAMPLES, self.probe_batch.size))
         draws = SameDraws()
         gradient_of(few, self.device, [few.batch], draws, dropout=dropout)
         return draws.num_draws
@@ -172,11 +172,11 @@ class Reference:
         return self._exact[key]
 
     def _compute(self, micro_batch: int | None, dropout: bool) -> Gradient:
-        specimen = self.specimen
-        parts = [specimen.batch] if micro_batch is None else split(specimen.batch, micro_batch)
+        probe_batch = self.probe_batch
+        parts = [probe_batch.batch] if micro_batch is None else split(probe_batch.batch, micro_batch)
         if self.why_not_float64 is None:
-            return gradient_of(specimen, self.device, parts, Float64(), dtype=torch.float64, dropout=dropout)
-        return gradient_of(specimen, self.device, parts, SameDraws(), dropout=dropout)
+            return gradient_of(probe_batch, self.device, parts, Float64(), dtype=torch.float64, dropout=dropout)
+        return gradient_of(probe_batch, self.device, parts, SameDraws(), dropout=dropout)
 
     def eager(self, precision: str, *, dropout: bool = True) -> StepOutcome:
         """Plain eager PyTorch in a precision."""
@@ -196,32 +196,32 @@ class Reference:
             VolanoError: and whatever else a step under the plan raises.
         """
         with self.kept(plan):
-            return run_plan(self.specimen, plan, dropout=dropout, draws=self.draws(dropout))
+            return run_plan(self.probe_batch, plan, dropout=dropout, draws=self.draws(dropout))
 
 
-def run_plan(specimen: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool) -> StepOutcome:
+def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool) -> StepOutcome:
     """Some steps of the engine on a batch."""
-    counted = _Counted(specimen.task.objective)
-    task = specimen.task if plan.compile else dataclasses.replace(specimen.task, objective=counted)
+    counted = _Counted(probe_batch.task.objective)
+    task = probe_batch.task if plan.compile else dataclasses.replace(probe_batch.task, objective=counted)
     session = Session(task, plan, on_notice=lambda _: None)
     if not dropout:
         switch_off_dropout(session.model)
     start = weights_of(session)
     updates: list[dict[str, Tensor]] = []
     with same_draws(plan, draws):
-        gradient, scale = first_gradient(session, specimen, counted.begin)
+        gradient, scale = first_gradient(session, probe_batch, counted.begin)
         examples, weight = (None, gradient.weight) if plan.compile else (counted.examples, counted.weight)
         gradient = dataclasses.replace(gradient, weight=weight)
         restore(session, start)
         for step in range(_NUM_STEPS):
-            session.step_once(specimen.batch, specimen.step + step)
+            session.step_once(probe_batch.batch, probe_batch.step + step)
             if step in (0, _NUM_STEPS - 1):
                 updates.append({name: p.detach() - start[name] for name, p in session.model.named_parameters()})
     return StepOutcome(gradient=gradient, updates=tuple(updates), examples=examples, scale=scale)
 
 
 def first_gradient(
-    session: Session, specimen: ProbeBatch, begin: Callable[[], None] = lambda: None
+    session: Session, probe_batch: ProbeBatch, begin: Callable[[], None] = lambda: None
 ) -> tuple[Gradient, float]:
     """The gradient of the engine's step, unscaled, and the scale at which it fits into fp16.
 
@@ -231,7 +231,7 @@ def first_gradient(
     start = weights_of(session)
     while True:
         begin()
-        result = session.step_once.gradient(specimen.batch, specimen.step)
+        result = session.step_once.gradient(probe_batch.batch, probe_batch.step)
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         found = {
             name: None if p.grad is None else p.grad.detach() / scale for name, p in session.model.named_parameters()

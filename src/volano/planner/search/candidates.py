@@ -46,7 +46,7 @@ class CandidateSpace:
 
 def admissible(
     task: Task,
-    facts: TaskProfile,
+    profile: TaskProfile,
     base: Plan,
     *,
     pins: Mapping[str, Any],
@@ -72,7 +72,7 @@ def admissible(
             refused.append(Refusal(knob=knob, value=own, reason="forbidden by you"))
         shared = "ranks share the cores" if knob == "threads" and world_size > 1 else None
         plain = (getattr(Plan.baseline(base.device), knob), shared)
-        for value, reason in (plain, *_alternatives(knob, base, facts, world_size)):
+        for value, reason in (plain, *_alternatives(knob, base, profile, world_size)):
             if value == own:
                 continue
             if knob in pins:
@@ -102,18 +102,18 @@ def _not_forbidden(knob: str, values: list[Any], forbidden: tuple[Any, ...]) -> 
     return kept
 
 
-def _alternatives(knob: str, base: Plan, facts: TaskProfile, world_size: int) -> Iterator[tuple[Any, str | None]]:
+def _alternatives(knob: str, base: Plan, profile: TaskProfile, world_size: int) -> Iterator[tuple[Any, str | None]]:
     """Values of a knob, each with the reason why this task on this device does not take it, or None."""
-    device = facts.device
+    device = profile.device
     if knob == "allocator":
-        missing = None if facts.can_keep_memory else "the C library here has no such setting"
+        missing = None if profile.can_keep_memory else "the C library here has no such setting"
         yield "keep", missing
         yield "return", missing or "it is for what does not fit otherwise"
     elif knob == "optimizer":
-        yield "fused", facts.why_not_fused
+        yield "fused", profile.why_not_fused
         yield (
             "foreach",
-            facts.why_not_foreach
+            profile.why_not_foreach
             or (
                 "torch takes it by itself where it pays"
                 if not device.is_cpu
@@ -121,7 +121,7 @@ def _alternatives(knob: str, base: Plan, facts: TaskProfile, world_size: int) ->
             ),
         )
     elif knob == "memory_format":
-        reason = None if facts.has_images else "no parameter has four dimensions"
+        reason = None if profile.has_images else "no parameter has four dimensions"
         if base.sharding == "full":
             reason = "parameters that are cut into parts lie in one piece"
         yield "channels_last", reason
@@ -136,15 +136,15 @@ def _alternatives(knob: str, base: Plan, facts: TaskProfile, world_size: int) ->
             yield value, reason
     elif knob == "compile":
         several = "each rank compiles for itself, which one process cannot time" if world_size > 1 else None
-        yield True, facts.why_not_compile or several
+        yield True, profile.why_not_compile or several
     elif knob == "threads":
-        yield from _threads(device, facts, world_size)
+        yield from _threads(device, profile, world_size)
 
 
-def _threads(device: Device, facts: TaskProfile, world_size: int) -> Iterator[tuple[int, str | None]]:
+def _threads(device: Device, profile: TaskProfile, world_size: int) -> Iterator[tuple[int, str | None]]:
     if not device.is_cpu or world_size > 1:  # ranks share the cores already
         return
-    count = facts.num_threads // 2
+    count = profile.num_threads // 2
     while count >= 1:
         yield count, None
         count //= 2

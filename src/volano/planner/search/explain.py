@@ -39,11 +39,11 @@ class Findings:
     """
 
     task: Task
-    wish: PlanRequest
-    facts: TaskProfile
+    request: PlanRequest
+    profile: TaskProfile
     space: CandidateSpace
-    oracle: CostModel
-    contest: CandidateRace | None
+    cost_model: CostModel
+    race: CandidateRace | None
     chosen: Plan
     origin: str
     num_steps: int
@@ -54,20 +54,20 @@ class Findings:
     may_split: bool | None = None
 
     @property
-    def laps(self) -> Mapping[Plan, Timing]:
+    def timings(self) -> Mapping[Plan, Timing]:
         """Of the candidates that ran."""
-        return {} if self.contest is None else self.contest.laps
+        return {} if self.race is None else self.race.timings
 
 
 def answer(findings: Findings) -> PlanResult:
     """The plan, its explanation, and what to say of both. The search's own seconds are not filled in."""
     candidates = _candidates(findings)
-    chosen, base, oracle = candidates[0], findings.space.base, findings.oracle
+    chosen, base, cost_model = candidates[0], findings.space.base, findings.cost_model
     eager = next((candidate for candidate in candidates if candidate.plan == base), None)
     explanation = Explanation(
         task=findings.task.name,
-        device=findings.facts.device.name,
-        device_name=describe_machine(findings.facts.device).device_name,
+        device=findings.profile.device.name,
+        device_name=describe_machine(findings.profile.device).device_name,
         is_present=True,
         plan=findings.chosen,
         origin=findings.origin,
@@ -75,14 +75,14 @@ def answer(findings: Findings) -> PlanResult:
         num_examples=findings.task.batch_size,
         seconds={"plan": chosen.total, "eager": None if eager is None else eager.total},
         planning_seconds=0.0,
-        verdict=oracle.verdict(findings.chosen),
-        budget=findings.wish.budget,
-        memory=oracle.memory(findings.chosen),
+        verdict=cost_model.verdict(findings.chosen),
+        budget=findings.request.budget,
+        memory=cost_model.memory(findings.chosen),
         time=chosen.predicted,
         measured=chosen.measured,
         candidates=candidates,
         refused=findings.space.refused,
-        notices=tuple(oracle.notices),
+        notices=tuple(cost_model.notices),
     )
     return PlanResult(
         plan=findings.chosen,
@@ -107,7 +107,7 @@ def headline(explanation: Explanation) -> str:
 
 def _startup_left(findings: Findings, chosen: Candidate) -> float:
     # What this process has compiled it does not compile again; ranks are other processes.
-    return (chosen.startup or 0.0) if findings.wish.world_size > 1 or findings.contest is None else 0.0
+    return (chosen.startup or 0.0) if findings.request.world_size > 1 or findings.race is None else 0.0
 
 
 def _said_of_memory(explanation: Explanation) -> list[str]:
@@ -129,10 +129,10 @@ def _said_of_struck(findings: Findings) -> list[str]:
 
 def _candidates(findings: Findings) -> tuple[Candidate, ...]:
     """The chosen one first, then by what the whole run would take."""
-    space, contest = findings.space, findings.contest
-    looked_at = [findings.chosen, *findings.laps, space.base, space.safe]
-    if contest is not None:
-        eager = contest.eager_plans()
+    space, race = findings.space, findings.race
+    looked_at = [findings.chosen, *findings.timings, space.base, space.safe]
+    if race is not None:
+        eager = race.eager_plans()
         looked_at += eager
         if True in space.options["compile"]:
             looked_at += [plan.pin(compile=True) for plan in eager]
@@ -153,11 +153,11 @@ def _unseen(space: CandidateSpace, looked_at: list[Plan]) -> list[Plan]:
 
 
 def _candidate(plan: Plan, findings: Findings) -> Candidate:
-    oracle, lap = findings.oracle, findings.laps.get(plan)
-    predicted, memory = oracle.time(plan), oracle.memory(plan)
-    step = None if lap is None else lap.step
-    startup = lap.startup if lap is not None else None if predicted is None else predicted.startup
-    status, reason = _status(plan, findings, lap)
+    cost_model, timing = findings.cost_model, findings.timings.get(plan)
+    predicted, memory = cost_model.time(plan), cost_model.memory(plan)
+    step = None if timing is None else timing.step
+    startup = timing.startup if timing is not None else None if predicted is None else predicted.startup
+    status, reason = _status(plan, findings, timing)
     return Candidate(
         plan=plan,
         status=status,
@@ -165,47 +165,47 @@ def _candidate(plan: Plan, findings: Findings) -> Candidate:
         predicted=predicted,
         measured=step,
         startup=startup,
-        total=None if lap is None or step is None or findings.contest is None else findings.contest.cost(lap),
+        total=None if timing is None or step is None or findings.race is None else findings.race.cost(timing),
         memory_bytes=None if memory is None else memory.peak,
-        verdict=oracle.verdict(plan),
+        verdict=cost_model.verdict(plan),
         parity=findings.passed.get(plan) or findings.struck.get(plan, ("", {}))[1],
     )
 
 
-def _status(plan: Plan, findings: Findings, lap: Timing | None) -> tuple[Status, str]:
+def _status(plan: Plan, findings: Findings, timing: Timing | None) -> tuple[Status, str]:
     if plan == findings.chosen:
         return "chosen", _why_chosen(plan, findings)
-    if findings.oracle.verdict(plan) == "NO":
+    if findings.cost_model.verdict(plan) == "NO":
         return "memory", "it does not fit the budget"
     if plan in findings.struck:
         return "struck", findings.struck[plan][0]
     if plan in findings.unchecked:
         return "untried", "the guard was not asked: what planning may cost was spent"
-    if lap is None:
+    if timing is None:
         return "untried", _why_untried(plan, findings)
-    if lap.failure is not None:
-        return ("memory" if lap.lack_of_memory else "failed"), lap.failure
-    best = findings.laps.get(findings.chosen)
-    if best is None or best.step is None or findings.contest is None:
+    if timing.failure is not None:
+        return ("memory" if timing.lack_of_memory else "failed"), timing.failure
+    best = findings.timings.get(findings.chosen)
+    if best is None or best.step is None or findings.race is None:
         return "slower", "not needed"
-    ratio = findings.contest.cost(lap) / findings.contest.cost(best)
-    return "slower", f"{ratio:.2f}x the chosen one's time" + (", stopped early" if lap.is_stopped else "")
+    ratio = findings.race.cost(timing) / findings.race.cost(best)
+    return "slower", f"{ratio:.2f}x the chosen one's time" + (", stopped early" if timing.is_stopped else "")
 
 
 def _why_chosen(plan: Plan, findings: Findings) -> str:
-    if plan in findings.passed and findings.contest is None:
+    if plan in findings.passed and findings.race is None:
         return "it fits, and computes what plain eager does"
     if plan in findings.passed:
         return "the fastest that computes what plain eager does"
-    if plan in findings.laps:
-        failure = findings.laps[plan].failure
+    if plan in findings.timings:
+        failure = findings.timings[plan].failure
         return "the fastest" if failure is None else f"no candidate ran: {failure}"
     return "as given" if findings.origin == "given" else "it needs no measuring"
 
 
 def _why_untried(plan: Plan, findings: Findings) -> str:
-    if findings.contest is None:
+    if findings.race is None:
         return "nothing was measured"
-    if plan.compile and findings.contest.why_not_compiled is not None:
-        return findings.contest.why_not_compiled
+    if plan.compile and findings.race.why_not_compiled is not None:
+        return findings.race.why_not_compiled
     return f"the {findings.allowed:.1f} s that planning may cost this run were spent"

@@ -51,10 +51,10 @@ class Fit:
 def fit(
     task: Task,
     plan: Plan,
-    oracle: CostModel,
+    cost_model: CostModel,
     *,
     pins: Mapping[str, Any],
-    judge: ParityGuard,
+    guard: ParityGuard,
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Fit:
     """How a plan fits the oracle's budget, by levers in the order of what they cost.
@@ -72,17 +72,17 @@ def fit(
     ways: list[Mapping[str, Any]] = []
     leanest, doubtful, widest = plan, None, 0
     why_whole = _why_whole(task, pins)
-    for levers in _levers(plan, oracle, pins, forbidden, refused):
+    for levers in _levers(plan, cost_model, pins, forbidden, refused):
         sizes = [
             size
-            for size in _micro_batches(task.batch_size, plan, why_whole, judge)
+            for size in _micro_batches(task.batch_size, plan, why_whole, guard)
             if size is None or size == plan.micro_batch or size not in forbidden.get("micro_batch", ())
         ]
         tried = [plan.pin(**levers, micro_batch=size) for size in sizes]
-        number = _first_that_fits([lambda one=one: oracle.verdict(one) for one in tried])
+        number = _first_that_fits([lambda one=one: cost_model.verdict(one) for one in tried])
         leanest = tried[-1]
         if number is None:
-            doubtful = leanest if oracle.verdict(leanest) == "UNCERTAIN" else doubtful
+            doubtful = leanest if cost_model.verdict(leanest) == "UNCERTAIN" else doubtful
             continue
         size = sizes[number] or task.batch_size
         if size > widest:  # a leaner step that costs more is of use only with a larger micro-batch
@@ -94,8 +94,8 @@ def fit(
         ways.append({knob: getattr(doubtful, knob) for knob in LEVERS})
     return Fit(
         ways=tuple(ways),
-        needed=oracle.needed(leanest) or 0,
-        missing=_missing(refused, why_whole, judge),
+        needed=cost_model.needed(leanest) or 0,
+        missing=_missing(refused, why_whole, guard),
         refused=tuple(refused),
     )
 
@@ -116,7 +116,7 @@ def _first_that_fits(verdicts: Sequence[Callable[[], str | None]]) -> int | None
 
 def _levers(
     plan: Plan,
-    oracle: CostModel,
+    cost_model: CostModel,
     pins: Mapping[str, Any],
     forbidden: Mapping[str, tuple[Any, ...]],
     refused: list[tuple[str, Any, str]],
@@ -124,7 +124,7 @@ def _levers(
     """Combinations beside micro-batches, the cheapest first."""
     lean: dict[str, Any] = {}
     is_free = "allocator" not in pins and "return" not in forbidden.get("allocator", ())
-    if is_free and oracle.facts.can_keep_memory and Device(plan.device).is_cpu:
+    if is_free and cost_model.profile.can_keep_memory and Device(plan.device).is_cpu:
         lean = {"allocator": "return"}  # gaps between the blocks of a heap take more than half of it again
     choices: dict[str, Any] = {}
     yield from _distinct({}, lean)
@@ -132,7 +132,7 @@ def _levers(
         refused.append(("recompute", "blocks", f"recompute is pinned to {plan.recompute}"))
     elif "blocks" in forbidden.get("recompute", ()):
         refused.append(("recompute", "blocks", "forbidden by you"))
-    elif not oracle.facts.blocks:
+    elif not cost_model.profile.blocks:
         refused.append(("recompute", "blocks", "the model has no repeated blocks"))
     else:
         choices["recompute"] = "blocks"
@@ -158,10 +158,10 @@ def _why_whole(task: Task, pins: Mapping[str, Any]) -> str | None:
     return "the task's tolerance is 'exact'" if task.tolerance == "exact" else None
 
 
-def _micro_batches(batch_size: int, plan: Plan, why_whole: str | None, judge: ParityGuard) -> Iterator[int | None]:
+def _micro_batches(batch_size: int, plan: Plan, why_whole: str | None, guard: ParityGuard) -> Iterator[int | None]:
     """The whole batch, then halves of it; that of the plan alone where it stands."""
     yield plan.micro_batch
-    if why_whole is not None or not judge.divisible.yes:
+    if why_whole is not None or not guard.divisible.yes:
         return
     size = batch_size
     while size > 1:
@@ -169,12 +169,12 @@ def _micro_batches(batch_size: int, plan: Plan, why_whole: str | None, judge: Pa
         yield size
 
 
-def _missing(refused: list[tuple[str, Any, str]], why_whole: str | None, judge: ParityGuard) -> str:
+def _missing(refused: list[tuple[str, Any, str]], why_whole: str | None, guard: ParityGuard) -> str:
     reasons = list(dict.fromkeys(f"{lever}: {reason}" for lever, _, reason in refused))
     if why_whole is not None:
         reasons.insert(0, f"micro_batch: {why_whole}")
-    elif judge.may_split is False:
-        reasons.insert(0, f"micro_batch: {judge.divisible.reason}")
+    elif guard.may_split is False:
+        reasons.insert(0, f"micro_batch: {guard.divisible.reason}")
     return "; ".join(reasons) or "every lever was taken"
 
 

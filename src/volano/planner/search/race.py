@@ -51,24 +51,30 @@ class CandidateRace:
     def __init__(
         self,
         task: Task,
-        facts: TaskProfile,
+        profile: TaskProfile,
         space: CandidateSpace,
         fits: Mapping[str, Fit],
-        oracle: CostModel,
-        allowance: TimeBudget,
-        wish: PlanRequest,
+        cost_model: CostModel,
+        time_budget: TimeBudget,
+        request: PlanRequest,
     ) -> None:
         self.space = space
-        self._task, self._fits, self._oracle, self._allowance, self._wish = task, fits, oracle, allowance, wish
-        batches = [facts.device.move(batch) for batch in facts.batches]
+        self._task, self._fits, self._cost_model, self._time_budget, self._request = (
+            task,
+            fits,
+            cost_model,
+            time_budget,
+            request,
+        )
+        batches = [profile.device.move(batch) for batch in profile.batches]
         self._track = TimingRuns(task, batches, lambda: self.seconds_left)
         self._way: dict[str, int] = {}
         self.why_not_compiled: str | None = None
 
     @property
-    def laps(self) -> Mapping[Plan, Timing]:
+    def timings(self) -> Mapping[Plan, Timing]:
         """Of every candidate that ran, in the order in which they did."""
-        return self._track.laps
+        return self._track.timings
 
     def run(self) -> None:
         """The whole race."""
@@ -88,30 +94,30 @@ class CandidateRace:
 
     def ranking(self) -> list[Timing]:
         """Those that ran, the cheapest first."""
-        return sorted((lap for lap in self.laps.values() if lap.step is not None), key=self.cost)
+        return sorted((timing for timing in self.timings.values() if timing.step is not None), key=self.cost)
 
-    def cost(self, lap: Timing) -> float:
+    def cost(self, timing: Timing) -> float:
         """Seconds of the whole run under a candidate, from here on: what was compiled here is not compiled again, but
         in ranks of their own it is."""
-        assert lap.step is not None
-        return lap.step * self.num_steps + (lap.startup if self._wish.world_size > 1 else 0.0)
+        assert timing.step is not None
+        return timing.step * self.num_steps + (timing.startup if self._request.world_size > 1 else 0.0)
 
     @property
     def first_step(self) -> float | None:
         """Seconds of a step of the first candidate that ran: plain eager, where that fits."""
-        return next((lap.step for lap in self.laps.values() if lap.step is not None), None)
+        return next((timing.step for timing in self.timings.values() if timing.step is not None), None)
 
     @property
     def num_steps(self) -> int:
         """Steps of the run; where its length is given in seconds, those that the first candidate would make."""
-        if self._wish.seconds is None or not self.first_step:
+        if self._request.seconds is None or not self.first_step:
             return self._task.num_steps
-        return max(1, int(self._wish.seconds / self.first_step))
+        return max(1, int(self._request.seconds / self.first_step))
 
     @property
     def seconds_left(self) -> float:
         """For racing: the guard has to be paid afterwards, with a smaller batch where time is short."""
-        return self._allowance.left - min(_GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._allowance.total)
+        return self._time_budget.left - min(_GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._time_budget.total)
 
     def eager_plans(self) -> list[Plan]:
         """Combinations of precision and memory format on top of the safe choices, the likeliest to be fast first."""
@@ -122,7 +128,7 @@ class CandidateRace:
             for memory_format in reversed(options["memory_format"])
             if (fitted := self._fitted(safe.pin(precision=precision, memory_format=memory_format))) is not None
         ]
-        predicted = {plan: self._oracle.time(plan) for plan in plans}
+        predicted = {plan: self._cost_model.time(plan) for plan in plans}
         if any(value is None for value in predicted.values()):
             return plans
         return sorted(plans, key=lambda plan: predicted[plan].step)  # pyright: ignore[reportOptionalMemberAccess]
@@ -141,43 +147,45 @@ class CandidateRace:
         if fit is None:
             self._enter(safe)
             return
-        laps = [(number, self._enter(plan)) for number in range(len(fit.ways)) if (plan := fit.applied(safe, number))]
-        ran = [(number, lap) for number, lap in laps if lap.step is not None]
+        timings = [
+            (number, self._enter(plan)) for number in range(len(fit.ways)) if (plan := fit.applied(safe, number))
+        ]
+        ran = [(number, timing) for number, timing in timings if timing.step is not None]
         if ran:
             self._way[safe.precision] = min(ran, key=lambda item: self.cost(item[1]))[0]
 
     def _enter(self, plan: Plan) -> Timing:
-        self._oracle.time(plan)  # as predicted before it was known
-        is_known = self._allowance.run_seconds is not None or self._wish.is_free
-        lap = self._track.run(
+        self._cost_model.time(plan)  # as predicted before it was known
+        is_known = self._time_budget.run_seconds is not None or self._request.is_free
+        timing = self._track.run(
             plan,
-            seconds=min(_MOST_HEAT_SECONDS, max(0.02, 0.05 * self._allowance.total)),
+            seconds=min(_MOST_HEAT_SECONDS, max(0.02, 0.05 * self._time_budget.total)),
             most_share=1.0 if is_known else _FIRST_HEAT_SHARE,
         )
-        if lap.step is not None:
-            self._oracle.learn(plan, lap.step)
-        if self._wish.seconds is None and lap.step is not None and self._allowance.run_seconds is None:
-            self._allowance.run_seconds = lap.step * self._task.num_steps
+        if timing.step is not None:
+            self._cost_model.learn(plan, timing.step)
+        if self._request.seconds is None and timing.step is not None and self._time_budget.run_seconds is None:
+            self._time_budget.run_seconds = timing.step * self._task.num_steps
         first, best = self.first_step, self._track.best
         if first and best is not None and best.step is not None:
-            self._allowance.note_gain(1.0 - best.step / first)
+            self._time_budget.note_gain(1.0 - best.step / first)
         if self.seconds_left > _PREDICTION_SECONDS:
-            self._oracle.is_asked = True
-        return lap
+            self._cost_model.is_asked = True
+        return timing
 
     def _try(self, plan: Plan, *, startup: float = 0.0) -> Timing | None:
         """A heat, where there is time left for it."""
         best = self._track.best
         step = best.step if best is not None and best.step is not None else 0.0
-        if plan in self.laps:
-            return self.laps[plan]
+        if plan in self.timings:
+            return self.timings[plan]
         if self._is_too_large(plan):
             return None
         return self._enter(plan) if self.seconds_left >= 2 * step + startup else None
 
     def _is_too_large(self, plan: Plan) -> bool:
         """Whether memory is a question that was answered, and the plan does not fit."""
-        return bool(self._fits) and self._oracle.verdict(plan) == "NO"
+        return bool(self._fits) and self._cost_model.verdict(plan) == "NO"
 
     def _try_threads(self) -> None:
         """Halves the number of threads for as long as that helps."""
@@ -185,10 +193,10 @@ class CandidateRace:
             best = next(iter(self.ranking()), None)
             if best is None:
                 return
-            lap = self._try(best.plan.pin(threads=threads))
-            if lap is None or lap.step is None or self.cost(lap) > self.cost(best):
+            timing = self._try(best.plan.pin(threads=threads))
+            if timing is None or timing.step is None or self.cost(timing) > self.cost(best):
                 fewer = [value for value in self.space.options["threads"][1:] if value < threads]
-                why = "planning may cost no more" if lap is None else f"{threads} are no faster than more are"
+                why = "planning may cost no more" if timing is None else f"{threads} are no faster than more are"
                 self._refuse(*(Refusal(knob="threads", value=value, reason=why) for value in fewer))
                 return
 
@@ -200,31 +208,31 @@ class CandidateRace:
             return
         for plan in dict.fromkeys([best.plan, *self.eager_plans()]):
             compiled = plan.pin(compile=True)
-            startup = self._oracle.startup(compiled)
+            startup = self._cost_model.startup(compiled)
             saved = _COMPILE_GAIN * self.num_steps * best.step
-            if not self._wish.is_free and saved < _WORTH_STARTUPS * startup:
+            if not self._request.is_free and saved < _WORTH_STARTUPS * startup:
                 self._stop_compiling(f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run")
                 return
             if self._is_too_large(compiled):
                 self._stop_compiling("compiled it does not fit the budget")
-                if self._wish.is_free:
+                if self._request.is_free:
                     continue
                 return
             mark = time.perf_counter()
-            lap = self._try(compiled, startup=startup)
-            if lap is None:
+            timing = self._try(compiled, startup=startup)
+            if timing is None:
                 left = max(0.0, self.seconds_left)
                 self._stop_compiling(f"it takes about {startup:.0f} s, and planning may cost {left:.1f} s more")
                 return
-            if lap.step is not None and self.cost(lap) <= self.cost(self.ranking()[0]):
-                self._allowance.note_reused(min(lap.startup, time.perf_counter() - mark))
-            elif not self._wish.is_free:
+            if timing.step is not None and self.cost(timing) <= self.cost(self.ranking()[0]):
+                self._time_budget.note_reused(min(timing.startup, time.perf_counter() - mark))
+            elif not self._request.is_free:
                 self._stop_compiling("another compiled candidate was no faster")
                 return
 
     def _stop_compiling(self, reason: str) -> None:
         self.why_not_compiled = reason
-        if not any(plan.compile for plan in self.laps):
+        if not any(plan.compile for plan in self.timings):
             self._refuse(Refusal(knob="compile", value=True, reason=reason))
 
     def _refuse(self, *refusals: Refusal) -> None:

@@ -17,16 +17,16 @@ from volano.planner.search.fit_memory import LEVERS
 _LONGER = 2.0
 
 
-def recalled(key: str, space: CandidateSpace, wish: PlanRequest, num_steps: int) -> PlanResult | None:
+def recalled(key: str, space: CandidateSpace, request: PlanRequest, num_steps: int) -> PlanResult | None:
     """The plan for a fingerprint, decided anew for the length of this run; None where it has to be searched for."""
     before = recall(key)
     if before is None:
         return None
     old = _with_feed_of(space.base, before.explanation)
     eager = next((c for c in old.candidates if c.plan == space.base), None)
-    length = _length(wish, eager, num_steps)
+    length = _length(request, eager, num_steps)
     was_cut_short = any(candidate.status == "untried" for candidate in old.candidates)
-    if (was_cut_short and length > _LONGER * max(1, old.num_steps)) or (was_cut_short and wish.is_free):
+    if (was_cut_short and length > _LONGER * max(1, old.num_steps)) or (was_cut_short and request.is_free):
         return None
     # Only what the guard has passed, or what needs none.
     able = [c for c in old.candidates if c.status == "chosen" or c.plan in (space.base, space.safe)]
@@ -60,11 +60,11 @@ def _is_in(space: CandidateSpace, plan: Plan) -> bool:
     return all(getattr(plan, knob) in values for knob, values in space.options.items() if knob not in LEVERS)
 
 
-def _length(wish: PlanRequest, eager: Candidate | None, num_steps: int) -> int:
-    if wish.seconds is None:
+def _length(request: PlanRequest, eager: Candidate | None, num_steps: int) -> int:
+    if request.seconds is None:
         return num_steps
     step = None if eager is None else eager.measured
-    return max(1, int(wish.seconds / step)) if step else num_steps
+    return max(1, int(request.seconds / step)) if step else num_steps
 
 
 def _total(candidate: Candidate, length: int) -> float:

@@ -31,7 +31,7 @@ from volano.planner.search.per_rank import share_of_rank
 from volano.planner.search.race import CandidateRace
 from volano.planner.search.reuse import recalled
 from volano.planner.search.time_budget import TimeBudget
-from volano.planner.task_profile import find_facts
+from volano.planner.task_profile import profile_task
 from volano.task import Task
 
 # Two steps warm a candidate up and one is timed: below so many steps that alone is more than a hundredth of the run.
@@ -45,7 +45,7 @@ _UNRACED_GUARD_SECONDS = 3.0
 _TRUSTED = {"allocator", "optimizer"}
 
 
-def find_plan(task: Task, wish: PlanRequest) -> PlanResult:
+def find_plan(task: Task, request: PlanRequest) -> PlanResult:
     """The fastest admissible plan for a task on a device of this machine.
 
     Raises:
@@ -53,99 +53,106 @@ def find_plan(task: Task, wish: PlanRequest) -> PlanResult:
         UsageError: the device is not on this machine.
         VolanoError: the task itself cannot be run, as the run would say it.
     """
-    found = _Search(task, wish).found()
+    found = _Search(task, request).found()
     # The search's objects refer to one another in circles, and batches, sessions and references hang on them: what
     # waits for the memory is the run.
     gc.collect()
-    Device(wish.device).release_memory()
+    Device(request.device).release_memory()
     return found
 
 
 class _Search:
     """One search, in the order of its methods."""
 
-    def __init__(self, task: Task, wish: PlanRequest) -> None:
+    def __init__(self, task: Task, request: PlanRequest) -> None:
         self._started = time.perf_counter()
-        self._whole_task, self._wish = task, wish
-        device = Device(wish.device)
-        base = Plan.baseline(device.name if wish.world_size == 1 else device.kind).pin(**wish.pins)
+        self._whole_task, self._request = task, request
+        device = Device(request.device)
+        base = Plan.baseline(device.name if request.world_size == 1 else device.kind).pin(**request.pins)
         base, self._reasons = choose_feed(
-            task, base, wish.pins, world_size=wish.world_size, budget=wish.budget, forbidden=wish.forbidden
+            task, base, request.pins, world_size=request.world_size, budget=request.budget, forbidden=request.forbidden
         )
         # What is timed is what one rank will do; `base` keeps what the ranks' plan will say of threads.
         self._threads = base.threads
-        self._task, base = share_of_rank(task, base, wish.world_size)
-        self._facts = find_facts(self._task, device)
+        self._task, base = share_of_rank(task, base, request.world_size)
+        self._profile = profile_task(self._task, device)
         self._space = admissible(
-            self._task, self._facts, base, pins=wish.pins, forbidden=wish.forbidden, world_size=wish.world_size
+            self._task,
+            self._profile,
+            base,
+            pins=request.pins,
+            forbidden=request.forbidden,
+            world_size=request.world_size,
         )
-        self._allowance = TimeBudget(run_seconds=wish.seconds, most_seconds=_MOST_EXPLAIN_SECONDS, is_free=wish.is_free)
-        self._oracle = CostModel(self._task, self._facts, budget=wish.budget)
-        self._judge = ParityGuard(self._task, device, lambda: self._allowance.left)
-        self._oracle.looks_into_compiled |= wish.is_free
+        self._time_budget = TimeBudget(
+            run_seconds=request.seconds, most_seconds=_MOST_EXPLAIN_SECONDS, is_free=request.is_free
+        )
+        self._cost_model = CostModel(self._task, self._profile, budget=request.budget)
+        self._guard = ParityGuard(self._task, device, lambda: self._time_budget.left)
+        self._cost_model.looks_into_compiled |= request.is_free
         self._fits: dict[str, Fit] = {}
 
     def found(self) -> PlanResult:
         """The plan, by the shortest way that is honest for this run."""
         # Where what is free now is a question, an answer of another moment is none.
-        asks_for_room = self._oracle.is_tight and self._wish.budget is None
-        key = self._fingerprint() if self._wish.recalls and self._wish.is_raced and not asks_for_room else None
-        if key is not None and (before := recalled(key, self._space, self._wish, self._task.num_steps)) is not None:
+        asks_for_room = self._cost_model.is_tight and self._request.budget is None
+        key = self._fingerprint() if self._request.recalls and self._request.is_raced and not asks_for_room else None
+        if key is not None and (before := recalled(key, self._space, self._request, self._task.num_steps)) is not None:
             return self._ended(before, (), time.perf_counter() - self._started)
         nothing_fits = self._fit_into_memory()
         if nothing_fits is not None:
             return self._told(nothing_fits)
         if all(len(values) == 1 for values in self._space.options.values()):
             return self._without_race("given", ())
-        if not self._wish.is_raced:
+        if not self._request.is_raced:
             return self._without_race("trusted", ())
         if self._is_short():
-            seconds, steps = self._wish.seconds, self._task.num_steps
+            seconds, steps = self._request.seconds, self._task.num_steps
             length = f"{steps:,} steps" if seconds is None else f"{seconds:.0f} s"
             return self._without_race("trusted", (f"{length} are too short a run to measure candidates",))
-        contest = CandidateRace(
-            self._task, self._facts, self._space, self._fits, self._oracle, self._allowance, self._wish
+        race = CandidateRace(
+            self._task, self._profile, self._space, self._fits, self._cost_model, self._time_budget, self._request
         )
-        contest.run()
-        self._oracle.keep()
-        findings = self._first_that_agrees(contest)
-        self._oracle.is_asked = self._oracle.is_asked and (self._wish.is_free or self._allowance.left > 0)
+        race.run()
+        self._cost_model.keep()
+        findings = self._first_that_agrees(race)
+        self._cost_model.is_asked = self._cost_model.is_asked and (self._request.is_free or self._time_budget.left > 0)
         found = answer(findings)
         problem = None
-        if key is not None and contest.ranking():
+        if key is not None and race.ranking():
             problem = remember(key, found.explanation, may_split=found.may_split)
         more = () if problem is None else (f"the plan could not be remembered: {problem}",)
         return self._ended(found, more, time.perf_counter() - self._started)
 
     def _fingerprint(self) -> str:
-        wish = self._wish
+        request = self._request
         return fingerprint(
-            self._task, self._facts, self._space.base, pins=wish.pins,
-            forbidden=wish.forbidden, budget=wish.budget, world_size=wish.world_size,
+            self._task, self._profile, self._space.base, pins=request.pins,
+            forbidden=request.forbidden, budget=request.budget, world_size=request.world_size,
         )  # fmt: skip
 
     def _fit_into_memory(self) -> Fit | None:
         """Finds what it takes to fit, for each precision. Returns the leanest where nothing fits a given budget."""
-        if not self._oracle.is_tight:
+        if not self._cost_model.is_tight:
             return None
         for precision in self._space.options["precision"]:
             plan = self._space.safe.pin(precision=precision)
             self._fits[precision] = fit(
-                self._task, plan, self._oracle,
-                pins=self._wish.pins, judge=self._judge, forbidden=self._wish.forbidden,
+                self._task, plan, self._cost_model,
+                pins=self._request.pins, guard=self._guard, forbidden=self._request.forbidden,
             )  # fmt: skip
         if any(found.ways for found in self._fits.values()):
             largest = max(
                 way.get("micro_batch") or self._task.batch_size for f in self._fits.values() for way in f.ways
             )
-            self._judge.most_examples = max(2, largest // 2)  # float64 takes twice as much
+            self._guard.most_examples = max(2, largest // 2)  # float64 takes twice as much
             return None
         leanest = min(self._fits.values(), key=lambda found: found.needed)
-        if self._wish.budget is not None:
+        if self._request.budget is not None:
             return leanest
         # Nobody asked for a budget, and bounds of what is free are no reason to refuse a run.
         self._fits = {}
-        needed, free = (f"{value / 2**20:,.0f} MiB" for value in (leanest.needed, self._oracle.budget or 0))
+        needed, free = (f"{value / 2**20:,.0f} MiB" for value in (leanest.needed, self._cost_model.budget or 0))
         self._reasons.append(f"memory: the leanest plan may need {needed}, and {free} are free")
         return None
 
@@ -155,9 +162,9 @@ class _Search:
         Raises:
             PlanError: a run waits.
         """
-        assert self._oracle.budget is not None
-        error = nothing_fits.error(self._oracle.budget)
-        if not self._wish.is_free:
+        assert self._cost_model.budget is not None
+        error = nothing_fits.error(self._cost_model.budget)
+        if not self._request.is_free:
             raise error
         found = answer(self._findings(self._space.safe, "predicted", None))
         notices = (*found.explanation.notices, str(error))
@@ -165,15 +172,15 @@ class _Search:
         return self._ended(dataclasses.replace(found, explanation=explanation), (), time.perf_counter() - self._started)
 
     def _is_short(self) -> bool:
-        if self._wish.is_free:
+        if self._request.is_free:
             return False
-        seconds = self._wish.seconds
+        seconds = self._request.seconds
         return self._task.num_steps < _LEAST_STEPS if seconds is None else seconds < _LEAST_SECONDS
 
     def _without_race(self, origin: str, more: tuple[str, ...]) -> PlanResult:
         plan = self._space.base if origin == "given" else self._space.safe
-        if not self._wish.is_free:
-            self._judge.most_seconds = _UNRACED_GUARD_SECONDS
+        if not self._request.is_free:
+            self._guard.most_seconds = _UNRACED_GUARD_SECONDS
         passed: dict[Plan, Mapping[str, float]] = {}
         if not self._fits_as_it_is(plan):
             plan, figures = self._first_that_fits(plan)
@@ -191,54 +198,54 @@ class _Search:
             for number in range(len(fits.ways)):
                 fitted = fits.applied(plan.pin(precision=precision), number)
                 assert fitted is not None
-                parity = self._judge.parity(fitted)
+                parity = self._guard.parity(fitted)
                 if parity.passed:
                     return fitted, parity.figures
                 struck[fitted] = parity.reason, parity.figures
         return self._unguarded(struck), {}
 
-    def _first_that_agrees(self, contest: CandidateRace) -> Findings:
+    def _first_that_agrees(self, race: CandidateRace) -> Findings:
         """The cheapest candidate that computes what plain eager does."""
         struck: dict[Plan, tuple[str, Mapping[str, float]]] = {}
         passed: dict[Plan, Mapping[str, float]] = {}
         faulty: list[tuple[str, Any]] = []
         unchecked: list[Plan] = []
         chosen: Plan | None = None
-        ranking = contest.ranking()
-        has_trusted = any(self._is_trusted(lap.plan, contest) for lap in ranking)
-        for lap in ranking:
-            shared = [f"{knob}={value}" for knob, value in faulty if getattr(lap.plan, knob) == value]
+        ranking = race.ranking()
+        has_trusted = any(self._is_trusted(timing.plan, race) for timing in ranking)
+        for timing in ranking:
+            shared = [f"{knob}={value}" for knob, value in faulty if getattr(timing.plan, knob) == value]
             if shared:
-                struck[lap.plan] = (f"it has the lever at fault, {shared[0]}", {})
+                struck[timing.plan] = (f"it has the lever at fault, {shared[0]}", {})
                 continue
-            if self._is_trusted(lap.plan, contest):
-                chosen = lap.plan
+            if self._is_trusted(timing.plan, race):
+                chosen = timing.plan
                 break
-            if self._fits and self._oracle.verdict(lap.plan) == "NO":
-                struck[lap.plan] = ("it does not fit the budget", {})
+            if self._fits and self._cost_model.verdict(timing.plan) == "NO":
+                struck[timing.plan] = ("it does not fit the budget", {})
                 continue
-            is_spent = not self._wish.is_free and self._allowance.left <= 0
+            is_spent = not self._request.is_free and self._time_budget.left <= 0
             if is_spent and has_trusted:
-                unchecked.append(lap.plan)
+                unchecked.append(timing.plan)
                 continue
-            parity = self._judge.parity(lap.plan)
+            parity = self._guard.parity(timing.plan)
             if parity.passed:
-                passed[lap.plan] = parity.figures
-                chosen = lap.plan
+                passed[timing.plan] = parity.figures
+                chosen = timing.plan
                 break
             # Up to a dozen more checks, each of which may compile.
-            can_ask = self._wish.is_free or self._allowance.left > 0
-            levers = self._judge.levers_at_fault(lap.plan) if can_ask else ()
+            can_ask = self._request.is_free or self._time_budget.left > 0
+            levers = self._guard.knobs_at_fault(timing.plan) if can_ask else ()
             fault = f"; at fault: {' with '.join(levers)}" if levers else ""
-            struck[lap.plan] = (f"{parity.reason}{fault}", parity.figures)
+            struck[timing.plan] = (f"{parity.reason}{fault}", parity.figures)
             if len(levers) == 1:
-                faulty.append((levers[0], getattr(lap.plan, levers[0])))
+                faulty.append((levers[0], getattr(timing.plan, levers[0])))
         chosen = chosen or self._unguarded(struck)
-        return self._findings(chosen, "raced", contest, struck=struck, passed=passed, unchecked=unchecked)
+        return self._findings(chosen, "raced", race, struck=struck, passed=passed, unchecked=unchecked)
 
-    def _is_trusted(self, plan: Plan, contest: CandidateRace) -> bool:
-        is_small = not self._fits or self._oracle.verdict(plan) != "NO"
-        return is_small and set(contest.space.base.changes(plan)) <= _TRUSTED
+    def _is_trusted(self, plan: Plan, race: CandidateRace) -> bool:
+        is_small = not self._fits or self._cost_model.verdict(plan) != "NO"
+        return is_small and set(race.space.base.changes(plan)) <= _TRUSTED
 
     def _unguarded(self, struck: Mapping[Plan, tuple[str, Mapping[str, float]]]) -> Plan:
         """What is taken where no candidate ran, or none that ran agrees: plain eager, if that fits.
@@ -246,7 +253,7 @@ class _Search:
         Raises:
             PlanError: it does not, and all that fit compute something else.
         """
-        base, budget = self._space.base, self._wish.budget
+        base, budget = self._space.base, self._request.budget
         if not struck or budget is None or self._fits_as_it_is(base):
             return base
         reasons = dict.fromkeys(reason for reason, _ in struck.values())
@@ -260,18 +267,18 @@ class _Search:
         fits = self._fits.get(plan.precision)
         return fits is None or fits.applied(plan) == plan
 
-    def _findings(self, chosen: Plan, origin: str, contest: CandidateRace | None, **guard: Any) -> Findings:
+    def _findings(self, chosen: Plan, origin: str, race: CandidateRace | None, **guard: Any) -> Findings:
         return Findings(
-            task=self._whole_task, wish=self._wish, facts=self._facts, oracle=self._oracle, contest=contest,
-            space=self._space if contest is None else contest.space, chosen=chosen, origin=origin,
-            allowed=self._allowance.total, num_steps=self._task.num_steps if contest is None else contest.num_steps,
-            may_split=self._judge.may_split, **guard,
+            task=self._whole_task, request=self._request, profile=self._profile, cost_model=self._cost_model, race=race,
+            space=self._space if race is None else race.space, chosen=chosen, origin=origin,
+            allowed=self._time_budget.total, num_steps=self._task.num_steps if race is None else race.num_steps,
+            may_split=self._guard.may_split, **guard,
         )  # fmt: skip
 
     def _ended(self, found: PlanResult, more: tuple[str, ...], seconds: float) -> PlanResult:
         """The answer with the whole of its reasons, and threads as the ranks' plan names them."""
         plan = found.plan
-        if self._wish.world_size > 1 and plan.threads == self._space.base.threads:
+        if self._request.world_size > 1 and plan.threads == self._space.base.threads:
             plan = plan.pin(threads=self._threads)
         explanation = dataclasses.replace(
             found.explanation, task=self._whole_task.name, plan=plan, planning_seconds=seconds

@@ -139,7 +139,7 @@ class TimingRun:
         with random_state_kept(self.device), self.device.settings(precision=plan.precision, threads=plan.threads):
             yield
 
-    def lap(self, *, is_stopped: bool = False) -> Timing:
+    def timing(self, *, is_stopped: bool = False) -> Timing:
         """The figures so far."""
         return Timing(
             plan=self.plan, step=self.step, startup=self.startup,
@@ -159,13 +159,13 @@ class TimingRuns:
     def __init__(self, task: Task, batches: Sequence[Batch], seconds_left: Callable[[], float]) -> None:
         self._task, self._batches, self._seconds_left = task, batches, seconds_left
         self._allocator = HeldAllocator(Device("cpu"))
-        self.laps: dict[Plan, Timing] = {}
+        self.timings: dict[Plan, Timing] = {}
 
     @property
     def best(self) -> Timing | None:
         """The fastest so far, by its step."""
-        ran = [lap for lap in self.laps.values() if lap.step is not None]
-        return min(ran, key=lambda lap: lap.step or 0.0, default=None)
+        ran = [timing for timing in self.timings.values() if timing.step is not None]
+        return min(ran, key=lambda timing: timing.step or 0.0, default=None)
 
     def close(self) -> None:
         """Puts the allocator back."""
@@ -174,10 +174,10 @@ class TimingRuns:
     def run(self, plan: Plan, *, seconds: float, most_share: float = 1.0) -> Timing:
         """One heat, of about so many seconds after its warm-up, and of at most a share of the task's steps; a candidate
         that fails is a lap too."""
-        if plan not in self.laps:
-            self.laps[plan] = self._run(plan, seconds, most_share)
+        if plan not in self.timings:
+            self.timings[plan] = self._run(plan, seconds, most_share)
             gc.collect()  # sessions hold circles (modules and their hooks), and the device's memory with them
-        return self.laps[plan]
+        return self.timings[plan]
 
     def _run(self, plan: Plan, seconds: float, most_share: float) -> Timing:
         try:
@@ -186,11 +186,11 @@ class TimingRuns:
             if best is not None and best.step is not None and heat.step > _HOPELESS * best.step:
                 heat.run(0.0)  # once more: the second step may have paid for something
                 if heat.step > _HOPELESS * best.step:
-                    return heat.lap(is_stopped=True)
+                    return heat.timing(is_stopped=True)
             seconds = min(seconds, most_share * heat.step * self._task.num_steps)
             if seconds > heat.step / 2:  # the second step alone says enough of one that takes long
                 heat.run(seconds)
-            return heat.lap()
+            return heat.timing()
         except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
             return _failed(plan, error)
 
@@ -200,14 +200,14 @@ class TimingRuns:
         Args:
             cost: of the whole run under a candidate; those near to the least are the leaders.
         """
-        ran = sorted((lap for lap in self.laps.values() if lap.step is not None), key=cost)
-        leaders = [lap for lap in ran[:_MOST_FINALISTS] if cost(lap) <= _NEAR * cost(ran[0])]
+        ran = sorted((timing for timing in self.timings.values() if timing.step is not None), key=cost)
+        leaders = [timing for timing in ran[:_MOST_FINALISTS] if cost(timing) <= _NEAR * cost(ran[0])]
         if len(leaders) < 2:
             return
         heats: list[TimingRun] = []
-        for lap in leaders:
+        for timing in leaders:
             with contextlib.suppress(Exception):  # it ran before; a machine that is full by now shows in its absence
-                heats.append(TimingRun(self._task, lap.plan, self._batches, self._allocator))
+                heats.append(TimingRun(self._task, timing.plan, self._batches, self._allocator))
         for number in range(_FINAL_ROUNDS):
             if number and self._seconds_left() < sum(max(_SLICE_SECONDS, heat.step) for heat in heats):
                 break
@@ -215,13 +215,13 @@ class TimingRuns:
                 try:
                     heat.run(_SLICE_SECONDS)
                 except Exception as error:  # noqa: BLE001 - as in a heat of its own: the candidate fails, not the search
-                    self.laps[heat.plan] = _failed(heat.plan, error)
+                    self.timings[heat.plan] = _failed(heat.plan, error)
                     heats.remove(heat)
         for heat in heats:
-            lap = self.laps[heat.plan]
-            new = heat.lap()
-            self.laps[heat.plan] = Timing(
-                plan=lap.plan, step=new.step, startup=lap.startup, num_steps=lap.num_steps + new.num_steps
+            timing = self.timings[heat.plan]
+            new = heat.timing()
+            self.timings[heat.plan] = Timing(
+                plan=timing.plan, step=new.step, startup=timing.startup, num_steps=timing.num_steps + new.num_steps
             )
         heats.clear()
         gc.collect()

@@ -45,9 +45,9 @@ class StructureIndex:
         known = len(self._firsts)
         together = [*self._firsts, *specimens]
         groups = groups_of(
-            [specimen.task for specimen in together],
-            [specimen.model for specimen in together],
-            [specimen.optimizer for specimen in together],
+            [built.task for built in together],
+            [built.model for built in together],
+            [built.optimizer for built in together],
         )
         kinds = [0] * len(together)
         for kind, group in enumerate(groups):
@@ -74,9 +74,9 @@ class StructureIndex:
         return self._names[kind]
 
 
-def _digest(specimen: BuiltTask) -> str:
+def _digest(built: BuiltTask) -> str:
     """Returns 8 hexadecimal digits of what structures differ by as a rule; those of one digest are compared."""
-    task, model, optimizer = specimen
+    task, model, optimizer = built
     modules = [
         (where, type(module).__qualname__, sorted((k, v) for k, v in vars(module).items() if type(v) in (int, str)))
         for where, module in model.named_modules()

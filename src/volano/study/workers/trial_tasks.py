@@ -131,9 +131,9 @@ class TrialTasks:
                 ready.append((trial, BuiltTask.of(task)))
             except (Exception, SystemExit) as error:  # noqa: BLE001 - the same
                 failed.append(failure_of(trial, reason_of(error)))
-        kinds = self._kinds.of([specimen for _, specimen in ready]) if ready else []
-        for (trial, specimen), kind in zip(ready, kinds, strict=True):
-            self._made[trial.number] = _Made(dict(trial.params), specimen.task, kind)
+        kinds = self._kinds.of([built for _, built in ready]) if ready else []
+        for (trial, built), kind in zip(ready, kinds, strict=True):
+            self._made[trial.number] = _Made(dict(trial.params), built.task, kind)
         return failed
 
     def _built(self, trial: Trial) -> Task:

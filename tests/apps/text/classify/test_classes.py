@@ -132,18 +132,18 @@ class TestSources:
     def test_beside_a_test_set_val_is_chosen_by(self, tmp_path):
         rows = [f"word {n},{'xy'[n % 2]},{('train', 'val', 'test')[n % 3]}" for n in range(30)]
         (tmp_path / "t.csv").write_text("\n".join(["text,label,split", *rows]))
-        problem = read_classes(tmp_path / "t.csv", seed=0)
-        assert problem.test.texts == tuple(f"word {n}" for n in range(2, 30, 3))
-        assert [problem.train.texts[row] for row in problem.choice] == [f"word {n}" for n in range(1, 30, 3)]
-        assert [problem.train.texts[row] for row in problem.fit] == [f"word {n}" for n in range(0, 30, 3)]
-        assert problem.notices == ("the 10 texts of split val are held back to choose, and trained on after that",)
-        assert not problem.is_held_out
+        application = read_classes(tmp_path / "t.csv", seed=0)
+        assert application.test.texts == tuple(f"word {n}" for n in range(2, 30, 3))
+        assert [application.train.texts[row] for row in application.choice] == [f"word {n}" for n in range(1, 30, 3)]
+        assert [application.train.texts[row] for row in application.fit] == [f"word {n}" for n in range(0, 30, 3)]
+        assert application.notices == ("the 10 texts of split val are held back to choose, and trained on after that",)
+        assert not application.is_held_out
 
     def test_val_is_tested_where_there_is_no_test_set(self, tmp_path):
         (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,train\nc,x,val\n")
-        problem = read_classes(tmp_path / "t.csv", seed=0)
-        assert problem.test.texts == ("c",)
-        assert problem.notices == ()
+        application = read_classes(tmp_path / "t.csv", seed=0)
+        assert application.test.texts == ("c",)
+        assert application.notices == ()
 
     def test_texts_in_folders_keep_their_folders(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -187,14 +187,16 @@ class TestSources:
 
 
 def test_the_bag_learns(tmp_path):
-    problem = read_classes(write_table(tmp_path / "t.csv"), seed=0)
-    assert problem.is_held_out
-    assert len(problem.test) == 18
-    assert not set(problem.fit) & set(problem.choice)
+    application = read_classes(write_table(tmp_path / "t.csv"), seed=0)
+    assert application.is_held_out
+    assert len(application.test) == 18
+    assert not set(application.fit) & set(application.choice)
     plan = Plan.default("cpu").pin(feed="ring", workers=0, memory_format="contiguous")
-    trial = run_trial(problem.bag_task(everything=False), plan)
+    trial = run_trial(application.bag_task(everything=False), plan)
     assert trial.metrics["accuracy"] == 1.0
-    spec = ClassesSpec(classes=problem.train.classes, kept=BAG, candidates={BAG: 1.0}, num_buckets=problem.num_buckets)
+    spec = ClassesSpec(
+        classes=application.train.classes, kept=BAG, candidates={BAG: 1.0}, num_buckets=application.num_buckets
+    )
     logits = predict_texts(trial.model, spec, ["a hammer", "my horse"], Device("cpu"), None)
     assert [spec.classes[row] for row in logits.argmax(1).tolist()] == ["tool", "animal"]
 

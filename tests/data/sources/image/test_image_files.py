@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import volano
-from volano.apps.image.application import ImageOptions, read_problem
+from volano.apps.image.application import ImageOptions, read_application
 from volano.apps.image.train import task_of, train_image
 from volano.apps.image.use import eval_image
 from volano.data.sources import ImageFiles, ImageFilesDataset, PixelFormat, hold_out, read_image_sets
@@ -99,9 +99,9 @@ def test_of_files_of_one_size_only_likely_copies_are_read_whole(photographs, tmp
 
 def test_what_a_recipe_needs_comes_from_a_sample(photographs, little_memory, monkeypatch):
     monkeypatch.setattr(images_module, "_MOST_SAMPLED", 30)
-    problem = read_problem(ImageOptions(path=str(photographs), image_size=64))
-    assert 20 <= len(problem.patches) <= 30
-    assert 60 < problem.spec.mean[0] < 190
+    application = read_application(ImageOptions(path=str(photographs), image_size=64))
+    assert 20 <= len(application.patches) <= 30
+    assert 60 < application.spec.mean[0] < 190
 
 
 def test_the_digest_goes_by_content(photographs, little_memory, tmp_path):
@@ -118,11 +118,11 @@ def test_the_digest_goes_by_content(photographs, little_memory, tmp_path):
 
 
 def test_the_digest_is_taken_once_for_all_tasks(photographs, little_memory, monkeypatch):
-    problem = read_problem(ImageOptions(path=str(photographs), image_size=64, flip="no"))
-    first = problem.task(3).data.fingerprint()
+    application = read_application(ImageOptions(path=str(photographs), image_size=64, flip="no"))
+    first = application.task(3).data.fingerprint()
     monkeypatch.setattr(image_files_module, "_size", None)  # no file is asked any more
-    assert problem.task(5).data.fingerprint() == first
-    assert problem.train.dataset().fingerprint() == first
+    assert application.task(5).data.fingerprint() == first
+    assert application.train.dataset().fingerprint() == first
 
 
 def test_a_sample_that_cannot_be_read_is_said(photographs, little_memory, tmp_path):
@@ -134,7 +134,7 @@ def test_a_sample_that_cannot_be_read_is_said(photographs, little_memory, tmp_pa
     with pytest.raises(
         DataError, match=r"At most 10% of the images are unreadable; got \d+ of \d+; the first: .*\.jpg"
     ):
-        read_problem(ImageOptions(path=str(root), image_size=64))
+        read_application(ImageOptions(path=str(root), image_size=64))
 
 
 def test_a_folder_is_trained_on_and_faults_are_listed(photographs, little_memory, tmp_path):
@@ -371,10 +371,10 @@ class TestCache:
         assert not list((tmp_path / "cache").iterdir())
 
     def test_the_application_says_so(self, photographs, tmp_path, monkeypatch):
-        dials = ImageOptions(path=str(photographs), image_size=64, image_cache=str(tmp_path / "cache"), flip="no")
-        assert any("image_cache has no effect" in notice for notice in read_problem(dials).notices)
+        options = ImageOptions(path=str(photographs), image_size=64, image_cache=str(tmp_path / "cache"), flip="no")
+        assert any("image_cache has no effect" in notice for notice in read_application(options).notices)
         monkeypatch.setattr(Device, "free_bytes", lambda self: 1_000_000)
-        problem = read_problem(dials)
-        assert any("decoded once, into" in notice for notice in problem.notices)
-        assert not any("again" in notice for notice in problem.notices)
-        assert problem.train.images.cache is not None
+        application = read_application(options)
+        assert any("decoded once, into" in notice for notice in application.notices)
+        assert not any("again" in notice for notice in application.notices)
+        assert application.train.images.cache is not None

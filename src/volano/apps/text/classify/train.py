@@ -113,37 +113,37 @@ def train_text_classes(
     path = Path(path).absolute()
     time_given = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
     folder = RunFolder.reserve(out, "text")
-    problem = read_classes(path, seed=seed)
+    application = read_classes(path, seed=seed)
     seconds = {"data": time.perf_counter() - started}
     mark = time.perf_counter()
-    task, num_processes = problem.bag_task(everything=False), (processes or Processes()).world_size
+    task, num_processes = application.bag_task(everything=False), (processes or Processes()).world_size
     chosen = choose_plan(task, planning.preferring(workers=0), world_size=num_processes, is_raced=False)
     plan = chosen.plan
     check_plan(task, plan)
-    check_processes(problem.bag_task(everything=True), plan, processes)  # before the time that the trials take
+    check_processes(application.bag_task(everything=True), plan, processes)  # before the time that the trials take
     bag = run_trial(task, plan)
     candidates = {BAG: round(bag.metrics["accuracy"], 4)}
     left = (1 - _RESERVE_SHARE) * time_given - _RESERVE_SECONDS - (time.perf_counter() - started) - 1.2 * bag.seconds
-    head, reason = _try_head(problem, plan, planning.pins, left)
+    head, reason = _try_head(application, plan, planning.pins, left)
     if head is not None:
         candidates[HEAD] = round(head.accuracy, 4)
     kept = _better(candidates)
-    reasons = [*chosen.reasons, reason, _told(candidates, kept, len(problem.choice))]
-    spec, task = _kept(problem, candidates, head if kept == HEAD else None)
+    reasons = [*chosen.reasons, reason, _told(candidates, kept, len(application.choice))]
+    spec, task = _kept(application, candidates, head if kept == HEAD else None)
     plan = plan if kept == BAG else _head_plan(plan, planning.pins)
     check_processes(task, plan, processes)
     seconds["plan"] = time.perf_counter() - mark
     folder.make()
     dataclasses.replace(chosen, plan=plan).write(folder)
-    _write_problem(folder, problem, spec, head if kept == HEAD else None)
-    dials = {"path": str(path), "seed": seed, "num_steps": task.num_steps}
-    source = {"kind": "text", "goal": "classes", "dials": dials, "minutes": minutes, "origin": problem.origin}
-    notices = (*problem.notices, *_fault_notices(problem), *reasons)
+    _write_problem(folder, application, spec, head if kept == HEAD else None)
+    options = {"path": str(path), "seed": seed, "num_steps": task.num_steps}
+    source = {"kind": "text", "goal": "classes", "dials": options, "minutes": minutes, "origin": application.origin}
+    notices = (*application.notices, *_fault_notices(application), *reasons)
     observer = observer or make_progress()
     run = execute(
         task, plan, folder, observer=observer, source=source, notices=notices, safety=safety, processes=processes
     )
-    return _finish(run, problem, spec, seconds, started, observer)
+    return _finish(run, application, spec, seconds, started, observer)
 
 
 def resume_text_classes(
@@ -159,12 +159,12 @@ def resume_text_classes(
     folder = RunFolder.open(path)
     if "test_accuracy" in (folder.read_json("run.json").get("metrics") or {}):
         check_unfinished(folder)
-    spec, problem = ClassesSpec.from_json(folder.read_json("text.json")), _problem_of(folder)
+    spec, application = ClassesSpec.from_json(folder.read_json("text.json")), _problem_of(folder)
     head = _load_head(folder, spec)
     seconds = {"data": time.perf_counter() - started}
     observer = observer or make_progress()
-    run = go_on(_kept(problem, spec.candidates, head)[1], folder, observer=observer, processes=processes)
-    return _finish(run, problem, spec, seconds, started, observer)
+    run = go_on(_kept(application, spec.candidates, head)[1], folder, observer=observer, processes=processes)
+    return _finish(run, application, spec, seconds, started, observer)
 
 
 def task_of_classes(folder: RunFolder) -> Task:
@@ -188,8 +188,8 @@ def eval_text_classes(
     """
     folder, spec, model, tokenizer = _open(path)
     if texts is None:
-        problem = _problem_of(folder)
-        test, name, origin, faults, notices = problem.test, "test", f"{problem.origin}, test", (), ()
+        application = _problem_of(folder)
+        test, name, origin, faults, notices = application.test, "test", f"{application.origin}, test", (), ()
     else:
         sets = read_labelled_texts(Path(texts), classes=spec.classes, least_classes=1)
         test, name, origin = sets.test or sets.train, evaluation_name(texts), sets.origin
@@ -251,14 +251,14 @@ def predict_text_classes(
 
 
 def _try_head(
-    problem: ClassifyApplication, plan: Plan, pins: Mapping[str, Any], left: float
+    application: ClassifyApplication, plan: Plan, pins: Mapping[str, Any], left: float
 ) -> tuple[_Head | None, str]:
     """The language model's head, trained on what is not held back, in the seconds that are left; and what is to be
     said of it."""
     if left < _LEAST_SECONDS:
         return None, f"{HEAD}: not tried, {max(0.0, left):.0f} s left are too few"
     mark = time.perf_counter()
-    texts = [problem.train.texts[row] for row in problem.fit]
+    texts = [application.train.texts[row] for row in application.fit]
     tokenizer = train_tokenizer(texts, choose_vocab_size(sum(map(len, texts))))
     tokens = np.concatenate(list(tokenizer.encode_documents(texts)))
     context = choose_context(texts, tokenizer)
@@ -266,14 +266,14 @@ def _try_head(
         return None, f"{HEAD}: not tried, {len(tokens):,} tokens are too few"
     shape = DecoderShape(vocab_size=tokenizer.vocab_size, context=context, depth=DEPTH)
     left -= time.perf_counter() - mark
-    read = problem.language_task(tokens, shape, 1000)
+    read = application.language_task(tokens, shape, 1000)
     read_steps = _affordable(read, plan, _READ_SHARE * left, most=_MOST_READ_EPOCHS * len(tokens) // read.batch_size)
-    trial = run_trial(problem.language_task(tokens, shape, read_steps), plan)
+    trial = run_trial(application.language_task(tokens, shape, read_steps), plan)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in trial.model.state_dict().items()}
-    task = problem.head_task(tokenizer, shape, weights, 1000, everything=False)
+    task = application.head_task(tokenizer, shape, weights, 1000, everything=False)
     plan = _head_plan(plan, pins)
     head_steps = _affordable(task, plan, _HEAD_SHARE * left, most=_MOST_HEAD_EPOCHS * task.steps_per_epoch)
-    trial = run_trial(problem.head_task(tokenizer, shape, weights, head_steps, everything=False), plan)
+    trial = run_trial(application.head_task(tokenizer, shape, weights, head_steps, everything=False), plan)
     head = _Head(
         tokenizer=tokenizer, shape=shape, weights=weights, num_steps=head_steps, accuracy=trial.metrics["accuracy"]
     )
@@ -297,13 +297,15 @@ def _better(candidates: dict[str, float]) -> str:
     return max(candidates, key=lambda name: candidates[name])
 
 
-def _kept(problem: ClassifyApplication, candidates: dict[str, float], head: _Head | None) -> tuple[ClassesSpec, Task]:
+def _kept(
+    application: ClassifyApplication, candidates: dict[str, float], head: _Head | None
+) -> tuple[ClassesSpec, Task]:
     """What is kept, and the Task that trains it on all training texts."""
     common: dict[str, Any] = {
-        "classes": problem.train.classes, "candidates": candidates, "num_buckets": problem.num_buckets
+        "classes": application.train.classes, "candidates": candidates, "num_buckets": application.num_buckets
     }  # fmt: skip
     if head is None:
-        return ClassesSpec(kept=BAG, **common), problem.bag_task(everything=True)
+        return ClassesSpec(kept=BAG, **common), application.bag_task(everything=True)
     spec = ClassesSpec(
         kept=HEAD,
         vocab_size=head.shape.vocab_size,
@@ -312,7 +314,7 @@ def _kept(problem: ClassifyApplication, candidates: dict[str, float], head: _Hea
         tokenizer_digest=head.tokenizer.digest(),
         **common,
     )
-    return spec, problem.head_task(head.tokenizer, head.shape, head.weights, head.num_steps, everything=True)
+    return spec, application.head_task(head.tokenizer, head.shape, head.weights, head.num_steps, everything=True)
 
 
 def _told(candidates: dict[str, float], kept: str, num: int) -> str:
@@ -333,25 +335,25 @@ def _load_head(folder: RunFolder, spec: ClassesSpec) -> _Head | None:
     return _Head(tokenizer=tokenizer, shape=spec.shape(), weights=weights, num_steps=num_steps, accuracy=accuracy)
 
 
-def _fault_notices(problem: ClassifyApplication) -> list[str]:
-    told = [f"left out: {fault.path}: {fault.reason}" for fault in problem.faults[:3]]
-    if len(problem.faults) > len(told):
-        told.append(f"{len(problem.faults) - len(told)} more are listed in quarantine.jsonl")
+def _fault_notices(application: ClassifyApplication) -> list[str]:
+    told = [f"left out: {fault.path}: {fault.reason}" for fault in application.faults[:3]]
+    if len(application.faults) > len(told):
+        told.append(f"{len(application.faults) - len(told)} more are listed in quarantine.jsonl")
     return told
 
 
-def _write_problem(folder: RunFolder, problem: ClassifyApplication, spec: ClassesSpec, head: _Head | None) -> None:
+def _write_problem(folder: RunFolder, application: ClassifyApplication, spec: ClassesSpec, head: _Head | None) -> None:
     folder.write_json("text.json", spec.to_json())
     if head is not None:
         (folder.path / "tokenizer.json").write_bytes(head.tokenizer.to_bytes())
         save_tensors(head.weights, folder.path / _PRETRAINED)
-    for fault in problem.faults:
+    for fault in application.faults:
         folder.append("quarantine.jsonl", {"set": "texts", **asdict(fault)})
 
 
 def _finish(
     run: Run,
-    problem: ClassifyApplication,
+    application: ClassifyApplication,
     spec: ClassesSpec,
     seconds: dict[str, float],
     started: float,
@@ -362,24 +364,30 @@ def _finish(
     metrics: dict[str, Any] = dict(run.metrics)
     if run.status == "finished":
         tokenizer = _tokenizer_of(folder, spec)
-        logits = predict_texts(run.model, spec, problem.test.texts, Device(run.plan.device), tokenizer)
-        scores = classification_scores(logits, torch.from_numpy(problem.test.labels), spec.classes)
-        result = {"origin": f"{problem.origin}, test", **scores, "candidates": spec.candidates, "kept": spec.kept}
+        logits = predict_texts(run.model, spec, application.test.texts, Device(run.plan.device), tokenizer)
+        scores = classification_scores(logits, torch.from_numpy(application.test.labels), spec.classes)
+        result = {"origin": f"{application.origin}, test", **scores, "candidates": spec.candidates, "kept": spec.kept}
         folder.write_json("eval-test.json", result)
         metrics["test_accuracy"] = scores["accuracy"]
         metrics["baseline_accuracy"] = scores["baseline_accuracy"]
         metrics["num_test"] = scores["num_examples"]
         metrics["candidates"], metrics["kept"] = spec.candidates, spec.kept
     run, phases = end_run(
-        run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, is_held_out=problem.is_held_out
+        run,
+        observer,
+        metrics=metrics,
+        seconds=seconds,
+        started=started,
+        tested=mark,
+        is_held_out=application.is_held_out,
     )
     return TextRun(run=run, metrics=metrics, seconds=phases)
 
 
 def _problem_of(folder: RunFolder) -> ClassifyApplication:
     try:
-        dials = folder.read_json("run.json")["source"]["dials"]
-        path, seed = Path(dials["path"]), int(dials["seed"])
+        options = folder.read_json("run.json")["source"]["dials"]
+        path, seed = Path(options["path"]), int(options["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("run.json of a text run holds its dials", got=f"{folder.path}: {error}") from error
     check_data_is_there(path, "texts")
