@@ -25,7 +25,7 @@ from volano.planner import PlanRequest, find_plan
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.search.candidates import admissible
 from volano.planner.search.timing import HeldAllocator, TimingRun, TimingRuns
-from volano.planner.task_profile import find_facts
+from volano.planner.task_profile import profile_task
 
 HEAT_SECONDS, ROUNDS, SLICE_SECONDS, NUM_FINALISTS = 0.6, 9, 0.25, 8
 WANTED = 1.05
@@ -37,7 +37,7 @@ def compare(name: str, seconds: float) -> float:
     found = find_plan(task, PlanRequest(seconds=seconds, recalls=False))
     planning = time.perf_counter() - start
     base = Plan.baseline().pin(feed=found.plan.feed, workers=found.plan.workers)
-    facts = find_facts(task, Device("cpu"))
+    facts = profile_task(task, Device("cpu"))
     space = admissible(task, facts, base, pins={})
     plans = list(space.plans())
     track = TimingRuns(task, facts.batches, lambda: 1e9)
@@ -45,7 +45,7 @@ def compare(name: str, seconds: float) -> float:
         lap = track.run(plan, seconds=HEAT_SECONDS)
         took = "failed" if lap.step is None else f"{lap.step * 1e3:.2f} ms, start-up {lap.startup:.1f} s"
         print(f"  {levers(plan, base):60s} {took}", flush=True)
-    ran = sorted((lap for lap in track.laps.values() if lap.step is not None), key=lambda lap: lap.step or 0.0)
+    ran = sorted((lap for lap in track.timings.values() if lap.step is not None), key=lambda one: one.step or 0.0)
     finalists = list(dict.fromkeys([found.plan, *(lap.plan for lap in ran[:NUM_FINALISTS])]))
     steps = in_turn(task, facts.batches, finalists)
     judge = ParityGuard(task, Device("cpu"), lambda: 60.0)

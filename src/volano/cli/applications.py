@@ -45,7 +45,7 @@ def refuse(names: Any, given: dict[str, Any], what: str) -> None:
     """Raises UsageError for options that do not belong to what is trained: none is ignored in silence."""
     for name in sorted(names):
         option = "PATH" if name == "path" else f"--{name.replace('_', '-')}"
-        owners = [f"the {owner} application" for owner, module in APPLICATIONS.items() if name in module.DIALS]
+        owners = [f"the {owner} application" for owner, module in APPLICATIONS.items() if name in module.OPTIONS]
         raise UsageError(
             f"{option} is a dial of {' and '.join(owners) or 'the applications'}",
             got=f"{option} {given[name]} with {what}",

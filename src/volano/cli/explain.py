@@ -78,7 +78,7 @@ def explain(
 
     Exit code 1: nothing fits into the memory.
     """
-    knobs, options = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
+    knobs, options = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.OPTIONS)
     wish = opt.given(device=device, on=on, analyze=analyze or None, budget=budget, forbid=forbid or None)
     if (Path(what) / "run.json").is_file():
         return _explain_run(Path(what), {**opt.given(path=path), **wish, **knobs, **options}, as_json=json)
@@ -104,7 +104,7 @@ def _explanation(what: str, path: Path | None, options: dict[str, Any], wish: di
     from volano.api.explain import explain_application
 
     if what in APPLICATIONS:
-        refuse(options.keys() - APPLICATIONS[what].DIALS, options, f"the {what} application")
+        refuse(options.keys() - APPLICATIONS[what].OPTIONS, options, f"the {what} application")
         return explain_application(what, path, **wish, **options)
     if ":" not in what:
         raise UsageError(

@@ -86,7 +86,7 @@ def train(
 
     volano train --from runs/study-1             the best trial of a study
     """
-    knobs, options = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.DIALS)
+    knobs, options = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.OPTIONS)
     from volano.running.processes import Processes, follow, is_follower
 
     processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
@@ -101,7 +101,7 @@ def train(
     if trial is not None:
         raise UsageError("--trial names a trial of a study", got=f"--trial {trial} without --from")
     if what in APPLICATIONS:
-        refuse(options.keys() - APPLICATIONS[what].DIALS, options, f"the {what} application")
+        refuse(options.keys() - APPLICATIONS[what].OPTIONS, options, f"the {what} application")
         return APPLICATIONS[what].train(path, as_json=json, **common, **options)
     if what is None or ":" not in what:
         raise UsageError(

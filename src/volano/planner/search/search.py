@@ -185,9 +185,9 @@ class _Search:
         if not self._fits_as_it_is(plan):
             plan, figures = self._first_that_fits(plan)
             passed[plan] = figures
-        self._oracle.verdict(plan)
+        self._cost_model.verdict(plan)
         # A run that is too short for a race pays no seconds for predictions of plans that it does not take.
-        self._oracle.is_asked &= self._wish.is_free
+        self._cost_model.is_asked &= self._request.is_free
         found = answer(self._findings(plan, origin, None, passed=passed))
         return self._ended(found, more, time.perf_counter() - self._started)
 
