@@ -14,7 +14,7 @@ from volano.report.compare import write_comparison
 from volano.report.confusion import draw_confusion
 from volano.report.page import write_page
 from volano.report.sheets import Example, draw_sheet, draw_top_losses
-from volano.report.study import LEAST_TRIALS, Importances, write_study_report
+from volano.report.study.page import LEAST_TRIALS, Importances, write_study_report
 
 __all__ = [
     "LEAST_TRIALS",

@@ -105,7 +105,7 @@ def test_the_unet_starts_as_the_linear_guess_and_is_blind_to_pure_noise():
 
 
 def test_patches_come_back():
-    from volano.apps.video.transformer import _from_patches, _to_patches
+    from volano.apps.video.networks.transformer import _from_patches, _to_patches
 
     clip = torch.arange(2 * 3 * 2 * 8 * 8.0).reshape(2, 3, 2, 8, 8)
     tokens = _to_patches(clip, 4)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from volano.apps.video.networks.transformer import Transformer
+from volano.apps.video.networks.unet import UNet
 from volano.apps.video.pixels import PixelScale
-from volano.apps.video.transformer import Transformer
-from volano.apps.video.unet import UNet
 from volano.data.sources import ClipFormat
 from volano.errors import CheckpointError
 

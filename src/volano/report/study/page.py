@@ -11,9 +11,9 @@ from volano.record.format import NOTHING, capital, count_text, figure_text, plai
 from volano.record.read_run import mapping, number, sequence
 from volano.report.figures import Figure
 from volano.report.page import Pieces, render, save_page
-from volano.report.study_packs import UNIT, packing_of
-from volano.report.study_pictures import parallel_coordinates, rung_curves
-from volano.report.study_record import StudyRecord, TrialRecord, read_study
+from volano.report.study.packs import UNIT, packing_of
+from volano.report.study.pictures import parallel_coordinates, rung_curves
+from volano.report.study.read_study import StudyRecord, TrialRecord, read_study
 
 MOST_TRIALS = 200  # in the table; all stand in trials.jsonl
 _MOST_ROWS = 100  # of packs, groups of packs and failures

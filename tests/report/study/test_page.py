@@ -12,9 +12,9 @@ from report.folders import write, write_lines
 from report.test_page import HOSTILE, Outline
 from volano.errors import UsageError
 from volano.report import Importances, write_study_report
-from volano.report.study_packs import packing_of
-from volano.report.study_pictures import parameter_axis
-from volano.report.study_record import read_study
+from volano.report.study.packs import packing_of
+from volano.report.study.pictures import parameter_axis
+from volano.report.study.read_study import read_study
 
 
 def make_study(path, num=9, *, is_failed=False, packs=None, **facts):
@@ -214,7 +214,7 @@ def test_damage_costs_only_a_piece(tmp_path):
 def test_neither_torch_nor_optuna_is_needed(tmp_path):
     folder = make_study(tmp_path / "s", packs=[pack_of()])
     code = (
-        "import sys; from pathlib import Path; from volano.report.study import write_study_report; "
+        "import sys; from pathlib import Path; from volano.report.study.page import write_study_report; "
         f"write_study_report(Path({str(folder)!r})); sys.exit('optuna' in sys.modules or 'torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -8,7 +8,7 @@ from typing import Any
 
 from volano.record.format import NOTHING, count_text, plain_number, seconds_text
 from volano.record.read_run import mapping, number, sequence
-from volano.report.study_record import StudyRecord, values_of
+from volano.report.study.read_study import StudyRecord, values_of
 
 NOT_MEASURED = "not measured"
 ONE_BY_ONE = "loop"  # the engine that is one member at a time: against that it gains nothing and loses nothing

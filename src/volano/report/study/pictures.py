@@ -13,7 +13,7 @@ from typing import Any
 
 from volano.record.format import plain_number, printable, short, title_of
 from volano.record.read_run import number
-from volano.report.study_record import StudyRecord, TrialRecord
+from volano.report.study.read_study import StudyRecord, TrialRecord
 
 # A picture of its own for each page, as style.css has it: ink, faint lines, the best trial, colours of the values.
 _LIGHT = {"ink": "#1e2226", "soft": "#5c646d", "faint": "#cfccc5", "best": "#b94c24", "card": "#ffffff"}
