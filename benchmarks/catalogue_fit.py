@@ -21,10 +21,10 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import mpt
 import numpy as np
-from benchmarks.sharded_model import Ranks, shard_memory, shard_time
 
+import mpt
+from sharded_model import Ranks, shard_memory, shard_time
 from volano.device import find_device
 from volano.plan import Plan
 from volano.planner.time.roofline import Rates, predict_time

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from time_prediction import tasks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from time_prediction import tasks
 from volano.device import Device
 from volano.planner.time.operations import describe_operation, is_computation
 

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from overhead import Alternate
 from torch import nn
 
+from overhead import Alternate
 from volano.apps.image.application import ImageOptions, read_application
 from volano.data import Order
 from volano.running.plan_run import PlanOptions, choose_plan

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 import torch
-from memory_cases import cases
 
+from memory_cases import cases
 from volano import Plan, Task
 from volano.device import Device
 from volano.device.isolated import IsolatedError, run_isolated

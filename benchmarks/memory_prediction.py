@@ -15,9 +15,9 @@ import sys
 import time
 
 import torch
-from memory_cases import cases
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from memory_cases import cases
 from volano import Plan, Task
 from volano.device.isolated import run_isolated
 from volano.planner.memory.predict import predict

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.sharded_model import Units
-
+from sharded_model import Units
 from volano.plan.prediction import MemoryPrediction, Operation, Phase
 
 VOCABULARY, EXPANSION = 50_368, 4

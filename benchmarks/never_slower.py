@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from planning_tasks import NAMES, make_task
 from torch import nn
 
 import volano
+from planning_tasks import NAMES, make_task
 from volano.data import Fetcher, Order
 from volano.device import Device
 from volano.planner import PlanRequest, find_plan

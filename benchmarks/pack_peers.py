@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from pack_tasks import make_task
 from torch.utils.data import DataLoader, TensorDataset
 
 import volano
+from pack_tasks import make_task
 from volano.data import counter_hash
 from volano.data.order import permutation
 from volano.task import as_loss, num_examples, progress_at, tensors_of

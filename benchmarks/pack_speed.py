@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
 from pack_peers import TunedLoop
 from pack_tasks import make_task, sample
 

@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 import torch
-from planning_tasks import make_task
 
+from planning_tasks import make_task
 from volano.device import Device
 from volano.plan import Plan
 from volano.plan.explanation import Candidate

@@ -152,9 +152,8 @@ class Log:
 
 
 def run_volano(settings: dict[str, Any], log: Log) -> None:
-    from pack_tasks import BUILDS
-
     import volano
+    from pack_tasks import BUILDS
 
     build = functools.partial(BUILDS[settings["name"]], epochs=settings["epochs"])
     rungs = 1 + _num_rungs_below(settings["epochs"]) if settings["prunes"] else 1
@@ -175,6 +174,7 @@ def _num_rungs_below(epochs: int) -> int:
 def run_optuna(settings: dict[str, Any], log: Log) -> None:
     import optuna
     from optuna.storages.journal import JournalFileBackend
+
     from pack_peers import tutorial
     from pack_tasks import SPACES, suggest
 
@@ -204,10 +204,11 @@ def run_optuna(settings: dict[str, Any], log: Log) -> None:
 
 def run_ray(settings: dict[str, Any], log: Log, reuse_actors: bool = False) -> None:
     import ray
-    from pack_tasks import SPACES
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    from pack_tasks import SPACES
 
     class Watch(tune.Callback):
         """Notes what arrives."""
@@ -250,8 +251,9 @@ def _ray_choices(values: Any) -> Any:
 
 
 def _ray_trial(name: str, epochs: int, params: dict[str, Any]) -> None:
-    from pack_peers import tutorial
     from ray import tune
+
+    from pack_peers import tutorial
 
     tutorial(name, params, epochs, lambda _, figures: tune.report(figures))
 

@@ -25,6 +25,7 @@ import os
 import statistics
 
 import torch
+
 from study_peers import Trace, at_budget, measure
 
 BUDGETS = (0.25, 0.5, 0.75, 1.0)  # of the configuration-epochs of successive halving

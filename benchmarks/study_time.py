@@ -15,6 +15,7 @@ import os
 import statistics
 
 import torch
+
 from study_peers import SYSTEMS, Trace, measure
 
 

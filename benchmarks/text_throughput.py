@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from overhead import Alternate
 
 import volano
+from overhead import Alternate
 from volano.apps.text.application import TextOptions, read_application
 from volano.device import Device
 from volano.task import progress_at

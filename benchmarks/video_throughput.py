@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-from overhead import Alternate
 
+from overhead import Alternate
 from volano.apps.video.application import VideoOptions, read_video_application
 from volano.apps.video.recipe import parameter_groups
 from volano.data import Order

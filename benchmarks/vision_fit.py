@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from time_prediction import Block
 from torch import nn
 
 import volano
+from time_prediction import Block
 from volano.device import find_device
 from volano.plan import Plan
 from volano.plan.prediction import Operation

@@ -1,6 +1,6 @@
 """The order of the data, where it comes from, and how it reaches the device."""
 
-from volano.data.arrays import Arrays, rows_of, take, tensor_tree
+from volano.data.arrays import Arrays, rows_of, take
 from volano.data.counters import counter_hash
 from volano.data.datasets.mapped import MemoryMapped
 from volano.data.datasets.spool import Spooled, spool
@@ -43,7 +43,6 @@ __all__ = [
     "scoring_windows",
     "spool",
     "take",
-    "tensor_tree",
     "why_streamed",
     "write_tokens",
 ]

@@ -113,12 +113,6 @@ def rows_of(data: Any) -> Rows | None:
     return None
 
 
-def tensor_tree(data: Any) -> Batch | None:
-    """The tensors of which ``data`` consists, see :func:`rows_of`; None for a dataset that computes its examples."""
-    rows = rows_of(data)
-    return None if rows is None else rows.tensors()
-
-
 def take(tree: Batch, indices: Tensor) -> Batch:
     """Rows ``indices`` (int64 [rows], on the tree's device) of every tensor."""
     return map_tensors(lambda tensor: tensor.index_select(0, indices), tree)

@@ -15,7 +15,7 @@ from volano.training.run import Run, load_run, prepare_run, run_task, settings_o
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.step import seed_of_augmentation
-from volano.training.step_timing import StepTime, measure_step_time, why_a_step_fails
+from volano.training.step_timing import StepTime, measure_step_time
 
 __all__ = [
     "PREPARED",
@@ -49,5 +49,4 @@ __all__ = [
     "save_weights",
     "seed_of_augmentation",
     "settings_of",
-    "why_a_step_fails",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 from dataclasses import dataclass
@@ -15,24 +14,6 @@ from volano.training.run import settings_of
 from volano.training.session import Session
 
 _NUM_WARM_UP = 2
-
-
-def why_a_step_fails(task: Task, plan: Plan) -> str | None:
-    """Runs the task's first step on a throw-away copy, if its model has a parameter that ``memory_format`` concerns.
-
-    Returns:
-        The first line of what went wrong; None if nothing did.
-    """
-    device = Device(plan.device)
-    with random_state_kept(device), device.settings(precision=plan.precision, threads=plan.threads):
-        try:
-            session = Session(task, plan, on_notice=lambda _: None)
-            if any(parameter.ndim == 4 for parameter in session.model.parameters()):
-                with contextlib.closing(session.feed.batches(session.order.keys(0, 1))) as batches:
-                    session.step_once(next(batches), 0)
-        except Exception as error:  # noqa: BLE001 - whatever a person's code raises
-            return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,6 @@ from volano.data import (
     can_be_resident,
     make_feed,
     rows_of,
-    tensor_tree,
 )
 from volano.device import Device
 from volano.errors import DataError, PlanError
@@ -170,7 +169,7 @@ class TestResidence:
             def __getitem__(self, index):
                 return tuple(tensor.flip(0) for tensor in super().__getitem__(index))
 
-        assert tensor_tree(Flipped(torch.zeros(4, 2))) is None
+        assert rows_of(Flipped(torch.zeros(4, 2))) is None
 
     def test_a_subclass_of_arrays_may_compute_too(self):
         class Brighter(Arrays):
@@ -190,7 +189,7 @@ class TestResidence:
 
     def test_a_subset_counts_from_the_end_as_lists_do(self):
         data = Subset(Subset(TensorDataset(torch.arange(5)), [4, 1, -2]), [-1, 0])
-        assert torch.equal(tensor_tree(data)[0], torch.tensor([3, 4]))
+        assert torch.equal(rows_of(data).tensors()[0], torch.tensor([3, 4]))
         (batch, _) = Fetcher(data, None, 0)(Key(0, np.array([0, 1])))
         assert torch.equal(batch[0], torch.stack([data[0][0], data[1][0]]))
 
@@ -201,7 +200,7 @@ class TestResidence:
         assert not can_be_resident(Subset(tensors, [0, 2]), None, CPU)[0]
 
     def test_a_subset_keeps_its_order(self):
-        assert torch.equal(tensor_tree(Subset(TensorDataset(torch.arange(5)), [4, 1]))[0], torch.tensor([4, 1]))
+        assert torch.equal(rows_of(Subset(TensorDataset(torch.arange(5)), [4, 1])).tensors()[0], torch.tensor([4, 1]))
 
     def test_a_plan_that_asks_for_the_impossible_is_refused(self):
         with pytest.raises(PlanError, match="resident feed needs data in tensors"):

@@ -17,12 +17,10 @@ from volano.device.isolated import IsolatedError
 from volano.errors import VolanoError
 from volano.plan.prediction import CATEGORIES, MemoryPrediction
 from volano.planner.memory.predict import (
-    AffineMemory,
     Prediction,
     measure,
     needed_bytes,
     predict,
-    predict_affine,
     verdict,
 )
 
@@ -229,18 +227,6 @@ def test_dictionaries_travel(make_task):
     assert predict(task, Plan.baseline()).memory.categories["batch"] == 2 * 32 * (64 * 4 + 8)
 
 
-@pytest.mark.parametrize("model", ["net", "transformer"])
-def test_memory_is_affine_in_the_micro_batch(make_task, model):
-    task = make_task(model=MODELS[model], batch_size=128, data=make_task().data)
-    model_of_memory = predict_affine(task, Plan.baseline())
-    for micro_batch in (3, 12, 20, 48, None):
-        plan = Plan.baseline().pin(micro_batch=micro_batch)
-        predicted = model_of_memory.at(micro_batch)
-        assert sum(predicted.categories.values()) == predicted.peak
-        assert predicted.peak == pytest.approx(predict(task, plan).memory.peak, rel=0.05)
-        assert predicted.lower <= measure(task, plan).peak <= predicted.upper
-
-
 def prediction(*, lower, upper, target="cpu"):
     memory = MemoryPrediction(peak=lower, lower=lower, upper=upper)
     return Prediction(memory=memory, batch_size=1, micro_batch=1, target=target)
@@ -290,14 +276,3 @@ def test_what_an_accelerators_lstm_keeps_is_assumed_and_widens_the_bounds(make_t
     assert found.categories["activations"] > kept
     assert found.upper - found.peak == kept
     assert found.peak - found.lower == kept // 2
-
-
-def test_outside_of_the_knots_no_bound_is_too_low():
-    def memory(peak):
-        return MemoryPrediction(peak=peak, lower=peak, upper=peak, categories={"activations": peak})
-
-    knots = ((4, memory(100)), (8, memory(140)), (16, memory(220)))
-    affine = AffineMemory(knots=knots, whole=memory(900), batch_size=64)
-    assert (affine.at(1).lower, affine.at(1).peak, affine.at(1).upper) == (0, 70, 100)
-    assert affine.at(12).upper == 180
-    assert affine.at(40).upper >= 900

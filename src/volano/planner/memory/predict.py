@@ -17,8 +17,8 @@ from volano.planner.memory.allocations import AllocationRecord
 from volano.planner.memory.compiled import Interval, interval
 from volano.planner.memory.cpu_workspace import reserve_on_cpu, workspace_on_cpu
 from volano.planner.memory.memory_tracker import MemoryTracker
-from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Target, TracedStep, capture, representative_batch
-from volano.task import Batch, Task, num_bytes, num_examples, tensors_of
+from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Target, TracedStep, capture
+from volano.task import Batch, Task, num_bytes, tensors_of
 from volano.training import Session, settings_of
 
 Verdict = Literal["FITS", "NO", "UNCERTAIN"]
@@ -124,91 +124,6 @@ def _bounded(captured: TracedStep, plan: Plan, target: Target) -> MemoryPredicti
         operator=captured.operator,
         host=captured.host,
     )
-
-
-# ---- any micro-batch from a few captures
-
-
-@dataclass(frozen=True, kw_only=True)
-class AffineMemory:
-    """Memory as a function of the micro-batch: affine between captures.
-
-    What lives at a moment of a step is affine in the micro-batch, and the peak is the largest of those moments: a
-    convex function, of which the chord between two captures is never too low.
-
-    Attributes:
-        knots: (micro-batch, memory) of steps in several micro-batches, by size.
-        whole: of the whole batch at once, which adds up no gradients.
-        batch_size: examples of it.
-    """
-
-    knots: tuple[tuple[int, MemoryPrediction], ...]
-    whole: MemoryPrediction
-    batch_size: int
-
-    def at(self, micro_batch: int | None) -> MemoryPrediction:
-        """Memory of a step in micro-batches of so many examples; None is the whole batch."""
-        if micro_batch is None or micro_batch >= self.batch_size or not self.knots:
-            return self.whole
-        for size, memory in self.knots:
-            if size == micro_batch:
-                return memory
-        if len(self.knots) == 1:
-            return self.knots[0][1]
-        # Beyond the knots a convex function may lie above its last chord: bounds are then those of more examples.
-        (low, one), (high, other) = self.knots[:2]
-        if micro_batch < low:
-            found = _on_chord(one, other, (micro_batch - low) / (high - low))
-            return dataclasses.replace(found, upper=max(found.peak, one.upper))
-        later = next((n for n, (size, _) in enumerate(self.knots) if size > micro_batch), len(self.knots) - 1)
-        (low, one), (high, other) = self.knots[later - 1], self.knots[later]
-        found = _on_chord(one, other, (micro_batch - low) / (high - low))
-        if micro_batch < high:
-            return found
-        added = self.whole.categories.get("gradients", 0)  # of a second micro-batch
-        return dataclasses.replace(found, upper=max(found.upper, self.whole.upper + added))
-
-
-def _on_chord(one: MemoryPrediction, other: MemoryPrediction, share: float) -> MemoryPrediction:
-    def between(a: int, b: int) -> int:
-        return max(0, round(a + share * (b - a)))
-
-    categories = {name: between(one.categories[name], other.categories[name]) for name in one.categories}
-    peak = sum(categories.values())
-    return MemoryPrediction(
-        peak=peak,
-        # A convex function lies above nothing but its smaller neighbour for certain.
-        lower=min(one.lower, other.lower) if 0 < share < 1 else 0,
-        upper=max(peak, between(one.upper, other.upper)),
-        categories=categories,
-        operator=(one if share < 0.5 else other).operator,
-        host=between(one.host, other.host),
-    )
-
-
-def predict_affine(
-    task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None, timeout: float = _TIMEOUT
-) -> AffineMemory:
-    """Memory for every micro-batch, from captures of the whole batch and of three micro-batches: small, middle, half.
-
-    See :func:`predict` for arguments and errors. Let :func:`predict` verify the one that is chosen.
-    """
-    load_libraries(compiles=plan.compile)
-    captured = _aside(lambda: _captures(task, plan, target, batch), timeout)
-    (_, whole), knots = captured[0], captured[1:]
-    return AffineMemory(
-        knots=tuple((size, _bounded(found, plan, target)) for size, found in knots),
-        whole=_bounded(whole, plan, target),
-        batch_size=whole.batch_size,
-    )
-
-
-def _captures(task: Task, plan: Plan, target: Target, batch: Batch | None) -> list[tuple[int, TracedStep]]:
-    batch = representative_batch(task) if batch is None else batch
-    count = num_examples(batch)
-    # Batch normalisation takes no single example.
-    sizes = sorted({max(2, count // 16), max(2, count // 4), max(2, count // 2)}) if count >= 4 else []
-    return [(size, capture(task, plan.pin(micro_batch=size), target=target, batch=batch)) for size in (count, *sizes)]
 
 
 # ---- measured

@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
-from benchmarks.sharded_model import Ranks, Units, predict_communication, shard_memory, shard_time
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharded_model import Ranks, Units, predict_communication, shard_memory, shard_time
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 
 UNITS = Units(parameters=(3_000_000, 1_000_000, 1_000_000, 1_000_000), gather_bytes=2)
