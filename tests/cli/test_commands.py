@@ -1,6 +1,7 @@
 """The command line, as a person meets it: in process where it prints, in a child where signals and exits count."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -418,3 +419,10 @@ def test_help_names_every_command(volano):
     assert code == 0
     for name in ("train", "resume", "eval", "predict", "export", "report", "doctor"):
         assert any(f" {name} " in line for line in out)
+
+
+def test_the_version_is_printed_without_loading_torch():
+    code = "import sys; sys.argv = ['volano', '--version']; from volano.cli import main\ntry: main.main()\n"
+    code += "except SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"volano \d+\.\d+\.\d+\nFalse\n", done.stdout)

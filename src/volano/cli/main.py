@@ -6,21 +6,35 @@ Exit codes: 0 fine, 2 usage, 1 failure or a run that was stopped before its end.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import volano
 from volano.cli import output
 from volano.errors import VolanoError
 
 app = typer.Typer(
     name="volano",
-    help="Say what to train; Volano plans how.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        output.say(f"volano {volano.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Say what to train; Volano plans how."""
 
 
 def main() -> None:
