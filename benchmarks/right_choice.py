@@ -40,12 +40,12 @@ def compare(name: str, seconds: float) -> float:
     facts = profile_task(task, Device("cpu"))
     space = admissible(task, facts, base, pins={})
     plans = list(space.plans())
-    track = TimingRuns(task, facts.batches, lambda: 1e9)
+    timing_runs = TimingRuns(task, facts.batches, lambda: 1e9)
     for plan in plans:
-        lap = track.run(plan, seconds=HEAT_SECONDS)
+        lap = timing_runs.run(plan, seconds=HEAT_SECONDS)
         took = "failed" if lap.step is None else f"{lap.step * 1e3:.2f} ms, start-up {lap.startup:.1f} s"
         print(f"  {levers(plan, base):60s} {took}", flush=True)
-    ran = sorted((lap for lap in track.timings.values() if lap.step is not None), key=lambda one: one.step or 0.0)
+    ran = sorted((lap for lap in timing_runs.timings.values() if lap.step is not None), key=lambda one: one.step or 0.0)
     finalists = list(dict.fromkeys([found.plan, *(lap.plan for lap in ran[:NUM_FINALISTS])]))
     steps = in_turn(task, facts.batches, finalists)
     judge = ParityGuard(task, Device("cpu"), lambda: 60.0)

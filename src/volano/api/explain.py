@@ -66,7 +66,7 @@ def explain_application(
         kind: ``"image"``, ``"text"`` or ``"video"``.
         path: of the data; None is the embedded sample.
         device, on, budget, pins, forbid, analyze: see :func:`explain`.
-        dials: of the application, ``minutes`` and ``epochs`` included.
+        options: of the application, ``minutes`` and ``epochs`` included.
     """
     planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
     with load_application(kind).task_to_plan(path, planning, **options) as task:

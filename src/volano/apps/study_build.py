@@ -45,7 +45,7 @@ class ApplicationBuild:
 
     Args:
         kind: ``"image"``, ``"text"`` or ``"video"``.
-        dials: of the application, resolved.
+        options: of the application, resolved.
         space: what is tried: fields of the application's recipe.
         num_steps: of a whole trial.
 

@@ -39,7 +39,7 @@ Classify = Annotated[
 Network = Annotated[str | None, typer.Option(help="unet or transformer.", rich_help_panel=_VIDEO)]
 Frames = Annotated[int | None, typer.Option(help="Frames that the model sees; 16.", rich_help_panel=_VIDEO)]
 FramesPerSecond = Annotated[float | None, typer.Option(help="Frames a second to decode to.", rich_help_panel=_VIDEO)]
-# Names of the parameters of a command that are dials of an application.
+# Names of the parameters of a command that are options of an application.
 OPTIONS = (
     "seed", "batch_size", "minutes", "epochs", "size", "model", "image_size", "image_cache", "flip", "depth", "context",
     "classify", "network", "frames", "fps",

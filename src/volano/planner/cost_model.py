@@ -30,11 +30,11 @@ class CostModel:
 
     Args:
         task: as one rank has it.
-        facts: of the task on the device.
+        profile: of the task on the device.
         budget: bytes that the training may hold; None is what is free on the device.
 
     Attributes:
-        facts: as given.
+        profile: as given.
         is_asked: whether captures are made; each takes a second or two, which a short run does not pay for. What is
             known already is told in any case.
         looks_into_compiled: whether the memory of compiled plans is predicted, which takes several seconds each.

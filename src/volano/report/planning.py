@@ -68,7 +68,7 @@ class PlanningFigures:
         task: its name.
         device: and its name, and whether it is here.
         length: steps and examples of a step.
-        levers: the plan in a few words.
+        knobs: the plan in a few words.
         semantics: its widest class.
         origin: how it was found.
         verdict: ``"FITS"``, ``"NO"``, ``"UNCERTAIN"``, or empty.

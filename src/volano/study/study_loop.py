@@ -46,8 +46,8 @@ class StudyLoop:
     Args:
         settings: of the study.
         folder: held by this process.
-        book: its accounts.
-        asker: gives trials.
+        ledger: its accounts.
+        trial_source: gives trials.
         rungs: decide.
         executor: trains.
         observer: hears of it.

@@ -74,7 +74,7 @@ def test_nothing_is_blamed_once_time_is_spent(monkeypatch):
     assert "at fault" not in struck.reason
 
 
-class FakeHeat:
+class FakeTimingRun:
     """A heat of 1 ms a step; of the plan with one thread it fails in the final."""
 
     step = 0.001
@@ -96,22 +96,22 @@ ran: list[float] = []
 
 
 @pytest.fixture
-def track(monkeypatch):
+def timing_runs(monkeypatch):
     ran.clear()
-    monkeypatch.setattr(timing, "TimingRun", FakeHeat)
+    monkeypatch.setattr(timing, "TimingRun", FakeTimingRun)
     return TimingRuns(make_task(duration="300st"), [], lambda: 60.0)
 
 
-def test_an_error_in_the_final_strikes_the_candidate(track):
+def test_an_error_in_the_final_strikes_the_candidate(timing_runs):
     one = PLAIN.pin(threads=1)
-    track.timings = {plan: Timing(plan=plan, step=0.001) for plan in (PLAIN, one)}
-    track.final(lambda one: one.step)
-    assert track.timings[one].failure == "RuntimeError: the machine is full"
-    assert track.timings[PLAIN].step == 0.001
+    timing_runs.timings = {plan: Timing(plan=plan, step=0.001) for plan in (PLAIN, one)}
+    timing_runs.final(lambda one: one.step)
+    assert timing_runs.timings[one].failure == "RuntimeError: the machine is full"
+    assert timing_runs.timings[PLAIN].step == 0.001
 
 
-def test_the_first_heat_is_a_share_of_the_run(track):
-    track.run(PLAIN, seconds=0.5, most_share=0.01)
+def test_the_first_heat_is_a_share_of_the_run(timing_runs):
+    timing_runs.run(PLAIN, seconds=0.5, most_share=0.01)
     assert ran == [pytest.approx(0.003)]
 
 

@@ -1,4 +1,4 @@
-"""From a path and some dials to a Task: what is trained, and on which images."""
+"""From a path and some options to a Task: what is trained, and on which images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FLIPS = ("auto", "yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """What a person may say, all of it optional. Resolved dials (``num_steps``, ``flip`` as yes or no,
+    """What a person may say, all of it optional. Resolved options (``num_steps``, ``flip`` as yes or no,
     ``in_files``) make the same Task again.
 
     Attributes:
@@ -88,7 +88,7 @@ class ImageApplication:
     """Images and a classifier to train on them; :meth:`task` makes the Task for a number of steps.
 
     Attributes:
-        dials: with ``flip`` resolved.
+        options: with ``flip`` resolved.
         spec: of the classifier.
         train: images to train on.
         valid: images evaluated during the run.
@@ -97,7 +97,7 @@ class ImageApplication:
         origin: where the images come from, in words.
         faults: files that could not be read, left out.
         notices: what a person should know.
-        own_model: what ``dials.model`` names.
+        own_model: what ``options.model`` names.
         patches: training images uint8 [n, channels, height, width] whose statistics whiten the stem.
     """
 

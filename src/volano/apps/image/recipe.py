@@ -15,7 +15,7 @@ from volano.apps.image.network import FIRST_WIDTH, choose_shape, forward_flops
 SIZES = tuple(FIRST_WIDTH)
 # fastai's Imagenette table: with wrong labels 80 epochs score far below 20, so no run goes on for ever by itself.
 MAX_EPOCHS = 60.0
-# Without any dial. Measured on the embedded digits: 20, 40 and 60 epochs score alike, 98.5 to 100 % by seed.
+# Without any option. Measured on the embedded digits: 20, 40 and 60 epochs score alike, 98.5 to 100 % by seed.
 DEFAULT_EPOCHS = 30.0
 _REFERENCE_BATCH = 500
 _MIN_BATCH, _MAX_BATCH = 64, 512

@@ -160,7 +160,7 @@ def resume_image(path: str | Path, *, observer: Observer | None = None, processe
 def task_to_plan(
     path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **options: Any
 ) -> Iterator[Task]:
-    """The task that :func:`train_image` would train with these dials, to be planned and not trained."""
+    """The task that :func:`train_image` would train with these options, to be planned and not trained."""
     started = time.perf_counter()
     check_minutes(minutes, options.get("epochs"))
     given = _dials(path, **options)
@@ -187,7 +187,7 @@ def _dials(
 
 
 def task_of(folder: RunFolder) -> Task:
-    """The task of a run of the image application, made again from its images and dials."""
+    """The task of a run of the image application, made again from its images and options."""
     options = options_of(folder)
     assert options.num_steps is not None  # resolved before step 0
     return read_application(options, own_model_of(options.model)).task(options.num_steps)
@@ -290,7 +290,7 @@ def _measure(application: ImageApplication, plan: Plan, budget: float, world_siz
 
 
 def options_of(folder: RunFolder) -> ImageOptions:
-    """The dials with which a run was made.
+    """The options with which a run was made.
 
     Raises:
         CheckpointError: ``run.json`` does not hold them.

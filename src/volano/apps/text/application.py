@@ -1,4 +1,4 @@
-"""From a path and some dials to a Task: a language model of a person's text."""
+"""From a path and some options to a Task: a language model of a person's text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _PROMPT_TOKENS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """What a person may say, all of it optional. Resolved dials (``num_steps``, ``depth``, ``batch_size``) make the
+    """What a person may say, all of it optional. Resolved options (``num_steps``, ``depth``, ``batch_size``) make the
     same Task again.
 
     Attributes:
@@ -85,7 +85,7 @@ class TextApplication:
     """Tokens and a language model to train on them; :meth:`task` makes the Task for a number of steps.
 
     Attributes:
-        dials: with ``depth`` and ``batch_size`` resolved.
+        options: with ``depth`` and ``batch_size`` resolved.
         spec: of the model.
         tokenizer: of the tokens.
         train: ids uint16 [N] to train on.
@@ -270,8 +270,8 @@ def _fitting_context(wanted: int, corpus: Corpus) -> tuple[int, list[str]]:
 def shaped(
     application: TextApplication, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
 ) -> TextApplication:
-    """The problem with depth and batch chosen where the dials leave them open. ``flops`` is what the training may cost;
-    None is what the probe's depth would cost over ``num_tokens``."""
+    """The application with depth and batch chosen where the options leave them open. ``flops`` is what the training may
+    cost; None is what the probe's depth would cost over ``num_tokens``."""
     options, spec = application.options, application.spec
     if flops is None:
         flops = num_tokens * spec.shape().flops_per_token

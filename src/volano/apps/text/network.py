@@ -1,4 +1,4 @@
-"""A decoder of text with one dial: depth. Shapes: B windows, T tokens, C channels, H heads, D channels of a head, V
+"""A decoder of text with one option: depth. Shapes: B windows, T tokens, C channels, H heads, D channels of a head, V
 tokens of the vocabulary.
 
 The architecture is that of nanochat (Karpathy 2025): rotary positions (Su et al. 2021), normalised queries and keys
@@ -39,7 +39,7 @@ class DecoderShape:
 
     @property
     def width(self) -> int:
-        """C: 64 for each block, at least 128 (nanochat's dial)."""
+        """C: 64 for each block, at least 128 (nanochat's option)."""
         return max(2 * HEAD_DIM, HEAD_DIM * self.depth)
 
     @property

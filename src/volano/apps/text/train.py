@@ -147,7 +147,7 @@ def resume_text(path: str | Path, *, observer: Observer | None = None, processes
 def task_to_plan(
     path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **options: Any
 ) -> Iterator[Task]:
-    """The task that :func:`train_text` would train with these dials, to be planned and not trained."""
+    """The task that :func:`train_text` would train with these options, to be planned and not trained."""
     started = time.perf_counter()
     if options.pop("classify", None):
         raise UsageError(

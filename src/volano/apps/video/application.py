@@ -1,4 +1,4 @@
-"""From a path and some dials to a Task: what is trained, and on which clips."""
+"""From a path and some options to a Task: what is trained, and on which clips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ _NUM_VALID = 128
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions:
-    """What a person may say, all of it optional. Resolved dials (``num_steps``, ``network``) make the same Task again.
+    """What a person may say, all of it optional. Resolved options (``num_steps``, ``network``) make the same Task
+    again.
 
     Attributes:
         path: a folder of clips; None is the embedded sample.
@@ -95,7 +96,7 @@ class VideoApplication:
     """Clips and a model to train on them; :meth:`task` makes the Task for a number of steps.
 
     Attributes:
-        dials: as given.
+        options: as given.
         spec: of the model.
         sets: clips to train on and to test on.
         flip: whether clips are mirrored.

@@ -36,7 +36,7 @@ _MOST_TRAIN, _MOST_NEAREST = 4096, 128
 
 
 def options_of(folder: RunFolder) -> VideoOptions:
-    """The dials with which a run was made.
+    """The options with which a run was made.
 
     Raises:
         CheckpointError: ``run.json`` does not hold them.

@@ -153,7 +153,7 @@ def resume_video(path: str | Path, *, observer: Observer | None = None, processe
 def task_to_plan(
     path: str | Path | None, planning: PlanOptions, *, minutes: float | None = None, **options: Any
 ) -> Iterator[Task]:
-    """The task that :func:`train_video` would train with these dials, to be planned and not trained."""
+    """The task that :func:`train_video` would train with these options, to be planned and not trained."""
     started = time.perf_counter()
     check_minutes(minutes, options.get("epochs"))
     given = _dials(path, **options)
@@ -178,7 +178,7 @@ def _dials(
 
 
 def task_of(folder: RunFolder) -> Task:
-    """The task of a run of the video application, made again from its clips and dials."""
+    """The task of a run of the video application, made again from its clips and options."""
     options = options_of(folder)
     assert options.num_steps is not None  # resolved before step 0
     return read_video_application(options).task(options.num_steps)

@@ -61,8 +61,8 @@ def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
 
 
 def divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
-    """The same for a specimen that was taken already. Batches after it are looked at too: the one whose examples differ
-    most, in the number of padded places for example."""
+    """The same for a probe batch that was taken already. Batches after it are looked at too: the one whose examples
+    differ most, in the number of padded places for example."""
     found = _divisible(probe_batch, device)
     if not found.yes:
         return found

@@ -1,4 +1,4 @@
-"""Which lever of a plan is at fault: levers are taken away until the plan passes the guard."""
+"""Which knob of a plan is at fault: knobs are taken away until the plan passes the guard."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def gradient_of(
     """The gradient of a batch given in parts, in a dozen lines that share nothing with the engine's step.
 
     Args:
-        specimen: whose model is made anew, with the weights at the start of a run.
+        probe_batch: whose model is made anew, with the weights at the start of a run.
         device: where.
         parts: the batch, or its micro-batches.
         mode: entered for forward and backward pass, not for making the model.

@@ -61,7 +61,7 @@ class Reference:
         most_examples: that are looked at, where memory is tight; None for no such limit.
 
     Attributes:
-        specimen: the batch.
+        probe_batch: the batch.
         ran_out: whether a pass ran out of memory; whoever asks again sets it back.
         why_not_float64: the first line of what went wrong where the objective does not run in float64, else None.
 
@@ -190,7 +190,7 @@ class Reference:
         return self._outcomes[key]
 
     def outcome(self, plan: Plan, *, dropout: bool = True) -> StepOutcome:
-        """What the engine does under a plan that was fitted to the specimen.
+        """What the engine does under a plan that was fitted to the probe batch.
 
         Raises:
             VolanoError: and whatever else a step under the plan raises.

@@ -23,11 +23,11 @@ class Findings:
 
     Attributes:
         task: the whole one.
-        wish: what was asked.
-        facts: of the task on the device.
+        request: what was asked.
+        profile: of the task on the device.
         space: the candidates.
-        oracle: predictions.
-        contest: the race; None where there was none.
+        cost_model: predictions.
+        race: the race; None where there was none.
         chosen: the plan that was taken.
         origin: see :class:`Explanation`.
         num_steps: of the run.

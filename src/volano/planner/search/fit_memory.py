@@ -27,7 +27,7 @@ class Fit:
         ways: values of :data:`LEVERS`, the likely fastest first; empty where nothing fits.
         needed: bytes that the leanest way needs.
         missing: why no leaner one is left, in words.
-        refused: levers that do not apply, and why.
+        refused: knobs that do not apply, and why.
     """
 
     ways: tuple[Mapping[str, Any], ...]
@@ -57,15 +57,15 @@ def fit(
     guard: ParityGuard,
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Fit:
-    """How a plan fits the oracle's budget, by levers in the order of what they cost.
+    """How a plan fits the cost model's budget, by knobs in the order of what they cost.
 
     Args:
         task: what.
-        plan: without levers.
-        oracle: predicts memory, and knows the budget.
-        pins: levers that the user has set are left so.
-        judge: finds out whether the batch may be split, where that is asked.
-        forbidden: knob -> values of levers that the user will not have.
+        plan: without knobs.
+        cost_model: predicts memory, and knows the budget.
+        pins: knobs that the user has set are left so.
+        guard: finds out whether the batch may be split, where that is asked.
+        forbidden: knob -> values of knobs that the user will not have.
     """
     forbidden = forbidden or {}
     refused: list[tuple[str, Any, str]] = []

@@ -23,9 +23,9 @@ from volano.task import Task
 _COMPILE_GAIN, _WORTH_STARTUPS = 0.2, 2.0
 # The guard's work in plain steps: a reference in float64, and some steps of the candidate.
 _GUARD_STEPS = 12
-_MOST_HEAT_SECONDS = 0.5
+_MOST_TIMING_SECONDS = 0.5
 # Of the run, before its length is known: the first share of the allowance is 0.015.
-_FIRST_HEAT_SHARE = 0.01
+_FIRST_TIMING_SHARE = 0.01
 # Two captures in processes of their own, and the device's rates where they are not known; where less is left, nothing
 # is predicted.
 _PREDICTION_SECONDS = 3.0
@@ -36,12 +36,12 @@ class CandidateRace:
 
     Args:
         task: as one rank has it.
-        facts: of it on the device.
+        profile: of it on the device.
         space: its candidates.
         fits: precision -> how plans of it fit the memory; empty where memory is no question.
-        oracle: predictions.
-        allowance: what may be spent.
-        wish: what was asked.
+        cost_model: predictions.
+        time_budget: what may be spent.
+        request: what was asked.
 
     Attributes:
         space: the candidates, with the refusals that the race brought.
@@ -67,18 +67,18 @@ class CandidateRace:
             request,
         )
         batches = [profile.device.move(batch) for batch in profile.batches]
-        self._track = TimingRuns(task, batches, lambda: self.seconds_left)
+        self._timing_runs = TimingRuns(task, batches, lambda: self.seconds_left)
         self._way: dict[str, int] = {}
         self.why_not_compiled: str | None = None
 
     @property
     def timings(self) -> Mapping[Plan, Timing]:
         """Of every candidate that ran, in the order in which they did."""
-        return self._track.timings
+        return self._timing_runs.timings
 
     def run(self) -> None:
         """The whole race."""
-        with contextlib.closing(self._track):
+        with contextlib.closing(self._timing_runs):
             self._run()
 
     def _run(self) -> None:
@@ -90,7 +90,7 @@ class CandidateRace:
         self._try_threads()
         self._try_compiled()
         if not self._fits:  # it keeps several sessions, and what was fitted leaves no room for them
-            self._track.final(self.cost)
+            self._timing_runs.final(self.cost)
 
     def ranking(self) -> list[Timing]:
         """Those that ran, the cheapest first."""
@@ -133,10 +133,10 @@ class CandidateRace:
             return plans
         return sorted(plans, key=lambda plan: predicted[plan].step)  # pyright: ignore[reportOptionalMemberAccess]
 
-    # ---- heats
+    # ---- timing runs
 
     def _fitted(self, plan: Plan) -> Plan | None:
-        """The plan with the levers that make it fit; None where none do."""
+        """The plan with the knobs that make it fit; None where none do."""
         fit = self._fits.get(plan.precision)
         return plan if fit is None else fit.applied(plan, self._way.get(plan.precision, 0))
 
@@ -157,16 +157,16 @@ class CandidateRace:
     def _enter(self, plan: Plan) -> Timing:
         self._cost_model.time(plan)  # as predicted before it was known
         is_known = self._time_budget.run_seconds is not None or self._request.is_free
-        timing = self._track.run(
+        timing = self._timing_runs.run(
             plan,
-            seconds=min(_MOST_HEAT_SECONDS, max(0.02, 0.05 * self._time_budget.total)),
-            most_share=1.0 if is_known else _FIRST_HEAT_SHARE,
+            seconds=min(_MOST_TIMING_SECONDS, max(0.02, 0.05 * self._time_budget.total)),
+            most_share=1.0 if is_known else _FIRST_TIMING_SHARE,
         )
         if timing.step is not None:
             self._cost_model.learn(plan, timing.step)
         if self._request.seconds is None and timing.step is not None and self._time_budget.run_seconds is None:
             self._time_budget.run_seconds = timing.step * self._task.num_steps
-        first, best = self.first_step, self._track.best
+        first, best = self.first_step, self._timing_runs.best
         if first and best is not None and best.step is not None:
             self._time_budget.note_gain(1.0 - best.step / first)
         if self.seconds_left > _PREDICTION_SECONDS:
@@ -174,8 +174,8 @@ class CandidateRace:
         return timing
 
     def _try(self, plan: Plan, *, startup: float = 0.0) -> Timing | None:
-        """A heat, where there is time left for it."""
-        best = self._track.best
+        """A timing run, where there is time left for it."""
+        best = self._timing_runs.best
         step = best.step if best is not None and best.step is not None else 0.0
         if plan in self.timings:
             return self.timings[plan]

@@ -1,10 +1,10 @@
 """The search for a plan, from the first question to the decision.
 
-1. What the task and the device admit (candidates.py), and how the data reaches the device (feeding.py).
-2. Whether it was planned before (fingerprint.py, cache.py).
-3. Which of it fits the memory (oracle.py, fitting.py).
-4. Which is fastest, by running it (contest.py, race.py), as far as the run's length pays for it (allowance.py).
-5. Whether it computes the same (parity.py); the cheapest that does is taken.
+1. What the task and the device admit (candidates.py), and how the data reaches the device (feed.py).
+2. Whether it was planned before (cache/, reuse.py).
+3. Which of it fits the memory (cost_model.py, fit_memory.py).
+4. Which is fastest, by running it (race.py, timing.py), as far as the run's length pays for it (time_budget.py).
+5. Whether it computes the same (parity/); the cheapest that does is taken.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class _Search:
         return self._ended(found, more, time.perf_counter() - self._started)
 
     def _first_that_fits(self, plan: Plan) -> tuple[Plan, Mapping[str, float]]:
-        """The plan with levers that make it fit, and the guard's figures; in another precision where none do in its."""
+        """The plan with knobs that make it fit, and the guard's figures; in another precision where none do in its."""
         struck: dict[Plan, tuple[str, Mapping[str, float]]] = {}
         for precision, fits in self._fits.items():
             for number in range(len(fits.ways)):

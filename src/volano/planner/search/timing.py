@@ -1,4 +1,4 @@
-"""Running candidates on the real device: short heats first, more for the leaders, the hopeless stopped early."""
+"""Running candidates on the real device: short timing runs first, more for the leaders, the hopeless stopped early."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Timing:
 
 
 class HeldAllocator:
-    """The host's allocator as candidates want it, from one heat to the next: giving memory back at the end of each and
-    faulting it in again at the beginning of the next would be timed as their own. Close it after the last."""
+    """The host's allocator as candidates want it, from one timing run to the next: giving memory back at the end of each
+    and faulting it in again at the beginning of the next would be timed as their own. Close it after the last."""
 
     def __init__(self, device: Device) -> None:
         self._device, self._stack = device, contextlib.ExitStack()
@@ -78,7 +78,7 @@ class TimingRun:
         task: what.
         plan: the candidate. Batches are at hand, so that its feed is left out.
         batches: on the device, the largest first.
-        allocator: held for all heats of a race.
+        allocator: held for all timing runs of a race.
     """
 
     def __init__(self, task: Task, plan: Plan, batches: Sequence[Batch], allocator: HeldAllocator) -> None:
@@ -148,12 +148,12 @@ class TimingRun:
 
 
 class TimingRuns:
-    """Runs candidates of one task; remembers every lap.
+    """Runs candidates of one task; remembers every timing.
 
     Args:
         task: what; its own model, optimizer and data are not touched, its model is made anew for each candidate.
         batches: on the device, the largest first.
-        seconds_left: how long heats may still go on.
+        seconds_left: how long timing runs may still go on.
     """
 
     def __init__(self, task: Task, batches: Sequence[Batch], seconds_left: Callable[[], float]) -> None:
@@ -172,8 +172,8 @@ class TimingRuns:
         self._allocator.close()
 
     def run(self, plan: Plan, *, seconds: float, most_share: float = 1.0) -> Timing:
-        """One heat, of about so many seconds after its warm-up, and of at most a share of the task's steps; a candidate
-        that fails is a lap too."""
+        """Returns the timing of a candidate, from about so many seconds after its warm-up, and at most a share of the
+        task's steps; one that fails has a timing too."""
         if plan not in self.timings:
             self.timings[plan] = self._run(plan, seconds, most_share)
             gc.collect()  # sessions hold circles (modules and their hooks), and the device's memory with them
@@ -181,16 +181,16 @@ class TimingRuns:
 
     def _run(self, plan: Plan, seconds: float, most_share: float) -> Timing:
         try:
-            heat = TimingRun(self._task, plan, self._batches, self._allocator)
+            timing_run = TimingRun(self._task, plan, self._batches, self._allocator)
             best = self.best
-            if best is not None and best.step is not None and heat.step > _HOPELESS * best.step:
-                heat.run(0.0)  # once more: the second step may have paid for something
-                if heat.step > _HOPELESS * best.step:
-                    return heat.timing(is_stopped=True)
-            seconds = min(seconds, most_share * heat.step * self._task.num_steps)
-            if seconds > heat.step / 2:  # the second step alone says enough of one that takes long
-                heat.run(seconds)
-            return heat.timing()
+            if best is not None and best.step is not None and timing_run.step > _HOPELESS * best.step:
+                timing_run.run(0.0)  # once more: the second step may have paid for something
+                if timing_run.step > _HOPELESS * best.step:
+                    return timing_run.timing(is_stopped=True)
+            seconds = min(seconds, most_share * timing_run.step * self._task.num_steps)
+            if seconds > timing_run.step / 2:  # the second step alone says enough of one that takes long
+                timing_run.run(seconds)
+            return timing_run.timing()
         except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
             return _failed(plan, error)
 
@@ -204,26 +204,28 @@ class TimingRuns:
         leaders = [timing for timing in ran[:_MOST_FINALISTS] if cost(timing) <= _NEAR * cost(ran[0])]
         if len(leaders) < 2:
             return
-        heats: list[TimingRun] = []
+        timing_runs: list[TimingRun] = []
         for timing in leaders:
             with contextlib.suppress(Exception):  # it ran before; a machine that is full by now shows in its absence
-                heats.append(TimingRun(self._task, timing.plan, self._batches, self._allocator))
+                timing_runs.append(TimingRun(self._task, timing.plan, self._batches, self._allocator))
         for number in range(_FINAL_ROUNDS):
-            if number and self._seconds_left() < sum(max(_SLICE_SECONDS, heat.step) for heat in heats):
+            if number and self._seconds_left() < sum(
+                max(_SLICE_SECONDS, timing_run.step) for timing_run in timing_runs
+            ):
                 break
-            for heat in tuple(heats):
+            for timing_run in tuple(timing_runs):
                 try:
-                    heat.run(_SLICE_SECONDS)
-                except Exception as error:  # noqa: BLE001 - as in a heat of its own: the candidate fails, not the search
-                    self.timings[heat.plan] = _failed(heat.plan, error)
-                    heats.remove(heat)
-        for heat in heats:
-            timing = self.timings[heat.plan]
-            new = heat.timing()
-            self.timings[heat.plan] = Timing(
+                    timing_run.run(_SLICE_SECONDS)
+                except Exception as error:  # noqa: BLE001 - as in a timing run of its own: the candidate fails, not the search
+                    self.timings[timing_run.plan] = _failed(timing_run.plan, error)
+                    timing_runs.remove(timing_run)
+        for timing_run in timing_runs:
+            timing = self.timings[timing_run.plan]
+            new = timing_run.timing()
+            self.timings[timing_run.plan] = Timing(
                 plan=timing.plan, step=new.step, startup=timing.startup, num_steps=timing.num_steps + new.num_steps
             )
-        heats.clear()
+        timing_runs.clear()
         gc.collect()
 
 
