@@ -49,8 +49,11 @@ class Timing:
 
 
 class HeldAllocator:
-    """The host's allocator as candidates want it, from one timing run to the next: giving memory back at the end of each
-    and faulting it in again at the beginning of the next would be timed as their own. Close it after the last."""
+    """The host's allocator as candidates want it, from one timing run to the next.
+
+    Giving memory back at the end of each and faulting it in again at the beginning of the next would be timed as their
+    own. Close it after the last.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device, self._stack = device, contextlib.ExitStack()
