@@ -162,11 +162,11 @@ PINS = ("--no-plan", "--threads", "1")
 
 def image(recorder: Recorder) -> None:
     """The embedded digits, then every verb for the run."""
-    recorder.volano("image", "train", "image", "--epochs", "1", "--size", "thin", *PINS, "--out", "image", "--json")
-    recorder.note_run("image")
-    recorder.volano("image eval", "eval", "image", "--json")
-    recorder.volano("image export", "export", "image", "--to", "safetensors", "--json")
-    recorder.volano("image report", "report", "image", "--json")
+    recorder.volano("image", "train", "image", "--epochs", "1", "--size", "thin", *PINS, "--out", "digits", "--json")
+    recorder.note_run("digits")
+    recorder.volano("image eval", "eval", "digits", "--json")
+    recorder.volano("image export", "export", "digits", "--to", "safetensors", "--json")
+    recorder.volano("image report", "report", "digits", "--json")
     recorder.volano("image explain", "explain", "image", "--on", "H100", "--json")
     pictures = recorder.folder / "pictures"
     pictures.mkdir()
@@ -174,7 +174,7 @@ def image(recorder: Recorder) -> None:
 
     for number in range(3):
         Image.new("L", (8, 8), 80 * number).save(pictures / f"{number}.png")
-    recorder.volano("image predict", "predict", "image", "pictures", "--json")
+    recorder.volano("image predict", "predict", "digits", "pictures", "--json")
 
 
 def text(recorder: Recorder) -> None:
@@ -182,7 +182,7 @@ def text(recorder: Recorder) -> None:
     (recorder.folder / "books").mkdir()
     (recorder.folder / "books" / "json.txt").write_text(Path(json.__file__).read_text() * 6)
     recorder.volano(
-        "text", "train", "text", "books", "--epochs", "1", "--depth", "1", "--context", "64", "--batch-size", "8",
+        "text", "train", "text", "books", "--epochs", "1", "--depth", "2", "--context", "64", "--batch-size", "8",
         *PINS, "--out", "text", "--json",
     )  # fmt: skip
     recorder.note_run("text")
@@ -206,9 +206,7 @@ def classify(recorder: Recorder) -> None:
             lines = [line.strip() for line in Path(str(module.__file__)).read_text().splitlines() if len(line) > 40]
             for line in lines[:60]:
                 writer.writerow([line, module.__name__])
-    recorder.volano(
-        "classes", "train", "text", "lines.csv", "--classify", "--epochs", "1", *PINS, "--out", "classes", "--json"
-    )
+    recorder.volano("classes", "train", "text", "lines.csv", "--classify", *PINS, "--out", "classes", "--json")
     recorder.note_run("classes")
     recorder.volano("classes eval", "eval", "classes", "--json")
     (recorder.folder / "some.txt").write_text("parser.add_argument('--name')")
@@ -218,7 +216,7 @@ def classify(recorder: Recorder) -> None:
 def video(recorder: Recorder) -> None:
     """The embedded bouncing digits."""
     recorder.volano(
-        "video", "train", "video", "--epochs", "0.02", "--frames", "4", "--image-size", "16", "--batch-size", "8",
+        "video", "train", "video", "--epochs", "0.02", "--frames", "4", "--batch-size", "8",
         *PINS, "--out", "video", "--json",
     )  # fmt: skip
     recorder.note_run("video")
@@ -273,7 +271,7 @@ def study(recorder: Recorder) -> None:
         str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and file.name != "lock"
     )
     recorder.found["study: study.json"] = shape_of(json.loads((path / "study.json").read_text()))
-    recorder.volano("best", "train", "--from", "study", "--epochs", "1", *PINS, "--out", "best", "--json")
+    recorder.volano("best", "train", "--from", "study", *PINS, "--out", "best", "--json")
     recorder.note_run("best")
     recorder.volano("study report", "report", "study", "--json")
     recorder.volano("doctor", "doctor", "--json")
