@@ -6,12 +6,12 @@ import time
 
 import pytest
 from rich.cells import cell_len
-from volano.planner.store import store
 
 from report.explanations import make_explanation
 from volano.cli import commands, plans
 from volano.cli.explanation import print_explanation
 from volano.cli.main import app, run
+from volano.planner.cache import store
 
 FIRST, SECOND = "ab12cd34" + "0" * 56, "ff00ee11" + "1" * 56
 

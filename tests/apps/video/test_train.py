@@ -5,16 +5,16 @@ import types
 
 import pytest
 import torch
-from volano.apps.train import train
-from volano.apps.train.application import NUM_GENERATED, VideoDials, read_video_application
 
+from volano.apps.video import train
+from volano.apps.video.application import NUM_GENERATED, VideoOptions, read_video_application
 from volano.device import Device
 from volano.plan import Plan
 
 
 @pytest.fixture(scope="module")
 def application():
-    return read_video_application(VideoDials())
+    return read_video_application(VideoOptions())
 
 
 def costs(scale):
@@ -60,13 +60,13 @@ class TestNetwork:
         assert f"network={network}: {steps * 32:,} clips" in reason
 
     def test_as_asked(self, accelerator):
-        asked = read_video_application(VideoDials(network="transformer"))
+        asked = read_video_application(VideoOptions(network="transformer"))
         assert train._choose_network(asked, accelerator, 1)[1] == "network=transformer: as asked"
 
 
 class TestTask:
     def test_it_is_made_again_from_its_resolved_dials(self, application):
-        again = read_video_application(VideoDials(**application.options.to_json()))
+        again = read_video_application(VideoOptions(**application.options.to_json()))
         assert again.spec == application.spec
         assert torch.equal(again.task(5).data.tree[0], application.task(5).data.tree[0])
 
