@@ -77,7 +77,7 @@ def build(trial):
 # Fields whose values are of a machine or a moment; their names and types are compared all the same.
 _OF_THE_MOMENT = (
     "seconds", "per_second", "memory", "bytes", "measured", "predicted", "created", "started", "ended", "time", "share",
-    "path", "run", "host", "version", "machine", "startup", "step_", "total", "report", "device", "digest", "notices",
+    "path", "folder", "run", "host", "version", "machine", "startup", "step_", "total", "report", "device", "digest", "notices",
     "reason", "message", "headline", "sha", "study", "gain", "factor", "origin", "fingerprint", "bounds", "kinds",
     "rates",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.pack.structures import CONFIGS, STRUCTURES, sgd
+from tests.packing.structures import CONFIGS, STRUCTURES, sgd
 
 import volano
 from volano import Task

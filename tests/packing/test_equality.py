@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.pack.structures import CONFIGS, NUM_STEPS, STRUCTURES, Structure, plain_mlp, sgd, without_dropout
+from tests.packing.structures import CONFIGS, NUM_STEPS, STRUCTURES, Structure, plain_mlp, sgd, without_dropout
 from torch import Tensor, nn
 
 from volano import Plan, Task

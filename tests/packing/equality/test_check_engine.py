@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.pack.structures import STRUCTURES, Language, ManyHeads, Structure, plain_mlp
+from tests.packing.structures import STRUCTURES, Language, ManyHeads, Structure, plain_mlp
 from torch import Tensor, nn
 
 import volano

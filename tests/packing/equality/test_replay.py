@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.pack.structures import CONFIGS, STRUCTURES
+from tests.packing.structures import CONFIGS, STRUCTURES
 
 import volano
 from volano import Plan

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.pack.structures import CONFIGS, Structure, digits, plain_mlp, sgd
-from tests.pack.test_equality import alone, deviation, packed, results
+from tests.packing.structures import CONFIGS, Structure, digits, plain_mlp, sgd
+from tests.packing.test_equality import alone, deviation, packed, results
 from torch import nn
 
 from volano.errors import UsageError
