@@ -77,9 +77,9 @@ def build(trial):
 # Fields whose values are of a machine or a moment; their names and types are compared all the same.
 _OF_THE_MOMENT = (
     "seconds", "per_second", "memory", "bytes", "measured", "predicted", "created", "started", "ended", "time", "share",
-    "path", "folder", "run", "host", "version", "machine", "startup", "step_", "total", "report", "device", "digest", "notices",
+    "path", "run", "host", "version", "machine", "startup", "step_", "total", "report", "device", "digest", "notices",
     "reason", "message", "headline", "sha", "study", "gain", "factor", "origin", "fingerprint", "bounds", "kinds",
-    "rates",
+    "rates", "folder",
 )  # fmt: skip
 # Which files a planned run's explanation mentions as candidates depends on what was measured.
 _VARYING_LISTS = ("candidates", "refused", "reasons", "knobs")
