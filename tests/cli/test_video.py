@@ -284,11 +284,9 @@ class TestEval:
         assert code == 0
         assert "no distances of generated clips: the self-test FAILED" in " ".join(out)
         assert "the distances of generated clips are rejected: the feature net tells" in err
-        code, out, _ = volano("eval", run, "--json")
-        result = json.loads(out[-1])
+        result = json.loads((run / "eval-test.json").read_text())
         assert (result["frechet_ratio"], result["kernel_ratio"]) == (None, None)
         assert result["rejected"]["frechet_ratio"] > 0
-        assert json.loads((run / "eval-test.json").read_text())["rejected"] == result["rejected"]
 
     def test_other_clips(self, volano, classes_run, tmp_path):
         write_clip(tmp_path / "new" / "slow" / "a.gif", moving_square(14, (24, 24)))

@@ -25,12 +25,12 @@ from volano.study.study import Study, read_trials
 from volano.study.study_loop import StudyLoop
 from volano.study.successive_halving import SuccessiveHalving
 from volano.study.trial_ledger import TrialLedger
-from volano.study.workers.assignments import WorkerPoolExecutor
+from volano.study.workers.executor import Executor
 
 # Trials of before whose tasks are built again to see whether the space is the same.
 _NUM_CHECKED = 3
 Storage = str | Path | BaseStorage | optuna.Study | None
-MakeExecutor = Callable[[], AbstractContextManager[WorkerPoolExecutor]]
+MakeExecutor = Callable[[], AbstractContextManager[Executor]]
 
 
 def run_study(

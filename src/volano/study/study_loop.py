@@ -22,7 +22,8 @@ from volano.study.successive_halving import Round, SuccessiveHalving
 from volano.study.time_left import TimeEstimate
 from volano.study.trial_ledger import TrialLedger
 from volano.study.trial_states import TrialStates
-from volano.study.workers.assignments import WorkerPool, WorkerPoolExecutor, WorkInHand
+from volano.study.workers.assignments import WorkerPool, WorkInHand
+from volano.study.workers.executor import Executor
 from volano.study.workers.messages import Lost, Report, Trial, TrialOutcome
 from volano.training.signals import Interruption
 
@@ -61,7 +62,7 @@ class StudyLoop:
         ledger: TrialLedger,
         trial_source: TrialSource,
         rungs: SuccessiveHalving,
-        executor: WorkerPoolExecutor,
+        executor: Executor,
         observer: StudyObserver,
     ) -> None:
         self._settings, self._ledger, self._trial_source, self._rungs = settings, ledger, trial_source, rungs

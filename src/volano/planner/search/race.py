@@ -24,7 +24,7 @@ _COMPILE_GAIN, _WORTH_STARTUPS = 0.2, 2.0
 # The guard's work in plain steps: a reference in float64, and some steps of the candidate.
 _GUARD_STEPS = 12
 _MOST_TIMING_SECONDS = 0.5
-# Of the run, before its length is known: the first share of the allowance is 0.015.
+# Of the run, before its length is known: the first share of the time budget is 0.015.
 _FIRST_TIMING_SHARE = 0.01
 # Two captures in processes of their own, and the device's rates where they are not known; where less is left, nothing
 # is predicted.
@@ -59,13 +59,8 @@ class CandidateRace:
         request: PlanRequest,
     ) -> None:
         self.space = space
-        self._task, self._fits, self._cost_model, self._time_budget, self._request = (
-            task,
-            fits,
-            cost_model,
-            time_budget,
-            request,
-        )
+        self._task, self._request = task, request
+        self._fits, self._cost_model, self._time_budget = fits, cost_model, time_budget
         batches = [profile.device.move(batch) for batch in profile.batches]
         self._timing_runs = TimingRuns(task, batches, lambda: self.seconds_left)
         self._way: dict[str, int] = {}
@@ -73,7 +68,7 @@ class CandidateRace:
 
     @property
     def timings(self) -> Mapping[Plan, Timing]:
-        """Of every candidate that ran, in the order in which they did."""
+        """Timings of all candidates, in the order in which they ran."""
         return self._timing_runs.timings
 
     def run(self) -> None:

@@ -5,30 +5,16 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from volano.errors import ExploreError
 from volano.study.successive_halving import Round
+from volano.study.workers.executor import Executor
 from volano.study.workers.messages import Assignment, Lost, Report, Trial
 
 # Of a worker that dies with its trials nobody can say which of them did it. They start again in fours of parts, so that
 # one that ends its worker each time soon stands alone: of a pack of 1,024 after five times.
 _NUM_PARTS = 4
 _MOST_IN_A_ROW = 6
-
-
-class WorkerPoolExecutor(Protocol):
-    """What trains; see executors.py."""
-
-    num_workers: int
-
-    def submit(self, worker: int, assignment: Assignment) -> None:
-        """Hands an idle worker its work; one that was lost is started anew for it."""
-        ...
-
-    def next_finished(self, timeout: float | None) -> tuple[int, Report | Lost] | None:
-        """A worker and its answer; None when the time is over."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +35,7 @@ class WorkerPool:
         trial_of: gives the trial of a number as it stands.
     """
 
-    def __init__(self, executor: WorkerPoolExecutor, shares: Sequence[float], trial_of: Callable[[int], Trial]) -> None:
+    def __init__(self, executor: Executor, shares: Sequence[float], trial_of: Callable[[int], Trial]) -> None:
         self._executor, self._shares, self._trial_of = executor, shares, trial_of
         self._idle = set(range(executor.num_workers))
         self._in_hand: dict[int, WorkInHand] = {}
