@@ -60,6 +60,13 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
+@pytest.fixture(autouse=True)
+def packs_are_compiled_on_request_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a processor is slow, compiling would pay in a test too: for minutes, and it leaves much behind."""
+    if not request.node.get_closest_marker("compiles"):
+        monkeypatch.setattr("volano.packing.choose_engine._COMPILE_SECONDS", 1e6)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def plans_of_the_tests_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the planner remembers goes to a folder of the tests, in child processes too."""

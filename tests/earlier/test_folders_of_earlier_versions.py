@@ -58,7 +58,7 @@ def test_a_study_is_reported_goes_on_and_its_best_is_trained(earlier):
     assert len(Path("study/trials.jsonl").read_text().splitlines()) > 0
     earlier("train", "--from", "study", "--no-plan", "--out", "best")
     assert json.loads(Path("best/run.json").read_text())["status"] == "finished"
-    earlier("explore", "kept_task:build", "--trials", "6", "--workers", "1", "--out", "study", "--resume")
+    earlier("explore", "--resume", "study", "--trials", "6", "--workers", "1")
 
 
 def test_another_task_is_still_refused(earlier, capsys):
