@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def classification_with_accuracy(model: nn.Module, batch: Any) -> volano.Loss:
     )
 
 
-def runs_in_bf16(net: nn.Module, inputs: torch.Tensor) -> bool:
+def runs_in_bf16(net: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> bool:
     """Asks the processor: some have no bf16 kernel for recurrent layers, forwards or backwards."""
     try:
         with torch.autocast("cpu", torch.bfloat16):
