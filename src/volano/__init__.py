@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from volano.api import Processes, doctor, explain, explore, resume, train, verify
-    from volano.data import Arrays, MemoryMapped, open_table
-    from volano.data.datasets import spool
+    from volano.api import doctor, explain, explore, verify
+    from volano.data import Arrays, MemoryMapped, open_table, spool
     from volano.device import Device
     from volano.errors import VolanoError
     from volano.plan import Plan
     from volano.planner import Explanation
+    from volano.running.processes import Processes
+    from volano.running.train import resume, train
     from volano.study import Study
     from volano.task import Duration, Loss, Task, constant, cosine, linear, trapezoid
     from volano.training import Observer, Run, Safety
@@ -31,7 +32,7 @@ _HOMES = {
     "MemoryMapped": "volano.data",
     "Observer": "volano.training",
     "Plan": "volano.plan",
-    "Processes": "volano.api",
+    "Processes": "volano.running.processes",
     "Run": "volano.training",
     "Safety": "volano.training",
     "Study": "volano.study",
@@ -44,9 +45,9 @@ _HOMES = {
     "explore": "volano.api",
     "linear": "volano.task",
     "open_table": "volano.data",
-    "resume": "volano.api",
+    "resume": "volano.running.train",
     "spool": "volano.data",
-    "train": "volano.api",
+    "train": "volano.running.train",
     "trapezoid": "volano.task",
     "verify": "volano.api",
 }

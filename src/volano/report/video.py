@@ -10,8 +10,8 @@ from volano.report.charts import Chart, Line, draw_chart
 from volano.report.media import Media, read_media
 
 _CLIPS = (
-    ("Real", ("clips-real.gif",), "ClipFigures of the test set, playing"),
-    ("Generated", ("clips-generated.gif", "clips-generated.mp4"), "ClipFigures that the model generated, playing"),
+    ("Real", ("clips-real.gif",), "Clips of the test set, playing"),
+    ("Generated", ("clips-generated.gif", "clips-generated.mp4"), "Clips that the model generated, playing"),
 )
 _PRETEXT = "The feature net tells {} of tampered clips right; guessing would tell {}."
 
