@@ -187,7 +187,7 @@ def test_the_goal_is_the_builds_own_or_ones_own():
 @pytest.mark.parametrize("kind", ["text", "video"])
 def test_texts_and_clips_have_spaces_too(kind, texts):
     build = application_build(kind, texts if kind == "text" else None, trials=4, minutes=0.4, seed=1, device="cpu")
-    recipe = build._problem.recipe_of(build.num_steps)
+    recipe = build._application.recipe_of(build.num_steps)
     for name, value in build.space.parameters.items():
         assert value.low <= getattr(recipe, name) <= value.high, name
     sampler = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -222,7 +222,7 @@ def test_a_study_goes_on_in_its_precision(tmp_path):
 class TestApplications:
     def test_its_space_lies_around_the_recipe(self, of_images):
         build = of_images
-        recipe = build._problem.recipe_of(20)
+        recipe = build._application.recipe_of(20)
         rate = build.space.parameters["kernel_lr"]
         assert isinstance(rate, Range)
         assert rate.low < recipe.kernel_lr < rate.high
@@ -278,7 +278,7 @@ class TestApplications:
             application_build("image", **{"trials": 4, name: value}, minutes=0.5)
 
     def test_a_trial_may_be_trained_for_longer(self, of_images):
-        assert of_images.lengthened(2.0).num_steps == of_images._problem.steps_in(2.0)
+        assert of_images.lengthened(2.0).num_steps == of_images._application.steps_in(2.0)
 
     def test_what_splits_packs_may_be_in_it(self):
         space = SearchSpace.from_json({"batch_size": [64, 128], "label_smoothing": [0.0, 0.1]})

@@ -57,16 +57,16 @@ class ApplicationBuild:
         self.kind, self.options, self.space, self.num_steps = kind, dict(options), space, num_steps
         self.metric, self.direction = _METRICS[kind]
         self.__name__ = f"{kind}-study"
-        self._problem: Any = None
+        self._application: Any = None
         self._base: Task | None = None
 
     def __call__(self, trial: Any) -> Task:
         """The task of a trial."""
         numbers = self.space.suggest(trial)
-        self._problem = self._problem or self._read()
-        base = self._base = self._base or self._problem.task(self.num_steps)
-        recipe = dataclasses.replace(self._problem.recipe_of(self.num_steps), **numbers)
-        task = self._problem.task(self.num_steps, recipe)
+        self._application = self._application or self._read()
+        base = self._base = self._base or self._application.task(self.num_steps)
+        recipe = dataclasses.replace(self._application.recipe_of(self.num_steps), **numbers)
+        task = self._application.task(self.num_steps, recipe)
         return dataclasses.replace(task, data=base.data, valid=base.valid, collate=base.collate)
 
     def source(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class ApplicationBuild:
 
     def __getstate__(self) -> dict[str, Any]:
         # The data is read again by who gets it.
-        return {**self.__dict__, "_problem": None, "_base": None}
+        return {**self.__dict__, "_application": None, "_base": None}
 
     def _read(self) -> Any:
         if self.kind == "image":
@@ -107,15 +107,15 @@ class ApplicationBuild:
         self.options = {**application.options.to_json(), "num_steps": None}
         if self.kind == "image":
             self.options["size"] = application.spec.size
-        self._problem = application
+        self._application = application
         recipe = application.recipe_of(self.num_steps)
         self.space = check_space(space or default_space(self.kind, recipe), recipe)
         return self
 
     def lengthened(self, epochs: float) -> ApplicationBuild:
         """The same with whole trials of so many passes over the data."""
-        self._problem = self._problem or self._read()
-        return ApplicationBuild(self.kind, self.options, self.space, self._problem.steps_in(epochs))
+        self._application = self._application or self._read()
+        return ApplicationBuild(self.kind, self.options, self.space, self._application.steps_in(epochs))
 
 
 def application_build(

@@ -284,8 +284,8 @@ class Device:
 
     @cached_property
     def has_bf16_units(self) -> bool:
-        """Whether products in bf16 run on units made for them. A CPU without them computes bf16 by conversions, 6 to
-        100 times slower than fp32; accelerators that support the type are taken to have them."""
+        """The device multiplies bf16 on units made for it. A CPU without them computes it by conversions, 6 to 100
+        times slower than fp32 (docs/log.md); accelerators that support the type are taken to have them."""
         if not self.is_cpu:
             return self.supports("bf16")
         try:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 
 def start_method() -> str:
-    """How processes are started: fork carries lambdas and open data over without pickling; not every system has it."""
+    """Returns how processes are started: fork, which carries lambdas and open data over without pickling, if the system
+    has it."""
     methods = multiprocessing.get_all_start_methods()
     return "fork" if "fork" in methods else methods[0]
 

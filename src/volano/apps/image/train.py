@@ -94,7 +94,7 @@ def train_image(
     """
     started = time.perf_counter()
     check_minutes(minutes, epochs)
-    options = _dials(
+    options = _options(
         path, epochs=epochs, size=size, model=model, image_size=image_size, image_cache=image_cache,
         batch_size=batch_size, flip=flip, seed=seed,
     )  # fmt: skip
@@ -163,7 +163,7 @@ def task_to_plan(
     """The task that :func:`train_image` would train with these options, to be planned and not trained."""
     started = time.perf_counter()
     check_minutes(minutes, options.get("epochs"))
-    given = _dials(path, **options)
+    given = _options(path, **options)
     application = read_application(given, own_model_of(given.model))
     check_classifier(application.spec, application.own_model)
     if given.epochs is not None:
@@ -174,7 +174,7 @@ def task_to_plan(
     yield application.task(num_steps)
 
 
-def _dials(
+def _options(
     path: str | Path | None, *, image_cache: str | Path | None = None, flip: str = "auto", seed: int = 0, **options: Any
 ) -> ImageOptions:
     return ImageOptions(

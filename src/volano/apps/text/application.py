@@ -232,7 +232,7 @@ def read_application(options: TextOptions, folder: Path) -> TextApplication:
     )
 
 
-def load_problem(options: TextOptions, spec: TextSpec, folder: Path) -> TextApplication:
+def load_text_application(options: TextOptions, spec: TextSpec, folder: Path) -> TextApplication:
     """The problem of a run, from the files in its folder; the text itself is no longer needed.
 
     Raises:

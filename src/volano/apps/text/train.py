@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.apps.text.application import TextApplication, TextOptions, TextRun, load_problem, read_application, shaped
+from volano.apps.text.application import (
+    TextApplication,
+    TextOptions,
+    TextRun,
+    load_text_application,
+    read_application,
+    shaped,
+)
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
 from volano.apps.text.model_spec import TextSpec
 from volano.apps.text.network import Decoder
@@ -102,7 +109,7 @@ def train_text(
         seconds["plan"] = time.perf_counter() - mark
         folder.make()
         chosen.write(folder)
-        _write_problem(folder, application, Path(scratch))
+        _write_application(folder, application, Path(scratch))
     resolved = {**application.options.to_json(), "num_steps": num_steps}
     source = {
         "kind": "text",
@@ -189,7 +196,7 @@ def application_of(folder: RunFolder) -> TextApplication:
         options = TextOptions(**folder.read_json("run.json")["source"]["dials"])
     except (KeyError, TypeError) as error:
         raise CheckpointError("run.json of a text run holds its dials", got=f"{folder.path}: {error}") from error
-    return load_problem(options, TextSpec.from_json(folder.read_json("text.json")), folder.path)
+    return load_text_application(options, TextSpec.from_json(folder.read_json("text.json")), folder.path)
 
 
 def _resolve(
@@ -272,7 +279,7 @@ def _evaluation_seconds(application: TextApplication, plan: Plan) -> float:
     return per_window * (num_test + 8 * 48) + 8 * preview
 
 
-def _write_problem(folder: RunFolder, application: TextApplication, scratch: Path) -> None:
+def _write_application(folder: RunFolder, application: TextApplication, scratch: Path) -> None:
     folder.write_json("text.json", application.spec.to_json())
     (folder.path / "tokenizer.json").write_bytes(application.tokenizer.to_bytes())
     for name in (TRAIN_FILE, HELD_FILE):  # they are mapped; a rename leaves the mapping as it is

@@ -84,7 +84,7 @@ def train_video(
     """
     started = time.perf_counter()
     check_minutes(minutes, epochs)
-    options = _dials(
+    options = _options(
         path, epochs=epochs, network=network, frames=frames, image_size=image_size, fps=fps, batch_size=batch_size,
         flip=flip, seed=seed,
     )  # fmt: skip
@@ -156,7 +156,7 @@ def task_to_plan(
     """The task that :func:`train_video` would train with these options, to be planned and not trained."""
     started = time.perf_counter()
     check_minutes(minutes, options.get("epochs"))
-    given = _dials(path, **options)
+    given = _options(path, **options)
     application = read_video_application(given)
     if given.epochs is not None:
         application, _ = _choose_network(application, planning.place, application.steps_in(given.epochs))
@@ -169,7 +169,7 @@ def task_to_plan(
     yield application.task(num_steps)
 
 
-def _dials(
+def _options(
     path: str | Path | None, *, frames: int | None = None, flip: str = "auto", seed: int = 0, **options: Any
 ) -> VideoOptions:
     return VideoOptions(

@@ -10,7 +10,8 @@ Sources of the formulas:
   ``sqrt(max(1, rows / columns))``) are those of ``torch.optim.Muon`` (torch 2.13), which is the
   test reference: for 2-D weights and equal options the updates agree. The iteration runs in bf16, as there, if the
   device has units for it, else in fp32: on a CPU without them it would take longer than the rest of the step. What a
-  group says of it is kept in checkpoints, so that a resumed run goes on with the same arithmetic on any machine.
+  group says of it is kept in checkpoints, so that a resumed run goes on with the same arithmetic on any machine. Ranks
+  that train together must be of one kind.
 * Weight renormalisation: airbench94_muon keeps the norm of each kernel at a constant; behind a
   batch norm the norm of a kernel carries no information, and fixing it makes ``lr`` the
   *relative* size of a step, so that no weight decay has to be tuned.

@@ -135,7 +135,7 @@ def train_text_classes(
     seconds["plan"] = time.perf_counter() - mark
     folder.make()
     dataclasses.replace(chosen, plan=plan).write(folder)
-    _write_problem(folder, application, spec, head if kept == HEAD else None)
+    _write_application(folder, application, spec, head if kept == HEAD else None)
     options = {"path": str(path), "seed": seed, "num_steps": task.num_steps}
     source = {"kind": "text", "goal": "classes", "dials": options, "minutes": minutes, "origin": application.origin}
     notices = (*application.notices, *_fault_notices(application), *reasons)
@@ -159,7 +159,7 @@ def resume_text_classes(
     folder = RunFolder.open(path)
     if "test_accuracy" in (folder.read_json("run.json").get("metrics") or {}):
         check_unfinished(folder)
-    spec, application = ClassesSpec.from_json(folder.read_json("text.json")), _problem_of(folder)
+    spec, application = ClassesSpec.from_json(folder.read_json("text.json")), _application_of(folder)
     head = _load_head(folder, spec)
     seconds = {"data": time.perf_counter() - started}
     observer = observer or make_progress()
@@ -170,7 +170,7 @@ def resume_text_classes(
 def task_of_classes(folder: RunFolder) -> Task:
     """The task of a run of a classifier of texts, made again from its texts and its folder."""
     spec = ClassesSpec.from_json(folder.read_json("text.json"))
-    return _kept(_problem_of(folder), spec.candidates, _load_head(folder, spec))[1]
+    return _kept(_application_of(folder), spec.candidates, _load_head(folder, spec))[1]
 
 
 def eval_text_classes(
@@ -188,7 +188,7 @@ def eval_text_classes(
     """
     folder, spec, model, tokenizer = _open(path)
     if texts is None:
-        application = _problem_of(folder)
+        application = _application_of(folder)
         test, name, origin, faults, notices = application.test, "test", f"{application.origin}, test", (), ()
     else:
         sets = read_labelled_texts(Path(texts), classes=spec.classes, least_classes=1)
@@ -342,7 +342,9 @@ def _fault_notices(application: ClassifyApplication) -> list[str]:
     return told
 
 
-def _write_problem(folder: RunFolder, application: ClassifyApplication, spec: ClassesSpec, head: _Head | None) -> None:
+def _write_application(
+    folder: RunFolder, application: ClassifyApplication, spec: ClassesSpec, head: _Head | None
+) -> None:
     folder.write_json("text.json", spec.to_json())
     if head is not None:
         (folder.path / "tokenizer.json").write_bytes(head.tokenizer.to_bytes())
@@ -384,7 +386,7 @@ def _finish(
     return TextRun(run=run, metrics=metrics, seconds=phases)
 
 
-def _problem_of(folder: RunFolder) -> ClassifyApplication:
+def _application_of(folder: RunFolder) -> ClassifyApplication:
     try:
         options = folder.read_json("run.json")["source"]["dials"]
         path, seed = Path(options["path"]), int(options["seed"])
