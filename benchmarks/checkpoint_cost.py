@@ -21,9 +21,10 @@ from pathlib import Path
 
 import torch
 
-from volano.apps.image.application import ImageOptions, read_application
+from volano.apps.image.application import ImageApplication
+from volano.apps.image.options import ImageOptions
 from volano.device import Device
-from volano.running.plan_run import choose_plan
+from volano.running.plan_run import PlanOptions, choose_plan
 from volano.training import RunFolder, Safety, Session, settings_of
 from volano.training.checkpoints.checkpoint import save_checkpoint
 from volano.training.checkpoints.saver import Saver
@@ -61,12 +62,9 @@ class Blocks:
 
 def main(source: str) -> None:
     """Prints a table."""
-    application = read_application(ImageOptions(path=source, epochs=1.0, size="thin"), None)
-    plan, _ = choose_plan(
-        application.task(application.steps_in(1.0)),
-        device=None,
-        pins={"optimizer": "as_given", "memory_format": "channels_last"},
-    )
+    application = ImageApplication.read(ImageOptions(path=source, epochs=1.0, size="thin"))
+    planning = PlanOptions(pins={"optimizer": "as_given", "memory_format": "channels_last"}, is_raced=False)
+    plan = choose_plan(application.task(application.steps_in(1.0)), planning).plan
     ways = ("no feed", "fed", "waited for", "beside")
     steps = (NUM_ROUNDS + 1) * len(ways) * STEPS_PER_BLOCK + 1
     seconds: dict[str, list[float]] = {way: [] for way in ways}

@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import volano
-from volano.apps.image.train import train_image
 
 
 def main() -> None:
@@ -26,8 +25,14 @@ def main() -> None:
     pins = {"feed": "ring", "workers": 0} if arguments.ring else {}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        result = train_image(
-            arguments.path, epochs=arguments.epochs, out=out, pins=pins, device="cpu", observer=volano.Observer()
+        result = volano.train(
+            "image",
+            arguments.path,
+            epochs=arguments.epochs,
+            out=out,
+            pins=pins,
+            device="cpu",
+            observer=volano.Observer(),
         )
         records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     waits = [record["data_wait_share"] for record in records if "data_wait_share" in record]

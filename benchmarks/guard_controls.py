@@ -23,11 +23,12 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from volano import Plan, Task
-from volano.apps.image.application import ImageOptions
-from volano.apps.image.application import read_application as read_image_problem
-from volano.apps.text.application import TextOptions
-from volano.apps.text.application import read_application as read_text_problem
-from volano.apps.video.application import VideoOptions, read_video_application
+from volano.apps.image.application import ImageApplication
+from volano.apps.image.options import ImageOptions
+from volano.apps.text.application import TextApplication
+from volano.apps.text.options import TextOptions
+from volano.apps.video.application import VideoApplication
+from volano.apps.video.options import VideoOptions
 from volano.planner.parity.bisect_knobs import find_fault
 from volano.planner.parity.check import Parity, check_parity
 from volano.planner.parity.reference import Reference
@@ -93,9 +94,9 @@ def honest(folder: Path, *, compiled: bool) -> list[bool]:
     """The repository's networks and an MLP under honest plans."""
     tasks = {
         "mlp": digits_task(mlp),
-        "image": read_image_problem(ImageOptions(), None).task(100),
-        "text": read_text_problem(TextOptions(), folder).with_shape(depth=2, batch_size=8).task(100),
-        "video": read_video_application(VideoOptions()).task(100),
+        "image": ImageApplication.read(ImageOptions()).task(100),
+        "text": TextApplication.read(TextOptions(), folder).with_shape(depth=2, batch_size=8).task(100),
+        "video": VideoApplication.read(VideoOptions()).task(100),
     }
     right = []
     for name, task in tasks.items():

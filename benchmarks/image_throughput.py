@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from overhead import Alternate
-from volano.apps.image.application import ImageOptions, read_application
+from volano.apps.image.application import ImageApplication
+from volano.apps.image.options import ImageOptions
 from volano.data import Order
 from volano.running.plan_run import PlanOptions, choose_plan
 from volano.task import Task, linear
@@ -61,7 +62,7 @@ class RawLoop:
 
 
 def compare(precision: str) -> None:
-    application = read_application(ImageOptions(path=FASHION, flip="yes"))
+    application = ImageApplication.read(ImageOptions(path=FASHION, flip="yes"))
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(application.task(STEPS), valid=None)
     pins = {"optimizer": "as_given", "memory_format": "channels_last", "precision": precision}

@@ -15,11 +15,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import volano
-from volano.apps.image.application import ImageOptions
-from volano.apps.image.application import read_application as read_images
-from volano.apps.text.application import TextOptions
-from volano.apps.text.application import read_application as read_text
-from volano.apps.video.application import VideoOptions, read_video_application
+from volano.apps.image.application import ImageApplication
+from volano.apps.image.options import ImageOptions
+from volano.apps.text.application import TextApplication
+from volano.apps.text.options import TextOptions
+from volano.apps.video.application import VideoApplication
+from volano.apps.video.options import VideoOptions
 
 NAMES = ("image", "text", "video", "mlp", "resnet", "lstm")
 
@@ -121,16 +122,16 @@ def _lstm(steps: int) -> volano.Task:
 
 
 def _image(steps: int) -> volano.Task:
-    return read_images(ImageOptions()).task(steps)
+    return ImageApplication.read(ImageOptions()).task(steps)
 
 
 def _text(steps: int) -> volano.Task:
     folder = Path(tempfile.mkdtemp())  # the tokens are mapped for as long as the task lives
-    return read_text(TextOptions(), folder).with_shape(depth=3, batch_size=8).task(steps)
+    return TextApplication.read(TextOptions(), folder).with_shape(depth=3, batch_size=8).task(steps)
 
 
 def _video(steps: int) -> volano.Task:
-    return read_video_application(VideoOptions()).task(steps)
+    return VideoApplication.read(VideoOptions()).task(steps)
 
 
 _MAKERS: dict[str, Any] = {

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 
 import volano
 from overhead import Alternate
-from volano.apps.text.application import TextOptions, read_application
+from volano.apps.text.application import TextApplication
+from volano.apps.text.options import TextOptions
 from volano.device import Device
 from volano.task import progress_at
 from volano.training import MuonAdamW, RunFolder, check_plan, run_task
@@ -69,7 +70,7 @@ def main() -> None:
         memory_format="contiguous", optimizer="as_given", workers=0, precision=precision
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as root:
-        application = read_application(TextOptions(), Path(root)).with_shape(depth=3, batch_size=8)
+        application = TextApplication.read(TextOptions(), Path(root)).with_shape(depth=3, batch_size=8)
         task = application.task(STEPS)
         # Evaluations and previews are no steps: one at the very end.
         task = volano.Task(**{**vars(task), "preview": None, "evaluate_every": f"{STEPS}st"})

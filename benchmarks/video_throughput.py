@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from overhead import Alternate
-from volano.apps.video.application import VideoOptions, read_video_application
+from volano.apps.video.application import VideoApplication
+from volano.apps.video.options import VideoOptions
 from volano.apps.video.recipe import parameter_groups
 from volano.data import Order
 from volano.running.plan_run import PlanOptions, choose_plan
@@ -63,7 +64,7 @@ class RawLoop:
 
 
 def compare(precision: str) -> None:
-    application = read_video_application(VideoOptions())
+    application = VideoApplication.read(VideoOptions())
     task = application.task(STEPS)
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(task, valid=None)

@@ -17,9 +17,11 @@ SOURCE = Path(volano.__file__).parent
 
 def test_public_names_are_pinned():
     assert sorted(volano.__all__) == [
-        "Arrays", "Device", "Duration", "Explanation", "Loss", "MemoryMapped", "Observer", "Plan", "Processes", "Run",
-        "Safety", "Study", "Task", "VolanoError", "__version__", "constant", "cosine", "doctor", "explain", "explore",
-        "linear", "open_table", "resume", "spool", "train", "trapezoid", "verify",
+        "Application", "Arrays", "Device", "Duration", "Explanation", "Finished", "Fitted", "ImageOptions",
+        "Loss", "MemoryMapped", "Observer", "Options", "Plan", "Processes", "Run", "Safety", "Study",
+        "Table", "Task", "TextOptions", "TrainedModel", "VideoOptions", "VolanoError", "__version__",
+        "constant", "cosine", "doctor", "explain", "explore", "linear", "load", "open_table", "option",
+        "resume", "spool", "train", "trapezoid", "verify",
     ]  # fmt: skip
     for name in volano.__all__:
         assert getattr(volano, name) is not None

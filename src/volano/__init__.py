@@ -11,61 +11,89 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from volano.api import doctor, explain, explore, verify
+    from volano.api.doctor import doctor
+    from volano.api.explain import explain
+    from volano.api.explore import explore
+    from volano.api.train import load, resume, train
+    from volano.api.verify import verify
+    from volano.apps.application import Application, Finished, Fitted, Table, TrainedModel
+    from volano.apps.image.options import ImageOptions
+    from volano.apps.options import Options, option
+    from volano.apps.text.options import TextOptions
+    from volano.apps.video.options import VideoOptions
     from volano.data import Arrays, MemoryMapped, open_table, spool
     from volano.device import Device
     from volano.errors import VolanoError
     from volano.plan import Plan
     from volano.planner import Explanation
     from volano.running.processes import Processes
-    from volano.running.train import resume, train
     from volano.study import Study
     from volano.task import Duration, Loss, Task, constant, cosine, linear, trapezoid
     from volano.training import Observer, Run, Safety
 
 _HOMES = {
+    "Application": "volano.apps.application",
     "Arrays": "volano.data",
     "Device": "volano.device",
     "Duration": "volano.task",
     "Explanation": "volano.planner",
+    "Finished": "volano.apps.application",
+    "Fitted": "volano.apps.application",
+    "ImageOptions": "volano.apps.image.options",
     "Loss": "volano.task",
     "MemoryMapped": "volano.data",
     "Observer": "volano.training",
+    "Options": "volano.apps.options",
     "Plan": "volano.plan",
     "Processes": "volano.running.processes",
     "Run": "volano.training",
     "Safety": "volano.training",
     "Study": "volano.study",
+    "Table": "volano.apps.application",
     "Task": "volano.task",
+    "TextOptions": "volano.apps.text.options",
+    "TrainedModel": "volano.apps.application",
+    "VideoOptions": "volano.apps.video.options",
     "VolanoError": "volano.errors",
     "constant": "volano.task",
     "cosine": "volano.task",
-    "doctor": "volano.api",
-    "explain": "volano.api",
-    "explore": "volano.api",
+    "doctor": "volano.api.doctor",
+    "explain": "volano.api.explain",
+    "explore": "volano.api.explore",
     "linear": "volano.task",
+    "load": "volano.api.train",
     "open_table": "volano.data",
-    "resume": "volano.running.train",
+    "option": "volano.apps.options",
+    "resume": "volano.api.train",
     "spool": "volano.data",
-    "train": "volano.running.train",
+    "train": "volano.api.train",
     "trapezoid": "volano.task",
-    "verify": "volano.api",
+    "verify": "volano.api.verify",
 }
 
 __all__ = [
+    "Application",
     "Arrays",
     "Device",
     "Duration",
     "Explanation",
+    "Finished",
+    "Fitted",
+    "ImageOptions",
     "Loss",
     "MemoryMapped",
     "Observer",
+    "Options",
     "Plan",
     "Processes",
     "Run",
     "Safety",
     "Study",
+    "Table",
     "Task",
+    "TextOptions",
+    "TrainedModel",
+    "VideoOptions",
     "VolanoError",
     "__version__",
     "constant",
@@ -74,7 +102,9 @@ __all__ = [
     "explain",
     "explore",
     "linear",
+    "load",
     "open_table",
+    "option",
     "resume",
     "spool",
     "train",

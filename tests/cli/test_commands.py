@@ -132,10 +132,10 @@ class TestTrainImage:
             (["image", "--model", "shapes.py:raising"], 2, "logits .*; got ZeroDivisionError"),
             (["image", "--size", "huge"], 2, "--size is one of thin, base, wide; got 'huge'"),
             (["image", "--flip", "maybe"], 2, "--flip is one of auto, yes, no"),
-            (["image", "--minutes", "1", "--epochs", "1"], 2, "as long as --minutes or --epochs say; got both"),
+            (["image", "--minutes", "1", "--epochs", "1"], 2, "given as --minutes or as --epochs; got both"),
             (["image", "--minutes", "-1"], 2, "--minutes is a number above 0"),
             (["image", "--epochs", "0"], 2, "--epochs is a number above 0"),
-            (["image", "--batch-size", "0"], 2, "--batch-size is a whole number above 0"),
+            (["image", "--batch-size", "0"], 2, "--batch-size is a whole number, at least 1"),
             (["image", "--precision", "fp8"], 2, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
             (["image", "--micro-batch", "9999", "--epochs", "1"], 2, "micro-batch is a part of the batch"),
             (["image", "--device", "xpu:3"], 2, "one of this machine's; got 'xpu:3'. Here: cpu"),
@@ -147,7 +147,7 @@ class TestTrainImage:
             (["cats"], 2, "an application or a task of your own; got 'cats'"),
             (["json:dumps"], 1, "TypeError|missing"),
             (["json:__doc__"], 2, "names a volano.Task or a function that returns one"),
-            (["json:dumps", "--epochs", "3"], 2, "--epochs is a dial of the image application"),
+            (["json:dumps", "--epochs", "3"], 2, "--epochs is for a trial of a study"),
             (["image", "--nonsense"], 2, "No such option"),
         ],
     )
@@ -302,7 +302,7 @@ class TestAfterTraining:
         assert volano("train", f"{example}:task", "--out", "run")[0] == 0
         code, _, err = volano("eval", "run")
         assert code == 2
-        assert "eval is for runs of the applications that can: image" in err
+        assert "if an application trained it; got run" in err
 
 
 class TestOwnTask:

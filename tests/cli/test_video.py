@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clips import moving_square, write_clip
-from volano.apps.video import figures, judge, recipe
-from volano.cli import commands, video
+from volano.apps.video import recipe
+from volano.apps.video.scoring import figures, judge
+from volano.cli import commands
 from volano.cli.main import app, run
 from volano.errors import RunError
 from volano.training.signals import StopRequest
@@ -172,18 +173,15 @@ class TestTrain:
         ("arguments", "message"),
         [
             (["nowhere"], "Clips come from a folder; got .*nowhere, which is not there"),
-            (["--minutes", "1", "--epochs", "1"], "as long as --minutes or --epochs say; got both"),
+            (["--minutes", "1", "--epochs", "1"], "given as --minutes or as --epochs; got both"),
             (["--minutes", "0"], "--minutes is a number above 0"),
-            (["--frames", "3"], "--frames lies between 4 and 64; got 3"),
+            (["--frames", "3"], "--frames is a whole number from 4 to 64 frames; got 3"),
             (["--fps", "10"], "--image-size and --fps are for clips that are decoded"),
-            (["--fps", "0.05"], "--fps lies between 0.1 and 240 frames a second; got 0.05"),
+            (["--fps", "0.05"], "--fps is a number from 0.1 to 240 frames a second; got 0.05"),
             (["--network", "lstm"], "--network is one of unet, transformer; got 'lstm'"),
             (["--flip", "maybe"], "--flip is one of auto, yes, no"),
-            (["--image-size", "30"], "multiple of 8 between 8 and 256"),
-            (
-                ["--model", "a:b"],
-                "--model is a dial of the image application; got --model a:b with the video application",
-            ),
+            (["--image-size", "30"], "--image-size is a multiple of 8 from 8 to 256 px; got 30"),
+            (["--model", "a:b"], "(?s)No such option: --model.*--model is an option of: image"),
         ],
     )
     def test_what_cannot_be_meant(self, volano, arguments, message):
@@ -197,7 +195,7 @@ class TestTrain:
     def test_video_dials_are_not_for_images(self, volano):
         code, _, err = volano("train", "image", "--frames", "8")
         assert code == 2
-        assert "--frames is a dial of the video application" in err
+        assert "--frames is an option of: video" in err
 
     def test_empty_and_useless_folders(self, volano, tmp_path):
         (tmp_path / "clips").mkdir()
@@ -268,14 +266,14 @@ class TestEval:
     def test_the_distances_in_words(self, sample_run):
         scores = json.loads((sample_run / "eval-test.json").read_text())
         ruler = {**scores["self_test"], "reason": None}
-        lines = video._distances(
+        lines = figures.distances_in_words(
             {"frechet_ratio": 2.5, "kernel_ratio": 3.5, "self_test_passed": True, "self_test": ruler}
         )
         assert lines[0] == "generated clips are 2.5 times as far from test clips as training clips are"
         assert lines[1] == "  (Frechet; by the kernel distance 3.5; self-test passed)"
         assert lines[2].startswith("  spoiled real clips: frozen ")
         nothing = {"frechet_ratio": None, "kernel_ratio": None, "self_test_passed": None, "self_test": None}
-        assert video._distances(nothing) == []
+        assert figures.distances_in_words(nothing) == []
 
     def test_distances_whose_self_test_failed_are_none(self, volano, sample_run, tmp_path, monkeypatch):
         run = shutil.copytree(sample_run, tmp_path / "run")
@@ -422,16 +420,16 @@ class TestGenerate:
             (["--first-frames", "gone.mp4"], 2, "--first-frames names a file; got gone.mp4, which is not there"),
             (["--first-frames", "notes.txt"], 2, "--first-frames names a clip or a picture"),
             (["--first-frames", "broken.mp4"], 1, "The first frames can be read"),
-            (["--clips", "0"], 2, "--clips lies between 1 and 10,000"),
-            (["--steps", "0"], 2, "--steps lies between 1 and 1,000"),
+            (["--clips", "0"], 2, "--clips is a whole number from 1 to 10,000"),
+            (["--steps", "0"], 2, "--steps is a whole number from 1 to 1,000"),
             (
                 ["--frames", "1", "--first-frames", "start.gif"],
                 2,
                 "Clips that go on from first frames have at least two",
             ),
             (["--method", "rk4"], 2, "--method is one of euler, heun"),
-            (["--guidance", "-1"], 2, "--guidance lies between 0 and 20"),
-            (["--fps", "0.05"], 2, "--fps lies between 0.1 and 240 frames a second; got 0.05"),
+            (["--guidance", "-1"], 2, "--guidance is a number from 0 to 20"),
+            (["--fps", "0.05"], 2, "--fps is a number from 0.1 to 240 frames a second; got 0.05"),
             (["--out", "notes.txt"], 2, "--out names a folder that can be made"),
         ],
     )

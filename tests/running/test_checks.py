@@ -3,7 +3,7 @@
 import pytest
 
 from volano.errors import CheckpointError, UsageError
-from volano.running.checks import check_data_is_there, check_ended, check_minutes, evaluation_name
+from volano.running.checks import check_data_is_there, check_ended, evaluation_name
 from volano.training import RunFolder
 
 
@@ -27,15 +27,6 @@ def test_a_folder_that_one_stands_in_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "clips")
     assert evaluation_name(".") == "clips"
     assert evaluation_name("sub/..") == "clips"
-
-
-@pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])
-def test_minutes(minutes):
-    with pytest.raises(UsageError, match="--minutes is a number above 0"):
-        check_minutes(minutes, None)
-    with pytest.raises(UsageError, match="--minutes or --epochs say; got both"):
-        check_minutes(1.0, 1.0)
-    check_minutes(None, None)
 
 
 def test_what_a_run_needs(tmp_path):

@@ -13,8 +13,8 @@ from PIL import Image
 import volano
 from report.folders import make_run
 from volano.apps.image import pictures
-from volano.apps.image.application import ImageOptions, read_application
-from volano.apps.image.train import train_image
+from volano.apps.image.application import ImageApplication
+from volano.apps.image.options import ImageOptions
 from volano.errors import RunError, UsageError
 from volano.plan import Plan
 from volano.running import end_run
@@ -79,12 +79,12 @@ def result(tmp_path_factory):
     """Of two epochs on the embedded digits."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "run"
-    return train_image(epochs=2, out=out, device="cpu", observer=volano.Observer())
+    return volano.train("image", epochs=2, out=out, device="cpu", observer=volano.Observer())
 
 
 class TestImageRun:
     def test_scores_and_pictures_are_there(self, result):
-        folder = result.run.path
+        folder = result.path
         scores = json.loads((folder / "eval-test.json").read_text())
         assert scores["accuracy"] == result.metrics["test_accuracy"]
         assert np.sum(scores["confusion"]) == result.metrics["num_test"]
@@ -93,12 +93,12 @@ class TestImageRun:
                 assert min(picture.size) > 100
 
     def test_the_hardest_images_are_those_of_the_test_set(self, result):
-        folder = result.run.path
+        folder = result.path
         items = json.loads((folder / "top-losses.json").read_text())["items"]
         assert len(items) == 12
         losses = [item["loss"] for item in items]
         assert losses == sorted(losses, reverse=True)
-        test = read_application(ImageOptions(epochs=2, flip="no")).test
+        test = ImageApplication.read(ImageOptions(epochs=2, flip="no")).test
         with Image.open(folder / "top-losses.png") as sheet:
             for item in items:
                 row = test.names.index(item["name"])
@@ -107,7 +107,7 @@ class TestImageRun:
                 assert np.array_equal(tile, test.images[row, 0].numpy())
 
     def test_the_augmented_images_are_the_first_batch_of_the_run(self, result):
-        application = read_application(ImageOptions(epochs=2, flip="no"))
+        application = ImageApplication.read(ImageOptions(epochs=2, flip="no"))
         task = application.task(application.steps_in(2.0))
         seen = []
 
@@ -115,11 +115,11 @@ class TestImageRun:
             seen.append(batch[0].clone())
             return task.objective(model, batch)
 
-        plan = Plan.load(result.run.path / "plan.json")
+        plan = Plan.load(result.path / "plan.json")
         session = Session(dataclasses.replace(task, objective=look), plan, on_notice=lambda text: None)
         batch = next(iter(session.feed.batches(session.order.keys(0, 1))))
         session.step_once(batch, 0)
-        with Image.open(result.run.path / "augmented.png") as sheet:
+        with Image.open(result.path / "augmented.png") as sheet:
             pixels = np.asarray(sheet.convert("RGB"))
         first = pixels[6:96:12, 6:96:12, 0]
         second = pixels[6:96:12, 106:196:12, 0]
@@ -132,10 +132,10 @@ class TestImageRun:
             raise error
 
         monkeypatch.setattr(pictures, "draw_sheet", fail)
-        result = train_image(epochs=1, out=tmp_path / "run", device="cpu", observer=quiet)
+        result = volano.train("image", epochs=1, out=tmp_path / "run", device="cpu", observer=quiet)
         assert result.metrics["test_accuracy"] > 0
-        assert "No space left on device" in result.run.notices[-1]
-        assert "augmented.png is not there" in (result.run.path / "report.html").read_text()
+        assert "No space left on device" in result.notices[-1]
+        assert "augmented.png is not there" in (result.path / "report.html").read_text()
 
 
 class TestVerb:

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 import volano
-from volano.api.explain import explain_application
 from volano.errors import PlanError, UsageError
 from volano.plan import Plan
 from volano.running.plan_run import EXPLANATION, PlanOptions
@@ -90,7 +89,7 @@ class TestExplain:
         assert "nothing was measured" in found.notices[-1]
 
     def test_an_application_under_a_budget_that_is_too_small(self):
-        found = explain_application("image", minutes=0.2, budget=1000, forbid={"compile": True}, device="cpu")
+        found = volano.explain("image", minutes=0.2, budget=1000, forbid={"compile": True}, device="cpu")
         assert found.verdict == "NO"
         assert found.needed > 1000
 
@@ -101,5 +100,5 @@ class TestExplain:
             volano.explain(make_task(), on="H100", device="cpu")
 
     def test_no_task(self):
-        with pytest.raises(UsageError, match=r"takes a volano.Task"):
+        with pytest.raises(UsageError, match=r"an application or a task of your own"):
             volano.explain(3)

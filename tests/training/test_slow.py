@@ -7,7 +7,6 @@ import torch
 
 import volano
 from conftest import FASHION_MNIST
-from volano.apps.image.train import train_image
 from volano.plan import Plan
 
 pytestmark = pytest.mark.slow
@@ -24,8 +23,14 @@ def test_a_compiled_plan_learns_the_same(make_task, quiet, tmp_path):
 
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_one_epoch_of_fashion_mnist(quiet, tmp_path):
-    result = train_image(
-        FASHION_MNIST, epochs=1, seed=0, out=tmp_path / "run", observer=quiet, pins={"precision": "bf16", "threads": 2}
+    run = volano.train(
+        "image",
+        FASHION_MNIST,
+        epochs=1,
+        seed=0,
+        out=tmp_path / "run",
+        observer=quiet,
+        pins={"precision": "bf16", "threads": 2},
     )
-    assert result.metrics["test_accuracy"] > 0.89
-    assert json.loads((result.run.path / "run.json").read_text())["metrics"]["num_test"] == 10000
+    assert run.metrics["test_accuracy"] > 0.89
+    assert json.loads((run.path / "run.json").read_text())["metrics"]["num_test"] == 10000

@@ -5,51 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from volano.api.train import named, refuse_options
 from volano.errors import UsageError
 from volano.planner import Explanation, explain_absent, find_plan, measured_beside
 from volano.running.plan_run import EXPLANATION, PlanOptions
-from volano.running.references import load_application, load_task
 from volano.task import Task
 from volano.training import RunFolder
 
+if TYPE_CHECKING:
+    from volano.apps.application import Application
+
 
 def explain(
-    task: Task | str,
-    *,
-    device: str | None = None,
-    on: str | None = None,
-    budget: int | None = None,
-    pins: Mapping[str, Any] | None = None,
-    forbid: Mapping[str, Any] | None = None,
-    analyze: bool = False,
-) -> Explanation:
-    """What the planner would choose for a task, every candidate with its figures, and why. Nothing is trained.
-
-    Args:
-        task: a Task, or ``"module:name"`` of one or of a function that returns one.
-        device: as torch writes it; None is the accelerator, or the CPU without one.
-        on: name of a device that is not here (``"H100 80GB"``): nothing runs, everything is predicted.
-        budget: bytes that the training may hold on the device; None is what is there.
-        pins, forbid: see ``volano.train``.
-        analyze: whether the chosen plan is run for some steps, and what is measured set beside what was predicted.
-
-    Raises:
-        UsageError: the task or the device cannot be meant.
-        VolanoError: the task cannot be run, as the run itself would say it.
-    """
-    if isinstance(task, str):
-        task = load_task(task)
-    if not isinstance(task, Task):
-        raise UsageError("explain takes a volano.Task or 'module:name'", got=type(task).__name__)
-    return _explained(
-        task, PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget), on, analyze
-    )
-
-
-def explain_application(
-    kind: str,
+    what: Task | str | type[Application],
     path: str | Path | None = None,
     *,
     device: str | None = None,
@@ -60,16 +30,37 @@ def explain_application(
     analyze: bool = False,
     **options: Any,
 ) -> Explanation:
-    """The same for what ``volano train KIND PATH`` would train.
+    """Explains what the planner would choose, every candidate with its figures, and why. Nothing is trained.
 
     Args:
-        kind: ``"image"``, ``"text"`` or ``"video"``.
-        path: of the data; None is the embedded sample.
-        device, on, budget, pins, forbid, analyze: see :func:`explain`.
-        options: of the application, ``minutes`` and ``epochs`` included.
+        what, path: what would be trained; see ``volano.train``.
+        device: as torch writes it; None is the accelerator, or the CPU without one.
+        on: name of a device that is not here (``"H100 80GB"``): nothing runs, everything is predicted.
+        budget: bytes that the training may hold on the device; None is what is there.
+        pins, forbid: see ``volano.train``.
+        analyze: whether the chosen plan is run for some steps, and what is measured set beside what was predicted.
+        options: of an application; see ``volano.train``.
+
+    Raises:
+        UsageError: the task or the device cannot be meant.
+        VolanoError: the task cannot be run, as the run itself would say it.
     """
     planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
-    with load_application(kind).task_to_plan(path, planning, **options) as task:
+    value, _ = named(what)
+    if isinstance(value, Task):
+        refuse_options({"path": path, **options})
+        return _explained(value, planning, on, analyze)
+    from volano.apps.kinds import CLASSIFY, application_class, choose_application
+    from volano.apps.train import task_to_plan
+
+    application, chosen = choose_application(value, {"path": path, **options})
+    if application is application_class(CLASSIFY):
+        raise UsageError(
+            "What is explained is planned by measuring",
+            got="`classify`, whose trainings take seconds and are not",
+            remedy="Leave it out",
+        )
+    with task_to_plan(application, chosen, planning) as task:
         return _explained(task, planning, on, analyze)
 
 
@@ -88,9 +79,9 @@ def explain_run(path: str | Path) -> Explanation:
 def _explained(task: Task, planning: PlanOptions, on: str | None, analyze: bool) -> Explanation:
     if on is not None:
         if planning.device is not None:
-            raise UsageError("A plan is explained for one device", got=f"--device {planning.device} and --on {on}")
+            raise UsageError("A plan is explained for one device", got=f"`device` {planning.device} and `on` {on}")
         if analyze:
-            raise UsageError("Measuring takes the device itself", got=f"--analyze with --on {on}")
+            raise UsageError("Measuring takes the device itself", got=f"`analyze` with `on` {on}")
         return explain_absent(task, on, planning.wish())
     wish = dataclasses.replace(planning.wish(), is_free=True)
     explanation = find_plan(task, wish).explanation

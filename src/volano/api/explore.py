@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from volano.apps.study_build import ApplicationBuild
+from volano.apps.application import Application
+from volano.apps.kinds import is_application, reference_to
+from volano.apps.study_build import ApplicationBuild, application_build
 from volano.device import Device
 from volano.errors import UsageError, VolanoError
 from volano.record.study_folder import STUDY, StudyFolder
@@ -16,6 +18,7 @@ from volano.report import write_study_report
 from volano.running.references import load_reference
 from volano.study.importances import importances
 from volano.study.observe import StudyObserver
+from volano.study.search_space import SearchSpace
 from volano.study.settings import StudySettings
 from volano.study.study import Study
 from volano.task import Task
@@ -33,6 +36,8 @@ def explore(
     build: Build | str,
     trials: int | None = None,
     *,
+    path: str | Path | None = None,
+    space: str | Path | SearchSpace | None = None,
     minutes: float | None = None,
     metric: str | None = None,
     direction: Literal["minimize", "maximize"] | None = None,
@@ -48,14 +53,19 @@ def explore(
     ray: str | None = None,
     resume: bool = False,
     observer: StudyObserver | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
 ) -> Study:
     """Tries many configurations: samples them with Optuna, trains those of one structure as one program, and prunes
     them together by successive halving.
 
     Args:
         build: ``(trial) -> Task`` with an Optuna trial, or ``"module:build"`` of one. All tasks have the same data, and
-            ``valid``. Called more than once for a trial, in the workers too.
-        trials: to ask for; 128.
+            ``valid``. Called more than once for a trial, in the workers too. Or an application, as ``volano.train``
+            takes it: its recipe is varied, over ``space`` or its own.
+        trials: to ask for; 128, of an application 64.
+        path: of an application's data; None is its embedded sample.
+        space: of an application: a search space or the JSON or TOML file of one; None is its own.
         minutes: after which nothing new begins.
         metric: of the evaluation, by which trials are compared; ``"loss"``, or what ``build.metric`` says.
         direction: ``"minimize"`` or ``"maximize"`` it; ``"minimize"``, or what ``build.direction`` says.
@@ -71,6 +81,8 @@ def explore(
         ray: ``"local"``, ``"auto"`` or ``"host:port"``: the devices of a Ray cluster.
         resume: goes on with the study in ``out``, with the settings that it has where none are given.
         observer: hears of the study, and is closed at its end; None shows progress on standard error.
+        on_progress: told what is done before the study begins.
+        options: more of an application's.
 
     Raises:
         VolanoError: as its subclasses say. What was learned until then is in the folder, and can go on.
@@ -79,7 +91,19 @@ def explore(
     from volano.study.run_study import run_study
     from volano.study.workers.make_executor import make_executor
 
-    make, source = _build_and_source(build)
+    named = load_reference(build) if isinstance(build, str) and ":" in build else build
+    is_own = isinstance(named, type) and issubclass(named, Application)
+    if (is_application(build) or is_own) and not resume:
+        kind = build if isinstance(build, str) else reference_to(cast(Any, build))
+        trials = 64 if trials is None else trials
+        asked = {"minutes": minutes, "eta": eta, "rungs": rungs, "seed": seed, "device": device}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        named = build = application_build(
+            kind, path, space=space, trials=trials, on_progress=on_progress, **asked, **options
+        )
+    elif {"path": path, "space": space, **options} != {"path": None, "space": None}:
+        raise UsageError("`path` and `space` are of the applications", got="one with a build function of your own")
+    make, source = _build_and_source(build, named)
     if sampler is not None and not callable(getattr(sampler, "sample_relative", None)):
         raise UsageError("sampler is one of Optuna's, or one like them", got=type(sampler).__name__)
     if precision is not None and ray is None:
@@ -129,18 +153,18 @@ def _own_goal(build: Build, metric: str | None) -> dict[str, Any]:
     return own if metric is None or metric == own.get("metric") else {}
 
 
-def _build_and_source(build: Build | str) -> tuple[Build, Mapping[str, Any]]:
-    """The function, and how another process can make it again."""
+def _build_and_source(build: Build | str, named: Any) -> tuple[Build, Mapping[str, Any]]:
+    """The function that ``build`` is or names, and how another process can make it again."""
+    if not callable(named):
+        rule = (
+            "module:build names a function of a trial" if named is not build else "explore takes build(trial) -> Task"
+        )
+        raise UsageError(
+            rule, got=f"{build!r}: {type(named).__name__}", remedy="Or say 'module:build', or an application"
+        )
     if isinstance(build, str):
-        made = load_reference(build)
-        if not callable(made):
-            raise UsageError("module:build names a function of a trial", got=f"{build}: {type(made).__name__}")
-        return cast(Build, made), {"kind": "reference", "reference": build}
-    if not callable(build):
-        raise UsageError("explore takes build(trial) -> Task, or 'module:build'", got=type(build).__name__)
-    if isinstance(build, ApplicationBuild):
-        return build, build.source()
-    return build, {"kind": "python"}
+        return cast(Build, named), {"kind": "reference", "reference": build}
+    return (build, build.source()) if isinstance(build, ApplicationBuild) else (build, {"kind": "python"})
 
 
 def _known(before: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from volano.apps.application import Table
 
 
 def classification_scores(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -28,3 +31,17 @@ def classification_scores(logits: Tensor, labels: Tensor, classes: tuple[str, ..
         "confusion": confusion_matrix(true, predicted, labels=every).tolist(),
         "classes": list(classes),
     }
+
+
+def per_class_table(result: Mapping[str, Any], what: str) -> list[str | Table]:
+    """Puts scores, with their ``origin``, into a table of precision, recall and F1, and a sentence of the accuracy."""
+    rows = [
+        (name, row["support"], f"{row['precision']:.4f}", f"{row['recall']:.4f}", f"{row['f1']:.4f}")
+        for name, row in result["per_class"].items()
+    ]
+    title = f"{result['num_examples']:,} {what} of {result['origin']}"
+    accuracy = f"accuracy {result['accuracy']:.4f}   (always the commonest class: {result['baseline_accuracy']:.4f})"
+    return [
+        Table(title=title, columns=("class", what, "precision", "recall", "F1"), rows=rows, right=(1, 2, 3, 4)),
+        accuracy,
+    ]

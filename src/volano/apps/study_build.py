@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import math
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from volano.apps.kinds import application_class, choose_application
+from volano.apps.options import Setting
 from volano.device import Device
 from volano.errors import UsageError
 from volano.plan import Plan
@@ -33,9 +36,6 @@ _TIMING_SECONDS = 3.0
 _LEAST_SECONDS = 0.2
 # At most so many passes in a trial: beyond them differences between configurations hardly change.
 _MOST_EPOCHS = 20.0
-# What of a recipe is no setting of an experiment.
-_NO_SETTINGS = {"epochs", "regime", "num_evaluations", "tta_translate"}
-_METRICS = {"image": ("accuracy", "maximize"), "text": ("loss", "minimize"), "video": ("loss", "minimize")}
 
 
 class ApplicationBuild:
@@ -44,8 +44,8 @@ class ApplicationBuild:
     All trials have the weights, the order and the draws of one seed: they differ in what is tried.
 
     Args:
-        kind: ``"image"``, ``"text"`` or ``"video"``.
-        options: of the application, resolved.
+        kind: of the application, as ``volano train`` takes it.
+        options: of the application, resolved, by name.
         space: what is tried: fields of the application's recipe.
         num_steps: of a whole trial.
 
@@ -55,8 +55,9 @@ class ApplicationBuild:
 
     def __init__(self, kind: str, options: Mapping[str, Any], space: SearchSpace, num_steps: int) -> None:
         self.kind, self.options, self.space, self.num_steps = kind, dict(options), space, num_steps
-        self.metric, self.direction = _METRICS[kind]
-        self.__name__ = f"{kind}-study"
+        application_type = application_class(kind)
+        self.metric, self.direction = application_type.study_metric
+        self.__name__ = f"{application_type.kind}-study"
         self._application: Any = None
         self._base: Task | None = None
 
@@ -80,36 +81,21 @@ class ApplicationBuild:
         return {**self.__dict__, "_application": None, "_base": None}
 
     def _read(self) -> Any:
-        if self.kind == "image":
-            from volano.apps.image.application import ImageOptions, read_application
-
-            return read_application(ImageOptions(**self.options))
-        if self.kind == "video":
-            from volano.apps.video.application import VideoOptions, read_video_application
-
-            return read_video_application(VideoOptions(**self.options))
-        from volano.apps.text.application import TextOptions, read_application
-
-        scratch = Path(tempfile.mkdtemp(prefix="volano-text-"))
-        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)  # what is mapped stays readable
-        return read_application(TextOptions(**self.options), scratch)
+        application_type, scratch = application_class(self.kind), None
+        if application_type.needs_scratch:
+            scratch = Path(tempfile.mkdtemp(prefix=f"volano-{application_type.kind}-"))
+            weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)  # what is mapped stays readable
+        return application_type.read(application_type.options_type.from_json(self.options), scratch)
 
     def resolved(self, seconds: float, device: Device, space: SearchSpace | None) -> ApplicationBuild:
         """The same with a length that fits into seconds a trial, from steps timed here, and with the application's
         own space where none is given."""
-        application = self._read()
-        if self.kind == "text":
-            application = _text_of_a_size(application, seconds, device)
-        if self.kind == "image" and application.options.size is None:
-            application = application.with_size("thin")
-        step = _step_seconds(application.task(1000), device)
+        application, step = self._read().fit_trial(seconds, functools.partial(_step_seconds, device), device)
         self.num_steps = max(1, min(application.steps_in(_MOST_EPOCHS), int(seconds / step)))
-        self.options = {**application.options.to_json(), "num_steps": None}
-        if self.kind == "image":
-            self.options["size"] = application.spec.size
+        self.options = {**application.resolved(self.num_steps), "num_steps": None}
         self._application = application
         recipe = application.recipe_of(self.num_steps)
-        self.space = check_space(space or default_space(self.kind, recipe), recipe)
+        self.space = check_space(space or default_space(recipe), recipe)
         return self
 
     def lengthened(self, epochs: float) -> ApplicationBuild:
@@ -130,6 +116,7 @@ def application_build(
     seed: int = 0,
     device: str | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
 ) -> ApplicationBuild:
     """The build of an application's study, for :func:`volano.explore`.
 
@@ -138,7 +125,7 @@ def application_build(
     that is timed here. It is found once and stands in the study's folder.
 
     Args:
-        kind: ``"image"``, ``"text"`` or ``"video"``.
+        kind: of the application, as ``volano train`` takes it.
         path: of its data, as ``volano train`` takes it; None is the embedded sample.
         space: a Space or the file of one; None is the application's own.
         trials, eta, rungs: of the study.
@@ -146,6 +133,7 @@ def application_build(
         seed: of weights, order and draws.
         device: on which it will run.
         on_progress: told what is done before it is.
+        options: more of the application's.
 
     Raises:
         UsageError: the path does not exist, the space names no setting of the application's recipe, or a setting of
@@ -153,9 +141,8 @@ def application_build(
         DataError: what lies there cannot be trained on.
     """
     chosen = SearchSpace.load(space) if isinstance(space, str | Path) else space
-    options: dict[str, Any] = {"path": None if path is None else str(Path(path).absolute()), "seed": seed}
-    if kind == "image":
-        options["flip"] = "auto"
+    own = {name: value for name, value in options.items() if value is not None}
+    _, given = choose_application(kind, {"path": path, "seed": seed, **own})
     shares = StudySettings(trials=trials, minutes=minutes, eta=eta, rungs=rungs, seed=seed).shares
     whole = trials * sum(
         (share - before) / eta**rung for rung, (before, share) in enumerate(zip((0.0, *shares), shares, strict=False))
@@ -171,7 +158,7 @@ def application_build(
         )
     on_progress(f"reading {path or 'the embedded sample'}; then a step is timed, to find how long a trial can be")
     unknown = SearchSpace(parameters={"?": (0,)})
-    return ApplicationBuild(kind, options, unknown, 1).resolved(seconds, Device(device), chosen)
+    return ApplicationBuild(kind, given.to_json(), unknown, 1).resolved(seconds, Device(device), chosen)
 
 
 def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
@@ -183,7 +170,7 @@ def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
     kind = source.get("kind", "python")
     if kind == "reference":
         return load_reference(source["reference"])
-    if kind in _METRICS:
+    if kind != "python":
         check_data_is_there(source["dials"].get("path"), "data")
         return ApplicationBuild(kind, source["dials"], SearchSpace.from_json(source["space"]), source["num_steps"])
     raise UsageError(
@@ -244,30 +231,15 @@ def task_of_trial(
         raise UsageError("build makes the tasks that it made for the study", got=f"trial {number}: {error}") from error
 
 
-def default_space(kind: str, recipe: Any) -> SearchSpace:
-    """An application's own space: around what its recipe says, by factors where a number is a rate."""
-
-    def around(name: str, factor: float) -> Range:
-        value = getattr(recipe, name)
-        return Range(low=value / factor, high=value * factor, log=True)
-
-    if kind == "image":
-        space: dict[str, Any] = {
-            "kernel_lr": around("kernel_lr", 4.0), "rest_lr": around("rest_lr", 5.0),
-            "label_smoothing": Range(low=0.0, high=0.25), "translate": Range(low=0, high=2 * recipe.translate),
-        }  # fmt: skip
-    elif kind == "text":
-        space = {
-            "matrix_lr": around("matrix_lr", 3.0), "embedding_lr": around("embedding_lr", 4.0),
-            "head_lr": around("head_lr", 4.0), "weight_decay": Range(low=0.01, high=1.5, log=True),
-            "dropout": Range(low=0.0, high=0.3),
-        }  # fmt: skip
-    else:
-        space = {
-            "matrix_lr": around("matrix_lr", 4.0), "rest_lr": around("rest_lr", 5.0),
-            "ema_decay": Range(low=min(0.9, recipe.ema_decay), high=max(0.99, recipe.ema_decay)),
-        }  # fmt: skip
-    return SearchSpace(parameters=space)
+def default_space(recipe: Any) -> SearchSpace:
+    """Returns an application's own space: what its recipe's fields say of themselves, around the recipe's numbers."""
+    parameters: dict[str, Any] = {}
+    for field in dataclasses.fields(recipe):
+        setting, value = Setting.of(field), getattr(recipe, field.name)
+        if setting.low is not None and setting.high is not None:
+            low, high = setting.low(value), setting.high(value)
+            parameters[field.name] = Range(low=low, high=high, log=setting.is_logarithmic)
+    return SearchSpace(parameters=parameters)
 
 
 def check_space(space: SearchSpace, recipe: Any) -> SearchSpace:
@@ -276,7 +248,7 @@ def check_space(space: SearchSpace, recipe: Any) -> SearchSpace:
     Raises:
         UsageError: it names what is no setting of the recipe.
     """
-    names = [field.name for field in dataclasses.fields(recipe) if field.name not in _NO_SETTINGS]
+    names = [field.name for field in dataclasses.fields(recipe) if Setting.of(field).is_tried]
     for name in space.parameters:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
@@ -288,16 +260,6 @@ def check_space(space: SearchSpace, recipe: Any) -> SearchSpace:
     return space.with_real([name for name in names if isinstance(getattr(recipe, name), float)])
 
 
-def _step_seconds(task: Task, device: Device) -> float:
+def _step_seconds(device: Device, task: Task) -> float:
     plan = Plan.baseline(device.name).pin(optimizer="fused")
     return measure_step_time(task, plan, seconds=_TIMING_SECONDS).step
-
-
-def _text_of_a_size(application: Any, seconds: float, device: Device) -> Any:
-    """The text application's own rules for depth and batch, for a training of so many seconds."""
-    from volano.apps.text.application import shaped
-
-    probe = shaped(application, device, flops=1.0, num_tokens=1e6, depth=application.spec.depth)
-    tokens = seconds / _step_seconds(probe.task(1000), device) * probe.tokens_per_step
-    flops = tokens * probe.spec.shape().flops_per_token
-    return shaped(application, device, flops=flops, num_tokens=min(tokens, _MOST_EPOCHS * len(application.train)))

@@ -4,36 +4,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from volano.cli import options as opt
 from volano.cli import output, plans
-from volano.cli.applications import act
-from volano.cli.explain import explain
-from volano.cli.explore import explore
-from volano.cli.generate import generate
-from volano.cli.train import resume, train
+from volano.cli.explain import explain_app
+from volano.cli.explore import explore_app
+from volano.cli.generate import GENERATE_HELP, generate_function
+from volano.cli.train import resume, train_app
+from volano.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Adds every command to the application, once."""
     if app.registered_commands:
         return
-    for command, name in (
-        (train, "train"),
-        (resume, "resume"),
-        (explain, "explain"),
-        (explore, "explore"),
-        (evaluate, "eval"),
-        (predict, "predict"),
-        (generate, "generate"),
-        (export, "export"),
-        (report, "report"),
-        (doctor, "doctor"),
-    ):
+    app.add_typer(train_app(), name="train")
+    app.command("resume")(resume)
+    app.add_typer(explain_app(), name="explain")
+    app.add_typer(explore_app(), name="explore")
+    commands = {"eval": evaluate, "predict": predict, "export": export, "report": report, "doctor": doctor}
+    for name, command in commands.items():
         app.command(name)(command)
+    app.command("generate", help=GENERATE_HELP)(generate_function())
     plans.register(app)
 
 
@@ -46,20 +41,44 @@ def evaluate(
 ) -> int:
     """The figures of a run's model; for images per-class figures and the confusion matrix, for clips
     predicted frames beside trivial ones."""
-    return act(run, "eval", "evaluate", path, device=device, as_json=json)
+    model = _model_that_can("evaluate", run, device)
+    result = model.evaluate(path)
+    for notice in result.get("notices", ()):
+        output.warn(f"note: {notice}")
+    for fault in result.get("unreadable", ()):
+        output.warn(f"left out: {fault['path']}: {fault['reason']}")
+    if json:
+        output.print_json(result)
+    else:
+        output.show(model.describe_evaluation(result))
+    return 0
 
 
 def predict(
     run: opt.RunPath,
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Files, or folders of them.")],
-    top_k: Annotated[int, typer.Option(help="Classes per file.")] = 3,
+    top_k: Annotated[int | None, typer.Option(help="Classes per file; 3.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a table here instead of printing one.")] = None,
     device: opt.DeviceName = None,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """The most likely classes of files."""
-    return act(run, "predict", "predict", files, top_k=top_k, csv=csv, device=device, as_json=json)
+    model = _model_that_can("predict", run, device)
+    predictions = model.predict(files, **({} if top_k is None else {"top_k": top_k}))
+    if csv is not None:
+        predictions.write_csv(csv)
+    for notice in predictions.notices:
+        output.warn(f"note: {notice}")
+    for fault in predictions.unreadable:
+        output.warn(f"unreadable: {fault.path}: {fault.reason}")
+    if json:
+        output.print_json(predictions.to_json())
+    elif csv is not None:
+        output.say(f"{len(predictions)} predictions in {csv}")
+    else:
+        output.show([predictions.table()])
+    return 0
 
 
 def export(
@@ -70,7 +89,31 @@ def export(
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """Write the model for other programs, load it back, and compare predictions."""
-    return act(run, "export", "export", to=to, out=out, as_json=json)
+    result = _model_that_can("export", run, "cpu").export(to, out)
+    if json:
+        output.print_json(result)
+    else:
+        output.say(
+            f"{result['path']}  ({result['bytes']:,} bytes)",
+            f"loaded back: predictions on {result['num_compared']} examples differ by at most "
+            f"{result['largest_difference']:.2g}",
+        )
+    return 0
+
+
+def _model_that_can(verb: str, run: Path, device: str | None) -> Any:
+    """Loads what a run has trained.
+
+    Raises:
+        UsageError: it is of an application that has no such verb.
+    """
+    from volano.api.train import load
+
+    model = load(run, device=device)
+    if not hasattr(model, verb):
+        able = {"predict": "image, and text with --classify", "export": "image"}.get(verb, "your own")
+        raise UsageError(f"{verb} is for runs of the applications that can: {able}", got=str(run))
+    return model
 
 
 def report(
@@ -94,9 +137,9 @@ def report(
 
 def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
     """The machine, what it can do at most, the versions, and what is missing."""
-    from volano import api
+    from volano.api.doctor import doctor as examine
 
-    result = api.doctor(device)
+    result = examine(device)
     if json:
         output.print_json(result)
         return 0

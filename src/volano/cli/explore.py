@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from volano.apps.kinds import APPLICATIONS
 from volano.cli import options as opt
 from volano.cli import output
-from volano.cli.applications import APPLICATIONS
+from volano.cli.generated import GroupByFirst, command_of, given, group_of, parameters_from, parameters_of
+from volano.cli.train import options_of
 from volano.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,26 +21,22 @@ if TYPE_CHECKING:
 
 _STUDY, _WHERE = "Study", "Where"
 _NUM_SHOWN = 5  # trials in the table at the end
+HELP = """Try many configurations at once: sampled by Optuna, trained as one program, pruned together.
+
+volano explore image ./photos --trials 64 --minutes 10
+
+volano explore my_file:build --trials 81 --verify 3
+
+volano explore --resume runs/image-study-1
+
+Exit code 1: the study was stopped before its end, or a verified trial differs.
+"""
 
 
-def explore(
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="|".join([*APPLICATIONS, "MODULE:BUILD"]),
-            help="An application with its own search space, or your build(trial) -> Task. None with --resume.",
-        ),
-    ] = None,
-    path: Annotated[
-        Path | None, typer.Argument(help="Data of the application, as for train. None: an embedded sample.")
-    ] = None,
+def _study_options(
     trials: Annotated[int | None, typer.Option(help="Configurations to try; 64.", rich_help_panel=_STUDY)] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time for the study; nothing new begins after it.", rich_help_panel=_STUDY)
-    ] = None,
-    space: Annotated[
-        Path | None,
-        typer.Option(help="JSON or TOML: another search space for an application.", rich_help_panel=_STUDY),
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Figure of the evaluation.", rich_help_panel=_STUDY)] = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize.", rich_help_panel=_STUDY)] = None,
@@ -51,7 +50,6 @@ def explore(
         typer.Option(help="Optuna storage: a URL or a journal; default: in the folder.", rich_help_panel=_STUDY),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the study; default runs/NAME-DATE-TIME.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="STUDY", help="Go on with the study in this folder.")] = None,
     verify: Annotated[
         int, typer.Option(metavar="N", help="Train so many trials again alone and compare; differences: exit code 1.")
     ] = 0,
@@ -63,53 +61,67 @@ def explore(
     device: opt.DeviceName = None,
     precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16.", rich_help_panel=_WHERE)] = None,
     json: opt.Json = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
+    debug: opt.Debug = False,
+) -> None:
+    """How a study is made."""
+
+
+def _space_option(
+    space: Annotated[
+        Path | None, typer.Option(help="JSON or TOML: another search space.", rich_help_panel=_STUDY)
+    ] = None,
+) -> None:
+    """What an application's study tries."""
+
+
+def _resume_option(
+    resume: Annotated[Path | None, typer.Option(metavar="STUDY", help="Go on with the study in this folder.")] = None,
+) -> None:
+    """Which study goes on."""
+
+
+class ExploreGroup(GroupByFirst):
+    """``volano explore``: the commands are the applications, and whatever MODULE:NAME names."""
+
+    shown: ClassVar[tuple[str, ...]] = tuple(APPLICATIONS)
+
+    def named(self, name: str) -> Any:
+        """The command for an application, for MODULE:NAME, or for a study that goes on."""
+        rule = "What to explore is an application, or a function of a trial"
+        own = options_of(name, rule, "module:build; --resume STUDY goes on with one")
+        study = parameters_from(_study_options)
+        if own is None:
+            parameters = [*parameters_from(_resume_option), *study]
+        else:
+            path, *others = parameters_of(own, leave_out=("minutes", "epochs", "seed", "classify"))
+            parameters = [path, *parameters_from(_space_option), *study, *others]
+        help = f"Try many configurations of {name or 'a task'} at once, trained as one program and pruned together."
+        return command_of(functools.partial(_explore, name), parameters, name=name, help=help)
+
+
+def explore_app() -> typer.Typer:
+    """Returns ``volano explore``."""
+    return group_of(ExploreGroup, HELP, "image|text|video|MODULE:BUILD [PATH] [OPTIONS]")
+
+
+def _explore(
+    what: str, *, verify: int, out: Path | None, json: bool, debug: bool, resume: Path | None = None, **values: Any
 ) -> int:
-    """Try many configurations at once: sampled by Optuna, trained as one program, pruned together.
+    del debug  # read by cli.main
+    from volano.api.explore import explore
 
-    volano explore image ./photos --trials 64 --minutes 10
-
-    volano explore my_file:build --trials 81 --verify 3
-
-    volano explore --resume runs/image-study-1
-
-    Exit code 1: the study was stopped before its end, or a verified trial differs.
-    """
-    from volano.api import explore as explore_builds
-
-    given = opt.given(
-        trials=trials, minutes=minutes, metric=metric, direction=direction, eta=eta, rungs=rungs, seed=seed,
-        storage=storage, workers=workers, ray=ray, device=device, precision=precision,
-    )  # fmt: skip
+    asked = given(values)
     if resume is not None:
-        for name, value in opt.given(path=path, space=space).items():
-            option = "PATH" if name == "path" else f"--{name}"
-            raise UsageError("A study goes on with its own data and space", got=f"{option} {value} with --resume")
-        study = explore_builds(_build_again(resume, what), out=_folder(resume, out), resume=True, **given)
-    else:
-        build = _build(what, path, space, given)
-        study = explore_builds(build, out=out, **{"trials": 64, **given})
-    return _finish(study, verify=verify, as_json=json)
-
-
-def _build(what: str | None, path: Path | None, space: Path | None, given: dict[str, Any]) -> Any:
-    if what in APPLICATIONS:
-        from volano.apps.study_build import application_build
-
-        chosen = {
-            name: given[name] for name in ("trials", "minutes", "eta", "rungs", "seed", "device") if name in given
-        }
-        return application_build(what, path, space=space, on_progress=output.warn, **chosen)
-    if what is None or ":" not in what:
+        study = explore(_build_again(resume, what or None), out=_folder(resume, out), resume=True, **asked)
+    elif not what:
         raise UsageError(
             "What to explore is an application, or a function of a trial",
-            got=repr(what),
+            got="none",
             remedy=f"Write {', '.join(APPLICATIONS)}, or module:build; --resume STUDY goes on with one",
         )
-    for name, value in opt.given(path=path, space=space).items():
-        option = "PATH" if name == "path" else f"--{name}"
-        raise UsageError(f"{option} belongs to the applications", got=f"{option} {value} with {what}")
-    return what
+    else:
+        study = explore(what, out=out, on_progress=output.warn, **{"trials": 64, **asked})
+    return _finish(study, verify=verify, as_json=json)
 
 
 def _build_again(study: Path, what: str | None) -> Any:
@@ -139,7 +151,7 @@ def _finish(study: Study, *, verify: int, as_json: bool) -> int:
 
 
 def _verified(study: Study, n: int) -> Verification | None:
-    from volano.api import verify
+    from volano.api.verify import verify
 
     if study.status != "finished":
         output.warn("nothing is verified before the study has ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,35 +16,6 @@ DeviceName = Annotated[
     str | None, typer.Option("--device", help="As torch writes it; default: the accelerator, else cpu.")
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
-
-_TIME, _IMAGE, _TEXT, _VIDEO = "How long", "Image application", "Text application", "Video application"
-_PICTURES = "Image and video applications"
-Seed = Annotated[int | None, typer.Option("--seed", help="Of weights, order and augmentation (applications).")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Examples per step (applications).")]
-Minutes = Annotated[float | None, typer.Option(help="Time for the whole command.", rich_help_panel=_TIME)]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the data.", rich_help_panel=_TIME)]
-Size = Annotated[str | None, typer.Option(help="thin, base or wide.", rich_help_panel=_IMAGE)]
-ModelReference = Annotated[
-    str | None, typer.Option(help="MODULE:FUNCTION that makes your own model.", rich_help_panel=_IMAGE)
-]
-ImageSize = Annotated[int | None, typer.Option(help="Pixels to decode to.", rich_help_panel=_PICTURES)]
-Flip = Annotated[str | None, typer.Option(help="auto, yes or no: mirror them.", rich_help_panel=_PICTURES)]
-ImageCache = Annotated[
-    Path | None, typer.Option(help="Folder for decoded images that do not fit into memory.", rich_help_panel=_IMAGE)
-]
-Depth = Annotated[int | None, typer.Option(help="Blocks of the language model.", rich_help_panel=_TEXT)]
-Context = Annotated[int | None, typer.Option(help="Tokens seen at once.", rich_help_panel=_TEXT)]
-Classify = Annotated[
-    bool | None, typer.Option("--classify", help="Tell classes of labelled texts apart.", rich_help_panel=_TEXT)
-]
-Network = Annotated[str | None, typer.Option(help="unet or transformer.", rich_help_panel=_VIDEO)]
-Frames = Annotated[int | None, typer.Option(help="Frames that the model sees; 16.", rich_help_panel=_VIDEO)]
-FramesPerSecond = Annotated[float | None, typer.Option(help="Frames a second to decode to.", rich_help_panel=_VIDEO)]
-# Names of the parameters of a command that are options of an application.
-OPTIONS = (
-    "seed", "batch_size", "minutes", "epochs", "size", "model", "image_size", "image_cache", "flip", "depth", "context",
-    "classify", "network", "frames", "fps",
-)  # fmt: skip
 
 _PLAN = "Plan (how; pins a knob)"
 Precision = Annotated[str | None, typer.Option(help="fp32, tf32, bf16 or fp16.", rich_help_panel=_PLAN)]
@@ -75,12 +47,6 @@ Offload = Annotated[
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan.json to take as it is.", rich_help_panel=_PLAN)]
 NoPlan = Annotated[bool, typer.Option("--no-plan", help="Plain eager PyTorch, with your pins.", rich_help_panel=_PLAN)]
 
-# Names of the parameters that pin a knob each.
-KNOBS = (
-    "precision", "memory_format", "compile", "micro_batch", "recompute", "offload", "threads", "feed", "workers",
-    "sharding",
-)  # fmt: skip
-
 _RANKS = "Several processes"
 NumProcesses = Annotated[
     int, typer.Option("--nproc", help="Processes that train together on this machine.", rich_help_panel=_RANKS)
@@ -101,14 +67,44 @@ SkipBadSteps = Annotated[
 ]
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in values.items() if value is not None}
+# Written down for their parameters, which ``cli.generated`` puts into commands.
 
 
-def picked(parameters: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Of a command's parameters (its ``locals()``) those of these names that were given."""
-    return given(**{name: parameters[name] for name in names})
+def plan_options(
+    device: DeviceName = None,
+    precision: Precision = None,
+    memory_format: MemoryFormat = None,
+    compile: Compile = None,
+    micro_batch: MicroBatch = None,
+    threads: Threads = None,
+    feed: FeedName = None,
+    workers: Workers = None,
+    sharding: Sharding = None,
+    recompute: Recompute = None,
+    offload: Offload = None,
+    forbid: Forbid = None,
+    budget: Budget = None,
+) -> None:
+    """How a training is to be planned."""
+
+
+def run_options(
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE-TIME.")] = None,
+    plan: PlanFile = None,
+    no_plan: NoPlan = False,
+    nproc: NumProcesses = 1,
+    max_restarts: MaxRestarts = 0,
+    save_every: SaveEvery = None,
+    skip_bad_steps: SkipBadSteps = None,
+) -> None:
+    """How a run is made."""
+
+
+def shared_options(json: Json = False, debug: Debug = False) -> None:
+    """How every command prints."""
+
+
+KNOBS = tuple(name for name in inspect.signature(plan_options).parameters if name not in ("device", "forbid", "budget"))
 
 
 def forbidden(settings: list[str]) -> dict[str, tuple[Any, ...]]:

@@ -82,37 +82,13 @@ def print_table(
     Console(width=width, highlight=False).print(table)
 
 
-def print_per_class(result: dict[str, Any], what: str) -> None:
-    """Precision, recall and F1 of each class, as ``classification_scores`` has them."""
-    rows = [
-        (name, row["support"], f"{row['precision']:.4f}", f"{row['recall']:.4f}", f"{row['f1']:.4f}")
-        for name, row in result["per_class"].items()
-    ]
-    title = f"{result['num_examples']:,} {what} of {result['origin']}"
-    print_table(title, ("class", what, "precision", "recall", "F1"), rows, right=(1, 2, 3, 4))
-
-
-def print_predictions(result: dict[str, Any], *, csv: Path | None, as_json: bool) -> int:
-    """The likeliest classes of each file; where they were written to a table, how many."""
-    for notice in result["notices"]:
-        warn(f"note: {notice}")
-    for fault in result["unreadable"]:
-        warn(f"unreadable: {fault['path']}: {fault['reason']}")
-    if as_json:
-        print_json(result)
-    elif csv is not None:
-        say(f"{len(result['predictions'])} predictions in {csv}")
-    else:
-        columns = ["file", *(name for place in range(result["top_k"]) for name in (f"top {place + 1}", "p"))]
-        rows = [
-            [
-                row["path"],
-                *(cell for one in row["top"] for cell in (one["class"], f"{one['probability']:.3f}")),
-            ]
-            for row in result["predictions"]
-        ]
-        print_table("", columns, rows, right=range(2, len(columns), 2))
-    return 0
+def show(parts: Iterable[Any]) -> None:
+    """Prints lines and tables (``apps.application.Table``)."""
+    for part in parts:
+        if isinstance(part, str):
+            say(part)
+        else:
+            print_table(part.title, part.columns, part.rows, right=part.right)
 
 
 def _plain(value: Any) -> Any:

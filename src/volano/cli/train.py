@@ -2,134 +2,125 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
+from volano.apps.kinds import APPLICATIONS
+from volano.apps.options import Options
 from volano.cli import options as opt
 from volano.cli import output
-from volano.cli.applications import APPLICATIONS, application_of, refuse
+from volano.cli.generated import GroupByFirst, command_of, given, group_of, parameters_from, parameters_of
 from volano.errors import UsageError
 from volano.plan import parse_bytes
 
+HELP = """Train an application, or a task of your own.
 
-def train(
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="|".join([*APPLICATIONS, "MODULE:TASK"]), help="An application, or your own task. None with --from."
-        ),
-    ] = None,
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            help="image: class folders, IDX files or a .csv/.parquet; text: files and folders of text, .jsonl or "
-            ".parquet; video: a folder of clips. None: an embedded sample."
-        ),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE-TIME.")] = None,
+volano train image                    the embedded sample
+
+volano train image ./photos --minutes 10
+
+volano train text ./books --minutes 10
+
+volano train video ./clips --minutes 10
+
+volano train my_task:task             your own Task; its options: volano train my_task:task --help
+
+volano train image ./photos --nproc 2        the same training, by two processes together
+
+volano train --from runs/study-1             the best trial of a study
+"""
+_HELP_OF_OWN = "Train a task or an application of your own, named as MODULE:NAME; or a trial of a study, with --from."
+
+
+def _trial_options(
     study: Annotated[
         Path | None, typer.Option("--from", metavar="STUDY", help="Train a trial of a study from its start to its end.")
     ] = None,
     trial: Annotated[str | None, typer.Option(help="best (default) or its number, with --from.")] = None,
-    seed: opt.Seed = None,
-    batch_size: opt.BatchSize = None,
-    minutes: opt.Minutes = None,
-    epochs: opt.Epochs = None,
-    size: opt.Size = None,
-    model: opt.ModelReference = None,
-    image_size: opt.ImageSize = None,
-    flip: opt.Flip = None,
-    image_cache: opt.ImageCache = None,
-    depth: opt.Depth = None,
-    context: opt.Context = None,
-    classify: opt.Classify = None,
-    network: opt.Network = None,
-    frames: opt.Frames = None,
-    fps: opt.FramesPerSecond = None,
-    device: opt.DeviceName = None,
-    precision: opt.Precision = None,
-    memory_format: opt.MemoryFormat = None,
-    compile: opt.Compile = None,
-    micro_batch: opt.MicroBatch = None,
-    threads: opt.Threads = None,
-    feed: opt.FeedName = None,
-    workers: opt.Workers = None,
-    sharding: opt.Sharding = None,
-    recompute: opt.Recompute = None,
-    offload: opt.Offload = None,
-    forbid: opt.Forbid = None,
-    budget: opt.Budget = None,
-    plan: opt.PlanFile = None,
-    no_plan: opt.NoPlan = False,
-    nproc: opt.NumProcesses = 1,
-    max_restarts: opt.MaxRestarts = 0,
-    save_every: opt.SaveEvery = None,
-    skip_bad_steps: opt.SkipBadSteps = None,
-    json: opt.Json = False,
-    debug: opt.Debug = False,
-) -> int:
-    """Train an application, or a task of your own.
+    epochs: Annotated[float | None, typer.Option(help="Another length of the trial, with --from.")] = None,
+) -> None:
+    """Which trial of a study is trained."""
 
-    volano train image                    the embedded sample
 
-    volano train image ./photos --minutes 10
+class TrainGroup(GroupByFirst):
+    """``volano train``: the commands are the applications, and whatever MODULE:NAME names."""
 
-    volano train text ./books --minutes 10
+    shown: ClassVar[tuple[str, ...]] = tuple(APPLICATIONS)
 
-    volano train video ./clips --minutes 10
+    def named(self, name: str) -> Any:
+        """The command for an application, for MODULE:NAME, or for a trial."""
+        how = [parameters_from(template) for template in (opt.run_options, opt.plan_options, opt.shared_options)]
+        common = [parameter for parameters in how for parameter in parameters]
+        own = options_of(name, "What to train is an application or a task of your own", "module:task")
+        if own is not None:
+            function = functools.partial(_train, name)
+            return command_of(function, [*parameters_of(own), *common], name=name, help=help_of(name))
+        function = functools.partial(_train_own, name)
+        return command_of(function, [*parameters_from(_trial_options), *common], name=name, help=_HELP_OF_OWN)
 
-    volano train my_task:task
 
-    volano train image ./photos --nproc 2        the same training, by two processes together
+def options_of(name: str, rule: str, reference: str) -> type[Options] | None:
+    """Returns the options of the application that a command line names; None for something else of a person's own.
 
-    volano train --from runs/study-1             the best trial of a study
+    Raises:
+        UsageError: it names nothing.
     """
-    knobs, options = opt.picked(locals(), opt.KNOBS), opt.picked(locals(), opt.OPTIONS)
-    from volano.running.processes import Processes, follow, is_follower
+    if name in APPLICATIONS:
+        return APPLICATIONS[name]
+    if ":" in name:
+        from volano.apps.kinds import own_application
 
-    processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
-    if is_follower():
-        follow()
+        application = own_application(name)
+        return None if application is None else application.options_type
+    if name:
+        raise UsageError(rule, got=repr(name), remedy=f"Write {', '.join(APPLICATIONS)}, or {reference}")
+    return None
+
+
+def help_of(name: str) -> str:
+    """A sentence about an application, for its command."""
+    own = {
+        "image": "Train a classifier of images.",
+        "text": "Train a language model of texts; or with --classify, a classifier of labelled ones.",
+        "video": "Train a model of clips that generates them and foretells how they go on.",
+    }
+    return own.get(name, f"Train the application {name}.")
+
+
+def train_app() -> typer.Typer:
+    """Returns ``volano train``."""
+    return group_of(TrainGroup, HELP, "image|text|video|MODULE:NAME [PATH] [OPTIONS]")
+
+
+def _train(what: str, **values: Any) -> int:
+    """Trains an application, or a task that a reference names."""
+    if _has_followed():
         return 0
-    common: dict[str, Any] = {"out": out, "processes": processes, "safety": _safety(save_every, skip_bad_steps)}
-    common |= _planning(device, knobs, forbid, budget, plan, no_plan=no_plan)
-    if study is not None:
-        refuse(options.keys() - {"epochs"}, options, "a trial of a study")
-        return _train_trial(study, trial or "best", opt.given(what=what, path=path), epochs, common, as_json=json)
-    if trial is not None:
-        raise UsageError("--trial names a trial of a study", got=f"--trial {trial} without --from")
-    if what in APPLICATIONS:
-        refuse(options.keys() - APPLICATIONS[what].OPTIONS, options, f"the {what} application")
-        return APPLICATIONS[what].train(path, as_json=json, **common, **options)
-    if what is None or ":" not in what:
-        raise UsageError(
-            "What to train is an application or a task of your own",
-            got=repr(what),
-            remedy=f"Write {', '.join(APPLICATIONS)}, or module:task",
-        )
-    given = opt.given(path=path) | options
-    refuse(given.keys(), given, "a task of your own")
-    from volano import api
+    from volano.api.train import train
 
-    return _print_run(api.train(what, **common), as_json=json)
+    known = {name for name in values if name not in _HOW}
+    common = _common(values)
+    return print_run(train(what, **given(values, known), **common), as_json=values["json"])
 
 
-def _train_trial(
-    study: Path, trial: str, given: dict[str, Any], epochs: float | None, common: dict[str, Any], *, as_json: bool
-) -> int:
-    """Trains a trial; ``given``: what stands beside ``--from``: a build function, where the study does not tell."""
-    build = given.pop("what", None)
-    if given or (build is not None and ":" not in build):
-        raise UsageError("--from names all that is trained", got=given.get("path", build), remedy="Leave it out")
-    from volano import api
+def _train_own(what: str, *, study: Path | None, trial: str | None, epochs: float | None, **values: Any) -> int:
+    """Trains a task of a person's own, or a trial of a study; ``what`` beside a study is its build function."""
+    if study is None:
+        for name, value in given({"trial": trial, "epochs": epochs}).items():
+            raise UsageError(f"`{name}` is for a trial of a study", got=f"{value} without --from")
+        return _train(what, **values)
+    if _has_followed():
+        return 0
+    from volano.api.train import train
     from volano.apps.study_build import task_of_trial
 
-    task, number = task_of_trial(study, trial, build=build, epochs=epochs)
+    task, number = task_of_trial(study, trial or "best", build=what or None, epochs=epochs)
     source = {"kind": "trial", "study": str(study.absolute()), "trial": number, "epochs": epochs}
-    source = None if build else source
-    return _print_run(api.train(task, source=source, **common), as_json=as_json)
+    run = train(task, source=None if what else source, **_common(values))
+    return print_run(run, as_json=values["json"])
 
 
 def resume(
@@ -142,63 +133,83 @@ def resume(
     debug: opt.Debug = False,
 ) -> int:
     """Go on with a run that was stopped or killed, from its last whole checkpoint, by any number of processes."""
-    from volano import api
-    from volano.running.processes import Processes, follow, is_follower
+    from volano.api.train import resume as resume_run
+    from volano.running.processes import Processes
 
-    processes = Processes(num=nproc, max_restarts=max_restarts, debug=debug)
-    if is_follower():
-        follow()
+    processes = Processes(nproc=nproc, max_restarts=max_restarts, debug=debug)
+    if _has_followed():
         return 0
-    changes = opt.given(save_every=save_every, skip_bad_steps=skip_bad_steps)
+    changes = given({"save_every": save_every, "skip_bad_steps": skip_bad_steps})
     if changes:
         from volano.running.train import change_safety
 
         change_safety(run, **changes)
-    application = application_of(run)
-    if application is not None:
-        return application.resume(run, as_json=json, processes=processes)
-    return _print_run(api.resume(run, processes=processes), as_json=json)
+    return print_run(resume_run(run, processes=processes), as_json=json)
 
 
-def _planning(
-    device: str | None,
-    knobs: dict[str, Any],
-    forbid: list[str] | None,
-    budget: str | None,
-    plan: Path | None,
-    *,
-    no_plan: bool,
-) -> dict[str, Any]:
-    """What the verbs take of how a run is to be planned."""
-    if not no_plan:
-        return opt.given(
-            device=device,
-            pins=knobs or None,
-            forbid=opt.forbidden(forbid) if forbid else None,
-            budget=None if budget is None else parse_bytes(budget),
-            plan=plan,
-        )
-    if plan is not None or budget is not None or forbid:
+def print_run(run: Any, *, as_json: bool) -> int:
+    """Prints a run that has ended. Returns the exit code."""
+    if as_json:
+        output.print_json(output.run_record(run))
+    elif run.status != "finished":
+        output.say_unfinished(run)
+    else:
+        from volano.apps.kinds import application_of_run
+        from volano.training import RunFolder
+
+        application = application_of_run(RunFolder.open(run.path))
+        if application is None:
+            output.say("  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.metrics.items()))
+            output.say_finished(run)
+        else:
+            output.say(*application.summary(run))
+            output.say_finished(run)
+            first, *others = application.next_commands(run.path)
+            output.say(f"next: {first}", *(f"      {command}" for command in others))
+    return 0 if run.status == "finished" else 1
+
+
+_HOW = frozenset(
+    parameter.name
+    for template in (opt.run_options, opt.plan_options, opt.shared_options)
+    for parameter in parameters_from(template)
+)
+
+
+def _has_followed() -> bool:
+    """Whether this process is a rank that is not the first; it has then done its part."""
+    from volano.running.processes import follow, is_follower
+
+    if not is_follower():
+        return False
+    follow()
+    return True
+
+
+def _common(values: dict[str, Any]) -> dict[str, Any]:
+    """What ``volano.train`` takes of how a run is made and planned."""
+    from volano.running.processes import Processes
+    from volano.training import Safety
+
+    processes = Processes(nproc=values["nproc"], max_restarts=values["max_restarts"], debug=values["debug"])
+    safety = Safety(**given(values, ("save_every", "skip_bad_steps")))
+    return {"out": values["out"], "processes": processes, "safety": safety, **_planning(values)}
+
+
+def _planning(values: dict[str, Any]) -> dict[str, Any]:
+    if not values["no_plan"]:
+        return {**given(values, ("plan",)), **planning(values)}
+    if values["plan"] is not None or values["budget"] is not None or values["forbid"]:
         raise UsageError("--no-plan is plain eager PyTorch", got="it together with --plan, --budget or --forbid")
     from volano.device import Device
     from volano.plan import Plan
 
-    return {"plan": Plan.baseline(Device(device).name).pin(**knobs)}
+    return {"plan": Plan.baseline(Device(values["device"]).name).pin(**given(values, opt.KNOBS))}
 
 
-def _safety(save_every: str | None, skip_bad_steps: int | None) -> Any:
-    from volano.training import Safety
-
-    return Safety(**opt.given(save_every=save_every, skip_bad_steps=skip_bad_steps))
-
-
-def _print_run(run: Any, *, as_json: bool) -> int:
-    if as_json:
-        output.print_json(output.run_record(run))
-    else:
-        output.say("  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.metrics.items()))
-        if run.status == "stopped":
-            output.say_unfinished(run)
-        else:
-            output.say_finished(run)
-    return 0 if run.status == "finished" else 1
+def planning(values: dict[str, Any]) -> dict[str, Any]:
+    """What the verbs take of how a training is to be planned."""
+    found: dict[str, Any] = {"device": values["device"], "pins": given(values, opt.KNOBS) or None}
+    found["forbid"] = opt.forbidden(values["forbid"]) if values["forbid"] else None
+    found["budget"] = None if values["budget"] is None else parse_bytes(values["budget"])
+    return given(found)

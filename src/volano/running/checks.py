@@ -12,14 +12,6 @@ from volano.training import RunFolder
 _OWN = "test"
 
 
-def check_minutes(minutes: float | None, epochs: float | None) -> None:
-    """Raises UsageError unless a run's length is given once, and can be meant."""
-    if minutes is not None and epochs is not None:
-        raise UsageError("A run is as long as --minutes or --epochs say", got="both")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UsageError("--minutes is a number above 0", got=minutes)
-
-
 def check_data_is_there(path: str | Path | None, what: str) -> None:
     """Raises UsageError when the data that a run was made from (``what`` in words) is gone; None is an embedded
     sample."""

@@ -21,7 +21,7 @@ from volano.device import Device, Ranks
 from volano.errors import RunError, UsageError
 from volano.plan import Plan
 from volano.planner import share_of_threads
-from volano.running.references import load_application, load_task
+from volano.running.references import load_task, task_again
 from volano.task import Task
 from volano.training import (
     PREPARED,
@@ -49,20 +49,20 @@ class Processes:
         UsageError: at birth, when a number cannot be meant.
     """
 
-    num: int = 1
+    nproc: int = 1
     max_restarts: int = 0
     debug: bool = False
 
     def __post_init__(self) -> None:
-        if self.num < 1:
-            raise UsageError("--nproc is a number of processes, at least 1", got=self.num)
+        if self.nproc < 1:
+            raise UsageError("`nproc` is a number of processes, at least 1", got=self.nproc)
         if self.max_restarts < 0:
-            raise UsageError("--max-restarts is a number, at least 0", got=self.max_restarts)
-        if self.max_restarts and self.num == 1:
+            raise UsageError("`max_restarts` is a number, at least 0", got=self.max_restarts)
+        if self.max_restarts and self.nproc == 1:
             raise UsageError(
-                "--max-restarts is for several processes",
-                got=f"--max-restarts {self.max_restarts} without --nproc",
-                remedy="Add --nproc",
+                "`max_restarts` is for several processes",
+                got=f"{self.max_restarts} with one",
+                remedy="Give `nproc`",
             )
 
     @property
@@ -73,20 +73,20 @@ class Processes:
             UsageError: both at once.
         """
         started = Ranks.from_environment()
-        if started.are_several and self.num > 1:
+        if started.are_several and self.nproc > 1:
             raise UsageError(
-                "Ranks are started by torchrun or by --nproc", got=f"both, {started.world_size} and {self.num}"
+                "Ranks are started by torchrun or by `nproc`", got=f"both, {started.world_size} and {self.nproc}"
             )
-        return max(started.world_size, self.num)
+        return max(started.world_size, self.nproc)
 
 
 def check_processes(task: Task, plan: Plan, processes: Processes | None, source: dict[str, Any] | None = None) -> None:
     """Raises UsageError unless so many processes can train the task under the plan. Before a folder is made."""
     processes = processes or Processes()
     check_ranks(task, plan, processes.world_size)
-    if processes.num > 1 and not Device(plan.device).is_cpu and processes.num > Device.count():
-        raise UsageError("Each rank has an accelerator of its own", got=f"{processes.num} ranks on {Device.count()}")
-    if processes.num > 1 and (source or {}).get("kind") == "python":
+    if processes.nproc > 1 and not Device(plan.device).is_cpu and processes.nproc > Device.count():
+        raise UsageError("Each rank has an accelerator of its own", got=f"{processes.nproc} ranks on {Device.count()}")
+    if processes.nproc > 1 and (source or {}).get("kind") == "python":
         raise UsageError(
             "A task that several processes train can be made again by each of them",
             got="a Task object",
@@ -128,7 +128,7 @@ def execute(
             changes = {} if safety is None else {"safety": safety.to_json()}
             folder.update_run(status=PREPARED, **changes)
     folder.release()  # the first of the ranks holds it from here on
-    if processes.num > 1:
+    if processes.nproc > 1:
         _start(folder, plan, processes)
         return load_run(task, folder)
     ranks.join().tell(str(folder.path.absolute()))
@@ -175,7 +175,7 @@ def task_of(folder: RunFolder) -> Task:
             got=f"{folder.path} without one",
             remedy=f"Call volano.resume({str(folder.path)!r}, task=task)",
         )
-    return load_application(kind).task_of(folder)
+    return task_again(folder, kind)
 
 
 def tells_of_lost_rank(text: str) -> bool:
@@ -186,10 +186,10 @@ def tells_of_lost_rank(text: str) -> bool:
 def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
     """Runs the ranks and waits for them. Ctrl-C and SIGTERM ask them to stop after the step in flight, and to save."""
     command = [sys.executable, "-m", "volano.running.elastic_launcher", str(folder.path)]
-    command += [str(processes.num), str(processes.max_restarts)]
+    command += [str(processes.nproc), str(processes.max_restarts)]
     environment = {**os.environ}
     if Device(plan.device).is_cpu:  # spinning threads of one rank would take the cores of the others
-        environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.num)))
+        environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.nproc)))
     if processes.debug:
         environment[DEBUG] = "1"
     # In a session of their own, so that a terminal's Ctrl-C reaches them once, through this process; and at the end of
@@ -202,7 +202,7 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
         raise RunError(
             "The processes of a run end well",
             got=record.get("reason") or f"exit code {code}",
-            remedy=f"Go on with volano resume {folder.path} --nproc {processes.num}",
+            remedy=f"Go on with volano resume {folder.path} --nproc {processes.nproc}",
         )
 
 

@@ -11,27 +11,23 @@ from types import ModuleType
 from typing import Any
 
 from volano.errors import UsageError
+from volano.record.run_folder import RunFolder
 from volano.task import Task
 
-# Modules whose ``task_of(folder)`` makes the task of a run again, by the kind of its source. They stand above this
-# folder, hence their names.
-_APPLICATIONS = {
-    "image": "volano.apps.image.train",
-    "text": "volano.apps.text.train",
-    "video": "volano.apps.video.train",
-    "trial": "volano.apps.study_build",
-}
+# Modules whose ``task_of(folder)`` makes the task of a run again. They stand above this folder, hence their names.
+_APPLICATIONS, _STUDIES = "volano.apps.kinds", "volano.apps.study_build"
 
 
-def load_application(kind: str) -> ModuleType:
-    """Returns the module that trains an application of this kind.
+_LOADED_FILES: dict[tuple[Path, int, int], ModuleType] = {}
+
+
+def task_again(folder: RunFolder, kind: str) -> Task:
+    """Returns the task of an application's run, or of one that trains a trial, made again from its folder.
 
     Raises:
-        UsageError: there is no such application.
+        UsageError: there is no such application, or its data is no longer there.
     """
-    if kind not in _APPLICATIONS:
-        raise UsageError("A run is of an application that this version knows", got=repr(kind))
-    return importlib.import_module(_APPLICATIONS[kind])
+    return importlib.import_module(_STUDIES if kind == "trial" else _APPLICATIONS).task_of(folder)
 
 
 def load_reference(reference: str) -> Any:
@@ -59,12 +55,16 @@ def load_reference(reference: str) -> Any:
 
 
 def load_task(reference: str) -> Task:
-    """The Task that ``module:name`` names: a Task, or a function without arguments that returns one.
+    """Returns the Task that ``module:name`` names; see :func:`as_task`."""
+    return as_task(load_reference(reference), reference)
+
+
+def as_task(value: Any, reference: str) -> Task:
+    """Returns what a reference named as a Task: it is one, or a function without arguments that returns one.
 
     Raises:
         UsageError: it is neither.
     """
-    value = load_reference(reference)
     task = value() if callable(value) and not isinstance(value, Task) else value
     if not isinstance(task, Task):
         raise UsageError(
@@ -83,12 +83,18 @@ def _load_module(name: str) -> Any:
 
 def _load_file(path: str) -> Any:
     file = Path(path).resolve()
+    stat = file.stat()
+    # Looked up more than once in a command, and run once: a file that trains at import would train again.
+    key = (file, stat.st_mtime_ns, stat.st_size)
+    if key in _LOADED_FILES:
+        return _LOADED_FILES[key]
     name = f"volano_user_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None or not file.exists():
+    if spec is None or spec.loader is None:
         raise FileNotFoundError(path)
     module = importlib.util.module_from_spec(spec)
     # Registered before it runs, so that dataclasses and pickles in it find their own module.
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    _LOADED_FILES[key] = module
     return module

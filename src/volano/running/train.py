@@ -1,9 +1,8 @@
-"""Training a task of one's own, and going on with a run."""
+"""Training a task of one's own, and going on with it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,56 +10,35 @@ from volano.errors import UsageError
 from volano.plan import Plan
 from volano.running.end_run import with_report
 from volano.running.plan_run import PlanOptions, choose_plan
-from volano.running.processes import Processes, check_processes, execute, follow, is_follower, task_of
-from volano.running.references import load_task
+from volano.running.processes import Processes, check_processes, execute, task_of
 from volano.task import Task
 from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
 
 
-def train(
-    task: Task | str,
+def train_task(
+    task: Task,
     *,
-    plan: Plan | str | Path | None = None,
-    device: str | None = None,
+    source: dict[str, Any] | None = None,
+    planning: PlanOptions | None = None,
     out: str | Path | None = None,
-    pins: Mapping[str, Any] | None = None,
-    forbid: Mapping[str, Any] | None = None,
-    budget: int | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
-    source: dict[str, Any] | None = None,
 ) -> Run:
-    """Plans a task, then runs it. Under torchrun every rank calls this with the same task.
+    """Plans a task, then runs it.
 
     Args:
-        task: a Task, or ``"module:name"`` of one or of a function that returns one.
-        plan: taken as it is, or the file of one; ``Plan.baseline()`` is plain eager. None lets the planner find one.
-        device: as torch writes it; None is the accelerator, or the CPU without one.
-        out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
-        pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
-        forbid: knobs with values not to take, for example ``{"compile": True, "precision": ("bf16", "fp16")}``.
-        budget: bytes that the training may hold on the device; None is what is free there.
-        safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
-        processes: how many train together on this machine, where torchrun has not started them.
-        observer: hears of the run; None shows progress on standard error.
+        task: what.
         source: how another process can make the task again; None says that only Python can.
+        planning, out, safety, processes, observer: see ``volano.train``.
 
     Raises:
         VolanoError: as its subclasses say.
     """
     source = {"kind": "python"} if source is None else source
-    if isinstance(task, str):
-        source = {"kind": "reference", "reference": task}
-        task = load_task(task)
-    if not isinstance(task, Task):
-        raise UsageError("train takes a volano.Task or 'module:name'", got=type(task).__name__)
-    if is_follower():
-        return follow(task)
-    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     folder = RunFolder.reserve(out, task.name)
     observer = observer or make_progress()
-    chosen = choose_plan(task, planning, world_size=(processes or Processes()).world_size)
+    chosen = choose_plan(task, planning or PlanOptions(), world_size=(processes or Processes()).world_size)
     check_plan(task, chosen.plan)
     check_processes(task, chosen.plan, processes, source)
     folder.make()
@@ -79,7 +57,7 @@ def train(
     return with_report(run, observer)
 
 
-def resume(
+def resume_task(
     run: str | Path,
     *,
     task: Task | None = None,
@@ -87,22 +65,7 @@ def resume(
     processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> Run:
-    """Goes on with a run from its last whole checkpoint, or from its first step if it was killed before there was one,
-    under the plan that it has.
-
-    Args:
-        run: the run's folder.
-        task: needed for a run that was started from Python with a Task object; it must be the same one.
-        safety: None keeps the run's own.
-        processes: how many go on with it together; another number than before is fine.
-        observer: hears of the run; None shows progress on standard error.
-
-    Raises:
-        UsageError: not a run's folder, it is finished, or ``task`` is missing.
-        CheckpointError: no whole checkpoint, or the task has changed.
-    """
-    if is_follower():
-        return follow(task)
+    """Goes on with the run of a task of one's own; see ``volano.resume``."""
     folder = RunFolder.open(run)
     check_unfinished(folder)
     observer = observer or make_progress()

@@ -47,15 +47,17 @@ class Run:
         metrics: of the last evaluation (``valid_loss``, ...), and ``train_loss``.
         seconds: by phase.
         notices: what a person should know.
+        details: what an application says beside its metrics.
     """
 
     path: Path
     status: str
     model: nn.Module = field(repr=False)
     plan: Plan
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     seconds: dict[str, float]
     notices: tuple[str, ...]
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def run_task(

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volano.apps.video import distances, quality
-from volano.apps.video.distances import frechet_distance, kernel_distance, nearest_distances
+from volano.apps.video import quality
 from volano.apps.video.quality import MOST_PSNR, copy_last, frame_psnr, frame_ssim, mean_frame
+from volano.apps.video.scoring import distances
+from volano.apps.video.scoring.distances import frechet_distance, kernel_distance, nearest_distances
 
 
 def pair(channels=1, size=32, noise=20):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from volano.apps.image.network import build_network
 from volano.data.sources import PixelFormat
-from volano.errors import CheckpointError, TaskError
+from volano.errors import CheckpointError, TaskError, UsageError
+from volano.running.references import load_reference
 
 SCHEMA_VERSION = 1
 
@@ -95,7 +96,7 @@ def make_classifier(
     module = own_model(**{name: value for name, value in offered.items() if takes_all or name in wanted})
     if not isinstance(module, nn.Module):
         raise TaskError(
-            f"--model names a function that returns an nn.Module; it may take {', '.join(offered)}",
+            f"`model` names a function that returns an nn.Module; it may take {', '.join(offered)}",
             got=type(module).__name__,
         )
     return Normalized(module, spec.mean, spec.std)
@@ -111,7 +112,7 @@ def check_classifier(spec: ClassifierSpec, own_model: Callable[..., Any] | None)
         return
     wanted = (2, len(spec.classes))
     images = torch.zeros(2, spec.channels, spec.image_size, spec.image_size, dtype=torch.uint8)
-    rule = f"--model's network maps images fp32 {[2, *images.shape[1:]]} to logits {list(wanted)}"
+    rule = f"`model`'s network maps images fp32 {[2, *images.shape[1:]]} to logits {list(wanted)}"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             logits = make_classifier(spec, own_model).eval()(images)
@@ -139,3 +140,17 @@ class Normalized(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Bytes uint8 [N, channels, size, size] -> what the module makes of them."""
         return self.module((images.float() - self.mean) / self.std)
+
+
+def own_model_of(reference: str | None) -> Callable[..., Any] | None:
+    """What ``module:function`` names, or None.
+
+    Raises:
+        UsageError: it cannot be imported or called.
+    """
+    if reference is None:
+        return None
+    function = load_reference(reference)
+    if not callable(function):
+        raise UsageError("`model` names a function that makes a model", got=f"{reference}: {type(function).__name__}")
+    return function

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from volano.apps.image.application import ImageApplication
 from volano.apps.image.scores import hardest
+from volano.apps.image.training import ImageTraining
 from volano.data import Fault, Fetcher, Order
 from volano.data.sources import LabelledImages
 from volano.device import Device
@@ -41,7 +41,7 @@ def write_scores(
 
 def write_pictures(
     folder: RunFolder,
-    application: ImageApplication,
+    application: ImageTraining,
     task: Task,
     logits: Tensor,
     labels: Tensor,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from volano.apps.image.network import FIRST_WIDTH, choose_shape, forward_flops
+from volano.apps.image.network import choose_shape, forward_flops
+from volano.apps.options import not_tried, tried_around, tried_between, tried_up_to_twice
 
-SIZES = tuple(FIRST_WIDTH)
 # fastai's Imagenette table: with wrong labels 80 epochs score far below 20, so no run goes on for ever by itself.
 MAX_EPOCHS = 60.0
 # Without any option. Measured on the embedded digits: 20, 40 and 60 epochs score alike, 98.5 to 100 % by seed.
@@ -45,14 +45,14 @@ class ImageRecipe:
     """
 
     batch_size: int
-    epochs: float
-    kernel_lr: float
-    rest_lr: float
-    label_smoothing: float
-    translate: int
-    tta_translate: int
+    epochs: float = not_tried()
+    kernel_lr: float = tried_around(4.0)
+    rest_lr: float = tried_around(5.0)
+    label_smoothing: float = tried_between(0.0, 0.25)
+    translate: int = tried_up_to_twice()
+    tta_translate: int = not_tried()
     cutout: int
-    num_evaluations: int
+    num_evaluations: int = not_tried()
 
 
 def choose_recipe(

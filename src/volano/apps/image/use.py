@@ -1,154 +1,186 @@
-"""What is done with a run of the image application: eval, predict, export."""
+"""A trained classifier of images: evaluate, predict, export."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from volano.apps.classification import classification_scores
-from volano.apps.image.application import read_application
+from volano.apps.application import Table, TrainedModel
+from volano.apps.classification import classification_scores, per_class_table
 from volano.apps.image.export import export_classifier
-from volano.apps.image.model_spec import ClassifierSpec, make_classifier
+from volano.apps.image.model_spec import ClassifierSpec, make_classifier, own_model_of
 from volano.apps.image.pictures import write_scores
 from volano.apps.image.scores import predict_labelled, predict_logits
-from volano.apps.image.train import options_of, own_model_of
-from volano.apps.predictions import write_prediction_table
+from volano.apps.image.training import ImageTraining
+from volano.apps.predictions import Predictions, class_predictions
+from volano.data import Fault
 from volano.data.sources import (
     ImageFile,
     LabelledImages,
     decode_all,
     is_image,
     listed,
+    pixels_of,
     read_image_sets,
     refuse_run,
     run_notices,
 )
-from volano.device import Device
 from volano.errors import CheckpointError, DataError, UsageError
-from volano.running.checks import check_ended, evaluation_name
-from volano.running.train import kind_of
+from volano.running.checks import evaluation_name
 from volano.training import RunFolder, load_weights
 
 
-def eval_image(path: str | Path, images: str | Path | None = None, *, device: str | None = None) -> dict[str, Any]:
-    """Scores of a run's classifier.
+class ImageModel(TrainedModel):
+    """A classifier of images.
 
-    Args:
-        path: the run's folder.
-        images: any source of labelled images with the run's classes (its test split where it names one); None is the
-            run's own test set.
-        device: as torch writes it.
-
-    Returns:
-        See ``classification_scores``, with ``picture``, the path of the confusion matrix. The same stands in the run's
-        folder as ``eval-NAME.json`` and ``eval-NAME.png``.
+    Attributes:
+        spec: its description.
+        classes: names, in the order of the logits.
+        module: bytes uint8 [N, channels, size, size] in, logits fp32 [N, classes] out.
     """
-    folder, spec, model = _open(path)
-    if images is None:
-        options = options_of(folder)
-        application = read_application(options, own_model_of(options.model))
-        test, name, origin, notices = application.test, "test", f"{application.origin}, test", ()
-    else:
-        sets = read_image_sets(Path(images), pixel_format=spec.pixel_format, least_classes=1)
-        test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
-        name, origin, notices = evaluation_name(images), sets.origin, sets.notices
-    place = Device(device)
-    logits, labels, faults = predict_labelled(
-        model.to(place.torch_device), test, place, precision="fp32", flip=spec.flip, translate=spec.translate
-    )
-    scores = classification_scores(logits, labels, spec.classes)
-    return {**write_scores(folder, name, scores, faults, origin), "notices": list(notices)}
+
+    def __init__(self, folder: RunFolder, spec: ClassifierSpec, module: nn.Module, device: str | None = None) -> None:
+        super().__init__(folder, module, device)
+        self.spec, self.classes = spec, spec.classes
+
+    @classmethod
+    def open(cls, folder: RunFolder, device: str | None = None) -> Self:
+        """Loads the classifier of a run."""
+        spec = ClassifierSpec.from_json(folder.read_json("image.json"))
+        module = make_classifier(spec, own_model_of(spec.model_reference))
+        load_weights(module, folder.path / "model.safetensors")
+        return cls(folder, spec, module, device)
+
+    def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
+        """Computes the figures on images.
+
+        Args:
+            path: any source of labelled images with the run's classes (its test split if it names one); None is the
+                run's own test set.
+
+        Returns:
+            See ``classification_scores``, with ``picture``, the path of the confusion matrix. The same stands in the
+            run's folder as ``eval-NAME.json`` and ``eval-NAME.png``.
+        """
+        spec = self.spec
+        if path is None:
+            application = ImageTraining.from_run(self.folder)
+            test, name, origin, notices = application.test, "test", f"{application.origin}, test", ()
+        else:
+            sets = read_image_sets(Path(path), pixel_format=spec.pixel_format, least_classes=1)
+            test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
+            name, origin, notices = evaluation_name(path), sets.origin, sets.notices
+        logits, labels, faults = predict_labelled(
+            self.module, test, self.device, precision="fp32", flip=spec.flip, translate=spec.translate
+        )
+        scores = classification_scores(logits, labels, spec.classes)
+        return {**write_scores(self.folder, name, scores, faults, origin), "notices": list(notices)}
+
+    def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
+        """See :meth:`TrainedModel.describe_evaluation`."""
+        return [*per_class_table(result, "images"), f"confusion matrix: {result['picture']}"]
+
+    def predict(self, images: Any, *, top_k: int = 3) -> Predictions:
+        """Predicts the likeliest classes of images.
+
+        Args:
+            images: one, or a sequence of them: files, folders of files, pictures of Pillow, or arrays and tensors
+                uint8 [height, width], [height, width, channels] or [channels, height, width]. Pictures are brought to
+                the model's size and channels as in training.
+            top_k: classes of each.
+
+        Raises:
+            UsageError: a file does not exist or is not named like an image; an array of another form.
+            DataError: none could be read.
+        """
+        is_one = isinstance(images, str | Path) or hasattr(images, "convert") or getattr(images, "ndim", 4) <= 3
+        items: list[Any] = [images] if is_one else list(cast(Any, images))
+        runs: set[Path] = set()
+        if all(isinstance(item, str | Path) for item in items):
+            found = [ImageFile(path=file, label=None) for file in _image_files(items, runs)]
+            read = decode_all(found, self.classes, self.spec.pixel_format, root=Path(), max_share=1.0)
+            if not len(read):
+                raise DataError("One of the images can be read", got=f"none; the first: {read.faults[0].reason}")
+            assert isinstance(read.images, Tensor)
+            pixels, names, faults = read.images, read.names, read.faults
+        else:
+            pixels, names, faults = self._pixels_of(items)
+        logits = predict_logits(
+            self.module,
+            pixels,
+            self.device,
+            precision="fp32",
+            flip=self.spec.flip,
+            translate=self.spec.translate,
+        )
+        rows = class_predictions(logits, names, self.classes, top_k)
+        return Predictions(
+            run=self.path,
+            rows=rows,
+            unreadable=faults,
+            notices=run_notices(runs),
+            more=(("top_k", len(rows[0].top)),),
+        )
+
+    def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
+        """Writes the classifier as safetensors, pt2 or onnx, loads it back and compares predictions.
+
+        The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N, classes].
+        """
+        suffix = {"safetensors": "exported.safetensors"}.get(to, to)
+        target = Path(out) if out is not None else self.path / f"model.{suffix}"
+        if not target.parent.is_dir() or target.is_dir():
+            raise UsageError("`out` names a file in a folder that exists", got=str(target))
+        try:
+            samples = load_file(self.path / "samples.safetensors")["images"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise CheckpointError(
+                "A run of the image application holds samples.safetensors to compare predictions on", got=f"{error}"
+            ) from error
+        fresh = make_classifier(self.spec, own_model_of(self.spec.model_reference))
+        result = export_classifier(self.module.cpu(), fresh, samples, to, target)
+        return {"run": str(self.path), "classes": list(self.classes), "input": list(samples.shape[1:]), **result}
+
+    def _pixels_of(self, pictures: Sequence[Any]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
+        """Pixels uint8 [N, channels, size, size] of pictures in memory, their places as names, and the others."""
+        pixels, names, faults = [], [], []
+        for place, picture in enumerate(pictures):
+            try:
+                pixels.append(pixels_of(_as_picture(picture), self.spec.pixel_format))
+                names.append(f"image {place}")
+            except OSError as error:
+                faults.append(Fault(place, f"image {place}", str(error)))
+        if not pixels:
+            reason = faults[0].reason if faults else "no image was given"
+            raise DataError("One of the images can be read", got=f"none; the first: {reason}")
+        return torch.from_numpy(np.stack(pixels)), names, tuple(faults)
 
 
-def predict_image(
-    path: str | Path,
-    files: Sequence[str | Path],
-    *,
-    top_k: int = 3,
-    csv_path: str | Path | None = None,
-    device: str | None = None,
-) -> dict[str, Any]:
-    """The most likely classes of image files, and of those in folders.
+def _as_picture(picture: Any) -> Any:
+    """A picture of Pillow from one, from a file, or from bytes in an array or a tensor."""
+    from PIL import Image
 
-    Returns:
-        ``predictions``: path and ``top`` (class and probability, the likeliest first) of each image; ``unreadable``:
-        path and reason of the others; ``notices``; ``top_k``.
-
-    Raises:
-        UsageError: a file does not exist, or is not named like an image.
-        DataError: none could be read.
-    """
-    _, spec, model = _open(path)
-    if top_k < 1:
-        raise UsageError("--top-k is a whole number above 0", got=top_k)
-    top_k = min(top_k, len(spec.classes))
-    runs: set[Path] = set()
-    found = [ImageFile(path=file, label=None) for file in _image_files(files, runs)]
-    images = decode_all(found, spec.classes, spec.pixel_format, root=Path(), max_share=1.0)
-    if not len(images):
-        raise DataError("One of the images can be read", got=f"none; the first: {images.faults[0].reason}")
-    assert isinstance(images.images, torch.Tensor)
-    top = _predict(model, spec, images.images, device).softmax(1).topk(top_k)
-    predictions = [
-        {
-            "path": name,
-            "top": [
-                {"class": spec.classes[number], "probability": round(probability, 6)}
-                for number, probability in zip(numbers, probabilities, strict=True)
-            ],
-        }
-        for name, numbers, probabilities in zip(images.names, top.indices.tolist(), top.values.tolist(), strict=True)
-    ]
-    if csv_path is not None:
-        write_prediction_table(Path(csv_path), predictions, top_k)
-    unreadable = [{"path": fault.path, "reason": fault.reason} for fault in images.faults]
-    told = {"unreadable": unreadable, "notices": list(run_notices(runs))}
-    return {"run": str(path), "top_k": top_k, "predictions": predictions, **told}
-
-
-def export_image(path: str | Path, to: str, out: str | Path | None = None) -> dict[str, Any]:
-    """Writes a run's classifier as safetensors, pt2 or onnx, loads it back and compares predictions.
-
-    The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N, classes].
-    """
-    folder, spec, model = _open(path)
-    own_model = own_model_of(spec.model_reference)
-    suffix = {"safetensors": "exported.safetensors"}.get(to, to)
-    target = Path(out) if out is not None else folder.path / f"model.{suffix}"
-    if not target.parent.is_dir() or target.is_dir():
-        raise UsageError("--out names a file in a folder that exists", got=str(target))
-    try:
-        samples = load_file(folder.path / "samples.safetensors")["images"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(
-            "A run of the image application holds samples.safetensors to compare predictions on", got=f"{error}"
-        ) from error
-    result = export_classifier(model, make_classifier(spec, own_model), samples, to, target)
-    return {"run": str(folder.path), "classes": list(spec.classes), "input": list(samples.shape[1:]), **result}
-
-
-def _open(path: str | Path) -> tuple[RunFolder, ClassifierSpec, nn.Module]:
-    folder = RunFolder.open(path)
-    if kind_of(path) != "image":
-        raise UsageError("This is for runs of the image application", got=str(path))
-    check_ended(folder)
-    spec = ClassifierSpec.from_json(folder.read_json("image.json"))
-    model = make_classifier(spec, own_model_of(spec.model_reference))
-    load_weights(model, folder.path / "model.safetensors")
-    return folder, spec, model.eval()
-
-
-def _predict(model: nn.Module, spec: ClassifierSpec, images: torch.Tensor, device: str | None) -> torch.Tensor:
-    place = Device(device)
-    return predict_logits(
-        model.to(place.torch_device), images, place, precision="fp32", flip=spec.flip, translate=spec.translate
-    )
+    if hasattr(picture, "convert"):
+        return picture
+    if isinstance(picture, str | Path):
+        return Image.open(picture)
+    values = np.asarray(picture.cpu() if isinstance(picture, Tensor) else picture)
+    if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[-1] not in (1, 3, 4):
+        values = values.transpose(1, 2, 0)
+    if values.dtype != np.uint8 or values.ndim not in (2, 3):
+        raise UsageError(
+            "An image in memory is one of Pillow, or bytes uint8 of 2 or 3 dimensions",
+            got=f"{values.dtype} {list(values.shape)}",
+            remedy="Scale to 0 to 255 and convert to uint8",
+        )
+    return Image.fromarray(values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values)
 
 
 def _in_terms_of(spec: ClassifierSpec, images: LabelledImages) -> LabelledImages:
@@ -167,9 +199,12 @@ def _in_terms_of(spec: ClassifierSpec, images: LabelledImages) -> LabelledImages
         )
     numbers = torch.tensor([spec.classes.index(name) for name in images.classes])
     return LabelledImages(
-        images=images.images, labels=numbers[images.labels], classes=spec.classes, names=images.names,
+        images=images.images,
+        labels=numbers[images.labels],
+        classes=spec.classes,
+        names=images.names,
         faults=images.faults,
-    )  # fmt: skip
+    )
 
 
 def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:

@@ -1,296 +1,66 @@
-"""From a path and some options to a Task: a language model of a person's text."""
+"""The text application: trains a language model."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE, Corpus, prepare_corpus
-from volano.apps.text.generate import TextPreview
-from volano.apps.text.model_spec import TextSpec
-from volano.apps.text.network import Decoder, parameter_groups
-from volano.apps.text.objective import NextToken, RandomOffsets, counted
-from volano.apps.text.recipe import (
-    CONTEXT,
-    MAX_DEPTH,
-    MIN_DEPTH,
-    PROBE_DEPTH,
-    TextRecipe,
-    choose_depth,
-    choose_recipe,
-    choose_tokens_per_step,
-)
-from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
-from volano.data import Arrays, Fault, TokenWindows, open_tokens, scoring_windows
-from volano.data.sources import find_texts
-from volano.device import Device
-from volano.errors import DataError, UsageError
-from volano.task import Task, trapezoid
-from volano.training import MuonAdamW, Run
-
-# Windows looked at during the run; the final figure is over the whole held-out text.
-_NUM_VALID_WINDOWS = 48
-_PROMPT_TOKENS = 16
+from volano.apps.application import Finished, Fitted, TimeLimit
+from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
+from volano.apps.text.fit import fit_into
+from volano.apps.text.scores import text_figures
+from volano.apps.text.training import TextTraining
+from volano.apps.text.use import TextModel
+from volano.task import Task
+from volano.training import Run, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOptions:
-    """What a person may say, all of it optional. Resolved options (``num_steps``, ``depth``, ``batch_size``) make the
-    same Task again.
+class TextApplication(TextTraining):
+    """A text and a language model to train on it, from the time that there is to the final test."""
 
-    Attributes:
-        path: see ``find_texts``; None is the embedded sample.
-        epochs: passes over the training text; None leaves the choice to minutes.
-        num_steps: optimizer steps; goes before ``epochs``.
-        depth: blocks of the decoder; None chooses.
-        context: tokens that the model sees at once.
-        batch_size: windows of ``context`` tokens per step; None leaves it to the recipe.
-        seed: of everything.
-    """
+    def fit(self, limit: TimeLimit) -> Fitted:
+        """Finds the depth, the batch, the plan and the number of steps that suit the time."""
+        return fit_into(self, limit)
 
-    path: str | None = None
-    epochs: float | None = None
-    num_steps: int | None = None
-    depth: int | None = None
-    context: int = CONTEXT
-    batch_size: int | None = None
-    seed: int = 0
+    def write(self, folder: RunFolder, scratch: Path | None) -> None:
+        """Writes description and tokenizer, and moves the tokens."""
+        assert scratch is not None
+        folder.write_json("text.json", self.spec.to_json())
+        (folder.path / "tokenizer.json").write_bytes(self.tokenizer.to_bytes())
+        for name in (TRAIN_FILE, HELD_FILE):  # they are mapped; a rename leaves the mapping as it is
+            shutil.move(scratch / name, folder.path / name)
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise UsageError("--seed is a whole number from 0 to 2**63 - 1", got=self.seed)
-        if self.epochs is not None and not 0 < self.epochs < float("inf"):
-            raise UsageError("--epochs is a number above 0", got=self.epochs)
-        if self.depth is not None and not MIN_DEPTH <= self.depth <= MAX_DEPTH:
-            raise UsageError(f"--depth lies between {MIN_DEPTH} and {MAX_DEPTH}", got=self.depth)
-        if not 16 <= self.context <= 8192:
-            raise UsageError("--context lies between 16 and 8192 tokens", got=self.context)
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError("--batch-size is a whole number above 0", got=self.batch_size)
+    def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
+        """Scores the whole held-out text of a finished run."""
+        if run.status != "finished":
+            return Finished()
+        folder = RunFolder(run.path)
+        scores = self.held_out_scores(run.model, run.plan)
+        folder.write_json("eval-test.json", scores)
+        metrics = {name: scores[name] for name in ("bits_per_byte", "perplexity", "bytes_per_token")}
+        metrics |= {f"bits_per_byte_{name}": value for name, value in scores["baselines"].items()}
+        metrics["num_test_bytes"] = scores["num_bytes"]
+        metrics["tokens_per_second"] = self._tokens_per_second(folder)
+        return Finished(metrics=metrics)
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+    @classmethod
+    def load(cls, folder: RunFolder, device: str | None = None) -> TextModel:
+        """Loads the language model of a run."""
+        return TextModel.open(folder, device)
 
+    @staticmethod
+    def summary(run: Run) -> list[str]:
+        """Bits per byte, beside those of compressors."""
+        return text_figures(run.metrics, "held-out bytes")
 
-@dataclass(frozen=True, kw_only=True)
-class TextApplication:
-    """Tokens and a language model to train on them; :meth:`task` makes the Task for a number of steps.
+    @classmethod
+    def next_commands(cls, path: Path) -> list[str]:
+        """See :meth:`Application.next_commands`."""
+        return [f"volano generate {path} --prompt TEXT", f"volano eval {path} PATH"]
 
-    Attributes:
-        options: with ``depth`` and ``batch_size`` resolved.
-        spec: of the model.
-        tokenizer: of the tokens.
-        train: ids uint16 [N] to train on.
-        held: ids held out.
-        faults: what could not be read.
-        notices: what a person should know.
-    """
-
-    options: TextOptions
-    spec: TextSpec
-    tokenizer: Tokenizer
-    train: np.ndarray
-    held: np.ndarray
-    faults: tuple[Fault, ...] = ()
-    notices: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def windows(self) -> TokenWindows:
-        """What is trained on."""
-        return TokenWindows(self.train, self.spec.context)
-
-    @property
-    def batch_size(self) -> int:
-        """Windows per step; never more than there are."""
-        wanted = self.options.batch_size or 1
-        return min(wanted, len(self.windows))
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens that a step predicts."""
-        return self.batch_size * self.spec.context
-
-    def steps_in(self, epochs: float) -> int:
-        """Optimizer steps in so many passes."""
-        return max(1, round(epochs * (len(self.windows) // self.batch_size)))
-
-    def recipe(self, num_steps: int) -> TextRecipe:
-        """The recipe of a run of so many steps."""
-        epochs = num_steps * self.tokens_per_step / len(self.train)
-        return choose_recipe(
-            shape=self.spec.shape(),
-            num_bytes=self.spec.num_train_bytes,
-            tokens_per_step=self.tokens_per_step,
-            epochs=epochs,
-            num_steps=num_steps,
-        )
-
-    def with_shape(self, *, depth: int, batch_size: int) -> TextApplication:
-        """The same with another depth and batch."""
-        return dataclasses.replace(
-            self,
-            spec=dataclasses.replace(self.spec, depth=depth),
-            options=dataclasses.replace(self.options, depth=depth, batch_size=batch_size),
-        )
-
-    def recipe_of(self, num_steps: int) -> TextRecipe:
-        """See :meth:`recipe`."""
-        return self.recipe(num_steps)
-
-    def task(self, num_steps: int, recipe: TextRecipe | None = None) -> Task:
-        """The Task for a number of steps; ``recipe``: another than the one for that length."""
-        recipe = recipe or self.recipe(num_steps)
-        ids, first, bytes_per_token = self._valid()
-        return Task(
-            name="text",
-            model=functools.partial(Decoder, self.spec.shape(recipe.dropout)),
-            objective=NextToken(
-                train_bytes_per_token=self.spec.num_train_bytes / len(self.train),
-                valid_bytes_per_token=bytes_per_token,
-            ),
-            data=self.windows,
-            valid=Arrays((ids, first)),
-            augment=RandomOffsets(context=self.spec.context),
-            preview=self._preview(),
-            optimizer=MuonAdamW,
-            parameter_groups=functools.partial(
-                parameter_groups,
-                matrix_lr=recipe.matrix_lr,
-                embedding_lr=recipe.embedding_lr,
-                head_lr=recipe.head_lr,
-                weight_decay=recipe.weight_decay,
-                ns_steps=recipe.ns_steps,
-            ),
-            schedule=trapezoid(decay=0.6),
-            ema_decay=recipe.ema_decay,
-            batch_size=self.batch_size,
-            duration=f"{num_steps}st",
-            evaluate_every=f"{max(1, -(-num_steps // recipe.num_evaluations))}st",
-            seed=self.options.seed,
-        )
-
-    def _valid(self) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Evenly spaced windows of the held-out text, and the bytes per token of the targets that count in them."""
-        context = self.spec.context
-        ids, first = scoring_windows(self.held, context, context)
-        rows = torch.linspace(0, len(ids) - 1, min(len(ids), _NUM_VALID_WINDOWS)).round().long().unique()
-        ids, first = ids[rows].contiguous(), first[rows].contiguous()
-        targets = ids[:, 1:][counted(ids, first)]
-        num_bytes = int(self.tokenizer.num_bytes_of[targets.numpy()].sum())
-        return ids, first, num_bytes / max(1, len(targets))
-
-    def _preview(self) -> Callable[[Any], dict[str, str]]:
-        prompt = self.tokenizer.decode(self.held[1 : 1 + _PROMPT_TOKENS].tolist()).decode(errors="ignore")
-        return TextPreview(tokenizer=self.tokenizer, prompt=prompt)
-
-
-def read_application(options: TextOptions, folder: Path) -> TextApplication:
-    """Reads the text, learns its tokenizer, and writes its tokens into ``folder``.
-
-    A text that is too short for the context gets a smaller one, which is said.
-
-    Raises:
-        UsageError: the path does not exist.
-        DataError: what lies there cannot be trained on.
-    """
-    corpus = prepare_corpus(find_texts(None if options.path is None else Path(options.path)), folder, seed=options.seed)
-    context, notices = _fitting_context(options.context, corpus)
-    spec = TextSpec(
-        vocab_size=corpus.tokenizer.vocab_size,
-        context=context,
-        depth=options.depth or PROBE_DEPTH,
-        tokenizer_digest=corpus.tokenizer.digest(),
-        num_train_bytes=corpus.num_train_bytes,
-        num_train_tokens=len(corpus.train),
-        num_held_bytes=corpus.num_held_bytes,
-        num_held_tokens=len(corpus.held),
-        baselines=corpus.baselines,
-        origin=corpus.origin,
-    )
-    faults = [f"not read, or in part: {fault.path}: {fault.reason}" for fault in corpus.faults[:3]]
-    if len(corpus.faults) > len(faults):
-        faults.append(f"{len(corpus.faults) - len(faults)} more such files are listed in quarantine.jsonl")
-    num_windows = len(TokenWindows(corpus.train, context))
-    if options.batch_size is not None and options.batch_size > num_windows:
-        notices.append(f"batch_size={num_windows}: there are no more windows of {context} tokens to train on")
-    return TextApplication(
-        options=options,
-        spec=spec,
-        tokenizer=corpus.tokenizer,
-        train=corpus.train,
-        held=corpus.held,
-        faults=corpus.faults,
-        notices=(*corpus.notices, *faults, *notices),
-    )
-
-
-def load_text_application(options: TextOptions, spec: TextSpec, folder: Path) -> TextApplication:
-    """The problem of a run, from the files in its folder; the text itself is no longer needed.
-
-    Raises:
-        CheckpointError: a file is missing or damaged, or the tokenizer is another one.
-    """
-    return TextApplication(
-        options=options,
-        spec=spec,
-        tokenizer=load_tokenizer(folder / "tokenizer.json", spec.tokenizer_digest),
-        train=open_tokens(folder / TRAIN_FILE),
-        held=open_tokens(folder / HELD_FILE),
-    )
-
-
-_LEAST_CONTEXT = 16
-
-
-def _fitting_context(wanted: int, corpus: Corpus) -> tuple[int, list[str]]:
-    """The context, halved until the training text fills four windows of twice its length."""
-    num_tokens = len(corpus.train)
-    context = wanted
-    while context > _LEAST_CONTEXT and num_tokens < 8 * context:
-        context //= 2
-    if num_tokens < 4 * context:
-        raise DataError(
-            f"The training text has at least {4 * _LEAST_CONTEXT} tokens",
-            got=f"{num_tokens:,} tokens ({corpus.num_train_bytes:,} bytes) in {corpus.origin}",
-            remedy="Give more text",
-        )
-    if context == wanted:
-        return context, []
-    return context, [f"context={context}: the training text has only {num_tokens:,} tokens"]
-
-
-def shaped(
-    application: TextApplication, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
-) -> TextApplication:
-    """The application with depth and batch chosen where the options leave them open. ``flops`` is what the training may
-    cost; None is what the probe's depth would cost over ``num_tokens``."""
-    options, spec = application.options, application.spec
-    if flops is None:
-        flops = num_tokens * spec.shape().flops_per_token
-    depth = options.depth or depth or choose_depth(
-        flops=flops, num_bytes=spec.num_train_bytes, vocab_size=spec.vocab_size, context=spec.context
-    )  # fmt: skip
-    batch_size = options.batch_size
-    if batch_size is None:
-        width = application.with_shape(depth=depth, batch_size=1).spec.shape().width
-        tokens = choose_tokens_per_step(num_tokens=num_tokens, width=width, is_cpu=place.is_cpu)
-        # A small text still gives eight steps an epoch.
-        batch_size = max(1, min(tokens // spec.context, len(application.windows) // 8))
-    return application.with_shape(depth=depth, batch_size=min(batch_size, len(application.windows)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextRun:
-    """A run of the text application. ``metrics`` and ``seconds`` include the final test."""
-
-    run: Run
-    metrics: dict[str, Any]
-    seconds: dict[str, float]
+    def _tokens_per_second(self, folder: RunFolder) -> float | None:
+        """The median over the logged lines, as training throughput."""
+        rates = sorted(line["examples_per_second"] for line in folder.read_lines("metrics.jsonl") if "lr" in line)
+        return round(rates[len(rates) // 2] * self.spec.context, 1) if rates else None

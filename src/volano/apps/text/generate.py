@@ -11,7 +11,6 @@ from torch import Tensor
 
 from volano.apps.text.network import Cache, Decoder
 from volano.apps.text.tokenizer import SEPARATOR_ID, Tokenizer
-from volano.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,25 +22,12 @@ class TokenSampling:
         top_k: draw among so many of the likeliest; None among all.
         top_p: draw among the likeliest that together have at least this probability (Holtzman et al. 2020).
         seed: of the draws.
-
-    Raises:
-        UsageError: at birth, for values outside of their range.
     """
 
     temperature: float = 0.8
     top_k: int | None = None
     top_p: float = 1.0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise UsageError("--temperature is a number, at least 0", got=self.temperature)
-        if self.top_k is not None and self.top_k < 1:
-            raise UsageError("--top-k is a whole number above 0", got=self.top_k)
-        if not 0 < self.top_p <= 1:
-            raise UsageError("--top-p lies above 0 and is at most 1", got=self.top_p)
-        if not 0 <= self.seed < 2**63:
-            raise UsageError("--seed is a whole number from 0 to 2**63 - 1", got=self.seed)
 
     def draw(self, logits: Tensor, generator: torch.Generator) -> int:
         """An id from logits fp32 [V] on the host."""

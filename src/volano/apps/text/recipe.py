@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from volano.apps.options import not_tried, tried_around, tried_between
 from volano.apps.text.network import DecoderShape
+from volano.apps.text.options import MAX_DEPTH, MIN_DEPTH
 
-CONTEXT = 256
-MIN_DEPTH, MAX_DEPTH = 2, 24
 # Where steps are timed before the depth is known.
 PROBE_DEPTH = 4
 # By themselves, runs end here: after so many passes even a regularised model learns the text by heart.
@@ -38,15 +38,15 @@ class TextRecipe:
         num_evaluations: how often the validation set is looked at.
     """
 
-    regime: str
-    matrix_lr: float
-    embedding_lr: float
-    head_lr: float
-    weight_decay: float
+    regime: str = not_tried()
+    matrix_lr: float = tried_around(3.0)
+    embedding_lr: float = tried_around(4.0)
+    head_lr: float = tried_around(4.0)
+    weight_decay: float = tried_between(0.01, 1.5, is_logarithmic=True)
     ns_steps: int
-    dropout: float
+    dropout: float = tried_between(0.0, 0.3)
     ema_decay: float | None
-    num_evaluations: int
+    num_evaluations: int = not_tried()
 
 
 def choose_recipe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,3 +69,12 @@ def score_tokens(
         "num_bytes": num_bytes,
         "num_tokens": num_tokens,
     }
+
+
+def text_figures(metrics: Mapping[str, Any], what: str) -> list[str]:
+    """Puts bits per byte into words, beside those of compressors; ``what``: of which bytes."""
+    lines = [f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} {what}"]
+    xz, bz2 = metrics.get("bits_per_byte_xz"), metrics.get("bits_per_byte_bz2")
+    if xz is not None:
+        lines.append(f"after the training text, xz needs {xz:.4f} and bz2 {bz2:.4f}")
+    return [*lines, f"perplexity {metrics['perplexity']:.1f} per token of {metrics['bytes_per_token']:.2f} bytes"]

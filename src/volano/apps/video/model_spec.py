@@ -14,7 +14,6 @@ from volano.data.sources import ClipFormat
 from volano.errors import CheckpointError
 
 SCHEMA_VERSION = 1
-NETWORKS = ("unet", "transformer")
 
 
 @dataclass(frozen=True, kw_only=True)

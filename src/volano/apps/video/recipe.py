@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from volano.apps.options import not_tried, tried_around, tried_between
+
 # From so many clips seen on, the transformer's better scaling can pay. An estimate: at a twentieth of it, and equal
 # time on a CPU, it had learned the mean frame where the U-Net had learned motion.
 TRANSFORMER_FROM_VIEWS = 300_000
@@ -37,10 +39,10 @@ class VideoRecipe:
     """
 
     batch_size: int
-    matrix_lr: float
-    rest_lr: float
-    ema_decay: float
-    num_evaluations: int
+    matrix_lr: float = tried_around(4.0)
+    rest_lr: float = tried_around(5.0)
+    ema_decay: float = tried_between(0.9, 0.99)
+    num_evaluations: int = not_tried()
 
 
 def choose_recipe(*, num_train: int, num_steps: int, batch_size: int | None, network: str = "unet") -> VideoRecipe:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 # (noisy [B, T, C, S, S], levels [B, T]) -> clean [B, T, C, S, S]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-METHODS = ("euler", "heun")
 
 
 def integrate(

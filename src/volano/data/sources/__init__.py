@@ -1,7 +1,7 @@
 """Where data comes from."""
 
 from volano.data.sources.folders import refuse_run, run_notices
-from volano.data.sources.image.decoding import ImageFile, PixelFormat, choose_format, decode
+from volano.data.sources.image.decoding import ImageFile, PixelFormat, choose_format, decode, pixels_of
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.image.image_sets import ImageSets, read_image_sets
 from volano.data.sources.image.images import LabelledImages, decode_all, is_image, leave_in_files, listed
@@ -44,6 +44,7 @@ __all__ = [
     "is_image",
     "leave_in_files",
     "listed",
+    "pixels_of",
     "read_clip_folder",
     "read_clips_like",
     "read_image_sets",

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from volano.apps.text.classify.application import ClassifyApplication
 from volano.apps.text.classify.bag import BagClassifier, BagDataset, choose_buckets, hash_texts, inverse_frequencies
-from volano.apps.text.classify.classes import BAG, HEAD, ClassesSpec, predict_texts, read_classes
 from volano.apps.text.classify.classifier import DecoderClassifier, token_rows
+from volano.apps.text.classify.model_spec import BAG, HEAD, ClassesSpec, predict_texts
+from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import train_tokenizer
 from volano.data.sources import read_labelled_texts, read_texts
@@ -94,6 +96,10 @@ def write_table(path, num=120):
     return path
 
 
+def read_classes(path):
+    return ClassifyApplication.read(ClassifyOptions(path=path))
+
+
 class TestSources:
     def test_a_table(self, tmp_path):
         sets = read_labelled_texts(write_table(tmp_path / "t.csv"))
@@ -132,16 +138,16 @@ class TestSources:
     def test_beside_a_test_set_val_is_chosen_by(self, tmp_path):
         rows = [f"word {n},{'xy'[n % 2]},{('train', 'val', 'test')[n % 3]}" for n in range(30)]
         (tmp_path / "t.csv").write_text("\n".join(["text,label,split", *rows]))
-        application = read_classes(tmp_path / "t.csv", seed=0)
+        application = read_classes(tmp_path / "t.csv")
         assert application.test.texts == tuple(f"word {n}" for n in range(2, 30, 3))
         assert [application.train.texts[row] for row in application.choice] == [f"word {n}" for n in range(1, 30, 3)]
-        assert [application.train.texts[row] for row in application.fit] == [f"word {n}" for n in range(0, 30, 3)]
+        assert [application.train.texts[row] for row in application.fit_rows] == [f"word {n}" for n in range(0, 30, 3)]
         assert application.notices == ("the 10 texts of split val are held back to choose, and trained on after that",)
         assert not application.is_held_out
 
     def test_val_is_tested_where_there_is_no_test_set(self, tmp_path):
         (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,train\nc,x,val\n")
-        application = read_classes(tmp_path / "t.csv", seed=0)
+        application = read_classes(tmp_path / "t.csv")
         assert application.test.texts == ("c",)
         assert application.notices == ()
 
@@ -187,10 +193,10 @@ class TestSources:
 
 
 def test_the_bag_learns(tmp_path):
-    application = read_classes(write_table(tmp_path / "t.csv"), seed=0)
+    application = read_classes(write_table(tmp_path / "t.csv"))
     assert application.is_held_out
     assert len(application.test) == 18
-    assert not set(application.fit) & set(application.choice)
+    assert not set(application.fit_rows) & set(application.choice)
     plan = Plan.default("cpu").pin(feed="ring", workers=0, memory_format="contiguous")
     trial = run_trial(application.bag_task(everything=False), plan)
     assert trial.metrics["accuracy"] == 1.0

@@ -9,9 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import volano
-from volano.apps.image.application import ImageOptions, read_application
-from volano.apps.image.train import task_of, train_image
-from volano.apps.image.use import eval_image
+from volano.apps.image.application import ImageApplication
+from volano.apps.image.options import ImageOptions
+from volano.apps.kinds import task_of
 from volano.data.sources import ImageFiles, ImageFilesDataset, PixelFormat, hold_out, read_image_sets
 from volano.data.sources.image import image_files as image_files_module
 from volano.data.sources.image import images as images_module
@@ -99,7 +99,7 @@ def test_of_files_of_one_size_only_likely_copies_are_read_whole(photographs, tmp
 
 def test_what_a_recipe_needs_comes_from_a_sample(photographs, little_memory, monkeypatch):
     monkeypatch.setattr(images_module, "_MOST_SAMPLED", 30)
-    application = read_application(ImageOptions(path=str(photographs), image_size=64))
+    application = ImageApplication.read(ImageOptions(path=str(photographs), image_size=64))
     assert 20 <= len(application.patches) <= 30
     assert 60 < application.spec.mean[0] < 190
 
@@ -118,7 +118,7 @@ def test_the_digest_goes_by_content(photographs, little_memory, tmp_path):
 
 
 def test_the_digest_is_taken_once_for_all_tasks(photographs, little_memory, monkeypatch):
-    application = read_application(ImageOptions(path=str(photographs), image_size=64, flip="no"))
+    application = ImageApplication.read(ImageOptions(path=str(photographs), image_size=64, flip="no"))
     first = application.task(3).data.fingerprint()
     monkeypatch.setattr(image_files_module, "_size", None)  # no file is asked any more
     assert application.task(5).data.fingerprint() == first
@@ -134,7 +134,7 @@ def test_a_sample_that_cannot_be_read_is_said(photographs, little_memory, tmp_pa
     with pytest.raises(
         DataError, match=r"At most 10% of the images are unreadable; got \d+ of \d+; the first: .*\.jpg"
     ):
-        read_application(ImageOptions(path=str(root), image_size=64))
+        ImageApplication.read(ImageOptions(path=str(root), image_size=64))
 
 
 def test_a_folder_is_trained_on_and_faults_are_listed(photographs, little_memory, tmp_path):
@@ -143,13 +143,15 @@ def test_a_folder_is_trained_on_and_faults_are_listed(photographs, little_memory
     root = shutil.copytree(photographs, tmp_path / "photographs")
     broken = root / "flower" / "011.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
-    result = train_image(root, epochs=2, image_size=64, batch_size=16, out=tmp_path / "run", observer=volano.Observer())
-    assert result.run.status == "finished"
-    assert any("decoded again" in notice for notice in result.run.notices)
-    assert any(notice.startswith("workers=") for notice in result.run.notices)
+    result = volano.train(
+        "image", root, epochs=2, image_size=64, batch_size=16, out=tmp_path / "run", observer=volano.Observer()
+    )
+    assert result.status == "finished"
+    assert any("decoded again" in notice for notice in result.notices)
+    assert any(notice.startswith("workers=") for notice in result.notices)
     faults = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
     assert {fault["path"] for fault in faults} == {str(broken)}
-    scores = eval_image(tmp_path / "run", device="cpu")
+    scores = volano.load(tmp_path / "run", device="cpu").evaluate()
     assert scores["accuracy"] == result.metrics["test_accuracy"]
 
 
@@ -163,8 +165,15 @@ def test_where_images_lie_is_decided_once(photographs, tmp_path, monkeypatch, in
     root = shutil.copytree(photographs, tmp_path / "photographs")
     (root / "flower" / "011.jpg").write_bytes(b"no image")
     free(little=in_files)
-    result = train_image(
-        root, epochs=2, image_size=64, batch_size=16, flip="no", out=tmp_path / "run", observer=volano.Observer()
+    result = volano.train(
+        "image",
+        root,
+        epochs=2,
+        image_size=64,
+        batch_size=16,
+        flip="no",
+        out=tmp_path / "run",
+        observer=volano.Observer(),
     )
     free(little=not in_files)
     folder = RunFolder.open(tmp_path / "run")
@@ -175,7 +184,7 @@ def test_where_images_lie_is_decided_once(photographs, tmp_path, monkeypatch, in
         describe(task, task.model())["data"]["content_digest"]
         == folder.read_json("task.json")["data"]["content_digest"]
     )
-    scores = eval_image(tmp_path / "run", device="cpu")
+    scores = volano.load(tmp_path / "run", device="cpu").evaluate()
     assert scores["accuracy"] == result.metrics["test_accuracy"]
     assert scores["num_examples"] == result.metrics["num_test"]
 
@@ -372,9 +381,9 @@ class TestCache:
 
     def test_the_application_says_so(self, photographs, tmp_path, monkeypatch):
         options = ImageOptions(path=str(photographs), image_size=64, image_cache=str(tmp_path / "cache"), flip="no")
-        assert any("image_cache has no effect" in notice for notice in read_application(options).notices)
+        assert any("image_cache has no effect" in notice for notice in ImageApplication.read(options).notices)
         monkeypatch.setattr(Device, "free_bytes", lambda self: 1_000_000)
-        application = read_application(options)
+        application = ImageApplication.read(options)
         assert any("decoded once, into" in notice for notice in application.notices)
         assert not any("again" in notice for notice in application.notices)
         assert application.train.images.cache is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,32 +72,50 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
     Raises:
         OSError: the file cannot be read as an image, whatever Pillow raises for it.
     """
+    from PIL import Image
+
+    side = pixel_format.size
+    with _any_error_as_unreadable(), Image.open(path) as opened:
+        opened.draft(None, (side, side))  # JPEG decodes at 1/2, 1/4 or 1/8 where that is still large enough
+        return pixels_of(opened, pixel_format)
+
+
+def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
+    """Returns the pixels of an opened picture as :func:`decode` does.
+
+    Raises:
+        OSError: it cannot be brought into the format.
+    """
     from PIL import Image, ImageOps
 
     side = pixel_format.size
+    with _any_error_as_unreadable():
+        image = ImageOps.exif_transpose(picture)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if image.mode.startswith("I"):
+            image = _in_bytes(image)
+        elif image.mode == "F":
+            raise OSError("floating-point pixels have no range of their own; save them as bytes")
+        mode = "L" if pixel_format.channels == 1 else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
+        if image.size != (side, side):
+            image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+@contextlib.contextmanager
+def _any_error_as_unreadable() -> Iterator[None]:
+    """Damaged EXIF and TIFF directories end in struct.error, KeyError, TypeError, ZeroDivisionError and others."""
     try:
-        with Image.open(path) as opened:
-            opened.draft(None, (side, side))  # JPEG decodes at 1/2, 1/4 or 1/8 where that is still large enough
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            if image.mode.startswith("I"):
-                image = _in_bytes(image)
-            elif image.mode == "F":
-                raise OSError("floating-point pixels have no range of their own; save them as bytes")
-            mode = "L" if pixel_format.channels == 1 else "RGB"
-            if image.mode != mode:
-                image = image.convert(mode)
-            if image.size != (side, side):
-                image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
+        yield
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        # Damaged EXIF and TIFF directories end in struct.error, KeyError, TypeError, ZeroDivisionError and others.
         raise OSError(f"{type(error).__name__}: {error}") from error
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _in_bytes(image: Any) -> Any:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from volano.apps.video import judge as judge_module
-from volano.apps.video.distances import frechet_distance
-from volano.apps.video.features import (
+from volano.apps.video.pixels import PixelScale, pixel_statistics
+from volano.apps.video.scoring import judge as judge_module
+from volano.apps.video.scoring.distances import frechet_distance
+from volano.apps.video.scoring.features import (
     PRETEXTS,
     FeatureNet,
     blurred,
@@ -16,9 +17,8 @@ from volano.apps.video.features import (
     tamper,
     train_feature_net,
 )
-from volano.apps.video.judge import Judge, memorization
-from volano.apps.video.pixels import PixelScale, pixel_statistics
-from volano.apps.video.scores import generation_scores
+from volano.apps.video.scoring.judge import Judge, memorization
+from volano.apps.video.scoring.scores import generation_scores
 from volano.data.sources import bouncing_digits
 from volano.device import Device
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from volano.apps.video.application import NUM_GENERATED, VideoApplication, VideoOptions
-from volano.apps.video.features import FeatureNet, train_feature_net
-from volano.apps.video.judge import NUM_REFERENCES, Judge, memorization
 from volano.apps.video.model_spec import VideoSpec
 from volano.apps.video.recipe import FEATURE_STEPS
 from volano.apps.video.sampler import ClipSampling
-from volano.apps.video.scores import generate_clips, generation_scores, predict_clips, prediction_scores
+from volano.apps.video.scoring.features import FeatureNet, train_feature_net
+from volano.apps.video.scoring.judge import NUM_REFERENCES, Judge, memorization
+from volano.apps.video.scoring.scores import generate_clips, generation_scores, predict_clips, prediction_scores
+from volano.apps.video.training import NUM_GENERATED, VideoTraining
 from volano.data.sources import Clips
 from volano.device import Device
 from volano.errors import CheckpointError, VolanoError
 from volano.report import tiled, write_gif, write_mp4, write_predictions
-from volano.running.checks import check_data_is_there
 from volano.training import RunFolder, save_weights
 
 DEFAULT_GUIDANCE = 1.5
@@ -35,23 +34,8 @@ _LEAST_COMPARED = 32
 _MOST_TRAIN, _MOST_NEAREST = 4096, 128
 
 
-def options_of(folder: RunFolder) -> VideoOptions:
-    """The options with which a run was made.
-
-    Raises:
-        CheckpointError: ``run.json`` does not hold them.
-        UsageError: the clips are no longer there.
-    """
-    try:
-        options = VideoOptions(**folder.read_json("run.json")["source"]["dials"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError("run.json of a video run holds its dials", got=f"{folder.path}: {error}") from error
-    check_data_is_there(options.path, "clips")
-    return options
-
-
 def write_results(
-    folder: RunFolder, model: nn.Module, application: VideoApplication, device: Device, *, precision: str
+    folder: RunFolder, model: nn.Module, application: VideoTraining, device: Device, *, precision: str
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
     """The final figures of a run, and its files: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
     ``clips-generated.gif`` and ``clips-generated.mp4``. One that cannot be written is a notice: it is no reason to lose
@@ -113,8 +97,28 @@ def figures_of(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def distances_in_words(figures: Mapping[str, Any]) -> list[str]:
+    """Puts the ratio of distances into words, and what the test of that ruler says."""
+    if figures["self_test_passed"] is None:
+        return []
+    if figures["frechet_ratio"] is None:
+        lines = ["no distances of generated clips: the self-test FAILED; what was measured: 'rejected' in eval-*.json"]
+    else:
+        lines = [
+            f"generated clips are {figures['frechet_ratio']:.1f} times as far from test clips as training clips are",
+            f"  (Frechet; by the kernel distance {figures['kernel_ratio']:.1f}; self-test passed)",
+        ]
+    ruler = figures.get("self_test")
+    if ruler is not None:
+        spoiled = ", ".join(f"{kind} {ratio:.1f}" for kind, ratio in ruler["frechet"].items() if kind != "real")
+        untouched = ruler["frechet"]["real"]
+        lines.append(f"  spoiled real clips: {spoiled}; untouched ones at most {untouched:.1f} (Frechet)")
+        lines += [f"  {ruler['reason']}"] if ruler["reason"] else []
+    return lines
+
+
 def score_model(
-    application: VideoApplication,
+    application: VideoTraining,
     model: nn.Module,
     net: FeatureNet | None,
     test: Clips,
@@ -154,12 +158,12 @@ def score_model(
     return result, generated, notices
 
 
-def _num_compared(application: VideoApplication, test: Clips, count: int) -> int:
+def _num_compared(application: VideoTraining, test: Clips, count: int) -> int:
     """Clips in each set of which distances are taken."""
     return min(len(test), count, len(application.sets.train) // NUM_REFERENCES)
 
 
-def _windows_of(application: VideoApplication) -> Tensor:
+def _windows_of(application: VideoTraining) -> Tensor:
     """The first T frames of the training clips, in an order that mixes files: uint8 [M, T, C, S, S]."""
     frames = application.sets.train.frames[:, : application.spec.num_frames]
     generator = torch.Generator().manual_seed(application.options.seed)

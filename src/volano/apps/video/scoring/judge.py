@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from volano.apps.video.distances import frechet_distance, kernel_distance, nearest_distances
-from volano.apps.video.features import (
+from volano.apps.video.scoring.distances import frechet_distance, kernel_distance, nearest_distances
+from volano.apps.video.scoring.features import (
     PRETEXTS,
     FeatureNet,
     blurred,

@@ -1,0 +1,175 @@
+"""Training what a person names, going on with it, and using it: a task of one's own or an application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from volano.errors import UsageError
+from volano.plan import Plan
+from volano.running.plan_run import PlanOptions
+from volano.running.processes import Processes, follow, is_follower
+from volano.running.references import as_task, load_reference
+from volano.running.train import kind_of, resume_task, train_task
+from volano.task import Task
+from volano.training import Observer, Run, RunFolder, Safety
+
+if TYPE_CHECKING:
+    from volano.apps.application import Application, TrainedModel
+
+_OWN_KINDS = ("python", "reference", "trial")
+
+
+def train(
+    what: Task | str | type[Application],
+    path: str | Path | None = None,
+    *,
+    plan: Plan | str | Path | None = None,
+    device: str | None = None,
+    out: str | Path | None = None,
+    pins: Mapping[str, Any] | None = None,
+    forbid: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+    observer: Observer | None = None,
+    source: dict[str, Any] | None = None,
+    **options: Any,
+) -> Run:
+    """Plans a training, then runs it. Under torchrun every rank calls this with the same arguments.
+
+    Args:
+        what: a Task; ``"module:name"`` of one, or of a function that returns one; or an application: ``"image"``,
+            ``"text"``, ``"video"``, a subclass of ``volano.Application``, or ``"module:Class"`` of one.
+        path: of an application's data; None is its embedded sample.
+        plan: taken as it is, or the file of one; ``Plan.baseline()`` is plain eager. None lets the planner find one.
+        device: as torch writes it; None is the accelerator, or the CPU without one.
+        out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
+        pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
+        forbid: knobs with values not to take, for example ``{"compile": True, "precision": ("bf16", "fp16")}``.
+        budget: bytes that the training may hold on the device; None is what is free there.
+        safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
+        processes: how many train together on this machine, if torchrun has not started them.
+        observer: hears of the run; None shows progress on standard error.
+        source: how another process can make a Task again; None says that only Python can.
+        options: of an application: ``minutes`` or ``epochs``, ``seed``, and its own; see ``volano.ImageOptions``,
+            ``volano.TextOptions`` and ``volano.VideoOptions``.
+
+    Returns:
+        The run. An application's ``metrics`` and ``seconds`` include the final test.
+
+    Raises:
+        VolanoError: as its subclasses say.
+    """
+    if is_follower():
+        return follow(what if isinstance(what, Task) else None)
+    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
+    common: dict[str, Any] = {"planning": planning, "out": out, "safety": safety, "processes": processes}
+    common["observer"] = observer
+    value, kind = named(what)
+    if isinstance(value, Task):
+        refuse_options({"path": path, **options})
+        if kind is not None:
+            source = {"kind": "reference", "reference": kind}
+        return train_task(value, source=source, **common)
+    from volano.apps.kinds import choose_application
+    from volano.apps.train import train_application
+
+    application, chosen = choose_application(value, {"path": path, **options})
+    return train_application(application, chosen, kind=kind, **common)
+
+
+def resume(
+    run: str | Path,
+    *,
+    task: Task | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Goes on with a run from its last whole checkpoint, or from its first step if it was killed before there was one,
+    under the plan that it has. An application's run is tested at its end.
+
+    Args:
+        run: the run's folder.
+        task: needed for a run that was started from Python with a Task object; it must be the same one.
+        safety: None keeps the run's own.
+        processes: how many go on with it together; another number than before is fine.
+        observer: hears of the run; None shows progress on standard error.
+
+    Raises:
+        UsageError: not a run's folder, it is finished, or ``task`` is missing.
+        CheckpointError: no whole checkpoint, or the task has changed.
+    """
+    if is_follower():
+        return follow(task)
+    common: dict[str, Any] = {"safety": safety, "processes": processes, "observer": observer}
+    if kind_of(run) in _OWN_KINDS:
+        return resume_task(run, task=task, **common)
+    from volano.apps.kinds import application_of_run
+    from volano.apps.train import resume_application
+
+    application = application_of_run(RunFolder.open(run))
+    assert application is not None
+    return resume_application(application, run, **common)
+
+
+def load(run: Run | str | Path, *, device: str | None = None) -> TrainedModel:
+    """Loads what an application's run has trained, to be used.
+
+    Args:
+        run: a run that has ended, or its folder.
+        device: as torch writes it; None is the accelerator, or the CPU without one.
+
+    Returns:
+        An object with ``module``, the ``nn.Module`` in evaluation mode on the device; ``classes``; ``evaluate(path)``;
+        and what its application can do: ``predict(files, pictures or arrays)``, ``generate(...)``, ``export(format)``.
+
+    Raises:
+        UsageError: not a run's folder, or the run of a task of a person's own, whose weights are ``run.model``.
+        CheckpointError: it has not ended.
+    """
+    from volano.apps.kinds import load as load_model
+
+    return load_model(RunFolder.open(run.path if isinstance(run, Run) else run), device)
+
+
+def named(what: Any) -> tuple[Task | str | type[Application], str | None]:
+    """Finds out what is to be trained.
+
+    Returns:
+        A Task, or an application (its name, or its class); and the name by which another process can find it.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if isinstance(what, Task):
+        return what, None
+    from volano.apps.kinds import APPLICATIONS, is_application
+
+    if is_application(what):
+        return what, what
+    from volano.apps.application import Application
+
+    value = load_reference(what) if isinstance(what, str) and ":" in what else what
+    if isinstance(value, type) and issubclass(value, Application):
+        return value, what if isinstance(what, str) else None
+    if isinstance(what, str) and ":" in what:
+        return as_task(value, what), what
+    raise UsageError(
+        "What is trained is an application or a task of your own",
+        got=repr(what),
+        remedy=f"Say {', '.join(APPLICATIONS)}, a volano.Task, or module:name of one",
+    )
+
+
+def refuse_options(options: Mapping[str, Any]) -> None:
+    """Raises UsageError for options of applications that were given beside a task: none is ignored in silence."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(
+                f"`{name}` is an option of the applications",
+                got=f"{value!r} with a task of your own",
+                remedy="Say it in the task",
+            )

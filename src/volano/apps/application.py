@@ -1,0 +1,294 @@
+"""The contract of an application: what one gives, so that the verbs (train, resume, explain, explore, ...) do the rest.
+
+A fourth kind of application is a subclass of :class:`Application` in a folder of its own, with its options
+and, if it can be used afterwards, a subclass of :class:`TrainedModel`; ``examples/table`` shows one.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from volano.apps.options import DeclaredOptions, Options
+from volano.data import Fault
+from volano.device import Device
+from volano.errors import CheckpointError, UsageError
+from volano.plan import Plan
+from volano.planner import share_of_rank
+from volano.running.checks import check_data_is_there
+from volano.running.plan_run import ChosenPlan, PlanOptions, choose_plan
+from volano.task import Task
+from volano.training import Run, RunFolder, StepTime, measure_step_time
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLimit:
+    """The time that a run may take, and how it is to be planned.
+
+    Attributes:
+        planning: what was asked of the plan.
+        started: when the whole call began, by ``time.perf_counter``.
+        seconds: for the whole call.
+        is_default: whether nobody said how long.
+        world_size: ranks that will train together.
+        check: raises UsageError unless the processes asked for can train a task under a plan.
+    """
+
+    planning: PlanOptions
+    started: float
+    seconds: float
+    is_default: bool = False
+    world_size: int = 1
+    check: Callable[[Task, Plan], None] = lambda task, plan: None  # noqa: ARG005
+
+    def left(self) -> float:
+        """Seconds that are left of the call."""
+        return self.seconds - (time.perf_counter() - self.started)
+
+    def choose_plan(
+        self, task: Task, *, seconds: float | None = None, is_raced: bool = True, planning: PlanOptions | None = None
+    ) -> ChosenPlan:
+        """Chooses a plan; see :func:`volano.running.plan_run.choose_plan`."""
+        planning = planning or self.planning
+        return choose_plan(task, planning, world_size=self.world_size, seconds=seconds, is_raced=is_raced)
+
+    def measure_step(self, task: Task, plan: Plan, seconds: float) -> StepTime:
+        """Times steps of one rank's share for about ``seconds``."""
+        return measure_step_time(*share_of_rank(task, plan, self.world_size), seconds=seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """An application with all that its run's length decides: the plan, the number of steps, and the reasons."""
+
+    application: Application
+    chosen: ChosenPlan
+    num_steps: int
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What the final test of a run gave.
+
+    Attributes:
+        metrics: figures for ``run.json``, beside those of the training.
+        notices: what a person should know.
+        details: more for ``Run.details``.
+    """
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    notices: Sequence[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows to be shown to a person; ``right`` are the columns of numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    right: Sequence[int] = ()
+
+
+class Application(ABC):
+    """Data that has been read, and the model to train on it.
+
+    Class attributes:
+        kind: its name, also of its runs' folders.
+        options_type: its options.
+        default_minutes: of a run of which nobody says how long.
+        final_metric: a figure that only the final test gives.
+        study_metric: by which trials are compared, and ``"minimize"`` or ``"maximize"``.
+        data_name: what its data is, in words ("images"); so the list of unreadable files names it too.
+        generate_device: where new things are made if nobody says where; None is the accelerator.
+        needs_scratch: whether reading writes files, which :meth:`write` moves into the run's folder.
+
+    Attributes:
+        options: as given, with what reading has resolved.
+        origin: where the data comes from, in words.
+        faults: what could not be read.
+        notices: what a person should know of the data.
+        is_held_out: whether Volano split the test data off; may be left out.
+    """
+
+    kind: ClassVar[str]
+    options_type: ClassVar[type[Options]]
+    default_minutes: ClassVar[float] = 3.0
+    final_metric: ClassVar[str]
+    study_metric: ClassVar[tuple[str, str]] = ("loss", "minimize")
+    data_name: ClassVar[str] = "data"
+    generate_device: ClassVar[str | None] = None
+    needs_scratch: ClassVar[bool] = False
+
+    options: Any
+    origin: Any
+    faults: tuple[Fault, ...]
+    notices: tuple[str, ...]
+
+    # ---- what every application gives
+
+    @classmethod
+    @abstractmethod
+    def read(cls, options: Any, scratch: Path | None = None) -> Self:
+        """Reads the data.
+
+        Args:
+            options: of the application.
+            scratch: a folder for files, if ``needs_scratch``.
+
+        Raises:
+            UsageError: the path does not exist.
+            DataError: what lies there cannot be trained on.
+        """
+
+    @abstractmethod
+    def steps_in(self, epochs: float) -> int:
+        """Optimizer steps in so many passes over the training data."""
+
+    @abstractmethod
+    def task(self, num_steps: int, recipe: Any = None) -> Task:
+        """Builds the Task for a number of steps; ``recipe``: another than the one for that length."""
+
+    @abstractmethod
+    def recipe_of(self, num_steps: int) -> Any:
+        """The numbers of a training of so many steps, as a dataclass; a study varies them."""
+
+    # ---- what most applications leave as it is
+
+    def write(self, folder: RunFolder, scratch: Path | None) -> None:
+        """Writes into a new run's folder what is needed to use the model without the data; moves files of
+        ``scratch``."""
+        del folder, scratch
+
+    def finish(self, run: Run, task: Task) -> Finished:
+        """Tests the run of a task that has ended, and writes what a person looks at. A run that was stopped is not
+        tested."""
+        del run, task
+        return Finished()
+
+    @classmethod
+    def load(cls, folder: RunFolder, device: str | None = None) -> TrainedModel:
+        """Loads what a run has trained, from its folder alone.
+
+        Raises:
+            UsageError: the application does not say how.
+        """
+        del device
+        raise UsageError("A run can be used if its application has `load`", got=f"{cls.__name__} of {folder.path}")
+
+    def fit(self, limit: TimeLimit) -> Fitted:
+        """Finds the plan and the number of steps that suit the time, once, before the first step."""
+        reserve = 2.0 + 0.1 * limit.seconds
+        chosen = limit.choose_plan(self.task(self.steps_in(1.0)), seconds=max(1.0, limit.left() - reserve))
+        step = limit.measure_step(self.task(self.steps_in(1.0)), chosen.plan, min(5.0, 0.02 * limit.seconds))
+        num_steps = max(1, int((limit.left() - step.startup - reserve) / step.step))
+        reason = f"{num_steps:,} steps: {step.step * 1e3:.0f} ms a step, {limit.seconds / 60:g} min"
+        return Fitted(application=self, chosen=chosen, num_steps=num_steps, reasons=(reason,))
+
+    def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
+        """Finds the plan for a number of passes over the data."""
+        num_steps = self.steps_in(epochs)
+        return Fitted(application=self, chosen=limit.choose_plan(self.task(num_steps)), num_steps=num_steps)
+
+    def fit_trial(
+        self, seconds: float, seconds_per_step: Callable[[Task], float], device: Device
+    ) -> tuple[Self, float]:
+        """Fits the application to a trial of so many seconds; returns it and the seconds of a step of it."""
+        del seconds, device
+        return self, seconds_per_step(self.task(1000))
+
+    def resolved(self, num_steps: int) -> dict[str, Any]:
+        """The options that make the same Task again, as a run's folder keeps them."""
+        return {**self.options.to_json(), "num_steps": num_steps}
+
+    def goal(self) -> dict[str, Any]:
+        """What a run's folder says of the application beside its kind."""
+        return {}
+
+    @classmethod
+    def from_run(cls, folder: RunFolder) -> Self:
+        """Reads again what a run was made from.
+
+        Raises:
+            CheckpointError: the folder does not hold its options.
+            UsageError: the data is no longer there.
+        """
+        options = cls.options_of(folder)
+        check_data_is_there(options.path, cls.data_name)
+        return cls.read(options, folder.path if cls.needs_scratch else None)
+
+    @classmethod
+    def options_of(cls, folder: RunFolder) -> Any:
+        """The options with which a run was made.
+
+        Raises:
+            CheckpointError: ``run.json`` does not hold them.
+        """
+        try:
+            return cls.options_type.from_json(folder.read_json("run.json")["source"]["dials"])
+        except (KeyError, TypeError, UsageError) as error:
+            raise CheckpointError(
+                f"run.json of a run of the {cls.kind} application holds its options", got=f"{folder.path}: {error}"
+            ) from error
+
+    def task_of_run(self) -> Task:
+        """The Task of the run whose resolved options these are."""
+        assert self.options.num_steps is not None  # resolved before step 0
+        return self.task(self.options.num_steps)
+
+    @staticmethod
+    def summary(run: Run) -> list[str]:
+        """The figures of a finished run in words, the most important first."""
+        return ["  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in run.metrics.items())]
+
+    @classmethod
+    def next_commands(cls, path: Path) -> list[str]:
+        """What a person can do next with a finished run."""
+        return [f"volano eval {path}"]
+
+
+class TrainedModel:
+    """What a run has trained, on a device and in evaluation mode.
+
+    A subclass has what can be done with it: :meth:`evaluate`, and ``predict``, ``generate`` or ``export``.
+
+    Attributes:
+        path: the run's folder.
+        module: the ``nn.Module``.
+        device: where it is.
+        classes: names, in the order of the logits; empty if it knows none.
+    """
+
+    generate_options: ClassVar[type[DeclaredOptions] | None] = None
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, folder: RunFolder, module: nn.Module, device: str | None = None) -> None:
+        self.folder, self.path, self.device = folder, folder.path, Device(device)
+        self.module = module.to(self.device.torch_device).eval()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}, {type(self.module).__name__} on {self.device.name})"
+
+    def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
+        """Computes the figures of the run's own test set, or of the data at ``path``, with ``notices`` and
+        ``unreadable`` if there are any."""
+        raise UsageError("This run's application has no test", got=f"evaluate({str(path)!r}) of {self.path}")
+
+    def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
+        """Puts what :meth:`evaluate` returned into words and tables for a person."""
+        figures = {name: value for name, value in result.items() if isinstance(value, int | float)}
+        return [f"{name.replace('_', ' ')} {_short(value)}" for name, value in figures.items()]
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value

@@ -1,0 +1,134 @@
+"""Which applications there are: by name, by reference to a person's own, and by a run's folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from volano.apps.image.options import ImageOptions
+from volano.apps.options import Options
+from volano.apps.text.classify.options import ClassifyOptions
+from volano.apps.text.options import TextOptions
+from volano.apps.video.options import VideoOptions
+from volano.errors import UsageError
+
+if TYPE_CHECKING:
+    from volano.apps.application import Application, TrainedModel
+    from volano.record.run_folder import RunFolder
+    from volano.task import Task
+
+# Options of each, without torch: the command line is made of them.
+APPLICATIONS: dict[str, type[Options]] = {"image": ImageOptions, "text": TextOptions, "video": VideoOptions}
+CLASSIFY = "classify"
+
+
+def is_application(name: Any) -> bool:
+    """Whether a name is that of an application."""
+    return isinstance(name, str) and name in APPLICATIONS
+
+
+def application_class(kind: str) -> type[Application]:
+    """Returns the application of a kind: a name of :data:`APPLICATIONS`, ``"classify"``, or ``module:Class``.
+
+    Raises:
+        UsageError: there is no such application.
+    """
+    if kind == "image":
+        from volano.apps.image.application import ImageApplication
+
+        return ImageApplication
+    if kind == "text":
+        from volano.apps.text.application import TextApplication
+
+        return TextApplication
+    if kind == CLASSIFY:
+        from volano.apps.text.classify.application import ClassifyApplication
+
+        return ClassifyApplication
+    if kind == "video":
+        from volano.apps.video.application import VideoApplication
+
+        return VideoApplication
+    own = own_application(kind) if ":" in str(kind) else None
+    if own is not None:
+        return own
+    raise UsageError(
+        "An application is one that this version knows, or a subclass of volano.Application",
+        got=repr(kind),
+        remedy=f"Say {', '.join(APPLICATIONS)}, or module:Class",
+    )
+
+
+def own_application(reference: str) -> type[Application] | None:
+    """Returns the person's own application that ``module:Class`` names; None if it names something else.
+
+    Raises:
+        UsageError: it cannot be imported.
+    """
+    from volano.apps.application import Application
+    from volano.running.references import load_reference
+
+    value = load_reference(reference)
+    return value if isinstance(value, type) and issubclass(value, Application) else None
+
+
+def reference_to(application: type[Application]) -> str:
+    """Returns how another process can name a person's own application."""
+    module = application.__module__
+    if module == "__main__":
+        module = inspect.getsourcefile(application) or module
+    return f"{module}:{application.__qualname__}"
+
+
+def choose_application(kind: str | type[Application], given: Mapping[str, Any]) -> tuple[type[Application], Any]:
+    """Returns the application of a kind (or the class itself), and its options with the values that were given.
+
+    Raises:
+        UsageError: there is no such application, it has no such option, or a value cannot be.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    if kind == "text" and given.pop("classify", False):
+        options: Options = ClassifyOptions.of(given, "the text application with `classify`")
+        return application_class(CLASSIFY), options
+    if is_application(kind):  # before torch is loaded
+        options = APPLICATIONS[str(kind)].of(given, f"the {kind} application")
+        return application_class(str(kind)), options
+    application = application_class(kind) if isinstance(kind, str) else kind
+    return application, application.options_type.of(given, f"the application {application.kind}")
+
+
+def application_of_run(folder: RunFolder) -> type[Application] | None:
+    """Returns the application of a run; None for a task of a person's own."""
+    source = folder.read_json("run.json").get("source") or {}
+    kind = source.get("kind", "python")
+    if kind in ("python", "reference", "trial"):
+        return None
+    return application_class(CLASSIFY if source.get("goal") == "classes" else kind)
+
+
+def task_of(folder: RunFolder) -> Task:
+    """Returns the task of an application's run, made again from its folder."""
+    application = application_of_run(folder)
+    assert application is not None
+    return application.from_run(folder).task_of_run()
+
+
+def load(run: RunFolder, device: str | None = None) -> TrainedModel:
+    """Loads what the run of an application has trained.
+
+    Raises:
+        UsageError: it is the run of a task of a person's own.
+        CheckpointError: it has not ended.
+    """
+    from volano.running.checks import check_ended
+
+    application = application_of_run(run)
+    if application is None:
+        raise UsageError(
+            "A trained model is used so if an application trained it",
+            got=f"{run.path}, the run of a task of your own",
+            remedy="Its weights are in model.safetensors",
+        )
+    check_ended(run)
+    return application.load(run, device)

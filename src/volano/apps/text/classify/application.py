@@ -1,0 +1,67 @@
+"""The text application with ``classify``: trains a classifier of labelled texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from volano.apps.application import Finished, Fitted, TimeLimit
+from volano.apps.classification import classification_scores
+from volano.apps.text.classify.fit import fit_into
+from volano.apps.text.classify.model_spec import predict_texts
+from volano.apps.text.classify.training import ClassifyTraining
+from volano.apps.text.classify.use import ClassifyModel
+from volano.device import Device
+from volano.task import Task
+from volano.training import Run, RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyApplication(ClassifyTraining):
+    """Labelled texts and a classifier to train on them, from the choice of its kind to the final test."""
+
+    def fit(self, limit: TimeLimit) -> Fitted:
+        """Trains both kinds of classifier on what is not held back, in the time, and keeps the better."""
+        return fit_into(self, limit)
+
+    def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
+        """Tests a finished run."""
+        if run.status != "finished":
+            return Finished()
+        assert self.kept is not None
+        spec, folder = self.kept, RunFolder(run.path)
+        tokenizer = None if self.head is None else self.head.tokenizer
+        logits = predict_texts(run.model, spec, self.test.texts, Device(run.plan.device), tokenizer)
+        scores = classification_scores(logits, torch.from_numpy(self.test.labels), spec.classes)
+        choice = {"candidates": spec.candidates, "kept": spec.kept}
+        folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores, **choice})
+        metrics = {
+            "test_accuracy": scores["accuracy"],
+            "baseline_accuracy": scores["baseline_accuracy"],
+            "num_test": scores["num_examples"],
+            **choice,
+        }
+        return Finished(metrics=metrics)
+
+    @classmethod
+    def load(cls, folder: RunFolder, device: str | None = None) -> ClassifyModel:
+        """Loads the classifier of a run."""
+        return ClassifyModel.open(folder, device)
+
+    @staticmethod
+    def summary(run: Run) -> list[str]:
+        """The test accuracy beside that of the trivial answer, and the choice."""
+        metrics = run.metrics
+        figures = ", ".join(f"{name} {accuracy:.4f}" for name, accuracy in metrics["candidates"].items())
+        return [
+            f"test accuracy {metrics['test_accuracy']:.4f} on {metrics['num_test']:,} texts   "
+            f"(always the commonest class: {metrics['baseline_accuracy']:.4f})",
+            f"kept: {metrics['kept']}   (to choose: {figures})",
+        ]
+
+    @classmethod
+    def next_commands(cls, path: Path) -> list[str]:
+        """See :meth:`Application.next_commands`."""
+        return [f"volano eval {path}", f"volano predict {path} FILES..."]

@@ -1,0 +1,107 @@
+"""What a trained classifier of texts is: enough to build it again and to feed it, kept in ``text.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from volano.apps.text.classify.bag import BagClassifier, hash_texts
+from volano.apps.text.classify.classifier import DecoderClassifier, token_rows
+from volano.apps.text.network import DecoderShape
+from volano.apps.text.tokenizer import Tokenizer
+from volano.device import Device
+from volano.errors import CheckpointError
+
+SCHEMA_VERSION = 1
+BAG, HEAD = "bag of n-grams", "language model's head"
+_TEXTS_AT_ONCE = 256
+# The decoder of a few seconds.
+DEPTH, MOST_CONTEXT = 2, 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassesSpec:
+    """A classifier of texts without its weights, kept in ``text.json``.
+
+    Attributes:
+        classes: names, in the order of the logits.
+        kept: ``BAG`` or ``HEAD``.
+        candidates: accuracy of each on the texts held back to choose.
+        num_buckets: of the bag.
+        vocab_size: of the decoder; None for a bag, as the following.
+        context: likewise.
+        depth: likewise.
+        tokenizer_digest: likewise.
+    """
+
+    classes: tuple[str, ...]
+    kept: str
+    candidates: dict[str, float]
+    num_buckets: int
+    vocab_size: int | None = None
+    context: int | None = None
+    depth: int | None = None
+    tokenizer_digest: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, the goal and the schema's version."""
+        return {"schema_version": SCHEMA_VERSION, "goal": "classes", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ClassesSpec:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            CheckpointError: another schema version or goal, or fields that do not belong.
+        """
+        fields: dict[str, Any] = dict(value)
+        head = fields.pop("schema_version", None), fields.pop("goal", None)
+        if head != (SCHEMA_VERSION, "classes"):
+            raise CheckpointError(f"text.json describes a classifier, schema version {SCHEMA_VERSION}", got=head)
+        try:
+            return cls(**{**fields, "classes": tuple(fields["classes"])})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError("text.json describes a classifier", got=error) from error
+
+    def shape(self) -> DecoderShape:
+        """Of the decoder; the head is kept."""
+        assert self.vocab_size is not None
+        assert self.context is not None
+        assert self.depth is not None
+        return DecoderShape(vocab_size=self.vocab_size, context=self.context, depth=self.depth)
+
+    def build(self) -> nn.Module:
+        """The classifier with fresh weights, for trained ones to be loaded."""
+        if self.kept == BAG:
+            return BagClassifier(self.num_buckets, len(self.classes))
+        return DecoderClassifier(self.shape(), len(self.classes))
+
+
+def predict_texts(
+    model: nn.Module, spec: ClassesSpec, texts: Sequence[str], device: Device, tokenizer: Tokenizer | None
+) -> Tensor:
+    """Logits fp32 [N, classes] on the host; ``tokenizer`` is the run's, None for a bag."""
+    model.eval()
+    parts: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            batch = texts[start : start + _TEXTS_AT_ONCE]
+            if spec.kept == BAG:
+                hashed = hash_texts(batch, spec.num_buckets)
+                inputs = hashed.padded(np.arange(len(batch)))
+            else:
+                assert tokenizer is not None
+                inputs = (torch.from_numpy(token_rows(batch, tokenizer, spec.shape().context)),)
+            parts.append(model(*device.move(inputs)).float().cpu())
+    return torch.cat(parts)
+
+
+def choose_context(texts: Sequence[str], tokenizer: Tokenizer) -> int:
+    """A multiple of 16 tokens that holds nineteen of twenty texts, at most 128."""
+    lengths = [len(tokenizer.encode(text[: 16 * MOST_CONTEXT])) + 1 for text in texts[:2000]]
+    return int(min(MOST_CONTEXT, 16 * -(-np.quantile(lengths, 0.95) // 16)))

@@ -1,0 +1,99 @@
+"""A trained classifier of texts: evaluate, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from volano.apps.application import Table, TrainedModel
+from volano.apps.classification import classification_scores, per_class_table
+from volano.apps.predictions import Predictions, class_predictions
+from volano.apps.text.classify.model_spec import ClassesSpec, predict_texts
+from volano.apps.text.classify.training import ClassifyTraining
+from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
+from volano.data.sources import read_labelled_texts, read_texts
+from volano.errors import DataError
+from volano.running.checks import evaluation_name
+from volano.training import RunFolder, load_weights
+
+
+class ClassifyModel(TrainedModel):
+    """A classifier of texts.
+
+    Attributes:
+        spec: its description.
+        classes: names, in the order of the logits.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: ClassesSpec,
+        module: nn.Module,
+        tokenizer: Tokenizer | None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__(folder, module, device)
+        self.spec, self.classes, self._tokenizer = spec, spec.classes, tokenizer
+
+    @classmethod
+    def open(cls, folder: RunFolder, device: str | None = None) -> Self:
+        """Loads the classifier of a run."""
+        spec = ClassesSpec.from_json(folder.read_json("text.json"))
+        module, tokenizer = spec.build(), None
+        load_weights(module, folder.path / "model.safetensors")
+        if spec.tokenizer_digest is not None:
+            tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
+        return cls(folder, spec, module, tokenizer, device)
+
+    def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
+        """Computes the figures on texts.
+
+        Args:
+            path: labelled texts of the run's classes (their test set if they name one); None is the run's own test set.
+
+        Returns:
+            See ``classification_scores``. The same stands in the run's folder as ``eval-NAME.json``.
+        """
+        spec = self.spec
+        if path is None:
+            application = ClassifyTraining.from_run(self.folder)
+            test, name, origin, faults, notices = application.test, "test", f"{application.origin}, test", (), ()
+        else:
+            sets = read_labelled_texts(Path(path), classes=spec.classes, least_classes=1)
+            test, name, origin = sets.test or sets.train, evaluation_name(path), sets.origin
+            faults, notices = sets.faults, sets.notices
+        logits = predict_texts(self.module, spec, test.texts, self.device, self._tokenizer)
+        scores = classification_scores(logits, torch.from_numpy(test.labels), spec.classes)
+        result = {"run": str(self.path), "origin": origin, **scores, "candidates": spec.candidates, "kept": spec.kept}
+        result["unreadable"] = [asdict(fault) for fault in faults]
+        result["notices"] = list(notices)
+        self.folder.write_json(f"eval-{name}.json", result)
+        return result
+
+    def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
+        """See :meth:`TrainedModel.describe_evaluation`."""
+        return per_class_table(result, "texts")
+
+    def predict(self, files: str | Path | Sequence[str | Path], *, top_k: int = 3) -> Predictions:
+        """Predicts the likeliest classes of text files, of those in folders, and of the rows of tables.
+
+        Raises:
+            UsageError: a file does not exist.
+            DataError: none could be read.
+        """
+        given = [files] if isinstance(files, str | Path) else files
+        found, faults, notices = read_texts([Path(file) for file in given])
+        if not found:
+            reason = faults[0].reason if faults else "no text"
+            raise DataError("One of the texts can be read", got=f"none; the first: {reason}")
+        logits = predict_texts(self.module, self.spec, [text for _, text in found], self.device, self._tokenizer)
+        rows = class_predictions(logits, [name for name, _ in found], self.classes, top_k)
+        return Predictions(
+            run=self.path, rows=rows, unreadable=faults, notices=notices, more=(("top_k", len(rows[0].top)),)
+        )

@@ -1,0 +1,36 @@
+"""The text application's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from volano.apps.options import MOST_SEED, DeclaredOptions, Options, option
+
+MIN_DEPTH, MAX_DEPTH = 2, 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(Options):
+    """What can be said of training a language model, all of it optional."""
+
+    path: str | None = option(
+        None, "Files and folders of text, .jsonl or .parquet; without it, Python's standard library.", is_path=True
+    )
+    classify: bool = option(False, "Tell classes of labelled texts apart instead.", is_kept=False)
+    depth: int | None = option(
+        None, "Blocks of the model; chosen by time and text.", at_least=MIN_DEPTH, at_most=MAX_DEPTH
+    )
+    context: int = option(256, "Tokens seen at once.", at_least=16, at_most=8192, unit="tokens")
+    batch_size: int | None = option(None, "Windows of `context` tokens a step.", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextGenerationOptions(DeclaredOptions):
+    """What can be said of writing text with a trained language model."""
+
+    prompt: str = option("", "What to go on from; an empty one begins a document.")
+    tokens: int = option(200, "How many to write, at most.", at_least=1)
+    temperature: float = option(0.8, "0 takes the likeliest token.", at_least=0.0, at_most=100.0)
+    top_k: int | None = option(None, "Draw among so many likeliest tokens.", at_least=1)
+    top_p: float = option(1.0, "Draw among the likeliest tokens of this probability.", above=0.0, at_most=1.0)
+    seed: int = option(0, "Of the draws; the same one writes the same.", at_least=0, at_most=MOST_SEED)

@@ -1,0 +1,172 @@
+"""The stages of every application's training, once: read, fit to the time, plan, write, run, test, report. What differs
+from application to application is behind :class:`Application`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from volano.apps.application import Application, Fitted, TimeLimit
+from volano.apps.kinds import reference_to
+from volano.running.end_run import end_run, with_notices
+from volano.running.plan_run import PlanOptions
+from volano.running.processes import Processes, check_processes, execute
+from volano.running.train import check_unfinished, go_on
+from volano.task import Task
+from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
+
+
+def train_application(
+    application_type: type[Application],
+    options: Any,
+    *,
+    kind: str | None = None,
+    planning: PlanOptions | None = None,
+    out: str | Path | None = None,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Trains an application, and tests it.
+
+    Args:
+        application_type: which.
+        options: of it, with ``path`` and the length of the run.
+        kind: how another process can name the application; None is found out.
+        planning, out, safety, processes, observer: see ``volano.train``.
+
+    Returns:
+        The run; ``metrics`` and ``seconds`` include the final test.
+
+    Raises:
+        VolanoError: as its subclasses say.
+    """
+    started = time.perf_counter()
+    observer = observer or make_progress()
+    folder = RunFolder.reserve(out, application_type.kind)
+    limit = _time_limit(application_type, options, planning or PlanOptions(), started, processes)
+    with _scratch(application_type, near=folder.path) as scratch:
+        application = application_type.read(options, scratch)
+        seconds = {"data": time.perf_counter() - started}
+        mark = time.perf_counter()
+        fitted = _fit(application, limit)
+        application, chosen, num_steps = fitted.application, fitted.chosen, fitted.num_steps
+        task, plan = application.task(num_steps), chosen.plan
+        check_plan(task, plan)
+        limit.check(task, plan)
+        seconds["plan"] = time.perf_counter() - mark
+        folder.make()
+        chosen.write(folder)
+        application.write(folder, scratch)
+    for fault in application.faults:
+        folder.append("quarantine.jsonl", {"set": application.data_name, **asdict(fault)})
+    source = {
+        "kind": kind or reference_to(application_type),
+        **application.goal(),
+        "dials": application.resolved(num_steps),
+        "minutes": options.minutes,
+        "origin": application.origin,
+    }
+    run = execute(
+        task,
+        plan,
+        folder,
+        observer=observer,
+        source=source,
+        notices=(*application.notices, *chosen.reasons, *fitted.reasons),
+        safety=safety,
+        processes=processes,
+        may_split=chosen.may_split,
+    )
+    return _finish(run, application, task, seconds, started, observer)
+
+
+def resume_application(
+    application_type: type[Application],
+    run: str | Path,
+    *,
+    safety: Safety | None = None,
+    processes: Processes | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Goes on with a run of an application, and tests it.
+
+    Raises:
+        UsageError: it is finished, or its data is no longer there.
+        CheckpointError: no whole checkpoint, or the data has changed.
+    """
+    started = time.perf_counter()
+    folder = RunFolder.open(run)
+    if application_type.final_metric in (folder.read_json("run.json").get("metrics") or {}):
+        check_unfinished(folder)  # a run that was interrupted in its final test has that left to do
+    application = application_type.from_run(folder)
+    seconds = {"data": time.perf_counter() - started}
+    observer = observer or make_progress()
+    task = application.task_of_run()
+    ended = go_on(task, folder, observer=observer, safety=safety, processes=processes)
+    return _finish(ended, application, task, seconds, started, observer)
+
+
+@contextlib.contextmanager
+def task_to_plan(application_type: type[Application], options: Any, planning: PlanOptions) -> Iterator[Task]:
+    """Yields the task that :func:`train_application` would train, to be planned and not trained."""
+    limit = _time_limit(application_type, options, planning.quick(), time.perf_counter(), None)
+    with _scratch(application_type) as scratch:
+        fitted = _fit(application_type.read(options, scratch), limit)
+        yield fitted.application.task(fitted.num_steps)
+
+
+def _time_limit(
+    application_type: type[Application],
+    options: Any,
+    planning: PlanOptions,
+    started: float,
+    processes: Processes | None,
+) -> TimeLimit:
+    minutes = application_type.default_minutes if options.minutes is None else options.minutes
+    return TimeLimit(
+        planning=planning,
+        started=started,
+        seconds=60 * minutes,
+        is_default=options.minutes is None,
+        world_size=(processes or Processes()).world_size,
+        check=lambda task, plan: check_processes(task, plan, processes),
+    )
+
+
+def _fit(application: Application, limit: TimeLimit) -> Fitted:
+    epochs = application.options.epochs
+    return application.fit(limit) if epochs is None else application.fit_epochs(limit, epochs)
+
+
+@contextlib.contextmanager
+def _scratch(application_type: type[Application], near: Path | None = None) -> Iterator[Path | None]:
+    """A folder for files that reading writes, ``near`` the run's folder, so that they can be moved by a rename."""
+    if not application_type.needs_scratch:
+        yield None
+        return
+    parent = None if near is None else next(folder for folder in near.absolute().parents if folder.is_dir())
+    prefix = f"{'' if near is None else '.'}volano-{application_type.kind}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as scratch:
+        yield Path(scratch)
+
+
+def _finish(
+    run: Run, application: Application, task: Task, seconds: dict[str, float], started: float, observer: Observer
+) -> Run:
+    mark = time.perf_counter()
+    finished = application.finish(run, task)
+    run = with_notices(run, finished.notices, observer)
+    metrics = {**run.metrics, **finished.metrics}
+    is_held_out = getattr(application, "is_held_out", None)
+    kept = {} if is_held_out is None else {"is_held_out": is_held_out}
+    run, phases = end_run(
+        run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, **kept
+    )  # fmt: skip
+    return dataclasses.replace(run, metrics=metrics, seconds=phases, details={**finished.details, **kept})
