@@ -9,10 +9,10 @@ from rich.console import Console
 
 from volano.cli import commands
 from volano.cli.main import app, run
+from volano.record.study import BestTrial
 from volano.study import progress as progress_module
 from volano.study.observe import RungDecision, StudyInfo, Summary
 from volano.study.progress import PlainStudyProgress, RichStudyProgress, clock, decided, table
-from volano.study.study import BestTrial
 
 BUILD = "study.builds:digits_mlp"
 

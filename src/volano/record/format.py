@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from volano.record.read_run import number
+from volano.record.json_values import number
 
 NOTHING = "—"  # where there is no value
 # Metrics that are shares of 1, by the last word of their names.

@@ -6,14 +6,13 @@ raises for a piece that is missing or damaged; only a folder that is no run's is
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
+from volano.record.json_values import mapping, read_lines, read_object
 
 _SCHEMA_VERSION = 1  # of run.json, see record/run_folder.py
 # What the final test of a run of each application leaves.
@@ -114,75 +113,5 @@ def read_run(path: str | Path) -> RunRecord:
     )
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
-    """``value`` where it is a mapping, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    """``value`` where it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def number(value: Any) -> float | None:
-    """``value`` where it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-def numbers(value: Any) -> list[float]:
-    """The finite numbers of a list."""
-    return [found for found in map(number, sequence(value)) if found is not None]
-
-
-def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
-    """A JSON object; an empty one where there is none, and ``missing`` is told why."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if is_expected:
-            missing.append(f"{path.name} is not there")
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        missing.append(f"{path.name} cannot be read: {_first_line(error)}")
-        return {}
-    if not isinstance(value, dict):
-        missing.append(f"{path.name} holds no JSON object")
-        return {}
-    return value
-
-
-def read_lines(path: Path, missing: list[str], *, is_expected: bool) -> tuple[Mapping[str, Any], ...]:
-    """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` is told of them."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        if is_expected:
-            missing.append(f"{path.name} is not there")
-        return ()
-    except OSError as error:
-        missing.append(f"{path.name} cannot be read: {_first_line(error)}")
-        return ()
-    records: list[Mapping[str, Any]] = []
-    num_damaged = 0
-    for line in filter(str.strip, lines):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            num_damaged += 1
-    if num_damaged:
-        missing.append(f"{path.name}: {num_damaged} of {num_damaged + len(records)} lines are damaged and left out")
-    return tuple(records)
-
-
 def _is_absent_picture(path: Path) -> bool:
     return path.suffix != ".json" and not path.is_file()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

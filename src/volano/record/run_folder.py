@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import CheckpointError, RunError, UsageError
+from volano.record.json_values import parse_line
 from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
 
 SCHEMA_VERSION = 1
@@ -165,7 +166,7 @@ class RunFolder:
         """
         try:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{name} of a run's folder holds JSON", got=f"{self.path}: {error}") from error
         if not isinstance(value, dict):
             raise CheckpointError(f"{name} of a run's folder holds a JSON object", got=type(value).__name__)
@@ -208,13 +209,8 @@ class RunFolder:
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The records of a ``.jsonl`` file; a line that is damaged, or cut short by a crash, is left out."""
         path = self.path / name
-        records = []
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError):  # bytes that are no text are such an error too
-                record = json.loads(line)
-                if isinstance(record, dict):
-                    records.append(record)
-        return records
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return [record for record in map(parse_line, lines) if record is not None]
 
     def keep_until(self, name: str, step: int) -> None:
         """Drops the records of a ``.jsonl`` file that lie after ``step``: a resumed run writes them again. Those

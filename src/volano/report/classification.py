@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from volano.record.format import figure_text, share_text, short
-from volano.record.read_run import RunRecord, mapping, number, sequence
+from volano.record.json_values import mapping, number, sequence
+from volano.record.read_run import RunRecord
 from volano.report.media import Media, cut, read_media
 
 # A table of more classes than this cannot be read; a map of coloured squares still can.

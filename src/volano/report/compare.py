@@ -20,7 +20,8 @@ from volano.record.format import (
     short,
     title_of,
 )
-from volano.record.read_run import RunRecord, mapping, number, numbers, read_run
+from volano.record.json_values import mapping, number, numbers
+from volano.record.read_run import RunRecord, read_run
 from volano.report.charts import Chart, Line, draw_chart
 from volano.report.curves import metric_chart, metric_names, points
 from volano.report.experiment import setting_text

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from volano.record.format import capital, is_share, title_of
-from volano.record.read_run import RunRecord, number
+from volano.record.json_values import number
+from volano.record.read_run import RunRecord
 from volano.report.charts import Chart, Line, Point, draw_chart
 
 # Fields of a logged line that are no metrics of the objective.

@@ -10,7 +10,8 @@ from typing import Any
 from volano.errors import PlanError
 from volano.plan import Plan, semantics_of
 from volano.record.format import NOTHING, bytes_text, count_text, seconds_text, short
-from volano.record.read_run import RunRecord, mapping, number, sequence
+from volano.record.json_values import mapping, number, sequence
+from volano.record.read_run import RunRecord
 
 _APPLICATIONS = {"image": "image classification", "text": "a text model", "video": "a video model"}
 _ROWS = (

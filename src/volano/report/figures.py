@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from volano.record.format import bytes_text, capital, count_text, figure_text, plain_number, seconds_text, title_of
-from volano.record.read_run import RunRecord, mapping, number, numbers
+from volano.record.json_values import mapping, number, numbers
+from volano.record.read_run import RunRecord
 
 # Figures that stand beside another one, not for themselves.
 _BESIDE = frozenset(

@@ -12,7 +12,7 @@ from typing import Any
 from volano.errors import PlanError
 from volano.plan import SEMANTICS, Plan, lever, semantics_of
 from volano.record.format import NOTHING, count_text, plain_number, printable, seconds_text
-from volano.record.read_run import mapping, number, sequence
+from volano.record.json_values import mapping, number, sequence
 
 EAGER = "plain eager"
 ORIGINS = {

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from volano.record.format import figure_text, plain_number, printable, short
-from volano.record.read_run import RunRecord, mapping, number
+from volano.record.json_values import mapping, number
+from volano.record.read_run import RunRecord
 
 _MOST_PREVIEWS, _MOST_CHARACTERS = 12, 4000
 # Bytes that say nothing of each other cost eight bits each.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from volano.record.format import capital, figure_text, share_text, title_of
-from volano.record.read_run import RunRecord, mapping, number, sequence
+from volano.record.json_values import mapping, number, sequence
+from volano.record.read_run import RunRecord
 from volano.report.charts import Chart, Line, draw_chart
 from volano.report.media import Media, read_media
 

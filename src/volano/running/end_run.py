@@ -44,7 +44,7 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
         from volano.study.importances import importances
         from volano.study.study import Study
 
-        return write_study_report(Path(studies[0]), importances(Study.open(studies[0])))
+        return write_study_report(Path(studies[0]), importances(Study.open(studies[0], is_tolerant=True)))
     return write_page(runs[0], out) if len(runs) == 1 else write_comparison(runs, out)
 
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from volano.record.study import TrialResult
 from volano.report import LEAST_TRIALS, Importances
-from volano.study.study import Study, TrialResult
+from volano.study.study import Study
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

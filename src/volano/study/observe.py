@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from volano.study.study import BestTrial, Study
+from volano.record.study import BestTrial
+from volano.study.study import Study
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,13 +15,14 @@ from optuna.storages import BaseStorage
 
 from volano.device import versions
 from volano.errors import CheckpointError, RunError, UsageError, VolanoError
+from volano.record.study import read_trials
 from volano.record.study_folder import JOURNAL, STUDY, StudyFolder
 from volano.study.ask_trials import Build, TrialSource, check_space
 from volano.study.observe import StudyInfo, StudyObserver
 from volano.study.optuna_storage import StudyStorage, storage_errors
 from volano.study.sampler import name_of_sampler
 from volano.study.settings import StudySettings
-from volano.study.study import Study, read_trials
+from volano.study.study import Study
 from volano.study.study_loop import StudyLoop
 from volano.study.successive_halving import SuccessiveHalving
 from volano.study.trial_ledger import TrialLedger

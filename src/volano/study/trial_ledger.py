@@ -17,9 +17,9 @@ import optuna
 from optuna.trial import TrialState
 
 from volano.errors import ExploreError
+from volano.record.study import BestTrial, RungValue, TrialResult, best_of, read_trials
 from volano.record.study_folder import PACKS, STUDY, TRIALS, StudyFolder
 from volano.study.optuna_storage import StudyStorage, storage_errors
-from volano.study.study import BestTrial, RungValue, TrialResult, best_of, read_trials
 from volano.study.successive_halving import SuccessiveHalving
 from volano.study.workers.messages import PackFigures, TrialOutcome
 

@@ -11,10 +11,10 @@ from report.browser import CHROMIUM, chromium
 from report.folders import write, write_lines
 from report.test_page import HOSTILE, Outline
 from volano.errors import UsageError
+from volano.record.study import read_study
 from volano.report import Importances, write_study_report
 from volano.report.study.packs import packing_of
 from volano.report.study.pictures import parameter_axis
-from volano.report.study.read_study import read_study
 
 
 def make_study(path, num=9, *, is_failed=False, packs=None, **facts):
@@ -61,8 +61,9 @@ def words_of(page):
 def test_the_best_trial_is_one_that_came_furthest(tmp_path):
     folder = make_study(tmp_path / "s")
     record = read_study(folder)
-    assert (record.best.number, record.best.value) == (0, 0.5)
-    assert [trial.number for trial in record.trials] == [0, 3, 6, 1, 2, 4, 5, 7, 8]
+    best = record.find_best()
+    assert (best.number, best.value) == (0, 0.5)
+    assert [trial.number for trial in record.ranked] == [0, 3, 6, 1, 2, 4, 5, 7, 8]
     text = words_of(page_of(folder))
     assert "Best loss 0.5 trial 0" in text
     assert "9 3 complete, 6 cut" in text

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from volano.record.format import NOTHING, count_text, plain_number, seconds_text
-from volano.record.read_run import mapping, number, sequence
-from volano.report.study.read_study import StudyRecord, values_of
+from volano.record.json_values import mapping, number, sequence
+from volano.record.study import StudyRecord
 
 NOT_MEASURED = "not measured"
 ONE_BY_ONE = "loop"  # the engine that is one member at a time: against that it gains nothing and loses nothing
@@ -156,7 +156,7 @@ def _ratio(found: Gain) -> str:
 
 
 def _group(packs: Sequence[Mapping[str, Any]]) -> PackGroup:
-    sizes = [len(values_of(pack)) for pack in packs]
+    sizes = [len(_members(pack)) for pack in packs]
     fewest, most = min(sizes), max(sizes)
     apart = [tuple(map(str, sequence(pack.get("apart")))) for pack in packs]
     refused = [f"{name}: {reason}" for pack in packs for name, reason in mapping(pack.get("refused")).items()]
@@ -176,7 +176,7 @@ def _group(packs: Sequence[Mapping[str, Any]]) -> PackGroup:
 
 
 def _row(pack: Mapping[str, Any]) -> PackRow:
-    share, trials = number(pack.get("share")), values_of(pack)
+    share, trials = number(pack.get("share")), _members(pack)
     listed = ", ".join(map(str, trials[:_MOST_LISTED]))
     return PackRow(
         trained_to=NOTHING if share is None else f"{100 * share:.3g} %",
@@ -216,3 +216,7 @@ def _training(packs: Iterable[Mapping[str, Any]]) -> float:
 
 def _engine(pack: Mapping[str, Any]) -> str:
     return str(pack.get("engine") or "?")
+
+
+def _members(pack: Mapping[str, Any]) -> list[int]:
+    return [value for value in sequence(pack.get("numbers")) if isinstance(value, int)]

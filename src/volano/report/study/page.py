@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from volano.record.format import NOTHING, capital, count_text, figure_text, plain_number, seconds_text, short, title_of
-from volano.record.read_run import mapping, number, sequence
+from volano.record.json_values import mapping, number, sequence
+from volano.record.study import BestTrial, StudyRecord, TrialResult, read_study
 from volano.report.figures import Figure
 from volano.report.page import Pieces, render, save_page
 from volano.report.study.packs import UNIT, packing_of
 from volano.report.study.pictures import parallel_coordinates, rung_curves
-from volano.report.study.read_study import StudyRecord, TrialRecord, read_study
 
 MOST_TRIALS = 200  # in the table; all stand in trials.jsonl
 _MOST_ROWS = 100  # of packs, groups of packs and failures
@@ -76,7 +76,7 @@ def write_study_report(folder: Path, importances: Importances | None = None) -> 
         RunError: the page cannot be written.
     """
     record = read_study(folder)
-    return save_page(render_study(record, importances), record.path / "report.html")
+    return save_page(render_study(record, importances), record.folder / "report.html")
 
 
 def render_study(record: StudyRecord, importances: Importances | None = None) -> str:
@@ -90,13 +90,12 @@ def render_study(record: StudyRecord, importances: Importances | None = None) ->
     pieces.add("parallel_coordinates", lambda: parallel_coordinates(record))
     pieces.add("rung_curves", lambda: rung_curves(record))
     pieces.add("packing", lambda: packing_of(record, _MOST_ROWS))
-    pieces.add(
-        "trials", lambda: [_trial_row(trial, record) for trial in record.trials[:MOST_TRIALS]], otherwise=nothing
-    )
+    pieces.add("trials", lambda: _trial_rows(record), otherwise=nothing)
     pieces.add("failures", lambda: _failures(record), otherwise=nothing)
     return render(
         "study.html.j2",
         record=record,
+        best=record.find_best(),
         lede=_lede(record),
         state=_state(record),
         about_importances=_about_importances(record, importances),
@@ -141,11 +140,11 @@ def _state(record: StudyRecord) -> str:
 
 def _figures(record: StudyRecord) -> list[Figure]:
     """The best value first."""
-    best, facts = record.best, record.facts
+    best, facts = record.find_best(), record.facts
     states = [trial.state for trial in record.trials]
     words = {"complete": "complete", "pruned": "cut", "failed": "failed", "running": "not ended"}
     counts = [(states.count(state), word) for state, word in words.items()]
-    value = NOTHING if best is None or best.value is None else figure_text(record.metric, best.value)
+    value = NOTHING if best is None else figure_text(record.metric, best.value)
     beside = "no trial has shown a number" if best is None else f"trial {best.number}{_how_far(best)}"
     figures = [
         Figure(name=f"Best {title_of(record.metric)}", value=value, beside=beside),
@@ -172,13 +171,14 @@ def _figures(record: StudyRecord) -> list[Figure]:
     return figures
 
 
-def _how_far(trial: TrialRecord) -> str:
+def _how_far(trial: BestTrial) -> str:
     return "" if trial.share >= 1 else f", after {100 * trial.share:.3g} % of its run"
 
 
 def _best_rows(record: StudyRecord) -> list[tuple[str, str]]:
     """Name and value of each of its parameters, with all their digits: they are there to be copied."""
-    return [] if record.best is None else [(name, _whole(value)) for name, value in record.best.params.items()]
+    best = record.find_best()
+    return [] if best is None else [(name, _whole(value)) for name, value in best.params.items()]
 
 
 def _settings_rows(record: StudyRecord) -> list[tuple[str, str]]:
@@ -243,25 +243,34 @@ def _about_importances(record: StudyRecord, found: Importances | None) -> str:
 # ---- trials
 
 
-def _trial_row(trial: TrialRecord, record: StudyRecord) -> TrialRow:
+def _trial_rows(record: StudyRecord) -> list[TrialRow]:
+    best, names = record.find_best(), record.parameters
+    return [
+        _trial_row(trial, record.metric, names, is_best=best is not None and best.number == trial.number)
+        for trial in record.ranked[:MOST_TRIALS]
+    ]
+
+
+def _trial_row(trial: TrialResult, metric: str, names: Sequence[str], *, is_best: bool) -> TrialRow:
     epochs = trial.rungs[-1].epoch if trial.rungs else 0.0
-    value = trial.value
+    value = trial.finite_value
+    reason = trial.reason or ""
     words = "not a number" if value is None and trial.rungs else NOTHING
     return TrialRow(
         number=trial.number,
-        params=tuple(_brief(trial.params[name]) if name in trial.params else NOTHING for name in record.parameters),
-        value=words if value is None else figure_text(record.metric, value),
+        params=tuple(_brief(trial.params[name]) if name in trial.params else NOTHING for name in names),
+        value=words if value is None else figure_text(metric, value),
         epochs=plain_number(epochs) if epochs == epochs else NOTHING,
         state={"pruned": "cut", "running": "not ended"}.get(trial.state, trial.state),
-        reason=trial.reason if trial.state != "failed" else short(trial.reason, _LONGEST),
-        is_best=record.best is not None and record.best.number == trial.number,
+        reason=reason if trial.state != "failed" else short(reason, _LONGEST),
+        is_best=is_best,
     )
 
 
 def _failures(record: StudyRecord) -> list[tuple[str, str]]:
     """Reasons and the trials that they ended; then what befell workers."""
     by_reason: dict[str, list[int]] = {}
-    for trial in sorted(record.trials, key=lambda trial: trial.number):
+    for trial in record.trials:
         if trial.state == "failed":
             by_reason.setdefault(trial.reason or "no reason was recorded", []).append(trial.number)
     rows = [

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from volano.record.format import plain_number, printable, short, title_of
-from volano.record.read_run import number
-from volano.report.study.read_study import StudyRecord, TrialRecord
+from volano.record.json_values import number
+from volano.record.study import StudyRecord, TrialResult, read_space
 
 # A picture of its own for each page, as style.css has it: ink, faint lines, the best trial, colours of the values.
 _LIGHT = {"ink": "#1e2226", "soft": "#5c646d", "faint": "#cfccc5", "best": "#b94c24", "card": "#ffffff"}
@@ -58,12 +58,14 @@ class Axis:
 
 def parallel_coordinates(record: StudyRecord) -> Picture | None:
     """One line a trial; None where fewer than two trials have shown a value."""
-    trials = [trial for trial in record.trials if trial.value is not None]
+    trials = [trial for trial in record.ranked if trial.finite_value is not None]
     names = record.parameters[:MOST_AXES]
     if len(trials) < 2 or not names:
         return None
-    shown = _fenced([trial.value for trial in trials if trial.value is not None], record.is_maximized)
-    axes = [parameter_axis(name, trials, record.space.get(name)) for name in names]
+    values = [trial.finite_value for trial in trials if trial.finite_value is not None]
+    shown = _fenced(values, record.is_maximized)
+    space = read_space(record.folder)
+    axes = [parameter_axis(name, trials, space.get(name)) for name in names]
     axes.append(_numbers(title_of(record.metric), list(shown), is_log=_spans(shown)))
     height = 3.7
     light, dark = (
@@ -82,7 +84,7 @@ def parallel_coordinates(record: StudyRecord) -> Picture | None:
     )
 
 
-def parameter_axis(name: str, trials: Sequence[TrialRecord], space: Any = None) -> Axis:
+def parameter_axis(name: str, trials: Sequence[TrialResult], space: Any = None) -> Axis:
     """The axis of a parameter: logarithmic where its space is, categories one above the other."""
     values = [trial.params.get(name) for trial in trials]
     has = [name in trial.params for trial in trials]
@@ -166,7 +168,7 @@ def _fenced(values: Sequence[float], is_maximized: bool) -> list[float]:
 
 
 def _draw_parallel(
-    figure: Any, look: dict[str, str], record: StudyRecord, trials: Sequence[TrialRecord], axes: Sequence[Axis]
+    figure: Any, look: dict[str, str], record: StudyRecord, trials: Sequence[TrialResult], axes: Sequence[Axis]
 ) -> None:
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
@@ -178,7 +180,7 @@ def _draw_parallel(
     colours = colormaps["viridis"]
     darkest, lightest = _SHADES[look["ink"]]
     goodness = [1 - place if not record.is_maximized else place for place in map(_some, axes[-1].places)]
-    best = record.best
+    best = record.find_best()
     # The worst first, so that the better ones lie above them.
     for place in sorted(range(len(trials)), key=lambda place: goodness[place]):
         is_best = best is not None and trials[place].number == best.number
@@ -230,7 +232,7 @@ def _segments(axes: Sequence[Axis], trial: int) -> list[list[tuple[float, float]
 def rung_curves(record: StudyRecord) -> Picture | None:
     """Values against epochs; None where no trial has shown a value."""
     curves = {}
-    for trial in record.trials:
+    for trial in record.ranked:
         points = [(r.epoch, r.value) for r in trial.rungs if math.isfinite(r.value) and math.isfinite(r.epoch)]
         if points:
             curves[trial.number] = (trial, points)
@@ -253,10 +255,10 @@ def _draw_curves(
     figure: Any,
     look: dict[str, str],
     record: StudyRecord,
-    curves: Sequence[tuple[TrialRecord, list[tuple[float, float]]]],
+    curves: Sequence[tuple[TrialResult, list[tuple[float, float]]]],
 ) -> None:
     plot = figure.add_axes((0.085, 0.135, 0.895, 0.84))
-    best = record.best
+    best = record.find_best()
     for trial, points in curves:
         is_best, is_whole = best is not None and trial.number == best.number, trial.state == "complete"
         colour = look["best"] if is_best else look["soft"] if is_whole else look["faint"]

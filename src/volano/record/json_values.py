@@ -1,0 +1,87 @@
+"""JSON that anybody may have written: whatever is there, and in words what is not.
+
+A report is also made of a run that failed, that was killed, or whose files a full disk cut short, and of a folder that
+a stranger sent. So nothing here raises for a piece that is missing, damaged or of another type.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """``value`` where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """``value`` where it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def number(value: Any) -> float | None:
+    """``value`` where it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond any float
+        return None
+
+
+def numbers(value: Any) -> list[float]:
+    """The finite numbers of a list."""
+    return [found for found in map(number, sequence(value)) if found is not None]
+
+
+def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
+    """A JSON object; an empty one where there is none, and ``missing`` is told why."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if is_expected:
+            missing.append(f"{path.name} is not there")
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        missing.append(f"{path.name} cannot be read: {_first_line(error)}")
+        return {}
+    if not isinstance(value, dict):
+        missing.append(f"{path.name} holds no JSON object")
+        return {}
+    return value
+
+
+def read_lines(path: Path, missing: list[str], *, is_expected: bool) -> tuple[Mapping[str, Any], ...]:
+    """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` is told of them."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        if is_expected:
+            missing.append(f"{path.name} is not there")
+        return ()
+    except OSError as error:
+        missing.append(f"{path.name} cannot be read: {_first_line(error)}")
+        return ()
+    filled = [line for line in lines if line.strip()]
+    records = tuple(record for record in map(parse_line, filled) if record is not None)
+    if len(records) < len(filled):
+        num_damaged = len(filled) - len(records)
+        missing.append(f"{path.name}: {num_damaged} of {len(filled)} lines are damaged and left out")
+    return records
+
+
+def parse_line(line: str | bytes) -> dict[str, Any] | None:
+    """Returns the JSON object in a line, or None if it holds none: damaged, or cut short by a crash."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):  # bytes that are no text are a ValueError too
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
