@@ -1,7 +1,7 @@
 """One process at a time works in a run's folder; docs/decisions/run-lock.md has the reasons.
 
 .lock        an empty file under a POSIX record lock (fcntl(2)), which the kernel takes back when its process dies
-owner.json   who holds it: host, process, its start, and a beat that changes every few seconds
+owner.json   who holds it: host, process, and its start
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import json
 import os
 import socket
 import threading
-import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,6 @@ except ImportError:  # not a Unix: the record alone decides
     fcntl = None
 
 LOCK_NAME, OWNER_NAME = ".lock", "owner.json"
-# A beat is late on a loaded machine or a slow mount; six in a row are not.
-_BEAT_SECONDS, _PATIENCE_SECONDS = 5.0, 30.0
-_RECORD_BYTES = 1024  # a fixed length, so that a beat overwrites in place, which a full disk does not hinder
 _held: set[str] = set()  # a POSIX lock does not tell two threads of one process apart
 _held_guard = threading.Lock()
 
@@ -39,17 +34,14 @@ class RunLock:
     def __init__(self, folder: Path, descriptor: int) -> None:
         self._folder, self._descriptor = folder, descriptor
         self._name = str(folder.resolve())
-        self._record = {**who_am_i(), "token": uuid.uuid4().hex, "beat": 0}
-        self._stop = threading.Event()
-        self._beater: threading.Thread | None = None
-        self.is_lost = False
+        self._record = who_am_i()
 
     @classmethod
-    def acquire(cls, folder: Path, on_wait: Callable[[str], None] = lambda _: None) -> RunLock:
+    def acquire(cls, folder: Path, on_notice: Callable[[str], None] = lambda _: None) -> RunLock:
         """Takes the lock of a folder that exists.
 
         Args:
-            on_wait: told when the owner may live on another machine and has to be watched for a while.
+            on_notice: gets a warning if a process on another machine may work in the folder too.
 
         Raises:
             UsageError: another process, or another thread of this one, works in it.
@@ -59,41 +51,30 @@ class RunLock:
         with _held_guard:
             if name in _held:
                 raise _refusal(folder, read_owner(folder))
-            descriptor = _kernel_lock(folder)
+            descriptor, is_locked = _kernel_lock(folder)
             _held.add(name)
         lock = cls(folder, descriptor)
         try:
-            _check_owner(folder, on_wait)
-            lock._write()
+            _check_owner(folder, is_locked, on_notice)
+            (folder / OWNER_NAME).write_text(json.dumps(lock._record) + "\n", encoding="utf-8")
         except BaseException:
             lock._close()
             raise
         return lock
 
-    def beat(self) -> None:
-        """Starts the thread that shows other machines that this process lives."""
-        if self._beater is None:
-            self._beater = threading.Thread(target=self._keep_beating, name="volano-lock", daemon=True)
-            self._beater.start()
-
     def check(self) -> None:
-        """Raises RunError when another machine took the folder over: this process had stood still for too long."""
-        self._look()
-        if self.is_lost:
+        """Raises RunError if another process has taken the folder over: the file system has no locks."""
+        if self._is_lost():
             raise RunError(
                 "A run's folder belongs to one process",
-                got=f"{self._folder}, which {_told(read_owner(self._folder))} took over while this one stood still",
+                got=f"{self._folder}, which {_told(read_owner(self._folder))} took over",
                 remedy="Leave it to that one",
             )
 
     def release(self) -> None:
         """Gives the folder free and leaves nothing in it."""
-        self._stop.set()
-        if self._beater is not None:
-            self._beater.join()
         if self._descriptor >= 0:
-            self._look()
-            if not self.is_lost:
+            if not self._is_lost():
                 for name in (OWNER_NAME, LOCK_NAME):  # the lock's file last, while it is still locked
                     with contextlib.suppress(OSError):
                         (self._folder / name).unlink()
@@ -110,59 +91,36 @@ class RunLock:
         with _held_guard:
             _held.discard(self._name)
 
-    def _keep_beating(self) -> None:
-        while not self._stop.wait(_BEAT_SECONDS):
-            self._look()
-            if self.is_lost:
-                return
-            self._record["beat"] += 1
-            with contextlib.suppress(OSError):  # the next beat may find room
-                self._write()
-
-    def _look(self) -> None:
-        owner = read_owner(self._folder)
-        if owner is not None and owner.get("token") != self._record["token"]:
-            self.is_lost = True
-
-    def _write(self) -> None:
-        content = json.dumps(self._record).encode().ljust(_RECORD_BYTES - 1) + b"\n"
-        descriptor = os.open(self._folder / OWNER_NAME, os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            os.pwrite(descriptor, content, 0)
-            os.ftruncate(descriptor, len(content))
-        finally:
-            os.close(descriptor)
+    def _is_lost(self) -> bool:
+        return read_owner(self._folder) not in (None, self._record)
 
 
 def who_am_i() -> dict[str, Any]:
-    """What tells this process from any other: its number and start, and the kernel and namespace where that counts."""
-    return {
-        "host": socket.gethostname(),
-        "kernel": _read_line("/proc/sys/kernel/random/boot_id"),
-        "namespace": _read_link("/proc/self/ns/pid"),
-        "pid": os.getpid(),
-        "started": started(os.getpid()),
-    }
+    """Returns what tells this process from any other: its host, number and start."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started(os.getpid())}
 
 
 def started(pid: int) -> str | None:
-    """When a process started, in ticks since its machine did (proc(5)), or None where nobody says."""
-    line = _read_line(f"/proc/{pid}/stat")
+    """Returns when a process started, in ticks since its machine did (proc(5)), or None if that cannot be told."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
     # The second field is the program's name in brackets, which may hold spaces and brackets itself.
-    return line.rpartition(")")[2].split()[19] if line else None
+    return line.rpartition(")")[2].split()[19]
 
 
 def read_owner(folder: Path) -> dict[str, Any] | None:
-    """The record of who holds, or last held, a folder; None if there is none that can be read."""
+    """Returns the record of who holds, or last held, a folder; None if there is none that can be read."""
     try:
         value = json.loads((folder / OWNER_NAME).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _kernel_lock(folder: Path) -> int:
-    """The descriptor of ``.lock``, locked if the file system can."""
+def _kernel_lock(folder: Path) -> tuple[int, bool]:
+    """Returns the descriptor of ``.lock``, and whether it is locked: not every file system can."""
     path = folder / LOCK_NAME
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
@@ -170,10 +128,10 @@ def _kernel_lock(folder: Path) -> int:
             if fcntl is not None:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
+                return descriptor, fcntl is not None
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-                return descriptor  # the file system has no locks
+                return descriptor, False
             os.close(descriptor)
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise _refusal(folder, read_owner(folder)) from error
@@ -183,25 +141,15 @@ def _kernel_lock(folder: Path) -> int:
             os.close(descriptor)  # the owner before removed this very file just now: take the new one
 
 
-def _check_owner(folder: Path, on_wait: Callable[[str], None]) -> None:
+def _check_owner(folder: Path, is_locked: bool, on_notice: Callable[[str], None]) -> None:
+    """Refuses a folder whose owner lives, if no lock says so; warns of an owner that cannot be asked from here."""
     owner, me = read_owner(folder), who_am_i()
     if owner is None:
         return
-    if me["kernel"] is not None and all(owner.get(name) == me[name] for name in ("kernel", "namespace")):
-        if _lives(owner) and owner.get("pid") != me["pid"]:
-            raise _refusal(folder, owner)
-        return
-    if owner.get("host") == me["host"] and me["kernel"] is None:  # a system without /proc: its name is all there is
-        if _lives(owner) and owner.get("pid") != me["pid"]:
-            raise _refusal(folder, owner)
-        return
-    # Neither its process nor its clock can be asked from here. What can be seen is whether its beat goes on.
-    on_wait(f"{folder} was held by {_told(owner)}; watching for {_PATIENCE_SECONDS:.0f} s whether it still works there")
-    until = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < until:
-        time.sleep(min(1.0, _PATIENCE_SECONDS / 5))
-        if (read_owner(folder) or owner) != owner:
-            raise _refusal(folder, read_owner(folder))
+    if owner.get("host") != me["host"]:
+        on_notice(f"{folder} was held by {_told(owner)}: make sure that it no longer works there")
+    elif not is_locked and owner.get("pid") != me["pid"] and _lives(owner):
+        raise _refusal(folder, owner)
 
 
 def _lives(owner: dict[str, Any]) -> bool:
@@ -230,17 +178,3 @@ def _refusal(folder: Path, owner: dict[str, Any] | None) -> UsageError:
 
 def _told(owner: dict[str, Any] | None) -> str:
     return "another process" if owner is None else f"process {owner.get('pid')} on {owner.get('host')}"
-
-
-def _read_line(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip() or None
-    except OSError:
-        return None
-
-
-def _read_link(path: str) -> str | None:
-    try:
-        return str(Path(path).readlink())
-    except OSError:
-        return None

@@ -21,7 +21,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from volano.errors import CheckpointError, RunError, UsageError
 from volano.record.json_values import parse_line
@@ -31,15 +31,23 @@ SCHEMA_VERSION = 1
 # The status of a run whose folder holds all that it takes to begin.
 PREPARED = "prepared"
 QUARANTINE = "quarantine.jsonl"
-# What a run writes before its first checkpoint, beside run.json.
-_FILES = (
-    "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
-    "numerics.jsonl", "image.json", "text.json", "video.json", "report.html",
-)  # fmt: skip
 
 
 class RunFolder:
-    """Reads and writes a run's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`."""
+    """Reads and writes a run's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`.
+
+    Attributes:
+        noun, verb: what it is the folder of, and what makes one.
+        main: its file that says so, written last of all that it takes to begin.
+        inner: folder within.
+        begun: files that it holds before the first of what counts, to be removed from what is left of one.
+    """
+
+    noun, verb, main, inner = "run", "train", "run.json", "checkpoints"
+    begun: tuple[str, ...] = (
+        "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
+        "numerics.jsonl", "image.json", "text.json", "video.json", "report.html",
+    )  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,9 +57,9 @@ class RunFolder:
         self.lost: dict[str, OSError] = {}
 
     @classmethod
-    def reserve(cls, out: str | Path | None, name: str) -> RunFolder:
-        """A folder to be made: ``out``, or ``runs/NAME-DATE-TIME`` under the current one. Nothing is written yet, so
-        that a mistake found while preparing leaves nothing behind.
+    def reserve(cls, out: str | Path | None, name: str) -> Self:
+        """Returns a folder to be made: ``out``, or ``runs/NAME-DATE-TIME`` under the current one. Nothing is written
+        yet, so that a mistake found while preparing leaves nothing behind.
 
         Raises:
             UsageError: ``out`` exists and is not empty. What is left of a run that failed before its first checkpoint,
@@ -60,11 +68,7 @@ class RunFolder:
         folder = cls(Path(out) if out is not None else _fresh(Path("runs"), name))
         path = folder.path
         if path.exists() and (not path.is_dir() or any(path.iterdir())) and not folder._is_stillborn():
-            raise UsageError(
-                "A run starts in a folder of its own",
-                got=f"{path}, which exists",
-                remedy=f"Name another with --out, or go on with it: volano resume {path}",
-            )
+            raise folder._refusal()
         return folder
 
     def make(self) -> None:
@@ -76,44 +80,57 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._lock or RunLock.acquire(self.path)
-            if (self.path / "run.json").is_file() and not self._is_stillborn():
+            if (self.path / self.main).is_file() and not self._is_stillborn():
                 self.release()
-                raise UsageError("A run starts in a folder of its own", got=f"{self.path}, which holds one by now")
-            for name in _FILES if self._is_stillborn() else ():
+                raise UsageError(
+                    f"A {self.noun} starts in a folder of its own", got=f"{self.path}, which holds one by now"
+                )
+            for name in self.begun if self._is_stillborn() else ():
                 (self.path / name).unlink(missing_ok=True)
-            (self.path / "checkpoints").mkdir(exist_ok=True)
+            (self.path / self.inner).mkdir(exist_ok=True)
             # Replaced in one go, and last: whoever is killed here leaves what can be started again.
-            self.write_json("run.json", {"schema_version": SCHEMA_VERSION, "status": "starting"})
+            self.write_json(self.main, {"schema_version": SCHEMA_VERSION, "status": "starting"})
         except OSError as error:
-            raise UsageError("The run's folder can be made", got=f"{self.path}: {error.strerror}") from error
+            raise UsageError(f"The {self.noun}'s folder can be made", got=f"{self.path}: {error.strerror}") from error
+
+    def _refusal(self) -> UsageError:
+        return UsageError(
+            "A run starts in a folder of its own",
+            got=f"{self.path}, which exists",
+            remedy=f"Name another with --out, or go on with it: volano resume {self.path}",
+        )
+
+    def _has_begun(self) -> bool:
+        """Returns whether it holds anything that would be lost."""
+        return any((self.path / self.inner).glob("step-*"))
 
     def _is_stillborn(self) -> bool:
-        if any((self.path / "checkpoints").glob("step-*")):
+        """Returns whether what it is of was killed, or failed, before it had begun."""
+        if self._has_begun():
             return False
-        if not (self.path / "run.json").is_file():  # killed as soon as the folder was made
+        if not (self.path / self.main).is_file():  # killed as soon as the folder was made
             names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else {"a file"}
-            return names <= {"checkpoints", "run.partial", LOCK_NAME, OWNER_NAME}
-        return self.read_json("run.json").get("status") in ("failed", "starting")
+            return names <= {self.inner, f"{Path(self.main).stem}.partial", LOCK_NAME, OWNER_NAME}
+        return self.read_json(self.main).get("status") in ("failed", "starting")
 
     @contextlib.contextmanager
-    def held(self, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    def held(self, on_notice: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         """A context in which this process alone works in the folder.
 
         Args:
-            on_wait: told when that takes a while to find out.
+            on_notice: gets a warning if a process on another machine may work in it too.
 
         Raises:
             UsageError: another process works in it, or it cannot be written to.
         """
         try:
-            self._lock = self._lock or RunLock.acquire(self.path, on_wait)
+            self._lock = self._lock or RunLock.acquire(self.path, on_notice)
         except OSError as error:
             raise UsageError(
-                "A run's folder can be written to",
+                f"A {self.noun}'s folder can be written to",
                 got=f"{self.path}: {error.strerror}",
                 remedy="Change its permissions",
             ) from error
-        self._lock.beat()
         try:
             yield
         finally:
@@ -131,8 +148,8 @@ class RunFolder:
             lock.release()
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
-        """The folder of a run.
+    def open(cls, path: str | Path) -> Self:
+        """Returns the folder of a run, or of a study.
 
         Raises:
             UsageError: it is not one.
@@ -140,19 +157,21 @@ class RunFolder:
         """
         folder = cls(Path(path))
         try:
-            is_run = (folder.path / "run.json").is_file()
+            is_one = (folder.path / cls.main).is_file()
         except PermissionError as error:
             raise UsageError(
-                "A run's folder can be read", got=f"{path}: {error.strerror}", remedy="Change its permissions"
+                f"A {cls.noun}'s folder can be read", got=f"{path}: {error.strerror}", remedy="Change its permissions"
             ) from error
-        if not is_run:
+        if not is_one:
             raise UsageError(
-                "A run's folder holds run.json", got=str(path), remedy="Name the folder that train printed"
+                f"A {cls.noun}'s folder holds {cls.main}",
+                got=str(path),
+                remedy=f"Name the folder that {cls.verb} printed",
             )
-        version = folder.read_json("run.json").get("schema_version")
+        version = folder.read_json(cls.main).get("schema_version")
         if version != SCHEMA_VERSION:
             raise CheckpointError(
-                f"This version of Volano reads run folders of schema version {SCHEMA_VERSION}",
+                f"This version of Volano reads {cls.noun} folders of schema version {SCHEMA_VERSION}",
                 got=f"{version!r} in {path}",
                 remedy="Use the version of Volano that wrote it",
             )
@@ -167,9 +186,11 @@ class RunFolder:
         try:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{name} of a run's folder holds JSON", got=f"{self.path}: {error}") from error
+            raise CheckpointError(
+                f"{name} of a {self.noun}'s folder holds JSON", got=f"{self.path}: {error}"
+            ) from error
         if not isinstance(value, dict):
-            raise CheckpointError(f"{name} of a run's folder holds a JSON object", got=type(value).__name__)
+            raise CheckpointError(f"{name} of a {self.noun}'s folder holds a JSON object", got=type(value).__name__)
         return value
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
@@ -184,12 +205,12 @@ class RunFolder:
             _write_synced(partial, json.dumps(_finite(value), indent=2) + "\n")
             partial.replace(target)
         except OSError as error:
-            raise RunError("A run's folder can be written to", got=f"{target}: {error.strerror}") from error
+            raise RunError(f"A {self.noun}'s folder can be written to", got=f"{target}: {error.strerror}") from error
 
     def update_run(self, **fields: Any) -> None:
-        """Sets fields of ``run.json``."""
-        current = self.read_json("run.json") if (self.path / "run.json").exists() else {}
-        self.write_json("run.json", {"schema_version": SCHEMA_VERSION, **current, **fields})
+        """Sets fields of ``run.json``, or of a study's ``study.json``."""
+        current = self.read_json(self.main) if (self.path / self.main).exists() else {}
+        self.write_json(self.main, {"schema_version": SCHEMA_VERSION, **current, **fields})
 
     def append(self, name: str, record: dict[str, Any]) -> None:
         """One line of a ``.jsonl`` file; a full disk loses the line, not the run, and ``lost`` says so."""
@@ -234,7 +255,7 @@ class ReadFolder(RunFolder):
     no other rank has seen."""
 
     @contextlib.contextmanager
-    def held(self, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:  # noqa: ARG002
+    def held(self, on_notice: Callable[[str], None] = lambda _: None) -> Iterator[None]:  # noqa: ARG002
         """See :class:`RunFolder`; the first rank holds it."""
         yield
 

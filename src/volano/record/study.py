@@ -14,7 +14,8 @@ from typing import Any
 
 from volano.errors import CheckpointError, UsageError
 from volano.record.json_values import mapping, number, read_lines, read_object
-from volano.record.study_folder import JOURNAL, PACKS, SCHEMA_VERSION, STUDY, TRIALS, StudyFolder
+from volano.record.run_folder import SCHEMA_VERSION
+from volano.record.study_folder import JOURNAL, PACKS, STUDY, TRIALS, StudyFolder
 
 # Optuna's operation that sets a parameter of a trial (optuna.storages.journal, JournalOperation.SET_TRIAL_PARAM).
 _SET_PARAMETER = 5

@@ -57,90 +57,27 @@ startup_seconds)``. It is null where the engine is the loop, which is one member
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from volano.errors import CheckpointError, UsageError
-from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
+from volano.errors import UsageError
 from volano.record.run_folder import RunFolder
 
-SCHEMA_VERSION = 1
 STUDY, TRIALS, PACKS, JOURNAL, STATES = "study.json", "trials.jsonl", "packs.jsonl", "journal.log", "states"
 
 
 class StudyFolder(RunFolder):
     """Reads and writes a study's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`."""
 
-    def make(self) -> None:
-        """Makes the reserved folder and holds it for this process.
+    noun, verb, main, inner = "study", "explore", STUDY, STATES
+    begun = (TRIALS, PACKS, JOURNAL, "report.html")
+    update = RunFolder.update_run
 
-        Raises:
-            UsageError: it cannot be made, or another process was quicker.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._lock or RunLock.acquire(self.path)
-            if (self.path / STUDY).is_file() and not self._is_stillborn():
-                self.release()
-                raise UsageError("A study starts in a folder of its own", got=f"{self.path}, which holds one by now")
-            for name in (TRIALS, PACKS, JOURNAL, "report.html"):
-                (self.path / name).unlink(missing_ok=True)
-            (self.path / STATES).mkdir(exist_ok=True)
-            self.write_json(STUDY, {"schema_version": SCHEMA_VERSION, "status": "starting"})
-        except OSError as error:
-            raise UsageError("The study's folder can be made", got=f"{self.path}: {error.strerror}") from error
+    def _has_begun(self) -> bool:
+        return self.path.is_dir() and bool(self.read_lines(TRIALS))
 
-    def _is_stillborn(self) -> bool:
-        """Whether a study was killed, or failed, before a trial had been recorded."""
-        if not self.path.is_dir() or self.read_lines(TRIALS):
-            return False
+    def _refusal(self) -> UsageError:
         if not (self.path / STUDY).is_file():
-            names = {path.name for path in self.path.iterdir()}
-            return names <= {STATES, "study.partial", LOCK_NAME, OWNER_NAME}
-        return self.read_json(STUDY).get("status") in ("failed", "starting")
-
-    @classmethod
-    def reserve(cls, out: str | Path | None, name: str) -> StudyFolder:
-        """A folder to be made: ``out``, or ``runs/NAME-DATE-TIME`` under the current one. Nothing is written yet.
-
-        Raises:
-            UsageError: ``out`` exists and is not empty; what is left of a study that never began does not count.
-        """
-        try:
-            folder = super().reserve(out, name)
-        except UsageError as error:
-            if out is None or not (Path(out) / STUDY).is_file():
-                raise
-            raise UsageError(
-                "A study starts in a folder of its own",
-                got=f"{out}, which holds one",
-                remedy="Name another with out= (--out), or go on with it: resume=True (--resume)",
-            ) from error
-        assert isinstance(folder, cls)
-        return folder
-
-    @classmethod
-    def open(cls, path: str | Path) -> StudyFolder:
-        """The folder of a study.
-
-        Raises:
-            UsageError: it is not one.
-            CheckpointError: it is one of another schema version.
-        """
-        folder = cls(Path(path))
-        if not (folder.path / STUDY).is_file():
-            raise UsageError(
-                "A study's folder holds study.json", got=str(path), remedy="Name the folder that explore printed"
-            )
-        version = folder.read_json(STUDY).get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"This version of Volano reads studies of schema version {SCHEMA_VERSION}",
-                got=f"{version!r} in {path}",
-                remedy="Use the version of Volano that wrote it",
-            )
-        return folder
-
-    def update(self, **fields: Any) -> None:
-        """Sets fields of ``study.json``."""
-        self.write_json(STUDY, {**self.read_json(STUDY), "schema_version": SCHEMA_VERSION, **fields})
+            return super()._refusal()
+        return UsageError(
+            "A study starts in a folder of its own",
+            got=f"{self.path}, which holds one",
+            remedy="Name another with out= (--out), or go on with it: resume=True (--resume)",
+        )
