@@ -23,6 +23,7 @@ from volano.device.allocator import (
     give_back_freed_memory,
 )
 from volano.device.host_memory import available_host_bytes, host_memory_bytes, peak_resident_bytes, resident_bytes
+from volano.device.torch_private import has_bf16_units
 from volano.errors import PlanError, UsageError
 
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -288,10 +289,7 @@ class Device:
         times slower than fp32 (docs/log.md); accelerators that support the type are taken to have them."""
         if not self.is_cpu:
             return self.supports("bf16")
-        try:
-            return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # private; read in torch 2.13
-        except (AttributeError, RuntimeError):  # a build of torch without oneDNN
-            return False
+        return has_bf16_units()
 
     def _has_tf32(self) -> bool:
         # Tensor cores round fp32 inputs to tf32 from compute capability 8.0 on (NVIDIA A100 whitepaper).

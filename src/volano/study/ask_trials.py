@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FixedTrial
 
 from volano.errors import ExploreError, UsageError
-from volano.study.optuna_storage import is_of_storage, storage_errors
+from volano.study.optuna_storage import is_of_storage, num_grid_points, storage_errors
 from volano.study.sampler import RungSampler, default_sampler
 from volano.study.workers.trial_tasks import step_of_rung
 from volano.task import Task
@@ -38,7 +38,7 @@ class TrialSource:
         self._num_asked = self._num_built = self._num_failed = 0
         self._before = next((trial.distributions for trial in study.get_trials(deepcopy=False)), {})
         # Optuna's grid says that it is exhausted when all its points have been told, not when all were asked for.
-        self._num_points = len(getattr(sampler, "_all_grids", ())) or None
+        self._num_points = num_grid_points(sampler)
         self.is_exhausted = False
 
     def prepare(self, num_asked: int, live: frozenset[int]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
@@ -115,7 +116,7 @@ class StudyStorage:
         return self._journal is None
 
     def _warn_of_cost(self) -> None:
-        backend = getattr(self._storage, "_backend", self._storage)
+        backend = _backend_of(self._storage)
         if isinstance(backend, RDBStorage) and backend.url.startswith("sqlite"):
             self.notices.append(
                 "SQLite takes about 40 ms a trial, and 10 ms for each value reported; "
@@ -208,6 +209,26 @@ def without_password(url: str) -> str:
     head, separator, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     return f"{head}{separator}{user.partition(':')[0]}{at}{host}" if at else url
+
+
+# ---- Optuna's private names; read in Optuna 5.0. tests/study/test_optuna_storage.py shows what each does
+
+
+def num_grid_points(sampler: BaseSampler | None) -> int | None:
+    """Returns how many points Optuna's grid has, or None for another sampler."""
+    return len(getattr(sampler, "_all_grids", ())) or None
+
+
+def running_trial(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
+    """Returns a trial that runs in a study's storage, to be reported to and told of again."""
+    # Made by hand, a Trial asks its sampler to prepare for a new one; a random sampler prepares nothing.
+    study.sampler = optuna.samplers.RandomSampler()
+    return optuna.Trial(study, trial._trial_id)
+
+
+def _backend_of(storage: BaseStorage) -> BaseStorage:
+    """Returns the storage behind Optuna's cache of one."""
+    return getattr(storage, "_backend", storage)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from volano.errors import ExploreError
 from volano.record.study import BestTrial, RungValue, TrialResult, best_of, read_trials
 from volano.record.study_folder import PACKS, STUDY, TRIALS, StudyFolder
-from volano.study.optuna_storage import StudyStorage, storage_errors
+from volano.study.optuna_storage import StudyStorage, running_trial, storage_errors
 from volano.study.successive_halving import SuccessiveHalving
 from volano.study.workers.messages import PackFigures, TrialOutcome
 
@@ -214,7 +214,7 @@ class TrialLedger:
             running = [number for number, trial in known.items() if trial.state == TrialState.RUNNING]
             for number in running:
                 if number in self.trials or adopt:
-                    self._handles[number] = self._handle(known[number])
+                    self._handles[number] = running_trial(self._study, known[number])
         for number in running:
             trial = self.trials.get(number)
             if trial is not None:
@@ -235,11 +235,6 @@ class TrialLedger:
     def handle(self, number: int) -> optuna.Trial:
         """Optuna's trial of a number that runs."""
         return self._handles[number]
-
-    def _handle(self, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
-        # Made by hand, a Trial asks its sampler to prepare for a new one; a random sampler prepares nothing.
-        self._study.sampler = optuna.samplers.RandomSampler()
-        return optuna.Trial(self._study, trial._trial_id)
 
     # ---- the three places
 

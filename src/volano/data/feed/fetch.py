@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data._utils.collate import collate as collate_by_type
-from torch.utils.data._utils.collate import default_collate_fn_map
 
 from volano.data.arrays import Rows, rows_of
 from volano.data.feed.slots import SlotWriter, fits_a_slot, is_plain
 from volano.data.order import Key, example_seed, substitute
+from volano.device.torch_private import collate_by_type, default_collate_fn_map
 from volano.errors import DataError
 from volano.task import Batch, map_tensors
 

@@ -1,0 +1,244 @@
+"""Torch's private names, each under a public one: the only module that imports or reads them.
+
+Read in torch 2.13; tests/device/test_torch_private.py shows what each does, so a torch that changes one says so there.
+What compilers need is imported when it is called for: ``import torch`` does not load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import _amp_foreach_non_finite_check_and_unscale_ as check_and_unscale
+from torch import _foreach_copy_ as foreach_copy_
+from torch import _foreach_lerp as foreach_lerp
+from torch import _foreach_lerp_ as foreach_lerp_
+from torch import _foreach_mul_ as foreach_mul_
+from torch import _foreach_norm as foreach_norm
+from torch._C import _current_autograd_node as current_autograd_node
+from torch._C import _current_graph_task_id as current_graph_task_id
+from torch._C._functorch import is_batchedtensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.autograd import _get_sequence_nr as next_sequence_number
+from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
+from torch.nn.modules.batchnorm import _NormBase as AnyTrackingNorm
+from torch.nn.modules.dropout import _DropoutNd as AnyDropout
+from torch.nn.modules.module import _has_any_global_hook as has_hooks_on_all_modules
+from torch.optim import optimizer as _optimizers
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes as without_dispatch_modes
+from torch.utils._pytree import tree_flatten, tree_iter, tree_map_only, tree_unflatten
+from torch.utils.data._utils.collate import collate as collate_by_type
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+__all__ = [
+    "AnyBatchNorm",
+    "AnyDropout",
+    "AnyTrackingNorm",
+    "DataDependentOutputException",
+    "DynamicOutputShapeException",
+    "FakeTensorMode",
+    "OpOverload",
+    "TorchDispatchMode",
+    "aot_backend",
+    "base_of",
+    "buffers_of",
+    "check_and_unscale",
+    "collate_by_type",
+    "compile_graph",
+    "compile_with_inductor",
+    "current_autograd_node",
+    "current_graph_task_id",
+    "default_collate_fn_map",
+    "dynamo_settings",
+    "foreach_copy_",
+    "foreach_lerp",
+    "foreach_lerp_",
+    "foreach_mul_",
+    "foreach_norm",
+    "functorch_settings",
+    "has_bf16_units",
+    "has_hooks",
+    "has_hooks_on_all_modules",
+    "has_step_hooks",
+    "indices_of",
+    "inductor_settings",
+    "is_batchedtensor",
+    "load_compiler",
+    "next_sequence_number",
+    "operation_name",
+    "packet_of",
+    "parameters_of",
+    "schema_of",
+    "sequence_number",
+    "storage_key",
+    "takes_boxed_values",
+    "tree_flatten",
+    "tree_iter",
+    "tree_map_only",
+    "tree_unflatten",
+    "values_of",
+    "version_of",
+    "without_dispatch_modes",
+]
+
+# Those of torch.nn.Module that run with a forward or a backward pass.
+_MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+# ---- tensors and modules
+
+
+def version_of(tensor: Tensor) -> int:
+    """Returns how often a tensor was written in place, views of it included."""
+    return tensor._version
+
+
+def base_of(tensor: Tensor) -> Tensor | None:
+    """Returns the tensor that this one is a view of, or None."""
+    return tensor._base
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Returns what tells its storage from any other that lives; tensors without memory (fake ones) have one too."""
+    return tensor.untyped_storage()._cdata
+
+
+def indices_of(tensor: Tensor) -> Tensor:
+    """Returns the indices of a sparse COO tensor as they are, coalesced or not."""
+    return tensor._indices()
+
+
+def values_of(tensor: Tensor) -> Tensor:
+    """Returns the values of a sparse COO tensor as they are, coalesced or not."""
+    return tensor._values()
+
+
+def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """Returns the module's own parameters by name: the dict that holds them."""
+    return module._parameters
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """Returns the module's own buffers by name: the dict that holds them."""
+    return module._buffers
+
+
+def has_hooks(held: nn.Module | Tensor) -> bool:
+    """Returns whether hooks run with the forward or backward pass of a module, or hang on a parameter."""
+    if isinstance(held, nn.Module):
+        return any(getattr(held, kind, None) for kind in _MODULE_HOOKS)
+    return bool(held._backward_hooks or getattr(held, "_post_accumulate_grad_hooks", None))
+
+
+def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Returns whether hooks run with the optimizer's step, its own or those of all optimizers."""
+    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    return any((*own, _optimizers._global_optimizer_pre_hooks, _optimizers._global_optimizer_post_hooks))
+
+
+# ---- operations of the dispatcher and nodes of autograd
+
+
+def schema_of(operation: OpOverload) -> Any:
+    """Returns the operation's schema: its name, arguments, and whether it writes in place."""
+    return operation._schema
+
+
+def packet_of(operation: OpOverload) -> Any:
+    """Returns what ``aten.add`` is to ``aten.add.Tensor``."""
+    return operation._overloadpacket
+
+
+def operation_name(operation: OpOverload) -> str:
+    """Returns ``"add"`` of ``aten.add.Tensor``."""
+    return operation._opname
+
+
+def sequence_number(node: Any) -> int:
+    """Returns the place of an autograd node in the order in which nodes were made."""
+    return node._sequence_nr()
+
+
+# ---- the processor
+
+
+def has_bf16_units() -> bool:
+    """Returns whether oneDNN finds units for bf16 in this processor; False for a build of torch without it."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+# ---- the compiler
+
+
+def load_compiler() -> None:
+    """Loads what compiling loads."""
+    import torch._dynamo
+    import torch._inductor.lowering  # noqa: F401
+
+
+def dynamo_settings() -> Any:
+    """Returns Dynamo's settings; ``.patch(name=value)`` is a context in which they are others."""
+    import torch._dynamo.config as settings
+
+    return settings
+
+
+def functorch_settings() -> Any:
+    """Returns AOTAutograd's settings, as :func:`dynamo_settings`; ``activation_memory_budget`` is one."""
+    import torch._functorch.config as settings
+
+    return settings
+
+
+def inductor_settings() -> Any:
+    """Returns Inductor's settings, as :func:`dynamo_settings`; ``fallback_random`` is one."""
+    import torch._inductor.config as settings
+
+    return settings
+
+
+def compile_with_inductor(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+    """Compiles what ``torch.compile`` hands to a backend, as its own backend does."""
+    from torch._inductor.compile_fx import compile_fx
+
+    return compile_fx(graph, inputs)
+
+
+def compile_graph(module: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+    """Compiles a traced graph without autograd."""
+    import torch._inductor
+
+    return torch._inductor.compile(module, inputs)
+
+
+def aot_backend(compiler: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a backend for ``torch.compile`` that gives the forward and the backward graph, divided and decomposed as
+    for Inductor, to ``compiler``."""
+    from functorch.compile import min_cut_rematerialization_partition
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._inductor.decomposition import select_decomp_table
+
+    load_compiler()
+    return aot_autograd(
+        fw_compiler=compiler,
+        bw_compiler=compiler,
+        partition_fn=min_cut_rematerialization_partition,
+        decompositions=select_decomp_table(),
+    )
+
+
+def takes_boxed_values(function: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+    """Marks a compiled graph that takes its inputs in a list, so that AOTAutograd hands over their last references."""
+    function._boxed_call = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function
