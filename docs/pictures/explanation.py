@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
 from volano.cli.explanation import SECTIONS, print_parts, render
+from volano.plan.explanation import Explanation
 
 # Background, foreground, and the eight colours: of the report's dark page, with the same meaning.
 _DARK = TerminalTheme(
@@ -35,7 +36,7 @@ def draw(explanation: dict, sections: list[str], title: str) -> str:
         file=io.StringIO(), record=True, width=100, force_terminal=True, color_system="truecolor", highlight=False,
         markup=False, emoji=False,
     )  # fmt: skip
-    print_parts(render(explanation, console, sections=sections), console)
+    print_parts(render(Explanation.from_json(explanation), console, sections=sections), console)
     picture = console.export_svg(title=title, theme=_DARK, unique_id="volano")
     picture = re.sub(r"@font-face\s*{[^}]*}", "", picture)  # pictures on pages may load no fonts
     return re.sub(r"font-family: [^;]*;", f"font-family: {_FONTS};", picture)

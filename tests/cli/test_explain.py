@@ -19,7 +19,7 @@ from volano.cli import commands, explanation
 from volano.cli.explanation import print_explanation
 from volano.cli.main import app, run
 from volano.errors import UsageError
-from volano.planner import Candidate
+from volano.planner import Candidate, Explanation
 
 WIDTHS = (80, 100, 120)
 ACTUAL = {
@@ -35,7 +35,7 @@ ACTUAL = {
 
 def printed(record, width=100):
     file = io.StringIO()
-    print_explanation(record, file=file, width=width)
+    print_explanation(Explanation.from_json(record), file=file, width=width)
     return file.getvalue()
 
 
@@ -131,7 +131,7 @@ class TestWhatIsShown:
 
     def test_where_the_output_has_few_characters(self):
         file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-        print_explanation(make_explanation(task="Größe").to_json(), file=file, width=80)
+        print_explanation(make_explanation(task="Größe"), file=file, width=80)
         file.seek(0)
         text = file.read()
         assert "Plan of Gr??e" in text
@@ -141,7 +141,7 @@ class TestWhatIsShown:
         monkeypatch.delenv("NO_COLOR", raising=False)
         record = make_explanation(actual=ACTUAL).to_json()
         console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard", highlight=False)
-        explanation.print_parts(explanation.render(record, console), console)
+        explanation.print_parts(explanation.render(Explanation.from_json(record), console), console)
         coloured = console.file.getvalue()
         assert "\x1b[" in coloured
         assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == printed(record)

@@ -84,7 +84,7 @@ class TestList:
 class TestShow:
     def test_by_the_beginning_of_its_fingerprint(self, volano, remembered):
         file = io.StringIO()
-        print_explanation(make_explanation().to_json(), file=file, width=100)
+        print_explanation(make_explanation(), file=file, width=100)
         code, out, _ = volano("plans", "show", "ab")
         assert code == 0
         assert out == file.getvalue()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from report.explanations import BASE, CHOSEN, MIB, SAFE, make_explanation
-from volano.planner import Candidate
+from volano.plan.explanation import Candidate, Explanation, Refusal
 from volano.record.format import NOTHING
 from volano.report.planning import amount, brief_seconds, milliseconds, ms_text, read_planning
 
@@ -47,7 +47,7 @@ def test_seconds_in_one_unit(seconds, text):
 
 
 def planning_of(**changes):
-    return read_planning(json.loads(json.dumps(make_explanation(**changes).to_json())))
+    return read_planning(Explanation.from_json(json.loads(json.dumps(make_explanation(**changes).to_json()))))
 
 
 def candidate(plan, **changes):
@@ -94,7 +94,9 @@ def test_shares_are_of_the_whole_and_bars_of_the_longest():
 def test_what_no_category_names_is_other():
     record = make_explanation().to_json()
     record["memory"]["peak"] += 32 * MIB
-    assert ("other", "32.0 MiB") in [(bar.name, bar.text) for bar in read_planning(record).memory]
+    assert ("other", "32.0 MiB") in [
+        (bar.name, bar.text) for bar in read_planning(Explanation.from_json(record)).memory
+    ]
 
 
 def test_a_prediction_that_is_right_and_one_that_is_not():
@@ -110,10 +112,10 @@ def test_a_candidate_that_does_not_fit_says_so(verdict, words):
     assert row.reason == f"why; {words}"
 
 
-def test_knobs_of_a_later_version_are_named_and_promise_nothing():
-    record = make_explanation().to_json()
-    record["plan"]["knob_of_later"] = "odd"
-    planning = read_planning(record)
-    assert planning.levers.endswith(" + knob of later odd")
-    assert (planning.semantics, planning.knobs["not known"]) == ("not known", "knob_of_later odd")
-    assert "knob_of_later" not in planning.usual
+def test_control_characters_do_not_reach_a_terminal():
+    refused = (Refusal(knob="\x1b[2Jknob", value="\x9b31m", reason="a\x00b\nc"),)
+    changes = {"task": "\x1b]0;title\x07", "origin": "\x1bc", "actual": {"\x1b[A": "\x1b[B"}}
+    planning = read_planning(make_explanation(refused=refused, **changes))
+    shown = f"{planning.task}{planning.origin}{planning.refused}{planning.actual}"
+    assert not set(shown) & {"\x1b", "\x9b", "\x07", "\x00"}
+    assert "a\ufffdb c" in shown

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from volano.report import Example, draw_confusion, draw_sheet, draw_top_losses
+from volano.report import Example, draw_sheet, draw_top_losses
 
 
 def images_of(num, side, channels):
@@ -45,10 +45,3 @@ def test_boxes_say_where_the_images_are(tmp_path):
             tile = np.asarray(sheet.crop(item["box"]))
             assert tile.shape == (96, 96, 3)
             assert np.array_equal(tile[3::6, 3::6], np.moveaxis(image, 0, -1))
-
-
-def test_a_confusion_matrix_takes_any_name(tmp_path):
-    names = ["<script>", "漢字", "$x_{$", "a" * 300]
-    draw_confusion(np.eye(4, dtype=int).tolist(), names, "$title$", tmp_path / "matrix.png")
-    with Image.open(tmp_path / "matrix.png") as picture:
-        assert min(picture.size) > 400

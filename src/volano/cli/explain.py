@@ -73,11 +73,10 @@ def explain_app() -> typer.Typer:
 
 def show(explanation: Explanation, *, as_json: bool) -> int:
     """Prints an explanation. Returns the exit code: 1 where nothing fits."""
-    record = explanation.to_json()
     if as_json:
-        output.print_json(record)
+        output.print_json(explanation.to_json())
     else:
-        print_explanation(record)
+        print_explanation(explanation)
     return 1 if explanation.verdict == "NO" else 0
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.segment import Segment, Segments
     from rich.text import Text
 
+    from volano.plan.explanation import Explanation
     from volano.report.planning import CandidateRow, PlanningFigures, TimeBar
 
 MOST_COLUMNS = 100
@@ -23,8 +24,8 @@ _CLASSES = {"exact": "green", "rounding": "blue", "precision": "yellow"}
 _FIGURES = ("predicted", "measured", "start-up", "whole run", "memory")
 
 
-def print_explanation(explanation: Mapping[str, Any], *, file: TextIO | None = None, width: int | None = None) -> None:
-    """Prints ``Explanation.to_json()`` for a person, on standard output if not said otherwise.
+def print_explanation(explanation: Explanation, *, file: TextIO | None = None, width: int | None = None) -> None:
+    """Prints an explanation for a person, on standard output if not said otherwise.
 
     Args:
         explanation: fresh, remembered, or read from a run's folder.
@@ -81,7 +82,7 @@ def _trimmed(line: list[Segment]) -> Segments:
 
 
 def render(
-    explanation: Mapping[str, Any], console: Console, *, sections: Iterable[str] | None = None
+    explanation: Explanation, console: Console, *, sections: Iterable[str] | None = None
 ) -> Iterator[RenderableType]:
     """What is shown, from top to bottom: everything, or of :data:`SECTIONS` those that are named."""
     from volano.report.planning import read_planning

@@ -84,7 +84,7 @@ def _record(plan: Remembered) -> dict[str, object]:
 def _row(plan: Remembered) -> tuple[str, ...]:
     from volano.report.planning import milliseconds, read_planning
 
-    planning = read_planning(plan.explanation.to_json())
+    planning = read_planning(plan.explanation)
     step = plan.explanation.measured
     if step is None and plan.explanation.time is not None:
         step = plan.explanation.time.step

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from volano.errors import PlanError
 from volano.plan.format import lever
@@ -176,11 +178,47 @@ class Explanation:
                     Refusal(**{name: item for name, item in refusal.items() if name != "semantics"})
                     for refusal in value["refused"]
                 ),
-                "notices": tuple(value["notices"]),
+                "notices": tuple(value["notices"]) if isinstance(value["notices"], list) else value["notices"],
             }
-            return cls(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
+            found = cls(**fields)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise PlanError("An explanation holds all of its fields", got=f"{type(error).__name__}: {error}") from error
+        _check_types(found)
+        return found
+
+
+def _check_types(value: Any) -> None:
+    """Raises PlanError if a field of a value read from a file is of another type than it is declared with."""
+    hints = get_type_hints(type(value))
+    for field_ in dataclasses.fields(value):
+        found = getattr(value, field_.name)
+        if not _is_of(found, hints[field_.name]):
+            raise PlanError(
+                f"{field_.name} of an explanation is {field_.type}", got=f"{type(found).__name__} {str(found)[:200]}"
+            )
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_is_of(value, part) for part in parts)
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(isinstance(n, str) and _is_of(v, parts[1]) for n, v in value.items())
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, parts[0]) for item in value)
+    if hint in (int, float):
+        # An integer beyond any float cannot be reckoned with.
+        is_number = isinstance(value, float | int) and not isinstance(value, bool)
+        return is_number and (isinstance(value, float) or abs(value) < 2**1023)
+    if hint is Any:
+        return True
+    if not isinstance(value, hint):
+        return False
+    if dataclasses.is_dataclass(value) and not isinstance(value, Plan):  # a plan is checked at birth
+        _check_types(value)
+    return True
 
 
 _MEMORY_FIELDS = ("peak", "lower", "upper", "operator", "host", "origin")

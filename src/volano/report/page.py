@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from volano.errors import RunError, UsageError
+from volano.errors import PlanError, RunError, UsageError
+from volano.plan.explanation import Explanation
 from volano.record.format import NOTHING, short
 from volano.record.read_run import RunRecord, read_run
 from volano.report.classification import classification_of, hardest_of
@@ -24,14 +25,14 @@ from volano.report.experiment import (
 )
 from volano.report.figures import facts_of, figures_of
 from volano.report.media import read_media
-from volano.report.planning import read_planning
+from volano.report.planning import PlanningFigures, read_planning
 from volano.report.text import compression_of, previews_of, text_figures
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
 
 _KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
 _MOST_ROWS = 100  # of a list of examples or steps; the rest stands in its file
 # What a piece of a folder that other hands have changed can do to the code that shows it.
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, PlanError, RecursionError, TypeError, ValueError)
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Pieces:
             self.found[name] = make()
         except _DAMAGE as error:
             self.found[name] = otherwise
-            reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            reason = str(error) if type(error) in (PlanError, ValueError) else f"{type(error).__name__}: {error}"
             self.missing.append(f"{name.replace('_', ' ')} cannot be shown: {reason}")
 
 
@@ -81,7 +82,7 @@ def render_page(record: RunRecord) -> str:
     pieces.add("self_test", lambda: self_test_of(record))
     pieces.add("nearest", lambda: nearest_of(record), otherwise=nothing)
     pieces.add("plan", lambda: knobs_of(record), otherwise=nothing)
-    pieces.add("planning", lambda: read_planning(record.explanation) if record.explanation else None)
+    pieces.add("planning", lambda: _planning_of(record))
     pieces.add("machine", lambda: machine_rows(record), otherwise=nothing)
     pieces.add("phases", lambda: phases_of(record), otherwise=nothing)
     return render(
@@ -116,6 +117,10 @@ def _templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _planning_of(record: RunRecord) -> PlanningFigures | None:
+    return read_planning(Explanation.from_json(record.explanation)) if record.explanation else None
 
 
 def save_page(text: str, path: Path) -> Path:

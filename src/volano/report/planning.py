@@ -1,18 +1,17 @@
-"""What the planner found, in words, for the terminal and for a run's page. It reads ``Explanation.to_json()`` alone.
-
-Whatever is not there is left out.
-"""
+"""What the planner found, in words, for the terminal and for a run's page. Whatever is not known is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from volano.errors import PlanError
 from volano.plan import SEMANTICS, Plan, lever, semantics_of
+from volano.plan.explanation import Candidate, Explanation
+from volano.plan.prediction import MemoryPrediction, TimePrediction
 from volano.record.format import NOTHING, count_text, plain_number, printable, seconds_text
-from volano.record.json_values import mapping, number, sequence
+from volano.record.json_values import mapping, number
 
 EAGER = "plain eager"
 ORIGINS = {
@@ -28,10 +27,8 @@ _FIGURES = {
     "measured": "measured",
 }
 _VERDICTS = {"NO": "it does not fit", "UNCERTAIN": "it may not fit"}
-_UNKNOWN = "not known"  # the class of a knob of a later version
 # Knobs that the feed's own measurements decide, before the race: the same in every candidate.
 _OF_THE_FEED = frozenset({"feed", "workers", "prefetch"})
-_OF_MEMORY = ("peak", "lower", "upper", "operator", "host", "origin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,42 +112,37 @@ class PlanningFigures:
     notices: tuple[str, ...]
 
 
-def read_planning(explanation: Mapping[str, Any]) -> PlanningFigures:
-    """An explanation in words."""
-    plan, memory, time = (mapping(explanation.get(name)) for name in ("plan", "memory", "time"))
-    changed = _changed(plan)
-    device, name = str(explanation.get("device") or "?"), str(explanation.get("device_name") or "")
-    is_absent = explanation.get("is_present") is False
-    candidates = [mapping(candidate) for candidate in sequence(explanation.get("candidates"))]
-    common = _common([mapping(candidate.get("plan")) for candidate in candidates])
+def read_planning(found: Explanation) -> PlanningFigures:
+    """Returns an explanation in words."""
+    changed, common = _changed(found.plan), _common([candidate.plan for candidate in found.candidates])
+    memory, time = found.memory, found.time
+    name = f" ({found.device_name})" if found.device_name not in ("", found.device) else ""
     return PlanningFigures(
-        task=_line(explanation.get("task") or "?"),
-        device=_line(" ".join(filter(None, (device, f"({name})" if name not in ("", device) else "")))
-                     + (", which is not on this machine" if is_absent else "")),
-        length=f"{count_text(explanation.get('num_steps'), 'step')} of "
-        f"{count_text(explanation.get('num_examples'), 'example')}",
+        task=_line(found.task or "?"),
+        device=_line(f"{found.device}{name}") + ("" if found.is_present else ", which is not on this machine"),
+        length=f"{count_text(found.num_steps, 'step')} of {count_text(found.num_examples, 'example')}",
         levers=_levers(changed, EAGER),
-        semantics=_widest(changed),
-        origin=ORIGINS.get(str(explanation.get("origin")), str(explanation.get("origin") or "")),
-        verdict=str(explanation.get("verdict") or ""),
-        verdict_text=_verdict_text(explanation),
-        times=_times(explanation),
-        planning_time=_whole_seconds(number(explanation.get("planning_seconds")) or 0.0),
-        gain=_gain(explanation),
+        semantics=found.plan.semantics(),
+        origin=ORIGINS.get(found.origin, _line(found.origin)),
+        verdict=found.verdict or "",
+        verdict_text=_verdict_text(found),
+        times=_times(found),
+        planning_time=_whole_seconds(found.planning_seconds),
+        gain=_gain(found),
         knobs=_by_class(changed),
-        usual=", ".join(name for name in plan if name not in changed and name not in ("schema_version", "device")),
-        memory=_memory(memory),
-        memory_origin=_FIGURES.get(str(memory.get("origin")), ""),
-        memory_facts=tuple(_memory_facts(memory, explanation)),
-        bounds=_bars(mapping(time.get("bounds")), ms_text),
-        bounds_origin=_FIGURES.get(str(time.get("origin")), ""),
-        bounds_facts=tuple(_step_facts(time, number(explanation.get("measured")))),
+        usual=", ".join(name for name in dataclasses.asdict(found.plan) if name not in changed and name != "device"),
+        memory=() if memory is None else _memory(memory),
+        memory_origin="" if memory is None else _FIGURES[memory.origin],
+        memory_facts=() if memory is None else tuple(_memory_facts(memory, found.budget)),
+        bounds=() if time is None else _bars(time.bounds, ms_text),
+        bounds_origin="" if time is None else _FIGURES[time.origin],
+        bounds_facts=tuple(_step_facts(time, found.measured)),
         common=", ".join(lever(name, value) for name, value in common.items()),
-        candidates=tuple(_row(candidate, common) for candidate in candidates),
-        refused=_refused(explanation),
-        actual=tuple(_actual(mapping(explanation.get("actual")), memory, time)),
-        notices=tuple(_line(notice) for notice in sequence(explanation.get("notices"))),
-    )  # fmt: skip
+        candidates=tuple(_row(candidate, common) for candidate in found.candidates),
+        refused=_refused(found),
+        actual=tuple(_actual(found.actual or {}, memory, time)),
+        notices=tuple(map(_line, found.notices)),
+    )
 
 
 def ms_text(seconds: Any) -> str:
@@ -198,28 +190,21 @@ def brief_seconds(seconds: Any) -> str:
 # ---- the headline
 
 
-def _verdict_text(explanation: Mapping[str, Any]) -> str:
-    memory, budget = mapping(explanation.get("memory")), number(explanation.get("budget"))
-    peak, needed = number(memory.get("peak")), number(explanation.get("needed"))
-    words = ["memory was not predicted" if peak is None else f"{amount(peak)} at the peak"]
-    if budget is not None:
-        words.append(f"the budget is {amount(budget)}")
-    if needed is not None:
-        words.append(f"the leanest candidate needs {amount(needed)}")
+def _verdict_text(found: Explanation) -> str:
+    words = ["memory was not predicted" if found.memory is None else f"{amount(found.memory.peak)} at the peak"]
+    if found.budget is not None:
+        words.append(f"the budget is {amount(found.budget)}")
+    if found.needed is not None:
+        words.append(f"the leanest candidate needs {amount(found.needed)}")
     return "; ".join(words)
 
 
-def _times(explanation: Mapping[str, Any]) -> tuple[TimeBar, ...]:
-    seconds = mapping(explanation.get("seconds"))
-    rows = [
-        ("under this plan", number(seconds.get("plan"))),
-        (f"under {EAGER}", number(seconds.get("eager"))),
-    ]
-    longest = max((value or 0.0 for _, value in rows), default=0.0)
+def _times(found: Explanation) -> tuple[TimeBar, ...]:
+    rows = [("under this plan", found.seconds.get("plan")), (f"under {EAGER}", found.seconds.get("eager"))]
+    known = [(name, value) for name, value in rows if value is not None]
+    longest = max((value for _, value in known), default=0.0)
     return tuple(
-        TimeBar(name=name, text=_whole_seconds(value), percent=_percent(value, longest))
-        for name, value in rows
-        if value is not None
+        TimeBar(name=name, text=_whole_seconds(value), percent=_percent(value, longest)) for name, value in known
     )
 
 
@@ -227,9 +212,8 @@ def _whole_seconds(value: float) -> str:
     return seconds_text(value) if value >= 0.95 else brief_seconds(value)
 
 
-def _gain(explanation: Mapping[str, Any]) -> str:
-    seconds = mapping(explanation.get("seconds"))
-    plan, eager = number(seconds.get("plan")), number(seconds.get("eager"))
+def _gain(found: Explanation) -> str:
+    plan, eager = found.seconds.get("plan"), found.seconds.get("eager")
     if not plan or eager is None:
         return ""
     saved = eager - plan
@@ -243,38 +227,20 @@ def _gain(explanation: Mapping[str, Any]) -> str:
 # ---- knobs
 
 
-def _changed(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Knobs that differ from plain eager on the same device, or that this version does not know."""
-    usual = Plan.baseline(str(plan.get("device") or "cpu")).to_json()
-    return {
-        str(name): value
-        for name, value in plan.items()
-        if name != "schema_version" and (name not in usual or value != usual[name])
-    }
+def _changed(plan: Plan) -> dict[str, Any]:
+    """Returns the knobs that differ from plain eager on the same device."""
+    return {name: value for name, (_, value) in Plan.baseline(plan.device).changes(plan).items()}
 
 
 def _levers(changed: Mapping[str, Any], otherwise: str) -> str:
     return " + ".join(lever(name, value) for name, value in changed.items()) or otherwise
 
 
-def _class_of(knob: str) -> str:
-    try:
-        return semantics_of(knob)
-    except PlanError:
-        return _UNKNOWN
-
-
-def _widest(changed: Mapping[str, Any]) -> str:
-    found = {_class_of(knob) for knob in changed}
-    return next((name for name in (_UNKNOWN, *reversed(SEMANTICS)) if name in found), SEMANTICS[0])
-
-
 def _by_class(changed: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for knob, value in changed.items():
-        found.setdefault(_class_of(knob), []).append(f"{knob} {_setting(value)}")
-    order = [*SEMANTICS, _UNKNOWN]
-    return {name: ", ".join(found[name]) for name in order if name in found}
+        found.setdefault(semantics_of(knob), []).append(f"{knob} {_setting(value)}")
+    return {name: ", ".join(found[name]) for name in SEMANTICS if name in found}
 
 
 def _setting(value: Any) -> str:
@@ -287,63 +253,60 @@ def _setting(value: Any) -> str:
 # ---- memory and time
 
 
-def _bars(figures: Mapping[str, Any], text: Any) -> tuple[TimeBar, ...]:
-    """The largest first; those of nothing are left out."""
-    known = {str(name): value for name, item in figures.items() if (value := number(item))}
+def _bars(figures: Mapping[str, float], text: Callable[[float], str]) -> tuple[TimeBar, ...]:
+    """Returns the largest first; those of nothing are left out."""
+    known = {name: value for name, value in figures.items() if value}
     whole, longest = sum(known.values()), max(known.values(), default=0.0)
-    ordered = sorted(known.items(), key=lambda item: -item[1])
     return tuple(
         TimeBar(
-            name=name.replace("_", " "), text=text(value), percent=_percent(value, longest), share=_share(value, whole)
+            name=_line(name).replace("_", " "),
+            text=text(value),
+            percent=_percent(value, longest),
+            share=_share(value, whole),
         )
-        for name, value in ordered
+        for name, value in sorted(known.items(), key=lambda item: -item[1])
     )
 
 
-def _memory(memory: Mapping[str, Any]) -> tuple[TimeBar, ...]:
-    categories = {name: item for name, item in memory.items() if name not in _OF_MEMORY}
-    rest = (number(memory.get("peak")) or 0.0) - sum(number(item) or 0.0 for item in categories.values())
-    return _bars({**categories, **({"other": rest} if rest > 0 else {})}, amount)
+def _memory(memory: MemoryPrediction) -> tuple[TimeBar, ...]:
+    rest = memory.peak - sum(memory.categories.values())
+    return _bars({**memory.categories, **({"other": rest} if rest > 0 else {})}, amount)
 
 
-def _memory_facts(memory: Mapping[str, Any], explanation: Mapping[str, Any]) -> Iterator[str]:
-    peak, lower, upper = (number(memory.get(name)) for name in ("peak", "lower", "upper"))
-    if peak is None:
-        return
-    operator = _line(memory.get("operator") or "")
-    yield f"peak {amount(peak)}" + (f", during {operator}" if operator else "")
-    if lower is not None and upper is not None and lower != upper:
-        reserve = f": {amount(upper - peak)} of it in reserve" if upper > peak else ""
-        yield f"at least {amount(lower)}, at most {amount(upper)}{reserve}"
-    budget, most = number(explanation.get("budget")), peak if upper is None else upper
+def _memory_facts(memory: MemoryPrediction, budget: int | None) -> Iterator[str]:
+    operator = _line(memory.operator)
+    yield f"peak {amount(memory.peak)}" + (f", during {operator}" if operator else "")
+    if memory.lower != memory.upper:
+        over = memory.upper - memory.peak
+        reserve = f": {amount(over)} of it in reserve" if over > 0 else ""
+        yield f"at least {amount(memory.lower)}, at most {amount(memory.upper)}{reserve}"
     if budget:
-        left = budget - most
+        left = budget - memory.upper
         rest = f"{amount(left)} left" if left >= 0 else f"{amount(-left)} too little"
-        yield f"budget {amount(budget)}: {_share(most, budget)} used at most, {rest}"
-    if number(memory.get("host")):
-        yield f"{amount(memory['host'])} more lie in host memory for the device"
+        yield f"budget {amount(budget)}: {_share(memory.upper, budget)} used at most, {rest}"
+    if memory.host:
+        yield f"{amount(memory.host)} more lie in host memory for the device"
 
 
-def _step_facts(time: Mapping[str, Any], measured: float | None) -> Iterator[str]:
-    step, startup = number(time.get("step")), number(time.get("startup"))
-    if step is not None:
-        text = f"a step of {ms_text(step)} is predicted"
+def _step_facts(time: TimePrediction | None, measured: float | None) -> Iterator[str]:
+    if time is not None:
+        text = f"a step of {ms_text(time.step)} is predicted"
         if measured:
-            off = abs(step - measured) / measured
-            word = "right" if off < 0.005 else f"{100 * off:.0f} % too {'long' if step > measured else 'short'}"
+            off = abs(time.step - measured) / measured
+            word = "right" if off < 0.005 else f"{100 * off:.0f} % too {'long' if time.step > measured else 'short'}"
             text += f", {ms_text(measured)} were measured: the prediction is {word}"
         yield text
+        if time.startup:
+            yield f"start-up {brief_seconds(time.startup)}, paid once"
     elif measured is not None:
         yield f"a step of {ms_text(measured)} was measured"
-    if startup:
-        yield f"start-up {brief_seconds(startup)}, paid once"
 
 
 # ---- candidates
 
 
-def _common(plans: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Knobs beyond plain eager in which all candidates agree; of a single one, those of the feed."""
+def _common(plans: Sequence[Plan]) -> dict[str, Any]:
+    """Returns the knobs beyond plain eager in which all candidates agree; of a single one, those of the feed."""
     if not plans:
         return {}
     shared = _changed(plans[0])
@@ -353,30 +316,26 @@ def _common(plans: list[Mapping[str, Any]]) -> dict[str, Any]:
     return {n: v for n, v in shared.items() if all(n in other and other[n] == v for other in others)}
 
 
-def _row(candidate: Mapping[str, Any], common: Mapping[str, Any]) -> CandidateRow:
-    changed = _changed(mapping(candidate.get("plan")))
-    own = {name: value for name, value in changed.items() if name not in common}
-    predicted = number(mapping(candidate.get("predicted")).get("step"))
-    verdict = str(candidate.get("verdict") or "")
-    memory = number(candidate.get("memory_bytes"))
-    reasons = [_line(candidate.get("reason") or ""), *_parity(mapping(candidate.get("parity")))]
-    if verdict in ("NO", "UNCERTAIN") and candidate.get("status") != "memory":
-        reasons.append(_VERDICTS[verdict])
+def _row(candidate: Candidate, common: Mapping[str, Any]) -> CandidateRow:
+    own = {name: value for name, value in _changed(candidate.plan).items() if name not in common}
+    reasons = [_line(candidate.reason), *_parity(candidate.parity)]
+    if candidate.verdict in _VERDICTS and candidate.status != "memory":
+        reasons.append(_VERDICTS[candidate.verdict])
     return CandidateRow(
         levers=_levers(own, EAGER if common.keys() <= _OF_THE_FEED else "nothing more"),
-        semantics=str(candidate.get("semantics") or _widest(changed)),
-        predicted=milliseconds(number(candidate.get("predicted_seconds")) if predicted is None else predicted),
-        measured=milliseconds(candidate.get("measured")),
-        startup=brief_seconds(candidate.get("startup")),
-        total=brief_seconds(candidate.get("total")),
-        memory=NOTHING if memory is None else amount(memory),
-        status=str(candidate.get("status") or "?"),
+        semantics=candidate.semantics,
+        predicted=milliseconds(None if candidate.predicted is None else candidate.predicted.step),
+        measured=milliseconds(candidate.measured),
+        startup=brief_seconds(candidate.startup),
+        total=brief_seconds(candidate.total),
+        memory=amount(candidate.memory_bytes),
+        status=candidate.status,
         reason="; ".join(filter(None, reasons)),
     )
 
 
-def _parity(figures: Mapping[str, Any]) -> list[str]:
-    """The guard's figure in words; the others stand in the explanation itself."""
+def _parity(figures: Mapping[str, float]) -> list[str]:
+    """Returns the guard's figure in words; the others stand in the explanation itself."""
     error, eager = number(figures.get("error")), number(figures.get("eager_error"))
     if error is None:
         return []
@@ -384,40 +343,42 @@ def _parity(figures: Mapping[str, Any]) -> list[str]:
     return [f"its gradients' error is {plain_number(error)}{beside}"]
 
 
-def _refused(explanation: Mapping[str, Any]) -> dict[str, tuple[tuple[str, str], ...]]:
-    found: dict[str, list[tuple[str, str]]] = {}
-    for refusal in map(mapping, sequence(explanation.get("refused"))):
-        pair = (_setting(refusal.get("value")), _line(refusal.get("reason") or ""))
-        found.setdefault(str(refusal.get("knob")), []).append(pair)
-    return {knob: tuple(pairs) for knob, pairs in found.items()}
+def _refused(found: Explanation) -> dict[str, tuple[tuple[str, str], ...]]:
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for refusal in found.refused:
+        rows.setdefault(_line(refusal.knob), []).append((_setting(refusal.value), _line(refusal.reason)))
+    return {knob: tuple(pairs) for knob, pairs in rows.items()}
 
 
 # ---- predicted beside actual
 
 
 def _actual(
-    actual: Mapping[str, Any], memory: Mapping[str, Any], time: Mapping[str, Any]
+    actual: Mapping[str, Any], memory: MemoryPrediction | None, time: TimePrediction | None
 ) -> Iterator[tuple[str, str, str, str]]:
-    predicted = {**memory, **mapping(time.get("bounds")), **{n: time.get(n) for n in ("step", "startup")}}
-    predicted["memory_bytes"] = memory.get("peak")
-    bounds = mapping(time.get("bounds")).keys()
+    bytes_of = {} if memory is None else {**memory.categories, **_figures_of(memory), "memory_bytes": memory.peak}
+    bounds = {} if time is None else time.bounds
+    predicted = {**bytes_of, **bounds, **({} if time is None else {"step": time.step, "startup": time.startup})}
     for name, item in actual.items():
         if name.endswith("_error"):  # of the figures that stand here
             continue
         inner = mapping(item) or {name: item}
         for part, value in inner.items():
-            found = number(value)
-            expected = number(predicted.get(part))
+            found, expected = number(value), predicted.get(part)
             is_time = part in ("step", "startup") or (part in bounds and name != "memory")
-            is_memory = not is_time and (part.endswith("bytes") or part in memory)
+            is_memory = not is_time and (part.endswith("bytes") or part in bytes_of)
             text = ms_text if is_time else amount if is_memory else plain_number
             title = part if inner is not item else f"{name} {part}"
             yield (
-                title.removesuffix("_bytes").replace("_", " "),
+                _line(title.removesuffix("_bytes").replace("_", " ")),
                 NOTHING if expected is None else text(expected),
                 _line(value) if found is None else text(found),
                 _error(expected, found) if expected is not None and found else "",
             )
+
+
+def _figures_of(memory: MemoryPrediction) -> dict[str, int]:
+    return {"peak": memory.peak, "lower": memory.lower, "upper": memory.upper, "host": memory.host}
 
 
 def _error(predicted: float, actual: float) -> str:
@@ -425,8 +386,8 @@ def _error(predicted: float, actual: float) -> str:
     return f"{error:+.1f} %" if abs(error) >= 0.05 else "0.0 %"
 
 
-def _percent(value: float | None, longest: float) -> float:
-    return round(100 * (value or 0.0) / longest, 2) if longest else 0.0
+def _percent(value: float, longest: float) -> float:
+    return round(100 * value / longest, 2) if longest else 0.0
 
 
 def _share(value: float, whole: float) -> str:
