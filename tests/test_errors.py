@@ -21,3 +21,16 @@ def test_an_error_travels_between_processes(kind):
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is kind
     assert (back.rule, back.got, back.remedy) == ("rule", "value", "remedy")
+
+
+@pytest.mark.parametrize(
+    ("error", "first", "reason"),
+    [
+        (ValueError("\n  one \ntwo"), "one", "ValueError: one"),
+        (KeyError(), "KeyError", "KeyError"),
+        (OSError(" "), "OSError", "OSError"),
+        (ValueError("x" * 999), "x" * 999, "ValueError: " + "x" * 999),
+    ],
+)
+def test_of_what_an_exception_says_the_first_line_is_told(error, first, reason):
+    assert (errors.first_line(error), errors.reason_of(error)) == (first, reason)

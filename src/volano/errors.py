@@ -87,3 +87,14 @@ class CheckpointError(RunError):
 
 class MissingExtraError(RunError):
     """An optional package is not installed."""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an exception says, or the name of its class."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns the same after the name of its class, ``"KeyError: 'x'"``."""
+    name, text = type(error).__name__, first_line(error)
+    return name if text == name else f"{name}: {text}"

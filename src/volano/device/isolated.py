@@ -25,7 +25,7 @@ import torch
 from volano.device import Device
 from volano.device.processes import start_method
 from volano.device.random_state import random_state_kept
-from volano.errors import RunError
+from volano.errors import RunError, reason_of
 
 _HEADER = 8  # bytes of an answer's length
 _LONGEST_REASON = 300
@@ -94,15 +94,8 @@ def run_here(function: Callable[..., Any], *args: Any) -> Any:
         raise _failure(reason_of(error)) from error
 
 
-def reason_of(error: BaseException) -> str:
-    """The first line of what an exception says, with its class."""
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text[:_LONGEST_REASON]
-
-
 def _failure(reason: str) -> IsolatedError:
-    return IsolatedError("What is tried in a process of its own gives an answer", got=reason)
+    return IsolatedError("What is tried in a process of its own gives an answer", got=reason[:_LONGEST_REASON])
 
 
 def _read(reading: int, deadline: float) -> bytes | None:

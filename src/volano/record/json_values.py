@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from volano.errors import first_line
+
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """``value`` where it is a mapping, else an empty one."""
@@ -47,7 +49,7 @@ def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> 
             missing.append(f"{path.name} is not there")
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        missing.append(f"{path.name} cannot be read: {_first_line(error)}")
+        missing.append(f"{path.name} cannot be read: {first_line(error)}")
         return {}
     if not isinstance(value, dict):
         missing.append(f"{path.name} holds no JSON object")
@@ -64,7 +66,7 @@ def read_lines(path: Path, missing: list[str], *, is_expected: bool) -> tuple[Ma
             missing.append(f"{path.name} is not there")
         return ()
     except OSError as error:
-        missing.append(f"{path.name} cannot be read: {_first_line(error)}")
+        missing.append(f"{path.name} cannot be read: {first_line(error)}")
         return ()
     filled = [line for line in lines if line.strip()]
     records = tuple(record for record in map(parse_line, filled) if record is not None)
@@ -81,7 +83,3 @@ def parse_line(line: str | bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):  # bytes that are no text are a ValueError too
         return None
     return value if isinstance(value, dict) else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

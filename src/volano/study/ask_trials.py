@@ -10,7 +10,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FixedTrial
 
-from volano.errors import ExploreError, UsageError
+from volano.errors import ExploreError, UsageError, reason_of
 from volano.study.optuna_storage import is_of_storage, num_grid_points, storage_errors
 from volano.study.sampler import RungSampler, default_sampler
 from volano.study.workers.trial_tasks import step_of_rung
@@ -195,9 +195,3 @@ def differences_of_space(before: Mapping[str, Any], now: Mapping[str, Any]) -> l
         for name in sorted(before.keys() & now.keys())
         if before[name] != now[name]
     ]
-
-
-def reason_of(error: BaseException) -> str:
-    """First line of what an error says, with its kind."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

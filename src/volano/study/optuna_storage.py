@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from volano.errors import CheckpointError, ExploreError, MissingExtraError, UsageError, VolanoError
+from volano.errors import CheckpointError, ExploreError, MissingExtraError, UsageError, VolanoError, first_line
 from volano.record.study_folder import JOURNAL
 
 # How long SQLite waits for another process to let go of the file; its driver's own 5 s are short on a network's disk.
@@ -260,7 +260,7 @@ def is_of_storage(error: Exception) -> bool:
 def _translated(error: Exception) -> VolanoError | None:
     chain = [error, *([error.__cause__] if error.__cause__ is not None else [])]
     text = " ".join(str(each) for each in chain)
-    first = next((line for line in str(chain[-1]).splitlines() if line), type(error).__name__)
+    first = first_line(chain[-1])
     from_database = any(isinstance(each, Exception) and is_of_storage(each) for each in chain)
     if "database is locked" in text or "lock wait timeout" in text.lower():
         return ExploreError(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from volano.device import num_cores
 from volano.device.processes import pickled
-from volano.errors import RunError, UsageError, VolanoError
+from volano.errors import RunError, UsageError, VolanoError, first_line
 from volano.study.workers.executor import Answers, Executor, answer_of, defect_of, report_in
 from volano.study.workers.messages import Assignment, Lost, Report
 
@@ -170,7 +170,7 @@ class RayActors(Executor):
             try:
                 error_or_nothing = self._ray.get(call, timeout=0)
             except self._ray.exceptions.RayError as error:
-                reason = _first_line(error)
+                reason = first_line(error)
                 self._ray.kill(actor)
                 continue
             self._actors.append(actor)
@@ -235,7 +235,7 @@ def _sent(make: Any) -> bytes:
     except Exception as error:
         raise UsageError(
             "The study's build function can be sent to a cluster",
-            got=f"{type(error).__name__}: {_first_line(error)}",
+            got=f"{type(error).__name__}: {first_line(error)}",
             remedy="Open files, locks and connections inside it, not around it",
         ) from error
 
@@ -275,11 +275,11 @@ def _check_listens(address: str | None) -> None:
 
 def _unreachable(address: str | None, error: Exception) -> VolanoError:
     if address is None:
-        return RunError("Ray starts a cluster on this machine", got=_first_line(error))
+        return RunError("Ray starts a cluster on this machine", got=first_line(error))
     remedy = "Start one with ray start --head, or give 'local'"
     if "InvalidAuthToken" in str(error.__cause__):
         remedy = "It wants a token: set RAY_AUTH_MODE=token, with the cluster's token where Ray looks for it"
-    return UsageError("A Ray cluster runs at the address", got=f"{address!r}: {_first_line(error)}", remedy=remedy)
+    return UsageError("A Ray cluster runs at the address", got=f"{address!r}: {first_line(error)}", remedy=remedy)
 
 
 @contextlib.contextmanager
@@ -302,9 +302,4 @@ def _environment_kept() -> Iterator[None]:
 def _why_lost(error: BaseException) -> str:
     # Ray's text names the actor first, and then, in a line of its own, what became of its process.
     cause = next((line for line in str(error).splitlines() if line.startswith("The actor is dead because")), "")
-    return f"{_first_line(error)} {cause}".strip()[:_LONGEST_REASON]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines()]
-    return lines[0] if lines else type(error).__name__
+    return f"{first_line(error)} {cause}".strip()[:_LONGEST_REASON]

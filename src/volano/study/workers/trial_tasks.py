@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from volano.device.isolated import reason_of
-from volano.errors import TaskError
+from volano.errors import TaskError, reason_of
 from volano.packing import Member
 from volano.study.workers.messages import Assignment, Trial, TrialOutcome
 from volano.study.workers.same_data import check_same_data

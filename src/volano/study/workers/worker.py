@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from volano.device import Device
-from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
+from volano.errors import reason_of
 from volano.packing import Pack, pack_size
 from volano.packing.program_cache import ProgramCache
 from volano.plan import Plan
