@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from volano.apps.study_build import build_of
 from volano.data import counter_hash
 from volano.errors import UsageError
 from volano.packing.equality.replay import UNIT_OF_PRECISION, Replayed, plan_of_replays, replay
 from volano.plan import Plan
+from volano.record.study import RungValue, TrialResult
 from volano.running.references import load_reference
 from volano.study.study import Study
 from volano.task import Task
@@ -32,30 +33,6 @@ _EXAMPLES_THAT_FLIP = 2
 _SMALLEST = 0.1
 _HASH_OF_DRAWING = 17
 _COLUMNS_OF_WORDS = (2, 7)
-
-
-class Rung(Protocol):
-    """What a study recorded of a trial at a rung."""
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-    @property
-    def training_loss(self) -> float: ...
-
-
-class Recorded(Protocol):
-    """What a study recorded of a trial."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def rungs(self) -> Sequence[Rung]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +169,7 @@ def verify(
     return Verification(rows=tuple(rows), metric=metric, precision=precision, device=plan.device, seconds=seconds)
 
 
-def _task_of(build: Build, trial: Recorded) -> Task:
+def _task_of(build: Build, trial: TrialResult) -> Task:
     import optuna
 
     task = build(optuna.trial.FixedTrial(dict(trial.params), number=trial.number))
@@ -206,9 +183,9 @@ def _task_of(build: Build, trial: Recorded) -> Task:
     return task
 
 
-def _chosen(study: Any, n: int, numbers: Iterable[int] | None) -> list[Recorded]:
+def _chosen(study: Any, n: int, numbers: Iterable[int] | None) -> list[TrialResult]:
     """The trials that were named, or the best one and ``n - 1`` that a hash of the study's seed draws."""
-    recorded: dict[int, Recorded] = {t.number: t for t in study.trials if t.rungs and t.state != "failed"}
+    recorded: dict[int, TrialResult] = {t.number: t for t in study.trials if t.rungs and t.state != "failed"}
     if numbers is None:
         if n < 1 or not recorded:
             raise UsageError(
@@ -225,20 +202,20 @@ def _chosen(study: Any, n: int, numbers: Iterable[int] | None) -> list[Recorded]
     return [recorded[number] for number in wanted]
 
 
-def _runs(task: Task, trial: Recorded, plan: Plan, precision: str) -> tuple[Replayed, Replayed]:
+def _runs(task: Task, trial: TrialResult, plan: Plan, precision: str) -> tuple[Replayed, Replayed]:
     steps = [rung.step for rung in _apart(trial.rungs)]
     other = plan.pin(optimizer="as_given")
     return replay(task, steps, plan=plan), replay(task, steps, plan=other, shake=UNIT_OF_PRECISION[precision])
 
 
-def _apart(rungs: Sequence[Rung]) -> list[Rung]:
+def _apart(rungs: Sequence[RungValue]) -> list[RungValue]:
     """The rungs to which a trial was trained: in a run of a few steps several fall on one."""
     return [
         rung for before, rung in zip((None, *rungs), rungs, strict=False) if before is None or rung.step > before.step
     ]
 
 
-def _compared(trial: Recorded, task: Task, runs: tuple[Replayed, Replayed], precision: str) -> Iterator[Compared]:
+def _compared(trial: TrialResult, task: Task, runs: tuple[Replayed, Replayed], precision: str) -> Iterator[Compared]:
     solo, shaken = ([_figures(stop) for stop in run.stops] for run in runs)
     widest: dict[str, float] = {}
     for rung, mine, others in zip(_apart(trial.rungs), solo, shaken, strict=True):
