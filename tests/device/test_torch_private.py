@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from volano.device import torch_private as private
 
@@ -40,7 +41,7 @@ class TestTensors:
         assert private.storage_key(fake) == private.storage_key(fake[2:])
 
     def test_parts_of_a_sparse_tensor_are_as_they_are(self):
-        sparse = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.tensor([2.0, 3.0]), (4,))
+        sparse = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.tensor([2.0, 3.0]), (4,), check_invariants=True)
         assert private.indices_of(sparse).tolist() == [[1, 1]]
         assert private.values_of(sparse).tolist() == [2.0, 3.0]
 
@@ -88,7 +89,7 @@ class TestHooks:
         handle = optimizer.register_step_post_hook(lambda *_: None)
         assert private.has_step_hooks(optimizer)
         handle.remove()
-        handle = torch.optim.optimizer.register_optimizer_step_pre_hook(lambda *_: None)
+        handle = register_optimizer_step_pre_hook(lambda *_: None)
         assert private.has_step_hooks(optimizer)
         handle.remove()
 
@@ -210,6 +211,7 @@ def test_units_for_bf16_are_asked_for(monkeypatch):
 
 
 @pytest.mark.compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 class TestCompiler:
     def test_settings_are_patched_and_put_back(self):
         for settings, name, value in (

@@ -21,73 +21,18 @@ from torch._C import _current_autograd_node as current_autograd_node
 from torch._C import _current_graph_task_id as current_graph_task_id
 from torch._C._functorch import is_batchedtensor
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.autograd import _get_sequence_nr as next_sequence_number
 from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
 from torch.nn.modules.batchnorm import _NormBase as AnyTrackingNorm
 from torch.nn.modules.dropout import _DropoutNd as AnyDropout
 from torch.nn.modules.module import _has_any_global_hook as has_hooks_on_all_modules
-from torch.optim import optimizer as _optimizers
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes as without_dispatch_modes
 from torch.utils._pytree import tree_flatten, tree_iter, tree_map_only, tree_unflatten
 from torch.utils.data._utils.collate import collate as collate_by_type
 from torch.utils.data._utils.collate import default_collate_fn_map
-
-__all__ = [
-    "AnyBatchNorm",
-    "AnyDropout",
-    "AnyTrackingNorm",
-    "DataDependentOutputException",
-    "DynamicOutputShapeException",
-    "FakeTensorMode",
-    "OpOverload",
-    "TorchDispatchMode",
-    "aot_backend",
-    "base_of",
-    "buffers_of",
-    "check_and_unscale",
-    "collate_by_type",
-    "compile_graph",
-    "compile_with_inductor",
-    "current_autograd_node",
-    "current_graph_task_id",
-    "default_collate_fn_map",
-    "dynamo_settings",
-    "foreach_copy_",
-    "foreach_lerp",
-    "foreach_lerp_",
-    "foreach_mul_",
-    "foreach_norm",
-    "functorch_settings",
-    "has_bf16_units",
-    "has_hooks",
-    "has_hooks_on_all_modules",
-    "has_step_hooks",
-    "indices_of",
-    "inductor_settings",
-    "is_batchedtensor",
-    "load_compiler",
-    "next_sequence_number",
-    "operation_name",
-    "packet_of",
-    "parameters_of",
-    "schema_of",
-    "sequence_number",
-    "storage_key",
-    "takes_boxed_values",
-    "tree_flatten",
-    "tree_iter",
-    "tree_map_only",
-    "tree_unflatten",
-    "values_of",
-    "version_of",
-    "without_dispatch_modes",
-]
 
 # Those of torch.nn.Module that run with a forward or a backward pass.
 _MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -141,7 +86,7 @@ def has_hooks(held: nn.Module | Tensor) -> bool:
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """Returns whether hooks run with the optimizer's step, its own or those of all optimizers."""
     own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
-    return any((*own, _optimizers._global_optimizer_pre_hooks, _optimizers._global_optimizer_post_hooks))
+    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
 
 # ---- operations of the dispatcher and nodes of autograd
@@ -184,7 +129,7 @@ def has_bf16_units() -> bool:
 def load_compiler() -> None:
     """Loads what compiling loads."""
     import torch._dynamo
-    import torch._inductor.lowering  # noqa: F401
+    import torch._inductor.lowering
 
 
 def dynamo_settings() -> Any:
@@ -208,14 +153,14 @@ def inductor_settings() -> Any:
     return settings
 
 
-def compile_with_inductor(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+def compile_with_inductor(graph: torch.fx.GraphModule, inputs: Any) -> Any:
     """Compiles what ``torch.compile`` hands to a backend, as its own backend does."""
     from torch._inductor.compile_fx import compile_fx
 
     return compile_fx(graph, inputs)
 
 
-def compile_graph(module: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+def compile_graph(module: torch.fx.GraphModule, inputs: list[Any]) -> Any:
     """Compiles a traced graph without autograd."""
     import torch._inductor
 
