@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from volano.device import Device, Transfer, describe_machine, measure_limits, versions
+from volano.device import Device
 from volano.errors import PlanError, UsageError
 
 
@@ -49,25 +49,3 @@ def test_seeds_reach_the_generator_of_the_device():
     assert torch.equal(torch.rand(3), first)
     device.set_rng_state(state)
     assert torch.equal(torch.get_rng_state(), state["host"])
-
-
-def test_a_transfer_to_the_cpu_copies_nothing():
-    transfer = Transfer(Device("cpu"))
-    batch = {"x": torch.zeros(2)}
-    assert transfer.finish(transfer.start(batch)) is batch
-
-
-def test_limits_are_rates(monkeypatch):
-    monkeypatch.setattr("volano.device.limits._SECONDS_PER_LIMIT", 0.02)
-    limits = measure_limits(Device("cpu"))
-    assert limits.matmul_fp32 > 1e8
-    assert limits.matmul_bf16 > 1e6
-    assert limits.memory_copy > 1e8
-    assert limits.host_to_device is None
-
-
-def test_facts():
-    machine = describe_machine(Device("cpu"))
-    assert machine.num_cores >= 1
-    assert machine.precisions == ("fp32", "bf16")
-    assert versions()["torch"].startswith(torch.__version__.split("+")[0])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import collections
 import functools
+import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +183,26 @@ def run(
         observer=observer,
         resume=resume,
     )
+
+
+def lines(study, name="trials.jsonl"):
+    return [json.loads(line) for line in (study.folder / name).read_text().splitlines()]
+
+
+def told(study):
+    """What Optuna knows: parameters, state, values at rungs and the reason of each trial."""
+    return [
+        (t.params, t.state.name, t.intermediate_values, t.user_attrs.get("reason")) for t in study.optuna.get_trials()
+    ]
+
+
+class Killed(BaseException):
+    """As abrupt as SIGKILL, as far as the driver can tell."""
+
+
+def interrupted_before(number):
+    def before(num_assignments):
+        if num_assignments == number:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return before

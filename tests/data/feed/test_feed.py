@@ -9,7 +9,6 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from volano.data import (
     Arrays,
-    Fault,
     Fetcher,
     Key,
     MemoryMapped,
@@ -92,67 +91,6 @@ def test_resident_and_ring_agree():
     assert torch.equal(batch[1], torch.from_numpy(ORDER.key(0).indices.copy()))
 
 
-def test_random_transforms_change_with_the_epoch_and_leave_the_generators_alone():
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    before = (random.getstate(), torch.get_rng_state())
-    batches = run(Noisy())
-    assert random.getstate() == before[0]
-    assert torch.equal(torch.get_rng_state(), before[1])
-    rows = torch.cat(batches)
-    assert len(torch.unique(rows[:, 1])) == len(rows) == 80  # no draw is repeated, over examples and over epochs
-    assert len(torch.unique(rows[:, 3])) == 80
-
-
-def test_examples_of_any_kind_are_collated():
-    batch = run(Computed())[0]
-    assert batch["x"].dtype == torch.uint8
-    assert batch["x"].shape == (8, 3)
-    assert batch["y"].dtype == torch.float64  # as torch's DataLoader makes of Python's floats
-    assert batch["name"] == [f"n{index}" for index in ORDER.key(0).indices]
-
-
-def test_a_collate_of_ones_own():
-    def collate(examples):
-        return torch.stack([torch.tensor(example["y"]) for example in examples]) * 2
-
-    assert torch.equal(run(Computed(), collate=collate)[0], torch.tensor(ORDER.key(0).indices).float())
-
-
-def test_a_failing_collate_names_the_examples():
-    def collate(examples):
-        raise ValueError("no")
-
-    with pytest.raises(DataError, match=rf"ValueError: no \(examples {ORDER.key(0).indices[0]}, "):
-        run(Computed(), collate=collate)
-
-
-class TestQuarantine:
-    def test_corrupt_examples_are_replaced_and_listed_once(self):
-        told = []
-        quarantine = Quarantine(40, told.append)
-        batches = run(Corrupt(), quarantine=quarantine)
-        assert all(len(batch) == 8 for batch in batches)
-        assert not Corrupt.broken & set(torch.cat(batches).tolist())
-        assert sorted(told, key=lambda fault: fault.index) == [
-            Fault(3, "file3.png", "OSError: truncated"),
-            Fault(17, "file17.png", "OSError: truncated"),
-        ]
-
-    def test_too_many_stop_the_run(self):
-        class Rotten(Corrupt):
-            broken = frozenset(range(0, 40, 4))
-
-        with pytest.raises(DataError, match=r"At most 10% .* are corrupt; got 6 of .*file\d+.png: OSError: truncated"):
-            run(Rotten())
-
-    def test_nothing_but_corrupt_examples_ends_at_once(self):
-        class Hopeless(Corrupt):
-            broken = frozenset(range(40))
-
-        with pytest.raises(DataError, match="20 in a row were corrupt; got example .* OSError: truncated"):
-            run(Hopeless())
-
-
 class TestResidence:
     def test_only_plain_tensors_can_be(self):
         tensors = TensorDataset(torch.zeros(4, 2))
@@ -207,25 +145,6 @@ class TestResidence:
             run(Computed(), feed="resident")
 
 
-def test_a_fetcher_falls_back_from_many_to_one():
-    class Many(Corrupt):
-        def __getitems__(self, indices):
-            return [self[index] for index in indices]
-
-    batch, faults = Fetcher(Many(), None, 9)(ORDER.key(0))
-    expected, _ = Fetcher(Corrupt(), None, 9)(ORDER.key(0))
-    assert torch.equal(batch, expected)
-    assert {fault.index for fault in faults} <= Many.broken
-
-
-def test_arrays_are_of_one_length():
-    from volano.errors import TaskError
-
-    with pytest.raises(TaskError, match="same length"):
-        Arrays((torch.zeros(3), torch.zeros(4)))
-    assert Arrays(torch.zeros(3)).fingerprint() != Arrays(torch.ones(3)).fingerprint()
-
-
 def test_an_error_in_a_worker_is_one_message():
     class Ragged(Computed):
         def __getitem__(self, index):
@@ -233,40 +152,3 @@ def test_an_error_in_a_worker_is_one_message():
 
     with pytest.raises(DataError, match=r"\A(?!.*Traceback)The examples of a batch can be collated"):
         run(Ragged(), workers=1)
-
-
-def test_a_small_set_stops_at_a_tenth_too():
-    class Rotten(Corrupt):
-        broken = frozenset(range(5))
-
-        def __len__(self):
-            return 8
-
-    quarantine = Quarantine(8)
-    fetcher = Fetcher(Rotten(), None, 0)
-    found = [fetcher(key)[1] for key in Order(num_examples=8, batch_size=4, seed=0).keys(0, 2)]
-    with pytest.raises(DataError, match="At most 10%"):
-        quarantine.add([fault for faults in found for fault in faults], 8)
-
-
-def test_a_fingerprint_of_any_strides():
-    images = torch.rand(4, 5, 5, 3).permute(0, 3, 1, 2)
-    assert Arrays(images).fingerprint() == Arrays(images.contiguous()).fingerprint()
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError("8 GiB"), RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: 8 GiB")]
-)
-@pytest.mark.parametrize("where", ["example", "collate"])
-def test_memory_that_runs_out_is_no_corrupt_example(error, where):
-    class Full(Computed):
-        def __getitem__(self, index):
-            if where == "example" and index == 3:
-                raise error
-            return super().__getitem__(index)
-
-    def collate(examples):
-        raise error
-
-    with pytest.raises(type(error), match="8 GiB"):
-        run(Full(), collate=collate if where == "collate" else None)

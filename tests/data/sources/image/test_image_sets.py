@@ -5,13 +5,10 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import FASHION_MNIST
-from volano.data.sources import LabelledImages, PixelFormat, choose_format, decode, hold_out, read_image_sets
-from volano.data.sources.image.images import ImageFile
+from volano.data.sources import read_image_sets
 from volano.errors import DataError, UsageError
 
 
@@ -111,112 +108,6 @@ class TestFolders:
             read_image_sets(tmp_path / "a.zip")
 
 
-class TestUnreadable:
-    def test_a_few_are_left_out_and_listed(self, tmp_path):
-        class_folders(tmp_path, num=10)
-        (tmp_path / "cat" / "text.png").write_text("not an image")
-        whole = (tmp_path / "dog" / "dog0.png").read_bytes()
-        (tmp_path / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
-        sets = read_image_sets(tmp_path)
-        assert len(sets.train) == 20
-        assert sorted(fault.path.rsplit("/")[-1] for fault in sets.train.faults) == ["cut.png", "text.png"]
-        assert all(fault.reason for fault in sets.train.faults)
-
-    def test_too_many_stop(self, tmp_path):
-        class_folders(tmp_path, num=5)
-        for number in range(3):
-            (tmp_path / "cat" / f"bad{number}.png").write_text("no")
-        with pytest.raises(DataError, match="At most 10% of the images are unreadable; got 3 of 13; the first: .*bad0"):
-            read_image_sets(tmp_path)
-
-    def test_none_that_opens(self, tmp_path):
-        for name in ("a", "b"):
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "1.jpg").write_text("no")
-        with pytest.raises(DataError, match="images can be opened; got none of the 2 tried"):
-            read_image_sets(tmp_path)
-
-
-class TestDecode:
-    FORMAT = PixelFormat(channels=3, size=16)
-
-    def test_transparency_becomes_white(self, tmp_path):
-        Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "a.png")
-        assert (decode(tmp_path / "a.png", self.FORMAT) == 255).all()
-
-    def test_a_photograph_is_turned_upright(self, tmp_path):
-        image = Image.new("RGB", (16, 16), "black")
-        image.paste("white", (0, 0, 16, 8))
-        exif = Image.Exif()
-        exif[0x0112] = 3  # turned by 180 degrees
-        image.save(tmp_path / "a.jpg", exif=exif, quality=95)
-        pixels = decode(tmp_path / "a.jpg", self.FORMAT)
-        assert pixels[:, :7].mean() < 10
-        assert pixels[:, 9:].mean() > 245
-
-    def test_the_middle_is_kept(self, tmp_path):
-        image = Image.new("L", (48, 16), 0)
-        image.paste(255, (16, 0, 32, 16))
-        image.save(tmp_path / "a.png")
-        assert (decode(tmp_path / "a.png", PixelFormat(channels=1, size=16)) == 255).all()
-
-    def test_pixels_of_the_right_size_are_not_touched(self, tmp_path):
-        pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "a.png")
-        assert np.array_equal(decode(tmp_path / "a.png", self.FORMAT), pixels.transpose(2, 0, 1))
-
-    @pytest.mark.parametrize("channels", [1, 3])
-    def test_sixteen_bits_become_eight(self, tmp_path, channels):
-        ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
-        Image.fromarray(ramp).save(tmp_path / "a.png")
-        pixels = decode(tmp_path / "a.png", PixelFormat(channels=channels, size=16))
-        assert np.array_equal(pixels[0].reshape(-1), np.arange(256))
-
-    def test_floats_have_no_range(self, tmp_path):
-        Image.fromarray(np.random.rand(16, 16).astype(np.float32)).save(tmp_path / "a.tiff")
-        with pytest.raises(OSError, match="floating-point pixels"):
-            decode(tmp_path / "a.tiff", self.FORMAT)
-
-    @pytest.mark.parametrize(
-        "error", [struct.error, KeyError, TypeError, ZeroDivisionError, EOFError, ValueError, IndexError]
-    )
-    def test_whatever_pillow_raises_is_an_unreadable_file(self, tmp_path, monkeypatch, error):
-        def broken(image):
-            raise error("in a directory of tags")
-
-        picture(tmp_path / "a.png")
-        monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
-        with pytest.raises(OSError, match=rf"{error.__name__}: .*in a directory of tags"):
-            decode(tmp_path / "a.png", self.FORMAT)
-
-    def test_memory_that_runs_out_is_no_unreadable_file(self, tmp_path, monkeypatch):
-        def broken(image):
-            raise MemoryError
-
-        picture(tmp_path / "a.png")
-        monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
-        with pytest.raises(MemoryError):
-            decode(tmp_path / "a.png", self.FORMAT)
-
-    def test_headers_that_raise_anything_are_skipped(self, tmp_path, monkeypatch):
-        picture(tmp_path / "a.png", size=(40, 40))
-        picture(tmp_path / "b.png", size=(24, 24))
-        real = Image.open
-
-        def opening(path):
-            if path.name == "a.png":
-                raise ZeroDivisionError
-            return real(path)
-
-        monkeypatch.setattr(Image, "open", opening)
-        files = [ImageFile(path=tmp_path / name, label=0) for name in ("a.png", "b.png")]
-        assert choose_format(files) == PixelFormat(channels=3, size=24)
-
-    def test_the_size_is_read_off_the_headers(self, tmp_path):
-        picture(tmp_path / "big.png", size=(500, 400))
-        assert choose_format([ImageFile(path=tmp_path / "big.png", label=0)]) == PixelFormat(channels=3, size=128)
-
-
 class TestTables:
     def rows(self, tmp_path):
         class_folders(tmp_path / "pictures")
@@ -298,36 +189,3 @@ def test_the_embedded_digits():
     sets = read_image_sets(None)
     assert sets.train.images.shape == (1797, 1, 8, 8)
     assert sets.train.images.max() == 255
-
-
-class TestHoldOut:
-    @staticmethod
-    def images(labels, copies=1):
-        count = len(labels)
-        pixels = torch.arange(count, dtype=torch.int32).repeat_interleave(copies).view(torch.uint8).view(-1, 1, 2, 2)
-        labels = torch.tensor(labels).repeat_interleave(copies)
-        classes = tuple(str(number) for number in range(int(labels.max()) + 1))
-        return LabelledImages(images=pixels, labels=labels, classes=classes, names=("",) * len(labels))
-
-    @settings(deadline=None)
-    @given(st.lists(st.integers(2, 40), min_size=2, max_size=5), st.integers(1, 3), st.integers(0, 99))
-    def test_stratified_and_disjoint(self, counts, copies, seed):
-        labels = [number for number, count in enumerate(counts) for _ in range(count)]
-        images = self.images(labels, copies)
-        kept, held = hold_out(images, seed=seed)
-        assert sorted([*kept, *held]) == list(range(len(images)))
-        for number, count in enumerate(counts):
-            of_class = (images.labels[torch.from_numpy(held)] == number).sum().item()
-            assert 1 <= of_class <= count * copies - 1
-            assert abs(of_class - 0.15 * count * copies) <= copies + 1
-        # Copies of a picture lie next to each other here, and on the same side.
-        assert not {row // copies for row in kept} & {row // copies for row in held}
-
-    def test_the_seed_decides(self):
-        images = self.images([0] * 40 + [1] * 40)
-        assert hold_out(images, seed=1)[1].tolist() == hold_out(images, seed=1)[1].tolist()
-        assert hold_out(images, seed=1)[1].tolist() != hold_out(images, seed=2)[1].tolist()
-
-    def test_a_class_of_one_picture_is_refused(self):
-        with pytest.raises(DataError, match="two different images.*got 1 in class '1'"):
-            hold_out(self.images([0, 0, 1]), seed=0)

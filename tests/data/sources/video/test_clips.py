@@ -1,13 +1,9 @@
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clips import moving_square, write_clip
-from volano.data.sources import ClipFormat, choose_clip_format, decode_clip, read_clip_folder, read_clips_like
+from volano.data.sources import ClipFormat, choose_clip_format, read_clip_folder, read_clips_like
 from volano.data.sources.video import clips as clips_module
-from volano.data.sources.video.clip_files import nearest_frames, read_facts
 from volano.errors import DataError, UsageError
 
 GREY = ClipFormat(channels=1, size=32, fps=10.0)
@@ -17,104 +13,6 @@ def folder_of(root, num=4, suffix=".mp4", **kwargs):
     for number in range(num):
         write_clip(root / f"clip{number}{suffix}", moving_square(start=3 * number, **kwargs))
     return root
-
-
-class TestDecoding:
-    @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif", ".webm", ".mkv"])
-    def test_the_frames_come_back(self, tmp_path, suffix):
-        frames = moving_square(num_frames=12)
-        path = write_clip(tmp_path / f"a{suffix}", frames)
-        decoded = decode_clip(path, GREY)
-        assert decoded.shape == (12, 1, 32, 32)
-        assert decoded.dtype == np.uint8
-        # Codecs with loss blur the edges of the square; its place in every frame is what counts.
-        middle = decoded[:, 0, 16].astype(int)
-        for number in range(12):
-            assert middle[number, number + 2 : number + 6].min() > 180
-            assert middle[number, number + 12 :].max() < 70
-        assert read_facts(path).is_grey
-        assert read_facts(path).fps == pytest.approx(10, rel=0.01)
-
-    def test_colour(self, tmp_path):
-        path = write_clip(tmp_path / "a.mp4", moving_square(colour=(250, 30, 30)))
-        assert not read_facts(path).is_grey
-        pixels = decode_clip(path, ClipFormat(channels=3, size=32, fps=10.0))[0, :, 16, 3]
-        assert pixels[0] > 200 > 100 > pixels[1]
-
-    @pytest.mark.parametrize(("suffix", "num_frames", "begin"), [(".mkv", 20, 9), (".mp4", 150, 70), (".gif", 30, 12)])
-    def test_colour_that_comes_later(self, tmp_path, suffix, num_frames, begin):
-        frames = np.concatenate([moving_square(begin), moving_square(num_frames - begin, colour=(250, 30, 30))])
-        path = write_clip(tmp_path / f"a{suffix}", frames)
-        assert not read_facts(path).is_grey
-        assert choose_clip_format([path], 16, size=None, fps=None)[0].channels == 3
-
-    def test_files_that_end_early_still_say_what_they_are(self, tmp_path):
-        path = write_clip(tmp_path / "a.mkv", moving_square(40))
-        whole = read_facts(path)
-        path.write_bytes(path.read_bytes()[:9000])
-        assert read_facts(path).is_grey
-        assert (read_facts(path).width, read_facts(path).fps) == (whole.width, whole.fps)
-
-    def test_wide_clips_are_cut_to_their_centre(self, tmp_path):
-        frames = np.zeros((4, 32, 64, 3), dtype=np.uint8)
-        frames[:, :, 16:48] = 200  # the centred square is bright, the rest dark
-        path = write_clip(tmp_path / "a.mp4", frames)
-        assert decode_clip(path, GREY).min() > 150
-        assert decode_clip(path, ClipFormat(channels=1, size=16, fps=10.0)).shape == (4, 1, 16, 16)
-
-    @pytest.mark.parametrize(("fps", "count"), [(5, 10), (10, 20), (20, 40), (7, 14)])
-    def test_resampling_keeps_the_duration(self, tmp_path, fps, count):
-        path = write_clip(tmp_path / "a.mp4", moving_square(num_frames=20), fps=10)
-        assert len(decode_clip(path, ClipFormat(channels=1, size=32, fps=fps))) == count
-
-    def test_half_the_rate_is_every_second_frame(self, tmp_path):
-        path = write_clip(tmp_path / "a.mkv", moving_square(num_frames=20), fps=10)
-        assert np.array_equal(decode_clip(path, ClipFormat(channels=1, size=32, fps=5.0)), decode_clip(path, GREY)[::2])
-
-    @given(st.integers(1, 40), st.floats(1, 60), st.floats(1, 60))
-    def test_nearest_frames_are_nearest(self, num, fps, wanted):
-        times = np.arange(num) / fps
-        chosen = nearest_frames(times, fps, wanted)
-        moments = np.arange(len(chosen)) / wanted
-        assert (np.diff(chosen) >= 0).all()
-        best = np.abs(times[None] - moments[:, None]).min(1)
-        assert np.abs(times[chosen] - moments) == pytest.approx(best, abs=1e-9)
-        assert abs(len(chosen) / wanted - num / fps) <= 0.5 / wanted + 1 / wanted
-
-    @pytest.mark.parametrize(
-        ("content", "reason"),
-        [(b"", "Invalid data"), (b"this is no clip" * 50, "Invalid data"), (b"\x00" * 4000, "Invalid data|moov")],
-    )
-    def test_rubbish_says_why(self, tmp_path, content, reason):
-        path = tmp_path / "a.mp4"
-        path.write_bytes(content)
-        with pytest.raises(OSError, match=reason):
-            decode_clip(path, GREY)
-
-    def test_a_cut_file_says_why(self, tmp_path):
-        path = write_clip(tmp_path / "a.mp4", moving_square())
-        path.write_bytes(path.read_bytes()[:500])  # the index stands at the end
-        with pytest.raises(OSError, match=r"Invalid data|moov"):
-            decode_clip(path, GREY)
-
-    def test_a_codec_that_is_missing_is_named(self, tmp_path):
-        path = write_clip(tmp_path / "a.avi", moving_square())
-        path.write_bytes(path.read_bytes().replace(b"FMP4", b"ZZZZ"))
-        with pytest.raises(OSError, match="this FFmpeg has no decoder for its codec"):
-            decode_clip(path, GREY)
-
-    def test_a_sound_without_pictures(self, tmp_path):
-        import av
-
-        path = tmp_path / "a.mkv"
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("pcm_s16le", rate=8000)
-            sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
-            sound.sample_rate = 8000
-            container.mux(stream.encode(sound))
-            container.mux(stream.encode())
-        with pytest.raises(OSError, match="no pictures that move"):
-            decode_clip(path, GREY)
 
 
 class TestFolder:
@@ -127,51 +25,6 @@ class TestFolder:
         assert sets.fps == 10
         assert not set(sets.train.names) & set(sets.test.names)
         assert sets.notices == ("no colour in the 7 clips looked at: all are read in grey",)
-
-    def test_class_folders(self, tmp_path):
-        for name in ("left", "right"):
-            folder_of(tmp_path / name, num=3, speed=1 if name == "left" else 2)
-        sets = read_clip_folder(tmp_path, num_frames=8)
-        assert sets.train.classes == ("left", "right")
-        assert sorted(sets.train.labels.tolist()) == [0, 0, 1, 1]
-        assert sorted(set(sets.test.labels.tolist())) == [0, 1]
-        for name, label in zip(sets.train.names, sets.train.labels.tolist(), strict=True):
-            assert name.startswith(("left", "right")[label])
-
-    def test_loose_clips_beside_folders_have_no_classes(self, tmp_path):
-        folder_of(tmp_path / "left", num=2)
-        folder_of(tmp_path / "right", num=2, speed=2)
-        write_clip(tmp_path / "loose.mp4", moving_square(speed=3))
-        sets = read_clip_folder(tmp_path, num_frames=8)
-        assert sets.train.classes == ()
-        assert len(sets.train) + len(set(sets.test.names)) == 5
-
-    def test_given_splits(self, tmp_path):
-        folder_of(tmp_path / "train", num=3)
-        folder_of(tmp_path / "test", num=2, speed=2)
-        sets = read_clip_folder(tmp_path, num_frames=10)
-        assert len(sets.train) == 3
-        assert sets.test.frames.shape[:2] == (4, 10)  # twenty frames are two windows of ten
-        assert not sets.is_held_out
-
-    def test_what_lies_beside_the_splits_is_said(self, tmp_path):
-        for name, num in (("train", 3), ("test", 2), ("val", 4), ("extra", 1), ("empty", 0)):
-            folder_of(tmp_path / name, num=num)
-            (tmp_path / name).mkdir(exist_ok=True)
-        write_clip(tmp_path / "loose.mp4", moving_square())
-        sets = read_clip_folder(tmp_path, num_frames=20)
-        assert (len(sets.train), len(sets.test)) == (3, 2)
-        assert sets.notices[0] == (
-            "clips are read from train/ and test/; left out: 1 in extra/, 4 in val/, 1 in no folder"
-        )
-
-    def test_val_where_test_holds_nothing(self, tmp_path):
-        for name, num in (("train", 3), ("test", 0), ("val", 2)):
-            folder_of(tmp_path / name, num=num)
-            (tmp_path / name).mkdir(exist_ok=True)
-        sets = read_clip_folder(tmp_path, num_frames=20)
-        assert (len(sets.train), len(sets.test), sets.is_held_out) == (3, 2, False)
-        assert not any("left out" in text for text in sets.notices)
 
     def test_long_clips_are_cut_into_pieces(self, tmp_path):
         folder_of(tmp_path, num=2, num_frames=70)

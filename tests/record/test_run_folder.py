@@ -1,0 +1,105 @@
+"""The folder of a run: made once, never half written, and refused when it is another's."""
+
+import json
+import math
+
+import pytest
+
+from volano.errors import CheckpointError, UsageError
+from volano.record.run_folder import PREPARED, ReadFolder, RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = RunFolder.reserve(tmp_path / "run", "task")
+    made.make()
+    yield made
+    made.release()
+
+
+def test_nothing_is_written_before_it_is_made(tmp_path):
+    folder = RunFolder.reserve(tmp_path / "run", "task")
+    assert not folder.path.exists()
+    folder.make()
+    assert RunFolder.open(folder.path).read_json("run.json") == {"schema_version": 1, "status": "starting"}
+    folder.release()
+
+
+def test_what_is_left_of_one_that_never_began_is_in_nobodys_way(folder):
+    folder.append("metrics.jsonl", {"step": 1})
+    folder.release()
+    again = RunFolder.reserve(folder.path, "task")
+    again.make()
+    assert again.read_lines("metrics.jsonl") == []
+    again.release()
+
+
+@pytest.mark.parametrize("leaves", ["checkpoints/step-00000001", "mine.txt"])
+def test_what_would_be_lost_is_not_overwritten(folder, leaves):
+    if leaves == "mine.txt":
+        (folder.path / "run.json").unlink()
+    (folder.path / leaves).mkdir()
+    with pytest.raises(UsageError, match="A run starts in a folder of its own; got .*which exists.*volano resume"):
+        RunFolder.reserve(folder.path, "task")
+
+
+def test_one_that_is_prepared_is_not_started_over(folder):
+    folder.update_run(status=PREPARED)
+    with pytest.raises(UsageError, match="which exists"):
+        RunFolder.reserve(folder.path, "task")
+
+
+def test_two_runs_without_a_place_get_two(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = (RunFolder.reserve(None, "task") for _ in range(2))
+    first.make()
+    assert RunFolder.reserve(None, "task").path != first.path
+    assert first.path.parent == second.path.parent
+    first.release()
+
+
+def test_json_has_no_nan(folder):
+    folder.write_json("a.json", {"x": math.nan, "y": [math.inf, 1.5]})
+    assert json.loads((folder.path / "a.json").read_text()) == {"x": None, "y": [None, 1.5]}
+
+
+def test_half_a_line_of_a_killed_process_takes_no_other_with_it(folder):
+    (folder.path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"ste')
+    folder.append("metrics.jsonl", {"step": 2})
+    assert [record["step"] for record in folder.read_lines("metrics.jsonl")] == [1, 2]
+
+
+def test_lines_after_a_step_are_dropped_and_those_without_one_stay(folder):
+    for record in ({"step": 1}, {"step": 2}, {"note": 1}, {"step": 3}):
+        folder.append("metrics.jsonl", record)
+    folder.keep_until("metrics.jsonl", 2)
+    assert folder.read_lines("metrics.jsonl") == [{"step": 1}, {"step": 2}, {"note": 1}]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (None, UsageError, "A run's folder holds run.json; got .*that train printed"),
+        ("{", CheckpointError, "run.json of a run's folder holds JSON"),
+        ("[" * 100_000, CheckpointError, "run.json of a run's folder holds JSON"),
+        ("[]", CheckpointError, "run.json of a run's folder holds a JSON object; got list"),
+        ('{"schema_version": 2}', CheckpointError, "reads run folders of schema version 1; got 2"),
+    ],
+)
+def test_what_is_no_run_is_not_opened(tmp_path, content, error, words):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(error, match=words):
+        RunFolder.open(tmp_path)
+
+
+def test_another_rank_writes_corrupt_examples_alone(folder):
+    other = ReadFolder(folder.path)
+    with other.held():
+        other.append("metrics.jsonl", {"step": 1})
+        other.append("quarantine.jsonl", {"index": 3})
+        other.update_run(status="failed")
+        other.keep_until("quarantine.jsonl", 0)
+    assert other.read_lines("metrics.jsonl") == []
+    assert other.read_lines("quarantine.jsonl") == [{"index": 3}]
+    assert folder.read_json("run.json")["status"] == "starting"
