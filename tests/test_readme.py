@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from volano.apps.kinds import APPLICATIONS
+from volano.apps.options import table_of
 from volano.cli import commands
 from volano.cli.main import app
 
@@ -61,3 +63,11 @@ def test_ci_finds_both_commands():
 
 def test_the_changelog_has_the_version_to_come():
     assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", APPLICATIONS)
+def test_the_guides_tables_are_those_of_the_declarations(kind):
+    assert (
+        f"<!-- options: {kind} -->\n**{kind}**\n\n{table_of(APPLICATIONS[kind])}"
+        in (ROOT / "docs/guide.md").read_text()
+    )

@@ -131,7 +131,8 @@ class TestOneLineForAnOption:
         names = {parameter.name for parameter in parameters_of(Cooking)}
         assert names == {"minutes", "eggs", "pans", "salt", "kind", "book"}
         assert flag_of(Cooking.declared()[1]) == "--eggs"
-        assert [row[0] for row in table_of(Cooking)] == ["minutes", "eggs", "pans", "salt", "kind", "book"]
+        assert "| `eggs` | a whole number from 1 to 12 |  | How many. |" in table_of(Cooking)
+        assert "heat" not in table_of(Cooking)
 
         @takes_options(Cooking)
         def cook(self, **options):

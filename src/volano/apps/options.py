@@ -13,7 +13,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -96,7 +96,8 @@ class OptionField:
         if declared.multiple_of is not None:
             kind = f"a multiple of {declared.multiple_of}"
         if declared.at_least is not None and declared.at_most is not None:
-            return f"is {kind} from {declared.at_least:,} to {declared.at_most:,}{unit}"
+            most = "2**63 - 1" if declared.at_most == MOST_SEED else f"{declared.at_most:,}"
+            return f"is {kind} from {declared.at_least:,} to {most}{unit}"
         if declared.at_least is not None:
             return f"is {kind}, at least {declared.at_least:,}{unit}"
         above = f"is {kind} above {declared.above or 0:,}{unit}"
@@ -282,8 +283,11 @@ def _without_none(hint: Any) -> type:
     return str if typing.get_origin(hint) is Literal else hint
 
 
-def table_of(options: type[DeclaredOptions]) -> Iterator[tuple[str, str, str]]:
-    """Yields name, what it may be and help of each option that a person may give; for the guide."""
+def table_of(options: type[DeclaredOptions]) -> str:
+    """Returns name, rule, default and help of each option that a person may give, as a table of the guide."""
+    lines = ["| option | is | default | |", "|---|---|---|---|"]
     for field in options.declared():
         if not field.declaration.is_resolved:
-            yield field.name, field.rule.removeprefix("is "), field.declaration.help
+            rule, default = field.rule.removeprefix("is "), "" if field.default is None else f"`{field.default}`"
+            lines.append(f"| `{field.name}` | {rule} | {default} | {field.declaration.help} |")
+    return "\n".join(lines) + "\n"
