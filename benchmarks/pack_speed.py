@@ -1,6 +1,6 @@
 """A pack beside the tuned hand-written loop: configuration-steps per second once all runs.
 
-    python benchmarks/pack_speed.py b1 [--members 8,32,128] [--engines auto,loop,mapped,lowered,compiled]
+    python benchmarks/pack_speed.py b1 [--members 8,32,128] [--engines auto,loop,lowered,compiled]
                                     [--rounds 8] [--finals 16]
 
 About 2 minutes for each of b1, b2 and b3 besides what the engines need to start (compiling: a minute or so each).
@@ -311,7 +311,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", metavar="TASK", help="b1, b2, b3")
     parser.add_argument("--members", default="8,32,128")
-    parser.add_argument("--engines", default="auto,loop,mapped,lowered,compiled")
+    parser.add_argument("--engines", default="auto,loop,lowered,compiled")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--finals", type=int, default=16)
     given = parser.parse_args()

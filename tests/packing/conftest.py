@@ -13,7 +13,9 @@ def slow_loop(monkeypatch):
     own = choose_engine._alone
 
     def slow(*given):
-        losses, _ = own(*given)
-        return losses, 10.0
+        references = own(*given)
+        for reference in references.values():
+            reference.seconds = 10.0
+        return references
 
     monkeypatch.setattr(choose_engine, "_alone", slow)

@@ -12,7 +12,6 @@ from conftest import assert_same, classification
 from volano.device import Device
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
-from volano.packing import pack as packs
 from volano.packing.choose_engine import NUM_STEPS, EngineChoice, is_loop_sooner, like_choice, num_alone, size_that_fits
 from volano.packing.pack_size import pack_size
 from volano.plan import Plan
@@ -51,7 +50,7 @@ def test_much_work_is_worth_a_look_and_little_is_not(make_task, monkeypatch):
 
 def test_a_faster_engine_is_compared_with_steps_alone_as_they_are_fed(make_task, monkeypatch):
     monkeypatch.setattr(choose_engine, "_WORTH_TRACING", 0.0)
-    monkeypatch.setattr(choose_engine, "_run", lambda engine, device, batches, **_: (
+    monkeypatch.setattr(choose_engine, "timed_steps", lambda engine, device, batches, **_: (
         [engine.step(batch) for batch in batches], 1e-9 if engine.name == "lowered" else 1.0
     ))  # fmt: skip
     given, fed = [], choose_engine.seconds_alone
@@ -59,9 +58,9 @@ def test_a_faster_engine_is_compared_with_steps_alone_as_they_are_fed(make_task,
     def watched(member, plan, device, batches):
         made = list(batches)
         given.append((member.number, len(made), [batch.of_member for batch in made]))
-        return fed(member, plan, device, made)
+        return fed(member, plan, device, (batch for batch in made))
 
-    monkeypatch.setattr(packs, "seconds_alone", watched)
+    monkeypatch.setattr(choose_engine, "seconds_alone", watched)
     made = members(make_task, duration="12st")
     pack = Pack(made, device="cpu", num_steps=10_000)
     assert pack.engine == "lowered"
@@ -100,7 +99,7 @@ def test_an_engine_that_computes_something_else_is_struck(make_task, monkeypatch
 
 
 def test_what_is_compiled_has_to_show_that_it_computes_the_same(make_task, monkeypatch):
-    class Wrong(choose_engine.Lowered):
+    class Wrong(choose_engine.Stacked):
         name = "compiled"
 
         def step(self, batch):

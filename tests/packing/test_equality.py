@@ -1,318 +1,302 @@
-"""A member of a pack learns what it learns alone: trajectories, bits, isolation, and controls that must fail."""
+"""An engine is taken where it brings members to where they come alone: neither a small rate hides that it does not,
+nor does rounding make it seem so."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.packing.structures import CONFIGS, NUM_STEPS, STRUCTURES, Structure, plain_mlp, sgd, without_dropout
+from tests.packing.structures import CONFIGS, STRUCTURES, Language, ManyHeads, Structure, plain_mlp
 from torch import Tensor, nn
 
-from conftest import runs_in_bf16
-from volano import Plan, Task
+import volano
+from volano.device import Device
 from volano.errors import UsageError
-from volano.packing import Member, Pack
-from volano.packing.equality.replay import UNIT_OF_PRECISION, plan_of_replays, replay
-from volano.training import Session
-
-_MARKS = (pytest.mark.compiles, pytest.mark.slow)
-_COMPILED = ("compiled", "each")
-ENGINES = ["loop", "mapped", "lowered", *(pytest.param(engine, marks=_MARKS) for engine in _COMPILED)]
-# What an engine does not take; it says so, and another one trains it.
-_WORDS = {"GRU": "gru", "LSTM": "lstm", "channels last": "another memory format"}
-REFUSED = {(engine, name) for engine in ("mapped", "lowered", *_COMPILED) for name in _WORDS}
-# Observed after 96 steps of AdamW in float64, 16 configurations with all their numbers different: 1.7e-14.
-_MOST_IN_FLOAT64 = 1e-10
-# Figures of evaluations and of training are read as fp32.
-_MOST_IN_FIGURES = 4e-7
-_PARTS = ("model", "optimizer", "ema")
-_PLAN = Plan.baseline().pin(optimizer="fused")
-
-CASES = [
-    pytest.param(engine, name, id=f"{engine}-{name}", marks=_MARKS if engine in _COMPILED else ())
-    for engine in ("loop", "mapped", "lowered", *_COMPILED)
-    for name in STRUCTURES
-    if (engine, name) not in REFUSED
-]
+from volano.packing import Member, Pack, choose_engine
+from volano.packing.equality import UNIT_OF_PRECISION, MemberAlone, plan_of_replays, replay
+from volano.packing.feed import PackFeed, Place
+from volano.packing.refusal import NotPackable
+from volano.plan import Plan
+from volano.training import MuonAdamW, RunFolder
 
 
-def alone(task: Task, num_steps: int) -> dict[str, Any]:
-    """What a training alone comes to, as a member's state, with its evaluation and each step's loss."""
-    session = Session(task, _PLAN, on_notice=lambda _: None)
-    losses = []
-    for batch in session.feed.batches(session.order.keys(0, num_steps)):
-        losses.append(session.step_once(batch, session.step).loss.item())
-        session.step += 1
-    state = {name: value for name, value in session.state_dict().items() if name in _PARTS}
-    return {**state, "metrics": session.evaluate(), "training_loss": math.fsum(losses) / len(losses)}
+@pytest.fixture(autouse=True)
+def eager_choice(monkeypatch):
+    """Looks at every engine but the compiled ones, however small the work."""
+    monkeypatch.setattr(choose_engine, "_WORTH_TRACING", 0.0)
+    monkeypatch.setattr(choose_engine, "_HOPELESS", 1e9)
 
 
-def packed(tasks: Sequence[Task], num_steps: int, engine: str) -> list[dict[str, Any]]:
-    """The same of a pack's members."""
-    pack = Pack([Member(number=number, task=task) for number, task in enumerate(tasks)], device="cpu", engine=engine)
-    assert pack.engine == engine
-    pack.advance(dict.fromkeys(pack.numbers, num_steps))
-    return results(pack)
+def pack_of(tasks: list[volano.Task], precision: str = "fp32") -> Pack:
+    members = [Member(number=number, task=task) for number, task in enumerate(tasks)]
+    # So few that compiling does not pay.
+    return Pack(members, device="cpu", precision=precision, num_steps=100)
 
 
-def results(pack: Pack) -> list[dict[str, Any]]:
-    states, metrics, losses = pack.states(), pack.evaluate(), pack.losses()
-    return [
-        {**{part: states[n][part] for part in _PARTS}, "metrics": metrics[n], "training_loss": losses[n]}
-        for n in pack.numbers
-    ]
+def wrong(engine: str) -> type[Any]:
+    """The engine with a tenth of the gradient of one parameter."""
+
+    class Wrong(choose_engine.ENGINES[engine]):
+        def _hold(self, solos: Any) -> None:
+            super()._hold(solos)
+            right = self._optimizer.step
+
+            def step(gradients: dict[str, Tensor], steps: Any) -> Any:
+                return right({**gradients, "1.weight": gradients["1.weight"] / 10}, steps)
+
+            self._optimizer.step = step
+
+    return Wrong
 
 
-def deviation(mine: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """The largest difference between two states, over the largest value of the tensor in which it lies."""
-    pairs = [pair for part in _PARTS for pair in _pairs(mine[part], other[part])]
-    assert any(isinstance(one, Tensor) for one, _ in pairs)
-    return max(_difference(one, two) for one, two in pairs)
+WARMUP = volano.cosine(warmup=0.9)
+SLOW = {
+    "SGD": functools.partial(torch.optim.SGD, lr=0.1),
+    "SGD with momentum": functools.partial(torch.optim.SGD, lr=1e-6, momentum=0.9),
+    "AdamW": functools.partial(torch.optim.AdamW, lr=1e-3),
+}
 
 
-def deviation_of_figures(mine: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """The same of what is said of them."""
-    return max(_difference(*pair) for part in ("metrics", "training_loss") for pair in _pairs(mine[part], other[part]))
+@pytest.mark.parametrize("optimizer", SLOW)
+def test_a_wrong_gradient_shows_while_the_weights_hardly_move(optimizer, monkeypatch):
+    tasks = Structure(model=plain_mlp, optimizer=lambda _: SLOW[optimizer]).tasks(
+        dtype=torch.float32, schedule=WARMUP, duration="1000st", clip_norm=None
+    )
+    right = pack_of(tasks).choice
+    assert "lowered" in right.seconds
+    monkeypatch.setitem(choose_engine.ENGINES, "lowered", wrong("lowered"))
+    refused = pack_of(tasks).choice
+    assert refused.engine == "loop"
+    assert re.search(r"of member 0 is .* from where it is alone", refused.refused["lowered"])
 
 
-def _pairs(mine: Any, other: Any) -> Any:
-    if isinstance(mine, Mapping):
-        assert mine.keys() == other.keys()
-        for name in mine:
-            yield from _pairs(mine[name], other[name])
-    elif isinstance(mine, list | tuple):
-        assert len(mine) == len(other)
-        for one, two in zip(mine, other, strict=True):
-            yield from _pairs(one, two)
-    elif isinstance(mine, Tensor | float):
-        yield mine, other
+@pytest.mark.parametrize("engine", ["compiled", "each"])
+def test_what_is_compiled_is_held_against_the_same(engine, monkeypatch):
+    class Wrong(wrong("lowered")):
+        name = engine
+
+    monkeypatch.setitem(choose_engine.ENGINES, engine, Wrong)
+    monkeypatch.setattr(choose_engine, "_COMPILED_UNTIL", 1e9 if engine == "compiled" else 0.0)
+    monkeypatch.setattr(choose_engine, "_COMPILE_SECONDS", 0.0)
+    tasks = Structure(model=plain_mlp).tasks(dtype=torch.float32, schedule=WARMUP, duration="1000st")
+    assert "from where it is alone" in pack_of(tasks).choice.refused[engine]
 
 
-def _difference(mine: Any, other: Any) -> float:
-    one, two = (torch.as_tensor(value, dtype=torch.float64) for value in (mine, other))
-    assert one.shape == two.shape
-    if not one.numel() or bool(((one == two) | (one.isnan() & two.isnan())).all()):
-        return 0.0
-    difference = (one - two).abs().max().item() / max(two.abs().max().item(), 1e-6)
-    return difference if math.isfinite(difference) else math.inf
+def averages_that_stand_still(engine: Any) -> None:
+    engine._average = None
 
 
-def bits(result: Any) -> list[Any]:
-    """All tensors and numbers of a result, to be compared for equality."""
-    return [value.tolist() if isinstance(value, Tensor) else value for value, _ in _pairs(result, result)]
+def updates_without_decay(engine: Any) -> None:
+    for solo in engine.solos:
+        solo.optimizer.param_groups[0]["weight_decay"] = 0.0
 
 
-# ---- T1: in float64 the same trajectory, though every number differs between the members
+def small_gradients_halved(engine: Any) -> None:
+    right = engine._optimizer.step
+
+    def step(gradients: dict[str, Tensor], steps: Any) -> Any:
+        return right({**gradients, "faint": gradients["faint"] / 2}, steps)
+
+    engine._optimizer.step = step
 
 
-@pytest.mark.parametrize(("engine", "name"), CASES)
-def test_members_learn_what_they_learn_alone(engine: str, name: str) -> None:
-    tasks = STRUCTURES[name].tasks()
-    together = packed(tasks, NUM_STEPS, engine)
-    solos = [alone(task, NUM_STEPS) for task in tasks]
-    assert max(deviation(mine, solo) for mine, solo in zip(together, solos, strict=True)) <= _MOST_IN_FLOAT64
-    assert max(deviation_of_figures(*pair) for pair in zip(together, solos, strict=True)) <= _MOST_IN_FIGURES
-    # The members did different things.
-    assert deviation(solos[0], solos[1]) > 1e-3
+class Faint(nn.Module):
+    """A parameter of which the outputs hardly depend."""
 
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_orders_of_data_may_differ(engine: str) -> None:
-    tasks = [STRUCTURES["mlp"].task(config, data_seed=seed) for seed, config in enumerate(CONFIGS)]
-    together = packed(tasks, 30, engine)
-    for task, mine in zip(tasks, together, strict=True):
-        assert deviation(mine, alone(task, 30)) <= _MOST_IN_FLOAT64
-
-
-@pytest.mark.parametrize(("engine", "name"), sorted(case for case in REFUSED if case[0] not in _COMPILED))
-def test_an_engine_says_what_it_does_not_take(engine: str, name: str) -> None:
-    with pytest.raises(UsageError, match=f"Engine {engine} takes these tasks; got .*{_WORDS[name]}"):
-        packed(STRUCTURES[name].tasks(), 1, engine)
-
-
-# ---- T2: the same bits
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-def test_the_loop_gives_the_bits_of_a_training_alone(name: str) -> None:
-    tasks = STRUCTURES[name].tasks(dtype=torch.float32)
-    for task, mine in zip(tasks, packed(tasks, 25, "loop"), strict=True):
-        assert bits(mine) == bits(alone(task, 25))
-
-
-@pytest.mark.parametrize(("engine", "name"), CASES)
-def test_members_that_leave_move_nobody(engine: str, name: str) -> None:
-    tasks = STRUCTURES[name].tasks(dtype=torch.float32)
-
-    def trained(*, leave: bool) -> list[Any]:
-        pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine=engine)
-        pack.advance(dict.fromkeys(pack.numbers, 12))
-        pack.losses()
-        if leave:
-            pack.keep([1, 3])
-        pack.advance(dict.fromkeys(pack.numbers, 24))
-        assert pack.numbers == ([1, 3] if leave else [0, 1, 2, 3])
-        return results(pack)
-
-    few, all_of_them = trained(leave=True), trained(leave=False)
-    for mine, other in zip(few, (all_of_them[1], all_of_them[3]), strict=True):
-        assert bits(mine) == bits(other)
-
-
-@pytest.mark.parametrize(("engine", "name"), CASES)
-def test_the_order_of_the_members_does_not_matter(engine: str, name: str) -> None:
-    tasks = STRUCTURES[name].tasks(dtype=torch.float32)
-    order = [2, 0, 3, 1]
-    straight, turned = packed(tasks, 15, engine), packed([tasks[place] for place in order], 15, engine)
-    for place, mine in zip(order, turned, strict=True):
-        assert bits(mine) == bits(straight[place])
-
-
-@pytest.mark.parametrize(("engine", "name"), CASES)
-def test_a_member_goes_on_in_another_pack_from_its_state(engine: str, name: str) -> None:
-    tasks = STRUCTURES[name].tasks(dtype=torch.float32)
-    first = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine=engine)
-    first.advance(dict.fromkeys(first.numbers, 10))
-    first.losses()
-    states = first.states()
-    first.advance(dict.fromkeys(first.numbers, 20))
-    again = [Member(number=n, task=task, state=states[n]) for n, task in enumerate(tasks)]
-    second = Pack(again, device="cpu", engine=engine)
-    second.advance(dict.fromkeys(second.numbers, 20))
-    assert [bits(result) for result in results(second)] == [bits(result) for result in results(first)]
-
-
-# ---- T3: what happens to one member reaches no other
-
-
-class Failing(nn.Module):
-    """Its outputs are no numbers where ``alpha`` is large."""
-
-    def __init__(self, inner: nn.Module, alpha: float) -> None:
+    def __init__(self, _: Any) -> None:
         super().__init__()
-        self.inner, self.alpha = inner, alpha
+        self.inner, self.faint = nn.Linear(64, 10), nn.Parameter(torch.zeros(10))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.inner(images) * self.alpha
+        return self.inner(images.flatten(1)) + 1e-5 * self.faint
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("cause", ["learning rate", "number of the model"])
-def test_a_member_without_numbers_leaves_the_others_as_they_are(engine: str, cause: str) -> None:
-    structure = Structure(model=plain_mlp, optimizer=sgd)
-
-    def tasks(*, broken: bool) -> list[Task]:
-        made = []
-        for index, config in enumerate(CONFIGS):
-            hit = broken and index == 2
-            here = dataclasses.replace(config, lr=1e30) if hit and cause == "learning rate" else config
-            alpha = 1e38 if hit and cause != "learning rate" else 0.5 + index
-            model = lambda config=here, alpha=alpha: Failing(plain_mlp(config), alpha)  # noqa: E731
-            made.append(structure.task(here, dtype=torch.float32, model=model))
-        return made
-
-    healthy, hurt = packed(tasks(broken=False), 20, engine), packed(tasks(broken=True), 20, engine)
-    assert math.isnan(hurt[2]["training_loss"])
-    for slot in (0, 1, 3):
-        assert bits(hurt[slot]) == bits(healthy[slot])
+FAULTS = {
+    "averages": (averages_that_stand_still, Structure(model=plain_mlp), r"ema\.\S+"),
+    "decay": (updates_without_decay, Structure(model=plain_mlp), r"model\.\S+"),
+    "small gradients": (small_gradients_halved, Structure(model=Faint), r"model\.faint|optimizer\.state\.0\.exp_avg"),
+}
 
 
-# ---- T4: in fp32 and bf16 a pack deviates no further than two trainings alone that differ by rounding
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_neither_losses_nor_the_largest_gradients_show(fault, monkeypatch):
+    change, structure, place = FAULTS[fault]
 
+    class Wrong(choose_engine.ENGINES["lowered"]):
+        def _hold(self, solos: Any) -> None:
+            super()._hold(solos)
+            change(self)
 
-@pytest.mark.parametrize(("engine", "name"), CASES)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_pack_stays_within_the_band_of_rounding(precision: str, engine: str, name: str) -> None:
-    if precision == "bf16" and name in ("LSTM", "GRU"):
-        cells = getattr(nn, name)(8, 8, batch_first=True)
-        if not runs_in_bf16(lambda x: cells(x)[0], torch.rand(2, 3, 8)):
-            pytest.skip(f"this processor has no bf16 kernel for the {name}")
-    tasks = STRUCTURES[name].tasks(dtype=torch.float32)
-    members = [Member(number=number, task=task) for number, task in enumerate(tasks)]
-    pack = Pack(members, device="cpu", engine=engine, precision=precision)
-    pack.advance(dict.fromkeys(pack.numbers, 12))
-    losses, metrics = pack.losses(), pack.evaluate()
-    plan = plan_of_replays("cpu", precision)
-    for number, task in enumerate(tasks):
-        solo = replay(task, [12], plan=plan).stops[0]
-        unit = UNIT_OF_PRECISION[precision]
-        shaken = replay(task, [12], plan=plan.pin(optimizer="as_given"), shake=unit).stops[0]
-        pairs = [
-            (losses[number], solo.training_loss, shaken.training_loss),
-            (metrics[number]["loss"], solo.metrics["loss"], shaken.metrics["loss"]),
-        ]
-        for mine, alone_, other in pairs:
-            assert abs(mine - alone_) <= 10 * abs(alone_ - other) + 2 * unit * abs(alone_)
-
-
-# ---- T5: controls: each breaks one rule, and the comparison of T1 must see it
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_swapped_learning_rates_show(engine: str) -> None:
-    tasks = STRUCTURES["mlp"].tasks()
-    swapped = [
-        dataclasses.replace(tasks[0], optimizer=tasks[1].optimizer),
-        dataclasses.replace(tasks[1], optimizer=tasks[0].optimizer),
-    ]
-    together = packed(swapped, 20, engine)
-    assert min(deviation(mine, alone(task, 20)) for mine, task in zip(together, tasks, strict=False)) > 1e-3
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_shared_dropout_mask_shows(engine: str) -> None:
-    def task(seed: int) -> Task:  # of one start, whatever the seed: only what is drawn in training differs
-        def model() -> nn.Module:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                return STRUCTURES["mlp"].model(CONFIGS[0]).double()
-
-        return STRUCTURES["mlp"].task(CONFIGS[0], model=model, seed=seed)
-
-    solos = [alone(task(seed), 5) for seed in (1, 2)]
-    shared, own = packed([task(1), task(1)], 5, engine), packed([task(1), task(2)], 5, engine)
-    assert deviation(shared[1], solos[1]) > 1e-3
-    assert deviation(own[1], solos[1]) <= _MOST_IN_FLOAT64
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_buffer_that_is_left_out_shows(engine: str) -> None:
-    structure = Structure(model=lambda config: still(STRUCTURES["convolutional"].model(config)), optimizer=sgd)
-
-    def still(model: nn.Module) -> nn.Module:
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.0  # its statistics stay at their first values; training does not use them
-        return model
-
-    right = [alone(STRUCTURES["convolutional"].task(config), 5) for config in CONFIGS]
-    wrong = packed(structure.tasks(), 5, engine)
-    assert all(deviation(mine, solo) > 1e-3 for mine, solo in zip(wrong, right, strict=True))
-    # The parameters alone do not show it.
-    names = [name for name, _ in STRUCTURES["convolutional"].model(CONFIGS[0]).named_parameters()]
-    for mine, solo in zip(wrong, right, strict=True):
-        assert max(_difference(mine["model"][name], solo["model"][name]) for name in names) <= _MOST_IN_FLOAT64
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_weights_that_lost_their_tie_show(engine: str) -> None:
-    structure = STRUCTURES["attention"]
-    tied = structure.task(without_dropout(CONFIGS[1]))
-
-    def untied_model() -> nn.Module:
-        model = tied.model()
-        model.head.weight = nn.Parameter(model.head.weight.detach().clone())
-        return model
-
-    untied = dataclasses.replace(tied, model=untied_model)
-    (right, wrong), solo = (
-        packed([tied, tied], 5, engine)[0:1] + packed([untied, untied], 5, engine)[0:1],
-        alone(tied, 5),
+    monkeypatch.setitem(choose_engine.ENGINES, "lowered", Wrong)
+    tasks = structure.tasks(dtype=torch.float32, schedule=WARMUP, duration="1000st", clip_norm=None)
+    assert re.match(
+        rf"({place}) of member \d is .* from where it is alone", pack_of(tasks[1:]).choice.refused["lowered"]
     )
-    names = ["embed.weight", "head.weight"]
-    assert max(_difference(right["model"][name], solo["model"][name]) for name in names) <= _MOST_IN_FLOAT64
-    assert max(_difference(wrong["model"][name], solo["model"][name]) for name in names) > 1e-3
+
+
+def muon(_: Any) -> Any:
+    def optimizer(parameters: Any) -> MuonAdamW:
+        matrices, vectors = [], []
+        for parameter in parameters:
+            (matrices if parameter.ndim > 1 else vectors).append(parameter)
+        return MuonAdamW([
+            {"params": matrices, "algorithm": "muon", "lr": 0.02}, {"params": vectors, "algorithm": "adamw", "lr": 3e-3}
+        ])  # fmt: skip
+
+    return optimizer
+
+
+def with_idle_biases(_: Any) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 36, 10),
+    )  # fmt: skip
+
+
+def wide(_: Any) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 10))
+
+
+ROUNDING = {
+    "the bias of keys": Structure(model=lambda config: Language(config, ManyHeads), has_text=True),
+    "biases before BatchNorm": Structure(model=with_idle_biases),
+    "Muon": Structure(model=wide, optimizer=muon),
+    "averages": STRUCTURES["mlp"],
+}
+
+
+@pytest.mark.parametrize("rate", [1e-4, 1.0])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ROUNDING)
+def test_what_moves_by_rounding_strikes_no_engine(name, precision, rate, monkeypatch):
+    tasks = ROUNDING[name].tasks(dtype=torch.float32, schedule=lambda _: rate)
+    assert "lowered" in pack_of(tasks, precision).choice.seconds
+
+
+def test_the_state_of_a_member_has_the_same_parts(monkeypatch):
+    class Forgetful(choose_engine.ENGINES["lowered"]):
+        def states(self, slots: Any) -> Any:
+            states = super().states(slots)
+            for state in states:
+                del state["optimizer"]["state"][0]["momentum_buffer"]
+            return states
+
+    monkeypatch.setitem(choose_engine.ENGINES, "lowered", Forgetful)
+    tasks = STRUCTURES["mlp with SGD"].tasks(dtype=torch.float32)
+    assert "optimizer.state.0.momentum_buffer not as alone" in pack_of(tasks).choice.refused["lowered"]
+
+
+class Keeping(choose_engine.ENGINES["lowered"]):
+    """Its program for evaluations keeps what the first batch gave."""
+
+    def _program(self, inputs: Any, *, is_shared: bool, training: bool) -> Any:
+        program = super()._program(inputs, is_shared=is_shared, training=training)
+        if training:
+            return program
+        kept = self.__dict__.setdefault("kept", [])
+
+        def first(inputs: Any) -> Any:
+            kept.append(program(inputs))
+            return kept[0]
+
+        return first
+
+
+def test_an_evaluation_that_says_something_else_is_made_alone(monkeypatch, slow_loop):
+    monkeypatch.setitem(choose_engine.ENGINES, "lowered", Keeping)
+    tasks = STRUCTURES["mlp"].tasks(dtype=torch.float32)
+    pack = pack_of(tasks)
+    assert pack.engine == "lowered"  # the training keeps its pace
+    assert re.match(r"(loss|accuracy) of member 0 is \S+ and alone", pack.choice.refused["evaluation"])
+    loop = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine="loop")
+    evaluated = pack.evaluate()
+    for number, expected in loop.evaluate().items():
+        assert evaluated[number] == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_evaluation_that_agrees_is_made_together(slow_loop):
+    pack = pack_of(STRUCTURES["convolutional"].tasks(dtype=torch.float32))
+    assert pack.engine == "lowered"
+    assert "evaluation" not in pack.choice.refused
+    assert pack.family.why_evaluated_alone is None
+
+
+def test_where_a_gradient_is_nought_others_say_what_rounding_is():
+    task = STRUCTURES["convolutional"].tasks(dtype=torch.float32)[0]
+    plan, device = Plan.baseline("cpu").pin(optimizer="fused"), Device("cpu")
+    steps = PackFeed(task, plan, device, lambda _: None).first_batches([Place(task.order_seed, 0)], 3)
+    reference = MemberAlone(Member(number=0, task=task), steps, plan, device)
+    solo = reference._solo
+    reference.check_state(solo.state())
+
+    def with_momentum(index: int, change: float) -> dict[str, Any]:
+        state = solo.state()
+        momenta = [own["momentum_buffer"] for own in state["optimizer"]["state"].values()]
+        largest = max(momentum.square().mean().sqrt().item() for momentum in momenta)
+        momenta[index].add_(change * largest)
+        return state
+
+    names = [name for name, _ in solo.model.named_parameters()]
+    bias = names.index("0.bias") if "0.bias" in names else 1
+    reference.check_state(with_momentum(bias, 3e-5))  # as another algorithm rounds
+    with pytest.raises(NotPackable, match="momentum_buffer of member 0 is"):
+        reference.check_state(with_momentum(bias, 1e-3))
+
+
+# ---- a task trained alone, to given steps
+
+
+def test_a_replay_shows_what_a_run_shows(tmp_path: Path) -> None:
+    task = STRUCTURES["mlp"].task(CONFIGS[1], dtype=torch.float32, duration="24st", evaluate_every="12st")
+    plan = Plan.baseline()
+    volano.train(task, plan=plan, out=tmp_path / "run")
+    shown = replay(task, [12, 24], plan=plan)
+    assert [stop.step for stop in shown] == [12, 24]
+    records = RunFolder.open(tmp_path / "run").read_lines("metrics.jsonl")
+    evaluations = [record for record in records if "valid_loss" in record]
+    assert [dict(stop.metrics) for stop in shown] == [
+        {"loss": record["valid_loss"], "accuracy": record["valid_accuracy"]} for record in evaluations
+    ]
+
+
+def test_evaluations_between_change_nothing() -> None:
+    task = STRUCTURES["convolutional"].task(CONFIGS[2], dtype=torch.float32)
+    once, often = replay(task, [20]), replay(task, [1, 7, 8, 20])
+    assert once[-1].metrics == often[-1].metrics
+    means = [stop.training_loss * count for stop, count in zip(often, (1, 6, 1, 12), strict=True)]
+    assert sum(means) / 20 == pytest.approx(once[0].training_loss, rel=1e-12)
+
+
+def test_a_unit_of_precision_moves_a_training_by_rounding() -> None:
+    task = STRUCTURES["mlp"].task(CONFIGS[1], dtype=torch.float32)
+    steps = list(range(3, 31, 3))  # a single figure may round to the same number
+    plain, shaken = replay(task, steps), replay(task, steps, shake=UNIT_OF_PRECISION["fp32"])
+    pairs = zip(plain, shaken, strict=True)
+    assert 0 < max(abs(one.metrics["loss"] - other.metrics["loss"]) for one, other in pairs) < 1e-4
+
+
+def test_training_ends_where_numbers_end() -> None:
+    task = STRUCTURES["mlp with SGD"].task(CONFIGS[1], dtype=torch.float32, optimizer=_far)
+    stops = replay(task, [1, 20, 30])
+    assert math.isfinite(stops[0].training_loss)
+    assert math.isnan(stops[1].training_loss)
+    assert math.isnan(stops[2].training_loss)
+
+
+def _far(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1e30)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("steps", [[], [0], [3, 3], [5, 2], [101]])
+def test_steps_rise_within_the_run(steps: list[int]) -> None:
+    with pytest.raises(UsageError, match="rising steps of its run; got"):
+        replay(STRUCTURES["mlp"].task(CONFIGS[0]), steps)
+
+
+def test_replays_train_as_packs_do() -> None:
+    assert plan_of_replays("cpu", "bf16") == Plan.baseline().pin(precision="bf16", optimizer="fused")

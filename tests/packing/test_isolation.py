@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.packing.structures import Structure, plain_mlp, sgd
-from tests.packing.test_equality import alone, deviation, packed
+from tests.packing.test_pack import alone, deviation, packed
 
 from volano.packing import Member, Pack
 
 _MOST_IN_FLOAT64 = 1e-10
-ENGINES = ["loop", "mapped", "lowered"]
+ENGINES = ["loop", "lowered"]
 MLP = Structure(model=plain_mlp, optimizer=sgd)
 
 

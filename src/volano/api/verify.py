@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,61 +11,15 @@ from typing import Any
 from volano.apps.study_build import build_of
 from volano.data import counter_hash
 from volano.errors import UsageError
-from volano.packing.equality.replay import UNIT_OF_PRECISION, Replayed, plan_of_replays, replay
-from volano.plan import Plan
-from volano.record.study import RungValue, TrialResult
+from volano.packing.equality import Compared, compare_figures, plan_of_replays
+from volano.record.study import TrialResult
 from volano.running.references import load_reference
 from volano.study.study import Study
 from volano.task import Task
 
 Build = Callable[[Any], Task]
-TRAINING_LOSS = "training loss"
-
-# A deviation of so many times that of a second training alone, which differs by rounding, is still rounding. The
-# second one rounds differently once, at its beginning; a pack does at every operation.
-_TIMES_THE_BAND = 10.0
-# Sums over a batch or a set in another order, in fp32 whatever the precision: some hundred additions, each with half a
-# unit of error; and what is summed may each be rounded otherwise.
-_UNITS_OF_A_SUM, _UNITS_OF_A_TERM = 256, 2
-# Examples whose class may change by rounding: those whose two best classes are as good as each other.
-_EXAMPLES_THAT_FLIP = 2
-# What is smaller is rounded as if it were so large: losses near zero are differences of larger numbers.
-_SMALLEST = 0.1
 _HASH_OF_DRAWING = 17
 _COLUMNS_OF_WORDS = (2, 7)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """A figure that a trial showed in a pack and alone.
-
-    Attributes:
-        trial: its number.
-        step: optimizer steps made.
-        figure: ``"loss"`` or another metric of the evaluation, or ``"training loss"``.
-        packed, solo: its values.
-        tolerance: how far rounding may take the two apart.
-    """
-
-    trial: int
-    step: int
-    figure: str
-    packed: float
-    solo: float
-    tolerance: float
-
-    @property
-    def difference(self) -> float:
-        """``packed - solo``; 0 where neither is a number."""
-        return 0.0 if math.isnan(self.packed) and math.isnan(self.solo) else self.packed - self.solo
-
-    @property
-    def verdict(self) -> str:
-        """``"equal"``, ``"rounding"`` or ``"differs"``."""
-        if self.packed == self.solo or (math.isnan(self.packed) and math.isnan(self.solo)):
-            return "equal"
-        explained = math.isinf(self.tolerance) or abs(self.difference) <= self.tolerance
-        return "rounding" if explained else "differs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +116,9 @@ def verify(
     for trial in _chosen(study, n, trials):
         on_progress(f"trial {trial.number}: {trial.rungs[-1].step} steps alone, twice")
         task = _task_of(make, trial)
-        runs = _runs(task, trial, plan, precision)
-        rows += _compared(trial, task, runs, precision)
-        seconds += sum(run.seconds for run in runs)
+        start = time.perf_counter()
+        rows += compare_figures(trial.number, task, trial.rungs, plan)
+        seconds += time.perf_counter() - start
     metric = settings.get("metric", "loss")
     return Verification(rows=tuple(rows), metric=metric, precision=precision, device=plan.device, seconds=seconds)
 
@@ -200,57 +154,6 @@ def _chosen(study: Any, n: int, numbers: Iterable[int] | None) -> list[TrialResu
     if missing or not wanted:
         raise UsageError("Trials that have reached a rung are verified", got=missing or "none")
     return [recorded[number] for number in wanted]
-
-
-def _runs(task: Task, trial: TrialResult, plan: Plan, precision: str) -> tuple[Replayed, Replayed]:
-    steps = [rung.step for rung in _apart(trial.rungs)]
-    other = plan.pin(optimizer="as_given")
-    return replay(task, steps, plan=plan), replay(task, steps, plan=other, shake=UNIT_OF_PRECISION[precision])
-
-
-def _apart(rungs: Sequence[RungValue]) -> list[RungValue]:
-    """The rungs to which a trial was trained: in a run of a few steps several fall on one."""
-    return [
-        rung for before, rung in zip((None, *rungs), rungs, strict=False) if before is None or rung.step > before.step
-    ]
-
-
-def _compared(trial: TrialResult, task: Task, runs: tuple[Replayed, Replayed], precision: str) -> Iterator[Compared]:
-    solo, shaken = ([_figures(stop) for stop in run.stops] for run in runs)
-    widest: dict[str, float] = {}
-    for rung, mine, others in zip(_apart(trial.rungs), solo, shaken, strict=True):
-        packed = _figures(rung)
-        if packed.keys() != mine.keys():
-            raise UsageError(
-                "build makes the tasks that it made for the study",
-                got=f"figures {sorted(mine)}, where the study has {sorted(packed)}",
-            )
-        for name, value in packed.items():
-            # What two trainings have come apart they may be apart later, though they cross for a moment.
-            widest[name] = max(widest.get(name, 0.0), _band(mine[name], others[name]))
-            floor = _UNITS_OF_A_SUM * UNIT_OF_PRECISION["fp32"] + _UNITS_OF_A_TERM * UNIT_OF_PRECISION[precision]
-            share = max(floor, _TIMES_THE_BAND * widest[name])
-            is_loss = name in ("loss", TRAINING_LOSS)
-            flips = 0.0 if is_loss or task.valid is None else _EXAMPLES_THAT_FLIP / len(task.valid)
-            yield Compared(
-                trial=trial.number, step=rung.step, figure=name, packed=value, solo=mine[name],
-                tolerance=max(_size(mine[name]) * share, flips),
-            )  # fmt: skip
-
-
-def _band(solo: float, shaken: float) -> float:
-    """How far two trainings alone are apart, as a share of the value; infinity where only one is a finite number."""
-    if math.isfinite(solo) and math.isfinite(shaken):
-        return abs(solo - shaken) / _size(solo)
-    return 0.0 if math.isfinite(solo) == math.isfinite(shaken) else math.inf
-
-
-def _size(value: float) -> float:
-    return max(_SMALLEST, abs(value)) if math.isfinite(value) else 1.0
-
-
-def _figures(shown: Any) -> dict[str, float]:
-    return {**shown.metrics, TRAINING_LOSS: shown.training_loss}
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 from volano.data import Feed
 from volano.device import Device
 from volano.packing.engines.compiled_in_turn import CompiledInTurn
 from volano.packing.engines.engine import Engine
 from volano.packing.engines.sequential import Sequential
-from volano.packing.engines.stacked import CompiledStack, Lowered, Mapped, Stacked
-from volano.packing.equality.check_engine import MembersAlone
-from volano.packing.feed import PackBatch
-from volano.packing.member import Member
-from volano.packing.member_state import MemberState
+from volano.packing.engines.stacked import CompiledStack, Stacked
+from volano.packing.equality import WARM_STEPS, MemberAlone, check_steps, timed_steps, why_evaluated_alone
+from volano.packing.feed import PackBatch, PackFeed, Place
+from volano.packing.member import Member, MemberState
 from volano.packing.program_cache import ProgramCache
 from volano.packing.refusal import NotPackable
-from volano.packing.structure.side_effects import private_copy
 from volano.plan import Plan
 
 ENGINES: dict[str, type[Stacked] | type[CompiledInTurn]] = {
-    "mapped": Mapped, "lowered": Lowered, "compiled": CompiledStack, "each": CompiledInTurn,
-}  # fmt: skip
+    "lowered": Stacked,
+    "compiled": CompiledStack,
+    "each": CompiledInTurn,
+}
 # Steps: the first makes programs and warms caches, the others are timed.
 NUM_STEPS = 4
 # Steps of a member alone, for what a pack gains: one in so many of all members' steps to come, at least and at most.
@@ -37,7 +36,7 @@ _ONE_ALONE_IN, _LEAST_ALONE, _MOST_ALONE = 50, 8, 64
 # Looking at a second engine costs a few of these; it is done where the steps to come are so many times more.
 _LEAST_SHARE = 25
 # An engine so many times slower than the loop is not looked at for longer, once it is warm.
-_HOPELESS, _WARM_STEPS = 1.5, 2
+_HOPELESS = 1.5
 # Members that are also trained alone, to be timed and to be compared with.
 _NUM_CHECKED = 2
 # Compiling takes 6 to 14 s for nets of a few layers, and halves a step (docs/log.md, "Packs").
@@ -76,55 +75,113 @@ class EngineChoice:
 def choose_engine(
     members: Sequence[Member],
     family: ProgramCache,
+    feed: PackFeed,
+    plan: Plan,
+    device: Device,
+    *,
+    num_steps: int,
+    on_notice: Callable[[str], None],
+) -> tuple[EngineChoice, int]:
+    """The engine for a pack, and for how many members it has or makes a program: as for other packs of the family of
+    about as many members, or else by timing the engines on copies of the members.
+
+    Args:
+        members: of the pack, as they stand.
+        family: theirs.
+        feed: that of the pack.
+        plan, device: as of a training alone.
+        num_steps: pack-steps that are expected under the choice, in this pack and others: whether compiling pays.
+        on_notice: told why no engine but the loop is taken.
+    """
+    known = family.choices.get(len(members))
+    if known is not None:
+        return known, len(members)
+    size = size_that_fits(family.choices, len(members))
+    if size is not None:
+        return family.choices[size], size
+    choice = like_choice(family.choices, len(members))
+    if choice is not None:
+        return choice, len(members)
+    places = [Place(m.task.order_seed, 0 if m.state is None else m.state["step"]) for m in members]
+    left = min(m.task.num_steps - place.step for m, place in zip(members, places, strict=True))
+    if left < num_alone(1, 0):  # what is tried are steps of their runs
+        num_steps = min(num_steps, left)
+    ahead = feed.first_batches(places, min(NUM_STEPS, left))
+    choice = _timed(members, family, plan, device, ahead, num_steps=num_steps, valid=feed.part_of_valid())
+    if choice.engine != "loop":
+        fed = feed.batches(places[:1], min(num_alone(len(members), num_steps), left))
+        choice = dataclasses.replace(choice, solo_seconds=seconds_alone(members[0], plan, device, fed))
+    if len(choice.seconds) > 1:  # else it was too little to be worth a look
+        family.choices[len(members)] = choice
+    if choice.engine == "loop" and (len(choice.seconds) > 1 or choice.is_refused):
+        notice = why_one_by_one(choice)
+        family.tell_once(on_notice, notice)
+    return choice, len(members)
+
+
+def _timed(
+    members: Sequence[Member],
+    family: ProgramCache,
     plan: Plan,
     device: Device,
     batches: Sequence[PackBatch],
     *,
     num_steps: int,
-    valid: tuple[Any, Feed] | None = None,
+    valid: tuple[Any, Feed] | None,
 ) -> EngineChoice:
-    """Times the engines on copies of the members.
-
-    Args:
-        members: of the pack, as they stand.
-        family: theirs.
-        plan, device: as of a training alone.
-        batches: of their next :data:`NUM_STEPS` steps.
-        num_steps: pack-steps that are expected under the choice, in this pack and others: whether compiling pays.
-        valid: of their validation set as much as shows whether an engine evaluates as each does alone, and its feed.
-    """
-    alone, solo_seconds = _alone(members, plan, device, batches)
-    seconds = {"loop": solo_seconds * len(members)}
+    references = _alone(members, batches, plan, device)
+    seconds = {"loop": min(reference.seconds for reference in references.values()) * len(members)}
     refused: dict[str, str] = {}
     why_loop = "one member" if len(members) == 1 else None
     if num_steps < _LEAST_SHARE * NUM_STEPS or seconds["loop"] * num_steps < _WORTH_TRACING:
         why_loop = "its steps are too few to look for a faster engine"
     if why_loop is not None:
         return EngineChoice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members))
-    trial = _Trial(members, family, plan, device, batches, alone, valid)
-    for name in ("lowered", "mapped"):  # the second where the first refuses
-        try:
-            seconds[name] = trial.seconds(name, hopeless=_HOPELESS * seconds["loop"])
-            break
-        except NotPackable as reason:
-            refused[name] = str(reason)
-    if "lowered" in seconds:
+
+    def seconds_of(name: str, *, hopeless: float = math.inf) -> float:
+        # On members that start anew: what is compiled has to show that it computes what is computed alone, too.
+        solos = [MemberState(member, plan, device) for member in members]
+        engine = make_engine(name, solos, family, plan, device)
+        rows, found = timed_steps(engine, device, batches, hopeless=hopeless)
+        check_steps(engine, rows, references)
+        if valid is not None and family.why_evaluated_alone is None and len(rows) == len(batches):
+            family.why_evaluated_alone = why_evaluated_alone(engine, references, *valid)
+        return found
+
+    try:
+        seconds["lowered"] = seconds_of("lowered", hopeless=_HOPELESS * seconds["loop"])
+    except NotPackable as reason:
+        refused["lowered"] = str(reason)
+    else:
         name = "compiled" if seconds["lowered"] <= _COMPILED_UNTIL * seconds["loop"] else "each"
         saved = seconds["lowered"] * (1.0 - 1.0 / _GAIN) if name == "compiled" else seconds["loop"] * _GAIN_OF_ONE
         if saved * num_steps < _COMPILE_SECONDS:
             refused["compiled"] = f"its steps are too few to win back about {_COMPILE_SECONDS:.0f} s"
         else:
             try:
-                seconds[name] = trial.seconds(name)
+                seconds[name] = seconds_of(name)
             except NotPackable as reason:
                 refused[name] = str(reason)
     if family.why_evaluated_alone is not None and len(seconds) > 1:
         refused["evaluation"] = family.why_evaluated_alone
-    best = min(seconds, key=lambda name: seconds[name])
-    is_refused = "lowered" not in seconds and "mapped" not in seconds
     return EngineChoice(
-        engine=best, seconds=seconds, refused=refused, num_members=len(members), is_refused=is_refused
-    )  # fmt: skip
+        engine=min(seconds, key=lambda name: seconds[name]),
+        seconds=seconds,
+        refused=refused,
+        num_members=len(members),
+        is_refused="lowered" not in seconds,
+    )
+
+
+def _alone(
+    members: Sequence[Member], batches: Sequence[PackBatch], plan: Plan, device: Device
+) -> dict[int, MemberAlone]:
+    """Some members trained alone, by slot."""
+    slots = sorted({0, len(members) - 1})[:_NUM_CHECKED]
+    return {
+        slot: MemberAlone(members[slot], [PackBatch([batch.of(slot)], (0,)) for batch in batches], plan, device)
+        for slot in slots
+    }
 
 
 def num_alone(num_members: int, num_steps: int) -> int:
@@ -134,10 +191,10 @@ def num_alone(num_members: int, num_steps: int) -> int:
         num_members: of the pack.
         num_steps: pack-steps that are expected, as for :func:`choose_engine`.
     """
-    return _WARM_STEPS + min(max(num_members * num_steps // _ONE_ALONE_IN, _LEAST_ALONE), _MOST_ALONE)
+    return WARM_STEPS + min(max(num_members * num_steps // _ONE_ALONE_IN, _LEAST_ALONE), _MOST_ALONE)
 
 
-def seconds_alone(member: Member, plan: Plan, device: Device, batches: Iterable[PackBatch]) -> float:
+def seconds_alone(member: Member, plan: Plan, device: Device, batches: Generator[PackBatch, None, None]) -> float:
     """Seconds of a typical step of a member trained alone, timed as a pack's training is: the mean of steps in a row
     with their feeding, waiting for the device only at the end. What makes programs and warms caches comes before.
 
@@ -145,112 +202,18 @@ def seconds_alone(member: Member, plan: Plan, device: Device, batches: Iterable[
         member, plan, device: as of a training alone.
         batches: of its next steps, its own alone, as a feed makes them; more than two.
     """
-    engine = Sequential([MemberState(_private(member), plan, device)], plan, device)
-    start, timed = 0.0, -_WARM_STEPS
-    for batch in batches:
-        if timed == 0:
-            device.synchronize()
-            start = time.perf_counter()
-        engine.step(batch)
-        timed += 1
-    device.synchronize()
+    solo = MemberState(member.with_private_code(), plan, device)
+    engine = Sequential([solo], plan, device)
+    start, timed = 0.0, -WARM_STEPS
+    with contextlib.closing(batches):
+        for batch in batches:
+            if timed == 0:
+                device.synchronize()
+                start = time.perf_counter()
+            engine.step(batch)
+            timed += 1
+        device.synchronize()
     return (time.perf_counter() - start) / timed
-
-
-def _alone(
-    members: Sequence[Member], plan: Plan, device: Device, batches: Sequence[PackBatch]
-) -> tuple[dict[int, tuple[MemberState, list[float]]], float]:
-    """Some members trained one by one, by slot, each with its losses, and the seconds of one step of one of them."""
-    slots = sorted({0, len(members) - 1})[:_NUM_CHECKED]
-    alone: dict[int, tuple[MemberState, list[float]]] = {}
-    shortest = math.inf
-    for slot in slots:
-        solo = MemberState(_private(members[slot]), plan, device)
-        rows, seconds = _run(Sequential([solo], plan, device), device, _own(batches, slot))
-        alone[slot] = solo, [row[0].item() for row in rows]
-        shortest = min(shortest, seconds)
-    return alone, shortest
-
-
-def _own(batches: Sequence[PackBatch], slot: int) -> list[PackBatch]:
-    return [PackBatch([batch.of(slot)], (0,)) for batch in batches]
-
-
-def _private(member: Member) -> Member:
-    """A member whose own code, which may count its calls, is not called more often for having been tried."""
-    task = member.task
-    return dataclasses.replace(
-        member,
-        task=dataclasses.replace(task, objective=private_copy(task.objective), augment=private_copy(task.augment)),
-    )
-
-
-class _Trial:
-    """Engines are tried one after the other, each on members that start anew: what is compiled has to show that it
-    computes what is computed alone, like any other."""
-
-    def __init__(
-        self,
-        members: Sequence[Member],
-        family: ProgramCache,
-        plan: Plan,
-        device: Device,
-        batches: Sequence[PackBatch],
-        alone: dict[int, tuple[MemberState, list[float]]],
-        valid: tuple[Any, Feed] | None,
-    ) -> None:
-        self._members, self._family, self._plan, self._device = members, family, plan, device
-        self._batches, self._valid = batches, valid
-        self._references = {
-            slot: MembersAlone(_private(members[slot]), solo, losses, _own(batches, slot), plan, device)
-            for slot, (solo, losses) in alone.items()
-        }
-
-    def seconds(self, name: str, *, hopeless: float = math.inf) -> float:
-        """Of a step under an engine.
-
-        Raises:
-            NotPackable: it does not take the members, or they come to something else than alone.
-        """
-        solos = [MemberState(member, self._plan, self._device) for member in self._members]
-        engine = ENGINES[name](solos, self._family, self._plan, self._device)
-        rows, seconds = _run(engine, self._device, self._batches, hopeless=hopeless)
-        for slot, reference in self._references.items():
-            reference.check_losses([row[slot].item() for row in rows])
-        if len(rows) == len(self._batches):  # else it is too slow to be taken
-            states = engine.states(list(self._references))
-            for reference, state in zip(self._references.values(), states, strict=True):
-                reference.check_state(state)
-            self._compare_evaluations(engine)
-        return seconds
-
-    def _compare_evaluations(self, engine: Engine) -> None:
-        if self._valid is None or self._family.why_evaluated_alone is not None:
-            return
-        try:
-            rows = engine.evaluate_together(*self._valid)
-            for slot, reference in self._references.items():
-                reference.check_evaluation(rows[slot], *self._valid)
-        except NotPackable as reason:  # the training keeps its engine
-            self._family.why_evaluated_alone = str(reason)
-
-
-def _run(
-    engine: Engine, device: Device, batches: Sequence[PackBatch], *, hopeless: float = math.inf
-) -> tuple[list[Tensor], float]:
-    rows: list[Tensor] = []
-    shortest = math.inf
-    for given in batches:
-        batch = given.copy()  # the other engines are given the same one
-        device.synchronize()
-        start = time.perf_counter()
-        rows.append(engine.step(batch))
-        device.synchronize()
-        if len(rows) > 1:  # the first is not timed, unless it is the only one
-            shortest = min(shortest, time.perf_counter() - start)
-        if len(rows) > _WARM_STEPS and shortest > hopeless:
-            break
-    return rows, shortest
 
 
 def like_choice(choices: Mapping[int, EngineChoice], num_members: int) -> EngineChoice | None:

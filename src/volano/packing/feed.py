@@ -117,6 +117,19 @@ class PackFeed:
             for batches in zip(*streams, strict=True):
                 yield PackBatch(list(batches), of_member)
 
+    def first_batches(self, places: Sequence[Place], num_steps: int) -> list[PackBatch]:
+        """The same, all of them at once."""
+        with contextlib.closing(self.batches(places, num_steps)) as batches:
+            return list(batches)
+
+    def part_of_valid(self) -> tuple[Any, Feed] | None:
+        """Two batches of the validation set, with its feed: what a program keeps of the first shows at the second."""
+        valid = self._task.valid
+        if valid is None:
+            return None
+        part = range(min(len(valid), 2 * self._task.batch_size))  # it is asked for its length only
+        return part, self.feed_of(valid, self._task.order_seed)
+
     def _stream(self, place: Place, num_steps: int) -> Any:
         task = self._task
         order = Order(

@@ -11,25 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from volano.data import Feed
 from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.errors import UsageError
-from volano.packing.choose_engine import (
-    NUM_STEPS,
-    EngineChoice,
-    choose_engine,
-    is_loop_sooner,
-    like_choice,
-    make_engine,
-    num_alone,
-    seconds_alone,
-    size_that_fits,
-    why_one_by_one,
-)
+from volano.packing.choose_engine import EngineChoice, choose_engine, is_loop_sooner, make_engine, why_one_by_one
 from volano.packing.feed import PackFeed, Place
-from volano.packing.member import Member
-from volano.packing.member_state import MemberState
+from volano.packing.member import Member, MemberState
 from volano.packing.program_cache import ProgramCache, families_of
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
@@ -46,8 +33,7 @@ class Pack:
         members: of one structure.
         device: as torch writes it; None is the accelerator, or the CPU without one.
         precision: of the forward and backward pass: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
-        engine: ``"loop"``, ``"mapped"``, ``"lowered"``, ``"compiled"`` or ``"each"``; None takes the fastest, found by
-            timing.
+        engine: ``"loop"``, ``"lowered"``, ``"compiled"`` or ``"each"``; None takes the fastest, found by timing.
         family: of the members, with the programs that were made for other packs of it; None finds it, and so does one
             that they are not of.
         num_steps: pack-steps that are expected in this pack and others of its family, by which it is known whether
@@ -83,60 +69,21 @@ class Pack:
             if family is None or any(family.numbers(solo) is None for solo in solos):
                 family = _family_of(solos, self._device, precision, may_differ=engine == "loop")
             self.family = family
-            name, size = (engine, len(solos)) if engine else self._choose(members, num_steps or self._task.num_steps)
-            fillers = [self._filler(members[0], place) for place in range(size - len(solos))]
-            self._engine = make_engine(name, solos + fillers, self.family, self._plan, self._device)
-            self._live = list(range(len(solos)))  # slots of members; the others only keep a compiled program its size
+            name, size = engine, len(solos)
+            if name is None:
+                self.choice, size = choose_engine(
+                    members, family, self._feed, self._plan, self._device,
+                    num_steps=num_steps or self._task.num_steps, on_notice=on_notice,
+                )  # fmt: skip
+                name = self.choice.engine
+            # Copies of the first member keep a compiled program its size.
+            fillers = [dataclasses.replace(members[0], number=-1 - place) for place in range(size - len(solos))]
+            solos += [MemberState(filler, self._plan, self._device) for filler in fillers]
+            self._engine = make_engine(name, solos, family, self._plan, self._device)
+            self._live = list(range(len(members)))  # slots of members; the others are fillers
         self._unread: list[Tensor] = []
         self._sums = dict.fromkeys(numbers, 0.0)
         self._counts = dict.fromkeys(numbers, 0)
-
-    def _choose(self, members: Sequence[Member], num_steps: int) -> tuple[str, int]:
-        """An engine, and for how many members it has or makes a program."""
-        choices = self.family.choices
-        self.choice = choices.get(len(members))
-        if self.choice is not None:
-            return self.choice.engine, len(members)
-        size = size_that_fits(choices, len(members))
-        if size is not None:
-            self.choice = choices[size]
-            return "compiled", size
-        self.choice = like_choice(choices, len(members))
-        if self.choice is None:
-            self.choice = self._chosen(members, num_steps)
-        return self.choice.engine, len(members)
-
-    def _chosen(self, members: Sequence[Member], num_steps: int) -> EngineChoice:
-        places = [Place(m.task.order_seed, 0 if m.state is None else m.state["step"]) for m in members]
-        left = min(m.task.num_steps - place.step for m, place in zip(members, places, strict=True))
-        if left < num_alone(1, 0):  # what is tried are steps of their runs
-            num_steps = min(num_steps, left)
-        with contextlib.closing(self._feed.batches(places, min(NUM_STEPS, left))) as batches:
-            ahead = list(batches)
-        chosen = choose_engine(
-            members, self.family, self._plan, self._device, ahead, num_steps=num_steps, valid=self._part_of_valid()
-        )
-        if chosen.engine != "loop":
-            count = min(num_alone(len(members), num_steps), left)
-            with contextlib.closing(self._feed.batches(places[:1], count)) as batches:
-                alone = seconds_alone(members[0], self._plan, self._device, batches)
-            chosen = dataclasses.replace(chosen, solo_seconds=alone)
-        if len(chosen.seconds) > 1:  # else it was too little to be worth a look
-            self.family.choices[len(members)] = chosen
-        if chosen.engine == "loop" and (len(chosen.seconds) > 1 or chosen.is_refused):
-            self.family.tell_once(self._on_notice, why_one_by_one(chosen))
-        return chosen
-
-    def _part_of_valid(self) -> tuple[Any, Feed] | None:
-        """Two batches of the validation set: what a program keeps of the first shows at the second."""
-        valid = self._task.valid
-        if valid is None:
-            return None
-        part = range(min(len(valid), 2 * self._task.batch_size))  # it is asked for its length only
-        return part, self._feed.feed_of(valid, self._task.order_seed)
-
-    def _filler(self, member: Member, place: int) -> MemberState:
-        return MemberState(dataclasses.replace(member, number=-1 - place), self._plan, self._device)
 
     @property
     def _members(self) -> list[MemberState]:
@@ -149,7 +96,7 @@ class Pack:
 
     @property
     def engine(self) -> str:
-        """That trains them: ``"loop"``, ``"mapped"``, ``"lowered"``, ``"compiled"`` or ``"each"``."""
+        """That trains them: ``"loop"``, ``"lowered"``, ``"compiled"`` or ``"each"``."""
         return self._engine.name
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from volano.device import Device
-from volano.packing.member_state import MemberState
+from volano.packing.member import MemberState
 from volano.packing.program.program import Structure
 from volano.packing.structure.grouping import TaskGroup, groups_of
 

@@ -44,7 +44,7 @@ A ``rung`` event's ``seconds`` are the trial's part of its pack's: divided by th
 ``packs.jsonl``::
 
     {"assignment": 3, "rung": 1, "share": 0.111, "worker": 0, "numbers": [17, ...], "structure": "6fa0c2e1",
-     "engine": "mapped", "apart": ["batch_size: 32, 64", ...], "refused": {"lowered": "...", ...}, "seconds": 1.9,
+     "engine": "loop", "apart": ["batch_size: 32, 64", ...], "refused": {"lowered": "...", ...}, "seconds": 1.9,
      "startup_seconds": 0.4, "evaluation_seconds": 0.1, "steps": 4128, "solo_seconds_per_step": 0.0009 | null,
      "gain": 2.5 | null, "at": 3.1}
 

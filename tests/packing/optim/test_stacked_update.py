@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import volano
 from volano.device import Device
 from volano.packing import Member
-from volano.packing.member_state import MemberState
+from volano.packing.member import MemberState
 from volano.packing.optim.per_member import StockOptimizer
 from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
 from volano.packing.program.stack import Stack

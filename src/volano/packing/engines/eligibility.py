@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from volano.packing.member_state import MemberState
+from volano.packing.member import MemberState
 from volano.packing.program.program import NoOtherDraws
 from volano.packing.refusal import NotPackable
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from volano.data import Feed
 from volano.packing.feed import PackBatch
-from volano.packing.member_state import MemberState
+from volano.packing.member import MemberState
 
 
 class Engine(ABC):

@@ -1,4 +1,4 @@
-"""E0: one member after the other. It takes any model, and is what the other engines are held against."""
+"""One member after the other. It takes any model, and is what the other engines are held against."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from volano.data import Feed
 from volano.device import Device
 from volano.packing.engines.engine import Engine
 from volano.packing.feed import PackBatch
-from volano.packing.member_state import MemberState
+from volano.packing.member import MemberState
 from volano.plan import Plan
 from volano.training import evaluate
 from volano.training.step import Step

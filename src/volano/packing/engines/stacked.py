@@ -1,4 +1,4 @@
-"""E1 to E3: all members in one forward and one backward pass, over stacked tensors."""
+"""All members in one forward and one backward pass, over stacked tensors: traced, and compiled."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from volano.device import Device
 from volano.packing.engines.eligibility import why_not_together
 from volano.packing.engines.engine import Engine
 from volano.packing.feed import PackBatch, copy_of, shape_of
-from volano.packing.member_state import MemberState
+from volano.packing.member import MemberState
 from volano.packing.optim.per_member import StockOptimizer
 from volano.packing.optim.stacked_ema import StackedEma
 from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
-from volano.packing.program.program import Graph, Inputs, Outputs, first_line, numbers_as_tensors
+from volano.packing.program.program import Graph, Inputs, Outputs, numbers_as_tensors
 from volano.packing.program.random_draws import Draws
 from volano.packing.program.stack import Stack
 from volano.packing.program_cache import Key, ProgramCache
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.task import Batch, tensors_of
-from volano.training import evaluate, is_out_of_memory, seed_of_augmentation
+from volano.training import evaluate, seed_of_augmentation
 from volano.training.evaluate import EVALUATION, means_of, sums_of
 from volano.training.optim.ema import Ema
 from volano.training.step import MODEL
@@ -36,7 +36,7 @@ _MOST_SHAPES = 8
 
 
 class Stacked(Engine):
-    """What E1 to E3 have in common.
+    """Layers by the rules of packs, traced once into a graph of operators.
 
     Args:
         solos: the members.
@@ -47,7 +47,7 @@ class Stacked(Engine):
         NotPackable: at the first step, what the engine does not take.
     """
 
-    by_rules: ClassVar[bool]
+    name: ClassVar[str] = "lowered"
 
     def __init__(self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device) -> None:
         self._family, self._plan, self._device = family, plan, device
@@ -182,11 +182,10 @@ class Stacked(Engine):
             raise NotPackable(f"batches of more than {_MOST_SHAPES} shapes")
 
     def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
-        del inputs  # of those whose programs depend on shapes
         structure = self._family.structure
-        if training:
-            return structure.training(is_shared=is_shared, by_rules=self.by_rules)
-        return structure.evaluation(by_rules=self.by_rules)
+        graph = Graph(structure.training(is_shared=is_shared) if training else structure.evaluation(), inputs)
+        structure.check_unchanged()
+        return graph
 
     def _augmented(self, batch: PackBatch) -> tuple[Batch, bool]:
         """What the members see: one batch for all that see the same, or one each."""
@@ -213,31 +212,8 @@ class Stacked(Engine):
         return PackBatch(list(distinct.values()), tuple(places.index(key) for key in keys))
 
 
-class Mapped(Stacked):
-    """E1: ``torch.vmap`` of the forward pass as it stands, autograd's backward pass. Python runs at every step."""
-
-    name: ClassVar[str] = "mapped"
-    by_rules: ClassVar[bool] = False
-
-    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
-        made = super()._make(inputs, is_shared=is_shared, training=training)
-        return _refusing_at_first(made, self._family.structure.check_unchanged)
-
-
-class Lowered(Stacked):
-    """E2: layers by the rules of packs, traced once into a graph of operators."""
-
-    name: ClassVar[str] = "lowered"
-    by_rules: ClassVar[bool] = True
-
-    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
-        graph = Graph(super()._make(inputs, is_shared=is_shared, training=training), inputs)
-        self._family.structure.check_unchanged()
-        return graph
-
-
-class CompiledStack(Lowered):
-    """E3: the graph of E2 compiled, with the update of the parameters in it where there is a flat one.
+class CompiledStack(Stacked):
+    """The traced graph compiled, with the update of the parameters in it where there is a flat one.
 
     Evaluations, which are few, and batches of another size run their graphs as they are.
     """
@@ -277,7 +253,7 @@ class CompiledStack(Lowered):
             self._note_shape(training=True)
             update = self._update
             assert update is not None
-            passes = self._family.structure.training(is_shared=is_shared, by_rules=True)
+            passes = self._family.structure.training(is_shared=is_shared)
 
             def whole(inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor) -> Tensor:
                 outputs: Outputs = passes(inputs)
@@ -310,28 +286,3 @@ def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
     """NaN for a member whose loss or gradient (which clipping may have hidden) is not finite: alone it would stop."""
     is_fine = losses.isfinite() if norms is None else losses.isfinite() & norms.isfinite()
     return torch.where(is_fine, losses, math.nan)
-
-
-def _refusing_at_first(program: Callable[[Inputs], Any], check: Callable[[], None]) -> Callable[[Inputs], Any]:
-    """The program; what it raises the first time that it runs, ``vmap`` having no rule say, or what ``check`` raises
-    then, is why it does not take the members. An error of the tasks' own shows again where they train one by one."""
-    has_run = False
-
-    def run(inputs: Inputs) -> Any:
-        nonlocal has_run
-        if has_run:
-            return program(inputs)
-        kept = {name: tensor.clone() for name, tensor in inputs.buffers.items()}
-        try:
-            outputs = program(inputs)
-            check()
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            for name, tensor in kept.items():  # the members stand as before
-                inputs.buffers[name].copy_(tensor)
-            raise NotPackable(first_line(error)) from error
-        has_run = True
-        return outputs
-
-    return run

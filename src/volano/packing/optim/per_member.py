@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from volano.packing.member_state import MemberState
+from volano.packing.member import MemberState
 from volano.task import progress_at
 from volano.training.optim.make import set_learning_rates
 

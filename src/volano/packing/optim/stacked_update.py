@@ -14,7 +14,7 @@ import torch
 import torch.optim.optimizer as torch_optimizers
 from torch import Tensor
 
-from volano.packing.member_state import MemberState
+from volano.packing.member import MemberState
 from volano.packing.optim.formulas import FORMULAS, Formula, Vector
 from volano.packing.optim.per_member import multiplier_at
 from volano.training import MuonAdamW

@@ -27,13 +27,12 @@ _OPENED = (F.multi_head_attention_forward, F.cross_entropy, F.gumbel_softmax)
 
 
 class PackedFunctions(TorchFunctionMode):
-    """While it is active, draws are taken from ``given``, and with ``by_rules`` layers are computed by the rules.
+    """While it is active, draws are taken from ``given``, and layers are computed by the rules of packs.
 
     Args:
         given: for each draw in turn what :func:`~volano.packing.program.random_draws.noise_of` takes; None notes in
-            ``draws`` which there are.
+            ``draws`` which there are, in the forward pass of one member.
         varying: the numbers that differ between members, by name, as the tensors that the model and objective hold.
-        by_rules: whether layers are computed by :mod:`volano.packing.program.batching_rules`.
 
     Attributes:
         draws: in the order in which they were asked for.
@@ -44,13 +43,11 @@ class PackedFunctions(TorchFunctionMode):
         given: Sequence[tuple[Tensor, ...]] | None = None,
         *,
         varying: dict[str, Tensor] | None = None,
-        by_rules: bool,
     ) -> None:
         super().__init__()
         self._given = given
         self._seed = torch.initial_seed()
         self._names = {id(tensor): name for name, tensor in (varying or {}).items()}
-        self._by_rules = by_rules
         self.draws: list[Draw] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,7 +67,7 @@ class PackedFunctions(TorchFunctionMode):
         if func in _OPENED:
             with self:
                 return _opened(func)(*args, **kwargs)
-        if self._by_rules:
+        if self._given is not None:
             return self._layer(func, args, kwargs)
         return func(*args, **kwargs)
 
@@ -150,7 +147,7 @@ class PackedFunctions(TorchFunctionMode):
     ) -> Tensor:  # fmt: skip
         varies = isinstance(label_smoothing, Tensor)
         is_common = weight is None and size_average is None and reduce is None and not target.is_floating_point()
-        if is_common and (varies or self._by_rules):
+        if is_common and (varies or self._given is not None):
             return batching_rules.cross_entropy(input, target, ignore_index, reduction, label_smoothing)
         if varies:
             raise NotPackable("cross_entropy with a label_smoothing that varies and class weights or probabilities")

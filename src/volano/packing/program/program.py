@@ -22,7 +22,14 @@ from volano.packing.program.function_mode import PackedFunctions
 from volano.packing.program.random_draws import Draw, is_random
 from volano.packing.refusal import NotPackable
 from volano.packing.structure.grouping import VaryingNumber
-from volano.packing.structure.side_effects import Leaf, changed_leaf, host_generators, leaves_of, private_copy
+from volano.packing.structure.side_effects import (
+    Leaf,
+    changed_leaf,
+    host_generators,
+    leaves_of,
+    private_copy,
+    unseen_leaf,
+)
 from volano.task import Batch, Loss, as_loss, check_objective_result, map_tensors, num_examples
 from volano.training import is_out_of_memory
 
@@ -123,6 +130,9 @@ class Structure:
         try:
             self._noted(inputs, torch.clone, is_shared=is_shared, training=training)
             self._held = self._leaves()
+            unseen = unseen_leaf(self._held)
+            if unseen is not None:
+                raise NotPackable(f"{unseen} cannot be looked into, and may change with each pass")
             with fake:
                 draws = self._noted(inputs, fake.from_tensor, is_shared=is_shared, training=training)
         except NotPackable:
@@ -144,19 +154,19 @@ class Structure:
             return copied(tensor.detach()[0]).requires_grad_(training and tensor.requires_grad)
 
         numbers = {name: one(tensor) for name, tensor in inputs.numbers.items()}
-        functions = PackedFunctions(varying=numbers, by_rules=False)
+        functions = PackedFunctions(varying=numbers)
         tensors = [{n: one(t) for n, t in group.items()} for group in inputs[:3]]
         batch = map_tensors(copied if is_shared else one, inputs.batch)
         with NoOtherDraws(), functions, torch.set_grad_enabled(training):
             self._call(tensors[0], tensors[1], tensors[2], numbers, batch, training=training)
         return functions.draws
 
-    def training(self, *, is_shared: bool, by_rules: bool) -> Callable[[Inputs], Outputs]:
-        """The function itself, run as Python: forward by ``vmap``, backward by autograd."""
+    def training(self, *, is_shared: bool) -> Callable[[Inputs], Outputs]:
+        """The function itself, in Python: forward by ``vmap``, backward by autograd."""
 
         def run(inputs: Inputs) -> Outputs:
             trained = inputs.parameters
-            losses, buffers = self._losses(inputs, is_shared=is_shared, by_rules=by_rules)
+            losses, buffers = self._mapped(self._trained, inputs, is_shared=is_shared)
             found = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
             # Laid out as the parameters are: fused updates walk through both by address.
             gradients = {n: g.contiguous() for n, g in zip(trained, found, strict=True) if g is not None}
@@ -164,22 +174,19 @@ class Structure:
 
         return run
 
-    def evaluation(self, *, by_rules: bool) -> Callable[[Inputs], dict[str, Tensor]]:
+    def evaluation(self) -> Callable[[Inputs], dict[str, Tensor]]:
         """Inputs -> ``weight``, ``total`` and the metrics, each [K]."""
 
         def run(inputs: Inputs) -> dict[str, Tensor]:
             with torch.no_grad():
-                return self._mapped(self._evaluated, inputs, is_shared=True, by_rules=by_rules)
+                return self._mapped(self._evaluated, inputs, is_shared=True)
 
         return run
 
-    def _losses(self, inputs: Inputs, *, is_shared: bool, by_rules: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        return self._mapped(self._trained, inputs, is_shared=is_shared, by_rules=by_rules)
-
-    def _mapped(self, function: Any, inputs: Inputs, *, is_shared: bool, by_rules: bool) -> Any:
+    def _mapped(self, function: Any, inputs: Inputs, *, is_shared: bool) -> Any:
         def member(*given: Any) -> Any:
             parameters, frozen, buffers, numbers, noise, batch = given
-            with PackedFunctions(noise, varying=numbers, by_rules=by_rules):
+            with PackedFunctions(noise, varying=numbers):
                 return function(parameters, frozen, buffers, numbers, batch)
 
         # A shared batch is no input: what is in no dimension of the members may be any tree.

@@ -1,19 +1,21 @@
-"""What callables carry with them: whether two of them carry the same but for numbers, and copies with other numbers.
+"""What callables, models and data carry with them: how two of them differ, and copies with other numbers.
 
-A callable is seen as a tree: a function leads to what its cells and defaults hold, a partial to its arguments, a bound
-method to its object, an object to its attributes, a container to its items. Globals are not part of it. Only ``==`` of
-plain values is called; no method of the user's runs.
+A value is seen as a tree: a function leads to what its cells and defaults hold, a partial to its arguments, a bound
+method to its object, an object to its attributes, a container to its items. Globals and classes are no part of it: they
+are known by identity. What is none of these (slots, objects of C, classes made twice, a value that leads back to
+itself) is not opened up: two of it cannot be compared, and their tasks are trained one by one. No method of the
+user's runs.
 """
 
 from __future__ import annotations
 
 import collections
+import enum
 import functools
 import pathlib
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,36 +23,97 @@ from torch import Tensor, nn
 
 Step = tuple[str, Any]  # the kind of a place within its parent, and its name there
 Path = tuple[Step, ...]
-PLAIN = (
-    *(bool, int, complex, str, bytes, range, type(None), type(...), type(NotImplemented)),
-    *(torch.dtype, torch.device, pathlib.PurePath),
+Parts = list[tuple[Step, Any]]  # what a value leads to, by its place
+
+_PLAIN = frozenset(
+    {bool, int, complex, str, bytes, range, slice, type(None), type(...), torch.dtype, torch.device, torch.Size}
 )
-_DICTS = (dict, collections.OrderedDict, collections.defaultdict, types.MappingProxyType)
-_OF_MODULES = ("_parameters", "_buffers", "_modules")
-_SIZE_OF_OBJECT, _SIZE_OF_POINTER = object.__basicsize__, tuple.__itemsize__
-# The last is what copying an object leaves at its class.
-_NOT_OF_CLASSES = frozenset({"__dict__", "__weakref__", "__doc__", "_abc_impl", "__slotnames__"})
-_EMPTY = "an empty cell"
+_DICTS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
+_TENSORS_AND_MODULES = ("_parameters", "_buffers", "_modules")
+_HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
+# Recurrent modules keep their parameters a second time, and weak references to them.
+_OF_RECURRENT = ("_flat_weights", "_flat_weight_refs")
+# What is larger is data and no setting; a walk over it would take seconds.
+_MOST_PARTS = 200_000
+_LONGEST_WORD = 40
 
 
-class Parts(NamedTuple):
-    """A value opened up.
+class _Plain:
+    """A class that is written in Python, upon ``object``."""
 
-    Attributes:
-        head: what must be equal as it stands, each with a word for it.
-        inside: the values that it leads to, by their places.
-    """
 
-    head: tuple[tuple[str, Any], ...]
-    inside: list[tuple[Step, Any]]
+def is_plain(value: Any) -> bool:
+    """Whether a value is known by ``==``, never changes and leads to nothing."""
+    if type(value) in (tuple, frozenset):
+        return all(type(item) in _PLAIN for item in value)
+    return type(value) in _PLAIN or isinstance(value, np.dtype | enum.Enum | pathlib.PurePath)
+
+
+def _is_listed(value: Any) -> bool:
+    return type(value) in (list, set) and all(type(item) in _PLAIN for item in value)
 
 
 def parts_of(value: Any) -> Parts | None:
-    """A value opened up, or None where that cannot be done: it is then known by identity alone."""
-    for kinds, open_up in _OPENERS:
-        if isinstance(value, kinds):
-            return open_up(value)
-    return _of_object(value) if is_transparent(value) else None
+    """What a value leads to, or None if it is not opened up: it is then known by identity alone."""
+    kind = type(value)
+    if kind is types.FunctionType:
+        return _of_function(value)
+    if kind is functools.partial:
+        arguments: Parts = [(("argument", index), item) for index, item in enumerate(value.args)]
+        keywords: Parts = [(("keyword", name), item) for name, item in value.keywords.items()]
+        return [(("function", "func"), value.func), *arguments, *keywords, *_attributes(value)]
+    if kind is types.MethodType:
+        return [(("function", value.__func__.__name__), value.__func__), (("self", ""), value.__self__)]
+    if kind in _DICTS:
+        if not all(is_plain(key) or type(key) is float for key in value):
+            return None
+        made = getattr(value, "default_factory", None)
+        factory: Parts = [] if made is None else [(("factory", "default_factory"), made)]
+        return factory + [(("item", key), item) for key, item in value.items()]
+    if kind in (list, tuple):
+        return [(("item", index), item) for index, item in enumerate(value)]
+    if isinstance(value, tuple) and hasattr(kind, "_fields") and not kind.__dictoffset__:
+        return [(("field", name), item) for name, item in zip(kind._fields, value, strict=True)]
+    if _layout(kind) != _layout(_Plain):  # slots, or memory of C
+        return None
+    return _of_module(value) if isinstance(value, nn.Module) else _attributes(value)
+
+
+def _layout(kind: type) -> tuple[int, ...]:
+    return kind.__basicsize__, kind.__itemsize__, kind.__dictoffset__, kind.__weakrefoffset__
+
+
+def _attributes(value: Any) -> Parts:
+    return [(("attribute", name), item) for name, item in object.__getattribute__(value, "__dict__").items()]
+
+
+def _of_function(value: types.FunctionType) -> Parts | None:
+    code, defaults = value.__code__, value.__defaults__ or ()
+    try:
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    except ValueError:  # an empty one: it is not whole yet
+        return None
+    names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+    return [
+        *((("cell", name), item) for name, item in zip(code.co_freevars, cells, strict=True)),
+        *((("default", name), item) for name, item in zip(names, defaults, strict=True)),
+        *((("keyword_default", name), item) for name, item in (value.__kwdefaults__ or {}).items()),
+        *_attributes(value),
+    ]
+
+
+def _of_module(value: nn.Module) -> Parts | None:
+    if isinstance(value, torch.jit.ScriptModule):  # its parts are torch's own objects, in C++
+        return None
+    inside: Parts = []
+    for name, item in value.__dict__.items():
+        if name.endswith(_HOOKS) and isinstance(item, dict):
+            inside.append((("hooks", name), list(item.values())))  # their keys count all hooks of a process
+        elif name not in _TENSORS_AND_MODULES and not (isinstance(value, nn.RNNBase) and name in _OF_RECURRENT):
+            inside.append((("attribute", name), item))
+    for place in _TENSORS_AND_MODULES:
+        inside += [((place, name), item) for name, item in value.__dict__[place].items()]
+    return inside
 
 
 def text_of(path: Path) -> str:
@@ -64,150 +127,233 @@ def text_of(path: Path) -> str:
     return text
 
 
-def is_transparent(value: Any) -> bool:
-    """Whether all that an object holds are its attributes: its class is written in Python, upon ``object``."""
-    kind = type(value)
-    slots = _slots_of(kind)
-    room = _SIZE_OF_OBJECT + _SIZE_OF_POINTER * (len(slots) + 2)  # for its attributes and its weak references
-    has_attributes = hasattr(value, "__dict__") or bool(slots) or "__slots__" in kind.__dict__
-    if not has_attributes or kind.__basicsize__ > room or kind.__module__ == "builtins":
-        return False
-    try:
-        object.__new__(kind)
-    except TypeError:  # memory that another constructor lays out
-        return False
-    return True
+def with_numbers(value: Any, numbers: Mapping[Path, Any], path: Path = ()) -> Any:
+    """Returns ``value``, which lies at ``path``, with ``numbers`` at their places.
+
+    What holds none of them is shared with ``value``; ``value`` itself is not changed.
+    """
+    if path in numbers:
+        return numbers[path]
+    if not any(place[: len(path)] == path for place in numbers):
+        return value
+    parts = parts_of(value)
+    assert parts is not None
+    inside = {step: with_numbers(item, numbers, (*path, step)) for step, item in parts}
+    if isinstance(value, types.FunctionType):
+        return filled(shell_of(value), inside)
+    if isinstance(value, functools.partial):
+        new = functools.partial(inside[("function", "func")], *_named("argument", inside).values())
+        new.__setstate__((new.func, new.args, _named("keyword", inside), _named("attribute", inside)))  # pyright: ignore[reportAttributeAccessIssue]
+        return new
+    if isinstance(value, types.MethodType):
+        return types.MethodType(*inside.values())
+    if isinstance(value, list | tuple):
+        return list(inside.values()) if isinstance(value, list) else tuple.__new__(type(value), inside.values())
+    if isinstance(value, dict):
+        new = value.copy()
+        new.update(_named("item", inside))
+        return new
+    new = object.__new__(type(value))
+    new.__dict__.update(value.__dict__)
+    new.__dict__.update(_named("attribute", inside))
+    if isinstance(value, nn.Module):
+        new.__dict__.update({place: _named(place, inside) for place in _TENSORS_AND_MODULES})
+    return new
 
 
-def _slots_of(kind: type) -> list[str]:
-    return [
-        name
-        for base in kind.__mro__
-        for name, value in base.__dict__.items()
-        if isinstance(value, types.MemberDescriptorType) and name != "__weakref__"
-    ]
+def _named(kind: str, inside: Mapping[Step, Any]) -> dict[Any, Any]:
+    return {name: item for (own, name), item in inside.items() if own == kind}
 
 
-def _of_function(value: types.FunctionType) -> Parts:
-    code = value.__code__
-    inside: list[tuple[Step, Any]] = []
-    for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
-        inside.append((("cell", name), _content(cell)))
-    defaults = value.__defaults__ or ()
-    names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
-    inside += [(("default", name), item) for name, item in zip(names, defaults, strict=True)]
-    inside += [(("keyword_default", name), item) for name, item in (value.__kwdefaults__ or {}).items()]
-    inside += [(("attribute", name), item) for name, item in value.__dict__.items()]
-    return Parts((("code", code), ("name", value.__qualname__), ("globals", id(value.__globals__))), inside)
+def shell_of(value: types.FunctionType) -> types.FunctionType:
+    """A new function of the same code, whose cells are empty."""
+    cells = tuple(types.CellType() for _ in value.__code__.co_freevars)
+    new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
+    new.__qualname__, new.__module__, new.__doc__ = value.__qualname__, value.__module__, value.__doc__
+    new.__annotations__ = value.__annotations__
+    return new
 
 
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY
+def filled(shell: types.FunctionType, inside: Mapping[Step, Any]) -> types.FunctionType:
+    """A function of :func:`shell_of` with what it leads to."""
+    for cell, item in zip(shell.__closure__ or (), _named("cell", inside).values(), strict=True):
+        cell.cell_contents = item
+    shell.__defaults__ = tuple(_named("default", inside).values()) or None
+    shell.__kwdefaults__ = _named("keyword_default", inside) or None
+    shell.__dict__.update(_named("attribute", inside))
+    return shell
 
 
-def _of_partial(value: functools.partial[Any]) -> Parts:
-    inside: list[tuple[Step, Any]] = [(("function", "func"), value.func)]
-    inside += [(("argument", index), item) for index, item in enumerate(value.args)]
-    inside += [(("keyword", name), item) for name, item in value.keywords.items()]
-    inside += [(("attribute", name), item) for name, item in value.__dict__.items()]
-    return Parts((("class", type(value)),), inside)
+class Comparison:
+    """What is found between two values that are walked together.
 
+    Args:
+        limit: of differences; nothing more is looked for after so many.
 
-def _of_method(value: types.MethodType) -> Parts:
-    return Parts((), [(("function", value.__func__.__name__), value.__func__), (("self", ""), value.__self__)])
+    Attributes:
+        differences: where the two are unlike: what stands in the first and in the second, in words.
+        numbers: floating-point numbers that differ: the value in the first and in the second.
+        opaque: whether a difference is one of objects that cannot be compared.
+    """
 
+    def __init__(self, *, limit: int = 1) -> None:
+        self.differences: dict[str, tuple[str, str]] = {}
+        self.numbers: dict[Path, tuple[float, float]] = {}
+        self.opaque = False
+        self._limit = limit
+        self._num_parts = 0
+        self._open: set[int] = set()
+        self._partners: dict[int, int] = {}
+        self._names: tuple[dict[int, str], dict[int, str]] = ({}, {})
 
-def _of_dict(value: Mapping[Any, Any]) -> Parts | None:
-    if type(value) not in _DICTS or not all(isinstance(key, (*PLAIN, float, tuple)) for key in value):
-        return None
-    factory = getattr(value, "default_factory", None)
-    inside: list[tuple[Step, Any]] = [] if factory is None else [(("factory", "default_factory"), factory)]
-    head = (("class", type(value)), ("keys", list(value)))
-    return Parts(head, inside + [(("item", key), item) for key, item in value.items()])
+    @property
+    def is_over(self) -> bool:
+        """Whether enough is known."""
+        return len(self.differences) >= self._limit
 
+    def differ(self, place: Path | str, one: str, other: str) -> None:
+        """Notes a difference."""
+        text = place if isinstance(place, str) else text_of(place)
+        if not self.is_over:
+            self.differences.setdefault(text, (one, other if other != one else f"another {other}"))
 
-def _of_sequence(value: list[Any] | tuple[Any, ...]) -> Parts | None:
-    if type(value) not in (list, tuple) and not hasattr(type(value), "_fields"):
-        return None
-    named = getattr(type(value), "_fields", None)
-    kind = "item" if named is None else "field"
-    steps = range(len(value)) if named is None else named
-    head = (("class", type(value)), ("length", len(value)))
-    return Parts(head, [((kind, step), item) for step, item in zip(steps, value, strict=True)])
+    def models(self, root: str, one: nn.Module, other: nn.Module) -> None:
+        """Compares two models: modules by name and class, their attributes, and their tensors by name, shape, kind and
+        tying. The values of parameters and buffers may differ: each member of a pack has its own."""
+        mine, others = (dict(model.named_modules(remove_duplicate=False)) for model in (one, other))
+        self._names = (_names_of(one), _names_of(other))
+        if list(mine) != list(others):
+            words = [_short(", ".join(list(a.keys() - b.keys()) or a)) for a, b in ((mine, others), (others, mine))]
+            return self.differ(f"{root}'s modules", *words)
+        for name, module in mine.items():
+            self._partners.setdefault(id(module), id(others[name]))
+        seen: set[int] = set()
+        for name, module in mine.items():
+            path: Path = ((root, root), ("module", name))
+            if self._partners[id(module)] != id(others[name]):
+                self.differ(path, "one module in several places", "several modules")
+            elif id(module) not in seen:
+                seen.add(id(module))
+                self._modules(path, module, others[name])
+        self._names = ({}, {})
 
+    def _modules(self, path: Path, one: nn.Module, other: nn.Module) -> None:
+        parts = self._parts(path, one, other)
+        before = len(self.differences)
+        for is_tensor in (False, True):
+            if len(self.differences) == before:  # else a shape says again what an attribute says
+                for step, mine, others in parts:
+                    if (step[0] in ("_parameters", "_buffers")) == is_tensor and step[0] != "_modules":
+                        self.values((*path, step), mine, others, exact=step[0] == "hooks")
 
-def _of_module(value: nn.Module) -> Parts | None:
-    if isinstance(value, torch.jit.ScriptModule):  # its parts are torch's own objects, in C++
-        return None
-    inside: list[tuple[Step, Any]] = []
-    for name, item in value.__dict__.items():
-        if name in _OF_MODULES:
-            continue
-        if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")) and isinstance(item, dict):
-            # Their keys count all hooks of a process.
-            inside.append((("hooks", name), list(item.values())))
+    def values(self, path: Path, one: Any, other: Any, *, exact: bool = False) -> None:
+        """Compares two values that lie at ``path``; ``exact`` allows no number to differ either."""
+        self._num_parts += 1
+        if one is other or self.is_over:
+            return
+        if self._num_parts > _MOST_PARTS:
+            self._refuse(path, "too many parts to compare", "as many")
+        elif _may_vary(path, one) and _may_vary(path, other):
+            self._floats(path, float(one), float(other), exact=exact)
+        elif is_plain(one) or is_plain(other) or (_is_listed(one) and _is_listed(other)):
+            if type(one) is not type(other) or one != other:
+                self.differ(path, word(one, beside=other), word(other, beside=one))
+        elif isinstance(one, Tensor) and isinstance(other, Tensor):
+            self._tensors(path, one, other)
+        elif isinstance(one, np.ndarray | np.generic) and isinstance(other, np.ndarray | np.generic):
+            if type(one) is not type(other) or not _same_arrays(np.asarray(one), np.asarray(other)):
+                self.differ(path, word(one), word(other))
+        elif id(one) in self._partners:
+            if self._partners[id(one)] != id(other):
+                self.differ(path, "a module of the model", "another one")
+        elif id(one) in self._open:
+            self._refuse(path, f"{word(one)} that leads back to itself", "another one")
         else:
-            inside.append((("attribute", name), item))
-    for place in _OF_MODULES:
-        inside += [((place, name), item) for name, item in value.__dict__[place].items()]
-    names = tuple(tuple(value.__dict__[place]) for place in _OF_MODULES)
-    return Parts((("class", type(value)), ("names of tensors and modules", names)), inside)
+            self._open.add(id(one))
+            for step, mine, others in self._parts(path, one, other):
+                self.values((*path, step), mine, others, exact=exact or step[0] in ("hooks", "factory"))
+            self._open.discard(id(one))
+
+    def _parts(self, path: Path, one: Any, other: Any) -> list[tuple[Step, Any, Any]]:
+        """What two values of one class lead to; nothing after a difference of their own."""
+        if _class_of(one) is not _class_of(other):
+            names = (type(one).__qualname__, type(other).__qualname__)
+            self.differ(path, *(names if names[0] != names[1] else (f"a {names[0]}", "one of another class")))
+            return []
+        if isinstance(one, types.FunctionType):
+            if one.__code__ != other.__code__:
+                self.differ(path, f"the code of {_code_word(one)}", f"that of {_code_word(other)}")
+                return []
+            if one.__globals__ is not other.__globals__:
+                self.differ(path, "a function of one module", "of another")
+                return []
+        parts = parts_of(one), parts_of(other)
+        if parts[0] is None or parts[1] is None:
+            kind = type(one).__qualname__
+            self._refuse(path, f"{kind}, which cannot be compared", f"another {kind}")
+            return []
+        steps = [[step for step, _ in inside] for inside in parts]  # pyright: ignore[reportOptionalIterable]
+        if steps[0] != steps[1]:
+            self.differ(path, *(_short(", ".join(str(name) for _, name in own) or "nothing") for own in steps))
+            return []
+        return [(step, mine, others) for (step, mine), (_, others) in zip(*parts, strict=True)]
+
+    def _refuse(self, path: Path, one: str, other: str) -> None:
+        self.opaque = True
+        self.differ(path, one, other)
+
+    def _floats(self, path: Path, one: float, other: float, *, exact: bool) -> None:
+        if one.hex() == other.hex():
+            return
+        if exact:
+            self.differ(path, repr(one), repr(other))
+        else:
+            self.numbers[path] = (one, other)
+
+    def _tensors(self, path: Path, one: Tensor, other: Tensor) -> None:
+        mine, others = self._names[0].get(id(one)), self._names[1].get(id(other))
+        if mine is not None or others is not None:
+            heads = (_tensor_head(mine, one), _tensor_head(others, other))
+            if heads[0] != heads[1]:
+                self.differ(path, *_where_unlike(*heads))
+        elif one.requires_grad or other.requires_grad:
+            # It may be trained from outside: then the first member's is not what the others would see.
+            self._refuse(path, "a tensor with a gradient", "another one")
+        elif not _same_tensors(one.detach(), other.detach()):
+            self.differ(path, word(one), "other values" if word(one) == word(other) else word(other))
 
 
-def _of_class(value: type) -> Parts:
-    inside: list[tuple[Step, Any]] = [(("base", base.__name__), base) for base in value.__bases__]
-    inside += [(("attribute", name), item) for name, item in vars(value).items() if name not in _NOT_OF_CLASSES]
-    names = sorted(vars(value).keys() - _NOT_OF_CLASSES)
-    return Parts((("name", f"{value.__module__}.{value.__qualname__}"), ("attributes", names)), inside)
+def word(value: Any, *, beside: Any = None) -> str:
+    """A value in a few words, without addresses; with its type if it looks like one ``beside`` it of another."""
+    if isinstance(value, Tensor):
+        return f"tensor {list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, np.generic):
+        return _short(str(value))
+    if isinstance(value, np.ndarray):
+        return f"array {list(value.shape)} {value.dtype}"
+    if isinstance(value, float) or is_plain(value) or _is_listed(value):
+        mixed = beside is not None and type(value) is not type(beside) and isinstance(beside, int | float)
+        return _short(repr(value)) + (f" ({type(value).__name__})" if mixed and isinstance(value, int | float) else "")
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def _of_property(value: property) -> Parts:
-    return Parts((), [(("function", name), getattr(value, name)) for name in ("fget", "fset", "fdel")])
+def _class_of(value: Any) -> type:
+    kind = type(value)
+    # A parametrized module's class is made for it alone; what it adds are parametrizations, which are modules.
+    if kind.__module__ == "torch.nn.utils.parametrize" and kind.__name__.startswith("Parametrized"):
+        return kind.__bases__[0]
+    return kind
 
 
-def _of_wrapped(value: staticmethod[..., Any] | classmethod[Any, ..., Any]) -> Parts:
-    return Parts((("class", type(value)),), [(("function", "__func__"), value.__func__)])
+def _may_vary(path: Path, value: Any) -> bool:
+    """Whether a number may be another for each member. A whole one of a model's module is its structure; one that an
+    objective holds is mostly a setting that it does not read, and where it shapes a tensor no program is made."""
+    return type(value) in (float, np.float64) or (
+        type(value) is int and path[0][1] != "model" and abs(value) < 2**53
+    )  # fmt: skip
 
 
-def _of_slot(value: types.MemberDescriptorType) -> Parts:
-    return Parts((("name", value.__name__),), [])
-
-
-def _of_object(value: Any) -> Parts:
-    slots = [name for name in _slots_of(type(value)) if _is_set(value, name)]
-    inside: list[tuple[Step, Any]] = [(("attribute", name), object.__getattribute__(value, name)) for name in slots]
-    own = getattr(value, "__dict__", {})
-    inside += [(("attribute", name), item) for name, item in own.items()]
-    return Parts((("class", type(value)), ("attributes", [name for (_, name), _ in inside])), inside)
-
-
-def _is_set(value: Any, name: str) -> bool:
-    try:
-        object.__getattribute__(value, name)
-    except AttributeError:
-        return False
-    return True
-
-
-_OPENERS: tuple[tuple[Any, Callable[[Any], Parts | None]], ...] = (
-    (types.FunctionType, _of_function),
-    (functools.partial, _of_partial),
-    (types.MethodType, _of_method),
-    (_DICTS, _of_dict),
-    ((list, tuple), _of_sequence),
-    (nn.Module, _of_module),
-    (type, _of_class),
-    (property, _of_property),
-    ((staticmethod, classmethod), _of_wrapped),
-    ((types.MemberDescriptorType, types.GetSetDescriptorType), _of_slot),
-)
-
-
-def same_tensors(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same in kind, place and bits of their values."""
+def _same_tensors(one: Tensor, other: Tensor) -> bool:
     if (one.dtype, one.shape, one.device, type(one)) != (other.dtype, other.shape, other.device, type(other)):
         return False
     if one.is_meta or one.layout != other.layout or one.layout != torch.strided:
@@ -215,126 +361,34 @@ def same_tensors(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
 
 
-def same_arrays(one: np.ndarray, other: np.ndarray) -> bool:
+def _same_arrays(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two arrays hold the same bits; arrays of objects never do."""
     if one.dtype != other.dtype or one.shape != other.shape or one.dtype.hasobject:
         return False
     return bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CallableTree:
-    """How a copy of a value with other numbers is made.
-
-    Attributes:
-        numbers: the places of the numbers.
-        returns: places at which the value leads back to one that it came by, and that place.
-    """
-
-    numbers: frozenset[Path]
-    returns: Mapping[Path, Path]
-
-    @functools.cached_property
-    def touched(self) -> frozenset[Path]:
-        """The places that are made anew: those on the way to a number, or back to such a one."""
-        ways = {path[:length] for path in self.numbers for length in range(len(path) + 1)}
-        back = [path for path, origin in self.returns.items() if origin in ways]
-        return frozenset(ways | {path[:length] for path in back for length in range(len(path) + 1)})
-
-    def copy(self, value: Any, numbers: Mapping[Path, Any], path: Path = ()) -> Any:
-        """``value``, which lies at ``path``, with ``numbers`` at their places. What holds none of them is shared with
-        ``value``; ``value`` itself is not changed."""
-        return self._copied(value, path, numbers, {})
-
-    def _copied(self, value: Any, path: Path, numbers: Mapping[Path, Any], made: dict[Path, Any]) -> Any:
-        if path in numbers:
-            return numbers[path]
-        if path not in self.touched:
-            return value
-        if path in self.returns:
-            return made.get(self.returns[path], value)
-        parts = parts_of(value)
-        assert parts is not None
-        new, fill = _shell(value)
-        made[path] = new
-        inside = {step: self._copied(item, (*path, step), numbers, made) for step, item in parts.inside}
-        return fill(inside)
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_WORD else text[: _LONGEST_WORD - 1] + "…"
 
 
-def _shell(value: Any) -> tuple[Any, Callable[[dict[Step, Any]], Any]]:
-    """A new value of the same kind, and what fills it and returns it. It exists before it is filled, since what it
-    leads to may lead back to it; tuples and methods cannot, and are None until then."""
-    if isinstance(value, types.FunctionType):
-        return shell_of_function(value)
-    if isinstance(value, functools.partial):
-        new = type(value)(_EMPTY.__len__)
-        return new, functools.partial(_fill_partial, new)
-    if isinstance(value, types.MethodType):
-        return None, lambda inside: types.MethodType(*inside.values())
-    if isinstance(value, tuple):
-        return None, lambda inside: tuple.__new__(type(value), inside.values())
-    if isinstance(value, list):
-        new = []
-        return new, lambda inside: (new.extend(inside.values()), new)[1]
-    if isinstance(value, types.MappingProxyType):
-        return None, lambda inside: types.MappingProxyType({name: item for (_, name), item in inside.items()})
-    if isinstance(value, dict):
-        new = value.copy()
-        return new, functools.partial(_fill_dict, new)
-    new = object.__new__(type(value))
-    return new, functools.partial(_fill_module if isinstance(value, nn.Module) else _fill_object, new, value)
+def _code_word(function: types.FunctionType) -> str:
+    return f"{function.__code__.co_name} (line {function.__code__.co_firstlineno})"
 
 
-def shell_of_function(value: types.FunctionType) -> tuple[Any, Callable[[dict[Step, Any]], Any]]:
-    """A new function of the same code, and what fills its cells and defaults and returns it."""
-    names = value.__code__.co_freevars
-    cells = tuple(types.CellType() for _ in names)
-    new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
-    new.__qualname__, new.__module__, new.__doc__ = value.__qualname__, value.__module__, value.__doc__
-    new.__annotations__ = value.__annotations__
-
-    def fill(inside: dict[Step, Any]) -> Any:
-        for name, cell in zip(names, cells, strict=True):
-            if inside[("cell", name)] is not _EMPTY:
-                cell.cell_contents = inside[("cell", name)]
-        new.__defaults__ = tuple(item for (kind, _), item in inside.items() if kind == "default") or None
-        new.__kwdefaults__ = {name: item for (kind, name), item in inside.items() if kind == "keyword_default"} or None
-        new.__dict__.update({name: item for (kind, name), item in inside.items() if kind == "attribute"})
-        return new
-
-    return new, fill
+def _tensor_head(name: str | None, tensor: Tensor) -> tuple[Any, ...]:
+    return (name, str(tensor.dtype), list(tensor.shape), tensor.requires_grad, type(tensor).__name__)
 
 
-def _fill_partial(new: Any, inside: dict[Step, Any]) -> Any:
-    arguments = tuple(item for (kind, _), item in inside.items() if kind == "argument")
-    keywords = {name: item for (kind, name), item in inside.items() if kind == "keyword"}
-    attributes = {name: item for (kind, name), item in inside.items() if kind == "attribute"}
-    new.__setstate__((inside[("function", "func")], arguments, keywords, attributes))
-    return new
+def _where_unlike(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[str, str]:
+    labels = ("tied to {}", "{}", "shape {}", "requires_grad={}", "{}")
+    pairs = [(label, a, b) for label, a, b in zip(labels, one, other, strict=True) if a != b]
+    return tuple(", ".join(label.format(pair[side]) for label, *pair in pairs) for side in (0, 1))  # pyright: ignore[reportReturnType]
 
 
-def _fill_dict(new: dict[Any, Any], inside: dict[Step, Any]) -> Any:
-    new.update({name: item for (kind, name), item in inside.items() if kind == "item"})
-    return new
-
-
-def _fill_object(new: Any, value: Any, inside: dict[Step, Any]) -> Any:
-    own = getattr(value, "__dict__", {})
-    for (_, name), item in inside.items():
-        if name in own:
-            new.__dict__[name] = item
-        else:  # in a slot
-            object.__setattr__(new, name, item)
-    return new
-
-
-def _fill_module(new: nn.Module, value: nn.Module, inside: dict[Step, Any]) -> Any:
-    new.__dict__.update(value.__dict__)
-    for place in _OF_MODULES:
-        new.__dict__[place] = dict(value.__dict__[place])
-    for (kind, name), item in inside.items():
-        if kind in _OF_MODULES:
-            new.__dict__[kind][name] = item
-        elif kind == "attribute":
-            new.__dict__[name] = item
-    return new
+def _names_of(model: nn.Module) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for named in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
+        for name, tensor in named:
+            names.setdefault(id(tensor), name)
+    return names

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from volano.packing.structure.callable_tree import CallableTree, Path, parts_of, text_of
-from volano.packing.structure.diff import Comparison, word
+from volano.packing.structure.callable_tree import Comparison, Path, text_of, with_numbers, word
 from volano.task import Task, describe
 
 _MOST_REASONS, _MOST_VALUES, _MOST_COMPARED = 6, 5, 8
@@ -49,12 +48,10 @@ class VaryingNumber:
     Attributes:
         slots: the numbers, each once.
         task: the first member's.
-        returns: see :class:`~volano.packing.structure.callable_tree.CallableTree`.
     """
 
     slots: tuple[Slot, ...]
     task: Task
-    returns: Mapping[Path, Path]
 
     def of(self, position: int) -> dict[str, float]:
         """The numbers of the member at a position in the group."""
@@ -89,9 +86,7 @@ class VaryingNumber:
     def _with(self, root: str, value: Any, values: Mapping[str, Any], path: Path | None = None) -> Any:
         path = path or ((root, root),)
         numbers = {s.path: values[s.where] for s in self.slots if s.path[: len(path)] == path}
-        if not numbers:
-            return value
-        return CallableTree(numbers=frozenset(numbers), returns=self.returns).copy(value, numbers, path)
+        return with_numbers(value, numbers, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +138,7 @@ def groups_of(
     return [
         TaskGroup(
             indices=tuple(index for index, _ in group),
-            varying=_varying(firsts[place].task, [tasks[index] for index, _ in group], group, firsts[place].model),
+            varying=_varying(firsts[place].task, [found for _, found in group]),
             reasons=_reasons(place, firsts),
         )
         for place, group in enumerate(groups)
@@ -177,7 +172,7 @@ def _compare_optimizers(
 ) -> None:
     if one is None or other is None:
         return
-    if not found.classes(type(one), type(other)):
+    if type(one) is not type(other):
         found.differ("optimizer class", type(one).__name__, type(other).__name__)
         return
     for name in sorted(one.defaults.keys() | other.defaults.keys()):
@@ -220,34 +215,19 @@ def _has_content(digest: Mapping[str, Any]) -> bool:
     return "content_digest" in digest
 
 
-def _varying(
-    first: Task, tasks: Sequence[Task], group: list[tuple[int, Comparison]], model: nn.Module
-) -> VaryingNumber:
-    assert len(tasks) == len(group)
-    paths = dict.fromkeys(path for _, found in group for path in found.numbers)
+def _varying(first: Task, compared: Sequence[Comparison]) -> VaryingNumber:
+    """The numbers that vary; ``compared``: each member with the first one."""
+    own = {path: pair[0] for found in compared for path, pair in found.numbers.items()}
     slots: list[Slot] = []
     taken: set[str] = set()
-    for path in paths:
-        own = _number_at(path, model if path[0][1] == "model" else getattr(first, path[0][1]))
+    for path, number in own.items():
         where = text_of(path)
         while where in taken:
             where += "'"
         taken.add(where)
-        slots.append(Slot(where=where, values=tuple(found.numbers.get(path, own) for _, found in group), path=path))
-    returns = {path: origin for _, found in group for path, origin in found.returns.items()}
-    return VaryingNumber(slots=tuple(slots), task=first, returns=returns)
-
-
-def _number_at(path: Path, root: Any) -> float:
-    value = root
-    for step in path[1:]:
-        if step[0] == "module":
-            value = value.get_submodule(step[1])
-        else:
-            parts = parts_of(value)
-            assert parts is not None
-            value = next(item for place, item in parts.inside if place == step)
-    return float(value)
+        values = tuple(found.numbers.get(path, (number, number))[1] for found in compared)
+        slots.append(Slot(where=where, values=values, path=path))
+    return VaryingNumber(slots=tuple(slots), task=first)
 
 
 def _reasons(place: int, firsts: Sequence[_Side]) -> tuple[str, ...]:

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from volano.packing.structure.callable_tree import PLAIN, Parts, Path, parts_of, shell_of_function, text_of
+from volano.packing.structure.callable_tree import Parts, Path, filled, is_plain, parts_of, shell_of, text_of
 
 _MOST_LEAVES = 50_000  # what is larger is data and no setting
 _MOST_BYTES = 2**26  # a tensor or an array that is larger is data too
-_OF_RECURRENT = ("_flat_weights", "_flat_weight_refs")  # of torch's own: the parameters as they were last called with
 # What changes in place and is not opened up; written out, it shows whether it has.
+_IS_MADE_AT_RUN_TIME = 1 << 9  # of a class's flags, in Python's own Py_TPFLAGS_HEAPTYPE
 _WRITTEN = (set, bytearray, collections.deque, random.Random, np.random.Generator, np.random.RandomState)
 
 
@@ -37,17 +37,16 @@ def private_copy(value: Any) -> Any:
     """A copy of a callable, of what its functions' cells hold and of the objects that it holds, to be called without
     changing what the caller has. Parameters and large tensors are shared; what cannot be copied is the caller's own."""
     memo: dict[int, Any] = {}
-    functions: list[tuple[Parts, Any]] = []
+    functions: list[tuple[types.FunctionType, Parts]] = []
     for _, item, parts in _walked(value, ()):
         if isinstance(item, Tensor | np.ndarray):
             memo[id(item)] = _copied(item)
         elif isinstance(item, types.FunctionType) and parts is not None and _holds_objects(item, parts):
-            new, fill = shell_of_function(item)
-            memo[id(item)] = new
-            functions.append((parts, fill))
+            memo[id(item)] = shell_of(item)
+            functions.append((memo[id(item)], parts))
     try:
-        for parts, fill in functions:
-            fill({step: copy.deepcopy(item, memo) for step, item in parts.inside})
+        for shell, parts in functions:
+            filled(shell, {step: copy.deepcopy(item, memo) for step, item in parts})
         return copy.deepcopy(value, memo)
     except Exception:  # noqa: BLE001 - whatever an object raises that is not made to be copied
         return value
@@ -64,7 +63,11 @@ def _copied(value: Tensor | np.ndarray) -> Any:
 def _holds_objects(function: types.FunctionType, parts: Parts) -> bool:
     # Torch's functions are known by their identity; those without objects have nothing that a call could change.
     is_torchs = (function.__module__ or "").partition(".")[0] == "torch"
-    return not is_torchs and any(not isinstance(item, (*PLAIN, float, type)) for _, item in parts.inside)
+    return not is_torchs and any(not _is_constant(item) for _, item in parts)
+
+
+def _is_constant(value: Any) -> bool:
+    return is_plain(value) or isinstance(value, float | type)
 
 
 def leaves_of(value: Any, path: Path = ()) -> list[Leaf]:
@@ -76,11 +79,27 @@ def leaves_of(value: Any, path: Path = ()) -> list[Leaf]:
 def changed_leaf(before: list[Leaf], after: list[Leaf]) -> str | None:
     """The place of the first of :func:`leaves_of` that is another one now, or has changed in place; or None."""
     for mine, its in itertools.zip_longest(before, after, fillvalue=Leaf((), None, None)):
-        is_plain = isinstance(mine.value, (*PLAIN, float)) and type(mine.value) is type(its.value)
-        is_same = mine.value is its.value or (is_plain and mine.value == its.value)
+        is_known = _is_constant(mine.value) and type(mine.value) is type(its.value)
+        is_same = mine.value is its.value or (is_known and mine.value == its.value)
         if mine.path != its.path or not is_same or mine.mark != its.mark:
             return text_of(mine.path or its.path) or "itself"
     return None
+
+
+def unseen_leaf(leaves: list[Leaf]) -> str | None:
+    """The place and the class of the first of :func:`leaves_of` that may keep something where nobody looks, or None:
+    an object of a class of Python's that is not opened up. Those of C are taken to stay as they are."""
+    for path, value, mark in leaves:
+        kind = type(value)
+        is_closed = isinstance(value, types.FunctionType | types.MappingProxyType | staticmethod | classmethod)
+        has_room = kind.__flags__ & _IS_MADE_AT_RUN_TIME and (kind.__dictoffset__ or _has_slots(kind))
+        if mark is None and not _is_constant(value) and not isinstance(value, Tensor) and (is_closed or has_room):
+            return f"{text_of(path) or 'itself'}, a {kind.__qualname__},"
+    return None
+
+
+def _has_slots(kind: type) -> bool:
+    return any(isinstance(item, types.MemberDescriptorType) for base in kind.__mro__ for item in vars(base).values())
 
 
 def host_generators() -> bytes:
@@ -96,12 +115,12 @@ def _walked(value: Any, path: Path) -> Iterator[tuple[Path, Any, Parts | None]]:
         path, item = waiting.pop()
         if isinstance(item, weakref.ref):  # whose owner is somewhere else
             continue
-        parts = None if isinstance(item, (*PLAIN, float, type, Tensor)) else parts_of(item)
+        parts = None if isinstance(item, type | Tensor) or _is_constant(item) else parts_of(item)
         if parts is not None:
             if id(item) in seen:
                 continue
             seen[id(item)] = item
-            waiting += [((*path, step), inside) for step, inside in parts.inside if step[1] not in _OF_RECURRENT]
+            waiting += [((*path, step), inside) for step, inside in parts]
         yield path, item, parts
 
 

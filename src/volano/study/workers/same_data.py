@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Subset, TensorDataset
 
 from volano.errors import ExploreError
-from volano.packing.structure.diff import Comparison
+from volano.packing.structure.callable_tree import Comparison
 from volano.task import Task, describe_data
 
 

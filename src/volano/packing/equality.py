@@ -1,0 +1,437 @@
+"""Whether members of a pack come to what they come to alone, but for rounding.
+
+How far rounding takes two trainings apart is measured and not guessed: a member is trained alone a second time from
+weights that begin one unit of the precision away. An engine is held against the first steps of a member alone, tensor
+by tensor (:class:`MemberAlone`, for the choice of an engine); a study's trials are held against whole trainings alone,
+figure by figure (:func:`compare_figures`, for ``volano.verify``).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from volano.data import Feed
+from volano.device import Device
+from volano.device.random_state import random_state_kept
+from volano.errors import UsageError
+from volano.packing.engines.engine import Engine
+from volano.packing.engines.sequential import Sequential
+from volano.packing.feed import PackBatch
+from volano.packing.member import Member, MemberState
+from volano.packing.refusal import NotPackable
+from volano.plan import Plan
+from volano.task import Task
+from volano.training import Session, evaluate, settings_of
+
+# Unit roundoff times two of each precision's arithmetic: 24, 11 and 8 bits of significand.
+UNIT_OF_PRECISION = {"fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7}
+_SEED_OF_SHAKING = 0
+
+# ---- the first steps of an engine
+WARM_STEPS = 2  # they make programs and warm caches
+# Relative difference of losses, of movements and of evaluations that rounding explains in the first steps; bf16 keeps
+# three digits. Movements observed: 6e-7 in fp32 and 2e-2 in bf16, but for tensors that move by rounding.
+_MOST_DIFFERENCE = {"fp32": 2e-3, "tf32": 2e-2, "bf16": 5e-2}
+# Some tensors move by rounding more than by anything else: the bias of keys, a bias before a BatchNorm, what Muon makes
+# of small singular values in bf16. One draw of rounding shows how much; an engine's may be so many times that. Observed
+# where the difference above explains less: 2.4.
+_MOST_DRAWS = 5.0
+# Another algorithm rounds more than another draw does: gradients of a compiled convolution, summed over 100,000 places,
+# were 1.5e-5 of the largest ones apart where the true one is nought. As a share of the largest way of a tensor of its
+# kind, per element.
+_MOST_OF_LARGEST = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 1e-2}
+
+# ---- figures of whole trainings
+TRAINING_LOSS = "training loss"
+# A deviation of so many times that of a second training alone, which differs by rounding, is still rounding. The
+# second one rounds differently once, at its beginning; a pack does at every operation.
+_TIMES_THE_BAND = 10.0
+# Sums over a batch or a set in another order, in fp32 whatever the precision: some hundred additions, each with half a
+# unit of error; and what is summed may each be rounded otherwise.
+_UNITS_OF_A_SUM, _UNITS_OF_A_TERM = 256, 2
+# Examples whose class may change by rounding: those whose two best classes are as good as each other.
+_EXAMPLES_THAT_FLIP = 2
+# What is smaller is rounded as if it were so large: losses near zero are differences of larger numbers.
+_SMALLEST = 0.1
+
+
+class MemberAlone:
+    """Makes a few steps of a member alone, for engines to be held against.
+
+    Args:
+        member: as it stands; it stays there.
+        batches: of the steps, for this member alone.
+        plan, device: of the training.
+
+    Attributes:
+        seconds: of a step, the first one aside.
+    """
+
+    def __init__(self, member: Member, batches: Sequence[PackBatch], plan: Plan, device: Device) -> None:
+        self._member, self._batches, self._plan, self._device = member, batches, plan, device
+        self._limit = _MOST_DIFFERENCE[plan.precision]
+        self._solo = MemberState(member.with_private_code(), plan, device)
+        rows, self.seconds = timed_steps(Sequential([self._solo], plan, device), device, batches)
+        self._losses = [row[0].item() for row in rows]
+
+    def check_losses(self, losses: Sequence[float]) -> None:
+        """Holds another engine's losses, of as many steps or fewer, against those alone.
+
+        Raises:
+            NotPackable: they are others.
+        """
+        for step, (got, value) in enumerate(zip(losses, self._losses, strict=False)):
+            if not self._is_close(got, value):
+                raise NotPackable(
+                    f"the loss of member {self._solo.number} at step {step} is {got:.6g} and alone {value:.6g}"
+                )
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Holds the member's state, after all the steps under another engine, against that alone: each tensor by its
+        distance relative to the way that it has gone, whatever the learning rate. Momenta and averages of gradients
+        are among them, so that a wrong gradient shows where the weights have hardly moved.
+
+        Raises:
+            NotPackable: it is another.
+        """
+        if any(math.isnan(loss) for loss in self._losses):
+            return  # alone it has ended
+        got, (end, ways, roundings) = _tensors(state), self._measured
+        if got.keys() != end.keys():
+            name = min(got.keys() ^ end.keys())
+            raise NotPackable(f"member {self._solo.number} has {name} {'not ' * (name not in got)}as alone")
+        for name, way in ways.items():
+            distance = _norm(_difference(got[name], end[name]))
+            # What is written is rounded at each step.
+            is_rounded = end[name].is_floating_point() or end[name].is_complex()
+            written = len(self._losses) * torch.finfo(end[name].dtype).eps * _norm(end[name]) if is_rounded else 0.0
+            allowed = self._limit * way + roundings[name] + written
+            if math.isfinite(allowed) and not distance <= allowed:
+                raise NotPackable(
+                    f"{name} of member {self._solo.number} is {distance:.2g} from where it is alone, "
+                    f"on a way of {way:.2g} in {len(self._losses)} steps"
+                )
+
+    def check_evaluation(self, metrics: Mapping[str, float], data: Any, feed: Feed) -> None:
+        """Holds an evaluation by an engine, after all the steps, against that of the member alone.
+
+        Raises:
+            NotPackable: it says something else.
+        """
+        model, precision = self._solo.kept_model, self._plan.precision
+        for name, value in evaluate(self._solo.task, model, data, feed, self._device, precision=precision).items():
+            got = metrics.get(name, math.inf)
+            if not self._is_close(got, value):
+                raise NotPackable(f"{name} of member {self._solo.number} is {got:.6g} and alone {value:.6g}")
+
+    @property
+    def num_steps(self) -> int:
+        """That were made."""
+        return len(self._losses)
+
+    @functools.cached_property
+    def _measured(self) -> tuple[dict[str, Tensor], dict[str, float], dict[str, float]]:
+        """Where the steps end, by how much each tensor has moved, and by how much rounding may have moved it."""
+        other = MemberState(self._member.with_private_code(), self._plan, self._device)
+        start, end = _tensors(other.state()), _tensors(self._solo.state())
+        for model in (other.model, other.kept_model) if other.ema else (other.model,):
+            shake_weights(model, UNIT_OF_PRECISION[self._plan.precision])
+        shaken = _tensors(other.state())
+        timed_steps(Sequential([other], self._plan, self._device), self._device, self._batches)
+        moved, otherwise = _moved(start, end), _moved(shaken, _tensors(other.state()))
+        ways = {name: _norm(way) for name, way in moved.items()}
+        least = self._least_differences(moved, ways)
+        draws = {name: _norm(_difference(otherwise[name], way)) for name, way in moved.items()}
+        return end, ways, {name: _MOST_DRAWS * draw + least[name] for name, draw in draws.items()}
+
+    def _least_differences(self, moved: Mapping[str, Tensor], ways: Mapping[str, float]) -> dict[str, float]:
+        parameters = {name for name, _ in self._solo.model.named_parameters()}
+        largest: dict[str, float] = {}
+        for name, way in moved.items():
+            kind, size = _kind(name, parameters), ways[name] / math.sqrt(max(1, way.numel()))
+            largest[kind] = max(largest.get(kind, 0.0), size if math.isfinite(size) else 0.0)
+        share = _MOST_OF_LARGEST[self._plan.precision]
+        return {n: share * largest[_kind(n, parameters)] * math.sqrt(way.numel()) for n, way in moved.items()}
+
+    def _is_close(self, got: float, value: float) -> bool:
+        if math.isnan(got) and math.isnan(value):
+            return True
+        return abs(got - value) <= self._limit * max(abs(value), 1e-3)
+
+
+def timed_steps(
+    engine: Engine, device: Device, batches: Sequence[PackBatch], *, hopeless: float = math.inf
+) -> tuple[list[Tensor], float]:
+    """Returns the losses of steps on copies of ``batches``, and the seconds of the shortest one but the first.
+
+    An engine that is slower than ``hopeless`` once it is warm makes no further steps.
+    """
+    rows: list[Tensor] = []
+    shortest = math.inf
+    for given in batches:
+        batch = given.copy()  # the other engines are given the same one
+        device.synchronize()
+        start = time.perf_counter()
+        rows.append(engine.step(batch))
+        device.synchronize()
+        if len(rows) > 1:
+            shortest = min(shortest, time.perf_counter() - start)
+        if len(rows) > WARM_STEPS and shortest > hopeless:
+            break
+    return rows, shortest
+
+
+def check_steps(engine: Engine, rows: Sequence[Tensor], references: Mapping[int, MemberAlone]) -> None:
+    """Holds an engine's first steps against members alone, by slot.
+
+    Args:
+        engine: after the steps.
+        rows: its losses, [K] of each step. If it has made fewer than those alone, its state is not compared.
+
+    Raises:
+        NotPackable: it comes to something else.
+    """
+    for slot, reference in references.items():
+        reference.check_losses([row[slot].item() for row in rows])
+    if all(len(rows) == reference.num_steps for reference in references.values()):
+        for reference, state in zip(references.values(), engine.states(list(references)), strict=True):
+            reference.check_state(state)
+
+
+def why_evaluated_alone(engine: Engine, references: Mapping[int, MemberAlone], data: Any, feed: Feed) -> str | None:
+    """Why members are not to be evaluated by an engine that has made the steps of ``references``, or None."""
+    try:
+        rows = engine.evaluate_together(data, feed)
+        for slot, reference in references.items():
+            reference.check_evaluation(rows[slot], data, feed)
+    except NotPackable as reason:  # the training keeps its engine
+        return str(reason)
+    return None
+
+
+class Rung(Protocol):
+    """What a training showed at a step: see :class:`Shown`."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def training_loss(self) -> float: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a task shows at a step.
+
+    Attributes:
+        step: optimizer steps made.
+        metrics: of the evaluation there; empty without a validation set, NaN once a step was not finite.
+        training_loss: mean since the stop before; NaN where a step's loss or gradient was not finite.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    training_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A figure that a trial showed in a pack and alone.
+
+    Attributes:
+        trial: its number.
+        step: optimizer steps made.
+        figure: ``"loss"`` or another metric of the evaluation, or ``"training loss"``.
+        packed, solo: its values.
+        tolerance: how far rounding may take the two apart.
+    """
+
+    trial: int
+    step: int
+    figure: str
+    packed: float
+    solo: float
+    tolerance: float
+
+    @property
+    def difference(self) -> float:
+        """``packed - solo``; 0 where neither is a number."""
+        return 0.0 if math.isnan(self.packed) and math.isnan(self.solo) else self.packed - self.solo
+
+    @property
+    def verdict(self) -> str:
+        """``"equal"``, ``"rounding"`` or ``"differs"``."""
+        if self.packed == self.solo or (math.isnan(self.packed) and math.isnan(self.solo)):
+            return "equal"
+        explained = math.isinf(self.tolerance) or abs(self.difference) <= self.tolerance
+        return "rounding" if explained else "differs"
+
+
+def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -> list[Compared]:
+    """Trains a task alone twice, and compares all figures that a pack showed of it. The second training has the other
+    implementation of the optimizer, and weights that begin one unit of the precision away.
+
+    Args:
+        trial: its number.
+        task: the trial's.
+        rungs: what it showed in packs.
+        plan: :func:`plan_of_replays`.
+
+    Raises:
+        UsageError: the task shows other figures than the pack did.
+    """
+    # In a run of a few steps several rungs fall on one: nothing was trained to the later ones.
+    befores = (None, *rungs)
+    apart = [rung for before, rung in zip(befores, rungs, strict=False) if before is None or rung.step > before.step]
+    steps, unit = [rung.step for rung in apart], UNIT_OF_PRECISION[plan.precision]
+    runs = replay(task, steps, plan=plan), replay(task, steps, plan=plan.pin(optimizer="as_given"), shake=unit)
+    floor = _UNITS_OF_A_SUM * UNIT_OF_PRECISION["fp32"] + _UNITS_OF_A_TERM * unit
+    widest: dict[str, float] = {}
+    rows: list[Compared] = []
+    for rung, *stops in zip(apart, *runs, strict=True):
+        packed, solo, shaken = (_figures(shown) for shown in (rung, *stops))
+        if packed.keys() != solo.keys():
+            raise UsageError(
+                "build makes the tasks that it made for the study",
+                got=f"figures {sorted(solo)}, where the study has {sorted(packed)}",
+            )
+        for name, value in packed.items():
+            # What two trainings have come apart they may be apart later, though they cross for a moment.
+            widest[name] = max(widest.get(name, 0.0), _band(solo[name], shaken[name]))
+            share = max(floor, _TIMES_THE_BAND * widest[name])
+            is_loss = name in ("loss", TRAINING_LOSS)
+            flips = 0.0 if is_loss or task.valid is None else _EXAMPLES_THAT_FLIP / len(task.valid)
+            tolerance = max(_size(solo[name]) * share, flips)
+            rows.append(
+                Compared(
+                    trial=trial, step=rung.step, figure=name, packed=value, solo=solo[name], tolerance=tolerance
+                )
+            )  # fmt: skip
+    return rows
+
+
+def plan_of_replays(device: str | None, precision: str) -> Plan:
+    """The plain plan with the fused implementation of the optimizer: that under which packs train their members."""
+    return Plan.baseline(Device(device).name).pin(precision=precision, optimizer="fused")
+
+
+def replay(task: Task, steps: Sequence[int], *, plan: Plan | None = None, shake: float = 0.0) -> tuple[Shown, ...]:
+    """Trains a task alone, as ``volano.train`` does, from its first step to the last of ``steps``, and returns what it
+    shows at each of them.
+
+    Random state and settings are put back. A step whose loss or gradient is not finite is not made, and none after it:
+    alone, the training would have ended there.
+
+    Args:
+        task: what.
+        steps: optimizer steps, rising, from 1 on.
+        plan: None is :func:`plan_of_replays` in fp32 on the accelerator, or the CPU without one.
+        shake: each initial weight is multiplied by a number drawn from ``1 - shake`` to ``1 + shake``: with a unit of
+            the arithmetic's precision, a training that differs by rounding alone.
+
+    Raises:
+        UsageError: the steps do not rise, or lie outside the task's run.
+        VolanoError: as its subclasses say.
+    """
+    if not steps or list(steps) != sorted(set(steps)) or not 1 <= steps[0] <= steps[-1] <= task.num_steps:
+        raise UsageError(
+            "A task is replayed to rising steps of its run", got=list(steps), remedy=f"It has {task.num_steps} steps"
+        )
+    plan = plan_of_replays(None, "fp32") if plan is None else plan
+    device = Device(plan.device)
+    with random_state_kept(device), settings_of(plan, device):
+        session = Session(task, plan, on_notice=lambda _: None)
+        if shake:
+            shake_weights(session.model, shake)
+        return _shown_at(session, steps)
+
+
+def _shown_at(session: Session, steps: Sequence[int]) -> tuple[Shown, ...]:
+    stops: list[Shown] = []
+    unread: list[Tensor] = []
+    is_broken = False
+    for batch in session.feed.batches(session.order.keys(0, steps[-1])):
+        if not is_broken:
+            result = session.step_once(batch, session.step)
+            is_broken = result.is_bad
+            unread.append(torch.full_like(result.loss, math.nan) if is_broken else result.loss)
+        session.step += 1
+        if session.step == steps[len(stops)]:
+            losses = torch.stack(unread).double().tolist() if unread else []
+            mean = math.nan if is_broken or not losses else math.fsum(losses) / len(losses)
+            metrics = {} if session.valid_feed is None else session.evaluate()
+            metrics = dict.fromkeys(metrics, math.nan) if is_broken else metrics
+            stops.append(Shown(step=session.step, metrics=metrics, training_loss=mean))
+            unread = []
+    return tuple(stops)
+
+
+@torch.no_grad()
+def shake_weights(model: nn.Module, amount: float) -> None:
+    """Multiplies each weight by a number drawn from ``1 - amount`` to ``1 + amount``, the same at each call."""
+    generator = torch.Generator().manual_seed(_SEED_OF_SHAKING)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            draws = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * 2 - 1
+            parameter.copy_((parameter.double().cpu() * (1 + amount * draws)).to(parameter))
+
+
+def _band(solo: float, shaken: float) -> float:
+    """How far two trainings alone are apart, as a share of the value; infinity where only one is a finite number."""
+    if math.isfinite(solo) and math.isfinite(shaken):
+        return abs(solo - shaken) / _size(solo)
+    return 0.0 if math.isfinite(solo) == math.isfinite(shaken) else math.inf
+
+
+def _size(value: float) -> float:
+    return max(_SMALLEST, abs(value)) if math.isfinite(value) else 1.0
+
+
+def _figures(shown: Rung) -> dict[str, float]:
+    return {**shown.metrics, TRAINING_LOSS: shown.training_loss}
+
+
+def _kind(name: str, parameters: Collection[str]) -> str:
+    """What is about as large as a tensor of a state: parameters, buffers of one name, what an optimizer keeps under
+    one."""
+    first, _, rest = name.partition(".")
+    return first if rest in parameters else f"{first} {rest.rpartition('.')[2]}"
+
+
+def _tensors(tree: Any, name: str = "") -> dict[str, Tensor]:
+    """The tensors of a member's state, by their path."""
+    if isinstance(tree, Tensor):
+        return {name: tree}
+    if not isinstance(tree, Mapping):
+        return {}
+    return {path: t for key, part in tree.items() for path, t in _tensors(part, f"{name}.{key}".lstrip(".")).items()}
+
+
+def _moved(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By how much each has moved; what an optimizer makes at its first step starts from nothing."""
+    return {
+        name: _difference(tensor, start[name]) if name in start else _wide(tensor) for name, tensor in end.items()
+    }  # fmt: skip
+
+
+def _difference(one: Tensor, other: Tensor) -> Tensor:
+    one, other = _wide(one), _wide(other)
+    is_same = (one == other) | (one.isnan() & other.isnan())  # infinities of a mask say
+    return torch.where(is_same, 0.0, one - other)
+
+
+def _norm(tensor: Tensor) -> float:
+    return torch.linalg.vector_norm(_wide(tensor)).item()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)

@@ -1,1 +1,0 @@
-"""Whether a pack computes what its members compute alone."""
