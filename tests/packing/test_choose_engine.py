@@ -9,12 +9,9 @@ from torch import nn
 
 import volano
 from conftest import assert_same, classification
-from volano.device import Device
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
 from volano.packing.choose_engine import NUM_STEPS, EngineChoice, is_loop_sooner, like_choice, num_alone, size_that_fits
-from volano.packing.pack_size import pack_size
-from volano.plan import Plan
 
 
 def chosen(engine, **seconds):
@@ -190,22 +187,6 @@ def test_members_of_several_structures_are_no_pack(make_task):
     other = dataclasses.replace(other, task=dataclasses.replace(other.task, batch_size=16))
     with pytest.raises(UsageError, match="have one structure; got .*batch_size: 32, 16"):
         Pack([one, other], device="cpu", engine="lowered")
-
-
-class TestSizes:
-    def test_within_the_caches_on_a_cpu(self, make_task):
-        task = make_task()
-        size = pack_size(task, task.model(), Plan.baseline(), Device("cpu"))
-        assert 8 <= size.members <= 32
-        assert "caches" in size.reason
-
-    def test_within_the_memory_that_is_free(self, make_task):
-        task = make_task(model=lambda: nn.Sequential(nn.Linear(64, 4096), nn.ReLU(), nn.Linear(4096, 10)))
-        size = pack_size(task, task.model(), Plan.baseline(), Device("cpu"), free=24 * 2**20)
-        # 300,000 parameters, each with gradient and two averages at most: 3.5 to 5 MB, and 85 % of 24 MiB.
-        assert 3 <= size.members <= 6
-        assert "fit the 24 MiB free" in size.reason
-        assert pack_size(task, task.model(), Plan.baseline(), Device("cpu"), free=2**20).members == 1
 
 
 def test_few_survivors_are_trained_one_by_one_where_that_is_sooner(make_task):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.packing.comparing import alone, deviation, packed
 from tests.packing.structures import Structure, plain_mlp, sgd
-from tests.packing.test_pack import alone, deviation, packed
 
 from volano.packing import Member, Pack
 

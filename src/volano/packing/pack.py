@@ -17,8 +17,9 @@ from volano.errors import UsageError
 from volano.packing.choose_engine import EngineChoice, choose_engine, is_loop_sooner, make_engine, why_one_by_one
 from volano.packing.feed import PackFeed, Place
 from volano.packing.member import Member, MemberState
-from volano.packing.program_cache import ProgramCache, families_of
+from volano.packing.program_cache import ProgramCache
 from volano.packing.refusal import NotPackable
+from volano.packing.structure.grouping import groups_of
 from volano.plan import Plan
 
 # Losses are read from the device together, after this many steps at the latest.
@@ -210,11 +211,11 @@ class Pack:
 
 
 def _family_of(solos: Sequence[MemberState], device: Device, precision: str, *, may_differ: bool) -> ProgramCache:
-    families = families_of(solos, device, precision)
-    if len(families) > 1 and not may_differ:
+    first, *others = groups_of([s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos])
+    if others and not may_differ:
         raise UsageError(
             "The members of a pack have one structure",
-            got="; ".join(families[0][1].reasons),
-            remedy="Make a pack of each structure: volano.packing.families_of tells them apart",
+            got="; ".join(first.reasons),
+            remedy="Make a pack of each structure: volano.packing.groups_of tells them apart",
         )
-    return families[0][1]
+    return ProgramCache(solos[0], first, device, precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from volano.device import Device
@@ -19,16 +19,15 @@ class ProgramCache:
     """What packs of one structure share: its numbers, and the programs made for it.
 
     Args:
-        solos: members of one group, the first of which stands for all.
-        group: what varies between them.
+        first: a member, which stands for all.
+        group: what varies between it and the others.
         device, precision: where and how they train.
     """
 
-    def __init__(self, solos: Sequence[MemberState], group: TaskGroup, device: Device, precision: str) -> None:
-        self.reasons = group.reasons
-        self._first = solos[0]
+    def __init__(self, first: MemberState, group: TaskGroup, device: Device, precision: str) -> None:
+        self._first = first
         self._varying = group.varying
-        self.structure = Structure(group.varying, solos[0].model, device, precision)
+        self.structure = Structure(group.varying, first.model, device, precision)
         self.programs: dict[Key, Any] = {}
         self._compiled_for: set[Key] = set()
         # By the number of members; of type :class:`volano.packing.choose_engine.EngineChoice`.
@@ -65,12 +64,3 @@ class ProgramCache:
         if key not in self.programs:
             self.programs[key] = make()
         return self.programs[key]
-
-
-def families_of(solos: Sequence[MemberState], device: Device, precision: str) -> list[tuple[list[int], ProgramCache]]:
-    """Members by structure: the positions of those that are alike, with their family."""
-    groups = groups_of([s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos])
-    return [
-        (list(group.indices), ProgramCache([solos[index] for index in group.indices], group, device, precision))
-        for group in groups
-    ]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.packing.structures import CONFIGS, Structure, digits, plain_mlp, sgd
-from tests.packing.test_pack import alone, deviation, packed, results
+from tests.packing.comparing import alone, deviation, packed, results
+from tests.packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from torch import nn
 
 from volano.errors import UsageError
@@ -150,43 +150,3 @@ def test_what_may_change_where_nobody_looks_is_refused(make):
     words = f"objective, a {make.__name__}, cannot be looked into"
     with pytest.raises(UsageError, match=f"Engine lowered takes these tasks; got .*{words}"):
         packed([MLP.task(config, objective=objective) for config in CONFIGS], 2, "lowered")
-
-
-class Words(nn.Module):
-    """The mean of embeddings."""
-
-    def __init__(self, _):
-        super().__init__()
-        self.embed, self.head = nn.Embedding(10, 5), nn.Linear(5, 10)
-
-    def forward(self, ids):
-        return self.head(self.embed(ids).mean(1))
-
-
-@pytest.mark.parametrize("bad", [10, -1])
-def test_an_id_that_no_table_has_is_no_row_of_another_member(bad):
-    classes = digits(torch.float64)[0].tensors[1]
-    ids = torch.randint(0, 10, (96, 6), generator=torch.Generator().manual_seed(0))
-    ids[40, 2] = bad
-    data = torch.utils.data.TensorDataset(ids, classes)
-
-    def loss(model, batch):
-        return F.cross_entropy(model(batch[0]), batch[1])
-
-    def pack_of(engine):
-        tasks = [
-            Structure(model=Words, optimizer=sgd).task(config, data=data, valid=None, data_seed=n, objective=loss)
-            for n, config in enumerate(CONFIGS)
-        ]
-        return Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine=engine)
-
-    def advance(pack):
-        for step in range(1, 13):
-            pack.advance(dict.fromkeys(pack.numbers, step))
-
-    def last_step(pack):
-        with pytest.raises(IndexError, match="out of range"):
-            advance(pack)
-        return min(pack.steps.values())
-
-    assert last_step(pack_of("lowered")) == last_step(pack_of("loop"))

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from volano.data import Feed, counter_hash, in_sequence
 from volano.device import Device
-from volano.packing.engines.eligibility import why_not_together
 from volano.packing.engines.engine import Engine
 from volano.packing.feed import PackBatch, copy_of, shape_of
 from volano.packing.member import MemberState
 from volano.packing.optim.per_member import StockOptimizer
-from volano.packing.optim.stacked_ema import StackedEma
 from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
-from volano.packing.program.program import Graph, Inputs, Outputs, numbers_as_tensors
+from volano.packing.program.program import Graph, Inputs, NoOtherDraws, Outputs, numbers_as_tensors
 from volano.packing.program.random_draws import Draws
-from volano.packing.program.stack import Stack
+from volano.packing.program.stack import Stack, StackedEma
 from volano.packing.program_cache import Key, ProgramCache
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
@@ -33,6 +32,8 @@ from volano.training.step import MODEL
 # Each shape of a batch is a program of its own, which takes 0.1 to 0.3 s to trace: a last batch that is smaller and a
 # few lengths are worth it, a length for every batch is not.
 _MOST_SHAPES = 8
+# Those of torch.nn.Module that run with a forward or a backward pass.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Stacked(Engine):
@@ -52,7 +53,7 @@ class Stacked(Engine):
     def __init__(self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device) -> None:
         self._family, self._plan, self._device = family, plan, device
         self._generator = device.generator()
-        self._refusal = why_not_together(solos)
+        self._refusal = _why_not_together(solos)
         self._hold(solos)
         if self._stack.reordered is not None:
             self._refusal = f"{self._stack.reordered} in another memory format than the contiguous one"
@@ -286,3 +287,47 @@ def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
     """NaN for a member whose loss or gradient (which clipping may have hidden) is not finite: alone it would stop."""
     is_fine = losses.isfinite() if norms is None else losses.isfinite() & norms.isfinite()
     return torch.where(is_fine, losses, math.nan)
+
+
+def _why_not_together(solos: Sequence[MemberState]) -> str | None:
+    """Why members cannot be trained by one program, or None."""
+    if nn.modules.module._has_any_global_hook():
+        return "hooks on all modules"
+    if solos and _draws(solos[0].optimizer):
+        return "an optimizer that draws random numbers"
+    for solo in solos:
+        found = _hooked(solo.model)
+        if found is not None:
+            return f"hooks on {found}"
+    return None
+
+
+def _draws(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step of an optimizer draws: alone it would go on in the order of the forward pass's draws. It is tried
+    on a copy; torch's own draw nothing."""
+    if type(optimizer).__module__.startswith(("torch.optim.", "volano.")):
+        return False
+    try:
+        twin = copy.deepcopy(optimizer)
+        for group in twin.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        with NoOtherDraws():
+            twin.step()
+    except NotPackable:
+        return True
+    except Exception:  # noqa: BLE001 - it shows again where the members train
+        return False
+    return False
+
+
+def _hooked(model: nn.Module) -> str | None:
+    # A program is traced once: Python that hooks run would not run at each step. Those of a backward pass hang on
+    # modules and tensors that the program does not have.
+    for name, module in model.named_modules():
+        if any(getattr(module, kind, None) for kind in _HOOKS):
+            return f"module {name!r}" if name else "the model"
+    for name, parameter in model.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return f"parameter {name!r}"
+    return None

@@ -1,10 +1,8 @@
-"""The optimizers of K members: each member's own, one after the other. The reference, and any class of torch's."""
+"""The optimizers of K members: each member's own, one after the other."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +12,15 @@ from volano.task import progress_at
 from volano.training.optim.make import set_learning_rates
 
 
-class PackOptimizer(ABC):
-    """Updates stacked parameters. What it keeps between steps lies in the members' own optimizers, so that a member
-    leaves a pack with its optimizer's state as it would be alone.
+class StockOptimizer:
+    """Each member's own optimizer over views of the stacked parameters: bitwise what it does alone, for any class of
+    torch's. A member leaves a pack with its optimizer's state as it would be alone."""
 
-    Attributes:
-        name: ``"stock"`` or ``"flat"``.
-    """
+    def __init__(self, solos: Sequence[MemberState]) -> None:
+        self._solos = solos
+        self._parameters = [dict(solo.model.named_parameters()) for solo in solos]
+        self._grouped = [[p for group in solo.optimizer.param_groups for p in group["params"]] for solo in solos]
 
-    name: ClassVar[str]
-
-    @abstractmethod
     def step(self, gradients: dict[str, Tensor], steps: Sequence[int]) -> Tensor | None:
         """One update of every member.
 
@@ -35,19 +31,6 @@ class PackOptimizer(ABC):
         Returns:
             The norm of each member's gradient before it was clipped, [K]; None where no member clips.
         """
-
-
-class StockOptimizer(PackOptimizer):
-    """Each member's own optimizer over views of the stacked parameters: bitwise what it does alone."""
-
-    name: ClassVar[str] = "stock"
-
-    def __init__(self, solos: Sequence[MemberState]) -> None:
-        self._solos = solos
-        self._parameters = [dict(solo.model.named_parameters()) for solo in solos]
-        self._grouped = [[p for group in solo.optimizer.param_groups for p in group["params"]] for solo in solos]
-
-    def step(self, gradients: dict[str, Tensor], steps: Sequence[int]) -> Tensor | None:
         norms: dict[int, Tensor] = {}
         slices = {name: gradient.unbind(0) for name, gradient in gradients.items()}
         for slot, (solo, step) in enumerate(zip(self._solos, steps, strict=True)):

@@ -68,20 +68,7 @@ class PackedFunctions(TorchFunctionMode):
             with self:
                 return _opened(func)(*args, **kwargs)
         if self._given is not None:
-            return self._layer(func, args, kwargs)
-        return func(*args, **kwargs)
-
-    def _layer(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func is F.linear:
-            return _call(_linear, args, kwargs)
-        if func in _CONVOLUTIONS:
-            return _call(functools.partial(_conv, func, _CONVOLUTIONS[func]), args, kwargs)
-        if func is F.batch_norm:
-            return _call(_batch_norm, args, kwargs)
-        if func is F.layer_norm:
-            return _call(_layer_norm, args, kwargs)
-        if func is F.embedding:
-            return _call(_embedding, args, kwargs)
+            func = _LAYERS.get(func, func)
         return func(*args, **kwargs)
 
     def _noted(self, draw: Draw) -> Tensor | None:
@@ -209,10 +196,6 @@ def _type_of_draw(func: Any) -> torch.dtype:
     return torch.int64 if func in (torch.randint, torch.randperm) else torch.get_default_dtype()
 
 
-def _call(function: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
-    return function(*args, **kwargs)
-
-
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return batching_rules.linear(input, weight, bias)
 
@@ -244,6 +227,15 @@ def _embedding(
     if max_norm is not None or scale_grad_by_freq or sparse:
         raise NotPackable("embedding with max_norm, scale_grad_by_freq or sparse gradients")
     return batching_rules.embedding(input, weight, padding_idx)
+
+
+_LAYERS: dict[Any, Callable[..., Tensor]] = {
+    F.linear: _linear,
+    F.batch_norm: _batch_norm,
+    F.layer_norm: _layer_norm,
+    F.embedding: _embedding,
+    **{plain: functools.partial(_conv, plain, dims) for plain, dims in _CONVOLUTIONS.items()},
+}
 
 
 @functools.cache

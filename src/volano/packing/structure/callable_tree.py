@@ -255,6 +255,8 @@ class Comparison:
             self._refuse(path, "too many parts to compare", "as many")
         elif _may_vary(path, one) and _may_vary(path, other):
             self._floats(path, float(one), float(other), exact=exact)
+        elif isinstance(one, type) and isinstance(other, type):
+            self.differ(path, word(one), word(other))
         elif is_plain(one) or is_plain(other) or (_is_listed(one) and _is_listed(other)):
             if type(one) is not type(other) or one != other:
                 self.differ(path, word(one, beside=other), word(other, beside=one))

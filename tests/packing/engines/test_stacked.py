@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.packing.comparing import alone, deviation, packed, results
 from tests.packing.structures import Structure, digits, plain_mlp, sgd
-from tests.packing.test_pack import alone, deviation, packed, results
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
@@ -12,8 +12,6 @@ import volano
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
 from volano.packing.engines import stacked
-from volano.packing.program import batching_rules
-from volano.packing.program.program import numbers_as_tensors
 
 
 def made(change, **fields):
@@ -416,29 +414,3 @@ def test_a_member_whose_loss_is_infinite_shows_no_figures(engine):
     pack.advance(dict.fromkeys(pack.numbers, 12))
     assert all(loss != loss for loss in pack.losses().values())
     assert all(value != value for row in pack.evaluate().values() for value in row.values())
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_class_that_does_not_exist_is_no_loss(smoothing):
-    logits = torch.randn(4, 3, dtype=torch.float64)
-    losses = batching_rules.cross_entropy(logits, torch.tensor([0, 3, -100, -1]), -100, "none", smoothing)
-    assert losses.isnan().tolist() == [False, True, False, True]
-    expected = F.cross_entropy(logits[:1], torch.tensor([0]), label_smoothing=smoothing)
-    assert losses[0].item() == pytest.approx(expected.item(), rel=1e-12)
-
-
-def test_numbers_that_vary_are_not_narrower_than_the_parameters_arithmetic():
-    rows = [{"weight": 0.1}, {"weight": 0.3}]
-    for dtype, kept in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
-        assert numbers_as_tensors(rows, torch.zeros(2, dtype=dtype))["weight"].dtype == kept
-
-
-@pytest.mark.parametrize("is_forked", [False, True])
-def test_a_seed_that_an_objective_sets(is_forked):
-    def objective(model, batch):
-        with torch.random.fork_rng(devices=[], enabled=is_forked):
-            torch.manual_seed(5)
-            noise = torch.randn(batch[0].shape, dtype=batch[0].dtype)
-        return F.cross_entropy(model(batch[0] + noise), batch[1])
-
-    refused(made(lambda _: None, objective=objective), "random numbers after a seed of the task's own")

@@ -1,0 +1,48 @@
+"""Each member's own optimizer over views of the stack."""
+
+import pytest
+import torch
+from tests.packing.structures import CONFIGS, Structure, plain_mlp, sgd
+
+from volano import Plan
+from volano.device import Device
+from volano.packing.member import Member, MemberState
+from volano.packing.optim.per_member import StockOptimizer, multiplier_at
+from volano.packing.program.stack import Stack
+
+
+def members(**fields):
+    tasks = Structure(model=plain_mlp, optimizer=sgd).tasks(dtype=torch.float32, **fields)[:3]
+    return [
+        MemberState(Member(number=n, task=task), Plan.baseline("cpu"), Device("cpu")) for n, task in enumerate(tasks)
+    ]
+
+
+def test_each_clips_its_own_gradient_and_updates_its_own_slice():
+    solos, alone = members(), members()
+    stack = Stack([solo.model for solo in solos])
+    gradients = {
+        name: torch.randn(t.shape, generator=torch.Generator().manual_seed(1)) for name, t in stack.parameters.items()
+    }
+    norms = StockOptimizer(solos).step(gradients, [5, 6, 7])
+    for slot, (solo, step) in enumerate(zip(alone, (5, 6, 7), strict=True)):
+        for name, parameter in solo.model.named_parameters():
+            parameter.grad = gradients[name][slot].clone()
+        norm = torch.nn.utils.clip_grad_norm_(solo.model.parameters(), CONFIGS[slot].clip_norm)
+        for group in solo.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * multiplier_at(solo, step)
+        solo.optimizer.step()
+        assert torch.equal(norms[slot], norm)
+        for name, parameter in solo.model.named_parameters():
+            assert torch.equal(stack.parameters[name][slot], parameter)
+
+
+@pytest.mark.parametrize("missing", ["1.weight", "3.bias"])
+def test_a_parameter_without_a_gradient_stays(missing):
+    solos = members(clip_norm=None)
+    stack = Stack([solo.model for solo in solos])
+    before = {name: tensor.detach().clone() for name, tensor in stack.parameters.items()}
+    gradients = {name: torch.ones_like(tensor) for name, tensor in before.items() if name != missing}
+    assert StockOptimizer(solos).step(gradients, [50, 50, 50]) is None
+    moved = {name for name, tensor in stack.parameters.items() if not torch.equal(tensor, before[name])}
+    assert moved == set(gradients)
