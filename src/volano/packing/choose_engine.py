@@ -82,8 +82,10 @@ def choose_engine(
     num_steps: int,
     on_notice: Callable[[str], None],
 ) -> tuple[EngineChoice, int]:
-    """The engine for a pack, and for how many members it has or makes a program: as for other packs of the family of
-    about as many members, or else by timing the engines on copies of the members.
+    """Returns the engine for a pack, and for how many members it has or makes a program.
+
+    It is that of other packs of the family of about as many members, or else found by timing the engines on copies of
+    the members.
 
     Args:
         members: of the pack, as they stand.
@@ -176,7 +178,7 @@ def _timed(
 def _alone(
     members: Sequence[Member], batches: Sequence[PackBatch], plan: Plan, device: Device
 ) -> dict[int, MemberAlone]:
-    """Some members trained alone, by slot."""
+    """Trains some members alone, by slot."""
     slots = sorted({0, len(members) - 1})[:_NUM_CHECKED]
     return {
         slot: MemberAlone(members[slot], [PackBatch([batch.of(slot)], (0,)) for batch in batches], plan, device)

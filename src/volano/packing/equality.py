@@ -72,7 +72,7 @@ class MemberAlone:
         plan, device: of the training.
 
     Attributes:
-        seconds: of a step, the first one aside.
+        seconds: shortest time of a step, the first one aside.
     """
 
     def __init__(self, member: Member, batches: Sequence[PackBatch], plan: Plan, device: Device) -> None:
@@ -134,12 +134,12 @@ class MemberAlone:
 
     @property
     def num_steps(self) -> int:
-        """That were made."""
+        """The number of steps that were made."""
         return len(self._losses)
 
     @functools.cached_property
     def _measured(self) -> tuple[dict[str, Tensor], dict[str, float], dict[str, float]]:
-        """Where the steps end, by how much each tensor has moved, and by how much rounding may have moved it."""
+        """The tensors after the steps, by how much each has moved, and by how much rounding may have moved it."""
         other = MemberState(self._member.with_private_code(), self._plan, self._device)
         start, end = _tensors(other.state()), _tensors(self._solo.state())
         for model in (other.model, other.kept_model) if other.ema else (other.model,):
@@ -207,7 +207,7 @@ def check_steps(engine: Engine, rows: Sequence[Tensor], references: Mapping[int,
 
 
 def why_evaluated_alone(engine: Engine, references: Mapping[int, MemberAlone], data: Any, feed: Feed) -> str | None:
-    """Why members are not to be evaluated by an engine that has made the steps of ``references``, or None."""
+    """Returns why an engine that has made the steps of ``references`` is not to evaluate members, or None."""
     try:
         rows = engine.evaluate_together(data, feed)
         for slot, reference in references.items():

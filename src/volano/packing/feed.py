@@ -118,12 +118,12 @@ class PackFeed:
                 yield PackBatch(list(batches), of_member)
 
     def first_batches(self, places: Sequence[Place], num_steps: int) -> list[PackBatch]:
-        """The same, all of them at once."""
+        """Returns the batches of the next ``num_steps`` steps in a list."""
         with contextlib.closing(self.batches(places, num_steps)) as batches:
             return list(batches)
 
     def part_of_valid(self) -> tuple[Any, Feed] | None:
-        """Two batches of the validation set, with its feed: what a program keeps of the first shows at the second."""
+        """Returns two batches of the validation set, where what a program keeps of the first shows, and its feed."""
         valid = self._task.valid
         if valid is None:
             return None

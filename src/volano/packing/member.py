@@ -34,7 +34,7 @@ class Member:
     state: dict[str, Any] | None = None
 
     def with_private_code(self) -> Member:
-        """The same member, whose own code, which may count its calls, is not called more often for being tried."""
+        """Returns the same member with copies of its own code, which may count its calls: these count for nothing."""
         objective, augment = private_copy(self.task.objective), private_copy(self.task.augment)
         return dataclasses.replace(self, task=dataclasses.replace(self.task, objective=objective, augment=augment))
 

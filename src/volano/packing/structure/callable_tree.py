@@ -43,7 +43,7 @@ class _Plain:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is known by ``==``, never changes and leads to nothing."""
+    """Returns whether a value is known by ``==``, never changes and leads to nothing."""
     if type(value) in (tuple, frozenset):
         return all(type(item) in _PLAIN for item in value)
     return type(value) in _PLAIN or isinstance(value, np.dtype | enum.Enum | pathlib.PurePath)
@@ -54,7 +54,7 @@ def _is_listed(value: Any) -> bool:
 
 
 def parts_of(value: Any) -> Parts | None:
-    """What a value leads to, or None if it is not opened up: it is then known by identity alone."""
+    """Returns what a value leads to, or None if it is not opened up: it is then known by identity alone."""
     kind = type(value)
     if kind is types.FunctionType:
         return _of_function(value)
@@ -166,7 +166,7 @@ def _named(kind: str, inside: Mapping[Step, Any]) -> dict[Any, Any]:
 
 
 def shell_of(value: types.FunctionType) -> types.FunctionType:
-    """A new function of the same code, whose cells are empty."""
+    """Returns a new function of the same code, whose cells are empty."""
     cells = tuple(types.CellType() for _ in value.__code__.co_freevars)
     new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
     new.__qualname__, new.__module__, new.__doc__ = value.__qualname__, value.__module__, value.__doc__
@@ -175,7 +175,7 @@ def shell_of(value: types.FunctionType) -> types.FunctionType:
 
 
 def filled(shell: types.FunctionType, inside: Mapping[Step, Any]) -> types.FunctionType:
-    """A function of :func:`shell_of` with what it leads to."""
+    """Fills a function of :func:`shell_of` with what it leads to, and returns it."""
     for cell, item in zip(shell.__closure__ or (), _named("cell", inside).values(), strict=True):
         cell.cell_contents = item
     shell.__defaults__ = tuple(_named("default", inside).values()) or None
@@ -208,7 +208,7 @@ class Comparison:
 
     @property
     def is_over(self) -> bool:
-        """Whether enough is known."""
+        """True if enough is known."""
         return len(self.differences) >= self._limit
 
     def differ(self, place: Path | str, one: str, other: str) -> None:
@@ -277,7 +277,7 @@ class Comparison:
             self._open.discard(id(one))
 
     def _parts(self, path: Path, one: Any, other: Any) -> list[tuple[Step, Any, Any]]:
-        """What two values of one class lead to; nothing after a difference of their own."""
+        """Returns what two values of one class lead to; nothing after a difference of their own."""
         if _class_of(one) is not _class_of(other):
             names = (type(one).__qualname__, type(other).__qualname__)
             self.differ(path, *(names if names[0] != names[1] else (f"a {names[0]}", "one of another class")))
@@ -326,7 +326,7 @@ class Comparison:
 
 
 def word(value: Any, *, beside: Any = None) -> str:
-    """A value in a few words, without addresses; with its type if it looks like one ``beside`` it of another."""
+    """Returns a value in a few words, without addresses; with its type if it looks like another one ``beside``."""
     if isinstance(value, Tensor):
         return f"tensor {list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, np.generic):
@@ -348,8 +348,11 @@ def _class_of(value: Any) -> type:
 
 
 def _may_vary(path: Path, value: Any) -> bool:
-    """Whether a number may be another for each member. A whole one of a model's module is its structure; one that an
-    objective holds is mostly a setting that it does not read, and where it shapes a tensor no program is made."""
+    """Returns whether a number may differ between members.
+
+    A whole one of a model's module is its structure; one that an objective holds is mostly a setting that it does not
+    read, and where it shapes a tensor no program is made.
+    """
     return type(value) in (float, np.float64) or (
         type(value) is int and path[0][1] != "model" and abs(value) < 2**53
     )  # fmt: skip
@@ -364,7 +367,7 @@ def _same_tensors(one: Tensor, other: Tensor) -> bool:
 
 
 def _same_arrays(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two arrays hold the same bits; arrays of objects never do."""
+    """Returns whether two arrays hold the same bits; arrays of objects never do."""
     if one.dtype != other.dtype or one.shape != other.shape or one.dtype.hasobject:
         return False
     return bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))

@@ -87,8 +87,10 @@ def changed_leaf(before: list[Leaf], after: list[Leaf]) -> str | None:
 
 
 def unseen_leaf(leaves: list[Leaf]) -> str | None:
-    """The place and the class of the first of :func:`leaves_of` that may keep something where nobody looks, or None:
-    an object of a class of Python's that is not opened up. Those of C are taken to stay as they are."""
+    """Returns the place and the class of the first leaf that may keep something where nobody looks, or None.
+
+    Such is an object of a class of Python's that is not opened up. Objects of C are taken to stay as they are.
+    """
     for path, value, mark in leaves:
         kind = type(value)
         is_closed = isinstance(value, types.FunctionType | types.MappingProxyType | staticmethod | classmethod)
