@@ -24,7 +24,8 @@ def test_each_clips_its_own_gradient_and_updates_its_own_slice():
     gradients = {
         name: torch.randn(t.shape, generator=torch.Generator().manual_seed(1)) for name, t in stack.parameters.items()
     }
-    norms = StockOptimizer(solos).step(gradients, [5, 6, 7])
+    given = {name: gradient.clone() for name, gradient in gradients.items()}
+    norms = StockOptimizer(solos).step(given, [5, 6, 7])  # which clips them in place
     for slot, (solo, step) in enumerate(zip(alone, (5, 6, 7), strict=True)):
         for name, parameter in solo.model.named_parameters():
             parameter.grad = gradients[name][slot].clone()

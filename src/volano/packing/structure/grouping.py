@@ -57,17 +57,9 @@ class VaryingNumber:
         """The numbers of the member at a position in the group."""
         return {slot.where: slot.values[position] for slot in self.slots}
 
-    def names(self, root: str) -> tuple[str, ...]:
-        """The slots of ``"objective"``, ``"augment"`` or ``"model"``."""
-        return tuple(slot.where for slot in self.slots if slot.root == root)
-
     def objective(self, values: Mapping[str, Any]) -> Callable[..., Any]:
         """The objective with these numbers."""
-        return self._with("objective", self.task.objective, values)
-
-    def augment(self, values: Mapping[str, Any]) -> Callable[..., Any] | None:
-        """The augmentation with these numbers; None where there is none."""
-        return self._with("augment", self.task.augment, values)
+        return self._with(self.task.objective, values, (("objective", "objective"),))
 
     @contextmanager
     def in_model(self, model: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
@@ -77,14 +69,13 @@ class VaryingNumber:
             for prefix in dict.fromkeys(slot.path[:3] for slot in self.slots if slot.root == "model"):
                 module, name = model.get_submodule(prefix[1][1]), prefix[2][1]
                 kept.append((module, name, module.__dict__[name]))
-                module.__dict__[name] = self._with("model", module.__dict__[name], values, prefix)
+                module.__dict__[name] = self._with(module.__dict__[name], values, prefix)
             yield
         finally:
             for module, name, value in kept:
                 module.__dict__[name] = value
 
-    def _with(self, root: str, value: Any, values: Mapping[str, Any], path: Path | None = None) -> Any:
-        path = path or ((root, root),)
+    def _with(self, value: Any, values: Mapping[str, Any], path: Path) -> Any:
         numbers = {s.path: values[s.where] for s in self.slots if s.path[: len(path)] == path}
         return with_numbers(value, numbers, path)
 
