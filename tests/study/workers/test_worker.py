@@ -329,7 +329,7 @@ def test_packs_go_on_where_that_makes_no_more_of_them(sizes, num, most, kept):
 
 
 def _fast_if_lowered(engine, device, batches, **_):
-    """As ``choice._run``, where packed layers take no time and all else does."""
+    """As ``choose_engine.timed_steps``, where packed layers take no time and all else does."""
     return [engine.step(batch) for batch in batches], 1e-9 if engine.name == "lowered" else 1.0
 
 
@@ -385,7 +385,7 @@ class TestPrograms:
     def test_one_that_is_faster_is_compared_with_a_member_alone(self, build, monkeypatch):
         monkeypatch.setattr(choose_engine, "_LEAST_SHARE", 0)
         monkeypatch.setattr(choose_engine, "_WORTH_TRACING", 0.0)
-        monkeypatch.setattr(choose_engine, "_run", _fast_if_lowered)
+        monkeypatch.setattr(choose_engine, "timed_steps", _fast_if_lowered)
         worker = Worker(build, device="cpu")
         report = worker.run(assignment([trial(0), trial(1)], share=0.5))
         (facts,) = report.packs
