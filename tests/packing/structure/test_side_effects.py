@@ -144,9 +144,24 @@ class Listed(list):
         return F.cross_entropy(model(batch[0]), batch[1]) * (1.0 + 0.001 * len(self))
 
 
-@pytest.mark.parametrize("make", [InSlot, Listed])
+def keyed():
+    """Keeps it under a key that is no plain value."""
+    key = object()
+    calls = {key: 0}
+
+    def objective(model, batch):
+        calls[key] += 1
+        return F.cross_entropy(model(batch[0]), batch[1]) * (1.0 + 0.001 * calls[key])
+
+    return objective
+
+
+UNSEEN = {InSlot: "objective, a InSlot,", Listed: "objective, a Listed,", keyed: "objective.calls, a dict,"}
+
+
+@pytest.mark.parametrize("make", UNSEEN)
 def test_what_may_change_where_nobody_looks_is_refused(make):
     objective = make()  # one for all, so that nothing splits them
-    words = f"objective, a {make.__name__}, cannot be looked into"
+    words = f"{UNSEEN[make]} cannot be looked into"
     with pytest.raises(UsageError, match=f"Engine lowered takes these tasks; got .*{words}"):
         packed([MLP.task(config, objective=objective) for config in CONFIGS], 2, "lowered")

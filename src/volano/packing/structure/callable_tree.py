@@ -49,6 +49,12 @@ def is_plain(value: Any) -> bool:
     return type(value) in _PLAIN or isinstance(value, np.dtype | enum.Enum | pathlib.PurePath)
 
 
+def _is_key(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_key, value))
+    return is_plain(value) or isinstance(value, float | type)
+
+
 def _is_listed(value: Any) -> bool:
     return type(value) in (list, set) and all(type(item) in _PLAIN for item in value)
 
@@ -65,7 +71,7 @@ def parts_of(value: Any) -> Parts | None:
     if kind is types.MethodType:
         return [(("function", value.__func__.__name__), value.__func__), (("self", ""), value.__self__)]
     if kind in _DICTS:
-        if not all(is_plain(key) or type(key) is float for key in value):
+        if not all(map(_is_key, value)):
             return None
         made = getattr(value, "default_factory", None)
         factory: Parts = [] if made is None else [(("factory", "default_factory"), made)]

@@ -93,7 +93,7 @@ def unseen_leaf(leaves: list[Leaf]) -> str | None:
     """
     for path, value, mark in leaves:
         kind = type(value)
-        is_closed = isinstance(value, types.FunctionType | types.MappingProxyType | staticmethod | classmethod)
+        is_closed = isinstance(value, types.FunctionType | types.MappingProxyType | dict | staticmethod | classmethod)
         has_room = kind.__flags__ & _IS_MADE_AT_RUN_TIME and (kind.__dictoffset__ or _has_slots(kind))
         if mark is None and not _is_constant(value) and not isinstance(value, Tensor) and (is_closed or has_room):
             return f"{text_of(path) or 'itself'}, a {kind.__qualname__},"
