@@ -295,16 +295,16 @@ class Comparison:
             if one.__globals__ is not other.__globals__:
                 self.differ(path, "a function of one module", "of another")
                 return []
-        parts = parts_of(one), parts_of(other)
-        if parts[0] is None or parts[1] is None:
+        mine, others = parts_of(one), parts_of(other)
+        if mine is None or others is None:
             kind = type(one).__qualname__
             self._refuse(path, f"{kind}, which cannot be compared", f"another {kind}")
             return []
-        steps = [[step for step, _ in inside] for inside in parts]  # pyright: ignore[reportOptionalIterable]
+        steps = [[step for step, _ in inside] for inside in (mine, others)]
         if steps[0] != steps[1]:
             self.differ(path, *(_short(", ".join(str(name) for _, name in own) or "nothing") for own in steps))
             return []
-        return [(step, mine, others) for (step, mine), (_, others) in zip(*parts, strict=True)]
+        return [(step, value, its) for (step, value), (_, its) in zip(mine, others, strict=True)]
 
     def _refuse(self, path: Path, one: str, other: str) -> None:
         self.opaque = True
