@@ -1,10 +1,10 @@
 """Whether members of a pack come to what they come to alone, but for rounding.
 
-How far rounding takes two trainings apart is measured and not guessed: a member is trained alone a second time from
-weights that begin one unit of the precision away. An engine is held against the first steps of a member alone, tensor
-by tensor (:class:`MemberAlone`, for the choice of an engine); a study's trials are held against whole trainings alone,
-figure by figure (:func:`compare_figures`, for ``volano.verify``).
-"""
+How far rounding takes two trainings apart is measured and not guessed: a member is trained alone a
+second time from weights that begin one unit of the precision away. An engine is held against the
+first steps of a member alone, tensor by tensor (:class:`MemberAlone`, for the choice of an engine);
+a study's trials are held against whole trainings alone, figure by figure (:func:`compare_figures`,
+for ``volano.verify``)."""
 
 from __future__ import annotations
 
@@ -37,29 +37,33 @@ _SEED_OF_SHAKING = 0
 
 # ---- the first steps of an engine
 WARM_STEPS = 2  # they make programs and warm caches
-# Relative difference of losses, of movements and of evaluations that rounding explains in the first steps; bf16 keeps
-# three digits. Movements observed: 6e-7 in fp32 and 2e-2 in bf16, but for tensors that move by rounding.
+# Relative difference of losses, of movements and of evaluations that rounding explains in the first
+# steps; bf16 keeps three digits. Movements observed: 6e-7 in fp32 and 2e-2 in bf16, but for tensors
+# that move by rounding.
 _MOST_DIFFERENCE = {"fp32": 2e-3, "tf32": 2e-2, "bf16": 5e-2}
-# Some tensors move by rounding more than by anything else: the bias of keys, a bias before a BatchNorm, what Muon makes
-# of small singular values in bf16. One draw of rounding shows how much; an engine's may be so many times that. Observed
-# where the difference above explains less: 2.4.
+# Some tensors move by rounding more than by anything else: the bias of keys, a bias before a
+# BatchNorm, what Muon makes of small singular values in bf16. One draw of rounding shows how much;
+# an engine's may be so many times that. Observed where the difference above explains less: 2.4.
 _MOST_DRAWS = 5.0
-# Another algorithm rounds more than another draw does: gradients of a compiled convolution, summed over 100,000 places,
-# were 1.5e-5 of the largest ones apart where the true one is nought. As a share of the largest way of a tensor of its
-# kind, per element.
+# Another algorithm rounds more than another draw does: gradients of a compiled convolution, summed
+# over 100,000 places, were 1.5e-5 of the largest ones apart where the true one is nought. As a
+# share of the largest way of a tensor of its kind, per element.
 _MOST_OF_LARGEST = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 1e-2}
 
 # ---- figures of whole trainings
 TRAINING_LOSS = "training loss"
-# A deviation of so many times that of a second training alone, which differs by rounding, is still rounding. The
-# second one rounds differently once, at its beginning; a pack does at every operation.
+# A deviation of so many times that of a second training alone, which differs by rounding, is still
+# rounding. The second one rounds differently once, at its beginning; a pack does at every
+# operation.
 _TIMES_THE_BAND = 10.0
-# Sums over a batch or a set in another order, in fp32 whatever the precision: some hundred additions, each with half a
-# unit of error; and what is summed may each be rounded otherwise.
+# Sums over a batch or a set in another order, in fp32 whatever the precision: some hundred
+# additions, each with half a unit of error; and what is summed may each be rounded otherwise.
 _UNITS_OF_A_SUM, _UNITS_OF_A_TERM = 256, 2
-# Examples whose class may change by rounding: those whose two best classes are as good as each other.
+# Examples whose class may change by rounding: those whose two best classes are as good as each
+# other.
 _EXAMPLES_THAT_FLIP = 2
-# What is smaller is rounded as if it were so large: losses near zero are differences of larger numbers.
+# What is smaller is rounded as if it were so large: losses near zero are differences of larger
+# numbers.
 _SMALLEST = 0.1
 
 
@@ -95,9 +99,10 @@ class MemberAlone:
                 )
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Holds the member's state, after all the steps under another engine, against that alone: each tensor by its
-        distance relative to the way that it has gone, whatever the learning rate. Momenta and averages of gradients
-        are among them, so that a wrong gradient shows where the weights have hardly moved.
+        """Holds the member's state, after all the steps under another engine, against that alone:
+        each tensor by its distance relative to the way that it has gone, whatever the learning
+        rate. Momenta and averages of gradients are among them, so that a wrong gradient shows where
+        the weights have hardly moved.
 
         Raises:
             NotPackable: it is another.
@@ -139,7 +144,8 @@ class MemberAlone:
 
     @functools.cached_property
     def _measured(self) -> tuple[dict[str, Tensor], dict[str, float], dict[str, float]]:
-        """The tensors after the steps, by how much each has moved, and by how much rounding may have moved it."""
+        """The tensors after the steps, by how much each has moved, and by how much rounding may
+        have moved it."""
         other = MemberState(self._member.with_private_code(), self._plan, self._device)
         start, end = _tensors(other.state()), _tensors(self._solo.state())
         for model in (other.model, other.kept_model) if other.ema else (other.model,):
@@ -170,7 +176,8 @@ class MemberAlone:
 def timed_steps(
     engine: Engine, device: Device, batches: Sequence[PackBatch], *, hopeless: float = math.inf
 ) -> tuple[list[Tensor], float]:
-    """Returns the losses of steps on copies of ``batches``, and the seconds of the shortest one but the first.
+    """Returns the losses of steps on copies of ``batches``, and the seconds of the shortest one but
+    the first.
 
     An engine that is slower than ``hopeless`` once it is warm makes no further steps.
     """
@@ -194,7 +201,8 @@ def check_steps(engine: Engine, rows: Sequence[Tensor], references: Mapping[int,
 
     Args:
         engine: after the steps.
-        rows: its losses, [K] of each step. If it has made fewer than those alone, its state is not compared.
+        rows: its losses, [K] of each step. If it has made fewer than those alone, its state is not
+            compared.
 
     Raises:
         NotPackable: it comes to something else.
@@ -207,7 +215,8 @@ def check_steps(engine: Engine, rows: Sequence[Tensor], references: Mapping[int,
 
 
 def why_evaluated_alone(engine: Engine, references: Mapping[int, MemberAlone], data: Any, feed: Feed) -> str | None:
-    """Returns why an engine that has made the steps of ``references`` is not to evaluate members, or None."""
+    """Returns why an engine that has made the steps of ``references`` is not to evaluate members,
+    or None."""
     try:
         rows = engine.evaluate_together(data, feed)
         for slot, reference in references.items():
@@ -234,8 +243,10 @@ class Shown:
 
     Attributes:
         step: optimizer steps made.
-        metrics: of the evaluation there; empty without a validation set, NaN once a step was not finite.
-        training_loss: mean since the stop before; NaN where a step's loss or gradient was not finite.
+        metrics: of the evaluation there; empty without a validation set, NaN once a step was not
+            finite.
+        training_loss: mean since the stop before; NaN where a step's loss or gradient was not
+            finite.
     """
 
     step: int
@@ -277,8 +288,9 @@ class Compared:
 
 
 def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -> list[Compared]:
-    """Trains a task alone twice, and compares all figures that a pack showed of it. The second training has the other
-    implementation of the optimizer, and weights that begin one unit of the precision away.
+    """Trains a task alone twice, and compares all figures that a pack showed of it. The second
+    training has the other implementation of the optimizer, and weights that begin one unit of the
+    precision away.
 
     Args:
         trial: its number.
@@ -305,7 +317,8 @@ def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -
                 got=f"figures {sorted(solo)}, where the study has {sorted(packed)}",
             )
         for name, value in packed.items():
-            # What two trainings have come apart they may be apart later, though they cross for a moment.
+            # What two trainings have come apart they may be apart later, though they cross for a
+            # moment.
             widest[name] = max(widest.get(name, 0.0), _band(solo[name], shaken[name]))
             share = max(floor, _TIMES_THE_BAND * widest[name])
             is_loss = name in ("loss", TRAINING_LOSS)
@@ -320,23 +333,26 @@ def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -
 
 
 def plan_of_replays(device: str | None, precision: str) -> Plan:
-    """The plain plan with the fused implementation of the optimizer: that under which packs train their members."""
+    """The plain plan with the fused implementation of the optimizer: that under which packs train
+    their members."""
     return Plan.baseline(Device(device).name).pin(precision=precision, optimizer="fused")
 
 
 def replay(task: Task, steps: Sequence[int], *, plan: Plan | None = None, shake: float = 0.0) -> tuple[Shown, ...]:
-    """Trains a task alone, as ``volano.train`` does, from its first step to the last of ``steps``, and returns what it
-    shows at each of them.
+    """Trains a task alone, as ``volano.train`` does, from its first step to the last of ``steps``,
+    and returns what it shows at each of them.
 
-    Random state and settings are put back. A step whose loss or gradient is not finite is not made, and none after it:
+    Random state and settings are put back. A step whose loss or gradient is not finite is not made,
+    and none after it:
     alone, the training would have ended there.
 
     Args:
         task: what.
         steps: optimizer steps, rising, from 1 on.
         plan: None is :func:`plan_of_replays` in fp32 on the accelerator, or the CPU without one.
-        shake: each initial weight is multiplied by a number drawn from ``1 - shake`` to ``1 + shake``: with a unit of
-            the arithmetic's precision, a training that differs by rounding alone.
+        shake: each initial weight is multiplied by a number drawn from ``1 - shake`` to ``1 +
+            shake``: with a unit of the arithmetic's precision, a training that differs by rounding
+            alone.
 
     Raises:
         UsageError: the steps do not rise, or lie outside the task's run.
@@ -377,7 +393,8 @@ def _shown_at(session: Session, steps: Sequence[int]) -> tuple[Shown, ...]:
 
 @torch.no_grad()
 def shake_weights(model: nn.Module, amount: float) -> None:
-    """Multiplies each weight by a number drawn from ``1 - amount`` to ``1 + amount``, the same at each call."""
+    """Multiplies each weight by a number drawn from ``1 - amount`` to ``1 + amount``, the same at
+    each call."""
     generator = torch.Generator().manual_seed(_SEED_OF_SHAKING)
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -386,7 +403,8 @@ def shake_weights(model: nn.Module, amount: float) -> None:
 
 
 def _band(solo: float, shaken: float) -> float:
-    """How far two trainings alone are apart, as a share of the value; infinity where only one is a finite number."""
+    """How far two trainings alone are apart, as a share of the value; infinity where only one is a
+    finite number."""
     if math.isfinite(solo) and math.isfinite(shaken):
         return abs(solo - shaken) / _size(solo)
     return 0.0 if math.isfinite(solo) == math.isfinite(shaken) else math.inf
@@ -401,8 +419,8 @@ def _figures(shown: Rung) -> dict[str, float]:
 
 
 def _kind(name: str, parameters: Collection[str]) -> str:
-    """What is about as large as a tensor of a state: parameters, buffers of one name, what an optimizer keeps under
-    one."""
+    """What is about as large as a tensor of a state: parameters, buffers of one name, what an
+    optimizer keeps under one."""
     first, _, rest = name.partition(".")
     return first if rest in parameters else f"{first} {rest.rpartition('.')[2]}"
 

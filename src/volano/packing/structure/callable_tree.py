@@ -1,11 +1,11 @@
-"""What callables, models and data carry with them: how two of them differ, and copies with other numbers.
+"""What callables, models and data carry with them: how two of them differ, and copies with other
+numbers.
 
-A value is seen as a tree: a function leads to what its cells and defaults hold, a partial to its arguments, a bound
-method to its object, an object to its attributes, a container to its items. Globals and classes are no part of it: they
-are known by identity. What is none of these (slots, objects of C, classes made twice, a value that leads back to
-itself) is not opened up: two of it cannot be compared, and their tasks are trained one by one. No method of the
-user's runs.
-"""
+A value is seen as a tree: a function leads to what its cells and defaults hold, a partial to its
+arguments, a bound method to its object, an object to its attributes, a container to its items.
+Globals and classes are no part of it: they are known by identity. What is none of these (slots,
+objects of C, classes made twice, a value that leads back to itself) is not opened up: two of it
+cannot be compared, and their tasks are trained one by one. No method of the user's runs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def _is_listed(value: Any) -> bool:
 
 
 def parts_of(value: Any) -> Parts | None:
-    """Returns what a value leads to, or None if it is not opened up: it is then known by identity alone."""
+    """Returns what a value leads to, or None if it is not opened up: it is then known by identity
+    alone."""
     kind = type(value)
     if kind is types.FunctionType:
         return _of_function(value)
@@ -224,8 +225,9 @@ class Comparison:
             self.differences.setdefault(text, (one, other if other != one else f"another {other}"))
 
     def models(self, root: str, one: nn.Module, other: nn.Module) -> None:
-        """Compares two models: modules by name and class, their attributes, and their tensors by name, shape, kind and
-        tying. The values of parameters and buffers may differ: each member of a pack has its own."""
+        """Compares two models: modules by name and class, their attributes, and their tensors by
+        name, shape, kind and tying. The values of parameters and buffers may differ: each member of
+        a pack has its own."""
         mine, others = (dict(model.named_modules(remove_duplicate=False)) for model in (one, other))
         self._names = (_names_of(one), _names_of(other))
         if list(mine) != list(others):
@@ -325,14 +327,16 @@ class Comparison:
             if heads[0] != heads[1]:
                 self.differ(path, *_where_unlike(*heads))
         elif one.requires_grad or other.requires_grad:
-            # It may be trained from outside: then the first member's is not what the others would see.
+            # It may be trained from outside: then the first member's is not what the others would
+            # see.
             self._refuse(path, "a tensor with a gradient", "another one")
         elif not _same_tensors(one.detach(), other.detach()):
             self.differ(path, word(one), "other values" if word(one) == word(other) else word(other))
 
 
 def word(value: Any, *, beside: Any = None) -> str:
-    """Returns a value in a few words, without addresses; with its type if it looks like another one ``beside``."""
+    """Returns a value in a few words, without addresses; with its type if it looks like another one
+    ``beside``."""
     if isinstance(value, Tensor):
         return f"tensor {list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, np.generic):
@@ -347,7 +351,8 @@ def word(value: Any, *, beside: Any = None) -> str:
 
 def _class_of(value: Any) -> type:
     kind = type(value)
-    # A parametrized module's class is made for it alone; what it adds are parametrizations, which are modules.
+    # A parametrized module's class is made for it alone; what it adds are parametrizations, which
+    # are modules.
     if kind.__module__ == "torch.nn.utils.parametrize" and kind.__name__.startswith("Parametrized"):
         return kind.__bases__[0]
     return kind
@@ -356,9 +361,8 @@ def _class_of(value: Any) -> type:
 def _may_vary(path: Path, value: Any) -> bool:
     """Returns whether a number may differ between members.
 
-    A whole one of a model's module is its structure; one that an objective holds is mostly a setting that it does not
-    read, and where it shapes a tensor no program is made.
-    """
+    A whole one of a model's module is its structure; one that an objective holds is mostly a
+    setting that it does not read, and where it shapes a tensor no program is made."""
     return type(value) in (float, np.float64) or (
         type(value) is int and path[0][1] != "model" and abs(value) < 2**53
     )  # fmt: skip

@@ -1,4 +1,5 @@
-"""What a callable or a model holds besides its parameters: copies of it, and whether a call has changed it."""
+"""What a callable or a model holds besides its parameters: copies of it, and whether a call has
+changed it."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _WRITTEN = (set, bytearray, collections.deque, random.Random, np.random.Generato
 
 
 class Leaf(NamedTuple):
-    """What a value leads to and is not opened up: where it lies, and what shows whether it has changed in place."""
+    """What a value leads to and is not opened up: where it lies, and what shows whether it has
+    changed in place."""
 
     path: Path
     value: Any
@@ -34,8 +36,9 @@ class Leaf(NamedTuple):
 
 
 def private_copy(value: Any) -> Any:
-    """A copy of a callable, of what its functions' cells hold and of the objects that it holds, to be called without
-    changing what the caller has. Parameters and large tensors are shared; what cannot be copied is the caller's own."""
+    """A copy of a callable, of what its functions' cells hold and of the objects that it holds, to
+    be called without changing what the caller has. Parameters and large tensors are shared; what
+    cannot be copied is the caller's own."""
     memo: dict[int, Any] = {}
     functions: list[tuple[types.FunctionType, Parts]] = []
     for _, item, parts in _walked(value, ()):
@@ -61,7 +64,8 @@ def _copied(value: Tensor | np.ndarray) -> Any:
 
 
 def _holds_objects(function: types.FunctionType, parts: Parts) -> bool:
-    # Torch's functions are known by their identity; those without objects have nothing that a call could change.
+    # Torch's functions are known by their identity; those without objects have nothing that a call
+    # could change.
     is_torchs = (function.__module__ or "").partition(".")[0] == "torch"
     return not is_torchs and any(not _is_constant(item) for _, item in parts)
 
@@ -77,7 +81,8 @@ def leaves_of(value: Any, path: Path = ()) -> list[Leaf]:
 
 
 def changed_leaf(before: list[Leaf], after: list[Leaf]) -> str | None:
-    """The place of the first of :func:`leaves_of` that is another one now, or has changed in place; or None."""
+    """The place of the first of :func:`leaves_of` that is another one now, or has changed in place;
+    or None."""
     for mine, its in itertools.zip_longest(before, after, fillvalue=Leaf((), None, None)):
         is_known = _is_constant(mine.value) and type(mine.value) is type(its.value)
         is_same = mine.value is its.value or (is_known and mine.value == its.value)
@@ -87,10 +92,11 @@ def changed_leaf(before: list[Leaf], after: list[Leaf]) -> str | None:
 
 
 def unseen_leaf(leaves: list[Leaf]) -> str | None:
-    """Returns the place and the class of the first leaf that may keep something where nobody looks, or None.
+    """Returns the place and the class of the first leaf that may keep something where nobody looks,
+    or None.
 
-    Such is an object of a class of Python's that is not opened up. Objects of C are taken to stay as they are.
-    """
+    Such is an object of a class of Python's that is not opened up. Objects of C are taken to stay
+    as they are."""
     for path, value, mark in leaves:
         kind = type(value)
         is_closed = isinstance(value, types.FunctionType | types.MappingProxyType | dict | staticmethod | classmethod)
@@ -110,7 +116,8 @@ def host_generators() -> bytes:
 
 
 def _walked(value: Any, path: Path) -> Iterator[tuple[Path, Any, Parts | None]]:
-    """Every object that a value leads to, once, with its place and what it leads to; None where it is not opened up."""
+    """Every object that a value leads to, once, with its place and what it leads to; None where it
+    is not opened up."""
     seen: dict[int, Any] = {}
     waiting: list[tuple[Path, Any]] = [(path, value)]
     while waiting:
