@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.data import counter_hash
-from volano.device import Device
+from volano.device import Device, Ranks
 from volano.plan import Plan
 from volano.task import (
     Batch,
@@ -88,6 +89,9 @@ class Step:
         has_values: bool = True,
     ) -> None:
         self._parallel = parallel
+        self._ranks = Ranks() if parallel is None else parallel.ranks
+        self._factor = 1 if parallel is None else parallel.factor
+        self._exchanging = _no_exchange if parallel is None else parallel.exchanging
         self._kept = contextlib.nullcontext if activations is None else activations.kept
         self._fetched = contextlib.nullcontext if offloaded is None else offloaded.fetched
         self._task, self._plan, self._device = task, plan, device
@@ -96,7 +100,7 @@ class Step:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._generator = device.generator()
         self._num_steps = task.num_steps
-        self._narrow = plan.precision in ("bf16", "fp16")
+        self._autocast = functools.partial(device.autocast, plan.precision)
         self._is_checked = False
         self._has_values = has_values
         self.guard = NonfiniteGuard(
@@ -137,16 +141,39 @@ class Step:
         return result
 
     def _gradients(self, batch: Batch, step: int) -> StepResult:
+        """Adds up the gradients of the parts of a batch: micro-batches, of several ranks those of this one."""
         if self._task.augment is not None:
             self._generator.manual_seed(seed_of_augmentation(self._task, step))
             batch = self._task.augment(batch, self._generator)
         self._optimizer.zero_grad(set_to_none=True)
-        size = self._plan.micro_batch
-        if self._parallel is not None:
-            return self._over_ranks(self._parallel, batch, step)
-        if size is None or size >= num_examples(batch):
-            return self._whole(batch, step)
-        return self._in_micro_batches(split(batch, size), step)
+        parallel, ranks, size = self._parallel, self._ranks, self._plan.micro_batch
+        if parallel is not None:
+            with self._kept():  # the first step of a run makes a forward pass here
+                parts = parallel.parts_of(batch, size, self._objective, is_global=self._task.augment is not None)
+        elif size is not None and size < num_examples(batch):
+            parts = split(batch, size)
+        else:
+            # A whole batch: its weight is known before the backward pass, so nothing is corrected after it.
+            result = self._forward(batch, step, 0)
+            mean, metrics = _mean(result)
+            self._backward(mean)
+            return StepResult(mean.detach(), metrics)
+        sizes = [num_examples(part) for part in parts]
+        count = sum(sizes) * ranks.world_size  # ranks take equal parts
+        losses: list[Loss] = []
+        for index, (part, part_size) in enumerate(zip(parts, sizes, strict=True)):
+            with self._exchanging(index == len(parts) - 1):
+                # Each part of each rank has a number of its own: stochastic layers are seeded by it.
+                loss = as_loss(self._forward(part, step, index * ranks.world_size + ranks.rank), part_size)
+                total = loss.total if self._factor == 1 else loss.total * self._factor
+                # Divided by the number of examples for the sake of the range of fp16; the exact weight follows below.
+                self._backward(total / count)
+            losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics)))
+        total, weight, metrics = _sums(losses) if parallel is None else parallel.sums(losses)
+        if not (isinstance(weight, float | int) and weight == count):
+            gradients = [local(p.grad) for p in self._parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, count / weight)
+        return StepResult(total / weight, {name: value / weight for name, value in metrics.items()})
 
     def _relieved(
         self, relief: OutOfMemoryFallback, on_relief: Callable[[Plan, str, int], None], batch: Batch, step: int
@@ -166,8 +193,8 @@ class Step:
             if states is not None:
                 self._device.set_generator_states(states)
             own = num_examples(batch)
-            if self._parallel is not None and self._task.augment is not None:  # it gets the whole batch
-                own //= self._parallel.world_size
+            if self._task.augment is not None:  # it gets the batch of all ranks
+                own //= self._ranks.world_size
             self._plan = relief.after(self._plan, own, reason)
             on_relief(self._plan, reason, step)
             result, reason = attempt(lambda: self._gradients(batch, step))
@@ -176,69 +203,15 @@ class Step:
             self._draws_elsewhere = self._device.has_drawn_elsewhere(states)
         return result
 
-    def _whole(self, batch: Batch, step: int) -> StepResult:
-        result = self._forward(batch, step, 0)
-        if isinstance(result, Loss):
-            weight = result.weight.reshape(()) if isinstance(result.weight, Tensor) else result.weight
-            mean, metrics = result.total.reshape(()) / weight, _detached(result.metrics)
-        else:
-            mean, metrics = result, {}
-        self._backward(mean)
-        return StepResult(mean.detach(), metrics)
-
-    def _in_micro_batches(self, micro_batches: list[Batch], step: int) -> StepResult:
-        sizes = [num_examples(micro_batch) for micro_batch in micro_batches]
-        count = sum(sizes)
-        losses: list[Loss] = []
-        for index, (micro_batch, size) in enumerate(zip(micro_batches, sizes, strict=True)):
-            loss = as_loss(self._forward(micro_batch, step, index), size)
-            # Divided by the number of examples for the sake of the range of fp16; the exact weight follows below.
-            self._backward(loss.total / count)
-            losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics)))
-        weight = sum(loss.weight for loss in losses)
-        if not (isinstance(weight, float | int) and weight == count):
-            gradients = [p.grad for p in self._parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, count / weight)
-        names = losses[0].metrics.keys()
-        metrics = {name: sum(weighted_metric(loss, name) for loss in losses) / weight for name in names}
-        total = torch.stack([loss.total for loss in losses]).sum()
-        return StepResult(total / weight, metrics)
-
-    def _over_ranks(self, parallel: DataParallel, batch: Batch, step: int) -> StepResult:
-        if self._task.augment is not None:  # drawn for the whole batch, so that the draws are those of one process
-            batch = parallel.part_of(batch)
-        own = num_examples(batch)
-        count = own * parallel.world_size  # ranks take equal parts
-        micro_batches = split(batch, self._plan.micro_batch or own)
-        losses: list[Loss] = []
-        with self._kept():
-            parallel.begin(self._objective, micro_batches[0])
-        for index, micro_batch in enumerate(micro_batches):
-            with parallel.exchanging(is_last=index == len(micro_batches) - 1):
-                loss = self._forward(micro_batch, step, parallel.numbered(index))
-                self._backward(parallel.scaled(loss.total) / count)
-            losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics)))
-        total, weight, metrics = parallel.sums(losses)
-        gradients = [local(p.grad) for p in self._parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, count / weight)
-        return StepResult(total / weight, {name: value / weight for name, value in metrics.items()})
-
-    def _forward(self, batch: Batch, step: int, micro_batch: int) -> Any:
-        self._device.seed(counter_hash(MODEL, self._task.seed, step, micro_batch))
-        if self._narrow:
-            with self._kept(), self._device.autocast(self._plan.precision):
-                result = self._call(batch)
-        else:
-            with self._kept():
-                result = self._call(batch)
+    def _forward(self, batch: Batch, step: int, number: int) -> Any:
+        """The objective's result for a part of the batch of a step; its layers draw by the part's number."""
+        self._device.seed(counter_hash(MODEL, self._task.seed, step, number))
+        with self._kept(), self._autocast():
+            parallel = self._parallel
+            result = self._objective(self._model, batch) if parallel is None else parallel.loss(batch)
         if not self._is_checked:
             check_objective_result(result)
         return result
-
-    def _call(self, batch: Batch) -> Any:
-        if self._parallel is None:
-            return self._objective(self._model, batch)
-        return self._parallel.loss(batch)
 
     def _backward(self, loss: Tensor) -> None:
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
@@ -270,9 +243,27 @@ class Step:
         return True
 
 
+def _no_exchange(_is_last: bool) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
 def seed_of_augmentation(task: Task, step: int) -> int:
     """Of the generator with which the batch of ``step`` (from 0) is augmented."""
     return counter_hash(AUGMENT, task.seed, step // task.steps_per_epoch, step)
+
+
+def _mean(result: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """The loss of a whole batch, and its metrics."""
+    if not isinstance(result, Loss):
+        return result, {}
+    weight = result.weight.reshape(()) if isinstance(result.weight, Tensor) else result.weight
+    return result.total.reshape(()) / weight, _detached(result.metrics)
+
+
+def _sums(losses: list[Loss]) -> tuple[Tensor, Tensor | float, dict[str, Tensor | float]]:
+    """Over micro-batches: the loss, its weight, and each metric times its weight."""
+    metrics = {name: sum(weighted_metric(loss, name) for loss in losses) for name in losses[0].metrics}
+    return torch.stack([loss.total for loss in losses]).sum(), sum(loss.weight for loss in losses), metrics
 
 
 def _detached(metrics: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:

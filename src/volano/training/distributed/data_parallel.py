@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from volano.device import Device, Ranks
 from volano.errors import PlanError
 from volano.plan import Plan
-from volano.task import Batch, Loss, Task, as_loss, map_tensors, num_examples, weighted_metric
+from volano.task import Batch, Loss, Task, as_loss, map_tensors, num_examples, split, weighted_metric
 from volano.training.distributed.sync_batchnorm import share_batch_statistics
 
 
@@ -53,20 +53,39 @@ class DataParallel:
         sharding: as in the plan.
         device: of this rank.
         ranks: at least two.
+
+    Attributes:
+        ranks: as given.
+        factor: what a part's loss is multiplied with, such that the gradients that arrive are the sum over ranks.
     """
 
     def __init__(self, model: nn.Module, sharding: str, device: Device, ranks: Ranks) -> None:
-        self._ranks, self._sharding, self._model = ranks, sharding, model
+        self.ranks, self._sharding, self._model = ranks, sharding, model
+        # DistributedDataParallel gives the mean over ranks; sharded modules are told to give the sum.
+        self.factor = ranks.world_size if sharding == "none" else 1
         share_batch_statistics(model, device)
         if sharding == "full":
             shard(model, device, ranks)
         self._device = device
         self._forward: nn.Module | None = None
 
-    def begin(self, objective: Callable[..., Any], batch: Batch) -> None:
-        """Before the first step of a run: binds the objective to the model. ``batch`` is one of this rank's."""
-        if self._forward is not None:
-            return
+    def parts_of(
+        self, batch: Batch, micro_batch: int | None, objective: Callable[..., Any], *, is_global: bool
+    ) -> list[Batch]:
+        """This rank's micro-batches of a batch, which with ``is_global`` is that of all ranks.
+
+        Before the first step of a run it binds the objective to the model, with the first of them.
+        """
+        if is_global:
+            # Every ``world_size``-th example, as in ``Order.key``.
+            rank, world_size = self.ranks.rank, self.ranks.world_size
+            batch = map_tensors(lambda tensor: tensor[rank::world_size] if tensor.ndim else tensor, batch)
+        parts = split(batch, micro_batch or num_examples(batch))
+        if self._forward is None:
+            self._begin(objective, parts[0])
+        return parts
+
+    def _begin(self, objective: Callable[..., Any], batch: Batch) -> None:
         self._forward = _ObjectiveModule(self._model, objective)
         if self._sharding == "none":
             self._forward = nn.parallel.DistributedDataParallel(
@@ -84,27 +103,13 @@ class DataParallel:
         if buffers:
             torch._foreach_copy_(buffers, saved)
         self._device.set_rng_state(state)
-        return bool(self._ranks.largest([any(gradient is None for gradient in gradients)])[0])
+        return bool(self.ranks.largest([any(gradient is None for gradient in gradients)])[0])
 
     def loss(self, batch: Batch) -> Loss:
         """The objective's sums over this rank's examples, such that the backward pass adds up gradients over ranks."""
         assert self._forward is not None
         total, weight, metrics = self._forward(batch)
         return Loss(total=total, weight=weight, metrics=metrics)
-
-    @property
-    def world_size(self) -> int:
-        """How many ranks there are."""
-        return self._ranks.world_size
-
-    def part_of(self, batch: Batch) -> Batch:
-        """This rank's examples of a global batch: every ``world_size``-th, as in ``Order.key``."""
-        rank, world_size = self._ranks.rank, self._ranks.world_size
-        return map_tensors(lambda tensor: tensor[rank::world_size] if tensor.ndim else tensor, batch)
-
-    def numbered(self, micro_batch: int) -> int:
-        """A number for a micro-batch that no other rank's has: stochastic layers are seeded by it."""
-        return micro_batch * self._ranks.world_size + self._ranks.rank
 
     def sums(self, losses: list[Loss]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Over all micro-batches of all ranks: the loss, its weight, and each metric times its weight."""
@@ -115,19 +120,14 @@ class DataParallel:
             sum(torch.as_tensor(value, dtype=kind.dtype, device=kind.device) for value in c)
             for c in zip(*rows, strict=True)
         ]
-        total, weight, *metrics = self._ranks.add_up(torch.stack(columns)).unbind()  # pyright: ignore[reportArgumentType]
+        total, weight, *metrics = self.ranks.add_up(torch.stack(columns)).unbind()  # pyright: ignore[reportArgumentType]
         return total, weight, dict(zip(names, metrics, strict=True))
 
     def share_flag(self, flag: Tensor) -> None:
         """Raises a flag on every rank where one has raised it: each sees its part of the gradients alone."""
         if self._sharding == "full":
-            self._ranks.add_up(flag)
+            self.ranks.add_up(flag)
             flag.clamp_(max=1.0)
-
-    def scaled(self, total: Tensor) -> Tensor:
-        """``total`` such that the gradients that arrive are those of the sum over ranks."""
-        # DistributedDataParallel gives the mean over ranks; sharded modules are told to give the sum.
-        return total * self._ranks.world_size if self._sharding == "none" else total
 
     def exchanging(self, is_last: bool) -> AbstractContextManager[None]:
         """A context for a backward pass: only the last one of a step exchanges gradients."""
