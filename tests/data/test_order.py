@@ -80,3 +80,9 @@ def test_an_evaluation_visits_everything_in_sequence(num_examples, batch_size):
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4), st.integers(1, 20))
 def test_hashes_of_arrays_and_of_numbers_agree(counters, num):
     assert counter_hashes(tuple(counters), num).tolist() == [counter_hash(*counters, i) for i in range(num)]
+
+
+def test_the_order_of_a_task(make_task):
+    order = Order.of(make_task(batch_size=100, last_batch="keep", seed=7))
+    assert (order.num_examples, order.batch_size, order.keep_last) == (512, 100, True)
+    assert order.seed == make_task(seed=7).order_seed

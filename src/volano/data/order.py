@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from volano.data.counters import counter_hash, counter_hashes
+from volano.task import Task
 
 ORDER_VERSION = 1
 _ORDER, _EXAMPLE, _SUBSTITUTE = 1, 2, 3  # first counters: what a number is used for
@@ -49,6 +50,16 @@ class Order:
     batch_size: int
     seed: int
     keep_last: bool = False
+
+    @classmethod
+    def of(cls, task: Task) -> Order:
+        """The order in which a task's run visits its data."""
+        return cls(
+            num_examples=len(task.data),
+            batch_size=task.batch_size,
+            seed=task.order_seed,
+            keep_last=task.last_batch == "keep",
+        )
 
     @property
     def steps_per_epoch(self) -> int:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from volano.data import Fetcher, Order, rows_of
+from volano.data import first_batches, rows_of
 from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.plan import Plan
-from volano.task import Batch, Task, num_bytes
+from volano.task import Batch, Task
 from volano.task.code_digest import module_code
 from volano.training import Session, blocks_of, choose_implementation, make_optimizer
-
-_NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,7 @@ def profile_task(task: Task, device: Device) -> TaskProfile:
     """
     with random_state_kept(device):
         model = Session.make_model(task)
-        batches = some_batches(task)
+        batches = first_batches(task)
         reasons = {
             name: choose_implementation(make_optimizer(task, model), model, Plan(optimizer=name), device)
             for name in ("fused", "foreach")
@@ -88,24 +85,6 @@ def profile_task(task: Task, device: Device) -> TaskProfile:
         resident_bytes=resident_bytes(task),
         batches=batches,
     )
-
-
-def some_batches(task: Task) -> tuple[Batch, ...]:
-    """Of the run's first global batches, on the host, the largest first; fewer where they take long to make. A corrupt
-    example is replaced, as in the run."""
-    order = Order(
-        num_examples=len(task.data),
-        batch_size=min(task.batch_size, len(task.data)),
-        seed=task.order_seed,
-        keep_last=task.last_batch == "keep",
-    )
-    fetcher, batches = Fetcher(task.data, task.collate, task.order_seed), []
-    end = time.perf_counter() + _BATCH_SECONDS
-    for key in order.keys(0, min(_NUM_BATCHES, task.num_steps)):
-        batches.append(fetcher(key).batch)
-        if time.perf_counter() > end:
-            break
-    return tuple(sorted(batches, key=num_bytes, reverse=True))
 
 
 def _structure(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from data.feed.test_feed import ORDER, Computed, Corrupt, Noisy, run
-from volano.data import (
-    Fetcher,
-)
+from volano.data import Fetcher, Order, first_batches
 from volano.errors import DataError
+from volano.task import num_bytes
 
 
 def test_random_transforms_change_with_the_epoch_and_leave_the_generators_alone():
@@ -74,3 +73,33 @@ def test_memory_that_runs_out_is_no_corrupt_example(error, where):
 
     with pytest.raises(type(error), match="8 GiB"):
         run(Full(), collate=collate if where == "collate" else None)
+
+
+def padded(examples):
+    """As long as the longest of them: an example's length is its first number."""
+    length = 1 + int(max(pixels[0] for pixels, _ in examples))
+    return torch.zeros(len(examples), length), torch.tensor([label for _, label in examples])
+
+
+class Lengths:
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        return torch.tensor([index % 23]), index
+
+
+def test_the_first_batches_of_a_run_largest_first(make_task):
+    task = make_task(data=Lengths(), valid=None, collate=padded, batch_size=4, duration="10st")
+    batches = first_batches(task, seconds=60.0)
+    sizes = [num_bytes(batch) for batch in batches]
+    assert len(batches) == 4
+    assert sizes == sorted(sizes, reverse=True)
+    seen = {tuple(batch[1].tolist()) for batch in batches}
+    assert seen == {tuple(Order.of(task).key(step).indices.tolist()) for step in range(4)}
+
+
+def test_not_more_than_the_run_has_and_one_at_least(make_task):
+    task = make_task(data=Lengths(), valid=None, collate=padded, batch_size=4, duration="2st")
+    assert len(first_batches(task, seconds=60.0)) == 2
+    assert len(first_batches(task, seconds=-1.0)) == 1

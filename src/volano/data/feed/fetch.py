@@ -6,6 +6,7 @@ and substitutes included.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import random
 import time
@@ -19,10 +20,10 @@ from torch import Tensor
 
 from volano.data.arrays import Rows, rows_of
 from volano.data.feed.slots import SlotWriter, fits_a_slot, is_plain
-from volano.data.order import Key, example_seed, substitute
+from volano.data.order import Key, Order, example_seed, substitute
 from volano.device.torch_private import collate_by_type, default_collate_fn_map
 from volano.errors import DataError
-from volano.task import Batch, map_tensors
+from volano.task import Batch, Task, map_tensors, num_bytes
 
 _MAX_ATTEMPTS = 20
 # A row out of the page cache takes a tenth of a microsecond, its announcement one, a read of a disk a hundred.
@@ -153,6 +154,23 @@ class Fetcher:
                 got=f"{type(error).__name__}: {error} (examples {ids}{', ...' if len(key.indices) > 8 else ''})",
                 remedy="Make them equal in shape, or give the task a collate function of its own",
             ) from error
+
+
+def first_batches(task: Task, *, most: int = 4, seconds: float = 0.5) -> tuple[Batch, ...]:
+    """Returns some of a run's first global batches on the host, the one with the most bytes first: padded ones differ,
+    and what fits the largest fits the others. Fewer than ``most`` if they take more than ``seconds`` to make.
+
+    A corrupt example is replaced, as in the run.
+    """
+    order = Order.of(task)
+    order = dataclasses.replace(order, batch_size=min(order.batch_size, order.num_examples))
+    fetcher, batches = Fetcher(task.data, task.collate, task.order_seed), []
+    end = time.perf_counter() + seconds
+    for key in order.keys(0, min(most, task.num_steps)):
+        batches.append(fetcher(key).batch)
+        if time.perf_counter() > end:
+            break
+    return tuple(sorted(batches, key=num_bytes, reverse=True))
 
 
 def _raise_if_memory_ran_out(error: Exception) -> None:

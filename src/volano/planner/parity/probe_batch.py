@@ -88,13 +88,7 @@ class ProbeBatch:
 
 def take_specimen(task: Task, device: Device, *, step: int = 0) -> ProbeBatch:
     """The batch of a step as a run would see it. Draws from the global generators where the data does."""
-    order = Order(
-        num_examples=len(task.data),
-        batch_size=task.batch_size,
-        seed=task.order_seed,
-        keep_last=task.last_batch == "keep",
-    )
-    batch = device.move(Fetcher(task.data, task.collate, task.order_seed)(order.key(step)).batch)
+    batch = device.move(Fetcher(task.data, task.collate, task.order_seed)(Order.of(task).key(step)).batch)
     if task.augment is not None:
         generator = device.generator()
         generator.manual_seed(seed_of_augmentation(task, step))
