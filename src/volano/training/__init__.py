@@ -15,7 +15,8 @@ from volano.training.run import Run, load_run, prepare_run, run_task, settings_o
 from volano.training.safety import Safety
 from volano.training.session import Session, check_plan
 from volano.training.step import seed_of_augmentation
-from volano.training.step_timing import StepTime, measure_step_time
+from volano.training.step_timing import StepTime, StepTimer, measure_step_time
+from volano.training.throwaway import throwaway_session, throwaway_settings
 
 __all__ = [
     "PREPARED",
@@ -31,6 +32,7 @@ __all__ = [
     "Session",
     "StartInfo",
     "StepTime",
+    "StepTimer",
     "blocks_of",
     "check_plan",
     "check_ranks",
@@ -49,4 +51,6 @@ __all__ = [
     "save_weights",
     "seed_of_augmentation",
     "settings_of",
+    "throwaway_session",
+    "throwaway_settings",
 ]

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from volano.device import Device
-from volano.device.random_state import random_state_kept
 from volano.errors import NumericsError
 from volano.plan import Plan
 from volano.task import Task
-from volano.training.run import settings_of
-from volano.training.session import Session
+from volano.training.throwaway import throwaway_session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +38,7 @@ def run_trial(task: Task, plan: Plan) -> QuickRun:
         VolanoError: as its subclasses say.
     """
     start = time.perf_counter()
-    device = Device(plan.device)
-    with random_state_kept(device), settings_of(plan, device):
-        session = Session(task, plan, on_notice=lambda _: None)
+    with throwaway_session(task, plan) as session:
         result = None
         for batch in session.feed.batches(session.order.keys(0, task.num_steps)):
             result = session.step_once(batch, session.step)

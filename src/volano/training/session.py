@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from volano.data import ORDER_VERSION, Fault, Feed, Key, Order, Quarantine, make_feed
 from volano.device import Device, Ranks
@@ -26,8 +26,7 @@ from volano.training.evaluate import evaluate
 from volano.training.memory.activations import Activations
 from volano.training.memory.offload import OffloadedState, why_not_offloaded
 from volano.training.memory.out_of_memory import OutOfMemoryFallback
-from volano.training.optim.ema import Ema
-from volano.training.optim.make import choose_implementation, make_optimizer, with_own_marks
+from volano.training.state import make_state
 from volano.training.step import Step
 
 
@@ -37,7 +36,7 @@ class Session:
     Args:
         task: what.
         plan: how.
-        on_notice: told of every choice of the plan that does not apply.
+        on_notice: told of every choice of the plan that does not apply; None for sessions that are thrown away.
         on_fault: told of every corrupt example, with the name of its set: ``"data"`` or ``"valid"``.
         may_skip: whether training goes on after a step whose numbers are not finite.
         ranks: with which this process trains together; None is alone.
@@ -54,13 +53,14 @@ class Session:
         task: Task,
         plan: Plan,
         *,
-        on_notice: Callable[[str], None],
+        on_notice: Callable[[str], None] | None = None,
         on_fault: Callable[[str, Fault], None] | None = None,
         may_skip: bool = False,
         ranks: Ranks | None = None,
         may_split: bool | None = None,
     ) -> None:
         self.ranks = ranks = ranks or Ranks()
+        on_notice = on_notice or (lambda _: None)
         self.task, self.plan = task, plan
         self.device = device = Device(plan.device)
         check_plan(task, plan)
@@ -76,6 +76,7 @@ class Session:
             self.model.to(device.torch_device)
             if plan.memory_format == "channels_last":
                 self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            # The average is copied before ranks replace the model's parameters by parts of them.
             average = None if task.ema_decay is None else copy.deepcopy(self.model)
             parallel = None
             if plan.sharding == "full" and not ranks.are_several:
@@ -84,24 +85,15 @@ class Session:
                 parallel = DataParallel(self.model, plan.sharding, device, ranks)
                 if average is not None and plan.sharding == "full":
                     shard(average, device, ranks)
-            self.optimizer = make_optimizer(task, self.model)
-            reason = choose_implementation(self.optimizer, self.model, plan, device)
-            if reason is not None:
-                on_notice(f"optimizer={plan.optimizer} does not apply: {reason}")
-            self.ema = None if task.ema_decay is None else Ema(self.model, task.ema_decay, average)
-            self.scaler = device.grad_scaler(plan.precision)
-            self.order = Order(
-                num_examples=len(task.data),
-                batch_size=task.batch_size,
-                seed=task.order_seed,
-                keep_last=task.last_batch == "keep",
-            )
+            self.state = make_state(task, plan, device, self.model, average, on_notice=on_notice)
+            self.optimizer = self.state.optimizer
+            self.order = Order.of(task)
             self.feed = self._feed("data", task.data)
             self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
             self.activations = Activations(self.model, plan, device, on_notice)
             self.offloaded = self._offloaded(on_notice)
             self.step_once = Step(
-                task, plan, device, self.model, self.optimizer, self.ema, self.scaler,
+                task, plan, device, self.state,
                 may_skip=may_skip, parallel=parallel, activations=self.activations, offloaded=self.offloaded,
                 relief=OutOfMemoryFallback(
                     self.activations.start_recomputing, may_split=may_split, ranks=ranks.world_size
@@ -111,7 +103,7 @@ class Session:
     @property
     def kept_model(self) -> nn.Module:
         """The model that is evaluated and kept: the average where there is one."""
-        return self.model if self.ema is None else self.ema.model
+        return self.state.kept_model
 
     def evaluate(self) -> dict[str, float]:
         """Loss and metrics of the validation set."""
@@ -210,10 +202,7 @@ class Session:
             "task_digest": self.description["digest"],
             "plan": self.plan.to_json(),
             "order_version": ORDER_VERSION,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": None if self.ema is None else self.ema.model.state_dict(),
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            **self.state.state_dict(),
             "rng": self.device.rng_state(),
         }
 
@@ -230,16 +219,11 @@ class Session:
                 f"This version of Volano visits examples in order version {ORDER_VERSION}",
                 got=state["order_version"],
             )
-        state = shards.put_back(state, folder, self._template)
+        state = shards.put_back(state, folder, self.state.template)
         self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(with_own_marks(state["optimizer"], self.optimizer))
+        self.state.load_state_dict(state)
         if self.offloaded is not None:
             self.offloaded.put_away()
-        if self.ema is not None:
-            self.ema.model.load_state_dict(state["ema"])
-        if self.scaler is not None and state["scaler"] is not None:
-            self.scaler.load_state_dict(state["scaler"])
         self.device.set_rng_state(state["rng"])
 
     @staticmethod
@@ -262,17 +246,6 @@ class Session:
     def describe(task: Task) -> dict[str, Any]:
         """What stands in ``task.json``."""
         return describe(task, Session.make_model(task))
-
-    def _template(self, place: str) -> Tensor | None:
-        """The tensor of this session that is sharded as the one at a place of its state shall be."""
-        part, _, name = place.partition(".")
-        if part == "model":
-            return self.model.state_dict().get(name)
-        if part == "ema" and self.ema is not None:
-            return self.ema.model.state_dict().get(name)
-        number = name.split(".")[1] if name.startswith("state.") else ""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return parameters[int(number)].detach() if number.isdigit() and int(number) < len(parameters) else None
 
     def check_same_task(self, digest: Any, description: dict[str, Any]) -> None:
         """Raises CheckpointError when the run was begun with another task than this session's."""

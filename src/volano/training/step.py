@@ -40,8 +40,8 @@ from volano.training.memory.out_of_memory import (
     update_failed,
 )
 from volano.training.nonfinite_guard import NonfiniteGuard
-from volano.training.optim.ema import Ema
 from volano.training.optim.make import set_learning_rates
+from volano.training.state import TrainState
 
 AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is for
 
@@ -76,10 +76,7 @@ class Step:
         task: Task,
         plan: Plan,
         device: Device,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        ema: Ema | None,
-        scaler: torch.amp.GradScaler | None,
+        state: TrainState,
         *,
         may_skip: bool = False,
         parallel: DataParallel | None = None,
@@ -95,16 +92,16 @@ class Step:
         self._kept = contextlib.nullcontext if activations is None else activations.kept
         self._fetched = contextlib.nullcontext if offloaded is None else offloaded.fetched
         self._task, self._plan, self._device = task, plan, device
-        self._model, self._optimizer, self._ema, self._scaler = model, optimizer, ema, scaler
+        self._state, self._model, self._optimizer = state, state.model, state.optimizer
         self._objective: Any = CompiledObjective(task.objective) if plan.compile else task.objective
-        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         self._generator = device.generator()
         self._num_steps = task.num_steps
         self._autocast = functools.partial(device.autocast, plan.precision)
         self._is_checked = False
         self._has_values = has_values
         self.guard = NonfiniteGuard(
-            device, optimizer, has_scaler=scaler is not None, reads_at_once=may_skip,
+            device, state.optimizer, has_scaler=state.scaler is not None, reads_at_once=may_skip,
             share=None if parallel is None else parallel.share_flag, has_values=has_values,
         )  # fmt: skip
         self._relief = relief
@@ -112,9 +109,9 @@ class Step:
         # Told of the plan from here on, the reason and the step; None lets a step that runs out of memory fail.
         self.on_relief: Callable[[Plan, str, int], None] | None = None
         # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss, or runs out of memory.
-        copied = places_of(model, None if may_skip else is_small)
+        copied = places_of(state.model, None if may_skip else is_small)
         self._buffers = SavedBuffers(copied)
-        self._uncopied = Uncopied(model, copied)
+        self._uncopied = Uncopied(state.model, copied)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Optimizer step ``step`` (from 0) on a global batch that lies on the device."""
@@ -214,32 +211,34 @@ class Step:
         return result
 
     def _backward(self, loss: Tensor) -> None:
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        scaler = self._state.scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
 
     def _update(self, step: int, loss: Tensor) -> bool:
         """Whether the update was made, or will show on the device not to have been."""
-        if self._scaler is not None:
-            self._scaler.unscale_(self._optimizer)
+        scaler = self._state.scaler
+        if scaler is not None:
+            scaler.unscale_(self._optimizer)
         norm = None
         if self._task.clip_norm is not None:
             norm = whole(nn.utils.clip_grad_norm_(self._parameters, self._task.clip_norm))
         if not self.guard.lets_pass(loss, norm):
-            if self._scaler is not None:
-                self._scaler.update()
+            if scaler is not None:
+                scaler.update()
             return False
         try:
             with self._fetched():
-                if self._scaler is not None:
-                    self._scaler.step(self._optimizer)
-                    self._scaler.update()
+                if scaler is not None:
+                    scaler.step(self._optimizer)
+                    scaler.update()
                 else:
                     self._optimizer.step()
         except Exception as error:
             if is_out_of_memory(error):
                 raise update_failed(error) from error
             raise
-        if self._ema is not None:
-            self._ema.update(step)
+        if self._state.ema is not None:
+            self._state.ema.update(step)
         return True
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from volano.device import Device
-from volano.device.random_state import random_state_kept
 from volano.plan import Plan
 from volano.task import Task
-from volano.training.run import settings_of
 from volano.training.session import Session
+from volano.training.throwaway import throwaway_settings
 
-_NUM_WARM_UP = 2
+_MOST_STEPS_IN_BLOCK = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,35 +24,92 @@ class StepTime:
     startup: float
 
 
+class StepTimer:
+    """Times steps: two that warm up, then blocks of steps, of which the median counts.
+
+    Args:
+        make_step: makes the next step.
+        synchronize: waits until the device has done it.
+        begun: ``time.perf_counter()`` when what makes the steps began to be built.
+        block_seconds: about how long a block is, so that a clock's tick and one wait for the device do not show in it;
+            with 0 it is one step.
+
+    Attributes:
+        num_steps: steps in blocks so far.
+    """
+
+    def __init__(
+        self,
+        make_step: Callable[[], object],
+        synchronize: Callable[[], object],
+        *,
+        begun: float,
+        block_seconds: float = 0.0,
+    ) -> None:
+        self._make_step, self._synchronize = make_step, synchronize
+        self._last, self._block_seconds = begun, block_seconds
+        self._warm_up: list[float] = []
+        self._blocks: list[float] = []
+        self.num_steps = 0
+
+    @property
+    def step(self) -> float:
+        """Median seconds of a step over the blocks; without one, seconds of the last step of the warm-up."""
+        return statistics.median(self._blocks or self._warm_up[-1:])
+
+    @property
+    def startup(self) -> float:
+        """Seconds until the warm-up was done, without those of its steps themselves."""
+        return max(0.0, sum(self._warm_up) - 2 * self.step)
+
+    def warm_up(self) -> None:
+        """Makes the first two steps: the second still allocates what the optimizer keeps, and compiles what the first
+        could not know."""
+        for _ in range(2):
+            self._warm_up.append(self._seconds_of(1))
+
+    def skip_block(self) -> None:
+        """Makes a block of steps that do not count."""
+        self._seconds_of(self._steps_in_block())
+
+    def run(self, seconds: float) -> None:
+        """Times blocks for about so many seconds, one at least."""
+        self._last = time.perf_counter()
+        end = self._last + seconds
+        taken = 0.0
+        while not taken or self._last + taken <= end:
+            count = self._steps_in_block()
+            taken = self._seconds_of(count)
+            self._blocks.append(taken / count)
+            self.num_steps += count
+
+    def _steps_in_block(self) -> int:
+        return max(1, min(_MOST_STEPS_IN_BLOCK, round(self._block_seconds / max(self.step, 1e-6))))
+
+    def _seconds_of(self, count: int) -> float:
+        for _ in range(count):
+            self._make_step()
+        self._synchronize()
+        before, self._last = self._last, time.perf_counter()
+        return self._last - before
+
+
 def measure_step_time(task: Task, plan: Plan, *, seconds: float) -> StepTime:
-    """Runs steps for about ``seconds``, at least one after the warm-up. Nothing of it is kept.
+    """Runs steps for about ``seconds``, at least one after the warm-up if the task has one. Nothing of it is kept.
 
     Random state and settings are put back; the data is only read.
     """
-    device = Device(plan.device)
-    with random_state_kept(device), settings_of(plan, device):
-        return _measure(task, plan, seconds)
+    with throwaway_settings(plan):
+        begun = time.perf_counter()
+        session = Session(task, plan)
+        batches = session.feed.batches(session.order.keys(0, task.num_steps))
 
+        def make_step() -> None:
+            session.step_once(next(batches), session.step)
+            session.step += 1
 
-def _measure(task: Task, plan: Plan, seconds: float) -> StepTime:
-    start = time.perf_counter()
-    session = Session(task, plan, on_notice=lambda _: None)
-    times: list[float] = []
-    batches = session.feed.batches(session.order.keys(0, task.num_steps))
-    last = warm = start
-    for number, batch in enumerate(batches):
-        session.step_once(batch, session.step)
-        session.step += 1
-        session.device.synchronize()
-        now = time.perf_counter()
-        if number < _NUM_WARM_UP:
-            warm = now
-        else:
-            times.append(now - last)
-            if now - warm >= seconds:
-                break
-        last = now
-    if not times:  # a run shorter than the warm-up: its last step is all there is to go by
-        times = [(time.perf_counter() - start) / max(1, session.step)]
-    step = statistics.median(times)
-    return StepTime(step=step, startup=max(0.0, time.perf_counter() - start - sum(times) - _NUM_WARM_UP * step))
+        timer = StepTimer(make_step, session.device.synchronize, begun=begun)
+        with contextlib.suppress(StopIteration):  # the task has no more steps
+            timer.warm_up()
+            timer.run(seconds)
+        return StepTime(step=timer.step, startup=timer.startup)

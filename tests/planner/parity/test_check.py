@@ -370,7 +370,7 @@ class TestReference:
             make_task(model=Halves, objective=lambda model, batch: 1e3 * classification(model, batch))
         )
         session = Session(reference.probe_batch.task, BASELINE, on_notice=lambda _: None)
-        session.scaler = session.step_once._scaler = torch.amp.GradScaler("cpu")
+        session.state.scaler = torch.amp.GradScaler("cpu")
         found, scale = first_gradient(session, reference.probe_batch)
         assert 1 < scale < 2.0**16
         for name, value in reference.exact().gradients.items():

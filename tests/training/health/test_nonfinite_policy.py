@@ -112,7 +112,7 @@ class TestStop:
         batches = session.feed.batches(session.order.keys(0, 6))
         for step in range(3):
             assert not session.step_once(next(batches), step).is_bad
-        before, average = state_of(session), copy.deepcopy(session.ema.model.state_dict())
+        before, average = state_of(session), copy.deepcopy(session.state.ema.model.state_dict())
         handle = session.model[2].register_forward_hook(lambda module, inputs, output: broken()(output))
         assert session.step_once(next(batches), 3).is_bad
         handle.remove()
@@ -120,7 +120,7 @@ class TestStop:
         for group in (*before[1]["param_groups"], *after[1]["param_groups"]):
             group.pop("lr")  # the schedule's, not the gradient's
         assert_same(after, before)
-        assert_same(session.ema.model.state_dict(), average)
+        assert_same(session.state.ema.model.state_dict(), average)
         assert not session.step_once(next(batches), 4).is_bad
 
     def test_a_float64_and_a_complex_parameter_are_looked_at_too(self):

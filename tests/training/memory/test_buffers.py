@@ -84,8 +84,8 @@ def test_the_average_takes_in_what_stands_there_now(make_task):
     at_once.update(100)
     for name, value in session.model.state_dict().items():
         assert torch.equal(at_once.model.state_dict()[name], value), name
-    assert session.ema.model.mean.abs().sum() > 0
-    assert session.ema.model.late is not None
+    assert session.state.ema.model.mean.abs().sum() > 0
+    assert session.state.ema.model.late is not None
 
 
 @pytest.mark.parametrize("call", [1, 3])

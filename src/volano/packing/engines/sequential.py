@@ -16,6 +16,7 @@ from volano.packing.feed import PackBatch
 from volano.packing.member import MemberState
 from volano.plan import Plan
 from volano.training import evaluate
+from volano.training.state import TrainState
 from volano.training.step import Step
 
 
@@ -26,10 +27,10 @@ class Sequential(Engine):
 
     def __init__(self, solos: list[MemberState], plan: Plan, device: Device) -> None:
         self.solos, self._plan, self._device = solos, plan, device
-        self._steps = [
-            Step(solo.task, plan, device, solo.model, solo.optimizer, solo.ema, device.grad_scaler(plan.precision))
-            for solo in solos
-        ]
+        self._steps: list[Step] = []
+        for solo in solos:
+            state = TrainState(solo.model, solo.optimizer, solo.ema, device.grad_scaler(plan.precision))
+            self._steps.append(Step(solo.task, plan, device, state))
         self._is_broken = [False] * len(solos)
 
     def step(self, batch: PackBatch) -> Tensor:

@@ -8,18 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch.profiler import ProfilerActivity, profile, record_function
+
 from volano.device import Device
 from volano.device.isolated import IsolatedError, run_here, run_isolated
 from volano.device.random_state import random_state_kept
 from volano.plan import Plan
 from volano.plan.prediction import CATEGORIES, MemoryPrediction, Operation
-from volano.planner.memory.allocations import AllocationRecord
 from volano.planner.memory.compiled import Interval, interval
 from volano.planner.memory.cpu_workspace import reserve_on_cpu, workspace_on_cpu
 from volano.planner.memory.memory_tracker import MemoryTracker
 from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Target, TracedStep, capture
 from volano.task import Batch, Task, num_bytes, tensors_of
-from volano.training import Session, settings_of
+from volano.training import Session, throwaway_settings
 
 Verdict = Literal["FITS", "NO", "UNCERTAIN"]
 # A capture takes seconds; what takes longer hangs, or builds its model for real out of a large file.
@@ -138,8 +139,7 @@ def measure(task: Task, plan: Plan) -> MemoryPrediction:
     Raises:
         Exception: whatever the task's code or the device raises, out of memory included.
     """
-    device = Device(plan.device)
-    with random_state_kept(device), settings_of(plan, device):
+    with throwaway_settings(plan) as device:
         return _measured_whole(task, plan, device) if plan.compile else _measured(task, plan, device)
 
 
@@ -147,7 +147,7 @@ def _measured_whole(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
     """Of a compiled step, whose kernels allocate without telling a dispatch mode: by the device's own count, or by the
     profiler's on the CPU. What is neither parameter, gradient, state nor batch counts as activations."""
     with AllocationRecord(device) as record:
-        session = Session(task, plan, on_notice=lambda _: None)
+        session = Session(task, plan)
         with contextlib.closing(session.feed.batches(session.order.keys(0, task.num_steps))) as batches:
             batch: Any = None
             for step in range(min(2, task.num_steps)):
@@ -168,16 +168,63 @@ def _measured_whole(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
     return MemoryPrediction(peak=peak, lower=peak, upper=peak, categories=categories, origin="measured")
 
 
+_MARK = "volano: a new peak"
+
+
+class AllocationRecord:
+    """What a device has handed out, counted by itself; on the CPU by torch's profiler, which records all of it.
+
+    A context whose peak is that since the last :meth:`begin`, of what was allocated within it on the CPU, and of all
+    that is allocated on another device.
+
+    Args:
+        device: whose memory.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._profile: Any = None
+        if device.is_cpu:
+            self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+    def __enter__(self) -> AllocationRecord:
+        if self._profile is not None:
+            self._profile.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._profile is not None:
+            self._profile.__exit__(*error)
+
+    def begin(self) -> None:
+        """Starts a new peak with what is allocated now."""
+        self._device.reset_peak_memory()
+        with record_function(_MARK) if self._profile is not None else contextlib.nullcontext():
+            pass
+
+    def peak(self) -> int:
+        """Bytes. On the CPU to be asked after the context has ended."""
+        if self._profile is None:
+            return self._device.memory().peak or 0
+        live = peak = 0
+        for event in sorted(self._profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+            if event.name() == _MARK:
+                peak = live
+            elif event.name() == "[memory]":
+                live += event.nbytes()
+                peak = max(peak, live)
+        return peak
+
+
 def _measured(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
     tracker = MemoryTracker(
         granularity=1 if device.is_cpu else ACCELERATOR_GRANULARITY,
         workspace=workspace_on_cpu if device.is_cpu else None,
     )
     watched = dataclasses.replace(task, objective=tracker.objective(task.objective))
-    session = Session(watched, plan, on_notice=lambda _: None)
-    models = [session.model] if session.ema is None else [session.model, session.ema.model]
+    session = Session(watched, plan)
     with tracker, contextlib.closing(session.feed.batches(session.order.keys(0, task.num_steps))) as batches:
-        for model in models:
+        for model in session.state.models:
             tracker.adopt((*model.parameters(), *model.buffers()), "parameters")
         device.synchronize()
         batch: Any = None

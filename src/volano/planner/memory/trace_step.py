@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from volano.data import Fetcher, Order, rows_of
+from volano.data import first_batches, rows_of
 from volano.data.feed.feed import SLOTS_IN_USE
 from volano.data.feed.slots import bytes_in_slot, with_room
 from volano.device import Device
+from volano.device.isolated import reason_of
 from volano.errors import ObjectiveError
 from volano.plan import Plan
 from volano.plan.prediction import Operation
@@ -28,11 +28,10 @@ from volano.planner.memory.accelerator import AcceleratorChoices
 from volano.planner.memory.compiled import GraphCapture, activation_budget
 from volano.planner.memory.cpu_workspace import reserve_on_accelerator, with_reserve, with_workspace, workspace_on_cpu
 from volano.planner.memory.memory_tracker import READS_A_VALUE, MemoryTracker
-from volano.task import Batch, Task, map_tensors, num_bytes, num_examples, split, tensors_of
+from volano.task import Batch, Task, map_tensors, num_examples, split, tensors_of
 from volano.training import Session
 from volano.training.memory.activations import Activations
-from volano.training.optim.ema import Ema
-from volano.training.optim.make import choose_implementation, make_optimizer
+from volano.training.state import make_state
 from volano.training.step import Step
 
 # As in training/memory/offload.py: a smaller tensor takes longer to send than it frees memory.
@@ -40,8 +39,6 @@ LEAST_SENT_BYTES = 4096
 Target = Literal["cpu", "accelerator"]
 # Of torch's caching allocators, which round every block up (kMinBlockSize of c10's).
 ACCELERATOR_GRANULARITY = 512
-# Padded batches differ in size; the largest of so many is taken, if they are made within so many seconds.
-_NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
 
 
@@ -94,7 +91,7 @@ def capture(task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | No
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     if batch is None:
-        batch = representative_batch(task)
+        batch = first_batches(task)[0]
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _told(), contextlib.ExitStack() as stack:
         model = fake_model(task, mode)
@@ -112,15 +109,12 @@ class _Capture:
     def __init__(self, task: Task, plan: Plan, target: Target, model: nn.Module) -> None:
         self._is_cpu = target == "cpu"
         self._task, self._plan, self._model = task, plan, model
-        device = Device("cpu") if self._is_cpu else _Accelerator("cpu")
+        device = _Host("cpu") if self._is_cpu else _Accelerator("cpu")
         self._device = device
         if plan.memory_format == "channels_last":
             to_channels_last(model)
         average = None if task.ema_decay is None else fake_copy(model)
-        self._optimizer = make_optimizer(task, model)
-        choose_implementation(self._optimizer, model, plan, device)
-        self._ema = None if task.ema_decay is None else Ema(model, task.ema_decay, average)
-        self._scaler = None if plan.precision != "fp16" else _BlindScaler("cpu")
+        self._state = make_state(task, plan, device, model, average, on_notice=lambda _: None)
         self._tracker = MemoryTracker(
             granularity=1 if self._is_cpu else ACCELERATOR_GRANULARITY,
             workspace=workspace_on_cpu if self._is_cpu else None,
@@ -147,13 +141,13 @@ class _Capture:
             ahead = self._arrived(batch, "data") if self._is_ahead() else None
             now = self._arrived(batch, "batch")
             step(now, 0)
-            tracker.adopt_results(self._optimizer)
+            tracker.adopt_results(self._state.optimizer)
             tracker.restart()
             self._assumed = 0
             # While a batch is made the one before it is still held; see run_loop.
             now = self._arrived(batch, "batch")
             step(now, 1)
-            tracker.adopt_results(self._optimizer)
+            tracker.adopt_results(self._state.optimizer)
             del now, ahead
         return self._result(batch, size, micro_batch)
 
@@ -165,8 +159,8 @@ class _Capture:
             self._task, objective=self._tracker.objective(objective), augment=self._shortened(size, micro_batch)
         )
         return Step(
-            small, self._plan.pin(compile=False, micro_batch=micro_batch), self._device, self._model, self._optimizer,
-            self._ema, self._scaler, activations=self._activations(), has_values=False,
+            small, self._plan.pin(compile=False, micro_batch=micro_batch), self._device, self._state,
+            activations=self._activations(), has_values=False,
         )  # fmt: skip
 
     def _activations(self) -> Activations:
@@ -202,8 +196,7 @@ class _Capture:
         return shortened
 
     def _adopt_model(self) -> None:
-        models = [self._model] if self._ema is None else [self._model, self._ema.model]
-        for model in models:
+        for model in self._state.models:
             self._tracker.adopt((*model.parameters(), *model.buffers()), "parameters")
 
     def _arrived(self, batch: Batch, category: str) -> Batch:
@@ -325,26 +318,6 @@ def fake_batch(batch: Batch) -> Batch:
     return map_tensors(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype), batch)
 
 
-def representative_batch(task: Task) -> Batch:
-    """A global batch of the task on the host: of the first few, the largest."""
-    order = Order(
-        num_examples=len(task.data),
-        batch_size=task.batch_size,
-        seed=task.order_seed,
-        keep_last=task.last_batch == "keep",
-    )
-    fetcher = Fetcher(task.data, task.collate, task.order_seed)
-    end = time.monotonic() + _BATCH_SECONDS
-    largest: Batch | None = None
-    for key in order.keys(0, min(_NUM_BATCHES, task.num_steps)):
-        batch = fetcher(key).batch
-        if largest is None or num_bytes(batch) > num_bytes(largest):
-            largest = batch
-        if time.monotonic() > end:
-            break
-    return largest
-
-
 def data_bytes(task: Task, plan: Plan, batch: Batch, *, is_cpu: bool) -> int:
     """Bytes that a feed adds on the device beside the batch that is trained on and the one that is on its way.
 
@@ -363,7 +336,15 @@ def data_bytes(task: Task, plan: Plan, batch: Batch, *, is_cpu: bool) -> int:
     return 0
 
 
-class _Accelerator(Device):
+class _Host(Device):
+    """The host, whose tensors have no values."""
+
+    def grad_scaler(self, precision: str) -> torch.amp.GradScaler | None:
+        """Makes every update, since whether gradients are infinite is a value."""
+        return _BlindScaler("cpu") if precision == "fp16" else None
+
+
+class _Accelerator(_Host):
     """The host, with the answers that an accelerator would give."""
 
     def has_fused(self, optimizer_class: type[torch.optim.Optimizer]) -> bool:
@@ -395,8 +376,7 @@ def _told() -> Iterator[None]:
     except ObjectiveError as error:
         raise _failure(str(error.got)) from error
     except Exception as error:  # whatever a person's code raises under fake tensors
-        lines = str(error).strip().splitlines() or [""]
-        raise _failure(f"{type(error).__name__}: {lines[0]}"[:300]) from error
+        raise _failure(reason_of(error)) from error
 
 
 def _failure(reason: str) -> CaptureError:

@@ -28,7 +28,7 @@ def slope_ratio(probe_batch: ProbeBatch, plan: Plan) -> float:
     Of several distances the one that comes nearest to 1 counts: rounding or curvature may spoil one of them, a wrong
     gradient shows at all.
     """
-    session = Session(probe_batch.task, plan, on_notice=lambda _: None)
+    session = Session(probe_batch.task, plan)
     start = weights_of(session)
     gradient, _ = first_gradient(session, probe_batch)
     norm = math.sqrt(math.fsum(float(g.double().square().sum()) for g in gradient.gradients.values() if g is not None))

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from volano.device import Device
-from volano.device.random_state import random_state_kept
+from volano.device.isolated import reason_of
 from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, divisible
 from volano.planner.parity.float64 import Float64, SameDraws
 from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, switch_off_dropout, take_specimen
 from volano.task import Loss, Task, num_examples, split
-from volano.training import Session, is_out_of_memory, settings_of
+from volano.training import Session, is_out_of_memory, throwaway_settings
 
 # Passes over the batch in the candidates' types for a reference and one candidate: eager fp32, eager at the candidate's
 # precision and the candidate itself take a gradient and three steps each. One in float64 comes on top.
@@ -90,7 +90,7 @@ class Reference:
     @contextmanager
     def kept(self, plan: Plan) -> Iterator[None]:
         """A context in which the plan's settings hold; afterwards settings and random state are as before."""
-        with random_state_kept(self.device), settings_of(plan, self.device), _compiles_or_says(plan):
+        with throwaway_settings(plan), _compiles_or_says(plan):
             try:
                 yield
             except Exception as error:
@@ -136,7 +136,7 @@ class Reference:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            self.why_not_float64 = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.why_not_float64 = reason_of(error)
         cost = _PASSES * (middle - start) + (time.perf_counter() - middle)
         size = max(few.size, int(seconds * few.size / cost))
         return whole.cut(size if most is None else min(size, most)), draws.num_draws
@@ -203,7 +203,7 @@ def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool)
     """Some steps of the engine on a batch."""
     counted = _Counted(probe_batch.task.objective)
     task = probe_batch.task if plan.compile else dataclasses.replace(probe_batch.task, objective=counted)
-    session = Session(task, plan, on_notice=lambda _: None)
+    session = Session(task, plan)
     if not dropout:
         switch_off_dropout(session.model)
     start = weights_of(session)
@@ -227,7 +227,7 @@ def first_gradient(
 
     The weights stay; buffers move. ``begin`` is called before each attempt.
     """
-    scaler = session.scaler
+    scaler = session.state.scaler
     start = weights_of(session)
     while True:
         begin()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from volano.device import Device
+from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.errors import VolanoError
 from volano.plan import Plan
 from volano.task import Batch, Task, map_tensors
-from volano.training import Session, is_out_of_memory
+from volano.training import Session, StepTimer, is_out_of_memory
 
 # A block of steps is as long as that, so that a clock's tick and one wait for the device do not show in it.
 _BLOCK_SECONDS = 0.03
@@ -86,67 +86,47 @@ class TimingRun:
 
     def __init__(self, task: Task, plan: Plan, batches: Sequence[Batch], allocator: HeldAllocator) -> None:
         self.plan, self._allocator = plan, allocator
-        self.device = Device(plan.device)
-        self._batches, self._num_steps = batches, task.num_steps
-        self.blocks: list[tuple[float, int]] = []
-        self.number = 0
+        self._device, self._batches, self._num_steps = Device(plan.device), batches, task.num_steps
+        self._num_made = 0
         allocator.set(plan.allocator)
-        start = time.perf_counter()
+        begun = time.perf_counter()
         with self._settings():
-            self._session = Session(task, plan.pin(feed="ring", workers=0), on_notice=lambda _: None)
-            self._steps(1)
-            self._first = time.perf_counter() - start
-            # The second step still allocates what the optimizer keeps, and compiles what the first one could not know.
-            mark = time.perf_counter()
-            self._steps(1)
-            self._second = time.perf_counter() - mark
+            self._session = Session(task, plan.pin(feed="ring", workers=0))
+            self._timer = StepTimer(
+                self._make_step, self._device.synchronize, begun=begun, block_seconds=_BLOCK_SECONDS
+            )
+            self._timer.warm_up()
 
     @property
     def step(self) -> float:
-        """Median seconds of a step; of its blocks, or of the second step where there was none."""
-        return statistics.median([seconds for seconds, _ in self.blocks] or [self._second])
+        """Median seconds of a step so far."""
+        return self._timer.step
 
-    @property
-    def startup(self) -> float:
-        """Seconds beyond the steps themselves, until the second step was done."""
-        return max(0.0, self._first + self._second - 2 * self.step)
-
-    def run(self, seconds: float, *, at_least: int = 1) -> None:
+    def run(self, seconds: float) -> None:
         """Times blocks of steps for about so many seconds."""
         has_changed = self._allocator.set(self.plan.allocator)
         with self._settings():
             if has_changed:
-                self._steps(max(1, round(_BLOCK_SECONDS / max(self.step, 1e-6))))
-            end = time.perf_counter() + seconds
-            while True:
-                count = max(1, min(1000, round(_BLOCK_SECONDS / max(self.step, 1e-6))))
-                start = time.perf_counter()
-                self._steps(count)
-                now = time.perf_counter()
-                self.blocks.append(((now - start) / count, count))
-                at_least -= 1
-                if at_least <= 0 and now + (now - start) > end:
-                    return
+                self._timer.skip_block()
+            self._timer.run(seconds)
 
-    def _steps(self, count: int) -> None:
-        for _ in range(count):
-            # As every feed does: an objective may write into its batch.
-            batch = map_tensors(lambda tensor: tensor.clone(), self._batches[self.number % len(self._batches)])
-            self._session.step_once(batch, self.number % self._num_steps)
-            self.number += 1
-        self.device.synchronize()
+    def _make_step(self) -> None:
+        # As every feed does: an objective may write into its batch.
+        batch = map_tensors(lambda tensor: tensor.clone(), self._batches[self._num_made % len(self._batches)])
+        self._session.step_once(batch, self._num_made % self._num_steps)
+        self._num_made += 1
 
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
         plan = self.plan
-        with random_state_kept(self.device), self.device.settings(precision=plan.precision, threads=plan.threads):
+        with random_state_kept(self._device), self._device.settings(precision=plan.precision, threads=plan.threads):
             yield
 
     def timing(self, *, is_stopped: bool = False) -> Timing:
         """The figures so far."""
         return Timing(
-            plan=self.plan, step=self.step, startup=self.startup,
-            num_steps=sum(count for _, count in self.blocks), is_stopped=is_stopped,
+            plan=self.plan, step=self.step, startup=self._timer.startup,
+            num_steps=self._timer.num_steps, is_stopped=is_stopped,
         )  # fmt: skip
 
 
@@ -233,6 +213,5 @@ class TimingRuns:
 
 
 def _failed(plan: Plan, error: Exception) -> Timing:
-    text = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
-    reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return Timing(plan=plan, step=None, failure=reason[:300], lack_of_memory=is_out_of_memory(error))
+    reason = str(error).splitlines()[0] if isinstance(error, VolanoError) else reason_of(error)
+    return Timing(plan=plan, step=None, failure=reason, lack_of_memory=is_out_of_memory(error))
