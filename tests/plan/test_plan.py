@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from volano import Plan
 from volano.errors import PlanError
-from volano.plan import SEMANTICS, semantics_of
+from volano.plan import SEMANTICS, knobs_with, semantics_of
 
 PLANS = st.builds(
     Plan,
@@ -89,3 +89,20 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
         Plan.load(tmp_path / "bad.json")
     with pytest.raises(PlanError, match="knobs are"):
         Plan.baseline().pin(turbo=True)
+
+
+class TestDeclarations:
+    def test_knobs_are_found_by_what_is_declared_of_them(self):
+        assert knobs_with("fits_memory") == ("micro_batch", "recompute", "offload", "allocator")
+        assert knobs_with("raced") == ("allocator", "optimizer", "memory_format", "precision", "compile", "threads")
+        assert knobs_with("suspicion")[:3] == ("compile", "activation_budget", "recompute")
+        assert {"device", "threads", "sharding"} & set(knobs_with("is_captured")) == set()
+
+    def test_turns_are_each_taken_once(self):
+        for property in ("raced", "suspicion"):
+            turns = [knob.metadata[property] for knob in dataclasses.fields(Plan) if knob.metadata[property]]
+            assert sorted(turns) == list(range(1, len(turns) + 1))
+
+    def test_whoever_sets_a_knob_is_told_of_it(self):
+        assert {"precision", "compile", "micro_batch", "threads", "sharding"} <= set(knobs_with("help"))
+        assert "prefetch" not in knobs_with("help")

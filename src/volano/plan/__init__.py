@@ -1,6 +1,6 @@
 """HOW a task is run, as a value. Imports no torch."""
 
 from volano.plan.format import lever, parse_bytes, parse_setting
-from volano.plan.plan import SEMANTICS, Plan, Semantics, semantics_of
+from volano.plan.plan import SEMANTICS, Plan, Semantics, knobs_with, semantics_of
 
-__all__ = ["SEMANTICS", "Plan", "Semantics", "lever", "parse_bytes", "parse_setting", "semantics_of"]
+__all__ = ["SEMANTICS", "Plan", "Semantics", "knobs_with", "lever", "parse_bytes", "parse_setting", "semantics_of"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from typing import Any
 
-from volano.errors import UsageError
-from volano.plan.plan import Plan
+from volano.errors import PlanError, UsageError
+from volano.plan.plan import Plan, declaration_of
 
 # IEC 80000-13 for the binary units; the decimal ones as SI has them.
 _UNITS = {"": 1, "b": 1}
@@ -15,38 +16,18 @@ _UNITS |= {f"{letter}b": 1000 ** (power + 1) for power, letter in enumerate("kmg
 _UNITS |= {f"{letter}ib": 1024 ** (power + 1) for power, letter in enumerate("kmgt")}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
 _SWITCH = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
-_WORDS = {
-    ("compile", True): "compile",
-    ("compile", False): "no compile",
-    ("allocator", "keep"): "keep memory",
-    ("allocator", "system"): "system allocator",
-    ("recompute", "blocks"): "recompute",
-    ("recompute", "none"): "no recompute",
-    ("offload", "none"): "no offload",
-    ("micro_batch", None): "whole batch",
-    ("threads", None): "torch's threads",
-    ("sharding", "full"): "sharded",
-    ("sharding", "none"): "not sharded",
-    ("optimizer", "as_given"): "optimizer as given",
-    ("workers", 1): "1 worker",
-    ("threads", 1): "1 thread",
-}
-_PLAIN = frozenset({"precision", "memory_format", "optimizer", "feed", "device"})
-_COUNTED = frozenset({"workers", "threads"})
 
 
 def lever(knob: str, value: Any) -> str:
     """A knob's value in a word or two that name the knob as well: ``"bf16"``, ``"micro-batch 32"``."""
-    try:
-        if (knob, value) in _WORDS:
-            return _WORDS[knob, value]
-    except TypeError:  # a value that no knob has, from a file that others have written
-        pass
-    if knob in _PLAIN:
-        return str(value)
-    if knob in _COUNTED:
-        return f"{value} {knob}"
-    return f"{'micro-batch' if knob == 'micro_batch' else knob.replace('_', ' ')} {value}"
+    phrase = None
+    # A value or a knob that no plan has comes from a file that others have written.
+    with contextlib.suppress(PlanError, TypeError):
+        declared = declaration_of(knob)
+        phrase = declared["phrase"]
+        if value in declared["words"]:
+            return declared["words"][value]
+    return (phrase or f"{knob.replace('_', ' ')} {{}}").format(value)
 
 
 def parse_bytes(text: str) -> int:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from volano.errors import PlanError
@@ -27,8 +29,37 @@ Semantics = Literal["exact", "rounding", "precision"]
 SEMANTICS: tuple[Semantics, ...] = ("exact", "rounding", "precision")
 
 
-def _knob(default: Any, semantics: Semantics, choices: tuple[Any, ...] | None = None) -> Any:
-    return field(default=default, metadata={"semantics": semantics, "choices": choices})
+def knob(
+    default: Any,
+    semantics: Semantics,
+    *,
+    choices: tuple[Any, ...] | None = None,
+    least: int | None = None,
+    help: str | None = None,
+    words: Mapping[Any, str] = MappingProxyType({}),
+    phrase: str | None = None,
+    is_captured: bool = True,
+    fits_memory: bool = False,
+    raced: int | None = None,
+    suspicion: int | None = None,
+) -> Any:
+    """Declares a field of :class:`Plan`. All that is said of a knob anywhere is said here.
+
+    Args:
+        default: its value in plain eager PyTorch.
+        semantics: its class.
+        choices: all of its values; None for numbers and names.
+        least: of whole numbers, the least; None is allowed too if it is the default.
+        help: what a person who sets it is told; None for knobs that the command line does not have.
+        words: value -> what tables say; for other values there is ``phrase``.
+        phrase: with ``{}`` for the value; None is the knob's name and the value.
+        is_captured: whether what a step holds and computes depends on it, so that a prediction does.
+        fits_memory: whether it is changed to make a plan fit the memory.
+        raced: its turn among the knobs whose values the race compares; None if it does not.
+        suspicion: its turn among those to which a wrong gradient may be due; 1 is the most suspect.
+    """
+    about = {name: value for name, value in locals().items() if name != "default"}
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,45 +94,74 @@ class Plan:
         PlanError: at birth, when a knob has a value that it does not know.
     """
 
-    device: str = _knob("cpu", "rounding")
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = _knob("fp32", "precision", ("fp32", "tf32", "bf16", "fp16"))
-    memory_format: Literal["contiguous", "channels_last"] = _knob(
-        "contiguous", "rounding", ("contiguous", "channels_last")
+    device: str = knob("cpu", "rounding", phrase="{}", is_captured=False)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = knob(
+        "fp32", "precision", choices=("fp32", "tf32", "bf16", "fp16"), raced=4, suspicion=5,
+        help="fp32, tf32, bf16 or fp16.", phrase="{}",
+    )  # fmt: skip
+    memory_format: Literal["contiguous", "channels_last"] = knob(
+        "contiguous", "rounding", choices=("contiguous", "channels_last"), raced=3, suspicion=6,
+        help="contiguous or channels_last.", phrase="{}",
+    )  # fmt: skip
+    compile: bool = knob(
+        False, "rounding", choices=(False, True), raced=5, suspicion=1,
+        help="torch.compile.", words={True: "compile", False: "no compile"},
+    )  # fmt: skip
+    micro_batch: int | None = knob(
+        None, "rounding", least=1, fits_memory=True, suspicion=8,
+        help="Examples per forward and backward pass.", words={None: "whole batch"}, phrase="micro-batch {}",
+    )  # fmt: skip
+    recompute: Literal["none", "blocks"] = knob(
+        "none", "exact", choices=("none", "blocks"), fits_memory=True, suspicion=3,
+        help="none or blocks: compute these again to save memory.",
+        words={"blocks": "recompute", "none": "no recompute"},
+    )  # fmt: skip
+    activation_budget: float = knob(1.0, "rounding", suspicion=2)
+    offload: Literal["none", "activations", "optimizer", "all"] = knob(
+        "none", "exact", choices=("none", "activations", "optimizer", "all"), fits_memory=True, suspicion=4,
+        help="none, activations, optimizer or all: to host memory.", words={"none": "no offload"},
+    )  # fmt: skip
+    optimizer: Literal["as_given", "foreach", "fused"] = knob(
+        "as_given", "rounding", choices=("as_given", "foreach", "fused"), raced=2, suspicion=7,
+        words={"as_given": "optimizer as given"}, phrase="{}",
+    )  # fmt: skip
+    feed: Literal["resident", "ring"] = knob(
+        "ring", "exact", choices=("resident", "ring"), help="resident or ring.", phrase="{}"
     )
-    compile: bool = _knob(False, "rounding", (False, True))
-    micro_batch: int | None = _knob(None, "rounding")
-    recompute: Literal["none", "blocks"] = _knob("none", "exact", ("none", "blocks"))
-    activation_budget: float = _knob(1.0, "rounding")
-    offload: Literal["none", "activations", "optimizer", "all"] = _knob(
-        "none", "exact", ("none", "activations", "optimizer", "all")
+    workers: int = knob(
+        0, "exact", least=0, help="Processes that make batches (ring).", words={1: "1 worker"}, phrase="{} workers"
     )
-    optimizer: Literal["as_given", "foreach", "fused"] = _knob("as_given", "rounding", ("as_given", "foreach", "fused"))
-    feed: Literal["resident", "ring"] = _knob("ring", "exact", ("resident", "ring"))
-    workers: int = _knob(0, "exact")
-    prefetch: int = _knob(2, "exact")
-    threads: int | None = _knob(None, "rounding")
-    sharding: Literal["none", "full"] = _knob("none", "rounding", ("none", "full"))
-    allocator: Literal["system", "keep", "return"] = _knob("system", "exact", ("system", "keep", "return"))
+    prefetch: int = knob(2, "exact", least=1)
+    threads: int | None = knob(
+        None, "rounding", least=1, is_captured=False, raced=6, suspicion=9,
+        help="Threads of the host's arithmetic.",
+        words={None: "torch's threads", 1: "1 thread"}, phrase="{} threads",
+    )  # fmt: skip
+    sharding: Literal["none", "full"] = knob(
+        "none", "rounding", choices=("none", "full"), is_captured=False, suspicion=11,
+        help="none (each rank a whole copy) or full (FSDP2).", words={"full": "sharded", "none": "not sharded"},
+    )  # fmt: skip
+    allocator: Literal["system", "keep", "return"] = knob(
+        "system", "exact", choices=("system", "keep", "return"), fits_memory=True, raced=1, suspicion=10,
+        words={"keep": "keep memory", "system": "system allocator"},
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for knob in dataclasses.fields(self):
-            choices = knob.metadata["choices"]
-            value = getattr(self, knob.name)
+        for declared in dataclasses.fields(self):
+            name, value = declared.name, getattr(self, declared.name)
+            choices, least = declared.metadata["choices"], declared.metadata["least"]
             if choices is not None and (type(value), value) not in {(type(choice), choice) for choice in choices}:
-                raise PlanError(f"{knob.name} is one of {', '.join(map(str, choices))}", got=repr(value))
+                raise PlanError(f"{name} is one of {', '.join(map(str, choices))}", got=repr(value))
+            if least is None or (value is None and declared.default is None):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise PlanError(f"{name} is a whole number, at least {least}", got=repr(value))
         if not (isinstance(self.device, str) and self.device):
             raise PlanError("device is a torch device's name", got=repr(self.device))
         budget = self.activation_budget
         if isinstance(budget, bool) or not isinstance(budget, float | int) or not 0 <= budget <= 1:
             raise PlanError("activation_budget is a share of the activations, 0 to 1", got=repr(budget))
         object.__setattr__(self, "activation_budget", float(budget))
-        for name, least in (("workers", 0), ("prefetch", 1), ("micro_batch", 1), ("threads", 1)):
-            value = getattr(self, name)
-            optional = name in ("micro_batch", "threads")
-            if value is None and optional:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise PlanError(f"{name} is a whole number, at least {least}", got=repr(value))
 
     @classmethod
     def baseline(cls, device: str = "cpu") -> Plan:
@@ -192,13 +252,30 @@ class Plan:
         return cls.from_json(value)
 
 
-def semantics_of(knob: str) -> Semantics:
-    """The semantics class of a knob by name.
+def declaration_of(name: str) -> Mapping[str, Any]:
+    """Returns what :func:`knob` was told of a knob.
 
     Raises:
         PlanError: no such knob.
     """
-    for candidate in dataclasses.fields(Plan):
-        if candidate.name == knob:
-            return candidate.metadata["semantics"]
-    raise PlanError("A plan's knobs are the fields of Plan", got=repr(knob))
+    for declared in dataclasses.fields(Plan):
+        if declared.name == name:
+            return declared.metadata
+    raise PlanError("A plan's knobs are the fields of Plan", got=repr(name))
+
+
+def semantics_of(name: str) -> Semantics:
+    """Returns the semantics class of a knob.
+
+    Raises:
+        PlanError: no such knob.
+    """
+    return declaration_of(name)["semantics"]
+
+
+def knobs_with(name: str) -> tuple[str, ...]:
+    """Returns the knobs whose declaration has something, ``"fits_memory"`` or ``"raced"``, in the order of its numbers,
+    else as they stand in a plan."""
+    found = [(declared.metadata[name], declared.name) for declared in dataclasses.fields(Plan)]
+    numbered = [(int(value) if isinstance(value, int) else 0, name) for value, name in found if value]
+    return tuple(name for _, name in sorted(numbered, key=lambda pair: pair[0]))

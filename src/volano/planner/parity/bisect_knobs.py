@@ -5,25 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from volano.plan import Plan
+from volano.plan import Plan, knobs_with
 from volano.planner.parity.check import check_parity
 from volano.planner.parity.reference import Reference
 from volano.task import Task
 
 # The most suspect first: what rewrites the program, then what runs parts of it again, then its types and its order.
-LEVERS = (
-    "compile",
-    "activation_budget",
-    "recompute",
-    "offload",
-    "precision",
-    "memory_format",
-    "optimizer",
-    "micro_batch",
-    "threads",
-    "allocator",
-    "sharding",
-)
+LEVERS = knobs_with("suspicion")
 
 
 def find_fault(task: Task, plan: Plan, reference: Reference, *, most: int = 12) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ from typing import Any
 
 from volano.device import Device
 from volano.errors import PlanError
-from volano.plan import SEMANTICS, Plan, semantics_of
+from volano.plan import SEMANTICS, Plan, knobs_with, semantics_of
 from volano.plan.explanation import Refusal
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
-# Knobs among whose values the race decides; those of memory are in fitting.py, those of the feed in feeding.py.
-RACED = ("allocator", "optimizer", "memory_format", "precision", "compile", "threads")
+# Knobs among whose values the race decides; those of memory are in fit_memory.py, those of the feed in feed.py.
+RACED = knobs_with("raced")
 
 
 @dataclass(frozen=True, kw_only=True)
