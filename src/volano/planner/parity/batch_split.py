@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from volano.device import Device
+from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.planner.parity.float64 import Float64
 from volano.planner.parity.pick_examples import unlikeness
@@ -94,7 +95,7 @@ def _divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
     try:
         return _compare(few, device, torch.float64)
     except Exception as error:  # noqa: BLE001 - whatever a person's code raises in a type that it was not made for
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        why = reason_of(error)
     found = _compare(few, device, torch.float32)
     return BatchSplit(yes=found.yes, reason=f"{found.reason}; float64 fails with {why}", difference=found.difference)
 
@@ -111,7 +112,7 @@ def _compare(probe_batch: ProbeBatch, device: Device, dtype: torch.dtype) -> Bat
             replayed = _Replayed(kept, [num_examples(part) for part in parts], wide)
             found = gradient_of(probe_batch, device, _announced(parts, replayed), replayed, dtype=cast, nudged=True)
         except Exception as error:  # noqa: BLE001 - a part of a batch may be what a person's code does not take
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            why = reason_of(error)
             return BatchSplit(yes=False, reason=f"a part of a batch fails with {why}", difference=math.inf)
         for name, value in _differences(found, whole).items():
             if not value <= difference:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volano.device.isolated import reason_of
 from volano.plan import Plan
 from volano.planner.parity.directional_derivative import slope_ratio
 from volano.planner.parity.probe_batch import Gradient
@@ -99,7 +100,7 @@ def check_parity(
     except _StruckError as error:
         passed, reason = False, str(error)
     except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
-        passed, reason = False, f"a step fails with {type(error).__name__}: {error}".splitlines()[0]
+        passed, reason = False, f"a step fails with {reason_of(error)}"
     figures["seconds"] = time.perf_counter() - started
     return Parity(passed=passed, reason=reason, figures=figures)
 

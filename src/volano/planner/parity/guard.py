@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from volano.device import Device
+from volano.device.isolated import reason_of
 from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, is_divisible
 from volano.planner.parity.bisect_knobs import find_fault
@@ -44,7 +45,7 @@ class ParityGuard:
         try:
             return is_divisible(self._task, self._device)
         except Exception as error:  # noqa: BLE001 - whatever a person's code raises: what cannot be looked at stays whole
-            return BatchSplit(yes=False, reason=f"it cannot be looked at: {_line(error)}", difference=math.inf)
+            return BatchSplit(yes=False, reason=f"it cannot be looked at: {reason_of(error)}", difference=math.inf)
 
     @property
     def may_split(self) -> bool | None:
@@ -72,7 +73,7 @@ class ParityGuard:
                 if not reference.halve():
                     return dataclasses.replace(found, reason=f"the guard runs out of memory: {found.reason}")
         except Exception as error:  # noqa: BLE001 - whatever a person's code raises
-            return Parity(passed=False, reason=f"the guard cannot look at it: {_line(error)}")
+            return Parity(passed=False, reason=f"the guard cannot look at it: {reason_of(error)}")
 
     def knobs_at_fault(self, plan: Plan) -> tuple[str, ...]:
         """Knobs because of which a plan fails; none where that cannot be found out."""
@@ -80,7 +81,3 @@ class ParityGuard:
             return find_fault(self._task, plan, self.reference)
         except Exception:  # noqa: BLE001 - the plan is struck in any case
             return ()
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
