@@ -24,7 +24,8 @@ import torch
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
 from volano.device import Device
-from volano.running.plan_run import PlanOptions, choose_plan
+from volano.planner import PlanRequest
+from volano.running.plan_run import choose_plan
 from volano.training import RunFolder, Safety, Session, settings_of
 from volano.training.checkpoints.checkpoint import save_checkpoint
 from volano.training.checkpoints.saver import Saver
@@ -63,7 +64,7 @@ class Blocks:
 def main(source: str) -> None:
     """Prints a table."""
     application = ImageApplication.read(ImageOptions(path=source, epochs=1.0, size="thin"))
-    planning = PlanOptions(pins={"optimizer": "as_given", "memory_format": "channels_last"}, is_raced=False)
+    planning = PlanRequest(pins={"optimizer": "as_given", "memory_format": "channels_last"}, is_raced=False)
     plan = choose_plan(application.task(application.steps_in(1.0)), planning).plan
     ways = ("no feed", "fed", "waited for", "beside")
     steps = (NUM_ROUNDS + 1) * len(ways) * STEPS_PER_BLOCK + 1

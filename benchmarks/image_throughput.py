@@ -20,7 +20,8 @@ from overhead import Alternate
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
 from volano.data import Order
-from volano.running.plan_run import PlanOptions, choose_plan
+from volano.planner import PlanRequest
+from volano.running.plan_run import choose_plan
 from volano.task import Task, linear
 from volano.training import MuonAdamW, RunFolder, run_task
 
@@ -66,7 +67,7 @@ def compare(precision: str) -> None:
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(application.task(STEPS), valid=None)
     pins = {"optimizer": "as_given", "memory_format": "channels_last", "precision": precision}
-    plan = choose_plan(task, PlanOptions(device="cpu", pins=pins), is_raced=False).plan
+    plan = choose_plan(task, PlanRequest(device="cpu", pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision))
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.reserve(Path(root) / "run", "image")

@@ -20,7 +20,8 @@ from volano.apps.video.application import VideoApplication
 from volano.apps.video.options import VideoOptions
 from volano.apps.video.recipe import parameter_groups
 from volano.data import Order
-from volano.running.plan_run import PlanOptions, choose_plan
+from volano.planner import PlanRequest
+from volano.running.plan_run import choose_plan
 from volano.task import Task, trapezoid
 from volano.training import MuonAdamW, RunFolder, run_task
 
@@ -70,7 +71,7 @@ def compare(precision: str) -> None:
     task = dataclasses.replace(task, valid=None)
     recipe = application.recipe(STEPS)
     pins = {"optimizer": "as_given", "memory_format": "contiguous", "precision": precision}
-    plan = choose_plan(task, PlanOptions(device="cpu", pins=pins), is_raced=False).plan
+    plan = choose_plan(task, PlanRequest(device="cpu", pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision, recipe.matrix_lr, recipe.rest_lr))
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.reserve(Path(root) / "run", "video")

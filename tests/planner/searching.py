@@ -76,7 +76,7 @@ def make_task(**fields: Any) -> volano.Task:
 def search(task: volano.Task | None = None, **request: Any) -> PlanResult:
     """A search on the CPU that compiles nothing unless asked to."""
     forbidden = {"compile": (True,), **request.pop("forbidden", {})}
-    return find_plan(make_task() if task is None else task, PlanRequest(device="cpu", forbidden=forbidden, **request))
+    return find_plan(make_task() if task is None else task, PlanRequest(device="cpu", forbid=forbidden, **request))
 
 
 def random_states() -> tuple[Any, ...]:

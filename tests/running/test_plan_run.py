@@ -8,7 +8,7 @@ import pytest
 import volano
 from volano.errors import PlanError, UsageError
 from volano.plan import Plan
-from volano.running.plan_run import EXPLANATION, PlanOptions
+from volano.planner import EXPLANATION
 
 
 def test_a_run_keeps_its_explanation_and_a_resume_its_plan(make_task, quiet, tmp_path):
@@ -45,33 +45,6 @@ def test_a_plan_beyond_the_tolerance_is_refused(make_task, tmp_path):
     plan = Plan.baseline().pin(precision="bf16")
     with pytest.raises(PlanError, match="tolerance is 'exact'"):
         volano.train(make_task(tolerance="exact"), plan=plan, out=tmp_path / "run")
-
-
-class TestPlanning:
-    def test_a_whole_plan_leaves_nothing_to_choose(self):
-        for given in ({"device": "cpu"}, {"pins": {"threads": 1}}, {"budget": 1}, {"forbid": {"compile": True}}):
-            with pytest.raises(UsageError, match="leaves nothing to choose"):
-                PlanOptions(plan=Plan.baseline(), **given)
-
-    def test_pins_left_open_are_no_pins(self):
-        assert PlanOptions(pins={"precision": None}).pins == {}
-
-    def test_forbidden_values_are_many(self):
-        planning = PlanOptions(forbid={"precision": "bf16", "threads": [1, 2]}).without("compile", True)
-        assert planning.forbid == {"precision": ("bf16",), "threads": (1, 2), "compile": (True,)}
-        assert PlanOptions(pins={"compile": True}).without("compile", True).forbid == {}
-
-    def test_the_last_value_that_is_left_is_not_forbidden(self):
-        assert PlanOptions(forbid={"compile": False}).without("compile", True).forbid == {"compile": (False,)}
-        assert PlanOptions(forbid={"compile": True}).without("compile", True).forbid == {"compile": (True,)}
-
-    def test_the_quick_one_refuses_nothing(self):
-        quick = PlanOptions(device="cpu", budget=1, pins={"precision": "tf32"}, forbid={"compile": True}).quick()
-        assert quick == PlanOptions(device="cpu", is_raced=False)
-
-    def test_a_budget_is_bytes(self):
-        with pytest.raises(UsageError, match="above 0; got 0"):
-            PlanOptions(budget=0)
 
 
 class TestExplain:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from volano.api.train import named, refuse_options
 from volano.errors import UsageError
-from volano.planner import Explanation, explain_absent, find_plan, measured_beside
-from volano.running.plan_run import EXPLANATION, PlanOptions
+from volano.planner import EXPLANATION, Explanation, PlanRequest, explain_absent, find_plan, measured_beside
 from volano.task import Task
 from volano.training import RunFolder
 
@@ -45,7 +44,7 @@ def explain(
         UsageError: the task or the device cannot be meant.
         VolanoError: the task cannot be run, as the run itself would say it.
     """
-    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
+    planning = PlanRequest(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
     value, _ = named(what)
     if isinstance(value, Task):
         refuse_options({"path": path, **options})
@@ -76,15 +75,15 @@ def explain_run(path: str | Path) -> Explanation:
     return Explanation.from_json(folder.read_json(EXPLANATION))
 
 
-def _explained(task: Task, planning: PlanOptions, on: str | None, analyze: bool) -> Explanation:
+def _explained(task: Task, planning: PlanRequest, on: str | None, analyze: bool) -> Explanation:
     if on is not None:
         if planning.device is not None:
             raise UsageError("A plan is explained for one device", got=f"`device` {planning.device} and `on` {on}")
         if analyze:
             raise UsageError("Measuring takes the device itself", got=f"`analyze` with `on` {on}")
-        return explain_absent(task, on, planning.wish())
-    wish = dataclasses.replace(planning.wish(), is_free=True)
-    explanation = find_plan(task, wish).explanation
+        return explain_absent(task, on, planning)
+    explanation = find_plan(task, dataclasses.replace(planning, is_free=True)).explanation
+    assert explanation is not None
     if analyze and explanation.verdict == "NO":  # running it would take the memory that it must not
         notice = "nothing was measured: no plan fits the budget"
         return dataclasses.replace(explanation, notices=(*explanation.notices, notice))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from volano.errors import UsageError
 from volano.plan import Plan
-from volano.running.plan_run import PlanOptions
+from volano.planner import PlanRequest
 from volano.running.processes import Processes, follow, is_follower
 from volano.running.references import as_task, load_reference
 from volano.running.train import kind_of, resume_task, train_task
@@ -64,7 +64,7 @@ def train(
     """
     if is_follower():
         return follow(what if isinstance(what, Task) else None)
-    planning = PlanOptions(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
+    planning = PlanRequest(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
     common: dict[str, Any] = {"planning": planning, "out": out, "safety": safety, "processes": processes}
     common["observer"] = observer
     value, kind = named(what)

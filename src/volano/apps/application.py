@@ -20,9 +20,9 @@ from volano.data import Fault
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
-from volano.planner import share_of_rank
+from volano.planner import PlanRequest, PlanResult, share_of_rank
 from volano.running.checks import check_data_is_there
-from volano.running.plan_run import ChosenPlan, PlanOptions, choose_plan
+from volano.running.plan_run import choose_plan
 from volano.task import Task
 from volano.training import Run, RunFolder, StepTime, measure_step_time
 
@@ -42,7 +42,7 @@ class TimeLimit:
         check: raises UsageError unless the processes asked for can train a task under a plan.
     """
 
-    planning: PlanOptions
+    planning: PlanRequest
     started: float
     seconds: float
     is_default: bool = False
@@ -54,8 +54,8 @@ class TimeLimit:
         return self.seconds - (time.perf_counter() - self.started)
 
     def choose_plan(
-        self, task: Task, *, seconds: float | None = None, is_raced: bool = True, planning: PlanOptions | None = None
-    ) -> ChosenPlan:
+        self, task: Task, *, seconds: float | None = None, is_raced: bool = True, planning: PlanRequest | None = None
+    ) -> PlanResult:
         """Chooses a plan; see :func:`volano.running.plan_run.choose_plan`."""
         planning = planning or self.planning
         return choose_plan(task, planning, world_size=self.world_size, seconds=seconds, is_raced=is_raced)
@@ -70,7 +70,7 @@ class Fitted:
     """An application with all that its run's length decides: the plan, the number of steps, and the reasons."""
 
     application: Application
-    chosen: ChosenPlan
+    chosen: PlanResult
     num_steps: int
     reasons: tuple[str, ...] = ()
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from volano.apps.application import Application, Fitted, TimeLimit
 from volano.apps.kinds import reference_to
+from volano.planner import PlanRequest
 from volano.running.end_run import end_run, with_notices
-from volano.running.plan_run import PlanOptions
 from volano.running.processes import Processes, check_processes, execute
 from volano.running.train import check_unfinished, go_on
 from volano.task import Task
@@ -27,7 +27,7 @@ def train_application(
     options: Any,
     *,
     kind: str | None = None,
-    planning: PlanOptions | None = None,
+    planning: PlanRequest | None = None,
     out: str | Path | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
@@ -50,7 +50,7 @@ def train_application(
     started = time.perf_counter()
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, application_type.kind)
-    limit = _time_limit(application_type, options, planning or PlanOptions(), started, processes)
+    limit = _time_limit(application_type, options, planning or PlanRequest(), started, processes)
     with _scratch(application_type, near=folder.path) as scratch:
         application = application_type.read(options, scratch)
         seconds = {"data": time.perf_counter() - started}
@@ -114,7 +114,7 @@ def resume_application(
 
 
 @contextlib.contextmanager
-def task_to_plan(application_type: type[Application], options: Any, planning: PlanOptions) -> Iterator[Task]:
+def task_to_plan(application_type: type[Application], options: Any, planning: PlanRequest) -> Iterator[Task]:
     """Yields the task that :func:`train_application` would train, to be planned and not trained."""
     limit = _time_limit(application_type, options, planning.quick(), time.perf_counter(), None)
     with _scratch(application_type) as scratch:
@@ -125,7 +125,7 @@ def task_to_plan(application_type: type[Application], options: Any, planning: Pl
 def _time_limit(
     application_type: type[Application],
     options: Any,
-    planning: PlanOptions,
+    planning: PlanRequest,
     started: float,
     processes: Processes | None,
 ) -> TimeLimit:

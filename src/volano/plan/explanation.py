@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -138,6 +138,20 @@ class Explanation:
     needed: int | None = None
     actual: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
+
+    @staticmethod
+    def following_from(candidates: Iterable[Candidate], base: Plan) -> dict[str, Any]:
+        """Returns the fields that follow from the candidates, the chosen one first; ``base`` is plain eager."""
+        chosen, *rest = candidates
+        eager = next((candidate for candidate in (chosen, *rest) if candidate.plan == base), None)
+        return {
+            "plan": chosen.plan,
+            "seconds": {"plan": chosen.total, "eager": None if eager is None else eager.total},
+            "verdict": chosen.verdict,
+            "time": chosen.predicted,
+            "measured": chosen.measured,
+            "candidates": (chosen, *rest),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Everything; ``memory`` holds bytes by category and ``peak``, ``lower``, ``upper``."""

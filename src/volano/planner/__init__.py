@@ -3,11 +3,12 @@
 from volano.plan.explanation import Candidate, Explanation
 from volano.planner.analyze import measured_beside
 from volano.planner.offline import explain_absent
-from volano.planner.request import PlanRequest, PlanResult
+from volano.planner.request import EXPLANATION, PlanRequest, PlanResult
 from volano.planner.search.per_rank import share_of_rank, share_of_threads
 from volano.planner.search.search import find_plan
 
 __all__ = [
+    "EXPLANATION",
     "Candidate",
     "Explanation",
     "PlanRequest",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from volano.device import describe_machine
-from volano.device.isolated import IsolatedError
-from volano.plan import Plan
+from volano.device.isolated import IsolatedError, reason_of
+from volano.plan import Plan, knobs_with
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 from volano.planner.memory.predict import OVERHEADS, Prediction, Verdict, needed_bytes, predict, verdict
 from volano.planner.memory.trace_step import Target
 from volano.planner.task_profile import TaskProfile
+from volano.planner.time.calibration import Calibration
 from volano.planner.time.device_rates import keep_calibration, kept_calibration, rates_of
 from volano.planner.time.roofline import Rates, predict_time
 from volano.task import Task, num_bytes
@@ -19,19 +20,18 @@ _PARAMETER_COPIES, _BATCH_COPIES, _PLENTY = 6, 100, 0.25
 # Compiling, where nothing was captured: 3 to 26 s were measured on two cores (docs/log.md).
 _COMPILE_SECONDS = 12.0
 # On what a capture depends, beside the task.
-_CAPTURED = (
-    "precision", "memory_format", "compile", "micro_batch", "recompute", "activation_budget", "offload", "optimizer",
-    "feed", "workers", "prefetch", "allocator",
-)  # fmt: skip
+_CAPTURED = knobs_with("is_captured")
 
 
 class CostModel:
-    """Predictions for the plans of one task on a device of this machine.
+    """Predictions for the plans of one task on a device.
 
     Args:
         task: as one rank has it.
         profile: of the task on the device.
         budget: bytes that the training may hold; None is what is free on the device.
+        rates: of a device that is not here, of which nothing was ever measured; a compiled plan is then taken to hold
+            what its eager step does, an upper bound. None: those of the device here are measured when they are needed.
 
     Attributes:
         profile: as given.
@@ -41,7 +41,7 @@ class CostModel:
         notices: what a person should know.
     """
 
-    def __init__(self, task: Task, profile: TaskProfile, *, budget: int | None) -> None:
+    def __init__(self, task: Task, profile: TaskProfile, *, budget: int | None, rates: Rates | None = None) -> None:
         self._task, self.profile = task, profile
         self._given_budget = budget
         self.budget = budget if budget is not None else profile.device.free_bytes()
@@ -50,9 +50,10 @@ class CostModel:
         self._target: Target = "cpu" if profile.device.is_cpu else "accelerator"
         self._captures: dict[tuple[object, ...], Prediction | None] = {}
         self._times: dict[Plan, TimePrediction | None] = {}
-        self._rates: Rates | None = None
-        self._name = describe_machine(profile.device).device_name
-        self._calibration = kept_calibration()
+        self._is_here = rates is None
+        self._rates = rates
+        self._name = describe_machine(profile.device).device_name if rates is None else rates.name
+        self._calibration = kept_calibration() if rates is None else Calibration()
         self._has_learned = False
 
     @property
@@ -104,7 +105,7 @@ class CostModel:
                 self._times[plan] = None if prediction is None else self._timed(plan, prediction)
             except Exception as error:  # noqa: BLE001 - of the device's rates: what cannot be predicted is measured
                 self._times[plan] = None
-                self._tell(f"not predicted, but measured: {type(error).__name__}: {error}".splitlines()[0])
+                self._tell_unpredicted(reason_of(error))
         return self._times[plan]
 
     def _timed(self, plan: Plan, prediction: Prediction) -> TimePrediction:
@@ -140,9 +141,10 @@ class CostModel:
 
     def _is_looked_into(self, plan: Plan) -> bool:
         # The partitioner's graphs take several seconds.
-        return self.looks_into_compiled or not plan.compile
+        return self.looks_into_compiled or not plan.compile or not self._is_here
 
     def _capture(self, plan: Plan) -> Prediction | None:
+        plan = plan if self._is_here else plan.pin(compile=False)
         key = tuple(getattr(plan, knob) for knob in _CAPTURED)
         if key not in self._captures:
             if not self.is_asked:
@@ -151,8 +153,11 @@ class CostModel:
                 self._captures[key] = predict(self._task, plan, target=self._target, batch=self.profile.batch)
             except IsolatedError as error:
                 self._captures[key] = None
-                self._tell(f"not predicted, but measured: {error.reason}")
+                self._tell_unpredicted(error.reason)
         return self._captures[key]
+
+    def _tell_unpredicted(self, reason: str) -> None:
+        self._tell(f"not predicted, but measured: {reason}" if self._is_here else f"not predicted: {reason}")
 
     def _tell(self, notice: str) -> None:
         if notice not in self.notices:

@@ -8,16 +8,15 @@ import time
 from collections.abc import Iterator
 
 from volano.device import Device, KnownDevice, find_device, other_variants
-from volano.device.isolated import IsolatedError
 from volano.plan import Plan
 from volano.plan.explanation import Candidate, Explanation
-from volano.plan.prediction import TimePrediction
-from volano.planner.memory.predict import Prediction, needed_bytes, predict, verdict
+from volano.planner.cost_model import CostModel
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import admissible
+from volano.planner.search.fit_memory import micro_batches, why_whole_batch
 from volano.planner.task_profile import TaskProfile, profile_task
-from volano.planner.time.roofline import Rates, predict_time
+from volano.planner.time.roofline import Rates
 from volano.task import Task
 
 # Halves of the batch that are looked at: a step in 64 parts is slow, and says that the device is too small.
@@ -64,13 +63,11 @@ class _Absent:
         here = profile_task(task, Device("cpu"))
         self._profile: TaskProfile = dataclasses.replace(here, device=AbsentDevice(known), why_not_compile=None)
         base = Plan.baseline(known.torch_type).pin(**request.pins)
-        base = (
-            base if "feed" in request.pins else base.pin(feed="resident" if here.resident_bytes is not None else "ring")
-        )
-        self._space = admissible(task, self._profile, base, pins=request.pins, forbidden=request.forbidden)
+        if "feed" not in request.pins:
+            base = base.pin(feed="resident" if here.resident_bytes is not None else "ring")
+        self._space = admissible(task, self._profile, base, pins=request.pins, forbidden=request.forbid)
         self._guard = ParityGuard(task, Device("cpu"), lambda: 10.0)
-        self._rates = Rates.of_known(known)
-        self._predictions: dict[Plan, Prediction | None] = {}
+        self._cost_model = CostModel(task, self._profile, budget=self._budget, rates=Rates.of_known(known))
         self._notices = [f"{name!r} is taken as {known.name}; there are also {', '.join(others)}"] if others else []
         if smallest.memory < known.memory and request.budget is None:
             self._notices.append(f"The memory is that of the smallest, {smallest.name}")
@@ -80,30 +77,23 @@ class _Absent:
         found = sorted((self._candidate(plan) for plan in self._plans()), key=_preference)
         best = found[0]
         chosen = dataclasses.replace(best, status="chosen", reason=self._why(best))
-        rest = tuple(self._beside(candidate, best) for candidate in found[1:])
-        eager = next((c for c in found if c.plan == self._space.base), None)
-        memory = self._predictions.get(_uncompiled(best.plan))
-        needed = [needed_bytes(p) for p in self._predictions.values() if p is not None]
+        candidates = (chosen, *(self._beside(candidate, best) for candidate in found[1:]))
+        needed = [size for c in candidates if (size := self._cost_model.needed(c.plan)) is not None]
         return Explanation(
             task=self._task.name,
             device=self._known.torch_type,
             device_name=self._known.name,
             is_present=False,
-            plan=best.plan,
             origin="predicted",
             num_steps=self._task.num_steps,
             num_examples=self._task.batch_size,
-            seconds={"plan": best.total, "eager": None if eager is None else eager.total},
             planning_seconds=time.perf_counter() - self._started,
-            verdict=best.verdict,
             budget=self._budget,
-            memory=None if memory is None else memory.memory,
+            memory=self._cost_model.memory(best.plan),
             needed=None if best.verdict == "FITS" or not needed else min(needed),
-            time=best.predicted,
-            measured=None,
-            candidates=(chosen, *rest),
             refused=self._space.refused,
-            notices=tuple(self._notices),
+            notices=(*self._notices, *self._cost_model.notices),
+            **Explanation.following_from(candidates, self._space.base),
         )
 
     def _plans(self) -> Iterator[Plan]:
@@ -118,58 +108,28 @@ class _Absent:
 
     def _until_it_fits(self, plan: Plan) -> Iterator[Plan]:
         yield plan
-        if self._verdict(plan) in ("FITS", None):
+        if self._cost_model.verdict(plan) in ("FITS", None):
             return
+        pins, forbidden = self._request.pins, self._request.forbid
         may_recompute = (
-            self._profile.blocks
-            and "recompute" not in self._request.pins
-            and "blocks" not in self._request.forbidden.get("recompute", ())
+            self._profile.blocks and "recompute" not in pins and "blocks" not in forbidden.get("recompute", ())
         )
-        ways = [{}, {"recompute": "blocks"}] if may_recompute else [{}]
-        for levers in ways:
-            for size in self._sizes(plan):
+        for levers in [{}, {"recompute": "blocks"}] if may_recompute else [{}]:
+            sizes = micro_batches(self._task.batch_size, plan, why_whole_batch(self._task, pins), self._guard)
+            for size in itertools.islice(sizes, 1 + _MOST_HALVINGS):
                 leaner = plan.pin(**levers, micro_batch=size)
                 if leaner == plan:
                     continue
                 yield leaner
-                if self._verdict(leaner) == "FITS":
+                if self._cost_model.verdict(leaner) == "FITS":
                     break
-
-    def _sizes(self, plan: Plan) -> Iterator[int | None]:
-        yield plan.micro_batch
-        stands = "micro_batch" in self._request.pins or self._task.tolerance == "exact"
-        if stands or not self._guard.divisible.yes:
-            return
-        size = self._task.batch_size
-        for _ in range(_MOST_HALVINGS):
-            if size == 1:
-                return
-            size = -(-size // 2)
-            yield size
 
     # ---- figures
 
-    def _prediction(self, plan: Plan) -> Prediction | None:
-        plan = _uncompiled(plan)
-        if plan not in self._predictions:
-            try:
-                self._predictions[plan] = predict(self._task, plan, target="accelerator", batch=self._profile.batch)
-            except IsolatedError as error:
-                self._predictions[plan] = None
-                text = f"not predicted: {error.reason}"
-                if text not in self._notices:
-                    self._notices.append(text)
-        return self._predictions[plan]
-
-    def _verdict(self, plan: Plan) -> str | None:
-        prediction = self._prediction(plan)
-        return None if prediction is None else verdict(prediction, self._budget)
-
     def _candidate(self, plan: Plan) -> Candidate:
-        prediction = self._prediction(plan)
-        if prediction is None:
+        memory, predicted = self._cost_model.memory(plan), self._cost_model.time(plan)
+        if memory is None or predicted is None:
             return Candidate(plan=plan, status="untried", reason="it cannot be predicted")
-        predicted: TimePrediction = predict_time(prediction.operations, self._rates, plan)
         return Candidate(
             plan=plan,
             status="slower",
@@ -177,8 +137,8 @@ class _Absent:
             predicted=predicted,
             startup=predicted.startup,
             total=predicted.startup + predicted.step * self._task.num_steps,
-            memory_bytes=prediction.memory.peak,
-            verdict=verdict(prediction, self._budget),
+            memory_bytes=memory.peak,
+            verdict=self._cost_model.verdict(plan),
         )
 
     def _why(self, best: Candidate) -> str:
@@ -193,11 +153,6 @@ class _Absent:
             certain = "does not fit" if candidate.verdict == "NO" else "may not fit"
             return dataclasses.replace(candidate, status="memory", reason=f"it {certain} the budget")
         return dataclasses.replace(candidate, reason=f"{candidate.total / best.total:.2f}x the chosen one's time")
-
-
-def _uncompiled(plan: Plan) -> Plan:
-    # Of a compiled plan the bytes of the eager step are an upper bound; its operations are those that fuse.
-    return plan.pin(compile=False)
 
 
 def _preference(candidate: Candidate) -> tuple[int, float]:

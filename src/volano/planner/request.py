@@ -2,57 +2,137 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from volano.device import Device
+from volano.errors import UsageError
 from volano.plan import Plan
 from volano.plan.explanation import Explanation
+from volano.record.run_folder import RunFolder
+
+EXPLANATION = "explanation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What is asked of the planner.
+    """What is asked of the planner, checked.
 
     Attributes:
         device: as torch writes it; None is the accelerator, or the CPU without one.
-        pins: knobs that the user has set.
-        forbidden: knob -> values that the user will not have.
+        pins: knob -> value that the user has set; None leaves it open.
+        forbid: knob -> values that the user will not have; a single value stands for itself.
         budget: bytes that the training may hold on the device; None is what is free there.
+        plan: a whole plan, or the file of one; nothing is planned then.
         seconds: how long the run shall last, where its steps follow from that; None: ``task.num_steps`` are given.
         world_size: ranks that will train together.
-        is_raced: whether candidates may be measured.
+        is_raced: whether candidates may be measured; otherwise the choices that need no measuring are taken.
         is_free: nobody waits for a run, so that everything may be looked at.
         recalls: whether a plan that was found before is taken, and one that is found is remembered.
     """
 
     device: str | None = None
     pins: Mapping[str, Any] = field(default_factory=dict)
-    forbidden: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    forbid: Mapping[str, Any] = field(default_factory=dict)
     budget: int | None = None
+    plan: Plan | str | Path | None = None
     seconds: float | None = None
     world_size: int = 1
     is_raced: bool = True
     is_free: bool = False
     recalls: bool = True
 
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in self.pins.items() if value is not None}
+        object.__setattr__(self, "pins", given)
+        object.__setattr__(self, "forbid", {knob: _values(value) for knob, value in self.forbid.items()})
+        if "device" in given or "device" in self.forbid:
+            raise UsageError(
+                "The device is named by itself", got="device among pins or forbid", remedy="Say device=..."
+            )
+        if self.budget is not None and self.budget < 1:
+            raise UsageError("A budget is a number of bytes above 0", got=self.budget)
+        if self.plan is not None and (self.device is not None or given or self.forbid or self.budget is not None):
+            raise UsageError(
+                "A whole plan leaves nothing to choose",
+                got="plan together with device, pins, forbid or budget",
+                remedy="Change the plan itself: Plan.load(path).pin(...)",
+            )
+
+    @property
+    def place(self) -> Device:
+        """Where the run will be.
+
+        Raises:
+            UsageError: the device is not on this machine.
+            PlanError: the plan cannot be read.
+        """
+        return Device(self.device if self.plan is None else self.given().device)
+
+    def given(self) -> Plan:
+        """Returns the whole plan that was given.
+
+        Raises:
+            PlanError: its file cannot be read, or is not a plan.
+        """
+        assert self.plan is not None
+        return self.plan if isinstance(self.plan, Plan) else Plan.load(Path(self.plan))
+
+    def without(self, knob: str, value: Any) -> PlanRequest:
+        """The same with one value forbidden, unless it is pinned or a plan is given."""
+        if self.plan is not None or knob in self.pins:
+            return self
+        forbidden = self.forbid.get(knob, ())
+        if value in forbidden:
+            return self
+        if any(value == other for other in _others(knob, forbidden)):  # the last value that the person has left
+            return self
+        return dataclasses.replace(self, forbid={**self.forbid, knob: (*forbidden, value)})
+
+    def quick(self) -> PlanRequest:
+        """For finding out what is to be explained: the same place, with nothing measured and nothing refused."""
+        return PlanRequest(device=self.device, is_raced=False)
+
+    def preferring(self, **knobs: Any) -> PlanRequest:
+        """The same with knobs pinned that the person has left open."""
+        return self if self.plan is not None else dataclasses.replace(self, pins={**knobs, **self.pins})
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanResult:
-    """A plan that was found.
+    """The plan of a run, found or given.
 
     Attributes:
         plan: the plan.
-        explanation: why it is that one.
-        reasons: what a person should know, in words.
+        reasons: what a person should know of it, in words.
+        explanation: why it is that one; None if it was given.
         step: seconds of a step under it, measured; None where it was not.
         startup: seconds that a run of it in this process pays once.
         may_split: whether the task's batch may be cut into micro-batches; None is not known.
     """
 
     plan: Plan
-    explanation: Explanation
-    reasons: tuple[str, ...]
-    step: float | None
+    reasons: tuple[str, ...] = ()
+    explanation: Explanation | None = None
+    step: float | None = None
     startup: float = 0.0
     may_split: bool | None = None
+
+    def write(self, folder: RunFolder) -> None:
+        """Leaves the explanation in a run's folder."""
+        if self.explanation is not None:
+            folder.write_json(EXPLANATION, dataclasses.replace(self.explanation, plan=self.plan).to_json())
+
+
+def _others(knob: str, forbidden: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The one value that is left of a knob that is on or off; nothing of the others, which have more."""
+    if not isinstance(getattr(Plan.baseline("cpu"), knob, None), bool) or not forbidden:
+        return ()
+    return tuple(value for value in (True, False) if value not in forbidden)
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)

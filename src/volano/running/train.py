@@ -8,8 +8,9 @@ from typing import Any
 
 from volano.errors import UsageError
 from volano.plan import Plan
+from volano.planner import PlanRequest
 from volano.running.end_run import with_report
-from volano.running.plan_run import PlanOptions, choose_plan
+from volano.running.plan_run import choose_plan
 from volano.running.processes import Processes, check_processes, execute, task_of
 from volano.task import Task
 from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
@@ -19,7 +20,7 @@ def train_task(
     task: Task,
     *,
     source: dict[str, Any] | None = None,
-    planning: PlanOptions | None = None,
+    planning: PlanRequest | None = None,
     out: str | Path | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
@@ -38,7 +39,7 @@ def train_task(
     source = {"kind": "python"} if source is None else source
     folder = RunFolder.reserve(out, task.name)
     observer = observer or make_progress()
-    chosen = choose_plan(task, planning or PlanOptions(), world_size=(processes or Processes()).world_size)
+    chosen = choose_plan(task, planning or PlanRequest(), world_size=(processes or Processes()).world_size)
     check_plan(task, chosen.plan)
     check_processes(task, chosen.plan, processes, source)
     folder.make()

@@ -13,7 +13,7 @@ from volano.apps.video.options import VideoOptions
 from volano.apps.video.training import NUM_GENERATED
 from volano.device import Device
 from volano.plan import Plan
-from volano.running.plan_run import PlanOptions
+from volano.planner import PlanRequest
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,6 @@ class TestCosts:
 
         monkeypatch.setattr(fit, "generate_clips", generate)
         some = dataclasses.replace(application, spec=spec)
-        found = fit._measure(some, Plan.baseline("cpu"), TimeLimit(planning=PlanOptions(), started=0.0, seconds=60.0))
+        found = fit._measure(some, Plan.baseline("cpu"), TimeLimit(planning=PlanRequest(), started=0.0, seconds=60.0))
         assert (found.answer, found.sampling_step) == (1.0, times)
         assert fit._figures_seconds(found) == NUM_GENERATED * 20 * times

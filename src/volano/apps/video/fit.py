@@ -15,7 +15,7 @@ from volano.apps.video.scoring.scores import generate_clips
 from volano.apps.video.training import NUM_GENERATED, VideoTraining
 from volano.device import Device, random_state_kept
 from volano.plan import Plan
-from volano.running.plan_run import ChosenPlan
+from volano.planner import PlanResult
 from volano.training import settings_of
 
 # Of the minutes asked for, kept back, as for images: for the interpreter's start and end, and because shared machines
@@ -40,7 +40,7 @@ class _Costs:
 def fit_into(application: VideoTraining, limit: TimeLimit) -> Fitted:
     """Finds network, plan, number of steps and effort of the final figures, from steps and answers timed here."""
 
-    def planned(application: VideoTraining) -> ChosenPlan:
+    def planned(application: VideoTraining) -> PlanResult:
         task = application.task(application.steps_in(1.0))
         return limit.choose_plan(task, seconds=max(1.0, (1 - _RESERVE_SHARE) * limit.left()))
 

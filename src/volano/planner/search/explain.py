@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from volano.plan.explanation import Candidate, Explanation, Status
 from volano.planner.cost_model import CostModel
 from volano.planner.request import PlanRequest, PlanResult
 from volano.planner.search.candidates import CandidateSpace
+from volano.planner.search.fit_memory import Fit
 from volano.planner.search.race import CandidateRace
 from volano.planner.search.timing import Timing
 from volano.planner.task_profile import TaskProfile
@@ -36,6 +38,7 @@ class Findings:
         passed: by the guard: plan -> figures.
         unchecked: candidates that the guard was not asked about, for want of time.
         may_split: whether the batch may be split; None is not known.
+        too_large: the leanest way, if nothing fits the budget.
     """
 
     task: Task
@@ -52,6 +55,7 @@ class Findings:
     passed: Mapping[Plan, Mapping[str, float]] = field(default_factory=dict)
     unchecked: Collection[Plan] = ()
     may_split: bool | None = None
+    too_large: Fit | None = None
 
     @property
     def timings(self) -> Mapping[Plan, Timing]:
@@ -62,28 +66,27 @@ class Findings:
 def answer(findings: Findings) -> PlanResult:
     """The plan, its explanation, and what to say of both. The search's own seconds are not filled in."""
     candidates = _candidates(findings)
-    chosen, base, cost_model = candidates[0], findings.space.base, findings.cost_model
-    eager = next((candidate for candidate in candidates if candidate.plan == base), None)
+    chosen, cost_model, too_large = candidates[0], findings.cost_model, findings.too_large
     explanation = Explanation(
         task=findings.task.name,
         device=findings.profile.device.name,
         device_name=describe_machine(findings.profile.device).device_name,
         is_present=True,
-        plan=findings.chosen,
         origin=findings.origin,
         num_steps=findings.num_steps,
         num_examples=findings.task.batch_size,
-        seconds={"plan": chosen.total, "eager": None if eager is None else eager.total},
         planning_seconds=0.0,
-        verdict=cost_model.verdict(findings.chosen),
         budget=findings.request.budget,
         memory=cost_model.memory(findings.chosen),
-        time=chosen.predicted,
-        measured=chosen.measured,
-        candidates=candidates,
         refused=findings.space.refused,
         notices=tuple(cost_model.notices),
+        **Explanation.following_from(candidates, findings.space.base),
     )
+    if too_large is not None:
+        notice = str(too_large.error(cost_model.budget or 0))
+        explanation = dataclasses.replace(
+            explanation, verdict="NO", needed=too_large.needed, notices=(*explanation.notices, notice)
+        )
     return PlanResult(
         plan=findings.chosen,
         explanation=explanation,

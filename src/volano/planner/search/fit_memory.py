@@ -8,13 +8,13 @@ from typing import Any
 
 from volano.device import Device
 from volano.errors import PlanError
-from volano.plan import Plan
+from volano.plan import Plan, knobs_with
 from volano.planner.cost_model import CostModel
 from volano.planner.parity.guard import ParityGuard
 from volano.task import Task
 
 # What fits a plan into memory; the race leaves these as they are.
-LEVERS = ("micro_batch", "recompute", "offload", "allocator")
+LEVERS = knobs_with("fits_memory")
 # What cannot be predicted is found out by running it.
 _MAY_FIT = ("FITS", None)
 
@@ -71,11 +71,11 @@ def fit(
     refused: list[tuple[str, Any, str]] = []
     ways: list[Mapping[str, Any]] = []
     leanest, doubtful, widest = plan, None, 0
-    why_whole = _why_whole(task, pins)
+    why_whole = why_whole_batch(task, pins)
     for levers in _levers(plan, cost_model, pins, forbidden, refused):
         sizes = [
             size
-            for size in _micro_batches(task.batch_size, plan, why_whole, guard)
+            for size in micro_batches(task.batch_size, plan, why_whole, guard)
             if size is None or size == plan.micro_batch or size not in forbidden.get("micro_batch", ())
         ]
         tried = [plan.pin(**levers, micro_batch=size) for size in sizes]
@@ -150,7 +150,7 @@ def _distinct(*choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from (choice for choice in choices[1:] if choice != choices[0])
 
 
-def _why_whole(task: Task, pins: Mapping[str, Any]) -> str | None:
+def why_whole_batch(task: Task, pins: Mapping[str, Any]) -> str | None:
     """Why the size of the micro-batch stands, whatever the batch is; None where it may be chosen."""
     if "micro_batch" in pins:
         return f"it is pinned to {pins['micro_batch']}"
@@ -158,7 +158,7 @@ def _why_whole(task: Task, pins: Mapping[str, Any]) -> str | None:
     return "the task's tolerance is 'exact'" if task.tolerance == "exact" else None
 
 
-def _micro_batches(batch_size: int, plan: Plan, why_whole: str | None, guard: ParityGuard) -> Iterator[int | None]:
+def micro_batches(batch_size: int, plan: Plan, why_whole: str | None, guard: ParityGuard) -> Iterator[int | None]:
     """The whole batch, then halves of it; that of the plan alone where it stands."""
     yield plan.micro_batch
     if why_whole is not None or not guard.divisible.yes:

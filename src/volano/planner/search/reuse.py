@@ -34,7 +34,7 @@ def recalled(key: str, space: CandidateSpace, request: PlanRequest, num_steps: i
     if not able:
         return None
     chosen = min(able, key=lambda c: _total(c, length))
-    explanation = _for_this_run(old, chosen, eager, length)
+    explanation = _for_this_run(old, chosen, space.base, length)
     return PlanResult(
         plan=chosen.plan,
         explanation=explanation,
@@ -71,20 +71,15 @@ def _total(candidate: Candidate, length: int) -> float:
     return (candidate.startup or 0.0) + length * (candidate.measured or 0.0)
 
 
-def _for_this_run(old: Explanation, chosen: Candidate, eager: Candidate | None, length: int) -> Explanation:
+def _for_this_run(old: Explanation, chosen: Candidate, base: Plan, length: int) -> Explanation:
     candidates = [_again(candidate, chosen, length) for candidate in old.candidates]
     candidates.sort(key=lambda c: (c.status != "chosen", c.total is None, c.total or 0.0))
     return dataclasses.replace(
         old,
-        plan=chosen.plan,
         origin="remembered",
         num_steps=length,
-        seconds={"plan": _total(chosen, length), "eager": None if eager is None else _total(eager, length)},
-        verdict=chosen.verdict,
         memory=old.memory if chosen.plan == old.plan else None,
-        measured=chosen.measured,
-        time=chosen.predicted,
-        candidates=tuple(candidates),
+        **Explanation.following_from(candidates, base),
     )
 
 

@@ -70,7 +70,7 @@ class _Search:
         device = Device(request.device)
         base = Plan.baseline(device.name if request.world_size == 1 else device.kind).pin(**request.pins)
         base, self._reasons = choose_feed(
-            task, base, request.pins, world_size=request.world_size, budget=request.budget, forbidden=request.forbidden
+            task, base, request.pins, world_size=request.world_size, budget=request.budget, forbidden=request.forbid
         )
         # What is timed is what one rank will do; `base` keeps what the ranks' plan will say of threads.
         self._threads = base.threads
@@ -81,7 +81,7 @@ class _Search:
             self._profile,
             base,
             pins=request.pins,
-            forbidden=request.forbidden,
+            forbidden=request.forbid,
             world_size=request.world_size,
         )
         self._time_budget = TimeBudget(
@@ -98,18 +98,18 @@ class _Search:
         asks_for_room = self._cost_model.is_tight and self._request.budget is None
         key = self._fingerprint() if self._request.recalls and self._request.is_raced and not asks_for_room else None
         if key is not None and (before := recalled(key, self._space, self._request, self._task.num_steps)) is not None:
-            return self._ended(before, (), time.perf_counter() - self._started)
+            return self._ended(before)
         nothing_fits = self._fit_into_memory()
         if nothing_fits is not None:
             return self._told(nothing_fits)
         if all(len(values) == 1 for values in self._space.options.values()):
-            return self._without_race("given", ())
+            return self._without_race("given")
         if not self._request.is_raced:
-            return self._without_race("trusted", ())
+            return self._without_race("trusted")
         if self._is_short():
             seconds, steps = self._request.seconds, self._task.num_steps
             length = f"{steps:,} steps" if seconds is None else f"{seconds:.0f} s"
-            return self._without_race("trusted", (f"{length} are too short a run to measure candidates",))
+            return self._without_race("trusted", f"{length} are too short a run to measure candidates")
         race = CandidateRace(
             self._task, self._profile, self._space, self._fits, self._cost_model, self._time_budget, self._request
         )
@@ -118,17 +118,17 @@ class _Search:
         findings = self._first_that_agrees(race)
         self._cost_model.is_asked = self._cost_model.is_asked and (self._request.is_free or self._time_budget.left > 0)
         found = answer(findings)
+        assert found.explanation is not None
         problem = None
         if key is not None and race.ranking():
             problem = remember(key, found.explanation, may_split=found.may_split)
-        more = () if problem is None else (f"the plan could not be remembered: {problem}",)
-        return self._ended(found, more, time.perf_counter() - self._started)
+        return self._ended(found, *([] if problem is None else [f"the plan could not be remembered: {problem}"]))
 
     def _fingerprint(self) -> str:
         request = self._request
         return fingerprint(
             self._task, self._profile, self._space.base, pins=request.pins,
-            forbidden=request.forbidden, budget=request.budget, world_size=request.world_size,
+            forbidden=request.forbid, budget=request.budget, world_size=request.world_size,
         )  # fmt: skip
 
     def _fit_into_memory(self) -> Fit | None:
@@ -139,7 +139,7 @@ class _Search:
             plan = self._space.safe.pin(precision=precision)
             self._fits[precision] = fit(
                 self._task, plan, self._cost_model,
-                pins=self._request.pins, guard=self._guard, forbidden=self._request.forbidden,
+                pins=self._request.pins, guard=self._guard, forbidden=self._request.forbid,
             )  # fmt: skip
         if any(found.ways for found in self._fits.values()):
             largest = max(
@@ -163,13 +163,9 @@ class _Search:
             PlanError: a run waits.
         """
         assert self._cost_model.budget is not None
-        error = nothing_fits.error(self._cost_model.budget)
         if not self._request.is_free:
-            raise error
-        found = answer(self._findings(self._space.safe, "predicted", None))
-        notices = (*found.explanation.notices, str(error))
-        explanation = dataclasses.replace(found.explanation, verdict="NO", needed=nothing_fits.needed, notices=notices)
-        return self._ended(dataclasses.replace(found, explanation=explanation), (), time.perf_counter() - self._started)
+            raise nothing_fits.error(self._cost_model.budget)
+        return self._ended(answer(self._findings(self._space.safe, "predicted", None, too_large=nothing_fits)))
 
     def _is_short(self) -> bool:
         if self._request.is_free:
@@ -177,7 +173,7 @@ class _Search:
         seconds = self._request.seconds
         return self._task.num_steps < _LEAST_STEPS if seconds is None else seconds < _LEAST_SECONDS
 
-    def _without_race(self, origin: str, more: tuple[str, ...]) -> PlanResult:
+    def _without_race(self, origin: str, *more: str) -> PlanResult:
         plan = self._space.base if origin == "given" else self._space.safe
         if not self._request.is_free:
             self._guard.most_seconds = _UNRACED_GUARD_SECONDS
@@ -188,8 +184,7 @@ class _Search:
         self._cost_model.verdict(plan)
         # A run that is too short for a race pays no seconds for predictions of plans that it does not take.
         self._cost_model.is_asked &= self._request.is_free
-        found = answer(self._findings(plan, origin, None, passed=passed))
-        return self._ended(found, more, time.perf_counter() - self._started)
+        return self._ended(answer(self._findings(plan, origin, None, passed=passed)), *more)
 
     def _first_that_fits(self, plan: Plan) -> tuple[Plan, Mapping[str, float]]:
         """The plan with knobs that make it fit, and the guard's figures; in another precision where none do in its."""
@@ -267,21 +262,25 @@ class _Search:
         fits = self._fits.get(plan.precision)
         return fits is None or fits.applied(plan) == plan
 
-    def _findings(self, chosen: Plan, origin: str, race: CandidateRace | None, **guard: Any) -> Findings:
+    def _findings(self, chosen: Plan, origin: str, race: CandidateRace | None, **more: Any) -> Findings:
         return Findings(
             task=self._whole_task, request=self._request, profile=self._profile, cost_model=self._cost_model, race=race,
             space=self._space if race is None else race.space, chosen=chosen, origin=origin,
             allowed=self._time_budget.total, num_steps=self._task.num_steps if race is None else race.num_steps,
-            may_split=self._guard.may_split, **guard,
+            may_split=self._guard.may_split, **more,
         )  # fmt: skip
 
-    def _ended(self, found: PlanResult, more: tuple[str, ...], seconds: float) -> PlanResult:
+    def _ended(self, found: PlanResult, *more: str) -> PlanResult:
         """The answer with the whole of its reasons, and threads as the ranks' plan names them."""
         plan = found.plan
         if self._request.world_size > 1 and plan.threads == self._space.base.threads:
             plan = plan.pin(threads=self._threads)
+        assert found.explanation is not None
         explanation = dataclasses.replace(
-            found.explanation, task=self._whole_task.name, plan=plan, planning_seconds=seconds
+            found.explanation,
+            task=self._whole_task.name,
+            plan=plan,
+            planning_seconds=time.perf_counter() - self._started,
         )
         reasons = (*self._reasons, *found.reasons, *more)
         return dataclasses.replace(found, plan=plan, explanation=explanation, reasons=reasons)
