@@ -5,8 +5,9 @@ from __future__ import annotations
 from volano.device import describe_machine
 from volano.device.isolated import IsolatedError, reason_of
 from volano.plan import Plan, knobs_with
+from volano.plan.explanation import Verdict
 from volano.plan.prediction import MemoryPrediction, TimePrediction
-from volano.planner.memory.predict import OVERHEADS, Prediction, Verdict, needed_bytes, predict, verdict
+from volano.planner.memory.predict import Prediction, needed_bytes, predict, verdict
 from volano.planner.memory.trace_step import Target
 from volano.planner.task_profile import TaskProfile
 from volano.planner.time.calibration import Calibration
@@ -83,7 +84,7 @@ class CostModel:
     def needed(self, plan: Plan) -> int | None:
         """Bytes of a budget under which it certainly fits; None where that is not known."""
         prediction = self._capture(plan)
-        return None if prediction is None else needed_bytes(prediction, OVERHEADS[self._target])
+        return None if prediction is None else needed_bytes(prediction)
 
     def has_randomness(self, plan: Plan) -> bool | None:
         """Whether the objective draws random numbers; None where that is not known."""

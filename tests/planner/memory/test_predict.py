@@ -93,7 +93,6 @@ def test_the_operations_of_all_micro_batches_are_those_of_the_batch(make_task):
         return sum(operation.flops * operation.count for operation in prediction.operations)
 
     assert flops(parts) == flops(whole) > 0
-    assert (parts.batch_size, parts.micro_batch) == (32, 5)
     updates = [
         sum(o.count for o in prediction.operations if o.phase == "optimizer" and "foreach" in o.name)
         for prediction in (whole, parts)
@@ -216,7 +215,6 @@ def test_a_task_that_kills_the_process_is_told(make_task):
 def test_a_given_batch_is_what_is_predicted(make_task):
     batch = torch.rand(100, 64), torch.randint(10, (100,))
     found = predict(make_task(), Plan.baseline(), batch=batch)
-    assert found.batch_size == 100
     assert found.memory.categories["batch"] == 100 * (64 * 4 + 8)
 
 

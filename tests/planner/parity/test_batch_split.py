@@ -9,7 +9,7 @@ from torch import nn
 import volano
 from conftest import classification, make_mlp
 from volano.planner.parity.batch_split import is_divisible
-from volano.planner.parity.probe_batch import take_specimen
+from volano.planner.parity.probe_batch import take_probe_batch
 
 
 def summed_over_tokens(model, batch):
@@ -167,7 +167,7 @@ def test_the_specimen_is_the_batch_of_a_run(make_task):
     for step, batch in enumerate(session.feed.batches(session.order.keys(0, 2))):
         session.step_once(batch, step)
     for step in range(2):
-        probe_batch = take_specimen(task, volano.device.Device("cpu"), step=step)
+        probe_batch = take_probe_batch(task, volano.device.Device("cpu"), step=step)
         assert torch.equal(probe_batch.batch[0], seen[step][0])
         assert torch.equal(probe_batch.batch[1], seen[step][1])
         assert probe_batch.task.num_steps == task.num_steps

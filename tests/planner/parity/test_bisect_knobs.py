@@ -6,7 +6,7 @@ import pytest
 
 from planner import faults
 from volano import Plan
-from volano.planner.parity.bisect_knobs import LEVERS, find_fault
+from volano.planner.parity.bisect_knobs import SUSPECTS, find_fault
 from volano.planner.parity.check import Parity, check_parity
 from volano.planner.parity.reference import Reference
 
@@ -68,7 +68,7 @@ def test_a_plan_that_passes_blames_nothing(make_task, verdicts):
 
 
 def test_the_checks_are_bounded(make_task, verdicts):
-    asked = verdicts(lambda plan: plan.changes(BASELINE).keys() & set(LEVERS) != set())
+    asked = verdicts(lambda plan: plan.changes(BASELINE).keys() & set(SUSPECTS) != set())
     assert fault(make_task, MANY, most=6) == ("recompute", "precision", "memory_format", "optimizer", "micro_batch")
     assert len(asked) == 6
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -14,6 +14,7 @@ from volano.device import Device
 from volano.device.isolated import IsolatedError, run_here, run_isolated
 from volano.device.random_state import random_state_kept
 from volano.plan import Plan
+from volano.plan.explanation import Verdict
 from volano.plan.prediction import CATEGORIES, MemoryPrediction, Operation
 from volano.planner.memory.compiled import Interval, interval
 from volano.planner.memory.cpu_workspace import reserve_on_cpu, workspace_on_cpu
@@ -22,7 +23,6 @@ from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Target, Tr
 from volano.task import Batch, Task, num_bytes, tensors_of
 from volano.training import Session, throwaway_settings
 
-Verdict = Literal["FITS", "NO", "UNCERTAIN"]
 # A capture takes seconds; what takes longer hangs, or builds its model for real out of a large file.
 _TIMEOUT = 120.0
 # Share of a budget that may be planned for.
@@ -39,16 +39,12 @@ class Prediction:
         memory: at its peak.
         operations: of the whole step, all micro-batches together.
         has_randomness: whether the objective draws random numbers (dropout); None where it is not known.
-        batch_size: examples of the global batch that was captured.
-        micro_batch: examples of one forward pass.
         target: the kind of device for which it holds.
     """
 
     memory: MemoryPrediction
     operations: tuple[Operation, ...] = field(repr=False, default=())
     has_randomness: bool | None = None
-    batch_size: int
-    micro_batch: int
     target: Target = "cpu"
 
 
@@ -73,8 +69,6 @@ def predict(
         memory=_bounded(captured, plan, target),
         operations=captured.operations,
         has_randomness=captured.has_randomness,
-        batch_size=captured.batch_size,
-        micro_batch=captured.micro_batch,
         target=target,
     )
 
@@ -257,41 +251,24 @@ def _told(tracker: MemoryTracker, device: Device) -> MemoryPrediction:
 # ---- whether it fits
 
 
-@dataclass(frozen=True, kw_only=True)
-class Overhead:
-    """What an accelerator takes beside live tensors.
-
-    Attributes:
-        context: bytes of the driver's context with the kernels that are loaded into it.
-        workspace: bytes of libraries' workspaces (matrix products, convolutions).
-        fragmentation: factor on live bytes, of an allocator whose blocks do not fit the next request.
-    """
-
-    context: int
-    workspace: int
-    fragmentation: float
-
-
+# What an accelerator takes beside live tensors: bytes of the driver's context and of libraries' workspaces, and a
+# factor on live bytes of an allocator whose blocks do not fit the next request.
 # Priors, to be replaced by what is measured where the device is. Context: 0.5 to 0.7 GiB are seen on recent GPUs with
 # torch's kernels loaded. Workspace: torch gives each stream's matrix library 32 MiB on Hopper and 8 MiB before
 # (getChosenWorkspaceSize), and convolutions as much as they ask for. Fragmentation: allocated against reserved bytes of
 # published runs of fixed shapes; a third for what varies.
-OVERHEADS: Mapping[str, Overhead] = {
-    "cpu": Overhead(context=0, workspace=0, fragmentation=1.0),
-    "accelerator": Overhead(context=768 * 2**20, workspace=256 * 2**20, fragmentation=1.05),
-}
+_BESIDE, _FRAGMENTATION = {"cpu": 0, "accelerator": (768 + 256) * 2**20}, {"cpu": 1.0, "accelerator": 1.05}
 
 
-def needed_bytes(prediction: Prediction, overhead: Overhead | None = None) -> int:
-    """Bytes of a budget under which the step certainly fits."""
-    beside = overhead or OVERHEADS[prediction.target]
-    most = prediction.memory.upper * beside.fragmentation + beside.context + beside.workspace
-    return int(most / _SHARE) + 1
+def needed_bytes(prediction: Prediction) -> int:
+    """Returns the bytes of a budget under which the step certainly fits."""
+    target = prediction.target
+    return int((prediction.memory.upper * _FRAGMENTATION[target] + _BESIDE[target]) / _SHARE) + 1
 
 
-def verdict(prediction: Prediction, budget: int, overhead: Overhead | None = None) -> Verdict:
+def verdict(prediction: Prediction, budget: int) -> Verdict:
     """Whether a step fits a budget of bytes: ``"FITS"`` where it certainly does with a twentieth left, ``"NO"`` where
     it certainly does not."""
-    if needed_bytes(prediction, overhead) <= budget:
+    if needed_bytes(prediction) <= budget:
         return "FITS"
     return "NO" if prediction.memory.lower > budget else "UNCERTAIN"

@@ -58,8 +58,6 @@ class TracedStep:
         host: bytes that the plan keeps in host memory.
         operations: of the whole step.
         has_randomness: whether the objective draws random numbers (dropout).
-        batch_size: examples of the global batch.
-        micro_batch: examples of a forward pass.
         assumed: bytes among those that stand for what an accelerator's library keeps and does not say; of a step in
             micro-batches all of those together.
     """
@@ -71,8 +69,6 @@ class TracedStep:
     host: int = 0
     operations: tuple[Operation, ...]
     has_randomness: bool
-    batch_size: int
-    micro_batch: int
     assumed: int = 0
 
 
@@ -227,8 +223,6 @@ class _Capture:
             host=host,
             operations=self._operations(size, micro_batch),
             has_randomness=self._tracker.has_randomness or (self._graphs is not None and self._graphs.has_randomness),
-            batch_size=size,
-            micro_batch=micro_batch,
             assumed=self._assumed,
         )
 

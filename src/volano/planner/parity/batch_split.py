@@ -22,7 +22,7 @@ from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.planner.parity.float64 import Float64
 from volano.planner.parity.pick_examples import unlikeness
-from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, take_specimen
+from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, take_probe_batch
 from volano.task import Batch, Task, num_bytes, num_examples, split
 
 _NUM_EXAMPLES = 8
@@ -58,7 +58,7 @@ def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
     """
     device = device or Device("cpu")
     with random_state_kept(device):
-        return divisible(take_specimen(task, device), device)
+        return divisible(take_probe_batch(task, device), device)
 
 
 def divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
@@ -84,7 +84,7 @@ def _most_unlike_batch(probe_batch: ProbeBatch, device: Device) -> ProbeBatch | 
         if time.monotonic() > end:
             break
         with contextlib.suppress(Exception):  # a batch that cannot be fetched is the run's to tell
-            others.append(take_specimen(probe_batch.source, device, step=step))
+            others.append(take_probe_batch(probe_batch.source, device, step=step))
     return max(others, key=lambda s: (unlikeness(s.batch), num_bytes(s.batch)), default=None)
 
 

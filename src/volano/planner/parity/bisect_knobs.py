@@ -11,7 +11,7 @@ from volano.planner.parity.reference import Reference
 from volano.task import Task
 
 # The most suspect first: what rewrites the program, then what runs parts of it again, then its types and its order.
-LEVERS = knobs_with("suspicion")
+SUSPECTS = knobs_with("suspicion")
 
 
 def find_fault(task: Task, plan: Plan, reference: Reference, *, most: int = 12) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def find_fault(task: Task, plan: Plan, reference: Reference, *, most: int = 12) 
         most: checks that may be spent; each costs about as much as the candidate's.
 
     Returns:
-        The first knob of :data:`LEVERS` without which the plan passes. Two, where it fails only while both are set, or
+        The first of :data:`SUSPECTS` without which the plan passes. Two, where it fails only while both are set, or
         where both must go. All that are set, if fewer than three do not explain it or ``most`` was reached. None, if
         eager PyTorch does not pass either, or the plan does.
     """
@@ -37,7 +37,7 @@ class _Inquiry:
     def __init__(self, task: Task, plan: Plan, reference: Reference, most: int) -> None:
         self._task, self._plan, self._reference, self._left = task, plan, reference, most
         self._baseline: Plan = reference.baseline
-        self._set = tuple(name for name in LEVERS if name in plan.changes(self._baseline))
+        self._set = tuple(name for name in SUSPECTS if name in plan.changes(self._baseline))
         self._verdicts: dict[Plan, bool] = {}
 
     def result(self) -> tuple[str, ...]:

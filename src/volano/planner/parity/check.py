@@ -50,7 +50,7 @@ _LEAST_UPDATE_COSINE = 0.99
 # BatchNorm) Adam's step is the sign of a rounding. Such have an error near one, all others of some hundred roundings.
 # Later steps go apart by themselves: the video U-Net in channels_last has 0.9989 after the third.
 _LEAST_UPDATE_COSINE_FP32, _TOLD_FROM_ZERO = 0.9999, 1e-2
-# Of the directional derivative: see slope.py.
+# Of the directional derivative: see directional_derivative.py.
 _SLOPE = {"fp32": 0.02, "tf32": 0.1, "bf16": 0.1, "fp16": 0.1}
 # Knobs that are bitwise the same, as far as they concern arithmetic.
 _EXACT = {"recompute": "none", "offload": "none"}

@@ -86,7 +86,7 @@ class ProbeBatch:
         return plan.pin(micro_batch=micro_batch, feed="ring", workers=0)
 
 
-def take_specimen(task: Task, device: Device, *, step: int = 0) -> ProbeBatch:
+def take_probe_batch(task: Task, device: Device, *, step: int = 0) -> ProbeBatch:
     """The batch of a step as a run would see it. Draws from the global generators where the data does."""
     batch = device.move(Fetcher(task.data, task.collate, task.order_seed)(Order.of(task).key(step)).batch)
     if task.augment is not None:

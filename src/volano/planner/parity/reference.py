@@ -17,7 +17,7 @@ from volano.device.isolated import reason_of
 from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, divisible
 from volano.planner.parity.float64 import Float64, SameDraws
-from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, switch_off_dropout, take_specimen
+from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, switch_off_dropout, take_probe_batch
 from volano.task import Loss, Task, num_examples, split
 from volano.training import Session, is_out_of_memory, throwaway_settings
 
@@ -81,7 +81,7 @@ class Reference:
         self.why_not_float64: str | None = None
         self.ran_out = False
         with self.kept(self.baseline):
-            whole = take_specimen(task, self.device, step=step)
+            whole = take_probe_batch(task, self.device, step=step)
             self._whole = whole
             self.probe_batch, self.num_draws = self._affordable(whole, seconds, most_examples)
             self.num_draws_without_dropout = self._count_draws(dropout=False) if self.num_draws else 0

@@ -14,7 +14,7 @@ from volano.planner.parity.guard import ParityGuard
 from volano.task import Task
 
 # What fits a plan into memory; the race leaves these as they are.
-LEVERS = knobs_with("fits_memory")
+MEMORY_KNOBS = knobs_with("fits_memory")
 # What cannot be predicted is found out by running it.
 _MAY_FIT = ("FITS", None)
 
@@ -24,7 +24,7 @@ class Fit:
     """Ways in which a plan fits.
 
     Attributes:
-        ways: values of :data:`LEVERS`, the likely fastest first; empty where nothing fits.
+        ways: values of :data:`MEMORY_KNOBS`, the likely fastest first; empty where nothing fits.
         needed: bytes that the leanest way needs.
         missing: why no leaner one is left, in words.
         refused: knobs that do not apply, and why.
@@ -91,7 +91,7 @@ def fit(
         if widest == task.batch_size:
             break
     if not ways and doubtful is not None:
-        ways.append({knob: getattr(doubtful, knob) for knob in LEVERS})
+        ways.append({knob: getattr(doubtful, knob) for knob in MEMORY_KNOBS})
     return Fit(
         ways=tuple(ways),
         needed=cost_model.needed(leanest) or 0,

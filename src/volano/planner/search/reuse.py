@@ -11,7 +11,7 @@ from volano.planner.cache.store import Remembered, recall
 from volano.planner.request import PlanRequest, PlanResult
 from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.explain import headline
-from volano.planner.search.fit_memory import LEVERS
+from volano.planner.search.fit_memory import MEMORY_KNOBS
 
 # A search for a run this much shorter left candidates untried that a longer run pays for.
 _LONGER = 2.0
@@ -57,7 +57,7 @@ def _with_feed_of(base: Plan, old: Explanation) -> Explanation:
 
 def _is_in(space: CandidateSpace, plan: Plan) -> bool:
     """Whether the space still has every value of the plan; the allocator may be what a plan takes to fit."""
-    return all(getattr(plan, knob) in values for knob, values in space.options.items() if knob not in LEVERS)
+    return all(getattr(plan, knob) in values for knob, values in space.options.items() if knob not in MEMORY_KNOBS)
 
 
 def _length(request: PlanRequest, eager: Candidate | None, num_steps: int) -> int:
