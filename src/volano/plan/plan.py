@@ -53,7 +53,7 @@ def knob(
         help: what a person who sets it is told; None for knobs that the command line does not have.
         words: value -> what tables say; for other values there is ``phrase``.
         phrase: with ``{}`` for the value; None is the knob's name and the value.
-        is_captured: whether what a step holds and computes depends on it, so that a prediction does.
+        is_captured: whether what a step holds and computes depends on it, and so a prediction.
         fits_memory: whether it is changed to make a plan fit the memory.
         raced: its turn among the knobs whose values the race compares; None if it does not.
         suspicion: its turn among those to which a wrong gradient may be due; 1 is the most suspect.
@@ -274,8 +274,9 @@ def semantics_of(name: str) -> Semantics:
 
 
 def knobs_with(name: str) -> tuple[str, ...]:
-    """Returns the knobs whose declaration has something, ``"fits_memory"`` or ``"raced"``, in the order of its numbers,
-    else as they stand in a plan."""
-    found = [(declared.metadata[name], declared.name) for declared in dataclasses.fields(Plan)]
-    numbered = [(int(value) if isinstance(value, int) else 0, name) for value, name in found if value]
-    return tuple(name for _, name in sorted(numbered, key=lambda pair: pair[0]))
+    """Returns the knobs whose declaration has something (``"fits_memory"``, ``"help"``), as they
+    stand in a plan; those that have turns (``"raced"``) in their order."""
+    found = [declared for declared in dataclasses.fields(Plan) if declared.metadata[name]]
+    if name in ("raced", "suspicion"):
+        found.sort(key=lambda declared: declared.metadata[name])
+    return tuple(declared.name for declared in found)

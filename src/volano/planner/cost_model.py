@@ -31,8 +31,9 @@ class CostModel:
         task: as one rank has it.
         profile: of the task on the device.
         budget: bytes that the training may hold; None is what is free on the device.
-        rates: of a device that is not here, of which nothing was ever measured; a compiled plan is then taken to hold
-            what its eager step does, an upper bound. None: those of the device here are measured when they are needed.
+        rates: of a device that is not here; nothing is calibrated then, and a compiled plan is taken
+            to hold what its eager step does, an upper bound. None measures those of the device here
+            when they are needed.
 
     Attributes:
         profile: as given.

@@ -36,7 +36,8 @@ class Session:
     Args:
         task: what.
         plan: how.
-        on_notice: told of every choice of the plan that does not apply; None for sessions that are thrown away.
+        on_notice: told of every choice of the plan that does not apply; None is for sessions that
+            are thrown away.
         on_fault: told of every corrupt example, with the name of its set: ``"data"`` or ``"valid"``.
         may_skip: whether training goes on after a step whose numbers are not finite.
         ranks: with which this process trains together; None is alone.

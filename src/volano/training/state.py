@@ -1,4 +1,4 @@
-"""What an optimizer step changes, made once for whoever trains: the model and all that belongs to it."""
+"""What an optimizer step changes: the model and all that belongs to it, made alike for whoever trains."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
 
     def template(self, place: str) -> Tensor | None:
-        """The tensor here that is sharded as the one at a place of a :meth:`state_dict` shall be."""
+        """Returns the tensor that is sharded as the one at a place of a state dict shall be."""
         part, _, name = place.partition(".")
         if part == "model":
             return self.model.state_dict().get(name)

@@ -138,7 +138,7 @@ class Step:
         return result
 
     def _gradients(self, batch: Batch, step: int) -> StepResult:
-        """Adds up the gradients of the parts of a batch: micro-batches, of several ranks those of this one."""
+        """Adds up the gradients of a batch's parts: micro-batches, and of several ranks their own."""
         if self._task.augment is not None:
             self._generator.manual_seed(seed_of_augmentation(self._task, step))
             batch = self._task.augment(batch, self._generator)
@@ -150,7 +150,7 @@ class Step:
         elif size is not None and size < num_examples(batch):
             parts = split(batch, size)
         else:
-            # A whole batch: its weight is known before the backward pass, so nothing is corrected after it.
+            # The weight of a whole batch is known before its backward pass: nothing to correct.
             result = self._forward(batch, step, 0)
             mean, metrics = _mean(result)
             self._backward(mean)
@@ -160,10 +160,10 @@ class Step:
         losses: list[Loss] = []
         for index, (part, part_size) in enumerate(zip(parts, sizes, strict=True)):
             with self._exchanging(index == len(parts) - 1):
-                # Each part of each rank has a number of its own: stochastic layers are seeded by it.
+                # Stochastic layers are seeded by a number that no other part of any rank has.
                 loss = as_loss(self._forward(part, step, index * ranks.world_size + ranks.rank), part_size)
                 total = loss.total if self._factor == 1 else loss.total * self._factor
-                # Divided by the number of examples for the sake of the range of fp16; the exact weight follows below.
+                # Divided by the number of examples for the range of fp16; the exact weight follows.
                 self._backward(total / count)
             losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics)))
         total, weight, metrics = _sums(losses) if parallel is None else parallel.sums(losses)
@@ -201,7 +201,7 @@ class Step:
         return result
 
     def _forward(self, batch: Batch, step: int, number: int) -> Any:
-        """The objective's result for a part of the batch of a step; its layers draw by the part's number."""
+        """Returns the objective's result for a part of a step's batch, which draws by its number."""
         self._device.seed(counter_hash(MODEL, self._task.seed, step, number))
         with self._kept(), self._autocast():
             parallel = self._parallel

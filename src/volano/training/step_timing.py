@@ -31,8 +31,8 @@ class StepTimer:
         make_step: makes the next step.
         synchronize: waits until the device has done it.
         begun: ``time.perf_counter()`` when what makes the steps began to be built.
-        block_seconds: about how long a block is, so that a clock's tick and one wait for the device do not show in it;
-            with 0 it is one step.
+        block_seconds: about how long a block is, so that a clock's tick and one wait for the device
+            do not show in it; with 0 it is one step.
 
     Attributes:
         num_steps: steps in blocks so far.
@@ -54,7 +54,7 @@ class StepTimer:
 
     @property
     def step(self) -> float:
-        """Median seconds of a step over the blocks; without one, seconds of the last step of the warm-up."""
+        """Median seconds of a step over the blocks; without one, those of the warm-up's last step."""
         return statistics.median(self._blocks or self._warm_up[-1:])
 
     @property
@@ -63,8 +63,8 @@ class StepTimer:
         return max(0.0, sum(self._warm_up) - 2 * self.step)
 
     def warm_up(self) -> None:
-        """Makes the first two steps: the second still allocates what the optimizer keeps, and compiles what the first
-        could not know."""
+        """Makes the first two steps: the second still allocates what the optimizer keeps, and
+        compiles what the first could not know."""
         for _ in range(2):
             self._warm_up.append(self._seconds_of(1))
 
@@ -95,9 +95,9 @@ class StepTimer:
 
 
 def measure_step_time(task: Task, plan: Plan, *, seconds: float) -> StepTime:
-    """Runs steps for about ``seconds``, at least one after the warm-up if the task has one. Nothing of it is kept.
+    """Runs steps for about ``seconds``, at least one after the warm-up if the task has one.
 
-    Random state and settings are put back; the data is only read.
+    Nothing of it is kept. Random state and settings are put back; the data is only read.
     """
     with throwaway_settings(plan):
         begun = time.perf_counter()

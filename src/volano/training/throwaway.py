@@ -1,4 +1,4 @@
-"""Trainings of which nothing is kept: to find out what a task or a plan comes to before a run is made of it."""
+"""Trainings of which nothing is kept: they tell what a task or a plan comes to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from volano.training.session import Session
 
 @contextmanager
 def throwaway_settings(plan: Plan) -> Iterator[Device]:
-    """A context in which the plan's settings hold on its device; settings and random state are put back."""
+    """A context in which the plan's settings hold; they and random state are put back."""
     device = Device(plan.device)
     with random_state_kept(device), settings_of(plan, device):
         yield device

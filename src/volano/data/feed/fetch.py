@@ -157,10 +157,10 @@ class Fetcher:
 
 
 def first_batches(task: Task, *, most: int = 4, seconds: float = 0.5) -> tuple[Batch, ...]:
-    """Returns some of a run's first global batches on the host, the one with the most bytes first: padded ones differ,
-    and what fits the largest fits the others. Fewer than ``most`` if they take more than ``seconds`` to make.
+    """Returns some of a run's first global batches on the host, the one with the most bytes first.
 
-    A corrupt example is replaced, as in the run.
+    Padded batches differ, and what fits the largest fits the others. There are fewer than ``most``
+    if they take more than ``seconds`` to make. A corrupt example is replaced, as in the run.
     """
     order = Order.of(task)
     order = dataclasses.replace(order, batch_size=min(order.batch_size, order.num_examples))

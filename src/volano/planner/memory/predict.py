@@ -166,10 +166,10 @@ _MARK = "volano: a new peak"
 
 
 class AllocationRecord:
-    """What a device has handed out, counted by itself; on the CPU by torch's profiler, which records all of it.
+    """What a device has handed out, counted by itself; on the CPU by torch's profiler.
 
-    A context whose peak is that since the last :meth:`begin`, of what was allocated within it on the CPU, and of all
-    that is allocated on another device.
+    A context whose peak is that since the last :meth:`begin`, of what was allocated within it on
+    the CPU, and of all that is allocated on another device.
 
     Args:
         device: whose memory.

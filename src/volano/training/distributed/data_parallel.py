@@ -56,12 +56,12 @@ class DataParallel:
 
     Attributes:
         ranks: as given.
-        factor: what a part's loss is multiplied with, such that the gradients that arrive are the sum over ranks.
+        factor: what a loss is multiplied with, so that the gradients that arrive are sums over ranks.
     """
 
     def __init__(self, model: nn.Module, sharding: str, device: Device, ranks: Ranks) -> None:
         self.ranks, self._sharding, self._model = ranks, sharding, model
-        # DistributedDataParallel gives the mean over ranks; sharded modules are told to give the sum.
+        # DistributedDataParallel gives the mean over ranks; sharded modules give the sum.
         self.factor = ranks.world_size if sharding == "none" else 1
         share_batch_statistics(model, device)
         if sharding == "full":
