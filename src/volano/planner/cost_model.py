@@ -99,31 +99,31 @@ class CostModel:
         if plan not in self._times:
             if not self.is_asked and self._rates is None:
                 return None
-            # What is fused is reckoned from the eager step's operations.
-            prediction = self._capture(plan.pin(compile=False, activation_budget=1.0))
+            prediction = self._capture_eager(plan)
             if prediction is None and not self.is_asked:
                 return None  # it may be asked later
             try:
-                self._times[plan] = None if prediction is None else self._timed(plan, prediction)
-            except Exception as error:  # noqa: BLE001 - of the device's rates: what cannot be predicted is measured
                 self._times[plan] = None
+                if prediction is not None:
+                    self._times[plan] = self._calibration.apply(plan, self._raw(plan, prediction), device=self._name)
+            except Exception as error:  # noqa: BLE001 - of the device's rates: what cannot be predicted is measured
                 self._tell_unpredicted(reason_of(error))
         return self._times[plan]
 
-    def _timed(self, plan: Plan, prediction: Prediction) -> TimePrediction:
+    def _raw(self, plan: Plan, prediction: Prediction) -> TimePrediction:
+        """As the device's rates alone say it."""
         self._rates = self._rates or rates_of(self.profile.device)
-        raw = predict_time(prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host)
-        return self._calibration.apply(plan, raw, device=self._name)
+        return predict_time(prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host)
 
     def learn(self, plan: Plan, measured: float) -> None:
         """Corrects what is predicted from here on by what a step of a plan was measured to take, in seconds."""
-        if self._times.get(plan) is None or self._rates is None:
+        if self._times.get(plan) is None:
             return
-        prediction = self._capture(plan.pin(compile=False, activation_budget=1.0))
+        prediction = self._capture_eager(plan)
         if prediction is None:
             return
         try:
-            raw = predict_time(prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host)
+            raw = self._raw(plan, prediction)
             self._calibration = self._calibration.update(plan, raw, measured, device=self._name)
             self._has_learned = True
         except Exception as error:  # noqa: BLE001 - a prediction is no reason to end a search
@@ -144,6 +144,10 @@ class CostModel:
     def _is_looked_into(self, plan: Plan) -> bool:
         # The partitioner's graphs take several seconds.
         return self.looks_into_compiled or not plan.compile or not self._is_here
+
+    def _capture_eager(self, plan: Plan) -> Prediction | None:
+        # What is fused is reckoned from the eager step's operations.
+        return self._capture(plan.pin(compile=False, activation_budget=1.0))
 
     def _capture(self, plan: Plan) -> Prediction | None:
         plan = plan if self._is_here else plan.pin(compile=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -29,13 +30,11 @@ from volano.task import (
 from volano.training.compiling import CompiledObjective
 from volano.training.distributed.data_parallel import DataParallel, local, whole
 from volano.training.memory.activations import Activations
-from volano.training.memory.buffers import SavedBuffers, Uncopied, is_small, places_of
+from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
 from volano.training.memory.offload import OffloadedState
 from volano.training.memory.out_of_memory import (
     OutOfMemoryFallback,
-    Unchanged,
     attempt,
-    forget,
     is_out_of_memory,
     update_failed,
 )
@@ -176,15 +175,17 @@ class Step:
         self, relief: OutOfMemoryFallback, on_relief: Callable[[Plan, str, int], None], batch: Batch, step: int
     ) -> StepResult:
         """The gradients, in smaller parts where there is not enough memory; nothing of a failed attempt remains."""
-        inputs = Unchanged(list(tensors_of(batch)))
+        inputs = [(tensor, tensor._version) for tensor in tensors_of(batch)]
         self._uncopied.note()
         # Generators that are not seeded at each step. Who draws from them does so in the first step.
         states = None if self._draws_elsewhere is False else self._device.generator_states()
         result, reason = attempt(lambda: self._gradients(batch, step))
         while result is None:
-            forget(self._optimizer)
+            self._optimizer.zero_grad(set_to_none=True)
+            gc.collect()
             self._device.release_memory()
-            inputs.check("a batch")
+            if any(tensor._version != version for tensor, version in inputs):
+                raise changed("a batch")
             self._uncopied.put_back()
             self._buffers.put_back()
             if states is not None:

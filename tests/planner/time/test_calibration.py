@@ -126,15 +126,6 @@ def test_a_device_that_changes_is_believed():
     assert calibration.factor(Plan(), step) == pytest.approx(2)
 
 
-def test_what_compiling_takes_is_learned_apart_from_the_step():
-    step = TimePrediction(step=1.0, startup=10.0, kinds={"matmul": 1.0})
-    calibration = Calibration().update(Plan(compile=True), step, 2.0, startup=5.0)
-    corrected = calibration.apply(Plan(compile=True), step)
-    assert (corrected.step, corrected.startup) == pytest.approx((2.0, 5.0))
-    unknown = Calibration().update(Plan(compile=True), step, 2.0).apply(Plan(compile=True), step)
-    assert unknown.startup == 10.0
-
-
 @given(plans, predictions, seconds)
 def test_a_class_measured_once_is_predicted_as_measured_within_bounds(plan, prediction, measured):
     corrected = Calibration().update(plan, prediction, measured).apply(plan, prediction)

@@ -27,13 +27,11 @@ class Fit:
         ways: values of :data:`MEMORY_KNOBS`, the likely fastest first; empty where nothing fits.
         needed: bytes that the leanest way needs.
         missing: why no leaner one is left, in words.
-        refused: knobs that do not apply, and why.
     """
 
     ways: tuple[Mapping[str, Any], ...]
     needed: int
     missing: str
-    refused: tuple[tuple[str, Any, str], ...] = ()
 
     def applied(self, plan: Plan, number: int = 0) -> Plan | None:
         """The plan with one of the ways; None where there are not so many."""
@@ -96,7 +94,6 @@ def fit(
         ways=tuple(ways),
         needed=cost_model.needed(leanest) or 0,
         missing=_missing(refused, why_whole, guard),
-        refused=tuple(refused),
     )
 
 

@@ -38,13 +38,7 @@ class Calibration:
     ratios: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def update(
-        self,
-        plan: Plan,
-        prediction: TimePrediction,
-        measured: float,
-        *,
-        startup: float | None = None,
-        device: str | None = None,
+        self, plan: Plan, prediction: TimePrediction, measured: float, *, device: str | None = None
     ) -> Calibration:
         """With one more measurement.
 
@@ -52,7 +46,6 @@ class Calibration:
             plan: that was run.
             prediction: of its step, before this calibration was applied to it.
             measured: seconds of its step.
-            startup: measured seconds paid once, where compiling was among them and nothing was found in a cache.
             device: name of the hardware; None takes the plan's device.
 
         Raises:
@@ -61,20 +54,14 @@ class Calibration:
         ratios = dict(self.ratios)
         for key in _classes(plan, prediction, device):
             ratios[key] = (*ratios.get(key, ()), _log_ratio(prediction.step, measured))[-_KEPT:]
-        if plan.compile and startup is not None and prediction.startup > 0:
-            key = _startup_class(plan, device)
-            ratios[key] = (*ratios.get(key, ()), _log_ratio(prediction.startup, startup))[-_KEPT:]
         return dataclasses.replace(self, ratios=ratios)
 
     def factor(self, plan: Plan, prediction: TimePrediction, *, device: str | None = None) -> float | None:
         """Measured / predicted, the median of the narrowest class that was measured; None without any on the device."""
         for key in _classes(plan, prediction, device):
             if self.ratios.get(key):
-                return self._factor_of(key)
+                return math.exp(statistics.median(self.ratios[key]))
         return None
-
-    def _factor_of(self, key: str) -> float:
-        return math.exp(statistics.median(self.ratios.get(key) or (0.0,)))
 
     def apply(self, plan: Plan, prediction: TimePrediction, *, device: str | None = None) -> TimePrediction:
         """The prediction times its class's factor; as it is, where nothing was measured on the device."""
@@ -84,7 +71,6 @@ class Calibration:
         return dataclasses.replace(
             prediction,
             step=prediction.step * factor,
-            startup=prediction.startup * (self._factor_of(_startup_class(plan, device)) if plan.compile else 1.0),
             bounds={name: seconds * factor for name, seconds in prediction.bounds.items()},
             kinds={name: seconds * factor for name, seconds in prediction.kinds.items()},
             origin="calibrated",
@@ -120,10 +106,6 @@ def _log_ratio(predicted: float, measured: float) -> float:
         raise UsageError("A calibration learns from positive, finite seconds", got=f"{predicted}, measured {measured}")
     bound = math.log(_LARGEST_FACTOR)
     return max(-bound, min(bound, math.log(measured / predicted)))
-
-
-def _startup_class(plan: Plan, device: str | None) -> str:
-    return f"{device or plan.device} | startup"
 
 
 def _classes(plan: Plan, prediction: TimePrediction, device: str | None) -> tuple[str, ...]:

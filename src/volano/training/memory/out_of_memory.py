@@ -6,17 +6,14 @@ ranks waited for ever for one that had run out, so here several ranks stop inste
 
 from __future__ import annotations
 
-import gc
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from volano.errors import RunError
 from volano.plan import Plan
-from volano.training.memory.buffers import changed
 
 _Result = TypeVar("_Result")
 
@@ -105,21 +102,3 @@ def update_failed(error: BaseException) -> RunError:
         remedy="Pin --optimizer fused, which needs no copy of the gradients, or --sharding full on several ranks; "
         "then volano resume",
     )
-
-
-class Unchanged:
-    """Tensors of which there is no copy: a step can be repeated as long as they are as they were before it."""
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self._tensors = [(tensor, tensor._version) for tensor in tensors]
-
-    def check(self, what: str) -> None:
-        """Raises RunError where one was changed in place."""
-        if any(tensor._version != version for tensor, version in self._tensors):
-            raise changed(what)
-
-
-def forget(optimizer: torch.optim.Optimizer) -> None:
-    """Lets go of what a failed step has left."""
-    optimizer.zero_grad(set_to_none=True)
-    gc.collect()
