@@ -227,7 +227,7 @@ def test_dictionaries_travel(make_task):
 
 def prediction(*, lower, upper, target="cpu"):
     memory = MemoryPrediction(peak=lower, lower=lower, upper=upper)
-    return Prediction(memory=memory, batch_size=1, micro_batch=1, target=target)
+    return Prediction(memory=memory, target=target)
 
 
 def test_a_verdict_is_certain_or_says_that_it_is_not():
