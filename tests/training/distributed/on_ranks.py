@@ -1,4 +1,4 @@
-"""Tasks that several ranks train, and the script that a rank runs: ``torchrun ... on_ranks.py OUT CASE...``.
+"""Tasks that several ranks train, and what a rank does with them.
 
 Everything is in float64 where equality within rounding is asked for, so that rounding is far below any mistake.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def make_task(**fields: Any) -> volano.Task:
     base: dict[str, Any] = {
         "model": make_net,
         "objective": cross_entropy,
-        "data": torch.utils.data.TensorDataset(pixels[:512], labels[:512]),
+        "data": torch.utils.data.TensorDataset(pixels[:256], labels[:256]),
         "valid": torch.utils.data.TensorDataset(pixels[512:605], labels[512:605]),  # 93: batches of 32, 32 and 29
         "optimizer": functools.partial(torch.optim.AdamW, lr=3e-3),
         "schedule": volano.cosine(),
@@ -146,22 +145,18 @@ class StopAfter(volano.Observer):
             os.kill(os.getpid(), 15)
 
 
-def main(out: Path, names: list[str]) -> None:
-    torch.set_num_threads(1)
+def train(out: Path, names: list[str], stopped: list[str]) -> None:
+    """Every named case to its end, into a folder of its name; some into ``stopped/`` until they are half done."""
     for name in names:
-        kind, _, rest = name.partition(":")
-        if kind == "stop":  # the first part of a run
-            task, plan = case(rest)
-            volano.train(task, plan=plan, out=out / rest, observer=StopAfter(20))
-        elif kind == "resume":
-            task, _ = case(rest)
-            volano.resume(out / rest, task=task, observer=volano.Observer())
-        else:
-            task, plan = case(name)
-            volano.train(task, plan=plan, out=out / name, observer=volano.Observer())
+        task, plan = case(name)
+        volano.train(task, plan=plan, out=out / name, observer=volano.Observer())
+    for name in stopped:
+        task, plan = case(name)
+        volano.train(task, plan=plan, out=out / "stopped" / name, observer=StopAfter(6))
 
 
-if __name__ == "__main__":
-    from training.distributed import on_ranks  # a task's description names the module of its functions
-
-    on_ranks.main(Path(sys.argv[1]), sys.argv[2:])
+def resume(out: Path, names: list[str]) -> None:
+    """Each from where it stands."""
+    for name in names:
+        task, _ = case(name)
+        volano.resume(out / "stopped" / name, task=task, observer=volano.Observer())

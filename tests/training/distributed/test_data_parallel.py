@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
+import children
 import volano
 from training.distributed import on_ranks
 from volano.device import Device, Ranks
@@ -23,29 +22,9 @@ from volano.errors import PlanError, UsageError
 from volano.training.distributed.data_parallel import check_ranks
 from volano.training.distributed.sync_batchnorm import share_batch_statistics
 
-HERE = Path(__file__).parent
-# Sums of 32 float64 numbers taken in another order, over 32 steps of Adam, which divides by small roots: on processors
+# Sums of 32 float64 numbers taken in another order, over tens of steps of Adam, which divides by small roots: on processors
 # with other widths of vectors, 1.4e-11 was met.
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
-
-
-def on_two_ranks(out: Path, *names: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), *sys.path]),
-    }
-    result = subprocess.run(
-        [*command, str(HERE / "on_ranks.py"), str(out), *names],
-        env=environment, capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-
-
-def alone(out: Path, name: str) -> volano.Run:
-    task, plan = on_ranks.case(name)
-    return volano.train(task, plan=plan, out=out / name, observer=volano.Observer())
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -67,34 +46,49 @@ def assert_same_run(left: Path, right: Path) -> None:
             assert mine_line[key] == pytest.approx(their_line[key], rel=1e-6), key
 
 
+CHANGING = ["weighted", "sharded"]  # they go on under other numbers of ranks
+
+
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every case, trained by two ranks in one start of torchrun."""
+    """Every case, trained by two ranks."""
     out = tmp_path_factory.mktemp("two")
-    on_two_ranks(out, *on_ranks.CASES)
+    children.on_ranks(2, out, on_ranks.train, out, on_ranks.CASES, CHANGING)
     return out
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """``alone(name)``: the folder of the case that this process has trained."""
+    out = tmp_path_factory.mktemp("one")
+
+    @functools.cache
+    def run_of(name: str) -> Path:
+        task, plan = on_ranks.case(name)
+        return volano.train(task, plan=plan, out=out / name, observer=volano.Observer()).path
+
+    return run_of
+
+
 @pytest.mark.parametrize("name", on_ranks.CASES)
-def test_two_ranks_train_as_one_process_does(two_ranks, tmp_path, name):
-    alone(tmp_path, name)
-    assert_same_run(two_ranks / name, tmp_path / name)
+def test_two_ranks_train_as_one_process_does(two_ranks, alone, name):
+    assert_same_run(two_ranks / name, alone(name))
     record = json.loads((two_ranks / name / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["world_size"] == 2
 
 
-@pytest.mark.parametrize("name", ["weighted", "sharded"])
-def test_a_run_goes_on_under_another_number_of_ranks(tmp_path, name):
-    alone(tmp_path / "whole", name)
-    on_two_ranks(tmp_path, f"stop:{name}")
-    path = tmp_path / name
-    assert json.loads((path / "run.json").read_text())["status"] == "stopped"
-    task, _ = on_ranks.case(name)
-    stopped = volano.resume(path, task=task, observer=on_ranks.StopAfter(25))
-    assert stopped.status == "stopped"
-    on_two_ranks(tmp_path, f"resume:{name}")
-    assert_same_run(path, tmp_path / "whole" / name)
+def test_runs_go_on_under_another_number_of_ranks(two_ranks, alone):
+    """Two ranks, one process, two ranks again."""
+    for name in CHANGING:
+        path = two_ranks / "stopped" / name
+        assert json.loads((path / "run.json").read_text())["status"] == "stopped"
+        task, _ = on_ranks.case(name)
+        stopped = volano.resume(path, task=task, observer=on_ranks.StopAfter(11))
+        assert stopped.status == "stopped"
+    children.on_ranks(2, two_ranks, on_ranks.resume, two_ranks, CHANGING)
+    for name in CHANGING:
+        assert_same_run(two_ranks / "stopped" / name, alone(name))
 
 
 def test_ranks_take_equal_parts(make_task):
