@@ -1,10 +1,8 @@
-"""Trains runs that are killed again and again; a child process of test_kills.py, which compares what they come to.
+"""Trains runs that are killed again and again, for test_kills.py, which compares what they come to.
 
-    python killed.py FOLDER NUM_KILLS SEED WORKERS
-
-Loads torch once, then forks a fresh trainer for every life of a run. Moments are drawn from the seed: after some time,
-at the n-th change to the run's files (which is within a checkpoint more often than not), at the n-th batch that is
-trained on or evaluated. Prints one JSON object: the runs, and how many lives ended in which way.
+A fresh trainer is forked for every life of a run. Moments are drawn from the seed: after some time, at the n-th change
+to the run's files (which is within a checkpoint more often than not), at the n-th batch that is trained on or
+evaluated.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import torch
 from sklearn.datasets import load_digits
 
 import volano
+from children import Forked
 from conftest import Quiet, classification_with_accuracy, make_mlp
 
 KILLS_PER_RUN = 10
@@ -75,7 +75,6 @@ def live(path: Path, way: str, count: int, workers: int) -> None:
         _countdown["evaluation"] = 1 + count % 4
     elif way == "file":
         die_at_change(path, count)
-    torch.set_num_threads(1)
     task, safety = make_task(), volano.Safety(save_every="3st")
     plan = volano.Plan.baseline().pin(workers=workers)
     if not (path / "run.json").exists() or _status(path) == "starting":
@@ -98,25 +97,16 @@ def die_at_change(path: Path, count: int) -> None:
 
 
 def fork(path: Path, way: str, count: int, seconds: float, workers: int) -> str:
-    """How one life ended: its way, ``"finished"``, or the trouble it had."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            with Path(os.devnull).open("w") as nowhere:
-                os.dup2(nowhere.fileno(), 1)
-            live(path, way, count, workers)
-            code = 0
-        finally:
-            os._exit(code)
+    """Returns how one life ended: its way, ``"finished"``, or the trouble it had."""
+    child = Forked(path.with_suffix(".log"), live, path, way, count, workers)
     if way in ("time", "term"):
         time.sleep(seconds)
-        os.kill(child, signal.SIGKILL if way == "time" else signal.SIGTERM)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
+        os.kill(child.pid, signal.SIGKILL if way == "time" else signal.SIGTERM)
+    code = child.wait()
+    if code < 0:
         return way
-    if os.WEXITSTATUS(status):
-        return "trouble"
+    if code:
+        return f"trouble: {child.output.read_text()}"
     return "finished" if _status(path) == "finished" else way
 
 
@@ -124,7 +114,16 @@ def _status(path: Path) -> str:
     return json.loads((path / "run.json").read_text())["status"]
 
 
-def main(root: Path, num_kills: int, seed: int, workers: int) -> None:
+@dataclass(frozen=True)
+class Report:
+    """A run that nobody killed, those that were killed, and how many of their lives ended in which way."""
+
+    whole: Path
+    runs: list[Path]
+    ends: collections.Counter[str]
+
+
+def kill(root: Path, num_kills: int, *, seed: int = 0, workers: int = 0) -> Report:
     """Kills until it is enough, and lets every run come to its end."""
     draw = random.Random(seed)
     ends: collections.Counter[str] = collections.Counter()
@@ -134,20 +133,15 @@ def main(root: Path, num_kills: int, seed: int, workers: int) -> None:
     runs, num_killed = [], 0
     while num_killed < num_kills:
         path = root / f"run-{len(runs)}"
-        runs.append(str(path))
+        runs.append(path)
         end, lives = "", 0
         while end != "finished":
             dies = lives < KILLS_PER_RUN and num_killed < num_kills
             way = _WAYS[num_killed % len(_WAYS)] if dies else "none"
             # A third of a life on average, so that a run sees several.
             end = fork(path, way, draw.randint(1, 90 if way == "file" else 30), draw.uniform(0, 0.6 * seconds), workers)
+            assert not end.startswith("trouble"), end
             ends[end] += 1
             lives += 1
-            if end == "trouble":
-                break
             num_killed += end in _WAYS
-    print(json.dumps({"whole": str(root / "whole"), "runs": runs, "ends": dict(ends), "seconds": seconds}))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    return Report(root / "whole", runs, ends)

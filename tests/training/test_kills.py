@@ -1,46 +1,20 @@
 """A run that is killed at any moment, as often as may be, ends bitwise as the run that never was."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from conftest import assert_same_runs
-
-SCRIPT = Path(__file__).with_name("killed.py")
-
-
-def kill(root, num_kills, *, seed=0, workers=0, timeout=120):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), *sys.path]),
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(root), str(num_kills), str(seed), str(workers)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert "trouble" not in report["ends"], done.stderr
-    return report
+from training.killed import Report, kill
 
 
-def assert_as_if_nothing_had_been(report):
-    whole = Path(report["whole"])
+def assert_as_if_nothing_had_been(report: Report) -> None:
+    whole = report.whole
     figures = json.loads((whole / "run.json").read_text())["metrics"]
     weights = load_file(whole / "model.safetensors")
-    for path in map(Path, report["runs"]):
+    for path in report.runs:
         assert_same_runs(path, whole)  # metrics.jsonl, and all that a checkpoint holds
         record = json.loads((path / "run.json").read_text())
         assert (record["status"], record["metrics"]) == ("finished", figures)
@@ -53,16 +27,20 @@ def assert_as_if_nothing_had_been(report):
         assert len(list((path / "checkpoints").iterdir())) == 2
 
 
+def num_kills(report: Report) -> int:
+    return report.ends.total() - report.ends["finished"]
+
+
 def test_killed_five_times(tmp_path):
     report = kill(tmp_path, 5)
-    assert sum(count for end, count in report["ends"].items() if end != "finished") == 5
+    assert num_kills(report) == 5
     assert_as_if_nothing_had_been(report)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_kills", "workers"), [(105, 0), (21, 1)])
-def test_killed_a_hundred_times(tmp_path, num_kills, workers):
-    report = kill(tmp_path, num_kills, seed=1, workers=workers, timeout=1500)
-    assert set(report["ends"]) == {"file", "time", "evaluation", "step", "term", "finished"}
-    assert sum(count for end, count in report["ends"].items() if end != "finished") >= num_kills
+@pytest.mark.parametrize(("number", "workers"), [(105, 0), (21, 1)])
+def test_killed_a_hundred_times(tmp_path, number, workers):
+    report = kill(tmp_path, number, seed=1, workers=workers)
+    assert set(report.ends) == {"file", "time", "evaluation", "step", "term", "finished"}
+    assert num_kills(report) >= number
     assert_as_if_nothing_had_been(report)
