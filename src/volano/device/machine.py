@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -65,6 +66,7 @@ def versions() -> dict[str, str | None]:
     return {name: _version(name) for name in ("volano", *CORE_PACKAGES, *OPTIONAL_PACKAGES)}
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
