@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import multiprocessing
 import os
@@ -58,6 +59,13 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     left = [thread.name for thread in set(threading.enumerate()) - threads if thread.is_alive()]
     assert not [name for name in left if name.startswith(("Thread-", "ThreadPool"))], left
     assert not multiprocessing.active_children()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_modules_are_collected_once() -> None:
+    """A search collects garbage several times, and would look at a million objects of torch and pytest each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
