@@ -29,7 +29,8 @@ class Forked:
 
         self.output = output
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads: they hold no lock of a child's
+            # Python warns of forking beside threads: theirs hold no lock that a child needs.
+            warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
             _call(output, function, args, environment or {})

@@ -22,8 +22,8 @@ from volano.errors import PlanError, UsageError
 from volano.training.distributed.data_parallel import check_ranks
 from volano.training.distributed.sync_batchnorm import share_batch_statistics
 
-# Sums of 32 float64 numbers taken in another order, over tens of steps of Adam, which divides by small roots: on processors
-# with other widths of vectors, 1.4e-11 was met.
+# Sums of 32 float64 numbers taken in another order, over tens of steps of Adam, which divides by small roots: on
+# processors with other widths of vectors, 1.4e-11 was met.
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
