@@ -1,5 +1,3 @@
-import bz2
-import lzma
 import math
 import sysconfig
 from pathlib import Path
@@ -8,12 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from volano.apps.text.compressors import CompressorFigures
 from volano.apps.text.network import Decoder, DecoderShape
-from volano.apps.text.objective import NextToken
 from volano.apps.text.scores import score_tokens
 from volano.apps.text.tokenizer import train_tokenizer
-from volano.data import scoring_windows
 from volano.device import Device
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
@@ -64,31 +59,3 @@ def test_bits_per_byte_against_one_token_at_a_time(model, tokenizer):
 def test_a_text_of_one_token(model, tokenizer):
     tokens = np.array([0, *tokenizer.encode("x")], dtype=np.uint16)
     assert score_tokens(model, tokens, tokenizer, Device("cpu"), precision="fp32")["num_tokens"] == 1
-
-
-def test_the_objectives_metric_is_total_bits_over_total_bytes(model, tokenizer):
-    tokens = np.concatenate(list(tokenizer.encode_documents(["def f(x):\n    return x\n" * 20])))
-    ids, first = scoring_windows(tokens, 32, 32)
-    num_bytes = tokenizer.num_bytes_of[tokens].sum()
-    objective = NextToken(train_bytes_per_token=1.0, valid_bytes_per_token=num_bytes / (len(tokens) - 1))
-    model.eval()
-    with torch.no_grad():
-        parts = [objective(model, (ids[rows], first[rows])) for rows in torch.arange(len(ids)).split(2)]
-    weight = sum(part.weight for part in parts)
-    mean = sum(part.metrics["bits_per_byte"] * part.weight for part in parts) / weight
-    nats = sum(part.total for part in parts)
-    assert int(weight) == len(tokens) - 1
-    assert float(mean) == pytest.approx(float(nats) / math.log(2) / num_bytes, rel=1e-5)
-
-
-def test_compressors_against_direct_calls():
-    training = (STDLIB / "argparse.py").read_bytes()
-    held = (STDLIB / "optparse.py").read_bytes()
-    with CompressorFigures(training, held) as figures:
-        result = figures.result()
-    extreme = 9 | lzma.PRESET_EXTREME
-    xz = len(lzma.compress(training + held, preset=extreme)) - len(lzma.compress(training, preset=extreme))
-    both = len(bz2.compress(training + held)) - len(bz2.compress(training))
-    assert result == {"xz": round(8 * xz / len(held), 4), "bz2": round(8 * both / len(held), 4)}
-    with CompressorFigures(b"", held) as alone:  # what it has seen before helps
-        assert alone.result()["xz"] > result["xz"]

@@ -1,0 +1,45 @@
+"""The objective of a language model, and random offsets of its windows."""
+
+import math
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from volano.apps.text.network import Decoder, DecoderShape
+from volano.apps.text.objective import NextToken
+from volano.apps.text.tokenizer import train_tokenizer
+from volano.data import scoring_windows
+
+STDLIB = Path(sysconfig.get_paths()["stdlib"])
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([(STDLIB / "argparse.py").read_text(encoding="utf-8")], 512)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = Decoder(DecoderShape(vocab_size=512, context=32, depth=2))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_the_objectives_metric_is_total_bits_over_total_bytes(model, tokenizer):
+    tokens = np.concatenate(list(tokenizer.encode_documents(["def f(x):\n    return x\n" * 20])))
+    ids, first = scoring_windows(tokens, 32, 32)
+    num_bytes = tokenizer.num_bytes_of[tokens].sum()
+    objective = NextToken(train_bytes_per_token=1.0, valid_bytes_per_token=num_bytes / (len(tokens) - 1))
+    model.eval()
+    with torch.no_grad():
+        parts = [objective(model, (ids[rows], first[rows])) for rows in torch.arange(len(ids)).split(2)]
+    weight = sum(part.weight for part in parts)
+    mean = sum(part.metrics["bits_per_byte"] * part.weight for part in parts) / weight
+    nats = sum(part.total for part in parts)
+    assert int(weight) == len(tokens) - 1
+    assert float(mean) == pytest.approx(float(nats) / math.log(2) / num_bytes, rel=1e-5)
