@@ -1,0 +1,73 @@
+"""Code and applications that are named in words."""
+
+import sys
+
+import pytest
+
+from volano.errors import UsageError
+from volano.running.references import load_application, load_reference, load_task
+
+MODULE = """
+import dataclasses
+
+@dataclasses.dataclass
+class Answer:
+    value: int = 42
+
+answer = Answer()
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a module, in which one stands; what is imported from there is forgotten afterwards."""
+    (tmp_path / "of_my_own.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in ("of_my_own", "volano_user_of_my_own"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("name", ["of_my_own:answer", "of_my_own.py:answer"])
+def test_a_module_or_a_file_of_the_current_folder(here, name):
+    assert load_reference(name).value == 42
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("of_my_own", "named as module:name; got 'of_my_own'"),
+        (":answer", "named as module:name"),
+        ("of_my_own:", "named as module:name"),
+        ("nowhere:answer", "nowhere: ModuleNotFoundError"),
+        ("nowhere.py:answer", "nowhere.py: FileNotFoundError"),
+        ("of_my_own:question", "has the name; got question.*It has: Answer, answer, dataclasses"),
+    ],
+)
+def test_what_names_nothing_is_refused(here, name, message):
+    with pytest.raises(UsageError, match=message):
+        load_reference(name)
+
+
+def test_a_module_that_breaks_is_told(here):
+    (here / "of_my_own.py").write_text("1 / 0")
+    with pytest.raises(UsageError, match="of_my_own.py: ZeroDivisionError"):
+        load_reference("of_my_own.py:answer")
+
+
+def test_a_task_or_what_makes_one(here, make_task, monkeypatch):
+    task = make_task()
+    for value in (task, lambda: task):
+        monkeypatch.setattr("volano.running.references.load_reference", lambda name, value=value: value)
+        assert load_task("any:name") is task
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match=r"names a volano.Task or a function.*of_my_own.py:answer: Answer"):
+        load_task(str(here / "of_my_own.py:answer"))
+
+
+def test_applications_make_tasks_from_folders():
+    for kind in ("image", "text", "video", "trial"):
+        assert callable(load_application(kind).task_of)
+    with pytest.raises(UsageError, match="application that this version knows; got 'sound'"):
+        load_application("sound")

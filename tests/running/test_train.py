@@ -1,0 +1,47 @@
+"""Training a task of one's own by its object or by its name, and going on with the run."""
+
+import os
+import signal
+
+import pytest
+
+import volano
+from volano import Plan
+from volano.errors import UsageError
+from volano.training import RunFolder
+
+
+class Stop(volano.Observer):
+    """Asks this process to stop after the first step."""
+
+    def on_log(self, record):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_task_that_is_named_can_be_made_again(make_task, quiet, tmp_path, monkeypatch):
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        return make_task(duration="3st")
+
+    monkeypatch.setattr("volano.running.train.load_task", load)
+    monkeypatch.setattr("volano.running.processes.load_task", load)
+    run = volano.train("mine:task", plan=Plan.baseline(), out=tmp_path / "run", observer=Stop())
+    source = RunFolder.open(run.path).read_json("run.json")["source"]
+    assert source == {"kind": "reference", "reference": "mine:task"}
+    assert run.status == "stopped"
+    assert volano.resume(run.path, observer=quiet).status == "finished"
+    assert asked == ["mine:task"] * 2
+
+
+def test_a_task_object_is_asked_for_again(make_task, quiet, tmp_path):
+    run = volano.train(make_task(duration="3st"), plan=Plan.baseline(), out=tmp_path / "run", observer=Stop())
+    with pytest.raises(UsageError, match="goes on with its task; got .*run without one"):
+        volano.resume(run.path, observer=quiet)
+
+
+def test_what_is_no_task_is_refused_and_leaves_no_folder(tmp_path):
+    with pytest.raises(UsageError, match="a volano.Task or 'module:name'; got int"):
+        volano.train(3, out=tmp_path / "run")  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "run").exists()
