@@ -1,4 +1,4 @@
-"""What keeps the house readable at speed: sizes of folders, names, imports."""
+"""What keeps the house readable at speed: sizes of folders, names, imports, a test for each module."""
 
 from __future__ import annotations
 
@@ -155,3 +155,80 @@ def test_files_that_are_named_in_text_exist():
     for path in [*MODULES, *pages, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for name in named.findall(path.read_text(encoding="utf-8")):
             assert (SOURCE / name).is_file(), f"{path}: {name}"
+
+
+# Modules of more lines than these have a test file of their own: tests/<path>/test_<module>.py.
+LINES_OF_ITS_OWN = 40
+
+# Those that have none, by the tests that look at them instead.
+TESTED_ELSEWHERE = {
+    # Pages and lists of names, or values without a decision in them.
+    "test_package.py": "__init__.py data/__init__.py data/sources/__init__.py training/__init__.py",
+    "planner": "plan/prediction.py",
+    # Commands and the applications' verbs are tested by what they print and write.
+    "cli": (
+        "cli/applications.py cli/explanation.py cli/generate.py cli/image.py cli/main.py cli/options.py cli/output.py "
+        "cli/train.py apps/image/application.py apps/image/export.py apps/image/train.py apps/image/use.py "
+        "apps/text/application.py apps/text/classify/train.py apps/text/train.py apps/text/use.py "
+        "apps/video/application.py apps/video/figures.py apps/video/use.py running/elastic_launcher.py"
+    ),
+    "api": "api/explain.py apps/study_build.py",
+    # One test of several modules, named after what it shows.
+    "data": (
+        "data/arrays.py data/feed/fetch.py data/feed/quarantine.py data/feed/slots.py data/sources/image/decoding.py "
+        "data/sources/image/image_cache.py data/sources/image/images.py data/sources/split.py "
+        "data/sources/text/labelled_texts.py data/sources/text/text_split.py data/sources/text/text_tables.py "
+        "data/sources/video/clip_files.py data/sources/video/clip_folders.py"
+    ),
+    "device": "device/limits.py device/machine.py device/processes.py device/transfer.py",
+    "training/distributed": "device/ranks.py training/distributed/sync_batchnorm.py training/checkpoints/shards.py",
+    "packing": (
+        "packing/engines/compiled_in_turn.py packing/engines/engine.py packing/engines/stacked.py packing/feed.py "
+        "packing/member_state.py packing/optim/formulas.py packing/optim/per_member.py packing/pack.py "
+        "packing/pack_size.py packing/program/batching_rules.py packing/program/function_mode.py "
+        "packing/program/program.py packing/program/random_draws.py packing/program/stack.py packing/program_cache.py "
+        "packing/structure/callable_tree.py packing/structure/diff.py"
+    ),
+    "planner/memory": (
+        "planner/memory/accelerator.py planner/memory/allocations.py planner/memory/cpu_workspace.py "
+        "planner/memory/trace_step.py"
+    ),
+    "planner/parity": (
+        "planner/parity/directional_derivative.py planner/parity/pick_examples.py planner/parity/probe_batch.py "
+        "planner/parity/reference.py"
+    ),
+    "planner/search": (
+        "planner/cache/fingerprint.py planner/cache/store.py planner/cost_model.py planner/request.py "
+        "planner/search/explain.py planner/search/feed.py planner/search/race.py planner/search/timing.py "
+        "planner/task_profile.py"
+    ),
+    "planner/time": "planner/time/device_rates.py planner/time/operations.py",
+    "record": "record/run_folder.py record/study_folder.py",
+    "report": (
+        "record/read_run.py report/classification.py report/confusion.py report/curves.py report/experiment.py "
+        "report/figures.py report/media.py report/text.py report/video.py report/study/packs.py "
+        "report/study/pictures.py report/study/read_study.py"
+    ),
+    "study": (
+        "study/observe.py study/progress.py study/study.py study/study_loop.py study/trial_ledger.py "
+        "study/workers/executor.py study/workers/messages.py study/workers/structures.py"
+    ),
+    "training": (
+        "training/checkpoints/checkpoint.py training/checkpoints/saver.py training/checkpoints/weights.py "
+        "training/health/nonfinite_origin.py training/loop.py training/nonfinite_guard.py training/observe.py "
+        "training/optim/ema.py training/optim/make.py training/progress.py training/safety.py training/session.py "
+        "training/signals.py training/step_timing.py"
+    ),
+}
+
+
+def test_every_module_of_some_size_has_its_tests():
+    tests, listed = ROOT / "tests", {name for names in TESTED_ELSEWHERE.values() for name in names.split()}
+    missing = set()
+    for path in MODULES:
+        name = path.relative_to(SOURCE)
+        has_its_own = (tests / name.parent / f"test_{name.name}").is_file()
+        if len(path.read_text(encoding="utf-8").splitlines()) > LINES_OF_ITS_OWN and not has_its_own:
+            missing.add(name.as_posix())
+    assert missing - listed == set()
+    assert [place for place in TESTED_ELSEWHERE if not (tests / place).exists()] == []
