@@ -1,4 +1,4 @@
-"""What test_memory_pressure.py runs in a child process: a training that does not fit into what the process may take."""
+"""What test_out_of_memory.py runs in a child process: a training that does not fit into what the process may take."""
 
 from __future__ import annotations
 
