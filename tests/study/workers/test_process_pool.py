@@ -1,11 +1,11 @@
 """Workers in processes of their own: the same answers, and no hang whatever becomes of one."""
 
 import functools
+import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -171,20 +171,37 @@ class _Broken:
         return {}["nothing"]
 
 
-DRIVER = """
-import functools, os, sys
+# Loads everything once, then forks a driver for each way to end, which ends as an interpreter does: with what is
+# registered for its end. What a driver says goes to a file.
+DRIVERS = """
+import os, pathlib, signal, sys, traceback
 sys.path.insert(0, {tests!r})
-from study.workers.test_process_pool import assignment, processes, trial
+from study.workers.test_process_pool import FORKS, assignment, processes, trial
 from study.builds import unlucky
-if __name__ == "__main__":
-    executor = processes(build=unlucky, is_forked={is_forked})
+
+def drive(end, is_forked):
+    executor = processes(build=unlucky, is_forked=is_forked)
     for number in range(2):
         executor.submit(number, assignment(number, trial(number, lr=0.35)))
     print(*(process._process.pid for process in executor._workers), flush=True)
-{end}
+    exec(end, {{"executor": executor, "os": os, "signal": signal}})
+
+if __name__ == "__main__":
+    children = []
+    for name, (end, is_forked) in {ends!r}.items():
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            with open(name, "w") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            drive(end, is_forked)
+            sys.exit()
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(codes)
 """
 CONTROL_C = """
-import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who is started in the background is told to ignore it
 try:
     os.killpg(0, signal.SIGINT)
@@ -193,6 +210,13 @@ except KeyboardInterrupt:
     print(*(process.is_alive() for process in executor._workers))
     executor.close()
 """
+ENDS = {
+    "killed": ("os.kill(os.getpid(), 9)", FORKS),
+    "not closed": ("pass", FORKS),
+    "exit": ("raise SystemExit(4)", FORKS),
+    "control c": (CONTROL_C, FORKS),
+    "control c, spawned": (CONTROL_C, False),
+}
 
 
 def gone(pid):
@@ -202,27 +226,24 @@ def gone(pid):
         return True
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """Way to end -> the driver's exit code and what it printed."""
+    folder = tmp_path_factory.mktemp("drivers")
+    script = folder / "drivers.py"
+    script.write_text(DRIVERS.format(tests=str(Path(__file__).parents[2]), ends=ENDS))
+    drivers = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=180)
+    assert drivers.returncode == 0, drivers.stderr
+    codes = json.loads(drivers.stdout)
+    return {name: (code, (folder / name).read_text()) for name, code in zip(ENDS, codes, strict=True)}
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 class TestWhenTheDriverEnds:
-    def run(self, tmp_path, end, *, is_forked=FORKS, **settings):
-        script = tmp_path / "driver.py"
-        tests = str(Path(__file__).parents[2])
-        script.write_text(DRIVER.format(tests=tests, is_forked=is_forked, end=textwrap.indent(end, "    ")))
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, str(script)], **pipes, **settings)
-
-    @pytest.mark.parametrize(
-        ("end", "code"),
-        [
-            ("os.kill(os.getpid(), 9)", -9),
-            ("pass", 0),  # it forgets to close
-            ("raise SystemExit(4)", 4),
-        ],
-    )
-    def test_nobody_is_left(self, tmp_path, end, code):
-        with self.run(tmp_path, end) as driver:
-            output, errors = driver.communicate(timeout=60)
-        assert driver.returncode == code, errors
+    @pytest.mark.parametrize(("name", "code"), [("killed", -9), ("not closed", 0), ("exit", 4)])
+    def test_nobody_is_left(self, ended, name, code):
+        found, output = ended[name]
+        assert found == code, output
         pids = [int(pid) for pid in output.split()]
         assert len(pids) == 2
         deadline = time.monotonic() + 30
@@ -230,10 +251,8 @@ class TestWhenTheDriverEnds:
             time.sleep(0.05)
         assert all(map(gone, pids))
 
-    @pytest.mark.parametrize("is_forked", sorted({FORKS, False}))
-    def test_control_c_reaches_the_driver_alone(self, tmp_path, is_forked):
-        with self.run(tmp_path, CONTROL_C, is_forked=is_forked, start_new_session=True) as driver:
-            output, errors = driver.communicate(timeout=60)
-        assert driver.returncode == 0, errors
-        assert output.splitlines()[1] == "True True"
-        assert not errors
+    @pytest.mark.parametrize("name", ["control c", "control c, spawned"])
+    def test_control_c_reaches_the_driver_alone(self, ended, name):
+        code, output = ended[name]
+        assert code == 0, output
+        assert output.splitlines()[1:] == ["True True"]
