@@ -122,7 +122,7 @@ def test_a_folder_is_trained_on_and_faults_are_listed(photographs, little_memory
     broken = root / "flower" / "011.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
     result = volano.train(
-        "image", root, epochs=2, image_size=64, batch_size=16, out=tmp_path / "run", observer=volano.Observer()
+        "image", root, epochs=1, image_size=64, batch_size=16, out=tmp_path / "run", observer=volano.Observer()
     )
     assert result.status == "finished"
     assert any("decoded again" in notice for notice in result.notices)
@@ -146,7 +146,7 @@ def test_where_images_lie_is_decided_once(photographs, tmp_path, monkeypatch, in
     result = volano.train(
         "image",
         root,
-        epochs=2,
+        epochs=1,
         image_size=64,
         batch_size=16,
         flip="no",
