@@ -4,9 +4,10 @@
 
 Two tasks: a transformer over bytes, and a residual convolutional net.
 ``volano.train(task, budget=...)`` runs in a process whose data
-segment is limited (RLIMIT_DATA, setrlimit(2)) to what it holds before the training plus the budget; the plain step runs
-in another without a limit. The plain step's need is measured there by the growth of the same quantity. Then both make
-blocks of steps in turn, and the losses of a whole short run are compared.
+segment is limited (RLIMIT_DATA, setrlimit(2)) to what it holds before the training plus the budget;
+the plain step runs in another without a limit. The plain step's need is measured there by the
+growth of the same quantity. Then both make blocks of steps in turn, and the losses of a whole short
+run are compared.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Block(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         q, k, v = (
-            part.unflatten(-1, (4, -1)).transpose(1, 2) for part in self.qkv(self.norms[0](x_BTC)).chunk(3, dim=-1)
+            part.unflatten(-1, (4, -1)).transpose(1, 2)
+            for part in self.qkv(self.norms[0](x_BTC)).chunk(3, dim=-1)
         )
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         x_BTC = x_BTC + self.out(mixed)
@@ -89,8 +91,9 @@ def transformer(tolerance: str = "rounding") -> volano.Task:
     rows = len(ids) // 129
     return volano.Task(
         name="transformer", model=Transformer, objective=next_character,
-        data=volano.Arrays(ids[: rows * 129].view(rows, 129)), batch_size=128, duration=f"{DURATION}st",
-        optimizer=functools.partial(torch.optim.AdamW, lr=1e-3), tolerance=tolerance,
+        data=volano.Arrays(ids[: rows * 129].view(rows, 129)), batch_size=128,
+        duration=f"{DURATION}st", optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
+        tolerance=tolerance,
     )  # fmt: skip
 
 
@@ -111,16 +114,22 @@ class Residual(nn.Module):
 def make_convnet() -> nn.Module:
     blocks = [Residual(32) for _ in range(6)]
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)
+        nn.Conv2d(1, 32, 3, padding=1),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
     )
 
 
 def convnet(tolerance: str = "rounding") -> volano.Task:
     pixels, labels = load_digits(return_X_y=True)
-    images = F.interpolate(torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16, size=32)
+    images = F.interpolate(
+        torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16, size=32
+    )
     return volano.Task(
-        name="convnet", model=make_convnet, objective=classification, batch_size=128, duration=f"{DURATION}st",
-        data=torch.utils.data.TensorDataset(images, torch.tensor(labels)),
+        name="convnet", model=make_convnet, objective=classification, batch_size=128,
+        duration=f"{DURATION}st", data=torch.utils.data.TensorDataset(images, torch.tensor(labels)),
         optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9), tolerance=tolerance,
     )  # fmt: skip
 
@@ -144,8 +153,8 @@ def serve(kind: str, name: str, budget: int) -> None:
         plan = found.plan
         explanation = found.explanation
         answer({
-            "plan": explanation.candidates[0].levers(Plan.baseline()), "verdict": explanation.verdict,
-            "planning": explanation.planning_seconds,
+            "plan": explanation.candidates[0].levers(Plan.baseline()),
+            "verdict": explanation.verdict, "planning": explanation.planning_seconds,
             "peak": None if explanation.memory is None else explanation.memory.peak,
         })  # fmt: skip
         limit = data_bytes() + budget
@@ -160,7 +169,9 @@ def serve(kind: str, name: str, budget: int) -> None:
             for _ in range(int(line)):
                 losses.append(session.step_once(next(batches), session.step % task.num_steps).loss)
                 session.step += 1
-            answer({"seconds": time.perf_counter() - start, "losses": [loss.item() for loss in losses]})
+            answer(
+                {"seconds": time.perf_counter() - start, "losses": [loss.item() for loss in losses]}
+            )
 
 
 def answer(record: dict[str, Any]) -> None:
@@ -169,7 +180,11 @@ def answer(record: dict[str, Any]) -> None:
 
 class Side:
     def __init__(self, kind: str, name: str, budget: int) -> None:
-        environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {
+            **os.environ,
+            "MALLOC_ARENA_MAX": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         self.process = subprocess.Popen(
             [sys.executable, __file__, kind, name, str(budget)],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -210,9 +225,12 @@ def compare(name: str) -> float:
     under.close()
     slow, fast = (statistics.median(times) for times in seconds.values())
     print(
-        f"{name}: a plain step holds {needed / 2**20:.0f} MiB; budget {budget / 2**20:.0f} MiB, enforced; "
-        f"{under.first['plan']} ({under.first['verdict']}, {(under.first['peak'] or 0) / 2**20:.0f} MiB predicted); "
-        f"{slow * 1e3:.0f} -> {fast * 1e3:.0f} ms a step, {fast / slow:.2f} times; losses of {STEPS} steps differ "
+        f"{name}: a plain step holds {needed / 2**20:.0f} MiB; budget {budget / 2**20:.0f} MiB, "
+        "enforced; "
+        f"{under.first['plan']} ({under.first['verdict']}, "
+        f"{(under.first['peak'] or 0) / 2**20:.0f} MiB predicted); "
+        f"{slow * 1e3:.0f} -> {fast * 1e3:.0f} ms a step, {fast / slow:.2f} times; losses of "
+        f"{STEPS} steps differ "
         f"by at most {difference:.1e}",
         flush=True,
     )

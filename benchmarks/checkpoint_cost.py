@@ -1,11 +1,13 @@
-"""What feeding and saving cost a training, as shares of its step time, on the image benchmark's network.
+"""What feeding and saving cost a training, as shares of its step time, on the image benchmark's
+network.
 
     python benchmarks/checkpoint_cost.py
 
-One session on Fashion-MNIST with the thin network, in blocks of steps, four ways in turn: on one batch that lies there
-(no feed), fed, fed with a save that the loop waits for in each block, fed with a save beside the loop. A block's time
-includes the wait until its save is written, so that what the writer takes from the training is in it. A save's cost is
-its block's time beyond the fed block before it; its share is that cost once in the 60 seconds that lie between saves.
+One session on Fashion-MNIST with the thin network, in blocks of steps, four ways in turn: on one
+batch that lies there (no feed), fed, fed with a save that the loop waits for in each block, fed
+with a save beside the loop. A block's time includes the wait until its save is written, so that
+what the writer takes from the training is in it. A save's cost is its block's time beyond the fed
+block before it; its share is that cost once in the 60 seconds that lie between saves.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Blocks:
             session.step_once(next(batches), session.step)
             session.step += 1
             if number == 0 and way == "waited for":
-                save_checkpoint(self._folder.path / "checkpoints", session.step, session.state_dict())
+                save_checkpoint(
+                    self._folder.path / "checkpoints", session.step, session.state_dict()
+                )
             if number == 0 and way == "beside":
                 self._saver.save()
         self._saver.close()
@@ -64,7 +68,9 @@ class Blocks:
 def main(source: str) -> None:
     """Prints a table."""
     application = ImageApplication.read(ImageOptions(path=source, epochs=1.0, size="thin"))
-    planning = PlanRequest(pins={"optimizer": "as_given", "memory_format": "channels_last"}, is_raced=False)
+    planning = PlanRequest(
+        pins={"optimizer": "as_given", "memory_format": "channels_last"}, is_raced=False
+    )
     plan = choose_plan(application.task(application.steps_in(1.0)), planning).plan
     ways = ("no feed", "fed", "waited for", "beside")
     steps = (NUM_ROUNDS + 1) * len(ways) * STEPS_PER_BLOCK + 1
@@ -81,14 +87,18 @@ def main(source: str) -> None:
         size = sum(path.stat().st_size for path in Path(root).rglob("state.pt")) / 2
     fed = seconds["fed"]
     step = statistics.median(fed) / STEPS_PER_BLOCK
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {plan.device}; a step {step * 1e3:.1f} ms")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {plan.device}; a step "
+        f"{step * 1e3:.1f} ms"
+    )
     feed = [have / lack - 1 for have, lack in zip(fed, seconds["no feed"], strict=True)]
     print(f"feed: {_spread(feed)} of a step")
     for way in ("waited for", "beside"):
         cost = [with_save - without for with_save, without in zip(seconds[way], fed, strict=True)]
         share = [one / SECONDS_BETWEEN_SAVES for one in cost]
         print(
-            f"save of {size / 2**20:.1f} MiB {way}: median {statistics.median(cost) * 1e3:.0f} ms, once in "
+            f"save of {size / 2**20:.1f} MiB {way}: median {statistics.median(cost) * 1e3:.0f} "
+            "ms, once in "
             f"{SECONDS_BETWEEN_SAVES:.0f} s {_spread(share)}"
         )
 

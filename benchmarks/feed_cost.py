@@ -2,8 +2,9 @@
 
     python benchmarks/feed_cost.py [PATH] [--epochs 2] [--ring]
 
-PATH is any source of images (Fashion-MNIST's folder of IDX files for the published figure), by default the embedded
-digits. --ring feeds the same data through a ring in place of the resident feed.
+PATH is any source of images (Fashion-MNIST's folder of IDX files for the published figure), by
+default the embedded digits. --ring feeds the same data through a ring in place of the resident
+feed.
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ def main() -> None:
         records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     waits = [record["data_wait_share"] for record in records if "data_wait_share" in record]
     seconds = result.seconds
-    checkpoint = seconds.get("checkpoint", 0.0) / (seconds["train"] + seconds.get("checkpoint", 0.0))
+    checkpoint = seconds.get("checkpoint", 0.0) / (
+        seconds["train"] + seconds.get("checkpoint", 0.0)
+    )
     feed = sum(waits) / len(waits)
     print(f"{len(waits)} logged lines, {seconds['train']:.1f} s of training")
     print(f"  waiting for the feed: {feed:.2%} of the step time (worst line {max(waits):.2%})")
-    print(f"  checkpoints:          {checkpoint:.2%} of training and checkpoints, the last one included")
+    print(
+        f"  checkpoints:          {checkpoint:.2%} of training and checkpoints, the last one "
+        "included"
+    )
     print(f"  together:             {feed + checkpoint:.2%}")
 
 

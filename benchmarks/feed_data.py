@@ -1,4 +1,5 @@
-"""Data for the benchmarks of the feed, made of real pictures and texts; the same for the same seed."""
+"""Data for the benchmarks of the feed, made of real pictures and texts; the same for the same
+seed."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SIDE = 28
 
 
 def write_crops(path: Path, num: int, *, labels: Path | None = None, seed: int = 0) -> None:
-    """Grey crops of 28 x 28 from scikit-learn's two photographs, uint8 [num, 784]; the label says which photograph."""
+    """Grey crops of 28 x 28 from scikit-learn's two photographs, uint8 [num, 784]; the label says
+    which photograph."""
     pictures = [picture.mean(2).astype(np.uint8) for picture in load_sample_images().images]
     windows = [sliding_window_view(picture, (SIDE, SIDE)) for picture in pictures]
     generator = np.random.default_rng(seed)
@@ -34,7 +36,8 @@ def write_crops(path: Path, num: int, *, labels: Path | None = None, seed: int =
 
 
 def write_tokens(path: Path, num: int, *, seed: int = 0) -> None:
-    """Bytes of the standard library's sources, file after file in an order of chance, as uint16 [num]."""
+    """Bytes of the standard library's sources, file after file in an order of chance, as uint16
+    [num]."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     texts = [np.frombuffer(file.read_bytes(), dtype=np.uint8) for file in files]
     generator = np.random.default_rng(seed)
@@ -53,13 +56,17 @@ def write_photographs(root: Path, num: int, *, seed: int = 0) -> None:
     for name, picture in zip(("china", "flower"), load_sample_images().images, strict=True):
         (root / name).mkdir(parents=True)
         for number in range(num // 2):
-            top, left = generator.integers(0, picture.shape[0] - 240), generator.integers(0, picture.shape[1] - 320)
+            top, left = (
+                generator.integers(0, picture.shape[0] - 240),
+                generator.integers(0, picture.shape[1] - 320),
+            )
             crop = Image.fromarray(picture[top : top + 240, left : left + 320])
             crop.save(root / name / f"{number:06}.jpg", quality=90)
 
 
 def forget(folder: Path) -> None:
-    """Takes all files of a folder out of the page cache, so that whoever reads them next pays for it."""
+    """Takes all files of a folder out of the page cache, so that whoever reads them next pays for
+    it."""
     os.sync()
     for path in folder.rglob("*"):
         if path.is_file():

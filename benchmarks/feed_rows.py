@@ -1,9 +1,11 @@
-"""Rows per second of random batches through the feeds, as the loop uses them: 256 rows of 784 bytes.
+"""Rows per second of random batches through the feeds, as the loop uses them: 256 rows of 784
+bytes.
 
     python benchmarks/feed_rows.py [--rows 2000000]
 
-Resident: the tensor in memory. Memory-mapped: the same bytes in a .npy file, its pages in the page cache (this measures
-the software, not a disk: benchmarks/larger_than_memory.py does that). The rows are crops of scikit-learn's photographs.
+Resident: the tensor in memory. Memory-mapped: the same bytes in a .npy file, its pages in the page
+cache (this measures the software, not a disk: benchmarks/larger_than_memory.py does that). The rows
+are crops of scikit-learn's photographs.
 """
 
 from __future__ import annotations
@@ -32,7 +34,14 @@ def rows_per_second(data: Any, feed: str, workers: int) -> float:
     device = Device("cpu")
     order = Order(num_examples=len(data), batch_size=BATCH, seed=0)
     made = make_feed(
-        data, None, device, feed=feed, workers=workers, prefetch=2, seed=0, quarantine=Quarantine(len(data))
+        data,
+        None,
+        device,
+        feed=feed,
+        workers=workers,
+        prefetch=2,
+        seed=0,
+        quarantine=Quarantine(len(data)),
     )
     rates = []
     with device.settings(precision="fp32", allocator="keep"):
@@ -62,7 +71,10 @@ def main() -> None:
             ("memory-mapped, one worker", mapped, "ring", 1),
         ):
             print(name)
-            print(f"  {rows_per_second(data, feed, workers) / 1e6:5.2f} million rows/s (median of {REPEATS})")
+            print(
+                f"  {rows_per_second(data, feed, workers) / 1e6:5.2f} million rows/s (median of "
+                f"{REPEATS})"
+            )
 
 
 if __name__ == "__main__":

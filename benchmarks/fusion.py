@@ -2,9 +2,10 @@
 
     python benchmarks/fusion.py
 
-The forward and backward passes of the networks of time_prediction.py are recorded operation by operation. All that is
-executed between two matrix operations is taken as one kernel, which reads each storage that comes from outside once and
-writes those that are used outside. The shares stand in planner/time/roofline.py. Seconds; nothing is timed.
+The forward and backward passes of the networks of time_prediction.py are recorded operation by
+operation. All that is executed between two matrix operations is taken as one kernel, which reads
+each storage that comes from outside once and writes those that are used outside. The shares stand
+in planner/time/roofline.py. Seconds; nothing is timed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ FUSED = ("pointwise", "normalization", "reduction")
 
 
 class Recorder(TorchDispatchMode):
-    """Kind, storages read and storages written of each operation; nothing is freed, so that storages differ."""
+    """Kind, storages read and storages written of each operation; nothing is freed, so that
+    storages differ."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,9 +34,15 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        operation = describe_operation(func, args, kwargs or {}, result, "forward") if is_computation(func) else None
+        operation = (
+            describe_operation(func, args, kwargs or {}, result, "forward")
+            if is_computation(func)
+            else None
+        )
         if operation is not None:
-            self.records.append((operation.kind, self._storages((args, kwargs)), self._storages(result)))
+            self.records.append(
+                (operation.kind, self._storages((args, kwargs)), self._storages(result))
+            )
         return result
 
     def _storages(self, tree: Any) -> dict[int, int]:
@@ -43,7 +51,9 @@ class Recorder(TorchDispatchMode):
         return {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in tensors}
 
 
-def shares(records: list[tuple[str, dict[int, int], dict[int, int]]], results: set[int]) -> tuple[float, float]:
+def shares(
+    records: list[tuple[str, dict[int, int], dict[int, int]]], results: set[int]
+) -> tuple[float, float]:
     """Of bytes and of kernels, that are left; ``results`` are storages that outlive the step."""
     last_use = {storage: number for number, (_, read, _) in enumerate(records) for storage in read}
     before = after = count = groups = 0
@@ -58,7 +68,11 @@ def shares(records: list[tuple[str, dict[int, int], dict[int, int]]], results: s
             read |= {storage: size for storage, size in inputs.items() if storage not in made}
             made |= outputs
             number += 1
-        written = (size for storage, size in made.items() if last_use.get(storage, -1) >= number or storage in results)
+        written = (
+            size
+            for storage, size in made.items()
+            if last_use.get(storage, -1) >= number or storage in results
+        )
         after += sum(read.values()) + sum(written) if made else 0
         count, groups = count + number - start, groups + (number > start)
         number += 1
@@ -77,10 +91,14 @@ def main() -> None:
                     loss = task.objective(model, batch)
                 loss.backward()
             results = {loss.untyped_storage()._cdata}
-            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            gradients = [
+                parameter.grad for parameter in model.parameters() if parameter.grad is not None
+            ]
             results |= {gradient.untyped_storage()._cdata for gradient in gradients}
             num_bytes, kernels = shares(recorder.records, results)
-            print(f"{name:18} {precision}: {num_bytes:.2f} of the bytes, {kernels:.2f} of the kernels")
+            print(
+                f"{name:18} {precision}: {num_bytes:.2f} of the bytes, {kernels:.2f} of the kernels"
+            )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Records what short runs of fixed seeds give, and compares two records: for changes of form, after which no figure
-may have moved.
+"""Records what short runs of fixed seeds give, and compares two records: for changes of form, after
+which no figure may have moved.
 
-    python benchmarks/golden_runs.py record before.json --tree ../before   # a checkout of the commit before
-    python benchmarks/golden_runs.py record after.json
+    python benchmarks/golden_runs.py record before.json --tree ../before   # a checkout of the
+    commit before python benchmarks/golden_runs.py record after.json
     python benchmarks/golden_runs.py compare before.json after.json
 
-Every run is made by the command line in processes of its own, on one thread of a CPU. Kept are the weights (SHA-256 of
-their bytes), the figures, and of every JSON object that a command prints or a folder holds the names and types of its
-fields; values that depend on time, place or machine are left out. Records of two machines cannot be compared.
+Every run is made by the command line in processes of its own, on one thread of a CPU. Kept are the
+weights (SHA-256 of their bytes), the figures, and of every JSON object that a command prints or a
+folder holds the names and types of its fields; values that depend on time, place or machine are
+left out. Records of two machines cannot be compared.
 """
 
 from __future__ import annotations
@@ -76,10 +77,10 @@ def build(trial):
 
 # Fields whose values are of a machine or a moment; their names and types are compared all the same.
 _OF_THE_MOMENT = (
-    "seconds", "per_second", "memory", "bytes", "measured", "predicted", "created", "started", "ended", "time", "share",
-    "path", "run", "host", "version", "machine", "startup", "step_", "total", "report", "device", "digest", "notices",
-    "reason", "message", "headline", "sha", "study", "gain", "factor", "origin", "fingerprint", "bounds", "kinds",
-    "rates", "folder",
+    "seconds", "per_second", "memory", "bytes", "measured", "predicted", "created", "started",
+    "ended", "time", "share", "path", "run", "host", "version", "machine", "startup", "step_",
+    "total", "report", "device", "digest", "notices", "reason", "message", "headline", "sha",
+    "study", "gain", "factor", "origin", "fingerprint", "bounds", "kinds", "rates", "folder",
 )  # fmt: skip
 # Which files a planned run's explanation mentions as candidates depends on what was measured.
 _VARYING_LISTS = ("candidates", "refused", "reasons", "knobs")
@@ -102,10 +103,13 @@ class Recorder:
         """Runs a command; notes the shape of the JSON object that it prints last."""
         done = subprocess.run(
             [sys.executable, "-m", "volano", *arguments],
-            cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True, check=False,
+            cwd=self.folder, env={**self.environment, **environment}, capture_output=True,
+            text=True, check=False,
         )  # fmt: skip
         if done.returncode != code:
-            raise SystemExit(f"{name}: exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+            raise SystemExit(
+                f"{name}: exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+            )
         if "--json" in arguments:
             self.found[f"{name}: printed"] = shape_of(json.loads(done.stdout.splitlines()[-1]))
         return done.stdout
@@ -114,16 +118,23 @@ class Recorder:
         """Notes a run's folder: its files, weights, figures, and the shapes of its JSON files."""
         path = self.folder / name
         self.found[f"{name}: files"] = sorted(
-            str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and file.name != "lock"
+            str(file.relative_to(path))
+            for file in path.rglob("*")
+            if file.is_file() and file.name != "lock"
         )
         self.found[f"{name}: weights"] = digest_of_weights(path / "model.safetensors")
         record = json.loads((path / "run.json").read_text())
         self.found[f"{name}: run.json"] = shape_of(record)
         self.found[f"{name}: figures"] = {
-            key: value for key, value in record.get("metrics", {}).items() if not is_of_the_moment(key)
+            key: value
+            for key, value in record.get("metrics", {}).items()
+            if not is_of_the_moment(key)
         }
         lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-        kept = [{key: value for key, value in line.items() if not is_of_the_moment(key)} for line in lines]
+        kept = [
+            {key: value for key, value in line.items() if not is_of_the_moment(key)}
+            for line in lines
+        ]
         self.found[f"{name}: metrics.jsonl"] = hashlib.sha256(json.dumps(kept).encode()).hexdigest()
         for file in ("plan.json", "task.json", "explanation.json"):
             if (path / file).exists():
@@ -136,7 +147,8 @@ def is_of_the_moment(name: str) -> bool:
 
 
 def shape_of(value: Any, name: str = "") -> Any:
-    """Returns names and types of a JSON value; values themselves where they follow from the experiment."""
+    """Returns names and types of a JSON value; values themselves where they follow from the
+    experiment."""
     if isinstance(value, dict):
         return {key: shape_of(item, key) for key, item in sorted(value.items())}
     if isinstance(value, list):
@@ -144,9 +156,17 @@ def shape_of(value: Any, name: str = "") -> Any:
             return [shape_of(value[0], name)] if value else []
         return [shape_of(item, name) for item in value]
     if is_of_the_moment(name) or (isinstance(value, float) and not value.is_integer()):
-        return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+        return (
+            "number"
+            if isinstance(value, int | float) and not isinstance(value, bool)
+            else type(value).__name__
+        )
     # In which of its modules Volano keeps a function may change.
-    return re.sub(r"\bvolano(?:\.[a-z_0-9]+)+\.(?=\w)", "volano.", value) if isinstance(value, str) else value
+    return (
+        re.sub(r"\bvolano(?:\.[a-z_0-9]+)+\.(?=\w)", "volano.", value)
+        if isinstance(value, str)
+        else value
+    )
 
 
 def digest_of_weights(path: Path) -> str:
@@ -164,7 +184,19 @@ PINS = ("--no-plan", "--threads", "1")
 
 def image(recorder: Recorder) -> None:
     """The embedded digits, then every verb for the run."""
-    recorder.volano("image", "train", "image", "--epochs", "1", "--size", "thin", *PINS, "--out", "digits", "--json")
+    recorder.volano(
+        "image",
+        "train",
+        "image",
+        "--epochs",
+        "1",
+        "--size",
+        "thin",
+        *PINS,
+        "--out",
+        "digits",
+        "--json",
+    )
     recorder.note_run("digits")
     recorder.volano("image eval", "eval", "digits", "--json")
     recorder.volano("image export", "export", "digits", "--to", "safetensors", "--json")
@@ -184,19 +216,31 @@ def text(recorder: Recorder) -> None:
     (recorder.folder / "books").mkdir()
     (recorder.folder / "books" / "json.txt").write_text(Path(json.__file__).read_text() * 6)
     recorder.volano(
-        "text", "train", "text", "books", "--epochs", "1", "--depth", "2", "--context", "64", "--batch-size", "8",
-        *PINS, "--out", "text", "--json",
+        "text", "train", "text", "books", "--epochs", "1", "--depth", "2", "--context", "64",
+        "--batch-size", "8", *PINS, "--out", "text", "--json",
     )  # fmt: skip
     recorder.note_run("text")
     recorder.volano("text eval", "eval", "text", "--json")
-    recorder.volano("text generate", "generate", "text", "--prompt", "def ", "--tokens", "8", "--seed", "1", "--json")
+    recorder.volano(
+        "text generate",
+        "generate",
+        "text",
+        "--prompt",
+        "def ",
+        "--tokens",
+        "8",
+        "--seed",
+        "1",
+        "--json",
+    )
     recorder.found["text generated"] = recorder.volano(
         "text generate", "generate", "text", "--prompt", "def ", "--tokens", "8", "--seed", "1"
     )
 
 
 def classify(recorder: Recorder) -> None:
-    """Lines of three modules told apart; in minutes too few for the language model's head, whose steps go by time."""
+    """Lines of three modules told apart; in minutes too few for the language model's head, whose
+    steps go by time."""
     import argparse as one
     import csv as other
     import textwrap
@@ -205,11 +249,25 @@ def classify(recorder: Recorder) -> None:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         for module in (one, other, textwrap):
-            lines = [line.strip() for line in Path(str(module.__file__)).read_text().splitlines() if len(line) > 40]
+            lines = [
+                line.strip()
+                for line in Path(str(module.__file__)).read_text().splitlines()
+                if len(line) > 40
+            ]
             for line in lines[:60]:
                 writer.writerow([line, module.__name__])
     recorder.volano(
-        "classes", "train", "text", "lines.csv", "--classify", "--minutes", "0.1", *PINS, "--out", "classes", "--json"
+        "classes",
+        "train",
+        "text",
+        "lines.csv",
+        "--classify",
+        "--minutes",
+        "0.1",
+        *PINS,
+        "--out",
+        "classes",
+        "--json",
     )
     recorder.note_run("classes")
     recorder.volano("classes eval", "eval", "classes", "--json")
@@ -227,16 +285,21 @@ def video(recorder: Recorder) -> None:
 
 
 def own(recorder: Recorder) -> None:
-    """A task of one's own: plain, in micro-batches, planned with pins, by two ranks, stopped and resumed."""
+    """A task of one's own: plain, in micro-batches, planned with pins, by two ranks, stopped and
+    resumed."""
     recorder.volano("plain", "train", "own:task", *PINS, "--out", "plain", "--json")
     recorder.note_run("plain")
-    recorder.volano("micro", "train", "own:task", *PINS, "--micro-batch", "24", "--out", "micro", "--json")
+    recorder.volano(
+        "micro", "train", "own:task", *PINS, "--micro-batch", "24", "--out", "micro", "--json"
+    )
     recorder.note_run("micro")
-    recorder.volano("two ranks", "train", "own:task", *PINS, "--nproc", "2", "--out", "ranks", "--json")
+    recorder.volano(
+        "two ranks", "train", "own:task", *PINS, "--nproc", "2", "--out", "ranks", "--json"
+    )
     recorder.note_run("ranks")
     pins = (
-        "--precision", "fp32", "--memory-format", "contiguous", "--no-compile", "--micro-batch", "64", "--threads", "1",
-        "--feed", "ring", "--workers", "0", "--forbid", "optimizer=fused",
+        "--precision", "fp32", "--memory-format", "contiguous", "--no-compile", "--micro-batch",
+        "64", "--threads", "1", "--feed", "ring", "--workers", "0", "--forbid", "optimizer=fused",
     )  # fmt: skip
     recorder.volano("planned", "train", "own:task", *pins, "--out", "planned", "--json")
     recorder.note_run("planned")
@@ -262,17 +325,32 @@ def stop_and_resume(recorder: Recorder) -> None:
     child.wait()
     recorder.volano("resume", "resume", "killed", "--json")
     recorder.note_run("killed")
-    recorder.found["killed as whole"] = recorder.found["killed: weights"] == recorder.found["plain: weights"]
+    recorder.found["killed as whole"] = (
+        recorder.found["killed: weights"] == recorder.found["plain: weights"]
+    )
 
 
 def study(recorder: Recorder) -> None:
     """A study of a task with its table, one over an application, and the training of the best."""
     recorder.volano(
-        "study", "explore", "own:build", "--trials", "6", "--seed", "0", "--workers", "1", "--out", "study", "--json"
+        "study",
+        "explore",
+        "own:build",
+        "--trials",
+        "6",
+        "--seed",
+        "0",
+        "--workers",
+        "1",
+        "--out",
+        "study",
+        "--json",
     )
     path = recorder.folder / "study"
     recorder.found["study: files"] = sorted(
-        str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and file.name != "lock"
+        str(file.relative_to(path))
+        for file in path.rglob("*")
+        if file.is_file() and file.name != "lock"
     )
     recorder.found["study: study.json"] = shape_of(json.loads((path / "study.json").read_text()))
     recorder.volano("best", "train", "--from", "study", *PINS, "--out", "best", "--json")
@@ -294,7 +372,11 @@ def record(target: Path, tree: Path, names: list[str]) -> None:
             if not names or part.__name__ in names:
                 start = time.perf_counter()
                 part(recorder)
-                print(f"{part.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+                print(
+                    f"{part.__name__}: {time.perf_counter() - start:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
         target.write_text(json.dumps(recorder.found, indent=1, sort_keys=True))
     finally:
         shutil.rmtree(folder)
@@ -319,13 +401,20 @@ def differences(before: Any, after: Any, place: str = "") -> list[str]:
 
 def main() -> None:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     recording = verbs.add_parser("record")
     recording.add_argument("target", type=Path)
-    recording.add_argument("--tree", type=Path, default=HERE.parent, help="checkout whose src/ is run")
     recording.add_argument(
-        "--only", nargs="*", default=[], help="parts to make: " + ", ".join(p.__name__ for p in PARTS)
+        "--tree", type=Path, default=HERE.parent, help="checkout whose src/ is run"
+    )
+    recording.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        help="parts to make: " + ", ".join(p.__name__ for p in PARTS),
     )
     comparing = verbs.add_parser("compare")
     comparing.add_argument("before", type=Path)

@@ -2,8 +2,8 @@
 
     python benchmarks/image_accuracy.py digits fashion-3 fashion-15
 
-Every command is a process of its own, timed from its start to its end: interpreter, imports, reading, planning,
-training and testing included, installation aside.
+Every command is a process of its own, timed from its start to its end: interpreter, imports,
+reading, planning, training and testing included, installation aside.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ GOALS = {
 
 
 def run(arguments: list[str], seed: int, folder: Path) -> tuple[float, dict]:
-    command = [sys.executable, "-m", "volano", "train", "image", *arguments, "--seed", str(seed), "--out", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "volano",
+        "train",
+        "image",
+        *arguments,
+        "--seed",
+        str(seed),
+        "--out",
+        str(folder),
+    ]
     start = time.perf_counter()
     child = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
@@ -45,13 +56,15 @@ def main() -> None:
             accuracies.append(result["metrics"]["test_accuracy"])
             walls.append(seconds)
             print(
-                f"{name} seed {seed}: {accuracies[-1]:.4f} in {seconds:.1f} s, {result['task']['num_steps']} steps, "
+                f"{name} seed {seed}: {accuracies[-1]:.4f} in {seconds:.1f} s, "
+                f"{result['task']['num_steps']} steps, "
                 f"phases {result['seconds']}",
                 flush=True,
             )
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
         print(
-            f"{name}: accuracy mean {statistics.mean(accuracies):.4f} (min {min(accuracies):.4f}, std {spread:.4f}), "
+            f"{name}: accuracy mean {statistics.mean(accuracies):.4f} (min {min(accuracies):.4f}, "
+            f"std {spread:.4f}), "
             f"wall at most {max(walls):.1f} s; wanted {wanted} in {allowed} s"
         )
 

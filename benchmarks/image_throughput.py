@@ -1,9 +1,11 @@
-"""The image application's training beside a hand-written loop with the same knobs: network, optimizer, augmentation.
+"""The image application's training beside a hand-written loop with the same knobs: network,
+optimizer, augmentation.
 
     python benchmarks/image_throughput.py [fp32|bf16 ...]
 
-One run of the engine and one raw loop in one process, in turn, as in overhead.py, on Fashion-MNIST with the thin
-network under the plan that the application chooses. Both have channels-last kernels and keep freed host memory.
+One run of the engine and one raw loop in one process, in turn, as in overhead.py, on Fashion-MNIST
+with the thin network under the plan that the application chooses. Both have channels-last kernels
+and keep freed host memory.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ class RawLoop:
                 group["lr"] = rate * self.schedule((step + 0.5) / self.num_steps)
             self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.narrow):
-                loss = nn.functional.cross_entropy(self.model(images), labels, label_smoothing=self.smoothing)
+                loss = nn.functional.cross_entropy(
+                    self.model(images), labels, label_smoothing=self.smoothing
+                )
             loss.backward()
             self.optimizer.step()
             losses.append(loss.detach())
@@ -73,7 +77,10 @@ def compare(precision: str) -> None:
         folder = RunFolder.reserve(Path(root) / "run", "image")
         folder.make()
         run_task(task, plan, folder, observer=watch)
-    print(f"{precision}, steps of {task.batch_size} images: {watch.throughput()}; wanted 0.97", flush=True)
+    print(
+        f"{precision}, steps of {task.batch_size} images: {watch.throughput()}; wanted 0.97",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -1,13 +1,17 @@
-"""Training on sets four times larger than a memory limit that the kernel enforces, beside the same set in memory.
+"""Training on sets four times larger than a memory limit that the kernel enforces, beside the same
+set in memory.
 
-    python benchmarks/larger_than_memory.py [tokens] [arrays] [photographs] [--limit-mib 640] [--seconds 20]
+    python benchmarks/larger_than_memory.py [tokens] [arrays] [photographs] [--limit-mib 640]
+    [--seconds 20]
 
-Each training is a process of its own. With a memory cgroup that may be made (root), the limit covers everything, the
-page cache of what was read too, so that three quarters of each epoch come from the disk. Otherwise RLIMIT_DATA bounds
-what the process allocates, the page cache stays as large as the machine, and the output says so.
+Each training is a process of its own. With a memory cgroup that may be made (root), the limit
+covers everything, the page cache of what was read too, so that three quarters of each epoch come
+from the disk. Otherwise RLIMIT_DATA bounds what the process allocates, the page cache stays as
+large as the machine, and the output says so.
 
-tokens, arrays: examples per second under the limit, from mapped files, against those of the same data in memory without
-a limit. photographs: against the rate at which one core decodes the same files with the same function and nothing else.
+tokens, arrays: examples per second under the limit, from mapped files, against those of the same
+data in memory without a limit. photographs: against the rate at which one core decodes the same
+files with the same function and nothing else.
 """
 
 from __future__ import annotations
@@ -50,7 +54,9 @@ class TokenModel(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(256, width)
         self.position = nn.Parameter(torch.zeros(CONTEXT, width))
-        layer = functools.partial(nn.TransformerEncoderLayer, width, 4, 4 * width, 0.0, batch_first=True)
+        layer = functools.partial(
+            nn.TransformerEncoderLayer, width, 4, 4 * width, 0.0, batch_first=True
+        )
         self.layers = nn.ModuleList(layer(norm_first=True) for _ in range(2))
         self.head = nn.Linear(width, 256)
 
@@ -102,13 +108,22 @@ def open_data(kind: str, folder: Path) -> Any:
         return volano.MemoryMapped(folder / "tokens.npy", window=CONTEXT + 1, stride=CONTEXT)
     if kind == "arrays":
         return volano.MemoryMapped((folder / "x.npy", folder / "y.npy"))
-    files = [ImageFile(path=path, label=int("flower" in path.parts)) for path in listed(folder / "photographs")]
-    images = leave_in_files(files, ("china", "flower"), PixelFormat(channels=3, size=SIZE), root=folder)
+    files = [
+        ImageFile(path=path, label=int("flower" in path.parts))
+        for path in listed(folder / "photographs")
+    ]
+    images = leave_in_files(
+        files, ("china", "flower"), PixelFormat(channels=3, size=SIZE), root=folder
+    )
     return images.dataset()
 
 
 def make_task(kind: str, data: Any, steps: int) -> volano.Task:
-    model = {"tokens": TokenModel, "arrays": functools.partial(make_net, 1), "photographs": make_light_net}[kind]
+    model = {
+        "tokens": TokenModel,
+        "arrays": functools.partial(make_net, 1),
+        "photographs": make_light_net,
+    }[kind]
     return volano.Task(
         model=model,
         objective=token_loss if kind == "tokens" else image_loss,
@@ -149,7 +164,13 @@ def train(kind: str, folder: Path, mode: str, seconds: float) -> dict[str, Any]:
     steps, out = 60, folder / f"run-{mode}"
     while True:
         watch, start = Rates(), time.perf_counter()
-        volano.train(make_task(kind, data, steps), out=out, observer=watch, pins={**PLAN, **pins}, device="cpu")
+        volano.train(
+            make_task(kind, data, steps),
+            out=out,
+            observer=watch,
+            pins={**PLAN, **pins},
+            device="cpu",
+        )
         took = time.perf_counter() - start
         shutil.rmtree(out)
         if took > 0.5 * seconds:
@@ -181,7 +202,8 @@ def decode_rate(folder: Path, seconds: float) -> float:
 
 @contextlib.contextmanager
 def memory_cgroup(limit: int) -> Iterator[Path | None]:
-    """A cgroup below this process's own with a memory limit, version 1 or 2; None where none can be made."""
+    """A cgroup below this process's own with a memory limit, version 1 or 2; None where none can be
+    made."""
     group = None
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -220,13 +242,21 @@ def run_limited(arguments: list[str], limit: int | None) -> dict[str, Any]:
                 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
         command = [sys.executable, __file__, "--child", *arguments]
-        child = subprocess.run(command, capture_output=True, text=True, preexec_fn=enter, check=False)
+        child = subprocess.run(
+            command, capture_output=True, text=True, preexec_fn=enter, check=False
+        )
         if child.returncode:
             raise SystemExit(f"the training ended with {child.returncode}: {child.stderr[-2000:]}")
         result = json.loads(child.stdout.splitlines()[-1])
         if group is not None:
-            peak = next(p for p in (group / "memory.max_usage_in_bytes", group / "memory.peak") if p.exists())
-            result["limit"] = f"cgroup; peak with page cache {int(peak.read_text()) / 2**20:,.0f} MiB"
+            peak = next(
+                p
+                for p in (group / "memory.max_usage_in_bytes", group / "memory.peak")
+                if p.exists()
+            )
+            result["limit"] = (
+                f"cgroup; peak with page cache {int(peak.read_text()) / 2**20:,.0f} MiB"
+            )
         elif limit:
             result["limit"] = "RLIMIT_DATA: the page cache is not limited"
     return result
@@ -235,7 +265,9 @@ def run_limited(arguments: list[str], limit: int | None) -> dict[str, Any]:
 def compare(kind: str, limit: int, seconds: float) -> None:
     folder = Path(tempfile.mkdtemp(prefix="volano-benchmark-", dir=Path.cwd()))
     try:
-        print(f"{kind}: {TIMES * limit / 2**20:,.0f} MiB, limit {limit / 2**20:,.0f} MiB", flush=True)
+        print(
+            f"{kind}: {TIMES * limit / 2**20:,.0f} MiB, limit {limit / 2**20:,.0f} MiB", flush=True
+        )
         write(kind, folder, TIMES * limit)
         forget(folder)
         if kind == "photographs":
@@ -248,13 +280,18 @@ def compare(kind: str, limit: int, seconds: float) -> None:
             print(f"  {name}: {json.dumps(resident)}")
         print(f"  limited: {json.dumps(limited)}")
         rate = limited["examples_per_second"]
-        print(f"  {rate:,.0f} examples/s; {name}: {reference:,.0f}; ratio {rate / reference:.3f}", flush=True)
+        print(
+            f"  {rate:,.0f} examples/s; {name}: {reference:,.0f}; ratio {rate / reference:.3f}",
+            flush=True,
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was written is removed in this case too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # what was written is removed in this case too
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", default=[*KINDS])
     parser.add_argument("--limit-mib", type=int, default=640)

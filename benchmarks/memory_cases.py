@@ -1,5 +1,5 @@
-"""The models and plans on which predictions of memory are judged: multilayer perceptron, residual net, transformer,
-LSTM, and the text application's decoder, on random data of bundled shapes."""
+"""The models and plans on which predictions of memory are judged: multilayer perceptron, residual
+net, transformer, LSTM, and the text application's decoder, on random data of bundled shapes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,13 @@ class Residual(nn.Module):
     def __init__(self, channels: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.first = nn.Sequential(
-            nn.Conv2d(channels, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+            nn.Conv2d(channels, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
         )
-        self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.second = nn.Sequential(
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        )
         same = stride == 1 and channels == outputs
         self.short = nn.Identity() if same else nn.Conv2d(channels, outputs, 1, stride, bias=False)
 
@@ -56,7 +60,12 @@ class Recurrent(nn.Module):
 def perceptron() -> nn.Module:
     """Width 1024."""
     return nn.Sequential(
-        nn.Linear(784, 1024), nn.ReLU(), nn.Dropout(0.1), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, NUM_CLASSES)
+        nn.Linear(784, 1024),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(1024, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, NUM_CLASSES),
     )
 
 
@@ -74,7 +83,9 @@ def transformer() -> nn.Module:
     """Four layers of width 128 over 32 tokens."""
     layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.1, batch_first=True, norm_first=True)
     encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
-    return nn.Sequential(nn.Linear(24, 128), encoder, nn.Flatten(), nn.Linear(32 * 128, NUM_CLASSES))
+    return nn.Sequential(
+        nn.Linear(24, 128), encoder, nn.Flatten(), nn.Linear(32 * 128, NUM_CLASSES)
+    )
 
 
 def decoder() -> nn.Module:
@@ -115,7 +126,8 @@ def make_task(name: str, *, batch_size: int | None = None, optimizer: str = "Ada
 
 
 def cases() -> list[tuple[str, Task, Plan]]:
-    """(name, task, plan): every model under several micro-batches, precisions, formats, and with recompute."""
+    """(name, task, plan): every model under several micro-batches, precisions, formats, and with
+    recompute."""
     base = Plan.baseline()
     plans = {
         "fp32": base,
@@ -129,10 +141,18 @@ def cases() -> list[tuple[str, Task, Plan]]:
         for label, plan in plans.items():
             if label == "recompute" and name in ("perceptron", "lstm"):
                 continue  # nothing repeats
-            pinned = plan.pin(micro_batch=task.batch_size // 4) if label == "fp32 in quarters" else plan
+            pinned = (
+                plan.pin(micro_batch=task.batch_size // 4) if label == "fp32 in quarters" else plan
+            )
             made.append((f"{name}, {label}", task, pinned))
-    made.append(("residual, channels last", make_task("residual"), base.pin(memory_format="channels_last")))
     made.append(
-        ("decoder, fused", make_task("decoder"), base.pin(optimizer="fused", recompute="blocks", micro_batch=4))
+        ("residual, channels last", make_task("residual"), base.pin(memory_format="channels_last"))
+    )
+    made.append(
+        (
+            "decoder, fused",
+            make_task("decoder"),
+            base.pin(optimizer="fused", recompute="blocks", micro_batch=4),
+        )
     )
     return made

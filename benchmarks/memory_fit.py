@@ -1,10 +1,12 @@
 """Verdicts on budgets of memory against a limit that the kernel enforces on the process.
 
-    python benchmarks/memory_fit.py                # about four minutes on two cores that nobody else uses
-    python benchmarks/memory_fit.py --needs return system keep   # what each case needs at least; twenty minutes
+    python benchmarks/memory_fit.py                # about four minutes on two cores that nobody
+    else uses python benchmarks/memory_fit.py --needs return system keep   # what each case needs at
+    least; twenty minutes
 
-For draws of (task, plan, budget): a child process is limited (RLIMIT_DATA) to the bytes that it has before the session
-begins and the budget, and trains a few steps. Wanted: of those told FITS none fails.
+For draws of (task, plan, budget): a child process is limited (RLIMIT_DATA) to the bytes that it has
+before the session begins and the budget, and trains a few steps. Wanted: of those told FITS none
+fails.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _ENOUGH = 0.03  # share to which a need is found
 
 def data_bytes() -> int:
     """Private writable memory of this process, which RLIMIT_DATA bounds (getrlimit(2), proc(5))."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * os.sysconf(
+        "SC_PAGE_SIZE"
+    )
 
 
 def train_within(task: Task, plan: Plan, budget: int) -> bool:

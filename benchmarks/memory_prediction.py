@@ -1,9 +1,10 @@
-"""Predicted peak of live bytes against the truth of torch's profiler, which records every allocation and release.
+"""Predicted peak of live bytes against the truth of torch's profiler, which records every
+allocation and release.
 
     python benchmarks/memory_prediction.py        # about two minutes on two cores
 
-Wanted: median error at most 3 %, worst at most 10 %. The truth is that of the second step of a real session in a
-process of its own; nothing of it goes through the planner's tracker.
+Wanted: median error at most 3 %, worst at most 10 %. The truth is that of the second step of a real
+session in a process of its own; nothing of it goes through the planner's tracker.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _MARK = "the second step"
 
 
 def true_peak(task: Task, plan: Plan) -> int:
-    """Bytes that the allocator has handed out at the most during the second step, of those since the session began."""
+    """Bytes that the allocator has handed out at the most during the second step, of those since
+    the session began."""
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         session = Session(task, plan, on_notice=lambda _: None)
@@ -60,12 +62,17 @@ def main() -> None:
         true = run_isolated(lambda task=task, plan=plan: true_peak(task, plan), timeout=120)
         errors.append(abs(memory.peak / true - 1))
         print(
-            f"{name:<32}{memory.peak / 2**20:>8.2f} MiB{true / 2**20:>8.2f} MiB{memory.peak / true - 1:>+9.2%}"
+            f"{name:<32}{memory.peak / 2**20:>8.2f} MiB{true / 2**20:>8.2f} "
+            f"MiB{memory.peak / true - 1:>+9.2%}"
             f"   {memory.operator}"
         )
     median, worst = statistics.median(errors), max(errors)
-    print(f"\n{len(errors)} cases: median error {median:.2%}, worst {worst:.2%} (wanted: 3 %, 10 %)")
-    print(f"{time.perf_counter() - start:.0f} s in all, {predicting / len(errors):.2f} s a prediction")
+    print(
+        f"\n{len(errors)} cases: median error {median:.2%}, worst {worst:.2%} (wanted: 3 %, 10 %)"
+    )
+    print(
+        f"{time.perf_counter() - start:.0f} s in all, {predicting / len(errors):.2f} s a prediction"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""The operations and the memory of a training step of an MPT transformer (MosaicML's llm-foundry), in closed form.
+"""The operations and the memory of a training step of an MPT transformer (MosaicML's llm-foundry),
+in closed form.
 
-Shapes of the family from the configurations of llm-foundry (scripts/train/yamls/pretrain/mpt-*.yaml): a decoder with a
-vocabulary of 50,368, learned positions, four times as wide feed-forward layers and no biases. It is computed in bf16
-with an attention that keeps no scores (FlashAttention).
+Shapes of the family from the configurations of llm-foundry
+(scripts/train/yamls/pretrain/mpt-*.yaml): a decoder with a vocabulary of 50,368, learned positions,
+four times as wide feed-forward layers and no biases. It is computed in bf16 with an attention that
+keeps no scores (FlashAttention).
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _HALF, _SINGLE = 2, 4  # bytes of bf16 and fp32
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One row of the table: a model trained on some ranks. ``passes`` micro-batches make a rank's step."""
+    """One row of the table: a model trained on some ranks. ``passes`` micro-batches make a rank's
+    step."""
 
     model: str
     precision: str
@@ -51,7 +54,8 @@ class Run:
 
 
 def units(run: Run) -> Units:
-    """What is gathered at once: the embeddings, then each block. Gradients are summed in bf16 where all is."""
+    """What is gathered at once: the embeddings, then each block. Gradients are summed in bf16 where
+    all is."""
     width, layers = run.shape
     block = (4 + 2 * EXPANSION) * width**2 + 2 * width
     return Units(
@@ -62,8 +66,8 @@ def units(run: Run) -> Units:
 
 
 def operations(run: Run) -> list[Operation]:
-    """Of one rank's step: forward passes, backward passes (with the blocks' forward passes where they are recomputed),
-    and the update of its share of the parameters."""
+    """Of one rank's step: forward passes, backward passes (with the blocks' forward passes where
+    they are recomputed), and the update of its share of the parameters."""
     width, layers = run.shape
     tokens, passes = run.tokens, run.passes
     again = 1 if run.recompute else 0
@@ -73,23 +77,32 @@ def operations(run: Run) -> list[Operation]:
         *_block(run, "backward", again * passes * layers, matmuls=1, attentions=1.0, moves=1),
     ]
     # The loss in fp32: logits read and widened, their log-softmax; back from that, and narrowed.
-    for phase, times, touched in (("forward", 1, _HALF + 3 * _SINGLE), ("backward", 2, 4 * _SINGLE + _HALF)):
+    for phase, times, touched in (
+        ("forward", 1, _HALF + 3 * _SINGLE),
+        ("backward", 2, 4 * _SINGLE + _HALF),
+    ):
         made.append(_product(phase, tokens, width, VOCABULARY, times * passes))
         made.append(_pointwise(phase, "loss", touched * tokens * VOCABULARY, passes))
     share = -(-sum(units(run).parameters) // run.num_ranks)
-    # AdamW reads parameter, gradient and two averages, and writes all but the gradient; before that the norm of the
-    # gradients is taken and they are scaled.
+    # AdamW reads parameter, gradient and two averages, and writes all but the gradient; before that
+    # the norm of the gradients is taken and they are scaled.
     made.append(_pointwise("optimizer", "adamw", (7 + 3) * _SINGLE * share, 1))
     return [operation for operation in made if operation.count]
 
 
-def _block(run: Run, phase: Phase, count: int, *, matmuls: int, attentions: float, moves: int) -> list[Operation]:
+def _block(
+    run: Run, phase: Phase, count: int, *, matmuls: int, attentions: float, moves: int
+) -> list[Operation]:
     """Of ``count`` blocks; so many times the products, attentions and bytes of a forward pass."""
     width, _ = run.shape
     tokens = run.tokens
     outputs = (3 * width, width, EXPANSION * width)
-    products = [_product(phase, tokens, width, size, count * matmuls) for size in (*outputs, EXPANSION * width)]
-    # Two products of length x length, counted as torch's counter does: with what lies in the future.
+    products = [
+        _product(phase, tokens, width, size, count * matmuls)
+        for size in (*outputs, EXPANSION * width)
+    ]
+    # Two products of length x length, counted as torch's counter does: with what lies in the
+    # future.
     scores = 4 * run.micro_batch * run.length**2 * width
     attention = Operation(
         name="attention",
@@ -100,7 +113,8 @@ def _block(run: Run, phase: Phase, count: int, *, matmuls: int, attentions: floa
         num_bytes=int(attentions * 4 * tokens * width * _HALF),
         count=count,
     )
-    # Two norms (read, write), two sums (read two, write), the activation (read, write four times the width).
+    # Two norms (read, write), two sums (read two, write), the activation (read, write four times
+    # the width).
     elements = (2 * 2 + 2 * 3 + 2 * EXPANSION) * tokens * width
     return [*products, attention, _pointwise(phase, "norms", moves * elements * _HALF, count)]
 
@@ -118,22 +132,32 @@ def _product(phase: Phase, rows: int, inner: int, columns: int, count: int) -> O
 
 
 def _pointwise(phase: Phase, name: str, num_bytes: int, count: int) -> Operation:
-    return Operation(name=name, phase=phase, kind="pointwise", dtype="bf16", flops=0, num_bytes=num_bytes, count=count)
+    return Operation(
+        name=name,
+        phase=phase,
+        kind="pointwise",
+        dtype="bf16",
+        flops=0,
+        num_bytes=num_bytes,
+        count=count,
+    )
 
 
 def memory(run: Run) -> MemoryPrediction:
     """Of the whole model on one device, to be sharded: fp32 parameters, gradients and two averages.
 
-    A block keeps, in elements per token and width: the inputs of two norms and their outputs, queries, keys and
-    values, the attention's output, and 2 x 4 around the activation. Recomputed, it keeps its input, and one block at a
-    time keeps all. Logits: between what an in-place loss holds (itself in bf16, and a gradient) and what
-    ``cross_entropy`` in fp32 does.
+    A block keeps, in elements per token and width: the inputs of two norms and their outputs,
+    queries, keys and values, the attention's output, and 2 x 4 around the activation. Recomputed,
+    it keeps its input, and one block at a time keeps all. Logits: between what an in-place loss
+    holds (itself in bf16, and a gradient) and what ``cross_entropy`` in fp32 does.
     """
     width, layers = run.shape
     tokens, count = run.tokens, sum(units(run).parameters)
     kept = (2 + 2 + 3 + 1 + 2 * EXPANSION) * tokens * width * _HALF
     blocks = layers * tokens * width * _HALF + kept if run.recompute else layers * kept
-    least, likely, most = (size * tokens * VOCABULARY for size in (2 * _HALF, 3 * _HALF, 2 * _HALF + 2 * _SINGLE))
+    least, likely, most = (
+        size * tokens * VOCABULARY for size in (2 * _HALF, 3 * _HALF, 2 * _HALF + 2 * _SINGLE)
+    )
     categories = {
         "parameters": _SINGLE * count,
         "gradients": _SINGLE * count,
@@ -143,5 +167,9 @@ def memory(run: Run) -> MemoryPrediction:
     }
     peak = sum(categories.values())
     return MemoryPrediction(
-        peak=peak, lower=peak - likely + least, upper=peak - likely + most, categories=categories, operator="loss"
+        peak=peak,
+        lower=peak - likely + least,
+        upper=peak - likely + most,
+        categories=categories,
+        operator="loss",
     )

@@ -1,8 +1,10 @@
-"""How long one update of Muon takes with its iteration in bf16 and in fp32, on the networks of the applications.
+"""How long one update of Muon takes with its iteration in bf16 and in fp32, on the networks of the
+applications.
 
     python benchmarks/muon_dtype.py [--rounds 5]
 
-Both optimizers hold the same weights and gradients; their steps are timed in turn, the median counts.
+Both optimizers hold the same weights and gradients; their steps are timed in turn, the median
+counts.
 """
 
 from __future__ import annotations
@@ -43,13 +45,17 @@ def networks() -> dict[str, nn.Module]:
     return {
         "image, thin": build_network("thin", 1, 28, 10, [0.0], [1.0]),
         "text, depth 2": Decoder(shape),
-        "video, U-Net": UNet(num_frames=16, channels=1, num_classes=0, width=64, scale=PixelScale((0.0,), (1.0,))),
+        "video, U-Net": UNet(
+            num_frames=16, channels=1, num_classes=0, width=64, scale=PixelScale((0.0,), (1.0,))
+        ),
     }
 
 
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     print(f"{torch.get_num_threads()} threads; units for bf16: {Device('cpu').has_bf16_units}")
@@ -57,9 +63,14 @@ def main() -> None:
         optimizers = [optimizer_of(model, dtype) for dtype in (torch.bfloat16, torch.float32)]
         for optimizer in optimizers:
             optimizer.step()
-        rounds = [[seconds_of(optimizer) for optimizer in optimizers] for _ in range(arguments.rounds)]
+        rounds = [
+            [seconds_of(optimizer) for optimizer in optimizers] for _ in range(arguments.rounds)
+        ]
         narrow, wide = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"{name}: bf16 {narrow * 1e3:.0f} ms, fp32 {wide * 1e3:.0f} ms, {narrow / wide:.1f} times")
+        print(
+            f"{name}: bf16 {narrow * 1e3:.0f} ms, fp32 {wide * 1e3:.0f} ms, {narrow / wide:.1f} "
+            "times"
+        )
 
 
 if __name__ == "__main__":

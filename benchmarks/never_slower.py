@@ -3,16 +3,17 @@
     python benchmarks/never_slower.py whole 60 [TASK ...]              about two minutes a task
     python benchmarks/never_slower.py blocks 300 [--rounding] [TASK ...]      about a minute a task
 
-The peer is a hand-written loop: fp32, eager, the optimizer as the task gives it, batches gathered from memory, losses
-read once in a hundred steps. Each side is a process of its own, because a plan's settings (threads, allocator) are
-those of a process, and only one of them works at a time. Caches (remembered plans, measured rates, compiled code) are
-empty at the start of each task.
+The peer is a hand-written loop: fp32, eager, the optimizer as the task gives it, batches gathered
+from memory, losses read once in a hundred steps. Each side is a process of its own, because a
+plan's settings (threads, allocator) are those of a process, and only one of them works at a time.
+Caches (remembered plans, measured rates, compiled code) are empty at the start of each task.
 
-``whole``: both run as many steps as the plain loop makes in so many seconds, in turn. The planned side is
-``volano.train`` from its call to its return: planning, compiling, training, saving, the report.
+``whole``: both run as many steps as the plain loop makes in so many seconds, in turn. The planned
+side is ``volano.train`` from its call to its return: planning, compiling, training, saving, the
+report.
 
-``blocks``: planning for a run of that length is done for real; then both sides make blocks of steps in turn, and
-the whole run follows from the planning, the start-up and the medians of the blocks.
+``blocks``: planning for a run of that length is done for real; then both sides make blocks of steps
+in turn, and the whole run follows from the planning, the start-up and the medians of the blocks.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ class PlainLoop:
         self.task = task
         torch.manual_seed(task.seed)
         self.model = task.model()
-        groups = self.model.parameters() if task.parameter_groups is None else task.parameter_groups(self.model)
+        groups = (
+            self.model.parameters()
+            if task.parameter_groups is None
+            else task.parameter_groups(self.model)
+        )
         self.optimizer = task.optimizer(groups)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = None if task.ema_decay is None else task.model()
@@ -66,7 +71,9 @@ class PlainLoop:
         task = self.task
         for _ in range(count):
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate * task.schedule(progress_at(self.step % task.num_steps, task.num_steps))
+                group["lr"] = rate * task.schedule(
+                    progress_at(self.step % task.num_steps, task.num_steps)
+                )
             batch = self.fetch(self.order.key(self.step)).batch
             if task.augment is not None:
                 self.generator.manual_seed(seed_of_augmentation(task, self.step))
@@ -81,7 +88,9 @@ class PlainLoop:
             if self.average is not None:
                 with torch.no_grad():
                     decay = task.ema_decay or 0.0
-                    torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+                    torch._foreach_lerp_(
+                        list(self.average.parameters()), list(self.model.parameters()), 1 - decay
+                    )
             self.losses.append(mean.detach())
             self.step += 1
             if len(self.losses) == 100:
@@ -107,7 +116,9 @@ class PlannedLoop:
 
     def _endless(self) -> Iterator[Any]:
         while True:
-            yield from self.session.feed.batches(self.session.order.keys(0, self.session.task.num_steps))
+            yield from self.session.feed.batches(
+                self.session.order.keys(0, self.session.task.num_steps)
+            )
 
     def run(self, count: int) -> None:
         """The next ``count`` steps."""
@@ -121,7 +132,8 @@ class PlannedLoop:
 
 
 def serve(kind: str, name: str, steps: int, tolerance: str) -> None:
-    """Answers commands from standard input: a number of steps -> their seconds; an empty line ends it."""
+    """Answers commands from standard input: a number of steps -> their seconds; an empty line ends
+    it."""
     torch.set_num_threads(os.cpu_count() or 1)
     task = make_task(name, steps, tolerance)
     loop: PlainLoop | PlannedLoop
@@ -140,7 +152,13 @@ def serve(kind: str, name: str, steps: int, tolerance: str) -> None:
         }
         start = time.perf_counter()
         again = find_plan(task, PlanRequest())
-        answer({**chosen, "again": time.perf_counter() - start, "again_origin": again.explanation.origin})
+        answer(
+            {
+                **chosen,
+                "again": time.perf_counter() - start,
+                "again_origin": again.explanation.origin,
+            }
+        )
     for line in sys.stdin:
         if not line.strip():
             return
@@ -163,7 +181,14 @@ def whole(kind: str, name: str, steps: int, tolerance: str) -> None:
         record = json.loads((run.path / "explanation.json").read_text())
     explanation = volano.Explanation.from_json(record)
     text = explanation.candidates[0].levers(volano.Plan.baseline())
-    answer({"seconds": seconds, "plan": text, "planning": explanation.planning_seconds, "phases": run.seconds})
+    answer(
+        {
+            "seconds": seconds,
+            "plan": text,
+            "planning": explanation.planning_seconds,
+            "phases": run.seconds,
+        }
+    )
 
 
 def answer(record: dict[str, Any]) -> None:
@@ -173,8 +198,14 @@ def answer(record: dict[str, Any]) -> None:
 class Side:
     """A child, with caches of its own."""
 
-    def __init__(self, mode: str, kind: str, name: str, steps: int, tolerance: str, cache: str) -> None:
-        environment = {**os.environ, "XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
+    def __init__(
+        self, mode: str, kind: str, name: str, steps: int, tolerance: str, cache: str
+    ) -> None:
+        environment = {
+            **os.environ,
+            "XDG_CACHE_HOME": cache,
+            "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
+        }
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)
         command = [sys.executable, __file__, f"_{mode}", str(steps), kind, name, tolerance]
         self.process = subprocess.Popen(
@@ -223,8 +254,10 @@ def compare_whole(name: str, seconds: float, tolerance: str) -> float:
         planned.close()
     ratio = planned.first["seconds"] / plain.first["seconds"]
     print(
-        f"{name:7s} {steps:,} steps: plain {plain.first['seconds']:.1f} s, planned {planned.first['seconds']:.1f} s "
-        f"(planning {planned.first['planning']:.1f} s): ratio {ratio:.3f}, {1 / ratio:.2f} times as fast; "
+        f"{name:7s} {steps:,} steps: plain {plain.first['seconds']:.1f} s, planned "
+        f"{planned.first['seconds']:.1f} s "
+        f"(planning {planned.first['planning']:.1f} s): ratio {ratio:.3f}, {1 / ratio:.2f} times "
+        "as fast; "
         f"{planned.first['plan']}",
         flush=True,
     )
@@ -238,7 +271,10 @@ def compare_blocks(name: str, seconds: float, tolerance: str) -> float:
         planned = Side("serve", "planned", name, steps, tolerance, cache)
         plain = Side("serve", "plain", name, steps, tolerance, cache)
         rate = planned.seconds(max(1, round(0.3 / step))) / max(1, round(0.3 / step))
-        counts = {plain: max(1, round(BLOCK_SECONDS / step)), planned: max(1, round(BLOCK_SECONDS / rate))}
+        counts = {
+            plain: max(1, round(BLOCK_SECONDS / step)),
+            planned: max(1, round(BLOCK_SECONDS / rate)),
+        }
         blocks: dict[Side, list[float]] = {plain: [], planned: []}
         for _ in range(ROUNDS):
             for side, count in counts.items():
@@ -250,9 +286,12 @@ def compare_blocks(name: str, seconds: float, tolerance: str) -> float:
     total = facts["planning"] + facts["startup"] + steps * fast
     ratio = total / (steps * slow)
     print(
-        f"{name:7s} {steps:,} steps: plain {slow * 1e3:.2f} ms, planned {fast * 1e3:.2f} ms a step; planning "
-        f"{facts['planning']:.1f} s ({facts['planning'] / (steps * slow):.1%}), start-up {facts['startup']:.1f} s; "
-        f"{steps * slow:.0f} and {total:.0f} s, ratio {ratio:.3f}, {1 / ratio:.2f} times as fast; {facts['plan']}; "
+        f"{name:7s} {steps:,} steps: plain {slow * 1e3:.2f} ms, planned {fast * 1e3:.2f} ms a "
+        "step; planning "
+        f"{facts['planning']:.1f} s ({facts['planning'] / (steps * slow):.1%}), start-up "
+        f"{facts['startup']:.1f} s; "
+        f"{steps * slow:.0f} and {total:.0f} s, ratio {ratio:.3f}, {1 / ratio:.2f} times as fast; "
+        f"{facts['plan']}; "
         f"planned again in {facts['again']:.2f} s ({facts['again_origin']})",
         flush=True,
     )
@@ -271,7 +310,10 @@ def main() -> None:
         {"_whole": whole, "_serve": serve}[given.mode](kind, name, int(given.length), tolerance)
         return
     tolerance = "rounding" if given.rounding else "precision"
-    print(f"torch {torch.__version__}, {os.cpu_count()} cores; {given.mode} runs of {given.length:g} s, {tolerance}")
+    print(
+        f"torch {torch.__version__}, {os.cpu_count()} cores; {given.mode} runs of "
+        f"{given.length:g} s, {tolerance}"
+    )
     compare = {"whole": compare_whole, "blocks": compare_blocks}[given.mode]
     ratios = [compare(name, given.length, tolerance) for name in given.names or NAMES]
     median = statistics.median(ratios)

@@ -1,10 +1,12 @@
-"""The engine's loop beside a hand-written raw PyTorch loop with the same knobs, model, batches and optimizer.
+"""The engine's loop beside a hand-written raw PyTorch loop with the same knobs, model, batches and
+optimizer.
 
     python benchmarks/overhead.py
 
-One engine run and one raw loop in one process, in turn: a block of engine steps up to its next logged line, then the
-same number of raw steps, and so on. The engine's block holds everything that its loop does, the logged line included.
-The raw loop sets a cosine learning rate, keeps its losses and reads their mean once a block, as such loops do.
+One engine run and one raw loop in one process, in turn: a block of engine steps up to its next
+logged line, then the same number of raw steps, and so on. The engine's block holds everything that
+its loop does, the logged line included. The raw loop sets a cosine learning rate, keeps its losses
+and reads their mean once a block, as such loops do.
 """
 
 from __future__ import annotations
@@ -32,12 +34,16 @@ def classification(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -
 
 
 def make_mlp(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    return nn.Sequential(
+        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )
 
 
 def make_task(width: int, batch_size: int, steps: int) -> volano.Task:
     pixels, labels = load_digits(return_X_y=True)
-    data = torch.utils.data.TensorDataset(torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels))
+    data = torch.utils.data.TensorDataset(
+        torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels)
+    )
     return volano.Task(
         model=functools.partial(make_mlp, width),
         objective=classification,
@@ -65,7 +71,9 @@ class RawLoop:
         for step in range(self.step, self.step + count):
             rows = torch.from_numpy(self.order.key(step).indices.copy())
             x, y = self.inputs.index_select(0, rows), self.labels.index_select(0, rows)
-            self.optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / self.num_steps))
+            self.optimizer.param_groups[0]["lr"] = (
+                1e-3 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / self.num_steps))
+            )
             self.optimizer.zero_grad(set_to_none=True)
             loss = nn.functional.cross_entropy(self.model(x), y)
             loss.backward()
@@ -105,7 +113,8 @@ class Alternate(volano.Observer):
         self.mark = time.perf_counter()
 
     def pairs(self) -> list[tuple[float, float]]:
-        """Seconds of a step, the engine's and the raw loop's, in neighbouring blocks. The first blocks warm up."""
+        """Seconds of a step, the engine's and the raw loop's, in neighbouring blocks. The first
+        blocks warm up."""
         engine, raw = self.seconds["engine"][2:], self.seconds["raw"][2:]
         # Blocks alternate, so each engine block has a raw neighbour before and after it.
         neighbours = [(before + after) / 2 for before, after in itertools.pairwise(raw)]
@@ -118,7 +127,8 @@ class Alternate(volano.Observer):
         low, _, high = statistics.quantiles(ratios, n=4)
         ours, theirs = (statistics.median(column) * 1e3 for column in zip(*pairs, strict=True))
         return (
-            f"raw {theirs:.1f} ms, engine {ours:.1f} ms a step; {len(pairs)} blocks of {self.count} steps: "
+            f"raw {theirs:.1f} ms, engine {ours:.1f} ms a step; {len(pairs)} blocks of "
+            f"{self.count} steps: "
             f"throughput of the engine over the raw loop's: median {statistics.median(ratios):.4f} "
             f"(quartiles {low:.3f} to {high:.3f})"
         )
@@ -136,7 +146,8 @@ def compare(name: str, width: int, batch_size: int, steps: int) -> None:
     extra = [(ours - theirs) * 1e6 for ours, theirs in pairs]
     low, _, high = statistics.quantiles(ratios, n=4)
     print(
-        f"{name}: raw {statistics.median(raw) * 1e3:.3f} ms, engine {statistics.median(engine) * 1e3:.3f} ms a step; "
+        f"{name}: raw {statistics.median(raw) * 1e3:.3f} ms, engine "
+        f"{statistics.median(engine) * 1e3:.3f} ms a step; "
         f"{len(pairs)} blocks of {watch.count} steps: ratio median {statistics.median(ratios):.4f} "
         f"(quartiles {low:.3f} to {high:.3f}), extra median {statistics.median(extra):+.0f} us"
     )

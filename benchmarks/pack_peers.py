@@ -1,4 +1,5 @@
-"""What packs are held against: a tuned hand-written loop, and the trial function of the tutorials."""
+"""What packs are held against: a tuned hand-written loop, and the trial function of the
+tutorials."""
 
 from __future__ import annotations
 
@@ -18,17 +19,21 @@ MODEL = 12  # first counter of the seeds of a model's own draws: volano.training
 
 
 class TunedLoop:
-    """One configuration, trained as someone would who wants it fast: tensors in memory, one gather an epoch, batches as
-    slices, the fused optimizer, gradients dropped rather than zeroed, nothing read while training.
+    """One configuration, trained as someone would who wants it fast: tensors in memory, one gather
+    an epoch, batches as slices, the fused optimizer, gradients dropped rather than zeroed, nothing
+    read while training.
 
     Args:
         task: with plain tensors as data, without clipping, average or augmentation.
         is_compiled: whether forward pass and loss are compiled.
-        same_draws: whether the generator is seeded at each step as the engine does, so that the trajectory is the
-            same. It costs some microseconds, so it is not done where time is measured.
+        same_draws: whether the generator is seeded at each step as the engine does, so that the
+            trajectory is the same. It costs some microseconds, so it is not done where time is
+            measured.
     """
 
-    def __init__(self, task: volano.Task, *, is_compiled: bool = False, same_draws: bool = False) -> None:
+    def __init__(
+        self, task: volano.Task, *, is_compiled: bool = False, same_draws: bool = False
+    ) -> None:
         assert (task.clip_norm, task.ema_decay, task.augment) == (None, None, None)
         self.task, self.same_draws = task, same_draws
         torch.manual_seed(task.seed)
@@ -49,7 +54,9 @@ class TunedLoop:
         while self.step < stop:
             epoch, first = divmod(self.step, per_epoch)
             last = min(per_epoch, first + stop - self.step)
-            order = permutation(self.task.order_seed, epoch, len(self.task.data))[first * size : last * size]
+            order = permutation(self.task.order_seed, epoch, len(self.task.data))[
+                first * size : last * size
+            ]
             rows = torch.from_numpy(order.copy())
             columns = [column[rows] for column in self.columns]
             for start in range(0, (last - first) * size, size):
@@ -74,17 +81,25 @@ class TunedLoop:
         self.model.eval()
         loss = as_loss(self.task.objective(self.model, batch), num_examples(batch))
         self.model.train()
-        return {"loss": float(loss.total / loss.weight), **{name: float(value) for name, value in loss.metrics.items()}}
+        return {
+            "loss": float(loss.total / loss.weight),
+            **{name: float(value) for name, value in loss.metrics.items()},
+        }
 
 
 def tutorial(
-    name: str, params: Mapping[str, Any], epochs: int, report: Callable[[int, dict[str, float]], None]
+    name: str,
+    params: Mapping[str, Any],
+    epochs: int,
+    report: Callable[[int, dict[str, float]], None],
 ) -> dict[str, float]:
-    """The trial function that tutorials of Optuna and Ray Tune show: DataLoaders with their defaults, the optimizer
-    with its defaults, a loss read at each step for the mean, an evaluation and a report after each epoch.
+    """The trial function that tutorials of Optuna and Ray Tune show: DataLoaders with their
+    defaults, the optimizer with its defaults, a loss read at each step for the mean, an evaluation
+    and a report after each epoch.
 
     Args:
-        report: told of the epochs that are complete and the figures then; what it raises ends the trial.
+        report: told of the epochs that are complete and the figures then; what it raises ends the
+            trial.
     """
     task = make_task(name, params)
     torch.manual_seed(params["seed"])
@@ -107,7 +122,10 @@ def tutorial(
         with torch.no_grad():
             for batch in valid_loader:
                 part = as_loss(task.objective(model, _unpacked(batch)), len(batch[0]))
-                figures = {"loss": part.total.item() / part.weight, **{k: float(v) for k, v in part.metrics.items()}}
+                figures = {
+                    "loss": part.total.item() / part.weight,
+                    **{k: float(v) for k, v in part.metrics.items()},
+                }
                 for key, value in figures.items():
                     sums[key] = sums.get(key, 0.0) + value * len(batch[0])
         figures = {key: value / len(task.valid) for key, value in sums.items()}

@@ -3,16 +3,18 @@
     python benchmarks/pack_speed.py b1 [--members 8,32,128] [--engines auto,loop,lowered,compiled]
                                     [--rounds 8] [--finals 16]
 
-About 2 minutes for each of b1, b2 and b3 besides what the engines need to start (compiling: a minute or so each).
+About 2 minutes for each of b1, b2 and b3 besides what the engines need to start (compiling: a
+minute or so each).
 
-The loop (pack_peers.py) trains the configurations one after the other in one process, with one and with two threads,
-plain and compiled (``torch.compile`` of forward pass and loss); and in two processes side by side with one thread each.
-Each side is a process of its own and works in turn with the others: a round of blocks, round after round. A pack's
-rounds together are one whole run of its members, so that what is timed is the training in question; a loop's block are
-whole runs of some members. Start-up and compiling are told apart, and do not count.
+The loop (pack_peers.py) trains the configurations one after the other in one process, with one and
+with two threads, plain and compiled (``torch.compile`` of forward pass and loss); and in two
+processes side by side with one thread each. Each side is a process of its own and works in turn
+with the others: a round of blocks, round after round. A pack's rounds together are one whole run of
+its members, so that what is timed is the training in question; a loop's block are whole runs of
+some members. Start-up and compiling are told apart, and do not count.
 
-At the end members of each pack are trained alone by the loop, from the same weights over the same batches with the same
-draws, and their figures stand beside the pack's.
+At the end members of each pack are trained alone by the loop, from the same weights over the same
+batches with the same draws, and their figures stand beside the pack's.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ WARM_STEPS = 3  # of a loop: the first call compiles
 
 
 def serve_loop(name: str, kind: str) -> None:
-    """Members, one after the other. Told ``run N``: N whole runs; ``final K``: member K, with the engine's draws."""
+    """Members, one after the other. Told ``run N``: N whole runs; ``final K``: member K, with the
+    engine's draws."""
     members = sample(name, 128)
     numbers = iter(range(10**9))
     _answer({"startup": 0.0, "run_seconds": _whole_run(name, members[next(numbers)], kind)[1]})
@@ -56,13 +59,19 @@ def serve_loop(name: str, kind: str) -> None:
             _answer(loop.evaluate())
             continue
         runs = [_whole_run(name, members[next(numbers) % len(members)], kind) for _ in range(count)]
-        _answer({"steps": sum(steps for steps, _ in runs), "seconds": sum(seconds for _, seconds in runs)})
+        _answer(
+            {
+                "steps": sum(steps for steps, _ in runs),
+                "seconds": sum(seconds for _, seconds in runs),
+            }
+        )
 
 
 def _whole_run(name: str, params: dict[str, Any], kind: str) -> tuple[int, float]:
     """Steps and seconds of the timed part of a run."""
     if kind == "compiled":
-        torch._dynamo.reset()  # each member is another model: it would run into the limit of recompilations
+        # each member is another model: it would run into the limit of recompilations
+        torch._dynamo.reset()
     loop = TunedLoop(make_task(name, params), is_compiled=kind == "compiled")
     loop.run(WARM_STEPS)
     count = loop.task.num_steps - WARM_STEPS
@@ -72,16 +81,20 @@ def _whole_run(name: str, params: dict[str, Any], kind: str) -> tuple[int, float
 
 
 def serve_pack(name: str, engine: str, size: int) -> None:
-    """Trains members. Told ``run N``: the next N steps; ``finals 0``: what the members have come to.
+    """Trains members. Told ``run N``: the next N steps; ``finals 0``: what the members have come
+    to.
 
-    ``auto`` trains them as a long study does: in packs of as many members as is best here, under the engine that is
-    found to be the fastest. An engine by name trains them in one pack.
+    ``auto`` trains them as a long study does: in packs of as many members as is best here, under
+    the engine that is found to be the fastest. An engine by name trains them in one pack.
     """
     from volano import Plan
     from volano.device import Device
     from volano.packing import Member, Pack, pack_size
 
-    members = [Member(number=n, task=make_task(name, params)) for n, params in enumerate(sample(name, size))]
+    members = [
+        Member(number=n, task=make_task(name, params))
+        for n, params in enumerate(sample(name, size))
+    ]
     before, notices = _peak_bytes(), []
     start = time.perf_counter()
     most = size
@@ -94,8 +107,9 @@ def serve_pack(name: str, engine: str, size: int) -> None:
         own = members[part * size // num : (part + 1) * size // num]
         packs.append(
             Pack(
-                own, engine=None if engine == "auto" else engine, family=packs[0].family if packs else None,
-                num_steps=LONG_STUDY, on_notice=notices.append,
+                own, engine=None if engine == "auto" else engine,
+                family=packs[0].family if packs else None, num_steps=LONG_STUDY,
+                on_notice=notices.append,
             )
         )  # fmt: skip
     step = 1
@@ -138,7 +152,11 @@ class Side:
     def __init__(self, label: str, arguments: list[str], threads: int) -> None:
         self.label, self.failure = label, ""
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it is closed in close()
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         self.process = subprocess.Popen(
             [sys.executable, __file__, *arguments], env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
@@ -177,11 +195,15 @@ class Contest:
         self.name, self.rounds = name, rounds
         self.num_steps = make_task(name, sample(name, 1)[0]).num_steps
         self.loops = {
-            f"{kind}, {threads} thread{'s' * (threads > 1)}": Side(kind, ["_loop", name, kind], threads)
+            f"{kind}, {threads} thread{'s' * (threads > 1)}": Side(
+                kind, ["_loop", name, kind], threads
+            )
             for kind in ("plain", "compiled")
             for threads in (1, 2)
         }
-        fastest = min(("plain", "compiled"), key=lambda kind: self._run_seconds(f"{kind}, 1 thread"))
+        fastest = min(
+            ("plain", "compiled"), key=lambda kind: self._run_seconds(f"{kind}, 1 thread")
+        )
         self.pair = [Side(fastest, ["_loop", name, fastest], 1) for _ in range(2)]
         self.packs: dict[str, Side] = {}
         self.teams: dict[str, list[Side]] = {}
@@ -199,11 +221,16 @@ class Contest:
             side.close()
             return
         told = "".join(f"; {notice}" for notice in side.first["notices"])
-        print(f"  {label}: engine {side.first['engine']}, started in {side.first['startup']:.1f} s{told}", flush=True)
+        print(
+            f"  {label}: engine {side.first['engine']}, started in {side.first['startup']:.1f} "
+            f"s{told}",
+            flush=True,
+        )
         self.packs[label] = side
 
     def add_workers(self, size: int) -> None:
-        """Two processes of one thread that train half of the members each: what a study does here by itself."""
+        """Two processes of one thread that train half of the members each: what a study does here
+        by itself."""
         sides = [Side("auto", ["_pack", self.name, "auto", str(size // 2)], 1) for _ in range(2)]
         label = f"K={size}, two workers"
         for side in sides:
@@ -239,17 +266,23 @@ class Contest:
         return f"two processes, {self.pair[0].label}, 1 thread each"
 
     def print_rates(self) -> None:
-        """Medians, and the packs' ratios, round by round, to the fastest loop and to the two processes."""
+        """Medians, and the packs' ratios, round by round, to the fastest loop and to the two
+        processes."""
         best = max(self.loops, key=lambda label: statistics.median(self.rates[label]))
         for label in (*self.loops, self.pair_label):
             mark = "   <- the fastest in one process" if label == best else ""
             print(f"  {label:40s} {_spread(self.rates[label])}{mark}")
         for label in (*self.packs, *self.teams):
             against = [
-                _spread([a / b for a, b in zip(self.rates[label], self.rates[peer], strict=True)], ".2f")
+                _spread(
+                    [a / b for a, b in zip(self.rates[label], self.rates[peer], strict=True)], ".2f"
+                )
                 for peer in (best, self.pair_label)
             ]
-            print(f"  {label:40s} {_spread(self.rates[label])}   x {against[0]} one process, x {against[1]} two")
+            print(
+                f"  {label:40s} {_spread(self.rates[label])}   x {against[0]} one process, x "
+                f"{against[1]} two"
+            )
 
     def print_finals(self, count: int) -> None:
         """What members have come to in a pack and alone, and the memory that a pack took."""
@@ -260,9 +293,16 @@ class Contest:
             numbers = list(finals)[:: max(1, len(finals) // count)][:count]
             for number in numbers:
                 if number not in alone:
-                    alone[number] = self.loops["plain, 2 threads"].ask(f"final {number}")  # as many as the pack has
-            differences = [abs(finals[n]["loss"] - alone[n]["loss"]) / abs(alone[n]["loss"]) for n in numbers]
-            memory = f"peak {answer['peak'] / 2**20:,.0f} MiB, {answer['before'] / 2**20:,.0f} before the pack"
+                    alone[number] = self.loops["plain, 2 threads"].ask(
+                        f"final {number}"
+                    )  # as many as the pack has
+            differences = [
+                abs(finals[n]["loss"] - alone[n]["loss"]) / abs(alone[n]["loss"]) for n in numbers
+            ]
+            memory = (
+                f"peak {answer['peak'] / 2**20:,.0f} MiB, {answer['before'] / 2**20:,.0f} "
+                "before the pack"
+            )
             columns = [
                 f"{name} {_mean(finals[n][name] for n in numbers):.4f} in the pack, "
                 f"{_mean(alone[n][name] for n in numbers):.4f} alone"
@@ -270,7 +310,8 @@ class Contest:
             ]
             print(
                 f"  {label}: {memory}; {len(numbers)} members: {'; '.join(columns)}; "
-                f"losses differ by {statistics.median(differences):.1e} (at most {max(differences):.1e})"
+                f"losses differ by {statistics.median(differences):.1e} (at most "
+                f"{max(differences):.1e})"
             )
 
     def close(self) -> None:

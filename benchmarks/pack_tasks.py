@@ -1,7 +1,9 @@
-"""The tasks on which packs and studies are measured, and their spaces: B1 digits, B2 fashion, B3 characters.
+"""The tasks on which packs and studies are measured, and their spaces: B1 digits, B2 fashion, B3
+characters.
 
-Each is ``build(trial) -> volano.Task`` with an Optuna trial. The order of the data is the same for every configuration
-(``data_seed``); the initial weights and the draws are each configuration's own (``seed``).
+Each is ``build(trial) -> volano.Task`` with an Optuna trial. The order of the data is the same for
+every configuration (``data_seed``); the initial weights and the draws are each configuration's own
+(``seed``).
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def sample(name: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 class Fixed:
-    """A trial whose values are known. Optuna's own would have to be imported in each of Ray's processes."""
+    """A trial whose values are known. Optuna's own would have to be imported in each of Ray's
+    processes."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.params = params
@@ -109,7 +112,9 @@ def make_mlp(dropout: float) -> nn.Module:
     )  # fmt: skip
 
 
-def classification(model: nn.Module, batch: tuple[Tensor, Tensor], smoothing: float) -> Tensor | volano.Loss:
+def classification(
+    model: nn.Module, batch: tuple[Tensor, Tensor], smoothing: float
+) -> Tensor | volano.Loss:
     """Smoothed cross entropy for steps; cross entropy and accuracy for evaluations."""
     inputs, labels = batch
     logits = model(inputs)
@@ -127,8 +132,13 @@ def digits() -> tuple[volano.Arrays, volano.Arrays]:
 
     pixels, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    images, classes = torch.tensor(pixels, dtype=torch.float32)[order] / 16, torch.tensor(labels)[order]
-    return volano.Arrays((images[:1536], classes[:1536])), volano.Arrays((images[1536:], classes[1536:]))
+    images, classes = (
+        torch.tensor(pixels, dtype=torch.float32)[order] / 16,
+        torch.tensor(labels)[order],
+    )
+    return volano.Arrays((images[:1536], classes[:1536])), volano.Arrays(
+        (images[1536:], classes[1536:])
+    )
 
 
 def b1(trial: Any, epochs: int = 20) -> volano.Task:
@@ -141,7 +151,10 @@ def b1(trial: Any, epochs: int = 20) -> volano.Task:
         data=train,
         valid=valid,
         optimizer=functools.partial(
-            torch.optim.AdamW, lr=params["lr"], weight_decay=params["weight_decay"], betas=(0.9, params["beta2"])
+            torch.optim.AdamW,
+            lr=params["lr"],
+            weight_decay=params["weight_decay"],
+            betas=(0.9, params["beta2"]),
         ),
         batch_size=32,
         duration=f"{epochs}ep",
@@ -165,7 +178,8 @@ def make_net() -> nn.Module:
 
 @functools.cache
 def fashion() -> tuple[volano.Arrays, volano.Arrays]:
-    """10,000 images to train on and 2,000 to validate, of the training set; float32 [1, 28, 28], normalised."""
+    """10,000 images to train on and 2,000 to validate, of the training set; float32 [1, 28, 28],
+    normalised."""
     from volano.data.sources import read_image_sets
 
     both = read_image_sets(FASHION).train
@@ -187,7 +201,10 @@ def b2(trial: Any, epochs: int = 3) -> volano.Task:
         data=train,
         valid=valid,
         optimizer=functools.partial(
-            torch.optim.SGD, lr=params["lr"], momentum=params["momentum"], weight_decay=params["weight_decay"]
+            torch.optim.SGD,
+            lr=params["lr"],
+            momentum=params["momentum"],
+            weight_decay=params["weight_decay"],
         ),
         batch_size=128,
         duration=f"{epochs}ep",
@@ -212,7 +229,8 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         q, k, v = (
-            part.unflatten(-1, (4, -1)).transpose(1, 2) for part in self.qkv(self.first_norm(x_BTD)).chunk(3, -1)
+            part.unflatten(-1, (4, -1)).transpose(1, 2)
+            for part in self.qkv(self.first_norm(x_BTD)).chunk(3, -1)
         )
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
         x_BTD = x_BTD + self.dropout(self.out(mixed))
@@ -246,7 +264,9 @@ def sources() -> tuple[volano.Arrays, volano.Arrays]:
     folder = Path(sysconfig.get_paths()["stdlib"])
     text = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py"))[:40])
     count = 8192 + 256
-    ids = torch.frombuffer(bytearray(text), dtype=torch.uint8)[: count * (CONTEXT + 1)].clamp(max=NUM_BYTES - 1)
+    ids = torch.frombuffer(bytearray(text), dtype=torch.uint8)[: count * (CONTEXT + 1)].clamp(
+        max=NUM_BYTES - 1
+    )
     rows = ids.long().view(count, CONTEXT + 1)
     return volano.Arrays(rows[:8192].clone()), volano.Arrays(rows[8192:].clone())
 
@@ -260,7 +280,9 @@ def b3(trial: Any, steps: int = 300) -> volano.Task:
         objective=next_character,
         data=train,
         valid=valid,
-        optimizer=functools.partial(torch.optim.AdamW, lr=params["lr"], weight_decay=params["weight_decay"]),
+        optimizer=functools.partial(
+            torch.optim.AdamW, lr=params["lr"], weight_decay=params["weight_decay"]
+        ),
         schedule=volano.constant(warmup=params["warmup"]),
         batch_size=16,
         duration=f"{steps}st",

@@ -1,4 +1,5 @@
-"""The tasks on which planning is measured: the three applications, and three models of other kinds. Embedded data."""
+"""The tasks on which planning is measured: the three applications, and three models of other kinds.
+Embedded data."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def make_task(name: str, steps: int, tolerance: str = "precision") -> volano.Tas
     """One of :data:`NAMES`, without evaluations in between."""
     task = _MAKERS[name](steps)
     every = f"{max(steps, 1)}st"
-    return dataclasses.replace(task, tolerance=tolerance, evaluate_every=every, preview=None, name=name)
+    return dataclasses.replace(
+        task, tolerance=tolerance, evaluate_every=every, preview=None, name=name
+    )
 
 
 def classification(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -53,7 +56,9 @@ class Block(nn.Module):
         self.second_norm = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs or stride != 1:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
@@ -62,7 +67,11 @@ class Block(nn.Module):
 
 def make_resnet(width: int = 32) -> nn.Module:
     """Eight blocks, as in ResNet-18, with a stem for small images and half its width."""
-    layers: list[nn.Module] = [nn.Conv2d(1, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    layers: list[nn.Module] = [
+        nn.Conv2d(1, width, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+    ]
     inputs = width
     for factor, stride in ((1, 1), (1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1)):
         layers.append(Block(inputs, factor * width, stride))
@@ -84,7 +93,9 @@ class CharacterLstm(nn.Module):
 
 
 def make_mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+    return nn.Sequential(
+        nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
 
 
 def _digits(side: int | None = None) -> torch.utils.data.TensorDataset:
@@ -97,15 +108,15 @@ def _digits(side: int | None = None) -> torch.utils.data.TensorDataset:
 
 def _mlp(steps: int) -> volano.Task:
     return volano.Task(
-        model=make_mlp, objective=classification, data=_digits(), batch_size=64, duration=f"{steps}st",
-        optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
+        model=make_mlp, objective=classification, data=_digits(), batch_size=64,
+        duration=f"{steps}st", optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
     )  # fmt: skip
 
 
 def _resnet(steps: int) -> volano.Task:
     return volano.Task(
-        model=make_resnet, objective=classification, data=_digits(32), batch_size=64, duration=f"{steps}st",
-        optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+        model=make_resnet, objective=classification, data=_digits(32), batch_size=64,
+        duration=f"{steps}st", optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
     )  # fmt: skip
 
 
@@ -115,9 +126,10 @@ def _lstm(steps: int) -> volano.Task:
     ids = torch.frombuffer(bytearray(text), dtype=torch.uint8).clamp(max=127)
     rows = len(ids) // 129
     return volano.Task(
-        model=CharacterLstm, objective=next_character, data=volano.Arrays(ids[: rows * 129].view(rows, 129)),
-        batch_size=32, duration=f"{steps}st", clip_norm=1.0,
-        optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
+        model=CharacterLstm, objective=next_character,
+        data=volano.Arrays(ids[: rows * 129].view(rows, 129)), batch_size=32,
+        duration=f"{steps}st", clip_norm=1.0, optimizer=functools.partial(torch.optim.AdamW,
+        lr=1e-3),
     )  # fmt: skip
 
 

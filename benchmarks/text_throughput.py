@@ -1,11 +1,13 @@
-"""Training throughput of the text application beside a hand-written raw PyTorch loop with the same knobs.
+"""Training throughput of the text application beside a hand-written raw PyTorch loop with the same
+knobs.
 
     python benchmarks/text_throughput.py [fp32|bf16]
 
-One run of the application's task and one raw loop in one process, in turn, as benchmarks/overhead.py does it: a block
-of the run's steps up to its next logged line, then as many raw steps. The raw loop has the same model, optimizer,
-schedule, precision, batch and random offsets, and reads its losses once a block. The text is Python's standard library.
-About three minutes.
+One run of the application's task and one raw loop in one process, in turn, as
+benchmarks/overhead.py does it: a block of the run's steps up to its next logged line, then as many
+raw steps. The raw loop has the same model, optimizer, schedule, precision, batch and random
+offsets, and reads its losses once a block. The text is Python's standard library. About three
+minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ WANTED = 0.97
 class RawLoop:
     """The hand-written loop, a block at a time: ``run(n)`` makes the next ``n`` steps."""
 
-    def __init__(self, task: volano.Task, tokens: torch.Tensor, context: int, precision: str) -> None:
+    def __init__(
+        self, task: volano.Task, tokens: torch.Tensor, context: int, precision: str
+    ) -> None:
         torch.manual_seed(task.seed)
         self.model = task.model()
         self.optimizer = MuonAdamW(task.parameter_groups(self.model))
@@ -43,7 +47,9 @@ class RawLoop:
         self.step = 0
 
     def batch(self) -> torch.Tensor:
-        starts = torch.randint(len(self.tokens) - self.context - 1, (self.task.batch_size, 1), generator=self.generator)
+        starts = torch.randint(
+            len(self.tokens) - self.context - 1, (self.task.batch_size, 1), generator=self.generator
+        )
         return self.tokens[starts + torch.arange(self.context + 1)].long()
 
     def run(self, count: int) -> None:
@@ -53,7 +59,9 @@ class RawLoop:
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * multiplier
             ids = self.batch()
-            with torch.autocast("cpu", dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            with torch.autocast(
+                "cpu", dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None
+            ):
                 logits = self.model(ids[:, :-1])
                 loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
             self.optimizer.zero_grad(set_to_none=True)
@@ -70,7 +78,9 @@ def main() -> None:
         memory_format="contiguous", optimizer="as_given", workers=0, precision=precision
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as root:
-        application = TextApplication.read(TextOptions(), Path(root)).with_shape(depth=3, batch_size=8)
+        application = TextApplication.read(TextOptions(), Path(root)).with_shape(
+            depth=3, batch_size=8
+        )
         task = application.task(STEPS)
         # Evaluations and previews are no steps: one at the very end.
         task = volano.Task(**{**vars(task), "preview": None, "evaluate_every": f"{STEPS}st"})
@@ -82,7 +92,8 @@ def main() -> None:
         with Device("cpu").settings(precision=precision, allocator=plan.allocator):  # for both
             run_task(task, plan, folder, observer=watch)
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {precision}, depth 3, steps of "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {precision}, depth 3, "
+        "steps of "
         f"{application.tokens_per_step} tokens: {watch.throughput()}; wanted {WANTED}"
     )
 

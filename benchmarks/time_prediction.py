@@ -1,16 +1,18 @@
-"""Predicted step times beside measured ones on this machine, and whether they put plans in the right order.
+"""Predicted step times beside measured ones on this machine, and whether they put plans in the
+right order.
 
     python benchmarks/time_prediction.py [--no-compile] [--seconds 2] [--json FILE]
     python benchmarks/time_prediction.py --operations
 
-Five tasks (two multilayer perceptrons, a residual network, a transformer, an LSTM) under plans that differ in
-precision, memory format, compilation and allocator. Three predictions of each step: from the operations and the
-machine's measured limits; the same, corrected by what was measured of the *other* tasks; and corrected by the task's
-own plain step as well, as a race knows it after its first heat. For each the median error, and the rank correlation
-of the plans of a task (Spearman), which is what a planner needs. About five minutes; without compilation one.
+Five tasks (two multilayer perceptrons, a residual network, a transformer, an LSTM) under plans that
+differ in precision, memory format, compilation and allocator. Three predictions of each step: from
+the operations and the machine's measured limits; the same, corrected by what was measured of the
+*other* tasks; and corrected by the task's own plain step as well, as a race knows it after its
+first heat. For each the median error, and the rank correlation of the plans of a task (Spearman),
+which is what a planner needs. About five minutes; without compilation one.
 
-``--operations`` times each operation of these steps by itself and prints what share of the limits it reaches: where
-the efficiencies for CPUs in planner/time/roofline.py come from. Half a minute.
+``--operations`` times each operation of these steps by itself and prints what share of the limits
+it reaches: where the efficiencies for CPUs in planner/time/roofline.py come from. Half a minute.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Residual(nn.Module):
             nn.Conv2d(outer, outer, 3, 1, 1, bias=False),
             nn.BatchNorm2d(outer),
         )
-        self.short = nn.Conv2d(inner, outer, 1, stride, bias=False) if stride != 1 else nn.Identity()
+        self.short = (
+            nn.Conv2d(inner, outer, 1, stride, bias=False) if stride != 1 else nn.Identity()
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.straight(x) + self.short(x))
@@ -68,12 +72,16 @@ class Block(nn.Module):
         self.heads, self.causal = heads, causal
         self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mixed, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.wide = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.wide = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, length, width = x.shape
         parts = self.mixed(self.first(x)).view(batch, length, 3, self.heads, width // self.heads)
-        attended = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4), is_causal=self.causal)
+        attended = F.scaled_dot_product_attention(
+            *parts.permute(2, 0, 3, 1, 4), is_causal=self.causal
+        )
         x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
         return x + self.wide(self.second(x))
 
@@ -92,7 +100,9 @@ class Recurrent(nn.Module):
 
 
 def make_mlp(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    return nn.Sequential(
+        nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )
 
 
 def make_residual() -> nn.Module:
@@ -129,7 +139,10 @@ def tasks() -> dict[str, volano.Task]:
             duration="100000st",
         )
 
-    flat, images = torch.randn(512, 784, generator=draw), torch.randn(128, 3, 32, 32, generator=draw)
+    flat, images = (
+        torch.randn(512, 784, generator=draw),
+        torch.randn(128, 3, 32, 32, generator=draw),
+    )
     ids = torch.randint(256, (64, 128), generator=draw)
     return {
         "perceptron, small": task(partial(make_mlp, 128), flat, (512,), 64),
@@ -148,7 +161,9 @@ def plans(name: str, *, compiled: bool) -> list[Plan]:
     for precision in ("fp32", "bf16"):
         for memory_format in formats:
             for compiles in (False, True) if compiled else (False,):
-                found.append(kept.pin(precision=precision, memory_format=memory_format, compile=compiles))
+                found.append(
+                    kept.pin(precision=precision, memory_format=memory_format, compile=compiles)
+                )
     return found
 
 
@@ -165,8 +180,14 @@ class Pair:
     @property
     def label(self) -> str:
         plan = self.plan
-        words = [plan.precision, plan.memory_format.replace("contiguous", ""), "compiled" if plan.compile else ""]
-        return " ".join([*filter(None, words), "" if plan.allocator == "keep" else "(plain)"]).strip()
+        words = [
+            plan.precision,
+            plan.memory_format.replace("contiguous", ""),
+            "compiled" if plan.compile else "",
+        ]
+        return " ".join(
+            [*filter(None, words), "" if plan.allocator == "keep" else "(plain)"]
+        ).strip()
 
 
 def measured_pairs(rates: Rates, *, compiled: bool, seconds: float) -> list[Pair]:
@@ -176,13 +197,20 @@ def measured_pairs(rates: Rates, *, compiled: bool, seconds: float) -> list[Pair
             operations = predict(task, plan.pin(compile=False)).operations
             predicted = predict_time(operations, rates, plan)
             measured = measure_step_time(task, plan, seconds=seconds)
-            found = Pair(task=name, plan=plan, predicted=predicted, measured=measured.step, startup=measured.startup)
+            found = Pair(
+                task=name,
+                plan=plan,
+                predicted=predicted,
+                measured=measured.step,
+                startup=measured.startup,
+            )
             pairs.append(found)
     return pairs
 
 
 def calibrated(pairs: Sequence[Pair], *, own: bool) -> list[float]:
-    """Seconds predicted of each pair, by what was measured of other tasks, and of its own task's plain step."""
+    """Seconds predicted of each pair, by what was measured of other tasks, and of its own task's
+    plain step."""
     found = []
     for pair in pairs:
         calibration = Calibration()
@@ -198,14 +226,21 @@ def summary(name: str, pairs: Sequence[Pair], predicted: Sequence[float]) -> tup
     """A line, and the least rank correlation of a task."""
     from scipy.stats import spearmanr
 
-    errors = [abs(seconds / pair.measured - 1) for pair, seconds in zip(pairs, predicted, strict=True)]
+    errors = [
+        abs(seconds / pair.measured - 1) for pair, seconds in zip(pairs, predicted, strict=True)
+    ]
     ranks = []
     for task in dict.fromkeys(pair.task for pair in pairs):
         own = [number for number, pair in enumerate(pairs) if pair.task == task]
-        ranks.append(float(spearmanr([predicted[n] for n in own], [pairs[n].measured for n in own]).statistic))
+        ranks.append(
+            float(
+                spearmanr([predicted[n] for n in own], [pairs[n].measured for n in own]).statistic
+            )
+        )
     worst = max(errors)
     line = (
-        f"{name:34} error: median {np.median(errors):6.1%}, worst {worst:6.1%}; rank correlation of a task's plans: "
+        f"{name:34} error: median {np.median(errors):6.1%}, worst {worst:6.1%}; rank correlation "
+        "of a task's plans: "
         f"median {np.median(ranks):.2f}, least {min(ranks):.2f}"
     )
     return line, float(np.median(ranks))
@@ -217,9 +252,14 @@ def compare(*, compiled: bool, seconds: float, file: Path | None) -> None:
     pairs = measured_pairs(rates, compiled=compiled, seconds=seconds)
     others, own = calibrated(pairs, own=False), calibrated(pairs, own=True)
     for pair, by_others, by_own in zip(pairs, others, own, strict=True):
-        startup = f"   startup {pair.predicted.startup:5.1f} -> {pair.startup:5.1f} s" if pair.plan.compile else ""
+        startup = (
+            f"   startup {pair.predicted.startup:5.1f} -> {pair.startup:5.1f} s"
+            if pair.plan.compile
+            else ""
+        )
         print(
-            f"{pair.task:18} {pair.label:28} limits {1e3 * pair.predicted.step:8.2f}, others {1e3 * by_others:8.2f}, "
+            f"{pair.task:18} {pair.label:28} limits {1e3 * pair.predicted.step:8.2f}, others "
+            f"{1e3 * by_others:8.2f}, "
             f"own {1e3 * by_own:8.2f} -> measured {1e3 * pair.measured:8.2f} ms{startup}"
         )
     lines = [
@@ -265,12 +305,15 @@ def time_operations() -> None:
             for operation, seconds in _timed_step(task, device, precision):
                 key = (operation.kind, operation.dtype, operation.name)
                 by_name[key].append((seconds, operation.flops, operation.num_bytes))
-        for (kind, dtype, name), records in sorted(by_name.items(), key=lambda item: -sum(r[0] for r in item[1])):
+        for (kind, dtype, name), records in sorted(
+            by_name.items(), key=lambda item: -sum(r[0] for r in item[1])
+        ):
             seconds, flops, num_bytes = (sum(column) for column in zip(*records, strict=True))
             if seconds > 2e-4:
                 each, share = 1e6 * seconds / len(records), num_bytes / seconds / limits.memory_copy
                 print(
-                    f"{precision} {kind:13} {dtype:4} {name[:50]:50} {len(records):4} x {each:9.1f} us, "
+                    f"{precision} {kind:13} {dtype:4} {name[:50]:50} {len(records):4} x "
+                    f"{each:9.1f} us, "
                     f"{flops / seconds / 1e9:7.1f} GFLOP/s, {share:6.1%} of a copy's rate"
                 )
 
@@ -296,7 +339,8 @@ def _timed_step(task: volano.Task, device: Device, precision: str) -> list[tuple
             step()
         runs.append(watch.records)
     return [
-        (records[0][0], statistics.median(seconds for _, seconds in records)) for records in zip(*runs, strict=True)
+        (records[0][0], statistics.median(seconds for _, seconds in records))
+        for records in zip(*runs, strict=True)
     ]
 
 

@@ -1,11 +1,13 @@
-"""The default plan beside the loop of the tutorials, on Fashion-MNIST with the same four-layer convolutional net.
+"""The default plan beside the loop of the tutorials, on Fashion-MNIST with the same four-layer
+convolutional net.
 
     python benchmarks/tutorial_loop.py [FOLDER OF THE IDX FILES]
 
-The tutorial's loop: a Dataset that scales and normalises each image when it is asked for, a DataLoader with its
-defaults (and, second, with a worker process), fp32, `zero_grad`, `backward`, `step`. Ours: the same net behind the same
-normalisation on the device, the default plan, and the same with `--precision bf16`. Whole trainings of 100 steps in
-turn; start-up (building, first batch, workers) is counted for all.
+The tutorial's loop: a Dataset that scales and normalises each image when it is asked for, a
+DataLoader with its defaults (and, second, with a worker process), fp32, `zero_grad`, `backward`,
+`step`. Ours: the same net behind the same normalisation on the device, the default plan, and the
+same with `--precision bf16`. Whole trainings of 100 steps in turn; start-up (building, first batch,
+workers) is counted for all.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ class PerSample(Dataset):
 
 def tutorial(images: torch.Tensor, labels: torch.Tensor, workers: int) -> None:
     torch.manual_seed(0)
-    loader = DataLoader(PerSample(images, labels), batch_size=BATCH, shuffle=True, num_workers=workers)
+    loader = DataLoader(
+        PerSample(images, labels), batch_size=BATCH, shuffle=True, num_workers=workers
+    )
     model, loss_function = make_net(), nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
@@ -105,7 +109,9 @@ def main() -> None:
             "tutorial": lambda _: tutorial(images, labels, 0),
             "tutorial, 1 worker": lambda _: tutorial(images, labels, 1),
             "default plan": lambda n: ours(images, labels, Path(root) / f"a{n}", {}),
-            "contiguous": lambda n: ours(images, labels, Path(root) / f"b{n}", {"memory_format": "contiguous"}),
+            "contiguous": lambda n: ours(
+                images, labels, Path(root) / f"b{n}", {"memory_format": "contiguous"}
+            ),
             "bf16": lambda n: ours(images, labels, Path(root) / f"c{n}", {"precision": "bf16"}),
         }
         for number in range(ROUNDS + 1):
@@ -114,13 +120,18 @@ def main() -> None:
                 run(number)
                 if number:  # the first round warms up
                     seconds.setdefault(name, []).append(time.perf_counter() - start)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {ROUNDS} rounds of {STEPS} steps of {BATCH}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {ROUNDS} rounds of "
+        f"{STEPS} steps of {BATCH}"
+    )
     for name, values in seconds.items():
         against = [
-            statistics.median(a / b for a, b in zip(seconds[peer], values, strict=True)) for peer in list(seconds)[:2]
+            statistics.median(a / b for a, b in zip(seconds[peer], values, strict=True))
+            for peer in list(seconds)[:2]
         ]
         print(
-            f"{name:>18}  {statistics.median(values):6.2f} s (min {min(values):.2f}, max {max(values):.2f})  "
+            f"{name:>18}  {statistics.median(values):6.2f} s (min {min(values):.2f}, max "
+            f"{max(values):.2f})  "
             f"x{against[0]:.2f} against the tutorial, x{against[1]:.2f} against it with a worker"
         )
 

@@ -1,9 +1,10 @@
-"""Two ranks with one thread each beside one process with two threads: examples per second while training.
+"""Two ranks with one thread each beside one process with two threads: examples per second while
+training.
 
     python benchmarks/two_ranks.py
 
-Whole runs in turn, A B A B; the figure of a run is the median of its logged throughput, so that start-up does not count
-(it is printed besides). The goal is a ratio of at least 0.9.
+Whole runs in turn, A B A B; the figure of a run is the median of its logged throughput, so that
+start-up does not count (it is printed besides). The goal is a ratio of at least 0.9.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ def make_net() -> nn.Module:
     widths = [(1, 32), (32, 64), (64, 128)]
     layers: list[nn.Module] = []
     for before, after in widths:
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [
+            nn.Conv2d(before, after, 3, padding=1),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 9, 10))
 
 
@@ -40,7 +46,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, batch_first=True, norm_first=True)
+        self.layer = nn.TransformerEncoderLayer(
+            width, 4, 4 * width, 0.0, batch_first=True, norm_first=True
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x)
@@ -48,7 +56,9 @@ class Block(nn.Module):
 
 def make_transformer() -> nn.Module:
     """Rows of an image as tokens."""
-    return nn.Sequential(nn.Linear(28, 128), Block(128), Block(128), nn.Flatten(), nn.Linear(128 * 28, 10))
+    return nn.Sequential(
+        nn.Linear(28, 128), Block(128), Block(128), nn.Flatten(), nn.Linear(128 * 28, 10)
+    )
 
 
 def on_images(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -81,13 +91,24 @@ def transformer() -> volano.Task:
 
 def run(name: str, processes: int, folder: Path) -> tuple[float, float]:
     """Median examples per second, and seconds of the whole command."""
-    command = [sys.executable, "-m", "volano", "train", f"{__file__}:{name}", "--out", str(folder), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "volano",
+        "train",
+        f"{__file__}:{name}",
+        "--out",
+        str(folder),
+        "--json",
+    ]
     command += ["--nproc", str(processes)] if processes > 1 else ["--threads", "2"]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
         raise SystemExit(child.stderr)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    speeds = [record["examples_per_second"] for record in records if "examples_per_second" in record]
+    speeds = [
+        record["examples_per_second"] for record in records if "examples_per_second" in record
+    ]
     seconds = json.loads(child.stdout.splitlines()[-1])["seconds"]["total"]
     return statistics.median(speeds[len(speeds) // 4 :]), seconds
 
@@ -101,9 +122,11 @@ def main() -> None:
                 together.append(run(name, 2, Path(root) / f"two{number}"))
             ratios.append(together[-1][0] / alone[-1][0])
         print(
-            f"{name}: one process, two threads {statistics.median(speed for speed, _ in alone):,.0f} examples/s; "
+            f"{name}: one process, two threads "
+            f"{statistics.median(speed for speed, _ in alone):,.0f} examples/s; "
             f"two ranks, one thread each {statistics.median(speed for speed, _ in together):,.0f}; "
-            f"ratio {statistics.median(ratios):.3f} (pairs {', '.join(f'{ratio:.3f}' for ratio in ratios)}); "
+            f"ratio {statistics.median(ratios):.3f} (pairs "
+            f"{', '.join(f'{ratio:.3f}' for ratio in ratios)}); "
             f"whole runs {statistics.median(s for _, s in alone):.1f} "
             f"and {statistics.median(s for _, s in together):.1f} s"
         )

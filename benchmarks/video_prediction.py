@@ -1,10 +1,12 @@
-"""How well `volano train video` foretells the embedded sample in 3 minutes, and how long 8 clips take to generate.
+"""How well `volano train video` foretells the embedded sample in 3 minutes, and how long 8 clips
+take to generate.
 
     python benchmarks/video_prediction.py [SEED ...] [-- ARGUMENTS OF volano train]
 
-Every command is a process of its own, timed from its start to its end: interpreter, imports, making the sample,
-planning, training, testing and writing included. Wanted (two cores): the first predicted frame at least 2.0 dB above
-the better trivial one in 180 s, the self-test of the distances passed, 8 clips of 16 frames at 32 x 32 in 10 s.
+Every command is a process of its own, timed from its start to its end: interpreter, imports, making
+the sample, planning, training, testing and writing included. Wanted (two cores): the first
+predicted frame at least 2.0 dB above the better trivial one in 180 s, the self-test of the
+distances passed, 8 clips of 16 frames at 32 x 32 in 10 s.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ def volano(*arguments: str) -> tuple[float, dict[str, Any]]:
     """Seconds of a whole command, and its JSON."""
     start = time.perf_counter()
     child = subprocess.run(
-        [sys.executable, "-m", "volano", *arguments, "--json"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "volano", *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - start
     if child.returncode:
@@ -35,14 +40,18 @@ def volano(*arguments: str) -> tuple[float, dict[str, Any]]:
 
 def measure(seed: str, more: list[str], run: str) -> None:
     """Trains, generates, prints."""
-    seconds, result = volano("train", "video", "--minutes", str(MINUTES), "--seed", seed, "--out", run, *more)
+    seconds, result = volano(
+        "train", "video", "--minutes", str(MINUTES), "--seed", seed, "--out", run, *more
+    )
     metrics = result["metrics"]
     best = max(metrics["psnr_baselines"].values())
     print(
         f"seed {seed}: first predicted frame {metrics['psnr_first_frame']:.2f} dB, "
         + ", ".join(f"{name} {psnr:.2f}" for name, psnr in metrics["psnr_baselines"].items())
-        + f": {metrics['psnr_first_frame'] - best:+.2f} dB (wanted {GAIN_WANTED:+.1f}) in {seconds:.1f} s "
-        f"(allowed {ALLOWED}), {result['task']['num_steps']} steps of {result['task']['batch_size']}"
+        + f": {metrics['psnr_first_frame'] - best:+.2f} dB (wanted {GAIN_WANTED:+.1f}) in "
+        f"{seconds:.1f} s "
+        f"(allowed {ALLOWED}), {result['task']['num_steps']} steps of "
+        f"{result['task']['batch_size']}"
     )
     scores = json.loads((Path(run) / "eval-test.json").read_text(encoding="utf-8"))
     print(f"  frames {scores['context'] + 1} to 16: {scores['psnr']}")
@@ -53,8 +62,13 @@ def measure(seed: str, more: list[str], run: str) -> None:
     print(f"  nearest training clip, grey levels: {scores['nearest_training_distance']}")
     print(f"  seconds: {result['seconds']}")
     for name in ("first", "second"):
-        seconds, _ = volano("generate", run, "--clips", "8", "--steps", "20", "--out", f"{run}-{name}")
-        print(f"  8 clips of 16 frames, 20 steps, {name} time: {seconds:.1f} s (allowed {GENERATION_ALLOWED:.0f})")
+        seconds, _ = volano(
+            "generate", run, "--clips", "8", "--steps", "20", "--out", f"{run}-{name}"
+        )
+        print(
+            f"  8 clips of 16 frames, 20 steps, {name} time: {seconds:.1f} s (allowed "
+            f"{GENERATION_ALLOWED:.0f})"
+        )
 
 
 def main() -> None:

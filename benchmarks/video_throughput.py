@@ -1,9 +1,11 @@
-"""The video application's training beside a hand-written loop with the same knobs: model, optimizer, batches, average.
+"""The video application's training beside a hand-written loop with the same knobs: model,
+optimizer, batches, average.
 
     python benchmarks/video_throughput.py [fp32|bf16 ...]
 
-One run of the engine and one raw loop in one process, in turn, as in overhead.py: a block of engine steps up to its
-next logged line, then the same number of raw steps. The raw loop draws as much noise and averages its weights too.
+One run of the engine and one raw loop in one process, in turn, as in overhead.py: a block of engine
+steps up to its next logged line, then the same number of raw steps. The raw loop draws as much
+noise and averages its weights too.
 """
 
 from __future__ import annotations
@@ -37,10 +39,16 @@ class RawLoop:
         self.average = task.model()
         self.average.load_state_dict(self.model.state_dict())
         self.decay = task.ema_decay
-        self.optimizer = MuonAdamW(parameter_groups(self.model, matrix_lr=matrix_lr, rest_lr=rest_lr))
+        self.optimizer = MuonAdamW(
+            parameter_groups(self.model, matrix_lr=matrix_lr, rest_lr=rest_lr)
+        )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.frames, self.lengths, self.labels = task.data.tree
-        self.objective, self.schedule, self.narrow = task.objective, trapezoid(), precision == "bf16"
+        self.objective, self.schedule, self.narrow = (
+            task.objective,
+            trapezoid(),
+            precision == "bf16",
+        )
         self.order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
         self.step, self.num_steps = 0, task.num_steps
 
@@ -48,7 +56,9 @@ class RawLoop:
         losses = []
         for step in range(self.step, self.step + count):
             rows = torch.from_numpy(self.order.key(step).indices.copy())
-            batch = tuple(part.index_select(0, rows) for part in (self.frames, self.lengths, self.labels))
+            batch = tuple(
+                part.index_select(0, rows) for part in (self.frames, self.lengths, self.labels)
+            )
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.schedule((step + 0.5) / self.num_steps)
             self.optimizer.zero_grad(set_to_none=True)
@@ -58,7 +68,9 @@ class RawLoop:
             loss.backward()
             self.optimizer.step()
             with torch.no_grad():
-                torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - self.decay)
+                torch._foreach_lerp_(
+                    list(self.average.parameters()), list(self.model.parameters()), 1 - self.decay
+                )
             losses.append(loss.detach())
         self.step += count
         torch.stack(losses).mean().item()
@@ -77,7 +89,10 @@ def compare(precision: str) -> None:
         folder = RunFolder.reserve(Path(root) / "run", "video")
         folder.make()
         run_task(task, plan, folder, observer=watch)
-    print(f"{precision}, steps of {task.batch_size} clips: {watch.throughput()}; wanted 0.97", flush=True)
+    print(
+        f"{precision}, steps of {task.batch_size} clips: {watch.throughput()}; wanted 0.97",
+        flush=True,
+    )
 
 
 def main() -> None:

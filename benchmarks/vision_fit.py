@@ -1,12 +1,14 @@
-"""Predictions for an accelerator that is not here, against published training steps of image models on an RTX 3090.
+"""Predictions for an accelerator that is not here, against published training steps of image models
+on an RTX 3090.
 
     python benchmarks/vision_fit.py
 
-Ten rows of data/timm_on_rtx3090.csv (measured by the author of timm: fp16 autocast, SGD, eager, 224 x 224 pixels) in
-both memory formats. Residual networks (He et al. 2016, arXiv:1512.03385) and vision transformers (Dosovitskiy et al.
-2021, arXiv:2010.11929) of the same shapes are captured as for an accelerator, and their steps predicted from the
-catalogue. For each memory format it also prints the share of the peak for convolutions with which the residual
-networks' rows would be met, which is how those in planner/time/roofline.py came about. Half a minute.
+Ten rows of data/timm_on_rtx3090.csv (measured by the author of timm: fp16 autocast, SGD, eager, 224
+x 224 pixels) in both memory formats. Residual networks (He et al. 2016, arXiv:1512.03385) and
+vision transformers (Dosovitskiy et al. 2021, arXiv:2010.11929) of the same shapes are captured as
+for an accelerator, and their steps predicted from the catalogue. For each memory format it also
+prints the share of the peak for convolutions with which the residual networks' rows would be met,
+which is how those in planner/time/roofline.py came about. Half a minute.
 """
 
 from __future__ import annotations
@@ -45,10 +47,15 @@ class Bottleneck(nn.Module):
             shapes = [(inner, width, 3, stride), (width, width, 3, 1)]
         layers: list[nn.Module] = []
         for number, shape in enumerate(shapes):
-            layers += [*_convolution(*shape), *([nn.ReLU(inplace=True)] if number < len(shapes) - 1 else [])]
+            layers += [
+                *_convolution(*shape),
+                *([nn.ReLU(inplace=True)] if number < len(shapes) - 1 else []),
+            ]
         self.straight = nn.Sequential(*layers)
         needs = stride != 1 or inner != outer
-        self.short = nn.Sequential(*_convolution(inner, outer, 1, stride)) if needs else nn.Identity()
+        self.short = (
+            nn.Sequential(*_convolution(inner, outer, 1, stride)) if needs else nn.Identity()
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.straight(x) + self.short(x), inplace=True)
@@ -59,7 +66,11 @@ def _convolution(inner: int, outer: int, size: int, stride: int) -> list[nn.Modu
 
 
 def make_resnet(depths: tuple[int, ...], wide: int) -> nn.Module:
-    layers: list[nn.Module] = [*_convolution(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    layers: list[nn.Module] = [
+        *_convolution(3, 64, 7, 2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, 1),
+    ]
     inner = 64
     for stage, depth in enumerate(depths):
         width = 64 * 2**stage
@@ -113,7 +124,9 @@ def captured(name: str, plan: Plan, batch_size: int) -> tuple[Operation, ...]:
 
 def fitting_share(operations: tuple[Operation, ...], plan: Plan, seconds: float) -> float:
     """Of the peak for convolutions, at which the step takes so long: all else is as predicted."""
-    ideal = dataclasses.replace(RATES, efficiency={**RATES.efficiency, f"convolution {plan.memory_format}": 1.0})
+    ideal = dataclasses.replace(
+        RATES, efficiency={**RATES.efficiency, f"convolution {plan.memory_format}": 1.0}
+    )
     convolutions = [operation for operation in operations if operation.kind == "convolution"]
     arithmetic = predict_time(convolutions, ideal, plan).bounds["compute"]
     return arithmetic / (seconds - predict_time(operations, ideal, plan).step + arithmetic)
@@ -123,7 +136,9 @@ def main() -> None:
     shares: dict[str, list[float]] = {"contiguous": [], "channels_last": []}
     errors = []
     for row in csv.DictReader(DATA.open(encoding="utf-8")):
-        plan = Plan(device="rtx", precision="fp16", memory_format=row["memory_format"], optimizer="foreach")
+        plan = Plan(
+            device="rtx", precision="fp16", memory_format=row["memory_format"], optimizer="foreach"
+        )
         operations = captured(row["model"], plan, int(row["batch"]))
         seconds, found = float(row["step_seconds"]), predict_time(operations, RATES, plan)
         errors.append(found.step / seconds - 1)
@@ -134,13 +149,17 @@ def main() -> None:
         kinds = sorted(found.kinds.items(), key=lambda item: -item[1])[:3]
         parts = ", ".join(f"{kind} {part / found.step:.0%}" for kind, part in kinds)
         print(
-            f"{row['model']:22} {plan.memory_format:13} x{row['batch']:>4} predicted {found.step:6.3f} "
+            f"{row['model']:22} {plan.memory_format:13} x{row['batch']:>4} predicted "
+            f"{found.step:6.3f} "
             f"-> measured {seconds:6.3f} s {errors[-1]:+6.1%}   {parts}{share}"
         )
     for memory_format, found_shares in shares.items():
         print(f"convolutions, {memory_format}: median share {statistics.median(found_shares):.2f}")
     median = statistics.median(map(abs, errors))
-    print(f"{'met' if median <= WANTED else 'MISSED'}: median error {median:.1%}, wanted at most {WANTED:.0%}")
+    print(
+        f"{'met' if median <= WANTED else 'MISSED'}: median error {median:.1%}, wanted at most "
+        f"{WANTED:.0%}"
+    )
 
 
 if __name__ == "__main__":

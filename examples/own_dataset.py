@@ -1,9 +1,10 @@
-"""A dataset that you have: torchvision-style, with a transform of its own, and batches that are dicts.
+"""A dataset that you have: torchvision-style, with a transform of its own, and batches that are
+dicts.
 
     volano train examples/own_dataset.py:task --out runs/own-dataset --workers 1
 
-The random shift is drawn from torch's global generator, as torchvision's transforms do. Volano seeds it per example, so
-that the run is the same with any number of workers.
+The random shift is drawn from torch's global generator, as torchvision's transforms do. Volano
+seeds it per example, so that the run is the same with any number of workers.
 """
 
 import functools
@@ -21,7 +22,9 @@ import volano
 class Digits(Dataset):
     """``dataset[index]`` is a dict of an image fp32 [1, 8, 8] and a label."""
 
-    def __init__(self, *, train: bool, transform: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+    def __init__(
+        self, *, train: bool, transform: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> None:
         pixels, labels = load_digits(return_X_y=True)
         rows = slice(None, 1500) if train else slice(1500, None)
         self.images, self.labels = pixels[rows].reshape(-1, 1, 8, 8), labels[rows]
@@ -44,8 +47,8 @@ def random_shift(image: torch.Tensor) -> torch.Tensor:
 
 def make_model() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(512, 10),
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3,
+        padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10),
     )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
     volano train examples/own_model.py:task --out runs/own-model
     python examples/own_model.py
 
-The data is scikit-learn's table of 569 breast-cell samples: thirty measurements, benign or malignant.
+The data is scikit-learn's table of 569 breast-cell samples: thirty measurements, benign or
+malignant.
 """
 
 import functools
@@ -17,7 +18,9 @@ import volano
 
 
 def make_model() -> nn.Module:
-    return nn.Sequential(nn.BatchNorm1d(30), nn.Linear(30, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 2))
+    return nn.Sequential(
+        nn.BatchNorm1d(30), nn.Linear(30, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 2)
+    )
 
 
 def objective(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -44,4 +47,7 @@ def task() -> volano.Task:
 
 if __name__ == "__main__":
     run = volano.train(task())
-    print(f"validation loss {run.metrics['valid_loss']:.3f}; everything about the run lies in {run.path}")
+    print(
+        f"validation loss {run.metrics['valid_loss']:.3f}; everything about the run lies in "
+        f"{run.path}"
+    )

@@ -2,8 +2,9 @@
 
     volano train examples/own_objective.py:task --out runs/own-objective
 
-A character model of Python's own source text. Lines have different lengths, so the loss is a mean over *characters*:
-the objective returns their sum and their number, and a plan may split the batch without changing the gradient.
+A character model of Python's own source text. Lines have different lengths, so the loss is a mean
+over *characters*: the objective returns their sum and their number, and a plan may split the batch
+without changing the gradient.
 """
 
 import argparse
@@ -43,7 +44,9 @@ def objective(model: nn.Module, lines: torch.Tensor) -> volano.Loss:
 def read_lines() -> torch.Tensor:
     """Lines of a module of the standard library, as bytes uint8 [lines, LENGTH], padded."""
     lines = [line for line in inspect.getsource(argparse).splitlines() if line.strip()]
-    rows = [[min(ord(character), NUM_CHARACTERS - 1) for character in line[:LENGTH]] for line in lines]
+    rows = [
+        [min(ord(character), NUM_CHARACTERS - 1) for character in line[:LENGTH]] for line in lines
+    ]
     return torch.tensor([row + [PAD] * (LENGTH - len(row)) for row in rows], dtype=torch.uint8)
 
 

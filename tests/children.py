@@ -1,4 +1,5 @@
-"""Children of tests that are forked: they have loaded torch already, for which a new interpreter takes many seconds."""
+"""Children of tests that are forked: they have loaded torch already, for which a new interpreter
+takes many seconds."""
 
 from __future__ import annotations
 
@@ -23,7 +24,11 @@ class Forked:
     """
 
     def __init__(
-        self, output: Path, function: Callable[..., Any], *args: Any, environment: dict[str, str] | None = None
+        self,
+        output: Path,
+        function: Callable[..., Any],
+        *args: Any,
+        environment: dict[str, str] | None = None,
     ) -> None:
         import torch._dynamo  # noqa: F401 - an optimizer's first step loads it: here once, not in every child
 
@@ -37,7 +42,8 @@ class Forked:
         self.code: int | None = None
 
     def wait(self, seconds: float = 180) -> int:
-        """Returns the exit code, negative if a signal ended it; kills it if it takes longer than ``seconds``."""
+        """Returns the exit code, negative if a signal ended it; kills it if it takes longer than
+        ``seconds``."""
         deadline = time.monotonic() + seconds
         while self.code is None:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
@@ -51,8 +57,11 @@ class Forked:
         return self.code
 
 
-def _call(output: Path, function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]) -> None:
-    """Runs in the child, and never returns: what pytest has registered for its own end is not for a child to do."""
+def _call(
+    output: Path, function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]
+) -> None:
+    """Runs in the child, and never returns: what pytest has registered for its own end is not for a
+    child to do."""
     code = 1
     try:
         with output.open("w") as file:
@@ -76,11 +85,17 @@ def on_ranks(number: int, output: Path, function: Callable[..., Any], *args: Any
         AssertionError: one of them failed; its traceback.
     """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    place = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     children = []
     for rank in range(number):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
-        children.append(Forked(output / f"rank-{rank}.log", _as_rank, function, *args, environment=place | own))
+        children.append(
+            Forked(output / f"rank-{rank}.log", _as_rank, function, *args, environment=place | own)
+        )
     try:
         codes = [child.wait() for child in children]
     finally:

@@ -22,9 +22,13 @@ def write_clip(path, frames, *, fps=10, codec=None):
         from PIL import Image
 
         pictures = [Image.fromarray(frame) for frame in frames]
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
+        pictures[0].save(
+            path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0
+        )
         return path
-    codec = codec or {".avi": "mpeg4", ".webm": "libvpx", ".mkv": "ffv1"}.get(path.suffix, "libx264")
+    codec = codec or {".avi": "mpeg4", ".webm": "libvpx", ".mkv": "ffv1"}.get(
+        path.suffix, "libx264"
+    )
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height = frames.shape[2], frames.shape[1]

@@ -1,4 +1,5 @@
-"""Fixtures, and a guard: a test that leaves threads, processes, settings or random state behind fails."""
+"""Fixtures, and a guard: a test that leaves threads, processes, settings or random state behind
+fails."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ from torch import nn
 import volano
 from volano.training.checkpoints.checkpoint import list_checkpoints, load_checkpoint
 
-# Children of the tests compute with one thread too, from their first line on: threads of OpenMP wait by spinning, so
-# that two processes of two threads on two cores are many times slower than one after the other.
+# Children of the tests compute with one thread too, from their first line on: threads of OpenMP
+# wait by spinning, so that two processes of two threads on two cores are many times slower than one
+# after the other.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # Machines are shared: how long an example takes says nothing.
@@ -36,13 +38,18 @@ FASHION_MNIST = Path(os.environ.get("VOLANO_FASHION_MNIST", "/usr/share/datasets
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compares the process before and after a test."""
-    torch.set_num_threads(1)  # small nets gain nothing from a second thread, and the tests run side by side
+    torch.set_num_threads(
+        1
+    )  # small nets gain nothing from a second thread, and the tests run side by side
 
     def state() -> dict[str, Any]:
         return {
-            # pytest notes the test there, torch its cache the first time that torch._dynamo is loaded.
+            # pytest notes the test there, torch its cache the first time that torch._dynamo is
+            # loaded.
             "environment": {
-                k: v for k, v in os.environ.items() if k not in ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
+                k: v
+                for k, v in os.environ.items()
+                if k not in ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
             },
             "torch threads": torch.get_num_threads(),
             "matmul precision": torch.get_float32_matmul_precision(),
@@ -63,14 +70,18 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded_modules_are_collected_once() -> None:
-    """A search collects garbage several times, and would look at a million objects of torch and pytest each time."""
+    """A search collects garbage several times, and would look at a million objects of torch and
+    pytest each time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
-def packs_are_compiled_on_request_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a processor is slow, compiling would pay in a test too: for minutes, and it leaves much behind."""
+def packs_are_compiled_on_request_only(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a processor is slow, compiling would pay in a test too: for minutes, and it leaves much
+    behind."""
     if not request.node.get_closest_marker("compiles"):
         monkeypatch.setattr("volano.packing.choose_engine._COMPILE_SECONDS", 1e6)
 
@@ -190,7 +201,9 @@ def experiment_records(path: Path) -> list[dict[str, Any]]:
 def assert_same_runs(one: Path, other: Path) -> None:
     """The same lines, and the same last checkpoint, bitwise."""
     assert experiment_records(one) == experiment_records(other)
-    (_, state), (_, expected) = (load_checkpoint(list_checkpoints(path / "checkpoints")[-1]) for path in (one, other))
+    (_, state), (_, expected) = (
+        load_checkpoint(list_checkpoints(path / "checkpoints")[-1]) for path in (one, other)
+    )
     assert_same(state, expected)
 
 

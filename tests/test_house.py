@@ -1,4 +1,5 @@
-"""What keeps the house readable at speed: sizes of folders, names, imports, a test for each module."""
+"""What keeps the house readable at speed: sizes of folders, names, imports, a test for each
+module."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 
 def test_a_folder_can_be_read_at_a_glance():
-    counts = {folder: len(list(folder.glob("*.py"))) for folder in [SOURCE, *SOURCE.rglob("*")] if folder.is_dir()}
+    counts = {
+        folder: len(list(folder.glob("*.py")))
+        for folder in [SOURCE, *SOURCE.rglob("*")]
+        if folder.is_dir()
+    }
     assert {str(folder): count for folder, count in counts.items() if count > 16} == {}
 
 
@@ -30,16 +35,19 @@ def test_class_names_are_unique():
 
 def test_what_is_imported_is_computed_in_the_door_and_for_references_alone():
     computed = {
-        str(path.relative_to(SOURCE)) for path in MODULES if "import_module(" in path.read_text(encoding="utf-8")
+        str(path.relative_to(SOURCE))
+        for path in MODULES
+        if "import_module(" in path.read_text(encoding="utf-8")
     }
     assert computed == {"__init__.py", "running/references.py"}
 
 
 # Attributes of torch's and Optuna's objects that are private to them.
 _PRIVATE = {
-    "_all_grids", "_backend", "_backward_hooks", "_base", "_boxed_call", "_buffers", "_cdata", "_indices",
-    "_opname", "_optimizer_step_post_hooks", "_optimizer_step_pre_hooks", "_overloadpacket", "_parameters",
-    "_post_accumulate_grad_hooks", "_schema", "_sequence_nr", "_trial_id", "_values", "_version",
+    "_all_grids", "_backend", "_backward_hooks", "_base", "_boxed_call", "_buffers", "_cdata",
+    "_indices", "_opname", "_optimizer_step_post_hooks", "_optimizer_step_pre_hooks",
+    "_overloadpacket", "_parameters", "_post_accumulate_grad_hooks", "_schema", "_sequence_nr",
+    "_trial_id", "_values", "_version",
 }  # fmt: skip
 _THEIR_HOMES = {"device/torch_private.py", "study/optuna_storage.py"}
 # Files that still name some by themselves.
@@ -83,7 +91,9 @@ def test_private_names_of_torch_and_optuna_have_one_home():
         for path in MODULES
         if (names := sorted(_private_names(ast.parse(path.read_text(encoding="utf-8")))))
     }
-    assert {path: names for path, names in found.items() if path not in _THEIR_HOMES | _NOT_YET} == {}
+    assert {
+        path: names for path, names in found.items() if path not in _THEIR_HOMES | _NOT_YET
+    } == {}
 
 
 def _private_names(tree):
@@ -96,14 +106,23 @@ def _private_names(tree):
             if node.attr in _PRIVATE and names[0] not in (f"self.{node.attr}", f"cls.{node.attr}"):
                 yield names[0]
         else:
-            is_getattr = isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr")
+            is_getattr = isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "getattr",
+                "setattr",
+                "hasattr",
+            )
             if is_getattr and getattr(node.args[1], "value", None) in _PRIVATE:
                 yield ast.unparse(node)
             continue
         for name in filter(re.compile(r"[\w.]+").fullmatch, names):
             first, *others = name.split(".")
-            is_theirs = first in ("torch", "optuna", "functorch", "nn") and others[:2] != ["ops", "aten"]
-            if is_theirs and any(part.startswith("_") and not part.startswith("__") for part in others):
+            is_theirs = first in ("torch", "optuna", "functorch", "nn") and others[:2] != [
+                "ops",
+                "aten",
+            ]
+            if is_theirs and any(
+                part.startswith("_") and not part.startswith("__") for part in others
+            ):
                 yield name
 
 
@@ -114,14 +133,21 @@ def test_public_functions_and_classes_have_a_use():
         if path.name != "__init__.py" or path.parent == SOURCE:
             known |= set(_names(ast.parse(path.read_text(encoding="utf-8"))))
     pages = [page for page in (ROOT / "docs").rglob("*.md") if page.name != "log.md"]
-    for page in [ROOT / "README.md", *pages, *(ROOT / "examples").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+    for page in [
+        ROOT / "README.md",
+        *pages,
+        *(ROOT / "examples").rglob("*.py"),
+        *(ROOT / "benchmarks").rglob("*.py"),
+    ]:
         known |= set(re.findall(r"\w+", page.read_text(encoding="utf-8")))
     unused = {
         f"{path.relative_to(SOURCE)}: {node.name}"
         for path in MODULES
         if path != SOURCE / "device/torch_private.py"  # files of _NOT_YET will use them
         for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and node.name not in known
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and node.name not in known
     }
     assert unused == set()
 
@@ -134,7 +160,11 @@ def _names(tree):
             yield node.attr
         elif isinstance(node, ast.alias):
             yield node.name
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value.isidentifier()
+        ):
             yield node.value  # the door's table
 
 
@@ -146,9 +176,14 @@ def test_every_folder_is_a_package_with_a_sentence():
 
 
 def test_files_that_are_named_in_text_exist():
-    """In docstrings, comments and pages: ``planner/time/roofline.py``. The log tells of what was, and is left out."""
+    """In docstrings, comments and pages: ``planner/time/roofline.py``. The log tells of what was,
+    and is left out."""
     tops = "|".join(
-        sorted(folder.name for folder in SOURCE.iterdir() if folder.is_dir() and folder.name != "__pycache__")
+        sorted(
+            folder.name
+            for folder in SOURCE.iterdir()
+            if folder.is_dir() and folder.name != "__pycache__"
+        )
     )
     named = re.compile(rf"(?<![\w/.])(?:src/volano/)?((?:{tops})/[a-z_0-9/]+\.py)")
     pages = [page for page in (ROOT / "docs").rglob("*.md") if page.name != "log.md"]
@@ -167,68 +202,92 @@ TESTED_ELSEWHERE = {
     "planner": "plan/prediction.py",
     # Commands and the applications' verbs are tested by what they print and write.
     "cli": (
-        "cli/applications.py cli/explanation.py cli/generate.py cli/image.py cli/main.py cli/options.py cli/output.py "
-        "cli/train.py apps/image/application.py apps/image/export.py apps/image/train.py apps/image/use.py "
+        "cli/applications.py cli/explanation.py cli/generate.py cli/image.py cli/main.py "
+        "cli/options.py cli/output.py "
+        "cli/train.py apps/image/application.py apps/image/export.py apps/image/train.py "
+        "apps/image/use.py "
         "apps/text/application.py apps/text/classify/train.py apps/text/train.py apps/text/use.py "
-        "apps/video/application.py apps/video/figures.py apps/video/use.py running/elastic_launcher.py"
+        "apps/video/application.py apps/video/figures.py apps/video/use.py "
+        "running/elastic_launcher.py"
     ),
     "api": "api/explain.py apps/study_build.py",
     # One test of several modules, named after what it shows.
     "data": (
-        "data/arrays.py data/feed/fetch.py data/feed/quarantine.py data/feed/slots.py data/sources/image/decoding.py "
+        "data/arrays.py data/feed/fetch.py data/feed/quarantine.py data/feed/slots.py "
+        "data/sources/image/decoding.py "
         "data/sources/image/image_cache.py data/sources/image/images.py data/sources/split.py "
-        "data/sources/text/labelled_texts.py data/sources/text/text_split.py data/sources/text/text_tables.py "
+        "data/sources/text/labelled_texts.py data/sources/text/text_split.py "
+        "data/sources/text/text_tables.py "
         "data/sources/video/clip_files.py data/sources/video/clip_folders.py"
     ),
     "device": "device/limits.py device/machine.py device/processes.py device/transfer.py",
-    "training/distributed": "device/ranks.py training/distributed/sync_batchnorm.py training/checkpoints/shards.py",
+    "training/distributed": "device/ranks.py training/distributed/sync_batchnorm.py "
+    "training/checkpoints/shards.py",
     "packing": (
-        "packing/engines/compiled_in_turn.py packing/engines/engine.py packing/engines/stacked.py packing/feed.py "
-        "packing/member_state.py packing/optim/formulas.py packing/optim/per_member.py packing/pack.py "
+        "packing/engines/compiled_in_turn.py packing/engines/engine.py packing/engines/stacked.py "
+        "packing/feed.py "
+        "packing/member_state.py packing/optim/formulas.py packing/optim/per_member.py "
+        "packing/pack.py "
         "packing/pack_size.py packing/program/batching_rules.py packing/program/function_mode.py "
-        "packing/program/program.py packing/program/random_draws.py packing/program/stack.py packing/program_cache.py "
+        "packing/program/program.py packing/program/random_draws.py packing/program/stack.py "
+        "packing/program_cache.py "
         "packing/structure/callable_tree.py packing/structure/diff.py"
     ),
     "planner/memory": (
-        "planner/memory/accelerator.py planner/memory/allocations.py planner/memory/cpu_workspace.py "
+        "planner/memory/accelerator.py planner/memory/allocations.py "
+        "planner/memory/cpu_workspace.py "
         "planner/memory/trace_step.py"
     ),
     "planner/parity": (
-        "planner/parity/directional_derivative.py planner/parity/pick_examples.py planner/parity/probe_batch.py "
+        "planner/parity/directional_derivative.py planner/parity/pick_examples.py "
+        "planner/parity/probe_batch.py "
         "planner/parity/reference.py"
     ),
     "planner/search": (
-        "planner/cache/fingerprint.py planner/cache/store.py planner/cost_model.py planner/request.py "
-        "planner/search/explain.py planner/search/feed.py planner/search/race.py planner/search/timing.py "
+        "planner/cache/fingerprint.py planner/cache/store.py planner/cost_model.py "
+        "planner/request.py "
+        "planner/search/explain.py planner/search/feed.py planner/search/race.py "
+        "planner/search/timing.py "
         "planner/task_profile.py"
     ),
     "planner/time": "planner/time/device_rates.py planner/time/operations.py",
     "record": "record/run_folder.py record/study_folder.py",
     "report": (
-        "record/read_run.py report/classification.py report/confusion.py report/curves.py report/experiment.py "
+        "record/read_run.py report/classification.py report/confusion.py report/curves.py "
+        "report/experiment.py "
         "report/figures.py report/media.py report/text.py report/video.py report/study/packs.py "
         "report/study/pictures.py report/study/read_study.py"
     ),
     "study": (
-        "study/observe.py study/progress.py study/study.py study/study_loop.py study/trial_ledger.py "
+        "study/observe.py study/progress.py study/study.py study/study_loop.py "
+        "study/trial_ledger.py "
         "study/workers/executor.py study/workers/messages.py study/workers/structures.py"
     ),
     "training": (
-        "training/checkpoints/checkpoint.py training/checkpoints/saver.py training/checkpoints/weights.py "
-        "training/health/nonfinite_origin.py training/loop.py training/nonfinite_guard.py training/observe.py "
-        "training/optim/ema.py training/optim/make.py training/progress.py training/safety.py training/session.py "
+        "training/checkpoints/checkpoint.py training/checkpoints/saver.py "
+        "training/checkpoints/weights.py "
+        "training/health/nonfinite_origin.py training/loop.py training/nonfinite_guard.py "
+        "training/observe.py "
+        "training/optim/ema.py training/optim/make.py training/progress.py training/safety.py "
+        "training/session.py "
         "training/signals.py training/step_timing.py"
     ),
 }
 
 
 def test_every_module_of_some_size_has_its_tests():
-    tests, listed = ROOT / "tests", {name for names in TESTED_ELSEWHERE.values() for name in names.split()}
+    tests, listed = (
+        ROOT / "tests",
+        {name for names in TESTED_ELSEWHERE.values() for name in names.split()},
+    )
     missing = set()
     for path in MODULES:
         name = path.relative_to(SOURCE)
         has_its_own = (tests / name.parent / f"test_{name.name}").is_file()
-        if len(path.read_text(encoding="utf-8").splitlines()) > LINES_OF_ITS_OWN and not has_its_own:
+        if (
+            len(path.read_text(encoding="utf-8").splitlines()) > LINES_OF_ITS_OWN
+            and not has_its_own
+        ):
             missing.add(name.as_posix())
     assert missing - listed == set()
     assert [place for place in TESTED_ELSEWHERE if not (tests / place).exists()] == []

@@ -17,11 +17,11 @@ SOURCE = Path(volano.__file__).parent
 
 def test_public_names_are_pinned():
     assert sorted(volano.__all__) == [
-        "Application", "Arrays", "Device", "Duration", "Explanation", "Finished", "Fitted", "ImageOptions",
-        "Loss", "MemoryMapped", "Observer", "Options", "Plan", "Processes", "Run", "Safety", "Study",
-        "Table", "Task", "TextOptions", "TrainedModel", "VideoOptions", "VolanoError", "__version__",
-        "constant", "cosine", "doctor", "explain", "explore", "linear", "load", "open_table", "option",
-        "resume", "spool", "train", "trapezoid", "verify",
+        "Application", "Arrays", "Device", "Duration", "Explanation", "Finished", "Fitted",
+        "ImageOptions", "Loss", "MemoryMapped", "Observer", "Options", "Plan", "Processes", "Run",
+        "Safety", "Study", "Table", "Task", "TextOptions", "TrainedModel", "VideoOptions",
+        "VolanoError", "__version__", "constant", "cosine", "doctor", "explain", "explore",
+        "linear", "load", "open_table", "option", "resume", "spool", "train", "trapezoid", "verify",
     ]  # fmt: skip
     for name in volano.__all__:
         assert getattr(volano, name) is not None
@@ -40,17 +40,19 @@ def test_no_verb_is_hidden_by_a_folder_of_its_name():
 
 
 def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_import_loads_nothing_heavy_and_leaves_no_trace():
     code = """
 import json, logging, os, sys, threading, warnings, signal
-before = (dict(os.environ), logging.root.level, len(logging.root.handlers), threading.active_count(),
-          list(warnings.filters), signal.getsignal(signal.SIGINT))
+before = (dict(os.environ), logging.root.level, len(logging.root.handlers),
+          threading.active_count(), list(warnings.filters), signal.getsignal(signal.SIGINT))
 import volano
-after = (dict(os.environ), logging.root.level, len(logging.root.handlers), threading.active_count(),
-         list(warnings.filters), signal.getsignal(signal.SIGINT))
+after = (dict(os.environ), logging.root.level, len(logging.root.handlers),
+         threading.active_count(), list(warnings.filters), signal.getsignal(signal.SIGINT))
 print(json.dumps({"same": before == after, "modules": sorted(sys.modules)}))
 """
     result = json.loads(run_python(code))
@@ -73,12 +75,18 @@ print(json.dumps({"same": before == after, "modules": sorted(sys.modules)}))
 
 
 def test_a_plan_and_the_errors_need_no_torch():
-    code = "import sys; from volano import Plan, VolanoError; Plan.default('cpu'); print('torch' in sys.modules)"
+    code = (
+        "import sys; from volano import Plan, VolanoError; Plan.default('cpu'); print('torch' "
+        "in sys.modules)"
+    )
     assert run_python(code).strip() == "False"
 
 
 def test_training_a_task_loads_no_application():
-    code = "import sys; from volano import Task, train; print([m for m in sys.modules if m.startswith('volano.apps')])"
+    code = (
+        "import sys; from volano import Task, train; print([m for m in sys.modules if "
+        "m.startswith('volano.apps')])"
+    )
     assert run_python(code).strip() == "[]"
 
 
@@ -92,13 +100,16 @@ for module in pkgutil.walk_packages(volano.__path__, 'volano.'):
         importlib.import_module(module.name)
 import torch
 assert not torch.accelerator.is_available() or not torch.get_device_module().is_initialized()
-heavy = {'matplotlib.pyplot', 'sklearn', 'torch._dynamo', 'torch._inductor', 'datasets', 'av', 'tokenizers'}
+heavy = {'matplotlib.pyplot', 'sklearn', 'torch._dynamo', 'torch._inductor', 'datasets', 'av',
+         'tokenizers'}
 print(sorted(heavy & set(sys.modules)), dict(os.environ) == environment, threading.active_count())
 """
     assert run_python(code).split() == ["[]", "True", "1"]
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE))
+)
 def test_only_the_device_folder_names_a_kind_of_accelerator(path: Path):
     if "device" in path.relative_to(SOURCE).parts:
         return

@@ -1,9 +1,10 @@
-"""Draws what ``volano explain`` prints, in the colours of a terminal, as an SVG that loads nothing from elsewhere.
+"""Draws what ``volano explain`` prints, in the colours of a terminal, as an SVG on its own.
 
     volano explain image fashion-mnist --minutes 3 --analyze --json > explanation.json
     python docs/pictures/explanation.py explanation.json docs/pictures/explanation.svg
 
-A second or two. The picture has a background of its own, so that it reads alike on light and dark pages.
+A second or two. The picture has a background of its own, so that it reads alike on light and dark
+pages.
 """
 
 import argparse
@@ -33,8 +34,8 @@ _FONTS = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospac
 def draw(explanation: dict, sections: list[str], title: str) -> str:
     """The picture."""
     console = Console(
-        file=io.StringIO(), record=True, width=100, force_terminal=True, color_system="truecolor", highlight=False,
-        markup=False, emoji=False,
+        file=io.StringIO(), record=True, width=100, force_terminal=True, color_system="truecolor",
+        highlight=False, markup=False, emoji=False,
     )  # fmt: skip
     print_parts(render(Explanation.from_json(explanation), console, sections=sections), console)
     picture = console.export_svg(title=title, theme=_DARK, unique_id="volano")
@@ -44,14 +45,20 @@ def draw(explanation: dict, sections: list[str], title: str) -> str:
 
 def main() -> None:
     """Reads the explanation, writes the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("explanation", type=Path, help="what `volano explain --json` printed, or a run's file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "explanation", type=Path, help="what `volano explain --json` printed, or a run's file"
+    )
     parser.add_argument("out", type=Path, help="the SVG")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--title", default="volano explain")
     arguments = parser.parse_args()
     explanation = json.loads(arguments.explanation.read_text(encoding="utf-8"))
-    arguments.out.write_text(draw(explanation, arguments.sections, arguments.title), encoding="utf-8")
+    arguments.out.write_text(
+        draw(explanation, arguments.sections, arguments.title), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

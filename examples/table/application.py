@@ -1,14 +1,16 @@
 """A fourth application, in one file: predicts a number from the other columns of a CSV table.
 
-    volano train examples/table/application.py:TableApplication houses.csv --target price --minutes 1
+    APP=examples/table/application.py:TableApplication
+    volano train $APP houses.csv --target price --minutes 1
     volano eval RUN                    # on the rows held out; or: volano eval RUN more.csv
     volano predict RUN new.csv
-    volano explain examples/table/application.py:TableApplication houses.csv --target price
-    volano explore examples/table/application.py:TableApplication houses.csv --target price --trials 32
+    volano explain $APP houses.csv --target price
+    volano explore $APP houses.csv --target price --trials 32
     volano report RUN
 
-Options, checks, help, planning, feeding, checkpoints, resuming, reports and studies come from Volano. What is here is
-what differs: how a table is read, which network learns it, and which figures say how well.
+Options, checks, help, planning, feeding, checkpoints, resuming, reports and studies come from
+Volano. What is here is what differs: how a table is read, which network learns it, and which
+figures say how well.
 """
 
 import csv
@@ -56,7 +58,8 @@ class TableSpec:
 
 
 def make_network(spec: TableSpec) -> torch.nn.Module:
-    """Columns fp32 [N, columns] in, the target fp32 [N] out, both in deviations from their means."""
+    """Columns fp32 [N, columns] in, the target fp32 [N] out, both in deviations from their
+    means."""
     return torch.nn.Sequential(
         torch.nn.Linear(len(spec.columns), spec.width),
         torch.nn.SiLU(),
@@ -98,15 +101,28 @@ class TableApplication(volano.Application):
         names, rows, faults = read_rows(Path(options.path))
         target = options.target or names[-1]
         if target not in names:
-            raise DataError("The target is a column of the table", got=target, remedy=f"There are: {', '.join(names)}")
+            raise DataError(
+                "The target is a column of the table",
+                got=target,
+                remedy=f"There are: {', '.join(names)}",
+            )
         names = [name for name in names if name != target] + [target]
         rows = torch.tensor([[row[name] for name in names] for row in rows])
         if len(rows) < 20:
-            raise DataError("A table to train on has at least 20 rows of numbers", got=f"{len(rows)} in {options.path}")
+            raise DataError(
+                "A table to train on has at least 20 rows of numbers",
+                got=f"{len(rows)} in {options.path}",
+            )
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(options.seed))
         test, train = rows[order[: len(rows) // 5]], rows[order[len(rows) // 5 :]]
         mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
-        spec = TableSpec(columns=names[:-1], target=target, width=options.width, mean=mean.tolist(), std=std.tolist())
+        spec = TableSpec(
+            columns=names[:-1],
+            target=target,
+            width=options.width,
+            mean=mean.tolist(),
+            std=std.tolist(),
+        )
         return cls(
             options=options,
             spec=spec,
@@ -114,7 +130,10 @@ class TableApplication(volano.Application):
             test=(test - mean) / std,
             origin=f"{len(rows):,} rows of {Path(options.path).name}",
             faults=tuple(faults),
-            notices=(f"{target} from {', '.join(names[:-1])}", *(f"left out: {fault.reason}" for fault in faults[:3])),
+            notices=(
+                f"{target} from {', '.join(names[:-1])}",
+                *(f"left out: {fault.reason}" for fault in faults[:3]),
+            ),
         )
 
     def recipe_of(self, num_steps):  # noqa: ARG002
@@ -125,14 +144,19 @@ class TableApplication(volano.Application):
 
     def task(self, num_steps, recipe=None):
         recipe = recipe or self.recipe_of(num_steps)
-        parts = [torch.utils.data.TensorDataset(part[:, :-1], part[:, -1]) for part in (self.train, self.test)]
+        parts = [
+            torch.utils.data.TensorDataset(part[:, :-1], part[:, -1])
+            for part in (self.train, self.test)
+        ]
         return volano.Task(
             name="table",
             model=functools.partial(make_network, self.spec),
             objective=squared_error,
             data=parts[0],
             valid=parts[1],
-            optimizer=functools.partial(torch.optim.AdamW, lr=recipe.lr, weight_decay=recipe.weight_decay),
+            optimizer=functools.partial(
+                torch.optim.AdamW, lr=recipe.lr, weight_decay=recipe.weight_decay
+            ),
             schedule=volano.cosine(warmup=0.05),
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
@@ -159,7 +183,9 @@ class TableApplication(volano.Application):
 
     @staticmethod
     def summary(run):
-        return [f"R2 {run.metrics['test_r2']:.4f} on rows held out (1 is perfect, 0 is the mean of all)"]
+        return [
+            f"R2 {run.metrics['test_r2']:.4f} on rows held out (1 is perfect, 0 is the mean of all)"
+        ]
 
     @classmethod
     def next_commands(cls, path):
@@ -179,7 +205,10 @@ class TableModel(volano.TrainedModel):
             rows, faults = application.test, application.faults
         else:
             rows, faults = self._rows(path, [*self.spec.columns, self.spec.target])
-        return {**scores_of(self.module.cpu(), self.spec, rows), "unreadable": [asdict(fault) for fault in faults]}
+        return {
+            **scores_of(self.module.cpu(), self.spec, rows),
+            "unreadable": [asdict(fault) for fault in faults],
+        }
 
     def predict(self, files):
         rows, faults = [], []
@@ -197,13 +226,20 @@ class TableModel(volano.TrainedModel):
         return Predictions(run=self.path, rows=rows, unreadable=faults)
 
     def _rows(self, path, columns):
-        """The columns of a file fp32 [N, columns], standardised as in training, and the rows that are not numbers."""
+        """The columns of a file fp32 [N, columns], standardised as in training, and the rows that
+        are not numbers."""
         names, rows, faults = read_rows(Path(path), columns)
         missing = sorted(set(columns) - set(names))
         if missing:
-            raise DataError("A table has the columns of the run's", got=f"none called {', '.join(missing)}")
-        mean, std = (torch.tensor(values[: len(columns)]) for values in (self.spec.mean, self.spec.std))
-        return (torch.tensor([[row[name] for name in columns] for row in rows]) - mean) / std, faults
+            raise DataError(
+                "A table has the columns of the run's", got=f"none called {', '.join(missing)}"
+            )
+        mean, std = (
+            torch.tensor(values[: len(columns)]) for values in (self.spec.mean, self.spec.std)
+        )
+        return (
+            torch.tensor([[row[name] for name in columns] for row in rows]) - mean
+        ) / std, faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,16 +263,22 @@ class ValuePrediction:
 
 
 def scores_of(network, spec, rows):
-    """R2 and root mean squared error (in the target's own unit) of standardised rows fp32 [N, columns + 1]."""
+    """R2 and root mean squared error (in the target's own unit) of standardised rows fp32 [N,
+    columns + 1]."""
     with torch.inference_mode():
         errors = network.eval()(rows[:, :-1]) - rows[:, -1]
     variance = rows[:, -1].var(unbiased=False).item()
     r2 = 1 - errors.square().mean().item() / variance if variance else math.nan
-    return {"num_rows": len(rows), "r2": r2, "error": errors.square().mean().sqrt().item() * spec.std[-1]}
+    return {
+        "num_rows": len(rows),
+        "r2": r2,
+        "error": errors.square().mean().sqrt().item() * spec.std[-1],
+    }
 
 
 def read_rows(path, columns=None):
-    """The names of a file's columns, its rows as name -> number, and the rows that hold something else."""
+    """The names of a file's columns, its rows as name -> number, and the rows that hold something
+    else."""
     if not path.is_file():
         raise UsageError("The table exists", got=path)
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -244,7 +286,15 @@ def read_rows(path, columns=None):
         rows, faults = [], []
         for row in reader:
             try:
-                rows.append({name: float(row[name]) for name in columns or reader.fieldnames if name in row})
+                rows.append(
+                    {name: float(row[name]) for name in columns or reader.fieldnames if name in row}
+                )
             except (TypeError, ValueError):
-                faults.append(Fault(reader.line_num - 2, f"{path}:{reader.line_num}", f"line {reader.line_num}: {row}"))
+                faults.append(
+                    Fault(
+                        reader.line_num - 2,
+                        f"{path}:{reader.line_num}",
+                        f"line {reader.line_num}: {row}",
+                    )
+                )
     return list(reader.fieldnames or []), rows, faults

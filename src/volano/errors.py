@@ -19,7 +19,8 @@ from __future__ import annotations
 
 
 class VolanoError(Exception):
-    """Base of all errors. ``rule`` is what must hold, ``got`` what was found, ``remedy`` what helps."""
+    """Base of all errors. ``rule`` is what must hold, ``got`` what was found, ``remedy`` what
+    helps."""
 
     exit_code = 1
 
@@ -39,7 +40,8 @@ class VolanoError(Exception):
         return text
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Pickle calls the class with `args` alone, which is the message; worker processes hand errors over by pickle.
+        # Pickle calls the class with `args` alone, which is the message; worker processes hand
+        # errors over by pickle.
         return (_rebuild, (type(self), self.rule, self.got, self.remedy))
 
 
@@ -91,7 +93,9 @@ class MissingExtraError(RunError):
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of what an exception says, or the name of its class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,4 +1,5 @@
-"""Studies through the public door: from a function, from a reference, from an application; and what comes after."""
+"""Studies through the public door: from a function, from a reference, from an application; and what
+comes after."""
 
 import argparse
 import functools
@@ -42,7 +43,12 @@ class Heard(StudyObserver):
 def study(tmp_path_factory):
     heard = Heard()
     made = volano.explore(
-        "study.builds:digits_mlp", 9, rungs=2, out=tmp_path_factory.mktemp("s") / "study", observer=heard, **HERE
+        "study.builds:digits_mlp",
+        9,
+        rungs=2,
+        out=tmp_path_factory.mktemp("s") / "study",
+        observer=heard,
+        **HERE,
     )
     made.heard = heard
     return made
@@ -65,7 +71,9 @@ def test_its_trials_are_what_they_are_alone(study):
     assert verification.passed, verification.lines()
 
 
-def test_its_best_trial_is_trained_at_full_length_and_goes_on_when_it_is_stopped(study, quiet, tmp_path):
+def test_its_best_trial_is_trained_at_full_length_and_goes_on_when_it_is_stopped(
+    study, quiet, tmp_path
+):
     task, number = task_of_trial(study.folder)
     assert number == study.best.number
     run = volano.train(
@@ -100,9 +108,18 @@ def test_a_study_of_a_function_of_python_cannot_be_made_again(tmp_path):
 
 def test_a_study_goes_on_with_its_own_settings(tmp_path):
     first = volano.explore(
-        digits_mlp, 3, rungs=1, metric="loss", seed=5, out=tmp_path / "study", observer=Heard(), **HERE
+        digits_mlp,
+        3,
+        rungs=1,
+        metric="loss",
+        seed=5,
+        out=tmp_path / "study",
+        observer=Heard(),
+        **HERE,
     )
-    more = volano.explore(digits_mlp, 5, out=tmp_path / "study", resume=True, observer=Heard(), **HERE)
+    more = volano.explore(
+        digits_mlp, 5, out=tmp_path / "study", resume=True, observer=Heard(), **HERE
+    )
     assert [t.params for t in more.trials[:3]] == [t.params for t in first.trials]
     assert len(more.trials) == 5
     assert more.settings["seed"] == 5
@@ -186,14 +203,20 @@ def test_the_goal_is_the_builds_own_or_ones_own():
 
 @pytest.mark.parametrize("kind", ["text", "video"])
 def test_texts_and_clips_have_spaces_too(kind, texts):
-    build = application_build(kind, texts if kind == "text" else None, trials=4, minutes=0.4, seed=1, device="cpu")
+    build = application_build(
+        kind, texts if kind == "text" else None, trials=4, minutes=0.4, seed=1, device="cpu"
+    )
     recipe = build._application.recipe_of(build.num_steps)
     for name, value in build.space.parameters.items():
         assert value.low <= getattr(recipe, name) <= value.high, name
     sampler = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     one, other = build(sampler.ask()), build(sampler.ask())
     assert one.num_steps == other.num_steps == build.num_steps
-    pack = Pack([Member(number=n, task=task) for n, task in enumerate((one, other))], device="cpu", engine="loop")
+    pack = Pack(
+        [Member(number=n, task=task) for n, task in enumerate((one, other))],
+        device="cpu",
+        engine="loop",
+    )
     pack.advance({0: 1, 1: 1})
     assert all(math.isfinite(loss) for loss in pack.losses().values())
     again = build_of(json.loads(json.dumps(build.source())))
@@ -209,14 +232,22 @@ def test_what_a_study_cannot_be_meant_with_leaves_no_folder(tmp_path):
 
 
 def test_a_study_that_explore_returned_needs_no_build_to_be_verified(tmp_path):
-    study = volano.explore(digits_mlp, trials=2, rungs=1, out=tmp_path / "s", observer=StudyObserver(), **HERE)
+    study = volano.explore(
+        digits_mlp, trials=2, rungs=1, out=tmp_path / "s", observer=StudyObserver(), **HERE
+    )
     assert volano.verify(study, n=1).passed
 
 
 def test_a_study_goes_on_in_its_precision(tmp_path):
-    volano.explore(digits_mlp, trials=2, rungs=1, out=tmp_path / "s", observer=StudyObserver(), **HERE)
-    with pytest.raises(UsageError, match="goes on in the precision that it has; got bf16, and it has fp32"):
-        volano.explore(digits_mlp, trials=3, out=tmp_path / "s", resume=True, precision="bf16", **HERE)
+    volano.explore(
+        digits_mlp, trials=2, rungs=1, out=tmp_path / "s", observer=StudyObserver(), **HERE
+    )
+    with pytest.raises(
+        UsageError, match="goes on in the precision that it has; got bf16, and it has fp32"
+    ):
+        volano.explore(
+            digits_mlp, trials=3, out=tmp_path / "s", resume=True, precision="bf16", **HERE
+        )
 
 
 class TestApplications:
@@ -229,18 +260,27 @@ class TestApplications:
         assert (build.metric, build.direction) == ("accuracy", "maximize")
 
     def test_its_trials_differ_in_the_numbers_alone_and_make_one_pack(self, of_images):
-        build, sampler = of_images, optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        build, sampler = (
+            of_images,
+            optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)),
+        )
         tasks = [build(sampler.ask()) for _ in range(3)]
         assert len({task.objective.label_smoothing for task in tasks}) == 3
         assert all(task.data is tasks[0].data and task.order_seed == 3 for task in tasks)
-        pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine="lowered")
+        pack = Pack(
+            [Member(number=n, task=task) for n, task in enumerate(tasks)],
+            device="cpu",
+            engine="lowered",
+        )
         pack.advance(dict.fromkeys(pack.numbers, 2))
         assert len(set(pack.losses().values())) == 3
 
     def test_it_is_made_again_from_what_the_study_keeps(self, of_images):
         build = of_images
         source = json.loads(json.dumps(build.source()))
-        trial = optuna.trial.FixedTrial({"kernel_lr": 0.05, "rest_lr": 0.005, "label_smoothing": 0.0, "translate": 1})
+        trial = optuna.trial.FixedTrial(
+            {"kernel_lr": 0.05, "rest_lr": 0.005, "label_smoothing": 0.0, "translate": 1}
+        )
         one, other = build(trial), build_of(source)(trial)
         assert other.objective.label_smoothing == one.objective.label_smoothing == 0.0
         assert other.num_steps == one.num_steps == 20
@@ -249,18 +289,26 @@ class TestApplications:
 
     def test_a_space_of_ones_own_names_settings_of_the_recipe(self):
         space = SearchSpace.from_json({"kernel_rl": [0.1, 0.2]})
-        with pytest.raises(UsageError, match="names settings of the recipe; got kernel_rl. Say kernel_lr"):
+        with pytest.raises(
+            UsageError, match="names settings of the recipe; got kernel_rl. Say kernel_lr"
+        ):
             application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
 
     @pytest.mark.parametrize("values", [{"low": -0.1, "high": 0.1}, [0.0, 0.1]])
     def test_rates_are_above_zero(self, values):
         with pytest.raises(UsageError, match="A learning rate is above 0; got .* of kernel_lr"):
             application_build(
-                "image", space=SearchSpace.from_json({"kernel_lr": values}), trials=4, minutes=0.5, device="cpu"
+                "image",
+                space=SearchSpace.from_json({"kernel_lr": values}),
+                trials=4,
+                minutes=0.5,
+                device="cpu",
             )
 
     def test_whole_bounds_of_a_real_setting_are_bounds_of_real_numbers(self):
-        space = SearchSpace.from_json({"label_smoothing": {"low": 0, "high": 1}, "translate": {"low": 0, "high": 2}})
+        space = SearchSpace.from_json(
+            {"label_smoothing": {"low": 0, "high": 1}, "translate": {"low": 0, "high": 2}}
+        )
         build = application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
         asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
         assert 0 < build(asked).objective.label_smoothing < 1
@@ -268,11 +316,19 @@ class TestApplications:
 
     def test_a_study_of_it_is_verified_from_its_folder(self, of_images, tmp_path):
         study = volano.explore(
-            of_images, trials=3, rungs=1, out=tmp_path / "study", device="cpu", workers=1, observer=StudyObserver()
+            of_images,
+            trials=3,
+            rungs=1,
+            out=tmp_path / "study",
+            device="cpu",
+            workers=1,
+            observer=StudyObserver(),
         )
         assert volano.verify(study.folder, n=1).passed
 
-    @pytest.mark.parametrize(("name", "value"), [("eta", 1), ("eta", 0), ("rungs", 0), ("trials", 0)])
+    @pytest.mark.parametrize(
+        ("name", "value"), [("eta", 1), ("eta", 0), ("rungs", 0), ("trials", 0)]
+    )
     def test_settings_that_cannot_be_meant_are_refused_before_anything_is_read(self, name, value):
         with pytest.raises(UsageError, match=f"{name} is a whole number"):
             application_build("image", **{"trials": 4, name: value}, minutes=0.5)
@@ -283,5 +339,8 @@ class TestApplications:
     def test_what_splits_packs_may_be_in_it(self):
         space = SearchSpace.from_json({"batch_size": [64, 128], "label_smoothing": [0.0, 0.1]})
         build = application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
-        tasks = [build(optuna.trial.FixedTrial({"batch_size": size, "label_smoothing": 0.1})) for size in (64, 128)]
+        tasks = [
+            build(optuna.trial.FixedTrial({"batch_size": size, "label_smoothing": 0.1}))
+            for size in (64, 128)
+        ]
         assert [task.batch_size for task in tasks] == [64, 128]

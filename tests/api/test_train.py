@@ -1,4 +1,5 @@
-"""The Python door: applications are trained by name, and what was trained is used in three lines."""
+"""The Python door: applications are trained by name, and what was trained is used in three
+lines."""
 
 from __future__ import annotations
 
@@ -29,12 +30,20 @@ class TestTrain:
         assert run.details["is_held_out"] is True
         assert {"data", "plan", "train", "test", "total"} <= run.seconds.keys()
         source = RunFolder.open(run.path).read_json("run.json")["source"]
-        assert (source["kind"], source["dials"]["size"], source["dials"]["flip"]) == ("image", "thin", "no")
+        assert (source["kind"], source["dials"]["size"], source["dials"]["flip"]) == (
+            "image",
+            "thin",
+            "no",
+        )
 
     @pytest.mark.parametrize(
         ("what", "options", "message"),
         [
-            ("image", {"siez": "thin"}, "`siez` is no option of the image application. Like it: `size`"),
+            (
+                "image",
+                {"siez": "thin"},
+                "`siez` is no option of the image application. Like it: `size`",
+            ),
             ("image", {"size": "huge"}, "`size` is one of thin, base, wide; got 'huge'"),
             ("imagee", {}, "an application or a task of your own; got 'imagee'"),
             (7, {}, "an application or a task of your own; got 7"),
@@ -46,7 +55,9 @@ class TestTrain:
             volano.train(what, **options)
 
     def test_options_are_not_for_a_task(self, make_task):
-        with pytest.raises(UsageError, match="`epochs` is an option of the applications; got 3 with a task"):
+        with pytest.raises(
+            UsageError, match="`epochs` is an option of the applications; got 3 with a task"
+        ):
             volano.train(make_task(), epochs=3)
 
     def test_a_finished_run_has_nothing_left(self, run):
@@ -81,7 +92,9 @@ class TestLoad:
         assert len(both[0].top) == 10
 
     def test_what_cannot_be_predicted(self, model):
-        with pytest.raises(UsageError, match=r"bytes uint8 of 2 or 3 dimensions; got float64 \[8, 8\]"):
+        with pytest.raises(
+            UsageError, match=r"bytes uint8 of 2 or 3 dimensions; got float64 \[8, 8\]"
+        ):
             model.predict(np.zeros((8, 8)))
         with pytest.raises(UsageError, match="exists; got nowhere.png"):
             model.predict("nowhere.png")
@@ -92,7 +105,9 @@ class TestLoad:
         assert model.evaluate()["accuracy"] == pytest.approx(run.metrics["test_accuracy"], abs=0.02)
 
     def test_a_run_of_ones_own_task_has_its_own_model(self, make_task, tmp_path, quiet):
-        run = volano.train(make_task(), plan=volano.Plan.baseline("cpu"), out=tmp_path / "run", observer=quiet)
+        run = volano.train(
+            make_task(), plan=volano.Plan.baseline("cpu"), out=tmp_path / "run", observer=quiet
+        )
         with pytest.raises(UsageError, match="the run of a task of your own"):
             volano.load(run)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.packing.structures import CONFIGS, STRUCTURES, sgd
 
 import volano
+from packing.structures import CONFIGS, STRUCTURES, sgd
 from volano import Task
 from volano.errors import UsageError
 from volano.packing import Member, Pack
@@ -23,7 +23,10 @@ from volano.study.settings import StudySettings
 from volano.study.workers.make_executor import make_executor
 
 STEPS = (4, 12, 36)
-PARAMS = [{"lr": 0.002 * 2**index, "drop": 0.05 + 0.1 * index, "smoothing": 0.02 * index} for index in range(4)]
+PARAMS = [
+    {"lr": 0.002 * 2**index, "drop": 0.05 + 0.1 * index, "smoothing": 0.02 * index}
+    for index in range(4)
+]
 
 
 def build(trial: Any) -> Task:
@@ -37,7 +40,9 @@ def build(trial: Any) -> Task:
 
 
 def build_exploding(trial: Any) -> Task:
-    return dataclasses.replace(build(trial), optimizer=sgd(dataclasses.replace(CONFIGS[0], lr=1e30)))
+    return dataclasses.replace(
+        build(trial), optimizer=sgd(dataclasses.replace(CONFIGS[0], lr=1e30))
+    )
 
 
 def build_more_metrics(trial: Any) -> Task:
@@ -51,7 +56,9 @@ def build_more_metrics(trial: Any) -> Task:
     return dataclasses.replace(task, objective=objective)
 
 
-def recorded(made_by: Any = build, *, engine: str = "lowered", params: Any = PARAMS, precision: str = "fp32") -> Any:
+def recorded(
+    made_by: Any = build, *, engine: str = "lowered", params: Any = PARAMS, precision: str = "fp32"
+) -> Any:
     """A study as its packs made it, with two trials cut at the first rung and one at the second."""
     import optuna
 
@@ -63,17 +70,27 @@ def recorded(made_by: Any = build, *, engine: str = "lowered", params: Any = PAR
         pack.advance(dict.fromkeys(pack.numbers, step))
         metrics, losses = pack.evaluate(), pack.losses()
         for number in pack.numbers:
-            rungs[number].append(Shown(step=step, metrics=metrics[number], training_loss=losses[number]))
+            rungs[number].append(
+                Shown(step=step, metrics=metrics[number], training_loss=losses[number])
+            )
         if step != STEPS[-1]:
             pack.keep(stay)
     trials = tuple(
-        SimpleNamespace(number=n, params=own, state="complete" if n == 3 else "pruned", rungs=tuple(rungs[n]))
+        SimpleNamespace(
+            number=n, params=own, state="complete" if n == 3 else "pruned", rungs=tuple(rungs[n])
+        )
         for n, own in enumerate(PARAMS)
     )
     return SimpleNamespace(
         trials=trials,
         best=SimpleNamespace(number=3),
-        settings={"metric": "loss", "direction": "minimize", "seed": 5, "device": "cpu", "precision": precision},
+        settings={
+            "metric": "loss",
+            "direction": "minimize",
+            "seed": 5,
+            "device": "cpu",
+            "precision": precision,
+        },
         facts={"source": {"kind": "reference", "reference": "tests.api.test_verify:build"}},
     )
 
@@ -104,7 +121,9 @@ def test_rungs_that_fall_on_one_step_are_compared_once() -> None:
     study = recorded()
     first = study.trials[3].rungs[0]
     again = dataclasses.replace(first, training_loss=math.nan)  # no step was made since
-    trial = SimpleNamespace(**{**vars(study.trials[3]), "rungs": (first, again, *study.trials[3].rungs[1:])})
+    trial = SimpleNamespace(
+        **{**vars(study.trials[3]), "rungs": (first, again, *study.trials[3].rungs[1:])}
+    )
     study = SimpleNamespace(**{**vars(study), "trials": (*study.trials[:3], trial)})
     verification = volano.verify(study, trials=[3])
     assert verification.passed, verification.lines()
@@ -138,10 +157,22 @@ def _seeded(study: Any, seed: int) -> Any:
 
 def test_the_table_names_every_rung_and_the_verdict() -> None:
     lines = volano.verify(recorded(engine="loop"), trials=[1]).lines()
-    assert lines[0].split() == ["trial", "step", "figure", "packed", "solo", "difference", "rounding", "verdict"]
+    assert lines[0].split() == [
+        "trial",
+        "step",
+        "figure",
+        "packed",
+        "solo",
+        "difference",
+        "rounding",
+        "verdict",
+    ]
     assert [line.split()[:3] for line in lines[1:3]] == [["1", "4", "loss"], ["1", "12", "loss"]]
     assert all(line.endswith("equal") for line in lines[1:3])
-    assert lines[-1] == ("6 figures of 1 trial, trained again alone on cpu: 6 bitwise equal, 0 within rounding in fp32")
+    assert lines[-1] == (
+        "6 figures of 1 trial, trained again alone on cpu: 6 bitwise equal, 0 within rounding in "
+        "fp32"
+    )
 
 
 def test_swapped_learning_rates_are_seen() -> None:
@@ -161,18 +192,32 @@ def test_a_figure_that_is_off_is_seen(figure: str) -> None:
     off = (
         {"training_loss": shown.training_loss * 1.01}
         if figure == "training loss"
-        else {"metrics": {**shown.metrics, figure: shown.metrics[figure] + (0.2 if figure == "accuracy" else 0.02)}}
+        else {
+            "metrics": {
+                **shown.metrics,
+                figure: shown.metrics[figure] + (0.2 if figure == "accuracy" else 0.02),
+            }
+        }
     )
     verification = volano.verify(with_rung(study, 3, 1, **off), trials=[3])
-    assert [(row.step, row.figure) for row in verification.rows if row.verdict == "differs"] == [(12, figure)]
-    assert any(line.split()[:2] == ["3", "12"] and line.endswith("differs") for line in verification.lines())
+    assert [(row.step, row.figure) for row in verification.rows if row.verdict == "differs"] == [
+        (12, figure)
+    ]
+    assert any(
+        line.split()[:2] == ["3", "12"] and line.endswith("differs")
+        for line in verification.lines()
+    )
 
 
 def test_a_study_is_verified_from_its_folder(tmp_path: Path) -> None:
     folder = StudyFolder.reserve(tmp_path / "study", "verified")
     facts = {"source": {"kind": "reference", "reference": "tests.api.test_verify:build"}}
     study = run_study(
-        build, StudySettings(trials=9, rungs=2), folder, lambda: make_executor(build, device="cpu"), facts=facts
+        build,
+        StudySettings(trials=9, rungs=2),
+        folder,
+        lambda: make_executor(build, device="cpu"),
+        facts=facts,
     )
     told: list[str] = []
     verification = volano.verify(tmp_path / "study", 3, on_progress=told.append)
@@ -195,7 +240,10 @@ def test_numbers_that_end_alike_are_equal() -> None:
 def test_what_cannot_be_verified_says_why() -> None:
     study = recorded(engine="loop")
     nameless = SimpleNamespace(**{**vars(study), "facts": {"source": {"kind": "python"}}})
-    with pytest.raises(UsageError, match="build function can be made again; got a study that was started from Python"):
+    with pytest.raises(
+        UsageError,
+        match="build function can be made again; got a study that was started from Python",
+    ):
         volano.verify(nameless)
     with pytest.raises(UsageError, match=r"reached a rung are verified; got \[9\]"):
         volano.verify(study, trials=[9])

@@ -75,7 +75,9 @@ class TestChecks:
         with pytest.raises(UsageError, match="`heat` is no option of breakfast"):  # nobody gives it
             Cooking.of({"heat": 2}, "breakfast")
 
-    def test_a_path_of_data_is_absolute_and_of_files_to_write_is_as_given(self, tmp_path, monkeypatch):
+    def test_a_path_of_data_is_absolute_and_of_files_to_write_is_as_given(
+        self, tmp_path, monkeypatch
+    ):
         monkeypatch.chdir(tmp_path)
         assert ImageOptions(path="photos").path == str(tmp_path / "photos")
         assert VideoGenerationOptions(out="made").out == "made"
@@ -87,7 +89,9 @@ class TestChecks:
     def test_options_that_exclude_each_other(self):
         with pytest.raises(UsageError, match="`size` chooses among Volano's networks"):
             ImageOptions(size="thin", model="a:b")
-        with pytest.raises(UsageError, match="`image_size` and `fps` are for clips that are decoded"):
+        with pytest.raises(
+            UsageError, match="`image_size` and `fps` are for clips that are decoded"
+        ):
             VideoOptions(fps=8)
         with pytest.raises(UsageError, match="`classify` takes a path of labelled texts"):
             ClassifyOptions()
@@ -96,8 +100,8 @@ class TestChecks:
         ("given", "name"),
         [
             ({"temperature": -1}, "temperature"), ({"temperature": float("nan")}, "temperature"),
-            ({"top_k": 0}, "top_k"), ({"top_p": 0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"seed": -1}, "seed"),
-            ({"tokens": 0}, "tokens"),
+            ({"top_k": 0}, "top_k"), ({"top_p": 0}, "top_p"), ({"top_p": 1.5}, "top_p"),
+            ({"seed": -1}, "seed"), ({"tokens": 0}, "tokens"),
         ],
     )  # fmt: skip
     def test_of_writing_text(self, given, name):
@@ -138,7 +142,15 @@ class TestOneLineForAnOption:
         def cook(self, **options):
             pass
 
-        assert list(inspect.signature(cook).parameters) == ["self", "minutes", "eggs", "pans", "salt", "kind", "book"]
+        assert list(inspect.signature(cook).parameters) == [
+            "self",
+            "minutes",
+            "eggs",
+            "pans",
+            "salt",
+            "kind",
+            "book",
+        ]
 
     @pytest.mark.parametrize("kind", APPLICATIONS)
     def test_every_application_says_of_each_what_it_is(self, kind):
@@ -151,13 +163,24 @@ class TestOneLineForAnOption:
     def test_every_option_is_declared_in_one_file(self):
         source = Path(sys.modules["volano"].__file__).parent
         texts = {path: path.read_text() for path in source.rglob("*.py")}
-        common = set(Options.given_names()) | {"batch_size", "flip", "image_size", "fps"}  # each application's own
+        common = set(Options.given_names()) | {
+            "batch_size",
+            "flip",
+            "image_size",
+            "fps",
+        }  # each application's own
         for options in APPLICATIONS.values():
             for name in options.given_names() - common:
-                declared = [path for path, text in texts.items() if f" {name}: " in text and "= option(" in text]
+                declared = [
+                    path
+                    for path, text in texts.items()
+                    if f" {name}: " in text and "= option(" in text
+                ]
                 assert len(declared) == 1, (name, declared)
                 flag = f'"--{name.replace("_", "-")}"'
-                assert not [path for path, text in texts.items() if flag in text and path not in declared], name
+                assert not [
+                    path for path, text in texts.items() if flag in text and path not in declared
+                ], name
 
     def test_sizes_are_those_of_the_network(self):
         from volano.apps.image.network import FIRST_WIDTH
@@ -165,8 +188,15 @@ class TestOneLineForAnOption:
         assert tuple(FIRST_WIDTH) == SIZES
 
     def test_they_load_no_torch(self):
-        code = "import sys; from volano.apps.kinds import APPLICATIONS; print('torch' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+        code = (
+            "import sys; from volano.apps.kinds import APPLICATIONS; print('torch' in sys.modules)"
+        )
+        assert (
+            subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True
+            ).stdout.strip()
+            == "False"
+        )
 
 
 def test_what_a_study_tries():
@@ -189,6 +219,8 @@ def test_what_a_study_tries():
         "shift": Range(low=0, high=4),
     }
     assert Setting.of(dataclasses.fields(Recipe)[-1]) == Setting()
-    assert check_space(SearchSpace(parameters={"width": (4, 8)}), recipe).parameters == {"width": (4, 8)}
+    assert check_space(SearchSpace(parameters={"width": (4, 8)}), recipe).parameters == {
+        "width": (4, 8)
+    }
     with pytest.raises(UsageError, match="names settings of the recipe; got regime"):
         check_space(SearchSpace(parameters={"regime": ("a", "b")}), recipe)

@@ -21,13 +21,19 @@ CATEGORIES = {
     "batch": 64,
 }
 WHOLE = MemoryPrediction(
-    peak=sum(CATEGORIES.values()), lower=sum(CATEGORIES.values()) - 400, upper=10**9, categories=CATEGORIES
+    peak=sum(CATEGORIES.values()),
+    lower=sum(CATEGORIES.values()) - 400,
+    upper=10**9,
+    categories=CATEGORIES,
 )
 
 
 def test_exchanges_by_hand():
-    # Seven eighths of 6 million parameters, twice gathered in 2 bytes and once reduced in 4, in each of 3 passes.
-    assert predict_communication(UNITS, NODE, passes=3) == pytest.approx(3 * 6e6 * 8 * 7 / 8 / 300e9)
+    # Seven eighths of 6 million parameters, twice gathered in 2 bytes and once reduced in 4, in
+    # each of 3 passes.
+    assert predict_communication(UNITS, NODE, passes=3) == pytest.approx(
+        3 * 6e6 * 8 * 7 / 8 / 300e9
+    )
     late = dataclasses.replace(NODE, hop=1.0, interconnect=float("inf"))
     assert predict_communication(UNITS, late, passes=1) == 3 * 4 * 7
     assert predict_communication(UNITS, ALONE, passes=3) == 0
@@ -41,7 +47,9 @@ def test_machines_exchange_as_fast_as_the_network_between_them():
 
 @given(st.floats(1e-6, 10), st.integers(1, 512), st.integers(1, 64))
 def test_exchanges_only_add_and_bounds_add_up(seconds, world_size, passes):
-    alone = TimePrediction(step=seconds, bounds={"compute": seconds}, kinds={"matmul": seconds}, startup=2.0)
+    alone = TimePrediction(
+        step=seconds, bounds={"compute": seconds}, kinds={"matmul": seconds}, startup=2.0
+    )
     ranks = dataclasses.replace(NODE, world_size=world_size)
     shared = shard_time(alone, UNITS, ranks, passes=passes)
     exchanges = predict_communication(UNITS, ranks, passes=passes)
@@ -73,7 +81,13 @@ def test_memory_by_hand():
 
 
 def test_units_are_the_blocks_and_the_rest():
-    elements = {"embed.weight": 10, "blocks.0.a": 1, "blocks.1.a": 2, "blocks.1.inner.0.w": 4, "blocks.10.a": 8}
+    elements = {
+        "embed.weight": 10,
+        "blocks.0.a": 1,
+        "blocks.1.a": 2,
+        "blocks.1.inner.0.w": 4,
+        "blocks.10.a": 8,
+    }
     units = Units.of_blocks(elements, ("blocks.0", "blocks.1", "blocks.1.inner.0", "blocks.10"))
     assert units.parameters == (10, 1, 2, 4, 8)
     assert (units.gather_bytes, units.reduce_bytes) == (4, 4)

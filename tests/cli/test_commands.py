@@ -1,4 +1,5 @@
-"""The command line, as a person meets it: in process where it prints, in a child where signals and exits count."""
+"""The command line, as a person meets it: in process where it prints, in a child where signals and
+exits count."""
 
 import json
 import re
@@ -72,7 +73,15 @@ class TestTrainImage:
         result = json.loads(out[-1])
         assert result.keys() >= {"run", "task", "plan", "metrics", "seconds"}
         assert result["metrics"]["test_accuracy"] > 0.8
-        assert result["seconds"].keys() >= {"data", "plan", "prepare", "train", "evaluate", "test", "total"}
+        assert result["seconds"].keys() >= {
+            "data",
+            "plan",
+            "prepare",
+            "train",
+            "evaluate",
+            "test",
+            "total",
+        }
         assert result["plan"]["device"] == "cpu"
 
     def test_minutes_are_kept(self, volano):
@@ -88,7 +97,9 @@ class TestTrainImage:
         Image.new("L", (40, 30), 250).save(folder / "left" / "grey.jpg")
         Image.new("RGBA", (9, 60), (1, 2, 3, 0)).save(folder / "right" / "alpha.png")
         (folder / "middle" / "broken.png").write_text("no image")
-        code, out, err = volano("train", "image", folder, "--epochs", "30", "--out", "run", "--json")
+        code, out, err = volano(
+            "train", "image", folder, "--epochs", "30", "--out", "run", "--json"
+        )
         assert code == 0, err
         assert "broken.png" in err
         assert "broken.png" in Path("run/quarantine.jsonl").read_text()
@@ -101,13 +112,19 @@ class TestTrainImage:
             "    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))\n"
         )
         code, out, err = volano(
-            "train", "image", "--epochs", "10", "--batch-size", "64", "--model", "mine:net", "--out", "run", "--json",
-            "--precision", "bf16", "--micro-batch", "32", "--memory-format", "contiguous", "--threads", "1",
-            "--feed", "ring", "--workers", "1", "--no-compile",
+            "train", "image", "--epochs", "10", "--batch-size", "64", "--model", "mine:net",
+            "--out", "run", "--json", "--precision", "bf16", "--micro-batch", "32",
+            "--memory-format", "contiguous", "--threads", "1", "--feed", "ring", "--workers", "1",
+            "--no-compile",
         )  # fmt: skip
         assert code == 0, err
         plan = json.loads(out[-1])["plan"]
-        assert (plan["precision"], plan["micro_batch"], plan["feed"], plan["workers"]) == ("bf16", 32, "ring", 1)
+        assert (plan["precision"], plan["micro_batch"], plan["feed"], plan["workers"]) == (
+            "bf16",
+            32,
+            "ring",
+            1,
+        )
         code, out, _ = volano("eval", "run", "--json")
         assert code == 0
         assert json.loads(out[-1])["accuracy"] > 0.5
@@ -132,18 +149,42 @@ class TestTrainImage:
             (["image", "--model", "shapes.py:raising"], 2, "logits .*; got ZeroDivisionError"),
             (["image", "--size", "huge"], 2, "--size is one of thin, base, wide; got 'huge'"),
             (["image", "--flip", "maybe"], 2, "--flip is one of auto, yes, no"),
-            (["image", "--minutes", "1", "--epochs", "1"], 2, "given as --minutes or as --epochs; got both"),
+            (
+                ["image", "--minutes", "1", "--epochs", "1"],
+                2,
+                "given as --minutes or as --epochs; got both",
+            ),
             (["image", "--minutes", "-1"], 2, "--minutes is a number above 0"),
             (["image", "--epochs", "0"], 2, "--epochs is a number above 0"),
             (["image", "--batch-size", "0"], 2, "--batch-size is a whole number, at least 1"),
-            (["image", "--precision", "fp8"], 2, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
-            (["image", "--micro-batch", "9999", "--epochs", "1"], 2, "micro-batch is a part of the batch"),
+            (
+                ["image", "--precision", "fp8"],
+                2,
+                "precision is one of fp32, tf32, bf16, fp16; got 'fp8'",
+            ),
+            (
+                ["image", "--micro-batch", "9999", "--epochs", "1"],
+                2,
+                "micro-batch is a part of the batch",
+            ),
             (["image", "--device", "xpu:3"], 2, "one of this machine's; got 'xpu:3'. Here: cpu"),
-            (["image", "--model", "nowhere:net"], 2, "module can be imported; got nowhere: ModuleNotFoundError"),
-            (["image", "--model", "broken.py:net"], 2, "can be imported; got broken.py: SyntaxError"),
+            (
+                ["image", "--model", "nowhere:net"],
+                2,
+                "module can be imported; got nowhere: ModuleNotFoundError",
+            ),
+            (
+                ["image", "--model", "broken.py:net"],
+                2,
+                "can be imported; got broken.py: SyntaxError",
+            ),
             (["image", "--model", "json:nothing"], 2, "json has the name; got nothing"),
             (["image", "--model", "mine"], 2, "Code is named as module:name; got 'mine'"),
-            (["image", "--out", "taken"], 2, "folder of its own; got taken, which exists.*volano resume taken"),
+            (
+                ["image", "--out", "taken"],
+                2,
+                "folder of its own; got taken, which exists.*volano resume taken",
+            ),
             (["cats"], 2, "an application or a task of your own; got 'cats'"),
             (["json:dumps"], 1, "TypeError|missing"),
             (["json:__doc__"], 2, "names a volano.Task or a function that returns one"),
@@ -158,7 +199,8 @@ class TestTrainImage:
         (tmp_path / "broken.py").write_text("def net(:\n")
         (tmp_path / "shapes.py").write_text(
             "from torch import nn\n"
-            "def wide(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes + 1))\n"
+            "def wide(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes "
+            "+ 1))\n"
             "def raising(): return 1 / 0\n"
         )
         make_folder(tmp_path / "one", classes=("left",), num=2)
@@ -203,9 +245,13 @@ class TestAfterTraining:
 
     def test_eval_on_other_images(self, volano, digits_run, tmp_path):
         samples = load_file(digits_run / "samples.safetensors")
-        for number, (image, label) in enumerate(zip(samples["images"], samples["labels"].tolist(), strict=True)):
+        for number, (image, label) in enumerate(
+            zip(samples["images"], samples["labels"].tolist(), strict=True)
+        ):
             (tmp_path / "more" / str(label)).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image[0].numpy()).convert("RGB").save(tmp_path / "more" / str(label) / f"{number}.png")
+            Image.fromarray(image[0].numpy()).convert("RGB").save(
+                tmp_path / "more" / str(label) / f"{number}.png"
+            )
         code, out, _ = volano("eval", digits_run, "more", "--json")
         assert code == 0
         assert json.loads(out[-1])["num_examples"] == 64
@@ -222,7 +268,9 @@ class TestAfterTraining:
         for number in range(3):
             Image.fromarray(samples["images"][number][0].numpy()).save(tmp_path / f"{number}.png")
         (tmp_path / "bad.png").write_text("no")
-        code, out, err = volano("predict", digits_run, "0.png", "1.png", "2.png", "bad.png", "--top-k", "2", "--json")
+        code, out, err = volano(
+            "predict", digits_run, "0.png", "1.png", "2.png", "bad.png", "--top-k", "2", "--json"
+        )
         assert code == 0
         result = json.loads(out[-1])
         assert [row["path"] for row in result["predictions"]] == ["0.png", "1.png", "2.png"]
@@ -237,7 +285,11 @@ class TestAfterTraining:
 
     @pytest.mark.parametrize(
         ("files", "code", "message"),
-        [(["none.png"], 2, "to predict exists"), (["text.txt"], 2, "named like an image"), (["bad.png"], 1, "be read")],
+        [
+            (["none.png"], 2, "to predict exists"),
+            (["text.txt"], 2, "named like an image"),
+            (["bad.png"], 1, "be read"),
+        ],
     )
     def test_predict_on_nothing(self, volano, digits_run, tmp_path, files, code, message):
         (tmp_path / "text.txt").write_text("x")
@@ -261,10 +313,14 @@ class TestAfterTraining:
         assert result["largest_difference"] < 1e-4
         assert result["bytes"] == Path(f"model.{to}").stat().st_size
 
-    @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+    @pytest.mark.filterwarnings(
+        "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
+    )
     def test_export_to_onnx(self, volano, digits_run):
         pytest.importorskip("onnxscript", reason="needs the extra `onnx`")
-        code, out, err = volano("export", digits_run, "--to", "onnx", "--out", "model.onnx", "--json")
+        code, out, err = volano(
+            "export", digits_run, "--to", "onnx", "--out", "model.onnx", "--json"
+        )
         assert code == 0, err
         assert json.loads(out[-1])["largest_difference"] < 1e-3
 
@@ -335,7 +391,10 @@ class TestReport:
     def test_mistakes(self, volano, tmp_path):
         code, _, err = volano("report", "nothing")
         assert code == 2
-        assert err == "error: A run's folder holds run.json; got nothing. Name the folder that train printed.\n"
+        assert (
+            err == "error: A run's folder holds run.json; got nothing. Name the folder that train "
+            "printed.\n"
+        )
         assert volano("report")[0] == 2
 
     def test_no_place_to_write_to(self, volano, digits_run):
@@ -378,8 +437,19 @@ class TestInterrupted:
     @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
     def test_a_stopped_run_says_how_to_go_on_and_does(self, tmp_path, name):
         (tmp_path / "sleeping.py").write_text(SLEEPING)
-        command = [sys.executable, "-m", "volano", "train", "sleeping.py:task", "--no-plan", "--out", "run"]
-        child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "volano",
+            "train",
+            "sleeping.py:task",
+            "--no-plan",
+            "--out",
+            "run",
+        ]
+        child = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         assert child.stderr is not None
         for line in child.stderr:
             if "valid loss" in line:
@@ -399,7 +469,12 @@ def test_resume_of_an_image_run_is_bitwise(volano, tmp_path, monkeypatch):
     from volano.training.signals import StopRequest
 
     assert volano("train", "image", *FAST, "--out", "whole")[0] == 0
-    monkeypatch.setattr(StopRequest, "requested", property(lambda self: True, lambda self, value: None), raising=False)
+    monkeypatch.setattr(
+        StopRequest,
+        "requested",
+        property(lambda self: True, lambda self, value: None),
+        raising=False,
+    )
     assert volano("train", "image", *FAST, "--out", "parts")[0] == 1
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -422,7 +497,10 @@ def test_help_names_every_command(volano):
 
 
 def test_the_version_is_printed_without_loading_torch():
-    code = "import sys; sys.argv = ['volano', '--version']; from volano.cli import main\ntry: main.main()\n"
+    code = (
+        "import sys; sys.argv = ['volano', '--version']; from volano.cli import main\ntry: "
+        "main.main()\n"
+    )
     code += "except SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"volano \d+\.\d+\.\d+\nFalse\n", done.stdout)

@@ -1,4 +1,5 @@
-"""Explanations on the terminal: what stands in them, at every width, in any encoding; and the command."""
+"""Explanations on the terminal: what stands in them, at every width, in any encoding; and the
+command."""
 
 import importlib
 import io
@@ -46,7 +47,8 @@ def squeezed(text):
 
 @pytest.fixture
 def volano(capsys, monkeypatch, tmp_path):
-    """``volano("explain", ...)`` -> exit code, standard output and error; plans are remembered in ``tmp_path``."""
+    """``volano("explain", ...)`` -> exit code, standard output and error; plans are remembered in
+    ``tmp_path``."""
     commands.register(app)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -80,7 +82,8 @@ class TestWhatIsShown:
             "under plain eager 2 min 52 s",
             "exact feed resident, allocator keep",
             "rounding memory_format channels_last, optimizer fused",
-            "as usual compile, micro_batch, recompute, activation_budget, offload, workers, prefetch, threads",
+            "as usual compile, micro_batch, recompute, activation_budget, offload, workers, "
+            "prefetch, threads",
             "optimizer state 96.0 MiB 16 %",
             "peak 604 MiB, during aten.convolution_backward in stages.2.conv1",
             "at least 604 MiB, at most 700 MiB: 96.0 MiB of it in reserve",
@@ -96,10 +99,12 @@ class TestWhatIsShown:
             "all of them: resident",
             "chosen (precision) the fastest that computes what plain eager does",
             "its gradients' error is 0.0021, where plain eager's own is 0.0019",
-            "plain eager 69.0 71.4 440 ms 2.9 min 590 MiB slower (exact) 1.84x the chosen one's time",
+            "plain eager 69.0 71.4 440 ms 2.9 min 590 MiB slower (exact) 1.84x the chosen one's "
+            "time",
             f"struck (precision) {LONG_REASON.strip()}",
             "untried (precision) it takes about 48 s and may save 18 s of this run",
-            "precision tf32 cpu computes in fp32, bf16 fp16 cpu computes in fp32, bf16 optimizer foreach",
+            "precision tf32 cpu computes in fp32, bf16 fp16 cpu computes in fp32, bf16 optimizer "
+            "foreach",
             "threads 2 forbidden by you",
             "- memory kept for the data: 12 MiB",
         ):
@@ -107,7 +112,9 @@ class TestWhatIsShown:
 
     def test_bars_are_as_long_as_their_figures(self):
         lines = {
-            line.split()[0]: line.count("█") for line in printed(make_explanation().to_json()).splitlines() if line
+            line.split()[0]: line.count("█")
+            for line in printed(make_explanation().to_json()).splitlines()
+            if line
         }
         assert lines["activations"] == 40
         assert lines["parameters"] == 5
@@ -125,7 +132,10 @@ class TestWhatIsShown:
         text = printed(record, width)
         assert "[bold]x[/bold] [/] :smile:" in text
         assert text.count("字") == 70
-        assert text.count("y") - printed(make_explanation(notices=()).to_json(), width).count("y") == 200
+        assert (
+            text.count("y") - printed(make_explanation(notices=()).to_json(), width).count("y")
+            == 200
+        )
         assert not set(text) & {"\x1b", "\x9b"}
         assert max(map(cell_len, text.splitlines())) <= min(width, 100)
 
@@ -140,39 +150,63 @@ class TestWhatIsShown:
     def test_colours_change_no_word(self, monkeypatch):
         monkeypatch.delenv("NO_COLOR", raising=False)
         record = make_explanation(actual=ACTUAL).to_json()
-        console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard", highlight=False)
+        console = Console(
+            file=io.StringIO(),
+            width=100,
+            force_terminal=True,
+            color_system="standard",
+            highlight=False,
+        )
         explanation.print_parts(explanation.render(Explanation.from_json(record), console), console)
         coloured = console.file.getvalue()
         assert "\x1b[" in coloured
         assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == printed(record)
 
     def test_what_does_not_fit(self):
-        record = make_explanation(verdict="NO", budget=64 * MIB, needed=210 * MIB, seconds={}, measured=None).to_json()
+        record = make_explanation(
+            verdict="NO", budget=64 * MIB, needed=210 * MIB, seconds={}, measured=None
+        ).to_json()
         whole = squeezed(printed(record))
-        assert "NO 604 MiB at the peak; the budget is 64.0 MiB; the leanest candidate needs 210 MiB" in whole
+        assert (
+            "NO 604 MiB at the peak; the budget is 64.0 MiB; the leanest candidate needs 210 MiB"
+            in whole
+        )
         assert "budget 64.0 MiB: 1094 % used at most, 636 MiB too little" in whole
         assert "gain" not in whole
 
     def test_a_device_that_is_not_here(self):
-        record = make_explanation(device="cuda", device_name="H100 SXM 80GB", is_present=False, origin="predicted")
+        record = make_explanation(
+            device="cuda", device_name="H100 SXM 80GB", is_present=False, origin="predicted"
+        )
         assert "on cuda (H100 SXM 80GB), which is not on this machine" in printed(record.to_json())
 
     def test_nothing_predicted_and_nothing_searched(self):
         alone = (Candidate(plan=CHOSEN, status="chosen", reason="as given"),)
         record = make_explanation(
-            origin="given", memory=None, time=None, measured=None, verdict=None, budget=None, seconds={},
-            candidates=alone, refused=(), notices=(),
+            origin="given", memory=None, time=None, measured=None, verdict=None, budget=None,
+            seconds={}, candidates=alone, refused=(), notices=(),
         ).to_json()  # fmt: skip
         whole = squeezed(printed(record))
         assert "memory was not predicted" in whole
-        assert "bf16 + channels_last + fused + keep memory — — — — — chosen (precision) as given" in whole
-        for title in ("at its peak", "Time of a step", "Not among", "Notices", "Predicted and actual"):
+        assert (
+            "bf16 + channels_last + fused + keep memory — — — — — chosen (precision) as given"
+            in whole
+        )
+        for title in (
+            "at its peak",
+            "Time of a step",
+            "Not among",
+            "Notices",
+            "Predicted and actual",
+        ):
             assert title not in whole
 
     def test_plain_eager_itself(self):
         eager = BASE.pin(feed="ring")
         alone = (Candidate(plan=eager, status="chosen", reason="it needs no measuring"),)
-        record = make_explanation(plan=eager, candidates=alone, seconds={"plan": 9.0, "eager": 9.0}).to_json()
+        record = make_explanation(
+            plan=eager, candidates=alone, seconds={"plan": 9.0, "eager": 9.0}
+        ).to_json()
         whole = squeezed(printed(record))
         assert "plain eager found" in whole
         assert "exact bitwise those of plain eager" in whole
@@ -183,7 +217,9 @@ class TestCommand:
     @pytest.fixture
     def asked(self, monkeypatch):
         """What the command asks of the api, whose answer stands in ``asked["answer"]``."""
-        verbs = importlib.import_module("volano.api.explain")  # the door has a function of that name
+        verbs = importlib.import_module(
+            "volano.api.explain"
+        )  # the door has a function of that name
         asked = {"answer": make_explanation()}
 
         def answer(*arguments, **options):
@@ -197,8 +233,9 @@ class TestCommand:
 
     def test_a_task_of_ones_own(self, volano, asked):
         code, out, _ = volano(
-            "explain", "mine:task", "--budget", "2GiB", "--forbid", "compile=yes", "--forbid", "precision=bf16",
-            "--forbid", "precision=fp16", "--memory-format", "contiguous", "--device", "cpu", "--analyze",
+            "explain", "mine:task", "--budget", "2GiB", "--forbid", "compile=yes", "--forbid",
+            "precision=bf16", "--forbid", "precision=fp16", "--memory-format", "contiguous",
+            "--device", "cpu", "--analyze",
         )  # fmt: skip
         assert code == 0
         assert out.startswith("Plan of digits\n")
@@ -213,7 +250,9 @@ class TestCommand:
         }
 
     def test_an_application(self, volano, asked, tmp_path):
-        code, _, _ = volano("explain", "image", tmp_path, "--minutes", "2", "--size", "thin", "--on", "H100")
+        code, _, _ = volano(
+            "explain", "image", tmp_path, "--minutes", "2", "--size", "thin", "--on", "H100"
+        )
         assert code == 0
         assert asked["arguments"] == ("image",)
         options = {"path": tmp_path, "on": "H100", "analyze": False, "minutes": 2.0, "size": "thin"}
@@ -246,13 +285,19 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["nothing"], "an application, a task of your own, or the folder of a run; got 'nothing'"),
+            (
+                ["nothing"],
+                "an application, a task of your own, or the folder of a run; got 'nothing'",
+            ),
             (
                 ["mine:task", "--minutes", "1"],
                 "No such option: --minutes.*is an option of: image, text",
             ),
             (["image", "--depth", "3"], "No such option: --depth.*--depth is an option of: text"),
-            (["mine:task", "--budget", "much"], "amount of memory is a number of bytes.*; got 'much'"),
+            (
+                ["mine:task", "--budget", "much"],
+                "amount of memory is a number of bytes.*; got 'much'",
+            ),
             (["mine:task", "--forbid", "precision"], "written KNOB=VALUE; got 'precision'"),
             (["mine:task", "--forbid", "precision=fp8"], "precision is one of"),
         ],
@@ -302,7 +347,8 @@ def test_a_real_task_from_the_search_to_the_screen(volano, tmp_path):
         "data = TensorDataset(torch.tensor(x, dtype=torch.float32), torch.tensor(y))\n"
         "def objective(model, batch):\n"
         "    return nn.functional.cross_entropy(model(batch[0]), batch[1])\n"
-        "task = volano.Task(name='digits', model=lambda: nn.Linear(64, 10), data=data, objective=objective,\n"
+        "task = volano.Task(name='digits', model=lambda: nn.Linear(64, 10), data=data, "
+        "objective=objective,\n"
         "    optimizer=torch.optim.SGD, batch_size=64, duration='2ep')\n"
     )
     code, out, err = volano("explain", "small:task", "--device", "cpu", "--no-compile", "--json")

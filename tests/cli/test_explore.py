@@ -26,8 +26,8 @@ def volano(capsys, monkeypatch, tmp_path):
 
 def test_a_study_from_the_first_command_to_the_training_of_its_best(volano, tmp_path):
     code, out, err = volano(
-        "explore", BUILD, "--trials", "6", "--rungs", "2", "--out", "study", "--workers", "1", "--device", "cpu",
-        "--verify", "1",
+        "explore", BUILD, "--trials", "6", "--rungs", "2", "--out", "study", "--workers", "1",
+        "--device", "cpu", "--verify", "1",
     )  # fmt: skip
     assert code == 0, err
     assert "6 trials, minimize loss, TPESampler, rungs at 33%, 100% of the run, 1 worker" in err
@@ -44,7 +44,17 @@ def test_a_study_from_the_first_command_to_the_training_of_its_best(volano, tmp_
 
 def test_json_is_one_object(volano):
     code, out, _ = volano(
-        "explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--json", "--workers", "1"
+        "explore",
+        BUILD,
+        "--trials",
+        "3",
+        "--rungs",
+        "1",
+        "--out",
+        "study",
+        "--json",
+        "--workers",
+        "1",
     )
     assert code == 0
     record = json.loads(out)
@@ -64,7 +74,9 @@ def test_its_page_is_written_again(volano, tmp_path):
 
 def test_a_study_goes_on_for_more_trials(volano):
     volano("explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--workers", "1")
-    code, out, _ = volano("explore", "--resume", "study", "--trials", "5", "--json", "--workers", "1")
+    code, out, _ = volano(
+        "explore", "--resume", "study", "--trials", "5", "--json", "--workers", "1"
+    )
     assert code == 0
     assert json.loads(out)["counts"]["asked"] == 5
 
@@ -72,14 +84,23 @@ def test_a_study_goes_on_for_more_trials(volano):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["explore", "images"], "What to explore is an application, or a function of a trial; got 'images'"),
+        (
+            ["explore", "images"],
+            "What to explore is an application, or a function of a trial; got 'images'",
+        ),
         (["explore", BUILD, "photos"], "Got unexpected extra"),
         (["explore", BUILD, "--space", "s.json"], "No such option: --space"),
-        (["explore", BUILD, "--direction", "up"], "direction is 'minimize' or 'maximize'; got 'up'"),
+        (
+            ["explore", BUILD, "--direction", "up"],
+            "direction is 'minimize' or 'maximize'; got 'up'",
+        ),
         (["explore", BUILD, "--trials", "0"], "trials is a whole number above 0"),
         (["explore", "--resume", "nothing"], "A study's folder holds study.json; got nothing"),
         (["explore", "image", "./nowhere"], "nowhere"),
-        (["explore", "image", "--minutes", "0.1"], "leave each whole trial 0.2 s at least; got 0.1 for 64 trials"),
+        (
+            ["explore", "image", "--minutes", "0.1"],
+            "leave each whole trial 0.2 s at least; got 0.1 for 64 trials",
+        ),
         (["explore", "image", "--resume", "s"], "No such option: --resume"),
         (["explore", "--resume", "s", "--space", "x.json"], "No such option: --space"),
         (["train", "--from", "nothing"], "A study's folder holds study.json"),

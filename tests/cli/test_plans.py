@@ -18,7 +18,8 @@ FIRST, SECOND = "ab12cd34" + "0" * 56, "ff00ee11" + "1" * 56
 
 @pytest.fixture
 def volano(capsys, monkeypatch, tmp_path):
-    """``volano("plans", ...)`` -> exit code, standard output, standard error; the cache is a folder of the test's."""
+    """``volano("plans", ...)`` -> exit code, standard output, standard error; the cache is a folder
+    of the test's."""
     commands.register(app)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
@@ -52,7 +53,16 @@ class TestList:
         code, out, _ = volano("plans", "list")
         assert code == 0
         lines = out.splitlines()
-        assert lines[0].split() == ["fingerprint", "task", "device", "plan", "ms", "a", "step", "age"]
+        assert lines[0].split() == [
+            "fingerprint",
+            "task",
+            "device",
+            "plan",
+            "ms",
+            "a",
+            "step",
+            "age",
+        ]
         assert lines[1].split()[:2] == ["ab12cd34", "digits"]
         assert "38.4  just now" in lines[1]
         rest = " ".join(out.split())
@@ -66,16 +76,29 @@ class TestList:
         record = json.loads(volano("plans", "list", "--json")[1])
         assert [plan["fingerprint"] for plan in record["plans"]] == [FIRST, SECOND]
         assert record["plans"][0]["measured_seconds"] == 0.0384
-        assert record["plans"][0]["path"] == str(tmp_path / "cache" / "volano" / "plans" / f"{FIRST}.json")
+        assert record["plans"][0]["path"] == str(
+            tmp_path / "cache" / "volano" / "plans" / f"{FIRST}.json"
+        )
         assert record["plans"][0]["plan"]["precision"] == "bf16"
 
     def test_damaged_files_are_left_out(self, volano, remembered, tmp_path):
-        (tmp_path / "cache" / "volano" / "plans" / f"{FIRST}.json").write_text('{"schema_version": 1')
-        assert [plan["fingerprint"] for plan in json.loads(volano("plans", "list", "--json")[1])["plans"]] == [SECOND]
+        (tmp_path / "cache" / "volano" / "plans" / f"{FIRST}.json").write_text(
+            '{"schema_version": 1'
+        )
+        assert [
+            plan["fingerprint"]
+            for plan in json.loads(volano("plans", "list", "--json")[1])["plans"]
+        ] == [SECOND]
 
     @pytest.mark.parametrize(
         ("seconds", "text"),
-        [(-5, "just now"), (59, "just now"), (60, "1 minute"), (7300, "2 hours"), (200_000, "2 days")],
+        [
+            (-5, "just now"),
+            (59, "just now"),
+            (60, "1 minute"),
+            (7300, "2 hours"),
+            (200_000, "2 days"),
+        ],
     )
     def test_ages(self, seconds, text):
         assert plans._age(seconds) == text

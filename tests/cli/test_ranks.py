@@ -23,11 +23,13 @@ import functools, os, signal, time, torch, volano
 from sklearn.datasets import load_digits
 
 pixels, labels = load_digits(return_X_y=True)
-data = torch.utils.data.TensorDataset(torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels))
+pixels, labels = torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels)
+data = torch.utils.data.TensorDataset(pixels, labels)
 calls = 0
 
 def model():
-    return torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Dropout(0.2), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    first, last = torch.nn.Linear(64, 32), torch.nn.Linear(32, 10)
+    return torch.nn.Sequential(first, torch.nn.Dropout(0.2), torch.nn.ReLU(), last)
 
 def objective(model, batch):
     global calls
@@ -44,7 +46,8 @@ def objective(model, batch):
 
 task = volano.Task(
     model=model, objective=objective, data=torch.utils.data.Subset(data, range(640)),
-    valid=torch.utils.data.Subset(data, range(640, 700)), optimizer=functools.partial(torch.optim.SGD, lr=0.1),
+    valid=torch.utils.data.Subset(data, range(640, 700)),
+    optimizer=functools.partial(torch.optim.SGD, lr=0.1),
     batch_size=32, duration="60st", seed=1,
 )
 """
@@ -56,8 +59,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *arguments: str, fate: str = "", torchrun: bool = False) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if torchrun else []
+def start(
+    folder: Path, *arguments: str, fate: str = "", torchrun: bool = False
+) -> subprocess.Popen[str]:
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if torchrun else []
+    )
     environment = {**os.environ, "FATE": fate, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "volano", *arguments],
@@ -98,7 +105,9 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named_and_the_run_goes_on(
     assert code == 1
     assert "rank 1: ended by SIGKILL" in err
     assert "Go on with volano resume cut --nproc 2" in err
-    assert ("rank 0: another rank has gone" in err) == ("rank 0: " in err)  # unless it was ended before it could say so
+    assert ("rank 0: another rank has gone" in err) == (
+        "rank 0: " in err
+    )  # unless it was ended before it could say so
     assert "Traceback" not in err
     record = json.loads((folder / "cut" / "run.json").read_text())
     assert (record["status"], record["reason"]) == ("failed", "rank 1: ended by SIGKILL")
@@ -115,13 +124,17 @@ def test_a_run_that_starts_again_by_itself_ends_as_one_that_went_through(folder,
 
 
 def test_what_a_rank_raises_is_told(folder):
-    code, _, err = run(folder, "train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run", fate="raises")
+    code, _, err = run(
+        folder, "train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run", fate="raises"
+    )
     assert code == 1
     assert "rank 1: ValueError: an objective that breaks" in err
 
 
 def test_ctrl_c_stops_all_ranks_and_the_run_goes_on_alone(folder):
-    child = start(folder, "train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run", fate="slow")
+    child = start(
+        folder, "train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run", fate="slow"
+    )
     assert child.stderr is not None
     for line in child.stderr:
         if line.startswith("step"):
@@ -147,7 +160,10 @@ def test_torchrun_starts_the_same_command_and_only_one_rank_prints(whole):
     [
         (("--nproc", "0"), "--nproc is a number of processes, at least 1; got 0"),
         (("--nproc", "3"), "The number of ranks divides the batch.*3 ranks and batch_size=32"),
-        (("--max-restarts", "2"), "--max-restarts is for several processes; got 2 with one. Give --nproc"),
+        (
+            ("--max-restarts", "2"),
+            "--max-restarts is for several processes; got 2 with one. Give --nproc",
+        ),
         (("--nproc", "2", "--sharding", "half"), "sharding is one of none, full; got 'half'"),
         (
             ("--nproc", "2", "--sharding", "full", "--memory-format", "channels_last"),

@@ -65,7 +65,9 @@ class TestTrain:
         code, out, err = volano("train", "text", texts, *FAST, "--out", "run")
         assert code == 0, err
         assert re.fullmatch(r"bits per byte \d\.\d{4} on [\d,]+ held-out bytes", out[0])
-        assert re.fullmatch(r"after the training text, xz needs \d\.\d{4} and bz2 \d\.\d{4}", out[1])
+        assert re.fullmatch(
+            r"after the training text, xz needs \d\.\d{4} and bz2 \d\.\d{4}", out[1]
+        )
         assert out[2].startswith("perplexity")
         assert max(map(len, out)) <= 80
         assert "next: volano generate run --prompt TEXT" in out
@@ -78,7 +80,8 @@ class TestTrain:
         record = json.loads((text_run / "run.json").read_text())
         metrics = record["metrics"]
         assert metrics.keys() >= {
-            "bits_per_byte", "bits_per_byte_xz", "bits_per_byte_bz2", "perplexity", "tokens_per_second"
+            "bits_per_byte", "bits_per_byte_xz", "bits_per_byte_bz2", "perplexity",
+            "tokens_per_second"
         }  # fmt: skip
         assert metrics["bits_per_byte"] < 4.5  # 9 bits a token of some two bytes know nothing
         test = json.loads((text_run / "eval-test.json").read_text())
@@ -86,14 +89,18 @@ class TestTrain:
         assert test["baselines"].keys() == {"xz", "bz2"}
         spec = json.loads((text_run / "text.json").read_text())
         assert test["num_bytes"] == spec["num_held_bytes"]
-        previews = [json.loads(line) for line in (text_run / "previews.jsonl").read_text().splitlines()]
+        previews = [
+            json.loads(line) for line in (text_run / "previews.jsonl").read_text().splitlines()
+        ]
         assert {preview["prompt"] for preview in previews} == {previews[0]["prompt"]}
         assert all(preview["text"] for preview in previews)
         assert record["source"]["kind"] == "text"
         assert record["source"]["dials"]["num_steps"] == record["num_steps"]
 
     def test_minutes_are_resolved_before_the_first_step(self, volano, texts):
-        code, out, err = volano("train", "text", texts, "--minutes", "0.2", "--out", "run", "--json")
+        code, out, err = volano(
+            "train", "text", texts, "--minutes", "0.2", "--out", "run", "--json"
+        )
         assert code == 0, err
         result = json.loads(out[-1])
         options = json.loads(Path("run/run.json").read_text())["source"]["dials"]
@@ -103,7 +110,9 @@ class TestTrain:
 
     def test_a_batch_larger_than_the_text_is_said(self, volano, tmp_path):
         shutil.copy(STDLIB / "cmd.py", tmp_path / "one.py")
-        code, _, err = volano("train", "text", "one.py", *FAST, "--batch-size", "5000", "--out", "run")
+        code, _, err = volano(
+            "train", "text", "one.py", *FAST, "--batch-size", "5000", "--out", "run"
+        )
         assert code == 0, err
         batch_size = json.loads(Path("run/task.json").read_text())["batch_size"]
         assert f"batch_size={batch_size}: there are no more windows of 64 tokens to train on" in err
@@ -117,7 +126,9 @@ class TestTrain:
 
     def test_little_text_is_repeated_with_care(self, volano, tmp_path):
         shutil.copy(STDLIB / "cmd.py", tmp_path / "one.py")
-        code, _, err = volano("train", "text", "one.py", "--epochs", "5", "--context", "64", "--out", "run")
+        code, _, err = volano(
+            "train", "text", "one.py", "--epochs", "5", "--context", "64", "--out", "run"
+        )
         assert code == 0, err
         assert "the last" in err
         assert "none is small enough to be held out whole" in err
@@ -131,7 +142,9 @@ class TestTrain:
 
     def test_undecodable_bytes_are_listed(self, volano, texts, tmp_path):
         folder = Path(shutil.copytree(texts, tmp_path / "texts"))
-        (folder / "blemish.txt").write_bytes(b"A line with a stray byte " + b"\xff" + b" in it.\n" * 20)
+        (folder / "blemish.txt").write_bytes(
+            b"A line with a stray byte " + b"\xff" + b" in it.\n" * 20
+        )
         (folder / "binary.txt").write_bytes(b"\0\1\2\3")
         code, _, err = volano("train", "text", folder, *FAST, "--out", "run")
         assert code == 0, err
@@ -158,7 +171,9 @@ class TestTrain:
             (["--size", "thin"], 2, "(?s)No such option: --size.*--size is an option of: image"),
         ],
     )
-    def test_a_mistake_is_one_message_and_leaves_nothing(self, volano, tmp_path, arguments, code, message):
+    def test_a_mistake_is_one_message_and_leaves_nothing(
+        self, volano, tmp_path, arguments, code, message
+    ):
         (tmp_path / "empty").mkdir()
         (tmp_path / "void.txt").touch()
         (tmp_path / "binary.txt").write_bytes(b"\0\1")
@@ -186,9 +201,14 @@ class TestResume:
         assert code == 0, err
         assert "from step 1 " in err
         assert out[0].startswith("bits per byte")
-        whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+        whole, parts = (
+            load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts")
+        )
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
-        metrics = [json.loads((tmp_path / name / "run.json").read_text())["metrics"] for name in ("whole", "parts")]
+        metrics = [
+            json.loads((tmp_path / name / "run.json").read_text())["metrics"]
+            for name in ("whole", "parts")
+        ]
         assert metrics[0]["bits_per_byte"] == metrics[1]["bits_per_byte"]
         code, _, err = volano("resume", "parts")
         assert code == 2
@@ -232,7 +252,9 @@ class TestGenerate:
         assert results[0]["tokens_per_second"] > 0
 
     def test_longer_than_the_context(self, volano, text_run):
-        code, out, err = volano("generate", text_run, "--prompt", "self.value = 1\n" * 100, "--tokens", "150", "--json")
+        code, out, err = volano(
+            "generate", text_run, "--prompt", "self.value = 1\n" * 100, "--tokens", "150", "--json"
+        )
         assert code == 0
         assert "longer than the context of 64 tokens: its first" in err
         assert json.loads(out[-1])["num_tokens"] > 0
@@ -296,7 +318,8 @@ class TestEval:
 
 
 class TestClasses:
-    """A table of three classes; the language model's head is made to be tried and kept where a test asks for it."""
+    """A table of three classes; the language model's head is made to be tried and kept where a test
+    asks for it."""
 
     @pytest.fixture
     def table(self, tmp_path):
@@ -317,7 +340,9 @@ class TestClasses:
         monkeypatch.setattr(fit, "_better", lambda candidates: fit.HEAD)
 
     def test_the_bag(self, volano, table, tmp_path):
-        code, out, err = volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")
+        code, out, err = volano(
+            "train", "text", table, "--classify", "--minutes", "0.05", "--out", "run"
+        )
         assert code == 0, err
         assert out[0].startswith("test accuracy 1.0000 on 36 texts")
         assert out[1].startswith("kept: bag of n-grams   (to choose: bag of n-grams 1.0000)")
@@ -354,7 +379,9 @@ class TestClasses:
         assert volano("predict", "run", "one.txt")[0] == 0
 
     def test_a_pinned_feed_holds_for_the_head_too(self, volano, table, head_wins):
-        code, _, err = volano("train", "text", table, "--classify", "--feed", "ring", "--out", "run")
+        code, _, err = volano(
+            "train", "text", table, "--classify", "--feed", "ring", "--out", "run"
+        )
         assert code == 0, err
         plan = json.loads(Path("run/plan.json").read_text())
         assert (plan["feed"], plan["optimizer"]) == ("ring", "as_given")
@@ -367,7 +394,10 @@ class TestClasses:
             volano_package.train("text", table, classify=True, processes=Processes(nproc=7))
 
     def test_what_an_evaluation_leaves_out_is_said(self, volano, table, tmp_path):
-        assert volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0] == 0
+        assert (
+            volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0]
+            == 0
+        )
         rows = ["label,text,split", "tool,a hammer,test", "animal,a horse,val", "fruit,,test"]
         (tmp_path / "more.csv").write_text("\n".join(rows))
         code, out, err = volano("eval", "run", "more.csv")
@@ -391,7 +421,9 @@ class TestClasses:
         code, out, err = volano("resume", "parts")
         assert code == 0, err
         assert out[0].startswith("test accuracy")
-        whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+        whole, parts = (
+            load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts")
+        )
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
     @pytest.mark.parametrize(
@@ -400,7 +432,11 @@ class TestClasses:
             ([], 2, "--classify takes a path"),
             (["nowhere.csv"], 2, "path to train on exists"),
             (["one.csv"], 1, "at least 2 classes; got 2 labelled texts of 1 classes"),
-            (["table.csv", "--depth", "3"], 2, "--depth is no option of the text application with --classify"),
+            (
+                ["table.csv", "--depth", "3"],
+                2,
+                "--depth is no option of the text application with --classify",
+            ),
         ],
     )
     def test_mistakes(self, volano, table, tmp_path, arguments, code, message):
@@ -410,7 +446,10 @@ class TestClasses:
         assert message in err
 
     def test_a_class_that_does_not_exist(self, volano, table, tmp_path):
-        assert volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0] == 0
+        assert (
+            volano("train", "text", table, "--classify", "--minutes", "0.05", "--out", "run")[0]
+            == 0
+        )
         (tmp_path / "more.csv").write_text("label,text\nplanet,mars")
         code, _, err = volano("eval", "run", "more.csv")
         assert code == 1

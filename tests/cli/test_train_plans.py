@@ -28,10 +28,21 @@ def call(capsys, monkeypatch, tmp_path):
 
 
 def test_no_plan_is_plain_eager_with_pins(call):
-    code, record, _ = call("train", "image", *SHORT, "--no-plan", "--micro-batch", "64", "--out", "run")
+    code, record, _ = call(
+        "train", "image", *SHORT, "--no-plan", "--micro-batch", "64", "--out", "run"
+    )
     assert code == 0
-    changed = {k: v for k, v in record["plan"].items() if k in ("optimizer", "feed", "allocator", "micro_batch")}
-    assert changed == {"optimizer": "as_given", "feed": "ring", "allocator": "system", "micro_batch": 64}
+    changed = {
+        k: v
+        for k, v in record["plan"].items()
+        if k in ("optimizer", "feed", "allocator", "micro_batch")
+    }
+    assert changed == {
+        "optimizer": "as_given",
+        "feed": "ring",
+        "allocator": "system",
+        "micro_batch": 64,
+    }
 
 
 def test_the_plan_of_another_run(call):

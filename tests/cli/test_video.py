@@ -40,7 +40,10 @@ def volano(capsys, monkeypatch, tmp_path):
 def class_folders(root, num=5):
     for name, speed in (("slow", 1), ("fast", 3)):
         for number in range(num):
-            write_clip(root / name / f"{number}.mp4", moving_square(12, (16, 16), speed=speed, start=number))
+            write_clip(
+                root / name / f"{number}.mp4",
+                moving_square(12, (16, 16), speed=speed, start=number),
+            )
     return root
 
 
@@ -51,7 +54,20 @@ def classes_run(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("classes")
     class_folders(folder / "clips")
-    assert run(["train", "video", str(folder / "clips"), *SMALL, "--out", str(folder / "run"), "--json"]) == 0
+    assert (
+        run(
+            [
+                "train",
+                "video",
+                str(folder / "clips"),
+                *SMALL,
+                "--out",
+                str(folder / "run"),
+                "--json",
+            ]
+        )
+        == 0
+    )
     return folder / "run"
 
 
@@ -61,7 +77,10 @@ def sample_run(tmp_path_factory):
     commands.register(app)
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("sample") / "run"
-    assert run(["train", "video", "--epochs", "0.05", "--frames", "8", "--out", str(path), "--json"]) == 0
+    assert (
+        run(["train", "video", "--epochs", "0.05", "--frames", "8", "--out", str(path), "--json"])
+        == 0
+    )
     return path
 
 
@@ -80,9 +99,18 @@ class TestTrain:
         assert metrics["frechet_ratio"] > 1
         assert isinstance(metrics["self_test_passed"], bool)
         scores = json.loads((sample_run / "eval-test.json").read_text())
-        assert len(scores["psnr"]) == len(scores["ssim"]) == len(scores["baselines"]["copy_last"]["psnr"]) == 4
+        assert (
+            len(scores["psnr"])
+            == len(scores["ssim"])
+            == len(scores["baselines"]["copy_last"]["psnr"])
+            == 4
+        )
         assert scores["self_test"]["frechet"].keys() == {"real", "frozen", "shuffled", "blurred"}
-        assert scores["nearest_training_distance"].keys() == {"generated", "test", "smallest_generated"}
+        assert scores["nearest_training_distance"].keys() == {
+            "generated",
+            "test",
+            "smallest_generated",
+        }
         assert scores["context"] == 4
         for name in ("clips-real.gif", "clips-generated.gif", "predictions.png"):
             with Image.open(sample_run / name) as image:
@@ -116,7 +144,9 @@ class TestTrain:
 
     def test_minutes_are_kept(self, volano):
         start = time.perf_counter()
-        code, out, err = volano("train", "video", "--minutes", "0.1", "--frames", "4", "--out", "run", "--json")
+        code, out, err = volano(
+            "train", "video", "--minutes", "0.1", "--frames", "4", "--out", "run", "--json"
+        )
         assert code == 0
         assert json.loads(out[-1])["task"]["num_steps"] >= 1
         assert "ms a step" in err
@@ -128,13 +158,17 @@ class TestTrain:
         write_clip(clips / "fast" / "short.gif", moving_square(3, (16, 16)))
         code, _, err = volano("train", "video", clips, *SMALL, "--out", "run")
         assert code == 0
-        listed = [json.loads(line) for line in Path("run/quarantine.jsonl").read_text().splitlines()]
+        listed = [
+            json.loads(line) for line in Path("run/quarantine.jsonl").read_text().splitlines()
+        ]
         reasons = {Path(record["path"]).name: record["reason"] for record in listed}
         assert reasons["broken.mp4"].startswith("unreadable: ")
         assert reasons["short.gif"] == "too short: 3 frames at 10 a second, asked 6"
         assert "broken.mp4" in err
 
-    def test_files_that_cannot_be_written_do_not_cost_the_figures(self, volano, tmp_path, monkeypatch):
+    def test_files_that_cannot_be_written_do_not_cost_the_figures(
+        self, volano, tmp_path, monkeypatch
+    ):
         def fail(error):
             def write(*arguments, **named):
                 raise error
@@ -142,9 +176,13 @@ class TestTrain:
             return write
 
         monkeypatch.setattr(figures, "write_gif", fail(OSError(28, "No space left on device")))
-        monkeypatch.setattr(figures, "write_mp4", fail(RunError("A clip can be written", got="a full disk")))
+        monkeypatch.setattr(
+            figures, "write_mp4", fail(RunError("A clip can be written", got="a full disk"))
+        )
         monkeypatch.setattr(figures, "draw_predictions", fail(ZeroDivisionError("no size")))
-        code, _, err = volano("train", "video", class_folders(tmp_path / "clips"), *SMALL, "--out", "run")
+        code, _, err = volano(
+            "train", "video", class_folders(tmp_path / "clips"), *SMALL, "--out", "run"
+        )
         assert code == 0
         record = json.loads(Path("run/run.json").read_text())
         assert record["metrics"]["psnr_first_frame"] > 0
@@ -160,7 +198,9 @@ class TestTrain:
 
     @pytest.mark.parametrize("network", ["unet", "transformer"])
     def test_a_network_by_name(self, volano, tmp_path, monkeypatch, network):
-        monkeypatch.setattr(recipe, "_TRANSFORMER_WIDTH", 64)  # of the size that an accelerator wants it takes minutes
+        monkeypatch.setattr(
+            recipe, "_TRANSFORMER_WIDTH", 64
+        )  # of the size that an accelerator wants it takes minutes
         monkeypatch.setattr(recipe, "_TRANSFORMER_DEPTH", 2)
         clips = class_folders(tmp_path / "clips")
         code, _, err = volano("train", "video", clips, *SMALL, "--network", network, "--out", "run")
@@ -211,19 +251,36 @@ class TestTrain:
 class TestResume:
     def test_bitwise_as_if_never_stopped(self, volano, tmp_path, monkeypatch):
         clips = class_folders(tmp_path / "clips")
-        arguments = ["train", "video", str(clips), "--epochs", "3", "--frames", "6", "--batch-size", "4"]
+        arguments = [
+            "train",
+            "video",
+            str(clips),
+            "--epochs",
+            "3",
+            "--frames",
+            "6",
+            "--batch-size",
+            "4",
+        ]
         assert volano(*arguments, "--out", "whole")[0] == 0
         with monkeypatch.context() as patch:  # asked to stop from the first step on
-            patch.setattr(StopRequest, "requested", property(lambda _: True, lambda *_: None), raising=False)
+            patch.setattr(
+                StopRequest, "requested", property(lambda _: True, lambda *_: None), raising=False
+            )
             assert volano(*arguments, "--out", "stopped")[0] == 1
         record = json.loads(Path("stopped/run.json").read_text())
         assert record["status"] == "stopped"
         assert record["step"] < record["num_steps"]
         code, out, _ = volano("resume", "stopped", "--json")
         assert code == 0
-        whole, resumed = load_file("whole/model.safetensors"), load_file("stopped/model.safetensors")
+        whole, resumed = (
+            load_file("whole/model.safetensors"),
+            load_file("stopped/model.safetensors"),
+        )
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-        first, second = (json.loads(Path(name, "eval-test.json").read_text()) for name in ("whole", "stopped"))
+        first, second = (
+            json.loads(Path(name, "eval-test.json").read_text()) for name in ("whole", "stopped")
+        )
         assert first == second
         assert json.loads(out[-1])["metrics"]["psnr_first_frame"] == first["psnr"][0]
         code, _, err = volano("resume", "stopped")
@@ -254,7 +311,10 @@ class TestEval:
         (run / "feature-net.safetensors").unlink()
         code, _, err = volano("eval", run)
         assert code == 0
-        assert "no distances of generated clips: feature-net.safetensors is not in the run's folder" in err
+        assert (
+            "no distances of generated clips: feature-net.safetensors is not in the run's folder"
+            in err
+        )
 
     def test_a_table_for_people(self, volano, classes_run):
         code, out, _ = volano("eval", classes_run)
@@ -267,15 +327,29 @@ class TestEval:
         scores = json.loads((sample_run / "eval-test.json").read_text())
         ruler = {**scores["self_test"], "reason": None}
         lines = figures.distances_in_words(
-            {"frechet_ratio": 2.5, "kernel_ratio": 3.5, "self_test_passed": True, "self_test": ruler}
+            {
+                "frechet_ratio": 2.5,
+                "kernel_ratio": 3.5,
+                "self_test_passed": True,
+                "self_test": ruler,
+            }
         )
-        assert lines[0] == "generated clips are 2.5 times as far from test clips as training clips are"
+        assert (
+            lines[0] == "generated clips are 2.5 times as far from test clips as training clips are"
+        )
         assert lines[1] == "  (Frechet; by the kernel distance 3.5; self-test passed)"
         assert lines[2].startswith("  spoiled real clips: frozen ")
-        nothing = {"frechet_ratio": None, "kernel_ratio": None, "self_test_passed": None, "self_test": None}
+        nothing = {
+            "frechet_ratio": None,
+            "kernel_ratio": None,
+            "self_test_passed": None,
+            "self_test": None,
+        }
         assert figures.distances_in_words(nothing) == []
 
-    def test_distances_whose_self_test_failed_are_none(self, volano, sample_run, tmp_path, monkeypatch):
+    def test_distances_whose_self_test_failed_are_none(
+        self, volano, sample_run, tmp_path, monkeypatch
+    ):
         run = shutil.copytree(sample_run, tmp_path / "run")
         monkeypatch.setattr(judge, "_STANDARD_ERRORS", 1e6)  # no net is as good as that
         code, out, err = volano("eval", run)
@@ -310,7 +384,9 @@ class TestGenerate:
         return json.loads(out[-1]), err
 
     def test_files_and_their_rate(self, volano, classes_run, tmp_path):
-        result, _ = self.generate(volano, classes_run, "--clips", "3", "--fps", "5", "--out", tmp_path / "made")
+        result, _ = self.generate(
+            volano, classes_run, "--clips", "3", "--fps", "5", "--out", tmp_path / "made"
+        )
         assert result["paths"].keys() == {"mp4", "gif", "grid"}
         assert len(result["files"]) == 3
         with av.open(result["paths"]["mp4"]) as container:
@@ -321,7 +397,9 @@ class TestGenerate:
             assert image.size[0] > image.size[1]
 
     def test_for_people(self, volano, classes_run, tmp_path):
-        code, out, _ = volano("generate", classes_run, "--clips", "2", "--steps", "1", "--out", "made")
+        code, out, _ = volano(
+            "generate", classes_run, "--clips", "2", "--steps", "1", "--out", "made"
+        )
         assert code == 0
         assert out == [
             "2 clips of 6 frames in made",
@@ -331,14 +409,21 @@ class TestGenerate:
         ]
 
     def test_every_call_has_a_folder_of_its_own(self, volano, classes_run):
-        first, _ = self.generate(volano, classes_run, "--clips", "2", "--class", "slow", "--seed", "7")
+        first, _ = self.generate(
+            volano, classes_run, "--clips", "2", "--class", "slow", "--seed", "7"
+        )
         before = {path.name: path.read_bytes() for path in Path(first["folder"]).iterdir()}
-        second, _ = self.generate(volano, classes_run, "--clips", "1", "--class", "fast", "--seed", "7")
+        second, _ = self.generate(
+            volano, classes_run, "--clips", "1", "--class", "fast", "--seed", "7"
+        )
         assert Path(first["folder"]).name.startswith("generated-")
         assert Path(second["folder"]) != Path(first["folder"])
         assert {path.name: path.read_bytes() for path in Path(first["folder"]).iterdir()} == before
         settings = json.loads(before["generated.json"])
-        assert settings.items() >= {"seed": 7, "class": "slow", "num_clips": 2, "steps": 2, "guidance": 1.5}.items()
+        assert (
+            settings.items()
+            >= {"seed": 7, "class": "slow", "num_clips": 2, "steps": 2, "guidance": 1.5}.items()
+        )
 
     def test_a_folder_that_holds_something_is_not_written_to(self, volano, classes_run, tmp_path):
         (tmp_path / "made").mkdir()
@@ -351,7 +436,9 @@ class TestGenerate:
         _, err = self.generate(volano, classes_run, "--clips", "9", "--steps", "1")
         assert "grid.png shows the first 8 of 9 clips" in err
         assert "clips.gif" not in err
-        _, err = self.generate(volano, classes_run, "--clips", "65", "--steps", "1", "--frames", "2", "--fps", "60")
+        _, err = self.generate(
+            volano, classes_run, "--clips", "65", "--steps", "1", "--frames", "2", "--fps", "60"
+        )
         assert "clips.gif and clips.mp4 show the first 64 of 65 clips" in err
         assert "clips.gif plays at 50 frames a second instead of 60" in err
 
@@ -360,7 +447,10 @@ class TestGenerate:
             result, _ = self.generate(volano, classes_run, "--out", name, *arguments)
             return [frames_of(path) for path in result["files"]]
 
-        three, two = pixels("a", "--clips", "3", "--seed", "4"), pixels("b", "--clips", "2", "--seed", "4")
+        three, two = (
+            pixels("a", "--clips", "3", "--seed", "4"),
+            pixels("b", "--clips", "2", "--seed", "4"),
+        )
         other = pixels("c", "--clips", "2", "--seed", "5")
         assert all(np.array_equal(x, y) for x, y in zip(three, two, strict=False))
         assert not np.array_equal(two[0], other[0])
@@ -370,7 +460,14 @@ class TestGenerate:
         source = moving_square(10, (16, 16))
         write_clip(tmp_path / "start.mkv", source)
         result, err = self.generate(
-            volano, classes_run, "--first-frames", tmp_path / "start.mkv", "--clips", "1", "--out", "made"
+            volano,
+            classes_run,
+            "--first-frames",
+            tmp_path / "start.mkv",
+            "--clips",
+            "1",
+            "--out",
+            "made",
         )
         assert "the first 3 of 10 frames are given" in err
         made = [frame[::16, ::16].astype(int) for frame in frames_of(result["files"][0])]
@@ -378,16 +475,22 @@ class TestGenerate:
         for frame, real in zip(made[:3], source[:3], strict=True):
             assert np.abs(frame - real.astype(int)).mean() < 12  # H.264 is lossy
 
-    def test_first_frames_of_another_size_and_fewer_than_the_context(self, volano, classes_run, tmp_path):
+    def test_first_frames_of_another_size_and_fewer_than_the_context(
+        self, volano, classes_run, tmp_path
+    ):
         write_clip(tmp_path / "start.gif", moving_square(2, (40, 24)))
-        result, err = self.generate(volano, classes_run, "--first-frames", "start.gif", "--clips", "1")
+        result, err = self.generate(
+            volano, classes_run, "--first-frames", "start.gif", "--clips", "1"
+        )
         assert "40x24 are cut to a centred square and scaled to 16 pixels" in err
         assert "2 first frames; the model was tested with 3" in err
         assert len(frames_of(result["files"][0])) == 6
 
     def test_first_frames_that_a_short_clip_cuts_off(self, volano, classes_run, tmp_path):
         write_clip(tmp_path / "start.gif", moving_square(10, (16, 16)))
-        _, err = self.generate(volano, classes_run, "--first-frames", "start.gif", "--clips", "1", "--frames", "2")
+        _, err = self.generate(
+            volano, classes_run, "--first-frames", "start.gif", "--clips", "1", "--frames", "2"
+        )
         assert "the first 1 of 10 frames are given" in err
         assert "1 first frames; the model was tested with 3" in err
 
@@ -397,14 +500,29 @@ class TestGenerate:
         assert "1 first frames; the model was tested with 3" in err
 
     def test_longer_than_the_window(self, volano, classes_run):
-        result, err = self.generate(volano, classes_run, "--clips", "1", "--frames", "20", "--method", "heun")
-        assert "20 frames are rolled out: windows of 6, each from the last 3 of the one before" in err
+        result, err = self.generate(
+            volano, classes_run, "--clips", "1", "--frames", "20", "--method", "heun"
+        )
+        assert (
+            "20 frames are rolled out: windows of 6, each from the last 3 of the one before" in err
+        )
         assert len(frames_of(result["files"][0])) == 20
 
     def test_a_class(self, volano, classes_run):
-        slow, _ = self.generate(volano, classes_run, "--class", "slow", "--clips", "2", "--out", "slow")
+        slow, _ = self.generate(
+            volano, classes_run, "--class", "slow", "--clips", "2", "--out", "slow"
+        )
         fast, _ = self.generate(
-            volano, classes_run, "--class", "fast", "--clips", "2", "--guidance", "4", "--out", "fast"
+            volano,
+            classes_run,
+            "--class",
+            "fast",
+            "--clips",
+            "2",
+            "--guidance",
+            "4",
+            "--out",
+            "fast",
         )
         assert slow["class"] == "slow"
         assert not np.array_equal(frames_of(slow["files"][0]), frames_of(fast["files"][0]))
@@ -417,7 +535,11 @@ class TestGenerate:
                 2,
                 "--class is one of the run's classes; got 'sideways'. The run knows fast, slow",
             ),
-            (["--first-frames", "gone.mp4"], 2, "--first-frames names a file; got gone.mp4, which is not there"),
+            (
+                ["--first-frames", "gone.mp4"],
+                2,
+                "--first-frames names a file; got gone.mp4, which is not there",
+            ),
             (["--first-frames", "notes.txt"], 2, "--first-frames names a clip or a picture"),
             (["--first-frames", "broken.mp4"], 1, "The first frames can be read"),
             (["--clips", "0"], 2, "--clips is a whole number from 1 to 10,000"),
@@ -447,7 +569,10 @@ class TestGenerate:
         assert "--class and --guidance are for runs whose clips lay in class folders" in err
 
     def test_other_runs(self, volano, tmp_path):
-        assert volano("train", "image", "--epochs", "1", "--batch-size", "512", "--out", "digits")[0] == 0
+        assert (
+            volano("train", "image", "--epochs", "1", "--batch-size", "512", "--out", "digits")[0]
+            == 0
+        )
         code, _, err = volano("generate", "digits")
         assert code == 2
         assert "generate is for runs of the applications that can: " in err
@@ -459,7 +584,9 @@ class TestGenerate:
         codec = av.Codec
 
         def find(name, mode="r"):
-            return codec("no-libx264" if name == "libx264" else name, mode)  # PyAV itself says what it lacks
+            return codec(
+                "no-libx264" if name == "libx264" else name, mode
+            )  # PyAV itself says what it lacks
 
         monkeypatch.setattr(av, "Codec", find)
         result, err = self.generate(volano, classes_run, "--clips", "1")

@@ -1,4 +1,5 @@
-"""The order is a permutation for everything, and nothing but (seed, epoch, number of examples) moves it."""
+"""The order is a permutation for everything, and nothing but (seed, epoch, number of examples)
+moves it."""
 
 import numpy as np
 import pytest
@@ -17,8 +18,17 @@ def test_every_epoch_is_a_permutation(num_examples, seed, epoch):
     assert np.array_equal(np.sort(order), np.arange(num_examples))
 
 
-@given(st.integers(1, 500), st.integers(1, 64), SEEDS, st.integers(1, 8), st.booleans(), st.integers(0, 200))
-def test_ranks_share_a_global_batch_out(num_examples, batch_size, seed, world_size, keep_last, step):
+@given(
+    st.integers(1, 500),
+    st.integers(1, 64),
+    SEEDS,
+    st.integers(1, 8),
+    st.booleans(),
+    st.integers(0, 200),
+)
+def test_ranks_share_a_global_batch_out(
+    num_examples, batch_size, seed, world_size, keep_last, step
+):
     batch_size = min(batch_size, num_examples)
     order = Order(num_examples=num_examples, batch_size=batch_size, seed=seed, keep_last=keep_last)
     alone = order.key(step)
@@ -61,7 +71,8 @@ def test_seeds_and_epochs_differ():
 
 
 def test_positions_are_uniform():
-    # Each of 8 examples comes first equally often: chi-square with 7 degrees of freedom, 99.99 % below 29.9.
+    # Each of 8 examples comes first equally often: chi-square with 7 degrees of freedom, 99.99 %
+    # below 29.9.
     firsts = np.bincount([permutation(seed, 0, 8)[0] for seed in range(8000)], minlength=8)
     assert ((firsts - 1000) ** 2 / 1000).sum() < 29.9
 
@@ -79,7 +90,9 @@ def test_an_evaluation_visits_everything_in_sequence(num_examples, batch_size):
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4), st.integers(1, 20))
 def test_hashes_of_arrays_and_of_numbers_agree(counters, num):
-    assert counter_hashes(tuple(counters), num).tolist() == [counter_hash(*counters, i) for i in range(num)]
+    assert counter_hashes(tuple(counters), num).tolist() == [
+        counter_hash(*counters, i) for i in range(num)
+    ]
 
 
 def test_the_order_of_a_task(make_task):

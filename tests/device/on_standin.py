@@ -1,4 +1,5 @@
-"""What test_separation.py runs in a child process: trainings on the stand-in accelerator, named as arguments.
+"""What test_separation.py runs in a child process: trainings on the stand-in accelerator, named as
+arguments.
 
 Prints one JSON object: name -> result, or the traceback of what went wrong.
 """
@@ -33,7 +34,11 @@ def make_net() -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.body = nn.Sequential(
-                nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
+                nn.Conv2d(1, 8, 3, padding=1),
+                nn.BatchNorm2d(8),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
             )
             self.head = nn.Linear(8 * 4 * 4, 10)
 
@@ -107,7 +112,9 @@ class Watch(volano.Observer):
 
 
 def weights(run: volano.Run) -> torch.Tensor:
-    return torch.cat([tensor.detach().cpu().double().flatten() for tensor in run.model.state_dict().values()])
+    return torch.cat(
+        [tensor.detach().cpu().double().flatten() for tensor in run.model.state_dict().values()]
+    )
 
 
 def compare(plan: Plan, **fields: Any) -> dict[str, Any]:
@@ -115,7 +122,10 @@ def compare(plan: Plan, **fields: Any) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     watch = Watch()
     on_cpu = volano.train(
-        make_task(**fields), plan=Plan.baseline("cpu"), out=folder / "cpu", observer=volano.Observer()
+        make_task(**fields),
+        plan=Plan.baseline("cpu"),
+        out=folder / "cpu",
+        observer=volano.Observer(),
     )
     there = volano.train(make_task(**fields), plan=plan, out=folder / "there", observer=watch)
     difference = (weights(there) - weights(on_cpu)).norm() / weights(on_cpu).norm()
@@ -132,7 +142,9 @@ def deep_net() -> nn.Module:
     """Blocks with dropout, whose activations and optimizer state are larger than a page."""
 
     def block() -> nn.Module:
-        return nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Dropout(0.2), nn.Linear(128, 64), nn.LayerNorm(64))
+        return nn.Sequential(
+            nn.Linear(64, 128), nn.GELU(), nn.Dropout(0.2), nn.Linear(128, 64), nn.LayerNorm(64)
+        )
 
     return nn.Sequential(nn.Flatten(), *[block() for _ in range(4)], nn.Linear(64, 10))
 
@@ -157,8 +169,13 @@ class Live:
 
 
 def savings(**knobs: Any) -> dict[str, Any]:
-    """Two runs, with and without knobs; the second's checkpoint is taken up by the first's plan, and the reverse."""
-    live, folder, plan = Live(), Path(tempfile.mkdtemp()), Plan.baseline("standin:0").pin(feed="resident")
+    """Two runs, with and without knobs; the second's checkpoint is taken up by the first's plan,
+    and the reverse."""
+    live, folder, plan = (
+        Live(),
+        Path(tempfile.mkdtemp()),
+        Plan.baseline("standin:0").pin(feed="resident"),
+    )
     after_forward: list[int] = []
 
     def measured(model: nn.Module, batch: Any) -> volano.Loss:
@@ -200,7 +217,8 @@ def main(name: str) -> dict[str, Any]:
     if name == "default":
         return compare(Plan.default("standin:0"))
     if name == "micro":
-        # A batch statistic would couple the examples: without BatchNorm's training mode there is none.
+        # A batch statistic would couple the examples: without BatchNorm's training mode there is
+        # none.
         def frozen(model: nn.Module, batch: Any) -> volano.Loss:
             model.body[1].eval()
             return objective(model, batch)
@@ -211,14 +229,21 @@ def main(name: str) -> dict[str, Any]:
     if name == "resume":
         folder = Path(tempfile.mkdtemp())
         plan = there.pin(feed="resident")
-        whole = volano.train(make_task(), plan=plan, out=folder / "whole", observer=volano.Observer())
+        whole = volano.train(
+            make_task(), plan=plan, out=folder / "whole", observer=volano.Observer()
+        )
         volano.train(make_task(), plan=plan, out=folder / "parts", observer=Watch(stop_at=11))
         resumed = volano.resume(folder / "parts", task=make_task(), observer=volano.Observer())
-        return {"difference": (weights(resumed) - weights(whole)).abs().max().item(), "status": resumed.status}
+        return {
+            "difference": (weights(resumed) - weights(whole)).abs().max().item(),
+            "status": resumed.status,
+        }
     if name.startswith("savings:"):
         return savings(**dict(pair.split("=") for pair in name.removeprefix("savings:").split(",")))
     if name == "chosen":
-        run = volano.train(make_task(), out=Path(tempfile.mkdtemp()) / "run", observer=volano.Observer())
+        run = volano.train(
+            make_task(), out=Path(tempfile.mkdtemp()) / "run", observer=volano.Observer()
+        )
         return {"device": run.plan.device, "feed": run.plan.feed}
     if name == "doctor":
         return volano.doctor()

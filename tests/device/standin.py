@@ -1,11 +1,14 @@
-"""A stand-in accelerator for tests: "standin" computes on the host and refuses what a real device refuses.
+"""A stand-in accelerator for tests: "standin" computes on the host and refuses what a real device
+refuses.
 
-``install()`` registers it, once per process and for good. A standin tensor is an ordinary ``torch.Tensor``
-whose storage says ``standin:0`` and carries, as its attribute ``_host``, the host storage that holds the bytes.
-Sizes, strides and offsets of the two agree, so views, ``.data`` and autograd's shallow copies alias as usual.
+``install()`` registers it, once per process and for good. A standin tensor is an ordinary
+``torch.Tensor`` whose storage says ``standin:0`` and carries, as its attribute ``_host``, the host
+storage that holds the bytes. Sizes, strides and offsets of the two agree, so views, ``.data`` and
+autograd's shallow copies alias as usual.
 
-One boxed fallback serves every operator: it puts host views in place of standin tensors, runs the operator on
-the host and dresses the results again. ``counters`` tells how often data crossed and the host had to wait.
+One boxed fallback serves every operator: it puts host views in place of standin tensors, runs the
+operator on the host and dresses the results again. ``counters`` tells how often data crossed and
+the host had to wait.
 """
 
 from __future__ import annotations
@@ -24,9 +27,9 @@ NAME = "standin"
 class Counters(dict[str, int]):
     """What a training loop did that costs time on a real device.
 
-    Keys: ``host_to_device`` and ``device_to_host`` copies; ``blocking_copies``, those without non_blocking;
-    ``reads``, values and data-dependent shapes that the host waited for (item, equal, nonzero, a mask as an
-    index); ``synchronize``, explicit waits for the device.
+    Keys: ``host_to_device`` and ``device_to_host`` copies; ``blocking_copies``, those without
+    non_blocking; ``reads``, values and data-dependent shapes that the host waited for (item, equal,
+    nonzero, a mask as an index); ``synchronize``, explicit waits for the device.
     """
 
     def reset(self) -> None:
@@ -40,13 +43,16 @@ counters.reset()
 
 _C: Any = torch._C
 _libraries: list[torch.library.Library] = []  # a registration lives as long as its Library
-_generator = torch.Generator()  # the device's random state; Python hooks cannot make a device's own kind
+_generator = (
+    torch.Generator()
+)  # the device's random state; Python hooks cannot make a device's own kind
 
 # Operators, besides all tagged pointwise, whose 0-dim host operand a CUDA device takes too.
 _INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 _TAKES_HOST_SCALAR = ("fill_", "index_fill_", "masked_fill", "masked_fill_", *_INDEXING[1:])
 
-# What torch itself decomposes for all backends never reaches a fallback. These decompositions do not serve:
+# What torch itself decomposes for all backends never reaches a fallback. These decompositions do
+# not serve:
 _DIRECT = (
     "convolution",  # ends in convolution_overrideable, which raises
     "convolution_backward",  # likewise
@@ -58,10 +64,13 @@ _DIRECT = (
 
 # What torch.autocast runs in the lower precision and in float32: the core of its lists for CUDA.
 _AUTOCAST = {
-    True: "linear matmul mm mv addmm bmm baddbmm conv1d conv2d conv3d conv_transpose1d conv_transpose2d.input "
+    True: "linear matmul mm mv addmm bmm baddbmm conv1d conv2d conv3d conv_transpose1d "
+    "conv_transpose2d.input "
     "scaled_dot_product_attention prelu",
-    False: "softmax.int log_softmax.int cross_entropy_loss nll_loss nll_loss_nd mse_loss l1_loss layer_norm "
-    "group_norm binary_cross_entropy_with_logits exp log pow.Tensor_Scalar sum sum.dim_IntList cumsum norm.Scalar",
+    False: "softmax.int log_softmax.int cross_entropy_loss nll_loss nll_loss_nd mse_loss l1_loss "
+    "layer_norm "
+    "group_norm binary_cross_entropy_with_logits exp log pow.Tensor_Scalar sum sum.dim_IntList "
+    "cumsum norm.Scalar",
 }
 
 
@@ -74,7 +83,9 @@ def install() -> None:
     if _libraries:
         return
     if torch.accelerator.is_available():
-        raise RuntimeError(f"There is an accelerator already: {torch.accelerator.current_accelerator()}")
+        raise RuntimeError(
+            f"There is an accelerator already: {torch.accelerator.current_accelerator()}"
+        )
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend(NAME, backend_module=_device_module())
@@ -90,16 +101,26 @@ def install() -> None:
     ops.impl("record_stream", lambda _tensor, _stream: None, "PrivateUse1")
     for lower, names in _AUTOCAST.items():
         for name in names.split():
-            ops.impl(name, functools.partial(_autocast, _overload(name), lower), "AutocastPrivateUse1")
+            ops.impl(
+                name, functools.partial(_autocast, _overload(name), lower), "AutocastPrivateUse1"
+            )
     # Pinned memory is a mark on the host storage: the Python hooks cannot give an allocator for it.
     ops.impl("_pin_memory", _pin, "CPU")
-    ops.impl("is_pinned", lambda tensor, _device=None: hasattr(tensor.untyped_storage(), "_pinned"), "CPU")
+    ops.impl(
+        "is_pinned",
+        lambda tensor, _device=None: hasattr(tensor.untyped_storage(), "_pinned"),
+        "CPU",
+    )
 
-    _C._accelerator_synchronizeDevice = _synchronize  # the Python device guard has no hook for it and raises
-    # torch holds host and PrivateUse1 tensors for incompatible, so Module.to would make new parameters. On CUDA
-    # they stay the same objects, tied weights and an optimizer made before .to() included: see _keep_parameters.
+    _C._accelerator_synchronizeDevice = (
+        _synchronize  # the Python device guard has no hook for it and raises
+    )
+    # torch holds host and PrivateUse1 tensors for incompatible, so Module.to would make new
+    # parameters. On CUDA they stay the same objects, tied weights and an optimizer made before
+    # .to() included: see _keep_parameters.
     torch.nn.Module._apply = _keep_parameters(torch.nn.Module._apply)
-    # deepcopy of a tensor clones its storage, which would need a C++ allocator for the device (and crashes).
+    # deepcopy of a tensor clones its storage, which would need a C++ allocator for the device (and
+    # crashes).
     torch.UntypedStorage.clone = _cloning(torch.UntypedStorage.clone)
 
 
@@ -122,7 +143,8 @@ def _dressed(host: torch.UntypedStorage) -> Any:
 
 
 def _point(tensor: Tensor, storage: Any, like: Tensor) -> Tensor:
-    """Makes a standin tensor the view of ``storage`` that ``like`` is of its host bytes; below autograd."""
+    """Makes a standin tensor the view of ``storage`` that ``like`` is of its host bytes; below
+    autograd."""
     set_ = torch.ops.aten.set_.source_Storage_storage_offset
     key = _C.DispatchKeySet(_C.DispatchKey.CPU)  # this kernel only writes metadata
     set_.redispatch(key, tensor, storage, like.storage_offset(), like.size(), like.stride())
@@ -130,7 +152,8 @@ def _point(tensor: Tensor, storage: Any, like: Tensor) -> Tensor:
 
 
 class _Call:
-    """One operator call: whose bytes the host tensors are, so that results alias what they should."""
+    """One operator call: whose bytes the host tensors are, so that results alias what they
+    should."""
 
     def __init__(self, op: Any) -> None:
         self.op = op
@@ -158,14 +181,17 @@ class _Call:
         return value
 
     def check(self) -> None:
-        """Raises RuntimeError where a device would: a host operand that is not a scalar it can take along."""
+        """Raises RuntimeError where a device would: a host operand that is not a scalar it can take
+        along."""
         name = self.op._schema.name.removeprefix("aten::")
         takes_scalar = torch.Tag.pointwise in self.op.tags or name in _TAKES_HOST_SCALAR
         for tensor in self.on_host if self.pairs else ():
             if tensor.dim() > 0 or not takes_scalar:
                 raise RuntimeError(
-                    "Expected all tensors to be on the same device, but found at least two devices, "
-                    f"{NAME}:0 and {tensor.device}! (operator {name}, host shape {tuple(tensor.shape)})"
+                    "Expected all tensors to be on the same device, but found at least two "
+                    "devices, "
+                    f"{NAME}:0 and {tensor.device}! (operator {name}, host shape "
+                    f"{tuple(tensor.shape)})"
                 )
 
     def dress(self, value: Any) -> Any:
@@ -176,7 +202,9 @@ class _Call:
                     return mine
             inference = torch.is_inference_mode_enabled()
             for mine, host in self.pairs:
-                if host.untyped_storage() is value.untyped_storage():  # a view: an inference tensor if its base is
+                if (
+                    host.untyped_storage() is value.untyped_storage()
+                ):  # a view: an inference tensor if its base is
                     inference = mine.is_inference()
             with torch.inference_mode(inference):
                 new = _C._acc.create_empty_tensor((0,), value.dtype)
@@ -186,7 +214,8 @@ class _Call:
         return value
 
     def follow(self) -> None:
-        """Where the operator changed an argument's shape or storage (t_, out=, set_), so does its own tensor."""
+        """Where the operator changed an argument's shape or storage (t_, out=, set_), so does its
+        own tensor."""
         for mine, host in self.pairs:
             shapes = [(x.size(), x.stride(), x.storage_offset()) for x in (mine, host)]
             storage: Any = mine.untyped_storage()
@@ -228,7 +257,9 @@ def _run_on_host(op: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _waits(op: Any, args: Any) -> bool:
     if op._schema.name.removeprefix("aten::") not in _INDEXING:
-        return torch.Tag.data_dependent_output in op.tags or torch.Tag.dynamic_output_shape in op.tags
+        return (
+            torch.Tag.data_dependent_output in op.tags or torch.Tag.dynamic_output_shape in op.tags
+        )
     if len(args) > 2 and args[2].dim() == 0:
         return False  # x[mask] = number is a masked_fill, on CUDA too
     return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
@@ -244,7 +275,8 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
 
 
 def _to_copy(source: Tensor, *, device: Any = None, dtype: Any = None, **options: Any) -> Tensor:
-    # torch's own kernel takes pinned memory for a non-blocking copy to the host; there is no allocator for it.
+    # torch's own kernel takes pinned memory for a non-blocking copy to the host; there is no
+    # allocator for it.
     layout = options.get("memory_format") or torch.preserve_format
     target = torch.empty_like(source, dtype=dtype, device=device, memory_format=layout)
     return target.copy_(source, non_blocking=options.get("non_blocking", False))
@@ -279,7 +311,9 @@ def _overload(name: str) -> Any:
 def _keep_parameters(apply: Callable[..., Any]) -> Callable[..., Any]:
     utils: Any = torch.utils
 
-    def replace(old: Tensor, new: Tensor) -> None:  # unlike swap_tensors, with weakrefs and live graphs too
+    def replace(
+        old: Tensor, new: Tensor
+    ) -> None:  # unlike swap_tensors, with weakrefs and live graphs too
         if torch._has_compatible_shallow_copy_type(old, new):  # pyright: ignore[reportPrivateImportUsage]
             old.data = new.data
         else:
@@ -289,7 +323,9 @@ def _keep_parameters(apply: Callable[..., Any]) -> Callable[..., Any]:
                     setattr(old, hooks, getattr(old, hooks))  # tells the new inside of them
 
     @functools.wraps(apply)
-    def replacing(self: torch.nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+    def replacing(
+        self: torch.nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> Any:
         swaps, swap = torch.__future__.get_swap_module_params_on_conversion(), utils.swap_tensors
         torch.__future__.set_swap_module_params_on_conversion(True)
         utils.swap_tensors = replace

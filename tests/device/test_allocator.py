@@ -11,7 +11,8 @@ from volano.device.allocator import freed_memory_returned
 from volano.device.isolated import run_isolated
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library has no such switch"
+    not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"),
+    reason="the C library has no such switch",
 )
 
 
@@ -20,8 +21,8 @@ def private_bytes() -> int:
 
 
 def left_by_small_blocks_behind_large_ones() -> tuple[bool, int]:
-    """Frees a block of 31 MiB, so that glibc would take such ones from its heap from now on, and then every other one
-    of many blocks."""
+    """Frees a block of 31 MiB, so that glibc would take such ones from its heap from now on, and
+    then every other one of many blocks."""
     with freed_memory_returned() as applied:
         torch.empty(31 * 2**20, dtype=torch.uint8)
         before = private_bytes()

@@ -70,10 +70,18 @@ def test_a_name_means_one_entry(text):
 
 @pytest.mark.parametrize(
     ("text", "nearest"),
-    [("H1000", "H100"), ("a100_60gb", "A100"), ("RTX 3090 Ti", "RTX 3090"), ("MI300", "MI300X"), ("L40", "L40S")],
+    [
+        ("H1000", "H100"),
+        ("a100_60gb", "A100"),
+        ("RTX 3090 Ti", "RTX 3090"),
+        ("MI300", "MI300X"),
+        ("L40", "L40S"),
+    ],
 )
 def test_an_unknown_name_gives_the_nearest(text, nearest):
-    with pytest.raises(UsageError, match=rf"one of the catalogue's; got '{text}'\. Nearest: .*{nearest}"):
+    with pytest.raises(
+        UsageError, match=rf"one of the catalogue's; got '{text}'\. Nearest: .*{nearest}"
+    ):
         find_device(text)
 
 
@@ -89,14 +97,17 @@ def test_a_short_name_says_what_else_it_could_mean():
 
 
 def test_dense_figures_not_sparse_ones():
-    # Half-precision matrix units do twice the work of tf32 ones, on every device that has both (architecture papers).
+    # Half-precision matrix units do twice the work of tf32 ones, on every device that has both
+    # (architecture papers).
     for device in DEVICES:
         if "tf32" in device.flops:
-            assert device.flops["bf16"] == pytest.approx(2 * device.flops["tf32"], rel=0.02), device.name
+            assert device.flops["bf16"] == pytest.approx(2 * device.flops["tf32"], rel=0.02), (
+                device.name
+            )
         if "bf16" in device.flops:
             assert device.flops["fp16"] == device.flops["bf16"], device.name
-    # Cores x clock x operations of one cycle, dense: 432 tensor cores of 512 at 1410 MHz; 528 of 1024 at 1830 MHz
-    # (NVIDIA's A100 and H100 whitepapers, table of peak rates).
+    # Cores x clock x operations of one cycle, dense: 432 tensor cores of 512 at 1410 MHz; 528 of
+    # 1024 at 1830 MHz (NVIDIA's A100 and H100 whitepapers, table of peak rates).
     assert find_device("A100").flops["bf16"] == pytest.approx(432 * 512 * 1410e6, rel=0.01)
     assert find_device("H100").flops["bf16"] == pytest.approx(528 * 1024 * 1830e6, rel=0.01)
     assert find_device("MI300X").flops["bf16"] == pytest.approx(304 * 2048 * 2100e6, rel=0.01)
@@ -105,9 +116,14 @@ def test_dense_figures_not_sparse_ones():
 def test_figures_are_those_of_a_machine():
     for device in DEVICES:
         assert device.flops["fp32"] <= max(device.flops.values())
-        # From 2017's boards to 2025's: operations that memory feeds per byte, and the order of links.
+        # From 2017's boards to 2025's: operations that memory feeds per byte, and the order of
+        # links.
         assert 50 < max(device.flops.values()) / device.memory_rate < 500, device.name
-        assert device.host_link < (device.interconnect or device.memory_rate) < device.memory_rate * 1.01
+        assert (
+            device.host_link
+            < (device.interconnect or device.memory_rate)
+            < device.memory_rate * 1.01
+        )
         assert 14 * 2**30 < device.memory <= 256 * 2**30
         assert device.source
 
@@ -120,7 +136,8 @@ def test_bandwidth_is_width_times_pins():
 
 
 @pytest.mark.parametrize(
-    ("name", "reported"), [("T4", 14.6), ("RTX 4090", 23.6), ("H100 SXM 80GB", 79.1), ("H200", 139.7)]
+    ("name", "reported"),
+    [("T4", 14.6), ("RTX 4090", 23.6), ("H100 SXM 80GB", 79.1), ("H200", 139.7)],
 )
 def test_the_memory_is_what_torch_reports_at_most(name, reported):
     """GiB of ``total_memory``."""

@@ -31,7 +31,10 @@ def test_settings_are_put_back():
 
 def test_precisions():
     device = Device("cpu")
-    assert [name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)] == ["fp32", "bf16"]
+    assert [name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)] == [
+        "fp32",
+        "bf16",
+    ]
     with pytest.raises(PlanError, match="computes in fp32, bf16"):
         device.check_precision("fp16")
     with device.autocast("bf16"):

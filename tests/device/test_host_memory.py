@@ -21,13 +21,16 @@ used = 4096 * int(open("/proc/self/statm").read().split()[5])
 resource.setrlimit(resource.RLIMIT_DATA, (used + 300 * 2**20, resource.RLIM_INFINITY))
 print(json.dumps([before, Device("cpu").free_bytes()]))
 """
-    before, after = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    before, after = json.loads(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    )
     assert after <= 300 * MIB < before <= host_memory_bytes()
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """``machine(line of /proc/self/cgroup, {file: content})``: control groups under a folder of their own."""
+    """``machine(line of /proc/self/cgroup, {file: content})``: control groups under a folder of
+    their own."""
     lines = host_memory._lines
 
     def make(line, files):
@@ -37,7 +40,9 @@ def machine(tmp_path, monkeypatch):
             path.write_text(content)
         monkeypatch.setattr(host_memory, "_CGROUPS", tmp_path)
         monkeypatch.setattr(
-            host_memory, "_lines", lambda path: [line] if str(path) == "/proc/self/cgroup" else lines(path)
+            host_memory,
+            "_lines",
+            lambda path: [line] if str(path) == "/proc/self/cgroup" else lines(path),
         )
         return Device("cpu").free_bytes()
 
@@ -62,7 +67,10 @@ def test_a_control_group_of_version_1_as_a_container_sees_it(machine):
         "memory/memory.stat": f"cache 3\ntotal_inactive_file {10 * MIB}\n",
     }
     assert machine("9:memory:/docker/0123", group) == 60 * MIB
-    assert machine("9:memory:/docker/0123", {"memory/memory.limit_in_bytes": str(2**63 - 4096)}) > 60 * MIB
+    assert (
+        machine("9:memory:/docker/0123", {"memory/memory.limit_in_bytes": str(2**63 - 4096)})
+        > 60 * MIB
+    )
 
 
 def test_without_limits_it_is_what_the_machine_has(machine):

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are n
 
 
 def children() -> set[int]:
-    """Of this process; other tests may have left some that serve the whole of it (multiprocessing's tracker)."""
+    """Of this process; other tests may have left some that serve the whole of it (multiprocessing's
+    tracker)."""
     listed = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     return {int(pid) for pid in listed.read_text().split()} if listed.is_file() else set()
 
@@ -62,7 +63,10 @@ def test_an_exception_is_its_first_line():
 
 @pytest.mark.parametrize("number", ["SIGABRT", "SIGSEGV", "SIGKILL"])
 def test_a_death_is_told_by_its_signal(number):
-    assert reason(lambda: os.kill(os.getpid(), getattr(signal, number))) == f"the process died with {number}"
+    assert (
+        reason(lambda: os.kill(os.getpid(), getattr(signal, number)))
+        == f"the process died with {number}"
+    )
 
 
 def test_leaving_without_an_answer_is_told():

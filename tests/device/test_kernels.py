@@ -27,7 +27,9 @@ def _runs_here(name: str, precision: str) -> bool:
 
 def test_a_cpu_has_all_that_run_there():
     rates = measure_kernels(Device("cpu"))
-    pairs = [(name, precision) for name in kernels_of(Device("cpu")) for precision in ("fp32", "bf16")]
+    pairs = [
+        (name, precision) for name in kernels_of(Device("cpu")) for precision in ("fp32", "bf16")
+    ]
     names = {f"{name} {precision}" for name, precision in pairs if _runs_here(name, precision)}
     assert names >= {f"{name} fp32" for name in kernels_of(Device("cpu"))}
     assert rates.keys() == names | {"launch"}

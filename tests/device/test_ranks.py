@@ -1,4 +1,5 @@
-"""A process's place among those that train together; what several say to each other is in training/distributed."""
+"""A process's place among those that train together; what several say to each other is in
+training/distributed."""
 
 import pytest
 import torch
@@ -30,12 +31,16 @@ def test_torchrun_says_the_place(environment):
     assert (ranks.is_first, ranks.are_several) == (False, True)
 
 
-@pytest.mark.parametrize(("name", "value"), [("RANK", None), ("LOCAL_RANK", None), ("WORLD_SIZE", "many")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("RANK", None), ("LOCAL_RANK", None), ("WORLD_SIZE", "many")]
+)
 def test_half_a_place_is_an_error(environment, name, value):
     for each in NAMES:
         environment.setenv(each, "1")
     environment.delenv(name) if value is None else environment.setenv(name, value)
-    with pytest.raises(UsageError, match="know RANK, WORLD_SIZE, LOCAL_RANK; got .*Start with torchrun"):
+    with pytest.raises(
+        UsageError, match="know RANK, WORLD_SIZE, LOCAL_RANK; got .*Start with torchrun"
+    ):
         Ranks.from_environment()
 
 

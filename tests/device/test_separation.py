@@ -14,9 +14,21 @@ import pytest
 CHILD = Path(__file__).with_name("on_standin.py")
 
 
-# Of all tests, run by one child: starting it takes longer than any of them. Those whose process must be their own (what
-# live tensors take is counted) come by themselves.
-NAMES = ("resident", "ring", "worker", "micro", "default", "bf16", "fp16", "steady", "resume", "chosen", "doctor")
+# Of all tests, run by one child: starting it takes longer than any of them. Those whose process
+# must be their own (what live tensors take is counted) come by themselves.
+NAMES = (
+    "resident",
+    "ring",
+    "worker",
+    "micro",
+    "default",
+    "bf16",
+    "fp16",
+    "steady",
+    "resume",
+    "chosen",
+    "doctor",
+)
 
 
 @functools.cache
@@ -37,7 +49,8 @@ def on_standin(name: str) -> dict[str, Any]:
 def test_the_same_weights_as_on_the_cpu(name):
     result = on_standin(name)
     assert result["devices"] == ["standin:0"]
-    # Equal operations, equal kernels: what differs is micro-batches' sums and the average's lerp, both rounding.
+    # Equal operations, equal kernels: what differs is micro-batches' sums and the average's lerp,
+    # both rounding.
     assert result["difference"] < 1e-5
 
 
@@ -52,7 +65,8 @@ def test_the_steady_loop_does_not_wait_for_the_device():
     counts = on_standin("steady")["counts"]
     assert len(counts) == 24
     for between_two_lines in counts[2:]:
-        # One read for a logged line, evaluation's one read, and nothing crosses but a block of indices now and then.
+        # One read for a logged line, evaluation's one read, and nothing crosses but a block of
+        # indices now and then.
         assert between_two_lines["reads"] == 0
         assert between_two_lines["device_to_host"] <= 2
         assert between_two_lines["synchronize"] == 0

@@ -35,13 +35,19 @@ class TestTensors:
 
     def test_views_share_the_key_of_a_storage_and_fake_tensors_have_one(self):
         tensor = torch.zeros(4)
-        assert private.storage_key(tensor) == private.storage_key(tensor[2:]) != private.storage_key(tensor.clone())
+        assert (
+            private.storage_key(tensor)
+            == private.storage_key(tensor[2:])
+            != private.storage_key(tensor.clone())
+        )
         with private.FakeTensorMode():
             fake = torch.zeros(4)
         assert private.storage_key(fake) == private.storage_key(fake[2:])
 
     def test_parts_of_a_sparse_tensor_are_as_they_are(self):
-        sparse = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.tensor([2.0, 3.0]), (4,), check_invariants=True)
+        sparse = torch.sparse_coo_tensor(
+            torch.tensor([[1, 1]]), torch.tensor([2.0, 3.0]), (4,), check_invariants=True
+        )
         assert private.indices_of(sparse).tolist() == [[1, 1]]
         assert private.values_of(sparse).tolist() == [2.0, 3.0]
 
@@ -108,9 +114,13 @@ class TestManyTensorsAtOnce:
         assert begin[0].tolist() == [0.5, 0.5]
 
     def test_norm(self):
-        assert [float(norm) for norm in private.foreach_norm([torch.tensor([3.0, 4.0]), torch.zeros(2)])] == [5.0, 0.0]
+        assert [
+            float(norm) for norm in private.foreach_norm([torch.tensor([3.0, 4.0]), torch.zeros(2)])
+        ] == [5.0, 0.0]
 
-    @pytest.mark.parametrize(("value", "flag"), [(1.0, 0.0), (float("inf"), 1.0), (float("nan"), 1.0)])
+    @pytest.mark.parametrize(
+        ("value", "flag"), [(1.0, 0.0), (float("inf"), 1.0), (float("nan"), 1.0)]
+    )
     def test_the_check_raises_a_flag_and_multiplies(self, value, flag):
         tensors, found = [torch.tensor([2.0]), torch.tensor([value])], torch.zeros(1)
         private.check_and_unscale(tensors, found, torch.full((1,), 0.5))
@@ -164,7 +174,9 @@ class TestDispatch:
 
     def test_a_tensor_under_vmap_is_told(self):
         told = []
-        torch.func.vmap(lambda row: told.append(private.is_batchedtensor(row)) or row)(torch.ones(2, 2))
+        torch.func.vmap(lambda row: told.append(private.is_batchedtensor(row)) or row)(
+            torch.ones(2, 2)
+        )
         assert told == [True]
         assert not private.is_batchedtensor(torch.ones(2))
 
@@ -198,8 +210,13 @@ class TestAutograd:
 
 
 def test_collating_goes_by_type():
-    kinds = {**private.default_collate_fn_map, np.ndarray: lambda batch, *, collate_fn_map=None: len(batch)}
-    batch = private.collate_by_type([(torch.ones(2), np.zeros(1)), (torch.ones(2), np.zeros(1))], collate_fn_map=kinds)
+    kinds = {
+        **private.default_collate_fn_map,
+        np.ndarray: lambda batch, *, collate_fn_map=None: len(batch),
+    }
+    batch = private.collate_by_type(
+        [(torch.ones(2), np.zeros(1)), (torch.ones(2), np.zeros(1))], collate_fn_map=kinds
+    )
     assert batch[0].shape == (2, 2)
     assert batch[1] == 2
 
@@ -211,7 +228,9 @@ def test_units_for_bf16_are_asked_for(monkeypatch):
 
 
 @pytest.mark.compiles
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's compiler uses what torch deprecates
 class TestCompiler:
     def test_settings_are_patched_and_put_back(self):
         for settings, name, value in (

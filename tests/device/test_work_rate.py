@@ -18,7 +18,8 @@ AMOUNTS = [2 * side**3 for side in (128, 256, 512, 1024, 2048, 4096)]
 
 
 class SimulatedDevice:
-    """Does ``flops`` per second after ``overhead_seconds`` for each repetition, and counts what it ran."""
+    """Does ``flops`` per second after ``overhead_seconds`` for each repetition, and counts what it
+    ran."""
 
     def __init__(self, flops: float, overhead_seconds: float = 0.0) -> None:
         self.flops, self.overhead_seconds = flops, overhead_seconds
@@ -49,8 +50,11 @@ def test_any_device_is_measured_in_time(exponent, overhead_seconds):
     device = SimulatedDevice(10**exponent, overhead_seconds)
     rate = device.measure()
     assert rate <= device.flops * (1 + 1e-9)
-    # A warm-up, a fifth of the limit and one repetition over for each, and the limit for the largest.
-    most = LIMIT_SECONDS * (1 + 1 + (0.2 + 2) * len(AMOUNTS)) + 3 * (overhead_seconds + AMOUNTS[0] / device.flops)
+    # A warm-up, a fifth of the limit and one repetition over for each, and the limit for the
+    # largest.
+    most = LIMIT_SECONDS * (1 + 1 + (0.2 + 2) * len(AMOUNTS)) + 3 * (
+        overhead_seconds + AMOUNTS[0] / device.flops
+    )
     assert device.now <= most
 
 
@@ -67,7 +71,8 @@ def test_a_slow_device_is_spared_the_larger_ones():
 
 
 def test_a_wait_that_each_repetition_has_hides_no_rate():
-    """As for a second thread on a shared machine: a small product says a thousandth of what a large one does."""
+    """As for a second thread on a shared machine: a small product says a thousandth of what a large
+    one does."""
     device = SimulatedDevice(60e9, 14e-3)
     assert device.measure() > 0.5 * 60e9
 

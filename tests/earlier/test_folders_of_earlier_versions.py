@@ -1,7 +1,8 @@
 """Folders that earlier versions wrote are resumed, evaluated, reported and trained from.
 
-``v0_1`` was written before Volano's modules moved: a run of a task that was stopped at step 9 of 16, one of the image
-application that was stopped at step 3, and a study of four trials. ``kept_task.py`` has their code.
+``v0_1`` was written before Volano's modules moved: a run of a task that was stopped at step 9 of
+16, one of the image application that was stopped at step 3, and a study of four trials.
+``kept_task.py`` has their code.
 """
 
 from __future__ import annotations

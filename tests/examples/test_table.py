@@ -10,12 +10,15 @@ import pytest
 import volano
 from volano.cli.main import run as run_command
 
-APPLICATION = f"{Path(__file__).parents[2] / 'examples' / 'table' / 'application.py'}:TableApplication"
+APPLICATION = (
+    f"{Path(__file__).parents[2] / 'examples' / 'table' / 'application.py'}:TableApplication"
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Diabetes progression from ten figures of a patient: a table of scikit-learn's, with a row that is none."""
+    """Diabetes progression from ten figures of a patient: a table of scikit-learn's, with a row
+    that is none."""
     from sklearn.datasets import load_diabetes
 
     bunch = load_diabetes(as_frame=True)
@@ -30,7 +33,16 @@ def folder(tmp_path_factory):
 def run(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        arguments = ["train", APPLICATION, "patients.csv", "--target", "target", "--epochs", "20", "--no-plan"]
+        arguments = [
+            "train",
+            APPLICATION,
+            "patients.csv",
+            "--target",
+            "target",
+            "--epochs",
+            "20",
+            "--no-plan",
+        ]
         assert run_command([*arguments, "--out", str(folder / "run")]) == 0
     return folder / "run"
 
@@ -59,7 +71,12 @@ def test_it_evaluates_predicts_and_is_loaded(run, folder, capsys):
     assert run_command(["eval", str(run), "--json"]) == 0
     expected = json.loads((run / "run.json").read_text())["metrics"]["test_r2"]
     assert json.loads(capsys.readouterr().out)["r2"] == pytest.approx(expected, rel=1e-5)
-    assert run_command(["predict", str(run), str(folder / "patients.csv"), "--csv", str(folder / "out.csv")]) == 0
+    assert (
+        run_command(
+            ["predict", str(run), str(folder / "patients.csv"), "--csv", str(folder / "out.csv")]
+        )
+        == 0
+    )
     assert len((folder / "out.csv").read_text().splitlines()) == 443
     model = volano.load(run)
     assert abs(model.predict(folder / "patients.csv")[0].value - 151) < 300
@@ -87,7 +104,9 @@ def test_it_explains_resumes_and_is_explored(run, folder, capsys, monkeypatch):
     ]
     assert run_command([*explore, "--out", "study", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["complete"] == 3
-    assert json.loads((folder / "study" / "study.json").read_text())["source"]["space"].keys() == {"lr"}
+    assert json.loads((folder / "study" / "study.json").read_text())["source"]["space"].keys() == {
+        "lr"
+    }
 
 
 def test_a_table_that_cannot_be_trained_on(tmp_path, capsys):

@@ -13,26 +13,36 @@ from volano import Plan, Task
 from volano.packing import Member, Pack
 from volano.training import Session
 
-# Observed after 96 steps of AdamW in float64, 16 configurations with all their numbers different: 1.7e-14.
+# Observed after 96 steps of AdamW in float64, 16 configurations with all their numbers different:
+# 1.7e-14.
 MOST_IN_FLOAT64 = 1e-10
 _PARTS = ("model", "optimizer", "ema")
 _PLAN = Plan.baseline().pin(optimizer="fused")
 
 
 def alone(task: Task, num_steps: int, *, first: int = 0) -> dict[str, Any]:
-    """What a training alone comes to, as a member's state, with its evaluation and its mean loss since a step."""
+    """What a training alone comes to, as a member's state, with its evaluation and its mean loss
+    since a step."""
     session = Session(task, _PLAN, on_notice=lambda _: None)
     losses = []
     for batch in session.feed.batches(session.order.keys(0, num_steps)):
         losses.append(session.step_once(batch, session.step).loss.item())
         session.step += 1
     state = {name: value for name, value in session.state_dict().items() if name in _PARTS}
-    return {**state, "metrics": session.evaluate(), "training_loss": math.fsum(losses[first:]) / (num_steps - first)}
+    return {
+        **state,
+        "metrics": session.evaluate(),
+        "training_loss": math.fsum(losses[first:]) / (num_steps - first),
+    }
 
 
 def packed(tasks: Sequence[Task], num_steps: int, engine: str) -> list[dict[str, Any]]:
     """The same of a pack's members."""
-    pack = Pack([Member(number=number, task=task) for number, task in enumerate(tasks)], device="cpu", engine=engine)
+    pack = Pack(
+        [Member(number=number, task=task) for number, task in enumerate(tasks)],
+        device="cpu",
+        engine=engine,
+    )
     assert pack.engine == engine
     pack.advance(dict.fromkeys(pack.numbers, num_steps))
     return results(pack)
@@ -41,13 +51,18 @@ def packed(tasks: Sequence[Task], num_steps: int, engine: str) -> list[dict[str,
 def results(pack: Pack) -> list[dict[str, Any]]:
     states, metrics, losses = pack.states(), pack.evaluate(), pack.losses()
     return [
-        {**{part: states[n][part] for part in _PARTS}, "metrics": metrics[n], "training_loss": losses[n]}
+        {
+            **{part: states[n][part] for part in _PARTS},
+            "metrics": metrics[n],
+            "training_loss": losses[n],
+        }
         for n in pack.numbers
     ]
 
 
 def deviation(mine: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """The largest difference between two states, over the largest value of the tensor in which it lies."""
+    """The largest difference between two states, over the largest value of the tensor in which it
+    lies."""
     pairs = [pair for part in _PARTS for pair in pairs_of(mine[part], other[part])]
     assert any(isinstance(one, Tensor) for one, _ in pairs)
     return max(difference(one, two) for one, two in pairs)
@@ -55,7 +70,11 @@ def deviation(mine: Mapping[str, Any], other: Mapping[str, Any]) -> float:
 
 def deviation_of_figures(mine: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """The same of what is said of them."""
-    return max(difference(*pair) for part in ("metrics", "training_loss") for pair in pairs_of(mine[part], other[part]))
+    return max(
+        difference(*pair)
+        for part in ("metrics", "training_loss")
+        for pair in pairs_of(mine[part], other[part])
+    )
 
 
 def pairs_of(mine: Any, other: Any) -> Any:
@@ -82,4 +101,7 @@ def difference(mine: Any, other: Any) -> float:
 
 def bits(result: Any) -> list[Any]:
     """All tensors and numbers of a result, to be compared for equality."""
-    return [value.tolist() if isinstance(value, Tensor) else value for value, _ in pairs_of(result, result)]
+    return [
+        value.tolist() if isinstance(value, Tensor) else value
+        for value, _ in pairs_of(result, result)
+    ]

@@ -1,4 +1,5 @@
-"""Tasks of several structures, whose configurations differ in every number that may vary within a pack.
+"""Tasks of several structures, whose configurations differ in every number that may vary within a
+pack.
 
 Legend: B batch, T tokens of a text, D width.
 """
@@ -47,9 +48,9 @@ class Config:
 
 CONFIGS = [
     Config(
-        lr=0.002 * 1.7**index, decay=0.01 * index, momentum=0.8 + 0.04 * index, smoothing=0.03 * index,
-        drop=0.1 + 0.07 * index, seed=3 + 11 * index, clip_norm=0.5 + 0.2 * index, warmup=0.1 + 0.05 * index,
-        ema_decay=0.9 + 0.02 * index,
+        lr=0.002 * 1.7**index, decay=0.01 * index, momentum=0.8 + 0.04 * index,
+        smoothing=0.03 * index, drop=0.1 + 0.07 * index, seed=3 + 11 * index,
+        clip_norm=0.5 + 0.2 * index, warmup=0.1 + 0.05 * index, ema_decay=0.9 + 0.02 * index,
     )
     for index in range(4)
 ]  # fmt: skip
@@ -74,7 +75,12 @@ def texts() -> tuple[TensorDataset, TensorDataset]:
 
 def mlp(config: Config) -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 24), nn.GELU(), nn.Dropout(config.drop), nn.LayerNorm(24), nn.Linear(24, 10)
+        nn.Flatten(),
+        nn.Linear(64, 24),
+        nn.GELU(),
+        nn.Dropout(config.drop),
+        nn.LayerNorm(24),
+        nn.Linear(24, 10),
     )
 
 
@@ -85,13 +91,14 @@ def plain_mlp(config: Config) -> nn.Module:
 def convolutional(config: Config) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3, groups=2, bias=False), nn.BatchNorm2d(8, momentum=0.2), nn.SiLU(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Dropout(config.drop), nn.Linear(8, 10),
+        nn.Conv2d(6, 8, 3, groups=2, bias=False), nn.BatchNorm2d(8, momentum=0.2), nn.SiLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(config.drop), nn.Linear(8, 10),
     )  # fmt: skip
 
 
 class Language(nn.Module):
-    """Embedding, one block of attention, and a head tied to the embedding. Ids [B, T] to logits [B, T, letters]."""
+    """Embedding, one block of attention, and a head tied to the embedding. Ids [B, T] to logits [B,
+    T, letters]."""
 
     def __init__(self, config: Config, attention: Callable[[int, float], nn.Module]) -> None:
         super().__init__()
@@ -115,8 +122,13 @@ class Scaled(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         B, T, D = x_BTD.shape
-        q, k, v = (part.reshape(B, T, 2, D // 2).transpose(1, 2) for part in self.qkv(x_BTD).chunk(3, dim=-1))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, D)
+        q, k, v = (
+            part.reshape(B, T, 2, D // 2).transpose(1, 2)
+            for part in self.qkv(x_BTD).chunk(3, dim=-1)
+        )
+        return (
+            F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, D)
+        )
 
 
 class ManyHeads(nn.Module):
@@ -142,14 +154,18 @@ class Recurrent(nn.Module):
 
 
 class Gated(nn.Module):
-    """A module of one's own: parameters without a layer, a buffer that counts, and a number that varies."""
+    """A module of one's own: parameters without a layer, a buffer that counts, and a number that
+    varies."""
 
     counter: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.alpha = config.smoothing + 0.5
-        self.weight, self.gate = nn.Parameter(torch.randn(64, 10) / 8), nn.Parameter(torch.zeros(10))
+        self.weight, self.gate = (
+            nn.Parameter(torch.randn(64, 10) / 8),
+            nn.Parameter(torch.zeros(10)),
+        )
         self.register_buffer("counter", torch.zeros(()))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -160,7 +176,8 @@ class Gated(nn.Module):
 
 
 class Drawing(nn.Module):
-    """Draws in every way: like tensors that lie transposed in memory, by size, whole numbers, an order."""
+    """Draws in every way: like tensors that lie transposed in memory, by size, whole numbers, an
+    order."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -170,7 +187,11 @@ class Drawing(nn.Module):
         x_OB = self.linear(images.flatten(1)).T
         if self.training:
             x_OB = x_OB + 0.1 * torch.rand_like(x_OB) + 0.1 * torch.randn_like(x_OB)
-            x_OB = x_OB + 0.1 * torch.rand(x_OB.shape, dtype=x_OB.dtype) + torch.randn(*x_OB.shape, dtype=x_OB.dtype)
+            x_OB = (
+                x_OB
+                + 0.1 * torch.rand(x_OB.shape, dtype=x_OB.dtype)
+                + torch.randn(*x_OB.shape, dtype=x_OB.dtype)
+            )
             x_OB = x_OB * torch.randint(1, 4, (10, 1))
             x_OB = x_OB + 0.1 * x_OB[torch.randperm(10)]
         return F.dropout(x_OB, self.drop, self.training).T
@@ -181,17 +202,21 @@ def channels_last(config: Config) -> nn.Module:
 
 
 def adamw(config: Config) -> Any:
-    return functools.partial(torch.optim.AdamW, lr=config.lr, weight_decay=config.decay, betas=config.betas)
+    return functools.partial(
+        torch.optim.AdamW, lr=config.lr, weight_decay=config.decay, betas=config.betas
+    )
 
 
 def sgd(config: Config) -> Any:
-    return functools.partial(torch.optim.SGD, lr=config.lr * 20, weight_decay=config.decay, momentum=config.momentum)
+    return functools.partial(
+        torch.optim.SGD, lr=config.lr * 20, weight_decay=config.decay, momentum=config.momentum
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """A model with its data and its optimizer. The attention's optimizer is SGD: its key bias has no gradient but
-    rounding, and Adam makes whole steps of that."""
+    """A model with its data and its optimizer. The attention's optimizer is SGD: its key bias has
+    no gradient but rounding, and Adam makes whole steps of that."""
 
     model: Callable[[Config], nn.Module]
     optimizer: Callable[[Config], Any] = adamw
@@ -208,13 +233,16 @@ class Structure:
             flat = logits.reshape(-1, logits.shape[-1])
             loss = F.cross_entropy(flat, targets.reshape(-1), label_smoothing=smoothing)
             correct = (flat.argmax(dim=1) == targets.reshape(-1)).to(loss.dtype).mean()
-            return Loss(total=loss * len(targets), weight=len(targets), metrics={"accuracy": correct})
+            return Loss(
+                total=loss * len(targets), weight=len(targets), metrics={"accuracy": correct}
+            )
 
         train, valid = texts() if self.has_text else digits(dtype)
         given: dict[str, Any] = {
-            "model": lambda: self.model(config).to(dtype), "objective": objective, "data": train, "valid": valid,
-            "optimizer": self.optimizer(config), "batch_size": BATCH_SIZE, "duration": f"{NUM_STEPS}st",
-            "seed": config.seed, "data_seed": 1, "clip_norm": config.clip_norm, "ema_decay": config.ema_decay,
+            "model": lambda: self.model(config).to(dtype), "objective": objective, "data": train,
+            "valid": valid, "optimizer": self.optimizer(config), "batch_size": BATCH_SIZE,
+            "duration": f"{NUM_STEPS}st", "seed": config.seed, "data_seed": 1,
+            "clip_norm": config.clip_norm, "ema_decay": config.ema_decay,
             "schedule": cosine(warmup=config.warmup, final=0.1),
         }  # fmt: skip
         return Task(**{**given, **fields})
@@ -229,8 +257,12 @@ STRUCTURES = {
     "mlp with SGD": Structure(model=mlp, optimizer=sgd),
     "convolutional": Structure(model=convolutional, optimizer=sgd),
     "convolutional with AdamW": Structure(model=convolutional),
-    "attention": Structure(model=lambda config: Language(config, Scaled), optimizer=sgd, has_text=True),
-    "MultiheadAttention": Structure(model=lambda config: Language(config, ManyHeads), optimizer=sgd, has_text=True),
+    "attention": Structure(
+        model=lambda config: Language(config, Scaled), optimizer=sgd, has_text=True
+    ),
+    "MultiheadAttention": Structure(
+        model=lambda config: Language(config, ManyHeads), optimizer=sgd, has_text=True
+    ),
     "GRU": Structure(model=lambda _: Recurrent(nn.GRU)),
     "LSTM": Structure(model=lambda _: Recurrent(nn.LSTM)),
     "of one's own": Structure(model=Gated),

@@ -11,7 +11,14 @@ import volano
 from conftest import assert_same, classification
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
-from volano.packing.choose_engine import NUM_STEPS, EngineChoice, is_loop_sooner, like_choice, num_alone, size_that_fits
+from volano.packing.choose_engine import (
+    NUM_STEPS,
+    EngineChoice,
+    is_loop_sooner,
+    like_choice,
+    num_alone,
+    size_that_fits,
+)
 
 
 def chosen(engine, **seconds):
@@ -19,7 +26,11 @@ def chosen(engine, **seconds):
 
 
 def members(make_task, count=4, **fields):
-    fields = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "objective": classification, **fields}
+    fields = {
+        "optimizer": functools.partial(torch.optim.SGD, lr=0.1),
+        "objective": classification,
+        **fields,
+    }
     return [Member(number=n, task=make_task(seed=n, data_seed=0, **fields)) for n in range(count)]
 
 
@@ -82,7 +93,9 @@ def test_nothing_is_tried_beyond_the_end_of_a_run(make_task, monkeypatch):
     assert max(seen) < 1.0
 
 
-@pytest.mark.parametrize(("num_members", "num_steps", "expected"), [(2, 100, 8), (10, 100, 20), (64, 10_000, 64)])
+@pytest.mark.parametrize(
+    ("num_members", "num_steps", "expected"), [(2, 100, 8), (10, 100, 20), (64, 10_000, 64)]
+)
 def test_steps_alone_are_a_small_part_of_the_work(num_members, num_steps, expected):
     assert num_alone(num_members, num_steps) == 2 + expected
 
@@ -90,7 +103,9 @@ def test_steps_alone_are_a_small_part_of_the_work(num_members, num_steps, expect
 def test_an_engine_that_computes_something_else_is_struck(make_task, monkeypatch):
     monkeypatch.setattr(choose_engine, "_WORTH_TRACING", 0.0)
     heard = []
-    pack = Pack(members(make_task, model=Stateful), device="cpu", num_steps=10_000, on_notice=heard.append)
+    pack = Pack(
+        members(make_task, model=Stateful), device="cpu", num_steps=10_000, on_notice=heard.append
+    )
     assert pack.engine != "lowered"
     assert pack.choice.refused["lowered"] == "model.calls[0] changes with each pass"
 
@@ -118,11 +133,15 @@ def test_parts_that_weigh_nothing_count_nothing(make_task):
         losses = nn.functional.cross_entropy(logits, batch[1], reduction="none")
         hits = (logits.argmax(1) == batch[1]).float()
         return volano.Loss(
-            total=(losses * kept).sum(), weight=kept.sum(), metrics={"accuracy": (hits * kept).sum() / kept.sum()}
+            total=(losses * kept).sum(),
+            weight=kept.sum(),
+            metrics={"accuracy": (hits * kept).sum() / kept.sum()},
         )
 
     def only(classes):  # evaluated in batches of 32: in some, or in all, nothing counts
-        return torch.utils.data.TensorDataset(torch.rand(96, 64), torch.tensor(classes).repeat_interleave(32))
+        return torch.utils.data.TensorDataset(
+            torch.rand(96, 64), torch.tensor(classes).repeat_interleave(32)
+        )
 
     for valid in (only([0, 3, 0]), only([3, 4, 5])):
         made = members(make_task, objective=objective, valid=valid)
@@ -143,9 +162,11 @@ def test_a_model_that_no_fast_engine_takes_is_trained_in_turn_and_said_once(make
             return self.inner(x) if x.sum().item() > 0 else self.inner(-x)
 
     heard = []
-    first = Pack(members(make_task, model=Looks), device="cpu", num_steps=10_000, on_notice=heard.append)
-    Pack(members(make_task, model=Looks, count=2), device="cpu", family=first.family, num_steps=10_000,
-         on_notice=heard.append)  # fmt: skip
+    first = Pack(
+        members(make_task, model=Looks), device="cpu", num_steps=10_000, on_notice=heard.append
+    )
+    Pack(members(make_task, model=Looks, count=2), device="cpu", family=first.family,
+    num_steps=10_000, on_notice=heard.append)  # fmt: skip
     assert first.engine == "loop"
     assert len([text for text in heard if "one after the other" in text]) == 1
     assert first.choice.is_refused
@@ -193,8 +214,12 @@ def test_few_survivors_are_trained_one_by_one_where_that_is_sooner(make_task):
     timed = {"loop": 8.0, "lowered": 4.0, "compiled": 2.0}  # for eight
     for engine, most in (("lowered", 2), ("compiled", 1)):
         choice_of_eight = EngineChoice(engine=engine, seconds=timed, refused={}, num_members=8)
-        assert [num for num in range(1, 9) if is_loop_sooner(choice_of_eight, num)] == list(range(1, most + 1))
-    assert not is_loop_sooner(EngineChoice(engine="each", seconds=timed, refused={}, num_members=8), 1)
+        assert [num for num in range(1, 9) if is_loop_sooner(choice_of_eight, num)] == list(
+            range(1, most + 1)
+        )
+    assert not is_loop_sooner(
+        EngineChoice(engine="each", seconds=timed, refused={}, num_members=8), 1
+    )
 
     made = members(make_task, count=8)
     pack, whole = (Pack(made, device="cpu", engine="lowered") for _ in range(2))

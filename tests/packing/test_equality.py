@@ -1,5 +1,5 @@
-"""An engine is taken where it brings members to where they come alone: neither a small rate hides that it does not,
-nor does rounding make it seem so."""
+"""An engine is taken where it brings members to where they come alone: neither a small rate hides
+that it does not, nor does rounding make it seem so."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.packing.structures import CONFIGS, STRUCTURES, Language, ManyHeads, Structure, plain_mlp
 from torch import Tensor, nn
 
 import volano
+from packing.structures import CONFIGS, STRUCTURES, Language, ManyHeads, Structure, plain_mlp
 from volano.device import Device
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
@@ -83,7 +83,9 @@ def test_what_is_compiled_is_held_against_the_same(engine, monkeypatch):
     monkeypatch.setitem(choose_engine.ENGINES, engine, Wrong)
     monkeypatch.setattr(choose_engine, "_COMPILED_UNTIL", 1e9 if engine == "compiled" else 0.0)
     monkeypatch.setattr(choose_engine, "_COMPILE_SECONDS", 0.0)
-    tasks = Structure(model=plain_mlp).tasks(dtype=torch.float32, schedule=WARMUP, duration="1000st")
+    tasks = Structure(model=plain_mlp).tasks(
+        dtype=torch.float32, schedule=WARMUP, duration="1000st"
+    )
     assert "from where it is alone" in pack_of(tasks).choice.refused[engine]
 
 
@@ -119,7 +121,11 @@ class Faint(nn.Module):
 FAULTS = {
     "averages": (averages_that_stand_still, Structure(model=plain_mlp), r"ema\.\S+"),
     "decay": (updates_without_decay, Structure(model=plain_mlp), r"model\.\S+"),
-    "small gradients": (small_gradients_halved, Structure(model=Faint), r"model\.faint|optimizer\.state\.0\.exp_avg"),
+    "small gradients": (
+        small_gradients_halved,
+        Structure(model=Faint),
+        r"model\.faint|optimizer\.state\.0\.exp_avg",
+    ),
 }
 
 
@@ -135,7 +141,8 @@ def test_what_neither_losses_nor_the_largest_gradients_show(fault, monkeypatch):
     monkeypatch.setitem(choose_engine.ENGINES, "lowered", Wrong)
     tasks = structure.tasks(dtype=torch.float32, schedule=WARMUP, duration="1000st", clip_norm=None)
     assert re.match(
-        rf"({place}) of member \d is .* from where it is alone", pack_of(tasks[1:]).choice.refused["lowered"]
+        rf"({place}) of member \d is .* from where it is alone",
+        pack_of(tasks[1:]).choice.refused["lowered"],
     )
 
 
@@ -145,7 +152,8 @@ def muon(_: Any) -> Any:
         for parameter in parameters:
             (matrices if parameter.ndim > 1 else vectors).append(parameter)
         return MuonAdamW([
-            {"params": matrices, "algorithm": "muon", "lr": 0.02}, {"params": vectors, "algorithm": "adamw", "lr": 3e-3}
+            {"params": matrices, "algorithm": "muon", "lr": 0.02}, {"params": vectors,
+            "algorithm": "adamw", "lr": 3e-3}
         ])  # fmt: skip
 
     return optimizer
@@ -153,13 +161,15 @@ def muon(_: Any) -> Any:
 
 def with_idle_biases(_: Any) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Flatten(), nn.Linear(8 * 36, 10),
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3),
+        nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10),
     )  # fmt: skip
 
 
 def wide(_: Any) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 10))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 10)
+    )
 
 
 ROUNDING = {
@@ -188,7 +198,9 @@ def test_the_state_of_a_member_has_the_same_parts(monkeypatch):
 
     monkeypatch.setitem(choose_engine.ENGINES, "lowered", Forgetful)
     tasks = STRUCTURES["mlp with SGD"].tasks(dtype=torch.float32)
-    assert "optimizer.state.0.momentum_buffer not as alone" in pack_of(tasks).choice.refused["lowered"]
+    assert (
+        "optimizer.state.0.momentum_buffer not as alone" in pack_of(tasks).choice.refused["lowered"]
+    )
 
 
 class Keeping(choose_engine.ENGINES["lowered"]):
@@ -212,8 +224,12 @@ def test_an_evaluation_that_says_something_else_is_made_alone(monkeypatch, slow_
     tasks = STRUCTURES["mlp"].tasks(dtype=torch.float32)
     pack = pack_of(tasks)
     assert pack.engine == "lowered"  # the training keeps its pace
-    assert re.match(r"(loss|accuracy) of member 0 is \S+ and alone", pack.choice.refused["evaluation"])
-    loop = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine="loop")
+    assert re.match(
+        r"(loss|accuracy) of member 0 is \S+ and alone", pack.choice.refused["evaluation"]
+    )
+    loop = Pack(
+        [Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine="loop"
+    )
     evaluated = pack.evaluate()
     for number, expected in loop.evaluate().items():
         assert evaluated[number] == pytest.approx(expected, rel=1e-6)
@@ -229,7 +245,9 @@ def test_an_evaluation_that_agrees_is_made_together(slow_loop):
 def test_where_a_gradient_is_nought_others_say_what_rounding_is():
     task = STRUCTURES["convolutional"].tasks(dtype=torch.float32)[0]
     plan, device = Plan.baseline("cpu").pin(optimizer="fused"), Device("cpu")
-    steps = PackFeed(task, plan, device, lambda _: None).first_batches([Place(task.order_seed, 0)], 3)
+    steps = PackFeed(task, plan, device, lambda _: None).first_batches(
+        [Place(task.order_seed, 0)], 3
+    )
     reference = MemberAlone(Member(number=0, task=task), steps, plan, device)
     solo = reference._solo
     reference.check_state(solo.state())
@@ -252,7 +270,9 @@ def test_where_a_gradient_is_nought_others_say_what_rounding_is():
 
 
 def test_a_replay_shows_what_a_run_shows(tmp_path: Path) -> None:
-    task = STRUCTURES["mlp"].task(CONFIGS[1], dtype=torch.float32, duration="24st", evaluate_every="12st")
+    task = STRUCTURES["mlp"].task(
+        CONFIGS[1], dtype=torch.float32, duration="24st", evaluate_every="12st"
+    )
     plan = Plan.baseline()
     volano.train(task, plan=plan, out=tmp_path / "run")
     shown = replay(task, [12, 24], plan=plan)
@@ -260,7 +280,8 @@ def test_a_replay_shows_what_a_run_shows(tmp_path: Path) -> None:
     records = RunFolder.open(tmp_path / "run").read_lines("metrics.jsonl")
     evaluations = [record for record in records if "valid_loss" in record]
     assert [dict(stop.metrics) for stop in shown] == [
-        {"loss": record["valid_loss"], "accuracy": record["valid_accuracy"]} for record in evaluations
+        {"loss": record["valid_loss"], "accuracy": record["valid_accuracy"]}
+        for record in evaluations
     ]
 
 
@@ -299,4 +320,6 @@ def test_steps_rise_within_the_run(steps: list[int]) -> None:
 
 
 def test_replays_train_as_packs_do() -> None:
-    assert plan_of_replays("cpu", "bf16") == Plan.baseline().pin(precision="bf16", optimizer="fused")
+    assert plan_of_replays("cpu", "bf16") == Plan.baseline().pin(
+        precision="bf16", optimizer="fused"
+    )

@@ -1,9 +1,10 @@
-"""Members at the same place of the same order see one batch, and each its own where its code may change it."""
+"""Members at the same place of the same order see one batch, and each its own where its code may
+change it."""
 
 import pytest
 import torch
-from tests.packing.structures import CONFIGS, Structure, plain_mlp, sgd
 
+from packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from volano import Plan
 from volano.device import Device
 from volano.packing.feed import PackBatch, PackFeed, Place, shape_of
@@ -13,7 +14,9 @@ TASK = Structure(model=plain_mlp, optimizer=sgd).task(CONFIGS[0], dtype=torch.fl
 
 
 def batches(places, num_steps):
-    return PackFeed(TASK, Plan.baseline("cpu"), Device("cpu"), lambda _: None).first_batches(places, num_steps)
+    return PackFeed(TASK, Plan.baseline("cpu"), Device("cpu"), lambda _: None).first_batches(
+        places, num_steps
+    )
 
 
 def test_members_at_one_place_share_a_batch():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.packing.comparing import alone, deviation, packed
-from tests.packing.structures import Structure, plain_mlp, sgd
 
+from packing.comparing import alone, deviation, packed
+from packing.structures import Structure, plain_mlp, sgd
 from volano.packing import Member, Pack
 
 _MOST_IN_FLOAT64 = 1e-10
@@ -42,5 +42,9 @@ def test_a_batch_that_is_changed_in_place_is_the_members_own(way, engine):
 @pytest.mark.parametrize("way", WAYS)
 def test_engines_are_tried_on_batches_that_no_other_has_changed(way, slow_loop):
     tasks = MLP.tasks(**{way: WAYS[way]})
-    pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", num_steps=10_000)
+    pack = Pack(
+        [Member(number=n, task=task) for n, task in enumerate(tasks)],
+        device="cpu",
+        num_steps=10_000,
+    )
     assert pack.engine == "lowered", pack.choice

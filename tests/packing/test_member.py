@@ -1,9 +1,9 @@
 """A member as it would train alone, and its state."""
 
 import torch
-from tests.packing.structures import CONFIGS, STRUCTURES
 
 from conftest import assert_same
+from packing.structures import CONFIGS, STRUCTURES
 from volano import Plan
 from volano.device import Device
 from volano.packing.member import Member, MemberState

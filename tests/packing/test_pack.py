@@ -1,4 +1,5 @@
-"""A member of a pack learns what it learns alone: trajectories, bits, isolation, and controls that must fail."""
+"""A member of a pack learns what it learns alone: trajectories, bits, isolation, and controls that
+must fail."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.packing.comparing import (
+from torch import Tensor, nn
+
+from packing.comparing import (
     MOST_IN_FLOAT64,
     alone,
     bits,
@@ -19,9 +22,15 @@ from tests.packing.comparing import (
     packed,
     results,
 )
-from tests.packing.structures import CONFIGS, NUM_STEPS, STRUCTURES, Structure, plain_mlp, sgd, without_dropout
-from torch import Tensor, nn
-
+from packing.structures import (
+    CONFIGS,
+    NUM_STEPS,
+    STRUCTURES,
+    Structure,
+    plain_mlp,
+    sgd,
+    without_dropout,
+)
 from volano import Task
 from volano.errors import UsageError
 from volano.packing import Member, Pack
@@ -59,9 +68,16 @@ def alone_in_float64(name: str) -> list[dict[str, Any]]:
 
 
 @functools.cache
-def straight(engine: str, name: str) -> tuple[Pack, list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """A pack that is trained without anything happening to it, its results, and its states half-way."""
-    pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks_of(name))], device="cpu", engine=engine)
+def straight(
+    engine: str, name: str
+) -> tuple[Pack, list[dict[str, Any]], dict[int, dict[str, Any]]]:
+    """A pack that is trained without anything happening to it, its results, and its states
+    half-way."""
+    pack = Pack(
+        [Member(number=n, task=task) for n, task in enumerate(tasks_of(name))],
+        device="cpu",
+        engine=engine,
+    )
     pack.advance(dict.fromkeys(pack.numbers, _SOME))
     pack.losses()
     states = pack.states()
@@ -89,9 +105,13 @@ def test_orders_of_data_may_differ(engine: str) -> None:
         assert deviation(mine, alone(task, 15)) <= MOST_IN_FLOAT64
 
 
-@pytest.mark.parametrize(("engine", "name"), sorted(case for case in REFUSED if case[0] not in _COMPILED))
+@pytest.mark.parametrize(
+    ("engine", "name"), sorted(case for case in REFUSED if case[0] not in _COMPILED)
+)
 def test_an_engine_says_what_it_does_not_take(engine: str, name: str) -> None:
-    with pytest.raises(UsageError, match=f"Engine {engine} takes these tasks; got .*{_WORDS[name]}"):
+    with pytest.raises(
+        UsageError, match=f"Engine {engine} takes these tasks; got .*{_WORDS[name]}"
+    ):
         packed(STRUCTURES[name].tasks(), 1, engine)
 
 
@@ -119,7 +139,9 @@ def test_members_that_leave_move_nobody(engine: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("engine", "name"), CASES)
-def test_a_member_goes_on_in_another_pack_from_its_state_whatever_its_place(engine: str, name: str) -> None:
+def test_a_member_goes_on_in_another_pack_from_its_state_whatever_its_place(
+    engine: str, name: str
+) -> None:
     whole, expected, states = straight(engine, name)
     order = [2, 0, 3, 1]
     members = [Member(number=n, task=tasks_of(name)[n], state=states[n]) for n in order]
@@ -161,7 +183,9 @@ def test_a_member_without_numbers_leaves_the_others_as_they_are(engine: str, cau
         made = []
         for index, config in enumerate(CONFIGS):
             hit = broken and index == 2
-            here = dataclasses.replace(config, lr=1e30) if hit and cause == "learning rate" else config
+            here = (
+                dataclasses.replace(config, lr=1e30) if hit and cause == "learning rate" else config
+            )
             alpha = 1e38 if hit and cause != "learning rate" else 0.5 + index
             model = lambda config=here, alpha=alpha: Failing(plain_mlp(config), alpha)  # noqa: E731
             made.append(structure.task(here, dtype=torch.float32, model=model))
@@ -173,13 +197,14 @@ def test_a_member_without_numbers_leaves_the_others_as_they_are(engine: str, cau
         assert bits(hurt[slot]) == bits(healthy[slot])
 
 
-# ---- T4: in fp32 and bf16 a pack deviates no further than two trainings alone that differ by rounding. The loop gives
-# the bits of a training alone, above.
+# ---- T4: in fp32 and bf16 a pack deviates no further than two trainings alone that differ by
+# rounding. The loop gives the bits of a training alone, above.
 
 
 @functools.cache
 def band_of_rounding(name: str, precision: str) -> list[list[tuple[float, float]]]:
-    """Of two members the loss and the training loss alone, and in a training that rounds otherwise."""
+    """Of two members the loss and the training loss alone, and in a training that rounds
+    otherwise."""
     plan, unit = plan_of_replays("cpu", precision), UNIT_OF_PRECISION[precision]
     bands = []
     for task in tasks_of(name)[1::2]:
@@ -198,8 +223,12 @@ def test_a_pack_stays_within_the_band_of_rounding(precision: str, engine: str, n
     pack.advance(dict.fromkeys(pack.numbers, _ALL))
     losses, metrics = pack.losses(), pack.evaluate()
     for number, bands in enumerate(band_of_rounding(name, precision)):
-        for mine, (solo, shaken) in zip((metrics[number]["loss"], losses[number]), bands, strict=True):
-            assert abs(mine - solo) <= 10 * abs(solo - shaken) + 2 * UNIT_OF_PRECISION[precision] * abs(solo)
+        for mine, (solo, shaken) in zip(
+            (metrics[number]["loss"], losses[number]), bands, strict=True
+        ):
+            assert abs(mine - solo) <= 10 * abs(solo - shaken) + 2 * UNIT_OF_PRECISION[
+                precision
+            ] * abs(solo)
 
 
 # ---- T5: controls: each breaks one rule, and the comparison of T1 must see it
@@ -213,12 +242,17 @@ def test_swapped_learning_rates_show(engine: str) -> None:
         dataclasses.replace(tasks[1], optimizer=tasks[0].optimizer),
     ]
     together = packed(swapped, 10, engine)
-    assert min(deviation(mine, alone(task, 10)) for mine, task in zip(together, tasks, strict=False)) > 1e-3
+    assert (
+        min(deviation(mine, alone(task, 10)) for mine, task in zip(together, tasks, strict=False))
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize("engine", ["loop", "lowered"])
 def test_a_shared_dropout_mask_shows(engine: str) -> None:
-    def task(seed: int) -> Task:  # of one start, whatever the seed: only what is drawn in training differs
+    def task(
+        seed: int,
+    ) -> Task:  # of one start, whatever the seed: only what is drawn in training differs
         def model() -> nn.Module:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -234,12 +268,16 @@ def test_a_shared_dropout_mask_shows(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["loop", "lowered"])
 def test_a_buffer_that_is_left_out_shows(engine: str) -> None:
-    structure = Structure(model=lambda config: still(STRUCTURES["convolutional"].model(config)), optimizer=sgd)
+    structure = Structure(
+        model=lambda config: still(STRUCTURES["convolutional"].model(config)), optimizer=sgd
+    )
 
     def still(model: nn.Module) -> nn.Module:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.0  # its statistics stay at their first values; training does not use them
+                module.momentum = (
+                    0.0  # its statistics stay at their first values; training does not use them
+                )
         return model
 
     right = [alone(STRUCTURES["convolutional"].task(config), 5) for config in CONFIGS]
@@ -248,7 +286,10 @@ def test_a_buffer_that_is_left_out_shows(engine: str) -> None:
     # The parameters alone do not show it.
     names = [name for name, _ in STRUCTURES["convolutional"].model(CONFIGS[0]).named_parameters()]
     for mine, solo in zip(wrong, right, strict=True):
-        assert max(difference(mine["model"][name], solo["model"][name]) for name in names) <= MOST_IN_FLOAT64
+        assert (
+            max(difference(mine["model"][name], solo["model"][name]) for name in names)
+            <= MOST_IN_FLOAT64
+        )
 
 
 @pytest.mark.parametrize("engine", ["loop", "lowered"])
@@ -267,5 +308,8 @@ def test_weights_that_lost_their_tie_show(engine: str) -> None:
         alone(tied, 5),
     )
     names = ["embed.weight", "head.weight"]
-    assert max(difference(right["model"][name], solo["model"][name]) for name in names) <= MOST_IN_FLOAT64
+    assert (
+        max(difference(right["model"][name], solo["model"][name]) for name in names)
+        <= MOST_IN_FLOAT64
+    )
     assert max(difference(wrong["model"][name], solo["model"][name]) for name in names) > 1e-3

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from tests.packing.structures import CONFIGS, STRUCTURES
 
+from packing.structures import CONFIGS, STRUCTURES
 from volano import Plan
 from volano.device import Device
 from volano.packing.member import Member, MemberState
@@ -17,14 +17,18 @@ MLP = STRUCTURES["mlp"]
 
 def member(config, **fields):
     return MemberState(
-        Member(number=0, task=MLP.task(config, dtype=torch.float32, **fields)), Plan.baseline("cpu"), Device("cpu")
+        Member(number=0, task=MLP.task(config, dtype=torch.float32, **fields)),
+        Plan.baseline("cpu"),
+        Device("cpu"),
     )
 
 
 @pytest.fixture
 def family():
     solos = [member(config) for config in CONFIGS[:2]]
-    (group,) = groups_of([s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos])
+    (group,) = groups_of(
+        [s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos]
+    )
     return ProgramCache(solos[0], group, Device("cpu"), "fp32")
 
 
@@ -33,7 +37,9 @@ def test_a_member_of_a_family_is_known_by_its_numbers(family):
     assert sorted(found.values()) == sorted([CONFIGS[3].drop, CONFIGS[3].smoothing])
     # One that is as the first in a number has the first's.
     like_first = dataclasses.replace(CONFIGS[3], drop=CONFIGS[0].drop)
-    assert sorted(family.numbers(member(like_first)).values()) == sorted([CONFIGS[0].drop, CONFIGS[3].smoothing])
+    assert sorted(family.numbers(member(like_first)).values()) == sorted(
+        [CONFIGS[0].drop, CONFIGS[3].smoothing]
+    )
 
 
 def test_who_is_no_member_has_no_numbers(family):
@@ -48,7 +54,12 @@ def test_programs_are_made_once_and_compiled_for_the_first_shapes_only(family):
     for key in (("a",), ("b",), ("a",)):
         family.program(key, lambda key=key: made.append(key))
     assert made == [("a",), ("b",)]
-    assert [family.is_worth_compiling((size,)) for size in (8, 6, 5, 8)] == [True, True, False, True]
+    assert [family.is_worth_compiling((size,)) for size in (8, 6, 5, 8)] == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_a_family_says_something_once(family):

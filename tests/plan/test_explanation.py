@@ -28,8 +28,8 @@ plans = st.builds(
 )
 times = st.builds(
     lambda parts, startup: TimePrediction(
-        step=sum(parts), startup=startup, bounds=dict(zip(("compute", "memory", "launch", "host"), parts, strict=True)),
-        origin="prior",
+        step=sum(parts), startup=startup, bounds=dict(zip(("compute", "memory", "launch", "host"),
+        parts, strict=True)), origin="prior",
     ),
     st.lists(seconds, min_size=4, max_size=4),
     seconds,
@@ -37,7 +37,8 @@ times = st.builds(
 memories = st.builds(
     lambda parts, more: MemoryPrediction(
         peak=sum(parts), lower=sum(parts), upper=sum(parts) + more,
-        categories=dict(zip(CATEGORIES, parts, strict=True)), operator="aten.mm", host=more, origin="prior",
+        categories=dict(zip(CATEGORIES, parts, strict=True)), operator="aten.mm", host=more,
+        origin="prior",
     ),
     st.lists(counts, min_size=len(CATEGORIES), max_size=len(CATEGORIES)),
     counts,
@@ -79,7 +80,10 @@ explanations = st.builds(
     needed=st.none() | counts,
     time=st.none() | times,
     measured=maybe_seconds,
-    actual=st.none() | st.fixed_dictionaries({"step": seconds, "memory": st.dictionaries(st.text(max_size=3), counts)}),
+    actual=st.none()
+    | st.fixed_dictionaries(
+        {"step": seconds, "memory": st.dictionaries(st.text(max_size=3), counts)}
+    ),
     candidates=st.lists(candidates, max_size=3).map(tuple),
     refused=st.lists(refusals, max_size=3).map(tuple),
     notices=st.lists(st.text(max_size=9), max_size=2).map(tuple),

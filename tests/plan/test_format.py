@@ -30,10 +30,27 @@ def test_amounts(text, num_bytes):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "GiB", "40G", "40 GiBs", "-1GiB", "0", "0.1", "1e9", "nan", "inf", "4 0GiB", "1,5GiB", "1" * 400]
+    "text",
+    [
+        "",
+        "GiB",
+        "40G",
+        "40 GiBs",
+        "-1GiB",
+        "0",
+        "0.1",
+        "1e9",
+        "nan",
+        "inf",
+        "4 0GiB",
+        "1,5GiB",
+        "1" * 400,
+    ],
 )
 def test_no_amounts(text):
-    with pytest.raises(UsageError, match="amount of memory is a number of bytes.*40GiB, 512MiB or 2GB"):
+    with pytest.raises(
+        UsageError, match="amount of memory is a number of bytes.*40GiB, 512MiB or 2GB"
+    ):
         parse_bytes(text)
 
 
@@ -82,7 +99,12 @@ def test_no_settings(text, error, message):
 
 
 def test_every_knob_has_words_that_differ_from_value_to_value():
-    values = {"micro_batch": (None, 1, 32), "threads": (None, 1, 8), "workers": (0, 1, 4), "prefetch": (1, 2)}
+    values = {
+        "micro_batch": (None, 1, 32),
+        "threads": (None, 1, 8),
+        "workers": (0, 1, 4),
+        "prefetch": (1, 2),
+    }
     values |= {"activation_budget": (0.5, 1.0), "device": ("cpu", "xpu:0")}
     for knob in dataclasses.fields(Plan):
         choices = knob.metadata["choices"] or values[knob.name]

@@ -63,7 +63,10 @@ def test_saved_and_loaded(tmp_path):
         ({"precision": "fp8"}, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"micro_batch": 0}, "micro_batch is a whole number, at least 1; got 0"),
         ({"workers": -1}, "workers is a whole number, at least 0"),
-        ({"activation_budget": 1.5}, "activation_budget is a share of the activations, 0 to 1; got 1.5"),
+        (
+            {"activation_budget": 1.5},
+            "activation_budget is a share of the activations, 0 to 1; got 1.5",
+        ),
         ({"offload": "disk"}, "offload is one of none, activations, optimizer, all; got 'disk'"),
         ({"compile": 1}, "compile is one of False, True; got 1"),
     ],
@@ -94,7 +97,14 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
 class TestDeclarations:
     def test_knobs_are_found_by_what_is_declared_of_them(self):
         assert knobs_with("fits_memory") == ("micro_batch", "recompute", "offload", "allocator")
-        assert knobs_with("raced") == ("allocator", "optimizer", "memory_format", "precision", "compile", "threads")
+        assert knobs_with("raced") == (
+            "allocator",
+            "optimizer",
+            "memory_format",
+            "precision",
+            "compile",
+            "threads",
+        )
         assert knobs_with("suspicion")[:3] == ("compile", "activation_budget", "recompute")
         assert {"device", "threads", "sharding"} & set(knobs_with("is_captured")) == set()
 
@@ -105,5 +115,7 @@ class TestDeclarations:
             assert sorted(turns) == list(range(1, len(turns) + 1))
 
     def test_whoever_sets_a_knob_is_told_of_it(self):
-        assert {"precision", "compile", "micro_batch", "threads", "sharding"} <= set(knobs_with("help"))
+        assert {"precision", "compile", "micro_batch", "threads", "sharding"} <= set(
+            knobs_with("help")
+        )
         assert "prefetch" not in knobs_with("help")

@@ -1,4 +1,5 @@
-"""Faults that a plan brings about: with plain eager PyTorch each of these nets computes the right thing."""
+"""Faults that a plan brings about: with plain eager PyTorch each of these nets computes the right
+thing."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class _Scaled(torch.autograd.Function):
 
 
 class WrongGradient(nn.Module):
-    """A net of two layers; where ``happens`` says so, the gradient between them is 1.2 times the right one."""
+    """A net of two layers; where ``happens`` says so, the gradient between them is 1.2 times the
+    right one."""
 
     def __init__(self, happens: Any) -> None:
         super().__init__()
@@ -73,9 +75,9 @@ class Overflowing(nn.Module):
 class GlobalMaximum(nn.Module):
     """A fault of torch's own (2.13, CPU): NaN gradients where it is compiled in bf16.
 
-    The backward pass of ``amax`` shares the gradient among the places that equal the maximum. Compiled, it recomputes
-    ``gelu`` in fp32 and compares it with a maximum that was rounded to bf16: no place is equal, and zero is divided by
-    zero.
+    The backward pass of ``amax`` shares the gradient among the places that equal the maximum.
+    Compiled, it recomputes ``gelu`` in fp32 and compares it with a maximum that was rounded to
+    bf16: no place is equal, and zero is divided by zero.
     """
 
     def __init__(self) -> None:
@@ -93,4 +95,6 @@ class OtherDropout(Session):
         super().__init__(*args, **options)
         if self.plan.recompute == "blocks":
             inner = self.model.forward
-            self.model.forward = lambda x: checkpoint(inner, x, use_reentrant=False, preserve_rng_state=False)
+            self.model.forward = lambda x: checkpoint(
+                inner, x, use_reentrant=False, preserve_rng_state=False
+            )

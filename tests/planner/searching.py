@@ -24,11 +24,16 @@ LONG = "50000st"
 
 
 class SlowUnlessNarrow(nn.Module):
-    """A net that sleeps where it is not under autocast, so that bf16 is the fastest, whatever the machine does."""
+    """A net that sleeps where it is not under autocast, so that bf16 is the fastest, whatever the
+    machine does."""
 
     def __init__(self, inner: nn.Module | None = None) -> None:
         super().__init__()
-        self.inner = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)) if inner is None else inner
+        self.inner = (
+            nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+            if inner is None
+            else inner
+        )
 
     def forward(self, x):
         if not torch.is_autocast_enabled("cpu"):
@@ -56,7 +61,8 @@ def objective(model: nn.Module, batch: Any) -> torch.Tensor:
 
 
 def make_task(**fields: Any) -> volano.Task:
-    """512 digits in batches of 32; long enough for a race, too short for the compiler, unless ``fields`` say so."""
+    """512 digits in batches of 32; long enough for a race, too short for the compiler, unless
+    ``fields`` say so."""
     pixels, labels = load_digits(return_X_y=True)
     data = torch.utils.data.TensorDataset(
         torch.tensor(pixels[:512], dtype=torch.float32) / 16, torch.tensor(labels[:512])
@@ -76,7 +82,10 @@ def make_task(**fields: Any) -> volano.Task:
 def search(task: volano.Task | None = None, **request: Any) -> PlanResult:
     """A search on the CPU that compiles nothing unless asked to."""
     forbidden = {"compile": (True,), **request.pop("forbidden", {})}
-    return find_plan(make_task() if task is None else task, PlanRequest(device="cpu", forbid=forbidden, **request))
+    return find_plan(
+        make_task() if task is None else task,
+        PlanRequest(device="cpu", forbid=forbidden, **request),
+    )
 
 
 def random_states() -> tuple[Any, ...]:
@@ -87,19 +96,29 @@ def random_states() -> tuple[Any, ...]:
 
 def by_plan(found: PlanResult, **knobs: Any) -> list[Any]:
     """Candidates of the explanation that have these knobs."""
-    return [c for c in found.explanation.candidates if all(getattr(c.plan, k) == v for k, v in knobs.items())]
+    return [
+        c
+        for c in found.explanation.candidates
+        if all(getattr(c.plan, k) == v for k, v in knobs.items())
+    ]
 
 
 # A device on which bf16 is predicted to be faster than fp32, as the nets above are measured to be.
 RATES = Rates(
-    name="simulated", flops={"fp32": 1e11, "bf16": 2e11}, memory=2e10, launch=1e-6, ahead=False, origin="calibrated"
+    name="simulated",
+    flops={"fp32": 1e11, "bf16": 2e11},
+    memory=2e10,
+    launch=1e-6,
+    ahead=False,
+    origin="calibrated",
 )
 
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
-    """An empty cache folder of the test's own, and a machine on which planning is fast: what is expected of a search
-    follows neither from this processor's rates nor from what it needs to import, trace and predict."""
+    """An empty cache folder of the test's own, and a machine on which planning is fast: what is
+    expected of a search follows neither from this processor's rates nor from what it needs to
+    import, trace and predict."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("volano.planner.cost_model.rates_of", lambda _device: RATES)
     monkeypatch.setattr(Device, "has_bf16_units", True)

@@ -10,11 +10,16 @@ from volano.planner import Explanation, PlanRequest, explain_absent
 
 
 def task(**fields):
-    return make_task(model=lambda: nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)), **fields)
+    return make_task(
+        model=lambda: nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)), **fields
+    )
 
 
 def test_it_fits_and_everything_is_predicted():
-    wide = make_task(model=lambda: nn.Sequential(nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10)), batch_size=512)
+    wide = make_task(
+        model=lambda: nn.Sequential(nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10)),
+        batch_size=512,
+    )
     found = explain_absent(wide, "H100 80GB", PlanRequest())
     assert (found.verdict, found.is_present, found.origin) == ("FITS", False, "predicted")
     assert "H100" in found.device_name
@@ -31,8 +36,14 @@ def test_a_budget_that_is_too_small():
 
 
 def test_a_faster_device_is_predicted_to_be_faster():
-    wide = make_task(model=lambda: nn.Sequential(nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10)), batch_size=512)
-    slow, fast = (explain_absent(wide, name, PlanRequest(pins={"precision": "fp32"})) for name in ("T4", "H100 80GB"))
+    wide = make_task(
+        model=lambda: nn.Sequential(nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10)),
+        batch_size=512,
+    )
+    slow, fast = (
+        explain_absent(wide, name, PlanRequest(pins={"precision": "fp32"}))
+        for name in ("T4", "H100 80GB")
+    )
     assert fast.time.step < slow.time.step
 
 
@@ -55,4 +66,7 @@ def test_a_name_of_several_is_judged_by_the_smallest_memory():
     found = explain_absent(task(), "A100", PlanRequest())
     assert found.budget == find_device("A100 SXM 40GB").memory < find_device("A100").memory
     assert "The memory is that of the smallest, A100 SXM 40GB" in found.notices
-    assert explain_absent(task(), "A100 80GB", PlanRequest()).budget == find_device("A100 SXM 80GB").memory
+    assert (
+        explain_absent(task(), "A100 80GB", PlanRequest()).budget
+        == find_device("A100 SXM 80GB").memory
+    )

@@ -28,7 +28,8 @@ def test_figures(name, value, text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.0 s"), (4.93, "4.9 s"), (59.96, "1 min 0 s"), (192, "3 min 12 s"), (7320, "2 h 2 min")]
+    ("seconds", "text"),
+    [(0, "0.0 s"), (4.93, "4.9 s"), (59.96, "1 min 0 s"), (192, "3 min 12 s"), (7320, "2 h 2 min")],
 )
 def test_seconds(seconds, text):
     assert format.seconds_text(seconds) == text

@@ -2,10 +2,20 @@
 
 import pytest
 
-from volano.record.json_values import mapping, number, numbers, parse_line, read_lines, read_object, sequence
+from volano.record.json_values import (
+    mapping,
+    number,
+    numbers,
+    parse_line,
+    read_lines,
+    read_object,
+    sequence,
+)
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**400), True, float("inf"), float("nan"), "1", None, [1]])
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), True, float("inf"), float("nan"), "1", None, [1]]
+)
 def test_what_is_no_finite_number_is_none(value):
     assert number(value) is None
     assert numbers([value, 2]) == [2.0]

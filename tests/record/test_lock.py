@@ -27,7 +27,10 @@ sys.stdin.readline()
 def other_process(tmp_path):
     """A process that holds ``tmp_path`` until it is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "held\n"
     yield process
@@ -40,7 +43,9 @@ def write_owner(path, **changes):
 
 
 def test_a_second_process_is_refused_and_a_killed_one_is_in_nobodys_way(tmp_path, other_process):
-    with pytest.raises(UsageError, match=rf"held by process {other_process.pid} on .*Wait for it, or stop it"):
+    with pytest.raises(
+        UsageError, match=rf"held by process {other_process.pid} on .*Wait for it, or stop it"
+    ):
         RunLock.acquire(tmp_path)
     other_process.kill()
     other_process.wait()
@@ -75,8 +80,11 @@ def test_a_forked_child_does_not_give_it_free(tmp_path):
 
 
 def test_children_do_not_keep_it(tmp_path):
-    # Worker processes outlive a killed parent for seconds; an inherited flock(2) would stay with them.
-    code = HOLD.replace('print("held"', 'import os\nif os.fork() == 0:\n    time.sleep(60)\nprint("held"')
+    # Worker processes outlive a killed parent for seconds; an inherited flock(2) would stay with
+    # them.
+    code = HOLD.replace(
+        'print("held"', 'import os\nif os.fork() == 0:\n    time.sleep(60)\nprint("held"'
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -123,14 +131,20 @@ class TestWithoutTheKernelsLock:
         write_owner(tmp_path, host="node7", pid=12)
         told = []
         RunLock.acquire(tmp_path, told.append).release()
-        assert told == [f"{tmp_path} was held by process 12 on node7: make sure that it no longer works there"]
+        assert told == [
+            f"{tmp_path} was held by process 12 on node7: make sure that it no longer works there"
+        ]
 
     def test_the_remedy_for_a_machine_that_is_gone(self, tmp_path):
         write_owner(tmp_path, host="node7")
-        assert "if that machine is gone, remove" in str(lock._refusal(tmp_path, read_owner(tmp_path)))
+        assert "if that machine is gone, remove" in str(
+            lock._refusal(tmp_path, read_owner(tmp_path))
+        )
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b'{"pid": "x"}', b'{"pid": -1}', b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[1]", b'{"pid": "x"}', b'{"pid": -1}', b"null"]
+)
 def test_a_damaged_record_is_in_nobodys_way(tmp_path, content):
     (tmp_path / "owner.json").write_bytes(content)
     RunLock.acquire(tmp_path).release()
@@ -144,8 +158,15 @@ def test_who_was_taken_over_notices_and_saves_nothing_more(make_task, tmp_path):
                 write_owner(tmp_path / "run", host="node7")
 
     with pytest.raises(RunError, match="belongs to one process; got .*on node7 took over"):
-        volano.train(make_task(), out=tmp_path / "run", observer=TakeOver(), safety=volano.Safety(save_every="1st"))
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"  # the other's to say
+        volano.train(
+            make_task(),
+            out=tmp_path / "run",
+            observer=TakeOver(),
+            safety=volano.Safety(save_every="1st"),
+        )
+    assert (
+        json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
+    )  # the other's to say
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
         "step-00000001",
         "step-00000002",
@@ -174,7 +195,11 @@ class TestRuns:
 
     def test_a_run_that_fails_gives_its_folder_free(self, make_task, tmp_path):
         with pytest.raises(volano.VolanoError):
-            volano.train(make_task(objective=lambda model, batch: 1.0), out=tmp_path / "run", observer=Quiet())
+            volano.train(
+                make_task(objective=lambda model, batch: 1.0),
+                out=tmp_path / "run",
+                observer=Quiet(),
+            )
         RunLock.acquire(tmp_path / "run").release()
 
     @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")

@@ -10,7 +10,10 @@ from volano.record.read_run import read_run
 
 
 def test_a_folder_that_holds_no_run_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"A run's folder holds run\.json; got .*Name the folder that train printed"):
+    with pytest.raises(
+        UsageError,
+        match=r"A run's folder holds run\.json; got .*Name the folder that train printed",
+    ):
         read_run(tmp_path)
 
 
@@ -30,7 +33,9 @@ def test_lines_are_told_apart_by_what_they_hold(tmp_path):
 
 
 def test_what_a_later_version_wrote_is_said(tmp_path):
-    (tmp_path / "run.json").write_text('{"schema_version": 9, "source": [], "status": null, "metrics": 3}')
+    (tmp_path / "run.json").write_text(
+        '{"schema_version": 9, "source": [], "status": null, "metrics": 3}'
+    )
     record = read_run(tmp_path)
     assert record.missing[0] == "run.json is of schema version 9; this page was made for version 1"
     assert (record.kind, record.status, record.metrics) == ("python", "unknown", {})

@@ -21,7 +21,10 @@ def test_nothing_is_written_before_it_is_made(tmp_path):
     folder = RunFolder.reserve(tmp_path / "run", "task")
     assert not folder.path.exists()
     folder.make()
-    assert RunFolder.open(folder.path).read_json("run.json") == {"schema_version": 1, "status": "starting"}
+    assert RunFolder.open(folder.path).read_json("run.json") == {
+        "schema_version": 1,
+        "status": "starting",
+    }
     folder.release()
 
 
@@ -39,7 +42,9 @@ def test_what_would_be_lost_is_not_overwritten(folder, leaves):
     if leaves == "mine.txt":
         (folder.path / "run.json").unlink()
     (folder.path / leaves).mkdir()
-    with pytest.raises(UsageError, match="A run starts in a folder of its own; got .*which exists.*volano resume"):
+    with pytest.raises(
+        UsageError, match="A run starts in a folder of its own; got .*which exists.*volano resume"
+    ):
         RunFolder.reserve(folder.path, "task")
 
 

@@ -1,4 +1,5 @@
-"""Trials as their events tell them: whole ones for going on with a study, whatever is there for a report."""
+"""Trials as their events tell them: whole ones for going on with a study, whatever is there for a
+report."""
 
 import json
 import math
@@ -9,8 +10,8 @@ from volano.errors import CheckpointError, UsageError
 from volano.record.study import read_space, read_study, trials_of
 
 ASKED = {"event": "asked", "trial": 3, "params": {"lr": 0.1}}
-RUNG = {"event": "rung", "trial": 3, "rung": 0, "share": 0.5, "step": 10, "epoch": 1.0, "value": 2.0,
-        "metrics": {"loss": 2.0}, "training_loss": None, "seconds": 0.5}  # fmt: skip
+RUNG = {"event": "rung", "trial": 3, "rung": 0, "share": 0.5, "step": 10, "epoch": 1.0,
+"value": 2.0, "metrics": {"loss": 2.0}, "training_loss": None, "seconds": 0.5}  # fmt: skip
 ENDED = {"event": "ended", "trial": 3, "state": "pruned", "value": 2.0, "reason": None}
 
 
@@ -46,11 +47,14 @@ def test_any_files_make_a_record(tmp_path):
     (tmp_path / "study.json").write_text('{"schema_version": 7, "settings": [], "status": 3}')
     (tmp_path / "trials.jsonl").write_text(
         "".join(
-            json.dumps(event) + "\n" for event in [ASKED, {**RUNG, "value": 10**400}, {"event": "lost", "trial": []}]
+            json.dumps(event) + "\n"
+            for event in [ASKED, {**RUNG, "value": 10**400}, {"event": "lost", "trial": []}]
         )
         + "[" * 100_000
     )
-    (tmp_path / "journal.log").write_text('{"op_code": 5, "param_name": "lr", "distribution": "["}\n')
+    (tmp_path / "journal.log").write_text(
+        '{"op_code": 5, "param_name": "lr", "distribution": "["}\n'
+    )
     record = read_study(tmp_path)
     assert (record.status, record.metric, record.find_best()) == ("3", "loss", None)
     assert record.missing == (

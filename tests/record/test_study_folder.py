@@ -17,7 +17,10 @@ def folder(tmp_path):
 def test_it_is_made_with_a_place_for_states(folder):
     assert (folder.path / STATES).is_dir()
     folder.update(status="running")
-    assert StudyFolder.open(folder.path).read_json(STUDY) == {"schema_version": 1, "status": "running"}
+    assert StudyFolder.open(folder.path).read_json(STUDY) == {
+        "schema_version": 1,
+        "status": "running",
+    }
 
 
 def test_one_without_a_trial_is_started_over_and_its_journal_goes(folder):
@@ -31,7 +34,10 @@ def test_one_without_a_trial_is_started_over_and_its_journal_goes(folder):
 
 def test_one_with_a_trial_is_not(folder):
     folder.append(TRIALS, {"event": "asked", "trial": 0, "params": {}})
-    with pytest.raises(UsageError, match="A study starts in a folder of its own; got .*which holds one.*resume=True"):
+    with pytest.raises(
+        UsageError,
+        match="A study starts in a folder of its own; got .*which holds one.*resume=True",
+    ):
         StudyFolder.reserve(folder.path, "study")
     folder.release()
     with pytest.raises(UsageError, match="which holds one by now"):  # between reserving and making
@@ -43,7 +49,11 @@ def test_one_with_a_trial_is_not(folder):
     [
         (None, UsageError, "A study's folder holds study.json; got .*that explore printed"),
         ("{", CheckpointError, "study.json of a study's folder holds JSON"),
-        ('{"schema_version": 2}', CheckpointError, "reads study folders of schema version 1; got 2"),
+        (
+            '{"schema_version": 2}',
+            CheckpointError,
+            "reads study folders of schema version 1; got 2",
+        ),
     ],
 )
 def test_what_is_no_study_is_not_opened(tmp_path, content, error, words):

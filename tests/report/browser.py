@@ -1,6 +1,8 @@
-"""Headless Chromium, spoken to through a pipe in its DevTools protocol: no driver and no further package is needed.
+"""Headless Chromium, spoken to through a pipe in its DevTools protocol: no driver and no further
+package is needed.
 
-https://chromedevtools.github.io/devtools-protocol/; a message is JSON and a zero byte, on descriptors 3 and 4.
+https://chromedevtools.github.io/devtools-protocol/; a message is JSON and a zero byte, on
+descriptors 3 and 4.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-sync", "--disable-background-networking", "--disable-component-update",
+    "--remote-debugging-pipe",
 )  # fmt: skip
 _SECONDS = 60.0
 
@@ -37,7 +40,9 @@ class Page:
         self.problems: list[str] = []
         self.requests: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -56,8 +61,17 @@ class Page:
         """Loads a file, laid out for a screen of ``width`` pixels that prefers a colour scheme."""
         self.problems.clear()
         self.requests.clear()
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait_for("Page.loadEventFired")
 
@@ -67,7 +81,9 @@ class Page:
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        result = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
@@ -97,7 +113,8 @@ class Page:
     def _note(self, received: dict[str, Any]) -> None:
         method, parameters = received.get("method"), received.get("params", {})
         if method == "Runtime.exceptionThrown" or (
-            method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert")
+            method == "Runtime.consoleAPICalled"
+            and parameters["type"] in ("error", "warning", "assert")
         ):
             self.problems.append(json.dumps(parameters)[:500])
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):

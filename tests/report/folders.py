@@ -1,4 +1,5 @@
-"""Folders of runs as training leaves them, made from the format alone: small, but of the shape of real ones."""
+"""Folders of runs as training leaves them, made from the format alone: small, but of the shape of
+real ones."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ NUM_STEPS = 400
 
 
 def make_run(path: Path, kind: str, *, status: str = "finished", **changes: Any) -> Path:
-    """A run's folder: ``kind`` is image, text, video or python; ``changes`` replace fields of ``run.json``."""
+    """A run's folder: ``kind`` is image, text, video or python; ``changes`` replace fields of
+    ``run.json``."""
     path.mkdir(parents=True)
     write(path / "run.json", {**_run(kind, status), **changes})
     write(path / "task.json", _task(kind))
@@ -43,7 +45,8 @@ def write_lines(path: Path, records: list[Any]) -> None:
 
 
 def scores_of(classes: list[str], hits: int = 20) -> dict[str, Any]:
-    """``eval-test.json`` of a classifier: every class is recognised ``hits`` times and taken for the next one once."""
+    """``eval-test.json`` of a classifier: every class is recognised ``hits`` times and taken for
+    the next one once."""
     size = len(classes)
     confusion = hits * np.eye(size, dtype=int) + np.roll(np.eye(size, dtype=int), 1, axis=1)
     share = hits / (hits + 1)
@@ -62,15 +65,19 @@ def _run(kind: str, status: str) -> dict[str, Any]:
     figures = {
         "image": {"test_accuracy": 0.9524, "baseline_accuracy": 1 / 3, "num_test": 63},
         "text": {
-            "bits_per_byte": 2.043, "bits_per_byte_xz": 2.316, "bits_per_byte_bz2": 2.208, "perplexity": 52.3,
-            "tokens_per_second": 412.0,
+            "bits_per_byte": 2.043, "bits_per_byte_xz": 2.316, "bits_per_byte_bz2": 2.208,
+            "perplexity": 52.3, "tokens_per_second": 412.0,
         },
         "video": {
             "psnr_first_frame": 21.42, "psnr_baselines": {"copy_last": 15.1, "mean_frame": 16.04},
             "frechet_ratio": 2.31, "kernel_ratio": 1.94, "self_test_passed": True,
         },
     }  # fmt: skip
-    origins = {"image": "bars (three classes)", "text": "the standard library's sources", "video": "bouncing digits"}
+    origins = {
+        "image": "bars (three classes)",
+        "text": "the standard library's sources",
+        "video": "bouncing digits",
+    }
     return {
         "schema_version": 1,
         "status": status,
@@ -78,16 +85,17 @@ def _run(kind: str, status: str) -> dict[str, Any]:
         "source": {"kind": kind, "dials": {"seed": 0, "path": None}, "origin": origins.get(kind)},
         "versions": {"volano": "0.1.0", "torch": "2.13.0", "onnx": None},
         "machine": {
-            "system": "Linux 6.1", "python": "3.11.7", "processor": "AMD EPYC", "num_cores": 2, "num_threads": 2,
-            "host_memory": 2**34, "device": "cpu", "device_name": "AMD EPYC", "device_memory": 2**34,
-            "num_accelerators": 0, "precisions": ["fp32", "bf16"],
+            "system": "Linux 6.1", "python": "3.11.7", "processor": "AMD EPYC", "num_cores": 2,
+            "num_threads": 2, "host_memory": 2**34, "device": "cpu", "device_name": "AMD EPYC",
+            "device_memory": 2**34, "num_accelerators": 0, "precisions": ["fp32", "bf16"],
         },
         "num_steps": NUM_STEPS,
         "notices": ["400 steps (6.2 epochs): 310 ms a step, 3 min"],
         "reason": None,
         "step": NUM_STEPS,
         "metrics": {"train_loss": 1.02, "valid_loss": 1.11, **figures.get(kind, {})},
-        "seconds": {"data": 4.1, "plan": 2.0, "train": 121.7, "evaluate": 8.3, "test": 9.0, "total": 148.0},
+        "seconds": {"data": 4.1, "plan": 2.0, "train": 121.7, "evaluate": 8.3, "test": 9.0,
+        "total": 148.0},
     }  # fmt: skip
 
 
@@ -95,7 +103,11 @@ def _task(kind: str) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "name": kind,
-        "model": {"made_by": f"volano.apps.{kind}.make", "class": "Network", "num_parameters": 1_234_567},
+        "model": {
+            "made_by": f"volano.apps.{kind}.make",
+            "class": "Network",
+            "num_parameters": 1_234_567,
+        },
         "objective": f"volano.apps.{kind}.objective",
         "optimizer": "volano.training.optim.muon.MuonAdamW",
         "schedule": "Linear(warmup=0.0, final=0.0)",
@@ -141,7 +153,14 @@ def _write_image(path: Path) -> None:
     Image.fromarray(sheet).save(path / "top-losses.png")
     boxes = [[8, 8, 104, 104], [120, 8, 216, 104]]
     items = [
-        {"name": f"left/{row}.png", "true": "left", "predicted": "right", "probability": 0.91, "loss": 3.2, "box": box}
+        {
+            "name": f"left/{row}.png",
+            "true": "left",
+            "predicted": "right",
+            "probability": 0.91,
+            "loss": 3.2,
+            "box": box,
+        }
         for row, box in enumerate(boxes)
     ]
     write(path / "top-losses.json", {"items": items})
@@ -157,11 +176,16 @@ def _write_text(path: Path) -> None:
     samples = [
         "e e  tself,( s a e\n  n  _",
         "self, name):\n    return self.name(self)\n    self",
-        'self, size=-1):\n        """Read at most size bytes."""\n        self._check_closed()\n        return b""',
+        'self, size=-1):\n        """Read at most size bytes."""\n        self._check_closed()\n  '
+        '      return b""',
         'self, size=None):\n        """Read and return up to size bytes, or to the end.\n\n'
-        '        None and negative sizes read everything.\n        """\n        if size is None:\n            size = 0',
+        '        None and negative sizes read everything.\n        """\n        if size is '
+        "None:\n            size = 0",
     ]
-    records = [{"step": 100 * (row + 1), "prompt": PROMPT, "text": text} for row, text in enumerate(samples)]
+    records = [
+        {"step": 100 * (row + 1), "prompt": PROMPT, "text": text}
+        for row, text in enumerate(samples)
+    ]
     write_lines(path / "previews.jsonl", records)
 
 
@@ -172,7 +196,10 @@ def _write_video(path: Path) -> None:
         "psnr": psnr,
         "ssim": (0.93 - 0.03 * frames).round(4).tolist(),
         "baselines": {
-            "copy_last": {"psnr": (16 - 0.5 * frames).tolist(), "ssim": (0.8 - 0.05 * frames).tolist()},
+            "copy_last": {
+                "psnr": (16 - 0.5 * frames).tolist(),
+                "ssim": (0.8 - 0.05 * frames).tolist(),
+            },
             "mean_frame": {"psnr": [16.04] * 8, "ssim": [0.41] * 8},
         },
         "frechet_ratio": 2.31,
@@ -201,6 +228,8 @@ def _write_clips(path: Path, blur: int) -> None:
         for clip in range(8):
             top, left = 64 * (clip // 4), 64 * (clip % 4)
             down, right = (abs((7 * clip + 3 * frame + shift) % 80 - 40) for shift in (0, 25))
-            sheet[top + 4 + down : top + 20 + down, left + 4 + right : left + 20 + right] = 255 - blur
+            sheet[top + 4 + down : top + 20 + down, left + 4 + right : left + 20 + right] = (
+                255 - blur
+            )
         pictures.append(Image.fromarray(sheet))
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100, loop=0)

@@ -34,7 +34,11 @@ def test_up_is_more_and_right_is_later():
     assert 0 < y1 < y0 < SIDE
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**6), finite), min_size=1, max_size=40), st.booleans(), st.booleans())
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), finite), min_size=1, max_size=40),
+    st.booleans(),
+    st.booleans(),
+)
 def test_everything_lies_inside(points, may_be_log, from_zero):
     points = sorted({x: (float(x), abs(y) if from_zero else y) for x, y in points}.values())
     chart = chart_of(points, may_be_log=may_be_log, from_zero=from_zero)
@@ -63,7 +67,9 @@ def test_a_wide_span_is_logarithmic_where_that_is_wanted():
     chart = chart_of(points, may_be_log=True)
     assert chart.is_log
     heights = [y for _, y in places(chart.lines[0].path)]
-    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)  # equal factors, equal distances
+    assert heights[1] - heights[0] == pytest.approx(
+        heights[2] - heights[1], abs=0.2
+    )  # equal factors, equal distances
     assert not chart_of(points).is_log
     assert not chart_of([(0, 100.0), (1, 0.0)], may_be_log=True).is_log
 
@@ -95,7 +101,9 @@ def test_readings_tile_the_width_and_name_the_values():
 
 def test_in_words():
     chart = chart_of([(1, 2.0), (5, 0.5), (9, 0.75)])
-    assert chart.alt == ("Loss, from step 1 to 9. training: 2 at first, 0.75 at last, between 0.5 and 2.")
+    assert chart.alt == (
+        "Loss, from step 1 to 9. training: 2 at first, 0.75 at last, between 0.5 and 2."
+    )
 
 
 def test_marks():

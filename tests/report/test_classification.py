@@ -31,7 +31,10 @@ def test_text_classification(tmp_path):
     run = make_run(tmp_path / "run", "text")
     (run / "previews.jsonl").unlink()
     candidates = {"n-gram bag": 0.9524, "language model head": 0.91}
-    write(run / "eval-test.json", {**scores_of(["ham", "spam"]), "candidates": candidates, "kept": "n-gram bag"})
+    write(
+        run / "eval-test.json",
+        {**scores_of(["ham", "spam"]), "candidates": candidates, "kept": "n-gram bag"},
+    )
     page = page_of(run)
     assert ids_of(page)[0] == "results"
     assert re.search(r"n-gram bag\s+kept\s*95.24 %", page.text)

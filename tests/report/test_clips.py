@@ -10,7 +10,9 @@ from volano.report import enlarged, tiled, write_gif, write_grid, write_mp4, wri
 def clips(count=3, frames=5, channels=1, size=16):
     """Clip n has grey level 40 n + 10 t."""
     levels = 40 * np.arange(count)[:, None] + 10 * np.arange(frames)[None]
-    return np.broadcast_to(levels[:, :, None, None, None], (count, frames, channels, size, size)).astype(np.uint8)
+    return np.broadcast_to(
+        levels[:, :, None, None, None], (count, frames, channels, size, size)
+    ).astype(np.uint8)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -30,7 +32,9 @@ def test_one_clip_enlarged():
     assert enlarged(clips(size=300)[0]).shape == (5, 300, 300, 3)
 
 
-@pytest.mark.parametrize(("fps", "milliseconds"), [(10, 100), (50, 20), (0.1, 10_000), (0.001, 655_350)])
+@pytest.mark.parametrize(
+    ("fps", "milliseconds"), [(10, 100), (50, 20), (0.1, 10_000), (0.001, 655_350)]
+)
 def test_a_gif_plays_at_its_rate(tmp_path, fps, milliseconds):
     assert write_gif(tiled(clips()), tmp_path / "a.gif", fps=fps) is None
     with Image.open(tmp_path / "a.gif") as image:
@@ -41,7 +45,10 @@ def test_a_gif_plays_at_its_rate(tmp_path, fps, milliseconds):
 
 def test_a_gif_that_would_be_too_fast_says_so(tmp_path):
     said = write_gif(tiled(clips()), tmp_path / "a.gif", fps=60)
-    assert said == "a.gif plays at 50 frames a second instead of 60: browsers show none that are faster"
+    assert (
+        said
+        == "a.gif plays at 50 frames a second instead of 60: browsers show none that are faster"
+    )
     with Image.open(tmp_path / "a.gif") as image:
         assert image.info["duration"] == 20
 
@@ -57,14 +64,18 @@ def test_an_mp4_is_h264_and_plays_at_its_rate(tmp_path, fps):
         decoded = [frame.to_ndarray(format="gray") for frame in container.decode(stream)]
     assert len(decoded) == 5
     quarter = decoded[0].shape[0] // 4
-    assert [abs(int(frame[quarter, quarter]) - 10 * number) <= 4 for number, frame in enumerate(decoded)] == [True] * 5
+    assert [
+        abs(int(frame[quarter, quarter]) - 10 * number) <= 4 for number, frame in enumerate(decoded)
+    ] == [True] * 5
 
 
 def _without(monkeypatch, *missing):
     codec = av.Codec
 
     def find(name, mode="r"):
-        return codec(f"no-{name}" if name in missing else name, mode)  # PyAV itself says what it lacks
+        return codec(
+            f"no-{name}" if name in missing else name, mode
+        )  # PyAV itself says what it lacks
 
     monkeypatch.setattr(av, "Codec", find)
 
@@ -79,7 +90,10 @@ def test_without_h264_it_steps_down_and_says_so(tmp_path, monkeypatch):
 
 def test_without_any_encoder_no_file_is_written(tmp_path, monkeypatch):
     _without(monkeypatch, "libx264", "mpeg4")
-    assert write_mp4(tiled(clips()), tmp_path / "a.mp4", fps=10) == "no mp4: this FFmpeg has no encoder for it"
+    assert (
+        write_mp4(tiled(clips()), tmp_path / "a.mp4", fps=10)
+        == "no mp4: this FFmpeg has no encoder for it"
+    )
     assert not (tmp_path / "a.mp4").exists()
 
 

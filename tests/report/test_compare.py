@@ -60,7 +60,10 @@ def test_the_better_figure_is_marked(runs, tmp_path):
 
 def test_figures_of_unlike_tasks_are_not_ranked(tmp_path):
     runs = [make_run(tmp_path / kind, kind) for kind in ("image", "text", "video", "python")]
-    write(runs[1] / "run.json", {**json.loads((runs[1] / "run.json").read_text()), "metrics": {"valid_loss": 0.1}})
+    write(
+        runs[1] / "run.json",
+        {**json.loads((runs[1] / "run.json").read_text()), "metrics": {"valid_loss": 0.1}},
+    )
     page = page_of(runs, tmp_path / "page.html")
     assert not [attributes for attributes in page.all("td") if attributes.get("class") == "best"]
 

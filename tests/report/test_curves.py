@@ -31,8 +31,14 @@ def test_a_chart_without_data_is_left_out(tmp_path):
     (run / "metrics.jsonl").write_text("")
     assert curves_of(read_run(run)) == []
     write_lines(
-        run / "metrics.jsonl", [{"step": step, "loss": 1.0 / step, "data_wait_share": 0.005} for step in (1, 2)]
+        run / "metrics.jsonl",
+        [{"step": step, "loss": 1.0 / step, "data_wait_share": 0.005} for step in (1, 2)],
     )
-    assert [chart.title for chart in curves_of(read_run(run))] == ["Loss"]  # half a percent of waiting is not shown
-    write_lines(run / "metrics.jsonl", [{"step": step, "loss": 1.0 / step, "data_wait_share": 0.5} for step in (1, 2)])
+    assert [chart.title for chart in curves_of(read_run(run))] == [
+        "Loss"
+    ]  # half a percent of waiting is not shown
+    write_lines(
+        run / "metrics.jsonl",
+        [{"step": step, "loss": 1.0 / step, "data_wait_share": 0.5} for step in (1, 2)],
+    )
     assert [chart.title for chart in curves_of(read_run(run))] == ["Loss", "Waiting for data"]

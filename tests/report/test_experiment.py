@@ -13,13 +13,20 @@ def record_of(path, **changes):
 
 def test_the_task_is_a_sentence(tmp_path):
     assert task_sentence(record_of(tmp_path / "run")) == (
-        "Image classification: Network with 1,234,567 parameters, trained on 4,096 examples of bars (three classes) "
+        "Image classification: Network with 1,234,567 parameters, trained on 4,096 examples of "
+        "bars (three classes) "
         "for 400 steps of 64 examples. 512 examples kept apart to measure it."
     )
 
 
 def test_options_that_were_given_stand_among_its_rows(tmp_path):
-    rows = dict(task_rows(record_of(tmp_path / "run", source={"kind": "image", "dials": {"seed": 0, "path": None}})))
+    rows = dict(
+        task_rows(
+            record_of(
+                tmp_path / "run", source={"kind": "image", "dials": {"seed": 0, "path": None}}
+            )
+        )
+    )
     assert rows["Dials"] == "seed 0"
     assert rows["Evaluated every"] == "100 steps"
 
@@ -28,14 +35,32 @@ def test_knobs_that_differ_come_first_and_unknown_ones_are_told(tmp_path):
     record = record_of(tmp_path / "run")
     write(record.path / "plan.json", {**Plan(precision="bf16").to_json(), "of_later": 3})
     first, *others = knobs_of(read_run(record.path))
-    assert (first.name, first.value, first.baseline, first.semantics) == ("precision", "bf16", "fp32", "precision")
+    assert (first.name, first.value, first.baseline, first.semantics) == (
+        "precision",
+        "bf16",
+        "fp32",
+        "precision",
+    )
     assert not any(knob.is_changed for knob in others)
     assert [knob.semantics for knob in others if knob.name == "of_later"] == ["not known"]
-    assert [setting_text(value) for value in (None, True, False, 1, "x")] == [NOTHING, "yes", "no", "1", "x"]
+    assert [setting_text(value) for value in (None, True, False, 1, "x")] == [
+        NOTHING,
+        "yes",
+        "no",
+        "1",
+        "x",
+    ]
 
 
 def test_phases_add_up_to_the_whole(tmp_path):
     phases = phases_of(record_of(tmp_path / "run"))
-    assert [phase.name for phase in phases] == ["data", "plan", "train", "evaluate", "test", "other"]
+    assert [phase.name for phase in phases] == [
+        "data",
+        "plan",
+        "train",
+        "evaluate",
+        "test",
+        "other",
+    ]
     assert abs(sum(phase.percent for phase in phases) - 100) < 0.1
     assert phases_of(record_of(tmp_path / "none", seconds={"train": "long"})) == []

@@ -31,17 +31,25 @@ def test_a_figure_stands_beside_its_baseline(tmp_path, kind, first):
 
 
 def test_what_is_no_number_is_no_figure(tmp_path):
-    metrics = {"test_accuracy": "high", "train_loss": None, "valid_loss": 1.5, "perplexity": 10**400}
+    metrics = {
+        "test_accuracy": "high",
+        "train_loss": None,
+        "valid_loss": 1.5,
+        "perplexity": 10**400,
+    }
     record = read_run(make_run(tmp_path / "run", "image", metrics=metrics))
     assert [figure.value for figure in figures_of(record)] == ["1.5"]
 
 
 def test_facts_say_how_far_it_came(tmp_path):
-    facts = {fact.name: fact.value for fact in facts_of(read_run(make_run(tmp_path / "a", "python")))}
+    facts = {
+        fact.name: fact.value for fact in facts_of(read_run(make_run(tmp_path / "a", "python")))
+    }
     assert facts["Length"] == "400 steps"
     assert facts["Device"] == "cpu (AMD EPYC)"
     facts = {
-        fact.name: fact.value for fact in facts_of(read_run(make_run(tmp_path / "b", "python", step=1, machine=[])))
+        fact.name: fact.value
+        for fact in facts_of(read_run(make_run(tmp_path / "b", "python", step=1, machine=[])))
     }
     assert facts["Length"] == "1 step of 400 steps"
     assert "Device" not in facts

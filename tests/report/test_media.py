@@ -23,7 +23,10 @@ def test_a_clip_too_large_for_a_page_costs_the_other_nothing(tmp_path, monkeypat
     with (run / "clips-generated.gif").open("ab") as file:
         file.write(bytes(2**16))
     page = page_of(run)
-    assert "generated clips cannot be shown: clips-generated.gif has 0 MiB, too much for a page" in page.text
+    assert (
+        "generated clips cannot be shown: clips-generated.gif has 0 MiB, too much for a page"
+        in page.text
+    )
     assert "Clips of the test set, playing" in str(page.tags)
     (run / "clips-generated.mp4").write_bytes(bytes(99))  # what is shown instead
     page = page_of(run)

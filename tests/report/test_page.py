@@ -1,4 +1,5 @@
-"""The page of a run: what stands in it, that nothing in it can run or be loaded, and that damage costs only a piece."""
+"""The page of a run: what stands in it, that nothing in it can run or be loaded, and that damage
+costs only a piece."""
 
 from __future__ import annotations
 
@@ -66,8 +67,21 @@ def ids_of(page: Outline) -> list[str]:
 class TestWhatStandsInIt:
     def test_image(self, tmp_path):
         page = page_of(make_run(tmp_path / "run", "image"))
-        assert ids_of(page) == ["results", "hardest", "augmented", "curves", "task", "plan", "notices"]
-        for text in ("95.24 %", "always the commonest class: 33.33 %", "left taken for middle", "left/0.png"):
+        assert ids_of(page) == [
+            "results",
+            "hardest",
+            "augmented",
+            "curves",
+            "task",
+            "plan",
+            "notices",
+        ]
+        for text in (
+            "95.24 %",
+            "always the commonest class: 33.33 %",
+            "left taken for middle",
+            "left/0.png",
+        ):
             assert text in page.text
         assert len(page.all("img")) == 3
         titles = [a["title"] for a in page.all("td") if "right" in (a.get("class") or "")]
@@ -76,7 +90,10 @@ class TestWhatStandsInIt:
     def test_text(self, tmp_path):
         page = page_of(make_run(tmp_path / "run", "text"))
         assert ids_of(page) == ["compression", "previews", "curves", "task", "plan", "notices"]
-        order = [page.text.index(text) for text in ("this model", "bz2, after the training text", "xz, after")]
+        order = [
+            page.text.index(text)
+            for text in ("this model", "bz2, after the training text", "xz, after")
+        ]
         assert order == sorted(order)
         assert "Read at most size bytes." in page.text
         assert len([a for a in page.all("div") if a.get("class") == "preview"]) == 4
@@ -97,13 +114,30 @@ class TestWhatStandsInIt:
         records[7]["spike"] = True
         write_lines(run / "metrics.jsonl", records)
         reason = "the gradient was not finite"
-        write_lines(run / "numerics.jsonl", [{"step": 212, "reason": reason, "examples": [3, 77], "action": "skipped"}])
-        write_lines(run / "quarantine.jsonl", [{"set": "valid", "index": 3, "path": None, "reason": "KeyError: 'y'"}])
+        write_lines(
+            run / "numerics.jsonl",
+            [{"step": 212, "reason": reason, "examples": [3, 77], "action": "skipped"}],
+        )
+        write_lines(
+            run / "quarantine.jsonl",
+            [{"set": "valid", "index": 3, "path": None, "reason": "KeyError: 'y'"}],
+        )
         page = page_of(run)
-        paths = [attributes for attributes in page.all("path") if "spike" in (attributes.get("class") or "")]
+        paths = [
+            attributes
+            for attributes in page.all("path")
+            if "spike" in (attributes.get("class") or "")
+        ]
         assert len(paths) == 2  # in the legend and in the chart
         assert {"numerics", "quarantine"} <= set(ids_of(page))
-        for text in ("loss spike", "skipped step", reason, "3, 77", "example 3 of valid", "KeyError: 'y'"):
+        for text in (
+            "loss spike",
+            "skipped step",
+            reason,
+            "3, 77",
+            "example 3 of valid",
+            "KeyError: 'y'",
+        ):
             assert text in page.text
 
     def test_pictures_and_tables_have_words_beside_them(self, tmp_path):
@@ -112,7 +146,10 @@ class TestWhatStandsInIt:
             assert all(attributes.get("alt") for attributes in page.all("img"))
             assert len(page.all("table")) == len(page.all("caption"))
             svgs = page.all("svg")
-            assert all(a.get("aria-hidden") == "true" or (a.get("role") == "img" and a["aria-label"]) for a in svgs)
+            assert all(
+                a.get("aria-hidden") == "true" or (a.get("role") == "img" and a["aria-label"])
+                for a in svgs
+            )
 
 
 class TestSelfContained:
@@ -132,10 +169,14 @@ class TestSelfContained:
     def test_reading_and_writing_load_no_torch(self, tmp_path):
         run = make_run(tmp_path / "run", "video")
         code = (
-            f"import sys; from volano.report import write_page; write_page({str(run)!r}); print('torch' in sys.modules)"
+            f"import sys; from volano.report import write_page; write_page({str(run)!r}); "
+            "print('torch' in sys.modules)"
         )
         assert (
-            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+            subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            ).stdout
+            == "False\n"
         )
 
 
@@ -146,15 +187,37 @@ class TestHostileText:
             tmp_path / "<b>run", kind, notices=[HOSTILE], reason=HOSTILE, name=HOSTILE,
             source={"kind": kind, "origin": HOSTILE, "dials": {HOSTILE: HOSTILE}},
         )  # fmt: skip
-        write(run / "task.json", {"model": {"class": HOSTILE, "made_by": HOSTILE}, "name": HOSTILE, "digest": HOSTILE})
+        write(
+            run / "task.json",
+            {"model": {"class": HOSTILE, "made_by": HOSTILE}, "name": HOSTILE, "digest": HOSTILE},
+        )
         write(run / "plan.json", {"precision": HOSTILE, HOSTILE: HOSTILE})
-        write_lines(run / "metrics.jsonl", [{"step": step, "loss": 1.0, HOSTILE: 2.0} for step in (1, 2)])
+        write_lines(
+            run / "metrics.jsonl", [{"step": step, "loss": 1.0, HOSTILE: 2.0} for step in (1, 2)]
+        )
         write_lines(run / "quarantine.jsonl", [{"path": HOSTILE, "reason": HOSTILE}])
-        write_lines(run / "numerics.jsonl", [{"step": 1, "reason": HOSTILE, "module": HOSTILE, "examples": [HOSTILE]}])
-        write_lines(run / "previews.jsonl", [{"step": 1, "prompt": HOSTILE, "text": HOSTILE}, {"step": 2, HOSTILE: 1}])
+        write_lines(
+            run / "numerics.jsonl",
+            [{"step": 1, "reason": HOSTILE, "module": HOSTILE, "examples": [HOSTILE]}],
+        )
+        write_lines(
+            run / "previews.jsonl",
+            [{"step": 1, "prompt": HOSTILE, "text": HOSTILE}, {"step": 2, HOSTILE: 1}],
+        )
         if kind in ("image", "text"):
-            write(run / "eval-test.json", {**scores_of([HOSTILE, "other"]), "candidates": {HOSTILE: 0.5}})
-        items = [{"name": HOSTILE, "true": HOSTILE, "predicted": HOSTILE, "probability": 1, "box": [0, 0, 9, 9]}]
+            write(
+                run / "eval-test.json",
+                {**scores_of([HOSTILE, "other"]), "candidates": {HOSTILE: 0.5}},
+            )
+        items = [
+            {
+                "name": HOSTILE,
+                "true": HOSTILE,
+                "predicted": HOSTILE,
+                "probability": 1,
+                "box": [0, 0, 9, 9],
+            }
+        ]
         write(run / "top-losses.json", {"items": items})
         page = page_of(run)
         assert not page.all("script")
@@ -186,7 +249,9 @@ class TestDegrades:
             assert "eval-test.json is not there" in page.text
 
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("content", [b"", b"\xff\xfe{", b"[1, 2]", b"null", b'{"a": [[[', b"{}"], ids=str)
+    @pytest.mark.parametrize(
+        "content", [b"", b"\xff\xfe{", b"[1, 2]", b"null", b'{"a": [[[', b"{}"], ids=str
+    )
     def test_any_file_may_be_damaged(self, tmp_path, kind, content):
         whole = make_run(tmp_path / "run", kind)
         for path in sorted(whole.iterdir()):
@@ -201,13 +266,19 @@ class TestDegrades:
     def test_any_field_may_be_something_else(self, tmp_path, kind, value):
         run = make_run(tmp_path / "run", kind)
         # A task's and a plan's fields mean the same in every kind of run.
-        for name in ("task.json", "plan.json", "run.json") if kind == "python" else ("eval-test.json", "run.json"):
+        for name in (
+            ("task.json", "plan.json", "run.json")
+            if kind == "python"
+            else ("eval-test.json", "run.json")
+        ):
             whole = json.loads((run / name).read_text())
             for field in whole:
                 write(run / name, {**whole, field: value})
                 page_of(run)
             write(run / name, whole)
-            for path in run.glob("*.gif"):  # only the scores are shown with them, and they take the longest
+            for path in run.glob(
+                "*.gif"
+            ):  # only the scores are shown with them, and they take the longest
                 path.unlink()
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         for field in records[0]:
@@ -224,7 +295,14 @@ class TestDegrades:
         ],
     )
     def test_a_run_without_an_end_says_so(self, tmp_path, status, text):
-        run = make_run(tmp_path / "run", "image", status=status, reason="a disk is full.", metrics=None, seconds=None)
+        run = make_run(
+            tmp_path / "run",
+            "image",
+            status=status,
+            reason="a disk is full.",
+            metrics=None,
+            seconds=None,
+        )
         (run / "eval-test.json").unlink()
         page = page_of(run)
         assert text in page.text
@@ -232,7 +310,9 @@ class TestDegrades:
 
     def test_a_page_that_cannot_be_written(self, tmp_path):
         run = make_run(tmp_path / "run", "python")
-        with pytest.raises(RunError, match=r"The report can be written; got .*Name another file with --out"):
+        with pytest.raises(
+            RunError, match=r"The report can be written; got .*Name another file with --out"
+        ):
             write_page(run, tmp_path / "not" / "there.html")
         assert not list(tmp_path.glob("*.partial"))
 
@@ -242,7 +322,8 @@ class TestDegrades:
         (tmp_path / "folder.html").mkdir()
         monkeypatch.chdir(tmp_path)
         with pytest.raises(
-            UsageError, match=r"--out of a report names a file; got .* is a folder. --out .*report.html"
+            UsageError,
+            match=r"--out of a report names a file; got .* is a folder. --out .*report.html",
         ):
             write_page(run, out)
         assert not list(tmp_path.glob("*.partial"))
@@ -267,13 +348,15 @@ class TestPlanning:
         words = " ".join(page.text.split())
         for text in (
             "The plan: bf16 + channels_last + fused + resident + keep memory",
-            "Candidates raced on this device. Planning took 4.1 s. Gain: 1.84 times as fast as plain eager",
+            "Candidates raced on this device. Planning took 4.1 s. Gain: 1.84 times as fast as "
+            "plain eager",
             "activations 380 MiB",
             "budget 1.00 GiB: 68 % used at most, 324 MiB left",
             "compute 28.8 ms",
             "a step of 41.2 ms is predicted, 38.4 ms were measured",
             "All of them: resident.",
-            "plain eager exact 69.0 71.4 440 ms 2.9 min 590 MiB slower: 1.84x the chosen one's time",
+            "plain eager exact 69.0 71.4 440 ms 2.9 min 590 MiB slower: 1.84x the chosen one's "
+            "time",
             f"struck: {LONG_REASON.strip()}",
             "threads 2 forbidden by you",
             "What the planner noted memory kept for the data: 12 MiB",

@@ -13,9 +13,9 @@ from volano.report.planning import amount, brief_seconds, milliseconds, ms_text,
 @pytest.mark.parametrize(
     ("num_bytes", "text"),
     [
-        (0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (10_235, "10.0 KiB"), (102_350, "100 KiB"),
-        (1023 * 1024, "0.999 MiB"), (1.18 * 2**30, "1.18 GiB"), (80 * 2**30, "80.0 GiB"), (2**51, "2,048 TiB"),
-        (None, NOTHING), ("much", NOTHING),
+        (0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (10_235, "10.0 KiB"), (102_350,
+        "100 KiB"), (1023 * 1024, "0.999 MiB"), (1.18 * 2**30, "1.18 GiB"), (80 * 2**30,
+        "80.0 GiB"), (2**51, "2,048 TiB"), (None, NOTHING), ("much", NOTHING),
     ],
 )  # fmt: skip
 def test_bytes(num_bytes, text):
@@ -26,8 +26,9 @@ def test_bytes(num_bytes, text):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0"), (4.56e-7, "0.000456"), (0.000926, "0.926"), (0.0033, "3.30"), (0.009996, "10.0"), (0.0412, "41.2"),
-        (0.09996, "100"), (1.2345, "1,234"), (float("nan"), NOTHING), (None, NOTHING),
+        (0, "0"), (4.56e-7, "0.000456"), (0.000926, "0.926"), (0.0033, "3.30"), (0.009996, "10.0"),
+        (0.0412, "41.2"), (0.09996, "100"), (1.2345, "1,234"), (float("nan"), NOTHING), (None,
+        NOTHING),
     ],
 )  # fmt: skip
 def test_milliseconds(seconds, text):
@@ -38,8 +39,9 @@ def test_milliseconds(seconds, text):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 ms"), (0.34, "340 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (99.9, "99.9 s"), (99.96, "1.7 min"),
-        (5990, "99.8 min"), (6000, "1.7 h"), (10**7, "2,777.8 h"), (None, NOTHING),
+        (0, "0 ms"), (0.34, "340 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (99.9, "99.9 s"),
+        (99.96, "1.7 min"), (5990, "99.8 min"), (6000, "1.7 h"), (10**7, "2,777.8 h"), (None,
+        NOTHING),
     ],
 )  # fmt: skip
 def test_seconds_in_one_unit(seconds, text):
@@ -47,7 +49,9 @@ def test_seconds_in_one_unit(seconds, text):
 
 
 def planning_of(**changes):
-    return read_planning(Explanation.from_json(json.loads(json.dumps(make_explanation(**changes).to_json()))))
+    return read_planning(
+        Explanation.from_json(json.loads(json.dumps(make_explanation(**changes).to_json())))
+    )
 
 
 def candidate(plan, **changes):
@@ -63,13 +67,18 @@ class TestLevers:
 
     def test_a_pin_that_all_share_is_not_plain_eager(self):
         pinned = BASE.pin(precision="bf16")
-        planning = planning_of(candidates=(candidate(pinned), candidate(pinned.pin(allocator="keep"))))
+        planning = planning_of(
+            candidates=(candidate(pinned), candidate(pinned.pin(allocator="keep")))
+        )
         assert planning.common == "bf16, resident"
         assert [row.levers for row in planning.candidates] == ["nothing more", "keep memory"]
 
     def test_a_single_one_is_told_whole(self):
         planning = planning_of(candidates=(candidate(SAFE),))
-        assert (planning.common, planning.candidates[0].levers) == ("resident", "fused + keep memory")
+        assert (planning.common, planning.candidates[0].levers) == (
+            "resident",
+            "fused + keep memory",
+        )
 
     def test_another_device_is_no_lever(self):
         plans = [plan.pin(device="xpu:0") for plan in (CHOSEN, BASE)]
@@ -85,7 +94,14 @@ class TestLevers:
 
 def test_shares_are_of_the_whole_and_bars_of_the_longest():
     bars = {bar.name: bar for bar in planning_of().memory}
-    assert list(bars) == ["activations", "optimizer state", "parameters", "gradients", "temporaries", "batch"]
+    assert list(bars) == [
+        "activations",
+        "optimizer state",
+        "parameters",
+        "gradients",
+        "temporaries",
+        "batch",
+    ]
     assert (bars["parameters"].text, bars["parameters"].share) == ("48.0 MiB", "8 %")
     assert bars["activations"].percent == 100
     assert bars["parameters"].percent == pytest.approx(100 * 48 / 380, abs=0.01)
@@ -102,11 +118,16 @@ def test_what_no_category_names_is_other():
 def test_a_prediction_that_is_right_and_one_that_is_not():
     assert planning_of(measured=0.0412).bounds_facts[0].endswith("the prediction is right")
     assert planning_of(measured=0.0824).bounds_facts[0].endswith("the prediction is 50 % too short")
-    rows = {name: error for name, _, _, error in planning_of(actual={"step": 0.0412, "memory_bytes": 0}).actual}
+    rows = {
+        name: error
+        for name, _, _, error in planning_of(actual={"step": 0.0412, "memory_bytes": 0}).actual
+    }
     assert rows == {"step": "0.0 %", "memory": ""}
 
 
-@pytest.mark.parametrize(("verdict", "words"), [("NO", "it does not fit"), ("UNCERTAIN", "it may not fit")])
+@pytest.mark.parametrize(
+    ("verdict", "words"), [("NO", "it does not fit"), ("UNCERTAIN", "it may not fit")]
+)
 def test_a_candidate_that_does_not_fit_says_so(verdict, words):
     row = planning_of(candidates=(candidate(SAFE, verdict=verdict),)).candidates[0]
     assert row.reason == f"why; {words}"

@@ -35,7 +35,14 @@ def test_one_image(tmp_path):
 def test_boxes_say_where_the_images_are(tmp_path):
     images = images_of(7, 16, 3)
     examples = [
-        Example(image=image, name=f"{row}.png", true="a" * 300, predicted="ü→漢\nb\r\n", probability=0.5, loss=2.0)
+        Example(
+            image=image,
+            name=f"{row}.png",
+            true="a" * 300,
+            predicted="ü→漢\nb\r\n",
+            probability=0.5,
+            loss=2.0,
+        )
         for row, image in enumerate(images)
     ]
     found = draw_top_losses(examples, tmp_path / "sheet.png")

@@ -33,5 +33,7 @@ def test_what_a_run_needs(tmp_path):
     with pytest.raises(UsageError, match="The texts of the run are where they were; got .*gone"):
         check_data_is_there(tmp_path / "nowhere", "texts")
     check_data_is_there(None, "texts")
-    with pytest.raises(CheckpointError, match="holds model.safetensors; got none in .*volano resume"):
+    with pytest.raises(
+        CheckpointError, match="holds model.safetensors; got none in .*volano resume"
+    ):
         check_ended(RunFolder(tmp_path))

@@ -34,9 +34,14 @@ class TestAtTheEnd:
         assert f"{run.metrics['valid_loss']:.4g}" in page
         assert "What this page lacks" not in page
 
-    def test_a_stopped_run_has_none_and_a_resumed_one_does(self, make_task, tmp_path, quiet, monkeypatch):
+    def test_a_stopped_run_has_none_and_a_resumed_one_does(
+        self, make_task, tmp_path, quiet, monkeypatch
+    ):
         monkeypatch.setattr(
-            StopRequest, "requested", property(lambda self: True, lambda self, value: None), raising=False
+            StopRequest,
+            "requested",
+            property(lambda self: True, lambda self, value: None),
+            raising=False,
         )
         run = volano.train(make_task(), out=tmp_path / "run", device="cpu", observer=quiet)
         assert run.status == "stopped"
@@ -52,7 +57,10 @@ class TestAtTheEnd:
                 RunError("The report can be written", got="a full disk"),
                 "no report: The report can be written; got a full",
             ),
-            (ZeroDivisionError("nobody thought of that"), "no report: ZeroDivisionError: nobody thought of that"),
+            (
+                ZeroDivisionError("nobody thought of that"),
+                "no report: ZeroDivisionError: nobody thought of that",
+            ),
         ],
     )
     def test_a_page_that_fails_is_a_notice(self, make_task, tmp_path, quiet, broken, error, told):
@@ -69,7 +77,10 @@ class TestVerb:
         monkeypatch.chdir(tmp_path)
         runs = [make_run(tmp_path / name, "python") for name in ("a", "b")]
         assert write_report(runs[0]) == runs[0] / "report.html"
-        assert write_report(str(runs[0]), out="page.html").read_text() == (runs[0] / "report.html").read_text()
+        assert (
+            write_report(str(runs[0]), out="page.html").read_text()
+            == (runs[0] / "report.html").read_text()
+        )
         assert "2 runs compared" in write_report(*runs).read_text()
 
     def test_none(self):

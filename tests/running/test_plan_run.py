@@ -22,7 +22,9 @@ def test_a_run_keeps_its_explanation_and_a_resume_its_plan(make_task, quiet, tmp
 def test_a_file_is_taken_as_it_is(make_task, quiet, tmp_path):
     plan = Plan.baseline().pin(micro_batch=8, threads=1)
     plan.save(tmp_path / "mine.json")
-    run = volano.train(make_task(), plan=tmp_path / "mine.json", out=tmp_path / "run", observer=quiet)
+    run = volano.train(
+        make_task(), plan=tmp_path / "mine.json", out=tmp_path / "run", observer=quiet
+    )
     assert run.plan == plan
     assert not (run.path / EXPLANATION).exists()
 
@@ -56,13 +58,17 @@ class TestExplain:
         assert abs(found.actual["memory_error"]) < 0.05
 
     def test_nothing_is_run_to_be_measured_where_nothing_fits(self, make_task, monkeypatch):
-        monkeypatch.setattr(sys.modules["volano.api.explain"], "measured_beside", None)  # would fail
+        monkeypatch.setattr(
+            sys.modules["volano.api.explain"], "measured_beside", None
+        )  # would fail
         found = volano.explain(make_task(), budget=1000, forbid={"compile": True}, analyze=True)
         assert found.verdict == "NO"
         assert "nothing was measured" in found.notices[-1]
 
     def test_an_application_under_a_budget_that_is_too_small(self):
-        found = volano.explain("image", minutes=0.2, budget=1000, forbid={"compile": True}, device="cpu")
+        found = volano.explain(
+            "image", minutes=0.2, budget=1000, forbid={"compile": True}, device="cpu"
+        )
         assert found.verdict == "NO"
         assert found.needed > 1000
 

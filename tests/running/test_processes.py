@@ -42,7 +42,11 @@ def test_ranks_are_started_here_or_by_torchrun(under_torchrun):
 
 
 def test_before_a_folder_is_made(make_task):
-    task, plan, source = make_task(), Plan.baseline(), {"kind": "reference", "reference": "mine:task"}
+    task, plan, source = (
+        make_task(),
+        Plan.baseline(),
+        {"kind": "reference", "reference": "mine:task"},
+    )
     check_processes(task, plan, Processes(num=4), source)
     with pytest.raises(PlanError, match="divides the batch"):
         check_processes(task, plan, Processes(num=3), source)

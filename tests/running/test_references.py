@@ -20,7 +20,8 @@ answer = Answer()
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with a module, in which one stands; what is imported from there is forgotten afterwards."""
+    """A folder with a module, in which one stands; what is imported from there is forgotten
+    afterwards."""
     (tmp_path / "of_my_own.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -59,10 +60,14 @@ def test_a_module_that_breaks_is_told(here):
 def test_a_task_or_what_makes_one(here, make_task, monkeypatch):
     task = make_task()
     for value in (task, lambda: task):
-        monkeypatch.setattr("volano.running.references.load_reference", lambda name, value=value: value)
+        monkeypatch.setattr(
+            "volano.running.references.load_reference", lambda name, value=value: value
+        )
         assert load_task("any:name") is task
     monkeypatch.undo()
-    with pytest.raises(UsageError, match=r"names a volano.Task or a function.*of_my_own.py:answer: Answer"):
+    with pytest.raises(
+        UsageError, match=r"names a volano.Task or a function.*of_my_own.py:answer: Answer"
+    ):
         load_task(str(here / "of_my_own.py:answer"))
 
 

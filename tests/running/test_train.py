@@ -36,7 +36,9 @@ def test_a_task_that_is_named_can_be_made_again(make_task, quiet, tmp_path, monk
 
 
 def test_a_task_object_is_asked_for_again(make_task, quiet, tmp_path):
-    run = volano.train(make_task(duration="3st"), plan=Plan.baseline(), out=tmp_path / "run", observer=Stop())
+    run = volano.train(
+        make_task(duration="3st"), plan=Plan.baseline(), out=tmp_path / "run", observer=Stop()
+    )
     with pytest.raises(UsageError, match="goes on with its task; got .*run without one"):
         volano.resume(run.path, observer=quiet)
 

@@ -45,8 +45,8 @@ def digits_mlp(trial):
 
 
 def unlucky(trial):
-    """The same; a trial with ``lr`` above 0.5 ends its process, once for each file in the folder ``MARKS``; one above
-    0.4 is killed, and one above 0.3 sleeps."""
+    """The same; a trial with ``lr`` above 0.5 ends its process, once for each file in the folder
+    ``MARKS``; one above 0.4 is killed, and one above 0.3 sleeps."""
     rate = trial.suggest_float("lr", 0.001, 1.0)
     marks = sorted(Path(os.environ["MARKS"]).iterdir()) if "MARKS" in os.environ else []
     if rate > 0.5 and marks:

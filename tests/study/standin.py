@@ -1,4 +1,5 @@
-"""Workers whose trials show a known function of their parameters, at once: the driver's own logic in milliseconds."""
+"""Workers whose trials show a known function of their parameters, at once: the driver's own logic
+in milliseconds."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def bowl(params: dict[str, Any], step: int) -> float:
 
 
 class Standin:
-    """An executor whose ``num_workers`` answer in the order in which they were asked, or as ``order`` says.
+    """An executor whose ``num_workers`` answer in the order in which they were asked, or as
+    ``order`` says.
 
     Args:
         shows: (params, step) -> loss; what it raises is the trial's failure.
@@ -51,7 +53,13 @@ class Standin:
         lose: Callable[[int, Assignment], bool] = lambda worker, assignment: False,
         before: Callable[[int], None] = lambda number: None,
     ) -> None:
-        self.num_workers, self._shows, self._order, self._lose, self._before = num_workers, shows, order, lose, before
+        self.num_workers, self._shows, self._order, self._lose, self._before = (
+            num_workers,
+            shows,
+            order,
+            lose,
+            before,
+        )
         self._busy: dict[int, Assignment] = {}
         self.assignments: list[tuple[int, Assignment]] = []
         self.steps: collections.Counter[int] = collections.Counter()
@@ -99,9 +107,16 @@ class Standin:
             loss = self._shows(dict(trial.params), step)
         except ArithmeticError as error:
             return TrialOutcome(
-                **fields, metrics={}, training_loss=math.nan, failure=f"{type(error).__name__}: {error}"
+                **fields,
+                metrics={},
+                training_loss=math.nan,
+                failure=f"{type(error).__name__}: {error}",
             )
-        state = {"step": step, "model": {"weight": torch.full((2,), float(trial.number))}, "ema": None}
+        state = {
+            "step": step,
+            "model": {"weight": torch.full((2,), float(trial.number))},
+            "ema": None,
+        }
         return TrialOutcome(
             **fields,
             metrics={"loss": loss, "accuracy": 1 - loss},
@@ -192,7 +207,8 @@ def lines(study, name="trials.jsonl"):
 def told(study):
     """What Optuna knows: parameters, state, values at rungs and the reason of each trial."""
     return [
-        (t.params, t.state.name, t.intermediate_values, t.user_attrs.get("reason")) for t in study.optuna.get_trials()
+        (t.params, t.state.name, t.intermediate_values, t.user_attrs.get("reason"))
+        for t in study.optuna.get_trials()
     ]
 
 

@@ -20,9 +20,16 @@ def test_a_build_that_raises_fails_its_trial_alone_and_the_reason_is_kept(tmp_pa
     failed = [trial for trial in study.trials if trial.params["x"] > 0.6]
     assert failed
     for trial in failed:
-        assert (trial.state, trial.reason, trial.rungs) == ("failed", "ValueError: no such network", ())
+        assert (trial.state, trial.reason, trial.rungs) == (
+            "failed",
+            "ValueError: no such network",
+            (),
+        )
         frozen = study.optuna.trials[trial.number]
-        assert (frozen.state.name, frozen.user_attrs["reason"]) == ("FAIL", "ValueError: no such network")
+        assert (frozen.state.name, frozen.user_attrs["reason"]) == (
+            "FAIL",
+            "ValueError: no such network",
+        )
     trained = {trial.number for _, a in workers.assignments for trial in a.trials}
     assert not trained & {trial.number for trial in failed}
     assert len(study.trials) == 27
@@ -37,7 +44,9 @@ def test_a_build_that_prunes_its_trial_is_no_failure(tmp_path):
     study = run(tmp_path / "s", build=build)
     pruned = [trial for trial in study.trials if trial.params["x"] > 0.6]
     assert pruned
-    assert {(trial.state, trial.reason) for trial in pruned} == {("pruned", "pruned while it was built: too large")}
+    assert {(trial.state, trial.reason) for trial in pruned} == {
+        ("pruned", "pruned while it was built: too large")
+    }
     assert {study.optuna.trials[trial.number].state.name for trial in pruned} == {"PRUNED"}
 
 
@@ -48,7 +57,9 @@ def test_ten_failures_from_the_first_on_end_the_study_with_the_reason(tmp_path):
         built.append(trial.suggest_float("x", 0.0, 1.0))
         raise FileNotFoundError("digits.npz")
 
-    with pytest.raises(ExploreError, match=r"each of the first 10 trials, the last: FileNotFoundError: digits\.npz"):
+    with pytest.raises(
+        ExploreError, match=r"each of the first 10 trials, the last: FileNotFoundError: digits\.npz"
+    ):
         run(tmp_path / "s", build=build, trials=81)
     assert len(built) == 10
 
@@ -58,12 +69,16 @@ def test_where_fewer_trials_than_ten_all_fail_the_reason_is_told_too(tmp_path):
         trial.suggest_float("x", 0.0, 1.0)
         raise FileNotFoundError("digits.npz")
 
-    with pytest.raises(ExploreError, match=r"none of 3; the last failure: FileNotFoundError: digits\.npz"):
+    with pytest.raises(
+        ExploreError, match=r"none of 3; the last failure: FileNotFoundError: digits\.npz"
+    ):
         run(tmp_path / "s", build=build, trials=3)
 
 
 def test_a_build_that_suggests_nothing_is_refused(tmp_path):
-    with pytest.raises(ExploreError, match=r"build\(trial\) suggests at least one parameter; got none"):
+    with pytest.raises(
+        ExploreError, match=r"build\(trial\) suggests at least one parameter; got none"
+    ):
         run(tmp_path / "s", build=lambda trial: task())
 
 
@@ -99,7 +114,9 @@ def test_a_space_with_conditions_is_fine(tmp_path):
 
     study = run(tmp_path / "s", build=build, trials=40)
     assert study.status == "finished"
-    assert all(("beta" in trial.params) == (trial.params["kind"] == "adam") for trial in study.trials)
+    assert all(
+        ("beta" in trial.params) == (trial.params["kind"] == "adam") for trial in study.trials
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
@@ -109,7 +126,9 @@ def test_choices_that_a_journal_gives_back_as_others_are_refused(tmp_path, choic
         trial.suggest_categorical("widths", choices)
         return task()
 
-    with pytest.raises(UsageError, match="numbers, texts, True, False or None; got .64.* of 'widths'"):
+    with pytest.raises(
+        UsageError, match="numbers, texts, True, False or None; got .64.* of 'widths'"
+    ):
         run(tmp_path / "s", build=build)
 
 
@@ -121,7 +140,13 @@ def of_five(trial):
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_sampler_that_tries_all_is_not_asked_for_more(tmp_path):
     heard = Heard()
-    study = run(tmp_path / "s", build=of_five, eta=2, sampler=optuna.samplers.BruteForceSampler(seed=0), observer=heard)
+    study = run(
+        tmp_path / "s",
+        build=of_five,
+        eta=2,
+        sampler=optuna.samplers.BruteForceSampler(seed=0),
+        observer=heard,
+    )
     trained = [trial.params["x"] for trial in study.trials if trial.rungs]
     assert sorted(trained) == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert any("nothing left to give" in text for text in heard.notices)

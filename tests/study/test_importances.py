@@ -50,11 +50,15 @@ def test_an_estimate_is_the_same_again_and_changes_nothing(study, monkeypatch):
 
 def test_values_are_those_of_the_furthest_rung_that_all_have_reached(tmp_path, monkeypatch):
     given = {}
-    monkeypatch.setattr(module, "_estimated", lambda trials, values: given.update(values) or {"x": 1.0})
+    monkeypatch.setattr(
+        module, "_estimated", lambda trials, values: given.update(values) or {"x": 1.0}
+    )
     whole = run(tmp_path / "whole", build=build, rungs=1)
     assert importances(whole).share == 1.0
     study = run(
-        tmp_path / "s", Standin(lambda p, step: float("nan") if p["noise"] > 0.9 else bowl(p, step)), build=build
+        tmp_path / "s",
+        Standin(lambda p, step: float("nan") if p["noise"] > 0.9 else bowl(p, step)),
+        build=build,
     )
     given.clear()
     found = importances(study)
@@ -92,7 +96,9 @@ def test_what_not_all_trials_have_is_left_out_and_said(tmp_path):
 
     study = run(tmp_path / "s", build=build)
     assert importances(study).shares.keys() == {"x", "kind"}
-    assert "Left out, for not all of them have it: only_a." in write_report(study.folder).read_text()
+    assert (
+        "Left out, for not all of them have it: only_a." in write_report(study.folder).read_text()
+    )
 
 
 def test_nothing_that_is_raised_gets_out(study, monkeypatch):
@@ -121,12 +127,22 @@ def test_a_page_that_cannot_be_written_is_a_notice(tmp_path, monkeypatch):
         raise ZeroDivisionError("by a page")
 
     heard = []
-    monkeypatch.setattr(sys.modules["volano.api.explore"], "write_study_report", fail)  # the door has its function
+    monkeypatch.setattr(
+        sys.modules["volano.api.explore"], "write_study_report", fail
+    )  # the door has its function
 
     class Ears(StudyObserver):
         def on_notice(self, text):
             heard.append(text)
 
-    study = explore("study.builds:digits_mlp", 3, rungs=1, out=tmp_path / "s", observer=Ears(), device="cpu", workers=1)
+    study = explore(
+        "study.builds:digits_mlp",
+        3,
+        rungs=1,
+        out=tmp_path / "s",
+        observer=Ears(),
+        device="cpu",
+        workers=1,
+    )
     assert study.status == "finished"
     assert "the report could not be written: ZeroDivisionError: by a page" in heard

@@ -39,7 +39,9 @@ def test_half_a_last_line_is_taken_off_and_other_damage_is_said(tmp_path):
     assert list(JournalInMemory(path).read_logs(0)) == [{"op_code": 0}]
     assert path.read_bytes() == b'{"op_code": 0}\n'
     path.write_bytes(b'{"op_co\n{"op_code": 0}\n')
-    with pytest.raises(CheckpointError, match=r"A study's journal holds JSON lines; got line 1 of .*journal\.log"):
+    with pytest.raises(
+        CheckpointError, match=r"A study's journal holds JSON lines; got line 1 of .*journal\.log"
+    ):
         JournalInMemory(path)
 
 
@@ -69,7 +71,9 @@ def test_a_journal_file_of_ones_own_is_shared_by_two_studies_of_its_name(tmp_pat
     first = run(tmp_path / "a" / "s", storage=str(tmp_path / "journal"), trials=9)
     heard = Heard()
     second = run(tmp_path / "b" / "s", storage=str(tmp_path / "journal"), trials=9, observer=heard)
-    assert heard.notices[0].startswith("the storage holds a study 's' with 9 trials already: this one joins it")
+    assert heard.notices[0].startswith(
+        "the storage holds a study 's' with 9 trials already: this one joins it"
+    )
     assert [trial.number for trial in first.trials] == list(range(9))
     assert [trial.number for trial in second.trials] == list(range(9, 18))
     assert len(second.optuna.trials) == 18
@@ -94,7 +98,9 @@ def test_a_study_in_a_shared_storage_goes_on_in_it(tmp_path, kind):
 def test_a_study_of_that_name_with_another_direction_is_refused(tmp_path):
     path = str(tmp_path / "journal")
     run(tmp_path / "a" / "s", storage=path, trials=3)
-    with pytest.raises(UsageError, match="got direction='maximize' and the study 's' with minimize"):
+    with pytest.raises(
+        UsageError, match="got direction='maximize' and the study 's' with minimize"
+    ):
         run(tmp_path / "b" / "s", storage=path, trials=3, direction="maximize")
     run(tmp_path / "b" / "s", storage=path, trials=3)  # nothing had begun there
 
@@ -107,17 +113,26 @@ def test_a_study_of_that_name_with_another_space_is_refused_by_parameter(tmp_pat
         trial.suggest_float("x", 0.0, 9.0)
         return task()
 
-    with pytest.raises(UsageError, match=r"'x' was FloatDistribution\(high=1\.0.* and is FloatDistribution\(high=9\.0"):
+    with pytest.raises(
+        UsageError,
+        match=r"'x' was FloatDistribution\(high=1\.0.* and is FloatDistribution\(high=9\.0",
+    ):
         run(tmp_path / "b" / "s", storage=path, trials=3, build=other)
 
 
 @pytest.mark.parametrize(
     "pruner",
-    [optuna.pruners.MedianPruner(), optuna.pruners.SuccessiveHalvingPruner(), optuna.pruners.HyperbandPruner()],
+    [
+        optuna.pruners.MedianPruner(),
+        optuna.pruners.SuccessiveHalvingPruner(),
+        optuna.pruners.HyperbandPruner(),
+    ],
 )
 def test_a_pruner_that_is_asked_trial_by_trial_is_refused(tmp_path, pruner):
     study = optuna.create_study(pruner=pruner)
-    with pytest.raises(UsageError, match=f"answers by who was asked before; got {type(pruner).__name__}.*NopPruner"):
+    with pytest.raises(
+        UsageError, match=f"answers by who was asked before; got {type(pruner).__name__}.*NopPruner"
+    ):
         run(tmp_path / "s", storage=study)
 
 
@@ -129,7 +144,9 @@ def test_a_storage_that_is_locked_says_what_helps(tmp_path, monkeypatch):
     other = sqlite3.connect(tmp_path / "shared.db")
     other.execute("BEGIN EXCLUSIVE")
     try:
-        with pytest.raises(ExploreError, match=r"lets one process at a time write.*database is locked.*resume=True"):
+        with pytest.raises(
+            ExploreError, match=r"lets one process at a time write.*database is locked.*resume=True"
+        ):
             run(tmp_path / "b", storage=url, trials=3)
     finally:
         other.close()
@@ -162,7 +179,10 @@ def test_a_storage_of_another_version_of_optuna_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "shared.db") as database:
         database.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
     database.close()
-    with pytest.raises(CheckpointError, match="A study's storage is of this version of Optuna; got .*storage upgrade"):
+    with pytest.raises(
+        CheckpointError,
+        match="A study's storage is of this version of Optuna; got .*storage upgrade",
+    ):
         run(tmp_path / "b", storage=url, trials=3)
 
 

@@ -14,13 +14,15 @@ from volano.study.progress import PlainStudyProgress, RichStudyProgress, clock, 
 
 class TestProgress:
     info = StudyInfo(
-        name="s", folder="runs/s", num_trials=64, num_before=0, minutes=None, metric="loss", direction="minimize",
-        shares=(1 / 27, 1 / 9, 1 / 3, 1.0), num_workers=2, sampler="TPESampler",
+        name="s", folder="runs/s", num_trials=64, num_before=0, minutes=None, metric="loss",
+        direction="minimize", shares=(1 / 27, 1 / 9, 1 / 3, 1.0), num_workers=2,
+        sampler="TPESampler",
     )  # fmt: skip
     summary = Summary(
         num_trials=64, num_asked=40, num_running=12, num_pruned=20, num_complete=7, num_failed=1,
-        best=BestTrial(number=17, params={"lr": 0.00123456, "net": "wide"}, value=0.123456, share=1.0),
-        steps=12_000, steps_per_second=8123.4, seconds=83.0, seconds_left=7200.0, training={1 / 27: 12},
+        best=BestTrial(number=17, params={"lr": 0.00123456, "net": "wide"}, value=0.123456,
+        share=1.0), steps=12_000, steps_per_second=8123.4, seconds=83.0, seconds_left=7200.0,
+        training={1 / 27: 12},
     )  # fmt: skip
 
     @pytest.mark.parametrize("width", [80, 120])
@@ -30,8 +32,8 @@ class TestProgress:
         lines = stream.getvalue().splitlines()
         assert all(len(line.rstrip()) <= width for line in lines)
         text = " ".join(stream.getvalue().split())
-        for part in ("loss 0.12346 (trial 17)", "lr=0.001235", "net=wide", "12 running", "20 pruned", "1 failed",
-                     "8,123 configuration-steps/s", "1 min 23 s", "2 h 00 min left",
+        for part in ("loss 0.12346 (trial 17)", "lr=0.001235", "net=wide", "12 running",
+        "20 pruned", "1 failed", "8,123 configuration-steps/s", "1 min 23 s", "2 h 00 min left",
                      "now training 12 to 4% of the run"):  # fmt: skip
             assert part in text
 
@@ -40,12 +42,15 @@ class TestProgress:
         progress = PlainStudyProgress(stream)
         progress.on_start(self.info)
         progress.on_trials(self.summary)  # too soon after the start
-        progress.on_rung(RungDecision(rung=0, share=1 / 3, values={1: 0.5, 2: float("nan")}, kept=(1,), cut=(2,)))
+        progress.on_rung(
+            RungDecision(rung=0, share=1 / 3, values={1: 0.5, 2: float("nan")}, kept=(1,), cut=(2,))
+        )
         progress.on_notice("something")
         progress.close()
         lines = stream.getvalue().splitlines()
         assert lines[0].startswith(
-            "64 trials, minimize loss, TPESampler, rungs at 4%, 11%, 33%, 100% of the run, 2 workers"
+            "64 trials, minimize loss, TPESampler, rungs at 4%, 11%, 33%, 100% of the run, 2 "
+            "workers"
         )
         assert lines[1] == "33% of the run: 1 go on, 1 pruned, values 0.5 to 0.5"
         assert lines[2] == "note: something"
@@ -59,7 +64,10 @@ class TestProgress:
         progress.on_start(self.info)
         progress.on_trials(self.summary)
         deadline = time.monotonic() + 20
-        while stream.getvalue().count("training 12 to 4% of the run") < 2 and time.monotonic() < deadline:
+        while (
+            stream.getvalue().count("training 12 to 4% of the run") < 2
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         progress.close()
         assert stream.getvalue().count("training 12 to 4% of the run") >= 2
@@ -77,4 +85,9 @@ class TestProgress:
         assert "64 trials" in stream.getvalue()
 
     def test_times(self):
-        assert [clock(seconds) for seconds in (0.26, 59.9, 83, 3600)] == ["0.3 s", "59.9 s", "1 min 23 s", "1 h 00 min"]
+        assert [clock(seconds) for seconds in (0.26, 59.9, 83, 3600)] == [
+            "0.3 s",
+            "59.9 s",
+            "1 min 23 s",
+            "1 h 00 min",
+        ]

@@ -6,7 +6,17 @@ import optuna
 import pytest
 import torch
 
-from study.standin import NUM_STEPS, Heard, Standin, bowl, interrupted_before, lines, run, task, told
+from study.standin import (
+    NUM_STEPS,
+    Heard,
+    Standin,
+    bowl,
+    interrupted_before,
+    lines,
+    run,
+    task,
+    told,
+)
 from volano.errors import CheckpointError, ExploreError, UsageError
 
 SPACE = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
@@ -22,7 +32,11 @@ def test_a_study_from_its_first_trial_to_its_folder(tmp_path):
     ]  # fmt: skip
     best = min((t for t in study.trials if t.state == "complete"), key=lambda t: t.value)
     assert study.best.number == best.number == study.optuna.best_trial.number
-    assert study.best.value == pytest.approx(bowl(study.best.params, NUM_STEPS)) == study.optuna.best_value
+    assert (
+        study.best.value
+        == pytest.approx(bowl(study.best.params, NUM_STEPS))
+        == study.optuna.best_value
+    )
     assert best.curve == tuple((step, bowl(best.params, step)) for step in (3, 9, 27, 81))
     # Each goes on from where it stood: a survivor makes the steps of its whole run, no more.
     assert {workers.steps[t.number] for t in study.trials if t.state == "complete"} == {NUM_STEPS}
@@ -78,7 +92,9 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, number
 def test_a_study_whose_journal_is_gone_does_not_start_over(tmp_path):
     run(tmp_path / "s", Standin(before=interrupted_before(3)))
     (tmp_path / "s" / "journal.log").unlink()
-    with pytest.raises(CheckpointError, match="goes on from the journal in its folder; got no journal.log"):
+    with pytest.raises(
+        CheckpointError, match="goes on from the journal in its folder; got no journal.log"
+    ):
         run(tmp_path / "s", resume=True)
 
 
@@ -89,15 +105,24 @@ def test_runs_of_another_length_than_before_are_refused(tmp_path):
         trial.suggest_float("x", 0.0, 1.0)
         return task(duration="40st")
 
-    with pytest.raises(UsageError, match="runs of that length; got 11% of a run was step 9 and is step 5"):
+    with pytest.raises(
+        UsageError, match="runs of that length; got 11% of a run was step 9 and is step 5"
+    ):
         run(tmp_path / "s", build=shorter, resume=True)
 
 
 def test_another_sampler_than_before_is_told(tmp_path):
-    run(tmp_path / "s", Standin(before=interrupted_before(2)), sampler=optuna.samplers.RandomSampler(seed=1))
+    run(
+        tmp_path / "s",
+        Standin(before=interrupted_before(2)),
+        sampler=optuna.samplers.RandomSampler(seed=1),
+    )
     heard = Heard()
     study = run(tmp_path / "s", resume=True, observer=heard)
-    assert heard.notices[0] == "it goes on with TPESampler; sampler= was RandomSampler when it was started"
+    assert (
+        heard.notices[0]
+        == "it goes on with TPESampler; sampler= was RandomSampler when it was started"
+    )
     assert study.settings["sampler"] == "TPESampler"
 
 
@@ -115,7 +140,9 @@ def test_a_state_that_is_damaged_starts_its_trial_again(tmp_path):
 
 def test_a_finished_study_is_not_resumed_but_for_more_trials(tmp_path):
     run(tmp_path / "s", trials=9)
-    with pytest.raises(UsageError, match="A study that goes on has trials left; got .* finished after 9 trials"):
+    with pytest.raises(
+        UsageError, match="A study that goes on has trials left; got .* finished after 9 trials"
+    ):
         run(tmp_path / "s", trials=9, resume=True)
     study = run(tmp_path / "s", trials=20, resume=True)
     assert (len(study.trials), study.status) == (20, "finished")
@@ -124,7 +151,9 @@ def test_a_finished_study_is_not_resumed_but_for_more_trials(tmp_path):
 
 def test_a_folder_that_holds_a_study_is_not_overwritten(tmp_path):
     run(tmp_path / "s", trials=9)
-    with pytest.raises(UsageError, match="A study starts in a folder of its own; got .*resume=True"):
+    with pytest.raises(
+        UsageError, match="A study starts in a folder of its own; got .*resume=True"
+    ):
         run(tmp_path / "s", trials=9)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
@@ -132,7 +161,9 @@ def test_a_folder_that_holds_a_study_is_not_overwritten(tmp_path):
         run(tmp_path / "other", trials=9)
 
 
-def test_another_space_or_other_settings_are_refused_with_the_differences_and_change_nothing(tmp_path):
+def test_another_space_or_other_settings_are_refused_with_the_differences_and_change_nothing(
+    tmp_path,
+):
     run(tmp_path / "s", Standin(before=interrupted_before(2)))
     before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir() if path.is_file()}
 
@@ -161,7 +192,9 @@ def test_another_space_or_other_settings_are_refused_with_the_differences_and_ch
         run(tmp_path / "s", eta=2, resume=True)
     with pytest.raises(UsageError, match="metric was 'loss' and is 'accuracy'"):
         run(tmp_path / "s", metric="accuracy", resume=True)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir() if path.is_file()} == before
+    assert {
+        path.name: path.read_bytes() for path in (tmp_path / "s").iterdir() if path.is_file()
+    } == before
     assert run(tmp_path / "s", resume=True).status == "finished"
 
 
@@ -169,7 +202,10 @@ def test_two_processes_do_not_work_on_one_study(tmp_path):
     from volano.record.study_folder import StudyFolder
 
     run(tmp_path / "s", Standin(before=interrupted_before(2)))
-    with StudyFolder.open(tmp_path / "s").held(), pytest.raises(UsageError, match="One process at a time"):
+    with (
+        StudyFolder.open(tmp_path / "s").held(),
+        pytest.raises(UsageError, match="One process at a time"),
+    ):
         run(tmp_path / "s", resume=True)
 
 
@@ -182,7 +218,9 @@ def test_an_optuna_study_keeps_its_sampler(tmp_path):
     study = run(tmp_path / "s", storage=given, trials=9)
     assert study.settings["sampler"] == "RandomSampler"
     alone = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    assert [trial.params["x"] for trial in study.trials] == [alone.ask(SPACE).params["x"] for _ in range(9)]
+    assert [trial.params["x"] for trial in study.trials] == [
+        alone.ask(SPACE).params["x"] for _ in range(9)
+    ]
     assert study.optuna is given
     assert given.sampler is mine
     assert len(given.trials) == 9

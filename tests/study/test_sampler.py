@@ -30,7 +30,8 @@ def quiet_study():
 
 
 def test_a_batch_of_27_has_valid_parameters_all_different(quiet_study):
-    # TPE over all parameters together with the constant liar was broken twice (optuna #6189, #6505).
+    # TPE over all parameters together with the constant liar was broken twice (optuna #6189,
+    # #6505).
     for batch in range(3):
         quiet_study.sampler = RungSampler(default_sampler(7, 27 * batch), frozenset())
         trials = [quiet_study.ask() for _ in range(27)]
@@ -61,8 +62,9 @@ def test_a_batch_is_spread_out_and_learns_from_the_one_before(quiet_study):
 
 
 def test_survivors_of_a_rung_count_as_what_they_are(quiet_study):
-    # Half of the trials are good and go on, so they run; the others were cut. Taken for bad ones, as the constant liar
-    # takes running trials, they would drive the sampler away from where it should look.
+    # Half of the trials are good and go on, so they run; the others were cut. Taken for bad ones,
+    # as the constant liar takes running trials, they would drive the sampler away from where it
+    # should look.
     def means(live):
         quiet_study = optuna.create_study(pruner=optuna.pruners.NopPruner())
         quiet_study.sampler = optuna.samplers.RandomSampler(seed=0)
@@ -76,7 +78,9 @@ def test_survivors_of_a_rung_count_as_what_they_are(quiet_study):
             else:
                 quiet_study.tell(trial, state=TrialState.PRUNED)
         assert 3 < len(survivors) < 20
-        quiet_study.sampler = RungSampler(default_sampler(0, 30), survivors if live else frozenset())
+        quiet_study.sampler = RungSampler(
+            default_sampler(0, 30), survivors if live else frozenset()
+        )
         values = [quiet_study.ask().suggest_float("x", 0.0, 1.0) for _ in range(20)]
         return sum(abs(value - 0.8) for value in values) / 20
 
@@ -89,7 +93,12 @@ def test_trials_of_others_that_run_stay_what_they_are(quiet_study):
     class Looks(optuna.samplers.RandomSampler):
         def infer_relative_search_space(self, study, trial):
             seen.append({t.number: t.state for t in study.trials})
-            seen.append({t.number: t.state for t in study._get_trials(deepcopy=False, states=(TrialState.PRUNED,))})
+            seen.append(
+                {
+                    t.number: t.state
+                    for t in study._get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+                }
+            )
             return {}
 
     quiet_study.sampler = optuna.samplers.RandomSampler()

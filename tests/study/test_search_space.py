@@ -19,7 +19,9 @@ SPACE = {
 
 def test_a_space_goes_to_json_and_back():
     assert SearchSpace.from_json(SPACE).to_json() == SPACE
-    assert SearchSpace.from_json(SearchSpace.from_json(SPACE).to_json()) == SearchSpace.from_json(SPACE)
+    assert SearchSpace.from_json(SearchSpace.from_json(SPACE).to_json()) == SearchSpace.from_json(
+        SPACE
+    )
 
 
 def test_it_asks_a_trial_for_a_point(tmp_path):
@@ -32,11 +34,16 @@ def test_it_asks_a_trial_for_a_point(tmp_path):
     assert {round(point["drop"], 6) for point in points} <= {0.0, 0.1, 0.2, 0.3, 0.4, 0.5}
     assert {point["smoothing"] for point in points} == {0, 0.05, 0.1}
     assert sum(point["lr"] < 1e-3 for point in points) > 8  # by factors: half of them
-    assert optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True) == study.trials[0].distributions["lr"]
+    assert (
+        optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
+        == study.trials[0].distributions["lr"]
+    )
 
 
 def test_toml_is_read_too(tmp_path):
-    (tmp_path / "space.toml").write_text("smoothing = [0, 0.1]\n[lr]\nlow = 0.001\nhigh = 0.1\nlog = true\n")
+    (tmp_path / "space.toml").write_text(
+        "smoothing = [0, 0.1]\n[lr]\nlow = 0.001\nhigh = 0.1\nlog = true\n"
+    )
     space = SearchSpace.load(tmp_path / "space.toml")
     assert space.parameters == {"smoothing": (0, 0.1), "lr": Range(low=0.001, high=0.1, log=True)}
 
@@ -44,14 +51,26 @@ def test_toml_is_read_too(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"lr": {"low": 1.0, "high": 0.1}}, "lr: A range goes from low up to high; got low=1.0, high=0.1"),
-        ({"lr": {"low": 0.0, "high": 0.1, "log": True}}, r"lr: A range by factors \(log\) begins above 0; got low=0.0"),
+        (
+            {"lr": {"low": 1.0, "high": 0.1}},
+            "lr: A range goes from low up to high; got low=1.0, high=0.1",
+        ),
+        (
+            {"lr": {"low": 0.0, "high": 0.1, "log": True}},
+            r"lr: A range by factors \(log\) begins above 0; got low=0.0",
+        ),
         ({"lr": {"low": 0.1, "high": 1.0, "step": -1}}, "step is a number above 0"),
         ({"lr": {"low": "a", "high": 1.0}}, "low of a range is a finite number; got 'a'"),
         ({"lr": {"low": 0.1, "high": float("nan")}}, "high of a range is a finite number"),
-        ({"lr": {"low": 0.1, "high": 1.0, "log": "false"}}, "log of a range is true or false; got 'false'"),
+        (
+            {"lr": {"low": 0.1, "high": 1.0, "log": "false"}},
+            "log of a range is true or false; got 'false'",
+        ),
         ({"lr": [float("nan")]}, "Choices of lr are numbers"),
-        ({"lr": {"low": 0.1, "top": 1.0}}, "lr is a list of choices, or a range with low and high.*For example"),
+        (
+            {"lr": {"low": 0.1, "top": 1.0}},
+            "lr is a list of choices, or a range with low and high.*For example",
+        ),
         ({"lr": 0.1}, "lr is a list of choices"),
         ({"lr": []}, "Choices of lr are numbers"),
         ({"lr": [[1]]}, "Choices of lr are numbers"),
@@ -68,5 +87,7 @@ def test_a_file_that_is_none_is_told(tmp_path):
     with pytest.raises(UsageError, match="A search space can be read; got .*No such file"):
         SearchSpace.load(tmp_path / "nothing.json")
     (tmp_path / "space.json").write_text("{")
-    with pytest.raises(UsageError, match=r"A search space is a JSON or TOML file; got .*space\.json"):
+    with pytest.raises(
+        UsageError, match=r"A search space is a JSON or TOML file; got .*space\.json"
+    ):
         SearchSpace.load(tmp_path / "space.json")

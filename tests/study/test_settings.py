@@ -27,7 +27,9 @@ def test_what_cannot_be_meant_is_refused(fields, rule):
         StudySettings(**fields)
 
 
-@pytest.mark.parametrize(("trials", "width"), [(1, 1), (9, 9), (12, 10), (27, 10), (81, 27), (128, 43)])
+@pytest.mark.parametrize(
+    ("trials", "width"), [(1, 1), (9, 9), (12, 10), (27, 10), (81, 27), (128, 43)]
+)
 def test_one_cohort_is_a_third_but_no_less_than_a_sampler_draws_at_random_anyway(trials, width):
     assert StudySettings(trials=trials).width == width
 
@@ -43,5 +45,8 @@ def test_other_settings_are_refused_by_name():
     before = StudySettings(trials=27).to_json()
     with pytest.raises(UsageError, match="eta was 3 and is 2; shares was .* and is "):
         StudySettings(trials=27, eta=2, rungs=2).going_on(before)
-    with pytest.raises(UsageError, match="metric was 'loss' and is 'accuracy'; direction was 'minimize' and is 'max"):
+    with pytest.raises(
+        UsageError,
+        match="metric was 'loss' and is 'accuracy'; direction was 'minimize' and is 'max",
+    ):
         StudySettings(trials=27, metric="accuracy", direction="maximize").going_on(before)

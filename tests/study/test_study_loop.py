@@ -28,7 +28,9 @@ def test_several_workers_share_a_cohort_and_keep_their_trials(tmp_path):
     (_, one), (_, other), *later = workers.assignments
     assert sorted(len(a.trials) for a in (one, other)) == [4, 5]
     homes = {trial.number: worker for worker, a in workers.assignments[:2] for trial in a.trials}
-    moved = [trial.number for worker, a in later for trial in a.trials if homes[trial.number] != worker]
+    moved = [
+        trial.number for worker, a in later for trial in a.trials if homes[trial.number] != worker
+    ]
     assert len(moved) <= 1  # three survivors on two workers: at most one in excess
 
 
@@ -36,7 +38,8 @@ def test_workers_know_how_much_is_to_come(tmp_path):
     workers = Standin()
     run(tmp_path / "s", workers)
     after = [assignment.runs_after for _, assignment in workers.assignments]
-    # Ten of 27 trials to the first of three rungs, a ninth of a run: the others come, and then thirds and ninths.
+    # Ten of 27 trials to the first of three rungs, a ninth of a run: the others come, and then
+    # thirds and ninths.
     assert after[0] == pytest.approx(17 / 9 + 27 / 3 * (2 / 9) + 27 / 9 * (2 / 3))
     assert all(late < early for early, late in itertools.pairwise(after))
     assert after[-1] == pytest.approx(0.0)
@@ -47,13 +50,18 @@ def test_a_rung_waits_for_its_quorum_and_decides_about_latecomers_after_it(tmp_p
     heard = Heard()
     workers = Standin(num_workers=3, order=lambda busy: min(busy))
     study = run(tmp_path / "s", workers, trials=9, rungs=2, quorum=2 / 3, observer=heard)
-    assert [len(d.values) for d in heard.decisions][:2] == [6, 2]  # two of three packs, then their survivors
+    assert [len(d.values) for d in heard.decisions][:2] == [
+        6,
+        2,
+    ]  # two of three packs, then their survivors
     assert sum(len(d.values) for d in heard.decisions if d.rung == 0) == 9
     assert study.status == "finished"
 
 
 def test_a_loss_that_is_no_number_is_pruned_with_the_reason(tmp_path):
-    study = run(tmp_path / "s", Standin(lambda params, step: math.nan if params["x"] > 0.5 else params["x"]))
+    study = run(
+        tmp_path / "s", Standin(lambda params, step: math.nan if params["x"] > 0.5 else params["x"])
+    )
     lost = [trial for trial in study.trials if trial.params["x"] > 0.5]
     assert lost
     for trial in lost:
@@ -73,10 +81,15 @@ def test_a_trial_that_fails_while_it_trains_fails_alone(tmp_path):
     study = run(tmp_path / "s", Standin(shows), observer=heard)
     failed = [trial for trial in study.trials if trial.params["x"] > 0.7]
     assert failed
-    assert heard.notices == [f"trial {failed[0].number} failed: ZeroDivisionError: too far out"]  # said once
+    assert heard.notices == [
+        f"trial {failed[0].number} failed: ZeroDivisionError: too far out"
+    ]  # said once
     assert {(t.state, t.reason) for t in failed} == {("failed", "ZeroDivisionError: too far out")}
     assert {study.optuna.trials[t.number].state.name for t in failed} == {"FAIL"}
-    assert study.optuna.trials[failed[0].number].user_attrs["reason"] == "ZeroDivisionError: too far out"
+    assert (
+        study.optuna.trials[failed[0].number].user_attrs["reason"]
+        == "ZeroDivisionError: too far out"
+    )
     assert study.status == "finished"
 
 
@@ -85,7 +98,9 @@ def test_where_every_trial_fails_the_study_ends_with_the_reason(tmp_path):
         raise ZeroDivisionError("always")
 
     workers = Standin(shows)
-    with pytest.raises(ExploreError, match="none of 27; the last failure: ZeroDivisionError: always"):
+    with pytest.raises(
+        ExploreError, match="none of 27; the last failure: ZeroDivisionError: always"
+    ):
         run(tmp_path / "s", workers, trials=81)
     assert len(workers.assignments) == 1
     assert Study.open(tmp_path / "s").status == "failed"
@@ -93,7 +108,9 @@ def test_where_every_trial_fails_the_study_ends_with_the_reason(tmp_path):
         Study.open(tmp_path / "s").best  # noqa: B018
 
 
-def test_trials_of_a_lost_worker_start_again_from_their_last_rung_and_the_study_ends_as_without_the_loss(tmp_path):
+def test_trials_of_a_lost_worker_start_again_from_their_last_rung_and_nothing_is_lost(
+    tmp_path,
+):
     heard, losses = Heard(), []
 
     def lose(worker, assignment):
@@ -127,11 +144,15 @@ def test_a_worker_that_is_lost_once_works_again(tmp_path):
 
 def test_where_all_workers_are_lost_the_study_says_how_it_goes_on(tmp_path):
     workers = Standin(num_workers=2, lose=lambda worker, assignment: assignment.share > 0.2)
-    with pytest.raises(ExploreError, match=r"got none: each was lost 6 times in a row.*resume=True"):
+    with pytest.raises(
+        ExploreError, match=r"got none: each was lost 6 times in a row.*resume=True"
+    ):
         run(tmp_path / "s", workers)
     stopped = Study.open(tmp_path / "s")
     assert stopped.status == "failed"
-    assert not [trial for trial in stopped.trials if trial.state == "failed"]  # it was none of theirs
+    assert not [
+        trial for trial in stopped.trials if trial.state == "failed"
+    ]  # it was none of theirs
     assert told(run(tmp_path / "s", resume=True)) == told(run(tmp_path / "alone"))
 
 
@@ -167,7 +188,10 @@ class Timed(Standin):
 
     def submit(self, worker, assignment):
         assert self.clock.now <= self.limit  # nothing begins after the minutes
-        steps = [round(NUM_STEPS * assignment.share) - (t.state or {"step": 0})["step"] for t in assignment.trials]
+        steps = [
+            round(NUM_STEPS * assignment.share) - (t.state or {"step": 0})["step"]
+            for t in assignment.trials
+        ]
         self.clock.now += 0.01 * sum(steps)
         super().submit(worker, assignment)
 
@@ -203,16 +227,22 @@ def test_making_programs_once_is_not_taken_for_the_pace(tmp_path, monkeypatch):
                 report = dataclasses.replace(report, packs=tuple(packs))
             return worker, report
 
-    # 7.3 s of training and 2 of start-up; at the first round's pace the rest would take 27 times 2.8.
+    # 7.3 s of training and 2 of start-up; at the first round's pace the rest would take 27 times
+    # 2.8.
     study = run(tmp_path / "s", Starting(clock, limit=18.0), trials=81, minutes=0.3)
     assert len(study.trials) == 81
 
 
-def test_the_rung_under_way_is_finished_when_the_time_is_over_and_more_time_goes_on(tmp_path, monkeypatch):
+def test_the_rung_under_way_is_finished_when_the_time_is_over_and_more_time_goes_on(
+    tmp_path, monkeypatch
+):
     heard = Heard()
     clock = Clock(monkeypatch, 50.0)
     study = run(tmp_path / "s", Standin(before=clock), minutes=1.5, observer=heard)
-    assert (study.status, study.reason) == ("stopped", "its 1.5 minutes were over; 17 trials were not asked for")
+    assert (study.status, study.reason) == (
+        "stopped",
+        "its 1.5 minutes were over; 17 trials were not asked for",
+    )
     assert clock.now == 100.0
     assert study.best.share < 1.0
     assert "it goes on with resume=True" in heard.notices[-1]

@@ -10,14 +10,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volano.errors import UsageError
-from volano.study.successive_halving import Round, SuccessiveHalving, best_numbers, check_rungs, shares_of
+from volano.study.successive_halving import (
+    Round,
+    SuccessiveHalving,
+    best_numbers,
+    check_rungs,
+    shares_of,
+)
 
 numbers = st.floats(-10, 10) | st.just(math.nan) | st.just(math.inf)
 
 
 @pytest.mark.parametrize(
     ("num_trials", "eta", "expected"),
-    [(81, 3, 4), (80, 3, 3), (128, 3, 4), (27, 3, 3), (9, 3, 2), (3, 3, 1), (1, 3, 1), (64, 2, 6), (64, 4, 3)],
+    [
+        (81, 3, 4),
+        (80, 3, 3),
+        (128, 3, 4),
+        (27, 3, 3),
+        (9, 3, 2),
+        (3, 3, 1),
+        (1, 3, 1),
+        (64, 2, 6),
+        (64, 4, 3),
+    ],
 )
 def test_as_many_rungs_as_leave_about_eta_trials_for_the_last(num_trials, eta, expected):
     shares = shares_of(num_trials, eta)
@@ -61,7 +77,8 @@ def test_the_best_go_on_and_what_is_no_number_never_does(values, eta):
 
 
 def test_an_order_dependent_pruner_would_keep_one_or_all_of_27():
-    # The figures of Optuna's SuccessiveHalvingPruner on such a rung: 1 best first, 27 worst first. Nine is right.
+    # The figures of Optuna's SuccessiveHalvingPruner on such a rung: 1 best first, 27 worst first.
+    # Nine is right.
     for order in (range(27), reversed(range(27))):
         rungs = SuccessiveHalving(shares_of(27, 3), 3, "minimize")
         for number in order:
@@ -76,7 +93,8 @@ def test_a_later_cohort_is_compared_with_the_earlier_ones():
     assert rungs.decide(0, range(9))[0] == (6, 7, 8)
     for number, value in ((9, 0.0), (10, 15.5), (11, 17.5)):
         rungs.record(0, number, value)
-    # The best four of twelve are 18, 17.5, 17 and 16: a third of the three alone would have been one anyway.
+    # The best four of twelve are 18, 17.5, 17 and 16: a third of the three alone would have been
+    # one anyway.
     assert rungs.decide(0, (9, 10, 11)) == ((11,), (9, 10))
     # Of those that wait, the one that was pushed out goes too.
     for number in range(12, 16):

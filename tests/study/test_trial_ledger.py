@@ -1,4 +1,5 @@
-"""A study's accounts agree in memory, in its folder and in Optuna, whatever moment a process is killed at."""
+"""A study's accounts agree in memory, in its folder and in Optuna, whatever moment a process is
+killed at."""
 
 from __future__ import annotations
 
@@ -29,13 +30,20 @@ def test_trials_are_compared_by_parameter_values_that_json_cannot_hold_too(tmp_p
 
     workers = Standin(lambda params, step: float(params["depth"]))
     study = run(tmp_path / "s", workers, build=choosing, trials=9)
-    assert {type(t.params["kind"]) for _, a in workers.assignments for t in a.trials} <= {str, type(None), int, bool}
+    assert {type(t.params["kind"]) for _, a in workers.assignments for t in a.trials} <= {
+        str,
+        type(None),
+        int,
+        bool,
+    }
     assert study.best.params["depth"] == 1
 
 
 @pytest.mark.parametrize("method", ["save", "asked", "shown", "ended", "decided"])
 @pytest.mark.parametrize("call", [1, 3, 5])
-def test_a_study_killed_anywhere_goes_on_and_tells_nothing_twice(tmp_path, monkeypatch, method, call):
+def test_a_study_killed_anywhere_goes_on_and_tells_nothing_twice(
+    tmp_path, monkeypatch, method, call
+):
     from volano.study.trial_ledger import TrialLedger
 
     calls, real = [], getattr(TrialLedger, method)
@@ -50,7 +58,9 @@ def test_a_study_killed_anywhere_goes_on_and_tells_nothing_twice(tmp_path, monke
     with pytest.raises(Killed):
         run(tmp_path / "s")
     monkeypatch.undo()
-    events = (tmp_path / "s" / "trials.jsonl").exists() and (tmp_path / "s" / "trials.jsonl").read_text()
+    events = (tmp_path / "s" / "trials.jsonl").exists() and (
+        tmp_path / "s" / "trials.jsonl"
+    ).read_text()
     study = run(tmp_path / "s", resume=bool(events))
     assert study.status == "finished"
     whole = run(tmp_path / "whole")

@@ -10,7 +10,12 @@ from volano.study.trial_states import TrialStates
 
 
 def state(step):
-    return {"step": step, "model": {"weight": torch.arange(3.0)}, "optimizer": {"state": {}}, "ema": None}
+    return {
+        "step": step,
+        "model": {"weight": torch.arange(3.0)},
+        "optimizer": {"state": {}},
+        "ema": None,
+    }
 
 
 def test_what_is_saved_is_loaded_and_the_rest_is_removed(tmp_path):
@@ -19,7 +24,10 @@ def test_what_is_saved_is_loaded_and_the_rest_is_removed(tmp_path):
         states.save(number, state(number))
     (tmp_path / "states" / "trial-00000004.partial").write_bytes(b"half")
     states.keep_only({12, 100, 7})
-    assert [path.name for path in sorted((tmp_path / "states").iterdir())] == ["trial-00000012.pt", "trial-00000100.pt"]
+    assert [path.name for path in sorted((tmp_path / "states").iterdir())] == [
+        "trial-00000012.pt",
+        "trial-00000100.pt",
+    ]
     loaded = states.load(12)
     assert loaded is not None
     assert loaded["step"] == 12
@@ -41,7 +49,9 @@ def test_a_state_that_cannot_be_written_says_so_and_leaves_the_old_one(tmp_path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ExploreError, match=r"can be written; got .*No space left on device.*resume=True"):
+    with pytest.raises(
+        ExploreError, match=r"can be written; got .*No space left on device.*resume=True"
+    ):
         states.save(1, state(9))
     loaded = states.load(1)
     assert loaded is not None

@@ -32,7 +32,9 @@ def test_the_pieces_of_a_split_make_up_the_batch(data, count, size):
     assert [num_examples(piece) for piece in pieces] == [size] * (count // size) + (
         [count % size] if count % size else []
     )
-    for whole, *parts in zip(tensors_of(batch), *(tensors_of(piece) for piece in pieces), strict=True):
+    for whole, *parts in zip(
+        tensors_of(batch), *(tensors_of(piece) for piece in pieces), strict=True
+    ):
         assert torch.equal(torch.cat(parts), whole)
 
 
@@ -40,11 +42,15 @@ def test_the_pieces_of_a_split_make_up_the_batch(data, count, size):
 def test_mapping_keeps_the_shape_of_the_tree(batch):
     same = map_tensors(lambda tensor: tensor, batch)
     assert type(same) is type(batch)
-    assert [tensor.data_ptr() for tensor in tensors_of(same)] == [tensor.data_ptr() for tensor in tensors_of(batch)]
+    assert [tensor.data_ptr() for tensor in tensors_of(same)] == [
+        tensor.data_ptr() for tensor in tensors_of(batch)
+    ]
 
 
 def test_lists_of_strings_are_cut_with_the_batch():
-    first, second = split({"x": torch.arange(4), "names": ["a", "b", "c", "d"], "scale": torch.tensor(2.0)}, 3)
+    first, second = split(
+        {"x": torch.arange(4), "names": ["a", "b", "c", "d"], "scale": torch.tensor(2.0)}, 3
+    )
     assert first["names"] == ["a", "b", "c"]
     assert second["names"] == ["d"]
     assert second["scale"] == 2.0

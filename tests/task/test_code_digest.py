@@ -20,7 +20,9 @@ def digest(source: str) -> str:
 def test_the_code_counts_and_not_the_object():
     first = "def made(x):\n    return x + 1"
     assert digest(first) == digest(first)
-    assert len({digest(first), digest(first.replace("1", "2")), digest(first.replace("+", "-"))}) == 3
+    assert (
+        len({digest(first), digest(first.replace("1", "2")), digest(first.replace("+", "-"))}) == 3
+    )
 
 
 def test_functions_within_count_and_their_addresses_do_not():
@@ -47,5 +49,9 @@ def test_forward_passes_of_ones_own_count_and_torchs_do_not():
     def model(source, *more):
         return nn.Sequential(compiled(source), *more)
 
-    assert module_code(model(source)) == module_code(model(source, nn.ReLU())) != module_code(nn.ReLU())
+    assert (
+        module_code(model(source))
+        == module_code(model(source, nn.ReLU()))
+        != module_code(nn.ReLU())
+    )
     assert module_code(model(source)) != module_code(model(source.replace("1", "2")))

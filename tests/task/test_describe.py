@@ -29,7 +29,9 @@ def test_other_data_has_another_digest(make_task, digits):
 
 
 def test_callables_are_named_without_addresses(make_task):
-    text = json.dumps(describe(make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3)), make_mlp()))
+    text = json.dumps(
+        describe(make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3)), make_mlp())
+    )
     assert "0x" not in text
     assert "torch.optim.adamw.AdamW(lr=0.001)" in text
 

@@ -18,7 +18,10 @@ def test_a_scalar_is_a_mean_over_examples():
         (torch.zeros(3), r"one number per batch; got .* of shape \(3,\)"),
         (torch.tensor(1), "floating-point tensor; got .*int64"),
         (Loss(total=torch.zeros(2), weight=1), r"got Loss.total of shape \(2,\)"),
-        (Loss(total=torch.zeros(()), weight=1, metrics={"a": torch.zeros(2)}), r"metrics\['a'\] of shape \(2,\)"),
+        (
+            Loss(total=torch.zeros(()), weight=1, metrics={"a": torch.zeros(2)}),
+            r"metrics\['a'\] of shape \(2,\)",
+        ),
     ],
 )
 def test_another_result_is_refused(result, message):

@@ -6,7 +6,12 @@ from volano import constant, cosine, linear, trapezoid
 from volano.errors import TaskError
 from volano.task import progress_at
 
-SHAPES = [constant(warmup=0.1), linear(warmup=0.1, final=0.1), cosine(warmup=0.1, final=0.1), trapezoid(warmup=0.1)]
+SHAPES = [
+    constant(warmup=0.1),
+    linear(warmup=0.1, final=0.1),
+    cosine(warmup=0.1, final=0.1),
+    trapezoid(warmup=0.1),
+]
 
 
 @given(st.sampled_from(SHAPES), st.floats(0, 1))
@@ -25,7 +30,9 @@ def test_the_peak_is_one_and_the_warm_up_is_straight(schedule):
     assert schedule(0.05) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("schedule", "end"), [(linear(final=0.2), 0.2), (cosine(final=0.2), 0.2), (trapezoid(), 0.0)])
+@pytest.mark.parametrize(
+    ("schedule", "end"), [(linear(final=0.2), 0.2), (cosine(final=0.2), 0.2), (trapezoid(), 0.0)]
+)
 def test_the_end_is_the_final_value(schedule, end):
     assert schedule(1.0) == pytest.approx(end)
 
@@ -41,7 +48,9 @@ def test_a_cosine_agrees_with_torch():
         reference.step()
 
 
-@pytest.mark.parametrize("make", [lambda: cosine(warmup=1.0), lambda: linear(final=-1), lambda: trapezoid(decay=0)])
+@pytest.mark.parametrize(
+    "make", [lambda: cosine(warmup=1.0), lambda: linear(final=-1), lambda: trapezoid(decay=0)]
+)
 def test_a_wrong_shape_is_refused(make):
     with pytest.raises(TaskError):
         make()

@@ -30,7 +30,10 @@ def test_a_task_is_frozen_and_keyword_only(make_task):
     ("fields", "message"),
     [
         ({"batch_size": 0}, "batch_size is a whole number of examples above 0; got 0"),
-        ({"batch_size": 1000}, "fills at least one batch; got 512 examples and batch_size=1000.*last_batch='keep'"),
+        (
+            {"batch_size": 1000},
+            "fills at least one batch; got 512 examples and batch_size=1000.*last_batch='keep'",
+        ),
         ({"duration": "10"}, "A duration is a number with its unit; got '10'.*'10ep'"),
         ({"duration": "0ep"}, "longer than nothing"),
         ({"duration": "1.5st"}, "number of steps is whole"),
@@ -40,14 +43,23 @@ def test_a_task_is_frozen_and_keyword_only(make_task):
         ({"data_seed": -1}, "data_seed is a whole number"),
         ({"tolerance": "bf16"}, "tolerance is one of exact, rounding, precision; got 'bf16'"),
         ({"last_batch": "pad"}, "last_batch is 'drop' or 'keep'"),
-        ({"model": nn.Linear(2, 2)}, "fresh nn.Module each call; got an instance of Linear.*lambda: Linear"),
-        ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)}, "function from parameters"),
+        (
+            {"model": nn.Linear(2, 2)},
+            "fresh nn.Module each call; got an instance of Linear.*lambda: Linear",
+        ),
+        (
+            {"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)},
+            "function from parameters",
+        ),
         ({"objective": 3}, "objective is a callable; got int"),
         ({"augment": 3}, "augment is a callable or None"),
         ({"data": iter([])}, "data is a map-style dataset"),
         ({"data": []}, "data holds at least one example"),
         ({"valid": {}}, "valid is a map-style dataset"),
-        ({"valid": None, "preview": dict}, "preview is called after evaluations; got a task without valid"),
+        (
+            {"valid": None, "preview": dict},
+            "preview is called after evaluations; got a task without valid",
+        ),
     ],
 )
 def test_a_wrong_field_is_refused_at_birth(make_task, fields, message):
@@ -63,7 +75,10 @@ def test_a_dataloader_is_refused_with_a_remedy(make_task, digits):
 
 def test_parameter_groups_of_ones_own(make_task, quiet, tmp_path):
     def groups(model):
-        return [{"params": [model[0].weight], "lr": 0.0}, {"params": [model[3].weight, model[3].bias, model[0].bias]}]
+        return [
+            {"params": [model[0].weight], "lr": 0.0},
+            {"params": [model[3].weight, model[3].bias, model[0].bias]},
+        ]
 
     task = make_task(parameter_groups=groups, optimizer=functools.partial(torch.optim.SGD, lr=0.1))
     run = volano.train(task, out=tmp_path / "run", observer=quiet)

@@ -1,8 +1,8 @@
 """Trains runs that are killed again and again, for test_kills.py, which compares what they come to.
 
-A fresh trainer is forked for every life of a run. Moments are drawn from the seed: after some time, at the n-th change
-to the run's files (which is within a checkpoint more often than not), at the n-th batch that is trained on or
-evaluated.
+A fresh trainer is forked for every life of a run. Moments are drawn from the seed: after some time,
+at the n-th change to the run's files (which is within a checkpoint more often than not), at the
+n-th batch that is trained on or evaluated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from conftest import Quiet, classification_with_accuracy, make_mlp
 
 KILLS_PER_RUN = 10
 _WAYS = ("file", "time", "file", "evaluation", "file", "step", "term")
-# Audit events (docs.python.org/3/library/audit_events.html) of changes to files. "open" also comes before reads.
+# Audit events (docs.python.org/3/library/audit_events.html) of changes to files. "open" also comes
+# before reads.
 _CHANGES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
 _countdown = {"training": -1, "evaluation": -1}
 
@@ -68,7 +69,8 @@ def make_task() -> volano.Task:
 
 
 def live(path: Path, way: str, count: int, workers: int) -> None:
-    """One life of a run: begins or goes on, and dies at the ``count``-th event of its way, or finishes."""
+    """One life of a run: begins or goes on, and dies at the ``count``-th event of its way, or
+    finishes."""
     if way == "step":
         _countdown["training"] = count
     elif way == "evaluation":
@@ -116,7 +118,8 @@ def _status(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """A run that nobody killed, those that were killed, and how many of their lives ended in which way."""
+    """A run that nobody killed, those that were killed, and how many of their lives ended in which
+    way."""
 
     whole: Path
     runs: list[Path]
@@ -139,7 +142,13 @@ def kill(root: Path, num_kills: int, *, seed: int = 0, workers: int = 0) -> Repo
             dies = lives < KILLS_PER_RUN and num_killed < num_kills
             way = _WAYS[num_killed % len(_WAYS)] if dies else "none"
             # A third of a life on average, so that a run sees several.
-            end = fork(path, way, draw.randint(1, 90 if way == "file" else 30), draw.uniform(0, 0.6 * seconds), workers)
+            end = fork(
+                path,
+                way,
+                draw.randint(1, 90 if way == "file" else 30),
+                draw.uniform(0, 0.6 * seconds),
+                workers,
+            )
             assert not end.startswith("trouble"), end
             ends[end] += 1
             lives += 1

@@ -13,14 +13,17 @@ from volano.training import Session
 
 
 def over_the_first(count):
-    """Examples whose label is below ``count`` weigh one, others nothing; the accuracy over none of them is NaN."""
+    """Examples whose label is below ``count`` weigh one, others nothing; the accuracy over none of
+    them is NaN."""
 
     def objective(model, batch):
         inputs, labels = batch
         output, mask = model(inputs), labels < count
         losses = nn.functional.cross_entropy(output, labels, reduction="none")
         accuracy = (mask & (output.argmax(1) == labels)).sum() / mask.sum()
-        return volano.Loss(total=(losses * mask).sum(), weight=mask.sum(), metrics={"accuracy": accuracy})
+        return volano.Loss(
+            total=(losses * mask).sum(), weight=mask.sum(), metrics={"accuracy": accuracy}
+        )
 
     return objective
 
@@ -46,7 +49,8 @@ def test_where_nothing_weighs_there_is_no_mean(make_task):
 
 
 class Scarce:
-    """Has no memory to evaluate more than ``most`` examples; ``sizes`` are those of which it had."""
+    """Has no memory to evaluate more than ``most`` examples; ``sizes`` are those of which it
+    had."""
 
     def __init__(self, most):
         self.most, self.sizes = most, []
@@ -62,8 +66,12 @@ def test_a_batch_without_room_is_evaluated_in_halves(make_task):
     scarce = Scarce(10)
     found = session_of(make_task(objective=scarce)).evaluate()
     assert set(scarce.sizes[:4]) == {8}
-    assert found == pytest.approx(session_of(make_task(objective=over_the_first(10))).evaluate(), rel=1e-5)
-    with pytest.raises(RunError, match="An example fits into the memory when it is evaluated; got none left"):
+    assert found == pytest.approx(
+        session_of(make_task(objective=over_the_first(10))).evaluate(), rel=1e-5
+    )
+    with pytest.raises(
+        RunError, match="An example fits into the memory when it is evaluated; got none left"
+    ):
         session_of(make_task(objective=Scarce(0))).evaluate()
     session = Session(make_task(objective=Scarce(10)), Plan.baseline(), on_notice=lambda _: None)
     with pytest.raises(torch.OutOfMemoryError):

@@ -18,7 +18,12 @@ import volano
 from conftest import Quiet, classification, experiment_records, make_mlp
 from volano.errors import CheckpointError, UsageError
 from volano.training import RunFolder, Safety, load_weights
-from volano.training.checkpoints.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+from volano.training.checkpoints.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    load_latest,
+    save_checkpoint,
+)
 from volano.training.checkpoints.saver import Saver, to_host
 
 EVERY_STEP = Safety(save_every="1st")
@@ -39,7 +44,10 @@ class StopAt(Quiet):
 def stopped(make_task, tmp_path):
     """A run that was stopped after 9 of 32 steps, with checkpoints of steps 8 and 9."""
     run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(9), safety=EVERY_STEP)
-    assert [path.name for path in list_checkpoints(run.path / "checkpoints")] == ["step-00000008", "step-00000009"]
+    assert [path.name for path in list_checkpoints(run.path / "checkpoints")] == [
+        "step-00000008",
+        "step-00000009",
+    ]
     return run.path
 
 
@@ -92,7 +100,9 @@ class TestDamage:
         assert volano.resume(stopped, task=make_task(), observer=quiet).status == "finished"
 
     def test_a_checkpoint_under_anothers_name(self, stopped):
-        (stopped / "checkpoints" / "step-00000009").rename(stopped / "checkpoints" / "step-00000012")
+        (stopped / "checkpoints" / "step-00000009").rename(
+            stopped / "checkpoints" / "step-00000012"
+        )
         step, _, problems = load_latest(stopped / "checkpoints")
         assert step == 8
         assert "named after its step; got step 9" in problems[0]
@@ -100,7 +110,10 @@ class TestDamage:
     def test_when_all_are_damaged_nothing_is_assumed(self, make_task, quiet, stopped):
         for path in list_checkpoints(stopped / "checkpoints"):
             flip(path / "state.pt")
-        with pytest.raises(CheckpointError, match=r"(?s)none in .*step-00000009.*step-00000008.*go on from the first"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"(?s)none in .*step-00000009.*step-00000008.*go on from the first",
+        ):
             volano.resume(stopped, task=make_task(), observer=quiet)
         assert RunFolder.open(stopped).read_json("run.json")["status"] == "stopped"
         shutil.rmtree(stopped / "checkpoints")
@@ -112,10 +125,14 @@ class TestDamage:
     @pytest.mark.parametrize("name", ["run.json", "task.json", "plan.json"])
     def test_a_damaged_description_is_named(self, make_task, quiet, stopped, name, damage):
         DAMAGES[damage](stopped / name)
-        with pytest.raises(volano.VolanoError, match=f"{name.removesuffix('.json')}|run's folder|plan's file"):
+        with pytest.raises(
+            volano.VolanoError, match=f"{name.removesuffix('.json')}|run's folder|plan's file"
+        ):
             volano.resume(stopped, task=make_task(), observer=quiet)
 
-    def test_figures_with_a_torn_last_line_and_damage_in_the_middle(self, make_task, quiet, tmp_path, stopped):
+    def test_figures_with_a_torn_last_line_and_damage_in_the_middle(
+        self, make_task, quiet, tmp_path, stopped
+    ):
         whole = volano.train(make_task(), out=tmp_path / "whole", observer=Quiet())
         with (stopped / "metrics.jsonl").open("ab") as file:
             file.write(b'{"step": 10, "loss": 2.3')
@@ -133,12 +150,16 @@ class TestDamage:
         path = run.path / "model.safetensors"
         load_weights(make_mlp(), path)
         DAMAGES[damage](path)  # the flipped bit is one of a weight
-        with pytest.raises(CheckpointError, match=r"model.safetensors (can be read|has the digest)"):
+        with pytest.raises(
+            CheckpointError, match=r"model.safetensors (can be read|has the digest)"
+        ):
             load_weights(make_mlp(), path)
 
     def test_what_a_killed_process_left_half_written_goes(self, make_task, quiet, stopped):
         for name in (".partial-step-00000010", ".partial-old-step-00000007"):
-            shutil.copytree(stopped / "checkpoints" / "step-00000009", stopped / "checkpoints" / name)
+            shutil.copytree(
+                stopped / "checkpoints" / "step-00000009", stopped / "checkpoints" / name
+            )
         run = volano.resume(stopped, task=make_task(), observer=quiet)
         names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
         assert names == ["step-00000031", "step-00000032"]
@@ -182,8 +203,12 @@ class TestStrangers:
             struct.pack("<Q", 2**62) + b"{}",  # a header longer than any file
             struct.pack("<Q", 2) + b"[]",
             struct.pack("<Q", 8) + b'{"a": 1}',
-            struct.pack("<Q", 66) + b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}' + b"0000",
-            struct.pack("<Q", 56) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,99]}}  ' + b"0000",
+            struct.pack("<Q", 66)
+            + b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}'
+            + b"0000",
+            struct.pack("<Q", 56)
+            + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,99]}}  '
+            + b"0000",
         ],
     )
     def test_weights(self, tmp_path, content):
@@ -205,7 +230,8 @@ class TestStrangers:
 
 
 def test_no_code_of_volano_unpickles_what_it_finds():
-    """torch.load without weights_only, pickle.load and numpy with pickles would execute what a stranger wrote."""
+    """torch.load without weights_only, pickle.load and numpy with pickles would execute what a
+    stranger wrote."""
     import re
     from pathlib import Path
 
@@ -214,7 +240,9 @@ def test_no_code_of_volano_unpickles_what_it_finds():
         text = path.read_text()
         if path.name == "isolated.py" or path.parent.name == "workers":
             continue  # they read what processes that they started wrote to them
-        assert not re.search(r"pickle\.loads?\(|Unpickler\(|allow_pickle=True|weights_only=False", text), path
+        assert not re.search(
+            r"pickle\.loads?\(|Unpickler\(|allow_pickle=True|weights_only=False", text
+        ), path
         for call in re.findall(r"torch\.load\([^\n]*", text):
             assert "weights_only=True" in call, path
 
@@ -227,13 +255,17 @@ class TestFullDisk:
             pytest.skip("only root may mount one")
         place = tmp_path / "disk"
         place.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
+        )
         if done.returncode:
             pytest.skip("mounting is not allowed here")
         yield place
         subprocess.run(["umount", str(place)], check=True)
 
-    def test_the_run_goes_on_warns_and_saves_again_when_there_is_room(self, make_task, quiet, small_disk):
+    def test_the_run_goes_on_warns_and_saves_again_when_there_is_room(
+        self, make_task, quiet, small_disk
+    ):
         ballast = small_disk / "ballast"
 
         class Fill(Quiet):
@@ -241,7 +273,8 @@ class TestFullDisk:
                 super().on_log(record)
                 folder = small_disk / "run" / "checkpoints"
                 if record["step"] == 6:
-                    # The save before has ended, and what it removed is gone: no room comes free by itself any more.
+                    # The save before has ended, and what it removed is gone: no room comes free by
+                    # itself any more.
                     for thread in threading.enumerate():
                         if thread.name.startswith("volano-checkpoint"):
                             thread.join(timeout=60)
@@ -256,9 +289,13 @@ class TestFullDisk:
                     ballast.unlink()
 
         observer = Fill()
-        run = volano.train(make_task(), out=small_disk / "run", observer=observer, safety=EVERY_STEP)
+        run = volano.train(
+            make_task(), out=small_disk / "run", observer=observer, safety=EVERY_STEP
+        )
         assert run.status == "finished"
-        (notice,) = [notice for notice in run.notices if "not saved" in notice]  # told once, and when it is over
+        (notice,) = [
+            notice for notice in run.notices if "not saved" in notice
+        ]  # told once, and when it is over
         assert "No space left" in notice
         assert any("saved again at step" in notice for notice in run.notices)
         assert load_latest(run.path / "checkpoints")[0] == 32
@@ -299,7 +336,9 @@ class TestBesideTheLoop:
         kernel = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
         assert to_host([kernel])[0].stride() == kernel.stride()
 
-    def test_what_is_saved_is_of_one_moment_while_training_goes_on(self, make_task, quiet, tmp_path, monkeypatch):
+    def test_what_is_saved_is_of_one_moment_while_training_goes_on(
+        self, make_task, quiet, tmp_path, monkeypatch
+    ):
         real = torch.save
 
         def slow(state, file):
@@ -313,22 +352,29 @@ class TestBesideTheLoop:
             def on_start(self, info):
                 self.first = info.first_step
 
-        run = volano.train(make_task(), out=tmp_path / "run", observer=Watch(), safety=Safety(save_every="0.05s"))
+        run = volano.train(
+            make_task(), out=tmp_path / "run", observer=Watch(), safety=Safety(save_every="0.05s")
+        )
         monkeypatch.undo()
-        reference = volano.train(make_task(), out=tmp_path / "whole", observer=quiet, safety=EVERY_STEP)
+        reference = volano.train(
+            make_task(), out=tmp_path / "whole", observer=quiet, safety=EVERY_STEP
+        )
         for path in list_checkpoints(run.path / "checkpoints"):
             weights[path.name] = load_checkpoint(path)[1]["model"]
         final = load_checkpoint(list_checkpoints(reference.path / "checkpoints")[-1])[1]["model"]
         for name, tensor in weights["step-00000032"].items():
             assert torch.equal(tensor, final[name])
-        # The one before it was written while later steps ran: going on from it must give the same end.
+        # The one before it was written while later steps ran: going on from it must give the same
+        # end.
         shutil.rmtree(run.path / "checkpoints" / "step-00000032")
         folder = RunFolder.open(run.path)
         folder.update_run(status="running")
         again = volano.resume(run.path, task=make_task(), observer=quiet)
         assert_same_weights(again.model, reference.model)
 
-    def test_one_save_at_a_time_and_none_left_at_the_end(self, make_task, quiet, tmp_path, monkeypatch):
+    def test_one_save_at_a_time_and_none_left_at_the_end(
+        self, make_task, quiet, tmp_path, monkeypatch
+    ):
         real, running, most = torch.save, [], []
 
         def watched(state, file):
@@ -344,7 +390,9 @@ class TestBesideTheLoop:
         assert len(most) == 32
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("volano")]
 
-    def test_an_error_of_any_kind_is_told_and_the_run_goes_on(self, make_task, quiet, tmp_path, monkeypatch):
+    def test_an_error_of_any_kind_is_told_and_the_run_goes_on(
+        self, make_task, quiet, tmp_path, monkeypatch
+    ):
         real = torch.save
 
         def broken(state, file):
@@ -354,9 +402,13 @@ class TestBesideTheLoop:
 
         monkeypatch.setattr(torch, "save", broken)
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet, safety=EVERY_STEP)
-        assert any("not saved at step 5: no room for the archive" in notice for notice in run.notices)
+        assert any(
+            "not saved at step 5: no room for the archive" in notice for notice in run.notices
+        )
 
-    def test_without_memory_for_a_copy_the_loop_writes_itself(self, make_task, quiet, tmp_path, monkeypatch):
+    def test_without_memory_for_a_copy_the_loop_writes_itself(
+        self, make_task, quiet, tmp_path, monkeypatch
+    ):
         monkeypatch.setattr("volano.training.checkpoints.saver._COPY_SHARE", 0.0)
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet, safety=EVERY_STEP)
         assert sum("no room for a copy" in notice for notice in run.notices) == 1
@@ -376,7 +428,9 @@ class TestBeforeTheFirstCheckpoint:
     def test_a_run_that_was_killed_goes_on_from_its_first_step(self, make_task, quiet, tmp_path):
         whole = volano.train(make_task(), out=tmp_path / "whole", observer=quiet)
         run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(5))
-        shutil.rmtree(run.path / "checkpoints")  # as if it had been killed at step 5, with its lines written
+        shutil.rmtree(
+            run.path / "checkpoints"
+        )  # as if it had been killed at step 5, with its lines written
         RunFolder.open(run.path).update_run(status="running")
         again = volano.resume(run.path, task=make_task(), observer=quiet)
         assert experiment_records(again.path) == experiment_records(whole.path)
@@ -389,7 +443,9 @@ class TestBeforeTheFirstCheckpoint:
         with pytest.raises(CheckpointError, match="seed: 4 != 3"):
             volano.resume(run.path, task=make_task(seed=4), observer=quiet)
 
-    def test_one_that_was_killed_while_being_prepared_is_started_again(self, make_task, quiet, tmp_path):
+    def test_one_that_was_killed_while_being_prepared_is_started_again(
+        self, make_task, quiet, tmp_path
+    ):
         folder = RunFolder.reserve(tmp_path / "run", "task")
         folder.make()
         folder.release()
@@ -410,19 +466,25 @@ class TestChangedData:
         pixels, labels = digits
         other = torch.utils.data.TensorDataset(pixels[:520], labels[:520])
         task = make_task(data=other, duration="32st")
-        with pytest.raises(CheckpointError, match=r"(?s)data: .*'num_examples': 520.*!=.*'num_examples': 512"):
+        with pytest.raises(
+            CheckpointError, match=r"(?s)data: .*'num_examples': 520.*!=.*'num_examples': 512"
+        ):
             volano.resume(stopped, task=task, observer=quiet)
 
     def test_other_content_is_refused_with_both_digests(self, make_task, quiet, stopped, digits):
         pixels, labels = digits
         other = torch.utils.data.TensorDataset(pixels[:512].flip(0).contiguous(), labels[:512])
-        with pytest.raises(CheckpointError, match=r"(?s)'content_digest': '(\w+)'.*!=.*'content_digest': '(?!\1)"):
+        with pytest.raises(
+            CheckpointError, match=r"(?s)'content_digest': '(\w+)'.*!=.*'content_digest': '(?!\1)"
+        ):
             volano.resume(stopped, task=make_task(data=other), observer=quiet)
 
 
 class TestCorruptExamples:
     @pytest.mark.parametrize("workers", [0, 1, 2])
-    def test_replacements_depend_on_nothing_but_the_data(self, make_task, quiet, tmp_path, digits, workers):
+    def test_replacements_depend_on_nothing_but_the_data(
+        self, make_task, quiet, tmp_path, digits, workers
+    ):
         pixels, labels = digits
 
         class Broken(torch.utils.data.Dataset):
@@ -438,14 +500,23 @@ class TestCorruptExamples:
                 return f"/photos/{index}.jpg"
 
         plan = volano.Plan.baseline().pin(workers=workers)
-        run = volano.train(make_task(data=Broken()), plan=plan, out=tmp_path / "run", observer=quiet)
+        run = volano.train(
+            make_task(data=Broken()), plan=plan, out=tmp_path / "run", observer=quiet
+        )
         reference = volano.train(
-            make_task(data=Broken()), plan=volano.Plan.baseline(), out=tmp_path / "other", observer=quiet
+            make_task(data=Broken()),
+            plan=volano.Plan.baseline(),
+            out=tmp_path / "other",
+            observer=quiet,
         )
         assert_same_weights(run.model, reference.model)
-        faults = [json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()]
+        faults = [
+            json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()
+        ]
         assert sorted(fault["index"] for fault in faults) == [3 + 50 * k for k in range(11)]
-        assert {fault["path"] for fault in faults} == {f"/photos/{3 + 50 * k}.jpg" for k in range(11)}
+        assert {fault["path"] for fault in faults} == {
+            f"/photos/{3 + 50 * k}.jpg" for k in range(11)
+        }
         assert "cannot be read" in faults[0]["reason"]
 
     def test_ranks_agree_on_every_replacement(self):
@@ -465,7 +536,8 @@ class TestCorruptExamples:
             whole = Fetcher(Broken(), None, 5)(order.key(step)).batch
             for world in (2, 4):
                 parts = [
-                    Fetcher(Broken(), None, 5)(order.key(step, rank=r, world_size=world)).batch for r in range(world)
+                    Fetcher(Broken(), None, 5)(order.key(step, rank=r, world_size=world)).batch
+                    for r in range(world)
                 ]
                 assert torch.equal(torch.stack(parts, dim=1).flatten(), whole)
 
@@ -495,9 +567,13 @@ class TestCorruptExamples:
         task = make_task(data=Files(), duration="4ep")
         plan = volano.Plan.baseline().pin(workers=1)
         run = volano.train(task, plan=plan, out=tmp_path / "run", observer=Vanish())
-        faults = [json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()]
+        faults = [
+            json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()
+        ]
         assert run.status == "finished"
-        assert {fault["path"] for fault in faults} == {str(place / f"{index}.pt") for index in range(0, 250, 25)}
+        assert {fault["path"] for fault in faults} == {
+            str(place / f"{index}.pt") for index in range(0, 250, 25)
+        }
         assert all("No such file" in fault["reason"] for fault in faults)
 
     def test_a_list_with_a_torn_last_line(self, make_task, quiet, stopped):

@@ -1,4 +1,5 @@
-"""A run that is killed at any moment, as often as may be, ends bitwise as the run that never was."""
+"""A run that is killed at any moment, as often as may be, ends bitwise as the run that never
+was."""
 
 import json
 
@@ -22,7 +23,14 @@ def assert_as_if_nothing_had_been(report: Report) -> None:
         for name, tensor in load_file(path / "model.safetensors").items():
             assert torch.equal(tensor, weights[name])
         left = {file.name for file in path.iterdir()}
-        files = {"run.json", "task.json", "plan.json", "metrics.jsonl", "model.safetensors", "report.html"}
+        files = {
+            "run.json",
+            "task.json",
+            "plan.json",
+            "metrics.jsonl",
+            "model.safetensors",
+            "report.html",
+        }
         assert left == {*files, "checkpoints"}
         assert len(list((path / "checkpoints").iterdir())) == 2
 

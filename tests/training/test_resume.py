@@ -10,11 +10,22 @@ import pytest
 import torch
 
 import volano
-from conftest import Quiet, assert_same_runs, classification_with_accuracy, experiment_records, make_mlp
+from conftest import (
+    Quiet,
+    assert_same_runs,
+    classification_with_accuracy,
+    experiment_records,
+    make_mlp,
+)
 from volano import Plan
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.training import RunFolder, Session
-from volano.training.checkpoints.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
+from volano.training.checkpoints.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    load_latest,
+    save_checkpoint,
+)
 
 
 class StopAt(Quiet):
@@ -50,7 +61,9 @@ def full_task(make_task, **fields):
 EVERY_STEP = volano.Safety(save_every="1st")
 
 
-@pytest.mark.parametrize("stop_at", [1, 16, 31])  # within the first epoch, at its end, one before the last step
+@pytest.mark.parametrize(
+    "stop_at", [1, 16, 31]
+)  # within the first epoch, at its end, one before the last step
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_bitwise(make_task, quiet, tmp_path, stop_at, name):
     task = full_task(make_task)
@@ -114,10 +127,16 @@ def test_a_second_ctrl_c_ends_at_once_and_the_checkpoint_stays(make_task, tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         volano.train(
-            full_task(make_task), out=tmp_path / "run", observer=Impatient(5, signal.SIGINT), safety=EVERY_STEP
+            full_task(make_task),
+            out=tmp_path / "run",
+            observer=Impatient(5, signal.SIGINT),
+            safety=EVERY_STEP,
         )
     assert load_latest(tmp_path / "run" / "checkpoints")[0] == 4
-    assert volano.resume(tmp_path / "run", task=full_task(make_task), observer=Quiet()).status == "finished"
+    assert (
+        volano.resume(tmp_path / "run", task=full_task(make_task), observer=Quiet()).status
+        == "finished"
+    )
 
 
 def test_handlers_are_put_back(make_task, quiet, tmp_path):
@@ -128,7 +147,9 @@ def test_handlers_are_put_back(make_task, quiet, tmp_path):
 
 def test_a_run_in_another_thread_leaves_signals_alone(make_task, quiet, tmp_path):
     runs = []
-    thread = threading.Thread(target=lambda: runs.append(volano.train(make_task(), out=tmp_path / "r", observer=quiet)))
+    thread = threading.Thread(
+        target=lambda: runs.append(volano.train(make_task(), out=tmp_path / "r", observer=quiet))
+    )
     thread.start()
     thread.join()
     assert runs[0].status == "finished"
@@ -140,7 +161,10 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match=r"now != then: .*clip_norm: 2.0 != 1.0"):
             volano.resume(run.path, task=full_task(make_task, clip_norm=2.0), observer=quiet)
         record = RunFolder.open(run.path).read_json("run.json")
-        assert (record["status"], record["step"]) == ("stopped", 4)  # a refusal leaves the run as it was
+        assert (record["status"], record["step"]) == (
+            "stopped",
+            4,
+        )  # a refusal leaves the run as it was
 
     def test_a_finished_run_has_nothing_left(self, make_task, quiet, tmp_path):
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
@@ -165,18 +189,26 @@ class TestRefusals:
 
     def test_a_folder_that_exists(self, make_task, quiet, tmp_path):
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(UsageError, match="folder of its own; got .*which exists.*volano resume"):
+        with pytest.raises(
+            UsageError, match="folder of its own; got .*which exists.*volano resume"
+        ):
             volano.train(make_task(), out=tmp_path, observer=quiet)
         assert (tmp_path / "file").read_text() == "mine"
 
-    def test_what_failed_before_its_first_checkpoint_is_in_nobodys_way(self, make_task, quiet, tmp_path):
+    def test_what_failed_before_its_first_checkpoint_is_in_nobodys_way(
+        self, make_task, quiet, tmp_path
+    ):
         with pytest.raises(volano.VolanoError):
-            volano.train(make_task(objective=lambda model, batch: 1.0), out=tmp_path / "run", observer=quiet)
+            volano.train(
+                make_task(objective=lambda model, batch: 1.0), out=tmp_path / "run", observer=quiet
+            )
         assert volano.train(make_task(), out=tmp_path / "run", observer=quiet).status == "finished"
 
     def test_a_mistake_found_while_preparing_leaves_nothing(self, make_task, quiet, tmp_path):
         with pytest.raises(volano.VolanoError):
-            volano.train(make_task(), out=tmp_path / "run", observer=quiet, pins={"precision": "fp8"})
+            volano.train(
+                make_task(), out=tmp_path / "run", observer=quiet, pins={"precision": "fp8"}
+            )
         assert not (tmp_path / "run").exists()
 
 
@@ -184,7 +216,10 @@ class TestCheckpoints:
     def test_the_last_two_are_kept(self, tmp_path):
         for step in range(1, 6):
             save_checkpoint(tmp_path, step, {"value": torch.tensor(step)})
-        assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000004", "step-00000005"]
+        assert [path.name for path in sorted(tmp_path.iterdir())] == [
+            "step-00000004",
+            "step-00000005",
+        ]
         assert load_latest(tmp_path)[1]["value"].item() == 5
 
     def test_a_damaged_one_is_named_and_passed_over(self, make_task, quiet, tmp_path):
@@ -229,7 +264,9 @@ class TestCheckpoints:
         assert load_latest(tmp_path)[0] == 1
         assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
-    def test_a_full_disk_in_mid_run_is_announced_and_the_run_goes_on(self, make_task, quiet, tmp_path, monkeypatch):
+    def test_a_full_disk_in_mid_run_is_announced_and_the_run_goes_on(
+        self, make_task, quiet, tmp_path, monkeypatch
+    ):
         real_save, calls = torch.save, []
 
         def sometimes_full(state, file):
@@ -242,7 +279,10 @@ class TestCheckpoints:
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet, safety=EVERY_STEP)
         assert run.status == "finished"
         assert 5 in calls
-        assert any("not saved at step 5" in notice and "The run goes on" in notice for notice in run.notices)
+        assert any(
+            "not saved at step 5" in notice and "The run goes on" in notice
+            for notice in run.notices
+        )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -321,7 +361,12 @@ def test_a_plan_that_does_not_fit_leaves_nothing_in_the_way(make_task, quiet, tm
             volano.train(make_task(), plan=plan, out=tmp_path / "run", observer=quiet)
         assert not (tmp_path / "run").exists()
     with pytest.raises(volano.VolanoError):
-        volano.train(make_task(model=torch.nn.ReLU), plan=Plan.baseline(), out=tmp_path / "run", observer=quiet)
+        volano.train(
+            make_task(model=torch.nn.ReLU),
+            plan=Plan.baseline(),
+            out=tmp_path / "run",
+            observer=quiet,
+        )
     (tmp_path / "run" / "notes.txt").write_text("mine")
     assert volano.train(make_task(), out=tmp_path / "run", observer=quiet).status == "finished"
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
@@ -338,7 +383,10 @@ def test_an_unchanged_task_of_objects_is_the_same_task(make_task):
     def make(config):
         return make_mlp()
 
-    digests = {describe(make_task(model=functools.partial(make, Config())), make_mlp())["digest"] for _ in range(2)}
+    digests = {
+        describe(make_task(model=functools.partial(make, Config())), make_mlp())["digest"]
+        for _ in range(2)
+    }
     assert len(digests) == 1
 
 
@@ -369,7 +417,9 @@ def test_the_implementation_of_the_optimizer_is_that_of_the_plan(make_task, tmp_
     def session_of(implementation):
         plan = Plan.baseline().pin(optimizer=implementation)
         session = Session(full_task(make_task), plan, on_notice=lambda _: None)
-        return session, [(group["foreach"], group["fused"]) for group in session.optimizer.param_groups]
+        return session, [
+            (group["foreach"], group["fused"]) for group in session.optimizer.param_groups
+        ]
 
     earlier, _ = session_of(then)
     for step, batch in enumerate(earlier.feed.batches(earlier.order.keys(0, 2))):

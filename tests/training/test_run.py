@@ -34,28 +34,37 @@ def test_a_run_leaves_a_complete_folder(make_task, quiet, tmp_path):
     assert record["machine"]["num_cores"] >= 1
     assert record["seconds"].keys() >= {"prepare", "train", "evaluate", "checkpoint", "total"}
     assert Plan.load(run.path / "plan.json") == run.plan
-    steps = [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(steps)
     assert steps[-1] == task.num_steps
     assert quiet.ends == ["finished"]
 
 
 def test_evaluation_is_over_every_example_once(make_task, quiet, tmp_path, digits):
-    task = make_task(objective=classification_with_accuracy, batch_size=48)  # 64 examples in batches of 48 and 16
+    task = make_task(
+        objective=classification_with_accuracy, batch_size=48
+    )  # 64 examples in batches of 48 and 16
     run = volano.train(task, out=tmp_path / "run", observer=quiet)
     inputs, labels = task.valid.tensors
     with torch.no_grad():
         logits = run.model(inputs)
     expected = nn.functional.cross_entropy(logits, labels).item()
     assert run.metrics["valid_loss"] == pytest.approx(expected, rel=1e-5)
-    assert run.metrics["valid_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert run.metrics["valid_accuracy"] == pytest.approx(
+        (logits.argmax(1) == labels).float().mean().item()
+    )
 
 
 def test_a_preview_is_kept_and_changes_no_number(make_task, quiet, tmp_path):
     def preview(model):
         assert not model.training
         assert not torch.is_grad_enabled()
-        return {"text": f"drawn {torch.rand(()).item():.3f}", "mean": next(model.parameters()).mean().item()}
+        return {
+            "text": f"drawn {torch.rand(()).item():.3f}",
+            "mean": next(model.parameters()).mean().item(),
+        }
 
     dropout = {"model": lambda: make_mlp(dropout=0.5)}
     plain = volano.train(make_task(**dropout), out=tmp_path / "plain", observer=quiet)
@@ -104,14 +113,24 @@ def test_batches_of_any_shape(make_task, quiet, tmp_path, digits):
             return 128
 
         def __getitem__(self, index):
-            return {"image": pixels[index], "target": {"label": labels[index]}, "id": f"digit {index}"}
+            return {
+                "image": pixels[index],
+                "target": {"label": labels[index]},
+                "id": f"digit {index}",
+            }
 
     def objective(model, batch):
         return classification(model, (batch["image"], batch["target"]["label"]))
 
-    run = volano.train(make_task(data=Dicts(), valid=None, objective=objective), out=tmp_path / "run", observer=quiet)
+    run = volano.train(
+        make_task(data=Dicts(), valid=None, objective=objective),
+        out=tmp_path / "run",
+        observer=quiet,
+    )
     assert run.status == "finished"
-    assert any("computes its examples" in notice for notice in run.notices)  # why the feed is a ring
+    assert any(
+        "computes its examples" in notice for notice in run.notices
+    )  # why the feed is a ring
     assert run.plan.feed == "ring"
 
 
@@ -122,7 +141,9 @@ def test_a_kept_last_batch_is_trained_on(make_task, quiet, tmp_path):
         sizes.append(len(batch[0]))
         return classification(model, batch)
 
-    task = make_task(objective=objective, batch_size=200, last_batch="keep", duration="1ep", valid=None)
+    task = make_task(
+        objective=objective, batch_size=200, last_batch="keep", duration="1ep", valid=None
+    )
     volano.train(task, out=tmp_path / "run", observer=quiet)
     assert sizes == [200, 200, 112]
 
@@ -140,7 +161,9 @@ def test_corrupt_examples_are_listed_in_the_run(make_task, quiet, tmp_path, digi
             return pixels[index], labels[index]
 
     run = volano.train(make_task(data=Broken(), valid=None), out=tmp_path / "run", observer=quiet)
-    (record,) = [json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()]
+    (record,) = [
+        json.loads(line) for line in (run.path / "quarantine.jsonl").read_text().splitlines()
+    ]
     assert record == {"set": "data", "index": 77, "path": None, "reason": "ValueError: bad header"}
     assert any("example 77 of data: ValueError: bad header" in notice for notice in run.notices)
 
@@ -157,7 +180,9 @@ class TestPins:
 
     def test_a_pin_beyond_the_tolerance_is_refused(self, make_task, tmp_path):
         task = make_task(tolerance="rounding")
-        with pytest.raises(volano.VolanoError, match="tolerance is 'rounding'; got precision='bf16'"):
+        with pytest.raises(
+            volano.VolanoError, match="tolerance is 'rounding'; got precision='bf16'"
+        ):
             volano.train(task, out=tmp_path / "run", pins={"precision": "bf16"})
         assert not (tmp_path / "run").exists()
 
@@ -165,11 +190,16 @@ class TestPins:
         run = volano.train(make_task(tolerance="exact"), out=tmp_path / "run", observer=quiet)
         assert run.plan.semantics() == "exact"
         refused = json.loads((run.path / "explanation.json").read_text())["refused"]
-        assert any(r["knob"] == "precision" and r["reason"] == "the task's tolerance is 'exact'" for r in refused)
+        assert any(
+            r["knob"] == "precision" and r["reason"] == "the task's tolerance is 'exact'"
+            for r in refused
+        )
 
     def test_a_plan_and_pins_do_not_go_together(self, make_task, tmp_path):
         with pytest.raises(volano.VolanoError, match="leaves nothing to choose"):
-            volano.train(make_task(), plan=Plan.baseline(), pins={"threads": 1}, out=tmp_path / "run")
+            volano.train(
+                make_task(), plan=Plan.baseline(), pins={"threads": 1}, out=tmp_path / "run"
+            )
 
 
 class TestProgress:
@@ -223,7 +253,10 @@ def test_a_killed_worker_is_told_of_and_changes_nothing(make_task, digits, tmp_p
     mark = tmp_path / "mark"
     data = Killed(digits, mark)
     plain = volano.train(
-        make_task(data=data), plan=Plan.baseline("cpu"), out=tmp_path / "a", observer=volano.Observer()
+        make_task(data=data),
+        plan=Plan.baseline("cpu"),
+        out=tmp_path / "a",
+        observer=volano.Observer(),
     )
     mark.touch()
     plan = Plan.baseline("cpu").pin(workers=1)

@@ -13,15 +13,21 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.compiles
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's compiler uses what torch deprecates
 def test_a_compiled_plan_learns_the_same(make_task, quiet, tmp_path):
     eager = volano.train(make_task(), plan=Plan.baseline(), out=tmp_path / "1", observer=quiet)
-    compiled = volano.train(make_task(), plan=Plan.baseline().pin(compile=True), out=tmp_path / "2", observer=quiet)
+    compiled = volano.train(
+        make_task(), plan=Plan.baseline().pin(compile=True), out=tmp_path / "2", observer=quiet
+    )
     for got, expected in zip(compiled.model.parameters(), eager.model.parameters(), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+@pytest.mark.skipif(
+    not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
+)
 def test_one_epoch_of_fashion_mnist(quiet, tmp_path):
     run = volano.train(
         "image",

@@ -51,7 +51,9 @@ def test_micro_batches_add_up_to_the_batch(make_task, micro_batch):
 def test_a_weighted_loss_adds_up_too(make_task, micro_batch):
     def objective(model, batch):
         inputs, labels = batch
-        weights = (labels + 1).double()  # uneven over the micro-batches, like tokens of a padded batch
+        weights = (
+            labels + 1
+        ).double()  # uneven over the micro-batches, like tokens of a padded batch
         losses = nn.functional.cross_entropy(model(inputs.double()), labels, reduction="none")
         return volano.Loss(
             total=(losses * weights).sum(),
@@ -61,7 +63,9 @@ def test_a_weighted_loss_adds_up_too(make_task, micro_batch):
 
     task = make_task(**in_float64({"objective": objective}))
     for expected, got in zip(
-        gradients(task, Plan.baseline()), gradients(task, Plan.baseline().pin(micro_batch=micro_batch)), strict=True
+        gradients(task, Plan.baseline()),
+        gradients(task, Plan.baseline().pin(micro_batch=micro_batch)),
+        strict=True,
     ):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
     made = session(task, Plan.baseline().pin(micro_batch=micro_batch))
@@ -70,7 +74,8 @@ def test_a_weighted_loss_adds_up_too(make_task, micro_batch):
 
 
 def test_a_wrong_weight_would_be_seen(make_task):
-    # The control of the two tests above: a mean of means over uneven micro-batches is another gradient.
+    # The control of the two tests above: a mean of means over uneven micro-batches is another
+    # gradient.
     def objective(model, batch):
         inputs, labels = batch
         return classification(model, (inputs.double(), labels)) / len(labels)
@@ -87,7 +92,9 @@ def raw_loop(task, steps, *, clip=None):
     model = task.model()
     optimizer = task.optimizer(model.parameters())
     inputs, labels = task.data.tensors
-    order = volano.data.order.Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
+    order = volano.data.order.Order(
+        num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed
+    )
     base = optimizer.param_groups[0]["lr"]
     for step in range(steps):
         rows = torch.from_numpy(order.key(step).indices.copy())
@@ -102,14 +109,18 @@ def raw_loop(task, steps, *, clip=None):
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW], ids=["SGD", "AdamW"])
 @pytest.mark.parametrize("feed", ["ring", "resident"])
-def test_the_baseline_is_bitwise_the_raw_loop_after_50_steps(make_task, quiet, tmp_path, optimizer, feed):
+def test_the_baseline_is_bitwise_the_raw_loop_after_50_steps(
+    make_task, quiet, tmp_path, optimizer, feed
+):
     task = make_task(
         optimizer=functools.partial(optimizer, lr=0.01),
         duration="50st",
         schedule=volano.cosine(warmup=0.1),
         clip_norm=0.5,
     )
-    run = volano.train(task, plan=Plan.baseline().pin(feed=feed), out=tmp_path / "run", observer=quiet)
+    run = volano.train(
+        task, plan=Plan.baseline().pin(feed=feed), out=tmp_path / "run", observer=quiet
+    )
     reference = raw_loop(task, 50, clip=0.5)
     for got, expected in zip(run.model.parameters(), reference.parameters(), strict=True):
         assert torch.equal(got, expected)
@@ -121,8 +132,15 @@ def test_dropout_is_drawn_from_seed_and_step_alone(make_task, quiet, tmp_path):
     first = volano.train(task, plan=Plan.baseline(), out=tmp_path / "1", observer=quiet)
     torch.manual_seed(2)
     torch.rand(100)
-    second = volano.train(task, plan=Plan.baseline().pin(workers=1), out=tmp_path / "2", observer=quiet)
-    other = volano.train(make_task(model=task.model, seed=4), plan=Plan.baseline(), out=tmp_path / "3", observer=quiet)
+    second = volano.train(
+        task, plan=Plan.baseline().pin(workers=1), out=tmp_path / "2", observer=quiet
+    )
+    other = volano.train(
+        make_task(model=task.model, seed=4),
+        plan=Plan.baseline(),
+        out=tmp_path / "3",
+        observer=quiet,
+    )
     assert torch.equal(first.model[0].weight, second.model[0].weight)
     assert not torch.equal(first.model[0].weight, other.model[0].weight)
 
@@ -130,7 +148,11 @@ def test_dropout_is_drawn_from_seed_and_step_alone(make_task, quiet, tmp_path):
 def test_the_callers_random_state_is_the_callers(make_task, quiet, tmp_path):
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    volano.train(make_task(model=functools.partial(make_mlp, dropout=0.5)), out=tmp_path / "run", observer=quiet)
+    volano.train(
+        make_task(model=functools.partial(make_mlp, dropout=0.5)),
+        out=tmp_path / "run",
+        observer=quiet,
+    )
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -151,20 +173,28 @@ def test_augmentation_is_keyed_by_seed_and_step(make_task, quiet, tmp_path):
 
 
 def test_the_default_plan_learns_the_same(make_task, quiet, tmp_path):
-    """Rounding differs between the implementations, the trajectory does not: 32 steps, relative to the weights."""
-    task = make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3), objective=classification_with_accuracy)
+    """Rounding differs between the implementations, the trajectory does not: 32 steps, relative to
+    the weights."""
+    task = make_task(
+        optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
+        objective=classification_with_accuracy,
+    )
     baseline = volano.train(task, plan=Plan.baseline(), out=tmp_path / "1", observer=quiet)
     default = volano.train(task, out=tmp_path / "2", observer=quiet)
     assert default.plan.optimizer == "fused"
     for got, expected in zip(default.model.parameters(), baseline.model.parameters(), strict=True):
         assert (got - expected).norm() / expected.norm() < 1e-4
-    assert default.metrics["valid_accuracy"] == pytest.approx(baseline.metrics["valid_accuracy"], abs=0.02)
+    assert default.metrics["valid_accuracy"] == pytest.approx(
+        baseline.metrics["valid_accuracy"], abs=0.02
+    )
 
 
 def test_bf16_stays_near_fp32(make_task):
     task = make_task()
     exact = torch.cat([gradient.flatten() for gradient in gradients(task, Plan.baseline())])
-    narrow = torch.cat([gradient.flatten() for gradient in gradients(task, Plan.baseline().pin(precision="bf16"))])
+    narrow = torch.cat(
+        [gradient.flatten() for gradient in gradients(task, Plan.baseline().pin(precision="bf16"))]
+    )
     assert not torch.equal(exact, narrow)
     assert nn.functional.cosine_similarity(exact, narrow, dim=0) > 0.999
 
@@ -176,7 +206,9 @@ def test_an_average_of_the_weights(make_task, quiet, tmp_path):
         def on_log(self, record):
             weights.append(live.model[0].weight.detach().clone())
 
-    task = make_task(ema_decay=0.9, duration="8st", optimizer=functools.partial(torch.optim.SGD, lr=0.5))
+    task = make_task(
+        ema_decay=0.9, duration="8st", optimizer=functools.partial(torch.optim.SGD, lr=0.5)
+    )
     live = session(task)
     initial = live.model[0].weight.detach().clone()
     for step, batch in enumerate(live.feed.batches(live.order.keys(0, 8))):
@@ -204,7 +236,9 @@ class TestRefusals:
         assert quiet.ends == ["failed"]
 
     @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-    def test_a_first_loss_that_is_no_number_does_not_reach_the_weights(self, make_task, quiet, tmp_path, factor):
+    def test_a_first_loss_that_is_no_number_does_not_reach_the_weights(
+        self, make_task, quiet, tmp_path, factor
+    ):
         task = make_task(objective=lambda model, batch: classification(model, batch) * factor)
         made = session(task)
         before = made.model[0].weight.detach().clone()
@@ -226,7 +260,9 @@ class TestRefusals:
             session(make_task(optimizer=list))
 
     def test_a_micro_batch_larger_than_the_batch(self, make_task):
-        with pytest.raises(PlanError, match="part of the batch; got micro_batch=64 with batch_size=32"):
+        with pytest.raises(
+            PlanError, match="part of the batch; got micro_batch=64 with batch_size=32"
+        ):
             session(make_task(), Plan.baseline().pin(micro_batch=64))
 
     @pytest.mark.parametrize("precision", ["tf32", "fp16"])
@@ -249,7 +285,8 @@ class TestImplementations:
 
     def test_a_class_without_it_runs_as_given_and_it_is_said(self, make_task):
         made = session(
-            make_task(optimizer=functools.partial(torch.optim.Adamax, lr=1e-3)), Plan.baseline().pin(optimizer="fused")
+            make_task(optimizer=functools.partial(torch.optim.Adamax, lr=1e-3)),
+            Plan.baseline().pin(optimizer="fused"),
         )
         assert "Adamax has no fused implementation" in made.notices[0]
 
@@ -311,7 +348,9 @@ def test_tied_weights_are_averaged_once(make_task):
 def test_metrics_keep_no_graph(make_task):
     def objective(model, batch):
         loss = classification(model, batch)
-        return volano.Loss(total=loss * len(batch[0]), weight=len(batch[0]), metrics={"again": loss})
+        return volano.Loss(
+            total=loss * len(batch[0]), weight=len(batch[0]), metrics={"again": loss}
+        )
 
     for micro_batch in (None, 8):
         made = session(make_task(objective=objective), Plan.baseline().pin(micro_batch=micro_batch))
@@ -339,18 +378,28 @@ def test_metrics_come_at_every_step(make_task, quiet, tmp_path):
     def objective(model, batch):
         calls.append(1)
         loss = classification_with_accuracy(model, batch)
-        return volano.Loss(total=loss.total, weight=loss.weight, metrics={} if len(calls) == 3 else loss.metrics)
+        return volano.Loss(
+            total=loss.total, weight=loss.weight, metrics={} if len(calls) == 3 else loss.metrics
+        )
 
-    with pytest.raises(ObjectiveError, match="same metrics at every step; got a step without 'accuracy'"):
+    with pytest.raises(
+        ObjectiveError, match="same metrics at every step; got a step without 'accuracy'"
+    ):
         volano.train(
-            make_task(objective=objective, duration="4000st"), plan=Plan.baseline(), out=tmp_path / "r", observer=quiet
+            make_task(objective=objective, duration="4000st"),
+            plan=Plan.baseline(),
+            out=tmp_path / "r",
+            observer=quiet,
         )
 
 
 def test_a_whole_plan_respects_the_tolerance(make_task, quiet, tmp_path):
     with pytest.raises(PlanError, match="tolerance is 'exact'; got precision='bf16'"):
         volano.train(
-            make_task(tolerance="exact"), plan=Plan.baseline().pin(precision="bf16"), out=tmp_path / "r", observer=quiet
+            make_task(tolerance="exact"),
+            plan=Plan.baseline().pin(precision="bf16"),
+            out=tmp_path / "r",
+            observer=quiet,
         )
 
 

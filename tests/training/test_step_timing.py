@@ -47,6 +47,8 @@ def test_a_block_is_made_at_least_and_one_that_is_skipped_does_not_count(clock):
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5])
 def test_a_task_of_few_steps_can_be_timed(make_task, num_steps):
-    found = measure_step_time(make_task(duration=f"{num_steps}st", valid=None), Plan.baseline(), seconds=60.0)
+    found = measure_step_time(
+        make_task(duration=f"{num_steps}st", valid=None), Plan.baseline(), seconds=60.0
+    )
     assert found.step > 0
     assert found.startup >= 0

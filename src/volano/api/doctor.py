@@ -12,8 +12,8 @@ def doctor(device: str | None = None) -> dict[str, Any]:
     """Facts, measured limits and versions; takes about a second.
 
     Returns:
-        ``machine`` (sizes in bytes), ``limits`` (operations or bytes per second), ``versions``, and ``missing``:
-        package -> what it is for and how to get it.
+        ``machine`` (sizes in bytes), ``limits`` (operations or bytes per second), ``versions``, and
+        ``missing``: package -> what it is for and how to get it.
 
     Raises:
         UsageError: the device is not on this machine.

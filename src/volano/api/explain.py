@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from volano.api.train import named, refuse_options
 from volano.errors import UsageError
-from volano.planner import EXPLANATION, Explanation, PlanRequest, explain_absent, find_plan, measured_beside
+from volano.planner import (
+    EXPLANATION,
+    Explanation,
+    PlanRequest,
+    explain_absent,
+    find_plan,
+    measured_beside,
+)
 from volano.task import Task
 from volano.training import RunFolder
 
@@ -29,15 +36,18 @@ def explain(
     analyze: bool = False,
     **options: Any,
 ) -> Explanation:
-    """Explains what the planner would choose, every candidate with its figures, and why. Nothing is trained.
+    """Explains what the planner would choose, every candidate with its figures, and why. Nothing is
+    trained.
 
     Args:
         what, path: what would be trained; see ``volano.train``.
         device: as torch writes it; None is the accelerator, or the CPU without one.
-        on: name of a device that is not here (``"H100 80GB"``): nothing runs, everything is predicted.
+        on: name of a device that is not here (``"H100 80GB"``): nothing runs, everything is
+            predicted.
         budget: bytes that the training may hold on the device; None is what is there.
         pins, forbid: see ``volano.train``.
-        analyze: whether the chosen plan is run for some steps, and what is measured set beside what was predicted.
+        analyze: whether the chosen plan is run for some steps, and what is measured set beside what
+            was predicted.
         options: of an application; see ``volano.train``.
 
     Raises:
@@ -71,14 +81,19 @@ def explain_run(path: str | Path) -> Explanation:
     """
     folder = RunFolder.open(path)
     if not (folder.path / EXPLANATION).is_file():
-        raise UsageError("A run that was planned holds explanation.json", got=f"none in {folder.path}")
+        raise UsageError(
+            "A run that was planned holds explanation.json", got=f"none in {folder.path}"
+        )
     return Explanation.from_json(folder.read_json(EXPLANATION))
 
 
 def _explained(task: Task, planning: PlanRequest, on: str | None, analyze: bool) -> Explanation:
     if on is not None:
         if planning.device is not None:
-            raise UsageError("A plan is explained for one device", got=f"`device` {planning.device} and `on` {on}")
+            raise UsageError(
+                "A plan is explained for one device",
+                got=f"`device` {planning.device} and `on` {on}",
+            )
         if analyze:
             raise UsageError("Measuring takes the device itself", got=f"`analyze` with `on` {on}")
         return explain_absent(task, on, planning)

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 Build = Callable[[Any], Task]
-_DEFAULTS: dict[str, Any] = {"trials": 128, "metric": "loss", "direction": "minimize", "seed": 0, "eta": 3}
+_DEFAULTS: dict[str, Any] = {
+    "trials": 128,
+    "metric": "loss",
+    "direction": "minimize",
+    "seed": 0,
+    "eta": 3,
+}
 
 
 def explore(
@@ -56,36 +62,46 @@ def explore(
     on_progress: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> Study:
-    """Tries many configurations: samples them with Optuna, trains those of one structure as one program, and prunes
-    them together by successive halving.
+    """Tries many configurations: samples them with Optuna, trains those of one structure as one
+    program, and prunes them together by successive halving.
 
     Args:
-        build: ``(trial) -> Task`` with an Optuna trial, or ``"module:build"`` of one. All tasks have the same data, and
-            ``valid``. Called more than once for a trial, in the workers too. Or an application, as ``volano.train``
-            takes it: its recipe is varied, over ``space`` or its own.
+        build: ``(trial) -> Task`` with an Optuna trial, or ``"module:build"`` of one. All tasks
+            have the same data, and ``valid``. Called more than once for a trial, in the workers
+            too. Or an application, as ``volano.train`` takes it: its recipe is varied, over
+            ``space`` or its own.
         trials: to ask for; 128, of an application 64.
         path: of an application's data; None is its embedded sample.
         space: of an application: a search space or the JSON or TOML file of one; None is its own.
         minutes: after which nothing new begins.
-        metric: of the evaluation, by which trials are compared; ``"loss"``, or what ``build.metric`` says.
-        direction: ``"minimize"`` or ``"maximize"`` it; ``"minimize"``, or what ``build.direction`` says.
+        metric: of the evaluation, by which trials are compared; ``"loss"``, or what
+            ``build.metric`` says.
+        direction: ``"minimize"`` or ``"maximize"`` it; ``"minimize"``, or what ``build.direction``
+            says.
         out: folder of the study; None makes ``runs/NAME-DATE-TIME``.
-        sampler: of Optuna; None is that of an Optuna study in ``storage``, or else TPE, seeded with ``seed``.
-        storage: URL, path of a journal, or an Optuna study; None is in memory with a journal in the folder.
+        sampler: of Optuna; None is that of an Optuna study in ``storage``, or else TPE, seeded with
+            ``seed``.
+        storage: URL, path of a journal, or an Optuna study; None is in memory with a journal in the
+            folder.
         seed: of the default sampler; 0.
         eta: at a rung one trial in so many goes on; 3.
-        rungs: how many, the end of the run among them; 1 prunes nothing; None takes them from ``trials``.
+        rungs: how many, the end of the run among them; 1 prunes nothing; None takes them from
+            ``trials``.
         device: as torch writes it; None is every accelerator, or the CPU.
         precision: ``"fp32"``, ``"tf32"`` or ``"bf16"``; fp32.
-        workers: processes that train packs; None is one for each accelerator, or as many as pay on the CPU's cores.
+        workers: processes that train packs; None is one for each accelerator, or as many as pay on
+            the CPU's cores.
         ray: ``"local"``, ``"auto"`` or ``"host:port"``: the devices of a Ray cluster.
-        resume: goes on with the study in ``out``, with the settings that it has where none are given.
-        observer: hears of the study, and is closed at its end; None shows progress on standard error.
+        resume: goes on with the study in ``out``, with the settings that it has where none are
+            given.
+        observer: hears of the study, and is closed at its end; None shows progress on standard
+            error.
         on_progress: told what is done before the study begins.
         options: more of an application's.
 
     Raises:
-        VolanoError: as its subclasses say. What was learned until then is in the folder, and can go on.
+        VolanoError: as its subclasses say. What was learned until then is in the folder, and can go
+            on.
     """
     from volano.study.progress import make_study_progress
     from volano.study.run_study import run_study
@@ -102,7 +118,10 @@ def explore(
             kind, path, space=space, trials=trials, on_progress=on_progress, **asked, **options
         )
     elif {"path": path, "space": space, **options} != {"path": None, "space": None}:
-        raise UsageError("`path` and `space` are of the applications", got="one with a build function of your own")
+        raise UsageError(
+            "`path` and `space` are of the applications",
+            got="one with a build function of your own",
+        )
     make, source = _build_and_source(build, named)
     if sampler is not None and not callable(getattr(sampler, "sample_relative", None)):
         raise UsageError("sampler is one of Optuna's, or one like them", got=type(sampler).__name__)
@@ -111,18 +130,29 @@ def explore(
     given = {"trials": trials, "metric": metric, "direction": direction, "seed": seed, "eta": eta}
     if resume:
         if out is None:
-            raise UsageError("A study that goes on has a folder", got="resume without out", remedy="Name it with out=")
+            raise UsageError(
+                "A study that goes on has a folder",
+                got="resume without out",
+                remedy="Name it with out=",
+            )
         folder = StudyFolder.open(out)
         before = folder.read_json(STUDY).get("settings", {})
     else:
         folder = StudyFolder.reserve(out, getattr(make, "__name__", None) or "study")
         before = {}
     own = _own_goal(make, metric)
-    chosen = {**_DEFAULTS, **own, **_known(before, given), **{n: v for n, v in given.items() if v is not None}}
+    chosen = {
+        **_DEFAULTS,
+        **own,
+        **_known(before, given),
+        **{n: v for n, v in given.items() if v is not None},
+    }
     settings = StudySettings(minutes=minutes, rungs=rungs, **chosen)
     kept = before.get("precision")
     if precision and kept and precision != kept:
-        raise UsageError("A study goes on in the precision that it has", got=f"{precision}, and it has {kept}")
+        raise UsageError(
+            "A study goes on in the precision that it has", got=f"{precision}, and it has {kept}"
+        )
     precision = precision or kept or "fp32"
     where = {"device": device, "workers": workers, "ray": ray}
     where = {name: before.get(name) if value is None else value for name, value in where.items()}
@@ -132,7 +162,13 @@ def explore(
             make,
             settings,
             folder,
-            functools.partial(make_executor, make, num_trials=settings.trials, on_notice=observer.on_notice, **where),
+            functools.partial(
+                make_executor,
+                make,
+                num_trials=settings.trials,
+                on_notice=observer.on_notice,
+                **where,
+            ),
             storage=storage,
             sampler=sampler,
             observer=observer,
@@ -149,7 +185,11 @@ def explore(
 
 def _own_goal(build: Build, metric: str | None) -> dict[str, Any]:
     """What a build says it is compared by; its direction is that of its own metric alone."""
-    own = {name: value for name in ("metric", "direction") if (value := getattr(build, name, None)) is not None}
+    own = {
+        name: value
+        for name in ("metric", "direction")
+        if (value := getattr(build, name, None)) is not None
+    }
     return own if metric is None or metric == own.get("metric") else {}
 
 
@@ -157,14 +197,22 @@ def _build_and_source(build: Build | str, named: Any) -> tuple[Build, Mapping[st
     """The function that ``build`` is or names, and how another process can make it again."""
     if not callable(named):
         rule = (
-            "module:build names a function of a trial" if named is not build else "explore takes build(trial) -> Task"
+            "module:build names a function of a trial"
+            if named is not build
+            else "explore takes build(trial) -> Task"
         )
         raise UsageError(
-            rule, got=f"{build!r}: {type(named).__name__}", remedy="Or say 'module:build', or an application"
+            rule,
+            got=f"{build!r}: {type(named).__name__}",
+            remedy="Or say 'module:build', or an application",
         )
     if isinstance(build, str):
         return cast(Build, named), {"kind": "reference", "reference": build}
-    return (build, build.source()) if isinstance(build, ApplicationBuild) else (build, {"kind": "python"})
+    return (
+        (build, build.source())
+        if isinstance(build, ApplicationBuild)
+        else (build, {"kind": "python"})
+    )
 
 
 def _known(before: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:

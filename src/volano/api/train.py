@@ -1,4 +1,5 @@
-"""Training what a person names, going on with it, and using it: a task of one's own or an application."""
+"""Training what a person names, going on with it, and using it: a task of one's own or an
+application."""
 
 from __future__ import annotations
 
@@ -40,21 +41,24 @@ def train(
     """Plans a training, then runs it. Under torchrun every rank calls this with the same arguments.
 
     Args:
-        what: a Task; ``"module:name"`` of one, or of a function that returns one; or an application: ``"image"``,
-            ``"text"``, ``"video"``, a subclass of ``volano.Application``, or ``"module:Class"`` of one.
+        what: a Task; ``"module:name"`` of one, or of a function that returns one; or an
+            application: ``"image"``, ``"text"``, ``"video"``, a subclass of ``volano.Application``,
+            or ``"module:Class"`` of one.
         path: of an application's data; None is its embedded sample.
-        plan: taken as it is, or the file of one; ``Plan.baseline()`` is plain eager. None lets the planner find one.
+        plan: taken as it is, or the file of one; ``Plan.baseline()`` is plain eager. None lets the
+            planner find one.
         device: as torch writes it; None is the accelerator, or the CPU without one.
         out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
         pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
-        forbid: knobs with values not to take, for example ``{"compile": True, "precision": ("bf16", "fp16")}``.
+        forbid: knobs with values not to take, for example ``{"compile": True, "precision": ("bf16",
+            "fp16")}``.
         budget: bytes that the training may hold on the device; None is what is free there.
         safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
         processes: how many train together on this machine, if torchrun has not started them.
         observer: hears of the run; None shows progress on standard error.
         source: how another process can make a Task again; None says that only Python can.
-        options: of an application: ``minutes`` or ``epochs``, ``seed``, and its own; see ``volano.ImageOptions``,
-            ``volano.TextOptions`` and ``volano.VideoOptions``.
+        options: of an application: ``minutes`` or ``epochs``, ``seed``, and its own; see
+            ``volano.ImageOptions``, ``volano.TextOptions`` and ``volano.VideoOptions``.
 
     Returns:
         The run. An application's ``metrics`` and ``seconds`` include the final test.
@@ -64,8 +68,15 @@ def train(
     """
     if is_follower():
         return follow(what if isinstance(what, Task) else None)
-    planning = PlanRequest(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan)
-    common: dict[str, Any] = {"planning": planning, "out": out, "safety": safety, "processes": processes}
+    planning = PlanRequest(
+        device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan
+    )
+    common: dict[str, Any] = {
+        "planning": planning,
+        "out": out,
+        "safety": safety,
+        "processes": processes,
+    }
     common["observer"] = observer
     value, kind = named(what)
     if isinstance(value, Task):
@@ -88,12 +99,13 @@ def resume(
     processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> Run:
-    """Goes on with a run from its last whole checkpoint, or from its first step if it was killed before there was one,
-    under the plan that it has. An application's run is tested at its end.
+    """Goes on with a run from its last whole checkpoint, or from its first step if it was killed
+    before there was one, under the plan that it has. An application's run is tested at its end.
 
     Args:
         run: the run's folder.
-        task: needed for a run that was started from Python with a Task object; it must be the same one.
+        task: needed for a run that was started from Python with a Task object; it must be the same
+            one.
         safety: None keeps the run's own.
         processes: how many go on with it together; another number than before is fine.
         observer: hears of the run; None shows progress on standard error.
@@ -123,11 +135,14 @@ def load(run: Run | str | Path, *, device: str | None = None) -> TrainedModel:
         device: as torch writes it; None is the accelerator, or the CPU without one.
 
     Returns:
-        An object with ``module``, the ``nn.Module`` in evaluation mode on the device; ``classes``; ``evaluate(path)``;
-        and what its application can do: ``predict(files, pictures or arrays)``, ``generate(...)``, ``export(format)``.
+        An object with ``module``, the ``nn.Module`` in evaluation mode on the device; ``classes``;
+        ``evaluate(path)``;
+        and what its application can do: ``predict(files, pictures or arrays)``, ``generate(...)``,
+            ``export(format)``.
 
     Raises:
-        UsageError: not a run's folder, or the run of a task of a person's own, whose weights are ``run.model``.
+        UsageError: not a run's folder, or the run of a task of a person's own, whose weights are
+            ``run.model``.
         CheckpointError: it has not ended.
     """
     from volano.apps.kinds import load as load_model
@@ -139,7 +154,8 @@ def named(what: Any) -> tuple[Task | str | type[Application], str | None]:
     """Finds out what is to be trained.
 
     Returns:
-        A Task, or an application (its name, or its class); and the name by which another process can find it.
+        A Task, or an application (its name, or its class); and the name by which another process
+        can find it.
 
     Raises:
         UsageError: it is none of them.
@@ -165,7 +181,8 @@ def named(what: Any) -> tuple[Task | str | type[Application], str | None]:
 
 
 def refuse_options(options: Mapping[str, Any]) -> None:
-    """Raises UsageError for options of applications that were given beside a task: none is ignored in silence."""
+    """Raises UsageError for options of applications that were given beside a task: none is ignored
+    in silence."""
     for name, value in options.items():
         if value is not None:
             raise UsageError(

@@ -1,4 +1,5 @@
-"""Whether what packs showed is what the same trials show alone: trials of a study, trained again one by one."""
+"""Whether what packs showed is what the same trials show alone: trials of a study, trained again
+one by one."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Verification:
         return tuple(dict.fromkeys(row.trial for row in self.rows))
 
     def lines(self) -> list[str]:
-        """A table for a person: the study's metric at every rung, other figures where they differ, and the verdict."""
+        """A table for a person: the study's metric at every rung, other figures where they differ,
+        and the verdict."""
         shown = [row for row in self.rows if row.figure == self.metric or row.verdict == "differs"]
         head = ("trial", "step", "figure", "packed", "solo", "difference", "rounding", "verdict")
         table = [head, *(_cells(row) for row in shown)]
@@ -62,16 +64,23 @@ class Verification:
     @property
     def summary(self) -> str:
         """The verdict in a sentence."""
-        counts = {word: sum(row.verdict == word for row in self.rows) for word in ("equal", "rounding", "differs")}
+        counts = {
+            word: sum(row.verdict == word for row in self.rows)
+            for word in ("equal", "rounding", "differs")
+        }
         trials = f"{len(self.trials)} trial{'s' if len(self.trials) > 1 else ''}"
         of = f"{len(self.rows)} figures of {trials}, trained again alone on {self.device}"
         if not self.passed:
             wrong = next(row for row in self.rows if row.verdict == "differs")
             return (
-                f"{counts['differs']} of {of} differ by more than rounding in {self.precision} explains, the first: "
+                f"{counts['differs']} of {of} differ by more than rounding in {self.precision} "
+                "explains, the first: "
                 f"{wrong.figure} of trial {wrong.trial} at step {wrong.step}"
             )
-        return f"{of}: {counts['equal']} bitwise equal, {counts['rounding']} within rounding in {self.precision}"
+        return (
+            f"{of}: {counts['equal']} bitwise equal, {counts['rounding']} within rounding in "
+            f"{self.precision}"
+        )
 
 
 def verify(
@@ -83,17 +92,18 @@ def verify(
     device: str | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Verification:
-    """Trains some of a study's trials alone, each from its first step to where it stood, and compares all figures that
-    the study recorded of it.
+    """Trains some of a study's trials alone, each from its first step to where it stood, and
+    compares all figures that the study recorded of it.
 
-    How far rounding takes two trainings of a trial apart is measured: it is trained alone twice, the second time with
-    the optimizer's other implementation and with weights that begin one unit of the precision away.
+    How far rounding takes two trainings of a trial apart is measured: it is trained alone twice,
+    the second time with the optimizer's other implementation and with weights that begin one unit
+    of the precision away.
 
     Args:
         study: a Study, or its folder.
         n: how many trials: the best one, and others drawn by the study's seed.
-        build: with which the study was made; not needed for a study that :func:`explore` has returned, nor for the
-            folder of one that was an application's or ``"module:build"``.
+        build: with which the study was made; not needed for a study that :func:`explore` has
+            returned, nor for the folder of one that was an application's or ``"module:build"``.
         trials: their numbers, instead of ``n``.
         device: on which; None is the study's.
         on_progress: told of each training before it begins.
@@ -120,7 +130,9 @@ def verify(
         rows += compare_figures(trial.number, task, trial.rungs, plan)
         seconds += time.perf_counter() - start
     metric = settings.get("metric", "loss")
-    return Verification(rows=tuple(rows), metric=metric, precision=precision, device=plan.device, seconds=seconds)
+    return Verification(
+        rows=tuple(rows), metric=metric, precision=precision, device=plan.device, seconds=seconds
+    )
 
 
 def _task_of(build: Build, trial: TrialResult) -> Task:
@@ -132,18 +144,23 @@ def _task_of(build: Build, trial: TrialResult) -> Task:
     if trial.rungs[-1].step > task.num_steps:
         raise UsageError(
             "build makes the tasks that it made for the study",
-            got=f"one of {task.num_steps} steps for trial {trial.number}, which stood at step {trial.rungs[-1].step}",
+            got=f"one of {task.num_steps} steps for trial {trial.number}, which stood at step "
+            f"{trial.rungs[-1].step}",
         )
     return task
 
 
 def _chosen(study: Any, n: int, numbers: Iterable[int] | None) -> list[TrialResult]:
-    """The trials that were named, or the best one and ``n - 1`` that a hash of the study's seed draws."""
-    recorded: dict[int, TrialResult] = {t.number: t for t in study.trials if t.rungs and t.state != "failed"}
+    """The trials that were named, or the best one and ``n - 1`` that a hash of the study's seed
+    draws."""
+    recorded: dict[int, TrialResult] = {
+        t.number: t for t in study.trials if t.rungs and t.state != "failed"
+    }
     if numbers is None:
         if n < 1 or not recorded:
             raise UsageError(
-                "At least one trial that has reached a rung is verified", got=f"n={n}, {len(recorded)} such"
+                "At least one trial that has reached a rung is verified",
+                got=f"n={n}, {len(recorded)} such",
             )
         seed = int(study.settings.get("seed") or 0)
         drawn = sorted(recorded, key=lambda number: counter_hash(_HASH_OF_DRAWING, seed, number))
@@ -165,5 +182,10 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _cells(row: Compared) -> tuple[str, ...]:
-    numbers = (f"{row.packed:.6g}", f"{row.solo:.6g}", f"{row.difference:+.1e}", f"{row.tolerance:.1e}")
+    numbers = (
+        f"{row.packed:.6g}",
+        f"{row.solo:.6g}",
+        f"{row.difference:+.1e}",
+        f"{row.tolerance:.1e}",
+    )
     return (str(row.trial), str(row.step), row.figure, *numbers, row.verdict)

@@ -1,7 +1,9 @@
-"""The contract of an application: what one gives, so that the verbs (train, resume, explain, explore, ...) do the rest.
+"""The contract of an application: what one gives, so that the verbs (train, resume, explain,
+explore, ...) do the rest.
 
-A fourth kind of application is a subclass of :class:`Application` in a folder of its own, with its options
-and, if it can be used afterwards, a subclass of :class:`TrainedModel`; ``examples/table`` shows one.
+A fourth kind of application is a subclass of :class:`Application` in a folder of its own, with its
+options and, if it can be used afterwards, a subclass of :class:`TrainedModel`; ``examples/table``
+shows one.
 """
 
 from __future__ import annotations
@@ -54,11 +56,18 @@ class TimeLimit:
         return self.seconds - (time.perf_counter() - self.started)
 
     def choose_plan(
-        self, task: Task, *, seconds: float | None = None, is_raced: bool = True, planning: PlanRequest | None = None
+        self,
+        task: Task,
+        *,
+        seconds: float | None = None,
+        is_raced: bool = True,
+        planning: PlanRequest | None = None,
     ) -> PlanResult:
         """Chooses a plan; see :func:`volano.running.plan_run.choose_plan`."""
         planning = planning or self.planning
-        return choose_plan(task, planning, world_size=self.world_size, seconds=seconds, is_raced=is_raced)
+        return choose_plan(
+            task, planning, world_size=self.world_size, seconds=seconds, is_raced=is_raced
+        )
 
     def measure_step(self, task: Task, plan: Plan, seconds: float) -> StepTime:
         """Times steps of one rank's share for about ``seconds``."""
@@ -67,7 +76,8 @@ class TimeLimit:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """An application with all that its run's length decides: the plan, the number of steps, and the reasons."""
+    """An application with all that its run's length decides: the plan, the number of steps, and the
+    reasons."""
 
     application: Application
     chosen: PlanResult
@@ -109,9 +119,11 @@ class Application(ABC):
         default_minutes: of a run of which nobody says how long.
         final_metric: a figure that only the final test gives.
         study_metric: by which trials are compared, and ``"minimize"`` or ``"maximize"``.
-        data_name: what its data is, in words ("images"); so the list of unreadable files names it too.
+        data_name: what its data is, in words ("images"); so the list of unreadable files names it
+            too.
         generate_device: where new things are made if nobody says where; None is the accelerator.
-        needs_scratch: whether reading writes files, which :meth:`write` moves into the run's folder.
+        needs_scratch: whether reading writes files, which :meth:`write` moves into the run's
+            folder.
 
     Attributes:
         options: as given, with what reading has resolved.
@@ -157,7 +169,8 @@ class Application(ABC):
 
     @abstractmethod
     def task(self, num_steps: int, recipe: Any = None) -> Task:
-        """Builds the Task for a number of steps; ``recipe``: another than the one for that length."""
+        """Builds the Task for a number of steps; ``recipe``: another than the one for that
+        length."""
 
     @abstractmethod
     def recipe_of(self, num_steps: int) -> Any:
@@ -166,13 +179,13 @@ class Application(ABC):
     # ---- what most applications leave as it is
 
     def write(self, folder: RunFolder, scratch: Path | None) -> None:
-        """Writes into a new run's folder what is needed to use the model without the data; moves files of
-        ``scratch``."""
+        """Writes into a new run's folder what is needed to use the model without the data; moves
+        files of ``scratch``."""
         del folder, scratch
 
     def finish(self, run: Run, task: Task) -> Finished:
-        """Tests the run of a task that has ended, and writes what a person looks at. A run that was stopped is not
-        tested."""
+        """Tests the run of a task that has ended, and writes what a person looks at. A run that was
+        stopped is not tested."""
         del run, task
         return Finished()
 
@@ -184,13 +197,21 @@ class Application(ABC):
             UsageError: the application does not say how.
         """
         del device
-        raise UsageError("A run can be used if its application has `load`", got=f"{cls.__name__} of {folder.path}")
+        raise UsageError(
+            "A run can be used if its application has `load`",
+            got=f"{cls.__name__} of {folder.path}",
+        )
 
     def fit(self, limit: TimeLimit) -> Fitted:
-        """Finds the plan and the number of steps that suit the time, once, before the first step."""
+        """Finds the plan and the number of steps that suit the time, once, before the first
+        step."""
         reserve = 2.0 + 0.1 * limit.seconds
-        chosen = limit.choose_plan(self.task(self.steps_in(1.0)), seconds=max(1.0, limit.left() - reserve))
-        step = limit.measure_step(self.task(self.steps_in(1.0)), chosen.plan, min(5.0, 0.02 * limit.seconds))
+        chosen = limit.choose_plan(
+            self.task(self.steps_in(1.0)), seconds=max(1.0, limit.left() - reserve)
+        )
+        step = limit.measure_step(
+            self.task(self.steps_in(1.0)), chosen.plan, min(5.0, 0.02 * limit.seconds)
+        )
         num_steps = max(1, int((limit.left() - step.startup - reserve) / step.step))
         reason = f"{num_steps:,} steps: {step.step * 1e3:.0f} ms a step, {limit.seconds / 60:g} min"
         return Fitted(application=self, chosen=chosen, num_steps=num_steps, reasons=(reason,))
@@ -198,12 +219,15 @@ class Application(ABC):
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the plan for a number of passes over the data."""
         num_steps = self.steps_in(epochs)
-        return Fitted(application=self, chosen=limit.choose_plan(self.task(num_steps)), num_steps=num_steps)
+        return Fitted(
+            application=self, chosen=limit.choose_plan(self.task(num_steps)), num_steps=num_steps
+        )
 
     def fit_trial(
         self, seconds: float, seconds_per_step: Callable[[Task], float], device: Device
     ) -> tuple[Self, float]:
-        """Fits the application to a trial of so many seconds; returns it and the seconds of a step of it."""
+        """Fits the application to a trial of so many seconds; returns it and the seconds of a step
+        of it."""
         del seconds, device
         return self, seconds_per_step(self.task(1000))
 
@@ -238,7 +262,8 @@ class Application(ABC):
             return cls.options_type.from_json(folder.read_json("run.json")["source"]["dials"])
         except (KeyError, TypeError, UsageError) as error:
             raise CheckpointError(
-                f"run.json of a run of the {cls.kind} application holds its options", got=f"{folder.path}: {error}"
+                f"run.json of a run of the {cls.kind} application holds its options",
+                got=f"{folder.path}: {error}",
             ) from error
 
     def task_of_run(self) -> Task:
@@ -249,7 +274,11 @@ class Application(ABC):
     @staticmethod
     def summary(run: Run) -> list[str]:
         """The figures of a finished run in words, the most important first."""
-        return ["  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in run.metrics.items())]
+        return [
+            "  ".join(
+                f"{name.replace('_', ' ')} {_short(value)}" for name, value in run.metrics.items()
+            )
+        ]
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:
@@ -260,7 +289,8 @@ class Application(ABC):
 class TrainedModel:
     """What a run has trained, on a device and in evaluation mode.
 
-    A subclass has what can be done with it: :meth:`evaluate`, and ``predict``, ``generate`` or ``export``.
+    A subclass has what can be done with it: :meth:`evaluate`, and ``predict``, ``generate`` or
+    ``export``.
 
     Attributes:
         path: the run's folder.
@@ -277,12 +307,17 @@ class TrainedModel:
         self.module = module.to(self.device.torch_device).eval()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r}, {type(self.module).__name__} on {self.device.name})"
+        return (
+            f"{type(self).__name__}({str(self.path)!r}, {type(self.module).__name__} on "
+            f"{self.device.name})"
+        )
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
-        """Computes the figures of the run's own test set, or of the data at ``path``, with ``notices`` and
-        ``unreadable`` if there are any."""
-        raise UsageError("This run's application has no test", got=f"evaluate({str(path)!r}) of {self.path}")
+        """Computes the figures of the run's own test set, or of the data at ``path``, with
+        ``notices`` and ``unreadable`` if there are any."""
+        raise UsageError(
+            "This run's application has no test", got=f"evaluate({str(path)!r}) of {self.path}"
+        )
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         """Puts what :meth:`evaluate` returned into words and tables for a person."""

@@ -11,9 +11,12 @@ from torch import Tensor
 from volano.apps.application import Table
 
 
-def classification_scores(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy, the accuracy of always naming the commonest class, per-class precision, recall and F1, and the
-    confusion matrix (rows: true class, columns: predicted). Logits [N, classes], labels int64 [N]."""
+def classification_scores(
+    logits: Tensor, labels: Tensor, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Accuracy, the accuracy of always naming the commonest class, per-class precision, recall and
+    F1, and the confusion matrix (rows: true class, columns: predicted). Logits [N, classes], labels
+    int64 [N]."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     predicted, true = logits.argmax(1).numpy(), labels.numpy()
@@ -34,14 +37,29 @@ def classification_scores(logits: Tensor, labels: Tensor, classes: tuple[str, ..
 
 
 def per_class_table(result: Mapping[str, Any], what: str) -> list[str | Table]:
-    """Puts scores, with their ``origin``, into a table of precision, recall and F1, and a sentence of the accuracy."""
+    """Puts scores, with their ``origin``, into a table of precision, recall and F1, and a sentence
+    of the accuracy."""
     rows = [
-        (name, row["support"], f"{row['precision']:.4f}", f"{row['recall']:.4f}", f"{row['f1']:.4f}")
+        (
+            name,
+            row["support"],
+            f"{row['precision']:.4f}",
+            f"{row['recall']:.4f}",
+            f"{row['f1']:.4f}",
+        )
         for name, row in result["per_class"].items()
     ]
     title = f"{result['num_examples']:,} {what} of {result['origin']}"
-    accuracy = f"accuracy {result['accuracy']:.4f}   (always the commonest class: {result['baseline_accuracy']:.4f})"
+    accuracy = (
+        f"accuracy {result['accuracy']:.4f}   (always the commonest class: "
+        f"{result['baseline_accuracy']:.4f})"
+    )
     return [
-        Table(title=title, columns=("class", what, "precision", "recall", "F1"), rows=rows, right=(1, 2, 3, 4)),
+        Table(
+            title=title,
+            columns=("class", what, "precision", "recall", "F1"),
+            rows=rows,
+            right=(1, 2, 3, 4),
+        ),
         accuracy,
     ]

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from volano.task import Task
 
 # Options of each, without torch: the command line is made of them.
-APPLICATIONS: dict[str, type[Options]] = {"image": ImageOptions, "text": TextOptions, "video": VideoOptions}
+APPLICATIONS: dict[str, type[Options]] = {
+    "image": ImageOptions,
+    "text": TextOptions,
+    "video": VideoOptions,
+}
 CLASSIFY = "classify"
 
 
@@ -29,7 +33,8 @@ def is_application(name: Any) -> bool:
 
 
 def application_class(kind: str) -> type[Application]:
-    """Returns the application of a kind: a name of :data:`APPLICATIONS`, ``"classify"``, or ``module:Class``.
+    """Returns the application of a kind: a name of :data:`APPLICATIONS`, ``"classify"``, or
+    ``module:Class``.
 
     Raises:
         UsageError: there is no such application.
@@ -61,7 +66,8 @@ def application_class(kind: str) -> type[Application]:
 
 
 def own_application(reference: str) -> type[Application] | None:
-    """Returns the person's own application that ``module:Class`` names; None if it names something else.
+    """Returns the person's own application that ``module:Class`` names; None if it names something
+    else.
 
     Raises:
         UsageError: it cannot be imported.
@@ -81,8 +87,11 @@ def reference_to(application: type[Application]) -> str:
     return f"{module}:{application.__qualname__}"
 
 
-def choose_application(kind: str | type[Application], given: Mapping[str, Any]) -> tuple[type[Application], Any]:
-    """Returns the application of a kind (or the class itself), and its options with the values that were given.
+def choose_application(
+    kind: str | type[Application], given: Mapping[str, Any]
+) -> tuple[type[Application], Any]:
+    """Returns the application of a kind (or the class itself), and its options with the values that
+    were given.
 
     Raises:
         UsageError: there is no such application, it has no such option, or a value cannot be.

@@ -1,7 +1,8 @@
-"""Options of applications, each declared once: as a field of a dataclass, with type, bounds, unit and help.
+"""Options of applications, each declared once: as a field of a dataclass, with type, bounds, unit
+and help.
 
-From the declaration come the checks, the command line (``cli.generated``), ``run.json`` and the guide's tables. Imports
-no torch.
+From the declaration come the checks, the command line (``cli.generated``), ``run.json`` and the
+guide's tables. Imports no torch.
 """
 
 from __future__ import annotations
@@ -55,13 +56,17 @@ class Declaration:
 
 
 def option(default: Any, help: str, **declared: Any) -> Any:
-    """Returns a dataclass field that declares an option; see :class:`Declaration` for ``declared``."""
-    return dataclasses.field(default=default, metadata={_METADATA: Declaration(help=help, **declared)})
+    """Returns a dataclass field that declares an option; see :class:`Declaration` for
+    ``declared``."""
+    return dataclasses.field(
+        default=default, metadata={_METADATA: Declaration(help=help, **declared)}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptionField:
-    """An option as the dataclass has it: its declaration, ``name``, ``type`` (without None) and ``default``."""
+    """An option as the dataclass has it: its declaration, ``name``, ``type`` (without None) and
+    ``default``."""
 
     name: str
     type: type
@@ -85,7 +90,10 @@ class OptionField:
     @property
     def rule(self) -> str:
         """What a value must be, in words that follow the name."""
-        declared, unit = self.declaration, f" {self.declaration.unit}" if self.declaration.unit else ""
+        declared, unit = (
+            self.declaration,
+            f" {self.declaration.unit}" if self.declaration.unit else "",
+        )
         if declared.choices:
             return f"is one of {', '.join(declared.choices)}"
         if declared.is_path:
@@ -105,7 +113,11 @@ class OptionField:
 
     def _is_of_type(self, value: Any) -> bool:
         if self.type in (int, float):
-            return isinstance(value, int | self.type) and not isinstance(value, bool) and math.isfinite(value)
+            return (
+                isinstance(value, int | self.type)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            )
         return isinstance(value, self.type)
 
     def _is_within(self, value: Any) -> bool:
@@ -122,7 +134,8 @@ class OptionField:
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredOptions:
-    """The base of all options. A subclass is a frozen dataclass whose fields are made by :func:`option`.
+    """The base of all options. A subclass is a frozen dataclass whose fields are made by
+    :func:`option`.
 
     Raises:
         UsageError: at birth, when a value is of another type or out of bounds.
@@ -150,7 +163,9 @@ class DeclaredOptions:
     @classmethod
     def given_names(cls) -> frozenset[str]:
         """The names of the options that a person may give."""
-        return frozenset(field.name for field in cls.declared() if not field.declaration.is_resolved)
+        return frozenset(
+            field.name for field in cls.declared() if not field.declaration.is_resolved
+        )
 
     @classmethod
     def of(cls, given: Mapping[str, Any], what: str) -> Self:
@@ -183,7 +198,8 @@ class DeclaredOptions:
 
 
 def takes_options(options: type[DeclaredOptions]) -> typing.Callable[[_Function], _Function]:
-    """Returns a decorator of a method with ``**options``: help and editors then show the declared ones."""
+    """Returns a decorator of a method with ``**options``: help and editors then show the declared
+    ones."""
 
     def decorate(function: _Function) -> _Function:
         keyword = inspect.Parameter.KEYWORD_ONLY
@@ -193,7 +209,11 @@ def takes_options(options: type[DeclaredOptions]) -> typing.Callable[[_Function]
             if not field.declaration.is_resolved
         ]
         signature = inspect.signature(function)
-        first = [item for item in signature.parameters.values() if item.kind is not inspect.Parameter.VAR_KEYWORD]
+        first = [
+            item
+            for item in signature.parameters.values()
+            if item.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
         function.__signature__ = signature.replace(parameters=[*first, *declared])  # pyright: ignore[reportFunctionMemberAccess]
         return function
 
@@ -207,20 +227,31 @@ def check_names(given: Collection[str], names: Collection[str], what: str) -> No
             others = [other for other in names if other != "path"]
             near = difflib.get_close_matches(name, others, n=3, cutoff=0.5)
             has = ", ".join(f"`{other}`" for other in near or sorted(others))
-            raise UsageError(f"`{name}` is no option of {what}", remedy=f"{'Like it' if near else 'Options'}: {has}")
+            raise UsageError(
+                f"`{name}` is no option of {what}",
+                remedy=f"{'Like it' if near else 'Options'}: {has}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(DeclaredOptions):
-    """What every application can be told. Resolved options (with ``num_steps``) make the same Task again."""
+    """What every application can be told. Resolved options (with ``num_steps``) make the same Task
+    again."""
 
     path: str | None = option(None, "The data; without it, the embedded sample.", is_path=True)
     minutes: float | None = option(
-        None, "Time for the whole command; turned into steps once, before the first.", above=0, is_kept=False
+        None,
+        "Time for the whole command; turned into steps once, before the first.",
+        above=0,
+        is_kept=False,
     )
-    epochs: float | None = option(None, "Passes over the training data, instead of minutes.", above=0)
+    epochs: float | None = option(
+        None, "Passes over the training data, instead of minutes.", above=0
+    )
     num_steps: int | None = option(None, "Optimizer steps.", at_least=1, is_resolved=True)
-    seed: int = option(0, "Of splits, weights, order and augmentation.", at_least=0, at_most=MOST_SEED)
+    seed: int = option(
+        0, "Of splits, weights, order and augmentation.", at_least=0, at_most=MOST_SEED
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -237,7 +268,8 @@ class Setting:
     """Says of a recipe's number what a study tries; kept in the metadata of its field.
 
     Attributes:
-        low, high: bounds of what is tried, as functions of the recipe's own value; None: not tried by itself.
+        low, high: bounds of what is tried, as functions of the recipe's own value; None: not tried
+            by itself.
         is_logarithmic: whether each factor is as likely as another.
         is_tried: whether a search space may name it at all.
     """
@@ -254,13 +286,19 @@ class Setting:
 
 
 def tried_around(factor: float) -> Any:
-    """Returns a field whose number a study tries from a ``factor``-th to ``factor`` times the recipe's own."""
-    return _recipe_field(Setting(lambda value: value / factor, lambda value: value * factor, is_logarithmic=True))
+    """Returns a field whose number a study tries from a ``factor``-th to ``factor`` times the
+    recipe's own."""
+    return _recipe_field(
+        Setting(lambda value: value / factor, lambda value: value * factor, is_logarithmic=True)
+    )
 
 
 def tried_between(low: float, high: float, *, is_logarithmic: bool = False) -> Any:
-    """Returns a field whose number a study tries between two bounds, which grow to hold the recipe's own."""
-    return _recipe_field(Setting(lambda value: min(low, value), lambda value: max(high, value), is_logarithmic))
+    """Returns a field whose number a study tries between two bounds, which grow to hold the
+    recipe's own."""
+    return _recipe_field(
+        Setting(lambda value: min(low, value), lambda value: max(high, value), is_logarithmic)
+    )
 
 
 def tried_up_to_twice() -> Any:
@@ -284,10 +322,14 @@ def _without_none(hint: Any) -> type:
 
 
 def table_of(options: type[DeclaredOptions]) -> str:
-    """Returns name, rule, default and help of each option that a person may give, as a table of the guide."""
+    """Returns name, rule, default and help of each option that a person may give, as a table of the
+    guide."""
     lines = ["| option | is | default | |", "|---|---|---|---|"]
     for field in options.declared():
         if not field.declaration.is_resolved:
-            rule, default = field.rule.removeprefix("is "), "" if field.default is None else f"`{field.default}`"
+            rule, default = (
+                field.rule.removeprefix("is "),
+                "" if field.default is None else f"`{field.default}`",
+            )
             lines.append(f"| `{field.name}` | {rule} | {default} | {field.declaration.help} |")
     return "\n".join(lines) + "\n"

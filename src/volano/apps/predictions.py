@@ -1,4 +1,5 @@
-"""What a trained model says of examples, the same for every application: a sequence, JSON, a table, a file."""
+"""What a trained model says of examples, the same for every application: a sequence, JSON, a table,
+a file."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from volano.errors import UsageError
 
 
 class OnePrediction(Protocol):
-    """What a model says of one example; its ``cells`` are the row of a table under ``columns`` of the first."""
+    """What a model says of one example; its ``cells`` are the row of a table under ``columns`` of
+    the first."""
 
     @property
     def columns(self) -> Sequence[str]:
@@ -58,7 +60,10 @@ class ClassPrediction:
     @property
     def columns(self) -> Sequence[str]:
         """The path, then class and probability by rank."""
-        return ["path", *(name for rank in range(1, len(self.top) + 1) for name in (f"top{rank}", f"p{rank}"))]
+        return [
+            "path",
+            *(name for rank in range(1, len(self.top) + 1) for name in (f"top{rank}", f"p{rank}")),
+        ]
 
     @property
     def cells(self) -> Sequence[Any]:
@@ -67,7 +72,10 @@ class ClassPrediction:
 
     def to_json(self) -> dict[str, Any]:
         """The path, and ``top`` as a list of ``class`` and ``probability``."""
-        return {"path": self.path, "top": [{"class": name, "probability": p} for name, p in self.top]}
+        return {
+            "path": self.path,
+            "top": [{"class": name, "probability": p} for name, p in self.top],
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +112,21 @@ class Predictions(Sequence[Any]):
             "run": str(self.run),
             **dict(self.more),
             "predictions": [row.to_json() for row in self.rows],
-            "unreadable": [{"path": fault.path, "reason": fault.reason} for fault in self.unreadable],
+            "unreadable": [
+                {"path": fault.path, "reason": fault.reason} for fault in self.unreadable
+            ],
             "notices": list(self.notices),
         }
 
     def table(self) -> Table:
         """The rows as a table for a person."""
-        rows = [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row.cells] for row in self.rows]
-        numbers = [place for place, cell in enumerate(self.rows[0].cells) if isinstance(cell, float)]
+        rows = [
+            [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row.cells]
+            for row in self.rows
+        ]
+        numbers = [
+            place for place, cell in enumerate(self.rows[0].cells) if isinstance(cell, float)
+        ]
         return Table(title="", columns=self.rows[0].columns, rows=rows, right=numbers)
 
     def write_csv(self, path: str | Path) -> None:
@@ -132,7 +147,8 @@ class Predictions(Sequence[Any]):
 def class_predictions(
     logits: Tensor, names: Sequence[str], classes: Sequence[str], top_k: int
 ) -> list[ClassPrediction]:
-    """Returns the ``top_k`` likeliest classes of each row of logits fp32 [N, classes]; ``names`` are those of the rows.
+    """Returns the ``top_k`` likeliest classes of each row of logits fp32 [N, classes]; ``names``
+    are those of the rows.
 
     Raises:
         UsageError: ``top_k`` is below 1.
@@ -142,6 +158,11 @@ def class_predictions(
     name_of = dict(enumerate(classes))
     top = logits.softmax(1).topk(min(top_k, len(classes)))
     return [
-        ClassPrediction(path=name, top=tuple((name_of[at], round(p, 6)) for at, p in zip(places, values, strict=True)))
-        for name, places, values in zip(names, top.indices.tolist(), top.values.tolist(), strict=True)
+        ClassPrediction(
+            path=name,
+            top=tuple((name_of[at], round(p, 6)) for at, p in zip(places, values, strict=True)),
+        )
+        for name, places, values in zip(
+            names, top.indices.tolist(), top.values.tolist(), strict=True
+        )
     ]

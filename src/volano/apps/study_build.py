@@ -1,4 +1,5 @@
-"""Studies without code: each application's search space, and the builds that make a trial's task of it."""
+"""Studies without code: each application's search space, and the builds that make a trial's task of
+it."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from volano.training import measure_step_time
 
 DEFAULT_MINUTES = 10.0
 _DEFAULT_TRIALS, _DEFAULT_ETA = 64, 3
-# Of the minutes, for start-up, evaluations and the report; and because packs gain nothing where convolutions decide.
+# Of the minutes, for start-up, evaluations and the report; and because packs gain nothing where
+# convolutions decide.
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.3, 10.0
 _TIMING_SECONDS = 3.0
 _LEAST_SECONDS = 0.2
@@ -39,7 +41,8 @@ _MOST_EPOCHS = 20.0
 
 
 class ApplicationBuild:
-    """``build(trial) -> Task`` of an application: its recipe for a length, with the numbers of the trial in it.
+    """``build(trial) -> Task`` of an application: its recipe for a length, with the numbers of the
+    trial in it.
 
     All trials have the weights, the order and the draws of one seed: they differ in what is tried.
 
@@ -53,7 +56,9 @@ class ApplicationBuild:
         metric, direction: by which its trials are compared.
     """
 
-    def __init__(self, kind: str, options: Mapping[str, Any], space: SearchSpace, num_steps: int) -> None:
+    def __init__(
+        self, kind: str, options: Mapping[str, Any], space: SearchSpace, num_steps: int
+    ) -> None:
         self.kind, self.options, self.space, self.num_steps = kind, dict(options), space, num_steps
         application_type = application_class(kind)
         self.metric, self.direction = application_type.study_metric
@@ -73,7 +78,8 @@ class ApplicationBuild:
     def source(self) -> dict[str, Any]:
         """From which :func:`build_of` makes it again."""
         return {
-            "kind": self.kind, "dials": self.options, "space": self.space.to_json(), "num_steps": self.num_steps,
+            "kind": self.kind, "dials": self.options, "space": self.space.to_json(),
+            "num_steps": self.num_steps,
         }  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,13 +90,19 @@ class ApplicationBuild:
         application_type, scratch = application_class(self.kind), None
         if application_type.needs_scratch:
             scratch = Path(tempfile.mkdtemp(prefix=f"volano-{application_type.kind}-"))
-            weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)  # what is mapped stays readable
+            weakref.finalize(
+                self, shutil.rmtree, scratch, ignore_errors=True
+            )  # what is mapped stays readable
         return application_type.read(application_type.options_type.from_json(self.options), scratch)
 
-    def resolved(self, seconds: float, device: Device, space: SearchSpace | None) -> ApplicationBuild:
-        """The same with a length that fits into seconds a trial, from steps timed here, and with the application's
-        own space where none is given."""
-        application, step = self._read().fit_trial(seconds, functools.partial(_step_seconds, device), device)
+    def resolved(
+        self, seconds: float, device: Device, space: SearchSpace | None
+    ) -> ApplicationBuild:
+        """The same with a length that fits into seconds a trial, from steps timed here, and with
+        the application's own space where none is given."""
+        application, step = self._read().fit_trial(
+            seconds, functools.partial(_step_seconds, device), device
+        )
         self.num_steps = max(1, min(application.steps_in(_MOST_EPOCHS), int(seconds / step)))
         self.options = {**application.resolved(self.num_steps), "num_steps": None}
         self._application = application
@@ -101,7 +113,9 @@ class ApplicationBuild:
     def lengthened(self, epochs: float) -> ApplicationBuild:
         """The same with whole trials of so many passes over the data."""
         self._application = self._application or self._read()
-        return ApplicationBuild(self.kind, self.options, self.space, self._application.steps_in(epochs))
+        return ApplicationBuild(
+            self.kind, self.options, self.space, self._application.steps_in(epochs)
+        )
 
 
 def application_build(
@@ -120,9 +134,10 @@ def application_build(
 ) -> ApplicationBuild:
     """The build of an application's study, for :func:`volano.explore`.
 
-    A whole trial is as long as the study affords: with successive halving the trials together cost ``trials * (share_1
-    + (share_2 - share_1) / eta + ...)`` whole ones, and that many fill the minutes at the pace of a plain training
-    that is timed here. It is found once and stands in the study's folder.
+    A whole trial is as long as the study affords: with successive halving the trials together cost
+    ``trials * (share_1 + (share_2 - share_1) / eta + ...)`` whole ones, and that many fill the
+    minutes at the pace of a plain training that is timed here. It is found once and stands in the
+    study's folder.
 
     Args:
         kind: of the application, as ``volano train`` takes it.
@@ -136,8 +151,8 @@ def application_build(
         options: more of the application's.
 
     Raises:
-        UsageError: the path does not exist, the space names no setting of the application's recipe, or a setting of
-            the study cannot be meant.
+        UsageError: the path does not exist, the space names no setting of the application's recipe,
+            or a setting of the study cannot be meant.
         DataError: what lies there cannot be trained on.
     """
     chosen = SearchSpace.load(space) if isinstance(space, str | Path) else space
@@ -145,7 +160,8 @@ def application_build(
     _, given = choose_application(kind, {"path": path, "seed": seed, **own})
     shares = StudySettings(trials=trials, minutes=minutes, eta=eta, rungs=rungs, seed=seed).shares
     whole = trials * sum(
-        (share - before) / eta**rung for rung, (before, share) in enumerate(zip((0.0, *shares), shares, strict=False))
+        (share - before) / eta**rung
+        for rung, (before, share) in enumerate(zip((0.0, *shares), shares, strict=False))
     )
     budget = 60 * (DEFAULT_MINUTES if minutes is None else minutes)
     seconds = ((1.0 - _RESERVE_SHARE) * budget - _RESERVE_SECONDS) / whole
@@ -156,9 +172,14 @@ def application_build(
             got=f"{budget / 60:g} for {trials} trials",
             remedy=f"Give {math.ceil(10 * least) / 10:g} minutes, or fewer trials",
         )
-    on_progress(f"reading {path or 'the embedded sample'}; then a step is timed, to find how long a trial can be")
+    on_progress(
+        f"reading {path or 'the embedded sample'}; then a step is timed, to find how long a trial "
+        "can be"
+    )
     unknown = SearchSpace(parameters={"?": (0,)})
-    return ApplicationBuild(kind, given.to_json(), unknown, 1).resolved(seconds, Device(device), chosen)
+    return ApplicationBuild(kind, given.to_json(), unknown, 1).resolved(
+        seconds, Device(device), chosen
+    )
 
 
 def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
@@ -172,7 +193,9 @@ def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
         return load_reference(source["reference"])
     if kind != "python":
         check_data_is_there(source["dials"].get("path"), "data")
-        return ApplicationBuild(kind, source["dials"], SearchSpace.from_json(source["space"]), source["num_steps"])
+        return ApplicationBuild(
+            kind, source["dials"], SearchSpace.from_json(source["space"]), source["num_steps"]
+        )
     raise UsageError(
         "A study's build function can be made again",
         got="a study that was started from Python with a function",
@@ -199,7 +222,8 @@ def task_of_trial(
         study: the folder.
         trial: ``"best"``, or its number.
         build: with which the study was made, where its folder does not tell.
-        epochs: another length, for a study of an application: its trials are as short as the study's minutes made them.
+        epochs: another length, for a study of an application: its trials are as short as the
+            study's minutes made them.
 
     Raises:
         UsageError: no such trial, one that has failed, or the build function is missing.
@@ -216,23 +240,37 @@ def task_of_trial(
             raise UsageError("A trial is 'best' or a number", got=repr(trial))
         found = opened.trial(trial)
         if found.state == "failed":
-            raise UsageError("A trial that is trained could be", got=f"trial {trial}, which failed: {found.reason}")
+            raise UsageError(
+                "A trial that is trained could be",
+                got=f"trial {trial}, which failed: {found.reason}",
+            )
         number, params = trial, found.params
-    made = load_reference(build) if isinstance(build, str) else build or build_of(opened.facts.get("source") or {})
+    made = (
+        load_reference(build)
+        if isinstance(build, str)
+        else build or build_of(opened.facts.get("source") or {})
+    )
     if epochs is not None:
         if not isinstance(made, ApplicationBuild):
-            raise UsageError("--epochs is for studies of the applications", got="a build function of your own")
+            raise UsageError(
+                "--epochs is for studies of the applications", got="a build function of your own"
+            )
         made = made.lengthened(epochs)
     try:
         return made(optuna.trial.FixedTrial(dict(params), number=number)), number
     except ValueError as error:
-        if "is not found" not in str(error):  # what Optuna says of a parameter that the trial has not
+        if "is not found" not in str(
+            error
+        ):  # what Optuna says of a parameter that the trial has not
             raise
-        raise UsageError("build makes the tasks that it made for the study", got=f"trial {number}: {error}") from error
+        raise UsageError(
+            "build makes the tasks that it made for the study", got=f"trial {number}: {error}"
+        ) from error
 
 
 def default_space(recipe: Any) -> SearchSpace:
-    """Returns an application's own space: what its recipe's fields say of themselves, around the recipe's numbers."""
+    """Returns an application's own space: what its recipe's fields say of themselves, around the
+    recipe's numbers."""
     parameters: dict[str, Any] = {}
     for field in dataclasses.fields(recipe):
         setting, value = Setting.of(field), getattr(recipe, field.name)
@@ -243,7 +281,8 @@ def default_space(recipe: Any) -> SearchSpace:
 
 
 def check_space(space: SearchSpace, recipe: Any) -> SearchSpace:
-    """A space for a recipe; whole bounds of a setting that is no whole number are those of real ones.
+    """A space for a recipe; whole bounds of a setting that is no whole number are those of real
+    ones.
 
     Raises:
         UsageError: it names what is no setting of the recipe.
@@ -252,7 +291,11 @@ def check_space(space: SearchSpace, recipe: Any) -> SearchSpace:
     for name in space.parameters:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-            raise UsageError("A search space names settings of the recipe", got=name, remedy=f"Say {', '.join(near)}")
+            raise UsageError(
+                "A search space names settings of the recipe",
+                got=name,
+                remedy=f"Say {', '.join(near)}",
+            )
         values = space.parameters[name]
         lowest = values.low if isinstance(values, Range) else min(values)
         if name.endswith("lr") and lowest <= 0:

@@ -1,5 +1,5 @@
-"""The stages of every application's training, once: read, fit to the time, plan, write, run, test, report. What differs
-from application to application is behind :class:`Application`."""
+"""The stages of every application's training, once: read, fit to the time, plan, write, run, test,
+report. What differs from application to application is behind :class:`Application`."""
 
 from __future__ import annotations
 
@@ -114,7 +114,9 @@ def resume_application(
 
 
 @contextlib.contextmanager
-def task_to_plan(application_type: type[Application], options: Any, planning: PlanRequest) -> Iterator[Task]:
+def task_to_plan(
+    application_type: type[Application], options: Any, planning: PlanRequest
+) -> Iterator[Task]:
     """Yields the task that :func:`train_application` would train, to be planned and not trained."""
     limit = _time_limit(application_type, options, planning.quick(), time.perf_counter(), None)
     with _scratch(application_type) as scratch:
@@ -146,19 +148,31 @@ def _fit(application: Application, limit: TimeLimit) -> Fitted:
 
 
 @contextlib.contextmanager
-def _scratch(application_type: type[Application], near: Path | None = None) -> Iterator[Path | None]:
-    """A folder for files that reading writes, ``near`` the run's folder, so that they can be moved by a rename."""
+def _scratch(
+    application_type: type[Application], near: Path | None = None
+) -> Iterator[Path | None]:
+    """A folder for files that reading writes, ``near`` the run's folder, so that they can be moved
+    by a rename."""
     if not application_type.needs_scratch:
         yield None
         return
-    parent = None if near is None else next(folder for folder in near.absolute().parents if folder.is_dir())
+    parent = (
+        None
+        if near is None
+        else next(folder for folder in near.absolute().parents if folder.is_dir())
+    )
     prefix = f"{'' if near is None else '.'}volano-{application_type.kind}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as scratch:
         yield Path(scratch)
 
 
 def _finish(
-    run: Run, application: Application, task: Task, seconds: dict[str, float], started: float, observer: Observer
+    run: Run,
+    application: Application,
+    task: Task,
+    seconds: dict[str, float],
+    started: float,
+    observer: Observer,
 ) -> Run:
     mark = time.perf_counter()
     finished = application.finish(run, task)
@@ -169,4 +183,6 @@ def _finish(
     run, phases = end_run(
         run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, **kept
     )  # fmt: skip
-    return dataclasses.replace(run, metrics=metrics, seconds=phases, details={**finished.details, **kept})
+    return dataclasses.replace(
+        run, metrics=metrics, seconds=phases, details={**finished.details, **kept}
+    )

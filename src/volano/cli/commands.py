@@ -25,7 +25,13 @@ def register(app: typer.Typer) -> None:
     app.command("resume")(resume)
     app.add_typer(explain_app(), name="explain")
     app.add_typer(explore_app(), name="explore")
-    commands = {"eval": evaluate, "predict": predict, "export": export, "report": report, "doctor": doctor}
+    commands = {
+        "eval": evaluate,
+        "predict": predict,
+        "export": export,
+        "report": report,
+        "doctor": doctor,
+    }
     for name, command in commands.items():
         app.command(name)(command)
     app.command("generate", help=GENERATE_HELP)(generate_function())
@@ -34,13 +40,15 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     run: opt.RunPath,
-    path: Annotated[Path | None, typer.Argument(help="Other data; none: the run's own test set.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="Other data; none: the run's own test set.")
+    ] = None,
     device: opt.DeviceName = None,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
 ) -> int:
-    """The figures of a run's model; for images per-class figures and the confusion matrix, for clips
-    predicted frames beside trivial ones."""
+    """The figures of a run's model; for images per-class figures and the confusion matrix, for
+    clips predicted frames beside trivial ones."""
     model = _model_that_can("evaluate", run, device)
     result = model.evaluate(path)
     for notice in result.get("notices", ()):
@@ -56,9 +64,13 @@ def evaluate(
 
 def predict(
     run: opt.RunPath,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Files, or folders of them.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES...", help="Files, or folders of them.")
+    ],
     top_k: Annotated[int | None, typer.Option(help="Classes per file; 3.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a table here instead of printing one.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a table here instead of printing one.")
+    ] = None,
     device: opt.DeviceName = None,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
@@ -84,7 +96,9 @@ def predict(
 def export(
     run: opt.RunPath,
     to: Annotated[str, typer.Option(help="safetensors, pt2 or onnx.")] = "safetensors",
-    out: Annotated[Path | None, typer.Option(help="File to write; default model.SUFFIX in the run's folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default model.SUFFIX in the run's folder.")
+    ] = None,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
@@ -111,15 +125,20 @@ def _model_that_can(verb: str, run: Path, device: str | None) -> Any:
 
     model = load(run, device=device)
     if not hasattr(model, verb):
-        able = {"predict": "image, and text with --classify", "export": "image"}.get(verb, "your own")
+        able = {"predict": "image, and text with --classify", "export": "image"}.get(
+            verb, "your own"
+        )
         raise UsageError(f"{verb} is for runs of the applications that can: {able}", got=str(run))
     return model
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs; several are compared.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs; several are compared.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="File to write; default RUN/report.html, or comparison.html here.")
+        Path | None,
+        typer.Option(help="File to write; default RUN/report.html, or comparison.html here."),
     ] = None,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
@@ -159,7 +178,9 @@ def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Deb
         ("host to device", _rate(limits["host_to_device"], 1e9, "GB/s")),
         (
             "versions",
-            ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version),
+            ", ".join(
+                f"{name} {version}" for name, version in result["versions"].items() if version
+            ),
         ),
     ]
     output.print_table("", ("machine", ""), facts)

@@ -12,13 +12,20 @@ from volano.apps.kinds import APPLICATIONS
 from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.explanation import print_explanation
-from volano.cli.generated import GroupByFirst, command_of, given, group_of, parameters_from, parameters_of
+from volano.cli.generated import (
+    GroupByFirst,
+    command_of,
+    given,
+    group_of,
+    parameters_from,
+    parameters_of,
+)
 from volano.cli.train import options_of, planning
 
 if TYPE_CHECKING:
     from volano.plan.explanation import Explanation
 
-HELP = """Say how a training would be run and why, without training: memory, time, and every candidate plan.
+HELP = """Say how a training would be run and why, without training: memory, time, candidates.
 
 volano explain image ./photos
 
@@ -34,17 +41,24 @@ Exit code 1: nothing fits into the memory.
 
 def _explain_options(
     analyze: Annotated[
-        bool, typer.Option("--analyze", help="Run the plan for some steps; set measured beside predicted.")
+        bool,
+        typer.Option(
+            "--analyze", help="Run the plan for some steps; set measured beside predicted."
+        ),
     ] = False,
     on: Annotated[
-        str | None, typer.Option(help="A device that is not here, by name: predicts, runs nothing. H100, RTX 4090.")
+        str | None,
+        typer.Option(
+            help="A device that is not here, by name: predicts, runs nothing. H100, RTX 4090."
+        ),
     ] = None,
 ) -> None:
     """How a plan is explained."""
 
 
 class ExplainGroup(GroupByFirst):
-    """``volano explain``: the commands are the applications, what MODULE:NAME names, and folders of runs."""
+    """``volano explain``: the commands are the applications, what MODULE:NAME names, and folders of
+    runs."""
 
     shown: ClassVar[tuple[str, ...]] = tuple(APPLICATIONS)
 
@@ -53,12 +67,16 @@ class ExplainGroup(GroupByFirst):
         if name and (Path(name) / "run.json").is_file():
             function = functools.partial(_explain_run, Path(name))
             help = (
-                "Say why a run's plan is what it is. It was made when the run began: there is nothing left to choose."
+                "Say why a run's plan is what it is. It was made when the run began: there is "
+                "nothing left to choose."
             )
             return command_of(function, parameters_from(opt.shared_options), name=name, help=help)
         rule = "What to explain is an application, a task of your own, or the folder of a run"
         own = options_of(name, rule, "module:task, or the folder that train printed")
-        how = [parameters_from(template) for template in (_explain_options, opt.plan_options, opt.shared_options)]
+        how = [
+            parameters_from(template)
+            for template in (_explain_options, opt.plan_options, opt.shared_options)
+        ]
         parameters = [parameter for parameters in how for parameter in parameters]
         if own is not None:
             parameters = [*parameters_of(own), *parameters]
@@ -80,7 +98,9 @@ def show(explanation: Explanation, *, as_json: bool) -> int:
     return 1 if explanation.verdict == "NO" else 0
 
 
-def _explain(what: str, *, json: bool, debug: bool, analyze: bool, on: str | None, **values: Any) -> int:
+def _explain(
+    what: str, *, json: bool, debug: bool, analyze: bool, on: str | None, **values: Any
+) -> int:
     del debug  # read by cli.main
     from volano.api.explain import explain
 

@@ -1,4 +1,5 @@
-"""An explanation on the terminal: at most 100 columns, whole at 80, and the same without colours or in a pipe."""
+"""An explanation on the terminal: at most 100 columns, whole at 80, and the same without colours or
+in a pipe."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from volano.report.planning import CandidateRow, PlanningFigures, TimeBar
 
 MOST_COLUMNS = 100
-_FEWEST_COLUMNS = 72  # narrower terminals wrap by themselves; figures would stand letter under letter
+_FEWEST_COLUMNS = (
+    72  # narrower terminals wrap by themselves; figures would stand letter under letter
+)
 _INDENT = 2
 _VERDICTS = {"FITS": "bold green", "NO": "bold red", "UNCERTAIN": "bold yellow"}
 _STATUSES = {"chosen": "bold green", "struck": "red", "failed": "red", "memory": "yellow"}
@@ -24,7 +27,9 @@ _CLASSES = {"exact": "green", "rounding": "blue", "precision": "yellow"}
 _FIGURES = ("predicted", "measured", "start-up", "whole run", "memory")
 
 
-def print_explanation(explanation: Explanation, *, file: TextIO | None = None, width: int | None = None) -> None:
+def print_explanation(
+    explanation: Explanation, *, file: TextIO | None = None, width: int | None = None
+) -> None:
     """Prints an explanation for a person, on standard output if not said otherwise.
 
     Args:
@@ -36,16 +41,22 @@ def print_explanation(explanation: Explanation, *, file: TextIO | None = None, w
     print_parts(render(explanation, console), console)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """A table as wide as explanations are; what does not fit wraps, but for the first column and ``right``, those of
-    numbers."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
+) -> None:
+    """A table as wide as explanations are; what does not fit wraps, but for the first column and
+    ``right``, those of numbers."""
     from rich.table import Table
 
     console = _console(None, None)
     page = _Page(console)
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     for number in range(len(columns)):
-        table.add_column(justify="right" if number in right else "left", no_wrap=number in (0, *right), overflow="fold")
+        table.add_column(
+            justify="right" if number in right else "left",
+            no_wrap=number in (0, *right),
+            overflow="fold",
+        )
     table.add_row(*(page.text(name, "dim") for name in columns))
     for row in rows:
         table.add_row(*map(page.text, row))
@@ -57,7 +68,9 @@ def _console(file: TextIO | None, width: int | None) -> Console:
 
     console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
     # Into a file or a pipe: as wide as it may be, unless the environment says otherwise.
-    found = width or (console.width if console.is_terminal or "COLUMNS" in os.environ else MOST_COLUMNS)
+    found = width or (
+        console.width if console.is_terminal or "COLUMNS" in os.environ else MOST_COLUMNS
+    )
     console.width = max(_FEWEST_COLUMNS, min(found, MOST_COLUMNS))
     return console
 
@@ -84,7 +97,8 @@ def _trimmed(line: list[Segment]) -> Segments:
 def render(
     explanation: Explanation, console: Console, *, sections: Iterable[str] | None = None
 ) -> Iterator[RenderableType]:
-    """What is shown, from top to bottom: everything, or of :data:`SECTIONS` those that are named."""
+    """What is shown, from top to bottom: everything, or of :data:`SECTIONS` those that are
+    named."""
     from volano.report.planning import read_planning
 
     page = _Page(console)
@@ -110,8 +124,14 @@ class _Page:
         from rich.text import Text
 
         if self._is_ascii:
-            words = words.replace("\N{EM DASH}", "-").encode(self._encoding, "replace").decode(self._encoding)
-        return Text(overflow="fold").append(words, style)  # a style of these words, not of what is appended
+            words = (
+                words.replace("\N{EM DASH}", "-")
+                .encode(self._encoding, "replace")
+                .decode(self._encoding)
+            )
+        return Text(overflow="fold").append(
+            words, style
+        )  # a style of these words, not of what is appended
 
     def bar(self, percent: float, most: int, style: str = "cyan") -> Text:
         """A bar of up to ``most`` columns, in eighths of one."""
@@ -135,7 +155,8 @@ class _Page:
         return Padding(part, (0, 0, 0, by))
 
     def grid(self, rows: Iterable[Sequence[Text]], right: Sequence[int] = ()) -> RenderableType:
-        """Columns as wide as they need to be, of which the last one wraps; ``right`` are columns of numbers."""
+        """Columns as wide as they need to be, of which the last one wraps; ``right`` are columns of
+        numbers."""
         from rich.table import Table
 
         rows = list(rows)
@@ -152,14 +173,19 @@ class _Page:
         """Figures with their bars."""
         from rich.cells import cell_len
 
-        taken = sum(max(map(cell_len, words)) + 2 for words in ([b.name for b in bars], [b.text for b in bars]))
+        taken = sum(
+            max(map(cell_len, words)) + 2
+            for words in ([b.name for b in bars], [b.text for b in bars])
+        )
         shares = max(len(bar.share) for bar in bars)
         room = self.width - _INDENT - taken - (shares + 2 if shares else 0)
         most = max(8, min(40, room))
         rows = []
         for bar in bars:
             share = [self.text(bar.share, "dim")] if shares else []
-            rows.append([self.text(bar.name), self.text(bar.text), *share, self.bar(bar.percent, most)])
+            rows.append(
+                [self.text(bar.name), self.text(bar.text), *share, self.bar(bar.percent, most)]
+            )
         return self.grid(rows, right=(1, 2) if shares else (1,))
 
 
@@ -199,8 +225,13 @@ def _class(planning: PlanningFigures, page: _Page) -> Text:
 
 
 def _knobs(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
-    yield from page.heading("Knobs", "that differ from plain eager, by what they may do to the numbers")
-    rows = [(page.text(name, _CLASSES.get(name, "")), page.text(words)) for name, words in planning.knobs.items()]
+    yield from page.heading(
+        "Knobs", "that differ from plain eager, by what they may do to the numbers"
+    )
+    rows = [
+        (page.text(name, _CLASSES.get(name, "")), page.text(words))
+        for name, words in planning.knobs.items()
+    ]
     if planning.usual:
         rows.append((page.text("as usual", "dim"), page.text(planning.usual, "dim")))
     if rows:
@@ -228,7 +259,9 @@ def _actual(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
     if planning.actual:
         yield from page.heading("Predicted and actual", "the error is that of the prediction")
         head = [page.text(name, "dim") for name in ("", "predicted", "actual", "error")]
-        yield page.grid([head, *([*map(page.text, row)] for row in planning.actual)], right=(1, 2, 3))
+        yield page.grid(
+            [head, *([*map(page.text, row)] for row in planning.actual)], right=(1, 2, 3)
+        )
 
 
 def _candidates(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]:
@@ -239,8 +272,12 @@ def _candidates(planning: PlanningFigures, page: _Page) -> Iterator[RenderableTy
     if planning.common:
         yield page.inset(page.text(f"all of them: {planning.common}", "dim"))
     cells = [_figures_of(row) for row in rows]
-    widths = [max(len(name), *(len(row[number]) for row in cells)) for number, name in enumerate(_FIGURES)]
-    yield _candidate_line(page, page.text(""), [page.text(name, "dim") for name in _FIGURES], widths)
+    widths = [
+        max(len(name), *(len(row[number]) for row in cells)) for number, name in enumerate(_FIGURES)
+    ]
+    yield _candidate_line(
+        page, page.text(""), [page.text(name, "dim") for name in _FIGURES], widths
+    )
     for row, figures in zip(rows, cells, strict=True):
         style = _STATUSES.get(row.status, "")
         name = page.text(row.levers, "bold" if row.status == "chosen" else "")
@@ -255,8 +292,11 @@ def _figures_of(row: CandidateRow) -> tuple[str, ...]:
     return row.predicted, row.measured, row.startup, row.total, row.memory
 
 
-def _candidate_line(page: _Page, name: Text, figures: Sequence[Text], widths: Sequence[int]) -> RenderableType:
-    """Every line is a table of its own, with columns as wide as in the others: what became of it stands between."""
+def _candidate_line(
+    page: _Page, name: Text, figures: Sequence[Text], widths: Sequence[int]
+) -> RenderableType:
+    """Every line is a table of its own, with columns as wide as in the others: what became of it
+    stands between."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
@@ -273,7 +313,9 @@ def _refused(planning: PlanningFigures, page: _Page) -> Iterator[RenderableType]
         rows = []
         for knob, pairs in planning.refused.items():
             for number, (value, reason) in enumerate(pairs):
-                rows.append((page.text("" if number else knob), page.text(value), page.text(reason)))
+                rows.append(
+                    (page.text("" if number else knob), page.text(value), page.text(reason))
+                )
         yield page.grid(rows)
 
 

@@ -11,7 +11,14 @@ import typer
 from volano.apps.kinds import APPLICATIONS
 from volano.cli import options as opt
 from volano.cli import output
-from volano.cli.generated import GroupByFirst, command_of, given, group_of, parameters_from, parameters_of
+from volano.cli.generated import (
+    GroupByFirst,
+    command_of,
+    given,
+    group_of,
+    parameters_from,
+    parameters_of,
+)
 from volano.cli.train import options_of
 from volano.errors import UsageError
 
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
 
 _STUDY, _WHERE = "Study", "Where"
 _NUM_SHOWN = 5  # trials in the table at the end
-HELP = """Try many configurations at once: sampled by Optuna, trained as one program, pruned together.
+HELP = """Try many configurations at once: sampled, trained as one program, pruned together.
 
 volano explore image ./photos --trials 64 --minutes 10
 
@@ -34,32 +41,61 @@ Exit code 1: the study was stopped before its end, or a verified trial differs.
 
 
 def _study_options(
-    trials: Annotated[int | None, typer.Option(help="Configurations to try; 64.", rich_help_panel=_STUDY)] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Configurations to try; 64.", rich_help_panel=_STUDY)
+    ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Time for the study; nothing new begins after it.", rich_help_panel=_STUDY)
+        float | None,
+        typer.Option(
+            help="Time for the study; nothing new begins after it.", rich_help_panel=_STUDY
+        ),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Figure of the evaluation.", rich_help_panel=_STUDY)] = None,
-    direction: Annotated[str | None, typer.Option(help="minimize or maximize.", rich_help_panel=_STUDY)] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Figure of the evaluation.", rich_help_panel=_STUDY)
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="minimize or maximize.", rich_help_panel=_STUDY)
+    ] = None,
     eta: Annotated[
-        int | None, typer.Option(help="At a rung one in so many goes on; 3.", rich_help_panel=_STUDY)
+        int | None,
+        typer.Option(help="At a rung one in so many goes on; 3.", rich_help_panel=_STUDY),
     ] = None,
-    rungs: Annotated[int | None, typer.Option(help="How many; 1 prunes nothing.", rich_help_panel=_STUDY)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the sampler.", rich_help_panel=_STUDY)] = None,
+    rungs: Annotated[
+        int | None, typer.Option(help="How many; 1 prunes nothing.", rich_help_panel=_STUDY)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the sampler.", rich_help_panel=_STUDY)
+    ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help="Optuna storage: a URL or a journal; default: in the folder.", rich_help_panel=_STUDY),
+        typer.Option(
+            help="Optuna storage: a URL or a journal; default: in the folder.",
+            rich_help_panel=_STUDY,
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the study; default runs/NAME-DATE-TIME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the study; default runs/NAME-DATE-TIME.")
+    ] = None,
     verify: Annotated[
-        int, typer.Option(metavar="N", help="Train so many trials again alone and compare; differences: exit code 1.")
+        int,
+        typer.Option(
+            metavar="N",
+            help="Train so many trials again alone and compare; differences: exit code 1.",
+        ),
     ] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes that train packs.", rich_help_panel=_WHERE)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that train packs.", rich_help_panel=_WHERE)
+    ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Ray: local, auto or HOST:PORT.", rich_help_panel=_WHERE),
+        typer.Option(
+            metavar="ADDRESS", help="Ray: local, auto or HOST:PORT.", rich_help_panel=_WHERE
+        ),
     ] = None,
     device: opt.DeviceName = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16.", rich_help_panel=_WHERE)] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, tf32 or bf16.", rich_help_panel=_WHERE)
+    ] = None,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -68,14 +104,17 @@ def _study_options(
 
 def _space_option(
     space: Annotated[
-        Path | None, typer.Option(help="JSON or TOML: another search space.", rich_help_panel=_STUDY)
+        Path | None,
+        typer.Option(help="JSON or TOML: another search space.", rich_help_panel=_STUDY),
     ] = None,
 ) -> None:
     """What an application's study tries."""
 
 
 def _resume_option(
-    resume: Annotated[Path | None, typer.Option(metavar="STUDY", help="Go on with the study in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="STUDY", help="Go on with the study in this folder.")
+    ] = None,
 ) -> None:
     """Which study goes on."""
 
@@ -95,7 +134,10 @@ class ExploreGroup(GroupByFirst):
         else:
             path, *others = parameters_of(own, leave_out=("minutes", "epochs", "seed", "classify"))
             parameters = [path, *parameters_from(_space_option), *study, *others]
-        help = f"Try many configurations of {name or 'a task'} at once, trained as one program and pruned together."
+        help = (
+            f"Try many configurations of {name or 'a task'} at once, trained as one program "
+            "and pruned together."
+        )
         return command_of(functools.partial(_explore, name), parameters, name=name, help=help)
 
 
@@ -105,19 +147,29 @@ def explore_app() -> typer.Typer:
 
 
 def _explore(
-    what: str, *, verify: int, out: Path | None, json: bool, debug: bool, resume: Path | None = None, **values: Any
+    what: str,
+    *,
+    verify: int,
+    out: Path | None,
+    json: bool,
+    debug: bool,
+    resume: Path | None = None,
+    **values: Any,
 ) -> int:
     del debug  # read by cli.main
     from volano.api.explore import explore
 
     asked = given(values)
     if resume is not None:
-        study = explore(_build_again(resume, what or None), out=_folder(resume, out), resume=True, **asked)
+        study = explore(
+            _build_again(resume, what or None), out=_folder(resume, out), resume=True, **asked
+        )
     elif not what:
         raise UsageError(
             "What to explore is an application, or a function of a trial",
             got="none",
-            remedy=f"Write {', '.join(APPLICATIONS)}, or module:build; --resume STUDY goes on with one",
+            remedy=f"Write {', '.join(APPLICATIONS)}, or module:build; --resume STUDY goes on "
+            "with one",
         )
     else:
         study = explore(what, out=out, on_progress=output.warn, **{"trials": 64, **asked})
@@ -129,13 +181,17 @@ def _build_again(study: Path, what: str | None) -> Any:
     from volano.study.study import Study
 
     if what is not None and ":" not in what:
-        raise UsageError("A study goes on with what it is of", got=f"{what} with --resume", remedy="Leave it out")
+        raise UsageError(
+            "A study goes on with what it is of", got=f"{what} with --resume", remedy="Leave it out"
+        )
     return what or build_of(Study.open(study).facts.get("source") or {})
 
 
 def _folder(resume: Path, out: Path | None) -> Path:
     if out is not None and out != resume:
-        raise UsageError("A study goes on in its own folder", got=f"--out {out} with --resume {resume}")
+        raise UsageError(
+            "A study goes on in its own folder", got=f"--out {out} with --resume {resume}"
+        )
     return resume
 
 
@@ -169,12 +225,18 @@ def _print(study: Study) -> None:
         output.print_table(
             "",
             ("trial", str(study.settings.get("metric")), "of the run", "parameters"),
-            [(t.number, f"{t.value:.5g}", percent(t.share), parameters(t.params)) for t in shown[:_NUM_SHOWN]],
+            [
+                (t.number, f"{t.value:.5g}", percent(t.share), parameters(t.params))
+                for t in shown[:_NUM_SHOWN]
+            ],
             right=(0, 1, 2),
         )
     failed = [trial for trial in study.trials if trial.state == "failed"]
     if failed:
-        output.say(f"{len(failed)} of {len(study.trials)} trials failed; trial {failed[0].number}: {failed[0].reason}")
+        output.say(
+            f"{len(failed)} of {len(study.trials)} trials failed; trial {failed[0].number}: "
+            f"{failed[0].reason}"
+        )
     output.say(f"study: {study.folder}")
     if study.path("report.html").is_file():
         output.say(f"report: {study.path('report.html')}")
@@ -186,7 +248,8 @@ def _print(study: Study) -> None:
 
 def _record(study: Study, verification: Verification | None) -> dict[str, Any]:
     facts = {
-        name: study.facts.get(name) for name in ("status", "reason", "settings", "counts", "steps", "seconds", "best")
+        name: study.facts.get(name)
+        for name in ("status", "reason", "settings", "counts", "steps", "seconds", "best")
     }
     return {
         "study": str(study.folder),

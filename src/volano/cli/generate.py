@@ -14,7 +14,7 @@ from volano.cli import output
 from volano.cli.generated import function_of, given, parameters_from, parameters_of
 from volano.errors import UsageError
 
-GENERATE_HELP = """Make something new with a run's model: text as it is written, or clips as mp4, gif and a grid.
+GENERATE_HELP = """Make something new with a run's model: text, or clips as mp4, gif and a grid.
 
 volano generate runs/text-1 --prompt "Once upon" --tokens 200
 
@@ -31,7 +31,8 @@ def _what(run: opt.RunPath, device: opt.DeviceName = None) -> None:
 
 
 def generate_function() -> Callable[..., int]:
-    """Returns the function of ``volano generate``; an option that several applications have is shown with the first."""
+    """Returns the function of ``volano generate``; an option that several applications have is
+    shown with the first."""
     parameters = parameters_from(_what)
     for panel, options in _OPTIONS.items():
         known = {parameter.name for parameter in parameters}
@@ -63,7 +64,9 @@ def _generate(run: Path, *, device: str | None, json: bool, debug: bool, **value
     output.say("")
     figures = generated.figures()
     ended = "; the model ended the document" if figures["is_ended"] else ""
-    output.warn(f"{figures['num_tokens']} tokens, {figures['tokens_per_second']:,.0f} a second{ended}")
+    output.warn(
+        f"{figures['num_tokens']} tokens, {figures['tokens_per_second']:,.0f} a second{ended}"
+    )
     return 0
 
 
@@ -76,6 +79,8 @@ def _load(run: Path, device: str | None, asked: dict[str, Any]) -> Any:
     application = application_of_run(folder)
     model = load(folder, device or getattr(application, "generate_device", None))
     if model.generate_options is None:
-        raise UsageError("generate is for runs of the applications that can: text, video", got=str(run))
+        raise UsageError(
+            "generate is for runs of the applications that can: text, video", got=str(run)
+        )
     check_names(asked, model.generate_options.given_names(), f"what {run} can generate")
     return model

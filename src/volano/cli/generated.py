@@ -1,4 +1,5 @@
-"""Commands made from declarations: an application's options, and parameters that several commands share."""
+"""Commands made from declarations: an application's options, and parameters that several commands
+share."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from volano.apps.options import DeclaredOptions, OptionField
 def parameters_of(
     options: type[DeclaredOptions], *, panel: str | None = None, leave_out: Iterable[str] = ()
 ) -> list[inspect.Parameter]:
-    """Returns a command's parameters for the options that a person may give; ``path`` is an argument."""
+    """Returns a command's parameters for the options that a person may give; ``path`` is an
+    argument."""
     left_out = set(leave_out)
     fields = [field for field in options.declared() if not field.declaration.is_resolved]
     return [_parameter(field, panel) for field in fields if field.name not in left_out]
@@ -28,10 +30,15 @@ def parameters_from(template: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(template, eval_str=True).parameters.values())
 
 
-def function_of(function: Callable[..., int], parameters: Iterable[inspect.Parameter]) -> Callable[..., int]:
-    """Returns a function with the given parameters, for a typer to make a command of; it calls ``function`` with their
-    values by name."""
-    unique = {parameter.name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters}
+def function_of(
+    function: Callable[..., int], parameters: Iterable[inspect.Parameter]
+) -> Callable[..., int]:
+    """Returns a function with the given parameters, for a typer to make a command of; it calls
+    ``function`` with their values by name."""
+    unique = {
+        parameter.name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters
+    }
 
     def call(**values: Any) -> int:
         return function(**values)
@@ -41,9 +48,14 @@ def function_of(function: Callable[..., int], parameters: Iterable[inspect.Param
     return call
 
 
-def command_of(function: Callable[..., int], parameters: Iterable[inspect.Parameter], *, name: str, help: str) -> Any:
-    """Returns a command with the given parameters that calls ``function`` with their values by name."""
-    alone = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, add_completion=False)
+def command_of(
+    function: Callable[..., int], parameters: Iterable[inspect.Parameter], *, name: str, help: str
+) -> Any:
+    """Returns a command with the given parameters that calls ``function`` with their values by
+    name."""
+    alone = typer.Typer(
+        context_settings={"help_option_names": ["-h", "--help"]}, add_completion=False
+    )
     alone.command(name, help=help)(function_of(function, parameters))
     return typer.main.get_command(alone)
 
@@ -55,10 +67,11 @@ def given(values: dict[str, Any], names: Iterable[str] | None = None) -> dict[st
 
 
 class GroupByFirst(TyperGroup):
-    """A command whose first argument decides which options it has: ``volano train image --size thin``.
+    """A command whose first argument decides which options it has: ``volano train image --size
+    thin``.
 
-    A subclass says with :meth:`named` which command a name stands for, and with :attr:`shown` which are listed in its
-    help. An option in the place of the name stands for the name "".
+    A subclass says with :meth:`named` which command a name stands for, and with :attr:`shown` which
+    are listed in its help. An option in the place of the name stands for the name "".
     """
 
     shown: typing.ClassVar[tuple[str, ...]] = ()
@@ -108,12 +121,16 @@ def _parameter(field: OptionField, panel: str | None) -> inspect.Parameter:
     else:
         info = typer.Option(flag_of(field), help=text, rich_help_panel=panel)
     return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[hint | None, info]
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[hint | None, info],
     )
 
 
 def flags_of(command: Any, found: dict[str, str] | None = None) -> dict[str, str]:
-    """Returns how a command and those below it write each parameter: name -> flag, or metavar of an argument."""
+    """Returns how a command and those below it write each parameter: name -> flag, or metavar of an
+    argument."""
     found = {} if found is None else found
     for parameter in command.params:
         flags = [flag for flag in parameter.opts if flag.startswith("--")]

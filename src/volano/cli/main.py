@@ -20,12 +20,25 @@ from volano.errors import VolanoError
 class _InOrder(TyperGroup):
     """Lists the commands in the order in which a person meets them."""
 
-    _ORDER = ("train", "resume", "explain", "explore", "eval", "predict", "generate", "export", "report", "doctor")
+    _ORDER = (
+        "train",
+        "resume",
+        "explain",
+        "explore",
+        "eval",
+        "predict",
+        "generate",
+        "export",
+        "report",
+        "doctor",
+    )
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all commands."""
         names = super().list_commands(ctx)
-        return [name for name in self._ORDER if name in names] + [name for name in names if name not in self._ORDER]
+        return [name for name in self._ORDER if name in names] + [
+            name for name in names if name not in self._ORDER
+        ]
 
 
 app = typer.Typer(
@@ -46,7 +59,10 @@ def _print_version(is_asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Say what to train; Volano plans how."""
@@ -58,7 +74,8 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command and returns its exit code; a user's mistake is one message, not a traceback."""
+    """Runs a command and returns its exit code; a user's mistake is one message, not a
+    traceback."""
     from volano.cli import commands
 
     commands.register(app)
@@ -78,7 +95,9 @@ def run(arguments: list[str]) -> int:
             error.show()  # pyright: ignore[reportAttributeAccessIssue] - a ClickException
             owners = _owners(getattr(error, "option_name", ""))
             if owners:
-                output.warn(f"{getattr(error, 'option_name', '')} is an option of: {', '.join(owners)}")
+                output.warn(
+                    f"{getattr(error, 'option_name', '')} is an option of: {', '.join(owners)}"
+                )
             if "--json" in arguments:
                 output.print_json({"error": error.format_message(), "kind": "UsageError"})  # pyright: ignore[reportAttributeAccessIssue]
             return 2
@@ -95,7 +114,8 @@ def run(arguments: list[str]) -> int:
 
 
 def in_flags(text: str, arguments: list[str]) -> str:
-    """Writes the parameters that a message names in backquotes as the command line does: `image_size`, --image-size.
+    """Writes the parameters that a message names in backquotes as the command line does:
+    `image_size`, --image-size.
 
     Options of a person's own application are those that stand among the arguments.
     """
@@ -120,9 +140,12 @@ def _owners(flag: str) -> list[str]:
     from volano.apps.kinds import APPLICATIONS
     from volano.cli.generated import flag_of
 
-    return [name for name, options in APPLICATIONS.items() if flag in map(flag_of, options.declared())]
+    return [
+        name for name, options in APPLICATIONS.items() if flag in map(flag_of, options.declared())
+    ]
 
 
 def _is_usage(error: Exception) -> bool:
-    # Typer may carry its own copy of click, whose exceptions are then other classes of the same name.
+    # Typer may carry its own copy of click, whose exceptions are then other classes of the same
+    # name.
     return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)

@@ -21,7 +21,9 @@ _DIGITS = 8  # of a fingerprint, enough to tell plans apart
 
 def register(app: typer.Typer) -> None:
     """Adds ``plans`` and its commands to the application."""
-    plans = typer.Typer(help="Plans that were found before and are taken again.", no_args_is_help=True)
+    plans = typer.Typer(
+        help="Plans that were found before and are taken again.", no_args_is_help=True
+    )
     plans.command("list")(list_plans)
     plans.command("show")(show_plan)
     plans.command("clear")(clear_plans)
@@ -34,7 +36,9 @@ def list_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa
 
     found = list_remembered()
     if json:
-        output.print_json({"folder": str(cache_folder() / "plans"), "plans": [_record(plan) for plan in found]})
+        output.print_json(
+            {"folder": str(cache_folder() / "plans"), "plans": [_record(plan) for plan in found]}
+        )
     elif not found:
         output.say(f"no plans are remembered in {cache_folder() / 'plans'}")
     else:
@@ -44,7 +48,9 @@ def list_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa
 
 
 def show_plan(
-    fingerprint: Annotated[str, typer.Argument(metavar="FINGERPRINT", help="Its first characters are enough.")],
+    fingerprint: Annotated[
+        str, typer.Argument(metavar="FINGERPRINT", help="Its first characters are enough.")
+    ],
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
@@ -89,8 +95,8 @@ def _row(plan: Remembered) -> tuple[str, ...]:
     if step is None and plan.explanation.time is not None:
         step = plan.explanation.time.step
     return (
-        plan.fingerprint[:_DIGITS], planning.task, planning.device, planning.levers, milliseconds(step),
-        _age(time.time() - plan.created),
+        plan.fingerprint[:_DIGITS], planning.task, planning.device, planning.levers,
+        milliseconds(step), _age(time.time() - plan.created),
     )  # fmt: skip
 
 

@@ -12,7 +12,14 @@ from volano.apps.kinds import APPLICATIONS
 from volano.apps.options import Options
 from volano.cli import options as opt
 from volano.cli import output
-from volano.cli.generated import GroupByFirst, command_of, given, group_of, parameters_from, parameters_of
+from volano.cli.generated import (
+    GroupByFirst,
+    command_of,
+    given,
+    group_of,
+    parameters_from,
+    parameters_of,
+)
 from volano.errors import UsageError
 from volano.plan import parse_bytes
 
@@ -32,15 +39,25 @@ volano train image ./photos --nproc 2        the same training, by two processes
 
 volano train --from runs/study-1             the best trial of a study
 """
-_HELP_OF_OWN = "Train a task or an application of your own, named as MODULE:NAME; or a trial of a study, with --from."
+_HELP_OF_OWN = (
+    "Train a task or an application of your own, named as MODULE:NAME; or a trial of a "
+    "study, with --from."
+)
 
 
 def _trial_options(
     study: Annotated[
-        Path | None, typer.Option("--from", metavar="STUDY", help="Train a trial of a study from its start to its end.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="STUDY", help="Train a trial of a study from its start to its end."
+        ),
     ] = None,
-    trial: Annotated[str | None, typer.Option(help="best (default) or its number, with --from.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Another length of the trial, with --from.")] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="best (default) or its number, with --from.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Another length of the trial, with --from.")
+    ] = None,
 ) -> None:
     """Which trial of a study is trained."""
 
@@ -52,18 +69,28 @@ class TrainGroup(GroupByFirst):
 
     def named(self, name: str) -> Any:
         """The command for an application, for MODULE:NAME, or for a trial."""
-        how = [parameters_from(template) for template in (opt.run_options, opt.plan_options, opt.shared_options)]
+        how = [
+            parameters_from(template)
+            for template in (opt.run_options, opt.plan_options, opt.shared_options)
+        ]
         common = [parameter for parameters in how for parameter in parameters]
-        own = options_of(name, "What to train is an application or a task of your own", "module:task")
+        own = options_of(
+            name, "What to train is an application or a task of your own", "module:task"
+        )
         if own is not None:
             function = functools.partial(_train, name)
-            return command_of(function, [*parameters_of(own), *common], name=name, help=help_of(name))
+            return command_of(
+                function, [*parameters_of(own), *common], name=name, help=help_of(name)
+            )
         function = functools.partial(_train_own, name)
-        return command_of(function, [*parameters_from(_trial_options), *common], name=name, help=_HELP_OF_OWN)
+        return command_of(
+            function, [*parameters_from(_trial_options), *common], name=name, help=_HELP_OF_OWN
+        )
 
 
 def options_of(name: str, rule: str, reference: str) -> type[Options] | None:
-    """Returns the options of the application that a command line names; None for something else of a person's own.
+    """Returns the options of the application that a command line names; None for something else of
+    a person's own.
 
     Raises:
         UsageError: it names nothing.
@@ -76,7 +103,9 @@ def options_of(name: str, rule: str, reference: str) -> type[Options] | None:
         application = own_application(name)
         return None if application is None else application.options_type
     if name:
-        raise UsageError(rule, got=repr(name), remedy=f"Write {', '.join(APPLICATIONS)}, or {reference}")
+        raise UsageError(
+            rule, got=repr(name), remedy=f"Write {', '.join(APPLICATIONS)}, or {reference}"
+        )
     return None
 
 
@@ -84,7 +113,8 @@ def help_of(name: str) -> str:
     """A sentence about an application, for its command."""
     own = {
         "image": "Train a classifier of images.",
-        "text": "Train a language model of texts; or with --classify, a classifier of labelled ones.",
+        "text": "Train a language model of texts; or with --classify, a classifier of labelled "
+        "ones.",
         "video": "Train a model of clips that generates them and foretells how they go on.",
     }
     return own.get(name, f"Train the application {name}.")
@@ -106,8 +136,11 @@ def _train(what: str, **values: Any) -> int:
     return print_run(train(what, **given(values, known), **common), as_json=values["json"])
 
 
-def _train_own(what: str, *, study: Path | None, trial: str | None, epochs: float | None, **values: Any) -> int:
-    """Trains a task of a person's own, or a trial of a study; ``what`` beside a study is its build function."""
+def _train_own(
+    what: str, *, study: Path | None, trial: str | None, epochs: float | None, **values: Any
+) -> int:
+    """Trains a task of a person's own, or a trial of a study; ``what`` beside a study is its build
+    function."""
     if study is None:
         for name, value in given({"trial": trial, "epochs": epochs}).items():
             raise UsageError(f"`{name}` is for a trial of a study", got=f"{value} without --from")
@@ -132,7 +165,8 @@ def resume(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> int:
-    """Go on with a run that was stopped or killed, from its last whole checkpoint, by any number of processes."""
+    """Go on with a run that was stopped or killed, from its last whole checkpoint, by any number of
+    processes."""
     from volano.api.train import resume as resume_run
     from volano.running.processes import Processes
 
@@ -159,7 +193,11 @@ def print_run(run: Any, *, as_json: bool) -> int:
 
         application = application_of_run(RunFolder.open(run.path))
         if application is None:
-            output.say("  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.metrics.items()))
+            output.say(
+                "  ".join(
+                    f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.metrics.items()
+                )
+            )
             output.say_finished(run)
         else:
             output.say(*application.summary(run))
@@ -191,7 +229,9 @@ def _common(values: dict[str, Any]) -> dict[str, Any]:
     from volano.running.processes import Processes
     from volano.training import Safety
 
-    processes = Processes(nproc=values["nproc"], max_restarts=values["max_restarts"], debug=values["debug"])
+    processes = Processes(
+        nproc=values["nproc"], max_restarts=values["max_restarts"], debug=values["debug"]
+    )
     safety = Safety(**given(values, ("save_every", "skip_bad_steps")))
     return {"out": values["out"], "processes": processes, "safety": safety, **_planning(values)}
 
@@ -200,7 +240,9 @@ def _planning(values: dict[str, Any]) -> dict[str, Any]:
     if not values["no_plan"]:
         return {**given(values, ("plan",)), **planning(values)}
     if values["plan"] is not None or values["budget"] is not None or values["forbid"]:
-        raise UsageError("--no-plan is plain eager PyTorch", got="it together with --plan, --budget or --forbid")
+        raise UsageError(
+            "--no-plan is plain eager PyTorch", got="it together with --plan, --budget or --forbid"
+        )
     from volano.device import Device
     from volano.plan import Plan
 

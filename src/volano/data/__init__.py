@@ -5,8 +5,22 @@ from volano.data.counters import counter_hash
 from volano.data.datasets.mapped import MemoryMapped
 from volano.data.datasets.spool import Spooled, spool
 from volano.data.datasets.tables import open_table
-from volano.data.datasets.tokens import MOST_TOKENS, TokenWindows, as_tensor, open_tokens, scoring_windows, write_tokens
-from volano.data.feed.feed import Feed, ResidentFeed, RingFeed, can_be_resident, make_feed, why_streamed
+from volano.data.datasets.tokens import (
+    MOST_TOKENS,
+    TokenWindows,
+    as_tensor,
+    open_tokens,
+    scoring_windows,
+    write_tokens,
+)
+from volano.data.feed.feed import (
+    Feed,
+    ResidentFeed,
+    RingFeed,
+    can_be_resident,
+    make_feed,
+    why_streamed,
+)
 from volano.data.feed.fetch import Fault, Fetched, Fetcher, first_batches
 from volano.data.feed.quarantine import MAX_SHARE, Quarantine
 from volano.data.feed.worker_count import WorkerChoice, choose_workers

@@ -18,7 +18,8 @@ from volano.task import Batch, map_tensors, num_bytes, num_examples, tensors_of
 class Arrays(Dataset[Any]):
     """A map-style dataset over a tree of tensors with the examples along dimension 0.
 
-    It can be kept on the device as it is, so keep the smallest type: bytes of pixels, ids of tokens.
+    It can be kept on the device as it is, so keep the smallest type: bytes of pixels, ids of
+    tokens.
 
     Args:
         tree: a tensor, or tuples, lists or dicts of tensors of equal length.
@@ -27,7 +28,10 @@ class Arrays(Dataset[Any]):
     def __init__(self, tree: Batch) -> None:
         lengths = {tensor.shape[0] if tensor.ndim else None for tensor in tensors_of(tree)}
         if len(lengths) != 1 or None in lengths:
-            raise TaskError("All tensors of an Arrays dataset have the same length along dimension 0", got=lengths)
+            raise TaskError(
+                "All tensors of an Arrays dataset have the same length along dimension 0",
+                got=lengths,
+            )
         self.tree = tree
 
     def __len__(self) -> int:
@@ -50,17 +54,19 @@ _PLAIN: set[Callable[..., Any]] = {Arrays.__getitem__}
 
 
 def plain_indexing(getitem: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks the ``__getitem__`` of a subclass of :class:`Arrays` as one that does nothing but index the tree."""
+    """Marks the ``__getitem__`` of a subclass of :class:`Arrays` as one that does nothing but index
+    the tree."""
     _PLAIN.add(getitem)
     return getitem
 
 
 class Rows(NamedTuple):
-    """Rows of a tree of tensors: those at ``indices`` (int64 [rows]), or all of them where that is None.
+    """Rows of a tree of tensors: those at ``indices`` (int64 [rows]), or all of them where that is
+    None.
 
-    ``announce`` and ``in_sequence`` are there where the tensors are mapped from files, and reading a row may read a
-    disk: told the rows of the tree that are read next, the one has them fetched side by side; in the context that the
-    other gives, the tree is read from one end to the other.
+    ``announce`` and ``in_sequence`` are there where the tensors are mapped from files, and reading
+    a row may read a disk: told the rows of the tree that are read next, the one has them fetched
+    side by side; in the context that the other gives, the tree is read from one end to the other.
     """
 
     tree: Batch
@@ -76,7 +82,11 @@ class Rows(NamedTuple):
     def num_bytes(self) -> int:
         """Bytes of the rows, without reading any."""
         whole = num_bytes(self.tree)
-        return whole if self.indices is None else whole * len(self.indices) // max(1, num_examples(self.tree))
+        return (
+            whole
+            if self.indices is None
+            else whole * len(self.indices) // max(1, num_examples(self.tree))
+        )
 
     def picked(self, positions: Tensor) -> Tensor:
         """Where rows ``positions`` lie in the tree, int64 [positions]."""
@@ -94,12 +104,19 @@ class Rows(NamedTuple):
 def rows_of(data: Any) -> Rows | None:
     """The rows of which ``data`` consists, or None for a dataset that computes its examples.
 
-    Only datasets whose ``__getitem__`` is known to be plain indexing count, so no subclass that overrides it: any other
-    could draw a random crop, and storing its answers would freeze the augmentation.
+    Only datasets whose ``__getitem__`` is known to be plain indexing count, so no subclass that
+    overrides it: any other could draw a random crop, and storing its answers would freeze the
+    augmentation.
     """
-    if isinstance(data, Arrays) and type(data).__getitem__ in _PLAIN and not hasattr(data, "__getitems__"):
+    if (
+        isinstance(data, Arrays)
+        and type(data).__getitem__ in _PLAIN
+        and not hasattr(data, "__getitems__")
+    ):
         # MemoryMapped has both.
-        return Rows(data.tree, None, getattr(data, "announce", None), getattr(data, "in_sequence", None))
+        return Rows(
+            data.tree, None, getattr(data, "announce", None), getattr(data, "in_sequence", None)
+        )
     # A subclass may have overridden __getitem__.
     if type(data) is TensorDataset:
         return Rows(tuple(data.tensors), None)
@@ -108,7 +125,9 @@ def rows_of(data: Any) -> Rows | None:
         if rows is not None:
             positions = torch.as_tensor(data.indices, dtype=torch.int64)
             count = num_examples(rows.tree) if rows.indices is None else len(rows.indices)
-            positions = torch.where(positions < 0, positions + count, positions)  # as indexing counts
+            positions = torch.where(
+                positions < 0, positions + count, positions
+            )  # as indexing counts
             return rows._replace(indices=rows.picked(positions))
     return None
 

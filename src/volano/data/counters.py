@@ -1,7 +1,8 @@
-"""Counter-based random numbers: pure functions of their arguments, the same on every platform and version.
+"""Counter-based random numbers: pure functions of their arguments, the same on every platform and
+version.
 
-torch's and NumPy's streams are not promised to stay the same between releases, and a stateful generator depends on who
-drew before. Here a number is the hash of where it is used.
+torch's and NumPy's streams are not promised to stay the same between releases, and a stateful
+generator depends on who drew before. Here a number is the hash of where it is used.
 """
 
 from __future__ import annotations

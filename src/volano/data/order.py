@@ -1,6 +1,7 @@
 """In which order the examples are visited: a pure function of (seed, epoch, number of examples).
 
-It depends neither on workers, ranks nor micro-batches, so that the whole state of a feed is the step where it stands.
+It depends neither on workers, ranks nor micro-batches, so that the whole state of a feed is the
+step where it stands.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Key(NamedTuple):
 
 @lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """Epoch ``epoch``'s order, int64 [num_examples], read-only: the indices sorted by a 64-bit hash of each."""
+    """Epoch ``epoch``'s order, int64 [num_examples], read-only: the indices sorted by a 64-bit hash
+    of each."""
     keys = counter_hashes((_ORDER, seed, epoch), num_examples)
     order = np.argsort(keys, kind="stable")
     order.flags.writeable = False
@@ -68,8 +70,8 @@ class Order:
         return full + (1 if rest and self.keep_last else 0)
 
     def key(self, step: int, *, rank: int = 0, world_size: int = 1) -> Key:
-        """What rank ``rank`` of ``world_size`` fetches for optimizer step ``step`` of the run: every
-        ``world_size``-th example of the global batch."""
+        """What rank ``rank`` of ``world_size`` fetches for optimizer step ``step`` of the run:
+        every ``world_size``-th example of the global batch."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         start = batch * self.batch_size
         indices = permutation(self.seed, epoch, self.num_examples)[start : start + self.batch_size]

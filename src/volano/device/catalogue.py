@@ -1,8 +1,8 @@
 """Accelerators that are known without being here: what their makers state.
 
-Rates are peaks of *dense* arithmetic. Makers like to print figures with 2:4 sparsity, which are twice as large and out
-of training's reach; where a data sheet gives those only, half of it stands here. A rate that a device does not have
-(bf16 on a V100) is missing from its table.
+Rates are peaks of *dense* arithmetic. Makers like to print figures with 2:4 sparsity, which are
+twice as large and out of training's reach; where a data sheet gives those only, half of it stands
+here. A rate that a device does not have (bf16 on a V100) is missing from its table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from types import MappingProxyType
 from volano.errors import UsageError
 
 # What people and drivers write around the name that tells devices apart.
-_NOISE = re.compile(r"nvidia|amd|intel|\((r|tm)\)|tesla|geforce|instinct|radeon|data ?cent(er|re)|gpu|accelerator|oam")
+_NOISE = re.compile(
+    r"nvidia|amd|intel|\((r|tm)\)|tesla|geforce|instinct|radeon|data "
+    r"?cent(er|re)|gpu|accelerator|oam"
+)
 _SEPARATORS = re.compile(r"[\s_\-/,:]+")
 
 
@@ -26,15 +29,18 @@ class KnownDevice:
 
     Attributes:
         name: complete, so that it says which of several variants is meant.
-        pattern: regular expression over a whole name, in lower case, without the maker and with single spaces.
-        flops: precision (``"fp32"``, ``"tf32"``, ``"bf16"``, ``"fp16"``) -> dense floating-point operations per second;
-            fp32 is that of ordinary units, or of matrix units where these compute in fp32.
+        pattern: regular expression over a whole name, in lower case, without the maker and with
+            single spaces.
+        flops: precision (``"fp32"``, ``"tf32"``, ``"bf16"``, ``"fp16"``) -> dense floating-point
+            operations per second; fp32 is that of ordinary units, or of matrix units where these
+            compute in fp32.
         memory_rate: bytes per second between the device and its memory.
-        memory: bytes that a program can have, not more than torch reports; makers' GB are GiB, less a sixteenth where
-            GDDR memory keeps its error-correcting bits within, less what the driver keeps.
+        memory: bytes that a program can have, not more than torch reports; makers' GB are GiB, less
+            a sixteenth where GDDR memory keeps its error-correcting bits within, less what the
+            driver keeps.
         host_link: bytes per second from the host, in one direction.
-        interconnect: bytes per second from one device to its neighbours in the machine, in one direction; None where
-            they have the host's link only.
+        interconnect: bytes per second from one device to its neighbours in the machine, in one
+            direction; None where they have the host's link only.
         source: title of the maker's document.
     """
 
@@ -76,7 +82,9 @@ def _known(
     return KnownDevice(
         name=name,
         pattern=pattern,
-        flops=MappingProxyType({precision: rate * 1e12 for precision, rate in rates if rate is not None}),
+        flops=MappingProxyType(
+            {precision: rate * 1e12 for precision, rate in rates if rate is not None}
+        ),
         memory_rate=memory[0] * 1e9,
         memory=round(_VISIBLE * memory[1] * 2**30),
         host_link=links[0],
@@ -86,27 +94,92 @@ def _known(
 
 
 _ECC = 15 / 16
-# Of that, what a driver leaves for programs, as torch reports it (total_memory): 14.6 GiB of a T4's 15, 23.6 of an
-# RTX 4090's 24, 79.1 of an H100's 80, 139.7 of an H200's 141. The smallest share of these.
+# Of that, what a driver leaves for programs, as torch reports it (total_memory): 14.6 GiB of a T4's
+# 15, 23.6 of an RTX 4090's 24, 79.1 of an H100's 80, 139.7 of an H200's 141. The smallest share of
+# these.
 _VISIBLE = 0.973
-# Makers add both directions of a link up; half of that stands here. Where a short name could mean several, the
-# commonest is the one whose pattern takes it.
+# Makers add both directions of a link up; half of that stands here. Where a short name could mean
+# several, the commonest is the one whose pattern takes it.
 DEVICES: tuple[KnownDevice, ...] = (
     _known(
-        "V100 SXM2 16GB", r"v100( sxm[23]?)?( 16 ?gb)?", (15.7, None, None, 125), (900, 16), (_PCIE3, 150e9), _VOLTA
-    ),
-    _known("V100 SXM2 32GB", r"v100( sxm[23]?)? 32 ?gb", (15.7, None, None, 125), (900, 32), (_PCIE3, 150e9), _VOLTA),
-    _known("V100 PCIe 16GB", r"v100 pcie( 16 ?gb)?", (14, None, None, 112), (900, 16), (_PCIE3, None), _VOLTA),
-    _known("V100 PCIe 32GB", r"v100 pcie 32 ?gb", (14, None, None, 112), (900, 32), (_PCIE3, None), _VOLTA),
-    _known("T4", r"t4( 16 ?gb)?", (8.1, None, None, 65), (320, 16 * _ECC), (_PCIE3, None), "NVIDIA T4, data sheet"),
-    _known("A10", r"a10( 24 ?gb)?", (31.2, 62.5, 125, 125), (600, 24 * _ECC), (_PCIE4, None), "NVIDIA A10, data sheet"),
-    _known("A10G", r"a10g( 24 ?gb)?", (35, 35, 70, 70), (600, 24 * _ECC), (_PCIE4, None), "NVIDIA A10G, data sheet"),
-    _known("L4", r"l4( 24 ?gb)?", (30.3, 60, 121, 121), (300, 24 * _ECC), (_PCIE4, None), "NVIDIA L4, data sheet"),
-    _known(
-        "L40S", r"l40s( 48 ?gb)?", (91.6, 183, 362, 362), (864, 48 * _ECC), (_PCIE4, None), "NVIDIA L40S, data sheet"
+        "V100 SXM2 16GB",
+        r"v100( sxm[23]?)?( 16 ?gb)?",
+        (15.7, None, None, 125),
+        (900, 16),
+        (_PCIE3, 150e9),
+        _VOLTA,
     ),
     _known(
-        "A100 SXM 40GB", r"a100( sxm4?)? 40 ?gb( sxm4?)?", (19.5, 156, 312, 312), (1555, 40), (_PCIE4, 300e9), _AMPERE
+        "V100 SXM2 32GB",
+        r"v100( sxm[23]?)? 32 ?gb",
+        (15.7, None, None, 125),
+        (900, 32),
+        (_PCIE3, 150e9),
+        _VOLTA,
+    ),
+    _known(
+        "V100 PCIe 16GB",
+        r"v100 pcie( 16 ?gb)?",
+        (14, None, None, 112),
+        (900, 16),
+        (_PCIE3, None),
+        _VOLTA,
+    ),
+    _known(
+        "V100 PCIe 32GB",
+        r"v100 pcie 32 ?gb",
+        (14, None, None, 112),
+        (900, 32),
+        (_PCIE3, None),
+        _VOLTA,
+    ),
+    _known(
+        "T4",
+        r"t4( 16 ?gb)?",
+        (8.1, None, None, 65),
+        (320, 16 * _ECC),
+        (_PCIE3, None),
+        "NVIDIA T4, data sheet",
+    ),
+    _known(
+        "A10",
+        r"a10( 24 ?gb)?",
+        (31.2, 62.5, 125, 125),
+        (600, 24 * _ECC),
+        (_PCIE4, None),
+        "NVIDIA A10, data sheet",
+    ),
+    _known(
+        "A10G",
+        r"a10g( 24 ?gb)?",
+        (35, 35, 70, 70),
+        (600, 24 * _ECC),
+        (_PCIE4, None),
+        "NVIDIA A10G, data sheet",
+    ),
+    _known(
+        "L4",
+        r"l4( 24 ?gb)?",
+        (30.3, 60, 121, 121),
+        (300, 24 * _ECC),
+        (_PCIE4, None),
+        "NVIDIA L4, data sheet",
+    ),
+    _known(
+        "L40S",
+        r"l40s( 48 ?gb)?",
+        (91.6, 183, 362, 362),
+        (864, 48 * _ECC),
+        (_PCIE4, None),
+        "NVIDIA L40S, data sheet",
+    ),
+    _known(
+        "A100 SXM 40GB",
+        r"a100( sxm4?)? 40 ?gb( sxm4?)?",
+        (19.5, 156, 312, 312),
+        (1555, 40),
+        (_PCIE4, 300e9),
+        _AMPERE,
     ),
     _known(
         "A100 SXM 80GB",
@@ -125,7 +198,12 @@ DEVICES: tuple[KnownDevice, ...] = (
         _AMPERE,
     ),
     _known(
-        "A100 PCIe 80GB", r"a100 (pcie 80 ?gb|80 ?gb pcie)", (19.5, 156, 312, 312), (1935, 80), (_PCIE4, None), _AMPERE
+        "A100 PCIe 80GB",
+        r"a100 (pcie 80 ?gb|80 ?gb pcie)",
+        (19.5, 156, 312, 312),
+        (1935, 80),
+        (_PCIE4, None),
+        _AMPERE,
     ),
     _known(
         "H100 SXM 80GB",
@@ -136,10 +214,20 @@ DEVICES: tuple[KnownDevice, ...] = (
         _HOPPER,
     ),
     _known(
-        "H100 PCIe 80GB", r"h100 (80 ?gb )?pcie( 80 ?gb)?", (51.2, 378, 756, 756), (2000, 80), (_PCIE5, None), _HOPPER
+        "H100 PCIe 80GB",
+        r"h100 (80 ?gb )?pcie( 80 ?gb)?",
+        (51.2, 378, 756, 756),
+        (2000, 80),
+        (_PCIE5, None),
+        _HOPPER,
     ),
     _known(
-        "H100 NVL 94GB", r"h100 (94 ?gb|nvl( 94 ?gb)?)", (60, 417.5, 835.5, 835.5), (3900, 94), (_PCIE5, None), _HOPPER
+        "H100 NVL 94GB",
+        r"h100 (94 ?gb|nvl( 94 ?gb)?)",
+        (60, 417.5, 835.5, 835.5),
+        (3900, 94),
+        (_PCIE5, None),
+        _HOPPER,
     ),
     _known(
         "H200 SXM 141GB",
@@ -157,9 +245,30 @@ DEVICES: tuple[KnownDevice, ...] = (
         (_PCIE5, 900e9),
         "NVIDIA HGX B200, data sheet",
     ),
-    _known("RTX 3090", r"(rtx ?)?3090( 24 ?gb)?", (35.6, 35.6, 71, 71), (936, 24), (_PCIE4, None), _GA102),
-    _known("RTX A6000", r"(rtx ?)?a6000( 48 ?gb)?", (38.7, 77.4, 154.8, 154.8), (768, 48), (_PCIE4, None), _GA102),
-    _known("RTX 4090", r"(rtx ?)?4090( 24 ?gb)?", (82.6, 82.6, 165.2, 165.2), (1008, 24), (_PCIE4, None), _ADA),
+    _known(
+        "RTX 3090",
+        r"(rtx ?)?3090( 24 ?gb)?",
+        (35.6, 35.6, 71, 71),
+        (936, 24),
+        (_PCIE4, None),
+        _GA102,
+    ),
+    _known(
+        "RTX A6000",
+        r"(rtx ?)?a6000( 48 ?gb)?",
+        (38.7, 77.4, 154.8, 154.8),
+        (768, 48),
+        (_PCIE4, None),
+        _GA102,
+    ),
+    _known(
+        "RTX 4090",
+        r"(rtx ?)?4090( 24 ?gb)?",
+        (82.6, 82.6, 165.2, 165.2),
+        (1008, 24),
+        (_PCIE4, None),
+        _ADA,
+    ),
     _known(
         "RTX 6000 Ada",
         r"(rtx ?)?6000 ada( generation)?( 48 ?gb)?",
@@ -177,7 +286,8 @@ DEVICES: tuple[KnownDevice, ...] = (
         "NVIDIA RTX Blackwell GPU architecture, whitepaper",
     ),
     _known(
-        # Two dies in one package, each a device of its own to torch: half of the data sheet's figures.
+        # Two dies in one package, each a device of its own to torch: half of the data sheet's
+        # figures.
         "MI250X die 64GB",
         r"mi250x( die)?( (64|128) ?gb)?",
         (47.9, None, 191.5, 191.5),
@@ -185,10 +295,25 @@ DEVICES: tuple[KnownDevice, ...] = (
         (_PCIE4, None),
         "AMD Instinct MI250X accelerator, data sheet",
     ),
-    _known("MI300X", r"mi300x( 192 ?gb)?", (163.4, 653.7, 1307.4, 1307.4), (5300, 192), (_PCIE5, 448e9), _CDNA3),
-    _known("MI325X", r"mi325x( 256 ?gb)?", (163.4, 653.7, 1307.4, 1307.4), (6000, 256), (_PCIE5, 448e9), _CDNA3),
     _known(
-        # Two stacks, each a device of its own to torch (ZE_FLAT_DEVICE_HIERARCHY=FLAT, the default).
+        "MI300X",
+        r"mi300x( 192 ?gb)?",
+        (163.4, 653.7, 1307.4, 1307.4),
+        (5300, 192),
+        (_PCIE5, 448e9),
+        _CDNA3,
+    ),
+    _known(
+        "MI325X",
+        r"mi325x( 256 ?gb)?",
+        (163.4, 653.7, 1307.4, 1307.4),
+        (6000, 256),
+        (_PCIE5, 448e9),
+        _CDNA3,
+    ),
+    _known(
+        # Two stacks, each a device of its own to torch (ZE_FLAT_DEVICE_HIERARCHY=FLAT, the
+        # default).
         "Max 1550 stack 64GB",
         r"max 1550( stack)?( (64|128) ?gb)?",
         (26.2, 209.5, 419, 419),
@@ -200,7 +325,8 @@ DEVICES: tuple[KnownDevice, ...] = (
 
 
 def find_device(text: str) -> KnownDevice:
-    """The device that a driver's or a person's words name: ``"NVIDIA H100 80GB HBM3"``, ``"a100_40gb"``, ``"H100"``.
+    """The device that a driver's or a person's words name: ``"NVIDIA H100 80GB HBM3"``,
+    ``"a100_40gb"``, ``"H100"``.
 
     Words that could mean several variants mean the commonest; the result's name says which, and
     :func:`other_variants` names the others.
@@ -220,13 +346,18 @@ def find_device(text: str) -> KnownDevice:
 
 
 def other_variants(text: str) -> tuple[str, ...]:
-    """Names of the devices, beside the one found, that all words of ``text`` fit as well; empty for a complete name.
+    """Names of the devices, beside the one found, that all words of ``text`` fit as well; empty for
+    a complete name.
 
     Raises:
         UsageError: none is known by that name.
     """
     found, words = find_device(text), set(_plain(text).split())
-    return tuple(device.name for device in DEVICES if device is not found and words <= set(_plain(device.name).split()))
+    return tuple(
+        device.name
+        for device in DEVICES
+        if device is not found and words <= set(_plain(device.name).split())
+    )
 
 
 def _plain(text: str) -> str:

@@ -1,7 +1,7 @@
 """One door to the machine: torch.accelerator where there is one, the CPU as a device among others.
 
-Outside this folder no code names a kind of device. What a backend does not offer (memory figures, streams, pinned
-memory) is asked for once and answered with None or False, never guessed.
+Outside this folder no code names a kind of device. What a backend does not offer (memory figures,
+streams, pinned memory) is asked for once and answered with None or False, never guessed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from volano.device.allocator import (
     freed_memory_returned,
     give_back_freed_memory,
 )
-from volano.device.host_memory import available_host_bytes, host_memory_bytes, peak_resident_bytes, resident_bytes
+from volano.device.host_memory import (
+    available_host_bytes,
+    host_memory_bytes,
+    peak_resident_bytes,
+    resident_bytes,
+)
 from volano.device.torch_private import has_bf16_units
 from volano.errors import PlanError, UsageError
 
@@ -31,7 +36,8 @@ _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """Bytes in use now, at the peak since the last reset, and in all; None where the device does not say."""
+    """Bytes in use now, at the peak since the last reset, and in all; None where the device does
+    not say."""
 
     allocated: int | None
     peak: int | None
@@ -42,7 +48,8 @@ class Device:
     """A torch device with what a training asks of it.
 
     Args:
-        name: as torch writes it (``"cpu"``, ``"mps"``, ``"xpu:1"``); None is the accelerator, or the CPU without one.
+        name: as torch writes it (``"cpu"``, ``"mps"``, ``"xpu:1"``); None is the accelerator, or
+            the CPU without one.
 
     Raises:
         UsageError: torch does not know the device, or it is not on this machine.
@@ -72,7 +79,9 @@ class Device:
         """The batch (a tensor or a tree of them) on this device."""
         from volano.task import map_tensors
 
-        return map_tensors(lambda tensor: tensor.to(self.torch_device, non_blocking=non_blocking), batch)
+        return map_tensors(
+            lambda tensor: tensor.to(self.torch_device, non_blocking=non_blocking), batch
+        )
 
     def synchronize(self) -> None:
         """Waits until everything queued on the device has run."""
@@ -83,7 +92,8 @@ class Device:
 
     @cached_property
     def seed(self) -> Callable[[int], Any]:
-        """``seed(n)`` seeds the generator from which the device's stochastic layers draw; it costs microseconds."""
+        """``seed(n)`` seeds the generator from which the device's stochastic layers draw; it costs
+        microseconds."""
         if self.is_cpu:
             return torch.default_generator.manual_seed
         return self._module.manual_seed
@@ -96,7 +106,8 @@ class Device:
             return torch.Generator()
 
     def rng_state(self) -> dict[str, Any]:
-        """States of the default generators of torch (host and device), NumPy and ``random``, as tensors and numbers."""
+        """States of the default generators of torch (host and device), NumPy and ``random``, as
+        tensors and numbers."""
         numpy_state: Any = np.random.get_state()
         kind, keys, position, has_gauss, gauss = numpy_state
         states: dict[str, Any] = {
@@ -118,8 +129,8 @@ class Device:
             self._module.set_rng_state(states["device"])
 
     def random_state_noted(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
-        """Notes where all default generators stand. What it returns makes a context in which they stand there once
-        more; afterwards they go on as if nothing had been drawn."""
+        """Notes where all default generators stand. What it returns makes a context in which they
+        stand there once more; afterwards they go on as if nothing had been drawn."""
         noted = self.generator_states()
 
         @contextlib.contextmanager
@@ -149,10 +160,13 @@ class Device:
             self._module.set_rng_state(own)
 
     def has_drawn_elsewhere(self, states: tuple[Any, ...]) -> bool:
-        """Whether anything was drawn since ``states``, but from the generator that :attr:`seed` seeds."""
+        """Whether anything was drawn since ``states``, but from the generator that :attr:`seed`
+        seeds."""
         now = self.generator_states()
         arrays = [np.array_equal(one, other) for one, other in zip(now[1], states[1], strict=True)]
-        return not (all(arrays) and now[2] == states[2] and (self.is_cpu or torch.equal(now[0], states[0])))
+        return not (
+            all(arrays) and now[2] == states[2] and (self.is_cpu or torch.equal(now[0], states[0]))
+        )
 
     # ---- memory
 
@@ -161,7 +175,9 @@ class Device:
         if self.is_cpu:
             allocated, peak = resident_bytes(), peak_resident_bytes()
             # The kernel updates the two at different times.
-            return Memory(allocated=allocated, peak=max(peak, allocated or 0), total=host_memory_bytes())
+            return Memory(
+                allocated=allocated, peak=max(peak, allocated or 0), total=host_memory_bytes()
+            )
         return Memory(
             allocated=self._ask(torch.accelerator.memory_allocated),
             peak=self._ask(torch.accelerator.max_memory_allocated),
@@ -181,7 +197,8 @@ class Device:
         return None if info is None else int(info[0])
 
     def release_memory(self) -> None:
-        """Gives freed memory that is held for later back: to the device, and to the host's kernel."""
+        """Gives freed memory that is held for later back: to the device, and to the host's
+        kernel."""
         give_back_freed_memory()
         if not self.is_cpu:
             self._ask(lambda _: torch.accelerator.empty_cache())
@@ -199,7 +216,8 @@ class Device:
 
     @property
     def can_keep_memory(self) -> bool:
-        """Whether the host's allocator can be told to keep what was freed (a plan's ``allocator="keep"``)."""
+        """Whether the host's allocator can be told to keep what was freed (a plan's
+        ``allocator="keep"``)."""
         return can_keep_freed_memory()
 
     @cached_property
@@ -213,8 +231,9 @@ class Device:
             return False
 
     def to_host(self, tensor: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
-        """A copy in the host's memory, page-locked where the device can: it is complete when the device has been
-        synchronized, or the next copy of it to the device has. Strides are kept where they leave no gaps.
+        """A copy in the host's memory, page-locked where the device can: it is complete when the
+        device has been synchronized, or the next copy of it to the device has. Strides are kept
+        where they leave no gaps.
 
         Args:
             tensor: on this device.
@@ -223,15 +242,18 @@ class Device:
         if target is None:
             try:
                 target = torch.empty_like(tensor, device="cpu", pin_memory=self.can_pin)
-            except NotImplementedError:  # the backend locks pages, but has no allocator of locked ones
+            except (
+                NotImplementedError
+            ):  # the backend locks pages, but has no allocator of locked ones
                 target = torch.empty_like(tensor, device="cpu").pin_memory()
         return target.copy_(tensor, non_blocking=self.can_pin)
 
     def lock_pages(self, memory: torch.Tensor) -> bool:
-        """Page-locks host memory that is already allocated, so that copies from it run beside the computation.
+        """Page-locks host memory that is already allocated, so that copies from it run beside the
+        computation.
 
-        False where the device cannot; ``memory`` is then as good as before. What was locked is to be unlocked before
-        it is freed.
+        False where the device cannot; ``memory`` is then as good as before. What was locked is to
+        be unlocked before it is freed.
         """
         runtime = self._host_runtime()
         if runtime is None or not memory.nbytes:  # locking nothing is an error there
@@ -273,7 +295,11 @@ class Device:
         if precision == "fp32":
             return True
         if precision == "tf32":
-            return not self.is_cpu and hasattr(self._module, "get_device_capability") and self._has_tf32()
+            return (
+                not self.is_cpu
+                and hasattr(self._module, "get_device_capability")
+                and self._has_tf32()
+            )
         if self.is_cpu:
             return precision == "bf16"
         supported = getattr(self._module, "get_amp_supported_dtype", None)
@@ -285,19 +311,22 @@ class Device:
 
     @cached_property
     def has_bf16_units(self) -> bool:
-        """The device multiplies bf16 on units made for it. A CPU without them computes it by conversions, 6 to 100
-        times slower than fp32 (docs/log.md); accelerators that support the type are taken to have them."""
+        """The device multiplies bf16 on units made for it. A CPU without them computes it by
+        conversions, 6 to 100 times slower than fp32 (docs/log.md); accelerators that support the
+        type are taken to have them."""
         if not self.is_cpu:
             return self.supports("bf16")
         return has_bf16_units()
 
     def _has_tf32(self) -> bool:
-        # Tensor cores round fp32 inputs to tf32 from compute capability 8.0 on (NVIDIA A100 whitepaper).
+        # Tensor cores round fp32 inputs to tf32 from compute capability 8.0 on (NVIDIA A100
+        # whitepaper).
         capability = self._module.get_device_capability()
         return isinstance(capability, tuple) and capability >= (8, 0)
 
     def has_fused(self, optimizer_class: type[torch.optim.Optimizer]) -> bool:
-        """Whether the one-kernel update of a class of torch.optim runs here; tried on one parameter."""
+        """Whether the one-kernel update of a class of torch.optim runs here; tried on one
+        parameter."""
         parameter = torch.zeros(1, device=self.torch_device, requires_grad=True)
         parameter.grad = torch.zeros_like(parameter)
         make: Any = optimizer_class
@@ -325,11 +354,14 @@ class Device:
         return torch.autocast(self.torch_device.type, dtype=dtype)
 
     def grad_scaler(self, precision: str) -> torch.amp.GradScaler | None:
-        """A scaler for fp16, whose gradients underflow without one (Micikevicius et al. 2018); None otherwise."""
+        """A scaler for fp16, whose gradients underflow without one (Micikevicius et al. 2018); None
+        otherwise."""
         return torch.amp.GradScaler(self.torch_device.type) if precision == "fp16" else None
 
     @contextlib.contextmanager
-    def settings(self, *, precision: str, threads: int | None = None, allocator: str = "system") -> Iterator[None]:
+    def settings(
+        self, *, precision: str, threads: int | None = None, allocator: str = "system"
+    ) -> Iterator[None]:
         """Process-wide settings of a plan, put back afterwards."""
         old_threads, old_matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
         with contextlib.ExitStack() as stack:
@@ -350,14 +382,18 @@ class Device:
 
 
 def _find(name: str | None) -> torch.device:
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    accelerator = (
+        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    )
     if name is None:
         return torch.device("cpu") if accelerator is None else _indexed(accelerator)
     here = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError("A device is one that torch knows", got=repr(name), remedy=f"Here: {here}") from error
+        raise UsageError(
+            "A device is one that torch knows", got=repr(name), remedy=f"Here: {here}"
+        ) from error
     if device.type == "cpu":
         return torch.device("cpu")
     if (
@@ -365,11 +401,14 @@ def _find(name: str | None) -> torch.device:
         or device.type != accelerator.type
         or (device.index or 0) >= torch.accelerator.device_count()
     ):
-        raise UsageError("A device is one of this machine's", got=repr(name), remedy=f"Here: {here}")
+        raise UsageError(
+            "A device is one of this machine's", got=repr(name), remedy=f"Here: {here}"
+        )
     return _indexed(device)
 
 
 def _indexed(device: torch.device) -> torch.device:
-    # Without an index the current one is meant: ranks of one machine share a plan, each has its own accelerator.
+    # Without an index the current one is meant: ranks of one machine share a plan, each has its own
+    # accelerator.
     index = torch.accelerator.current_device_index() if device.index is None else device.index
     return torch.device(device.type, index)

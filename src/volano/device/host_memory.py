@@ -17,9 +17,14 @@ def host_memory_bytes() -> int:
 
 
 def available_host_bytes() -> int | None:
-    """Bytes that a new allocation could take now: what the machine has, a container or a control group (cgroups(7))
-    leaves, and the limits of the process (getrlimit(2)) allow. None where nobody says."""
-    found = [value for value in (_left_in_machine(), *_left_in_groups(), *_left_in_limits()) if value is not None]
+    """Bytes that a new allocation could take now: what the machine has, a container or a control
+    group (cgroups(7)) leaves, and the limits of the process (getrlimit(2)) allow. None where nobody
+    says."""
+    found = [
+        value
+        for value in (_left_in_machine(), *_left_in_groups(), *_left_in_limits())
+        if value is not None
+    ]
     return max(0, min(found)) if found else None
 
 
@@ -36,7 +41,9 @@ def peak_resident_bytes() -> int:
     except ImportError:  # not a Unix
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
+    return (
+        peak if sys.platform == "darwin" else peak * 1024
+    )  # getrusage(2): kilobytes on Linux, bytes on macOS
 
 
 def _left_in_machine() -> int | None:
@@ -48,7 +55,8 @@ def _left_in_machine() -> int | None:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What each control group above this process leaves: its limit less what is used and cannot be reclaimed."""
+    """What each control group above this process leaves: its limit less what is used and cannot be
+    reclaimed."""
     for line in _lines(Path("/proc/self/cgroup")):
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -60,7 +68,8 @@ def _left_in_groups() -> Iterator[int]:
         else:
             continue
         group = root / path.strip("/")
-        # Within a container the path may be that of the host, and the group is the root that is seen here.
+        # Within a container the path may be that of the host, and the group is the root that is
+        # seen here.
         for folder in (group, *group.parents) if group.is_dir() else (root,):
             left = _left_in_group(folder, *names)
             if left is not None:
@@ -69,9 +78,13 @@ def _left_in_groups() -> Iterator[int]:
                 break
 
 
-def _left_in_group(folder: Path, limit_name: str, used_name: str, reclaimable_name: str) -> int | None:
+def _left_in_group(
+    folder: Path, limit_name: str, used_name: str, reclaimable_name: str
+) -> int | None:
     limit, used = _number(folder / limit_name), _number(folder / used_name)
-    if limit is None or used is None or limit >= 2**60:  # version 1 writes "no limit" as a very large number
+    if (
+        limit is None or used is None or limit >= 2**60
+    ):  # version 1 writes "no limit" as a very large number
         return None
     reclaimable = 0
     for line in _lines(folder / "memory.stat"):

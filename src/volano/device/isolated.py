@@ -1,7 +1,9 @@
-"""Running a function where it can do no harm: in a forked process that may die, hang or leave settings behind.
+"""Running a function where it can do no harm: in a forked process that may die, hang or leave
+settings behind.
 
-Some calls end a process without an exception (a fake accelerator's autograd without that accelerator's library), and
-some leave process-wide state behind. The answer comes back by pickle; what went wrong, as one line.
+Some calls end a process without an exception (a fake accelerator's autograd without that
+accelerator's library), and some leave process-wide state behind. The answer comes back by pickle;
+what went wrong, as one line.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from volano.errors import RunError, reason_of
 _HEADER = 8  # bytes of an answer's length
 _LONGEST_REASON = 300
 # What a person's code may have set for itself and a child is not to act on.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP) if os.name == "posix" else ()
+_SIGNALS = (
+    (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP) if os.name == "posix" else ()
+)
 
 
 class IsolatedError(RunError):
@@ -44,8 +48,9 @@ class IsolatedError(RunError):
 def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> Any:
     """What ``function(*args)`` gives, computed in a forked process with one thread.
 
-    Nothing is pickled on the way there, the result on the way back. Where processes are not forked the function runs
-    in this one. A child may not start threads of OpenMP after a fork, hence the single thread.
+    Nothing is pickled on the way there, the result on the way back. Where processes are not forked
+    the function runs in this one. A child may not start threads of OpenMP after a fork, hence the
+    single thread.
 
     Args:
         function: anything callable; closures and lambdas too.
@@ -53,7 +58,8 @@ def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> An
         timeout: seconds after which the process is ended.
 
     Raises:
-        IsolatedError: the function raised, its process died, it gave no answer in time, or one that does not pickle.
+        IsolatedError: the function raised, its process died, it gave no answer in time, or one that
+            does not pickle.
     """
     if start_method() != "fork":
         return run_here(function, *args)
@@ -95,11 +101,14 @@ def run_here(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _failure(reason: str) -> IsolatedError:
-    return IsolatedError("What is tried in a process of its own gives an answer", got=reason[:_LONGEST_REASON])
+    return IsolatedError(
+        "What is tried in a process of its own gives an answer", got=reason[:_LONGEST_REASON]
+    )
 
 
 def _read(reading: int, deadline: float) -> bytes | None:
-    """All that is written until the other end is closed or the answer is whole; None at the deadline."""
+    """All that is written until the other end is closed or the answer is whole; None at the
+    deadline."""
     parts = bytearray()
     poll = select.poll()  # select() takes no descriptor above 1023
     poll.register(reading, select.POLLIN)
@@ -121,7 +130,9 @@ def _ended(child: int) -> int | None:
     for _ in range(100):
         try:
             done, status = os.waitpid(child, os.WNOHANG)
-        except ChildProcessError:  # the parent has said that nobody waits for its children (SIGCHLD ignored)
+        except (
+            ChildProcessError
+        ):  # the parent has said that nobody waits for its children (SIGCHLD ignored)
             return None
         if done:
             return status
@@ -155,7 +166,8 @@ def _unpacked(answer: bytes) -> Any:
 
 
 def _work(writing: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Computes, answers, and leaves without running anything that the parent has registered for its own end."""
+    """Computes, answers, and leaves without running anything that the parent has registered for its
+    own end."""
     try:
         _detach()
         try:

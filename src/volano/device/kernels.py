@@ -1,8 +1,8 @@
 """What typical operations of a training reach on this device, measured forwards and backwards.
 
-A large matrix product says little about convolutions, attention or recurrent layers: they run through other libraries.
-Measured on a CPU, fp32 convolutions reach 1.7 times the rate of a matrix product there, and attention in bf16
-less than a tenth of it (benchmarks/time_prediction.py).
+A large matrix product says little about convolutions, attention or recurrent layers: they run
+through other libraries. Measured on a CPU, fp32 convolutions reach 1.7 times the rate of a matrix
+product there, and attention in bf16 less than a tenth of it (benchmarks/time_prediction.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from volano.device.work_rate import Work, measure_rate
 
 _SECONDS_PER_KERNEL = 0.1
 _NUM_LAUNCHES = (5, 40, 200)
-# Multiply-adds of a backward pass per one of the forward pass: two products for each; attention also recomputes its
-# scores (Dao 2023, arXiv:2307.08691, section 4.1).
+# Multiply-adds of a backward pass per one of the forward pass: two products for each; attention
+# also recomputes its scores (Dao 2023, arXiv:2307.08691, section 4.1).
 _BACKWARD, _ATTENTION_BACKWARD = 2, 2.5
 
 
@@ -27,9 +27,10 @@ def measure_kernels(device: Device) -> dict[str, float]:
     """Measures for about a second, on a device of any speed; random state is put back.
 
     Returns:
-        ``"convolution channels_last bf16"``, ``"convolution contiguous fp32"``, ``"attention bf16"``,
-        ``"recurrent fp32"`` and so on -> floating-point operations per second of a forward and a backward pass; those
-        that fail here are missing. ``"launch"`` -> seconds of the host for one small operation and its gradient, each.
+        ``"convolution channels_last bf16"``, ``"convolution contiguous fp32"``, ``"attention
+        bf16"``, ``"recurrent fp32"`` and so on -> floating-point operations per second of a forward
+        and a backward pass; those that fail here are missing. ``"launch"`` -> seconds of the host
+        for one small operation and its gradient, each.
     """
     rates: dict[str, float] = {}
     states = device.rng_state()
@@ -45,11 +46,14 @@ def measure_kernels(device: Device) -> dict[str, float]:
     return rates
 
 
-# The forward pass, the tensors whose gradients are wanted, and the floating-point operations of both passes.
+# The forward pass, the tensors whose gradients are wanted, and the floating-point operations of
+# both passes.
 _Kernel = tuple[Callable[[], torch.Tensor], Sequence[torch.Tensor], float]
 
 
-def _rate(device: Device, kernels: Sequence[Callable[[Device], _Kernel]], precision: str) -> float | None:
+def _rate(
+    device: Device, kernels: Sequence[Callable[[Device], _Kernel]], precision: str
+) -> float | None:
     def work(make: Callable[[Device], _Kernel]) -> Work:
         forward, leaves, flops = make(device)
 
@@ -61,15 +65,21 @@ def _rate(device: Device, kernels: Sequence[Callable[[Device], _Kernel]], precis
         return step, flops
 
     try:
-        return measure_rate(device, [partial(work, make) for make in kernels], limit_seconds=_SECONDS_PER_KERNEL)
+        return measure_rate(
+            device, [partial(work, make) for make in kernels], limit_seconds=_SECONDS_PER_KERNEL
+        )
     except RuntimeError:  # a backend without that kernel, or without the memory
         return None
 
 
-def _convolution(device: Device, size: tuple[int, int, int], layout: torch.memory_format) -> _Kernel:
+def _convolution(
+    device: Device, size: tuple[int, int, int], layout: torch.memory_format
+) -> _Kernel:
     batch, channels, side = size
     shapes = (batch, channels, side, side), (channels, channels, 3, 3)
-    image, weight = (_leaf(device, shape).detach().to(memory_format=layout).requires_grad_() for shape in shapes)
+    image, weight = (
+        _leaf(device, shape).detach().to(memory_format=layout).requires_grad_() for shape in shapes
+    )
     flops = 2 * channels * channels * 9 * batch * side**2
     return lambda: F.conv2d(image, weight, padding=1), (image, weight), (1 + _BACKWARD) * flops
 
@@ -80,7 +90,8 @@ def _attention(device: Device, size: tuple[int, int, int, int]) -> _Kernel:
     flops = 4 * batch * heads * length**2 * width
 
     def forward() -> torch.Tensor:
-        # Autocast leaves this operation's inputs as they come, which in a model is out of a linear layer.
+        # Autocast leaves this operation's inputs as they come, which in a model is out of a linear
+        # layer.
         query, key, value = (_as_autocast(leaf, device) for leaf in leaves)
         return F.scaled_dot_product_attention(query, key, value)
 
@@ -96,8 +107,9 @@ def _recurrent(device: Device, size: tuple[int, int, int]) -> _Kernel:
 
 
 def kernels_of(device: Device) -> dict[str, list[Callable[[Device], _Kernel]]]:
-    """Returns makers of each kernel by its name, smallest first: the largest looks like a layer of a model that such a
-    device trains, the smallest ends at once where a type has no units of its own."""
+    """Returns makers of each kernel by its name, smallest first: the largest looks like a layer of
+    a model that such a device trains, the smallest ends at once where a type has no units of its
+    own."""
     if device.is_cpu:
         images = [(1, 16, 16), (2, 32, 16), (4, 64, 16), (16, 64, 32)]
         rows = [(1, 2, 64, 32), (2, 4, 96, 32), (8, 4, 128, 32)]
@@ -109,7 +121,9 @@ def kernels_of(device: Device) -> dict[str, list[Callable[[Device], _Kernel]]]:
     layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     return {
         **{
-            f"convolution {name}": [partial(_convolution, size=size, layout=layout) for size in images]
+            f"convolution {name}": [
+                partial(_convolution, size=size, layout=layout) for size in images
+            ]
             for name, layout in layouts.items()
         },
         "attention": [partial(_attention, size=size) for size in rows],

@@ -18,8 +18,8 @@ _SECONDS_PER_LIMIT = 0.25
 class Limits:
     """Measured ceilings; None where the device does not support the type.
 
-    A type without units of its own is measured by a small product alone: a larger one would take minutes and teach no
-    more.
+    A type without units of its own is measured by a small product alone: a larger one would take
+    minutes and teach no more.
 
     Attributes:
         matmul_fp32: floating-point operations per second of a large square matrix product in fp32.
@@ -43,30 +43,40 @@ def measure_limits(device: Device) -> Limits:
     try:
         return Limits(
             matmul_fp32=_rate(device, _product, sizes, torch.float32),
-            matmul_bf16=_rate(device, _product, sizes, torch.bfloat16) if device.supports("bf16") else None,
+            matmul_bf16=_rate(device, _product, sizes, torch.bfloat16)
+            if device.supports("bf16")
+            else None,
             memory_copy=_rate(device, _copy, num_copied, torch.uint8),
-            host_to_device=None if device.is_cpu else _rate(device, _upload, (2**20, 2**23, 2**26), torch.uint8),
+            host_to_device=None
+            if device.is_cpu
+            else _rate(device, _upload, (2**20, 2**23, 2**26), torch.uint8),
         )
     finally:
         device.set_rng_state(states)
 
 
 def _rate(
-    device: Device, make: Callable[[Device, int, torch.dtype], Work], sizes: Sequence[int], dtype: torch.dtype
+    device: Device,
+    make: Callable[[Device, int, torch.dtype], Work],
+    sizes: Sequence[int],
+    dtype: torch.dtype,
 ) -> float:
     works = [partial(make, device, size, dtype) for size in sizes]
     return measure_rate(device, works, limit_seconds=_SECONDS_PER_LIMIT)
 
 
 def _product(device: Device, size: int, dtype: torch.dtype) -> Work:
-    # Random numbers: products of zeros and ones draw less power, and a clock then runs faster than in a training.
+    # Random numbers: products of zeros and ones draw less power, and a clock then runs faster than
+    # in a training.
     left, right = (torch.randn(size, size, device=device.torch_device).to(dtype) for _ in range(2))
     out = torch.empty_like(left)
     return lambda: torch.mm(left, right, out=out), 2 * size**3
 
 
 def _copy(device: Device, num_bytes: int, dtype: torch.dtype) -> Work:
-    source, target = (torch.ones(num_bytes, dtype=dtype, device=device.torch_device) for _ in range(2))
+    source, target = (
+        torch.ones(num_bytes, dtype=dtype, device=device.torch_device) for _ in range(2)
+    )
     return lambda: target.copy_(source), 2 * num_bytes
 
 

@@ -57,7 +57,9 @@ def describe_machine(device: Device) -> Machine:
         device_name=_device_name(device),
         device_memory=device.memory().total,
         num_accelerators=torch.accelerator.device_count(),
-        precisions=tuple(name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)),
+        precisions=tuple(
+            name for name in ("fp32", "tf32", "bf16", "fp16") if device.supports(name)
+        ),
     )
 
 
@@ -75,7 +77,8 @@ def _version(package: str) -> str | None:
 
 
 def num_cores() -> int:
-    """The cores that this process may use; a container or taskset may leave fewer than the machine has."""
+    """The cores that this process may use; a container or taskset may leave fewer than the machine
+    has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

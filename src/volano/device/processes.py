@@ -12,29 +12,35 @@ from torch import Tensor
 
 
 def start_method() -> str:
-    """Returns how processes are started: fork, which carries lambdas and open data over without pickling, if the system
-    has it."""
+    """Returns how processes are started: fork, which carries lambdas and open data over without
+    pickling, if the system has it."""
     methods = multiprocessing.get_all_start_methods()
     return "fork" if "fork" in methods else methods[0]
 
 
 def pickled(value: Any) -> bytes:
-    """The value as bytes, tensors too: of a view, what it shows and not all the memory into which it looks."""
+    """The value as bytes, tensors too: of a view, what it shows and not all the memory into which
+    it looks."""
     content = io.BytesIO()
     _Pickler(content, pickle.HIGHEST_PROTOCOL).dump(value)
     return content.getvalue()
 
 
 class _Pickler(pickle.Pickler):
-    """Plain pickling, tensors by their bytes. What multiprocessing does with tensors, shared memory that is sent as a
-    file descriptor, is bounded by /dev/shm and by the number of open files, and leaves a folder behind."""
+    """Plain pickling, tensors by their bytes. What multiprocessing does with tensors, shared memory
+    that is sent as a file descriptor, is bounded by /dev/shm and by the number of open files, and
+    leaves a folder behind."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return NotImplemented
         if value.requires_grad and not value.is_leaf:
             raise TypeError("a tensor that carries a graph of gradients; detach() it")
-        return _owned(value).__reduce_ex__(pickle.HIGHEST_PROTOCOL) if _is_a_view(value) else NotImplemented
+        return (
+            _owned(value).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+            if _is_a_view(value)
+            else NotImplemented
+        )
 
 
 def _is_a_view(tensor: Tensor) -> bool:
@@ -46,7 +52,8 @@ def _is_a_view(tensor: Tensor) -> bool:
 
 
 def _owned(view: Tensor) -> Tensor:
-    # Pickling stores the whole memory into which a view looks; this is its part of it, strides and all.
+    # Pickling stores the whole memory into which a view looks; this is its part of it, strides and
+    # all.
     span = view.as_strided((_span(view),), (1,)).clone()
     return span.as_strided(view.shape, view.stride())
 
@@ -54,4 +61,6 @@ def _owned(view: Tensor) -> Tensor:
 def _span(tensor: Tensor) -> int:
     if not tensor.numel():
         return 0
-    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return 1 + sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )

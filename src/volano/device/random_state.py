@@ -10,7 +10,8 @@ from volano.device.device import Device
 
 @contextmanager
 def random_state_kept(device: Device) -> Iterator[None]:
-    """A context after which the default generators of torch, NumPy and ``random`` stand as before it."""
+    """A context after which the default generators of torch, NumPy and ``random`` stand as before
+    it."""
     state = device.rng_state()
     try:
         yield

@@ -1,7 +1,7 @@
 """Ranks: the processes that train one model together, as torchrun starts them.
 
-What one process knows (which folder, whether a person asked to stop) reaches the others by the methods here. Nothing is
-pickled: texts travel as bytes.
+What one process knows (which folder, whether a person asked to stop) reaches the others by the
+methods here. Nothing is pickled: texts travel as bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from volano.errors import RunError, UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process's place among ``world_size`` processes; every method does nothing where it is the only one.
+    """This process's place among ``world_size`` processes; every method does nothing where it is
+    the only one.
 
     Attributes:
         rank: from 0 to ``world_size - 1``, over all machines.
@@ -48,7 +49,9 @@ class Ranks:
             rank, world_size, local_rank = (int(os.environ[name]) for name in names)
         except (KeyError, ValueError) as error:
             raise UsageError(
-                f"Processes that train together know {', '.join(names)}", got=f"{error}", remedy="Start with torchrun"
+                f"Processes that train together know {', '.join(names)}",
+                got=f"{error}",
+                remedy="Start with torchrun",
             ) from error
         return cls(rank=rank, world_size=world_size, local_rank=local_rank)
 
@@ -63,9 +66,11 @@ class Ranks:
         return self.world_size > 1
 
     def join(self) -> Ranks:
-        """Lets the ranks talk, until the process ends. A process group that a person's script has made is used.
+        """Lets the ranks talk, until the process ends. A process group that a person's script has
+        made is used.
 
-        A second group in one process would find the addresses of the first in torchrun's store, hence one for all runs.
+        A second group in one process would find the addresses of the first in torchrun's store,
+        hence one for all runs.
 
         Raises:
             RunError: the others were not reached.
@@ -78,13 +83,15 @@ class Ranks:
             # For each device torch's own choice of a backend: host tensors can be sent besides.
             dist.init_process_group(**self._meeting_place())
         except (RuntimeError, ValueError) as error:
-            raise RunError("The ranks of a run reach each other", got=f"rank {self.rank}: {error}") from error
+            raise RunError(
+                "The ranks of a run reach each other", got=f"rank {self.rank}: {error}"
+            ) from error
         atexit.register(_leave)
         return self
 
     def _meeting_place(self) -> dict[str, Any]:
-        # torchrun's store outlives a restart, and so do the addresses of the processes that died: they are told apart
-        # by the number of the start (pytorch/pytorch#135712, #167288).
+        # torchrun's store outlives a restart, and so do the addresses of the processes that died:
+        # they are told apart by the number of the start (pytorch/pytorch#135712, #167288).
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return {}
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -114,7 +121,11 @@ class Ranks:
         """The text that the first rank gives; the others wait for it and need not give one."""
         if not self.are_several:
             return text or ""
-        content = torch.frombuffer(bytearray((text or "").encode()), dtype=torch.uint8) if text else torch.empty(0)
+        content = (
+            torch.frombuffer(bytearray((text or "").encode()), dtype=torch.uint8)
+            if text
+            else torch.empty(0)
+        )
         length = torch.tensor([content.numel()])
         dist.broadcast(length, src=0)
         if not self.is_first:
@@ -131,8 +142,8 @@ class Ranks:
 class Agreement:
     """Flags that any rank may raise and that all ranks see at the same step, without waiting.
 
-    With several ranks an answer is that of the call before: the exchange goes on beside the step. Call it equally often
-    on every rank, and :meth:`finish` at the end.
+    With several ranks an answer is that of the call before: the exchange goes on beside the step.
+    Call it equally often on every rank, and :meth:`finish` at the end.
     """
 
     def __init__(self, ranks: Ranks) -> None:

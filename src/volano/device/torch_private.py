@@ -1,7 +1,8 @@
 """Torch's private names, each under a public one: the only module that imports or reads them.
 
-Read in torch 2.13; tests/device/test_torch_private.py shows what each does, so a torch that changes one says so there.
-What compilers need is imported when it is called for: ``import torch`` does not load it.
+Read in torch 2.13; tests/device/test_torch_private.py shows what each does, so a torch that changes
+one says so there. What compilers need is imported when it is called for: ``import torch`` does not
+load it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ from torch._C import _current_autograd_node as current_autograd_node
 from torch._C import _current_graph_task_id as current_graph_task_id
 from torch._C._functorch import is_batchedtensor
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.autograd import _get_sequence_nr as next_sequence_number
 from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
 from torch.nn.modules.batchnorm import _NormBase as AnyTrackingNorm
@@ -52,7 +57,8 @@ def base_of(tensor: Tensor) -> Tensor | None:
 
 
 def storage_key(tensor: Tensor) -> int:
-    """Returns what tells its storage from any other that lives; tensors without memory (fake ones) have one too."""
+    """Returns what tells its storage from any other that lives; tensors without memory (fake ones)
+    have one too."""
     return tensor.untyped_storage()._cdata
 
 
@@ -77,7 +83,8 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
 
 
 def has_hooks(held: nn.Module | Tensor) -> bool:
-    """Returns whether hooks run with the forward or backward pass of a module, or hang on a parameter."""
+    """Returns whether hooks run with the forward or backward pass of a module, or hang on a
+    parameter."""
     if isinstance(held, nn.Module):
         return any(getattr(held, kind, None) for kind in _MODULE_HOOKS)
     return bool(held._backward_hooks or getattr(held, "_post_accumulate_grad_hooks", None))
@@ -116,7 +123,8 @@ def sequence_number(node: Any) -> int:
 
 
 def has_bf16_units() -> bool:
-    """Returns whether oneDNN finds units for bf16 in this processor; False for a build of torch without it."""
+    """Returns whether oneDNN finds units for bf16 in this processor; False for a build of torch
+    without it."""
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):
@@ -140,7 +148,8 @@ def dynamo_settings() -> Any:
 
 
 def functorch_settings() -> Any:
-    """Returns AOTAutograd's settings, as :func:`dynamo_settings`; ``activation_memory_budget`` is one."""
+    """Returns AOTAutograd's settings, as :func:`dynamo_settings`; ``activation_memory_budget`` is
+    one."""
     import torch._functorch.config as settings
 
     return settings
@@ -168,8 +177,8 @@ def compile_graph(module: torch.fx.GraphModule, inputs: list[Any]) -> Any:
 
 
 def aot_backend(compiler: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a backend for ``torch.compile`` that gives the forward and the backward graph, divided and decomposed as
-    for Inductor, to ``compiler``."""
+    """Returns a backend for ``torch.compile`` that gives the forward and the backward graph,
+    divided and decomposed as for Inductor, to ``compiler``."""
     from functorch.compile import min_cut_rematerialization_partition
     from torch._dynamo.backends.common import aot_autograd
     from torch._inductor.decomposition import select_decomp_table
@@ -184,6 +193,7 @@ def aot_backend(compiler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def takes_boxed_values(function: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
-    """Marks a compiled graph that takes its inputs in a list, so that AOTAutograd hands over their last references."""
+    """Marks a compiled graph that takes its inputs in a list, so that AOTAutograd hands over their
+    last references."""
     function._boxed_call = True  # pyright: ignore[reportFunctionMemberAccess]
     return function

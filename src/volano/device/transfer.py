@@ -13,9 +13,10 @@ from volano.task import map_tensors
 class Transfer:
     """Puts batches on a device one ahead of their use.
 
-    Where the device has streams, ``start`` queues the copy on a stream of its own and ``finish`` makes the computation
-    wait for it. The destination is allocated on the *computation's* stream: memory allocated on the copying stream
-    could be freed and reused there while the computation still reads it.
+    Where the device has streams, ``start`` queues the copy on a stream of its own and ``finish``
+    makes the computation wait for it. The destination is allocated on the *computation's* stream:
+    memory allocated on the copying stream could be freed and reused there while the computation
+    still reads it.
     """
 
     def __init__(self, device: Device) -> None:
@@ -29,7 +30,9 @@ class Transfer:
             return batch, None
         if stream is None:
             return device.move(batch), None
-        target = map_tensors(lambda tensor: torch.empty_like(tensor, device=device.torch_device), batch)
+        target = map_tensors(
+            lambda tensor: torch.empty_like(tensor, device=device.torch_device), batch
+        )
         stream.wait_stream(device.current_stream())
         with stream:
             _copy(batch, target)

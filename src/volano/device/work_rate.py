@@ -1,7 +1,8 @@
 """How fast a device does one kind of work, measured in a fraction of a second however slow it is.
 
-A processor without units for a type is a hundred times slower in it than in fp32, so no amount of work is right for
-every device. A measurement therefore begins with little work and takes more only while that ends in time.
+A processor without units for a type is a hundred times slower in it than in fp32, so no amount of
+work is right for every device. A measurement therefore begins with little work and takes more only
+while that ends in time.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ from volano.device.device import Device
 Work = tuple[Callable[[], object], float]
 
 
-def measure_rate(device: Device, works: Iterable[Callable[[], Work]], *, limit_seconds: float) -> float:
+def measure_rate(
+    device: Device, works: Iterable[Callable[[], Work]], *, limit_seconds: float
+) -> float:
     """Returns units of work per second: the best repetition of the largest work that ends in time.
 
     Args:
         device: on which the work runs; it is synchronized after each repetition.
-        works: makers of the same kind of work, smallest first. The next is made only if the rate so far says that one
-            repetition ends within ``limit_seconds``, so the first must be small on any device, and each next about ten
-            times as large: on a shared machine, a small work waits longer for a second thread than it computes.
+        works: makers of the same kind of work, smallest first. The next is made only if the rate so
+            far says that one repetition ends within ``limit_seconds``, so the first must be small
+            on any device, and each next about ten times as large: on a shared machine, a small work
+            waits longer for a second thread than it computes.
         limit_seconds: for the repetitions of the largest; a fifth of it for each other.
 
     Raises:
-        RuntimeError: the backend lacks an operation, or the memory, for the smallest work. Larger works that fail are
-            left out.
+        RuntimeError: the backend lacks an operation, or the memory, for the smallest work. Larger
+            works that fail are left out.
     """
     chosen: Work | None = None
     rate = 0.0

@@ -1,4 +1,5 @@
-"""Which engine trains a pack: found by timing, after the engine has shown that it computes what the reference does."""
+"""Which engine trains a pack: found by timing, after the engine has shown that it computes what the
+reference does."""
 
 from __future__ import annotations
 
@@ -16,7 +17,13 @@ from volano.packing.engines.compiled_in_turn import CompiledInTurn
 from volano.packing.engines.engine import Engine
 from volano.packing.engines.sequential import Sequential
 from volano.packing.engines.stacked import CompiledStack, Stacked
-from volano.packing.equality import WARM_STEPS, MemberAlone, check_steps, timed_steps, why_evaluated_alone
+from volano.packing.equality import (
+    WARM_STEPS,
+    MemberAlone,
+    check_steps,
+    timed_steps,
+    why_evaluated_alone,
+)
 from volano.packing.feed import PackBatch, PackFeed, Place
 from volano.packing.member import Member, MemberState
 from volano.packing.program_cache import ProgramCache
@@ -30,10 +37,12 @@ ENGINES: dict[str, type[Stacked] | type[CompiledInTurn]] = {
 }
 # Steps: the first makes programs and warms caches, the others are timed.
 NUM_STEPS = 4
-# Steps of a member alone, for what a pack gains: one in so many of all members' steps to come, at least and at most.
-# Where others compute on the same cores 8 took 0.2 or 1.8 ms each, as they were interrupted or not.
+# Steps of a member alone, for what a pack gains: one in so many of all members' steps to come, at
+# least and at most. Where others compute on the same cores 8 took 0.2 or 1.8 ms each, as they were
+# interrupted or not.
 _ONE_ALONE_IN, _LEAST_ALONE, _MOST_ALONE = 50, 8, 64
-# Looking at a second engine costs a few of these; it is done where the steps to come are so many times more.
+# Looking at a second engine costs a few of these; it is done where the steps to come are so many
+# times more.
 _LEAST_SHARE = 25
 # An engine so many times slower than the loop is not looked at for longer, once it is warm.
 _HOPELESS = 1.5
@@ -43,10 +52,11 @@ _NUM_CHECKED = 2
 _COMPILE_SECONDS, _GAIN = 10.0, 2.0
 # Tracing a program takes 0.1 to 0.3 s; what the loop does in less than this is not worth it.
 _WORTH_TRACING = 0.5
-# Packs at most so many times larger or smaller are trained by the same engine without timing it again.
+# Packs at most so many times larger or smaller are trained by the same engine without timing it
+# again.
 _LIKE_SIZES = 2.0
-# Where packed layers are so many times slower than the loop, fusing what is between them does not make up for it; one
-# member's compiled step then saves about so much of each.
+# Where packed layers are so many times slower than the loop, fusing what is between them does not
+# make up for it; one member's compiled step then saves about so much of each.
 _COMPILED_UNTIL, _GAIN_OF_ONE = 1.3, 0.15
 
 
@@ -57,10 +67,11 @@ class EngineChoice:
     Attributes:
         engine: its name.
         seconds: of one step of the whole pack under each engine that was tried.
-        refused: why an engine was not taken, by name; under ``"evaluation"`` why each member is evaluated alone.
+        refused: why an engine was not taken, by name; under ``"evaluation"`` why each member is
+            evaluated alone.
         num_members: of the pack.
-        solo_seconds: of a typical step of one member trained alone, see :func:`seconds_alone`; None where the loop was
-            chosen, which trains each alone.
+        solo_seconds: of a typical step of one member trained alone, see :func:`seconds_alone`; None
+            where the loop was chosen, which trains each alone.
         is_refused: whether no faster engine takes the members.
     """
 
@@ -84,15 +95,16 @@ def choose_engine(
 ) -> tuple[EngineChoice, int]:
     """Returns the engine for a pack, and for how many members it has or makes a program.
 
-    It is that of other packs of the family of about as many members, or else found by timing the engines on copies of
-    the members.
+    It is that of other packs of the family of about as many members, or else found by timing the
+    engines on copies of the members.
 
     Args:
         members: of the pack, as they stand.
         family: theirs.
         feed: that of the pack.
         plan, device: as of a training alone.
-        num_steps: pack-steps that are expected under the choice, in this pack and others: whether compiling pays.
+        num_steps: pack-steps that are expected under the choice, in this pack and others: whether
+            compiling pays.
         on_notice: told why no engine but the loop is taken.
     """
     known = family.choices.get(len(members))
@@ -109,10 +121,14 @@ def choose_engine(
     if left < num_alone(1, 0):  # what is tried are steps of their runs
         num_steps = min(num_steps, left)
     ahead = feed.first_batches(places, min(NUM_STEPS, left))
-    choice = _timed(members, family, plan, device, ahead, num_steps=num_steps, valid=feed.part_of_valid())
+    choice = _timed(
+        members, family, plan, device, ahead, num_steps=num_steps, valid=feed.part_of_valid()
+    )
     if choice.engine != "loop":
         fed = feed.batches(places[:1], min(num_alone(len(members), num_steps), left))
-        choice = dataclasses.replace(choice, solo_seconds=seconds_alone(members[0], plan, device, fed))
+        choice = dataclasses.replace(
+            choice, solo_seconds=seconds_alone(members[0], plan, device, fed)
+        )
     if len(choice.seconds) > 1:  # else it was too little to be worth a look
         family.choices[len(members)] = choice
     if choice.engine == "loop" and (len(choice.seconds) > 1 or choice.is_refused):
@@ -138,10 +154,13 @@ def _timed(
     if num_steps < _LEAST_SHARE * NUM_STEPS or seconds["loop"] * num_steps < _WORTH_TRACING:
         why_loop = "its steps are too few to look for a faster engine"
     if why_loop is not None:
-        return EngineChoice(engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members))
+        return EngineChoice(
+            engine="loop", seconds=seconds, refused={"lowered": why_loop}, num_members=len(members)
+        )
 
     def seconds_of(name: str, *, hopeless: float = math.inf) -> float:
-        # On members that start anew: what is compiled has to show that it computes what is computed alone, too.
+        # On members that start anew: what is compiled has to show that it computes what is computed
+        # alone, too.
         solos = [MemberState(member, plan, device) for member in members]
         engine = make_engine(name, solos, family, plan, device)
         rows, found = timed_steps(engine, device, batches, hopeless=hopeless)
@@ -156,9 +175,15 @@ def _timed(
         refused["lowered"] = str(reason)
     else:
         name = "compiled" if seconds["lowered"] <= _COMPILED_UNTIL * seconds["loop"] else "each"
-        saved = seconds["lowered"] * (1.0 - 1.0 / _GAIN) if name == "compiled" else seconds["loop"] * _GAIN_OF_ONE
+        saved = (
+            seconds["lowered"] * (1.0 - 1.0 / _GAIN)
+            if name == "compiled"
+            else seconds["loop"] * _GAIN_OF_ONE
+        )
         if saved * num_steps < _COMPILE_SECONDS:
-            refused["compiled"] = f"its steps are too few to win back about {_COMPILE_SECONDS:.0f} s"
+            refused["compiled"] = (
+                f"its steps are too few to win back about {_COMPILE_SECONDS:.0f} s"
+            )
         else:
             try:
                 seconds[name] = seconds_of(name)
@@ -181,7 +206,9 @@ def _alone(
     """Trains some members alone, by slot."""
     slots = sorted({0, len(members) - 1})[:_NUM_CHECKED]
     return {
-        slot: MemberAlone(members[slot], [PackBatch([batch.of(slot)], (0,)) for batch in batches], plan, device)
+        slot: MemberAlone(
+            members[slot], [PackBatch([batch.of(slot)], (0,)) for batch in batches], plan, device
+        )
         for slot in slots
     }
 
@@ -193,12 +220,17 @@ def num_alone(num_members: int, num_steps: int) -> int:
         num_members: of the pack.
         num_steps: pack-steps that are expected, as for :func:`choose_engine`.
     """
-    return WARM_STEPS + min(max(num_members * num_steps // _ONE_ALONE_IN, _LEAST_ALONE), _MOST_ALONE)
+    return WARM_STEPS + min(
+        max(num_members * num_steps // _ONE_ALONE_IN, _LEAST_ALONE), _MOST_ALONE
+    )
 
 
-def seconds_alone(member: Member, plan: Plan, device: Device, batches: Generator[PackBatch, None, None]) -> float:
-    """Seconds of a typical step of a member trained alone, timed as a pack's training is: the mean of steps in a row
-    with their feeding, waiting for the device only at the end. What makes programs and warms caches comes before.
+def seconds_alone(
+    member: Member, plan: Plan, device: Device, batches: Generator[PackBatch, None, None]
+) -> float:
+    """Seconds of a typical step of a member trained alone, timed as a pack's training is: the mean
+    of steps in a row with their feeding, waiting for the device only at the end. What makes
+    programs and warms caches comes before.
 
     Args:
         member, plan, device: as of a training alone.
@@ -219,9 +251,14 @@ def seconds_alone(member: Member, plan: Plan, device: Device, batches: Generator
 
 
 def like_choice(choices: Mapping[int, EngineChoice], num_members: int) -> EngineChoice | None:
-    """The choice for packs of about as many members, where their engine was found by timing more than the loop."""
+    """The choice for packs of about as many members, where their engine was found by timing more
+    than the loop."""
     timed = {size: choice for size, choice in choices.items() if len(choice.seconds) > 1}
-    near = [size for size in timed if 1 / _LIKE_SIZES <= num_members / size <= _LIKE_SIZES and num_members > 1]
+    near = [
+        size
+        for size in timed
+        if 1 / _LIKE_SIZES <= num_members / size <= _LIKE_SIZES and num_members > 1
+    ]
     if not near:
         return None
     choice = timed[min(near, key=lambda size: abs(size - num_members))]
@@ -231,11 +268,15 @@ def like_choice(choices: Mapping[int, EngineChoice], num_members: int) -> Engine
 
 
 def size_that_fits(choices: Mapping[int, EngineChoice], num_members: int) -> int | None:
-    """The size of a program that was compiled for more members and trains so few sooner than the traced one would, or
-    None. Its empty slots are computed for nothing."""
+    """The size of a program that was compiled for more members and trains so few sooner than the
+    traced one would, or None. Its empty slots are computed for nothing."""
     for size, choice in sorted(choices.items()):
         if size > num_members and choice.engine == "compiled":
-            others = [seconds / size * num_members for name, seconds in choice.seconds.items() if name != "compiled"]
+            others = [
+                seconds / size * num_members
+                for name, seconds in choice.seconds.items()
+                if name != "compiled"
+            ]
             if choice.seconds["compiled"] < min(others):
                 return size
     return None
@@ -244,8 +285,9 @@ def size_that_fits(choices: Mapping[int, EngineChoice], num_members: int) -> int
 def is_loop_sooner(choice: EngineChoice, num_members: int) -> bool:
     """Whether so few of the members that an engine was chosen for train sooner one by one.
 
-    A compiled program keeps its size. Of a traced one half of the time is taken to be the same for any number of
-    members: between that of a device bound by launches and that of one bound by arithmetic.
+    A compiled program keeps its size. Of a traced one half of the time is taken to be the same for
+    any number of members: between that of a device bound by launches and that of one bound by
+    arithmetic.
     """
     if choice.engine in ("loop", "each") or "loop" not in choice.seconds:
         return False
@@ -254,7 +296,9 @@ def is_loop_sooner(choice: EngineChoice, num_members: int) -> bool:
     return loop < choice.seconds[choice.engine] * share
 
 
-def make_engine(name: str, solos: list[MemberState], family: ProgramCache | None, plan: Plan, device: Device) -> Engine:
+def make_engine(
+    name: str, solos: list[MemberState], family: ProgramCache | None, plan: Plan, device: Device
+) -> Engine:
     """An engine by name. A family is needed by all but the loop."""
     if name == "loop" or family is None:
         return Sequential(solos, plan, device)
@@ -265,6 +309,11 @@ def why_one_by_one(choice: EngineChoice) -> str:
     """Why members are trained in turn, in words."""
     times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in choice.seconds.items())
     reasons = "; ".join(
-        f"{name}: {reason}" for name, reason in choice.refused.items() if name not in ("compiled", "evaluation")
+        f"{name}: {reason}"
+        for name, reason in choice.refused.items()
+        if name not in ("compiled", "evaluation")
     )
-    return f"members are trained one after the other ({times} a step{'; ' if reasons else ''}{reasons})"
+    return (
+        f"members are trained one after the other ({times} a "
+        f"step{'; ' if reasons else ''}{reasons})"
+    )

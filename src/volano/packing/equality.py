@@ -79,7 +79,9 @@ class MemberAlone:
         seconds: shortest time of a step, the first one aside.
     """
 
-    def __init__(self, member: Member, batches: Sequence[PackBatch], plan: Plan, device: Device) -> None:
+    def __init__(
+        self, member: Member, batches: Sequence[PackBatch], plan: Plan, device: Device
+    ) -> None:
         self._member, self._batches, self._plan, self._device = member, batches, plan, device
         self._limit = _MOST_DIFFERENCE[plan.precision]
         self._solo = MemberState(member.with_private_code(), plan, device)
@@ -95,7 +97,8 @@ class MemberAlone:
         for step, (got, value) in enumerate(zip(losses, self._losses, strict=False)):
             if not self._is_close(got, value):
                 raise NotPackable(
-                    f"the loss of member {self._solo.number} at step {step} is {got:.6g} and alone {value:.6g}"
+                    f"the loss of member {self._solo.number} at step {step} is {got:.6g} and "
+                    f"alone {value:.6g}"
                 )
 
     def check_state(self, state: Mapping[str, Any]) -> None:
@@ -112,16 +115,23 @@ class MemberAlone:
         got, (end, ways, roundings) = _tensors(state), self._measured
         if got.keys() != end.keys():
             name = min(got.keys() ^ end.keys())
-            raise NotPackable(f"member {self._solo.number} has {name} {'not ' * (name not in got)}as alone")
+            raise NotPackable(
+                f"member {self._solo.number} has {name} {'not ' * (name not in got)}as alone"
+            )
         for name, way in ways.items():
             distance = _norm(_difference(got[name], end[name]))
             # What is written is rounded at each step.
             is_rounded = end[name].is_floating_point() or end[name].is_complex()
-            written = len(self._losses) * torch.finfo(end[name].dtype).eps * _norm(end[name]) if is_rounded else 0.0
+            written = (
+                len(self._losses) * torch.finfo(end[name].dtype).eps * _norm(end[name])
+                if is_rounded
+                else 0.0
+            )
             allowed = self._limit * way + roundings[name] + written
             if math.isfinite(allowed) and not distance <= allowed:
                 raise NotPackable(
-                    f"{name} of member {self._solo.number} is {distance:.2g} from where it is alone, "
+                    f"{name} of member {self._solo.number} is {distance:.2g} from where it is "
+                    "alone, "
                     f"on a way of {way:.2g} in {len(self._losses)} steps"
                 )
 
@@ -132,10 +142,14 @@ class MemberAlone:
             NotPackable: it says something else.
         """
         model, precision = self._solo.kept_model, self._plan.precision
-        for name, value in evaluate(self._solo.task, model, data, feed, self._device, precision=precision).items():
+        for name, value in evaluate(
+            self._solo.task, model, data, feed, self._device, precision=precision
+        ).items():
             got = metrics.get(name, math.inf)
             if not self._is_close(got, value):
-                raise NotPackable(f"{name} of member {self._solo.number} is {got:.6g} and alone {value:.6g}")
+                raise NotPackable(
+                    f"{name} of member {self._solo.number} is {got:.6g} and alone {value:.6g}"
+                )
 
     @property
     def num_steps(self) -> int:
@@ -158,14 +172,19 @@ class MemberAlone:
         draws = {name: _norm(_difference(otherwise[name], way)) for name, way in moved.items()}
         return end, ways, {name: _MOST_DRAWS * draw + least[name] for name, draw in draws.items()}
 
-    def _least_differences(self, moved: Mapping[str, Tensor], ways: Mapping[str, float]) -> dict[str, float]:
+    def _least_differences(
+        self, moved: Mapping[str, Tensor], ways: Mapping[str, float]
+    ) -> dict[str, float]:
         parameters = {name for name, _ in self._solo.model.named_parameters()}
         largest: dict[str, float] = {}
         for name, way in moved.items():
             kind, size = _kind(name, parameters), ways[name] / math.sqrt(max(1, way.numel()))
             largest[kind] = max(largest.get(kind, 0.0), size if math.isfinite(size) else 0.0)
         share = _MOST_OF_LARGEST[self._plan.precision]
-        return {n: share * largest[_kind(n, parameters)] * math.sqrt(way.numel()) for n, way in moved.items()}
+        return {
+            n: share * largest[_kind(n, parameters)] * math.sqrt(way.numel())
+            for n, way in moved.items()
+        }
 
     def _is_close(self, got: float, value: float) -> bool:
         if math.isnan(got) and math.isnan(value):
@@ -196,7 +215,9 @@ def timed_steps(
     return rows, shortest
 
 
-def check_steps(engine: Engine, rows: Sequence[Tensor], references: Mapping[int, MemberAlone]) -> None:
+def check_steps(
+    engine: Engine, rows: Sequence[Tensor], references: Mapping[int, MemberAlone]
+) -> None:
     """Holds an engine's first steps against members alone, by slot.
 
     Args:
@@ -210,11 +231,15 @@ def check_steps(engine: Engine, rows: Sequence[Tensor], references: Mapping[int,
     for slot, reference in references.items():
         reference.check_losses([row[slot].item() for row in rows])
     if all(len(rows) == reference.num_steps for reference in references.values()):
-        for reference, state in zip(references.values(), engine.states(list(references)), strict=True):
+        for reference, state in zip(
+            references.values(), engine.states(list(references)), strict=True
+        ):
             reference.check_state(state)
 
 
-def why_evaluated_alone(engine: Engine, references: Mapping[int, MemberAlone], data: Any, feed: Feed) -> str | None:
+def why_evaluated_alone(
+    engine: Engine, references: Mapping[int, MemberAlone], data: Any, feed: Feed
+) -> str | None:
     """Returns why an engine that has made the steps of ``references`` is not to evaluate members,
     or None."""
     try:
@@ -303,9 +328,16 @@ def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -
     """
     # In a run of a few steps several rungs fall on one: nothing was trained to the later ones.
     befores = (None, *rungs)
-    apart = [rung for before, rung in zip(befores, rungs, strict=False) if before is None or rung.step > before.step]
+    apart = [
+        rung
+        for before, rung in zip(befores, rungs, strict=False)
+        if before is None or rung.step > before.step
+    ]
     steps, unit = [rung.step for rung in apart], UNIT_OF_PRECISION[plan.precision]
-    runs = replay(task, steps, plan=plan), replay(task, steps, plan=plan.pin(optimizer="as_given"), shake=unit)
+    runs = (
+        replay(task, steps, plan=plan),
+        replay(task, steps, plan=plan.pin(optimizer="as_given"), shake=unit),
+    )
     floor = _UNITS_OF_A_SUM * UNIT_OF_PRECISION["fp32"] + _UNITS_OF_A_TERM * unit
     widest: dict[str, float] = {}
     rows: list[Compared] = []
@@ -326,7 +358,8 @@ def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -
             tolerance = max(_size(solo[name]) * share, flips)
             rows.append(
                 Compared(
-                    trial=trial, step=rung.step, figure=name, packed=value, solo=solo[name], tolerance=tolerance
+                    trial=trial, step=rung.step, figure=name, packed=value, solo=solo[name],
+                    tolerance=tolerance
                 )
             )  # fmt: skip
     return rows
@@ -338,7 +371,9 @@ def plan_of_replays(device: str | None, precision: str) -> Plan:
     return Plan.baseline(Device(device).name).pin(precision=precision, optimizer="fused")
 
 
-def replay(task: Task, steps: Sequence[int], *, plan: Plan | None = None, shake: float = 0.0) -> tuple[Shown, ...]:
+def replay(
+    task: Task, steps: Sequence[int], *, plan: Plan | None = None, shake: float = 0.0
+) -> tuple[Shown, ...]:
     """Trains a task alone, as ``volano.train`` does, from its first step to the last of ``steps``,
     and returns what it shows at each of them.
 
@@ -358,9 +393,15 @@ def replay(task: Task, steps: Sequence[int], *, plan: Plan | None = None, shake:
         UsageError: the steps do not rise, or lie outside the task's run.
         VolanoError: as its subclasses say.
     """
-    if not steps or list(steps) != sorted(set(steps)) or not 1 <= steps[0] <= steps[-1] <= task.num_steps:
+    if (
+        not steps
+        or list(steps) != sorted(set(steps))
+        or not 1 <= steps[0] <= steps[-1] <= task.num_steps
+    ):
         raise UsageError(
-            "A task is replayed to rising steps of its run", got=list(steps), remedy=f"It has {task.num_steps} steps"
+            "A task is replayed to rising steps of its run",
+            got=list(steps),
+            remedy=f"It has {task.num_steps} steps",
         )
     plan = plan_of_replays(None, "fp32") if plan is None else plan
     device = Device(plan.device)
@@ -431,13 +472,18 @@ def _tensors(tree: Any, name: str = "") -> dict[str, Tensor]:
         return {name: tree}
     if not isinstance(tree, Mapping):
         return {}
-    return {path: t for key, part in tree.items() for path, t in _tensors(part, f"{name}.{key}".lstrip(".")).items()}
+    return {
+        path: t
+        for key, part in tree.items()
+        for path, t in _tensors(part, f"{name}.{key}".lstrip(".")).items()
+    }
 
 
 def _moved(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """By how much each has moved; what an optimizer makes at its first step starts from nothing."""
     return {
-        name: _difference(tensor, start[name]) if name in start else _wide(tensor) for name, tensor in end.items()
+        name: _difference(tensor, start[name]) if name in start else _wide(tensor) for name,
+        tensor in end.items()
     }  # fmt: skip
 
 

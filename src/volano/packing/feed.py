@@ -45,8 +45,8 @@ class PackBatch(NamedTuple):
         return self.distinct[self.of_member[member]]
 
     def own(self, member: int) -> Batch:
-        """The batch of a member in tensors that no other member is given: alone it has a batch to itself, and what
-        its code does to that in place reaches nobody."""
+        """The batch of a member in tensors that no other member is given: alone it has a batch to
+        itself, and what its code does to that in place reaches nobody."""
         is_only = self.of_member.count(self.of_member[member]) == 1
         return self.of(member) if is_only else copy_of(self.of(member))
 
@@ -58,7 +58,8 @@ class PackBatch(NamedTuple):
         """One tree of tensors [K, ...]: each member's batch.
 
         Raises:
-            NotPackable: the batches have leaves that are not tensors, or do not have the same shapes.
+            NotPackable: the batches have leaves that are not tensors, or do not have the same
+                shapes.
         """
         if len({shape_of(batch) for batch in self.distinct}) > 1:
             raise NotPackable("batches of several shapes at one step")
@@ -78,7 +79,8 @@ def copy_of(batch: Batch) -> Batch:
 
 
 def shape_of(batch: Batch) -> tuple[Any, ...] | None:
-    """By which a batch's program is known again: the tree, with the shapes and types of its tensors.
+    """By which a batch's program is known again: the tree, with the shapes and types of its
+    tensors.
 
     Raises:
         NotPackable: a leaf is no tensor; its value would become a part of the program.
@@ -103,7 +105,9 @@ class PackFeed:
         on_notice: told what a person should know of the feeding.
     """
 
-    def __init__(self, task: Task, plan: Plan, device: Device, on_notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, task: Task, plan: Plan, device: Device, on_notice: Callable[[str], None]
+    ) -> None:
         self._task, self._device, self._on_notice = task, device, on_notice
         self._plan, _ = choose_feed(task, plan, {})
         self._feeds: dict[int, Feed] = {}
@@ -113,7 +117,10 @@ class PackFeed:
         distinct = list(dict.fromkeys(places))
         of_member = tuple(distinct.index(place) for place in places)
         with contextlib.ExitStack() as stack:
-            streams = [stack.enter_context(contextlib.closing(self._stream(place, num_steps))) for place in distinct]
+            streams = [
+                stack.enter_context(contextlib.closing(self._stream(place, num_steps)))
+                for place in distinct
+            ]
             for batches in zip(*streams, strict=True):
                 yield PackBatch(list(batches), of_member)
 
@@ -123,7 +130,8 @@ class PackFeed:
             return list(batches)
 
     def part_of_valid(self) -> tuple[Any, Feed] | None:
-        """Returns two batches of the validation set, where what a program keeps of the first shows, and its feed."""
+        """Returns two batches of the validation set, where what a program keeps of the first shows,
+        and its feed."""
         valid = self._task.valid
         if valid is None:
             return None
@@ -141,7 +149,8 @@ class PackFeed:
         return self._feed(place.order_seed).batches(order.keys(place.step, place.step + num_steps))
 
     def _feed(self, seed: int) -> Feed:
-        # What lies on the device is read in any order; what is made on the host may draw from the seed.
+        # What lies on the device is read in any order; what is made on the host may draw from the
+        # seed.
         key = -1 if self._plan.feed == "resident" else seed
         if key not in self._feeds:
             self._feeds[key] = self.feed_of(self._task.data, seed)

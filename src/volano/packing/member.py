@@ -1,4 +1,5 @@
-"""What enters and leaves a pack, and a member as it would train alone: its module, optimizer and average."""
+"""What enters and leaves a pack, and a member as it would train alone: its module, optimizer and
+average."""
 
 from __future__ import annotations
 
@@ -25,8 +26,9 @@ class Member:
     Attributes:
         number: by which it is known; the trial's, in a study.
         task: that it trains.
-        state: where it stands: ``step``, ``model``, ``optimizer`` and ``ema`` as their ``state_dict``s (``ema`` is None
-            without an average), on the host; None starts it from its first step.
+        state: where it stands: ``step``, ``model``, ``optimizer`` and ``ema`` as their
+            ``state_dict``s (``ema`` is None without an average), on the host; None starts it from
+            its first step.
     """
 
     number: int
@@ -34,13 +36,17 @@ class Member:
     state: dict[str, Any] | None = None
 
     def with_private_code(self) -> Member:
-        """Returns the same member with copies of its own code, which may count its calls: these count for nothing."""
+        """Returns the same member with copies of its own code, which may count its calls: these
+        count for nothing."""
         objective, augment = private_copy(self.task.objective), private_copy(self.task.augment)
-        return dataclasses.replace(self, task=dataclasses.replace(self.task, objective=objective, augment=augment))
+        return dataclasses.replace(
+            self, task=dataclasses.replace(self.task, objective=objective, augment=augment)
+        )
 
 
 class MemberState:
-    """The live objects of a member, made in the very order in which a training of its task makes them.
+    """The live objects of a member, made in the very order in which a training of its task makes
+    them.
 
     Attributes:
         number, task: the member's.
@@ -67,8 +73,12 @@ class MemberState:
         """Takes up where :meth:`state` was called."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
-        marks = [{name: group.get(name) for name in ("fused", "foreach")} for group in self.optimizer.param_groups]
-        # A copy: torch's optimizers go on in the very tensors that they are given, and the state is the caller's.
+        marks = [
+            {name: group.get(name) for name in ("fused", "foreach")}
+            for group in self.optimizer.param_groups
+        ]
+        # A copy: torch's optimizers go on in the very tensors that they are given, and the state is
+        # the caller's.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         for group, own in zip(self.optimizer.param_groups, marks, strict=True):
             group.update(own)  # the plan's, wherever the state was made
@@ -88,7 +98,8 @@ class MemberState:
 
 
 def on_host(tree: Any) -> Any:
-    """A copy of a tree of dicts, lists and tensors, with every tensor on the host and owning no more than it shows."""
+    """A copy of a tree of dicts, lists and tensors, with every tensor on the host and owning no
+    more than it shows."""
     if isinstance(tree, Tensor):
         # As it lies: fused updates walk through parameters and their state by address.
         return tree.detach().to("cpu", copy=True, memory_format=torch.preserve_format)

@@ -14,7 +14,13 @@ from torch import Tensor
 from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.errors import UsageError
-from volano.packing.choose_engine import EngineChoice, choose_engine, is_loop_sooner, make_engine, why_one_by_one
+from volano.packing.choose_engine import (
+    EngineChoice,
+    choose_engine,
+    is_loop_sooner,
+    make_engine,
+    why_one_by_one,
+)
 from volano.packing.feed import PackFeed, Place
 from volano.packing.member import Member, MemberState
 from volano.packing.program_cache import ProgramCache
@@ -27,22 +33,25 @@ _MOST_UNREAD = 512
 
 
 class Pack:
-    """Trains members together; each learns what ``volano.train`` of its task learns alone under the plain plan: from
-    the same weights, over the same order of the data, with the same draws and its own schedule and step count.
+    """Trains members together; each learns what ``volano.train`` of its task learns alone under the
+    plain plan: from the same weights, over the same order of the data, with the same draws and its
+    own schedule and step count.
 
     Args:
         members: of one structure.
         device: as torch writes it; None is the accelerator, or the CPU without one.
         precision: of the forward and backward pass: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
-        engine: ``"loop"``, ``"lowered"``, ``"compiled"`` or ``"each"``; None takes the fastest, found by timing.
-        family: of the members, with the programs that were made for other packs of it; None finds it, and so does one
-            that they are not of.
-        num_steps: pack-steps that are expected in this pack and others of its family, by which it is known whether
-            compiling pays; None is those of the first member's task.
+        engine: ``"loop"``, ``"lowered"``, ``"compiled"`` or ``"each"``; None takes the fastest,
+            found by timing.
+        family: of the members, with the programs that were made for other packs of it; None finds
+            it, and so does one that they are not of.
+        num_steps: pack-steps that are expected in this pack and others of its family, by which it
+            is known whether compiling pays; None is those of the first member's task.
         on_notice: told what a person should know.
 
     Raises:
-        UsageError: no members, two of one number, members of several structures, or an engine that does not take them.
+        UsageError: no members, two of one number, members of several structures, or an engine that
+            does not take them.
     """
 
     def __init__(
@@ -60,7 +69,9 @@ class Pack:
         if not members or len(set(numbers)) < len(numbers):
             raise UsageError("A pack has members, each with a number of its own", got=numbers)
         self._device = Device(device)
-        self.choice: EngineChoice | None = None  # by which the engine was chosen; None where it was given
+        self.choice: EngineChoice | None = (
+            None  # by which the engine was chosen; None where it was given
+        )
         self._plan = Plan.baseline(self._device.name).pin(precision=precision, optimizer="fused")
         self._task = members[0].task
         self._on_notice = on_notice
@@ -78,7 +89,10 @@ class Pack:
                 )  # fmt: skip
                 name = self.choice.engine
             # Copies of the first member keep a compiled program its size.
-            fillers = [dataclasses.replace(members[0], number=-1 - place) for place in range(size - len(solos))]
+            fillers = [
+                dataclasses.replace(members[0], number=-1 - place)
+                for place in range(size - len(solos))
+            ]
             solos += [MemberState(filler, self._plan, self._device) for filler in fillers]
             self._engine = make_engine(name, solos, family, self._plan, self._device)
             self._live = list(range(len(members)))  # slots of members; the others are fillers
@@ -126,7 +140,9 @@ class Pack:
         live = set(self._live)
         # Where nobody is, the first member's batches come again.
         places = [
-            Place(solo.task.order_seed, solo.step) if slot in live else Place(first.task.order_seed, first.step)
+            Place(solo.task.order_seed, solo.step)
+            if slot in live
+            else Place(first.task.order_seed, first.step)
             for slot, solo in enumerate(self._engine.solos)
         ]
         with contextlib.closing(self._feed.batches(places, num_steps)) as batches:
@@ -143,10 +159,14 @@ class Pack:
     def _go_on_one_by_one(self, reason: NotPackable) -> None:
         if self.choice is None:
             raise UsageError(
-                f"Engine {self.engine} takes these tasks", got=str(reason), remedy="Leave the choice to the pack"
+                f"Engine {self.engine} takes these tasks",
+                got=str(reason),
+                remedy="Leave the choice to the pack",
             ) from reason
         refused = {**self.choice.refused, f"{self.engine}, later": str(reason)}
-        self.choice = dataclasses.replace(self.choice, engine="loop", refused=refused, is_refused=True)
+        self.choice = dataclasses.replace(
+            self.choice, engine="loop", refused=refused, is_refused=True
+        )
         self.family.choices[len(self._engine.solos)] = self.choice
         self.family.tell_once(self._on_notice, why_one_by_one(self.choice))
         self._take_loop()
@@ -154,12 +174,18 @@ class Pack:
     def _take_loop(self) -> None:
         self._read()
         solos = self._engine.settled()
-        self._engine = make_engine("loop", [solos[slot] for slot in self._live], None, self._plan, self._device)
+        self._engine = make_engine(
+            "loop", [solos[slot] for slot in self._live], None, self._plan, self._device
+        )
         self._live = list(range(len(self._live)))
 
     def losses(self) -> dict[int, float]:
-        """Each member's mean training loss since the last call; NaN where one was not finite, or no step was made."""
-        means = {n: self._sums[n] / self._counts[n] if self._counts[n] else float("nan") for n in self.numbers}
+        """Each member's mean training loss since the last call; NaN where one was not finite, or no
+        step was made."""
+        means = {
+            n: self._sums[n] / self._counts[n] if self._counts[n] else float("nan")
+            for n in self.numbers
+        }
         for number in self.numbers:
             # A member that has broken stays so: alone it would have ended there.
             self._sums[number] = 0.0 if math.isfinite(self._sums[number]) else math.nan
@@ -167,8 +193,9 @@ class Pack:
         return means
 
     def evaluate(self) -> dict[int, dict[str, float]]:
-        """``loss`` and metrics of each member's kept model over the task's ``valid``; NaN for a member whose loss or
-        gradient was not finite at some step: alone it would have ended there."""
+        """``loss`` and metrics of each member's kept model over the task's ``valid``; NaN for a
+        member whose loss or gradient was not finite at some step: alone it would have ended
+        there."""
         valid = self._task.valid
         with random_state_kept(self._device):
             rows = self._engine.evaluate(valid, self._feed.feed_of(valid, self._task.order_seed))
@@ -189,12 +216,18 @@ class Pack:
             UsageError: nobody would be left, or a number is no member's.
         """
         if not numbers or not set(numbers) <= set(self.numbers):
-            raise UsageError("Members of the pack stay", got=sorted(numbers), remedy=f"Name some of {self.numbers}")
+            raise UsageError(
+                "Members of the pack stay",
+                got=sorted(numbers),
+                remedy=f"Name some of {self.numbers}",
+            )
         live = [slot for slot in self._live if self._engine.solos[slot].number in numbers]
         if self.choice is not None and is_loop_sooner(self.choice, len(live)):
             self._live = live
             self._take_loop()
-        elif self.engine == "compiled":  # another size would have to be compiled, and rounds otherwise
+        elif (
+            self.engine == "compiled"
+        ):  # another size would have to be compiled, and rounds otherwise
             self._live = live
         else:
             self._engine.keep(live)
@@ -210,8 +243,12 @@ class Pack:
         self._unread = []
 
 
-def _family_of(solos: Sequence[MemberState], device: Device, precision: str, *, may_differ: bool) -> ProgramCache:
-    first, *others = groups_of([s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos])
+def _family_of(
+    solos: Sequence[MemberState], device: Device, precision: str, *, may_differ: bool
+) -> ProgramCache:
+    first, *others = groups_of(
+        [s.task for s in solos], [s.model for s in solos], [s.optimizer for s in solos]
+    )
     if others and not may_differ:
         raise UsageError(
             "The members of a pack have one structure",

@@ -15,13 +15,15 @@ from volano.task import Task
 
 # Parameters, gradients and the two averages of Adam.
 _COPIES = 4
-# On a CPU members' state is read and written at each step: packs whose state stays within the caches train soonest.
-# Digits' MLP (0.4 MB a member) measured 114, 104, 142 and 134 us a member-step at K = 8, 16, 32, 64 (docs/log.md).
+# On a CPU members' state is read and written at each step: packs whose state stays within the
+# caches train soonest. Digits' MLP (0.4 MB a member) measured 114, 104, 142 and 134 us a
+# member-step at K = 8, 16, 32, 64 (docs/log.md).
 _CACHED_BYTES = 8 * 2**20
 _FEWEST, _MOST_ON_CPU, _MOST = 8, 32, 256
 # Share of the free memory that is left alone: the allocator's, and what a prediction does not see.
 _RESERVE = 0.15
-# Where members' state is below this share of the free memory, their activations are not asked about.
+# Where members' state is below this share of the free memory, their activations are not asked
+# about.
 _SMALL = 0.02
 
 
@@ -33,7 +35,9 @@ class PackSize:
     reason: str
 
 
-def pack_size(task: Task, model: nn.Module, plan: Plan, device: Device, *, free: int | None = None) -> PackSize:
+def pack_size(
+    task: Task, model: nn.Module, plan: Plan, device: Device, *, free: int | None = None
+) -> PackSize:
     """For packs of members like one.
 
     Args:
@@ -45,10 +49,16 @@ def pack_size(task: Task, model: nn.Module, plan: Plan, device: Device, *, free:
     size = PackSize(members=_MOST, reason=f"the largest pack is of {_MOST}")
     if device.is_cpu:
         cached = max(_FEWEST, min(_MOST_ON_CPU, _CACHED_BYTES // max(1, state)))
-        size = PackSize(members=cached, reason=f"{cached} members of {state / 2**20:.1f} MiB stay within the caches")
+        size = PackSize(
+            members=cached,
+            reason=f"{cached} members of {state / 2**20:.1f} MiB stay within the caches",
+        )
         why = why_streamed(task.data, task.collate, device)
         if why is not None:  # each pack makes the batches anew
-            size = PackSize(members=_MOST_ON_CPU, reason=f"batches are made once for {_MOST_ON_CPU} members: {why}")
+            size = PackSize(
+                members=_MOST_ON_CPU,
+                reason=f"batches are made once for {_MOST_ON_CPU} members: {why}",
+            )
     free = device.free_bytes() if free is None else free
     if free is None or state * size.members < _SMALL * free:
         return size
@@ -58,15 +68,18 @@ def pack_size(task: Task, model: nn.Module, plan: Plan, device: Device, *, free:
         return size
     return PackSize(
         members=fit,
-        reason=f"{fit} members of {member / 2**20:,.0f} MiB fit the {free / 2**20:,.0f} MiB free, less {_RESERVE:.0%}",
+        reason=f"{fit} members of {member / 2**20:,.0f} MiB fit the {free / 2**20:,.0f} MiB free, "
+        f"less {_RESERVE:.0%}",
     )
 
 
 def bytes_of_member(task: Task, plan: Plan, device: Device) -> int | None:
-    """Bytes that a step holds for each member at its peak, as predicted; data and batch, which members may share, are
-    not among them. None where a step cannot be predicted."""
+    """Bytes that a step holds for each member at its peak, as predicted; data and batch, which
+    members may share, are not among them. None where a step cannot be predicted."""
     try:
         memory = predict(task, plan, target="cpu" if device.is_cpu else "accelerator").memory
     except IsolatedError:
         return None
-    return max(1, memory.peak - memory.categories.get("data", 0) - memory.categories.get("batch", 0))
+    return max(
+        1, memory.peak - memory.categories.get("data", 0) - memory.categories.get("batch", 0)
+    )

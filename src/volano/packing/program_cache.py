@@ -11,7 +11,8 @@ from volano.packing.program.program import Structure
 from volano.packing.structure.grouping import TaskGroup, groups_of
 
 Key = tuple[Any, ...]
-# Compiling takes 6 to 14 s (docs/log.md, "Packs"): batches of other lengths than the first run their graphs as traced.
+# Compiling takes 6 to 14 s (docs/log.md, "Packs"): batches of other lengths than the first run
+# their graphs as traced.
 _MOST_COMPILED = 2
 
 
@@ -24,7 +25,9 @@ class ProgramCache:
         device, precision: where and how they train.
     """
 
-    def __init__(self, first: MemberState, group: TaskGroup, device: Device, precision: str) -> None:
+    def __init__(
+        self, first: MemberState, group: TaskGroup, device: Device, precision: str
+    ) -> None:
         self._first = first
         self._varying = group.varying
         self.structure = Structure(group.varying, first.model, device, precision)
@@ -37,9 +40,12 @@ class ProgramCache:
         self._was_told = False
 
     def numbers(self, solo: MemberState) -> dict[str, float] | None:
-        """The numbers of a member; None where it is not of the family, or varies in what is the same for all of it."""
+        """The numbers of a member; None where it is not of the family, or varies in what is the
+        same for all of it."""
         pair = [self._first, solo]
-        groups = groups_of([s.task for s in pair], [s.model for s in pair], [s.optimizer for s in pair])
+        groups = groups_of(
+            [s.task for s in pair], [s.model for s in pair], [s.optimizer for s in pair]
+        )
         if len(groups) > 1:
             return None
         own = groups[0].varying.of(1)

@@ -3,4 +3,13 @@
 from volano.plan.format import lever, parse_bytes, parse_setting
 from volano.plan.plan import SEMANTICS, Plan, Semantics, knobs_with, semantics_of
 
-__all__ = ["SEMANTICS", "Plan", "Semantics", "knobs_with", "lever", "parse_bytes", "parse_setting", "semantics_of"]
+__all__ = [
+    "SEMANTICS",
+    "Plan",
+    "Semantics",
+    "knobs_with",
+    "lever",
+    "parse_bytes",
+    "parse_setting",
+    "semantics_of",
+]

@@ -1,4 +1,5 @@
-"""What the planner found, as a value: the plan, why it was taken, and every candidate with its figures."""
+"""What the planner found, as a value: the plan, why it was taken, and every candidate with its
+figures."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from volano.plan.prediction import MemoryPrediction, TimePrediction
 
 SCHEMA_VERSION = 1
 Verdict = Literal["FITS", "NO", "UNCERTAIN"]
-# chosen; slower: measured or predicted to be; struck: the guard found other numbers; failed: it does not run; memory:
-# it does not fit; untried: planning had no time left for it.
+# chosen; slower: measured or predicted to be; struck: the guard found other numbers; failed: it
+# does not run; memory: it does not fit; untried: planning had no time left for it.
 Status = Literal["chosen", "slower", "struck", "failed", "memory", "untried"]
 
 
@@ -36,7 +37,12 @@ class Refusal:
 
     def to_json(self) -> dict[str, Any]:
         """All fields and the class."""
-        return {"knob": self.knob, "value": self.value, "semantics": self.semantics, "reason": self.reason}
+        return {
+            "knob": self.knob,
+            "value": self.value,
+            "semantics": self.semantics,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,9 @@ class Candidate:
             "predicted_seconds": None if self.predicted is None else self.predicted.step,
             "measured_seconds": self.measured,
             # JSON has no infinity: what is no number says null.
-            "parity": {name: value if math.isfinite(value) else None for name, value in self.parity.items()},
+            "parity": {
+                name: value if math.isfinite(value) else None for name, value in self.parity.items()
+            },
         }
 
 
@@ -100,11 +108,12 @@ class Explanation:
         device_name: as the driver or the catalogue names it.
         is_present: whether the device is on this machine.
         plan: the chosen one.
-        origin: how it was found: ``"raced"``, ``"predicted"``, ``"remembered"``, ``"trusted"`` (too short a run to
-            measure) or ``"given"``.
+        origin: how it was found: ``"raced"``, ``"predicted"``, ``"remembered"``, ``"trusted"`` (too
+            short a run to measure) or ``"given"``.
         num_steps: of the run that was planned for.
         num_examples: of a step.
-        seconds: predicted of the whole run under the plan, and under plain eager: ``{"plan": ..., "eager": ...}``.
+        seconds: predicted of the whole run under the plan, and under plain eager: ``{"plan": ...,
+            "eager": ...}``.
         planning_seconds: that the search took.
         verdict: whether the chosen plan fits the budget.
         budget: bytes that the device may hold, or None where nobody said.
@@ -112,7 +121,8 @@ class Explanation:
         needed: bytes that the leanest candidate needs, where nothing fits.
         time: of the chosen plan's step, as predicted.
         measured: seconds of its step, or None.
-        actual: with ``analyze``, what was measured beside the predictions: ``step``, ``memory_bytes``, ``bounds``...
+        actual: with ``analyze``, what was measured beside the predictions: ``step``,
+            ``memory_bytes``, ``bounds``...
         candidates: the chosen one first, then by total.
         refused: values of knobs that were no candidates.
         notices: what a person should know.
@@ -141,7 +151,8 @@ class Explanation:
 
     @staticmethod
     def following_from(candidates: Iterable[Candidate], base: Plan) -> dict[str, Any]:
-        """Returns the fields that follow from the candidates, the chosen one first; ``base`` is plain eager."""
+        """Returns the fields that follow from the candidates, the chosen one first; ``base`` is
+        plain eager."""
         chosen, *rest = candidates
         eager = next((candidate for candidate in (chosen, *rest) if candidate.plan == base), None)
         return {
@@ -158,13 +169,23 @@ class Explanation:
         memory = self.memory
         return {
             "schema_version": SCHEMA_VERSION,
-            **{name: getattr(self, name) for name in ("task", "device", "device_name", "is_present", "origin")},
-            **{name: getattr(self, name) for name in ("num_steps", "num_examples", "planning_seconds")},
+            **{
+                name: getattr(self, name)
+                for name in ("task", "device", "device_name", "is_present", "origin")
+            },
+            **{
+                name: getattr(self, name)
+                for name in ("num_steps", "num_examples", "planning_seconds")
+            },
             **{name: getattr(self, name) for name in ("verdict", "budget", "needed", "measured")},
             "plan": self.plan.to_json(),
             "seconds": dict(self.seconds),
-            "memory": None if memory is None else {**memory.categories, **_without_categories(memory)},
-            "time": None if self.time is None else {**asdict(self.time), "bounds": dict(self.time.bounds)},
+            "memory": None
+            if memory is None
+            else {**memory.categories, **_without_categories(memory)},
+            "time": None
+            if self.time is None
+            else {**asdict(self.time), "bounds": dict(self.time.bounds)},
             "actual": None if self.actual is None else dict(self.actual),
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "refused": [refusal.to_json() for refusal in self.refused],
@@ -192,23 +213,29 @@ class Explanation:
                     Refusal(**{name: item for name, item in refusal.items() if name != "semantics"})
                     for refusal in value["refused"]
                 ),
-                "notices": tuple(value["notices"]) if isinstance(value["notices"], list) else value["notices"],
+                "notices": tuple(value["notices"])
+                if isinstance(value["notices"], list)
+                else value["notices"],
             }
             found = cls(**fields)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise PlanError("An explanation holds all of its fields", got=f"{type(error).__name__}: {error}") from error
+            raise PlanError(
+                "An explanation holds all of its fields", got=f"{type(error).__name__}: {error}"
+            ) from error
         _check_types(found)
         return found
 
 
 def _check_types(value: Any) -> None:
-    """Raises PlanError if a field of a value read from a file is of another type than it is declared with."""
+    """Raises PlanError if a field of a value read from a file is of another type than it is
+    declared with."""
     hints = get_type_hints(type(value))
     for field_ in dataclasses.fields(value):
         found = getattr(value, field_.name)
         if not _is_of(found, hints[field_.name]):
             raise PlanError(
-                f"{field_.name} of an explanation is {field_.type}", got=f"{type(found).__name__} {str(found)[:200]}"
+                f"{field_.name} of an explanation is {field_.type}",
+                got=f"{type(found).__name__} {str(found)[:200]}",
             )
 
 
@@ -219,7 +246,9 @@ def _is_of(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return isinstance(value, str) and value in parts
     if origin is Mapping:
-        return isinstance(value, Mapping) and all(isinstance(n, str) and _is_of(v, parts[1]) for n, v in value.items())
+        return isinstance(value, Mapping) and all(
+            isinstance(n, str) and _is_of(v, parts[1]) for n, v in value.items()
+        )
     if origin is tuple:
         return isinstance(value, tuple) and all(_is_of(item, parts[0]) for item in value)
     if hint in (int, float):
@@ -230,7 +259,9 @@ def _is_of(value: Any, hint: Any) -> bool:
         return True
     if not isinstance(value, hint):
         return False
-    if dataclasses.is_dataclass(value) and not isinstance(value, Plan):  # a plan is checked at birth
+    if dataclasses.is_dataclass(value) and not isinstance(
+        value, Plan
+    ):  # a plan is checked at birth
         _check_types(value)
     return True
 
@@ -251,5 +282,14 @@ def _candidate(value: dict[str, Any]) -> Candidate:
     derived = ("semantics", "predicted_seconds", "measured_seconds")
     fields = {name: item for name, item in value.items() if name not in derived}
     predicted = None if fields["predicted"] is None else TimePrediction(**fields["predicted"])
-    parity = {name: math.nan if value is None else value for name, value in fields["parity"].items()}
-    return Candidate(**{**fields, "plan": Plan.from_json(fields["plan"]), "predicted": predicted, "parity": parity})
+    parity = {
+        name: math.nan if value is None else value for name, value in fields["parity"].items()
+    }
+    return Candidate(
+        **{
+            **fields,
+            "plan": Plan.from_json(fields["plan"]),
+            "predicted": predicted,
+            "parity": parity,
+        }
+    )

@@ -19,7 +19,8 @@ _SWITCH = {"yes": True, "true": True, "on": True, "no": False, "false": False, "
 
 
 def lever(knob: str, value: Any) -> str:
-    """A knob's value in a word or two that name the knob as well: ``"bf16"``, ``"micro-batch 32"``."""
+    """A knob's value in a word or two that name the knob as well: ``"bf16"``, ``"micro-batch
+    32"``."""
     phrase = None
     # A value or a knob that no plan has comes from a file that others have written.
     with contextlib.suppress(PlanError, TypeError):
@@ -31,8 +32,8 @@ def lever(knob: str, value: Any) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """``"40GiB"``, ``"512 MiB"``, ``"2GB"`` or a plain number as bytes. KiB, MiB, GiB, TiB are powers of 1024; kB, MB,
-    GB, TB of 1000; upper or lower case.
+    """``"40GiB"``, ``"512 MiB"``, ``"2GB"`` or a plain number as bytes. KiB, MiB, GiB, TiB are
+    powers of 1024; kB, MB, GB, TB of 1000; upper or lower case.
 
     Raises:
         UsageError: it is not of that form, or less than one byte.
@@ -42,7 +43,8 @@ def parse_bytes(text: str) -> int:
     num_bytes = int(float(match[1]) * unit) if match and unit and len(match[1]) < 30 else 0
     if num_bytes < 1:
         raise UsageError(
-            "An amount of memory is a number of bytes, or one with a unit: KiB, MiB, GiB, TiB, kB, MB, GB, TB",
+            "An amount of memory is a number of bytes, or one with a unit: KiB, MiB, GiB, TiB, "
+            "kB, MB, GB, TB",
             got=repr(text),
             remedy="Write 40GiB, 512MiB or 2GB",
         )
@@ -59,7 +61,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
     knob, equals, written = text.partition("=")
     knob = knob.strip().replace("-", "_")
     if not equals:
-        raise UsageError("A knob and a value are written KNOB=VALUE", got=repr(text), remedy="Write precision=bf16")
+        raise UsageError(
+            "A knob and a value are written KNOB=VALUE",
+            got=repr(text),
+            remedy="Write precision=bf16",
+        )
     value = _value(knob, written.strip())
     Plan().pin(**{knob: value})  # raises where the plan does not know it
     return knob, value

@@ -68,27 +68,32 @@ class Plan:
 
     Attributes:
         device: as torch writes it, ``"cpu"`` or ``"xpu:0"``.
-        precision: type of the arithmetic; parameters and optimizer state stay fp32 (autocast). ``tf32`` leaves tensors
-            in fp32 and lets matrix units round their inputs.
-        memory_format: of 4-dimensional parameters, which convolutions then give to what flows through them.
+        precision: type of the arithmetic; parameters and optimizer state stay fp32 (autocast).
+            ``tf32`` leaves tensors in fp32 and lets matrix units round their inputs.
+        memory_format: of 4-dimensional parameters, which convolutions then give to what flows
+            through them.
         compile: whether the objective runs through ``torch.compile``.
         micro_batch: examples per forward and backward pass; None is the whole batch.
-        recompute: what the backward pass computes anew instead of keeping it: ``"blocks"`` keeps the inputs of the
-            model's repeated blocks only (Chen et al. 2016, arXiv:1604.06174).
-        activation_budget: share of the activations that a compiled step may keep, 0 to 1; the partitioner of
-            ``torch.compile`` recomputes the rest. It has an effect with ``compile`` only.
-        offload: what lies in host memory while the device does not need it: ``"activations"`` between forward and
-            backward pass, ``"optimizer"`` its state between updates, ``"all"`` both.
-        optimizer: implementation of the same update: ``"as_given"``, ``"foreach"`` (multi-tensor) or ``"fused"`` (one
-            kernel). Where a class lacks it, or the user chose one, that stands.
+        recompute: what the backward pass computes anew instead of keeping it: ``"blocks"`` keeps
+            the inputs of the model's repeated blocks only (Chen et al. 2016, arXiv:1604.06174).
+        activation_budget: share of the activations that a compiled step may keep, 0 to 1; the
+            partitioner of ``torch.compile`` recomputes the rest. It has an effect with ``compile``
+            only.
+        offload: what lies in host memory while the device does not need it: ``"activations"``
+            between forward and backward pass, ``"optimizer"`` its state between updates, ``"all"``
+            both.
+        optimizer: implementation of the same update: ``"as_given"``, ``"foreach"`` (multi-tensor)
+            or ``"fused"`` (one kernel). Where a class lacks it, or the user chose one, that stands.
         feed: ``"resident"`` keeps the encoded set on the device, ``"ring"`` streams it.
         workers: processes of a ring that fetch and collate; 0 does it in the training process.
         prefetch: batches that each worker keeps ready.
         threads: of the host's arithmetic; None leaves torch's own number.
-        sharding: what ranks that train together do with parameters, gradients and optimizer state: ``"none"`` leaves
-            each a whole copy (distributed data parallel), ``"full"`` gives each a part (FSDP2; ZeRO stage 3).
-        allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to the C library,
-            ``"return"`` gives large blocks back at once, so that a process takes hardly more than lives in it.
+        sharding: what ranks that train together do with parameters, gradients and optimizer state:
+            ``"none"`` leaves each a whole copy (distributed data parallel), ``"full"`` gives each a
+            part (FSDP2; ZeRO stage 3).
+        allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to
+            the C library, ``"return"`` gives large blocks back at once, so that a process takes
+            hardly more than lives in it.
 
     Raises:
         PlanError: at birth, when a knob has a value that it does not know.
@@ -109,7 +114,8 @@ class Plan:
     )  # fmt: skip
     micro_batch: int | None = knob(
         None, "rounding", least=1, fits_memory=True, suspicion=8,
-        help="Examples per forward and backward pass.", words={None: "whole batch"}, phrase="micro-batch {}",
+        help="Examples per forward and backward pass.", words={None: "whole batch"},
+        phrase="micro-batch {}",
     )  # fmt: skip
     recompute: Literal["none", "blocks"] = knob(
         "none", "exact", choices=("none", "blocks"), fits_memory=True, suspicion=3,
@@ -118,8 +124,9 @@ class Plan:
     )  # fmt: skip
     activation_budget: float = knob(1.0, "rounding", suspicion=2)
     offload: Literal["none", "activations", "optimizer", "all"] = knob(
-        "none", "exact", choices=("none", "activations", "optimizer", "all"), fits_memory=True, suspicion=4,
-        help="none, activations, optimizer or all: to host memory.", words={"none": "no offload"},
+        "none", "exact", choices=("none", "activations", "optimizer", "all"), fits_memory=True,
+        suspicion=4, help="none, activations, optimizer or all: to host memory.",
+        words={"none": "no offload"},
     )  # fmt: skip
     optimizer: Literal["as_given", "foreach", "fused"] = knob(
         "as_given", "rounding", choices=("as_given", "foreach", "fused"), raced=2, suspicion=7,
@@ -129,7 +136,12 @@ class Plan:
         "ring", "exact", choices=("resident", "ring"), help="resident or ring.", phrase="{}"
     )
     workers: int = knob(
-        0, "exact", least=0, help="Processes that make batches (ring).", words={1: "1 worker"}, phrase="{} workers"
+        0,
+        "exact",
+        least=0,
+        help="Processes that make batches (ring).",
+        words={1: "1 worker"},
+        phrase="{} workers",
     )
     prefetch: int = knob(2, "exact", least=1)
     threads: int | None = knob(
@@ -139,18 +151,21 @@ class Plan:
     )  # fmt: skip
     sharding: Literal["none", "full"] = knob(
         "none", "rounding", choices=("none", "full"), is_captured=False, suspicion=11,
-        help="none (each rank a whole copy) or full (FSDP2).", words={"full": "sharded", "none": "not sharded"},
+        help="none (each rank a whole copy) or full "
+"(FSDP2).", words={"full": "sharded", "none": "not sharded"},
     )  # fmt: skip
     allocator: Literal["system", "keep", "return"] = knob(
-        "system", "exact", choices=("system", "keep", "return"), fits_memory=True, raced=1, suspicion=10,
-        words={"keep": "keep memory", "system": "system allocator"},
+        "system", "exact", choices=("system", "keep", "return"), fits_memory=True, raced=1,
+        suspicion=10, words={"keep": "keep memory", "system": "system allocator"},
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         for declared in dataclasses.fields(self):
             name, value = declared.name, getattr(self, declared.name)
             choices, least = declared.metadata["choices"], declared.metadata["least"]
-            if choices is not None and (type(value), value) not in {(type(choice), choice) for choice in choices}:
+            if choices is not None and (type(value), value) not in {
+                (type(choice), choice) for choice in choices
+            }:
                 raise PlanError(f"{name} is one of {', '.join(map(str, choices))}", got=repr(value))
             if least is None or (value is None and declared.default is None):
                 continue
@@ -160,12 +175,15 @@ class Plan:
             raise PlanError("device is a torch device's name", got=repr(self.device))
         budget = self.activation_budget
         if isinstance(budget, bool) or not isinstance(budget, float | int) or not 0 <= budget <= 1:
-            raise PlanError("activation_budget is a share of the activations, 0 to 1", got=repr(budget))
+            raise PlanError(
+                "activation_budget is a share of the activations, 0 to 1", got=repr(budget)
+            )
         object.__setattr__(self, "activation_budget", float(budget))
 
     @classmethod
     def baseline(cls, device: str = "cpu") -> Plan:
-        """Plain eager PyTorch: fp32, contiguous, the whole batch, the optimizer as given, one process."""
+        """Plain eager PyTorch: fp32, contiguous, the whole batch, the optimizer as given, one
+        process."""
         return cls(device=device)
 
     @classmethod
@@ -199,7 +217,9 @@ class Plan:
 
     def semantics(self) -> Semantics:
         """The widest class among the knobs that differ from the baseline on the same device."""
-        classes: list[Semantics] = [semantics_of(name) for name in self.changes(Plan.baseline(self.device))]
+        classes: list[Semantics] = [
+            semantics_of(name) for name in self.changes(Plan.baseline(self.device))
+        ]
         return SEMANTICS[max((SEMANTICS.index(name) for name in classes), default=0)]
 
     def to_json(self) -> dict[str, Any]:
@@ -208,17 +228,20 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Any) -> Plan:
-        """The inverse of :meth:`to_json`. A plan of an earlier schema version means what it meant then.
+        """The inverse of :meth:`to_json`. A plan of an earlier schema version means what it meant
+        then.
 
         Raises:
-            PlanError: a later schema version, a missing or an unknown knob, or a value that it does not know.
+            PlanError: a later schema version, a missing or an unknown knob, or a value that it does
+                not know.
         """
         if not isinstance(value, dict):
             raise PlanError("A plan is a JSON object", got=type(value).__name__)
         version = value.get("schema_version")
         if version not in (_FIRST_READ, *_SINCE):
             raise PlanError(
-                f"This version of Volano reads plans of schema versions {_FIRST_READ} to {SCHEMA_VERSION}",
+                f"This version of Volano reads plans of schema versions {_FIRST_READ} to "
+                f"{SCHEMA_VERSION}",
                 got=repr(version),
                 remedy="Let the run be planned anew, or use the version of Volano that wrote it",
             )
@@ -229,7 +252,9 @@ class Plan:
         names = {knob.name for knob in dataclasses.fields(cls)}
         if knobs.keys() != names:
             missing, unknown = sorted(names - knobs.keys()), sorted(knobs.keys() - names)
-            raise PlanError("A plan names every knob once", got=f"missing {missing}, unknown {unknown}")
+            raise PlanError(
+                "A plan names every knob once", got=f"missing {missing}, unknown {unknown}"
+            )
         return cls(**knobs)
 
     def save(self, path: Path) -> None:

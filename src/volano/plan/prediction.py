@@ -7,10 +7,28 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Phase = Literal["forward", "backward", "optimizer"]
-Kind = Literal["matmul", "convolution", "attention", "recurrent", "pointwise", "reduction", "normalization", "other"]
-# How a figure came about: from tables alone, from tables corrected by what was measured on this device, or measured.
+Kind = Literal[
+    "matmul",
+    "convolution",
+    "attention",
+    "recurrent",
+    "pointwise",
+    "reduction",
+    "normalization",
+    "other",
+]
+# How a figure came about: from tables alone, from tables corrected by what was measured on this
+# device, or measured.
 Origin = Literal["prior", "calibrated", "measured"]
-CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "temporaries", "batch", "data")
+CATEGORIES = (
+    "parameters",
+    "gradients",
+    "optimizer_state",
+    "activations",
+    "temporaries",
+    "batch",
+    "data",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +63,8 @@ class MemoryPrediction:
         lower: it is not less. Equal to ``peak`` where the step is eager.
         upper: it is not more.
         categories: of :data:`CATEGORIES`, bytes live at the peak; they add up to ``peak``.
-        operator: the operation during which the peak stands, with its module (``"aten.mm in blocks.3.mlp"``).
+        operator: the operation during which the peak stands, with its module (``"aten.mm in
+            blocks.3.mlp"``).
         host: bytes that the plan keeps in host memory for the device (offload); 0 for the CPU.
         origin: of the figures.
     """
@@ -66,10 +85,10 @@ class TimePrediction:
     Attributes:
         step: seconds of one optimizer step.
         startup: paid once: compilation, warming up.
-        bounds: ``"compute"``, ``"memory"``, ``"launch"``, ``"host"``, and ``"network"`` where ranks share a model ->
-            seconds of the step that each explains; they add up to ``step``.
-        kinds: kind of operation -> seconds of the step that go into it; with the launches and the host's link as
-            ``"launch"`` and ``"host"`` they add up to ``step``.
+        bounds: ``"compute"``, ``"memory"``, ``"launch"``, ``"host"``, and ``"network"`` where ranks
+            share a model -> seconds of the step that each explains; they add up to ``step``.
+        kinds: kind of operation -> seconds of the step that go into it; with the launches and the
+            host's link as ``"launch"`` and ``"host"`` they add up to ``step``.
         origin: of the figures.
     """
 

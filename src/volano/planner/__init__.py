@@ -1,4 +1,5 @@
-"""Finds the Plan: predicts memory and time, races candidates, guards parity, remembers, explains."""
+"""Finds the Plan: predicts memory and time, races candidates, guards parity, remembers,
+explains."""
 
 from volano.plan.explanation import Candidate, Explanation
 from volano.planner.analyze import measured_beside

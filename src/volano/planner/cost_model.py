@@ -1,4 +1,5 @@
-"""What the planner knows of plans before they run: predictions, each made once, from captures that several share."""
+"""What the planner knows of plans before they run: predictions, each made once, from captures that
+several share."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ from volano.planner.time.device_rates import keep_calibration, kept_calibration,
 from volano.planner.time.roofline import Rates, predict_time
 from volano.task import Task, num_bytes
 
-# Parameters, gradients, two moments, and activations of twice as much: where six times the parameters and a hundred
-# times the batch are below this share of what is free, memory is no question and nothing is captured for it.
+# Parameters, gradients, two moments, and activations of twice as much: where six times the
+# parameters and a hundred times the batch are below this share of what is free, memory is no
+# question and nothing is captured for it.
 _PARAMETER_COPIES, _BATCH_COPIES, _PLENTY = 6, 100, 0.25
 # Compiling, where nothing was captured: 3 to 26 s were measured on two cores (docs/log.md).
 _COMPILE_SECONDS = 12.0
@@ -31,19 +33,22 @@ class CostModel:
         task: as one rank has it.
         profile: of the task on the device.
         budget: bytes that the training may hold; None is what is free on the device.
-        rates: of a device that is not here; nothing is calibrated then, and a compiled plan is taken
-            to hold what its eager step does, an upper bound. None measures those of the device here
-            when they are needed.
+        rates: of a device that is not here; nothing is calibrated then, and a compiled plan is
+            taken to hold what its eager step does, an upper bound. None measures those of the
+            device here when they are needed.
 
     Attributes:
         profile: as given.
-        is_asked: whether captures are made; each takes a second or two, which a short run does not pay for. What is
-            known already is told in any case.
-        looks_into_compiled: whether the memory of compiled plans is predicted, which takes several seconds each.
+        is_asked: whether captures are made; each takes a second or two, which a short run does not
+            pay for. What is known already is told in any case.
+        looks_into_compiled: whether the memory of compiled plans is predicted, which takes several
+            seconds each.
         notices: what a person should know.
     """
 
-    def __init__(self, task: Task, profile: TaskProfile, *, budget: int | None, rates: Rates | None = None) -> None:
+    def __init__(
+        self, task: Task, profile: TaskProfile, *, budget: int | None, rates: Rates | None = None
+    ) -> None:
         self._task, self.profile = task, profile
         self._given_budget = budget
         self.budget = budget if budget is not None else profile.device.free_bytes()
@@ -65,7 +70,9 @@ class CostModel:
             return True
         if self.budget is None:
             return False
-        guess = _PARAMETER_COPIES * self.profile.parameter_bytes + _BATCH_COPIES * num_bytes(self.profile.batch)
+        guess = _PARAMETER_COPIES * self.profile.parameter_bytes + _BATCH_COPIES * num_bytes(
+            self.profile.batch
+        )
         return guess > _PLENTY * self.budget
 
     # ---- memory
@@ -95,7 +102,8 @@ class CostModel:
     # ---- time
 
     def time(self, plan: Plan) -> TimePrediction | None:
-        """Seconds of a step by what was known when this plan was first asked for; None where it is not predicted."""
+        """Seconds of a step by what was known when this plan was first asked for; None where it is
+        not predicted."""
         if plan not in self._times:
             if not self.is_asked and self._rates is None:
                 return None
@@ -105,7 +113,9 @@ class CostModel:
             try:
                 self._times[plan] = None
                 if prediction is not None:
-                    self._times[plan] = self._calibration.apply(plan, self._raw(plan, prediction), device=self._name)
+                    self._times[plan] = self._calibration.apply(
+                        plan, self._raw(plan, prediction), device=self._name
+                    )
             except Exception as error:  # noqa: BLE001 - of the device's rates: what cannot be predicted is measured
                 self._tell_unpredicted(reason_of(error))
         return self._times[plan]
@@ -113,10 +123,13 @@ class CostModel:
     def _raw(self, plan: Plan, prediction: Prediction) -> TimePrediction:
         """As the device's rates alone say it."""
         self._rates = self._rates or rates_of(self.profile.device)
-        return predict_time(prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host)
+        return predict_time(
+            prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host
+        )
 
     def learn(self, plan: Plan, measured: float) -> None:
-        """Corrects what is predicted from here on by what a step of a plan was measured to take, in seconds."""
+        """Corrects what is predicted from here on by what a step of a plan was measured to take, in
+        seconds."""
         if self._times.get(plan) is None:
             return
         prediction = self._capture_eager(plan)
@@ -156,14 +169,20 @@ class CostModel:
             if not self.is_asked:
                 return None
             try:
-                self._captures[key] = predict(self._task, plan, target=self._target, batch=self.profile.batch)
+                self._captures[key] = predict(
+                    self._task, plan, target=self._target, batch=self.profile.batch
+                )
             except IsolatedError as error:
                 self._captures[key] = None
                 self._tell_unpredicted(error.reason)
         return self._captures[key]
 
     def _tell_unpredicted(self, reason: str) -> None:
-        self._tell(f"not predicted, but measured: {reason}" if self._is_here else f"not predicted: {reason}")
+        self._tell(
+            f"not predicted, but measured: {reason}"
+            if self._is_here
+            else f"not predicted: {reason}"
+        )
 
     def _tell(self, notice: str) -> None:
         if notice not in self.notices:

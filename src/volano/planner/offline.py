@@ -19,7 +19,8 @@ from volano.planner.task_profile import TaskProfile, profile_task
 from volano.planner.time.roofline import Rates
 from volano.task import Task
 
-# Halves of the batch that are looked at: a step in 64 parts is slow, and says that the device is too small.
+# Halves of the batch that are looked at: a step in 64 parts is slow, and says that the device is
+# too small.
 _MOST_HALVINGS = 6
 
 
@@ -61,14 +62,24 @@ class _Absent:
         smallest = min((known, *map(find_device, others)), key=lambda device: device.memory)
         self._budget = request.budget or smallest.memory
         here = profile_task(task, Device("cpu"))
-        self._profile: TaskProfile = dataclasses.replace(here, device=AbsentDevice(known), why_not_compile=None)
+        self._profile: TaskProfile = dataclasses.replace(
+            here, device=AbsentDevice(known), why_not_compile=None
+        )
         base = Plan.baseline(known.torch_type).pin(**request.pins)
         if "feed" not in request.pins:
             base = base.pin(feed="resident" if here.resident_bytes is not None else "ring")
-        self._space = admissible(task, self._profile, base, pins=request.pins, forbidden=request.forbid)
+        self._space = admissible(
+            task, self._profile, base, pins=request.pins, forbidden=request.forbid
+        )
         self._guard = ParityGuard(task, Device("cpu"), lambda: 10.0)
-        self._cost_model = CostModel(task, self._profile, budget=self._budget, rates=Rates.of_known(known))
-        self._notices = [f"{name!r} is taken as {known.name}; there are also {', '.join(others)}"] if others else []
+        self._cost_model = CostModel(
+            task, self._profile, budget=self._budget, rates=Rates.of_known(known)
+        )
+        self._notices = (
+            [f"{name!r} is taken as {known.name}; there are also {', '.join(others)}"]
+            if others
+            else []
+        )
         if smallest.memory < known.memory and request.budget is None:
             self._notices.append(f"The memory is that of the smallest, {smallest.name}")
 
@@ -97,7 +108,8 @@ class _Absent:
         )
 
     def _plans(self) -> Iterator[Plan]:
-        """Every combination, in the whole batch; smaller parts and recomputation where that does not fit."""
+        """Every combination, in the whole batch; smaller parts and recomputation where that does
+        not fit."""
         options, safe = self._space.options, self._space.safe
         yield self._space.base
         for precision, memory_format, compiled in itertools.product(
@@ -112,10 +124,14 @@ class _Absent:
             return
         pins, forbidden = self._request.pins, self._request.forbid
         may_recompute = (
-            self._profile.blocks and "recompute" not in pins and "blocks" not in forbidden.get("recompute", ())
+            self._profile.blocks
+            and "recompute" not in pins
+            and "blocks" not in forbidden.get("recompute", ())
         )
         for levers in [{}, {"recompute": "blocks"}] if may_recompute else [{}]:
-            sizes = micro_batches(self._task.batch_size, plan, why_whole_batch(self._task, pins), self._guard)
+            sizes = micro_batches(
+                self._task.batch_size, plan, why_whole_batch(self._task, pins), self._guard
+            )
             for size in itertools.islice(sizes, 1 + _MOST_HALVINGS):
                 leaner = plan.pin(**levers, micro_batch=size)
                 if leaner == plan:
@@ -144,15 +160,23 @@ class _Absent:
     def _why(self, best: Candidate) -> str:
         if best.verdict == "FITS":
             return "predicted to be the fastest that fits"
-        return "nothing certainly fits; this is the leanest" if best.verdict else "nothing could be predicted"
+        return (
+            "nothing certainly fits; this is the leanest"
+            if best.verdict
+            else "nothing could be predicted"
+        )
 
     def _beside(self, candidate: Candidate, best: Candidate) -> Candidate:
         if candidate.total is None or not best.total:
             return candidate
         if candidate.verdict != "FITS" and best.verdict == "FITS":
             certain = "does not fit" if candidate.verdict == "NO" else "may not fit"
-            return dataclasses.replace(candidate, status="memory", reason=f"it {certain} the budget")
-        return dataclasses.replace(candidate, reason=f"{candidate.total / best.total:.2f}x the chosen one's time")
+            return dataclasses.replace(
+                candidate, status="memory", reason=f"it {certain} the budget"
+            )
+        return dataclasses.replace(
+            candidate, reason=f"{candidate.total / best.total:.2f}x the chosen one's time"
+        )
 
 
 def _preference(candidate: Candidate) -> tuple[int, float]:

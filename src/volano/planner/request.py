@@ -27,9 +27,11 @@ class PlanRequest:
         forbid: knob -> values that the user will not have; a single value stands for itself.
         budget: bytes that the training may hold on the device; None is what is free there.
         plan: a whole plan, or the file of one; nothing is planned then.
-        seconds: how long the run shall last, where its steps follow from that; None: ``task.num_steps`` are given.
+        seconds: how long the run shall last, where its steps follow from that; None:
+            ``task.num_steps`` are given.
         world_size: ranks that will train together.
-        is_raced: whether candidates may be measured; otherwise the choices that need no measuring are taken.
+        is_raced: whether candidates may be measured; otherwise the choices that need no measuring
+            are taken.
         is_free: nobody waits for a run, so that everything may be looked at.
         recalls: whether a plan that was found before is taken, and one that is found is remembered.
     """
@@ -48,14 +50,20 @@ class PlanRequest:
     def __post_init__(self) -> None:
         given = {name: value for name, value in self.pins.items() if value is not None}
         object.__setattr__(self, "pins", given)
-        object.__setattr__(self, "forbid", {knob: _values(value) for knob, value in self.forbid.items()})
+        object.__setattr__(
+            self, "forbid", {knob: _values(value) for knob, value in self.forbid.items()}
+        )
         if "device" in given or "device" in self.forbid:
             raise UsageError(
-                "The device is named by itself", got="device among pins or forbid", remedy="Say device=..."
+                "The device is named by itself",
+                got="device among pins or forbid",
+                remedy="Say device=...",
             )
         if self.budget is not None and self.budget < 1:
             raise UsageError("A budget is a number of bytes above 0", got=self.budget)
-        if self.plan is not None and (self.device is not None or given or self.forbid or self.budget is not None):
+        if self.plan is not None and (
+            self.device is not None or given or self.forbid or self.budget is not None
+        ):
             raise UsageError(
                 "A whole plan leaves nothing to choose",
                 got="plan together with device, pins, forbid or budget",
@@ -88,17 +96,24 @@ class PlanRequest:
         forbidden = self.forbid.get(knob, ())
         if value in forbidden:
             return self
-        if any(value == other for other in _others(knob, forbidden)):  # the last value that the person has left
+        if any(
+            value == other for other in _others(knob, forbidden)
+        ):  # the last value that the person has left
             return self
         return dataclasses.replace(self, forbid={**self.forbid, knob: (*forbidden, value)})
 
     def quick(self) -> PlanRequest:
-        """For finding out what is to be explained: the same place, with nothing measured and nothing refused."""
+        """For finding out what is to be explained: the same place, with nothing measured and
+        nothing refused."""
         return PlanRequest(device=self.device, is_raced=False)
 
     def preferring(self, **knobs: Any) -> PlanRequest:
         """The same with knobs pinned that the person has left open."""
-        return self if self.plan is not None else dataclasses.replace(self, pins={**knobs, **self.pins})
+        return (
+            self
+            if self.plan is not None
+            else dataclasses.replace(self, pins={**knobs, **self.pins})
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +139,14 @@ class PlanResult:
     def write(self, folder: RunFolder) -> None:
         """Leaves the explanation in a run's folder."""
         if self.explanation is not None:
-            folder.write_json(EXPLANATION, dataclasses.replace(self.explanation, plan=self.plan).to_json())
+            folder.write_json(
+                EXPLANATION, dataclasses.replace(self.explanation, plan=self.plan).to_json()
+            )
 
 
 def _others(knob: str, forbidden: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The one value that is left of a knob that is on or off; nothing of the others, which have more."""
+    """The one value that is left of a knob that is on or off; nothing of the others, which have
+    more."""
     if not isinstance(getattr(Plan.baseline("cpu"), knob, None), bool) or not forbidden:
         return ()
     return tuple(value for value in (True, False) if value not in forbidden)

@@ -27,14 +27,17 @@ class TaskProfile:
         device: where it would run.
         structure: digest of the model's parameters, buffers and classes, and of the optimizer's.
         parameter_bytes: of parameters and buffers.
-        has_images: whether a parameter has four dimensions, which is what ``channels_last`` concerns.
-        why_not_fused, why_not_foreach: why an implementation of the update does not apply; None where it does.
+        has_images: whether a parameter has four dimensions, which is what ``channels_last``
+            concerns.
+        why_not_fused, why_not_foreach: why an implementation of the update does not apply; None
+            where it does.
         why_not_compile: why nothing can be compiled here, or None.
         can_keep_memory: whether the allocator has the setting of ``allocator="keep"``.
         num_threads: torch's own number.
         blocks: names of the model's repeated blocks, which can be recomputed.
         resident_bytes: of the data, where it can be kept on the device; None where it cannot.
-        batches: some of the run's first, on the host, the one with the most bytes first: what fits it fits the others.
+        batches: some of the run's first, on the host, the one with the most bytes first: what fits
+            it fits the others.
     """
 
     device: Device
@@ -66,7 +69,9 @@ def profile_task(task: Task, device: Device) -> TaskProfile:
         model = Session.make_model(task)
         batches = first_batches(task)
         reasons = {
-            name: choose_implementation(make_optimizer(task, model), model, Plan(optimizer=name), device)
+            name: choose_implementation(
+                make_optimizer(task, model), model, Plan(optimizer=name), device
+            )
             for name in ("fused", "foreach")
         }
         optimizer = make_optimizer(task, model)
@@ -91,10 +96,15 @@ def _structure(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     digest = hashlib.sha256()
     for name, module in model.named_modules():
         # extra_repr holds what a layer was made with: strides, probabilities, numbers of heads.
-        digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {module.extra_repr()}\n".encode())
+        digest.update(
+            f"{name} {type(module).__module__}.{type(module).__qualname__} "
+            f"{module.extra_repr()}\n".encode()
+        )
     digest.update(module_code(model).encode())
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor.requires_grad}\n".encode())
+        digest.update(
+            f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor.requires_grad}\n".encode()
+        )
     digest.update(f"{type(optimizer).__module__}.{type(optimizer).__qualname__}\n".encode())
     for group in optimizer.param_groups:
         digest.update(f"{len(group['params'])} {sorted(_flags(group).items())}\n".encode())
@@ -103,7 +113,11 @@ def _structure(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
 
 def _flags(group: dict[str, Any]) -> dict[str, str]:
     # Rates and decays are numbers of the experiment, and cost the same whatever they are.
-    return {name: str(value) for name, value in group.items() if isinstance(value, bool | type(None) | str)}
+    return {
+        name: str(value)
+        for name, value in group.items()
+        if isinstance(value, bool | type(None) | str)
+    }
 
 
 def _why_not_compile(device: Device) -> str | None:

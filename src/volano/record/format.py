@@ -49,11 +49,16 @@ def more_is_better(name: str) -> bool | None:
     if any(word in name for word in _MORE_IS_BETTER) and not name.startswith("baseline"):
         return True
     known = ("loss", "bits_per_byte", "perplexity", "_ratio", "error")
-    return False if any(word in name for word in known) and not name.endswith(("_xz", "_bz2")) else None
+    return (
+        False
+        if any(word in name for word in known) and not name.endswith(("_xz", "_bz2"))
+        else None
+    )
 
 
 def figure_text(name: str, value: Any) -> str:
-    """A figure with as many digits as its kind deserves: shares in percent, counts with separators."""
+    """A figure with as many digits as its kind deserves: shares in percent, counts with
+    separators."""
     figure, name = number(value), name.removeprefix("valid_")
     if figure is None:
         return NOTHING if value is None else short(str(value), 60)
@@ -128,4 +133,6 @@ def short(text: str, length: int) -> str:
 
 def printable(text: str) -> str:
     """Without the control characters that no page may hold."""
-    return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 0xD800 <= ord(c) < 0xE000) else "�" for c in text)
+    return "".join(
+        c if c in "\n\t" or (ord(c) >= 32 and not 0xD800 <= ord(c) < 0xE000) else "�" for c in text
+    )

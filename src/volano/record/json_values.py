@@ -1,7 +1,8 @@
 """JSON that anybody may have written: whatever is there, and in words what is not.
 
-A report is also made of a run that failed, that was killed, or whose files a full disk cut short, and of a folder that
-a stranger sent. So nothing here raises for a piece that is missing, damaged or of another type.
+A report is also made of a run that failed, that was killed, or whose files a full disk cut short,
+and of a folder that a stranger sent. So nothing here raises for a piece that is missing, damaged or
+of another type.
 """
 
 from __future__ import annotations
@@ -57,8 +58,11 @@ def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> 
     return value
 
 
-def read_lines(path: Path, missing: list[str], *, is_expected: bool) -> tuple[Mapping[str, Any], ...]:
-    """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` is told of them."""
+def read_lines(
+    path: Path, missing: list[str], *, is_expected: bool
+) -> tuple[Mapping[str, Any], ...]:
+    """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` is told of
+    them."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
@@ -72,12 +76,15 @@ def read_lines(path: Path, missing: list[str], *, is_expected: bool) -> tuple[Ma
     records = tuple(record for record in map(parse_line, filled) if record is not None)
     if len(records) < len(filled):
         num_damaged = len(filled) - len(records)
-        missing.append(f"{path.name}: {num_damaged} of {len(filled)} lines are damaged and left out")
+        missing.append(
+            f"{path.name}: {num_damaged} of {len(filled)} lines are damaged and left out"
+        )
     return records
 
 
 def parse_line(line: str | bytes) -> dict[str, Any] | None:
-    """Returns the JSON object in a line, or None if it holds none: damaged, or cut short by a crash."""
+    """Returns the JSON object in a line, or None if it holds none: damaged, or cut short by a
+    crash."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):  # bytes that are no text are a ValueError too

@@ -1,6 +1,7 @@
 """One process at a time works in a run's folder; docs/decisions/run-lock.md has the reasons.
 
-.lock        an empty file under a POSIX record lock (fcntl(2)), which the kernel takes back when its process dies
+.lock        an empty file under a POSIX record lock (fcntl(2)), which the kernel takes back when
+             its process dies
 owner.json   who holds it: host, process, and its start
 """
 
@@ -63,7 +64,8 @@ class RunLock:
         return lock
 
     def check(self) -> None:
-        """Raises RunError if another process has taken the folder over: the file system has no locks."""
+        """Raises RunError if another process has taken the folder over: the file system has no
+        locks."""
         if self._is_lost():
             raise RunError(
                 "A run's folder belongs to one process",
@@ -75,13 +77,17 @@ class RunLock:
         """Gives the folder free and leaves nothing in it."""
         if self._descriptor >= 0:
             if not self._is_lost():
-                for name in (OWNER_NAME, LOCK_NAME):  # the lock's file last, while it is still locked
+                for name in (
+                    OWNER_NAME,
+                    LOCK_NAME,
+                ):  # the lock's file last, while it is still locked
                     with contextlib.suppress(OSError):
                         (self._folder / name).unlink()
             self._close()
 
     def __del__(self) -> None:
-        # Never released: an error between two calls. A forked child has a copy of this object, but not the lock.
+        # Never released: an error between two calls. A forked child has a copy of this object, but
+        # not the lock.
         if self._descriptor >= 0 and self._record["pid"] == os.getpid():
             self.release()
 
@@ -101,7 +107,8 @@ def who_am_i() -> dict[str, Any]:
 
 
 def started(pid: int) -> str | None:
-    """Returns when a process started, in ticks since its machine did (proc(5)), or None if that cannot be told."""
+    """Returns when a process started, in ticks since its machine did (proc(5)), or None if that
+    cannot be told."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -111,7 +118,8 @@ def started(pid: int) -> str | None:
 
 
 def read_owner(folder: Path) -> dict[str, Any] | None:
-    """Returns the record of who holds, or last held, a folder; None if there is none that can be read."""
+    """Returns the record of who holds, or last held, a folder; None if there is none that can be
+    read."""
     try:
         value = json.loads((folder / OWNER_NAME).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -138,11 +146,14 @@ def _kernel_lock(folder: Path) -> tuple[int, bool]:
             if error.errno != errno.ENOENT:
                 raise
         else:
-            os.close(descriptor)  # the owner before removed this very file just now: take the new one
+            os.close(
+                descriptor
+            )  # the owner before removed this very file just now: take the new one
 
 
 def _check_owner(folder: Path, is_locked: bool, on_notice: Callable[[str], None]) -> None:
-    """Refuses a folder whose owner lives, if no lock says so; warns of an owner that cannot be asked from here."""
+    """Refuses a folder whose owner lives, if no lock says so; warns of an owner that cannot be
+    asked from here."""
     owner, me = read_owner(folder), who_am_i()
     if owner is None:
         return
@@ -172,9 +183,15 @@ def _refusal(folder: Path, owner: dict[str, Any] | None) -> UsageError:
         "One process at a time works in a run's folder",
         got=f"{folder}, held by {_told(owner)}",
         remedy="Wait for it, or stop it"
-        + (f"; if that machine is gone, remove {folder / OWNER_NAME} and {LOCK_NAME} beside it" if elsewhere else ""),
+        + (
+            f"; if that machine is gone, remove {folder / OWNER_NAME} and {LOCK_NAME} beside it"
+            if elsewhere
+            else ""
+        ),
     )
 
 
 def _told(owner: dict[str, Any] | None) -> str:
-    return "another process" if owner is None else f"process {owner.get('pid')} on {owner.get('host')}"
+    return (
+        "another process" if owner is None else f"process {owner.get('pid')} on {owner.get('host')}"
+    )

@@ -1,7 +1,8 @@
 """A run's folder as a report reads it: whatever is there, and in words what is not.
 
-A report is also made of a run that failed, that was killed, or whose files a full disk cut short. So nothing here
-raises for a piece that is missing or damaged; only a folder that is no run's is refused.
+A report is also made of a run that failed, that was killed, or whose files a full disk cut short.
+So nothing here raises for a piece that is missing or damaged; only a folder that is no run's is
+refused.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """``"finished"``, ``"stopped"``, ``"failed"``, ``"running"``, ``"starting"`` or ``"unknown"``."""
+        """``"finished"``, ``"stopped"``, ``"failed"``, ``"running"``, ``"starting"`` or
+        ``"unknown"``."""
         return str(self.run.get("status") or "unknown")
 
     @property
@@ -84,17 +86,26 @@ def read_run(path: str | Path) -> RunRecord:
     """
     folder = Path(path)
     if not (folder / "run.json").is_file():
-        raise UsageError("A run's folder holds run.json", got=str(path), remedy="Name the folder that train printed")
+        raise UsageError(
+            "A run's folder holds run.json",
+            got=str(path),
+            remedy="Name the folder that train printed",
+        )
     missing: list[str] = []
     run = read_object(folder / "run.json", missing)
     if run and run.get("schema_version") != _SCHEMA_VERSION:
-        missing.append(f"run.json is of schema version {run.get('schema_version')}; this page was made for version 1")
+        missing.append(
+            f"run.json is of schema version {run.get('schema_version')}; this page was made for "
+            "version 1"
+        )
     kind, is_finished = str(mapping(run.get("source")).get("kind")), run.get("status") == "finished"
     expected = _EXPECTED.get(kind, ()) if is_finished else ()
     task = read_object(folder / "task.json", missing)
     plan = read_object(folder / "plan.json", missing)
     explanation = read_object(folder / "explanation.json", missing, is_expected=False)
-    scores = read_object(folder / "eval-test.json", missing, is_expected="eval-test.json" in expected)
+    scores = read_object(
+        folder / "eval-test.json", missing, is_expected="eval-test.json" in expected
+    )
     records = read_lines(folder / "metrics.jsonl", missing, is_expected=is_finished)
     missing += [f"{name} is not there" for name in expected if _is_absent_picture(folder / name)]
     return RunRecord(
@@ -104,7 +115,9 @@ def read_run(path: str | Path) -> RunRecord:
         plan=plan,
         explanation=explanation,
         logs=tuple(record for record in records if "loss" in record),
-        evaluations=tuple(record for record in records if any(str(name).startswith("valid_") for name in record)),
+        evaluations=tuple(
+            record for record in records if any(str(name).startswith("valid_") for name in record)
+        ),
         quarantine=read_lines(folder / "quarantine.jsonl", missing, is_expected=False),
         previews=read_lines(folder / "previews.jsonl", missing, is_expected=False),
         numerics=read_lines(folder / "numerics.jsonl", missing, is_expected=False),

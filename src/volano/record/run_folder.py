@@ -40,7 +40,8 @@ class RunFolder:
         noun, verb: what it is the folder of, and what makes one.
         main: its file that says so, written last of all that it takes to begin.
         inner: folder within.
-        begun: files that it holds before the first of what counts, to be removed from what is left of one.
+        begun: files that it holds before the first of what counts, to be removed from what is left
+            of one.
     """
 
     noun, verb, main, inner = "run", "train", "run.json", "checkpoints"
@@ -58,16 +59,20 @@ class RunFolder:
 
     @classmethod
     def reserve(cls, out: str | Path | None, name: str) -> Self:
-        """Returns a folder to be made: ``out``, or ``runs/NAME-DATE-TIME`` under the current one. Nothing is written
-        yet, so that a mistake found while preparing leaves nothing behind.
+        """Returns a folder to be made: ``out``, or ``runs/NAME-DATE-TIME`` under the current one.
+        Nothing is written yet, so that a mistake found while preparing leaves nothing behind.
 
         Raises:
-            UsageError: ``out`` exists and is not empty. What is left of a run that failed before its first checkpoint,
-                or was killed before it had begun, does not count.
+            UsageError: ``out`` exists and is not empty. What is left of a run that failed before
+                its first checkpoint, or was killed before it had begun, does not count.
         """
         folder = cls(Path(out) if out is not None else _fresh(Path("runs"), name))
         path = folder.path
-        if path.exists() and (not path.is_dir() or any(path.iterdir())) and not folder._is_stillborn():
+        if (
+            path.exists()
+            and (not path.is_dir() or any(path.iterdir()))
+            and not folder._is_stillborn()
+        ):
             raise folder._refusal()
         return folder
 
@@ -83,7 +88,8 @@ class RunFolder:
             if (self.path / self.main).is_file() and not self._is_stillborn():
                 self.release()
                 raise UsageError(
-                    f"A {self.noun} starts in a folder of its own", got=f"{self.path}, which holds one by now"
+                    f"A {self.noun} starts in a folder of its own",
+                    got=f"{self.path}, which holds one by now",
                 )
             for name in self.begun if self._is_stillborn() else ():
                 (self.path / name).unlink(missing_ok=True)
@@ -91,7 +97,9 @@ class RunFolder:
             # Replaced in one go, and last: whoever is killed here leaves what can be started again.
             self.write_json(self.main, {"schema_version": SCHEMA_VERSION, "status": "starting"})
         except OSError as error:
-            raise UsageError(f"The {self.noun}'s folder can be made", got=f"{self.path}: {error.strerror}") from error
+            raise UsageError(
+                f"The {self.noun}'s folder can be made", got=f"{self.path}: {error.strerror}"
+            ) from error
 
     def _refusal(self) -> UsageError:
         return UsageError(
@@ -109,7 +117,9 @@ class RunFolder:
         if self._has_begun():
             return False
         if not (self.path / self.main).is_file():  # killed as soon as the folder was made
-            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else {"a file"}
+            names = (
+                {path.name for path in self.path.iterdir()} if self.path.is_dir() else {"a file"}
+            )
             return names <= {self.inner, f"{Path(self.main).stem}.partial", LOCK_NAME, OWNER_NAME}
         return self.read_json(self.main).get("status") in ("failed", "starting")
 
@@ -160,7 +170,9 @@ class RunFolder:
             is_one = (folder.path / cls.main).is_file()
         except PermissionError as error:
             raise UsageError(
-                f"A {cls.noun}'s folder can be read", got=f"{path}: {error.strerror}", remedy="Change its permissions"
+                f"A {cls.noun}'s folder can be read",
+                got=f"{path}: {error.strerror}",
+                remedy="Change its permissions",
             ) from error
         if not is_one:
             raise UsageError(
@@ -171,7 +183,8 @@ class RunFolder:
         version = folder.read_json(cls.main).get("schema_version")
         if version != SCHEMA_VERSION:
             raise CheckpointError(
-                f"This version of Volano reads {cls.noun} folders of schema version {SCHEMA_VERSION}",
+                f"This version of Volano reads {cls.noun} folders of schema version "
+                f"{SCHEMA_VERSION}",
                 got=f"{version!r} in {path}",
                 remedy="Use the version of Volano that wrote it",
             )
@@ -190,7 +203,9 @@ class RunFolder:
                 f"{name} of a {self.noun}'s folder holds JSON", got=f"{self.path}: {error}"
             ) from error
         if not isinstance(value, dict):
-            raise CheckpointError(f"{name} of a {self.noun}'s folder holds a JSON object", got=type(value).__name__)
+            raise CheckpointError(
+                f"{name} of a {self.noun}'s folder holds a JSON object", got=type(value).__name__
+            )
         return value
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
@@ -205,7 +220,9 @@ class RunFolder:
             _write_synced(partial, json.dumps(_finite(value), indent=2) + "\n")
             partial.replace(target)
         except OSError as error:
-            raise RunError(f"A {self.noun}'s folder can be written to", got=f"{target}: {error.strerror}") from error
+            raise RunError(
+                f"A {self.noun}'s folder can be written to", got=f"{target}: {error.strerror}"
+            ) from error
 
     def update_run(self, **fields: Any) -> None:
         """Sets fields of ``run.json``, or of a study's ``study.json``."""
@@ -213,29 +230,36 @@ class RunFolder:
         self.write_json(self.main, {"schema_version": SCHEMA_VERSION, **current, **fields})
 
     def append(self, name: str, record: dict[str, Any]) -> None:
-        """One line of a ``.jsonl`` file; a full disk loses the line, not the run, and ``lost`` says so."""
+        """One line of a ``.jsonl`` file; a full disk loses the line, not the run, and ``lost`` says
+        so."""
         try:
             if name not in self._begun:  # a process that was killed may have left half a line
                 self._begun.add(name)
                 if _is_torn(self.path / name):
                     self._torn.add(name)
             with (self.path / name).open("ab", buffering=0) as file:
-                # Half a line may be all that there was room for; the next must not grow together with it.
-                file.write((b"\n" if name in self._torn else b"") + json.dumps(_finite(record)).encode() + b"\n")
+                # Half a line may be all that there was room for; the next must not grow together
+                # with it.
+                file.write(
+                    (b"\n" if name in self._torn else b"")
+                    + json.dumps(_finite(record)).encode()
+                    + b"\n"
+                )
             self._torn.discard(name)
         except OSError as error:
             self._torn.add(name)
             self.lost.setdefault(name, error)
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The records of a ``.jsonl`` file; a line that is damaged, or cut short by a crash, is left out."""
+        """The records of a ``.jsonl`` file; a line that is damaged, or cut short by a crash, is
+        left out."""
         path = self.path / name
         lines = path.read_bytes().splitlines() if path.exists() else []
         return [record for record in map(parse_line, lines) if record is not None]
 
     def keep_until(self, name: str, step: int) -> None:
-        """Drops the records of a ``.jsonl`` file that lie after ``step``: a resumed run writes them again. Those
-        without a step stay."""
+        """Drops the records of a ``.jsonl`` file that lie after ``step``: a resumed run writes them
+        again. Those without a step stay."""
         target = self.path / name
         if target.exists():
             records = [record for record in self.read_lines(name) if record.get("step", 0) <= step]
@@ -244,15 +268,16 @@ class RunFolder:
             partial.replace(target)
 
     def sync_lines(self) -> None:
-        """Makes what was appended survive a power cut: a checkpoint must not be ahead of its figures."""
+        """Makes what was appended survive a power cut: a checkpoint must not be ahead of its
+        figures."""
         for path in self.path.glob("*.jsonl"):
             with contextlib.suppress(OSError), path.open("rb") as file:
                 os.fsync(file.fileno())
 
 
 class ReadFolder(RunFolder):
-    """The folder of a run that another rank writes: what is written here goes nowhere, but for corrupt examples, which
-    no other rank has seen."""
+    """The folder of a run that another rank writes: what is written here goes nowhere, but for
+    corrupt examples, which no other rank has seen."""
 
     @contextlib.contextmanager
     def held(self, on_notice: Callable[[str], None] = lambda _: None) -> Iterator[None]:  # noqa: ARG002
@@ -314,4 +339,6 @@ def _fresh(parent: Path, name: str) -> Path:
         path = parent / f"{name}-{stamp}{suffix}"
         if not path.exists():
             return path
-    raise UsageError("A run finds a free name", got=str(parent / name), remedy="Name one with --out")
+    raise UsageError(
+        "A run finds a free name", got=str(parent / name), remedy="Name one with --out"
+    )

@@ -1,4 +1,5 @@
-"""A study as its folder tells it: for reports, for verifying, and for going on with it. Needs neither torch nor Optuna.
+"""A study as its folder tells it: for reports, for verifying, and for going on with it. Needs
+neither torch nor Optuna.
 
 What the files hold stands in ``volano.record.study_folder``.
 """
@@ -17,7 +18,8 @@ from volano.record.json_values import mapping, number, read_lines, read_object
 from volano.record.run_folder import SCHEMA_VERSION
 from volano.record.study_folder import JOURNAL, PACKS, STUDY, TRIALS, StudyFolder
 
-# Optuna's operation that sets a parameter of a trial (optuna.storages.journal, JournalOperation.SET_TRIAL_PARAM).
+# Optuna's operation that sets a parameter of a trial (optuna.storages.journal,
+# JournalOperation.SET_TRIAL_PARAM).
 _SET_PARAMETER = 5
 
 
@@ -134,7 +136,8 @@ class StudyRecord:
 
     @property
     def status(self) -> str:
-        """``"finished"``, ``"stopped"`` (it can go on), ``"failed"``, ``"running"``, ``"starting"``, ``"unknown"``."""
+        """``"finished"``, ``"stopped"`` (it can go on), ``"failed"``, ``"running"``,
+        ``"starting"``, ``"unknown"``."""
         return str(self.facts.get("status") or "unknown")
 
     @property
@@ -159,8 +162,8 @@ class StudyRecord:
 
     @property
     def ranked(self) -> list[TrialResult]:
-        """Its trials, the best first: those that have shown a number before those that have not, and failed ones last
-        among either."""
+        """Its trials, the best first: those that have shown a number before those that have not,
+        and failed ones last among either."""
         return sorted(self.trials, key=lambda trial: _standing(trial, self.is_maximized))
 
     def find_best(self) -> BestTrial | None:
@@ -177,13 +180,18 @@ def read_study(path: str | Path) -> StudyRecord:
     folder = Path(path)
     if not (folder / STUDY).is_file():
         raise UsageError(
-            "A study's folder holds study.json", got=str(path), remedy="Name the folder that explore printed"
+            "A study's folder holds study.json",
+            got=str(path),
+            remedy="Name the folder that explore printed",
         )
     missing: list[str] = []
     facts = read_object(folder / STUDY, missing)
     version = facts.get("schema_version")
     if facts and version != SCHEMA_VERSION:
-        missing.append(f"{STUDY} is of schema version {version}; this page was made for version {SCHEMA_VERSION}")
+        missing.append(
+            f"{STUDY} is of schema version {version}; this page was made for version "
+            f"{SCHEMA_VERSION}"
+        )
     events = read_lines(folder / TRIALS, missing, is_expected=facts.get("status") == "finished")
     packs = read_lines(folder / PACKS, missing, is_expected=False)
     return StudyRecord(
@@ -205,7 +213,9 @@ def read_trials(folder: StudyFolder) -> tuple[TrialResult, ...]:
     return trials_of(folder.read_lines(TRIALS))
 
 
-def trials_of(events: Iterable[Mapping[str, Any]], *, is_tolerant: bool = False) -> tuple[TrialResult, ...]:
+def trials_of(
+    events: Iterable[Mapping[str, Any]], *, is_tolerant: bool = False
+) -> tuple[TrialResult, ...]:
     """Returns the trials, by number, that lines of ``trials.jsonl`` tell of.
 
     Args:
@@ -236,7 +246,9 @@ def trials_of(events: Iterable[Mapping[str, Any]], *, is_tolerant: bool = False)
             params=dict(mapping(event.get("params"))),
             state=str(ended[trial].get("state") or "unknown") if trial in ended else "running",
             rungs=tuple(shown for _, shown in sorted(rungs.get(trial, {}).items())),
-            reason=str(ended[trial]["reason"]) if trial in ended and ended[trial].get("reason") else None,
+            reason=str(ended[trial]["reason"])
+            if trial in ended and ended[trial].get("reason")
+            else None,
         )
         for trial, event in sorted(asked.items())
     )
@@ -253,15 +265,19 @@ def best_of(trials: Iterable[TrialResult], direction: str) -> BestTrial | None:
 
 
 def read_space(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Returns the attributes of each parameter's distribution that Optuna's journal tells of; none of a study with a
-    storage of another kind."""
+    """Returns the attributes of each parameter's distribution that Optuna's journal tells of; none
+    of a study with a storage of another kind."""
     found: dict[str, Mapping[str, Any]] = {}
     for line in read_lines(folder / JOURNAL, [], is_expected=False):
         name, text = line.get("param_name"), line.get("distribution")
         if line.get("op_code") != _SET_PARAMETER or not isinstance(name, str) or name in found:
             continue
         try:
-            found[name] = mapping(mapping(json.loads(text)).get("attributes")) if isinstance(text, str) else {}
+            found[name] = (
+                mapping(mapping(json.loads(text)).get("attributes"))
+                if isinstance(text, str)
+                else {}
+            )
         except (ValueError, RecursionError):
             continue
     return found
@@ -272,7 +288,13 @@ def _standing(trial: TrialResult, is_maximized: bool) -> tuple[Any, ...]:
     value = trial.finite_value
     if value is None:
         return (1, trial.state == "failed", -trial.share, 0.0, trial.number)
-    return (0, trial.state == "failed", -trial.share, -value if is_maximized else value, trial.number)
+    return (
+        0,
+        trial.state == "failed",
+        -trial.share,
+        -value if is_maximized else value,
+        trial.number,
+    )
 
 
 # What events hold, by kind; JSON has no NaN, so a number that may be one may be null.

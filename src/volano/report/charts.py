@@ -1,7 +1,8 @@
 """Line charts as geometry; the template draws them as inline SVG.
 
-The lines live in a square of 1,000 units that is stretched to whatever width the page has (strokes keep their width);
-ticks, labels and values stand beside it as HTML, so that text keeps its size at 400 pixels and at 1,400.
+The lines live in a square of 1,000 units that is stretched to whatever width the page has (strokes
+keep their width); ticks, labels and values stand beside it as HTML, so that text keeps its size at
+400 pixels and at 1,400.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """All that the template needs. ``spikes`` is a path of dots, ``skipped`` holds places in percent of the width."""
+    """All that the template needs. ``spikes`` is a path of dots, ``skipped`` holds places in
+    percent of the width."""
 
     title: str
     unit: str
@@ -116,9 +118,13 @@ def draw_chart(
         return None
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
-    is_log = may_be_log and not from_zero and min(ys) > 0 and _LOG_FROM < max(ys) / min(ys) < _LOG_TO
+    is_log = (
+        may_be_log and not from_zero and min(ys) > 0 and _LOG_FROM < max(ys) / min(ys) < _LOG_TO
+    )
     across = _Axis.over(0.0 if x_name == "step" and max(xs) > 0 else min(xs), max(xs))
-    up = _Axis.over(0.0 if from_zero else min(ys), max(ys), is_log=is_log, margin=_MARGIN, has_floor=from_zero)
+    up = _Axis.over(
+        0.0 if from_zero else min(ys), max(ys), is_log=is_log, margin=_MARGIN, has_floor=from_zero
+    )
     return Chart(
         title=title,
         unit=unit,
@@ -129,7 +135,9 @@ def draw_chart(
         x_ticks=tuple(Tick(percent=100 * at, label=label) for at, label in across.whole_ticks()),
         readings=_readings(lines, across, x_name, unit),
         spikes=_dots(spikes, across, up),
-        skipped=tuple(round(100 * across.place(x), 2) for x in skipped if across.low <= x <= across.high),
+        skipped=tuple(
+            round(100 * across.place(x), 2) for x in skipped if across.low <= x <= across.high
+        ),
         is_log=is_log,
     )
 
@@ -142,7 +150,13 @@ class _Axis:
 
     @classmethod
     def over(
-        cls, low: float, high: float, *, is_log: bool = False, margin: float = 0.0, has_floor: bool = False
+        cls,
+        low: float,
+        high: float,
+        *,
+        is_log: bool = False,
+        margin: float = 0.0,
+        has_floor: bool = False,
     ) -> _Axis:
         if is_log:
             stretch = (high / low) ** margin
@@ -162,14 +176,28 @@ class _Axis:
 
     def ticks(self) -> list[tuple[float, str]]:
         if self.is_log:
-            found = [v for e in range(-12, 13) for v in (10.0**e, 3 * 10.0**e) if self.low <= v <= self.high]
+            found = [
+                v
+                for e in range(-12, 13)
+                for v in (10.0**e, 3 * 10.0**e)
+                if self.low <= v <= self.high
+            ]
             if len(found) >= 3:
-                return [(self.place(value), plain_number(value)) for value in found[:: -(-len(found) // 6)]]
+                return [
+                    (self.place(value), plain_number(value))
+                    for value in found[:: -(-len(found) // 6)]
+                ]
         step = _nice_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         values = [number * step for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
-        digits = next((digits for digits in range(12) if abs(round(step, digits) - step) < 1e-6 * step), 12)
-        return [(self.place(value), f"{value:,.{digits}f}") for value in values if value > 0 or not self.is_log]
+        digits = next(
+            (digits for digits in range(12) if abs(round(step, digits) - step) < 1e-6 * step), 12
+        )
+        return [
+            (self.place(value), f"{value:,.{digits}f}")
+            for value in values
+            if value > 0 or not self.is_log
+        ]
 
     def whole_ticks(self) -> list[tuple[float, str]]:
         step = max(1.0, _nice_step((self.high - self.low) / 6))
@@ -204,7 +232,8 @@ def _draw_line(line: Line, across: _Axis, up: _Axis, unit: str) -> DrawnLine:
 
 
 def _dots(points: Sequence[Point], across: _Axis, up: _Axis) -> str:
-    # A stroke of no length with round ends is a dot, and stays round however the square is stretched.
+    # A stroke of no length with round ends is a dot, and stays round however the square is
+    # stretched.
     return "".join(f"M{_at(point, across, up)}h0" for point in points)
 
 
@@ -213,7 +242,8 @@ def _at(point: Point, across: _Axis, up: _Axis) -> str:
 
 
 def _thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """The lowest and the highest point of each stretch: what a dense line looks like, spikes included."""
+    """The lowest and the highest point of each stretch: what a dense line looks like, spikes
+    included."""
     if len(points) <= _MOST_POINTS:
         return points
     size = -(-2 * len(points) // _MOST_POINTS)
@@ -232,7 +262,9 @@ def _readings(lines: Sequence[Line], across: _Axis, x_name: str, unit: str) -> t
     edges = [(a + b) / 2 for a, b in itertools.pairwise(places)]
     found = []
     for x, left, right in zip(places, [across.low, *edges], [*edges, across.high], strict=True):
-        values = [f"{label} {plain_number(table[x])}{unit}" for label, table in tables if x in table]
+        values = [
+            f"{label} {plain_number(table[x])}{unit}" for label, table in tables if x in table
+        ]
         start, end = 100 * across.place(left), 100 * across.place(right)
         found.append(
             Reading(
@@ -251,7 +283,8 @@ def _describe(title: str, lines: Sequence[Line], x_name: str, unit: str) -> str:
     for line in lines:
         ys = [y for _, y in line.points]
         parts.append(
-            f"{line.label}: {plain_number(ys[0])}{unit} at first, {plain_number(ys[-1])}{unit} at last, "
+            f"{line.label}: {plain_number(ys[0])}{unit} at first, {plain_number(ys[-1])}{unit} at "
+            "last, "
             f"between {plain_number(min(ys))}{unit} and {plain_number(max(ys))}{unit}."
         )
     return " ".join(parts)

@@ -1,4 +1,5 @@
-"""What a classifier's scores say: the confusion matrix, classes, the commonest mistakes, the hardest examples."""
+"""What a classifier's scores say: the confusion matrix, classes, the commonest mistakes, the
+hardest examples."""
 
 from __future__ import annotations
 
@@ -54,8 +55,8 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationFigures:
-    """Everything that the section shows. ``table`` is empty for many classes, whose ``map`` is a list of squares
-    (column, row, kind, strength) in units of a class."""
+    """Everything that the section shows. ``table`` is empty for many classes, whose ``map`` is a
+    list of squares (column, row, kind, strength) in units of a class."""
 
     classes: tuple[str, ...]
     num_examples: str
@@ -91,7 +92,9 @@ def classification_of(record: RunRecord) -> ClassificationFigures | None:
     classes = tuple(str(name) for name in sequence(scores.get("classes")))
     counts = np.asarray(scores["confusion"], dtype=np.int64)
     if not classes or counts.shape != (len(classes), len(classes)):
-        raise ValueError(f"eval-test.json: {len(classes)} classes and a confusion matrix of shape {counts.shape}")
+        raise ValueError(
+            f"eval-test.json: {len(classes)} classes and a confusion matrix of shape {counts.shape}"
+        )
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     is_small = len(classes) <= _MOST_IN_TABLE
     rows, num_left_out = _class_rows(record)
@@ -109,8 +112,8 @@ def classification_of(record: RunRecord) -> ClassificationFigures | None:
 
 
 def hardest_of(record: RunRecord) -> tuple[list[Hardest], Media | None]:
-    """The test images with the highest loss, one by one where ``top-losses.json`` says where they are on the sheet;
-    else the sheet itself, where it is there.
+    """The test images with the highest loss, one by one where ``top-losses.json`` says where they
+    are on the sheet; else the sheet itself, where it is there.
 
     Raises:
         ValueError: the sheet or its list is damaged.
@@ -121,7 +124,10 @@ def hardest_of(record: RunRecord) -> tuple[list[Hardest], Media | None]:
         return [], None
     if not table.is_file():
         return [], read_media(sheet)
-    items = [mapping(item) for item in sequence(mapping(json.loads(table.read_text(encoding="utf-8"))).get("items"))]
+    items = [
+        mapping(item)
+        for item in sequence(mapping(json.loads(table.read_text(encoding="utf-8"))).get("items"))
+    ]
     boxes = [tuple(int(edge) for edge in item["box"]) for item in items]
     return [
         Hardest(
@@ -157,7 +163,12 @@ def _table(counts: Any, shares: Any, classes: tuple[str, ...]) -> tuple[tuple[Ce
 
 def _map(counts: Any, shares: Any) -> tuple[tuple[int, int, str, float], ...]:
     return tuple(
-        (int(column), int(row), "right" if row == column else "wrong", max(0.15, _strength(shares[row, column])))
+        (
+            int(column),
+            int(row),
+            "right" if row == column else "wrong",
+            max(0.15, _strength(shares[row, column])),
+        )
         for row, column in zip(*np.nonzero(counts), strict=True)
     )
 
@@ -180,8 +191,11 @@ def _pairs(counts: Any, classes: tuple[str, ...]) -> tuple[Pair, ...]:
 
 
 def _class_rows(record: RunRecord) -> tuple[tuple[ClassRow, ...], int]:
-    """Rows in the order of the classes, or the hardest of them where there are many; and how many are left out."""
-    found = [(str(name), mapping(row)) for name, row in mapping(record.scores.get("per_class")).items()]
+    """Rows in the order of the classes, or the hardest of them where there are many; and how many
+    are left out."""
+    found = [
+        (str(name), mapping(row)) for name, row in mapping(record.scores.get("per_class")).items()
+    ]
     kept = found
     if len(found) > _MOST_ROWS:
         kept = sorted(found, key=lambda pair: number(pair[1].get("f1")) or 0.0)[:_MOST_ROWS]
@@ -201,7 +215,10 @@ def _class_rows(record: RunRecord) -> tuple[tuple[ClassRow, ...], int]:
 
 def _candidates(record: RunRecord) -> tuple[tuple[str, str, float, bool], ...]:
     kept = record.scores.get("kept")
-    found = [(str(name), number(value)) for name, value in mapping(record.scores.get("candidates")).items()]
+    found = [
+        (str(name), number(value))
+        for name, value in mapping(record.scores.get("candidates")).items()
+    ]
     return tuple(
         (name, figure_text("accuracy", value), round(100 * value, 2), name == kept)
         for name, value in found
@@ -211,7 +228,10 @@ def _candidates(record: RunRecord) -> tuple[tuple[str, str, float, bool], ...]:
 
 def _describe(counts: Any, classes: tuple[str, ...]) -> str:
     right, total = int(np.trace(counts)), int(counts.sum())
-    text = f"Confusion matrix of {len(classes)} classes: {right:,} of {total:,} examples were recognised."
+    text = (
+        f"Confusion matrix of {len(classes)} classes: {right:,} of {total:,} examples were "
+        "recognised."
+    )
     pairs = _pairs(counts, classes)
     if pairs:
         first = pairs[0]

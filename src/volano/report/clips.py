@@ -25,13 +25,16 @@ _BACKGROUND = 64
 
 
 def tiled(clips: np.ndarray) -> np.ndarray:
-    """Up to 64 clips uint8 [N, T, C, S, S] side by side as one, uint8 [T, H, W, 3], enlarged by whole numbers."""
+    """Up to 64 clips uint8 [N, T, C, S, S] side by side as one, uint8 [T, H, W, 3], enlarged by
+    whole numbers."""
     clips = clips[:MOST_SIDE_BY_SIDE]
     count, frames, _, size, _ = clips.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     pitch = size + _GAP
-    canvas = np.full((frames, rows * pitch + _GAP, columns * pitch + _GAP, 3), _BACKGROUND, dtype=np.uint8)
+    canvas = np.full(
+        (frames, rows * pitch + _GAP, columns * pitch + _GAP, 3), _BACKGROUND, dtype=np.uint8
+    )
     for number, clip in enumerate(clips):
         top, left = _GAP + number // columns * pitch, _GAP + number % columns * pitch
         canvas[:, top : top + size, left : left + size] = clip.transpose(0, 2, 3, 1)
@@ -39,12 +42,14 @@ def tiled(clips: np.ndarray) -> np.ndarray:
 
 
 def enlarged(clip: np.ndarray) -> np.ndarray:
-    """One clip uint8 [T, C, S, S] as uint8 [T, H, W, 3], enlarged by a whole number to about 256 pixels."""
+    """One clip uint8 [T, C, S, S] as uint8 [T, H, W, 3], enlarged by a whole number to about 256
+    pixels."""
     return _enlarged(np.broadcast_to(clip.transpose(0, 2, 3, 1), (len(clip), *clip.shape[2:], 3)))
 
 
 def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
-    """An animation that repeats; frames uint8 [T, H, W, 3]. A gif's delays are whole hundredths of a second.
+    """An animation that repeats; frames uint8 [T, H, W, 3]. A gif's delays are whole hundredths of
+    a second.
 
     Returns:
         What was stepped down to, in words; None where nothing was.
@@ -59,14 +64,19 @@ def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
         raise _unwritable(path, error) from error
     if fps <= _FASTEST_GIF:
         return None
-    return f"{path.name} plays at {_FASTEST_GIF} frames a second instead of {fps:g}: browsers show none that are faster"
+    return (
+        f"{path.name} plays at {_FASTEST_GIF} frames a second instead of {fps:g}: browsers "
+        "show none that are faster"
+    )
 
 
 def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
-    """An mp4 of frames uint8 [T, H, W, 3], by H.264 where there is an encoder for it, else by MPEG-4.
+    """An mp4 of frames uint8 [T, H, W, 3], by H.264 where there is an encoder for it, else by
+    MPEG-4.
 
     Returns:
-        What was stepped down to, in words; None where nothing was. Without any encoder no file is written.
+        What was stepped down to, in words; None where nothing was. Without any encoder no file is
+        written.
     """
     try:
         import av
@@ -85,12 +95,16 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
             raise _unwritable(path, error) from error
         if encoder == _ENCODERS[0][0]:
             return None
-        return f"{path.name} is MPEG-4 part 2, which browsers do not play: this FFmpeg has no encoder for H.264"
+        return (
+            f"{path.name} is MPEG-4 part 2, which browsers do not play: this FFmpeg has no "
+            "encoder for H.264"
+        )
     return "no mp4: this FFmpeg has no encoder for it"
 
 
 def write_grid(clips: np.ndarray, path: Path, *, most: int = MOST_IN_GRID) -> Path:
-    """A still picture: a row for each of the first ``most`` clips, its frames from left to right."""
+    """A still picture: a row for each of the first ``most`` clips, its frames from left to
+    right."""
     from PIL import Image
 
     try:
@@ -100,8 +114,11 @@ def write_grid(clips: np.ndarray, path: Path, *, most: int = MOST_IN_GRID) -> Pa
     return path
 
 
-def write_predictions(real: np.ndarray, predicted: np.ndarray, path: Path, *, most: int = 4) -> Path:
-    """A still picture: real frames above those predicted from the first ones, which stand again at the left.
+def write_predictions(
+    real: np.ndarray, predicted: np.ndarray, path: Path, *, most: int = 4
+) -> Path:
+    """A still picture: real frames above those predicted from the first ones, which stand again at
+    the left.
 
     real uint8 [N, T, C, S, S]; predicted uint8 [N, T - K, C, S, S].
     """
@@ -119,16 +136,21 @@ def write_predictions(real: np.ndarray, predicted: np.ndarray, path: Path, *, mo
 
 
 def _strip(clips: np.ndarray, *, gap_before: int | None = None, gap_every: int = 1) -> np.ndarray:
-    """Rows of frames, uint8 [H, W, 3]; a wider gap before a column, and after every so many rows."""
+    """Rows of frames, uint8 [H, W, 3]; a wider gap before a column, and after every so many
+    rows."""
     count, frames, _, size, _ = clips.shape
     wide = 3 * _GAP
     lefts = [
-        _GAP + number * (size + _GAP) + (wide if gap_before and number >= gap_before else 0) for number in range(frames)
+        _GAP + number * (size + _GAP) + (wide if gap_before and number >= gap_before else 0)
+        for number in range(frames)
     ]
     tops = [
-        _GAP + number * (size + _GAP) + number // gap_every * (wide if gap_every > 1 else 0) for number in range(count)
+        _GAP + number * (size + _GAP) + number // gap_every * (wide if gap_every > 1 else 0)
+        for number in range(count)
     ]
-    canvas = np.full((tops[-1] + size + _GAP, lefts[-1] + size + _GAP, 3), _BACKGROUND, dtype=np.uint8)
+    canvas = np.full(
+        (tops[-1] + size + _GAP, lefts[-1] + size + _GAP, 3), _BACKGROUND, dtype=np.uint8
+    )
     for top, clip in zip(tops, clips, strict=True):
         for left, frame in zip(lefts, clip, strict=True):
             canvas[top : top + size, left : left + size] = frame.transpose(1, 2, 0)
@@ -141,16 +163,26 @@ def _enlarged(pictures: np.ndarray) -> np.ndarray:
     return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
-def _encode(av: Any, encoder: str, options: dict[str, str], frames: np.ndarray, path: Path, fps: float) -> None:
-    height, width = (side - side % 2 for side in frames.shape[1:3])  # chroma of 4:2:0 wants even sides
+def _encode(
+    av: Any, encoder: str, options: dict[str, str], frames: np.ndarray, path: Path, fps: float
+) -> None:
+    height, width = (
+        side - side % 2 for side in frames.shape[1:3]
+    )  # chroma of 4:2:0 wants even sides
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1000), options=options)
+        stream = container.add_stream(
+            encoder, rate=Fraction(fps).limit_denominator(1000), options=options
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for pixels in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
+            picture = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
+            )
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
 
 
 def _unwritable(path: Path, error: Exception) -> RunError:
-    return RunError("A clip can be written", got=f"{path}: {error}", remedy="Make room, or name another --out")
+    return RunError(
+        "A clip can be written", got=f"{path}: {error}", remedy="Make room, or name another --out"
+    )

@@ -1,4 +1,5 @@
-"""Runs side by side: figures, curves over each other, and what differs between their tasks and plans."""
+"""Runs side by side: figures, curves over each other, and what differs between their tasks and
+plans."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class Column:
 
 
 def write_comparison(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Writes a page on two or more runs, ``comparison.html`` in the current folder if not said otherwise.
+    """Writes a page on two or more runs, ``comparison.html`` in the current folder if not said
+    otherwise.
 
     Raises:
         UsageError: one of them is not a run's folder, or they are too many.
@@ -64,14 +66,20 @@ def write_comparison(runs: Sequence[str | Path], out: str | Path | None = None) 
     if not 2 <= len(runs) <= MOST_RUNS:
         raise UsageError(f"A comparison is of 2 to {MOST_RUNS} runs", got=len(runs))
     records = [read_run(run) for run in runs]
-    return save_page(render_comparison(records), Path(out) if out is not None else Path("comparison.html"))
+    return save_page(
+        render_comparison(records), Path(out) if out is not None else Path("comparison.html")
+    )
 
 
 def render_comparison(records: Sequence[RunRecord]) -> str:
     """The page as HTML."""
     columns = _columns(records)
     pieces = Pieces(
-        missing=[f"{column.name}: {text}" for column, r in zip(columns, records, strict=True) for text in r.missing]
+        missing=[
+            f"{column.name}: {text}"
+            for column, r in zip(columns, records, strict=True)
+            for text in r.missing
+        ]
     )
     nothing: tuple[Any, ...] = ()
     pieces.add("figures", lambda: _figure_rows(records), otherwise=nothing)
@@ -91,7 +99,12 @@ def _columns(records: Sequence[RunRecord]) -> list[Column]:
     if len(set(names)) < len(names):
         names = [str(record.path) for record in records]
     return [
-        Column(name=name, status=record.status, colour=1 + place % _NUM_COLOURS, is_dashed=place >= _NUM_COLOURS)
+        Column(
+            name=name,
+            status=record.status,
+            colour=1 + place % _NUM_COLOURS,
+            is_dashed=place >= _NUM_COLOURS,
+        )
         for place, (name, record) in enumerate(zip(names, records, strict=True))
     ]
 
@@ -108,7 +121,12 @@ def _figure_rows(records: Sequence[RunRecord]) -> list[Row]:
         if not known:
             continue
         direction = more_is_better(name)
-        can_be_best = are_alike and direction is not None and len(known) == len(values) and len(set(known)) > 1
+        can_be_best = (
+            are_alike
+            and direction is not None
+            and len(known) == len(values)
+            and len(set(known)) > 1
+        )
         best = _places(values, (max if direction else min)(known)) if can_be_best else ()
         rows.append(
             Row(
@@ -127,9 +145,13 @@ def _validation_data(record: RunRecord) -> str | None:
 
 
 def _fact_rows(records: Sequence[RunRecord]) -> list[Row]:
-    def row(name: str, words: Callable[[float], str], of: Callable[[RunRecord], float | None]) -> Row:
+    def row(
+        name: str, words: Callable[[float], str], of: Callable[[RunRecord], float | None]
+    ) -> Row:
         values = [of(record) for record in records]
-        return Row(name=name, values=tuple(NOTHING if value is None else words(value) for value in values))
+        return Row(
+            name=name, values=tuple(NOTHING if value is None else words(value) for value in values)
+        )
 
     def most(record: RunRecord) -> float | None:
         return max(numbers([line.get("memory_bytes") for line in record.logs]), default=None)
@@ -140,10 +162,18 @@ def _fact_rows(records: Sequence[RunRecord]) -> list[Row]:
 
     return [
         row("Steps", plain_number, lambda record: number(record.run.get("step"))),
-        row("Time", seconds_text, lambda record: number(mapping(record.run.get("seconds")).get("total"))),
+        row(
+            "Time",
+            seconds_text,
+            lambda record: number(mapping(record.run.get("seconds")).get("total")),
+        ),
         row("Examples per second", plain_number, middle),
         row("Most memory", bytes_text, most),
-        row("Parameters", plain_number, lambda record: number(mapping(record.task.get("model")).get("num_parameters"))),
+        row(
+            "Parameters",
+            plain_number,
+            lambda record: number(mapping(record.task.get("model")).get("num_parameters")),
+        ),
     ]
 
 
@@ -155,7 +185,15 @@ def _charts(records: Sequence[RunRecord], columns: Sequence[Column]) -> list[Cha
             spots = points(record.evaluations if is_valid else record.logs, name)
             dots = is_valid and len(spots) <= _MOST_DOTS
             dashes = column.is_dashed
-            found.append(Line(label=column.name, points=spots, colour=column.colour, is_dotted=dots, is_dashed=dashes))
+            found.append(
+                Line(
+                    label=column.name,
+                    points=spots,
+                    colour=column.colour,
+                    is_dotted=dots,
+                    is_dashed=dashes,
+                )
+            )
         return found
 
     charts = [
@@ -164,15 +202,23 @@ def _charts(records: Sequence[RunRecord], columns: Sequence[Column]) -> list[Cha
     ]
     for name in metric_names(records):
         charts.append(metric_chart(f"Validation {title_of(name)}", name, lines(f"valid_{name}")))
-    charts.append(draw_chart("Throughput in examples per second", lines("examples_per_second"), from_zero=True))
+    charts.append(
+        draw_chart(
+            "Throughput in examples per second", lines("examples_per_second"), from_zero=True
+        )
+    )
     return [chart for chart in charts if chart is not None]
 
 
-def _differing(records: Sequence[RunRecord], read: Callable[[RunRecord], Mapping[str, str]]) -> tuple[int, list[Row]]:
+def _differing(
+    records: Sequence[RunRecord], read: Callable[[RunRecord], Mapping[str, str]]
+) -> tuple[int, list[Row]]:
     """How many fields are the same in all runs, and a row for each of the others."""
     tables = [read(record) for record in records]
     names = dict.fromkeys(name for table in tables for name in table)
-    rows = [Row(name=name, values=tuple(table.get(name, NOTHING) for table in tables)) for name in names]
+    rows = [
+        Row(name=name, values=tuple(table.get(name, NOTHING) for table in tables)) for name in names
+    ]
     differing = [row for row in rows if len(set(row.values)) > 1]
     return len(rows) - len(differing), differing
 
@@ -191,7 +237,11 @@ def _flat(value: Mapping[str, Any], without: frozenset[str], prefix: str = "") -
 
 
 def _surroundings(record: RunRecord) -> dict[str, str]:
-    versions = {str(name): str(version) for name, version in mapping(record.run.get("versions")).items() if version}
+    versions = {
+        str(name): str(version)
+        for name, version in mapping(record.run.get("versions")).items()
+        if version
+    }
     machine = mapping(record.run.get("machine"))
     facts = {
         "device": device_name(record),

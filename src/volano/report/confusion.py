@@ -12,8 +12,11 @@ import numpy as np
 _MOST_WRITTEN = 20
 
 
-def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, out: Path) -> None:
-    """Writes a PNG: rows are the true classes, columns the predicted ones; colours are shares of the row."""
+def draw_confusion(
+    matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, out: Path
+) -> None:
+    """Writes a PNG: rows are the true classes, columns the predicted ones; colours are shares of
+    the row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -29,16 +32,30 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], titl
     axes.set_ylabel("true")
     ticks = range(len(classes))
     if len(classes) <= 60:
-        axes.set_xticks(ticks, [_short(name) for name in classes], rotation=90 if _are_long(classes) else 0, fontsize=8)
+        axes.set_xticks(
+            ticks,
+            [_short(name) for name in classes],
+            rotation=90 if _are_long(classes) else 0,
+            fontsize=8,
+        )
         axes.set_yticks(ticks, [_short(name) for name in classes], fontsize=8)
     if len(classes) <= _MOST_WRITTEN:
         for row in ticks:
             for column in ticks:
                 if counts[row, column]:
                     colour = "white" if shares[row, column] > 0.5 else "black"
-                    axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=7)
+                    axes.text(
+                        column,
+                        row,
+                        str(counts[row, column]),
+                        ha="center",
+                        va="center",
+                        color=colour,
+                        fontsize=7,
+                    )
     with warnings.catch_warnings():
-        # A name in letters that Matplotlib's font lacks is drawn as boxes; the report's page has it in full.
+        # A name in letters that Matplotlib's font lacks is drawn as boxes; the report's page has it
+        # in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(out, dpi=120)
 

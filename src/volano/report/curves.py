@@ -13,7 +13,16 @@ from volano.report.charts import Chart, Line, Point, draw_chart
 
 # Fields of a logged line that are no metrics of the objective.
 _NO_METRIC = frozenset(
-    {"step", "epoch", "loss", "lr", "examples_per_second", "memory_bytes", "spike", "data_wait_share"}
+    {
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "examples_per_second",
+        "memory_bytes",
+        "spike",
+        "data_wait_share",
+    }
 )
 _GIB, _MIB = 2.0**30, 2.0**20
 
@@ -25,15 +34,31 @@ def curves_of(record: RunRecord) -> list[Chart]:
         "Loss",
         [*_pair(record, "loss")],
         may_be_log=True,
-        spikes=[(line["step"], line["loss"]) for line in record.logs if line.get("spike") and _is_point(line, "loss")],
+        spikes=[
+            (line["step"], line["loss"])
+            for line in record.logs
+            if line.get("spike") and _is_point(line, "loss")
+        ],
         skipped=skipped,
     )
-    metrics = [metric_chart(capital(title_of(name)), name, _pair(record, name)) for name in metric_names([record])]
+    metrics = [
+        metric_chart(capital(title_of(name)), name, _pair(record, name))
+        for name in metric_names([record])
+    ]
     rest = [
-        draw_chart("Learning rate", [Line(label="learning rate", points=points(record.logs, "lr"), colour=4)]),
+        draw_chart(
+            "Learning rate",
+            [Line(label="learning rate", points=points(record.logs, "lr"), colour=4)],
+        ),
         draw_chart(
             "Throughput",
-            [Line(label="examples per second", points=points(record.logs, "examples_per_second"), colour=3)],
+            [
+                Line(
+                    label="examples per second",
+                    points=points(record.logs, "examples_per_second"),
+                    colour=3,
+                )
+            ],
             from_zero=True,
         ),
         _memory(record),
@@ -46,7 +71,9 @@ def metric_chart(title: str, name: str, lines: Sequence[Line]) -> Chart | None:
     """A chart of one of the objective's metrics, shares of 1 in percent."""
     if not is_share(name):
         return draw_chart(title, lines)
-    percent = [dataclasses.replace(line, points=[(x, 100 * y) for x, y in line.points]) for line in lines]
+    percent = [
+        dataclasses.replace(line, points=[(x, 100 * y) for x, y in line.points]) for line in lines
+    ]
     return draw_chart(title, percent, unit=" %")
 
 
@@ -61,7 +88,9 @@ def metric_names(records: Sequence[RunRecord]) -> list[str]:
 
 def points(lines: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
     """(step, value) wherever a line has both, in the order of the steps."""
-    return sorted((float(line["step"]), float(line[name])) for line in lines if _is_point(line, name))
+    return sorted(
+        (float(line["step"]), float(line[name])) for line in lines if _is_point(line, name)
+    )
 
 
 def _pair(record: RunRecord, name: str) -> list[Line]:

@@ -34,7 +34,8 @@ _UNITS = {"st": "step", "ep": "epoch"}
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """A knob of the plan. ``semantics`` is its class, ``baseline`` its value in plain eager PyTorch."""
+    """A knob of the plan. ``semantics`` is its class, ``baseline`` its value in plain eager
+    PyTorch."""
 
     name: str
     value: str
@@ -54,16 +55,24 @@ class Phase:
 
 def task_sentence(record: RunRecord) -> str:
     """The task in one or two sentences; empty where ``task.json`` tells nothing."""
-    task, model, data = record.task, mapping(record.task.get("model")), mapping(record.task.get("data"))
+    task, model, data = (
+        record.task,
+        mapping(record.task.get("model")),
+        mapping(record.task.get("data")),
+    )
     if not task:
         return ""
     valid = mapping(task.get("valid"))
     what = f"{_APPLICATIONS[record.kind].capitalize()}: " if record.kind in _APPLICATIONS else ""
     origin = mapping(record.run.get("source")).get("origin")
-    examples = count_text(data.get("num_examples"), "example") + (f" of {origin}" if isinstance(origin, str) else "")
+    examples = count_text(data.get("num_examples"), "example") + (
+        f" of {origin}" if isinstance(origin, str) else ""
+    )
     text = (
-        f"{what}{model.get('class', 'a model')} with {count_text(model.get('num_parameters'), 'parameter')}, "
-        f"trained on {examples} for {_duration(task)} of {count_text(task.get('batch_size'), 'example')}."
+        f"{what}{model.get('class', 'a model')} with "
+        f"{count_text(model.get('num_parameters'), 'parameter')}, "
+        f"trained on {examples} for {_duration(task)} of "
+        f"{count_text(task.get('batch_size'), 'example')}."
     )
     if valid:
         text += f" {count_text(valid.get('num_examples'), 'example')} kept apart to measure it."
@@ -77,7 +86,9 @@ def task_rows(record: RunRecord) -> list[tuple[str, str]]:
     rows += [(title, _tidy(task[name])) for name, title in _ROWS if task.get(name) is not None]
     options = mapping(mapping(record.run.get("source")).get("dials"))
     if options:
-        chosen = ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)
+        chosen = ", ".join(
+            f"{name} {value}" for name, value in options.items() if value is not None
+        )
         rows.append(("Dials", chosen))
     return [(title, short(value, 600)) for title, value in rows]
 
@@ -106,7 +117,11 @@ def knobs_of(record: RunRecord) -> list[Knob]:
 
 def setting_text(value: Any) -> str:
     """A knob's value."""
-    return {None: NOTHING, True: "yes", False: "no"}.get(value, str(value)) if _is_plain(value) else str(value)
+    return (
+        {None: NOTHING, True: "yes", False: "no"}.get(value, str(value))
+        if _is_plain(value)
+        else str(value)
+    )
 
 
 def phases_of(record: RunRecord) -> list[Phase]:
@@ -120,20 +135,37 @@ def phases_of(record: RunRecord) -> list[Phase]:
     rest = whole - sum(known.values())
     if rest > 0.01 * whole:
         known["other"] = rest
-    return [Phase(name=n, seconds=seconds_text(v), percent=round(100 * v / whole, 2)) for n, v in known.items()]
+    return [
+        Phase(name=n, seconds=seconds_text(v), percent=round(100 * v / whole, 2))
+        for n, v in known.items()
+    ]
 
 
 def machine_rows(record: RunRecord) -> list[tuple[str, str]]:
     """The machine and the versions."""
     machine, versions = mapping(record.run.get("machine")), mapping(record.run.get("versions"))
     rows = [
-        ("Device", f"{machine.get('device')} ({machine.get('device_name')})" if machine.get("device") else None),
-        ("Device memory", bytes_text(machine["device_memory"]) if number(machine.get("device_memory")) else None),
+        (
+            "Device",
+            f"{machine.get('device')} ({machine.get('device_name')})"
+            if machine.get("device")
+            else None,
+        ),
+        (
+            "Device memory",
+            bytes_text(machine["device_memory"]) if number(machine.get("device_memory")) else None,
+        ),
         ("Processor", machine.get("processor")),
-        ("Cores, threads", f"{machine.get('num_cores')}, {machine.get('num_threads')}" if machine else None),
+        (
+            "Cores, threads",
+            f"{machine.get('num_cores')}, {machine.get('num_threads')}" if machine else None,
+        ),
         ("System", machine.get("system")),
         ("Python", machine.get("python")),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+        (
+            "Versions",
+            ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+        ),
     ]
     return [(title, str(value)) for title, value in rows if value]
 

@@ -7,16 +7,38 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from volano.record.format import bytes_text, capital, count_text, figure_text, plain_number, seconds_text, title_of
+from volano.record.format import (
+    bytes_text,
+    capital,
+    count_text,
+    figure_text,
+    plain_number,
+    seconds_text,
+    title_of,
+)
 from volano.record.json_values import mapping, number, numbers
 from volano.record.read_run import RunRecord
 
 # Figures that stand beside another one, not for themselves.
 _BESIDE = frozenset(
-    {"baseline_accuracy", "num_test", "num_test_bytes", "bits_per_byte_xz", "bits_per_byte_bz2", "psnr_baselines"}
+    {
+        "baseline_accuracy",
+        "num_test",
+        "num_test_bytes",
+        "bits_per_byte_xz",
+        "bits_per_byte_bz2",
+        "psnr_baselines",
+    }
 )
 # What comes first where it is there.
-_FIRST = ("test_accuracy", "bits_per_byte", "perplexity", "psnr_first_frame", "frechet_ratio", "tokens_per_second")
+_FIRST = (
+    "test_accuracy",
+    "bits_per_byte",
+    "perplexity",
+    "psnr_first_frame",
+    "frechet_ratio",
+    "tokens_per_second",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +54,11 @@ def figures_of(record: RunRecord) -> list[Figure]:
     """The final figures, the most telling first."""
     metrics = record.metrics
     return [
-        Figure(name=capital(title_of(name)), value=figure_text(name, metrics[name]), beside=_beside(name, metrics))
+        Figure(
+            name=capital(title_of(name)),
+            value=figure_text(name, metrics[name]),
+            beside=_beside(name, metrics),
+        )
         for name in in_order(metrics)
         if name not in _BESIDE and number(metrics[name]) is not None
     ]
@@ -41,12 +67,17 @@ def figures_of(record: RunRecord) -> list[Figure]:
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of figures, the most telling first."""
     known = list(names)
-    return [name for name in _FIRST if name in known] + [name for name in known if name not in _FIRST]
+    return [name for name in _FIRST if name in known] + [
+        name for name in known if name not in _FIRST
+    ]
 
 
 def facts_of(record: RunRecord) -> list[Figure]:
     """What the run was: steps, time, speed, memory, size."""
-    steps = f"{count_text(record.run.get('step'), 'step')} of {count_text(record.run.get('num_steps'), 'step')}"
+    steps = (
+        f"{count_text(record.run.get('step'), 'step')} of "
+        f"{count_text(record.run.get('num_steps'), 'step')}"
+    )
     if record.run.get("step") == record.run.get("num_steps"):
         steps = count_text(record.run.get("num_steps"), "step")
     speeds = numbers([line.get("examples_per_second") for line in record.logs])
@@ -56,7 +87,10 @@ def facts_of(record: RunRecord) -> list[Figure]:
     facts = [
         ("Length", steps if record.run.get("num_steps") else None),
         ("Time", None if seconds is None else seconds_text(seconds)),
-        ("Throughput", f"{plain_number(round(statistics.median(speeds)))} examples/s" if speeds else None),
+        (
+            "Throughput",
+            f"{plain_number(round(statistics.median(speeds)))} examples/s" if speeds else None,
+        ),
         ("Most memory", bytes_text(max(memory)) if memory else None),
         ("Parameters", None if parameters is None else plain_number(parameters)),
         ("Device", device_name(record)),
@@ -74,14 +108,24 @@ def device_name(record: RunRecord) -> str | None:
 def _beside(name: str, metrics: Mapping[str, Any]) -> str:
     if name == "test_accuracy":
         baseline, num_test = metrics.get("baseline_accuracy"), metrics.get("num_test")
-        parts = [f"always the commonest class: {figure_text('accuracy', baseline)}"] if number(baseline) else []
-        return "; ".join([*parts, *([f"{count_text(num_test, 'example')}"] if number(num_test) else [])])
+        parts = (
+            [f"always the commonest class: {figure_text('accuracy', baseline)}"]
+            if number(baseline)
+            else []
+        )
+        return "; ".join(
+            [*parts, *([f"{count_text(num_test, 'example')}"] if number(num_test) else [])]
+        )
     if name == "bits_per_byte":
         others = [(coder, number(metrics.get(f"bits_per_byte_{coder}"))) for coder in ("bz2", "xz")]
         return ", ".join(f"{coder} {value:.3f}" for coder, value in others if value is not None)
     if name == "psnr_first_frame":
-        found = [(key, number(value)) for key, value in mapping(metrics.get("psnr_baselines")).items()]
-        return ", ".join(f"{title_of(str(key))} {value:.2f} dB" for key, value in found if value is not None)
+        found = [
+            (key, number(value)) for key, value in mapping(metrics.get("psnr_baselines")).items()
+        ]
+        return ", ".join(
+            f"{title_of(str(key))} {value:.2f} dB" for key, value in found if value is not None
+        )
     if name == "frechet_ratio":
         return "1 is as near to the test clips as the training clips are"
     return ""

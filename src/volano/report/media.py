@@ -14,7 +14,8 @@ _TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 
 @dataclass(frozen=True, kw_only=True)
 class Media:
-    """A picture or a clip. ``still`` is its first frame, for whoever wants nothing to move; sizes are pixels."""
+    """A picture or a clip. ``still`` is its first frame, for whoever wants nothing to move; sizes
+    are pixels."""
 
     uri: str
     width: int
@@ -34,7 +35,10 @@ def read_media(path: Path) -> Media | None:
         return None
     size = path.stat().st_size
     if size > _MOST_BYTES:
-        raise ValueError(f"{path.name} has {size / 2**20:.0f} MiB, too much for a page; it lies in the run's folder")
+        raise ValueError(
+            f"{path.name} has {size / 2**20:.0f} MiB, too much for a page; it lies in the run's "
+            "folder"
+        )
     content = path.read_bytes()
     if path.suffix == ".mp4":
         return Media(uri=_uri(content, ".mp4"), width=0, height=0, is_video=True)
@@ -57,7 +61,9 @@ def cut(path: Path, boxes: list[tuple[int, int, int, int]]) -> list[Media]:
             part = sheet.crop(box)
             buffer = io.BytesIO()
             part.save(buffer, "PNG", optimize=True)
-            parts.append(Media(uri=_uri(buffer.getvalue(), ".png"), width=part.width, height=part.height))
+            parts.append(
+                Media(uri=_uri(buffer.getvalue(), ".png"), width=part.width, height=part.height)
+            )
     return parts
 
 

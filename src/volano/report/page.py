@@ -32,7 +32,16 @@ from volano.report.video import clips_of, nearest_of, prediction_charts, self_te
 _KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
 _MOST_ROWS = 100  # of a list of examples or steps; the rest stands in its file
 # What a piece of a folder that other hands have changed can do to the code that shows it.
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, PlanError, RecursionError, TypeError, ValueError)
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    PlanError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass
@@ -48,19 +57,26 @@ class Pieces:
             self.found[name] = make()
         except _DAMAGE as error:
             self.found[name] = otherwise
-            reason = str(error) if type(error) in (PlanError, ValueError) else f"{type(error).__name__}: {error}"
+            reason = (
+                str(error)
+                if type(error) in (PlanError, ValueError)
+                else f"{type(error).__name__}: {error}"
+            )
             self.missing.append(f"{name.replace('_', ' ')} cannot be shown: {reason}")
 
 
 def write_page(run: str | Path, out: str | Path | None = None) -> Path:
-    """Writes a run's page, ``report.html`` in its folder if not said otherwise, and returns where it lies.
+    """Writes a run's page, ``report.html`` in its folder if not said otherwise, and returns where
+    it lies.
 
     Raises:
         UsageError: not a run's folder, or ``out`` is a folder.
         RunError: the page cannot be written.
     """
     record = read_run(run)
-    return save_page(render_page(record), Path(out) if out is not None else record.path / "report.html")
+    return save_page(
+        render_page(record), Path(out) if out is not None else record.path / "report.html"
+    )
 
 
 def render_page(record: RunRecord) -> str:
@@ -69,12 +85,16 @@ def render_page(record: RunRecord) -> str:
     nothing: tuple[Any, ...] = ()
     pieces.add("figures", lambda: figures_of(record), otherwise=nothing)
     pieces.add("facts", lambda: facts_of(record), otherwise=nothing)
-    pieces.add("task_in_words", lambda: (task_sentence(record), task_rows(record)), otherwise=("", []))
+    pieces.add(
+        "task_in_words", lambda: (task_sentence(record), task_rows(record)), otherwise=("", [])
+    )
     pieces.add("curves", lambda: curves_of(record), otherwise=nothing)
     pieces.add("classification", lambda: classification_of(record))
     pieces.add("top_losses", lambda: hardest_of(record), otherwise=([], None))
     pieces.add("augmented", lambda: read_media(record.path / "augmented.png"))
-    pieces.add("compression", lambda: (compression_of(record), text_figures(record)), otherwise=([], []))
+    pieces.add(
+        "compression", lambda: (compression_of(record), text_figures(record)), otherwise=([], [])
+    )
     pieces.add("previews", lambda: previews_of(record), otherwise=nothing)
     pieces.add("clips", lambda: clips_of(record, pieces.missing), otherwise=nothing)
     pieces.add("predicted", lambda: read_media(record.path / "predictions.png"))
@@ -132,7 +152,9 @@ def save_page(text: str, path: Path) -> Path:
     """
     if path.is_dir():
         raise UsageError(
-            "--out of a report names a file", got=f"{path}, which is a folder", remedy=f"--out {path / 'report.html'}"
+            "--out of a report names a file",
+            got=f"{path}, which is a folder",
+            remedy=f"--out {path / 'report.html'}",
         )
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -142,7 +164,9 @@ def save_page(text: str, path: Path) -> Path:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise RunError(
-            "The report can be written", got=f"{path}: {error.strerror}", remedy="Name another file with --out"
+            "The report can be written",
+            got=f"{path}: {error.strerror}",
+            remedy="Name another file with --out",
         ) from error
     return path
 
@@ -156,7 +180,10 @@ def _state(record: RunRecord) -> str:
         return f"This run failed: {record.run.get('reason') or 'no reason was recorded'}"
     if record.status == "stopped":
         return f"This run was stopped before its end. {reached} Final figures are not made yet."
-    return "This run had not ended when this page was made; figures and curves show how far it had come."
+    return (
+        "This run had not ended when this page was made; figures and curves show how far it "
+        "had come."
+    )
 
 
 def _quarantine_row(line: Mapping[str, Any]) -> tuple[str, str]:
@@ -166,6 +193,8 @@ def _quarantine_row(line: Mapping[str, Any]) -> tuple[str, str]:
 
 def _numerics_row(line: Mapping[str, Any]) -> tuple[str, ...]:
     examples = line.get("examples")
-    listed = ", ".join(map(str, examples)) if isinstance(examples, list) else str(examples or NOTHING)
+    listed = (
+        ", ".join(map(str, examples)) if isinstance(examples, list) else str(examples or NOTHING)
+    )
     words = (str(line.get(name) or NOTHING) for name in ("reason", "module", "action"))
     return str(line.get("step", "?")), *words, short(listed, 200)

@@ -1,4 +1,5 @@
-"""What the planner found, in words, for the terminal and for a run's page. Whatever is not known is left out."""
+"""What the planner found, in words, for the terminal and for a run's page. Whatever is not known is
+left out."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ _OF_THE_FEED = frozenset({"feed", "workers", "prefetch"})
 
 @dataclass(frozen=True, kw_only=True)
 class TimeBar:
-    """A figure and how long its bar is; ``percent`` is of the longest, ``share`` of the whole in words, or empty."""
+    """A figure and how long its bar is; ``percent`` is of the longest, ``share`` of the whole in
+    words, or empty."""
 
     name: str
     text: str
@@ -43,8 +45,8 @@ class TimeBar:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateRow:
-    """A candidate in words. ``predicted`` and ``measured`` are milliseconds a step; ``status`` and ``reason`` say what
-    became of it and why."""
+    """A candidate in words. ``predicted`` and ``measured`` are milliseconds a step; ``status`` and
+    ``reason`` say what became of it and why."""
 
     levers: str
     semantics: str
@@ -76,7 +78,8 @@ class PlanningFigures:
         knobs: class -> knobs that differ from plain eager, in words.
         usual: names of the others.
         memory: bytes at the peak by category, the largest first.
-        memory_origin, memory_facts: how those figures came about; peak, bounds, budget in sentences.
+        memory_origin, memory_facts: how those figures came about; peak, bounds, budget in
+            sentences.
         bounds: the time of a step by what it waits for.
         bounds_origin, bounds_facts: as with memory.
         common: what all candidates have beyond plain eager, in words.
@@ -114,13 +117,18 @@ class PlanningFigures:
 
 def read_planning(found: Explanation) -> PlanningFigures:
     """Returns an explanation in words."""
-    changed, common = _changed(found.plan), _common([candidate.plan for candidate in found.candidates])
+    changed, common = (
+        _changed(found.plan),
+        _common([candidate.plan for candidate in found.candidates]),
+    )
     memory, time = found.memory, found.time
     name = f" ({found.device_name})" if found.device_name not in ("", found.device) else ""
     return PlanningFigures(
         task=_line(found.task or "?"),
-        device=_line(f"{found.device}{name}") + ("" if found.is_present else ", which is not on this machine"),
-        length=f"{count_text(found.num_steps, 'step')} of {count_text(found.num_examples, 'example')}",
+        device=_line(f"{found.device}{name}")
+        + ("" if found.is_present else ", which is not on this machine"),
+        length=f"{count_text(found.num_steps, 'step')} of "
+        f"{count_text(found.num_examples, 'example')}",
         levers=_levers(changed, EAGER),
         semantics=found.plan.semantics(),
         origin=ORIGINS.get(found.origin, _line(found.origin)),
@@ -130,7 +138,11 @@ def read_planning(found: Explanation) -> PlanningFigures:
         planning_time=_whole_seconds(found.planning_seconds),
         gain=_gain(found),
         knobs=_by_class(changed),
-        usual=", ".join(name for name in dataclasses.asdict(found.plan) if name not in changed and name != "device"),
+        usual=", ".join(
+            name
+            for name in dataclasses.asdict(found.plan)
+            if name not in changed and name != "device"
+        ),
         memory=() if memory is None else _memory(memory),
         memory_origin="" if memory is None else _FIGURES[memory.origin],
         memory_facts=() if memory is None else tuple(_memory_facts(memory, found.budget)),
@@ -183,7 +195,10 @@ def brief_seconds(seconds: Any) -> str:
         return NOTHING
     if value < 0.9995:
         return f"{value * 1e3:.0f} ms"
-    unit, size = next(((unit, size) for unit, size in (("s", 1), ("min", 60)) if value < 99.95 * size), ("h", 3600))
+    unit, size = next(
+        ((unit, size) for unit, size in (("s", 1), ("min", 60)) if value < 99.95 * size),
+        ("h", 3600),
+    )
     return f"{value / size:,.1f} {unit}"
 
 
@@ -191,7 +206,11 @@ def brief_seconds(seconds: Any) -> str:
 
 
 def _verdict_text(found: Explanation) -> str:
-    words = ["memory was not predicted" if found.memory is None else f"{amount(found.memory.peak)} at the peak"]
+    words = [
+        "memory was not predicted"
+        if found.memory is None
+        else f"{amount(found.memory.peak)} at the peak"
+    ]
     if found.budget is not None:
         words.append(f"the budget is {amount(found.budget)}")
     if found.needed is not None:
@@ -200,11 +219,15 @@ def _verdict_text(found: Explanation) -> str:
 
 
 def _times(found: Explanation) -> tuple[TimeBar, ...]:
-    rows = [("under this plan", found.seconds.get("plan")), (f"under {EAGER}", found.seconds.get("eager"))]
+    rows = [
+        ("under this plan", found.seconds.get("plan")),
+        (f"under {EAGER}", found.seconds.get("eager")),
+    ]
     known = [(name, value) for name, value in rows if value is not None]
     longest = max((value for _, value in known), default=0.0)
     return tuple(
-        TimeBar(name=name, text=_whole_seconds(value), percent=_percent(value, longest)) for name, value in known
+        TimeBar(name=name, text=_whole_seconds(value), percent=_percent(value, longest))
+        for name, value in known
     )
 
 
@@ -293,7 +316,11 @@ def _step_facts(time: TimePrediction | None, measured: float | None) -> Iterator
         text = f"a step of {ms_text(time.step)} is predicted"
         if measured:
             off = abs(time.step - measured) / measured
-            word = "right" if off < 0.005 else f"{100 * off:.0f} % too {'long' if time.step > measured else 'short'}"
+            word = (
+                "right"
+                if off < 0.005
+                else f"{100 * off:.0f} % too {'long' if time.step > measured else 'short'}"
+            )
             text += f", {ms_text(measured)} were measured: the prediction is {word}"
         yield text
         if time.startup:
@@ -306,14 +333,17 @@ def _step_facts(time: TimePrediction | None, measured: float | None) -> Iterator
 
 
 def _common(plans: Sequence[Plan]) -> dict[str, Any]:
-    """Returns the knobs beyond plain eager in which all candidates agree; of a single one, those of the feed."""
+    """Returns the knobs beyond plain eager in which all candidates agree; of a single one, those of
+    the feed."""
     if not plans:
         return {}
     shared = _changed(plans[0])
     if len(plans) == 1:
         return {name: value for name, value in shared.items() if name in _OF_THE_FEED}
     others = [_changed(plan) for plan in plans[1:]]
-    return {n: v for n, v in shared.items() if all(n in other and other[n] == v for other in others)}
+    return {
+        n: v for n, v in shared.items() if all(n in other and other[n] == v for other in others)
+    }
 
 
 def _row(candidate: Candidate, common: Mapping[str, Any]) -> CandidateRow:
@@ -346,7 +376,9 @@ def _parity(figures: Mapping[str, float]) -> list[str]:
 def _refused(found: Explanation) -> dict[str, tuple[tuple[str, str], ...]]:
     rows: dict[str, list[tuple[str, str]]] = {}
     for refusal in found.refused:
-        rows.setdefault(_line(refusal.knob), []).append((_setting(refusal.value), _line(refusal.reason)))
+        rows.setdefault(_line(refusal.knob), []).append(
+            (_setting(refusal.value), _line(refusal.reason))
+        )
     return {knob: tuple(pairs) for knob, pairs in rows.items()}
 
 
@@ -356,9 +388,17 @@ def _refused(found: Explanation) -> dict[str, tuple[tuple[str, str], ...]]:
 def _actual(
     actual: Mapping[str, Any], memory: MemoryPrediction | None, time: TimePrediction | None
 ) -> Iterator[tuple[str, str, str, str]]:
-    bytes_of = {} if memory is None else {**memory.categories, **_figures_of(memory), "memory_bytes": memory.peak}
+    bytes_of = (
+        {}
+        if memory is None
+        else {**memory.categories, **_figures_of(memory), "memory_bytes": memory.peak}
+    )
     bounds = {} if time is None else time.bounds
-    predicted = {**bytes_of, **bounds, **({} if time is None else {"step": time.step, "startup": time.startup})}
+    predicted = {
+        **bytes_of,
+        **bounds,
+        **({} if time is None else {"step": time.step, "startup": time.startup}),
+    }
     for name, item in actual.items():
         if name.endswith("_error"):  # of the figures that stand here
             continue

@@ -1,4 +1,5 @@
-"""Sheets of pictures: an augmented batch, and the examples with the highest loss. Pixels are NumPy arrays."""
+"""Sheets of pictures: an augmented batch, and the examples with the highest loss. Pixels are NumPy
+arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Example:
 
 
 def draw_sheet(images: np.ndarray, out: Path) -> None:
-    """Writes a PNG of images uint8 [N, channels, height, width] side by side, in rows of about three to two.
+    """Writes a PNG of images uint8 [N, channels, height, width] side by side, in rows of about
+    three to two.
 
     Raises:
         OSError: the file cannot be written.
@@ -39,7 +41,9 @@ def draw_sheet(images: np.ndarray, out: Path) -> None:
     num_rows = -(-len(images) // num_columns)
     pitch = side + _GAP // 2
     # No background: between the images one sees whatever page the sheet stands on.
-    sheet = _new((num_columns * pitch - _GAP // 2, num_rows * pitch - _GAP // 2), "RGBA", (0, 0, 0, 0))
+    sheet = _new(
+        (num_columns * pitch - _GAP // 2, num_rows * pitch - _GAP // 2), "RGBA", (0, 0, 0, 0)
+    )
     for place, image in enumerate(images):
         row, column = divmod(place, num_columns)
         sheet.paste(_tile(image, side), (column * pitch, row * pitch))
@@ -50,8 +54,8 @@ def draw_top_losses(examples: Sequence[Example], out: Path) -> list[dict[str, An
     """Writes a PNG of examples with the true and the predicted class under each.
 
     Returns:
-        for each, ``name``, ``true``, ``predicted``, ``probability``, ``loss``, and ``box``: left, top, right and bottom
-        of its image on the sheet, in pixels.
+        for each, ``name``, ``true``, ``predicted``, ``probability``, ``loss``, and ``box``: left,
+        top, right and bottom of its image on the sheet, in pixels.
 
     Raises:
         OSError: the file cannot be written.
@@ -98,7 +102,9 @@ def _tile(image: np.ndarray, side: int) -> Any:
     from PIL import Image
 
     pixels = np.moveaxis(image, 0, -1)
-    picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]))
+    picture = Image.fromarray(
+        np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3])
+    )
     return picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST)
 
 
@@ -107,7 +113,9 @@ def _writer(sheet: Any, width: int) -> Any:
     from PIL import ImageDraw, ImageFont
 
     # Matplotlib ships DejaVu Sans, which knows more letters than Pillow's own face.
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12)
+    font = ImageFont.truetype(
+        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12
+    )
     draw = ImageDraw.Draw(sheet)
 
     def write(place: tuple[int, int], text: str) -> None:

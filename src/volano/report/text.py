@@ -1,4 +1,5 @@
-"""What a text run shows: bits per byte beside the compressors, and previews written while it learned."""
+"""What a text run shows: bits per byte beside the compressors, and previews written while it
+learned."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class ScoreBar:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What the model gave at a step: texts after their prompts, and whatever else it was, as JSON."""
+    """What the model gave at a step: texts after their prompts, and whatever else it was, as
+    JSON."""
 
     step: str
     prompt: str
@@ -47,15 +49,28 @@ def compression_of(record: RunRecord) -> list[ScoreBar]:
             found.append((f"{name}, after the training text", bits, False))
     longest = min(_RAW_BITS, max(bits for _, bits, _ in found))
     return [
-        ScoreBar(name=name, value=f"{bits:.3f}", percent=round(min(100.0, 100 * bits / longest), 2), is_own=is_own)
+        ScoreBar(
+            name=name,
+            value=f"{bits:.3f}",
+            percent=round(min(100.0, 100 * bits / longest), 2),
+            is_own=is_own,
+        )
         for name, bits, is_own in sorted(found, key=lambda entry: entry[1])
     ]
 
 
 def text_figures(record: RunRecord) -> list[tuple[str, str]]:
     """The other figures of the test."""
-    names = {"perplexity": "Perplexity per token", "bytes_per_token": "Bytes per token", "num_bytes": "Bytes of text"}
-    return [(title, figure_text(name, record.scores[name])) for name, title in names.items() if name in record.scores]
+    names = {
+        "perplexity": "Perplexity per token",
+        "bytes_per_token": "Bytes per token",
+        "num_bytes": "Bytes of text",
+    }
+    return [
+        (title, figure_text(name, record.scores[name]))
+        for name, title in names.items()
+        if name in record.scores
+    ]
 
 
 def previews_of(record: RunRecord) -> list[Preview]:

@@ -1,4 +1,5 @@
-"""What a video run shows: real beside generated clips, prediction beside baselines, and the metric's own test."""
+"""What a video run shows: real beside generated clips, prediction beside baselines, and the
+metric's own test."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ from volano.report.media import Media, read_media
 
 _CLIPS = (
     ("Real", ("clips-real.gif",), "Clips of the test set, playing"),
-    ("Generated", ("clips-generated.gif", "clips-generated.mp4"), "Clips that the model generated, playing"),
+    (
+        "Generated",
+        ("clips-generated.gif", "clips-generated.mp4"),
+        "Clips that the model generated, playing",
+    ),
 )
 _PRETEXT = "The feature net tells {} of tampered clips right; guessing would tell {}."
 
@@ -44,7 +49,8 @@ class SelfTestFigures:
 
 
 def clips_of(record: RunRecord, missing: list[str]) -> list[ClipFigures]:
-    """Real and generated clips, as far as they are there; what cannot be shown is added to ``missing``, in words."""
+    """Real and generated clips, as far as they are there; what cannot be shown is added to
+    ``missing``, in words."""
     found = []
     for title, names, alt in _CLIPS:
         reasons = []
@@ -64,7 +70,10 @@ def clips_of(record: RunRecord, missing: list[str]) -> list[ClipFigures]:
 
 def prediction_charts(record: RunRecord) -> list[Chart]:
     """PSNR and SSIM of each predicted frame, the model's beside the baselines'."""
-    titles = {"psnr": ("PSNR of each predicted frame", " dB"), "ssim": ("SSIM of each predicted frame", "")}
+    titles = {
+        "psnr": ("PSNR of each predicted frame", " dB"),
+        "ssim": ("SSIM of each predicted frame", ""),
+    }
     charts = []
     for name, (title, unit) in titles.items():
         lines = [_line("this model", record.scores.get(name), 1)]
@@ -83,12 +92,20 @@ def self_test_of(record: RunRecord) -> SelfTestFigures | None:
     frechet, kernel = mapping(test.get("frechet")), mapping(test.get("kernel"))
     rejected = mapping(record.scores.get("rejected"))
     ratios = rejected or record.scores
-    rows = [("generated" + ", rejected" * bool(rejected), ratios.get("frechet_ratio"), ratios.get("kernel_ratio"))]
+    rows = [
+        (
+            "generated" + ", rejected" * bool(rejected),
+            ratios.get("frechet_ratio"),
+            ratios.get("kernel_ratio"),
+        )
+    ]
     rows += [(str(name), frechet.get(name), kernel.get(name)) for name in {**frechet, **kernel}]
     return SelfTestFigures(
         is_passed=test.get("passed") is True,
         reason=str(test.get("reason") or ""),
-        pretext="" if number(accuracy) is None else _PRETEXT.format(share_text(accuracy, 0), share_text(chance, 0)),
+        pretext=""
+        if number(accuracy) is None
+        else _PRETEXT.format(share_text(accuracy, 0), share_text(chance, 0)),
         rows=tuple(
             (capital(name), figure_text("frechet_ratio", one), figure_text("kernel_ratio", other))
             for name, one, other in rows

@@ -13,11 +13,13 @@ _OWN = "test"
 
 
 def check_data_is_there(path: str | Path | None, what: str) -> None:
-    """Raises UsageError when the data that a run was made from (``what`` in words) is gone; None is an embedded
-    sample."""
+    """Raises UsageError when the data that a run was made from (``what`` in words) is gone; None is
+    an embedded sample."""
     if path is not None and not Path(path).exists():
         raise UsageError(
-            f"The {what} of the run are where they were", got=f"{path}, which is gone", remedy="Put them back"
+            f"The {what} of the run are where they were",
+            got=f"{path}, which is gone",
+            remedy="Put them back",
         )
 
 
@@ -32,7 +34,7 @@ def check_ended(folder: RunFolder) -> None:
 
 
 def evaluation_name(path: str | Path) -> str:
-    """NAME of ``eval-NAME.json`` for data at ``path``: its name without a suffix, never the one of the run's own test
-    set."""
+    """NAME of ``eval-NAME.json`` for data at ``path``: its name without a suffix, never the one of
+    the run's own test set."""
     name = Path(os.path.normpath(Path(path).absolute())).stem or "data"
     return f"other-{name}" if name.lower() == _OWN else name

@@ -1,7 +1,8 @@
-"""Starts the ranks of a prepared run here: ``python -m volano.running.elastic_launcher RUN PROCESSES MAX_RESTARTS``.
+"""Starts the ranks of a prepared run here: ``python -m volano.running.elastic_launcher RUN
+PROCESSES MAX_RESTARTS``.
 
-torchrun's elastic agent does it: it watches the ranks, ends all of them when one dies, and starts them again as often
-as it may. Each goes on from the run's last checkpoint.
+torchrun's elastic agent does it: it watches the ranks, ends all of them when one dies, and starts
+them again as often as it may. Each goes on from the run's last checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def main(path: str, num_processes: int, max_restarts: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # run.json and the ranks say it better
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # run.json and the ranks say it better
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -56,28 +59,39 @@ def main(path: str, num_processes: int, max_restarts: int) -> int:
 
 
 def _end_with_the_parent() -> None:
-    """Asks the ranks to stop when the process at the other end of standard input is gone, however it went."""
+    """Asks the ranks to stop when the process at the other end of standard input is gone, however
+    it went."""
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _reason(failures: dict[int, Any], max_restarts: int) -> str:
     """What the rank says because of which the others failed."""
-    rank, failure = min(failures.items(), key=lambda item: (_is_consequence(item[1]), item[1].timestamp))
+    rank, failure = min(
+        failures.items(), key=lambda item: (_is_consequence(item[1]), item[1].timestamp)
+    )
     text = _last_words(failure)
     if text is None:
-        text = f"ended by {failure.signal_name()}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-    return f"rank {rank}: {text}" + (f" (started again {max_restarts} times)" if max_restarts else "")
+        text = (
+            f"ended by {failure.signal_name()}"
+            if failure.exitcode < 0
+            else f"exit code {failure.exitcode}"
+        )
+    return f"rank {rank}: {text}" + (
+        f" (started again {max_restarts} times)" if max_restarts else ""
+    )
 
 
 def _is_consequence(failure: Any) -> bool:
-    # A rank whose neighbour has gone fails in the exchange with it, or is asked to end by the agent.
+    # A rank whose neighbour has gone fails in the exchange with it, or is asked to end by the
+    # agent.
     text = _last_words(failure)
     return failure.exitcode == -signal.SIGTERM if text is None else tells_of_lost_rank(text)
 
 
 def _last_words(failure: Any) -> str | None:
-    """The first line of the exception that ended a rank; None where it was killed before it could say anything."""
+    """The first line of the exception that ended a rank; None where it was killed before it could
+    say anything."""
     message = failure.error_file_data.get("message")
     if isinstance(message, dict):
         message = message.get("message")

@@ -19,10 +19,10 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
     """Writes a self-contained page about one run, or about several beside each other.
 
     Args:
-        runs: folders of runs; a folder of a run that failed or is not finished gives a page of what is there. The
-            folder of a study gives the page of the study.
-        out: the file; None is ``report.html`` in the folder of a single run or study, and ``comparison.html`` in the
-            current folder for several runs.
+        runs: folders of runs; a folder of a run that failed or is not finished gives a page of what
+            is there. The folder of a study gives the page of the study.
+        out: the file; None is ``report.html`` in the folder of a single run or study, and
+            ``comparison.html`` in the current folder for several runs.
 
     Returns:
         where the page lies.
@@ -38,13 +38,16 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
         if len(runs) > 1 or out is not None:
             raise UsageError(
                 "The page of a study is about it alone, and lies in its folder",
-                got=f"{studies[0]}, which is one, with {'other runs' if len(runs) > 1 else 'another place'}",
+                got=f"{studies[0]}, which is one, with "
+                f"{'other runs' if len(runs) > 1 else 'another place'}",
                 remedy=f"Say volano report {studies[0]}",
             )
         from volano.study.importances import importances
         from volano.study.study import Study
 
-        return write_study_report(Path(studies[0]), importances(Study.open(studies[0], is_tolerant=True)))
+        return write_study_report(
+            Path(studies[0]), importances(Study.open(studies[0], is_tolerant=True))
+        )
     return write_page(runs[0], out) if len(runs) == 1 else write_comparison(runs, out)
 
 
@@ -58,7 +61,8 @@ def end_run(
     tested: float,
     **fields: Any,
 ) -> tuple[Run, dict[str, float]]:
-    """What an application's run ends with, once it has been tested: its figures in ``run.json``, and the report.
+    """What an application's run ends with, once it has been tested: its figures in ``run.json``,
+    and the report.
 
     Args:
         run: as the training left it.
@@ -81,8 +85,8 @@ def end_run(
 
 
 def with_report(run: Run, observer: Observer) -> Run:
-    """Writes ``report.html`` of a run that has finished. A page that cannot be written is a notice of the run, never
-    its failure; a run that was stopped gets none, since it goes on."""
+    """Writes ``report.html`` of a run that has finished. A page that cannot be written is a notice
+    of the run, never its failure; a run that was stopped gets none, since it goes on."""
     if run.status != "finished":
         return run
     try:

@@ -1,4 +1,5 @@
-"""How the plan of a run comes about: found by the planner, given as a file or a value, or plain eager."""
+"""How the plan of a run comes about: found by the planner, given as a file or a value, or plain
+eager."""
 
 from __future__ import annotations
 
@@ -13,7 +14,12 @@ from volano.training import check_plan
 
 
 def choose_plan(
-    task: Task, request: PlanRequest, *, world_size: int = 1, seconds: float | None = None, is_raced: bool = True
+    task: Task,
+    request: PlanRequest,
+    *,
+    world_size: int = 1,
+    seconds: float | None = None,
+    is_raced: bool = True,
 ) -> PlanResult:
     """Returns the plan for a task.
 
@@ -21,11 +27,14 @@ def choose_plan(
         task: what.
         request: what is said of how.
         world_size: ranks that will train together.
-        seconds: how long the run shall last, where its steps follow from that; None: the task's are given.
-        is_raced: whether candidates may be measured; otherwise the choices that need no measuring are taken.
+        seconds: how long the run shall last, where its steps follow from that; None: the task's are
+            given.
+        is_raced: whether candidates may be measured; otherwise the choices that need no measuring
+            are taken.
 
     Raises:
-        PlanError: a pin is not a knob or a value of one, nothing fits the budget, or a given plan does not fit.
+        PlanError: a pin is not a knob or a value of one, nothing fits the budget, or a given plan
+            does not fit.
         UsageError: the device is not on this machine.
     """
     if request.plan is not None:
@@ -33,15 +42,21 @@ def choose_plan(
         check_given(task, plan)
         return PlanResult(plan=plan)
     is_raced = is_raced and request.is_raced
-    return find_plan(task, dataclasses.replace(request, world_size=world_size, seconds=seconds, is_raced=is_raced))
+    return find_plan(
+        task,
+        dataclasses.replace(request, world_size=world_size, seconds=seconds, is_raced=is_raced),
+    )
 
 
 def check_given(task: Task, plan: Plan) -> None:
-    """Raises PlanError when a plan that was made elsewhere does not fit the task or this machine."""
+    """Raises PlanError when a plan that was made elsewhere does not fit the task or this
+    machine."""
     try:
         Device(plan.device)
     except UsageError as error:
         raise PlanError(
-            "A plan is for a device of this machine", got=f"device={plan.device!r}", remedy=error.remedy
+            "A plan is for a device of this machine",
+            got=f"device={plan.device!r}",
+            remedy=error.remedy,
         ) from error
     check_plan(task, plan)

@@ -1,7 +1,9 @@
-"""One run, one process or many: in this process, among ranks that torchrun started, or in processes started here.
+"""One run, one process or many: in this process, among ranks that torchrun started, or in processes
+started here.
 
-However many there are, the first process plans and prepares the run's folder; then every rank makes the same task from
-what stands there and trains. So a restart after a failure and a resume under another number of ranks are one act.
+However many there are, the first process plans and prepares the run's folder; then every rank makes
+the same task from what stands there and trains. So a restart after a failure and a resume under
+another number of ranks are one act.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ _LOST_RANK = re.compile(r"gloo|nccl|xccl|by peer|DistBackendError|remote process
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """How many processes a run is to have on this machine, how often they are started again after a failure, and
-    whether they show the tracebacks of their errors.
+    """How many processes a run is to have on this machine, how often they are started again after a
+    failure, and whether they show the tracebacks of their errors.
 
     Raises:
         UsageError: at birth, when a number cannot be meant.
@@ -75,17 +77,24 @@ class Processes:
         started = Ranks.from_environment()
         if started.are_several and self.nproc > 1:
             raise UsageError(
-                "Ranks are started by torchrun or by `nproc`", got=f"both, {started.world_size} and {self.nproc}"
+                "Ranks are started by torchrun or by `nproc`",
+                got=f"both, {started.world_size} and {self.nproc}",
             )
         return max(started.world_size, self.nproc)
 
 
-def check_processes(task: Task, plan: Plan, processes: Processes | None, source: dict[str, Any] | None = None) -> None:
-    """Raises UsageError unless so many processes can train the task under the plan. Before a folder is made."""
+def check_processes(
+    task: Task, plan: Plan, processes: Processes | None, source: dict[str, Any] | None = None
+) -> None:
+    """Raises UsageError unless so many processes can train the task under the plan. Before a folder
+    is made."""
     processes = processes or Processes()
     check_ranks(task, plan, processes.world_size)
     if processes.nproc > 1 and not Device(plan.device).is_cpu and processes.nproc > Device.count():
-        raise UsageError("Each rank has an accelerator of its own", got=f"{processes.nproc} ranks on {Device.count()}")
+        raise UsageError(
+            "Each rank has an accelerator of its own",
+            got=f"{processes.nproc} ranks on {Device.count()}",
+        )
     if processes.nproc > 1 and (source or {}).get("kind") == "python":
         raise UsageError(
             "A task that several processes train can be made again by each of them",
@@ -107,7 +116,8 @@ def execute(
     processes: Processes | None = None,
     may_split: bool | None = None,
 ) -> Run:
-    """Trains a task in its folder, by as many processes as were asked for; see ``run_task`` for the arguments.
+    """Trains a task in its folder, by as many processes as were asked for; see ``run_task`` for the
+    arguments.
 
     Raises:
         VolanoError: as its subclasses say.
@@ -117,8 +127,8 @@ def execute(
     world_size = processes.world_size
     if world_size == 1:
         return run_task(
-            task, plan, folder, observer=observer, source=source, resume=resume, notices=notices, safety=safety,
-            may_split=may_split,
+            task, plan, folder, observer=observer, source=source, resume=resume, notices=notices,
+            safety=safety, may_split=may_split,
         )  # fmt: skip
     check_processes(task, plan, processes, source)
     if not resume:
@@ -141,7 +151,8 @@ def is_follower() -> bool:
 
 
 def follow(task: Task | None = None) -> Run:
-    """What a rank other than the first does: waits until the first has prepared the run, then trains with it.
+    """What a rank other than the first does: waits until the first has prepared the run, then
+    trains with it.
 
     Args:
         task: the same task that the first rank has; None makes it from the run's folder.
@@ -151,11 +162,19 @@ def follow(task: Task | None = None) -> Run:
     return work(folder, ranks, task=task)
 
 
-def work(folder: RunFolder, ranks: Ranks, *, task: Task | None = None, observer: Observer | None = None) -> Run:
-    """A rank's part in a run that is prepared, from where it stands to the end. The ranks have joined."""
+def work(
+    folder: RunFolder, ranks: Ranks, *, task: Task | None = None, observer: Observer | None = None
+) -> Run:
+    """A rank's part in a run that is prepared, from where it stands to the end. The ranks have
+    joined."""
     plan = Plan.load(folder.path / "plan.json")
     return run_task(
-        task_of(folder) if task is None else task, plan, folder, observer=observer, resume=True, ranks=ranks
+        task_of(folder) if task is None else task,
+        plan,
+        folder,
+        observer=observer,
+        resume=True,
+        ranks=ranks,
     )
 
 
@@ -179,22 +198,29 @@ def task_of(folder: RunFolder) -> Task:
 
 
 def tells_of_lost_rank(text: str) -> bool:
-    """Whether an error is what torch's communication libraries say of another rank that is no longer there."""
+    """Whether an error is what torch's communication libraries say of another rank that is no
+    longer there."""
     return bool(_LOST_RANK.search(text))
 
 
 def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
-    """Runs the ranks and waits for them. Ctrl-C and SIGTERM ask them to stop after the step in flight, and to save."""
+    """Runs the ranks and waits for them. Ctrl-C and SIGTERM ask them to stop after the step in
+    flight, and to save."""
     command = [sys.executable, "-m", "volano.running.elastic_launcher", str(folder.path)]
     command += [str(processes.nproc), str(processes.max_restarts)]
     environment = {**os.environ}
-    if Device(plan.device).is_cpu:  # spinning threads of one rank would take the cores of the others
+    if Device(
+        plan.device
+    ).is_cpu:  # spinning threads of one rank would take the cores of the others
         environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.nproc)))
     if processes.debug:
         environment[DEBUG] = "1"
-    # In a session of their own, so that a terminal's Ctrl-C reaches them once, through this process; and at the end of
-    # a pipe, whose other end goes with this process however it dies. What a task prints goes to standard error.
-    child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+    # In a session of their own, so that a terminal's Ctrl-C reaches them once, through this
+    # process; and at the end of a pipe, whose other end goes with this process however it dies.
+    # What a task prints goes to standard error.
+    child = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=2, start_new_session=True
+    )
     with _handed_on(child), child:  # closes the pipe
         code = child.wait()
     record = folder.read_json("run.json")
@@ -208,8 +234,8 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
 
 @contextlib.contextmanager
 def _handed_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A context in which SIGINT and SIGTERM reach the child as SIGTERM, once: a second one would end torchrun's agent
-    before its ranks have saved."""
+    """A context in which SIGINT and SIGTERM reach the child as SIGTERM, once: a second one would
+    end torchrun's agent before its ranks have saved."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

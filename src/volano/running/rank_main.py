@@ -1,4 +1,5 @@
-"""One rank of a prepared run: ``python -m volano.running.rank_main RUN`` under torchrun's elastic agent."""
+"""One rank of a prepared run: ``python -m volano.running.rank_main RUN`` under torchrun's elastic
+agent."""
 
 from __future__ import annotations
 

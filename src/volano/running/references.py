@@ -1,5 +1,5 @@
-"""``module:name``: how a command line or a run's folder names something in a person's own code, and how a run's folder
-names the application that made it. No other module computes what it imports."""
+"""``module:name``: how a command line or a run's folder names something in a person's own code, and
+how a run's folder names the application that made it. No other module computes what it imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from volano.errors import UsageError
 from volano.record.run_folder import RunFolder
 from volano.task import Task
 
-# Modules whose ``task_of(folder)`` makes the task of a run again. They stand above this folder, hence their names.
+# Modules whose ``task_of(folder)`` makes the task of a run again. They stand above this folder,
+# hence their names.
 _APPLICATIONS, _STUDIES = "volano.apps.kinds", "volano.apps.study_build"
 
 
@@ -22,7 +23,8 @@ _LOADED_FILES: dict[tuple[Path, int, int], ModuleType] = {}
 
 
 def task_again(folder: RunFolder, kind: str) -> Task:
-    """Returns the task of an application's run, or of one that trains a trial, made again from its folder.
+    """Returns the task of an application's run, or of one that trains a trial, made again from its
+    folder.
 
     Raises:
         UsageError: there is no such application, or its data is no longer there.
@@ -31,27 +33,35 @@ def task_again(folder: RunFolder, kind: str) -> Task:
 
 
 def load_reference(reference: str) -> Any:
-    """What ``package.module:name`` or ``path/to/file.py:name`` names; the current folder is looked through too.
+    """What ``package.module:name`` or ``path/to/file.py:name`` names; the current folder is looked
+    through too.
 
     Raises:
         UsageError: it is not of that form, the module does not import, or has no such name.
     """
     module_name, separator, name = reference.rpartition(":")
     if not separator or not module_name or not name:
-        raise UsageError("Code is named as module:name", got=repr(reference), remedy="For example my_task:task")
+        raise UsageError(
+            "Code is named as module:name", got=repr(reference), remedy="For example my_task:task"
+        )
     try:
-        module = _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
+        module = (
+            _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
+        )
     except Exception as error:
         raise UsageError(
             "The module can be imported",
             got=f"{module_name}: {type(error).__name__}: {error}",
-            remedy="Run from the folder in which it lies, or mend it; --debug shows the whole traceback",
+            remedy="Run from the folder in which it lies, or mend it; --debug shows the whole "
+            "traceback",
         ) from error
     try:
         return getattr(module, name)
     except AttributeError as error:
         public = sorted(other for other in vars(module) if not other.startswith("_"))
-        raise UsageError(f"{module_name} has the name", got=name, remedy=f"It has: {', '.join(public[:12])}") from error
+        raise UsageError(
+            f"{module_name} has the name", got=name, remedy=f"It has: {', '.join(public[:12])}"
+        ) from error
 
 
 def load_task(reference: str) -> Task:
@@ -60,7 +70,8 @@ def load_task(reference: str) -> Task:
 
 
 def as_task(value: Any, reference: str) -> Task:
-    """Returns what a reference named as a Task: it is one, or a function without arguments that returns one.
+    """Returns what a reference named as a Task: it is one, or a function without arguments that
+    returns one.
 
     Raises:
         UsageError: it is neither.
@@ -84,7 +95,8 @@ def _load_module(name: str) -> Any:
 def _load_file(path: str) -> Any:
     file = Path(path).resolve()
     stat = file.stat()
-    # Looked up more than once in a command, and run once: a file that trains at import would train again.
+    # Looked up more than once in a command, and run once: a file that trains at import would train
+    # again.
     key = (file, stat.st_mtime_ns, stat.st_size)
     if key in _LOADED_FILES:
         return _LOADED_FILES[key]

@@ -39,7 +39,9 @@ def train_task(
     source = {"kind": "python"} if source is None else source
     folder = RunFolder.reserve(out, task.name)
     observer = observer or make_progress()
-    chosen = choose_plan(task, planning or PlanRequest(), world_size=(processes or Processes()).world_size)
+    chosen = choose_plan(
+        task, planning or PlanRequest(), world_size=(processes or Processes()).world_size
+    )
     check_plan(task, chosen.plan)
     check_processes(task, chosen.plan, processes, source)
     folder.make()
@@ -76,7 +78,8 @@ def resume_task(
 
 
 def kind_of(run: str | Path) -> str:
-    """What a run is of: ``"image"`` or another application, ``"reference"`` or ``"python"`` for a task of one's own.
+    """What a run is of: ``"image"`` or another application, ``"reference"`` or ``"python"`` for a
+    task of one's own.
 
     Raises:
         UsageError: it is not a run's folder.
@@ -94,7 +97,9 @@ def go_on(
 ) -> Run:
     """Runs the rest of a task in its folder."""
     plan = Plan.load(folder.path / "plan.json")
-    return execute(task, plan, folder, observer=observer, resume=True, safety=safety, processes=processes)
+    return execute(
+        task, plan, folder, observer=observer, resume=True, safety=safety, processes=processes
+    )
 
 
 def change_safety(run: str | Path, **changes: Any) -> None:
@@ -110,7 +115,8 @@ def change_safety(run: str | Path, **changes: Any) -> None:
 
 
 def check_unfinished(folder: RunFolder) -> None:
-    """Raises UsageError when the run has nothing left to do, or has not come so far that it could go on."""
+    """Raises UsageError when the run has nothing left to do, or has not come so far that it could
+    go on."""
     if folder.read_json("run.json").get("status") == "starting":
         raise UsageError(
             "A run that goes on has begun",

@@ -33,11 +33,14 @@ class TrialSource:
         seed: of the default one.
     """
 
-    def __init__(self, build: Build, study: optuna.Study, sampler: BaseSampler | None, seed: int) -> None:
+    def __init__(
+        self, build: Build, study: optuna.Study, sampler: BaseSampler | None, seed: int
+    ) -> None:
         self._build, self._study, self._sampler, self._seed = build, study, sampler, seed
         self._num_asked = self._num_built = self._num_failed = 0
         self._before = next((trial.distributions for trial in study.get_trials(deepcopy=False)), {})
-        # Optuna's grid says that it is exhausted when all its points have been told, not when all were asked for.
+        # Optuna's grid says that it is exhausted when all its points have been told, not when all
+        # were asked for.
         self._num_points = num_grid_points(sampler)
         self.is_exhausted = False
 
@@ -48,19 +51,25 @@ class TrialSource:
             num_asked: trials that the study has asked for before.
             live: numbers of those that are half way.
         """
-        sampler = self._sampler if self._sampler is not None else default_sampler(self._seed, num_asked)
+        sampler = (
+            self._sampler if self._sampler is not None else default_sampler(self._seed, num_asked)
+        )
         self._study.sampler = RungSampler(sampler, live, on_stop=self._stop)
         self._num_asked = num_asked
-        self.is_exhausted = self.is_exhausted or (self._num_points is not None and num_asked >= self._num_points)
+        self.is_exhausted = self.is_exhausted or (
+            self._num_points is not None and num_asked >= self._num_points
+        )
 
     def _stop(self) -> None:
         self.is_exhausted = True
 
     def ask(self) -> Asked:
-        """A new trial; and where its task cannot be made, how it has ended (``"pruned"`` or ``"failed"``) and why.
+        """A new trial; and where its task cannot be made, how it has ended (``"pruned"`` or
+        ``"failed"``) and why.
 
         Raises:
-            UsageError: ``build`` cannot be meant: it returns no Task, or one that cannot be compared at rungs.
+            UsageError: ``build`` cannot be meant: it returns no Task, or one that cannot be
+                compared at rungs.
             ExploreError: it suggests nothing, or fails again and again.
         """
         with storage_errors():
@@ -88,15 +97,22 @@ class TrialSource:
             )
         if self._is_again(trial):
             self.is_exhausted = True
-            return trial, "pruned", "it has the parameters of an earlier trial: the sampler has tried them all"
+            return (
+                trial,
+                "pruned",
+                "it has the parameters of an earlier trial: the sampler has tried them all",
+            )
         return trial, None, None
 
     def _is_again(self, trial: optuna.Trial) -> bool:
-        """Whether a sampler that tries everything once begins anew. It says so only when all has been told."""
+        """Whether a sampler that tries everything once begins anew. It says so only when all has
+        been told."""
         if not isinstance(self._sampler, optuna.samplers.BruteForceSampler):
             return False
         earlier = self._study.get_trials(deepcopy=False)
-        return any(other.number != trial.number and other.params == trial.params for other in earlier)
+        return any(
+            other.number != trial.number and other.params == trial.params for other in earlier
+        )
 
     def _failed(self, error: Exception) -> str:
         self._num_failed += 1
@@ -111,7 +127,9 @@ class TrialSource:
 
     def _check_distributions(self, now: Mapping[str, Any]) -> None:
         check_choices(now)
-        differences = differences_of_space(self._before, {name: now[name] for name in now if name in self._before})
+        differences = differences_of_space(
+            self._before, {name: now[name] for name in now if name in self._before}
+        )
         self._before = {**now, **self._before}
         if differences:
             raise UsageError(
@@ -122,15 +140,16 @@ class TrialSource:
 
 
 def check_choices(distributions: Mapping[str, Any]) -> None:
-    """Raises UsageError where a choice is not of the kinds that a study's journal gives back as they were: JSON makes
-    lists of tuples."""
+    """Raises UsageError where a choice is not of the kinds that a study's journal gives back as
+    they were: JSON makes lists of tuples."""
     for name, distribution in distributions.items():
         for choice in getattr(distribution, "choices", ()):
             if not isinstance(choice, bool | int | float | str | None):
                 raise UsageError(
                     "The choices of a parameter are numbers, texts, True, False or None",
                     got=f"{choice!r} of {name!r}",
-                    remedy=f"Suggest names of them: {{'a': {choice!r}, ...}}[trial.suggest_categorical({name!r}, ...)]",
+                    remedy=f"Suggest names of them: {{'a': {choice!r}, "
+                    f"...}}[trial.suggest_categorical({name!r}, ...)]",
                 )
 
 
@@ -146,7 +165,9 @@ def check_task(task: Any) -> None:
         )
 
 
-def check_space(build: Build, trials: list[optuna.trial.FrozenTrial], steps: Mapping[int, Mapping[float, int]]) -> None:
+def check_space(
+    build: Build, trials: list[optuna.trial.FrozenTrial], steps: Mapping[int, Mapping[float, int]]
+) -> None:
     """Raises UsageError unless ``build`` makes of trials of before what it made then.
 
     Args:
@@ -159,13 +180,17 @@ def check_space(build: Build, trials: list[optuna.trial.FrozenTrial], steps: Map
         task, missing = None, None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of values out of range, which the difference tells better
+                warnings.simplefilter(
+                    "ignore"
+                )  # of values out of range, which the difference tells better
                 task = build(again)
         except Exception as error:  # noqa: BLE001 - it may have failed then too
             missing = str(error)
         differences = differences_of_space(trial.distributions, again.distributions)
         if missing is not None and "is not found" in missing and "parameter" in missing:
-            differences.append(f"new: {missing.split(' is not found')[0].rpartition('parameter ')[2]}")
+            differences.append(
+                f"new: {missing.split(' is not found')[0].rpartition('parameter ')[2]}"
+            )
         elif missing is None:
             gone = trial.distributions.keys() - again.distributions.keys()
             differences += [f"{name!r} is suggested no more" for name in sorted(gone)]
@@ -180,7 +205,8 @@ def check_space(build: Build, trials: list[optuna.trial.FrozenTrial], steps: Map
 
 
 def differences_of_length(task: Task, steps: Mapping[float, int]) -> list[str]:
-    """In words, where rungs (step by share) would stand elsewhere in a trial's run than they did."""
+    """In words, where rungs (step by share) would stand elsewhere in a trial's run than they
+    did."""
     return [
         f"{share:.0%} of a run was step {step} and is step {step_of_rung(task, share)}"
         for share, step in steps.items()

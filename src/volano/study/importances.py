@@ -17,16 +17,19 @@ _SEED = 0  # of the forest that the estimate grows: a page that is written again
 
 
 def importances(study: Study) -> Importances:
-    """The share of the values' spread that each parameter explains, as Optuna estimates it by fANOVA.
+    """The share of the values' spread that each parameter explains, as Optuna estimates it by
+    fANOVA.
 
-    The few trials that are complete are the best of all: they differ by chance, not by what matters. So the values are
-    those of the furthest rung that every trial with a value has reached, mostly the first. Raises nothing: a study is
-    worth more than a page about it.
+    The few trials that are complete are the best of all: they differ by chance, not by what
+    matters. So the values are those of the furthest rung that every trial with a value has reached,
+    mostly the first. Raises nothing: a study is worth more than a page about it.
     """
     trials = [(trial, found) for trial in study.trials if (found := _finite(trial))]
     rung = min((max(found) for _, found in trials), default=0)
     values = {trial.number: found[rung] for trial, found in trials if rung in found}
-    share = next((shown.share for trial, _ in trials for shown in trial.rungs if shown.rung == rung), 0.0)
+    share = next(
+        (shown.share for trial, _ in trials for shown in trial.rungs if shown.rung == rung), 0.0
+    )
     shares: dict[str, float] = {}
     failure = ""
     try:
@@ -35,7 +38,9 @@ def importances(study: Study) -> Importances:
     except Exception as error:  # noqa: BLE001 - Optuna raises what it will where it cannot tell, see above
         failure = f"{type(error).__name__}: {error}"
     is_flat = len(set(values.values())) == 1
-    return Importances(shares=shares, num_trials=len(values), share=share, is_flat=is_flat, failure=failure)
+    return Importances(
+        shares=shares, num_trials=len(values), share=share, is_flat=is_flat, failure=failure
+    )
 
 
 def _finite(trial: TrialResult) -> dict[int, float]:
@@ -44,7 +49,8 @@ def _finite(trial: TrialResult) -> dict[int, float]:
 
 
 def _estimated(trials: Sequence[FrozenTrial], values: Mapping[int, float]) -> dict[str, float]:
-    """Largest first. Optuna looks at complete trials alone, so they are shown to it in a study where all are."""
+    """Largest first. Optuna looks at complete trials alone, so they are shown to it in a study
+    where all are."""
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
@@ -58,9 +64,12 @@ def _estimated(trials: Sequence[FrozenTrial], values: Mapping[int, float]) -> di
         if trial.number in values:
             study.add_trial(
                 optuna.trial.create_trial(
-                    params=trial.params, distributions=trial.distributions, value=values[trial.number]
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    value=values[trial.number],
                 )
             )
-    # Named, for Optuna's default is another in each of its versions, and not all of them estimate shares of a spread.
+    # Named, for Optuna's default is another in each of its versions, and not all of them estimate
+    # shares of a spread.
     found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
     return {name: float(value) for name, value in found.items()}

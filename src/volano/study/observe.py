@@ -59,7 +59,8 @@ class Summary:
         steps_per_second: the same a second, over the seconds in which packs trained.
         seconds: since this run of the study began.
         seconds_left: until its end, estimated; None while nothing is known.
-        training: how many trials the workers have in hand, by the share of a run to which they train them.
+        training: how many trials the workers have in hand, by the share of a run to which they
+            train them.
     """
 
     num_trials: int
@@ -108,7 +109,8 @@ class StudyObserver:
         """After each decision of a rung."""
 
     def on_notice(self, text: str) -> None:
-        """Something that a person should know: why packs were split, a lost worker, a costly storage."""
+        """Something that a person should know: why packs were split, a lost worker, a costly
+        storage."""
 
     def on_end(self, study: Study) -> None:
         """With the study as it is returned: finished, or stopped. One that fails raises instead."""

@@ -1,8 +1,9 @@
 """Where Optuna keeps a study: a journal in the study's folder, or a storage that several share.
 
-Without a storage of one's own, Optuna's journal is kept in memory and written to the folder at each rung, in Optuna's
-own format. Measured with 6 parameters and TPE, per trial: asking takes 1.9 ms so, 1.8 ms in Optuna's storage in memory,
-4.3 ms with its journal on disk (one locked and synced write for each parameter); SQLite takes 34 ms and more.
+Without a storage of one's own, Optuna's journal is kept in memory and written to the folder at each
+rung, in Optuna's own format. Measured with 6 parameters and TPE, per trial: asking takes 1.9 ms so,
+1.8 ms in Optuna's storage in memory, 4.3 ms with its journal on disk (one locked and synced write
+for each parameter); SQLite takes 34 ms and more.
 """
 
 from __future__ import annotations
@@ -20,19 +21,29 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from volano.errors import CheckpointError, ExploreError, MissingExtraError, UsageError, VolanoError, first_line
+from volano.errors import (
+    CheckpointError,
+    ExploreError,
+    MissingExtraError,
+    UsageError,
+    VolanoError,
+    first_line,
+)
 from volano.record.study_folder import JOURNAL
 
-# How long SQLite waits for another process to let go of the file; its driver's own 5 s are short on a network's disk.
+# How long SQLite waits for another process to let go of the file; its driver's own 5 s are short on
+# a network's disk.
 _SQLITE_PATIENCE_SECONDS = 30.0
 OBJECT = "object"
 
 
 class JournalInMemory(BaseJournalBackend):
-    """An Optuna journal that one process writes, and that goes to its file when :meth:`flush` is called.
+    """An Optuna journal that one process writes, and that goes to its file when :meth:`flush` is
+    called.
 
     Args:
-        path: of the file; what it holds already is read. Only the holder of the study's folder may make one.
+        path: of the file; what it holds already is read. Only the holder of the study's folder may
+            make one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +59,8 @@ class JournalInMemory(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """See the base class."""
-        # As they would be read back: what JSON cannot hold fails here, and nobody changes what was kept.
+        # As they would be read back: what JSON cannot hold fails here, and nobody changes what was
+        # kept.
         logs = [json.loads(json.dumps(log)) for log in logs]
         self._logs.extend(logs)
         self._unsaved.extend(logs)
@@ -65,7 +77,8 @@ class JournalInMemory(BaseJournalBackend):
 
 
 def _read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a journal's file; half a last line, of a process that was killed, is taken off it."""
+    """The entries of a journal's file; half a last line, of a process that was killed, is taken off
+    it."""
     if not path.exists():
         return
     content = path.read_bytes()
@@ -76,15 +89,17 @@ def _read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise CheckpointError("A study's journal holds JSON lines", got=f"line {number} of {path}") from error
+            raise CheckpointError(
+                "A study's journal holds JSON lines", got=f"line {number} of {path}"
+            ) from error
 
 
 class StudyStorage:
     """Optuna's study of a study's folder, and its errors in our words.
 
     Args:
-        given: None for a journal in the folder; a URL as Optuna takes it, the path of a journal's file, an Optuna
-            storage, or an Optuna study.
+        given: None for a journal in the folder; a URL as Optuna takes it, the path of a journal's
+            file, an Optuna storage, or an Optuna study.
         folder: of the study.
 
     Raises:
@@ -120,10 +135,13 @@ class StudyStorage:
         if isinstance(backend, RDBStorage) and backend.url.startswith("sqlite"):
             self.notices.append(
                 "SQLite takes about 40 ms a trial, and 10 ms for each value reported; "
-                "without storage= a study is kept in memory with a journal in its folder, and costs 2 ms a trial"
+                "without storage= a study is kept in memory with a journal in its folder, and "
+                "costs 2 ms a trial"
             )
 
-    def study(self, name: str, direction: Literal["minimize", "maximize"], *, is_new: bool) -> optuna.Study:
+    def study(
+        self, name: str, direction: Literal["minimize", "maximize"], *, is_new: bool
+    ) -> optuna.Study:
         """Optuna's study of that name, made where there is none.
 
         Args:
@@ -141,17 +159,21 @@ class StudyStorage:
                 pruner=optuna.pruners.NopPruner(),
             )
             directions = [each.name.lower() for each in study.directions]
-            num_there = len(study.get_trials(deepcopy=False)) if is_new and self._study is None else 0
+            num_there = (
+                len(study.get_trials(deepcopy=False)) if is_new and self._study is None else 0
+            )
         check_pruner(study.pruner)
         if directions != [direction]:
             raise UsageError(
                 "A study goes on in the direction that it has in its storage",
-                got=f"direction={direction!r} and the study {study.study_name!r} with {', '.join(directions)}",
+                got=f"direction={direction!r} and the study {study.study_name!r} with "
+                f"{', '.join(directions)}",
                 remedy="Give the same direction, or another name: another out=",
             )
         if num_there:
             self.notices.append(
-                f"the storage holds a study {study.study_name!r} with {num_there} trials already: this one joins it; "
+                f"the storage holds a study {study.study_name!r} with {num_there} trials already: "
+                "this one joins it; "
                 "a study takes its name from its folder"
             )
         return study
@@ -171,10 +193,12 @@ def check_pruner(pruner: Any) -> None:
     """Raises UsageError for a pruner that would be asked trial by trial."""
     if not isinstance(pruner, optuna.pruners.NopPruner):
         raise UsageError(
-            "The rungs prune: they rank all members of a cohort at once, while a pruner of Optuna's is asked trial by "
+            "The rungs prune: they rank all members of a cohort at once, while a pruner of "
+            "Optuna's is asked trial by "
             "trial and answers by who was asked before",
             got=type(pruner).__name__,
-            remedy="Make the Optuna study with pruner=optuna.pruners.NopPruner(); set eta= and rungs= instead",
+            remedy="Make the Optuna study with pruner=optuna.pruners.NopPruner(); set eta= and "
+            "rungs= instead",
         )
 
 
@@ -187,12 +211,16 @@ def load_optuna(folder: Path, name: str, url: str | None) -> optuna.Study:
     """
     if url == OBJECT or (url is None and not (folder / JOURNAL).is_file()):
         raise CheckpointError(
-            "Optuna's study can be opened again from journal.log of the folder, or from the storage's URL",
-            got=f"{folder}, " + ("whose storage was given as an object" if url else "which holds none"),
+            "Optuna's study can be opened again from journal.log of the folder, or from the "
+            "storage's URL",
+            got=f"{folder}, "
+            + ("whose storage was given as an object" if url else "which holds none"),
             remedy="Open it with optuna.load_study",
         )
     with storage_errors():
-        storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL))) if url is None else _open(url)
+        storage = (
+            JournalStorage(JournalFileBackend(str(folder / JOURNAL))) if url is None else _open(url)
+        )
         return optuna.load_study(study_name=name, storage=storage)
 
 
@@ -200,7 +228,9 @@ def _open(url: str) -> BaseStorage:
     if "://" not in url:
         return JournalStorage(JournalFileBackend(url))
     if url.startswith("sqlite"):
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE_SECONDS}})
+        return RDBStorage(
+            url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE_SECONDS}}
+        )
     return optuna.storages.get_storage(url)
 
 
@@ -211,7 +241,8 @@ def without_password(url: str) -> str:
     return f"{head}{separator}{user.partition(':')[0]}{at}{host}" if at else url
 
 
-# ---- Optuna's private names; read in Optuna 5.0. tests/study/test_optuna_storage.py shows what each does
+# ---- Optuna's private names; read in Optuna 5.0. tests/study/test_optuna_storage.py shows what
+# each does
 
 
 def num_grid_points(sampler: BaseSampler | None) -> int | None:
@@ -221,7 +252,8 @@ def num_grid_points(sampler: BaseSampler | None) -> int | None:
 
 def running_trial(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> optuna.Trial:
     """Returns a trial that runs in a study's storage, to be reported to and told of again."""
-    # Made by hand, a Trial asks its sampler to prepare for a new one; a random sampler prepares nothing.
+    # Made by hand, a Trial asks its sampler to prepare for a new one; a random sampler prepares
+    # nothing.
     study.sampler = optuna.samplers.RandomSampler()
     return optuna.Trial(study, trial._trial_id)
 
@@ -233,7 +265,8 @@ def _backend_of(storage: BaseStorage) -> BaseStorage:
 
 @contextlib.contextmanager
 def storage_errors() -> Iterator[None]:
-    """A context that turns what a storage raises into a VolanoError, and keeps Optuna's chatter down."""
+    """A context that turns what a storage raises into a VolanoError, and keeps Optuna's chatter
+    down."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -252,7 +285,8 @@ def storage_errors() -> Iterator[None]:
 
 
 def is_of_storage(error: Exception) -> bool:
-    """Whether it comes from a storage's database, and not from a person's code that uses a trial."""
+    """Whether it comes from a storage's database, and not from a person's code that uses a
+    trial."""
     is_optunas = isinstance(error, optuna.exceptions.StorageInternalError)
     return is_optunas or type(error).__module__.startswith("sqlalchemy")
 
@@ -266,21 +300,33 @@ def _translated(error: Exception) -> VolanoError | None:
         return ExploreError(
             "A study's storage lets one process at a time write, and soon",
             got=first,
-            remedy="Wait for the other process, or take a storage for many writers (MySQL, PostgreSQL, a journal "
+            remedy="Wait for the other process, or take a storage for many writers (MySQL, "
+            "PostgreSQL, a journal "
             "file); then go on with resume=True",
         )
     if "compatible with the table schema" in text:
         return CheckpointError(
             "A study's storage is of this version of Optuna",
             got=first,
-            remedy="Take another storage, or upgrade a copy of it: optuna storage upgrade --storage URL",
+            remedy="Take another storage, or upgrade a copy of it: optuna storage upgrade "
+            "--storage URL",
         )
     if isinstance(error, ImportError | ModuleNotFoundError) or "Can't load plugin" in text:
         return MissingExtraError(
-            "The driver of the storage's database is installed", got=first, remedy="Install it, or take another storage"
+            "The driver of the storage's database is installed",
+            got=first,
+            remedy="Install it, or take another storage",
         )
     if isinstance(error, OSError) or from_database:
-        return ExploreError("A study's storage can be read and written", got=first, remedy="Check the URL or the path")
-    if isinstance(error, ValueError | KeyError) and ("log format" in text or "JSON" in type(error).__name__):
-        return CheckpointError("A journal's file is one of Optuna's", got=first, remedy="Take another path")
+        return ExploreError(
+            "A study's storage can be read and written",
+            got=first,
+            remedy="Check the URL or the path",
+        )
+    if isinstance(error, ValueError | KeyError) and (
+        "log format" in text or "JSON" in type(error).__name__
+    ):
+        return CheckpointError(
+            "A journal's file is one of Optuna's", got=first, remedy="Take another path"
+        )
     return None

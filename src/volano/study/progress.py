@@ -1,4 +1,5 @@
-"""What a person sees while a study goes on, on standard error: a live table in a terminal, plain lines elsewhere."""
+"""What a person sees while a study goes on, on standard error: a live table in a terminal, plain
+lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from volano.study.study import Study
 
 _PLAIN_SECONDS = 10.0
 _REFRESH_SECONDS = 0.25
-# Between answers of workers, which may be minutes apart: so that a person sees that it goes on. Drawing takes 2 ms.
+# Between answers of workers, which may be minutes apart: so that a person sees that it goes on.
+# Drawing takes 2 ms.
 _TICK_SECONDS = 1.0
 
 
@@ -69,7 +71,8 @@ class _Ticker:
 
 
 class PlainStudyProgress(StudyObserver):
-    """A line at the start and the end, at each rung, and when ten seconds have passed without one."""
+    """A line at the start and the end, at each rung, and when ten seconds have passed without
+    one."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._heard = stream, _LastHeard()
@@ -114,8 +117,8 @@ class PlainStudyProgress(StudyObserver):
 
 
 class RichStudyProgress(StudyObserver):
-    """A table that stays in place: the best so far, how many run, were pruned or failed, pace and time left; decisions
-    of rungs and notices stand above it."""
+    """A table that stays in place: the best so far, how many run, were pruned or failed, pace and
+    time left; decisions of rungs and notices stand above it."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
@@ -177,7 +180,10 @@ def headline(info: StudyInfo) -> str:
     rungs = f"rungs at {shares} of the run" if len(info.shares) > 1 else "nothing is pruned"
     before = f" ({info.num_before} before)" if info.num_before else ""
     workers = f"{info.num_workers} worker{'s' if info.num_workers > 1 else ''}"
-    return f"{info.num_trials} trials{before}, {info.direction} {info.metric}, {info.sampler}, {rungs}, {workers}"
+    return (
+        f"{info.num_trials} trials{before}, {info.direction} {info.metric}, {info.sampler}, "
+        f"{rungs}, {workers}"
+    )
 
 
 def standing(summary: Summary) -> str:
@@ -192,13 +198,20 @@ def standing(summary: Summary) -> str:
         )
         if count or word == "running"
     ]
-    best = "" if summary.best is None else f"; best {summary.best.value:.5g} (trial {summary.best.number})"
+    best = (
+        ""
+        if summary.best is None
+        else f"; best {summary.best.value:.5g} (trial {summary.best.number})"
+    )
     return f"{summary.num_asked}/{summary.num_trials} trials: {', '.join(ended)}{best}"
 
 
 def under_way(summary: Summary) -> list[str]:
     """What the workers do, if anything: a text for a list."""
-    parts = [f"{count} to {percent(share)} of the run" for share, count in sorted(summary.training.items())]
+    parts = [
+        f"{count} to {percent(share)} of the run"
+        for share, count in sorted(summary.training.items())
+    ]
     return [f"training {', '.join(parts)}"] if parts else []
 
 
@@ -213,7 +226,10 @@ def decided(decision: RungDecision) -> str:
     """What a rung has done."""
     finite = [value for value in decision.values.values() if math.isfinite(value)]
     span = f", values {min(finite):.4g} to {max(finite):.4g}" if finite else ""
-    counts = {"complete" if decision.share == 1.0 else "go on": len(decision.kept), "pruned": len(decision.cut)}
+    counts = {
+        "complete" if decision.share == 1.0 else "go on": len(decision.kept),
+        "pruned": len(decision.cut),
+    }
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     return f"{percent(decision.share)} of the run: {told}{span}"
 
@@ -221,7 +237,9 @@ def decided(decision: RungDecision) -> str:
 def ended(study: Study) -> str:
     """How it ended."""
     num_failed = (study.facts.get("counts") or {}).get("failed") or 0
-    failed = f"; {num_failed} {'trials' if num_failed > 1 else 'trial'} failed" if num_failed else ""
+    failed = (
+        f"; {num_failed} {'trials' if num_failed > 1 else 'trial'} failed" if num_failed else ""
+    )
     return f"{study.status} after {clock(study.facts.get('seconds') or 0.0)}{failed}"
 
 
@@ -233,7 +251,9 @@ def table(info: StudyInfo, summary: Summary) -> Any:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     if summary.best is not None:
-        grid.add_row("best", f"{info.metric} {summary.best.value:.5g}  (trial {summary.best.number})")
+        grid.add_row(
+            "best", f"{info.metric} {summary.best.value:.5g}  (trial {summary.best.number})"
+        )
         grid.add_row("", parameters(summary.best.params))
     grid.add_row("trials", standing(summary).partition(";")[0])
     for text in under_way(summary):
@@ -262,4 +282,8 @@ def clock(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )

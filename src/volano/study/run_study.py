@@ -1,4 +1,5 @@
-"""Putting a study together: its folder, Optuna's study, its rungs and its driver; and closing it whatever happens."""
+"""Putting a study together: its folder, Optuna's study, its rungs and its driver; and closing it
+whatever happens."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def run_study(
         resume: whether to go on.
 
     Raises:
-        VolanoError: as its subclasses say. ``study.json`` then holds the reason, and what was learned is kept.
+        VolanoError: as its subclasses say. ``study.json`` then holds the reason, and what was
+            learned is kept.
     """
     observer = observer or StudyObserver()
     if resume:
@@ -79,7 +81,9 @@ def run_study(
             if not resume:
                 folder.update(**_facts(settings, place, study, sampler, facts))
             rungs = SuccessiveHalving(settings.shares, settings.eta, settings.direction)
-            ledger = TrialLedger(folder, place, study, rungs, metric=settings.metric, direction=settings.direction)
+            ledger = TrialLedger(
+                folder, place, study, rungs, metric=settings.metric, direction=settings.direction
+            )
             if resume:
                 _check_space(build, folder, study)
                 _note_settings(folder, settings, place, sampler)
@@ -96,7 +100,11 @@ def run_study(
                     executor=executor,
                     observer=observer,
                 )
-                observer.on_start(_info(settings, folder, study, sampler, len(ledger.trials), executor.num_workers))
+                observer.on_start(
+                    _info(
+                        settings, folder, study, sampler, len(ledger.trials), executor.num_workers
+                    )
+                )
                 for text in (*place.notices, *getattr(executor, "notices", ())):
                     driver.notice(text)
                 driver.take_up(orphans)
@@ -115,7 +123,9 @@ def _note_settings(
     """Writes down with which settings a study goes on."""
     before, name = folder.read_json(STUDY)["settings"], name_of_sampler(sampler)
     if before.get("sampler") != name:
-        place.notices.append(f"it goes on with {name}; sampler= was {before.get('sampler')} when it was started")
+        place.notices.append(
+            f"it goes on with {name}; sampler= was {before.get('sampler')} when it was started"
+        )
     folder.update(settings={**before, **settings.to_json(), "sampler": name})
 
 
@@ -127,9 +137,18 @@ def _check_space(build: Build, folder: StudyFolder, study: optuna.Study) -> None
     check_space(build, some[-_NUM_CHECKED:], steps)
 
 
-def _close(driver: StudyLoop, ledger: TrialLedger, folder: StudyFolder, observer: StudyObserver, status: str) -> None:
+def _close(
+    driver: StudyLoop,
+    ledger: TrialLedger,
+    folder: StudyFolder,
+    observer: StudyObserver,
+    status: str,
+) -> None:
     if status == "stopped":
-        driver.notice(f"stopped, as {driver.end_reason}; it goes on with resume=True (--resume) and out={folder.path}")
+        driver.notice(
+            f"stopped, as {driver.end_reason}; it goes on with resume=True (--resume) and "
+            f"out={folder.path}"
+        )
     elif driver.end_reason is not None:
         driver.notice(f"it ended before all trials were asked for: {driver.end_reason}")
     ledger.save(status=status, reason=driver.end_reason)
@@ -137,7 +156,9 @@ def _close(driver: StudyLoop, ledger: TrialLedger, folder: StudyFolder, observer
         observer.on_notice(f"some lines of {name} could not be written: {error.strerror}")
 
 
-def _before(folder: StudyFolder, settings: StudySettings, storage: Storage) -> tuple[StudySettings, Storage]:
+def _before(
+    folder: StudyFolder, settings: StudySettings, storage: Storage
+) -> tuple[StudySettings, Storage]:
     """Settings and storage of a study that goes on."""
     facts = folder.read_json(STUDY)
     if facts.get("status") == "starting" or "settings" not in facts:
@@ -191,7 +212,11 @@ def _facts(
         "name": study.study_name,
         "storage": place.url,
         "source": facts.get("source", {"kind": "python"}),
-        "settings": {**settings.to_json(), "sampler": name_of_sampler(sampler), **facts.get("settings", {})},
+        "settings": {
+            **settings.to_json(),
+            "sampler": name_of_sampler(sampler),
+            **facts.get("settings", {}),
+        },
         "versions": {**versions(), "optuna": optuna.__version__},
         "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "notices": [],
@@ -225,7 +250,9 @@ def _failures_noted(folder: StudyFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+        reason = (
+            str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+        )
         with contextlib.suppress(RunError):
             folder.check_held()
             folder.update(status="failed", reason=reason)

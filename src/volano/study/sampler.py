@@ -11,21 +11,25 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-# Splits the seed of a study by how many trials it has asked for: a prime above any number of trials.
+# Splits the seed of a study by how many trials it has asked for: a prime above any number of
+# trials.
 _STRIDE = 1_000_003
 
 
 def default_sampler(seed: int, num_asked: int) -> BaseSampler:
-    """Optuna's TPE over all parameters together, in which trials asked for and not yet known count as bad ones, so that
-    a batch spreads out.
+    """Optuna's TPE over all parameters together, in which trials asked for and not yet known count
+    as bad ones, so that a batch spreads out.
 
-    It is made anew for each batch, its seed from the study's and the number of trials asked for before: so a study that
-    was stopped goes on as if it had not been.
+    It is made anew for each batch, its seed from the study's and the number of trials asked for
+    before: so a study that was stopped goes on as if it had not been.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(
-            seed=(seed + _STRIDE * num_asked) % 2**32, multivariate=True, group=True, constant_liar=True
+            seed=(seed + _STRIDE * num_asked) % 2**32,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
         )
 
 
@@ -37,26 +41,34 @@ def name_of_sampler(sampler: BaseSampler | None) -> str:
 class RungSampler(BaseSampler):
     """A sampler that sees the trials that have passed a rung, and go on, for what they are.
 
-    To Optuna such a trial is RUNNING: TPE with the constant liar takes it for a bad one, and others for unknown, though
-    it is among the best. Here it looks PRUNED at its last rung, which samplers rank by how far they came.
+    To Optuna such a trial is RUNNING: TPE with the constant liar takes it for a bad one, and others
+    for unknown, though it is among the best. Here it looks PRUNED at its last rung, which samplers
+    rank by how far they came.
 
     Args:
         sampler: that samples.
         live: numbers of trials that are half way.
-        on_stop: called when a sampler has nothing left to give, as that of a grid, which then stops its study.
+        on_stop: called when a sampler has nothing left to give, as that of a grid, which then stops
+            its study.
     """
 
-    def __init__(self, sampler: BaseSampler, live: Container[int], on_stop: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, sampler: BaseSampler, live: Container[int], on_stop: Callable[[], None] = lambda: None
+    ) -> None:
         self._sampler, self._live, self._on_stop = sampler, live, on_stop
 
     def _view(self, study: optuna.Study) -> Any:
         return _StudyView(study, self._live, self._on_stop)
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, Any]:
         """See the base class."""
         return self._sampler.infer_relative_search_space(self._view(study), trial)
 
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
+    ) -> dict[str, Any]:
         """See the base class."""
         return self._sampler.sample_relative(self._view(study), trial, search_space)
 
@@ -64,14 +76,20 @@ class RungSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
         """See the base class."""
-        return self._sampler.sample_independent(self._view(study), trial, param_name, param_distribution)
+        return self._sampler.sample_independent(
+            self._view(study), trial, param_name, param_distribution
+        )
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """See the base class."""
         self._sampler.before_trial(self._view(study), trial)
 
     def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
     ) -> None:
         """See the base class."""
         self._sampler.after_trial(self._view(study), trial, state, values)
@@ -84,7 +102,9 @@ class RungSampler(BaseSampler):
 class _StudyView:
     """A study in which live trials with a value look pruned; all else is the study's."""
 
-    def __init__(self, study: optuna.Study, live: Container[int], on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self, study: optuna.Study, live: Container[int], on_stop: Callable[[], None]
+    ) -> None:
         self._viewed, self._live, self.stop = study, live, on_stop
 
     def __getattr__(self, name: str) -> Any:
@@ -95,19 +115,31 @@ class _StudyView:
         """See optuna.Study."""
         return self.get_trials()
 
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
         """See optuna.Study."""
         return self._get_trials(deepcopy, states)
 
     def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        trials = [self._seen(trial) for trial in self._viewed._get_trials(deepcopy=False, use_cache=use_cache)]
+        trials = [
+            self._seen(trial)
+            for trial in self._viewed._get_trials(deepcopy=False, use_cache=use_cache)
+        ]
         chosen = [trial for trial in trials if states is None or trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
-        if trial.state != TrialState.RUNNING or not trial.intermediate_values or trial.number not in self._live:
+        if (
+            trial.state != TrialState.RUNNING
+            or not trial.intermediate_values
+            or trial.number not in self._live
+        ):
             return trial
         seen = copy.copy(trial)
         seen.state = TrialState.PRUNED

@@ -37,21 +37,33 @@ class Range:
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
             value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            is_number = (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            )
             if not is_number and not (name == "step" and value is None):
                 raise UsageError(f"{name} of a range is a finite number", got=repr(value))
         if not isinstance(self.log, bool):
             raise UsageError("log of a range is true or false", got=repr(self.log))
         if not self.low < self.high:
-            raise UsageError("A range goes from low up to high", got=f"low={self.low}, high={self.high}")
+            raise UsageError(
+                "A range goes from low up to high", got=f"low={self.low}, high={self.high}"
+            )
         if self.log and self.low <= 0:
             raise UsageError("A range by factors (log) begins above 0", got=f"low={self.low}")
         if self.step is not None and (self.log or self.step <= 0):
-            raise UsageError("step is a number above 0, without log", got=f"step={self.step}, log={self.log}")
+            raise UsageError(
+                "step is a number above 0, without log", got=f"step={self.step}, log={self.log}"
+            )
 
     def suggest(self, trial: Any, name: str) -> float:
         """Asks a trial of Optuna."""
-        if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None):
+        if (
+            isinstance(self.low, int)
+            and isinstance(self.high, int)
+            and isinstance(self.step, int | None)
+        ):
             return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
@@ -64,12 +76,16 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         if not self.parameters:
-            raise UsageError("A search space has a parameter", got="none", remedy=f"For example {_EXAMPLE}")
+            raise UsageError(
+                "A search space has a parameter", got="none", remedy=f"For example {_EXAMPLE}"
+            )
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """One point of it, from a trial of Optuna."""
         return {
-            name: value.suggest(trial, name) if isinstance(value, Range) else trial.suggest_categorical(name, value)
+            name: value.suggest(trial, name)
+            if isinstance(value, Range)
+            else trial.suggest_categorical(name, value)
             for name, value in self.parameters.items()
         }
 
@@ -87,7 +103,11 @@ class SearchSpace:
     def to_json(self) -> dict[str, Any]:
         """The form in which files hold it."""
         return {
-            name: {key: item for key, item in asdict(value).items() if item is not None and item is not False}
+            name: {
+                key: item
+                for key, item in asdict(value).items()
+                if item is not None and item is not False
+            }
             if isinstance(value, Range)
             else list(value)
             for name, value in self.parameters.items()
@@ -101,8 +121,12 @@ class SearchSpace:
             UsageError: it is not of that form, or a range holds nothing.
         """
         if not isinstance(value, Mapping):
-            raise UsageError("A search space names its parameters", got=type(value).__name__, remedy=_EXAMPLE)
-        return cls(parameters={str(name): _parameter(str(name), item) for name, item in value.items()})
+            raise UsageError(
+                "A search space names its parameters", got=type(value).__name__, remedy=_EXAMPLE
+            )
+        return cls(
+            parameters={str(name): _parameter(str(name), item) for name, item in value.items()}
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> SearchSpace:
@@ -115,10 +139,14 @@ class SearchSpace:
             text = Path(path).read_text(encoding="utf-8")
             value = tomllib.loads(text) if str(path).endswith(".toml") else json.loads(text)
         except OSError as error:
-            raise UsageError("A search space can be read", got=f"{path}: {error.strerror}") from error
+            raise UsageError(
+                "A search space can be read", got=f"{path}: {error.strerror}"
+            ) from error
         except ValueError as error:
             raise UsageError(
-                "A search space is a JSON or TOML file", got=f"{path}: {error}", remedy=f"For example {_EXAMPLE}"
+                "A search space is a JSON or TOML file",
+                got=f"{path}: {error}",
+                remedy=f"For example {_EXAMPLE}",
             ) from error
         return cls.from_json(value)
 
@@ -126,7 +154,9 @@ class SearchSpace:
 def _parameter(name: str, value: Any) -> Range | tuple[Any, ...]:
     if isinstance(value, list):
         if not value or not all(_is_choice(item) for item in value):
-            raise UsageError(f"Choices of {name} are numbers, words, true, false or null", got=value)
+            raise UsageError(
+                f"Choices of {name} are numbers, words, true, false or null", got=value
+            )
         return tuple(value)
     if not isinstance(value, Mapping) or not {"low", "high"} <= value.keys() <= _KEYS:
         raise UsageError(
@@ -141,4 +171,8 @@ def _parameter(name: str, value: Any) -> Range | tuple[Any, ...]:
 
 
 def _is_choice(value: Any) -> bool:
-    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int | str | bool | None)
+    return (
+        math.isfinite(value)
+        if isinstance(value, float)
+        else isinstance(value, int | str | bool | None)
+    )

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from volano.errors import UsageError
 from volano.study.successive_halving import check_rungs, shares_of
 
-# The first 10 trials of Optuna's TPE are drawn at random whatever the others gave (its n_startup_trials): a first
-# cohort below that learns nothing from being small.
+# The first 10 trials of Optuna's TPE are drawn at random whatever the others gave (its
+# n_startup_trials): a first cohort below that learns nothing from being small.
 _NUM_STARTUP = 10
 # Of three workers one may be late.
 _QUORUM = 2 / 3
@@ -29,8 +29,9 @@ class StudySettings:
         seed: of the default sampler.
         eta: one trial in so many goes on at a rung.
         rungs: how many, the end of the run included; None takes them from ``trials`` and ``eta``.
-        quorum: share of those on their way to a rung that has to have arrived before it decides, where three workers or
-            more train them. On one or two all are awaited, so that a study is reproducible.
+        quorum: share of those on their way to a rung that has to have arrived before it decides,
+            where three workers or more train them. On one or two all are awaited, so that a study
+            is reproducible.
 
     Raises:
         UsageError: at birth, when one cannot be meant.
@@ -53,8 +54,14 @@ class StudySettings:
         if self.direction not in ("minimize", "maximize"):
             raise UsageError("direction is 'minimize' or 'maximize'", got=repr(self.direction))
         if not (isinstance(self.metric, str) and self.metric):
-            raise UsageError("metric names a figure of the evaluation", got=repr(self.metric), remedy="Say 'loss'")
-        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**32):  # what NumPy's RandomState takes
+            raise UsageError(
+                "metric names a figure of the evaluation",
+                got=repr(self.metric),
+                remedy="Say 'loss'",
+            )
+        if not (
+            isinstance(self.seed, int) and 0 <= self.seed < 2**32
+        ):  # what NumPy's RandomState takes
             raise UsageError("seed is a whole number from 0 to 2**32 - 1", got=repr(self.seed))
         if not 0 < self.quorum <= 1:
             raise UsageError("quorum lies above 0, at most at 1", got=repr(self.quorum))
@@ -67,7 +74,8 @@ class StudySettings:
 
     @property
     def width(self) -> int:
-        """How many trials are trained side by side: one in ``eta``, so that the sampler learns from earlier ones."""
+        """How many trials are trained side by side: one in ``eta``, so that the sampler learns from
+        earlier ones."""
         return min(self.trials, max(math.ceil(self.trials / self.eta), _NUM_STARTUP))
 
     def to_json(self) -> dict[str, Any]:
@@ -75,8 +83,8 @@ class StudySettings:
         return {**asdict(self), "shares": list(self.shares), "width": self.width}
 
     def going_on(self, before: Mapping[str, Any]) -> StudySettings:
-        """These for a study that was started with others, whose JSON is ``before``: its rungs where none are asked for.
-        More trials and another limit of time are fine.
+        """These for a study that was started with others, whose JSON is ``before``: its rungs where
+        none are asked for. More trials and another limit of time are fine.
 
         Raises:
             UsageError: others differ.

@@ -21,7 +21,8 @@ class Study(StudyRecord):
         folder: of the study, opened.
         optuna_study: where it is at hand.
         build: that made its tasks, where it is at hand.
-        is_tolerant: whether what an event of a trial lacks is left open, as in a report, rather than an error.
+        is_tolerant: whether what an event of a trial lacks is left open, as in a report, rather
+            than an error.
 
     Raises:
         CheckpointError: the folder is damaged.
@@ -70,7 +71,9 @@ class Study(StudyRecord):
         """
         best = self.find_best()
         if best is None:
-            raise ExploreError("A study's best trial has a value that is a number", got=f"none in {self.folder}")
+            raise ExploreError(
+                "A study's best trial has a value that is a number", got=f"none in {self.folder}"
+            )
         return best
 
     @property
@@ -81,9 +84,13 @@ class Study(StudyRecord):
             CheckpointError: its storage cannot be opened.
         """
         if self._optuna is None:
-            from volano.study.optuna_storage import load_optuna  # Optuna takes a second to load; most readers need none
+            from volano.study.optuna_storage import (
+                load_optuna,
+            )  # Optuna takes a second to load; most readers need none
 
-            self._optuna = load_optuna(self.folder, self.facts.get("name", ""), self.facts.get("storage"))
+            self._optuna = load_optuna(
+                self.folder, self.facts.get("name", ""), self.facts.get("storage")
+            )
         return self._optuna
 
     def path(self, name: str) -> Path:
@@ -99,4 +106,6 @@ class Study(StudyRecord):
         for trial in self.trials:
             if trial.number == number:
                 return trial
-        raise ExploreError("A trial is named by its number", got=number, remedy=f"The study has {len(self.trials)}")
+        raise ExploreError(
+            "A trial is named by its number", got=number, remedy=f"The study has {len(self.trials)}"
+        )

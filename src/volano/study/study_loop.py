@@ -1,8 +1,10 @@
-"""The study's loop: asks for trials, hands them to workers rung by rung, keeps and cuts, and leaves a folder.
+"""The study's loop: asks for trials, hands them to workers rung by rung, keeps and cuts, and leaves
+a folder.
 
-A pack is kept full: as long as trials are left to ask for, ``width`` of them are trained to the first rung at a time,
-and survivors wait there until they fill a pack of their own. So the sampler learns from each batch, and the upper
-rungs, where few are left, are run by as many together as there are.
+A pack is kept full: as long as trials are left to ask for, ``width`` of them are trained to the
+first rung at a time, and survivors wait there until they fill a pack of their own. So the sampler
+learns from each batch, and the upper rungs, where few are left, are run by as many together as
+there are.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from volano.study.workers.executor import Executor
 from volano.study.workers.messages import Lost, Report, Trial, TrialOutcome
 from volano.training.signals import Interruption
 
-# So many trials that fail while no other has shown a number are no accident of the sampler's choice.
+# So many trials that fail while no other has shown a number are no accident of the sampler's
+# choice.
 _MOST_FAILURES = 10
 _MOST_FAILURES_TOLD = 5  # with different reasons
 
@@ -65,13 +68,20 @@ class StudyLoop:
         executor: Executor,
         observer: StudyObserver,
     ) -> None:
-        self._settings, self._ledger, self._trial_source, self._rungs = settings, ledger, trial_source, rungs
+        self._settings, self._ledger, self._trial_source, self._rungs = (
+            settings,
+            ledger,
+            trial_source,
+            rungs,
+        )
         self._observer = observer
         self._pool = WorkerPool(executor, rungs.shares, self._trial)
         self._states = TrialStates(folder.path / STATES)
         self._time_left = TimeEstimate(rungs.shares, settings.eta)
         self._live: dict[int, _Live] = {}
-        self._undecided: dict[int, set[int]] = {}  # by rung: of a study that goes on, arrived when it was killed
+        self._undecided: dict[
+            int, set[int]
+        ] = {}  # by rung: of a study that goes on, arrived when it was killed
         self._began = 0.0
         self._startups: dict[int, float] = {}  # seconds in this round, by worker
         self._training_seconds = 0.0
@@ -93,7 +103,9 @@ class StudyLoop:
         missing = 0
         for number in sorted(self._ledger.live):
             trial = self._ledger.trials[number]
-            if trial.rungs and trial.rungs[-1].rung == self._rungs.last:  # killed before it was told
+            if (
+                trial.rungs and trial.rungs[-1].rung == self._rungs.last
+            ):  # killed before it was told
                 self._end_last(number)
                 continue
             state = self._states.load(number) if trial.rungs else None
@@ -104,7 +116,8 @@ class StudyLoop:
                 self._undecided.setdefault(reached, set()).add(number)
         if missing:
             self.notice(
-                f"the states of {missing} trials are missing or damaged: they start again from their first step"
+                f"the states of {missing} trials are missing or damaged: they start again from "
+                "their first step"
             )
 
     def _end_last(self, number: int) -> None:
@@ -117,7 +130,8 @@ class StudyLoop:
     # ---- the loop
 
     def run(self) -> str:
-        """Runs to the end. Gives ``"finished"``, or ``"stopped"`` when it was asked to stop or its time was over."""
+        """Runs to the end. Gives ``"finished"``, or ``"stopped"`` when it was asked to stop or its
+        time was over."""
         with Interruption() as stop:
             try:
                 while self._hand_out(stop):
@@ -146,12 +160,15 @@ class StudyLoop:
         if not numbers:
             return self._pool.is_working
         arrived = self._undecided.pop(rung, set())
-        # One worker waits for nobody else, and two for each other: what they find depends on no timing, nor on a loss.
+        # One worker waits for nobody else, and two for each other: what they find depends on no
+        # timing, nor on a loss.
         quorum = self._settings.quorum if self._pool.num_workers > 2 else 1.0
         round_ = Round(rung, {*numbers, *arrived}, quorum)
         for number in arrived:
             round_.arrive(number)
-        homes = {number: home for number in numbers if (home := self._live[number].home) is not None}
+        homes = {
+            number: home for number in numbers if (home := self._live[number].home) is not None
+        }
         self._began = time.perf_counter()
         self._startups.clear()
         self._pool.begin(round_, numbers, homes, runs_after=self._runs_after(rung, numbers))
@@ -161,7 +178,9 @@ class StudyLoop:
     def _runs_after(self, rung: int, numbers: Collection[int]) -> float:
         """Whole runs of a trial that are expected after a round."""
         waiting = Counter(live.rung for number, live in self._live.items() if number not in numbers)
-        on_the_way = self._time_left.runs_to_end({**waiting, rung: waiting[rung] + len(numbers)}, self._num_new)
+        on_the_way = self._time_left.runs_to_end(
+            {**waiting, rung: waiting[rung] + len(numbers)}, self._num_new
+        )
         return on_the_way - len(numbers) * self._time_left.distance(rung)
 
     @property
@@ -170,7 +189,9 @@ class StudyLoop:
         return self._settings.trials - len(self._ledger.trials) if self._may_ask else 0
 
     def _trial(self, number: int) -> Trial:
-        params = dict(self._ledger.handle(number).params)  # Optuna's own values, not what JSON made of them
+        params = dict(
+            self._ledger.handle(number).params
+        )  # Optuna's own values, not what JSON made of them
         return Trial(number=number, params=params, state=self._live[number].state)
 
     # ---- what is next
@@ -179,7 +200,9 @@ class StudyLoop:
         """The rung and the trials that are trained next; none when there is nothing to do."""
         if self._is_time_over():
             return 0, ()
-        for rung in [rung for rung in self._undecided if not self._waiting(rung)]:  # nobody else is awaited there
+        for rung in [
+            rung for rung in self._undecided if not self._waiting(rung)
+        ]:  # nobody else is awaited there
             self._settle(rung)
         width = self._settings.width
         for rung in range(self._rungs.last, 0, -1):
@@ -204,10 +227,13 @@ class StudyLoop:
 
     def _waiting(self, rung: int) -> tuple[int, ...]:
         away = self._pool.away.union(*self._undecided.values())
-        return tuple(sorted(n for n, live in self._live.items() if live.rung == rung and n not in away))
+        return tuple(
+            sorted(n for n, live in self._live.items() if live.rung == rung and n not in away)
+        )
 
     def _recheck(self, rung: int) -> tuple[int, ...]:
-        """Those that wait for a rung, without any that later cohorts have pushed out of the best meanwhile."""
+        """Those that wait for a rung, without any that later cohorts have pushed out of the best
+        meanwhile."""
         waiting = self._waiting(rung)
         if rung == 0 or not waiting:
             return waiting
@@ -229,14 +255,18 @@ class StudyLoop:
                 if stop.requested or self._trial_source.is_exhausted:
                     break
                 asked.append(self._trial_source.ask())
-                if self._ledger.is_shared:  # others see it at once; noted, it is ours if this process is killed
+                if (
+                    self._ledger.is_shared
+                ):  # others see it at once; noted, it is ours if this process is killed
                     self._note_asked(asked)
         finally:  # those before one that raises are noted too
             self._ledger.save()  # Optuna's side first, see book.py
             self._note_asked(asked)
         if self._trial_source.is_exhausted and self._may_ask:
             self._may_ask = False
-            self.notice(f"the sampler has nothing left to give after {len(self._ledger.trials)} trials")
+            self.notice(
+                f"the sampler has nothing left to give after {len(self._ledger.trials)} trials"
+            )
         self._save()
 
     def _note_asked(self, asked: list[Asked]) -> None:
@@ -252,8 +282,8 @@ class StudyLoop:
                     self._tell_failure(number, reason or "")
 
     def _that_fit(self, count: int) -> int:
-        """How many of so many new trials can end within the minutes. Where none can and no other is under way, that is
-        the end."""
+        """How many of so many new trials can end within the minutes. Where none can and no other is
+        under way, that is the end."""
         if self._settings.minutes is None or count <= 0:
             return count
         waiting = {rung: len(self._waiting(rung)) for rung in range(len(self._rungs.shares))}
@@ -267,7 +297,8 @@ class StudyLoop:
             self._may_ask = False
             num_left = self._settings.trials - len(self._ledger.trials)
             self._end_reason = (
-                f"{num_left} trials are left, of which one would take about {needed:.0f} s to its end; "
+                f"{num_left} trials are left, of which one would take about {needed:.0f} s to its "
+                "end; "
                 f"{max(left, 0):.0f} s of its {self._settings.minutes:g} minutes were"
             )
         return 0
@@ -297,7 +328,9 @@ class StudyLoop:
             self._training_seconds += seconds
             # Programs that were made serve later rounds too.
             self._time_left.note(
-                hand.round.num_trials, hand.round.rung, max(0.0, seconds - max(self._startups.values(), default=0.0))
+                hand.round.num_trials,
+                hand.round.rung,
+                max(0.0, seconds - max(self._startups.values(), default=0.0)),
             )
         for number in hand.numbers:  # those that were cut at once need no state
             live = self._live.get(number)
@@ -314,13 +347,17 @@ class StudyLoop:
             self.notice(text)
         seconds: dict[int, float] = {}
         for facts in report.packs:
-            self._ledger.packed(facts, assignment=report.assignment, rung=hand.round.rung, worker=worker)
+            self._ledger.packed(
+                facts, assignment=report.assignment, rung=hand.round.rung, worker=worker
+            )
             seconds |= {number: facts.seconds / len(facts.numbers) for number in facts.numbers}
             self._startups[worker] = self._startups.get(worker, 0.0) + facts.startup_seconds
         for outcome in report.outcomes:
             self._note_outcome(worker, hand.round, outcome, seconds.get(outcome.number, 0.0))
 
-    def _note_outcome(self, worker: int, round_: Round, outcome: TrialOutcome, seconds: float) -> None:
+    def _note_outcome(
+        self, worker: int, round_: Round, outcome: TrialOutcome, seconds: float
+    ) -> None:
         number = outcome.number
         if outcome.failure is not None:
             round_.give_up(number)
@@ -331,7 +368,8 @@ class StudyLoop:
         if self._settings.metric not in outcome.metrics:
             raise ExploreError(
                 "metric names a figure of the evaluation",
-                got=f"{self._settings.metric!r}, and the evaluation gives {', '.join(sorted(outcome.metrics))}",
+                got=f"{self._settings.metric!r}, and the evaluation gives "
+                f"{', '.join(sorted(outcome.metrics))}",
                 remedy="Name one of those, or return it in the metrics of volano.Loss",
             )
         live = self._live[number]
@@ -346,12 +384,18 @@ class StudyLoop:
         guilty = self._pool.lose(worker, hand)
         self.notice(
             f"worker {worker} was lost ({reason}) with {len(hand.numbers)} trials: "
-            + ("it was alone in hand each time, and fails" if guilty else "they start again from their last rung")
+            + (
+                "it was alone in hand each time, and fails"
+                if guilty
+                else "they start again from their last rung"
+            )
         )
         for number in guilty:
             hand.round.give_up(number)
             del self._live[number]
-            self._ledger.ended(number, "failed", f"its worker was lost with it again and again: {reason}")
+            self._ledger.ended(
+                number, "failed", f"its worker was lost with it again and again: {reason}"
+            )
 
     # ---- decisions
 
@@ -376,13 +420,18 @@ class StudyLoop:
         value = values[number]
         if value != value:
             return f"{metric} is no finite number at rung {rung + 1}"
-        return f"{metric} {value:.6g} is not among the best 1/{self._settings.eta} of {len(values)} at rung {rung + 1}"
+        return (
+            f"{metric} {value:.6g} is not among the best 1/{self._settings.eta} of "
+            f"{len(values)} at rung {rung + 1}"
+        )
 
     def _announce(self, rung: int, kept: tuple[int, ...], cut: tuple[int, ...]) -> None:
         self._ledger.decided(rung, kept, cut)
         values = {number: self._rungs.values(rung)[number] for number in (*kept, *cut)}
         share = self._rungs.shares[rung]
-        self._observer.on_rung(RungDecision(rung=rung, share=share, values=values, kept=kept, cut=cut))
+        self._observer.on_rung(
+            RungDecision(rung=rung, share=share, values=values, kept=kept, cut=cut)
+        )
 
     def _check_anything_trained(self) -> None:
         if self._ledger.best is None:
@@ -395,7 +444,11 @@ class StudyLoop:
     def _why_none(self) -> str:
         reason = self._ledger.last_reason
         metric = self._settings.metric
-        return f"{metric} of each is no finite number" if reason is None else f"the last failure: {reason}"
+        return (
+            f"{metric} of each is no finite number"
+            if reason is None
+            else f"the last failure: {reason}"
+        )
 
     # ---- telling
 
@@ -404,7 +457,11 @@ class StudyLoop:
             return
         self._failures_told.add(reason)
         is_last = len(self._failures_told) > _MOST_FAILURES_TOLD
-        self.notice("more trials failed, see trials.jsonl" if is_last else f"trial {number} failed: {reason}")
+        self.notice(
+            "more trials failed, see trials.jsonl"
+            if is_last
+            else f"trial {number} failed: {reason}"
+        )
 
     def notice(self, text: str) -> None:
         """Tells what a person should know, once."""
@@ -413,7 +470,10 @@ class StudyLoop:
 
     def _save(self) -> None:
         self._ledger.save(
-            steps=self._ledger.steps, steps_per_second=self._steps_per_second(), status="running", reason=None
+            steps=self._ledger.steps,
+            steps_per_second=self._steps_per_second(),
+            status="running",
+            reason=None,
         )
         self._states.keep_only(self._live)
 
@@ -436,7 +496,9 @@ class StudyLoop:
                 steps_per_second=self._steps_per_second(),
                 seconds=ledger.seconds,
                 seconds_left=self._seconds_left(),
-                training={self._rungs.shares[rung]: count for rung, count in self._pool.in_hand().items()},
+                training={
+                    self._rungs.shares[rung]: count for rung, count in self._pool.in_hand().items()
+                },
             )
         )
 

@@ -1,8 +1,9 @@
-"""Synchronous successive halving (Jamieson & Talwalkar 2016; Li et al. 2018): what each rung keeps and cuts.
+"""Synchronous successive halving (Jamieson & Talwalkar 2016; Li et al. 2018): what each rung keeps
+and cuts.
 
-All members of a cohort reach a rung together, and are ranked together: the result does not depend on who came first.
-Pruners that are asked trial by trial do depend on it: of 27 trials asked best first, eta 3, one survives; worst first,
-all 27 do.
+All members of a cohort reach a rung together, and are ranked together: the result does not depend
+on who came first. Pruners that are asked trial by trial do depend on it: of 27 trials asked best
+first, eta 3, one survives; worst first, all 27 do.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ def shares_of(num_trials: int, eta: int, num_rungs: int | None = None) -> tuple[
     """Where the rungs stand, as shares of a trial's whole run, rising to 1: ``eta**-i``.
 
     Args:
-        num_trials: of the study, from which the number of rungs comes where it is not given: as many as leave about
-            ``eta`` trials to be trained to their end.
+        num_trials: of the study, from which the number of rungs comes where it is not given: as
+            many as leave about ``eta`` trials to be trained to their end.
         eta: of which one in so many goes on.
         num_rungs: the last one, at the end of the run, included.
     """
@@ -31,10 +32,12 @@ def shares_of(num_trials: int, eta: int, num_rungs: int | None = None) -> tuple[
 
 
 def best_numbers(values: Mapping[int, float], count: int, direction: str) -> frozenset[int]:
-    """The ``count`` best of ``values`` by number; NaN and infinity are never among them, ties go to the lower
-    number."""
+    """The ``count`` best of ``values`` by number; NaN and infinity are never among them, ties go to
+    the lower number."""
     sign = 1.0 if direction == "minimize" else -1.0
-    ranked = sorted((sign * value, number) for number, value in values.items() if math.isfinite(value))
+    ranked = sorted(
+        (sign * value, number) for number, value in values.items() if math.isfinite(value)
+    )
     return frozenset(number for _, number in ranked[:count])
 
 
@@ -65,10 +68,12 @@ class SuccessiveHalving:
         return self._values[rung]
 
     def decide(self, rung: int, numbers: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Which of the trials ``numbers`` (recorded there) go on and which are cut, both in order of number.
+        """Which of the trials ``numbers`` (recorded there) go on and which are cut, both in order
+        of number.
 
-        The best ``ceil(n / eta)`` of all n values recorded at the rung go on, so that a later cohort is compared with
-        the earlier ones. The last rung keeps every number. What is not finite is cut.
+        The best ``ceil(n / eta)`` of all n values recorded at the rung go on, so that a later
+        cohort is compared with the earlier ones. The last rung keeps every number. What is not
+        finite is cut.
         """
         values = self._values[rung]
         count = len(values) if rung == self.last else math.ceil(len(values) / self._eta)
@@ -108,12 +113,14 @@ class Round:
 
     @property
     def is_due(self) -> bool:
-        """Whether so many have arrived that the rung can decide about them. After its first decision it decides about
-        latecomers as they arrive."""
+        """Whether so many have arrived that the rung can decide about them. After its first
+        decision it decides about latecomers as they arrive."""
         if self.is_decided:
             return bool(self._arrived)
         # The product may lie above a whole number by rounding alone.
-        return bool(self._arrived) and len(self._arrived) >= math.ceil(self._quorum * len(self._expected) - 1e-9)
+        return bool(self._arrived) and len(self._arrived) >= math.ceil(
+            self._quorum * len(self._expected) - 1e-9
+        )
 
     def decided(self, numbers: Iterable[int]) -> None:
         """The rung has decided about these."""
@@ -125,7 +132,11 @@ class Round:
 def check_rungs(eta: int, num_rungs: int | None) -> None:
     """Raises UsageError unless they can be meant."""
     if not (isinstance(eta, int) and eta >= 2):
-        raise UsageError("eta is a whole number of at least 2: one trial in so many goes on", got=repr(eta))
+        raise UsageError(
+            "eta is a whole number of at least 2: one trial in so many goes on", got=repr(eta)
+        )
     if num_rungs is not None and not (isinstance(num_rungs, int) and 1 <= num_rungs <= 12):
         # eta 2 and 12 rungs start at 1/2048 of a run.
-        raise UsageError("rungs is a whole number from 1 (no pruning) to 12, or None", got=repr(num_rungs))
+        raise UsageError(
+            "rungs is a whole number from 1 (no pruning) to 12, or None", got=repr(num_rungs)
+        )

@@ -23,8 +23,8 @@ class TimeEstimate:
         return self._shares[rung] - (self._shares[rung - 1] if rung else 0.0)
 
     def runs_to_end(self, waiting: Mapping[int, int], num_new: int = 0) -> float:
-        """How many whole runs of a trial are to be trained until all that wait for a rung (numbers of trials by rung),
-        and so many new ones, have ended."""
+        """How many whole runs of a trial are to be trained until all that wait for a rung (numbers
+        of trials by rung), and so many new ones, have ended."""
         runs, coming = 0.0, 0.0
         for rung in range(len(self._shares)):
             coming += waiting.get(rung, 0) + (num_new if rung == 0 else 0)
@@ -39,8 +39,9 @@ class TimeEstimate:
     def seconds(self, num_trials: int, rung: int) -> float | None:
         """What a round is expected to take; None while nothing is known.
 
-        Of a narrower pack than any so far: the mean of what one bound by launches takes (as long as the wider one) and
-        one bound by arithmetic (in proportion). A wider one takes no longer than its parts one after another.
+        Of a narrower pack than any so far: the mean of what one bound by launches takes (as long as
+        the wider one) and one bound by arithmetic (in proportion). A wider one takes no longer than
+        its parts one after another.
         """
         if not self._seconds:
             return None
@@ -50,9 +51,11 @@ class TimeEstimate:
         factor = (1.0 + proportion) / 2 if wider else proportion
         return self._seconds[known] * factor * self.distance(rung)
 
-    def seconds_to_end(self, waiting: Mapping[int, int], num_new: int = 0, width: int = 1) -> float | None:
-        """Until all that wait for a rung (numbers of trials by rung), and so many new ones, ``width`` at a time, have
-        ended; None while nothing is known."""
+    def seconds_to_end(
+        self, waiting: Mapping[int, int], num_new: int = 0, width: int = 1
+    ) -> float | None:
+        """Until all that wait for a rung (numbers of trials by rung), and so many new ones,
+        ``width`` at a time, have ended; None while nothing is known."""
         if not self._seconds:
             return None
         total, coming = 0.0, 0

@@ -1,7 +1,8 @@
-"""The accounts of a study while it runs: its trials in memory, in its folder, and in Optuna's study, in agreement.
+"""The accounts of a study while it runs: its trials in memory, in its folder, and in Optuna's
+study, in agreement.
 
-Trials are asked for in Optuna first and end in the folder first. So whatever moment a process is killed at, a study
-that goes on can make the one agree with the other, and tells nothing twice.
+Trials are asked for in Optuna first and end in the folder first. So whatever moment a process is
+killed at, a study that goes on can make the one agree with the other, and tells nothing twice.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from volano.study.successive_halving import SuccessiveHalving
 from volano.study.workers.messages import PackFigures, TrialOutcome
 
 _STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "complete": TrialState.COMPLETE}
-# Optuna keeps attributes of a trial in columns of a database; MySQL's short ones hold 2,048 characters.
+# Optuna keeps attributes of a trial in columns of a database; MySQL's short ones hold 2,048
+# characters.
 _LONGEST_REASON = 2000
 
 
@@ -74,7 +76,9 @@ class TrialLedger:
     @property
     def live(self) -> frozenset[int]:
         """Numbers of trials that have neither ended nor been cut."""
-        return frozenset(number for number, trial in self.trials.items() if trial.state == "running")
+        return frozenset(
+            number for number, trial in self.trials.items() if trial.state == "running"
+        )
 
     @property
     def best(self) -> BestTrial | None:
@@ -84,7 +88,9 @@ class TrialLedger:
     @property
     def last_reason(self) -> str | None:
         """Why the last of the failed trials failed."""
-        reasons = [trial.reason for _, trial in sorted(self.trials.items()) if trial.state == "failed"]
+        reasons = [
+            trial.reason for _, trial in sorted(self.trials.items()) if trial.state == "failed"
+        ]
         return reasons[-1] if reasons else None
 
     def count(self, state: str) -> int:
@@ -122,7 +128,9 @@ class TrialLedger:
     def ended(self, number: int, state: str, reason: str | None = None) -> None:
         """A trial is complete, pruned or failed."""
         reason = reason and reason[:_LONGEST_REASON]
-        trial = self.trials[number] = dataclasses.replace(self.trials[number], state=state, reason=reason)
+        trial = self.trials[number] = dataclasses.replace(
+            self.trials[number], state=state, reason=reason
+        )
         self._event("ended", trial=number, state=state, value=trial.value, reason=reason)
         self._tell(trial)
 
@@ -152,7 +160,8 @@ class TrialLedger:
                 raise ExploreError(
                     "All trials of a study train on the same data and are evaluated on the same",
                     got=f"{name}: {found[name]} in one worker, and {before} before",
-                    remedy="Make splits and samples with a fixed seed; a study goes on with the data that it has",
+                    remedy="Make splits and samples with a fixed seed; a study goes on with the "
+                    "data that it has",
                 )
 
     def packed(self, facts: PackFigures, *, assignment: int, rung: int, worker: int) -> None:
@@ -161,8 +170,15 @@ class TrialLedger:
         solo = facts.solo_seconds_per_step
         trained = facts.seconds - facts.startup_seconds
         gain = solo * facts.steps / trained if solo is not None and trained > 0 else None
-        where = {"assignment": assignment, "rung": rung, "share": self._rungs.shares[rung], "worker": worker}
-        self._folder.append(PACKS, {**where, **dataclasses.asdict(facts), "gain": gain, "at": self._at()})
+        where = {
+            "assignment": assignment,
+            "rung": rung,
+            "share": self._rungs.shares[rung],
+            "worker": worker,
+        }
+        self._folder.append(
+            PACKS, {**where, **dataclasses.asdict(facts), "gain": gain, "at": self._at()}
+        )
 
     def noticed(self, text: str) -> bool:
         """Something that a person should know; gives whether it is new."""
@@ -185,7 +201,9 @@ class TrialLedger:
         self._folder.update(
             seconds=round(self._at(), 3),
             counts={"asked": len(self.trials), **counts},
-            best=None if best is None else {**dataclasses.asdict(best), "params": dict(best.params)},
+            best=None
+            if best is None
+            else {**dataclasses.asdict(best), "params": dict(best.params)},
             notices=self.notices,
             **fields,
         )
@@ -193,11 +211,12 @@ class TrialLedger:
     # ---- going on
 
     def take_up(self, *, adopt: bool) -> list[int]:
-        """Reads what the folder holds, and makes Optuna's study agree with it. Gives the numbers of the trials that
-        Optuna's study alone knows: asked for just before the process was killed.
+        """Reads what the folder holds, and makes Optuna's study agree with it. Gives the numbers of
+        the trials that Optuna's study alone knows: asked for just before the process was killed.
 
         Args:
-            adopt: whether such trials are this study's at all; not where others work in the same storage.
+            adopt: whether such trials are this study's at all; not where others work in the same
+                storage.
         """
         with storage_errors():
             known = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
@@ -211,7 +230,9 @@ class TrialLedger:
                 if trial.state == "running" and ended.is_finished():  # by another's hand
                     state = next(name for name, state in _STATES.items() if state == ended)
                     self.ended(trial.number, state, "ended in its storage")
-            running = [number for number, trial in known.items() if trial.state == TrialState.RUNNING]
+            running = [
+                number for number, trial in known.items() if trial.state == TrialState.RUNNING
+            ]
             for number in running:
                 if number in self.trials or adopt:
                     self._handles[number] = running_trial(self._study, known[number])
@@ -245,9 +266,11 @@ class TrialLedger:
         self.trials[number] = dataclasses.replace(trial, rungs=ordered)
         self._rungs.record(shown.rung, number, shown.value)
 
-    def _report(self, number: int, shown: RungValue, known: Mapping[int, float] | None = None) -> None:
-        """Tells Optuna a value. Its step is the rung, from 1: samplers rank pruned trials by how far they came, and
-        optimizer steps mean nothing where the batch size is searched for."""
+    def _report(
+        self, number: int, shown: RungValue, known: Mapping[int, float] | None = None
+    ) -> None:
+        """Tells Optuna a value. Its step is the rung, from 1: samplers rank pruned trials by how
+        far they came, and optimizer steps mean nothing where the batch size is searched for."""
         handle = self._handles.get(number)
         if handle is not None and shown.rung + 1 not in (known or {}):
             with storage_errors():

@@ -41,7 +41,10 @@ class TrialStates:
             self._folder.mkdir(exist_ok=True)
             torch.save(state, partial)
             partial.replace(target)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch's writer turns a full disk into a RuntimeError
             partial.unlink(missing_ok=True)
             raise ExploreError(
                 "The states of a study's live trials can be written",
@@ -58,7 +61,8 @@ class TrialStates:
         return state if isinstance(state, dict) else None
 
     def keep_only(self, numbers: Collection[int]) -> None:
-        """Removes the states of all other trials, and what a process that was killed had half written."""
+        """Removes the states of all other trials, and what a process that was killed had half
+        written."""
         kept = {self._path(number).name for number in numbers}
         for path in self._folder.glob(f"{_PREFIX}*"):
             if path.name not in kept:

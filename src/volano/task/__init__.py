@@ -1,4 +1,5 @@
-"""WHAT is trained: the Task, its losses, durations, schedules and batches. Knows nothing of plans."""
+"""WHAT is trained: the Task, its losses, durations, schedules and batches. Knows nothing of
+plans."""
 
 from volano.task.batch import Batch, map_tensors, num_bytes, num_examples, split, tensors_of
 from volano.task.describe import describe, describe_callable, describe_data, differences

@@ -1,7 +1,7 @@
 """Batches are trees: a tensor, or tuples, lists and dicts of batches. Four verbs walk them.
 
-The examples of a batch lie along dimension 0 of every tensor. Lists of strings and other leaves that are not tensors
-travel along untouched, except that a list as long as the batch is cut with it.
+The examples of a batch lie along dimension 0 of every tensor. Lists of strings and other leaves
+that are not tensors travel along untouched, except that a list as long as the batch is cut with it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def num_examples(batch: Batch) -> int:
     raise TaskError(
         "A batch holds at least one tensor with the examples along dimension 0",
         got=type(batch).__name__,
-        remedy="Return tensors, or tuples, lists or dicts of tensors, from the data or from `collate`",
+        remedy="Return tensors, or tuples, lists or dicts of tensors, from the data or from "
+        "`collate`",
     )
 
 
@@ -63,7 +64,8 @@ def num_bytes(batch: Batch) -> int:
 
 
 def split(batch: Batch, micro_batch: int) -> list[Batch]:
-    """The batch cut along dimension 0 into pieces of ``micro_batch`` examples; the last may be smaller."""
+    """The batch cut along dimension 0 into pieces of ``micro_batch`` examples; the last may be
+    smaller."""
     count = num_examples(batch)
     starts = range(0, count, micro_batch)
     return [_cut(batch, count, start, min(start + micro_batch, count)) for start in starts]
@@ -75,7 +77,8 @@ def _cut(batch: Batch, count: int, start: int, stop: int) -> Batch:
             raise TaskError(
                 "The tensors of a batch that is split have their examples along dimension 0",
                 got=f"{batch.shape[0]} beside {count}",
-                remedy="Give scalars no dimension, keep constants in the model, or do not pin micro_batch",
+                remedy="Give scalars no dimension, keep constants in the model, or do not pin "
+                "micro_batch",
             )
         return batch[start:stop] if batch.ndim else batch
     if isinstance(batch, Mapping):
@@ -83,7 +86,9 @@ def _cut(batch: Batch, count: int, start: int, stop: int) -> Batch:
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(_cut(item, count, start, stop) for item in batch))
     if isinstance(batch, tuple | list):
-        if len(batch) == count and not any(isinstance(item, Tensor | Mapping | tuple | list) for item in batch):
+        if len(batch) == count and not any(
+            isinstance(item, Tensor | Mapping | tuple | list) for item in batch
+        ):
             return batch[start:stop]
         return type(batch)(_cut(item, count, start, stop) for item in batch)
     return batch

@@ -21,9 +21,12 @@ def module_code(model: nn.Module) -> str:
     """Of the forward passes of a model's classes that are not torch's own."""
     classes = {type(module) for module in model.modules()}
     own = sorted(
-        (kind for kind in classes if not kind.__module__.startswith("torch.")), key=lambda kind: kind.__qualname__
+        (kind for kind in classes if not kind.__module__.startswith("torch.")),
+        key=lambda kind: kind.__qualname__,
     )
-    return hashlib.sha256("".join(_code_text(kind.forward) for kind in own).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(_code_text(kind.forward) for kind in own).encode()).hexdigest()[
+        :16
+    ]
 
 
 def _code_text(function: Any) -> str:
@@ -37,5 +40,7 @@ def _code_text(function: Any) -> str:
 
 def _code_of(code: CodeType) -> str:
     # Constants hold the code of functions within; their repr has addresses.
-    constants = [_code_of(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts]
+    constants = [
+        _code_of(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts
+    ]
     return f"{code.co_code.hex()} {code.co_names} {constants}"

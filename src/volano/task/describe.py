@@ -1,4 +1,5 @@
-"""A Task as JSON: what stands in ``task.json``, and the digest by which a resumed run knows its experiment again."""
+"""A Task as JSON: what stands in ``task.json``, and the digest by which a resumed run knows its
+experiment again."""
 
 from __future__ import annotations
 
@@ -25,8 +26,12 @@ _NUM_TABLE_PROBES = 64
 
 
 def describe(task: Task, model: nn.Module) -> dict[str, Any]:
-    """The task in words and digests. ``model`` is one that ``task.model()`` made; only names and shapes are read."""
-    parameters = {name: [list(p.shape), str(p.dtype).removeprefix("torch.")] for name, p in model.state_dict().items()}
+    """The task in words and digests. ``model`` is one that ``task.model()`` made; only names and
+    shapes are read."""
+    parameters = {
+        name: [list(p.shape), str(p.dtype).removeprefix("torch.")]
+        for name, p in model.state_dict().items()
+    }
     text = {
         "schema_version": SCHEMA_VERSION,
         "name": task.name,
@@ -82,7 +87,9 @@ def describe_callable(function: Any) -> str | None:
         return None
     if isinstance(function, functools.partial):
         arguments = [_describe_value(value) for value in function.args]
-        arguments += [f"{name}={_describe_value(value)}" for name, value in function.keywords.items()]
+        arguments += [
+            f"{name}={_describe_value(value)}" for name, value in function.keywords.items()
+        ]
         return f"{describe_callable(function.func)}({', '.join(arguments)})"
     if dataclasses.is_dataclass(function) and not isinstance(function, type):
         return _describe_value(function)
@@ -96,7 +103,11 @@ def _describe_value(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"tensor{list(value.shape)}:{_digest_tensor(value)[:12]}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name!r}: {_describe_value(item)}" for name, item in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{name!r}: {_describe_value(item)}" for name, item in value.items())
+            + "}"
+        )
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_describe_value(item) for item in value) + "]"
     if callable(value) and not dataclasses.is_dataclass(value):
@@ -108,12 +119,15 @@ def _describe_value(value: Any) -> str:
     text = repr(value)
     if " at 0x" in text:  # object's own repr: another in every process
         inside = getattr(value, "__dict__", {})
-        return f"{type(value).__module__}.{type(value).__qualname__}({_describe_value(dict(inside))})"
+        return (
+            f"{type(value).__module__}.{type(value).__qualname__}({_describe_value(dict(inside))})"
+        )
     return text
 
 
 def describe_data(data: Any) -> dict[str, Any]:
-    """A set in words: its class, its number of examples and, where it has one, a digest of its content."""
+    """A set in words: its class, its number of examples and, where it has one, a digest of its
+    content."""
     text: dict[str, Any] = {"class": type(data).__name__, "num_examples": len(data)}
     fingerprint = getattr(data, "fingerprint", None)
     if callable(fingerprint):
@@ -121,10 +135,13 @@ def describe_data(data: Any) -> dict[str, Any]:
     elif isinstance(data, torch.utils.data.Subset):
         text["rows_digest"], text["of"] = _digest_rows(data.indices), describe_data(data.dataset)
     elif isinstance(data, torch.utils.data.TensorDataset):
-        # A few rows tell other data apart; other datasets may answer with random transforms, so they are not asked.
+        # A few rows tell other data apart; other datasets may answer with random transforms, so
+        # they are not asked.
         step = max(1, len(data) // _NUM_PROBES)
         rows = [data[index] for index in range(0, len(data), step)]
-        text["content_digest"] = _digest([_digest_tensor(tensor) for row in rows for tensor in tensors_of(row)])
+        text["content_digest"] = _digest(
+            [_digest_tensor(tensor) for row in rows for tensor in tensors_of(row)]
+        )
     elif hasattr(data, "with_format") and hasattr(data, "features"):
         text["content_digest"] = _digest_table(data)
     return text
@@ -138,12 +155,14 @@ def _digest_rows(indices: Any) -> str:
 
 
 def _digest_table(data: Any) -> str:
-    # Hugging Face's Dataset: its own fingerprint goes by names and dates of files. The rows are asked for as they are
-    # stored, before a format decodes or a transform changes them.
+    # Hugging Face's Dataset: its own fingerprint goes by names and dates of files. The rows are
+    # asked for as they are stored, before a format decodes or a transform changes them.
     stored = data.with_format("arrow")
     step = max(1, len(data) // _NUM_TABLE_PROBES)
     rows = [repr(stored[index].to_pylist()) for index in range(0, len(data), step)]
-    return _digest([repr(data.features), sorted(data.column_names), _describe_value(data.format), rows])
+    return _digest(
+        [repr(data.features), sorted(data.column_names), _describe_value(data.format), rows]
+    )
 
 
 def _digest(value: Any) -> str:
@@ -151,6 +170,10 @@ def _digest(value: Any) -> str:
 
 
 def _digest_tensor(tensor: Tensor) -> str:
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+    content = (
+        tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        if tensor.numel()
+        else tensor
+    )
     head = f"{tensor.dtype}{list(tensor.shape)}".encode()
     return hashlib.sha256(head + content.numpy().tobytes()).hexdigest()[:32]

@@ -15,18 +15,25 @@ _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|st)\s*")
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """An amount of training with its unit: ``ep`` (epochs, fractions allowed) or ``st`` (optimizer steps)."""
+    """An amount of training with its unit: ``ep`` (epochs, fractions allowed) or ``st`` (optimizer
+    steps)."""
 
     amount: float
     unit: Literal["ep", "st"]
 
     def __post_init__(self) -> None:
         if self.unit not in ("ep", "st"):
-            raise TaskError("A duration's unit is 'ep' (epochs) or 'st' (steps)", got=repr(self.unit))
+            raise TaskError(
+                "A duration's unit is 'ep' (epochs) or 'st' (steps)", got=repr(self.unit)
+            )
         if not (math.isfinite(self.amount) and self.amount > 0):
             raise TaskError("A duration is longer than nothing", got=f"{self.amount}{self.unit}")
         if self.unit == "st" and self.amount != int(self.amount):
-            raise TaskError("A number of steps is whole", got=f"{self.amount}st", remedy="Fractions are for epochs")
+            raise TaskError(
+                "A number of steps is whole",
+                got=f"{self.amount}st",
+                remedy="Fractions are for epochs",
+            )
 
     @classmethod
     def parse(cls, text: str | Duration) -> Duration:
@@ -54,4 +61,5 @@ class Duration:
         return max(1, math.ceil(round(self.amount * steps_per_epoch, 6)))
 
     def __str__(self) -> str:
-        return f"{Decimal(repr(float(self.amount))).normalize():f}{self.unit}"  # never an exponent, which parse refuses
+        # never an exponent, which parse refuses
+        return f"{Decimal(repr(float(self.amount))).normalize():f}{self.unit}"

@@ -21,9 +21,12 @@ class Loss:
     ``sum(total_i) / sum(weight_i)``.
 
     Attributes:
-        total: scalar tensor, the *sum* of the loss over whatever ``weight`` counts (tokens, pixels, examples).
-        weight: number of units that ``total`` sums over; a number or a scalar tensor without gradient.
-        metrics: name -> scalar, each a *mean* over the same units; averaged over batches with ``weight``.
+        total: scalar tensor, the *sum* of the loss over whatever ``weight`` counts (tokens, pixels,
+            examples).
+        weight: number of units that ``total`` sums over; a number or a scalar tensor without
+            gradient.
+        metrics: name -> scalar, each a *mean* over the same units; averaged over batches with
+            ``weight``.
     """
 
     total: Tensor
@@ -32,7 +35,8 @@ class Loss:
 
 
 def as_loss(result: Any, num_examples: int) -> Loss:
-    """An objective's result as a :class:`Loss`: a scalar tensor counts as the mean over ``num_examples``.
+    """An objective's result as a :class:`Loss`: a scalar tensor counts as the mean over
+    ``num_examples``.
 
     Raises:
         ObjectiveError: it is neither a floating scalar tensor nor a Loss with one.
@@ -59,7 +63,8 @@ def as_loss(result: Any, num_examples: int) -> Loss:
 
 
 def check_objective_result(result: Any) -> None:
-    """Raises ObjectiveError unless ``result`` is a scalar floating tensor or a Loss whose total is one."""
+    """Raises ObjectiveError unless ``result`` is a scalar floating tensor or a Loss whose total is
+    one."""
     as_loss(result, 1)
 
 
@@ -69,7 +74,8 @@ def check_finite(value: float, *, where: str) -> None:
         raise ObjectiveError(
             f"The loss is a finite number {where}",
             got=value,
-            remedy="Look at the first batch and at the model's output: inputs not scaled, a log of 0, a learning rate",
+            remedy="Look at the first batch and at the model's output: inputs not scaled, a log "
+            "of 0, a learning rate",
         )
 
 
@@ -82,7 +88,8 @@ def _widened(scalar: Tensor) -> Tensor:
 def _check_scalar(value: Any, name: str) -> None:
     if not isinstance(value, Tensor):
         raise ObjectiveError(
-            "An objective returns a scalar tensor (the mean over the batch's examples) or volano.Loss",
+            "An objective returns a scalar tensor (the mean over the batch's examples) or "
+            "volano.Loss",
             got=f"{name} of type {type(value).__name__}",
             remedy="Return the tensor itself, without .item() or float()",
         )
@@ -101,7 +108,8 @@ def _check_scalar(value: Any, name: str) -> None:
 
 
 def weighted_metric(loss: Loss, name: str) -> Tensor | float:
-    """A metric times ``Loss.weight``: zero where that is zero, though a mean over nothing is NaN."""
+    """A metric times ``Loss.weight``: zero where that is zero, though a mean over nothing is
+    NaN."""
     value = loss.metrics[name] * loss.weight
     if isinstance(loss.weight, Tensor):
         return torch.where(loss.weight == 0, 0.0, value)

@@ -1,8 +1,9 @@
 """Schedules: progress through the run (0 to 1) -> multiplier of every learning rate.
 
-Step ``s`` of ``S`` stands at progress ``(s + 1/2) / S``, so that neither the first step of a warm-up nor the last of a
-decay to zero is lost, and so that a schedule does not depend on how many steps the run has. Any callable
-``float -> float`` is a schedule; these are values that describe themselves.
+Step ``s`` of ``S`` stands at progress ``(s + 1/2) / S``, so that neither the first step of a
+warm-up nor the last of a decay to zero is lost, and so that a schedule does not depend on how many
+steps the run has. Any callable ``float -> float`` is a schedule; these are values that describe
+themselves.
 """
 
 from __future__ import annotations

@@ -26,29 +26,37 @@ class Task:
     """An experiment, complete: a run of the same Task learns the same thing under every plan.
 
     Attributes:
-        model: ``() -> nn.Module``, a fresh one each call; called once per run, after seeding with ``seed``.
-        objective: ``(model, batch) -> scalar tensor`` (mean over the batch's examples) ``| Loss``. A pure function: it
-            is called in training mode for steps, in evaluation mode for ``valid``.
-        data: map-style training set (``__len__``, ``__getitem__``, ``__getitems__`` where it has it).
-        optimizer: ``(params) -> torch.optim.Optimizer``; ``params`` are the model's parameters, or what
-            ``parameter_groups`` made of them.
+        model: ``() -> nn.Module``, a fresh one each call; called once per run, after seeding with
+            ``seed``.
+        objective: ``(model, batch) -> scalar tensor`` (mean over the batch's examples) ``| Loss``.
+            A pure function: it is called in training mode for steps, in evaluation mode for
+            ``valid``.
+        data: map-style training set (``__len__``, ``__getitem__``, ``__getitems__`` where it has
+            it).
+        optimizer: ``(params) -> torch.optim.Optimizer``; ``params`` are the model's parameters, or
+            what ``parameter_groups`` made of them.
         batch_size: examples per optimizer step, over all ranks and micro-batches.
         duration: ``"10ep"`` or ``"5000st"``.
         valid: map-style set for evaluation, or None.
-        parameter_groups: ``(model) -> list of dicts``, as ``torch.optim`` takes them; None is one group of all.
+        parameter_groups: ``(model) -> list of dicts``, as ``torch.optim`` takes them; None is one
+            group of all.
         schedule: progress (0 to 1) -> multiplier of each group's learning rate.
         clip_norm: largest L2 norm of the global gradient, or None.
-        ema_decay: decay of an exponential moving average of the weights; the average is what is evaluated and kept.
-        collate: ``(list of examples) -> batch`` on the host; None stacks, as torch's ``default_collate``.
-        augment: ``(batch, generator) -> batch`` on the device, training only; draws from the generator alone.
+        ema_decay: decay of an exponential moving average of the weights; the average is what is
+            evaluated and kept.
+        collate: ``(list of examples) -> batch`` on the host; None stacks, as torch's
+            ``default_collate``.
+        augment: ``(batch, generator) -> batch`` on the device, training only; draws from the
+            generator alone.
         evaluate_every: how often ``valid`` is evaluated; it is always evaluated at the end.
-        preview: ``(model) -> mapping`` of what a person may look at while the run goes on (a sample of text, say):
-            called after each evaluation with the model that is kept, in evaluation mode and without gradients. Its
-            JSON goes to ``previews.jsonl``; no number of the run depends on it.
+        preview: ``(model) -> mapping`` of what a person may look at while the run goes on (a sample
+            of text, say): called after each evaluation with the model that is kept, in evaluation
+            mode and without gradients. Its JSON goes to ``previews.jsonl``; no number of the run
+            depends on it.
         last_batch: ``"drop"`` an epoch's incomplete last batch or ``"keep"`` it.
         seed: of the initial weights, the order, the augmentation and the model's own randomness.
-        data_seed: of the order and of what examples draw while they are made, so that several seeds can be tried on one
-            order of the data; None is ``seed``.
+        data_seed: of the order and of what examples draw while they are made, so that several seeds
+            can be tried on one order of the data; None is ``seed``.
         tolerance: how far a plan may go: ``"exact"``, ``"rounding"`` or ``"precision"``.
         name: for the run's folder and messages.
 
@@ -86,7 +94,11 @@ class Task:
         if self.valid is not None:
             self._check_data("valid", self.valid)
         if self.preview is not None and self.valid is None:
-            raise TaskError("preview is called after evaluations", got="a task without valid", remedy="Give valid")
+            raise TaskError(
+                "preview is called after evaluations",
+                got="a task without valid",
+                remedy="Give valid",
+            )
         if self.last_batch == "drop" and len(self.data) < self.batch_size:
             raise TaskError(
                 "The training set fills at least one batch",
@@ -140,18 +152,28 @@ class Task:
 
     def _check_numbers(self) -> None:
         if not (isinstance(self.batch_size, int) and self.batch_size > 0):
-            raise TaskError("batch_size is a whole number of examples above 0", got=repr(self.batch_size))
+            raise TaskError(
+                "batch_size is a whole number of examples above 0", got=repr(self.batch_size)
+            )
         for name, seed in (("seed", self.seed), ("data_seed", self.order_seed)):
             if not (isinstance(seed, int) and 0 <= seed < 2**63):
                 raise TaskError(f"{name} is a whole number from 0 to 2**63 - 1", got=repr(seed))
-        if self.clip_norm is not None and not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
+        if self.clip_norm is not None and not (
+            math.isfinite(self.clip_norm) and self.clip_norm > 0
+        ):
             raise TaskError("clip_norm is a finite norm above 0, or None", got=self.clip_norm)
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
-            raise TaskError("ema_decay lies between 0 and 1", got=self.ema_decay, remedy="0.999 averages 1,000 steps")
+            raise TaskError(
+                "ema_decay lies between 0 and 1",
+                got=self.ema_decay,
+                remedy="0.999 averages 1,000 steps",
+            )
         if self.last_batch not in ("drop", "keep"):
             raise TaskError("last_batch is 'drop' or 'keep'", got=repr(self.last_batch))
         if self.tolerance not in TOLERANCES:
-            raise TaskError(f"tolerance is one of {', '.join(TOLERANCES)}", got=repr(self.tolerance))
+            raise TaskError(
+                f"tolerance is one of {', '.join(TOLERANCES)}", got=repr(self.tolerance)
+            )
 
     @staticmethod
     def _check_data(name: str, data: Any) -> None:
@@ -163,7 +185,8 @@ class Task:
                 got=type(data).__name__,
                 remedy="Write what can only be iterated to disk once: volano.spool(data, folder)"
                 if is_iterable
-                else "Wrap tensors in torch.utils.data.TensorDataset; pass a DataLoader's .dataset, not the loader",
+                else "Wrap tensors in torch.utils.data.TensorDataset; pass a DataLoader's "
+                ".dataset, not the loader",
             )
         if len(data) == 0:
             raise TaskError(f"{name} holds at least one example", got="0 examples")

@@ -1,4 +1,5 @@
-"""Runs a Task under a Plan: the loop, the step, checkpoints, the folder. Knows neither planner nor application."""
+"""Runs a Task under a Plan: the loop, the step, checkpoints, the folder. Knows neither planner nor
+application."""
 
 from volano.record.run_folder import PREPARED, RunFolder
 from volano.training.checkpoints.weights import load_weights, save_tensors, save_weights

@@ -1,4 +1,5 @@
-"""Compiled objectives, apart for each set of settings that the compiler reads and does not guard."""
+"""Compiled objectives, apart for each set of settings that the compiler reads and does not
+guard."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ _Backend = Callable[..., Any]
 
 
 class CompiledObjective:
-    """An objective as ``torch.compile`` makes it, compiled anew where settings are others than they were.
+    """An objective as ``torch.compile`` makes it, compiled anew where settings are others than they
+    were.
 
-    Code of one function is kept once for a process, and used again where its guards hold. The budget of activations and
-    whose random numbers are drawn are no part of those guards, while code of another backend is never used: hence a
-    backend for each pair of them.
+    Code of one function is kept once for a process, and used again where its guards hold. The
+    budget of activations and whose random numbers are drawn are no part of those guards, while code
+    of another backend is never used: hence a backend for each pair of them.
 
     Args:
         objective: a task's.

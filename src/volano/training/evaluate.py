@@ -29,10 +29,12 @@ def evaluate(
     may_split: bool = False,
     ranks: Ranks | None = None,
 ) -> dict[str, float]:
-    """``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads the device once, at the end.
+    """``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads the
+    device once, at the end.
 
-    Every module is left in the mode in which it was. Several ranks take batches in turn; each example counts once.
-    Parts of weight zero count nothing; where all are, there is no mean, and each is NaN.
+    Every module is left in the mode in which it was. Several ranks take batches in turn; each
+    example counts once. Parts of weight zero count nothing; where all are, there is no mean, and
+    each is NaN.
 
     Args:
         task: whose objective.
@@ -41,9 +43,10 @@ def evaluate(
         feed: of it.
         device: where.
         precision: the plan's.
-        micro_batch: examples of a forward pass; None is the whole batch. Ranks of a sharded model pass forward
-            together, and their batches may differ in size: there it is None.
-        may_split: whether a batch that runs out of memory, and those after it, are passed in halves.
+        micro_batch: examples of a forward pass; None is the whole batch. Ranks of a sharded model
+            pass forward together, and their batches may differ in size: there it is None.
+        may_split: whether a batch that runs out of memory, and those after it, are passed in
+            halves.
         ranks: with which this process evaluates together.
     """
     ranks = ranks or Ranks()
@@ -52,12 +55,17 @@ def evaluate(
     passes = _Passes(task, model, device, micro_batch, may_split)
     rows: list[list[Any]] = []
     keys = list(in_sequence(len(data), task.batch_size))
-    # As many rounds for each rank, for ranks of a sharded model work together: one without a batch takes the first.
-    turns = range(ranks.rank, -(-len(keys) // ranks.world_size) * ranks.world_size, ranks.world_size)
+    # As many rounds for each rank, for ranks of a sharded model work together: one without a batch
+    # takes the first.
+    turns = range(
+        ranks.rank, -(-len(keys) // ranks.world_size) * ranks.world_size, ranks.world_size
+    )
     mine = [turn if turn < len(keys) else 0 for turn in turns]
     try:
         with torch.no_grad(), device.autocast(precision):
-            for turn, index, batch in zip(turns, mine, feed.batches(keys[index] for index in mine), strict=True):
+            for turn, index, batch in zip(
+                turns, mine, feed.batches(keys[index] for index in mine), strict=True
+            ):
                 found = passes.rows(batch, index)
                 if turn == index:
                     rows += found
@@ -70,22 +78,30 @@ def evaluate(
 
 
 def sums_of(rows: list[list[float]], num_columns: int) -> list[float]:
-    """Of weights, totals, and metrics times their weight, over rows of these; rows without weight count nothing."""
+    """Of weights, totals, and metrics times their weight, over rows of these; rows without weight
+    count nothing."""
     values = [row for row in rows if row[0]]
     sums = [math.fsum(row[0] for row in values), math.fsum(row[1] for row in values)]
-    return sums + [math.fsum(row[0] * row[column] for row in values) for column in range(2, num_columns)]
+    return sums + [
+        math.fsum(row[0] * row[column] for row in values) for column in range(2, num_columns)
+    ]
 
 
 def means_of(sums: list[float], names: list[str]) -> dict[str, float]:
     """``loss`` and the named metrics from :func:`sums_of`; NaN where nothing has a weight."""
     weight, *totals = sums
-    return {name: total / weight if weight else math.nan for name, total in zip(("loss", *names), totals, strict=True)}
+    return {
+        name: total / weight if weight else math.nan
+        for name, total in zip(("loss", *names), totals, strict=True)
+    }
 
 
 class _Passes:
     """Passes batches forward, in parts of a size that fits into the memory."""
 
-    def __init__(self, task: Task, model: nn.Module, device: Device, micro_batch: int | None, may_split: bool) -> None:
+    def __init__(
+        self, task: Task, model: nn.Module, device: Device, micro_batch: int | None, may_split: bool
+    ) -> None:
         self._task, self._model, self._device = task, model, device
         self._size, self._may_split = micro_batch, may_split
         self.names: list[str] = []
@@ -118,5 +134,12 @@ class _Passes:
 def read_scalars(rows: list[list[Any]]) -> list[list[float]]:
     """Numbers and scalar tensors as floats, with one read of the device for all of them."""
     tensors = [value for row in rows for value in row if isinstance(value, torch.Tensor)]
-    flat = iter(torch.stack([tensor.detach().reshape(()).float() for tensor in tensors]).tolist() if tensors else [])
-    return [[next(flat) if isinstance(value, torch.Tensor) else float(value) for value in row] for row in rows]
+    flat = iter(
+        torch.stack([tensor.detach().reshape(()).float() for tensor in tensors]).tolist()
+        if tensors
+        else []
+    )
+    return [
+        [next(flat) if isinstance(value, torch.Tensor) else float(value) for value in row]
+        for row in rows
+    ]

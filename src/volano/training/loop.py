@@ -35,7 +35,8 @@ def run_loop(
     policy: NumericsPolicy,
     safety: Safety,
 ) -> str:
-    """Trains from ``session.step`` to the end, or until asked to stop: ``"finished"`` or ``"stopped"``."""
+    """Trains from ``session.step`` to the end, or until asked to stop: ``"finished"`` or
+    ``"stopped"``."""
     task, num_steps = session.task, session.task.num_steps
 
     def state() -> dict[str, Any]:
@@ -43,7 +44,14 @@ def run_loop(
         policy.look(session.step)
         return {**session.state_dict(), "log": log.state_dict(), "numerics": policy.state_dict()}
 
-    saver = Saver(folder, safety, state, observer.on_notice, saved_step=session.step or None, ranks=session.ranks)
+    saver = Saver(
+        folder,
+        safety,
+        state,
+        observer.on_notice,
+        saved_step=session.step or None,
+        ranks=session.ranks,
+    )
     agree = session.ranks.agreement()
     policy.before_stopping = saver.close
     stalls = DataStalls(task, session.plan, session.device, session.step, observer.on_notice)
@@ -89,11 +97,14 @@ def run_loop(
 
 
 def _until_no_more(batches: Iterator[Batch], saver: Saver, session: Session) -> Iterator[Batch]:
-    """The batches; where there are no more to be had, what was learned so far is saved first. Its steps are whole."""
+    """The batches; where there are no more to be had, what was learned so far is saved first. Its
+    steps are whole."""
     try:
         yield from batches
     except DataError:
-        if not session.ranks.are_several:  # the others do not know of it, and cannot save with this one
+        if (
+            not session.ranks.are_several
+        ):  # the others do not know of it, and cannot save with this one
             with session.phase("checkpoint"):
                 saver.finish(must=False)
         raise
@@ -102,8 +113,8 @@ def _until_no_more(batches: Iterator[Batch], saver: Saver, session: Session) -> 
 class TrainingLog:
     """Collects what steps say and reads it from the device now and then.
 
-    What was collected and not yet read is part of a checkpoint, so that a resumed run logs the same means, and so is
-    the window of losses by which spikes are known.
+    What was collected and not yet read is part of a checkpoint, so that a resumed run logs the same
+    means, and so is the window of losses by which spikes are known.
     """
 
     def __init__(self, num_steps: int) -> None:
@@ -129,15 +140,22 @@ class TrainingLog:
         self._num_timed += 1
 
     def is_due(self, step: int) -> bool:
-        """Whether the next line is to be written after ``step`` steps, and there is anything to say."""
+        """Whether the next line is to be written after ``step`` steps, and there is anything to
+        say."""
         return bool(self._pending) and (step % self._every == 0 or step == self._num_steps)
 
     def read(self, session: Session, policy: NumericsPolicy) -> dict[str, Any]:
-        """The means since the last line, and the throughput; ``"spike": True`` where a step's loss was one."""
+        """The means since the last line, and the throughput; ``"spike": True`` where a step's loss
+        was one."""
         # Together, so that the device is waited for once.
-        *rows, (num_flagged,) = read_scalars([*self._pending, [session.step_once.guard.num_flagged]])
+        *rows, (num_flagged,) = read_scalars(
+            [*self._pending, [session.step_once.guard.num_flagged]]
+        )
         policy.judge(session.step, int(num_flagged))
-        means = {n: math.fsum(c) / len(c) for n, c in zip(self._names, zip(*rows, strict=True), strict=True)}
+        means = {
+            n: math.fsum(c) / len(c)
+            for n, c in zip(self._names, zip(*rows, strict=True), strict=True)
+        }
         seconds = time.perf_counter() - self._start
         waited, session.feed.seconds_waited = session.feed.seconds_waited / len(self._pending), 0.0
         record = {
@@ -156,7 +174,8 @@ class TrainingLog:
         return record
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last line out of the throughput: an evaluation is no training."""
+        """Leaves the time since the last line out of the throughput: an evaluation is no
+        training."""
         self._start, self._num_timed = time.perf_counter(), 0
 
     def state_dict(self) -> dict[str, Any]:

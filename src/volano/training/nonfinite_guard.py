@@ -1,4 +1,5 @@
-"""Keeps a step whose loss or gradient is not finite from the weights and from the optimizer's state."""
+"""Keeps a step whose loss or gradient is not finite from the weights and from the optimizer's
+state."""
 
 from __future__ import annotations
 
@@ -17,22 +18,24 @@ from volano.training.distributed.data_parallel import local
 class NonfiniteGuard:
     """Looks at each step between its backward pass and its update.
 
-    On the CPU, and where ``reads_at_once``, the answer is read before the update. On an accelerator it stays on the
-    device and the host looks when it reads losses anyway, so that nothing waits; the flag stays up until then. A fused
-    update obeys it there (``found_inf``, the contract of torch's GradScaler with its optimizers): weights and state
-    stay as they are. Other updates are made; such weights are never saved, because a save looks first.
+    On the CPU, and where ``reads_at_once``, the answer is read before the update. On an accelerator
+    it stays on the device and the host looks when it reads losses anyway, so that nothing waits;
+    the flag stays up until then. A fused update obeys it there (``found_inf``, the contract of
+    torch's GradScaler with its optimizers): weights and state stay as they are. Other updates are
+    made; such weights are never saved, because a save looks first.
 
-    With a GradScaler (fp16) infinite gradients are its business: it skips them while it looks for its scale. The loss
-    is looked at here all the same.
+    With a GradScaler (fp16) infinite gradients are its business: it skips them while it looks for
+    its scale. The loss is looked at here all the same.
 
     Args:
         device: of the parameters.
         optimizer: whose update is guarded.
         has_scaler: whether a GradScaler looks at the gradients.
         reads_at_once: whether each step's answer must be known before the next.
-        share: raises the flag where another rank has raised it; for ranks that each see a part of the gradients.
-        has_values: False for tensors that have shapes and no values (FakeTensorMode): it works as ever, reads nothing,
-            and lets every step pass.
+        share: raises the flag where another rank has raised it; for ranks that each see a part of
+            the gradients.
+        has_values: False for tensors that have shapes and no values (FakeTensorMode): it works as
+            ever, reads nothing, and lets every step pass.
     """
 
     def __init__(
@@ -63,10 +66,15 @@ class NonfiniteGuard:
             optimizer.found_inf = self._flag  # pyright: ignore[reportAttributeAccessIssue] - as GradScaler sets it
 
     def lets_pass(self, loss: Tensor, norm: Tensor | None) -> bool:
-        """Whether the update may go on. ``norm`` is the gradient's, where it is known from clipping."""
+        """Whether the update may go on. ``norm`` is the gradient's, where it is known from
+        clipping."""
         scalars = [loss] if norm is None or self._has_scaler else [loss, norm]
         has_all = norm is not None or self._has_scaler
-        if self._is_cpu and self._has_values and not all(math.isfinite(scalar.item()) for scalar in scalars):
+        if (
+            self._is_cpu
+            and self._has_values
+            and not all(math.isfinite(scalar.item()) for scalar in scalars)
+        ):
             return False
         if self._is_cpu and has_all:
             return True
@@ -84,7 +92,8 @@ class NonfiniteGuard:
 
     @property
     def num_flagged(self) -> Tensor | int:
-        """How many of the last steps are behind a raised flag, on the device and not yet read, where it defers."""
+        """How many of the last steps are behind a raised flag, on the device and not yet read,
+        where it defers."""
         return self._num_flagged if self.is_deferred else 0
 
     def _look_at_gradients(self) -> None:
@@ -96,7 +105,8 @@ class NonfiniteGuard:
             self._share(self._flag)
 
     def look_by_kernel(self, tensors: list[Tensor]) -> None:
-        """One kernel for all tensors: it multiplies them by one, which changes none, and raises the flag."""
+        """One kernel for all tensors: it multiplies them by one, which changes none, and raises the
+        flag."""
         torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._flag, self._one)
 
     def look_by_norms(self, tensors: list[Tensor]) -> None:

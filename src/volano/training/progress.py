@@ -1,4 +1,5 @@
-"""What a person sees while a run goes on, on standard error: a bar in a terminal, plain lines elsewhere."""
+"""What a person sees while a run goes on, on standard error: a bar in a terminal, plain lines
+elsewhere."""
 
 from __future__ import annotations
 
@@ -145,7 +146,8 @@ class _Pace:
         """``step 120/600``."""
         assert self._info is not None
         total = self._info.num_steps
-        return f"step {step if step is not None else self._record.get('step', 0):>{len(str(total))}}/{total}"
+        step = self._record.get("step", 0) if step is None else step
+        return f"step {step:>{len(str(total))}}/{total}"
 
     def text(self) -> str:
         """Loss, throughput and time left."""
@@ -154,7 +156,10 @@ class _Pace:
         # The whole run's pace, evaluations included, tells best how long the rest will take.
         done = record["step"] - self._info.first_step
         left = self.elapsed() / done * (self._info.num_steps - record["step"])
-        return f"loss {record['loss']:.4g}  {record['examples_per_second']:,.0f} examples/s  {_clock(left)} left"
+        return (
+            f"loss {record['loss']:.4g}  {record['examples_per_second']:,.0f} examples/s  "
+            f"{_clock(left)} left"
+        )
 
 
 def _headline(info: StartInfo) -> str:

@@ -19,7 +19,8 @@ class QuickRun:
     """What a task came to.
 
     Attributes:
-        model: with the final weights (the average where there is one), on the plan's device, in evaluation mode.
+        model: with the final weights (the average where there is one), on the plan's device, in
+            evaluation mode.
         metrics: of the validation set, by the names that the objective gives them, and ``loss``.
         seconds: that it took.
     """
@@ -48,7 +49,9 @@ def run_trial(task: Task, plan: Plan) -> QuickRun:
         if result is not None and not math.isfinite(last := result.loss.item()):
             raise _not_finite(session.step, last)
         metrics = {} if session.valid_feed is None else session.evaluate()
-        return QuickRun(model=session.kept_model.eval(), metrics=metrics, seconds=time.perf_counter() - start)
+        return QuickRun(
+            model=session.kept_model.eval(), metrics=metrics, seconds=time.perf_counter() - start
+        )
 
 
 def _not_finite(step: int, loss: float) -> NumericsError:

@@ -78,24 +78,32 @@ def run_task(
     Args:
         task: what.
         plan: how.
-        folder: a new one, or with ``resume`` that of a run of this task. It is held for this process meanwhile.
+        folder: a new one, or with ``resume`` that of a run of this task. It is held for this
+            process meanwhile.
         observer: hears of the run.
-        source: how another process can make the task again, kept in ``run.json`` for ``volano resume``.
-        resume: whether to go on from the last whole checkpoint, or from the first step if none was written yet.
+        source: how another process can make the task again, kept in ``run.json`` for ``volano
+            resume``.
+        resume: whether to go on from the last whole checkpoint, or from the first step if none was
+            written yet.
         notices: of the choices that led to the plan.
-        safety: how the run looks after itself; None is the default, or with ``resume`` what the run had.
-        ranks: with which this process trains together, joined already; all call this alike. None is alone.
+        safety: how the run looks after itself; None is the default, or with ``resume`` what the run
+            had.
+        ranks: with which this process trains together, joined already; all call this alike. None is
+            alone.
         may_split: see :class:`Session`; None with ``resume`` is what the run had.
 
     Raises:
-        VolanoError: as its subclasses say. ``run.json`` then holds the reason, and checkpoints stay whole.
+        VolanoError: as its subclasses say. ``run.json`` then holds the reason, and checkpoints stay
+            whole.
     """
     ranks = ranks or Ranks()
     if not ranks.is_first:
         folder, observer = ReadFolder(folder.path), None
     with folder.held(observer.on_notice if observer is not None else lambda _: None):
         if safety is None:
-            safety = Safety.from_json(folder.read_json("run.json").get("safety") if resume else None)
+            safety = Safety.from_json(
+                folder.read_json("run.json").get("safety") if resume else None
+            )
         if may_split is None and resume:
             may_split = folder.read_json("run.json").get("may_split")
         return _run(
@@ -113,9 +121,11 @@ def prepare_run(
     notices: tuple[str, ...] = (),
     safety: Safety | None = None,
 ) -> None:
-    """Writes all that a run's folder holds before its first step, so that ``run_task`` with ``resume`` begins there.
+    """Writes all that a run's folder holds before its first step, so that ``run_task`` with
+    ``resume`` begins there.
 
-    For several ranks: the first prepares, and then none differs from the others. See ``run_task`` for the arguments.
+    For several ranks: the first prepares, and then none differs from the others. See ``run_task``
+    for the arguments.
     """
     device = Device(plan.device)
     with random_state_kept(device):
@@ -148,10 +158,13 @@ def load_run(task: Task, folder: RunFolder) -> Run:
     )
 
 
-def _facts(task: Task, source: dict[str, Any] | None, device: Device, safety: Safety) -> dict[str, Any]:
+def _facts(
+    task: Task, source: dict[str, Any] | None, device: Device, safety: Safety
+) -> dict[str, Any]:
     machine = asdict(describe_machine(device))
     return {
-        "name": task.name, "source": source, "versions": versions(), "machine": machine, "safety": safety.to_json(),
+        "name": task.name, "source": source, "versions": versions(), "machine": machine,
+        "safety": safety.to_json(),
     }  # fmt: skip
 
 
@@ -213,19 +226,26 @@ def _run(
                 if ranks.is_first:
                     save_weights(model, folder.path / "model.safetensors")
         except BaseException as error:
-            reason = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
-            # What refused to go on has not changed the run. On a full disk the first error is the one to be told.
+            reason = (
+                str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
+            )
+            # What refused to go on has not changed the run. On a full disk the first error is the
+            # one to be told.
             if has_begun:
                 with contextlib.suppress(RunError):
                     folder.check_held()
                     step = 0 if session is None else session.step
-                    folder.update_run(status="failed", reason=reason, step=step, notices=keeper.notices)
+                    folder.update_run(
+                        status="failed", reason=reason, step=step, notices=keeper.notices
+                    )
             everyone.on_end("failed")
             raise
     if ranks.are_several and ranks.is_first:
         others = faults.num_of_others()
         if others:
-            everyone.on_notice(f"{others} more corrupt examples, met by other ranks, are listed in {QUARANTINE}")
+            everyone.on_notice(
+                f"{others} more corrupt examples, met by other ranks, are listed in {QUARANTINE}"
+            )
     for name, error in folder.lost.items():
         everyone.on_notice(f"some lines of {name} could not be written: {error.strerror}")
     seconds = {**session.seconds, "total": time.perf_counter() - started}
@@ -294,7 +314,8 @@ class _Keeper(Observer):
 
 
 class _Reliefs:
-    """Notes each change of plan for want of memory: ``plan.json`` is the one in force, ``run.json`` has the first."""
+    """Notes each change of plan for want of memory: ``plan.json`` is the one in force, ``run.json``
+    has the first."""
 
     def __init__(self, session: Session, folder: RunFolder, observer: Observer) -> None:
         self._session, self._folder, self._observer = session, folder, observer
@@ -304,12 +325,17 @@ class _Reliefs:
         record = self._folder.read_json("run.json")
         self._folder.update_run(
             planned=record.get("planned") or self._session.plan.to_json(),
-            reliefs=[*record.get("reliefs", []), {"step": step, "knobs": changes, "reason": reason}],
+            reliefs=[
+                *record.get("reliefs", []),
+                {"step": step, "knobs": changes, "reason": reason},
+            ],
         )
         self._session.take_relief(plan)
         self._folder.write_json("plan.json", plan.to_json())
         knobs = ", ".join(f"{name}={value}" for name, value in changes.items())
-        self._observer.on_notice(f"step {step} ran out of memory and is repeated with {knobs}: {reason}")
+        self._observer.on_notice(
+            f"step {step} ran out of memory and is repeated with {knobs}: {reason}"
+        )
 
 
 class _FaultList:
@@ -343,13 +369,18 @@ class _FaultList:
             self._observer.on_notice(f"corrupt, replaced by another: {where}: {fault.reason}{more}")
 
 
-def _load(session: Session, log: TrainingLog, policy: NumericsPolicy, folder: RunFolder) -> list[str]:
-    """Takes up the last whole checkpoint, or the beginning if none was written. Gives what a person should know."""
+def _load(
+    session: Session, log: TrainingLog, policy: NumericsPolicy, folder: RunFolder
+) -> list[str]:
+    """Takes up the last whole checkpoint, or the beginning if none was written. Gives what a person
+    should know."""
     checkpoints, ranks = folder.path / "checkpoints", session.ranks
     description, record = folder.read_json("task.json"), folder.read_json("run.json")
     notices: list[str] = []
     step, state, problems = 0, {}, []
-    if ranks.is_first:  # it alone sees to the folder, and tells the others which checkpoint is whole
+    if (
+        ranks.is_first
+    ):  # it alone sees to the folder, and tells the others which checkpoint is whole
         tidy(checkpoints)
         if list_checkpoints(checkpoints):
             step, state, problems = load_latest(checkpoints)
@@ -363,7 +394,9 @@ def _load(session: Session, log: TrainingLog, policy: NumericsPolicy, folder: Ru
         policy.load_state_dict(state.get("numerics", policy.state_dict()))
         if ranks.is_first:
             set_aside_after(checkpoints, step)
-        notices += [f"a later checkpoint is damaged and was passed over: {problem}" for problem in problems]
+        notices += [
+            f"a later checkpoint is damaged and was passed over: {problem}" for problem in problems
+        ]
     else:
         session.check_same_task(description.get("digest"), description)
         if record.get("status") == PREPARED:

@@ -18,10 +18,11 @@ class Safety:
     """Settings of one run, kept in its ``run.json`` and taken up by a resume.
 
     Attributes:
-        save_every: time or steps between two checkpoints: ``"60s"``, ``"500st"``. Seconds are a least: where saving is
-            dear they are stretched, so that it takes 2 % of the time. Steps are kept to.
-        skip_bad_steps: how many steps with a loss or a gradient that is not finite may be left out in the whole run;
-            0 stops the run at the first.
+        save_every: time or steps between two checkpoints: ``"60s"``, ``"500st"``. Seconds are a
+            least: where saving is dear they are stretched, so that it takes 2 % of the time. Steps
+            are kept to.
+        skip_bad_steps: how many steps with a loss or a gradient that is not finite may be left out
+            in the whole run; 0 stops the run at the first.
 
     Raises:
         UsageError: at birth, when a setting cannot be meant.
@@ -33,11 +34,15 @@ class Safety:
     def __post_init__(self) -> None:
         if self.save_seconds is None and not self.save_steps:
             raise UsageError(
-                "save_every is seconds or steps above 0", got=repr(self.save_every), remedy="Write 60s or 500st"
+                "save_every is seconds or steps above 0",
+                got=repr(self.save_every),
+                remedy="Write 60s or 500st",
             )
         count = self.skip_bad_steps
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise UsageError("skip_bad_steps is a whole number of steps, at least 0", got=repr(count))
+            raise UsageError(
+                "skip_bad_steps is a whole number of steps, at least 0", got=repr(count)
+            )
 
     @property
     def save_seconds(self) -> float | None:
@@ -58,7 +63,8 @@ class Safety:
 
     @classmethod
     def from_json(cls, value: Any) -> Safety:
-        """The inverse of :meth:`to_json`; a run of an earlier version, which has none, gets the default.
+        """The inverse of :meth:`to_json`; a run of an earlier version, which has none, gets the
+        default.
 
         Raises:
             CheckpointError: it is something else.
@@ -66,4 +72,6 @@ class Safety:
         try:
             return cls(**(value or {}))
         except (TypeError, UsageError) as error:
-            raise CheckpointError("run.json holds a run's safety settings", got=f"{value!r}: {error}") from error
+            raise CheckpointError(
+                "run.json holds a run's safety settings", got=f"{value!r}: {error}"
+            ) from error

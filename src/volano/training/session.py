@@ -21,7 +21,13 @@ from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.task import Task, describe, differences
 from volano.training.checkpoints import shards
-from volano.training.distributed.data_parallel import DataParallel, check_ranks, resharded, shard, whole_state
+from volano.training.distributed.data_parallel import (
+    DataParallel,
+    check_ranks,
+    resharded,
+    shard,
+    whole_state,
+)
 from volano.training.evaluate import evaluate
 from volano.training.memory.activations import Activations
 from volano.training.memory.offload import OffloadedState, why_not_offloaded
@@ -38,11 +44,12 @@ class Session:
         plan: how.
         on_notice: told of every choice of the plan that does not apply; None is for sessions that
             are thrown away.
-        on_fault: told of every corrupt example, with the name of its set: ``"data"`` or ``"valid"``.
+        on_fault: told of every corrupt example, with the name of its set: ``"data"`` or
+            ``"valid"``.
         may_skip: whether training goes on after a step whose numbers are not finite.
         ranks: with which this process trains together; None is alone.
-        may_split: whether the loss of a batch is the sum over its parts, so that a step that runs out of memory may be
-            done in smaller ones; None is not known, and it is not split.
+        may_split: whether the loss of a batch is the sum over its parts, so that a step that runs
+            out of memory may be done in smaller ones; None is not known, and it is not split.
 
     Raises:
         TaskError: the model or the optimizer is not what the task promises.
@@ -95,8 +102,8 @@ class Session:
             self.offloaded = self._offloaded(on_notice)
             self.step_once = Step(
                 task, plan, device, self.state,
-                may_skip=may_skip, parallel=parallel, activations=self.activations, offloaded=self.offloaded,
-                relief=OutOfMemoryFallback(
+                may_skip=may_skip, parallel=parallel, activations=self.activations,
+                offloaded=self.offloaded, relief=OutOfMemoryFallback(
                     self.activations.start_recomputing, may_split=may_split, ranks=ranks.world_size
                 ),
             )  # fmt: skip
@@ -129,7 +136,8 @@ class Session:
         return self.ranks.are_several and self.plan.sharding == "full"
 
     def _evaluated_together(self) -> int | None:
-        """Examples of a forward pass in evaluation: not more than in training, where batches may be split."""
+        """Examples of a forward pass in evaluation: not more than in training, where batches may be
+        split."""
         if not self.ranks.are_several:
             return self.plan.micro_batch
         if self._is_sharded or not self._may_split:
@@ -137,10 +145,12 @@ class Session:
         return self.plan.micro_batch or max(1, self.task.batch_size // self.ranks.world_size)
 
     def keys(self) -> Iterator[Key]:
-        """Of what this process fetches from here to the end of the run: its part of each global batch, or all of it
-        where ``augment`` draws for the whole batch."""
+        """Of what this process fetches from here to the end of the run: its part of each global
+        batch, or all of it where ``augment`` draws for the whole batch."""
         ranks = Ranks() if self.task.augment is not None else self.ranks
-        return self.order.keys(self.step, self.task.num_steps, rank=ranks.rank, world_size=ranks.world_size)
+        return self.order.keys(
+            self.step, self.task.num_steps, rank=ranks.rank, world_size=ranks.world_size
+        )
 
     def gathered(self) -> nn.Module:
         """The kept model with whole parameters. Every rank of a sharded model takes part."""
@@ -152,7 +162,8 @@ class Session:
         return model
 
     def preview(self) -> dict[str, Any]:
-        """What the task's ``preview`` makes of the kept model. Modes and random state are put back."""
+        """What the task's ``preview`` makes of the kept model. Modes and random state are put
+        back."""
         assert self.task.preview is not None
         modes = [(module, module.training) for module in self.kept_model.modules()]
         state = self.device.rng_state()
@@ -207,9 +218,11 @@ class Session:
             "rng": self.device.rng_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], description: dict[str, Any], folder: Path) -> None:
-        """Takes up where :meth:`state_dict` was called; ``description`` is the earlier run's ``task.json``, ``folder``
-        that of the checkpoint.
+    def load_state_dict(
+        self, state: dict[str, Any], description: dict[str, Any], folder: Path
+    ) -> None:
+        """Takes up where :meth:`state_dict` was called; ``description`` is the earlier run's
+        ``task.json``, ``folder`` that of the checkpoint.
 
         Raises:
             CheckpointError: it belongs to another task, or to another version of the order.
@@ -229,12 +242,14 @@ class Session:
 
     @staticmethod
     def make_model(task: Task) -> nn.Module:
-        """A fresh model of a task, with the weights with which every run of it begins. Seeds the host's generators.
+        """A fresh model of a task, with the weights with which every run of it begins. Seeds the
+        host's generators.
 
         Raises:
             TaskError: it is no module.
         """
-        # Objectives may draw from NumPy or `random` too; these go on from here, and are part of a checkpoint.
+        # Objectives may draw from NumPy or `random` too; these go on from here, and are part of a
+        # checkpoint.
         torch.manual_seed(task.seed)
         random.seed(task.seed)
         np.random.seed(task.seed & 0xFFFFFFFF)
@@ -264,7 +279,10 @@ class Session:
         if self.plan.offload not in ("optimizer", "all"):
             return None
         reason = why_not_offloaded(
-            self.device, sharding=self.plan.sharding, is_compiled=self.plan.compile, what="optimizer"
+            self.device,
+            sharding=self.plan.sharding,
+            is_compiled=self.plan.compile,
+            what="optimizer",
         )
         if reason is None:
             return OffloadedState(self.optimizer, self.device)

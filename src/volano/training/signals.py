@@ -11,7 +11,8 @@ from typing import Self
 
 
 class StopRequest:
-    """A context in which SIGINT and SIGTERM only set ``requested``; a second Ctrl-C interrupts at once.
+    """A context in which SIGINT and SIGTERM only set ``requested``; a second Ctrl-C interrupts at
+    once.
 
     Outside the main thread Python allows no handlers; there the context does nothing.
     """
@@ -27,10 +28,15 @@ class StopRequest:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         for name, handler in self._old.items():
-            if handler is not None:  # None: installed by a host program in C, which Python cannot put back
+            if (
+                handler is not None
+            ):  # None: installed by a host program in C, which Python cannot put back
                 signal.signal(name, handler)  # pyright: ignore[reportArgumentType] - what signal.signal returned
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
@@ -40,8 +46,8 @@ class StopRequest:
 
 
 class Interruption(StopRequest):
-    """A context in which the first Ctrl-C or SIGTERM interrupts what :meth:`waiting` waits for, and nothing else: what
-    is written is written to its end. A second Ctrl-C interrupts anything."""
+    """A context in which the first Ctrl-C or SIGTERM interrupts what :meth:`waiting` waits for, and
+    nothing else: what is written is written to its end. A second Ctrl-C interrupts anything."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""What an optimizer step changes: the model and all that belongs to it, made alike for whoever trains."""
+"""What an optimizer step changes: the model and all that belongs to it, made alike for whoever
+trains."""
 
 from __future__ import annotations
 
@@ -69,7 +70,11 @@ class TrainState:
             return self.ema.model.state_dict().get(name)
         number = name.split(".")[1] if name.startswith("state.") else ""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return parameters[int(number)].detach() if number.isdigit() and int(number) < len(parameters) else None
+        return (
+            parameters[int(number)].detach()
+            if number.isdigit() and int(number) < len(parameters)
+            else None
+        )
 
 
 def make_state(
@@ -96,4 +101,6 @@ def make_state(
     if reason is not None:
         on_notice(f"optimizer={plan.optimizer} does not apply: {reason}")
     ema = None if task.ema_decay is None else Ema(model, task.ema_decay, average)
-    return TrainState(model=model, optimizer=optimizer, ema=ema, scaler=device.grad_scaler(plan.precision))
+    return TrainState(
+        model=model, optimizer=optimizer, ema=ema, scaler=device.grad_scaler(plan.precision)
+    )

@@ -48,7 +48,8 @@ AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is f
 class StepResult(NamedTuple):
     """What a step says of itself: scalars on the device, not yet read.
 
-    ``is_bad``: loss or gradient are not finite, and neither weights nor optimizer state were touched.
+    ``is_bad``: loss or gradient are not finite, and neither weights nor optimizer state were
+    touched.
     """
 
     loss: Tensor
@@ -60,14 +61,17 @@ class Step:
     """Augment, forward and backward in micro-batches, clip, update, average.
 
     With ``total_i / weight_i`` the loss of micro-batch ``i``, the gradient is that of
-    ``sum(total_i) / sum(weight_i)``: the same number as for the whole batch. Nothing here waits for the device, but
-    for the check of the very first loss, and as the guard says.
+    ``sum(total_i) / sum(weight_i)``: the same number as for the whole batch. Nothing here waits for
+    the device, but for the check of the very first loss, and as the guard says.
 
-    Several ranks (``parallel``) each take a part of the batch; loss, weight and gradient are summed over all of them.
+    Several ranks (``parallel``) each take a part of the batch; loss, weight and gradient are summed
+    over all of them.
 
-    ``may_skip``: whether training goes on after a bad step, which then must not show in the model's buffers either.
+    ``may_skip``: whether training goes on after a bad step, which then must not show in the model's
+    buffers either.
 
-    ``has_values``: False where tensors have shapes and no values (FakeTensorMode): nothing is read of them.
+    ``has_values``: False where tensors have shapes and no values (FakeTensorMode): nothing is read
+    of them.
     """
 
     def __init__(
@@ -105,9 +109,11 @@ class Step:
         )  # fmt: skip
         self._relief = relief
         self._draws_elsewhere: bool | None = None
-        # Told of the plan from here on, the reason and the step; None lets a step that runs out of memory fail.
+        # Told of the plan from here on, the reason and the step; None lets a step that runs out of
+        # memory fail.
         self.on_relief: Callable[[Plan, str, int], None] | None = None
-        # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss, or runs out of memory.
+        # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss, or runs
+        # out of memory.
         copied = places_of(state.model, None if may_skip else is_small)
         self._buffers = SavedBuffers(copied)
         self._uncopied = Uncopied(state.model, copied)
@@ -121,8 +127,8 @@ class Step:
         return result._replace(is_bad=True)
 
     def gradient(self, batch: Batch, step: int) -> StepResult:
-        """The step without its update: each parameter's ``grad`` is then that of the batch's loss, not yet clipped,
-        and times the scaler's scale where there is one."""
+        """The step without its update: each parameter's ``grad`` is then that of the batch's loss,
+        not yet clipped, and times the scaler's scale where there is one."""
         task = self._task
         set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
         self._buffers.save()
@@ -137,7 +143,8 @@ class Step:
         return result
 
     def _gradients(self, batch: Batch, step: int) -> StepResult:
-        """Adds up the gradients of a batch's parts: micro-batches, and of several ranks their own."""
+        """Adds up the gradients of a batch's parts: micro-batches, and of several ranks their
+        own."""
         if self._task.augment is not None:
             self._generator.manual_seed(seed_of_augmentation(self._task, step))
             batch = self._task.augment(batch, self._generator)
@@ -145,7 +152,9 @@ class Step:
         parallel, ranks, size = self._parallel, self._ranks, self._plan.micro_batch
         if parallel is not None:
             with self._kept():  # the first step of a run makes a forward pass here
-                parts = parallel.parts_of(batch, size, self._objective, is_global=self._task.augment is not None)
+                parts = parallel.parts_of(
+                    batch, size, self._objective, is_global=self._task.augment is not None
+                )
         elif size is not None and size < num_examples(batch):
             parts = split(batch, size)
         else:
@@ -160,11 +169,15 @@ class Step:
         for index, (part, part_size) in enumerate(zip(parts, sizes, strict=True)):
             with self._exchanging(index == len(parts) - 1):
                 # Stochastic layers are seeded by a number that no other part of any rank has.
-                loss = as_loss(self._forward(part, step, index * ranks.world_size + ranks.rank), part_size)
+                loss = as_loss(
+                    self._forward(part, step, index * ranks.world_size + ranks.rank), part_size
+                )
                 total = loss.total if self._factor == 1 else loss.total * self._factor
                 # Divided by the number of examples for the range of fp16; the exact weight follows.
                 self._backward(total / count)
-            losses.append(Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics)))
+            losses.append(
+                Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics))
+            )
         total, weight, metrics = _sums(losses) if parallel is None else parallel.sums(losses)
         if not (isinstance(weight, float | int) and weight == count):
             gradients = [local(p.grad) for p in self._parameters if p.grad is not None]
@@ -172,12 +185,18 @@ class Step:
         return StepResult(total / weight, {name: value / weight for name, value in metrics.items()})
 
     def _relieved(
-        self, relief: OutOfMemoryFallback, on_relief: Callable[[Plan, str, int], None], batch: Batch, step: int
+        self,
+        relief: OutOfMemoryFallback,
+        on_relief: Callable[[Plan, str, int], None],
+        batch: Batch,
+        step: int,
     ) -> StepResult:
-        """The gradients, in smaller parts where there is not enough memory; nothing of a failed attempt remains."""
+        """The gradients, in smaller parts where there is not enough memory; nothing of a failed
+        attempt remains."""
         inputs = [(tensor, tensor._version) for tensor in tensors_of(batch)]
         self._uncopied.note()
-        # Generators that are not seeded at each step. Who draws from them does so in the first step.
+        # Generators that are not seeded at each step. Who draws from them does so in the first
+        # step.
         states = None if self._draws_elsewhere is False else self._device.generator_states()
         result, reason = attempt(lambda: self._gradients(batch, step))
         while result is None:
@@ -202,11 +221,14 @@ class Step:
         return result
 
     def _forward(self, batch: Batch, step: int, number: int) -> Any:
-        """Returns the objective's result for a part of a step's batch, which draws by its number."""
+        """Returns the objective's result for a part of a step's batch, which draws by its
+        number."""
         self._device.seed(counter_hash(MODEL, self._task.seed, step, number))
         with self._kept(), self._autocast():
             parallel = self._parallel
-            result = self._objective(self._model, batch) if parallel is None else parallel.loss(batch)
+            result = (
+                self._objective(self._model, batch) if parallel is None else parallel.loss(batch)
+            )
         if not self._is_checked:
             check_objective_result(result)
         return result
@@ -262,10 +284,19 @@ def _mean(result: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
 
 def _sums(losses: list[Loss]) -> tuple[Tensor, Tensor | float, dict[str, Tensor | float]]:
     """Over micro-batches: the loss, its weight, and each metric times its weight."""
-    metrics = {name: sum(weighted_metric(loss, name) for loss in losses) for name in losses[0].metrics}
-    return torch.stack([loss.total for loss in losses]).sum(), sum(loss.weight for loss in losses), metrics
+    metrics = {
+        name: sum(weighted_metric(loss, name) for loss in losses) for name in losses[0].metrics
+    }
+    return (
+        torch.stack([loss.total for loss in losses]).sum(),
+        sum(loss.weight for loss in losses),
+        metrics,
+    )
 
 
 def _detached(metrics: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
     # A metric with a gradient would keep its step's whole graph until it is read.
-    return {name: value.detach() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+    return {
+        name: value.detach() if isinstance(value, Tensor) else value
+        for name, value in metrics.items()
+    }

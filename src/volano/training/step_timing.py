@@ -18,7 +18,8 @@ _MOST_STEPS_IN_BLOCK = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """Seconds of one step (median), and of what is paid once: building, compiling, the first steps' extra."""
+    """Seconds of one step (median), and of what is paid once: building, compiling, the first steps'
+    extra."""
 
     step: float
     startup: float
@@ -54,7 +55,8 @@ class StepTimer:
 
     @property
     def step(self) -> float:
-        """Median seconds of a step over the blocks; without one, those of the warm-up's last step."""
+        """Median seconds of a step over the blocks; without one, those of the warm-up's last
+        step."""
         return statistics.median(self._blocks or self._warm_up[-1:])
 
     @property

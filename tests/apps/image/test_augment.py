@@ -30,7 +30,9 @@ def test_a_move_is_a_crop_of_the_reflected_image(down, right, flip):
 def test_a_flip_mirrors():
     batch = images()
     zero = torch.zeros(6, dtype=torch.int64)
-    assert torch.equal(move_and_flip(batch, zero, zero, torch.ones(6, dtype=torch.bool)), batch.flip(-1))
+    assert torch.equal(
+        move_and_flip(batch, zero, zero, torch.ones(6, dtype=torch.bool)), batch.flip(-1)
+    )
 
 
 def test_a_square_takes_the_mean_colour():

@@ -17,7 +17,9 @@ def images(count=6, channels=3, height=8, width=8):
 class TestFlipProbe:
     def test_digits_are_not_to_be_mirrored(self, digits):
         pixels, labels = digits
-        answer, reason = flip_is_label_preserving((pixels * 255).to(torch.uint8).view(-1, 1, 8, 8), labels, 0)
+        answer, reason = flip_is_label_preserving(
+            (pixels * 255).to(torch.uint8).view(-1, 1, 8, 8), labels, 0
+        )
         assert not answer
         assert "left and right carry meaning" in reason
 
@@ -26,7 +28,9 @@ class TestFlipProbe:
         labels = torch.randint(0, 3, (600,), generator=generator)
         batch = torch.randint(0, 80, (600, 1, 16, 16), generator=generator, dtype=torch.uint8)
         for row, label in enumerate(labels.tolist()):
-            batch[row, 0, 3 + 4 * label : 6 + 4 * label, 4:12] = 250  # a bar, high, in the middle or low
+            batch[row, 0, 3 + 4 * label : 6 + 4 * label, 4:12] = (
+                250  # a bar, high, in the middle or low
+            )
         answer, reason = flip_is_label_preserving(batch, labels, 0)
         assert answer, reason
 
@@ -35,7 +39,10 @@ class TestFlipProbe:
         labels = torch.randint(0, 4, (800,), generator=generator)
         batch = torch.randint(0, 80, (800, 1, 16, 16), generator=generator, dtype=torch.uint8)
         for row, label in enumerate(labels.tolist()):
-            where = {0: (slice(4, 12), slice(2, 5)), 1: (slice(4, 12), slice(11, 14))}  # left and right arrows
+            where = {
+                0: (slice(4, 12), slice(2, 5)),
+                1: (slice(4, 12), slice(11, 14)),
+            }  # left and right arrows
             where |= {2: (slice(2, 5), slice(4, 12)), 3: (slice(11, 14), slice(4, 12))}
             batch[row, 0][where[label]] = 250
         assert not flip_is_label_preserving(batch, labels, 0)[0]

@@ -10,8 +10,8 @@ from volano.apps.image.model_spec import ClassifierSpec, check_classifier, make_
 from volano.errors import CheckpointError, TaskError
 
 SPEC = ClassifierSpec(
-    classes=("a", "b", "c"), channels=1, image_size=8, mean=(100.0,), std=(50.0,), size="thin", model_reference=None,
-    flip=False, translate=1,
+    classes=("a", "b", "c"), channels=1, image_size=8, mean=(100.0,), std=(50.0,), size="thin",
+    model_reference=None, flip=False, translate=1,
 )  # fmt: skip
 OWN = dataclasses.replace(SPEC, size=None, model_reference="mine:net")
 

@@ -15,7 +15,9 @@ FORMATS = [(1, 8), (3, 8), (1, 12), (1, 28), (3, 32), (3, 48), (3, 64), (1, 96),
 
 def images(channels, side, count=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
+    return torch.randint(
+        0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator
+    )
 
 
 @pytest.mark.parametrize(("channels", "side"), FORMATS)
@@ -61,7 +63,9 @@ def test_every_trained_parameter_is_in_one_group():
     model = build_network("base", 3, 32, 10, [120.0] * 3, [60.0] * 3)
     groups = parameter_groups(model, kernel_lr=0.05, rest_lr=0.005)
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    assert sorted(grouped) == sorted(
+        id(parameter) for parameter in model.parameters() if parameter.requires_grad
+    )
     assert [group["lr"] for group in groups] == [0.05, 0.005]
 
 

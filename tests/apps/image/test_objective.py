@@ -23,4 +23,6 @@ class TestObjective:
 
     def test_weights_only_where_the_classes_are_far_apart(self):
         assert balanced_weights(torch.tensor([0] * 5 + [1]), 2) is None
-        assert balanced_weights(torch.tensor([0] * 18 + [1] * 2), 2) == pytest.approx((20 / 36, 5.0))
+        assert balanced_weights(torch.tensor([0] * 18 + [1] * 2), 2) == pytest.approx(
+            (20 / 36, 5.0)
+        )

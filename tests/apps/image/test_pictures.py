@@ -47,7 +47,9 @@ class TestImageRun:
             for item in items:
                 row = test.names.index(item["name"])
                 assert test.classes[test.labels[row]] == item["true"]
-                tile = np.asarray(sheet.crop(item["box"]))[6::12, 6::12, 0]  # 8 pixels magnified to 96
+                tile = np.asarray(sheet.crop(item["box"]))[
+                    6::12, 6::12, 0
+                ]  # 8 pixels magnified to 96
                 assert np.array_equal(tile, test.images[row, 0].numpy())
 
     def test_the_augmented_images_are_the_first_batch_of_the_run(self, result):
@@ -60,7 +62,9 @@ class TestImageRun:
             return task.objective(model, batch)
 
         plan = Plan.load(result.path / "plan.json")
-        session = Session(dataclasses.replace(task, objective=look), plan, on_notice=lambda text: None)
+        session = Session(
+            dataclasses.replace(task, objective=look), plan, on_notice=lambda text: None
+        )
         batch = next(iter(session.feed.batches(session.order.keys(0, 1))))
         session.step_once(batch, 0)
         with Image.open(result.path / "augmented.png") as sheet:
@@ -70,7 +74,9 @@ class TestImageRun:
         assert np.array_equal(first, seen[0][0, 0].numpy())
         assert np.array_equal(second, seen[0][1, 0].numpy())
 
-    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("No space left on device")])
+    @pytest.mark.parametrize(
+        "error", [OSError(28, "No space left on device"), KeyError("No space left on device")]
+    )
     def test_pictures_that_fail_are_a_notice(self, tmp_path, quiet, monkeypatch, error):
         def fail(*arguments):
             raise error

@@ -6,7 +6,14 @@ from volano.apps.image.recipe import choose_recipe, choose_size
 class TestRecipe:
     def make(self, **fields):
         return choose_recipe(
-            **{"num_train": 60000, "resolution": 28, "num_classes": 10, "epochs": 4.0, "batch_size": None, **fields}
+            **{
+                "num_train": 60000,
+                "resolution": 28,
+                "num_classes": 10,
+                "epochs": 4.0,
+                "batch_size": None,
+                **fields,
+            }
         )
 
     def test_batches_suit_the_set(self):

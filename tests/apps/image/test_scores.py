@@ -10,7 +10,11 @@ def test_the_hardest_examples():
     logits = torch.tensor([[4.0, 0.0], [0.0, 4.0], [1.0, 0.0], [3.0, 0.0]])
     labels = torch.tensor([0, 0, 0, 1])
     found = hardest(logits, labels, 3)
-    assert [(one.row, one.true, one.predicted) for one in found] == [(1, 0, 1), (3, 1, 0), (2, 0, 0)]
+    assert [(one.row, one.true, one.predicted) for one in found] == [
+        (1, 0, 1),
+        (3, 1, 0),
+        (2, 0, 0),
+    ]
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     for one in found:
         assert one.loss == pytest.approx(losses[one.row].item())

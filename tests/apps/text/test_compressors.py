@@ -16,7 +16,9 @@ def test_compressors_against_direct_calls():
     with CompressorFigures(training, held) as figures:
         result = figures.result()
     extreme = 9 | lzma.PRESET_EXTREME
-    xz = len(lzma.compress(training + held, preset=extreme)) - len(lzma.compress(training, preset=extreme))
+    xz = len(lzma.compress(training + held, preset=extreme)) - len(
+        lzma.compress(training, preset=extreme)
+    )
     both = len(bz2.compress(training + held)) - len(bz2.compress(training))
     assert result == {"xz": round(8 * xz / len(held), 4), "bz2": round(8 * both / len(held), 4)}
     with CompressorFigures(b"", held) as alone:  # what it has seen before helps

@@ -13,5 +13,7 @@ def test_a_large_text_gives_the_tokenizer_documents_from_everywhere(tmp_path, mo
         body = " ".join(f"{word} {number * line % 97}" for line in range(100))
         (tmp_path / "texts" / f"{number:02d}.txt").write_text(body)
     monkeypatch.setattr(corpus, "_MOST_TOKENIZER_BYTES", 4000)
-    tokenizer = prepare_corpus(find_texts(tmp_path / "texts"), tmp_path / "tokens", seed=0).tokenizer
+    tokenizer = prepare_corpus(
+        find_texts(tmp_path / "texts"), tmp_path / "tokens", seed=0
+    ).tokenizer
     assert len(tokenizer.encode(" apple")) == len(tokenizer.encode(" zebra")) == 1

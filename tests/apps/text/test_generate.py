@@ -11,7 +11,9 @@ from volano.apps.text.tokenizer import train_tokenizer
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer([(Path(sysconfig.get_paths()["stdlib"]) / "argparse.py").read_text()], 512)
+    return train_tokenizer(
+        [(Path(sysconfig.get_paths()["stdlib"]) / "argparse.py").read_text()], 512
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,9 @@ def without_cache(model, ids, num):
 @pytest.mark.parametrize("num_prompt", [1, 20, 31])
 def test_greedy_writing_is_that_without_a_cache(model, num_prompt):
     ids = torch.randint(1, 512, (num_prompt,), generator=torch.Generator().manual_seed(2)).tolist()
-    assert list(generate_ids(model, ids, 100, TokenSampling(temperature=0))) == without_cache(model, ids, 100)
+    assert list(generate_ids(model, ids, 100, TokenSampling(temperature=0))) == without_cache(
+        model, ids, 100
+    )
 
 
 def test_the_same_seed_draws_the_same(model):
@@ -66,7 +70,9 @@ class TestSampling:
 
     def shares(self, **fields):
         generator = torch.Generator().manual_seed(0)
-        draws = torch.tensor([TokenSampling(**fields).draw(self.logits, generator) for _ in range(4000)])
+        draws = torch.tensor(
+            [TokenSampling(**fields).draw(self.logits, generator) for _ in range(4000)]
+        )
         return (torch.bincount(draws, minlength=4) / 4000).tolist()
 
     def test_plain(self):
@@ -83,14 +89,20 @@ class TestSampling:
         assert self.shares(temperature=temperature, top_p=0.9)[1] == 1
 
     def test_top_k(self):
-        assert self.shares(temperature=1.0, top_k=2) == pytest.approx([0, 4 / 7, 3 / 7, 0], abs=0.035)
+        assert self.shares(temperature=1.0, top_k=2) == pytest.approx(
+            [0, 4 / 7, 3 / 7, 0], abs=0.035
+        )
 
     def test_top_p(self):
-        assert self.shares(temperature=1.0, top_p=0.7) == pytest.approx([0, 4 / 7, 3 / 7, 0], abs=0.035)
+        assert self.shares(temperature=1.0, top_p=0.7) == pytest.approx(
+            [0, 4 / 7, 3 / 7, 0], abs=0.035
+        )
         assert self.shares(temperature=1.0, top_p=0.01) == [0, 1, 0, 0]
 
     def test_both(self):
-        assert self.shares(temperature=1.0, top_k=3, top_p=0.5) == pytest.approx([0, 4 / 7, 3 / 7, 0], abs=0.035)
+        assert self.shares(temperature=1.0, top_k=3, top_p=0.5) == pytest.approx(
+            [0, 4 / 7, 3 / 7, 0], abs=0.035
+        )
 
 
 def test_a_prompt_longer_than_the_context_loses_its_beginning(tokenizer):

@@ -6,8 +6,9 @@ from volano.apps.text.model_spec import TextSpec
 from volano.errors import CheckpointError
 
 SPEC = TextSpec(
-    vocab_size=300, context=32, depth=2, tokenizer_digest="0", num_train_bytes=900, num_train_tokens=300,
-    num_held_bytes=90, num_held_tokens=30, baselines={"xz": 2.0}, origin="two books",
+    vocab_size=300, context=32, depth=2, tokenizer_digest="0", num_train_bytes=900,
+    num_train_tokens=300, num_held_bytes=90, num_held_tokens=30, baselines={"xz": 2.0},
+    origin="two books",
 )  # fmt: skip
 
 

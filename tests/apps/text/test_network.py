@@ -36,7 +36,9 @@ def test_tokens_in_logits_out():
 def test_a_fresh_one_knows_nothing():
     model = make_decoder(is_trained=False)
     tokens = some_tokens(2)
-    loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+    loss = torch.nn.functional.cross_entropy(
+        model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()
+    )
     assert loss.item() == pytest.approx(math.log(300), abs=1e-5)
 
 
@@ -82,7 +84,10 @@ def test_bf16_stays_close():
 
 def test_flops_agree_with_torchs_counter():
     model = make_decoder(vocab_size=2048, context=64, depth=3)
-    with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
         model(torch.zeros(2, 64, dtype=torch.int64)).sum().backward()
     shape = model.shape
     # The counter counts all pairs of tokens, we the causal half of them.
@@ -92,9 +97,15 @@ def test_flops_agree_with_torchs_counter():
 
 def test_every_parameter_has_one_group():
     model = make_decoder()
-    groups = parameter_groups(model, matrix_lr=0.02, embedding_lr=0.3, head_lr=0.01, weight_decay=0.0, ns_steps=3)
-    grouped = [parameter for group in MuonAdamW(groups).param_groups for parameter in group["params"]]
-    assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in model.parameters()}
+    groups = parameter_groups(
+        model, matrix_lr=0.02, embedding_lr=0.3, head_lr=0.01, weight_decay=0.0, ns_steps=3
+    )
+    grouped = [
+        parameter for group in MuonAdamW(groups).param_groups for parameter in group["params"]
+    ]
+    assert {id(parameter) for parameter in grouped} == {
+        id(parameter) for parameter in model.parameters()
+    }
     assert len(grouped) == len(list(model.parameters()))
     muon = [p for group in groups if group["algorithm"] == "muon" for p in group["params"]]
     assert {tuple(p.shape) for p in muon} == {(384, 128), (128, 128), (512, 128), (128, 512)}

@@ -34,10 +34,14 @@ def test_the_objectives_metric_is_total_bits_over_total_bytes(model, tokenizer):
     tokens = np.concatenate(list(tokenizer.encode_documents(["def f(x):\n    return x\n" * 20])))
     ids, first = scoring_windows(tokens, 32, 32)
     num_bytes = tokenizer.num_bytes_of[tokens].sum()
-    objective = NextToken(train_bytes_per_token=1.0, valid_bytes_per_token=num_bytes / (len(tokens) - 1))
+    objective = NextToken(
+        train_bytes_per_token=1.0, valid_bytes_per_token=num_bytes / (len(tokens) - 1)
+    )
     model.eval()
     with torch.no_grad():
-        parts = [objective(model, (ids[rows], first[rows])) for rows in torch.arange(len(ids)).split(2)]
+        parts = [
+            objective(model, (ids[rows], first[rows])) for rows in torch.arange(len(ids)).split(2)
+        ]
     weight = sum(part.weight for part in parts)
     mean = sum(part.metrics["bits_per_byte"] * part.weight for part in parts) / weight
     nats = sum(part.total for part in parts)

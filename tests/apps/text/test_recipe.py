@@ -7,7 +7,9 @@ from volano.apps.text.recipe import choose_depth, choose_recipe, choose_tokens_p
 class TestRecipe:
     def recipe(self, epochs, num_bytes=400_000):
         shape = DecoderShape(vocab_size=512, context=64, depth=2)  # 458,752 weights
-        return choose_recipe(shape=shape, num_bytes=num_bytes, tokens_per_step=2048, epochs=epochs, num_steps=400)
+        return choose_recipe(
+            shape=shape, num_bytes=num_bytes, tokens_per_step=2048, epochs=epochs, num_steps=400
+        )
 
     def test_the_regime_follows_the_epochs(self):
         much, middle, little = (self.recipe(epochs) for epochs in (1, 3, 8))
@@ -15,7 +17,10 @@ class TestRecipe:
         assert (much.dropout, much.ema_decay) == (0.0, None)
         assert much.dropout < middle.dropout < little.dropout
         assert much.weight_decay < middle.weight_decay < little.weight_decay
-        assert "little data (8 epochs, 1.1 weights for each byte): dropout 0.15, weight decay 1" in little.regime
+        assert (
+            "little data (8 epochs, 1.1 weights for each byte): dropout 0.15, weight decay 1"
+            in little.regime
+        )
         assert little.ema_decay == 1 - 10 / 400
 
     def test_a_model_that_is_small_for_its_text_needs_no_dropout(self):

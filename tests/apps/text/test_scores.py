@@ -58,4 +58,6 @@ def test_bits_per_byte_against_one_token_at_a_time(model, tokenizer):
 
 def test_a_text_of_one_token(model, tokenizer):
     tokens = np.array([0, *tokenizer.encode("x")], dtype=np.uint16)
-    assert score_tokens(model, tokens, tokenizer, Device("cpu"), precision="fp32")["num_tokens"] == 1
+    assert (
+        score_tokens(model, tokens, tokenizer, Device("cpu"), precision="fp32")["num_tokens"] == 1
+    )

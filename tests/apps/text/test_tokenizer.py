@@ -24,7 +24,9 @@ def test_any_text_comes_back_byte_for_byte(tokenizer, text):
     assert tokenizer.num_bytes_of[ids].sum() == len(text.encode())
 
 
-@pytest.mark.parametrize("text", [f"a {SEPARATOR} b", "\r\n\t  x", "\0", "größer 東京 🙂", " " * 50])
+@pytest.mark.parametrize(
+    "text", [f"a {SEPARATOR} b", "\r\n\t  x", "\0", "größer 東京 🙂", " " * 50]
+)
 def test_awkward_text_comes_back(tokenizer, text):
     ids = tokenizer.encode(text)
     assert 0 not in ids  # the separator's letters are text
@@ -37,7 +39,9 @@ def test_documents_have_a_separator_before_each(tokenizer):
     assert ids.dtype == np.uint16
     assert (ids == 0).sum() == 3
     starts = np.flatnonzero(ids == 0)
-    assert [tokenizer.decode(part[1:].tolist()).decode() for part in np.split(ids, starts[1:])] == texts
+    assert [
+        tokenizer.decode(part[1:].tolist()).decode() for part in np.split(ids, starts[1:])
+    ] == texts
 
 
 def test_merges_shorten(tokenizer):
@@ -46,7 +50,14 @@ def test_merges_shorten(tokenizer):
 
 
 def test_the_vocabulary_grows_with_the_text():
-    sizes = {5_000: 512, 1_000_000: 1024, 5_000_000: 2048, 13_000_000: 4096, 100_000_000: 8192, 5_000_000_000: 32768}
+    sizes = {
+        5_000: 512,
+        1_000_000: 1024,
+        5_000_000: 2048,
+        13_000_000: 4096,
+        100_000_000: 8192,
+        5_000_000_000: 32768,
+    }
     assert {num_bytes: choose_vocab_size(num_bytes) for num_bytes in sizes} == sizes
 
 
@@ -59,8 +70,12 @@ class TestLoading:
         assert loaded.digest() == tokenizer.digest()
 
     def test_another_one_is_refused(self, tokenizer, tmp_path):
-        (tmp_path / "tokenizer.json").write_bytes(train_tokenizer(["other text " * 50], 300).to_bytes())
-        with pytest.raises(CheckpointError, match="The tokenizer belongs to the run; got .* text.json says"):
+        (tmp_path / "tokenizer.json").write_bytes(
+            train_tokenizer(["other text " * 50], 300).to_bytes()
+        )
+        with pytest.raises(
+            CheckpointError, match="The tokenizer belongs to the run; got .* text.json says"
+        ):
             load_tokenizer(tmp_path / "tokenizer.json", tokenizer.digest())
 
     @pytest.mark.parametrize("content", [None, "", "{}", "no JSON"])

@@ -29,7 +29,9 @@ TRANSFORMER = dataclasses.replace(SPEC, network="transformer", width=64, depth=2
 def woken(spec, channels=None):
     """A network whose zeroed weights were given values, so that everything takes part."""
     if channels is not None:
-        spec = dataclasses.replace(spec, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
+        spec = dataclasses.replace(
+            spec, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels
+        )
     torch.manual_seed(0)
     network = make_network(spec).eval()
     with torch.no_grad():

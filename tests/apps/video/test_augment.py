@@ -7,14 +7,20 @@ from volano.apps.video.augment import ClipAugmentation
 
 class TestAugmentation:
     def batch(self):
-        frames = torch.arange(20, dtype=torch.uint8)[None, :, None, None, None].expand(200, -1, 1, 4, 4).clone()
+        frames = (
+            torch.arange(20, dtype=torch.uint8)[None, :, None, None, None]
+            .expand(200, -1, 1, 4, 4)
+            .clone()
+        )
         frames[..., 0] += 100  # the left column is bright
         lengths = torch.tensor([20] * 100 + [12] * 100)
         return frames, lengths, torch.arange(200)
 
     def test_a_stretch_of_real_frames(self):
         generator = torch.Generator().manual_seed(0)
-        frames, lengths, labels = ClipAugmentation(num_frames=8, flip=False)(self.batch(), generator)
+        frames, lengths, labels = ClipAugmentation(num_frames=8, flip=False)(
+            self.batch(), generator
+        )
         starts = frames[:, 0, 0, 0, 1].int()
         assert frames.shape == (200, 8, 1, 4, 4)
         assert torch.equal(frames[:, :, 0, 0, 1].int(), starts[:, None] + torch.arange(8))

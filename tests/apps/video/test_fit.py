@@ -23,7 +23,11 @@ def application():
 
 def costs(scale):
     return fit._Costs(
-        step=0.1 * scale, startup=0.0, answer=0.003 * scale, sampling_step=0.003 * scale, feature_step=0.02 * scale
+        step=0.1 * scale,
+        startup=0.0,
+        answer=0.003 * scale,
+        sampling_step=0.003 * scale,
+        feature_step=0.02 * scale,
     )
 
 
@@ -83,13 +87,16 @@ class TestTask:
 class TestCosts:
     @pytest.mark.parametrize(("classes", "times"), [((), 1), (("left", "right"), 2)])
     def test_what_is_timed_is_what_will_be_run(self, application, monkeypatch, classes, times):
-        """Steps of making clips ask the network twice where a class guides them; predictions ask it once."""
+        """Steps of making clips ask the network twice where a class guides them; predictions ask it
+        once."""
         clock = types.SimpleNamespace(now=0.0)
         monkeypatch.setattr(fit, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
         measured = types.SimpleNamespace(step=1.0, startup=0.0)
         monkeypatch.setattr(TimeLimit, "measure_step", lambda *a, **k: measured)
         monkeypatch.setattr(fit, "train_feature_net", lambda *a, **k: None)
-        spec = dataclasses.replace(application.spec, classes=classes, class_shares=(0.5, 0.5)[: len(classes)])
+        spec = dataclasses.replace(
+            application.spec, classes=classes, class_shares=(0.5, 0.5)[: len(classes)]
+        )
 
         def generate(model, spec, device, *, count, sampling, **others):
             is_guided = bool(spec.classes) and sampling.guidance != 1.0
@@ -97,6 +104,8 @@ class TestCosts:
 
         monkeypatch.setattr(fit, "generate_clips", generate)
         some = dataclasses.replace(application, spec=spec)
-        found = fit._measure(some, Plan.baseline("cpu"), TimeLimit(planning=PlanRequest(), started=0.0, seconds=60.0))
+        found = fit._measure(
+            some, Plan.baseline("cpu"), TimeLimit(planning=PlanRequest(), started=0.0, seconds=60.0)
+        )
         assert (found.answer, found.sampling_step) == (1.0, times)
         assert fit._figures_seconds(found) == NUM_GENERATED * 20 * times

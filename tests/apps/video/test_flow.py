@@ -22,7 +22,9 @@ class Fixed(nn.Module):
 
 def clips(count=64, frames=8, size=8):
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (count, frames, 1, size, size), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (count, frames, 1, size, size), generator=generator, dtype=torch.uint8
+    )
     return pixels, torch.full((count,), frames), torch.zeros(count, dtype=torch.int64)
 
 

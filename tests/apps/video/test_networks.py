@@ -53,5 +53,9 @@ def test_one_step_of_training_moves_every_parameter(spec):
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     network(noisy, levels, labels).square().mean().backward()
     optimizer.step()
-    still = [name for name, parameter in network.named_parameters() if torch.equal(parameter, before[name])]
+    still = [
+        name
+        for name, parameter in network.named_parameters()
+        if torch.equal(parameter, before[name])
+    ]
     assert still == []

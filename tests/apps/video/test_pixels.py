@@ -8,7 +8,9 @@ from volano.apps.video.pixels import PixelScale, doubt, linear_guess, pixel_stat
 
 def clips(count=64, frames=8, size=8):
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (count, frames, 1, size, size), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (count, frames, 1, size, size), generator=generator, dtype=torch.uint8
+    )
     return pixels, torch.full((count,), frames), torch.zeros(count, dtype=torch.int64)
 
 
@@ -37,7 +39,9 @@ class TestPixels:
         t = levels[:, :, None, None, None]
         noisy = t * clean + (1 - t) * torch.randn(clean.shape, generator=generator)
         factor = (linear_guess(noisy, levels) / noisy)[0, :, 0, 0, 0]
-        best = (noisy * clean).mean((0, 2, 3, 4)) / noisy.square().mean((0, 2, 3, 4))  # least squares
+        best = (noisy * clean).mean((0, 2, 3, 4)) / noisy.square().mean(
+            (0, 2, 3, 4)
+        )  # least squares
         # Over 40,000 pixels the coefficient's standard error is below 0.005.
         assert factor.tolist() == pytest.approx(best.tolist(), abs=0.02)
         assert factor[0] == 0

@@ -14,7 +14,10 @@ def pair(channels=1, size=32, noise=20):
     """Smooth pictures and noisy ones, uint8 [2, 3, C, S, S]."""
     generator = np.random.default_rng(0)
     smooth = (
-        scipy.ndimage.gaussian_filter(generator.random((2, 3, channels, size, size)) * 255 * 4, (0, 0, 0, 3, 3)) % 255
+        scipy.ndimage.gaussian_filter(
+            generator.random((2, 3, channels, size, size)) * 255 * 4, (0, 0, 0, 3, 3)
+        )
+        % 255
     )
     real = smooth.astype(np.uint8)
     predicted = np.clip(real + generator.normal(0, noise, real.shape), 0, 255).astype(np.uint8)
@@ -22,7 +25,8 @@ def pair(channels=1, size=32, noise=20):
 
 
 def ssim_by_scipy(x, y):
-    """Of two grey pictures: Wang et al. 2004 with scipy's Gaussian filter, cut to where the window lies inside."""
+    """Of two grey pictures: Wang et al. 2004 with scipy's Gaussian filter, cut to where the window
+    lies inside."""
 
     def blur(values):
         return scipy.ndimage.gaussian_filter(values, 1.5, radius=5)[5:-5, 5:-5]
@@ -30,14 +34,19 @@ def ssim_by_scipy(x, y):
     x, y = x.astype(np.float64) / 255, y.astype(np.float64) / 255
     mx, my = blur(x), blur(y)
     vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
-    return (((2 * mx * my + 0.01**2) * (2 * cov + 0.03**2)) / ((mx**2 + my**2 + 0.01**2) * (vx + vy + 0.03**2))).mean()
+    return (
+        ((2 * mx * my + 0.01**2) * (2 * cov + 0.03**2))
+        / ((mx**2 + my**2 + 0.01**2) * (vx + vy + 0.03**2))
+    ).mean()
 
 
 class TestPsnr:
     def test_against_numpy(self):
         predicted, real = pair()
         errors = ((predicted.numpy() / 255.0 - real.numpy() / 255.0) ** 2).mean((2, 3, 4))
-        assert frame_psnr(predicted, real).numpy() == pytest.approx(-10 * np.log10(errors), rel=1e-5)
+        assert frame_psnr(predicted, real).numpy() == pytest.approx(
+            -10 * np.log10(errors), rel=1e-5
+        )
 
     def test_known_values(self):
         black = torch.zeros(1, 1, 1, 4, 4, dtype=torch.uint8)
@@ -79,10 +88,16 @@ class TestTrivial:
 
     def test_mean_frame(self, monkeypatch):
         frames, full = pair()[0], torch.tensor([3, 3])
-        assert torch.equal(mean_frame(frames, full), frames.double().mean((0, 1)).round().to(torch.uint8))
+        assert torch.equal(
+            mean_frame(frames, full), frames.double().mean((0, 1)).round().to(torch.uint8)
+        )
         monkeypatch.setattr(quality, "_MOST_BYTES", 1)  # a clip at a time
-        assert torch.equal(mean_frame(frames, full), frames.double().mean((0, 1)).round().to(torch.uint8))
+        assert torch.equal(
+            mean_frame(frames, full), frames.double().mean((0, 1)).round().to(torch.uint8)
+        )
 
     def test_mean_frame_without_padding(self):
-        frames = torch.tensor([[0, 0, 0], [90, 200, 200]], dtype=torch.uint8)[:, :, None, None, None]
+        frames = torch.tensor([[0, 0, 0], [90, 200, 200]], dtype=torch.uint8)[
+            :, :, None, None, None
+        ]
         assert mean_frame(frames, torch.tensor([2, 1])).item() == 30

@@ -12,7 +12,8 @@ MEAN, DEVIATION = 1.5, 0.5
 
 
 def gaussian(noisy, levels):
-    """The clean clip's mean given the noisy one, where clean pixels are normal with MEAN and DEVIATION."""
+    """The clean clip's mean given the noisy one, where clean pixels are normal with MEAN and
+    DEVIATION."""
     t = levels[:, :, None, None, None]
     variance = (t * DEVIATION) ** 2 + (1 - t) ** 2
     return MEAN + t * DEVIATION**2 / variance * (noisy - t * MEAN)
@@ -24,8 +25,12 @@ def solution(noise):
 
 
 def error(steps, method):
-    noise = torch.randn(2, 3, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    made = integrate(lambda z, t: gaussian(z, t.double()).double(), noise, steps=steps, method=method)
+    noise = torch.randn(
+        2, 3, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    made = integrate(
+        lambda z, t: gaussian(z, t.double()).double(), noise, steps=steps, method=method
+    )
     return float((made - solution(noise)).abs().max())
 
 
@@ -50,15 +55,18 @@ def generators(count, seed=0):
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2)])
 def test_the_order_of_convergence(method, order):
     coarse, fine = error(32, method), error(64, method)
-    # Halving the step divides the error by 2^order; asymptotic, so within a third of an order. Heun's last step is
-    # Euler's, over an interval that shrinks with the others and where the field is almost straight.
+    # Halving the step divides the error by 2^order; asymptotic, so within a third of an order.
+    # Heun's last step is Euler's, over an interval that shrinks with the others and where the field
+    # is almost straight.
     assert math.log2(coarse / fine) > order - 0.35
     assert fine < 0.05
 
 
 def test_one_step_is_the_mean():
     noise = torch.randn(2, 3, 1, 4, 4)
-    assert torch.allclose(integrate(gaussian, noise, steps=1, method="heun"), torch.full_like(noise, MEAN))
+    assert torch.allclose(
+        integrate(gaussian, noise, steps=1, method="heun"), torch.full_like(noise, MEAN)
+    )
 
 
 def test_given_frames_stay_and_are_clean():
@@ -142,7 +150,16 @@ class TestRollOut:
     def test_a_clip_does_not_depend_on_those_beside_it(self):
         network = Double()
         with torch.no_grad():
-            two = roll_out(network, ClipSampling(), generators(2), shape=self.shape, num_frames=9, context=3)
-            one = roll_out(network, ClipSampling(), generators(1), shape=(1, *self.shape[1:]), num_frames=9, context=3)
+            two = roll_out(
+                network, ClipSampling(), generators(2), shape=self.shape, num_frames=9, context=3
+            )
+            one = roll_out(
+                network,
+                ClipSampling(),
+                generators(1),
+                shape=(1, *self.shape[1:]),
+                num_frames=9,
+                context=3,
+            )
         assert torch.equal(two[:1], one)
         assert not torch.equal(two[0], two[1])

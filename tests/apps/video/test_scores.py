@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from volano.apps.video.scores import generate_clips, predict_clips, prediction_scores
 
 from apps.video.specs import SPEC, woken
 from volano.apps.video.sampler import ClipSampling
-from volano.apps.video.scores import generate_clips, predict_clips, prediction_scores
 from volano.data.sources import Clips
 from volano.device import Device
 
@@ -26,14 +26,18 @@ def some_clips(count=5):
 
 def generate(**options):
     return generate_clips(
-        woken(SPEC), SPEC, CPU, **{"count": 3, "num_frames": 6, "sampling": ClipSampling(steps=2), "seed": 1, **options}
+        woken(SPEC),
+        SPEC,
+        CPU,
+        **{"count": 3, "num_frames": 6, "sampling": ClipSampling(steps=2), "seed": 1, **options},
     )
 
 
 def test_a_generated_clip_is_a_function_of_the_seed_and_its_number():
     clips = generate()
     assert (clips.dtype, tuple(clips.shape)) == (torch.uint8, (3, 6, 1, 16, 16))
-    # Within one grey level: a batch of another size adds up in another order, and values are rounded to bytes.
+    # Within one grey level: a batch of another size adds up in another order, and values are
+    # rounded to bytes.
     assert (generate(count=2).int() - clips[:2].int()).abs().max() <= 1
     assert not torch.equal(generate(seed=2), clips)
     assert not torch.equal(generate(label=0), generate(label=1))

@@ -45,7 +45,16 @@ def in_memory(paths):
 
 
 def batches(data, *, feed, workers=0):
-    made = make_feed(data, None, CPU, feed=feed, workers=workers, prefetch=2, seed=0, quarantine=Quarantine(len(data)))
+    made = make_feed(
+        data,
+        None,
+        CPU,
+        feed=feed,
+        workers=workers,
+        prefetch=2,
+        seed=0,
+        quarantine=Quarantine(len(data)),
+    )
     order = Order(num_examples=len(data), batch_size=64, seed=1)
     return [[t.clone() for t in tensors_of(batch)] for batch in made.batches(order.keys(0, 40))]
 
@@ -55,7 +64,9 @@ def test_the_same_batches_as_from_memory(digits_on_disk, feed, workers):
     expected = batches(in_memory(digits_on_disk), feed="resident")
     found = batches(MemoryMapped(digits_on_disk), feed=feed, workers=workers)
     assert all(
-        torch.equal(a, b) for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True)
+        torch.equal(a, b)
+        for one, other in zip(found, expected, strict=True)
+        for a, b in zip(one, other, strict=True)
     )
 
 
@@ -104,7 +115,9 @@ def test_a_large_one_stays_on_disk(digits_on_disk, monkeypatch):
     monkeypatch.setattr(Device, "free_bytes", lambda self: 200_000)
     assert not can_be_resident(data, None, CPU)[0]
     assert can_be_resident(Subset(data, [1, 2]), None, CPU)[0]
-    assert can_be_resident(in_memory(digits_on_disk), None, CPU)[0]  # what is in memory is in memory
+    assert can_be_resident(in_memory(digits_on_disk), None, CPU)[
+        0
+    ]  # what is in memory is in memory
 
 
 @pytest.mark.parametrize("feed", ["ring", "resident"])
@@ -118,9 +131,13 @@ def test_rows_that_come_from_a_disk_are_announced(feed, digits_on_disk, tokens, 
     )
     found = batches(MemoryMapped(digits_on_disk), feed=feed)
     expected = batches(in_memory(digits_on_disk), feed="resident")
-    assert len(told) == len(found) - 3  # the first three were asked for before the first one was read
+    assert (
+        len(told) == len(found) - 3
+    )  # the first three were asked for before the first one was read
     assert all(
-        torch.equal(a, b) for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True)
+        torch.equal(a, b)
+        for one, other in zip(found, expected, strict=True)
+        for a, b in zip(one, other, strict=True)
     )
     data = MemoryMapped(tokens[0], window=33, stride=32)
     data.announce(torch.tensor([0, len(data) - 1]))  # up to the last byte of the file
@@ -153,13 +170,21 @@ class Told:
 
 
 @pytest.mark.parametrize(
-    ("row_bytes", "usual"), [(mapped._SHORT_ROW_BYTES, mmap.MADV_RANDOM), (0, mmap.MADV_NORMAL)], ids=["short", "long"]
+    ("row_bytes", "usual"),
+    [(mapped._SHORT_ROW_BYTES, mmap.MADV_RANDOM), (0, mmap.MADV_NORMAL)],
+    ids=["short", "long"],
 )
 def test_a_whole_file_is_read_in_sequence(digits_on_disk, monkeypatch, row_bytes, usual):
     monkeypatch.setattr(mapped, "_SHORT_ROW_BYTES", row_bytes)
     data, told = MemoryMapped(digits_on_disk["x"]), []
     data._extents = [extent._replace(mapping=Told(told)) for extent in data._extents]
-    settings = {"feed": "resident", "workers": 0, "prefetch": 2, "seed": 0, "quarantine": Quarantine(len(data))}
+    settings = {
+        "feed": "resident",
+        "workers": 0,
+        "prefetch": 2,
+        "seed": 0,
+        "quarantine": Quarantine(len(data)),
+    }
     make_feed(data, None, Elsewhere(told), **settings)
     assert told == [mmap.MADV_SEQUENTIAL, "read", usual]
     told.clear()
@@ -177,7 +202,10 @@ class TestFingerprint:
         assert MemoryMapped(digits_on_disk).fingerprint() != first
 
     def test_windows_belong_to_it(self, tokens):
-        assert MemoryMapped(tokens[0], window=8).fingerprint() != MemoryMapped(tokens[0], window=9).fingerprint()
+        assert (
+            MemoryMapped(tokens[0], window=8).fingerprint()
+            != MemoryMapped(tokens[0], window=9).fingerprint()
+        )
 
     def test_of_a_large_file_blocks_are_read(self, tokens, monkeypatch):
         path, values = tokens
@@ -213,7 +241,9 @@ class TestWhatIsRefused:
         with pytest.raises(DataError, match="one .npy file"):
             MemoryMapped(tmp_path / "a.npz")
 
-    @pytest.mark.parametrize("array", [np.zeros((3, 4), order="F"), np.zeros(3, dtype=">i4"), np.array(["a", "b"])])
+    @pytest.mark.parametrize(
+        "array", [np.zeros((3, 4), order="F"), np.zeros(3, dtype=">i4"), np.array(["a", "b"])]
+    )
     def test_other_layouts(self, tmp_path, array):
         np.save(tmp_path / "a.npy", array)
         with pytest.raises(DataError, match="plain numbers"):

@@ -61,7 +61,10 @@ def test_examples_come_back_as_they_were(tmp_path):
     assert len(data) == 1797
     for index in (0, 1, 1023, 1024, 1796, 5):
         equal(data[index], expected[index])
-    [equal(mine, expected[i]) for mine, i in zip(data.__getitems__([9, 1500, 9]), (9, 1500, 9), strict=True)]
+    [
+        equal(mine, expected[i])
+        for mine, i in zip(data.__getitems__([9, 1500, 9]), (9, 1500, 9), strict=True)
+    ]
     with pytest.raises(IndexError):
         data[1797]
 
@@ -99,17 +102,27 @@ def test_others_may_read_it(tmp_path):
 
 def test_the_digest_is_of_the_content(tmp_path):
     def lines(changed):
-        for number, line in enumerate(Path(sysconfig.get_paths()["stdlib"], "argparse.py").read_text().splitlines()):
+        for number, line in enumerate(
+            Path(sysconfig.get_paths()["stdlib"], "argparse.py").read_text().splitlines()
+        ):
             yield line + ("!" if number == changed else "")
 
-    digests = {spool(lines(changed), tmp_path / str(changed)).fingerprint() for changed in (None, 3, 2000)}
+    digests = {
+        spool(lines(changed), tmp_path / str(changed)).fingerprint() for changed in (None, 3, 2000)
+    }
     assert len(digests) == 3
 
 
 def test_an_endless_one_has_a_limit(tmp_path):
     import itertools
 
-    assert [spool(itertools.count(), tmp_path / "a", limit=5)[i] for i in range(5)] == [0, 1, 2, 3, 4]
+    assert [spool(itertools.count(), tmp_path / "a", limit=5)[i] for i in range(5)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_it_travels_as_a_path(tmp_path):
@@ -134,7 +147,8 @@ class TestWhatIsRefused:
     def test_another_structure(self, tmp_path):
         with pytest.raises(
             DataError,
-            match=r"alike in structure and types; got example 2 of \('int', 'str'\), the first of \('int', 'int'\)",
+            match=r"alike in structure and types; got example 2 of \('int', 'str'\), the first of "
+            r"\('int', 'int'\)",
         ):
             spool([(1, 2), (3, 4), (5, "six")], tmp_path / "a")
         assert not list(tmp_path.iterdir())
@@ -182,7 +196,9 @@ def test_a_task_says_how(make_task):
 
 def test_a_run_on_a_spooled_stream(make_task, tmp_path):
     def objective(model, batch):
-        return torch.nn.functional.cross_entropy(model(batch["pixels"].flatten(1).float() / 16), batch["label"])
+        return torch.nn.functional.cross_entropy(
+            model(batch["pixels"].flatten(1).float() / 16), batch["label"]
+        )
 
     def simple():
         for example in Stream():
@@ -190,6 +206,8 @@ def test_a_run_on_a_spooled_stream(make_task, tmp_path):
 
     data = spool(simple(), tmp_path / "data", limit=512)
     run = volano.train(
-        make_task(data=data, valid=None, objective=objective), out=tmp_path / "run", observer=volano.Observer()
+        make_task(data=data, valid=None, objective=objective),
+        out=tmp_path / "run",
+        observer=volano.Observer(),
     )
     assert run.metrics["train_loss"] < 1.5

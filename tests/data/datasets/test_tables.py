@@ -42,12 +42,18 @@ def write(rows, folder, kind):
             feather.write_feather(table.data.table, path)
         else:
             path = path.with_suffix(".arrow")
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.data.table.schema) as writer:
+            with (
+                pa.OSFile(str(path), "wb") as sink,
+                pa.ipc.new_file(sink, table.data.table.schema) as writer,
+            ):
                 writer.write_table(table.data.table)
     elif kind == "arrow":
         import pyarrow as pa
 
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.data.table.schema) as writer:
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            pa.ipc.new_stream(sink, table.data.table.schema) as writer,
+        ):
             writer.write_table(table.data.table)
     else:
         table.save_to_disk(path)
@@ -60,9 +66,14 @@ def objective(model, batch):
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "arrow", "file", "feather", "folder"])
 def test_a_run_on_a_table_equals_one_on_tensors(rows, kind, make_task, tmp_path, capsys):
-    table = volano.open_table(write(rows, tmp_path, kind), columns=["pixels", "label"], cache=tmp_path / "cache")
+    table = volano.open_table(
+        write(rows, tmp_path, kind), columns=["pixels", "label"], cache=tmp_path / "cache"
+    )
     arrays = volano.Arrays(
-        {"pixels": torch.tensor([row["pixels"] for row in rows]), "label": torch.tensor([row["label"] for row in rows])}
+        {
+            "pixels": torch.tensor([row["pixels"] for row in rows]),
+            "label": torch.tensor([row["label"] for row in rows]),
+        }
     )
 
     def weights(data, name):
@@ -88,7 +99,9 @@ def test_csv_has_texts_and_numbers(tmp_path):
 def test_the_digest_is_of_the_content(rows, make_task, tmp_path):
     def digest(some, folder):
         folder.mkdir()
-        task = make_task(data=volano.open_table(write(some, folder, "parquet"), cache=folder / "cache"))
+        task = make_task(
+            data=volano.open_table(write(some, folder, "parquet"), cache=folder / "cache")
+        )
         return describe(task, task.model())["data"]["content_digest"]
 
     first = digest(rows, tmp_path / "a")
@@ -108,7 +121,10 @@ def test_an_arrow_file_is_mapped_and_not_read(rows, tmp_path):
     import pyarrow as pa
 
     pixels = pa.table({"pixels": pa.array([row["pixels"] for row in rows] * 200)})
-    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, pixels.schema) as writer:
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, pixels.schema) as writer,
+    ):
         writer.write_table(pixels)
     before = pa.total_allocated_bytes()
     table = volano.open_table(tmp_path / "a.arrow")

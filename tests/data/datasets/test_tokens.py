@@ -44,7 +44,9 @@ class TestWindows:
         assert windows[0].long().unique().tolist() == [32767]
 
     def test_too_few_tokens(self):
-        with pytest.raises(DataError, match="one window of twice the context; got 15 tokens and a context of 8"):
+        with pytest.raises(
+            DataError, match="one window of twice the context; got 15 tokens and a context of 8"
+        ):
             TokenWindows(np.arange(15, dtype=np.uint16), 8)
 
     def test_the_fingerprint_knows_content_and_cut(self):
@@ -62,7 +64,9 @@ class TestWindows:
         for seed in range(60):
             batch = crop(windows.tree, torch.Generator().manual_seed(seed))
             assert batch.shape == (len(windows), context + 1)
-            assert torch.equal(batch.diff(dim=1), torch.ones_like(batch[:, 1:]))  # whole stretches of the text
+            assert torch.equal(
+                batch.diff(dim=1), torch.ones_like(batch[:, 1:])
+            )  # whole stretches of the text
             starts |= set(batch[:, 0].tolist())
         assert starts == set(range(len(windows) * context))
         again = crop(windows.tree, torch.Generator().manual_seed(5))
@@ -77,6 +81,8 @@ def test_scoring_windows_count_every_token_once(num, context, data):
     counted = []
     for row, start in zip(ids, first.tolist(), strict=True):
         targets = row[1:]
-        counted += [target for place, target in enumerate(targets.tolist()) if place >= start and target]
+        counted += [
+            target for place, target in enumerate(targets.tolist()) if place >= start and target
+        ]
     assert counted == list(range(2, num + 1))  # all but the first, each once, in order
     assert all(start >= context - stride for start in first[1:].tolist())

@@ -40,7 +40,9 @@ class Noisy(Computed):
     """One that draws from all three global generators."""
 
     def __getitem__(self, index):
-        return torch.tensor([float(index), random.random(), np.random.rand(), torch.rand(()).item()])
+        return torch.tensor(
+            [float(index), random.random(), np.random.rand(), torch.rand(()).item()]
+        )
 
 
 class Corrupt(Computed):
@@ -59,7 +61,9 @@ class Corrupt(Computed):
 
 def run(data, *, feed="ring", workers=0, collate=None, start=0, quarantine=None):
     quarantine = quarantine or Quarantine(len(data))
-    made = make_feed(data, collate, CPU, feed=feed, workers=workers, prefetch=2, seed=9, quarantine=quarantine)
+    made = make_feed(
+        data, collate, CPU, feed=feed, workers=workers, prefetch=2, seed=9, quarantine=quarantine
+    )
     return list(made.batches(ORDER.keys(start, 10)))
 
 
@@ -71,13 +75,17 @@ def same(left, right):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("data", [Computed(), Noisy(), Corrupt()], ids=["computed", "noisy", "corrupt"])
+@pytest.mark.parametrize(
+    "data", [Computed(), Noisy(), Corrupt()], ids=["computed", "noisy", "corrupt"]
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_move_a_batch(data, workers):
     same(run(data), run(data, workers=workers))
 
 
-@pytest.mark.parametrize("data", [Computed(), Noisy(), Corrupt()], ids=["computed", "noisy", "corrupt"])
+@pytest.mark.parametrize(
+    "data", [Computed(), Noisy(), Corrupt()], ids=["computed", "noisy", "corrupt"]
+)
 def test_a_later_start_gives_the_same_rest(data):
     same(run(data)[4:], run(data, start=4))
 
@@ -138,7 +146,10 @@ class TestResidence:
         assert not can_be_resident(Subset(tensors, [0, 2]), None, CPU)[0]
 
     def test_a_subset_keeps_its_order(self):
-        assert torch.equal(rows_of(Subset(TensorDataset(torch.arange(5)), [4, 1])).tensors()[0], torch.tensor([4, 1]))
+        assert torch.equal(
+            rows_of(Subset(TensorDataset(torch.arange(5)), [4, 1])).tensors()[0],
+            torch.tensor([4, 1]),
+        )
 
     def test_a_plan_that_asks_for_the_impossible_is_refused(self):
         with pytest.raises(PlanError, match="resident feed needs data in tensors"):
@@ -150,5 +161,7 @@ def test_an_error_in_a_worker_is_one_message():
         def __getitem__(self, index):
             return torch.zeros(index + 1)
 
-    with pytest.raises(DataError, match=r"\A(?!.*Traceback)The examples of a batch can be collated"):
+    with pytest.raises(
+        DataError, match=r"\A(?!.*Traceback)The examples of a batch can be collated"
+    ):
         run(Ragged(), workers=1)

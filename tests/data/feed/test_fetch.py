@@ -19,7 +19,9 @@ def test_random_transforms_change_with_the_epoch_and_leave_the_generators_alone(
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     rows = torch.cat(batches)
-    assert len(torch.unique(rows[:, 1])) == len(rows) == 80  # no draw is repeated, over examples and over epochs
+    assert (
+        len(torch.unique(rows[:, 1])) == len(rows) == 80
+    )  # no draw is repeated, over examples and over epochs
     assert len(torch.unique(rows[:, 3])) == 80
 
 
@@ -35,7 +37,9 @@ def test_a_collate_of_ones_own():
     def collate(examples):
         return torch.stack([torch.tensor(example["y"]) for example in examples]) * 2
 
-    assert torch.equal(run(Computed(), collate=collate)[0], torch.tensor(ORDER.key(0).indices).float())
+    assert torch.equal(
+        run(Computed(), collate=collate)[0], torch.tensor(ORDER.key(0).indices).float()
+    )
 
 
 def test_a_failing_collate_names_the_examples():
@@ -58,7 +62,11 @@ def test_a_fetcher_falls_back_from_many_to_one():
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("8 GiB"), RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: 8 GiB")]
+    "error",
+    [
+        MemoryError("8 GiB"),
+        RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: 8 GiB"),
+    ],
 )
 @pytest.mark.parametrize("where", ["example", "collate"])
 def test_memory_that_runs_out_is_no_corrupt_example(error, where):

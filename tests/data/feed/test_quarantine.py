@@ -29,14 +29,19 @@ class TestQuarantine:
         class Rotten(Corrupt):
             broken = frozenset(range(0, 40, 4))
 
-        with pytest.raises(DataError, match=r"At most 10% .* are corrupt; got 6 of .*file\d+.png: OSError: truncated"):
+        with pytest.raises(
+            DataError,
+            match=r"At most 10% .* are corrupt; got 6 of .*file\d+.png: OSError: truncated",
+        ):
             run(Rotten())
 
     def test_nothing_but_corrupt_examples_ends_at_once(self):
         class Hopeless(Corrupt):
             broken = frozenset(range(40))
 
-        with pytest.raises(DataError, match="20 in a row were corrupt; got example .* OSError: truncated"):
+        with pytest.raises(
+            DataError, match="20 in a row were corrupt; got example .* OSError: truncated"
+        ):
             run(Hopeless())
 
 

@@ -20,7 +20,9 @@ class TestSlots:
         packed = SlotWriter(memory).packed(batch)
         assert isinstance(packed["a"], Placed)
         assert packed["c"][1] is batch["c"][1]  # a transposed one would come out with other strides
-        for mine, theirs in zip(tensors_of(unpacked(packed, memory)), tensors_of(batch), strict=True):
+        for mine, theirs in zip(
+            tensors_of(unpacked(packed, memory)), tensors_of(batch), strict=True
+        ):
             assert torch.equal(mine, theirs)
             assert mine.stride() == theirs.stride()
 
@@ -31,7 +33,11 @@ class TestSlots:
         assert isinstance(packed[1], Placed)
 
     def test_what_is_no_ordinary_tensor_on_the_host_stays_as_it_is(self):
-        batch = [torch.eye(3).to_sparse(), torch.empty(3, device="meta"), torch.ones(2, requires_grad=True)]
+        batch = [
+            torch.eye(3).to_sparse(),
+            torch.empty(3, device="meta"),
+            torch.ones(2, requires_grad=True),
+        ]
         packed = SlotWriter(torch.empty(4096, dtype=torch.uint8)).packed(batch)
         assert all(mine is theirs for mine, theirs in zip(packed, batch, strict=True))
         assert bytes_in_slot(batch) == 0

@@ -72,7 +72,10 @@ def test_batches_that_take_seconds_get_a_worker(monkeypatch):
     monkeypatch.setattr(worker_count, "_MOST_SECONDS", 0.05)
     chosen = choose_workers(Digits(0.03), None, 8, num_cores=8)
     assert chosen.workers == 1
-    assert "the exchange with a worker is nothing beside it; more workers were not tried on batches" in chosen.reason
+    assert (
+        "the exchange with a worker is nothing beside it; more workers were not tried on batches"
+        in chosen.reason
+    )
 
 
 def test_what_is_measured_is_the_rings_own_work(monkeypatch):
@@ -85,7 +88,11 @@ def test_what_is_measured_is_the_rings_own_work(monkeypatch):
             return super().made(iter(keys))
 
     monkeypatch.setattr(worker_count, "Workers", Recorded)
-    monkeypatch.setattr(worker_count, "unpacked", lambda *args, old=worker_count.unpacked: looked_at.append(old(*args)))
+    monkeypatch.setattr(
+        worker_count,
+        "unpacked",
+        lambda *args, old=worker_count.unpacked: looked_at.append(old(*args)),
+    )
     choose_workers(Digits(0.005), None, 8, num_cores=8, seed=4)
     assert len(asked) >= 2
     order = Order(num_examples=256, batch_size=8, seed=4)

@@ -1,4 +1,5 @@
-"""Worker processes and their slots: nothing is lost, nothing is left, and what goes wrong is said."""
+"""Worker processes and their slots: nothing is lost, nothing is left, and what goes wrong is
+said."""
 
 import os
 import pickle
@@ -40,7 +41,11 @@ class Digits(Dataset):
         return NUM
 
     def __getitem__(self, index):
-        return {"pixels": self.pixels[index], "label": int(self.labels[index]), "name": f"digit{index}"}
+        return {
+            "pixels": self.pixels[index],
+            "label": int(self.labels[index]),
+            "name": f"digit{index}",
+        }
 
 
 class Dies(Digits):
@@ -61,7 +66,9 @@ class Dies(Digits):
 
 
 def feed_of(data, *, workers, collate=None, prefetch=2):
-    return RingFeed(Fetcher(data, collate, 9), CPU, Quarantine(len(data)), workers=workers, prefetch=prefetch)
+    return RingFeed(
+        Fetcher(data, collate, 9), CPU, Quarantine(len(data)), workers=workers, prefetch=prefetch
+    )
 
 
 def copied(batch):
@@ -88,7 +95,9 @@ def test_many_more_batches_than_slots(workers):
 
 def test_batches_lie_in_slots_and_slots_are_used_again():
     feed = feed_of(Digits(), workers=1)
-    places = [batch["pixels"].untyped_storage().data_ptr() for batch in feed.batches(ORDER.keys(0, 30))]
+    places = [
+        batch["pixels"].untyped_storage().data_ptr() for batch in feed.batches(ORDER.keys(0, 30))
+    ]
     assert len(set(places[2:])) <= 2 + 3  # prefetch, and what is in use
 
 
@@ -111,7 +120,11 @@ def test_batches_of_varying_shape():
     def padded(examples):
         longest = max(example["label"] for example in examples)
         rows = [torch.arange(longest * example["label"] + 1) for example in examples]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.zeros(0), torch.ones(3, 2).t()
+        return (
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
+            torch.zeros(0),
+            torch.ones(3, 2).t(),
+        )
 
     same(
         run(feed_of(Digits(), workers=2, collate=padded)),
@@ -121,7 +134,9 @@ def test_batches_of_varying_shape():
 
 def test_arrays_are_gathered_by_workers_too():
     pixels, labels = load_digits(return_X_y=True)
-    data = Arrays({"x": torch.tensor(pixels[:NUM]), "y": torch.tensor(labels[:NUM], dtype=torch.uint8)})
+    data = Arrays(
+        {"x": torch.tensor(pixels[:NUM]), "y": torch.tensor(labels[:NUM], dtype=torch.uint8)}
+    )
     same(run(feed_of(data, workers=2)), run(feed_of(data, workers=0)))
 
 
@@ -144,7 +159,9 @@ class TestWithoutASlot:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         (first,) = feed_of(Digits(), workers=1).batches(ORDER.keys(0, 1))
         assert not first["pixels"].is_shared()  # nothing of /dev/shm, no file descriptor
-        assert not list(tmp_path.iterdir())  # where multiprocessing's own sharing would leave a socket
+        assert not list(
+            tmp_path.iterdir()
+        )  # where multiprocessing's own sharing would leave a socket
 
     @pytest.mark.parametrize(
         "cut",
@@ -168,13 +185,17 @@ class TestWithoutASlot:
 
     def test_larger_slots_follow_a_batch_that_does_not_fit(self):
         def padded(examples):
-            return torch.zeros(len(examples), 100 * min(1 + int(example["name"][5:]) for example in examples))
+            return torch.zeros(
+                len(examples), 100 * min(1 + int(example["name"][5:]) for example in examples)
+            )
 
         keys = sorted(ORDER.keys(0, 6), key=lambda key: int(key.indices.min()))
         keys = [*keys[:1], *keys[-1:] * 9]  # a small one, and large ones
         feed = feed_of(Digits(), workers=2, collate=padded)
         rooms = [batch.untyped_storage().nbytes() for batch in feed.batches(keys)]
-        small, large = (bytes_in_slot(padded([{"name": f"digit{i}"} for i in keys[n].indices])) for n in (0, -1))
+        small, large = (
+            bytes_in_slot(padded([{"name": f"digit{i}"} for i in keys[n].indices])) for n in (0, -1)
+        )
         assert large > with_room(small)
         assert rooms[-1] >= with_room(large)  # a slot; by itself it would have no room left
         same(
@@ -202,7 +223,9 @@ class TestDeath:
     def test_a_second_death_is_an_error_between_two_batches(self, tmp_path):
         feed = feed_of(Dies(tmp_path, 2), workers=1)
         seen = []
-        with pytest.raises(DataError, match=r"replaced once; then the run stops; got .*SIGKILL.* examples \d+, "):
+        with pytest.raises(
+            DataError, match=r"replaced once; then the run stops; got .*SIGKILL.* examples \d+, "
+        ):
             seen.extend(copied(batch) for batch in feed.batches(ORDER.keys(0, 14)))
         step = next(step for step in range(14) if 40 in ORDER.key(step).indices)
         same(seen, run(feed_of(Digits(), workers=0), step))
@@ -212,7 +235,9 @@ class TestDeath:
             raise SystemExit(3)
 
         feed = feed_of(Dies(tmp_path, 2, leave), workers=1)
-        with pytest.raises(DataError, match=r"(?s)ended itself:\nTraceback.*in leave.*SystemExit: 3"):
+        with pytest.raises(
+            DataError, match=r"(?s)ended itself:\nTraceback.*in leave.*SystemExit: 3"
+        ):
             run(feed)
 
     def test_a_crash_tells_its_stack(self, tmp_path):
@@ -246,7 +271,9 @@ class TestDeath:
             begin(self, *args)
 
         monkeypatch.setattr(processes._Worker, "__init__", begin_once)
-        with pytest.raises(DataError, match=r"starts the worker processes.*temporarily unavailable at one of 1\. "):
+        with pytest.raises(
+            DataError, match=r"starts the worker processes.*temporarily unavailable at one of 1\. "
+        ):
             run(feed_of(Dies(tmp_path, 1), workers=1))
 
     def test_one_that_cannot_be_ended_is_left(self, monkeypatch):
@@ -282,21 +309,27 @@ class TestWhatCannotTravel:
         def collate(examples):
             return {"pixels": torch.stack(examples), "meta": [1, threading.Lock()]}
 
-        with pytest.raises(DataError, match=r"can be pickled.*; got batch\['meta'\]\[1\], a lock: "):
+        with pytest.raises(
+            DataError, match=r"can be pickled.*; got batch\['meta'\]\[1\], a lock: "
+        ):
             run(feed_of(Locked(), workers=1, collate=collate))
 
     def test_a_graph_of_gradients_does_not(self):
         def collate(examples):
             return {"x": torch.ones(len(examples), requires_grad=True) * 2}
 
-        with pytest.raises(DataError, match=r"got batch\['x'\], a Tensor: a tensor that carries a graph"):
+        with pytest.raises(
+            DataError, match=r"got batch\['x'\], a Tensor: a tensor that carries a graph"
+        ):
             run(feed_of(Digits(), workers=1, collate=collate))
 
     def test_a_started_worker_needs_pickles(self, monkeypatch):
         from volano.data.feed import workers
 
         monkeypatch.setattr(workers, "start_method", lambda: "spawn")
-        with pytest.raises(DataError, match="the task's collate is pickled for them; got function: "):
+        with pytest.raises(
+            DataError, match="the task's collate is pickled for them; got function: "
+        ):
             run(feed_of(Digits(), workers=1, collate=lambda examples: examples))
 
 
@@ -428,7 +461,8 @@ def test_no_slot_is_written_before_the_device_has_read_it(workers, monkeypatch):
 
     def copy_late(source, target):
         device.queue += [
-            lambda a=a, b=b: b.copy_(a) for a, b in zip(tensors_of(source), tensors_of(target), strict=True)
+            lambda a=a, b=b: b.copy_(a)
+            for a, b in zip(tensors_of(source), tensors_of(target), strict=True)
         ]
 
     monkeypatch.setattr(transfer, "_copy", copy_late)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from volano.data.sources import find_texts, listed, read_clip_folder, read_image_sets, read_labelled_texts, read_texts
+from volano.data.sources import (
+    find_texts,
+    listed,
+    read_clip_folder,
+    read_image_sets,
+    read_labelled_texts,
+    read_texts,
+)
 from volano.data.sources.video.clip_files import listed_clips
 from volano.errors import UsageError
 

@@ -13,13 +13,22 @@ class TestHoldOut:
     @staticmethod
     def images(labels, copies=1):
         count = len(labels)
-        pixels = torch.arange(count, dtype=torch.int32).repeat_interleave(copies).view(torch.uint8).view(-1, 1, 2, 2)
+        pixels = (
+            torch.arange(count, dtype=torch.int32)
+            .repeat_interleave(copies)
+            .view(torch.uint8)
+            .view(-1, 1, 2, 2)
+        )
         labels = torch.tensor(labels).repeat_interleave(copies)
         classes = tuple(str(number) for number in range(int(labels.max()) + 1))
-        return LabelledImages(images=pixels, labels=labels, classes=classes, names=("",) * len(labels))
+        return LabelledImages(
+            images=pixels, labels=labels, classes=classes, names=("",) * len(labels)
+        )
 
     @settings(deadline=None)
-    @given(st.lists(st.integers(2, 40), min_size=2, max_size=5), st.integers(1, 3), st.integers(0, 99))
+    @given(
+        st.lists(st.integers(2, 40), min_size=2, max_size=5), st.integers(1, 3), st.integers(0, 99)
+    )
     def test_stratified_and_disjoint(self, counts, copies, seed):
         labels = [number for number, count in enumerate(counts) for _ in range(count)]
         images = self.images(labels, copies)

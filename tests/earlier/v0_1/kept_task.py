@@ -12,7 +12,9 @@ pixels, labels = torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(la
 
 
 def model():
-    return torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(16, 10))
+    return torch.nn.Sequential(
+        torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(16, 10)
+    )
 
 
 def objective(model, batch):

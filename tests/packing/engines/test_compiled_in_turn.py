@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.packing.structures import CONFIGS, Structure, plain_mlp, sgd
 
+from packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from volano import Plan
 from volano.device import Device
 from volano.packing.engines import compiled_in_turn

@@ -18,7 +18,9 @@ def tasks(make_task):
         make_task(
             model=functools.partial(make_mlp, dropout=0.1 * number),
             objective=classification_with_accuracy,
-            optimizer=functools.partial(torch.optim.AdamW, lr=10.0 ** -(2 + number), weight_decay=0.01 * number),
+            optimizer=functools.partial(
+                torch.optim.AdamW, lr=10.0 ** -(2 + number), weight_decay=0.01 * number
+            ),
             schedule=volano.cosine(warmup=0.1 * number),
             clip_norm=None if number == 0 else 0.5 * number,
             seed=number,
@@ -30,7 +32,11 @@ def tasks(make_task):
 
 
 def test_members_learn_what_they_learn_alone(tasks, quiet, tmp_path):
-    pack = Pack([Member(number=10 + k, task=task) for k, task in enumerate(tasks)], device="cpu", engine="loop")
+    pack = Pack(
+        [Member(number=10 + k, task=task) for k, task in enumerate(tasks)],
+        device="cpu",
+        engine="loop",
+    )
     pack.advance(dict.fromkeys(pack.numbers, 40))
     evaluations, states = pack.evaluate(), pack.states()
     for k, task in enumerate(tasks):
@@ -38,7 +44,9 @@ def test_members_learn_what_they_learn_alone(tasks, quiet, tmp_path):
         run = volano.train(task, plan=plan, out=tmp_path / str(k), observer=quiet)
         for name, tensor in run.model.state_dict().items():
             assert torch.equal(tensor, states[10 + k]["model"][name])
-        assert evaluations[10 + k] == {name: run.metrics[f"valid_{name}"] for name in ("loss", "accuracy")}
+        assert evaluations[10 + k] == {
+            name: run.metrics[f"valid_{name}"] for name in ("loss", "accuracy")
+        }
 
 
 def test_a_member_goes_on_from_its_state_among_others(tasks):

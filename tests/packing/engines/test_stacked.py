@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.packing.comparing import alone, deviation, packed, results
-from tests.packing.structures import Structure, digits, plain_mlp, sgd
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import volano
+from packing.comparing import alone, deviation, packed, results
+from packing.structures import Structure, digits, plain_mlp, sgd
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
 from volano.packing.engines import stacked
@@ -31,7 +31,9 @@ def refused(tasks, words):
 
 
 def hook_on_module(model):
-    model[3].register_full_backward_hook(lambda _, given, __: tuple(None if g is None else g * 0.5 for g in given))
+    model[3].register_full_backward_hook(
+        lambda _, given, __: tuple(None if g is None else g * 0.5 for g in given)
+    )
 
 
 def hook_on_parameter(model):
@@ -90,7 +92,12 @@ def test_a_pack_of_models_with_hooks_learns_what_they_learn_alone(kind, monkeypa
     assert pack.engine == "loop"
     assert len([text for text in heard if words in text]) == 1
     pack.advance(dict.fromkeys(pack.numbers, 5))
-    assert max(deviation(mine, alone(task, 5)) for mine, task in zip(results(pack), tasks, strict=True)) == 0.0
+    assert (
+        max(
+            deviation(mine, alone(task, 5)) for mine, task in zip(results(pack), tasks, strict=True)
+        )
+        == 0.0
+    )
 
 
 def test_hooks_on_all_modules_are_refused():
@@ -106,14 +113,20 @@ def test_hooks_on_all_modules_are_refused():
 
 def chosen(tasks, heard, states=None):
     """A pack that chooses its engine."""
-    members = [Member(number=n, task=task, state=(states or {}).get(n)) for n, task in enumerate(tasks)]
+    members = [
+        Member(number=n, task=task, state=(states or {}).get(n)) for n, task in enumerate(tasks)
+    ]
     return Pack(members, device="cpu", num_steps=10_000, on_notice=heard.append)
 
 
 def with_positions(examples):
     """Beside images and classes the place of each example in its batch, as numbers of Python's."""
     images, classes = (torch.stack(column) for column in zip(*examples, strict=True))
-    return {"images": images, "classes": classes, "sums": [round(float(image.sum())) for image in images]}
+    return {
+        "images": images,
+        "classes": classes,
+        "sums": [round(float(image.sum())) for image in images],
+    }
 
 
 def weighted(model, batch):
@@ -123,7 +136,9 @@ def weighted(model, batch):
     weights = torch.tensor([1.0 + n % 2 for n in batch["sums"]], dtype=losses.dtype)
     if model.training:
         return (losses * weights).mean()
-    return volano.Loss(total=losses.sum(), weight=len(losses), metrics={"weighted": (losses * weights).mean()})
+    return volano.Loss(
+        total=losses.sum(), weight=len(losses), metrics={"weighted": (losses * weights).mean()}
+    )
 
 
 def weighted_in_evaluation(model, batch):
@@ -139,7 +154,10 @@ def test_batches_with_leaves_that_are_no_tensors_are_refused():
 
 
 def test_the_loop_trains_and_evaluates_on_leaves_that_are_no_tensors(slow_loop):
-    tasks, heard = made(lambda _: None, objective=weighted_in_evaluation, collate=with_positions), []
+    tasks, heard = (
+        made(lambda _: None, objective=weighted_in_evaluation, collate=with_positions),
+        [],
+    )
     pack = chosen(tasks, heard)
     pack.advance(dict.fromkeys(pack.numbers, 6))
     assert pack.engine == "loop"
@@ -164,10 +182,17 @@ def test_an_evaluation_of_leaves_that_are_no_tensors_is_made_one_by_one():
     def collate(examples):
         columns = list(zip(*examples, strict=True))
         tensors = {"images": torch.stack(columns[0]), "classes": torch.stack(columns[1])}
-        return tensors if len(columns) == 2 else {**tensors, "sums": [int(place) // 3 for place in columns[2]]}
+        return (
+            tensors
+            if len(columns) == 2
+            else {**tensors, "sums": [int(place) // 3 for place in columns[2]]}
+        )
 
     tasks = made(
-        lambda _: None, objective=weighted_in_evaluation, collate=collate, valid=Positioned(digits(torch.float64)[1])
+        lambda _: None,
+        objective=weighted_in_evaluation,
+        collate=collate,
+        valid=Positioned(digits(torch.float64)[1]),
     )
     for mine, task in zip(packed(tasks, 3, "lowered"), tasks, strict=True):
         assert mine["metrics"] == pytest.approx(alone(task, 3)["metrics"], rel=1e-6)
@@ -177,7 +202,9 @@ def test_members_at_different_sizes_of_batches_go_on_one_by_one(slow_loop):
     tasks, heard = made(lambda _: None, batch_size=10, last_batch="keep"), []
     ahead = Pack([Member(number=0, task=tasks[0])], device="cpu", engine="loop")
     ahead.advance({0: 3})
-    pack = chosen(tasks, heard, states=ahead.states())  # the first meets its last batch, of 6, before the others do
+    pack = chosen(
+        tasks, heard, states=ahead.states()
+    )  # the first meets its last batch, of 6, before the others do
     assert pack.engine == "lowered"
     pack.advance({0: 13, 1: 10, 2: 10, 3: 10})
     assert (pack.engine, pack.steps) == ("loop", {0: 13, 1: 10, 2: 10, 3: 10})
@@ -187,7 +214,11 @@ def test_members_at_different_sizes_of_batches_go_on_one_by_one(slow_loop):
 
 
 def test_an_engine_that_was_asked_for_says_that_it_takes_no_batches_of_several_sizes():
-    tasks = [task for seed in range(2) for task in made(lambda _: None, data_seed=seed, collate=of_some_length)[:1]]
+    tasks = [
+        task
+        for seed in range(2)
+        for task in made(lambda _: None, data_seed=seed, collate=of_some_length)[:1]
+    ]
     refused(tasks, "batches of several shapes at one step")
 
 
@@ -388,7 +419,11 @@ def test_buffers_that_an_evaluation_replaces_are_those_that_training_goes_on_wit
     tasks = made(Replacing, ema_decay=ema_decay)
 
     def trained(engine):
-        pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine=engine)
+        pack = Pack(
+            [Member(number=n, task=task) for n, task in enumerate(tasks)],
+            device="cpu",
+            engine=engine,
+        )
         for step in (4, 8):
             pack.advance(dict.fromkeys(pack.numbers, step))
             pack.evaluate()
@@ -407,10 +442,12 @@ def test_buffers_that_an_evaluation_replaces_are_those_that_training_goes_on_wit
 def test_a_member_whose_loss_is_infinite_shows_no_figures(engine):
     def exploding(model, batch):
         loss = F.cross_entropy(model(batch[0]), batch[1])
-        return torch.where(batch[1].sum() % 5 == 0, loss * torch.inf, loss) if model.training else loss
+        return (
+            torch.where(batch[1].sum() % 5 == 0, loss * torch.inf, loss) if model.training else loss
+        )
 
-    pack = Pack([Member(number=n, task=task) for n, task in enumerate(made(lambda _: None, objective=exploding))],
-                device="cpu", engine=engine)  # fmt: skip
+    pack = Pack([Member(number=n, task=task) for n, task in enumerate(made(lambda _: None,
+    objective=exploding))], device="cpu", engine=engine)  # fmt: skip
     pack.advance(dict.fromkeys(pack.numbers, 12))
     assert all(loss != loss for loss in pack.losses().values())
     assert all(value != value for row in pack.evaluate().values() for value in row.values())

@@ -8,13 +8,20 @@ import torch
 
 from volano.packing.optim.formulas import FORMULAS
 
-OPTIONS = {"SGD": {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}, "Adam": {"weight_decay": 0.1}, "AdamW": {}}
+OPTIONS = {
+    "SGD": {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1},
+    "Adam": {"weight_decay": 0.1},
+    "AdamW": {},
+}
 FIXED = {"SGD": {"nesterov": False}}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_two_steps_of_a_formula_are_two_steps_of_torchs(name):
-    formula, made = FORMULAS[name], functools.partial(getattr(torch.optim, name), lr=0.05, **OPTIONS[name])
+    formula, made = (
+        FORMULAS[name],
+        functools.partial(getattr(torch.optim, name), lr=0.05, **OPTIONS[name]),
+    )
     parameter = torch.linspace(-1, 1, 6, dtype=torch.float64).requires_grad_()
     optimizer = made([parameter])
     group = optimizer.param_groups[0]
@@ -31,7 +38,9 @@ def test_two_steps_of_a_formula_are_two_steps_of_torchs(name):
     )
     for step in range(2):
         gradient = torch.cos(torch.arange(6, dtype=torch.float64) + step)
-        rows = formula.rows(options, np.array([0.05, 0.05]), np.array([step, step], dtype=np.float64))
+        rows = formula.rows(
+            options, np.array([0.05, 0.05]), np.array([step, step], dtype=np.float64)
+        )
         mine, state = formula.update(
             mine,
             gradient.expand(2, -1),

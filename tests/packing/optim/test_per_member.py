@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.packing.structures import CONFIGS, Structure, plain_mlp, sgd
 
+from packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from volano import Plan
 from volano.device import Device
 from volano.packing.member import Member, MemberState
@@ -14,7 +14,8 @@ from volano.packing.program.stack import Stack
 def members(**fields):
     tasks = Structure(model=plain_mlp, optimizer=sgd).tasks(dtype=torch.float32, **fields)[:3]
     return [
-        MemberState(Member(number=n, task=task), Plan.baseline("cpu"), Device("cpu")) for n, task in enumerate(tasks)
+        MemberState(Member(number=n, task=task), Plan.baseline("cpu"), Device("cpu"))
+        for n, task in enumerate(tasks)
     ]
 
 
@@ -22,7 +23,8 @@ def test_each_clips_its_own_gradient_and_updates_its_own_slice():
     solos, alone = members(), members()
     stack = Stack([solo.model for solo in solos])
     gradients = {
-        name: torch.randn(t.shape, generator=torch.Generator().manual_seed(1)) for name, t in stack.parameters.items()
+        name: torch.randn(t.shape, generator=torch.Generator().manual_seed(1))
+        for name, t in stack.parameters.items()
     }
     given = {name: gradient.clone() for name, gradient in gradients.items()}
     norms = StockOptimizer(solos).step(given, [5, 6, 7])  # which clips them in place
@@ -43,7 +45,11 @@ def test_a_parameter_without_a_gradient_stays(missing):
     solos = members(clip_norm=None)
     stack = Stack([solo.model for solo in solos])
     before = {name: tensor.detach().clone() for name, tensor in stack.parameters.items()}
-    gradients = {name: torch.ones_like(tensor) for name, tensor in before.items() if name != missing}
+    gradients = {
+        name: torch.ones_like(tensor) for name, tensor in before.items() if name != missing
+    }
     assert StockOptimizer(solos).step(gradients, [50, 50, 50]) is None
-    moved = {name for name, tensor in stack.parameters.items() if not torch.equal(tensor, before[name])}
+    moved = {
+        name for name, tensor in stack.parameters.items() if not torch.equal(tensor, before[name])
+    }
     assert moved == set(gradients)

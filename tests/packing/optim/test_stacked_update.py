@@ -1,4 +1,5 @@
-"""The update of all members at once against each member's own optimizer, with every option another for each."""
+"""The update of all members at once against each member's own optimizer, with every option another
+for each."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def sgd(k: int, **more: Any) -> Any:
 
 
 def nesterov(k: int) -> Any:
-    return functools.partial(torch.optim.SGD, lr=0.01 * (k + 1), momentum=0.5 + 0.2 * k, nesterov=True)
+    return functools.partial(
+        torch.optim.SGD, lr=0.01 * (k + 1), momentum=0.5 + 0.2 * k, nesterov=True
+    )
 
 
 def adam(k: int, kind: Any = torch.optim.Adam, **more: Any) -> Any:
@@ -54,9 +57,21 @@ def muon(k: int, **more: Any) -> Any:
         matrices, vectors = [], []
         for parameter in parameters:
             (matrices if parameter.ndim > 1 else vectors).append(parameter)
-        first = {"params": matrices, "algorithm": "muon", "lr": 0.01 * (k + 1), "momentum": 0.9 - 0.1 * k}
-        second = {"params": vectors, "algorithm": "adamw", "lr": 0.02, "betas": (0.8, 0.9 + 0.01 * k)}
-        return MuonAdamW([{**first, "weight_decay": 0.1 * k, "ns_dtype": torch.float64, **more}, second])
+        first = {
+            "params": matrices,
+            "algorithm": "muon",
+            "lr": 0.01 * (k + 1),
+            "momentum": 0.9 - 0.1 * k,
+        }
+        second = {
+            "params": vectors,
+            "algorithm": "adamw",
+            "lr": 0.02,
+            "betas": (0.8, 0.9 + 0.01 * k),
+        }
+        return MuonAdamW(
+            [{**first, "weight_decay": 0.1 * k, "ns_dtype": torch.float64, **more}, second]
+        )
 
     return optimizer
 
@@ -77,18 +92,24 @@ def solos(make_task):
         tasks = [
             make_task(
                 model=lambda: nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)).double(),
-                optimizer=optimizer(k), clip_norm=CLIPS[k], schedule=volano.cosine(warmup=0.1 * k), seed=k, **more,
+                optimizer=optimizer(k), clip_norm=CLIPS[k], schedule=volano.cosine(warmup=0.1 * k),
+                seed=k, **more,
             )
             for k in range(K)
         ]  # fmt: skip
-        return [MemberState(Member(number=k, task=task), _PLAN, _CPU) for k, task in enumerate(tasks)]
+        return [
+            MemberState(Member(number=k, task=task), _PLAN, _CPU) for k, task in enumerate(tasks)
+        ]
 
     return made
 
 
 def gradients(stack: Stack, step: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(step)
-    return {n: torch.randn(t.shape, dtype=t.dtype, generator=generator) for n, t in stack.parameters.items()}
+    return {
+        n: torch.randn(t.shape, dtype=t.dtype, generator=generator)
+        for n, t in stack.parameters.items()
+    }
 
 
 class Flat:
@@ -99,7 +120,9 @@ class Flat:
 
     def step(self, step: int, given: dict[str, Tensor] | None = None) -> Tensor | None:
         given = gradients(self.stack, step) if given is None else given
-        return self.update(self.stack.parameters, given, self.update.state, self.update.vectors([step] * K))
+        return self.update(
+            self.stack.parameters, given, self.update.state, self.update.vectors([step] * K)
+        )
 
 
 class Stock:
@@ -118,7 +141,10 @@ def difference(one: Stack, other: Stack) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_does_what_each_does_alone(kind, solos):
-    flat, stock = Flat(solos(KINDS[kind], duration="100st")), Stock(solos(KINDS[kind], duration="100st"))
+    flat, stock = (
+        Flat(solos(KINDS[kind], duration="100st")),
+        Stock(solos(KINDS[kind], duration="100st")),
+    )
     for step in range(100):
         norms = flat.step(step), stock.step(step)
         torch.testing.assert_close(*norms, rtol=1e-12, atol=0)
@@ -158,12 +184,17 @@ def test_the_members_own_optimizers_hold_its_state(kind, solos):
 def test_a_settled_optimizer_keeps_what_it_would_keep_alone(kind, solos):
     members, others = solos(KINDS[kind]), solos(KINDS[kind])
     flat, stock = Flat(members), Stock(others)
-    given = {name: gradient for name, gradient in gradients(flat.stack, 0).items() if name != "1.weight"}
+    given = {
+        name: gradient for name, gradient in gradients(flat.stack, 0).items() if name != "1.weight"
+    }
     flat.step(0, given)
     stock.optimizer.step(given, [0] * K)
     flat.update.settle([1] * K)
     for mine, other in zip(members, others, strict=True):
-        state, expected = mine.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
+        state, expected = (
+            mine.optimizer.state_dict()["state"],
+            other.optimizer.state_dict()["state"],
+        )
         assert state.keys() == expected.keys()
         for place, parts in expected.items():
             assert state[place].keys() == parts.keys()
@@ -227,7 +258,9 @@ def test_hooks_on_a_step_run_with_the_members_own_optimizers(solos):
 def scheduled(k: int) -> Any:
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
         made = torch.optim.SGD(parameters, lr=0.1)
-        torch.optim.lr_scheduler.ConstantLR(made)  # counts the steps, in a step that it puts in place of the class's
+        torch.optim.lr_scheduler.ConstantLR(
+            made
+        )  # counts the steps, in a step that it puts in place of the class's
         return made
 
     return optimizer
@@ -240,11 +273,17 @@ def scheduled(k: int) -> Any:
         (functools.partial(adam, amsgrad=True), "Adam with amsgrad"),
         (functools.partial(adam, maximize=True), "Adam with maximize"),
         (functools.partial(adam, decoupled_weight_decay=True), "Adam with decoupled_weight_decay"),
-        (lambda k: functools.partial(torch.optim.AdamW, lr=torch.tensor(0.1)), "AdamW with a tensor for an option"),
+        (
+            lambda k: functools.partial(torch.optim.AdamW, lr=torch.tensor(0.1)),
+            "AdamW with a tensor for an option",
+        ),
         (hooked, "SGD with hooks on its step"),
         (functools.partial(hooked, place="register_step_pre_hook"), "SGD with hooks on its step"),
         (scheduled, "SGD with hooks on its step"),
-        (lambda k: muon(k, ns_steps=4 + k), "MuonAdamW with options that shape the update differently"),
+        (
+            lambda k: muon(k, ns_steps=4 + k),
+            "MuonAdamW with options that shape the update differently",
+        ),
     ],
 )
 def test_what_it_does_not_take_is_said(optimizer, reason, solos):
@@ -254,7 +293,8 @@ def test_what_it_does_not_take_is_said(optimizer, reason, solos):
 def test_groups_must_hold_the_same_parameters(solos):
     members = solos(adam)
     task = dataclasses.replace(
-        members[1].task, parameter_groups=lambda model: [{"params": [p]} for p in model.parameters()]
+        members[1].task,
+        parameter_groups=lambda model: [{"params": [p]} for p in model.parameters()],
     )
     members[1] = MemberState(Member(number=1, task=task), _PLAN, _CPU)
     assert why_not_flat(members) == "the members' parameters are grouped differently"

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.packing.structures import CONFIGS, Structure, digits, sgd
 from torch import nn
 from torch.func import vmap
 
+from packing.structures import CONFIGS, Structure, digits, sgd
 from volano.packing import Member, Pack
 from volano.packing.program import batching_rules
 
@@ -14,7 +14,9 @@ K = 3
 
 
 def drawn(*shape):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+    return torch.randn(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape))
+    )
 
 
 RULES = {
@@ -55,18 +57,23 @@ def test_a_rule_gives_outputs_and_gradients_of_each_alone(name, is_shared):
     given = (first[0] if is_shared else first).detach()
     together = vmap(rule, in_dims=(None if is_shared else 0, *[0] * len(weights)))(given, *weights)
     alone = torch.stack([
-        plain(given if is_shared else given[k], *(weight[k] for weight in weights)) for k in range(K)
+        plain(given if is_shared else given[k],
+        *(weight[k] for weight in weights)) for k in range(K)
     ])  # fmt: skip
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
     pull = drawn(*alone.shape)
-    for mine, its in zip(*(torch.autograd.grad(y, weights, pull) for y in (together, alone)), strict=True):
+    for mine, its in zip(
+        *(torch.autograd.grad(y, weights, pull) for y in (together, alone)), strict=True
+    ):
         torch.testing.assert_close(mine, its, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_class_that_does_not_exist_is_no_loss(smoothing):
     logits = torch.randn(4, 3, dtype=torch.float64)
-    losses = batching_rules.cross_entropy(logits, torch.tensor([0, 3, -100, -1]), -100, "none", smoothing)
+    losses = batching_rules.cross_entropy(
+        logits, torch.tensor([0, 3, -100, -1]), -100, "none", smoothing
+    )
     assert losses.isnan().tolist() == [False, True, False, True]
     expected = F.cross_entropy(logits[:1], torch.tensor([0]), label_smoothing=smoothing)
     assert losses[0].item() == pytest.approx(expected.item(), rel=1e-12)
@@ -95,10 +102,16 @@ def test_an_id_that_no_table_has_is_no_row_of_another_member(bad):
 
     def pack_of(engine):
         tasks = [
-            Structure(model=Words, optimizer=sgd).task(config, data=data, valid=None, data_seed=n, objective=loss)
+            Structure(model=Words, optimizer=sgd).task(
+                config, data=data, valid=None, data_seed=n, objective=loss
+            )
             for n, config in enumerate(CONFIGS)
         ]
-        return Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", engine=engine)
+        return Pack(
+            [Member(number=n, task=task) for n, task in enumerate(tasks)],
+            device="cpu",
+            engine=engine,
+        )
 
     def advance(pack):
         for step in range(1, 13):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.packing.engines.test_stacked import made, refused
 
+from packing.engines.test_stacked import made, refused
 from volano.packing.program.function_mode import PackedFunctions
 from volano.packing.refusal import NotPackable
 
@@ -17,7 +17,9 @@ def test_a_seed_that_an_objective_sets(is_forked):
             noise = torch.randn(batch[0].shape, dtype=batch[0].dtype)
         return F.cross_entropy(model(batch[0] + noise), batch[1])
 
-    refused(made(lambda _: None, objective=objective), "random numbers after a seed of the task's own")
+    refused(
+        made(lambda _: None, objective=objective), "random numbers after a seed of the task's own"
+    )
 
 
 def test_draws_are_noted_in_their_order_and_nothing_is_drawn():
@@ -27,7 +29,11 @@ def test_draws_are_noted_in_their_order_and_nothing_is_drawn():
         F.dropout(torch.ones(2, 3), 0.25, training=False)
         torch.randint(0, 5, (4,))
         F.dropout2d(torch.ones(2, 3, 4, 4), 0.5)
-    assert [(draw.shape, draw.drop) for draw in functions.draws] == [((2, 3), 0.25), ((4,), None), ((2, 3, 1, 1), 0.5)]
+    assert [(draw.shape, draw.drop) for draw in functions.draws] == [
+        ((2, 3), 0.25),
+        ((4,), None),
+        ((2, 3, 1, 1), 0.5),
+    ]
     assert torch.equal(kept, torch.ones(2, 3))
     assert torch.equal(torch.get_rng_state(), before)
 

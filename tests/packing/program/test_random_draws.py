@@ -17,19 +17,32 @@ def test_dropout_drops_what_it_drops_alone(dtype):
     filled.fill(SEEDS)
     for slot, (seed, row) in enumerate(zip(SEEDS, numbers, strict=True)):
         torch.manual_seed(seed)
-        alone = [F.dropout(torch.ones(40, 7, dtype=dtype), 0.3), F.dropout(torch.ones(5, dtype=dtype), row["p"])]
+        alone = [
+            F.dropout(torch.ones(40, 7, dtype=dtype), 0.3),
+            F.dropout(torch.ones(5, dtype=dtype), row["p"]),
+        ]
         for tensors, expected in zip(filled.tensors, alone, strict=True):
             assert torch.equal(noise_of(tuple(tensor[slot] for tensor in tensors)), expected)
 
 
 def test_other_draws_come_in_their_order():
     draws = [
-        Draw(shape=(3,), dtype=torch.float32, make=lambda generator: torch.randn(3, generator=generator)),
-        Draw(shape=(4,), dtype=torch.int64, make=lambda generator: torch.randperm(4, generator=generator)),
+        Draw(
+            shape=(3,),
+            dtype=torch.float32,
+            make=lambda generator: torch.randn(3, generator=generator),
+        ),
+        Draw(
+            shape=(4,),
+            dtype=torch.int64,
+            make=lambda generator: torch.randperm(4, generator=generator),
+        ),
     ]
     filled = Draws(draws, [{}, {}], torch.Generator(), torch.device("cpu"))
     filled.fill(SEEDS[:2])
     for slot, seed in enumerate(SEEDS[:2]):
         torch.manual_seed(seed)
-        for tensors, expected in zip(filled.tensors, (torch.randn(3), torch.randperm(4)), strict=True):
+        for tensors, expected in zip(
+            filled.tensors, (torch.randn(3), torch.randperm(4)), strict=True
+        ):
             assert torch.equal(noise_of(tensors)[slot], expected)

@@ -14,7 +14,9 @@ from volano import Task
 from volano.packing.structure.grouping import groups_of
 from volano.training import Session
 
-DATA = TensorDataset(torch.randn(24, 6, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3)
+DATA = TensorDataset(
+    torch.randn(24, 6, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3
+)
 BATCH = (DATA.tensors[0][:8], DATA.tensors[1][:8])
 
 
@@ -25,7 +27,9 @@ def plain_objective(model: nn.Module, batch: Any) -> Tensor:
 
 def plain_task(**fields: Any) -> Task:
     given = {
-        "model": lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(0.1), nn.Linear(5, 3)),
+        "model": lambda: nn.Sequential(
+            nn.Linear(6, 5), nn.ReLU(), nn.Dropout(0.1), nn.Linear(5, 3)
+        ),
         "objective": plain_objective,
         "data": DATA,
         "optimizer": functools.partial(torch.optim.SGD, lr=0.1),
@@ -37,5 +41,7 @@ def plain_task(**fields: Any) -> Task:
 
 def grouped(*tasks: Task) -> Any:
     models = [Session.make_model(task) for task in tasks]
-    optimizers = [task.optimizer(model.parameters()) for task, model in zip(tasks, models, strict=True)]
+    optimizers = [
+        task.optimizer(model.parameters()) for task, model in zip(tasks, models, strict=True)
+    ]
     return groups_of(tasks, models, optimizers)

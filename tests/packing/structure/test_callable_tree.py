@@ -1,4 +1,5 @@
-"""What callables carry: a copy with other numbers is what a member has, and what is not known is not opened up."""
+"""What callables carry: a copy with other numbers is what a member has, and what is not known is
+not opened up."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.packing.structure.tasks import BATCH, grouped, plain_objective, plain_task
 from torch import Tensor, nn
 
+from packing.structure.tasks import BATCH, grouped, plain_objective, plain_task
 from volano.packing.structure.callable_tree import Comparison, parts_of, text_of, with_numbers
 from volano.training import Session
 
@@ -54,7 +55,9 @@ class InDataclass:
 
 
 def in_dataclass(number: float) -> Callable[..., Any]:
-    return InDataclass(settings=Settings(weights=(1.0, number + 1)), by_name={"shift": [number, 2.0]})
+    return InDataclass(
+        settings=Settings(weights=(1.0, number + 1)), by_name={"shift": [number, 2.0]}
+    )
 
 
 class Objectives:
@@ -108,10 +111,14 @@ def test_the_users_objects_stay_as_they_are(make: Callable[[float], Any]) -> Non
     for number in (0.9, torch.tensor(0.7)):
         made = group.varying.objective({slot.where: number for slot in group.varying.slots})
         assert not torch.equal(made(model, BATCH), before[0])
-    assert all(torch.equal(task.objective(model, BATCH), loss) for task, loss in zip(tasks, before, strict=True))
+    assert all(
+        torch.equal(task.objective(model, BATCH), loss)
+        for task, loss in zip(tasks, before, strict=True)
+    )
 
 
-# Objectives that hold a number in a way that is not opened up: each stands alone, and is trained one by one.
+# Objectives that hold a number in a way that is not opened up: each stands alone, and is trained
+# one by one.
 
 
 def calling_itself(number: float) -> Callable[..., Any]:
@@ -156,7 +163,8 @@ class WithItems(list[float]):
 
 
 REFUSED = {
-    calling_itself: "objective.objective: calling_itself.<locals>.objective that leads back to itself",
+    calling_itself: "objective.objective: calling_itself.<locals>.objective that leads back to "
+    "itself",
     leading_back: "objective.chosen: Objectives that leads back to itself",
     of_a_local_class: "objective: a of_a_local_class.<locals>.Local, one of another class",
     InSlots: "objective: InSlots, which cannot be compared",
@@ -182,7 +190,9 @@ def test_the_places_of_numbers_are_in_words() -> None:
 
 
 def test_numbers_that_are_alike_do_not_vary() -> None:
-    (group,) = grouped(plain_task(objective=in_closure(0.5)), plain_task(objective=in_closure(0.5), seed=3))
+    (group,) = grouped(
+        plain_task(objective=in_closure(0.5)), plain_task(objective=in_closure(0.5), seed=3)
+    )
     assert group.varying.slots == ()
     assert group.varying.objective({}) is group.varying.task.objective
 
@@ -229,7 +239,10 @@ def test_a_list_of_plain_values_is_compared_whole_and_still_opened_up() -> None:
     found = Comparison()
     found.values((("objective", "objective"),), [1, 2], [1, 3])
     assert found.differences == {"objective": ("[1, 2]", "[1, 3]")}
-    assert parts_of([1, 2]) == [(("item", 0), 1), (("item", 1), 2)]  # it may change: who watches it looks inside
+    assert parts_of([1, 2]) == [
+        (("item", 0), 1),
+        (("item", 1), 2),
+    ]  # it may change: who watches it looks inside
 
 
 def test_only_the_way_to_a_number_is_copied() -> None:

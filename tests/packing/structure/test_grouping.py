@@ -1,4 +1,5 @@
-"""Which tasks share a program, which numbers vary in it, and that a copy with other numbers is what a member has."""
+"""Which tasks share a program, which numbers vary in it, and that a copy with other numbers is what
+a member has."""
 
 from __future__ import annotations
 
@@ -12,12 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.packing.structure.tasks import BATCH, DATA, grouped, plain_objective, plain_task
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from packing.structure.tasks import BATCH, DATA, grouped, plain_objective, plain_task
 from volano import Task
 from volano.training import Session
+
+
+def chain(*modules: nn.Module) -> nn.Module:
+    return nn.Sequential(*modules)
 
 
 def _noisy(batch: Any, generator: torch.Generator, *, strength: float) -> Any:
@@ -25,9 +30,13 @@ def _noisy(batch: Any, generator: torch.Generator, *, strength: float) -> Any:
 
 
 def test_numbers_of_an_augmentation_vary() -> None:
-    tasks = [plain_task(augment=functools.partial(_noisy, strength=strength)) for strength in (0.1, 0.2)]
+    tasks = [
+        plain_task(augment=functools.partial(_noisy, strength=strength)) for strength in (0.1, 0.2)
+    ]
     (group,) = grouped(*tasks)
-    assert [(slot.where, slot.values) for slot in group.varying.slots] == [("augment.strength", (0.1, 0.2))]
+    assert [(slot.where, slot.values) for slot in group.varying.slots] == [
+        ("augment.strength", (0.1, 0.2))
+    ]
 
 
 class Gate(nn.Module):
@@ -65,11 +74,17 @@ def test_numbers_of_modules_are_set_and_put_back() -> None:
 
 
 def test_a_model_gets_its_numbers_back_after_an_error() -> None:
-    tasks = [plain_task(model=lambda p=p: nn.Sequential(nn.Linear(6, 3), nn.Dropout(p))) for p in (0.1, 0.2)]
+    tasks = [
+        plain_task(model=lambda p=p: nn.Sequential(nn.Linear(6, 3), nn.Dropout(p)))
+        for p in (0.1, 0.2)
+    ]
     (group,) = grouped(*tasks)
     model = Session.make_model(tasks[0])
     wrong = torch.zeros(2, 7)
-    with pytest.raises(RuntimeError, match="shapes"), group.varying.in_model(model, {"model.1.p": 0.7}):
+    with (
+        pytest.raises(RuntimeError, match="shapes"),
+        group.varying.in_model(model, {"model.1.p": 0.7}),
+    ):
         model(wrong)
     assert model[1].p == 0.1
 
@@ -159,12 +174,14 @@ SPLITS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         ),
     ),
     "whole number of a module": (
-        {"model": lambda: nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Flatten(1, 2), nn.Linear(6, 3))},
-        {"model": lambda: nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Flatten(1, -1), nn.Linear(6, 3))},
+        {"model": lambda: chain(nn.Unflatten(1, (2, 3)), nn.Flatten(1, 2), nn.Linear(6, 3))},
+        {"model": lambda: chain(nn.Unflatten(1, (2, 3)), nn.Flatten(1, -1), nn.Linear(6, 3))},
         ("model.1.end_dim: 2, -1",),
     ),
-    "truth": ({"objective": _counting(True)}, {"objective": _counting(False)}, ("objective.count: True, False",)),
-    "None": ({"objective": _holding(None)}, {"objective": _holding("x")}, ("objective.value: None, 'x'",)),
+    "truth": ({"objective": _counting(True)}, {"objective": _counting(False)}, ("objective.count: "
+"True, False",)),
+    "None": ({"objective": _holding(None)}, {"objective": _holding("x")}, ("objective.value: "
+"None, 'x'",)),
     "tensor": (
         {"objective": _holding(torch.zeros(2))},
         {"objective": _holding(torch.ones(2))},
@@ -269,9 +286,14 @@ def test_a_number_in_the_code_of_a_local_class_splits() -> None:
 def test_what_the_host_handles_per_member_does_not_split() -> None:
     tasks = [
         plain_task(
-            seed=1, data_seed=5, clip_norm=1.0, optimizer=functools.partial(torch.optim.SGD, lr=1, momentum=0.9)
+            seed=1,
+            data_seed=5,
+            clip_norm=1.0,
+            optimizer=functools.partial(torch.optim.SGD, lr=1, momentum=0.9),
         ),
-        plain_task(seed=2, data_seed=6, optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.8)),
+        plain_task(
+            seed=2, data_seed=6, optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.8)
+        ),
     ]
     assert len(grouped(*tasks)) == 1
 
@@ -292,9 +314,13 @@ def test_an_object_is_alike_itself_though_it_cannot_be_compared() -> None:
 def test_reasons_are_few_and_short() -> None:
     groups = grouped(*(plain_task(objective=_counting(f"word {count}")) for count in range(12)))
     assert len(groups) == 12
-    assert groups[0].reasons == ("objective.count: 'word 0', 'word 1', 'word 2', 'word 3', 'word 4', …",)
+    assert groups[0].reasons == (
+        "objective.count: 'word 0', 'word 1', 'word 2', 'word 3', 'word 4', …",
+    )
 
 
 def test_whole_numbers_of_an_objective_vary() -> None:
     (group,) = grouped(*(plain_task(objective=_counting(count)) for count in (1, 2)))
-    assert [(slot.where, slot.values) for slot in group.varying.slots] == [("objective.count", (1.0, 2.0))]
+    assert [(slot.where, slot.values) for slot in group.varying.slots] == [
+        ("objective.count", (1.0, 2.0))
+    ]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.packing.comparing import alone, deviation, packed, results
-from tests.packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from torch import nn
 
+from packing.comparing import alone, deviation, packed, results
+from packing.structures import CONFIGS, Structure, plain_mlp, sgd
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
 from volano.packing.structure.side_effects import changed_leaf, leaves_of, private_copy
@@ -76,8 +76,8 @@ def test_a_choice_calls_nothing_that_is_the_persons(way, monkeypatch):
     make = WAYS[way][0]
     tasks = [MLP.task(config, objective=make()) for config in CONFIGS]
     heard = []
-    pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu", num_steps=10_000,
-                on_notice=heard.append)  # fmt: skip
+    pack = Pack([Member(number=n, task=task) for n, task in enumerate(tasks)], device="cpu",
+    num_steps=10_000, on_notice=heard.append)  # fmt: skip
     assert pack.engine == "loop"
     assert len([text for text in heard if "changes with each pass" in text]) == 1
     pack.advance(dict.fromkeys(pack.numbers, 5))
@@ -103,13 +103,18 @@ def test_a_copy_shares_parameters_and_nothing_that_changes():
     twin = private_copy(functools.partial(held.function))
     assert twin()[0] == 1
     other = private_copy(held)
-    assert (other.weight is weight, other.seen is seen, other.names is names) == (True, False, False)
+    assert (other.weight is weight, other.seen is seen, other.names is names) == (
+        True,
+        False,
+        False,
+    )
     other.seen.append(2)
     other.names[0] = 5
     other.function()
     assert changed_leaf(before, leaves_of(held)) is None
     for change, place in (
-        (lambda: call(), "function"), (lambda: seen.append(3), "seen"), (lambda: names.fill(2), "names"),
+        (lambda: call(), "function"), (lambda: seen.append(3), "seen"), (lambda: names.fill(2),
+        "names"),
     ):  # fmt: skip
         before = leaves_of(held)
         change()
@@ -156,7 +161,11 @@ def keyed():
     return objective
 
 
-UNSEEN = {InSlot: "objective, a InSlot,", Listed: "objective, a Listed,", keyed: "objective.calls, a dict,"}
+UNSEEN = {
+    InSlot: "objective, a InSlot,",
+    Listed: "objective, a Listed,",
+    keyed: "objective.calls, a dict,",
+}
 
 
 @pytest.mark.parametrize("make", UNSEEN)

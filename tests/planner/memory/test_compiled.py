@@ -1,4 +1,5 @@
-"""Compiled plans: what the real partitioner keeps, and the interval in which a step's memory lies."""
+"""Compiled plans: what the real partitioner keeps, and the interval in which a step's memory
+lies."""
 
 import functools
 
@@ -15,10 +16,11 @@ COMPILED = Plan.baseline().pin(compile=True)
 
 
 def make_chain():
-    """Layers of width 1024 on 32 examples: activations weigh little beside them, but there are many."""
+    """Layers of width 1024 on 32 examples: activations weigh little beside them, but there are
+    many."""
     layers = [part for _ in range(6) for part in (nn.Linear(64, 64), nn.GELU(), nn.LayerNorm(64))]
-    return nn.Sequential(nn.Unflatten(1, (1, 64)), nn.Upsample((64 * 32,)), nn.Unflatten(2, (32, 64)), *layers,
-                         nn.Flatten(), nn.Linear(32 * 64, 10))  # fmt: skip
+    return nn.Sequential(nn.Unflatten(1, (1, 64)), nn.Upsample((64 * 32,)), nn.Unflatten(2, (32,
+    64)), *layers, nn.Flatten(), nn.Linear(32 * 64, 10))  # fmt: skip
 
 
 def test_the_interval_holds_what_is_kept_and_what_is_not_fused():
@@ -41,7 +43,9 @@ def test_a_smaller_budget_of_activations_keeps_less(make_task):
 
 @pytest.mark.compiles
 def test_randomness_is_found_in_the_graphs(make_task):
-    assert predict(make_task(model=functools.partial(make_mlp, dropout=0.5)), COMPILED).has_randomness
+    assert predict(
+        make_task(model=functools.partial(make_mlp, dropout=0.5)), COMPILED
+    ).has_randomness
     assert not predict(make_task(), COMPILED).has_randomness
 
 

@@ -41,7 +41,9 @@ def test_categories_are_those_of_the_arithmetic():
     assert sum(peak.categories.values()) == peak.num_bytes
     assert peak.categories["parameters"] == 4 * I * O
     assert peak.categories["batch"] == 4 * N * I
-    assert peak.categories["optimizer_state"] == 2 * 4 * I * O + 4  # two moments, and the count of steps
+    assert (
+        peak.categories["optimizer_state"] == 2 * 4 * I * O + 4
+    )  # two moments, and the count of steps
     assert peak.categories["gradients"] == 4 * I * O
     # The peak stands in Adam's update, where the denominator is made of a square root.
     assert peak.categories["activations"] <= 4
@@ -83,7 +85,9 @@ def test_flops_are_those_of_the_products():
 
 
 def test_a_product_moves_the_bytes_of_its_three_matrices():
-    (product,) = [o for o in two_steps().operations() if o.kind == "matmul" and o.phase == "forward"]
+    (product,) = [
+        o for o in two_steps().operations() if o.kind == "matmul" and o.phase == "forward"
+    ]
     assert product.num_bytes == 4 * (N * I + I * O + N * O)
     assert product.dtype == "fp32"
 
@@ -107,13 +111,17 @@ def test_a_recurrent_layer_is_counted():
     T, hidden = 5, 16
     layer = nn.LSTM(I, hidden, batch_first=True)
     with tracker:
-        tracker.objective(lambda model, x: model(x)[0].sum())(layer, torch.randn(N, T, I)).backward()
+        tracker.objective(lambda model, x: model(x)[0].sum())(
+            layer, torch.randn(N, T, I)
+        ).backward()
     forward = sum(o.flops * c for o, c in tracker.operations().items() if o.phase == "forward")
     assert forward == 2 * N * T * 4 * hidden * (I + hidden)
 
 
 def test_the_operator_of_the_peak_names_its_module_in_both_directions():
-    model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 4000), nn.ReLU()), nn.Linear(4000, 2))
+    model = nn.Sequential(
+        nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 4000), nn.ReLU()), nn.Linear(4000, 2)
+    )
     tracker = MemoryTracker()
     with tracker:
         tracker.objective(lambda model, x: model(x).sum())(model, torch.randn(256, 8)).backward()

@@ -35,8 +35,8 @@ def make_net():
 def make_transformer(dropout=0.1):
     layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=dropout, batch_first=True)
     return nn.Sequential(
-        nn.Unflatten(1, (8, 8)), nn.Linear(8, 32), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
-        nn.Flatten(), nn.Linear(8 * 32, 10),
+        nn.Unflatten(1, (8, 8)), nn.Linear(8, 32), nn.TransformerEncoder(layer, 2,
+        enable_nested_tensor=False), nn.Flatten(), nn.Linear(8 * 32, 10),
     )  # fmt: skip
 
 
@@ -65,14 +65,17 @@ PLANS = {
 def test_predicted_is_measured(make_task, model, plan):
     if plan == "narrow" and not runs_in_bf16(MODELS[model](), torch.rand(32, 64)):
         pytest.skip(f"this processor has no bf16 kernel for the {model}")
-    task = make_task(model=MODELS[model], optimizer=functools.partial(torch.optim.AdamW, lr=1e-3), ema_decay=0.9)
+    task = make_task(
+        model=MODELS[model], optimizer=functools.partial(torch.optim.AdamW, lr=1e-3), ema_decay=0.9
+    )
     predicted, measured = predict(task, PLANS[plan]).memory, measure(task, PLANS[plan])
     assert predicted.origin == "prior"
     assert measured.origin == "measured"
     assert set(predicted.categories) == set(CATEGORIES)
     assert sum(predicted.categories.values()) == predicted.peak
-    # Narrow attention keeps its sums in another type than the fake kernel says; buffers are compared by recompute.
-    # Of few sequences a recurrent layer's memory goes by whole pages. The rest is the batch's indices.
+    # Narrow attention keeps its sums in another type than the fake kernel says; buffers are
+    # compared by recompute. Of few sequences a recurrent layer's memory goes by whole pages. The
+    # rest is the batch's indices.
     share = 0.05 if model == "lstm" else 5e-3 if plan in ("narrow", "recompute") else 1e-4
     assert abs(predicted.peak - measured.peak) <= max(512, share * measured.peak)
     for name in ("parameters", "optimizer_state", "batch"):
@@ -81,8 +84,12 @@ def test_predicted_is_measured(make_task, model, plan):
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_optimizers_that_read_values_are_predicted(make_task, clip_norm):
-    task = make_task(clip_norm=clip_norm, optimizer=functools.partial(torch.optim.Adam, lr=1e-3, foreach=False))
-    assert predict(task, Plan.baseline()).memory.peak == pytest.approx(measure(task, Plan.baseline()).peak, rel=1e-3)
+    task = make_task(
+        clip_norm=clip_norm, optimizer=functools.partial(torch.optim.Adam, lr=1e-3, foreach=False)
+    )
+    assert predict(task, Plan.baseline()).memory.peak == pytest.approx(
+        measure(task, Plan.baseline()).peak, rel=1e-3
+    )
 
 
 def test_the_operations_of_all_micro_batches_are_those_of_the_batch(make_task):
@@ -94,14 +101,18 @@ def test_the_operations_of_all_micro_batches_are_those_of_the_batch(make_task):
 
     assert flops(parts) == flops(whole) > 0
     updates = [
-        sum(o.count for o in prediction.operations if o.phase == "optimizer" and "foreach" in o.name)
+        sum(
+            o.count for o in prediction.operations if o.phase == "optimizer" and "foreach" in o.name
+        )
         for prediction in (whole, parts)
     ]
     assert updates[0] == updates[1] > 0
 
 
 def test_randomness_is_found(make_task):
-    assert predict(make_task(model=functools.partial(make_mlp, dropout=0.5)), Plan.baseline()).has_randomness
+    assert predict(
+        make_task(model=functools.partial(make_mlp, dropout=0.5)), Plan.baseline()
+    ).has_randomness
     assert not predict(make_task(), Plan.baseline()).has_randomness
 
 
@@ -127,19 +138,29 @@ def test_a_set_that_is_kept_on_an_accelerator_counts(make_task):
 def test_an_accelerator_keeps_masks_of_dropout_as_bytes_and_no_square_of_attention(make_task):
     def objective(model, batch):
         q = model[1](batch[0].view(-1, 64, 1).expand(-1, 64, 16))
-        return F.dropout(F.scaled_dot_product_attention(q[:, None], q[:, None], q[:, None]), 0.5).sum()
+        return F.dropout(
+            F.scaled_dot_product_attention(q[:, None], q[:, None], q[:, None]), 0.5
+        ).sum()
 
-    task = make_task(model=lambda: nn.Sequential(nn.Identity(), nn.Linear(16, 16)), objective=objective)
+    task = make_task(
+        model=lambda: nn.Sequential(nn.Identity(), nn.Linear(16, 16)), objective=objective
+    )
     for precision, kernel in (("bf16", "flash"), ("fp32", "efficient")):
         found = predict(task, Plan.baseline().pin(precision=precision), target="accelerator")
         names = {operation.name for operation in found.operations}
         assert f"aten._scaled_dot_product_{kernel}_attention.default" in names
         assert "aten.native_dropout.default" in names
-        assert found.memory.categories["activations"] < 32 * 64 * 64 * 4  # one square of scores alone would be this
+        assert (
+            found.memory.categories["activations"] < 32 * 64 * 64 * 4
+        )  # one square of scores alone would be this
 
 
 def test_what_is_offloaded_lies_on_the_host(make_task):
-    task = make_task(model=make_transformer, batch_size=256, optimizer=functools.partial(torch.optim.AdamW, lr=1e-3))
+    task = make_task(
+        model=make_transformer,
+        batch_size=256,
+        optimizer=functools.partial(torch.optim.AdamW, lr=1e-3),
+    )
     base = predict(task, Plan.baseline(), target="accelerator").memory
     here = predict(task, Plan.baseline()).memory
     for offload in ("activations", "optimizer", "all"):
@@ -178,7 +199,11 @@ def test_a_model_whose_constructor_reads_a_file_is_predicted(make_task):
 def test_a_large_model_takes_no_memory_to_predict(make_task):
     def make():
         return nn.Sequential(
-            nn.Linear(64, 60_000), nn.ReLU(), nn.Linear(60_000, 60_000), nn.ReLU(), nn.Linear(60_000, 10)
+            nn.Linear(64, 60_000),
+            nn.ReLU(),
+            nn.Linear(60_000, 60_000),
+            nn.ReLU(),
+            nn.Linear(60_000, 10),
         )
 
     memory = predict(make_task(model=make), Plan.baseline()).memory
@@ -224,7 +249,9 @@ def test_a_given_batch_is_what_is_predicted(make_task):
 
 def test_dictionaries_travel(make_task):
     data = Arrays({"x": torch.rand(64, 64), "y": torch.randint(10, (64,))})
-    task = make_task(data=data, valid=None, objective=lambda model, b: F.cross_entropy(model(b["x"]), b["y"]))
+    task = make_task(
+        data=data, valid=None, objective=lambda model, b: F.cross_entropy(model(b["x"]), b["y"])
+    )
     # So small a net is largest while the next batch is made, and the last one still held.
     assert predict(task, Plan.baseline()).memory.categories["batch"] == 2 * 32 * (64 * 4 + 8)
 
@@ -251,7 +278,10 @@ def test_attention_within_a_layer_keeps_no_square_on_an_accelerator(make_task):
     class Attending(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.attend = nn.Linear(1, 16), nn.MultiheadAttention(16, 2, dropout=0.1, batch_first=True)
+            self.embed, self.attend = (
+                nn.Linear(1, 16),
+                nn.MultiheadAttention(16, 2, dropout=0.1, batch_first=True),
+            )
             self.head = nn.Linear(16, 10)
 
         def forward(self, x):
@@ -268,7 +298,10 @@ def test_what_an_accelerators_lstm_keeps_is_assumed_and_widens_the_bounds(make_t
     class Reading(nn.Module):
         def __init__(self):
             super().__init__()
-            self.cells, self.head = nn.LSTM(8, 32, 2, batch_first=True, bidirectional=True), nn.Linear(64, 10)
+            self.cells, self.head = (
+                nn.LSTM(8, 32, 2, batch_first=True, bidirectional=True),
+                nn.Linear(64, 10),
+            )
 
         def forward(self, x):
             return self.head(self.cells(x.unflatten(1, (8, 8)))[0][:, -1])

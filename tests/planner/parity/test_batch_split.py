@@ -43,7 +43,9 @@ def noisy(model, batch):
 def mixed(model, batch):
     """Each example with another of the batch (mixup, Zhang et al. 2018)."""
     inputs, labels = batch
-    return nn.functional.cross_entropy(model(inputs + 0.1 * inputs[torch.randperm(len(inputs))]), labels)
+    return nn.functional.cross_entropy(
+        model(inputs + 0.1 * inputs[torch.randperm(len(inputs))]), labels
+    )
 
 
 def in_single(model, batch):
@@ -66,7 +68,8 @@ class Counting(nn.Module):
 
 
 class Followed(nn.Module):
-    """A student, and a teacher that follows it in each forward pass (BYOL, Grill et al. 2020). At first they agree."""
+    """A student, and a teacher that follows it in each forward pass (BYOL, Grill et al. 2020). At
+    first they agree."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +79,9 @@ class Followed(nn.Module):
 
     def forward(self, x):
         with torch.no_grad():
-            for own, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            for own, other in zip(
+                self.teacher.parameters(), self.student.parameters(), strict=True
+            ):
                 own.lerp_(other, 0.01)
         return self.student(x) + self.teacher(x)
 
@@ -84,7 +89,9 @@ class Followed(nn.Module):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("objective", [classification, summed_over_tokens, noisy, in_single])
 def test_what_may_be_split(make_task, objective, dropout):
-    found = is_divisible(make_task(objective=objective, model=functools.partial(make_mlp, dropout=dropout)))
+    found = is_divisible(
+        make_task(objective=objective, model=functools.partial(make_mlp, dropout=dropout))
+    )
     assert found.yes, found
     assert found.difference < 1e-12
     assert "in float64" in found.reason
@@ -93,7 +100,11 @@ def test_what_may_be_split(make_task, objective, dropout):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"model": lambda: nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10))},
+        {
+            "model": lambda: nn.Sequential(
+                nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10)
+            )
+        },
         {"objective": contrastive},
         {"objective": mean_over_tokens},
         {"objective": mixed},
@@ -101,7 +112,15 @@ def test_what_may_be_split(make_task, objective, dropout):
         {"model": Followed},
         {"objective": lambda model, batch: classification(model, batch) * len(batch[0])},
     ],
-    ids=["BatchNorm", "contrastive", "tokens unsaid", "mixup", "state", "teacher", "a sum that is called a mean"],
+    ids=[
+        "BatchNorm",
+        "contrastive",
+        "tokens unsaid",
+        "mixup",
+        "state",
+        "teacher",
+        "a sum that is called a mean",
+    ],
 )
 def test_what_must_not(make_task, fields):
     found = is_divisible(make_task(**fields))
@@ -174,7 +193,8 @@ def test_the_specimen_is_the_batch_of_a_run(make_task):
 
 
 class Padded(torch.utils.data.Dataset):
-    """Labels for ten places, of which some examples leave seven out: every fourth, or those of the second batch."""
+    """Labels for ten places, of which some examples leave seven out: every fourth, or those of the
+    second batch."""
 
     def __init__(self, short):
         generator = torch.Generator().manual_seed(1)
@@ -193,12 +213,19 @@ class Padded(torch.utils.data.Dataset):
 
 def mean_over_places(model, batch):
     """As cross_entropy does by itself."""
-    return nn.functional.cross_entropy(model(batch[0]).view(-1, 4), batch[1].reshape(-1), ignore_index=-100)
+    return nn.functional.cross_entropy(
+        model(batch[0]).view(-1, 4), batch[1].reshape(-1), ignore_index=-100
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_examples_that_differ_are_looked_at(make_task, seed):
-    fields = {"model": lambda: nn.Linear(16, 40), "objective": mean_over_places, "batch_size": 16, "seed": seed}
+    fields = {
+        "model": lambda: nn.Linear(16, 40),
+        "objective": mean_over_places,
+        "batch_size": 16,
+        "seed": seed,
+    }
     assert not is_divisible(make_task(data=Padded(lambda index: index % 4 == 0), **fields)).yes
     assert not is_divisible(make_task(data=Padded(lambda index: index % 16 == 0), **fields)).yes
     assert is_divisible(make_task(data=Padded(lambda index: False), **fields)).yes

@@ -12,13 +12,18 @@ from volano.planner.parity.reference import Reference
 
 BASELINE = Plan.baseline()
 MANY = BASELINE.pin(
-    precision="bf16", memory_format="channels_last", optimizer="fused", micro_batch=16, recompute="blocks"
+    precision="bf16",
+    memory_format="channels_last",
+    optimizer="fused",
+    micro_batch=16,
+    recompute="blocks",
 )
 
 
 @pytest.fixture
 def verdicts(make_task, monkeypatch):
-    """``verdicts(fails)``: the guard as a function of the plan, and the plans that it was asked about."""
+    """``verdicts(fails)``: the guard as a function of the plan, and the plans that it was asked
+    about."""
 
     def install(fails):
         asked = []
@@ -38,7 +43,9 @@ def fault(make_task, plan, **options):
     return find_fault(task, plan, Reference(task), **options)
 
 
-@pytest.mark.parametrize("lever", ["precision", "memory_format", "optimizer", "micro_batch", "recompute"])
+@pytest.mark.parametrize(
+    "lever", ["precision", "memory_format", "optimizer", "micro_batch", "recompute"]
+)
 def test_one_lever(make_task, verdicts, lever):
     asked = verdicts(lambda plan: getattr(plan, lever) != getattr(BASELINE, lever))
     assert fault(make_task, MANY) == (lever,)
@@ -69,20 +76,30 @@ def test_a_plan_that_passes_blames_nothing(make_task, verdicts):
 
 def test_the_checks_are_bounded(make_task, verdicts):
     asked = verdicts(lambda plan: plan.changes(BASELINE).keys() & set(SUSPECTS) != set())
-    assert fault(make_task, MANY, most=6) == ("recompute", "precision", "memory_format", "optimizer", "micro_batch")
+    assert fault(make_task, MANY, most=6) == (
+        "recompute",
+        "precision",
+        "memory_format",
+        "optimizer",
+        "micro_batch",
+    )
     assert len(asked) == 6
 
 
 def test_a_real_fault(make_task):
     task = make_task(model=functools.partial(faults.WrongGradient, faults.in_bf16))
     reference = Reference(task)
-    plan = BASELINE.pin(precision="bf16", memory_format="channels_last", optimizer="fused", micro_batch=16)
+    plan = BASELINE.pin(
+        precision="bf16", memory_format="channels_last", optimizer="fused", micro_batch=16
+    )
     assert not check_parity(task, plan, reference=reference).passed
     assert find_fault(task, plan, reference) == ("precision",)
 
 
 @pytest.mark.compiles
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's compiler uses what torch deprecates
 def test_a_real_fault_of_two_levers(make_task):
     task = make_task(model=functools.partial(faults.WrongGradient, faults.compiled_in_bf16))
     plan = BASELINE.pin(precision="bf16", compile=True, optimizer="fused")

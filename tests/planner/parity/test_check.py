@@ -61,12 +61,15 @@ class Recurrent(nn.Module):
 
 
 class TwoDropouts(nn.Module):
-    """As in the report of pytorch#190758; as layers, which can be switched off, or as functions, which cannot."""
+    """As in the report of pytorch#190758; as layers, which can be switched off, or as functions,
+    which cannot."""
 
     def __init__(self, *, as_layers: bool) -> None:
         super().__init__()
         self.one, self.two, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
-        self.drop = nn.Dropout(0.5) if as_layers else functools.partial(nn.functional.dropout, p=0.5)
+        self.drop = (
+            nn.Dropout(0.5) if as_layers else functools.partial(nn.functional.dropout, p=0.5)
+        )
 
     def forward(self, x):
         x = self.drop(torch.relu(self.one(x)))
@@ -85,7 +88,9 @@ HONEST = {
     "fused": BASELINE.pin(optimizer="fused"),
     "channels_last": BASELINE.pin(memory_format="channels_last"),
     "bf16": BASELINE.pin(precision="bf16"),
-    "bf16 and more": BASELINE.pin(precision="bf16", memory_format="channels_last", optimizer="foreach"),
+    "bf16 and more": BASELINE.pin(
+        precision="bf16", memory_format="channels_last", optimizer="foreach"
+    ),
     "micro-batches": BASELINE.pin(micro_batch=7),
     "bf16 in micro-batches": BASELINE.pin(precision="bf16", micro_batch=16),
 }
@@ -94,7 +99,9 @@ HONEST = {
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW], ids=["SGD", "AdamW"])
 @pytest.mark.parametrize("net", NETS)
 def test_honest_plans_pass(make_task, net, optimizer):
-    task = make_task(model=NETS[net], optimizer=functools.partial(optimizer, lr=0.01), clip_norm=1.0)
+    task = make_task(
+        model=NETS[net], optimizer=functools.partial(optimizer, lr=0.01), clip_norm=1.0
+    )
     reference = Reference(task)
     for name, plan in HONEST.items():
         if net == "conv" and plan.micro_batch is not None:
@@ -122,17 +129,25 @@ def test_recomputed_blocks_pass_bitwise(make_task, knobs):
     found = check_parity(task, BASELINE.pin(recompute="blocks", **knobs))
     assert found.passed, found
     assert found.figures["bitwise_different"] == 0
-    assert found.figures["slope_ratio"] == pytest.approx(1, abs=0.1 if "precision" in knobs else 0.02)
+    assert found.figures["slope_ratio"] == pytest.approx(
+        1, abs=0.1 if "precision" in knobs else 0.02
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.compiles
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's compiler uses what torch deprecates
 @pytest.mark.parametrize("net", NETS)
 def test_honest_compiled_plans_pass(make_task, net):
     task = make_task(model=NETS[net], optimizer=functools.partial(torch.optim.AdamW, lr=0.01))
     reference = Reference(task)
-    for knobs in ({}, {"precision": "bf16"}, {"precision": "bf16", "memory_format": "channels_last"}):
+    for knobs in (
+        {},
+        {"precision": "bf16"},
+        {"precision": "bf16", "memory_format": "channels_last"},
+    ):
         if knobs and not runs_in_bf16(task.model(), torch.rand(32, 64)):
             continue
         found = check_parity(task, BASELINE.pin(compile=True, **knobs), reference=reference)
@@ -153,7 +168,9 @@ class TestStruck:
             (faults.in_bf16, {"precision": "bf16", "micro_batch": 8, "optimizer": "fused"}),
             (faults.in_parts, {"micro_batch": 16}),
             pytest.param(faults.compiled, {"compile": True}, marks=COMPILES),
-            pytest.param(faults.compiled_in_bf16, {"compile": True, "precision": "bf16"}, marks=COMPILES),
+            pytest.param(
+                faults.compiled_in_bf16, {"compile": True, "precision": "bf16"}, marks=COMPILES
+            ),
         ],
     )
     def test_a_wrong_gradient(self, make_task, happens, knobs):
@@ -176,7 +193,9 @@ class TestStruck:
         assert not found.passed
         assert "recompute must change no bit, and changes" in found.reason
         # Nor does it need a twin to be found out.
-        monkeypatch.setattr("volano.planner.parity.directional_derivative.Session", faults.OtherDropout)
+        monkeypatch.setattr(
+            "volano.planner.parity.directional_derivative.Session", faults.OtherDropout
+        )
         with reference.kept(plan):
             assert abs(slope_ratio(reference.probe_batch, plan) - 1) > 0.02
             assert abs(slope_ratio(reference.probe_batch, BASELINE) - 1) < 0.01
@@ -196,7 +215,11 @@ class TestStruck:
         with torch._functorch.config.patch(activation_memory_budget=0.0):
             found = check_parity(task, plan, reference=reference)
         assert not found.passed
-        expected = "forward and backward pass drew different ones" if as_layers else "the gradient is off by"
+        expected = (
+            "forward and backward pass drew different ones"
+            if as_layers
+            else "the gradient is off by"
+        )
         assert expected in found.reason
 
     @pytest.mark.slow
@@ -232,7 +255,9 @@ class TestStruck:
             def forward(self, x):
                 hidden = self.first(x)
                 if torch.is_autocast_enabled("cpu"):
-                    hidden.register_hook(lambda gradient: (gradient.half() * 1e9).to(gradient.dtype))
+                    hidden.register_hook(
+                        lambda gradient: (gradient.half() * 1e9).to(gradient.dtype)
+                    )
                 return self.second(hidden)
 
         found = check_parity(make_task(model=Steep), BASELINE.pin(precision="bf16"))
@@ -240,7 +265,9 @@ class TestStruck:
         assert found.figures["gradients_not_finite"] > 0
         assert "gradients are not finite in bf16, first that of first.weight" in found.reason
 
-    @pytest.mark.parametrize(("happens", "passes"), [(faults.in_bf16, False), (faults.compiled, True)])
+    @pytest.mark.parametrize(
+        ("happens", "passes"), [(faults.in_bf16, False), (faults.compiled, True)]
+    )
     def test_a_teacher_that_moves_twice(self, make_task, happens, passes):
         """At the start it is its student, so that the gradient is the right one."""
 
@@ -260,7 +287,10 @@ class TestStruck:
         found = check_parity(make_task(model=Followed), BASELINE.pin(precision="bf16"))
         assert found.passed == passes, found
         if not passes:
-            assert "parameters without gradient have moved otherwise after the third step" in found.reason
+            assert (
+                "parameters without gradient have moved otherwise after the third step"
+                in found.reason
+            )
 
     def test_weights_that_drift(self, make_task):
         class Drifting(nn.Module):
@@ -276,7 +306,9 @@ class TestStruck:
                 return self.second(hidden)
 
         optimizer = functools.partial(torch.optim.AdamW, lr=0.01)
-        found = check_parity(make_task(model=Drifting, optimizer=optimizer), BASELINE.pin(micro_batch=16))
+        found = check_parity(
+            make_task(model=Drifting, optimizer=optimizer), BASELINE.pin(micro_batch=16)
+        )
         assert not found.passed
         assert "the weights' change after the first step has cosine 0.99" in found.reason
 
@@ -303,7 +335,9 @@ class TestReference:
         before, threads = torch.get_rng_state(), torch.get_num_threads()
         data = make_task().data.tensors[0].clone()
         task = make_task(model=model)
-        assert check_parity(task, BASELINE.pin(precision="bf16", micro_batch=8, allocator="keep")).passed
+        assert check_parity(
+            task, BASELINE.pin(precision="bf16", micro_batch=8, allocator="keep")
+        ).passed
         assert torch.equal(torch.get_rng_state(), before)
         assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, torch.float32)
         assert torch.equal(task.data.tensors[0], data)
@@ -317,7 +351,10 @@ class TestReference:
 
     def test_a_micro_batch_is_the_same_share_of_a_cut_batch(self, make_task):
         probe_batch = Reference(make_task(), seconds=0.0).probe_batch
-        assert [probe_batch.fitted(BASELINE.pin(micro_batch=size)).micro_batch for size in (1, 16, 24, 31)] == [
+        assert [
+            probe_batch.fitted(BASELINE.pin(micro_batch=size)).micro_batch
+            for size in (1, 16, 24, 31)
+        ] == [
             1,
             4,
             6,
@@ -335,8 +372,13 @@ class TestReference:
         for plan in HONEST.values():
             found = check_parity(task, plan, reference=reference)
             assert found.passed, found
-            assert "against eager fp32, since float64 fails with TypeError: only singles" in found.reason
-        task = make_task(objective=objective, model=functools.partial(faults.WrongGradient, faults.in_parts))
+            assert (
+                "against eager fp32, since float64 fails with TypeError: only singles"
+                in found.reason
+            )
+        task = make_task(
+            objective=objective, model=functools.partial(faults.WrongGradient, faults.in_parts)
+        )
         assert not check_parity(task, BASELINE.pin(micro_batch=16)).passed
 
     def test_float64_is_nearer_to_the_truth_than_fp32(self, make_task):
@@ -346,14 +388,20 @@ class TestReference:
             return classification(model, (batch[0].double(), batch[1]))
 
         truth = Reference(make_task(model=lambda: make_mlp().double(), objective=objective)).exact()
-        reference = Reference(make_task(objective=lambda model, batch: classification(model, batch).float()))
+        reference = Reference(
+            make_task(objective=lambda model, batch: classification(model, batch).float())
+        )
         for name, value in truth.gradients.items():
-            exact, single = reference.exact().gradients[name], reference.eager("fp32").gradient.gradients[name]
+            exact, single = (
+                reference.exact().gradients[name],
+                reference.eager("fp32").gradient.gradients[name],
+            )
             assert (exact - value).norm() < 1e-12 * value.norm()
             assert (single - value).norm() > 1e-9 * value.norm()
 
     def test_a_scale_that_is_too_large_for_fp16_is_halved(self, make_task):
-        """As a GradScaler does in the first steps of a run; stood in for on the CPU, which has no fp16 to train in."""
+        """As a GradScaler does in the first steps of a run; stood in for on the CPU, which has no
+        fp16 to train in."""
 
         class Halves(nn.Module):
             def __init__(self):
@@ -367,7 +415,9 @@ class TestReference:
                 return self.second(hidden)
 
         reference = Reference(
-            make_task(model=Halves, objective=lambda model, batch: 1e3 * classification(model, batch))
+            make_task(
+                model=Halves, objective=lambda model, batch: 1e3 * classification(model, batch)
+            )
         )
         session = Session(reference.probe_batch.task, BASELINE, on_notice=lambda _: None)
         session.state.scaler = torch.amp.GradScaler("cpu")

@@ -15,7 +15,9 @@ DRAWS = {
     "normal": lambda dtype: torch.normal(torch.zeros(40, dtype=dtype), 1.0),
     "bernoulli": lambda dtype: torch.bernoulli(torch.full((40,), 0.3, dtype=dtype)),
     "dropout": lambda dtype: nn.functional.dropout(torch.ones(40, 8, dtype=dtype), 0.5),
-    "native_dropout": lambda dtype: torch.native_dropout(torch.ones(40, 8, dtype=dtype), 0.5, True)[0],
+    "native_dropout": lambda dtype: torch.native_dropout(torch.ones(40, 8, dtype=dtype), 0.5, True)[
+        0
+    ],
 }
 
 
@@ -68,7 +70,10 @@ def test_casts_constants_and_factories_are_widened():
     with Float64():
         loss = compute(x, weights)
         (gradient,) = torch.autograd.grad(loss, x)
-    truth = torch.softmax((x * weights.double()) @ torch.ones(5, 3).double() / 7, 1) + torch.linspace(0, 1, 3).double()
+    truth = (
+        torch.softmax((x * weights.double()) @ torch.ones(5, 3).double() / 7, 1)
+        + torch.linspace(0, 1, 3).double()
+    )
     truth = truth.square().mean()
     (expected,) = torch.autograd.grad(truth, x)
     assert loss.dtype == gradient.dtype == torch.float64

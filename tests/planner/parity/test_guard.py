@@ -14,7 +14,8 @@ PLAN = Plan.baseline("cpu").pin(micro_batch=4)
 
 
 def limited(most):
-    """An objective that runs out of memory above so many examples of fp32; of float64, half as many."""
+    """An objective that runs out of memory above so many examples of fp32; of float64, half as
+    many."""
 
     def run(model, batch):
         inputs = batch[0]

@@ -39,7 +39,9 @@ def test_nothing_of_a_search_is_alive_when_training_starts(monkeypatch):
 
 
 def test_an_overdrawn_search_takes_what_needs_no_guard(monkeypatch):
-    monkeypatch.setattr(TimeBudget, "left", property(lambda self: self.total if self.is_racing else -1.0))
+    monkeypatch.setattr(
+        TimeBudget, "left", property(lambda self: self.total if self.is_racing else -1.0)
+    )
     monkeypatch.setattr(TimeBudget, "is_racing", True, raising=False)
     ended = TimingRuns.close
 
@@ -121,7 +123,9 @@ def test_totals_are_those_by_which_it_was_decided():
     chosen, *others = found.explanation.candidates
     assert chosen.measured is not None
     assert chosen.total == pytest.approx(chosen.measured * 50000)
-    assert all(c.total >= chosen.total for c in others if c.total is not None and c.status == "slower")
+    assert all(
+        c.total >= chosen.total for c in others if c.total is not None and c.status == "slower"
+    )
 
 
 @pytest.mark.parametrize(("budget", "is_raised"), [(None, False), (10, True)])

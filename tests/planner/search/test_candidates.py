@@ -17,7 +17,9 @@ def space_of(task=None, *, pins=None, forbidden=None, world_size=1, **profile):
     task = make_task() if task is None else task
     known = dataclasses.replace(profile_task(task, Device("cpu")), **{"num_threads": 4, **profile})
     base = PLAIN.pin(**(pins or {}))
-    return admissible(task, known, base, pins=pins or {}, forbidden=forbidden, world_size=world_size)
+    return admissible(
+        task, known, base, pins=pins or {}, forbidden=forbidden, world_size=world_size
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +29,9 @@ def bf16_units(monkeypatch):
 
 
 def image_net():
-    return nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10)
+    )
 
 
 def reasons(space):
@@ -57,13 +61,21 @@ class TestTolerance:
         space = space_of()
         assert space.options["precision"] == ("fp32",)
         assert "has no units for it" in reasons(space)["precision", "bf16"]
-        assert space_of(pins={"precision": "bf16"}).options["precision"] == ("bf16",)  # whoever wants it has it
+        assert space_of(pins={"precision": "bf16"}).options["precision"] == (
+            "bf16",
+        )  # whoever wants it has it
 
 
 class TestPinsAndForbidden:
     @pytest.mark.parametrize(
         "pins",
-        [{"precision": "bf16"}, {"optimizer": "as_given"}, {"allocator": "system"}, {"threads": 3}, {"compile": True}],
+        [
+            {"precision": "bf16"},
+            {"optimizer": "as_given"},
+            {"allocator": "system"},
+            {"threads": 3},
+            {"compile": True},
+        ],
     )
     def test_a_pin_stands_in_every_candidate(self, pins):
         space = space_of(pins=pins)
@@ -71,10 +83,14 @@ class TestPinsAndForbidden:
         assert {getattr(plan, knob) for plan in [*space.plans(), space.safe]} == {value}
         others = [refusal for refusal in space.refused if refusal.knob == knob]
         assert others
-        assert all("pinned to" in refusal.reason or "computes in" in refusal.reason for refusal in others)
+        assert all(
+            "pinned to" in refusal.reason or "computes in" in refusal.reason for refusal in others
+        )
 
     def test_a_forbidden_value_appears_nowhere_but_among_the_refused(self):
-        space = space_of(forbidden={"precision": ("bf16",), "optimizer": ("fused",), "allocator": ("system",)})
+        space = space_of(
+            forbidden={"precision": ("bf16",), "optimizer": ("fused",), "allocator": ("system",)}
+        )
         plans = [*space.plans(), space.safe, space.base]
         assert {plan.precision for plan in plans} == {"fp32"}
         assert {plan.optimizer for plan in plans} == {"as_given"}
@@ -86,7 +102,9 @@ class TestPinsAndForbidden:
         with pytest.raises(PlanError, match="forbidden: fp32, bf16"):
             space_of(forbidden={"precision": ("fp32", "bf16")})
 
-    @pytest.mark.parametrize("forbidden", [{"speed": (1,)}, {"precision": ("bf17",)}, {"threads": (0,)}])
+    @pytest.mark.parametrize(
+        "forbidden", [{"speed": (1,)}, {"precision": ("bf17",)}, {"threads": (0,)}]
+    )
     def test_what_is_no_knob_or_no_value(self, forbidden):
         with pytest.raises(PlanError):
             space_of(forbidden=forbidden)
@@ -121,8 +139,14 @@ class TestEveryValueIsAccountedFor:
         assert space_of().safe.changes(PLAIN).keys() <= {"allocator", "optimizer"}
 
     def test_images_alone_have_a_memory_format(self):
-        assert space_of(make_task(model=image_net)).options["memory_format"] == ("contiguous", "channels_last")
-        assert reasons(space_of())["memory_format", "channels_last"] == "no parameter has four dimensions"
+        assert space_of(make_task(model=image_net)).options["memory_format"] == (
+            "contiguous",
+            "channels_last",
+        )
+        assert (
+            reasons(space_of())["memory_format", "channels_last"]
+            == "no parameter has four dimensions"
+        )
 
     def test_an_optimizer_without_a_fused_kernel(self):
         space = space_of(make_task(optimizer=torch.optim.RMSprop))

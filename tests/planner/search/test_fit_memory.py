@@ -18,8 +18,9 @@ ONE_PRECISION = {"precision": ("bf16",)}
 
 
 class Block(nn.Module):
-    """Wide inside and narrow outside, so that its activations are what recomputation saves; no product of matrices,
-    since a bf16 one of this width takes seconds on a processor without units for it."""
+    """Wide inside and narrow outside, so that its activations are what recomputation saves; no
+    product of matrices, since a bf16 one of this width takes seconds on a processor without units
+    for it."""
 
     def __init__(self, norm: bool = False) -> None:
         super().__init__()
@@ -97,7 +98,9 @@ def test_none_fits():
 
 
 def test_data_that_takes_half_of_the_budget_is_streamed():
-    found = search(task(batch_size=8, model=lambda: nn.Linear(64, 10)), budget=200_000, is_free=True)
+    found = search(
+        task(batch_size=8, model=lambda: nn.Linear(64, 10)), budget=200_000, is_free=True
+    )
     assert found.plan.feed == "ring"
     assert torch.is_grad_enabled()
 
@@ -120,8 +123,14 @@ def test_what_is_too_large_once_compiled_is_not_compiled(monkeypatch):
 
 def test_what_ran_and_is_too_large_is_not_taken(monkeypatch):
     monkeypatch.setattr(CandidateRace, "_is_too_large", lambda *_: False)
-    monkeypatch.setattr(CostModel, "verdict", lambda _, plan: "NO" if plan.precision == "bf16" else "FITS")
-    monkeypatch.setattr("volano.planner.search.search.fit", lambda *_, **__: Fit(ways=({},), needed=1, missing=""))
+    monkeypatch.setattr(
+        CostModel, "verdict", lambda _, plan: "NO" if plan.precision == "bf16" else "FITS"
+    )
+    monkeypatch.setattr(
+        "volano.planner.search.search.fit", lambda *_, **__: Fit(ways=({},), needed=1, missing="")
+    )
     found = search(budget=4000 * MIB)
     assert found.plan.precision == "fp32"
-    assert {c.status for c in found.explanation.candidates if c.plan.precision == "bf16"} == {"memory"}
+    assert {c.status for c in found.explanation.candidates if c.plan.precision == "bf16"} == {
+        "memory"
+    }

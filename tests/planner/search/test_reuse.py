@@ -44,7 +44,13 @@ def key_of(task=None, *, forbidden=None, budget=None, world_size=1, pins=None):
     base = Plan.baseline("cpu").pin(**(pins or {}))
     profile = profile_task(task, Device("cpu"))
     return fingerprint(
-        task, profile, base, pins=pins or {}, forbidden=forbidden or {}, budget=budget, world_size=world_size
+        task,
+        profile,
+        base,
+        pins=pins or {},
+        forbidden=forbidden or {},
+        budget=budget,
+        world_size=world_size,
     )
 
 
@@ -54,7 +60,9 @@ class TestFingerprint:
         assert key == key_of()
         assert len(key) == 32
         assert key == key_of(make_task(seed=4, duration="7st", name="another"))
-        assert key == key_of(make_task(optimizer=functools.partial(torch.optim.SGD, lr=0.3, momentum=0.5)))
+        assert key == key_of(
+            make_task(optimizer=functools.partial(torch.optim.SGD, lr=0.3, momentum=0.5))
+        )
         assert key == key_of(pins={"workers": 3})
         assert key == key_of(pins={"feed": "resident"})
 
@@ -97,7 +105,9 @@ class TestFingerprint:
     def test_under_a_budget_the_data_and_its_place_belong_to_it(self):
         key = key_of(budget=10**9)
         data = make_task().data
-        assert key != key_of(make_task(data=torch.utils.data.Subset(data, range(256))), budget=10**9)
+        assert key != key_of(
+            make_task(data=torch.utils.data.Subset(data, range(256))), budget=10**9
+        )
         assert key != key_of(budget=10**9, pins={"feed": "resident"})
 
     def test_of_the_versions(self, monkeypatch):
@@ -140,7 +150,9 @@ class TestSecondSearch:
         search()
         (kept,) = list_remembered()
         space = CandidateSpace(
-            base=PLAIN.pin(feed="resident"), options={**ONE_EACH, "precision": ("fp32",)}, refused=()
+            base=PLAIN.pin(feed="resident"),
+            options={**ONE_EACH, "precision": ("fp32",)},
+            refused=(),
         )
         found = recalled(kept.fingerprint, space, PlanRequest(), 50000)
         assert found is None or found.plan.precision == "fp32"
@@ -156,7 +168,9 @@ class TestSecondSearch:
                 return make_row(index)
 
         counts = iter([2, 1])
-        monkeypatch.setattr(feed, "choose_workers", lambda *_, **__: WorkerChoice(workers=next(counts), reason="so"))
+        monkeypatch.setattr(
+            feed, "choose_workers", lambda *_, **__: WorkerChoice(workers=next(counts), reason="so")
+        )
         task = make_task(data=Rows(), tolerance="rounding")
         assert search(task).plan.workers == 2
         monkeypatch.setattr(timing, "TimingRun", None)
@@ -165,7 +179,9 @@ class TestSecondSearch:
         assert found.plan.workers == 1
         assert found.explanation.plan == found.explanation.candidates[0].plan == found.plan
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 99}', '{"schema_version": 1}'])
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", '{"schema_version": 99}', '{"schema_version": 1}']
+    )
     def test_a_damaged_file_is_planned_anew(self, first, text):
         (kept,) = list_remembered()
         kept.path.write_text(text)
@@ -176,17 +192,29 @@ class TestSecondSearch:
     def test_a_longer_run_tries_what_was_left(self, first):
         assert not any(c.status == "untried" for c in first.explanation.candidates)
         (kept,) = list_remembered()
-        left = dataclasses.replace(first.explanation.candidates[-1], status="untried", measured=None)
-        cut = dataclasses.replace(first.explanation, candidates=(*first.explanation.candidates[:-1], left))
+        left = dataclasses.replace(
+            first.explanation.candidates[-1], status="untried", measured=None
+        )
+        cut = dataclasses.replace(
+            first.explanation, candidates=(*first.explanation.candidates[:-1], left)
+        )
         assert remember(kept.fingerprint, cut) is None
         same = search(make_task(tolerance="rounding"))
         assert same.explanation.origin == "remembered"
-        assert search(make_task(tolerance="rounding", duration="110000st")).explanation.origin == "raced"
+        assert (
+            search(make_task(tolerance="rounding", duration="110000st")).explanation.origin
+            == "raced"
+        )
 
     def test_what_was_struck_is_not_taken_up(self, first):
         (kept,) = list_remembered()
-        struck = tuple(dataclasses.replace(c, status="struck") for c in first.explanation.candidates)
-        assert remember(kept.fingerprint, dataclasses.replace(first.explanation, candidates=struck)) is None
+        struck = tuple(
+            dataclasses.replace(c, status="struck") for c in first.explanation.candidates
+        )
+        assert (
+            remember(kept.fingerprint, dataclasses.replace(first.explanation, candidates=struck))
+            is None
+        )
         assert search(make_task(tolerance="rounding")).explanation.origin == "raced"
 
     def test_start_up_is_weighed_anew(self, first, monkeypatch):
@@ -194,8 +222,15 @@ class TestSecondSearch:
         chosen, *rest = first.explanation.candidates
         costly = dataclasses.replace(chosen, startup=1000.0)
         base = Plan.baseline("cpu").pin(feed="resident")
-        plain = dataclasses.replace(rest[-1], plan=base, startup=0.0, status="slower", measured=2 * chosen.measured)
-        assert remember(kept.fingerprint, dataclasses.replace(first.explanation, candidates=(costly, plain))) is None
+        plain = dataclasses.replace(
+            rest[-1], plan=base, startup=0.0, status="slower", measured=2 * chosen.measured
+        )
+        assert (
+            remember(
+                kept.fingerprint, dataclasses.replace(first.explanation, candidates=(costly, plain))
+            )
+            is None
+        )
         found = self.again(monkeypatch, duration="400st")
         assert found.plan == base
         assert [c.status for c in found.explanation.candidates] == ["chosen", "slower"]

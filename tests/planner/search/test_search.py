@@ -30,7 +30,8 @@ __all__ = ["cache"]
 
 
 class Watched(torch.utils.data.Dataset):
-    """Rows that are made one by one, with random numbers drawn from the data's own generator only."""
+    """Rows that are made one by one, with random numbers drawn from the data's own generator
+    only."""
 
     def __init__(self):
         self.rows = make_task().data.tensors
@@ -71,8 +72,8 @@ class Item(nn.Module):
 
 def process_state():
     return (
-        random_states(), torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.is_grad_enabled(),
-        torch.get_default_dtype(),
+        random_states(), torch.get_num_threads(), torch.get_float32_matmul_precision(),
+        torch.is_grad_enabled(), torch.get_default_dtype(),
         {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"},
     )  # fmt: skip
 
@@ -165,13 +166,17 @@ class TestChoice:
 
         found = search(make_task(objective=broken))
         assert found.plan == found.explanation.candidates[0].plan
-        assert found.explanation.candidates[0].reason == "no candidate ran: ValueError: my own mistake"
+        assert (
+            found.explanation.candidates[0].reason == "no candidate ran: ValueError: my own mistake"
+        )
         assert found.step is None
 
     def test_an_objective_that_looks_at_its_numbers(self):
         found = search(make_task(model=Item, duration="300st"), is_free=True)
         assert found.step is not None
-        assert any(text.startswith("not predicted, but measured") for text in found.explanation.notices)
+        assert any(
+            text.startswith("not predicted, but measured") for text in found.explanation.notices
+        )
 
 
 class TestGuard:
@@ -187,12 +192,17 @@ class TestGuard:
 
     def test_the_lever_at_fault_strikes_its_siblings(self):
         def net():
-            return SlowUnlessNarrow(nn.Sequential(WrongGradient(in_bf16), nn.Unflatten(1, (1, 1, 10)), Channels()))
+            return SlowUnlessNarrow(
+                nn.Sequential(WrongGradient(in_bf16), nn.Unflatten(1, (1, 1, 10)), Channels())
+            )
 
         found = search(make_task(model=net))
         struck = by_plan(found, precision="bf16")
         assert [candidate.status for candidate in struck] == ["struck", "struck"]
-        assert sorted(c.reason == "it has the lever at fault, precision=bf16" for c in struck) == [False, True]
+        assert sorted(c.reason == "it has the lever at fault, precision=bf16" for c in struck) == [
+            False,
+            True,
+        ]
 
 
 class Channels(nn.Module):
@@ -209,17 +219,24 @@ class Channels(nn.Module):
 class TestLength:
     def test_a_run_too_short_is_trusted_and_measures_nothing(self, monkeypatch):
         monkeypatch.setattr(timing, "TimingRun", None)  # would fail
-        for found in (search(make_task(duration="299st")), search(seconds=29.0), search(is_raced=False)):
+        for found in (
+            search(make_task(duration="299st")),
+            search(seconds=29.0),
+            search(is_raced=False),
+        ):
             assert found.explanation.origin == "trusted"
             assert found.step is None
             assert found.plan.precision == "fp32"
             assert all(c.measured is None for c in found.explanation.candidates)
 
     def test_what_is_spent_is_spent(self, monkeypatch):
-        # Nothing is left after the first candidate: only those without which there is no answer are run.
+        # Nothing is left after the first candidate: only those without which there is no answer are
+        # run.
         monkeypatch.setattr(CandidateRace, "seconds_left", -1.0)
         found = search()
-        assert [c.plan.precision for c in found.explanation.candidates if c.measured is not None] == ["fp32", "fp32"]
+        assert [
+            c.plan.precision for c in found.explanation.candidates if c.measured is not None
+        ] == ["fp32", "fp32"]
         (left,) = by_plan(found, precision="bf16")
         assert left.status == "untried"
         assert "that planning may cost this run were spent" in left.reason

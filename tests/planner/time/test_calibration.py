@@ -13,8 +13,9 @@ from volano.plan import Plan
 from volano.plan.prediction import TimePrediction
 from volano.planner.time.calibration import Calibration
 
-# Steps recorded on one core of an AMD EPYC (torch 2.13): network, precision, memory format, kind that dominates the
-# prediction, milliseconds predicted from the limits of a matrix product and a copy alone, milliseconds measured.
+# Steps recorded on one core of an AMD EPYC (torch 2.13): network, precision, memory format, kind
+# that dominates the prediction, milliseconds predicted from the limits of a matrix product and a
+# copy alone, milliseconds measured.
 RECORDED = (
     ("perceptron, small", "fp32", "contiguous", "matmul", 0.49, 0.61),
     ("perceptron, small", "bf16", "contiguous", "launch", 0.34, 0.56),
@@ -46,7 +47,9 @@ predictions = st.builds(
 
 def pair(row):
     _, precision, memory_format, kind, predicted, measured = row
-    prediction = TimePrediction(step=predicted, bounds={"compute": predicted}, kinds={kind: predicted})
+    prediction = TimePrediction(
+        step=predicted, bounds={"compute": predicted}, kinds={kind: predicted}
+    )
     return Plan(precision=precision, memory_format=memory_format), prediction, measured
 
 
@@ -73,7 +76,8 @@ def test_measured_steps_are_predicted_better_and_in_their_order():
     calibration = learned(RECORDED)
     after = [abs(math.log(predicted(calibration, row) / row[5])) for row in RECORDED]
     assert statistics.mean(after) < statistics.mean(before) / 2
-    # The two memory formats of the residual network are one for the limits; measured once, they are in their order.
+    # The two memory formats of the residual network are one for the limits; measured once, they are
+    # in their order.
     values = [predicted(calibration, row) for row in RECORDED]
     assert rank_correlation(values, [row[5] for row in RECORDED]) > 0.97
     assert predicted(calibration, RECORDED[6]) < 0.9 * predicted(calibration, RECORDED[4])
@@ -96,9 +100,12 @@ def test_the_narrowest_class_that_was_measured_counts():
     calibration = Calibration().update(eager, step, 2.0).update(last, step, 4.0)
     assert calibration.factor(eager, step) == pytest.approx(2)
     assert calibration.factor(last, step) == pytest.approx(4)
-    # Never measured compiled: what is known of convolutions; of another kind: what is known of the device.
+    # Never measured compiled: what is known of convolutions; of another kind: what is known of the
+    # device.
     assert calibration.factor(compiled, step) == pytest.approx(math.sqrt(8))
-    assert calibration.factor(compiled, TimePrediction(step=1.0, kinds={"matmul": 1.0})) == pytest.approx(math.sqrt(8))
+    assert calibration.factor(
+        compiled, TimePrediction(step=1.0, kinds={"matmul": 1.0})
+    ) == pytest.approx(math.sqrt(8))
     assert calibration.factor(Plan(device="xpu:0"), step) is None
     assert calibration.apply(Plan(device="xpu:0"), step) == step
 
@@ -131,7 +138,11 @@ def test_a_class_measured_once_is_predicted_as_measured_within_bounds(plan, pred
     corrected = Calibration().update(plan, prediction, measured).apply(plan, prediction)
     bounded = min(32 * prediction.step, max(prediction.step / 32, measured))
     assert corrected.step == pytest.approx(bounded)
-    assert sum(corrected.bounds.values()) == pytest.approx(corrected.step) == sum(corrected.kinds.values())
+    assert (
+        sum(corrected.bounds.values())
+        == pytest.approx(corrected.step)
+        == sum(corrected.kinds.values())
+    )
     assert corrected.origin == "calibrated"
 
 

@@ -1,4 +1,5 @@
-"""Step times from operations and rates: what must hold whatever the figures are, and small cases by hand."""
+"""Step times from operations and rates: what must hold whatever the figures are, and small cases by
+hand."""
 
 import dataclasses
 
@@ -17,7 +18,16 @@ from volano.planner.time.roofline import BOUNDS, Rates, predict_compilation, pre
 
 EAGER = Plan(device="cpu")
 H100 = Rates.of_known(find_device("H100"))
-KINDS = ("matmul", "convolution", "attention", "recurrent", "pointwise", "reduction", "normalization", "other")
+KINDS = (
+    "matmul",
+    "convolution",
+    "attention",
+    "recurrent",
+    "pointwise",
+    "reduction",
+    "normalization",
+    "other",
+)
 operations = st.builds(
     Operation,
     name=st.sampled_from(("aten.mm.default", "aten.gelu.default", "aten.add.Tensor")),
@@ -29,7 +39,9 @@ operations = st.builds(
     count=st.integers(1, 100),
 )
 steps = st.lists(operations, max_size=20)
-rates = st.sampled_from([H100, Rates.of_known(find_device("V100")), dataclasses.replace(H100, ahead=False)])
+rates = st.sampled_from(
+    [H100, Rates.of_known(find_device("V100")), dataclasses.replace(H100, ahead=False)]
+)
 plans = st.builds(
     Plan,
     precision=st.sampled_from(("fp32", "tf32", "bf16", "fp16")),
@@ -81,19 +93,32 @@ def test_a_compiled_step_is_slower_by_its_call_at_most_and_takes_time_to_compile
 @given(steps, plans, st.floats(1, 10))
 def test_a_faster_device_is_never_slower(step, plan, factor):
     faster = dataclasses.replace(
-        H100, flops={name: rate * factor for name, rate in H100.flops.items()}, memory=H100.memory * factor
+        H100,
+        flops={name: rate * factor for name, rate in H100.flops.items()},
+        memory=H100.memory * factor,
     )
-    assert predict_time(step, faster, plan).step <= predict_time(step, H100, plan).step * (1 + 1e-12)
+    assert predict_time(step, faster, plan).step <= predict_time(step, H100, plan).step * (
+        1 + 1e-12
+    )
 
 
 @given(steps, plans)
 def test_one_operation_five_times_is_five_operations(step, plan):
     repeated = [dataclasses.replace(each, count=5 * each.count) for each in step]
-    assert predict_time(repeated, H100, plan).step == pytest.approx(predict_time(step * 5, H100, plan).step)
+    assert predict_time(repeated, H100, plan).step == pytest.approx(
+        predict_time(step * 5, H100, plan).step
+    )
 
 
 def test_arithmetic_and_bytes_add_up():
-    rate = Rates(name="x", flops={"fp32": 100.0}, memory=10.0, launch=0.0, ahead=True, efficiency={"matmul": 0.5})
+    rate = Rates(
+        name="x",
+        flops={"fp32": 100.0},
+        memory=10.0,
+        launch=0.0,
+        ahead=True,
+        efficiency={"matmul": 0.5},
+    )
     predicted = predict_time([operation(flops=100, num_bytes=30, count=2)], rate, EAGER)
     assert predicted.bounds == {"compute": 4.0, "memory": 6.0, "launch": 0.0, "host": 0.0}
     # A kernel was measured with its bytes: only more of them than it takes time for are added.
@@ -105,7 +130,12 @@ def test_arithmetic_and_bytes_add_up():
 def test_a_host_that_runs_ahead_is_waited_for_only_where_it_is_slower():
     rate = Rates(name="x", flops={"fp32": 1.0}, memory=1.0, launch=3.0, ahead=True, efficiency={})
     many_small = [operation(num_bytes=1, count=4)]
-    assert predict_time(many_small, rate, EAGER).bounds == {"compute": 0.0, "memory": 4.0, "launch": 8.0, "host": 0.0}
+    assert predict_time(many_small, rate, EAGER).bounds == {
+        "compute": 0.0,
+        "memory": 4.0,
+        "launch": 8.0,
+        "host": 0.0,
+    }
     assert predict_time([operation(num_bytes=5)], rate, EAGER).bounds["launch"] == 0
     behind = dataclasses.replace(rate, ahead=False)
     assert predict_time(many_small, behind, EAGER).step == 4 + 12
@@ -113,12 +143,16 @@ def test_a_host_that_runs_ahead_is_waited_for_only_where_it_is_slower():
 
 def test_precision_chooses_the_rate():
     product = [operation(flops=10**12)]
-    fp32, tf32 = (predict_time(product, H100, Plan(precision=name)).step for name in ("fp32", "tf32"))
+    fp32, tf32 = (
+        predict_time(product, H100, Plan(precision=name)).step for name in ("fp32", "tf32")
+    )
     bf16 = predict_time([operation(flops=10**12, dtype="bf16")], H100, Plan(precision="bf16")).step
     assert fp32 / tf32 == pytest.approx(494.7 / 66.9)
     assert tf32 / bf16 == pytest.approx(2)
     v100 = Rates.of_known(find_device("V100"))
-    assert predict_time([operation(flops=10**12, dtype="bf16")], v100, EAGER) == predict_time(product, v100, EAGER)
+    assert predict_time([operation(flops=10**12, dtype="bf16")], v100, EAGER) == predict_time(
+        product, v100, EAGER
+    )
     assert (
         predict_time([operation(flops=10**12, dtype="fp64")], v100, EAGER).step
         > predict_time(product, v100, EAGER).step
@@ -126,26 +160,35 @@ def test_precision_chooses_the_rate():
 
 
 def test_measured_kernels_go_before_shares_of_the_peak():
-    rate = dataclasses.replace(H100, kernels={"convolution channels_last bf16": 1e12, "attention bf16": 2e12})
-    convolution = operation(kind="convolution", dtype="bf16", flops=10**12)
-    assert predict_time([convolution], rate, Plan(memory_format="channels_last")).step == pytest.approx(1.0)
-    assert predict_time([convolution], rate, Plan(memory_format="contiguous")).step < 0.1
-    assert predict_time([operation(kind="attention", dtype="bf16", flops=10**12)], rate, EAGER).step == pytest.approx(
-        0.5
+    rate = dataclasses.replace(
+        H100, kernels={"convolution channels_last bf16": 1e12, "attention bf16": 2e12}
     )
+    convolution = operation(kind="convolution", dtype="bf16", flops=10**12)
+    assert predict_time(
+        [convolution], rate, Plan(memory_format="channels_last")
+    ).step == pytest.approx(1.0)
+    assert predict_time([convolution], rate, Plan(memory_format="contiguous")).step < 0.1
+    assert predict_time(
+        [operation(kind="attention", dtype="bf16", flops=10**12)], rate, EAGER
+    ).step == pytest.approx(0.5)
 
 
 def test_only_what_is_compiled_is_fused():
     plan = Plan(compile=True)
     update = [operation(kind="pointwise", phase="optimizer", num_bytes=10**9)]
-    assert predict_time(update, H100, plan).bounds["memory"] == predict_time(update, H100, EAGER).bounds["memory"]
+    assert (
+        predict_time(update, H100, plan).bounds["memory"]
+        == predict_time(update, H100, EAGER).bounds["memory"]
+    )
     forward = [operation(kind="pointwise", num_bytes=10**9)]
     assert predict_time(forward, H100, plan).step < predict_time(forward, H100, EAGER).step
     assert predict_compilation(update) < predict_compilation(forward)
 
 
 def test_what_is_offloaded_crosses_the_link_and_a_cpu_has_none():
-    assert predict_time([], H100, EAGER, moved_bytes=63 * 10**9).bounds["host"] == pytest.approx(1.0)
+    assert predict_time([], H100, EAGER, moved_bytes=63 * 10**9).bounds["host"] == pytest.approx(
+        1.0
+    )
     on_host = dataclasses.replace(H100, link=None)
     assert predict_time([], on_host, EAGER, moved_bytes=63 * 10**9).step == 0
 
@@ -198,7 +241,10 @@ def test_a_real_step_of_a_larger_network_takes_longer():
         return recorder.operations
 
     small, large = recorded(16), recorded(512)
-    # Forward 2 x rows x weights; backward the same for the weights' gradients, and for the hidden layer's input.
-    assert sum(op.flops for op in large if op.kind == "matmul") == 2 * 32 * (2 * 64 * 512 + 3 * 512 * 10)
+    # Forward 2 x rows x weights; backward the same for the weights' gradients, and for the hidden
+    # layer's input.
+    assert sum(op.flops for op in large if op.kind == "matmul") == 2 * 32 * (
+        2 * 64 * 512 + 3 * 512 * 10
+    )
     slow = dataclasses.replace(H100, ahead=False, launch=0.0)
     assert predict_time(large, slow, EAGER).step > predict_time(small, slow, EAGER).step

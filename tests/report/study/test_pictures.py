@@ -17,4 +17,8 @@ def test_axes_follow_the_space(tmp_path):
     assert [place for place, _ in log.ticks] == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert not parameter_axis("lr", trials, {"low": 0.001, "high": 1.0, "log": False}).is_log
     choices = parameter_axis("width", trials, {"choices": [32, 64, 128]})
-    assert choices.ticks == ((pytest.approx(1 / 6), "32"), (0.5, "64"), (pytest.approx(5 / 6), "128"))
+    assert choices.ticks == (
+        (pytest.approx(1 / 6), "32"),
+        (0.5, "64"),
+        (pytest.approx(5 / 6), "128"),
+    )

@@ -9,7 +9,9 @@ from volano.study.workers.assignments import deal
 
 
 @given(
-    st.sets(st.integers(0, 99), max_size=40), st.integers(1, 6), st.dictionaries(st.integers(0, 99), st.integers(0, 7))
+    st.sets(st.integers(0, 99), max_size=40),
+    st.integers(1, 6),
+    st.dictionaries(st.integers(0, 99), st.integers(0, 7)),
 )
 def test_each_trial_once_and_nobody_two_more_than_another(numbers, num_workers, homes):
     workers = list(range(num_workers))

@@ -14,7 +14,9 @@ from volano.study.workers.process_pool import ProcessPool, can_fork
 
 
 def assignment(number=0):
-    return Assignment(number=number, trials=(Trial(number=0, params={"lr": 0.1, "dropout": 0.1}),), share=0.5)
+    return Assignment(
+        number=number, trials=(Trial(number=0, params={"lr": 0.1, "dropout": 0.1}),), share=0.5
+    )
 
 
 def test_one_worker_is_this_process():
@@ -43,7 +45,11 @@ def test_more_are_processes():
 def test_what_cannot_be_pickled_is_forked_with_one_thread():
     notices = []
     with make_executor(
-        lambda trial: digits_mlp(trial), device="cpu", workers=2, threads=2, on_notice=notices.append
+        lambda trial: digits_mlp(trial),
+        device="cpu",
+        workers=2,
+        threads=2,
+        on_notice=notices.append,
     ) as executor:
         executor.submit(0, assignment())
         assert executor.next_finished(60.0)[1].outcomes[0].failure is None
@@ -66,7 +72,10 @@ class TestDevices:
             """A machine with two."""
 
             def __init__(self, name):
-                self.torch_device, self.is_cpu = torch.device("mps" if name is None else name), False
+                self.torch_device, self.is_cpu = (
+                    torch.device("mps" if name is None else name),
+                    False,
+                )
 
             @staticmethod
             def count():

@@ -70,7 +70,11 @@ class TestAnswers:
             executor.submit(1, assignment(1, trial(2), share=0.5))
             first = finished(executor, 2)
             assert executor.next_finished() is None
-            states = {outcome.number: outcome.state for report in first.values() for outcome in report.outcomes}
+            states = {
+                outcome.number: outcome.state
+                for report in first.values()
+                for outcome in report.outcomes
+            }
             executor.submit(0, assignment(2, trial(1, states[1]), trial(2, states[2])))
             second = finished(executor)[0]
         worker = maker()()
@@ -109,7 +113,9 @@ class TestAnswers:
 
 
 class TestWhatGoesWrong:
-    @pytest.mark.parametrize(("lr", "reason"), [(0.9, "exit code 3"), (0.45, "SIGKILL, often for want of memory")])
+    @pytest.mark.parametrize(
+        ("lr", "reason"), [(0.9, "exit code 3"), (0.45, "SIGKILL, often for want of memory")]
+    )
     def test_one_dies_the_other_goes_on(self, marks, lr, reason):
         with processes(build=unlucky) as executor:
             executor.submit(0, assignment(7, trial(0, lr=lr)))
@@ -143,7 +149,9 @@ class TestWhatGoesWrong:
         def build(trial):
             task = digits_mlp(trial)
             if trial.suggest_float("lr", 0.001, 1.0) > 0.5:
-                object.__setattr__(task, "data", torch.utils.data.TensorDataset(*(t[:64] for t in digits)))
+                object.__setattr__(
+                    task, "data", torch.utils.data.TensorDataset(*(t[:64] for t in digits))
+                )
             return task
 
         if not FORKS:
@@ -171,8 +179,8 @@ class _Broken:
         return {}["nothing"]
 
 
-# Loads everything once, then forks a driver for each way to end, which ends as an interpreter does: with what is
-# registered for its end. What a driver says goes to a file.
+# Loads everything once, then forks a driver for each way to end, which ends as an interpreter does:
+# with what is registered for its end. What a driver says goes to a file.
 DRIVERS = """
 import os, pathlib, signal, sys, traceback
 sys.path.insert(0, {tests!r})
@@ -202,7 +210,8 @@ if __name__ == "__main__":
     print(codes)
 """
 CONTROL_C = """
-signal.signal(signal.SIGINT, signal.default_int_handler)  # who is started in the background is told to ignore it
+# Who is started in the background is told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     os.killpg(0, signal.SIGINT)
     executor.next_finished(60)
@@ -232,10 +241,14 @@ def ended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drivers")
     script = folder / "drivers.py"
     script.write_text(DRIVERS.format(tests=str(Path(__file__).parents[2]), ends=ENDS))
-    drivers = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=180)
+    drivers = subprocess.run(
+        [sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=180
+    )
     assert drivers.returncode == 0, drivers.stderr
     codes = json.loads(drivers.stdout)
-    return {name: (code, (folder / name).read_text()) for name, code in zip(ENDS, codes, strict=True)}
+    return {
+        name: (code, (folder / name).read_text()) for name, code in zip(ENDS, codes, strict=True)
+    }
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")

@@ -67,7 +67,9 @@ def test_two_actors_and_one_dies(build):
     assert isinstance(first[0], Lost)
     assert first[0].assignment == 0
     assert "actor died" in first[0].reason
-    expected = Worker(digits_mlp, device="cpu", engine="loop").run(assignment(1, trial(1), trial(2), share=0.5))
+    expected = Worker(digits_mlp, device="cpu", engine="loop").run(
+        assignment(1, trial(1), trial(2), share=0.5)
+    )
     for outcome, other in zip(first[1].outcomes, expected.outcomes, strict=True):
         assert outcome.metrics == other.metrics
         assert_same(outcome.state, other.state)
@@ -87,8 +89,12 @@ def test_a_new_actor_goes_on_from_the_states(build):
         executor.submit(0, assignment(4, trial(1, states[1]), trial(2, states[2])))
         executor.submit(1, assignment(5, trial(3)))
         second = finished(executor, 2)
-    expected = Worker(digits_mlp, device="cpu", engine="loop").run(assignment(0, trial(1), trial(2), trial(3)))
-    for outcome, other in zip(second[0].outcomes + second[1].outcomes, expected.outcomes, strict=True):
+    expected = Worker(digits_mlp, device="cpu", engine="loop").run(
+        assignment(0, trial(1), trial(2), trial(3))
+    )
+    for outcome, other in zip(
+        second[0].outcomes + second[1].outcomes, expected.outcomes, strict=True
+    ):
         assert_same(outcome.state, other.state)
 
 
@@ -116,7 +122,9 @@ def test_errors_come_here():
     def build(trial):
         task = digits_mlp(trial)
         if trial.suggest_float("lr", 0.001, 1.0) > 0.5:
-            object.__setattr__(task, "data", torch.utils.data.TensorDataset(*(t[:64] for t in task.data.tensors)))
+            object.__setattr__(
+                task, "data", torch.utils.data.TensorDataset(*(t[:64] for t in task.data.tensors))
+            )
         return task
 
     with actors(build, num=1) as executor:
@@ -127,7 +135,9 @@ def test_errors_come_here():
         assert isinstance(finished(executor)[0], Report)
         assert ray.get_runtime_context().gcs_address
 
-        joined = RayActors(functools.partial(Worker, digits_mlp, device="cpu"), num=1)  # the one that is there
+        joined = RayActors(
+            functools.partial(Worker, digits_mlp, device="cpu"), num=1
+        )  # the one that is there
         joined.submit(0, assignment(0, trial(0)))
         assert isinstance(finished(joined)[0], Report)
         joined.close()

@@ -44,16 +44,23 @@ class TestDifferences:
         assert difference_of_data(TensorDataset(holes), TensorDataset(holes.clone())) is None
 
     def test_kinds_and_lengths(self, pixels):
-        assert difference_of_data(TensorDataset(pixels), Digits(pixels)) == "TensorDataset and Digits"
+        assert (
+            difference_of_data(TensorDataset(pixels), Digits(pixels)) == "TensorDataset and Digits"
+        )
         assert difference_of_data(Digits(pixels), Digits(pixels[:50])) == "100 and 50 examples"
 
     def test_subsets_by_rows_and_what_is_behind_them(self, pixels):
         data = TensorDataset(pixels)
         assert (
-            difference_of_data(Subset(data, range(10)), Subset(TensorDataset(pixels.clone()), list(range(10)))) is None
+            difference_of_data(
+                Subset(data, range(10)), Subset(TensorDataset(pixels.clone()), list(range(10)))
+            )
+            is None
         )
         assert "rows" in difference_of_data(Subset(data, range(10)), Subset(data, range(1, 11)))
-        assert "tensors" in difference_of_data(Subset(data, [1]), Subset(TensorDataset(pixels + 1), [1]))
+        assert "tensors" in difference_of_data(
+            Subset(data, [1]), Subset(TensorDataset(pixels + 1), [1])
+        )
 
     def test_sets_that_know_their_content(self, pixels):
         one, same, other = (Arrays(values) for values in (pixels, pixels.clone(), pixels + 1))
@@ -74,7 +81,11 @@ def test_the_error_names_trials_set_and_difference(make_task, digits):
     pixels, labels = digits
     other = make_task(valid=TensorDataset(pixels[600:650], labels[600:650]))
     check_same_data(make_task(), 5, make_task(), 0)
-    with pytest.raises(ExploreError, match=r"valid of trial 5 and of trial 0: 50 and 64 examples.*outside build"):
+    with pytest.raises(
+        ExploreError, match=r"valid of trial 5 and of trial 0: 50 and 64 examples.*outside build"
+    ):
         check_same_data(other, 5, make_task(), 0)
     with pytest.raises(ExploreError, match="data of trial 5"):
-        check_same_data(make_task(data=TensorDataset(pixels[1:513], torch.zeros(512))), 5, make_task(), 0)
+        check_same_data(
+            make_task(data=TensorDataset(pixels[1:513], torch.zeros(512))), 5, make_task(), 0
+        )

@@ -10,7 +10,9 @@ from volano.study.workers.structures import BuiltTask, StructureIndex
 
 
 def built(width, lr=0.1):
-    return BuiltTask.of(task(model=lambda: nn.Linear(width, 1), optimizer=functools.partial(torch.optim.SGD, lr=lr)))
+    return BuiltTask.of(
+        task(model=lambda: nn.Linear(width, 1), optimizer=functools.partial(torch.optim.SGD, lr=lr))
+    )
 
 
 def test_structures_are_numbered_as_they_are_met():

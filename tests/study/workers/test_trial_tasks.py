@@ -44,11 +44,17 @@ class TestRungs:
 
         data = torch.utils.data.TensorDataset(torch.zeros(50, 1))
         task = Task(
-            model=lambda: nn.Linear(1, 1), objective=lambda model, batch: model(batch[0]).mean(), data=data,
-            optimizer=torch.optim.SGD, batch_size=8, duration=f"{epochs}ep",
+            model=lambda: nn.Linear(1, 1), objective=lambda model, batch: model(batch[0]).mean(),
+            data=data, optimizer=torch.optim.SGD, batch_size=8, duration=f"{epochs}ep",
         )  # fmt: skip
         low, high = sorted([share, more])
-        assert 1 <= step_of_rung(task, low) <= step_of_rung(task, high) <= step_of_rung(task, 1.0) == task.num_steps
+        assert (
+            1
+            <= step_of_rung(task, low)
+            <= step_of_rung(task, high)
+            <= step_of_rung(task, 1.0)
+            == task.num_steps
+        )
 
 
 class TestCandidates:
@@ -61,7 +67,10 @@ class TestCandidates:
                 optimizer=lambda params: torch.optim.SGD(params, lr=rate),
             )
 
-        wanted = [Trial(number=n, params={"width": 16 if n % 2 else 32, "lr": 0.1 / (n + 1)}) for n in range(6)]
+        wanted = [
+            Trial(number=n, params={"width": 16 if n % 2 else 32, "lr": 0.1 / (n + 1)})
+            for n in range(6)
+        ]
         candidates = TrialTasks(build)
         made, failed = candidates.of(assignment(*wanted[:4], share=0.5))
         assert not failed
@@ -83,7 +92,11 @@ class TestCandidates:
                 raise SystemExit(3)
             if rate == 5:
                 return make_task(model=lambda: nn.Linear(-1, 3))
-            return make_task(optimizer=lambda params: torch.optim.SGD(params, lr=trial.suggest_float("other", 0, 1)))
+            return make_task(
+                optimizer=lambda params: torch.optim.SGD(
+                    params, lr=trial.suggest_float("other", 0, 1)
+                )
+            )
 
         made, failed = TrialTasks(build).of(assignment(*trials(0, 1, 2, 3, 4, 5)))
         reasons = {outcome.number: outcome.failure for outcome in failed}
@@ -104,15 +117,21 @@ class TestCandidates:
     def test_other_data_stops_the_study(self, make_task, digits):
         def build(trial):
             size = trial.suggest_int("size", 100, 200)
-            return make_task(data=torch.utils.data.TensorDataset(digits[0][:size], digits[1][:size]))
+            return make_task(
+                data=torch.utils.data.TensorDataset(digits[0][:size], digits[1][:size])
+            )
 
         candidates = TrialTasks(build)
         candidates.of(assignment(Trial(number=0, params={"size": 100})))
-        with pytest.raises(ExploreError, match="All trials of a study train on the same data.*200 and 100 examples"):
+        with pytest.raises(
+            ExploreError, match="All trials of a study train on the same data.*200 and 100 examples"
+        ):
             candidates.of(assignment(Trial(number=7, params={"size": 200})))
 
     def test_a_task_is_the_same_while_its_parameters_are(self, make_task):
-        candidates = TrialTasks(lambda trial: make_task(seed=int(trial.suggest_float("lr", 0, 9)), model=make_mlp))
+        candidates = TrialTasks(
+            lambda trial: make_task(seed=int(trial.suggest_float("lr", 0, 9)), model=make_mlp)
+        )
         (one,), _ = candidates.of(assignment(*trials(1)))
         (same,), _ = candidates.of(assignment(*trials(1)))
         (other,), _ = candidates.of(assignment(*trials(2)))

@@ -24,11 +24,16 @@ def build(make_task):
     """Trials that differ in learning rate, dropout and width."""
 
     def build(trial):
-        rate, dropout = trial.suggest_float("lr", 0.0, 1e38), trial.suggest_float("dropout", 0.0, 1.0)
+        rate, dropout = (
+            trial.suggest_float("lr", 0.0, 1e38),
+            trial.suggest_float("dropout", 0.0, 1.0),
+        )
         width = trial.suggest_categorical("width", [16, 32])
 
         def model():
-            return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 10))
+            return nn.Sequential(
+                nn.Linear(64, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 10)
+            )
 
         return make_task(
             model=model,
@@ -40,7 +45,11 @@ def build(make_task):
 
 
 def trial(number, state=None, *, lr=None, width=32):
-    params = {"lr": 0.01 * (number + 1) if lr is None else lr, "dropout": 0.05 * number, "width": width}
+    params = {
+        "lr": 0.01 * (number + 1) if lr is None else lr,
+        "dropout": 0.05 * number,
+        "width": width,
+    }
     return Trial(number=number, params=params, state=state)
 
 
@@ -81,7 +90,9 @@ def alone(build, wanted):
 
 class TestRungs:
     def test_outcomes_are_those_of_trials_alone(self, build):
-        report = Worker(build, device="cpu", engine="loop").run(assignment([trial(n) for n in range(3)], number=5))
+        report = Worker(build, device="cpu", engine="loop").run(
+            assignment([trial(n) for n in range(3)], number=5)
+        )
         assert report.assignment == 5
         assert [outcome.number for outcome in report.outcomes] == [0, 1, 2]
         for outcome in report.outcomes:
@@ -110,8 +121,14 @@ class TestRungs:
             assert_same(outcome.state, alone(build, trial(outcome.number))[0])
 
     def test_a_new_worker_goes_on_from_the_states(self, build):
-        first = by_number(Worker(build, device="cpu", engine="loop").run(assignment([trial(n) for n in range(3)], 0.5)))
-        second = Worker(build, device="cpu", engine="loop").run(assignment([trial(n, first[n].state) for n in (2, 0)]))
+        first = by_number(
+            Worker(build, device="cpu", engine="loop").run(
+                assignment([trial(n) for n in range(3)], 0.5)
+            )
+        )
+        second = Worker(build, device="cpu", engine="loop").run(
+            assignment([trial(n, first[n].state) for n in (2, 0)])
+        )
         assert [outcome.number for outcome in second.outcomes] == [2, 0]
         for outcome in second.outcomes:
             assert_same(outcome.state, alone(build, trial(outcome.number))[0])
@@ -120,14 +137,18 @@ class TestRungs:
         worker = Worker(build, device="cpu", engine="loop")
         first = by_number(worker.run(assignment([trial(0), trial(1)], share=0.5)))
         worker.run(assignment([trial(0, first[0].state), trial(1, first[1].state)]))
-        again = worker.run(assignment([trial(0, first[0].state), trial(1, first[1].state)]))  # as after a lost answer
+        again = worker.run(
+            assignment([trial(0, first[0].state), trial(1, first[1].state)])
+        )  # as after a lost answer
         assert counted.made == 2
         assert_same(again.outcomes[1].state, alone(build, trial(1))[0])
         changed = worker.run(assignment([trial(0, lr=0.5)]))  # the number of another study's trial
         assert_same(changed.outcomes[0].state, alone(build, trial(0, lr=0.5))[0])
 
     def test_few_survivors_of_several_packs_join(self, build, counted, monkeypatch):
-        monkeypatch.setattr(workers, "pack_size", lambda *_: PackSize(members=3, reason="in this test"))
+        monkeypatch.setattr(
+            workers, "pack_size", lambda *_: PackSize(members=3, reason="in this test")
+        )
         worker = Worker(build, device="cpu", engine="loop")
         first = worker.run(assignment([trial(n) for n in range(8)], share=0.5))
         assert [pack.numbers for pack in first.packs] == [(0, 1), (2, 3, 4), (5, 6, 7)]
@@ -148,10 +169,16 @@ class TestRungs:
 
     def test_states_that_are_given_stay_as_they_are(self, make_task):
         def build(trial):
-            return make_task(optimizer=lambda params: torch.optim.AdamW(params, trial.suggest_float("lr", 0.0, 1.0)))
+            return make_task(
+                optimizer=lambda params: torch.optim.AdamW(
+                    params, trial.suggest_float("lr", 0.0, 1.0)
+                )
+            )
 
         def given(state=None):
-            return assignment([Trial(number=0, params={"lr": 0.01}, state=state)], share=1.0 if state else 0.5)
+            return assignment(
+                [Trial(number=0, params={"lr": 0.01}, state=state)], share=1.0 if state else 0.5
+            )
 
         state = Worker(build, device="cpu").run(given()).outcomes[0].state
         copied = copy.deepcopy(state)
@@ -180,7 +207,9 @@ class TestFailures:
                     raise RuntimeError("this one\nfails")
                 return classification(model, batch)
 
-            return make_task(objective=objective, optimizer=lambda params: torch.optim.SGD(params, lr=rate))
+            return make_task(
+                objective=objective, optimizer=lambda params: torch.optim.SGD(params, lr=rate)
+            )
 
         worker = Worker(build, device="cpu")
         trials = [Trial(number=n, params={"lr": 0.01 * (n + 1)}) for n in range(3)]
@@ -196,7 +225,9 @@ class TestFailures:
         assert len(report.packs) >= 1
 
     def test_build_that_raises(self, build):
-        report = Worker(build, device="cpu").run(assignment([trial(0), trial(1, width=64), trial(2)], share=0.5))
+        report = Worker(build, device="cpu").run(
+            assignment([trial(0), trial(1, width=64), trial(2)], share=0.5)
+        )
         assert [outcome.failure is None for outcome in report.outcomes] == [True, False, True]
 
     def test_a_loss_that_is_not_a_number_is_an_outcome(self, build):
@@ -211,7 +242,9 @@ class TestFailures:
     def test_other_data_stops_the_study(self, make_task, digits):
         def build(trial):
             size = trial.suggest_int("size", 100, 200)
-            return make_task(data=torch.utils.data.TensorDataset(digits[0][:size], digits[1][:size]))
+            return make_task(
+                data=torch.utils.data.TensorDataset(digits[0][:size], digits[1][:size])
+            )
 
         trials = [Trial(number=n, params={"size": 100 + n}) for n in range(2)]
         with pytest.raises(ExploreError, match="same data"):
@@ -254,7 +287,9 @@ class TestMemory:
         assert scarce.made <= made + 4  # what did not fit is not tried again
 
     def test_a_halved_pack_learns_the_same(self, build, scarce):
-        report = Worker(build, device="cpu", engine="loop").run(assignment([trial(n) for n in range(3)]))
+        report = Worker(build, device="cpu", engine="loop").run(
+            assignment([trial(n) for n in range(3)])
+        )
         for outcome in report.outcomes:
             assert_same(outcome.state, alone(build, trial(outcome.number))[0])
 
@@ -363,12 +398,16 @@ class TestPrograms:
         task = build(FixedTrial(dict(wide[0].params)))
         given = Assignment(number=0, trials=(*wide, trial(2, width=16)), share=0.5, runs_after=6.0)
         Worker(build, device="cpu", engine="loop").run(given)
-        # Three trials now and twice as many whole runs later: each of the two packs will be made twice more.
+        # Three trials now and twice as many whole runs later: each of the two packs will be made
+        # twice more.
         assert told == [step_of_rung(task, 0.5) + 2 * task.num_steps] * 2
 
     def test_a_number_that_did_not_vary_before(self, build):
         worker = Worker(build, device="cpu", engine="lowered")
-        same = [Trial(number=n, params={"lr": 0.1 * (n + 1), "dropout": 0.2, "width": 32}) for n in range(2)]
+        same = [
+            Trial(number=n, params={"lr": 0.1 * (n + 1), "dropout": 0.2, "width": 32})
+            for n in range(2)
+        ]
         worker.run(assignment(same, share=0.5))
         report = worker.run(assignment([trial(5), trial(6)], share=0.5))  # now dropout varies
         assert [pack.engine for pack in report.packs] == ["lowered"]
@@ -398,7 +437,9 @@ class TestPrograms:
 
     def test_a_structure_has_one_name_in_every_worker(self, build):
         def structures(*trials):
-            packs = Worker(build, device="cpu", engine="loop").run(assignment(trials, share=0.5)).packs
+            packs = (
+                Worker(build, device="cpu", engine="loop").run(assignment(trials, share=0.5)).packs
+            )
             return {number: pack.structure for pack in packs for number in pack.numbers}
 
         wide, narrow, other = trial(0, width=32), trial(1, width=16), trial(2, width=32)

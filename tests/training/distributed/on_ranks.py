@@ -1,6 +1,7 @@
 """Tasks that several ranks train, and what a rank does with them.
 
-Everything is in float64 where equality within rounding is asked for, so that rounding is far below any mistake.
+Everything is in float64 where equality within rounding is asked for, so that rounding is far below
+any mistake.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def make_deep_net() -> nn.Module:
 
 
 class RootParameters(nn.Module):
-    """Parameters that lie in no list of modules: a sharded model keeps them whole after a forward pass."""
+    """Parameters that lie in no list of modules: a sharded model keeps them whole after a forward
+    pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +102,9 @@ def make_task(**fields: Any) -> volano.Task:
         "model": make_net,
         "objective": cross_entropy,
         "data": torch.utils.data.TensorDataset(pixels[:256], labels[:256]),
-        "valid": torch.utils.data.TensorDataset(pixels[512:605], labels[512:605]),  # 93: batches of 32, 32 and 29
+        "valid": torch.utils.data.TensorDataset(
+            pixels[512:605], labels[512:605]
+        ),  # 93: batches of 32, 32 and 29
         "optimizer": functools.partial(torch.optim.AdamW, lr=3e-3),
         "schedule": volano.cosine(),
         "batch_size": 32,
@@ -146,7 +150,8 @@ class StopAfter(volano.Observer):
 
 
 def train(out: Path, names: list[str], stopped: list[str]) -> None:
-    """Every named case to its end, into a folder of its name; some into ``stopped/`` until they are half done."""
+    """Every named case to its end, into a folder of its name; some into ``stopped/`` until they are
+    half done."""
     for name in names:
         task, plan = case(name)
         volano.train(task, plan=plan, out=out / name, observer=volano.Observer())

@@ -22,8 +22,8 @@ from volano.errors import PlanError, UsageError
 from volano.training.distributed.data_parallel import check_ranks
 from volano.training.distributed.sync_batchnorm import share_batch_statistics
 
-# Sums of 32 float64 numbers taken in another order, over tens of steps of Adam, which divides by small roots: on
-# processors with other widths of vectors, 1.4e-11 was met.
+# Sums of 32 float64 numbers taken in another order, over tens of steps of Adam, which divides by
+# small roots: on processors with other widths of vectors, 1.4e-11 was met.
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
@@ -35,7 +35,9 @@ def assert_same_run(left: Path, right: Path) -> None:
     mine, theirs = load_file(left / "model.safetensors"), load_file(right / "model.safetensors")
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
-        torch.testing.assert_close(tensor, theirs[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            tensor, theirs[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}"
+        )
     mine_lines, their_lines = lines(left), lines(right)
     assert len(mine_lines) == len(their_lines)
     timing = {"examples_per_second", "memory_bytes", "data_wait_share"}
@@ -93,7 +95,9 @@ def test_runs_go_on_under_another_number_of_ranks(two_ranks, alone):
 
 def test_ranks_take_equal_parts(make_task):
     check_ranks(make_task(batch_size=32), volano.Plan.baseline(), 4)
-    with pytest.raises(PlanError, match="number of ranks divides the batch.*got 3 ranks and batch_size=32"):
+    with pytest.raises(
+        PlanError, match="number of ranks divides the batch.*got 3 ranks and batch_size=32"
+    ):
         check_ranks(make_task(batch_size=32), volano.Plan.baseline(), 3)
     kept = make_task(batch_size=30, last_batch="keep")  # 512 = 17 * 30 + 2
     check_ranks(kept, volano.Plan.baseline(), 2)
@@ -123,7 +127,9 @@ def test_a_single_process_agrees_with_itself():
 
 
 def test_batch_norms_of_every_kind_keep_their_names_and_values():
-    model = nn.ModuleDict({"a": nn.BatchNorm1d(3), "b": nn.Sequential(nn.BatchNorm2d(4, affine=False, momentum=None))})
+    model = nn.ModuleDict(
+        {"a": nn.BatchNorm1d(3), "b": nn.Sequential(nn.BatchNorm2d(4, affine=False, momentum=None))}
+    )
     before = model.state_dict()
     share_batch_statistics(model, Device("cpu"))
     after = model.state_dict()
@@ -161,7 +167,15 @@ def test_shared_statistics_of_one_rank_are_torchs_own(group_of_one, shape, dtype
         x = values.clone().requires_grad_()
         y = layer(x)
         (y * weights).sum().backward()
-        results.append([y, x.grad, *(p.grad for p in layer.parameters()), layer.running_mean, layer.running_var])
+        results.append(
+            [
+                y,
+                x.grad,
+                *(p.grad for p in layer.parameters()),
+                layer.running_mean,
+                layer.running_var,
+            ]
+        )
     # The kernels add up in fp32 or wider; bf16 keeps eight bits of what comes out.
     close = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 0.04}[dtype]
     for mine, theirs in zip(*results, strict=True):
@@ -173,5 +187,8 @@ def test_a_norm_with_a_forward_pass_of_its_own_is_refused(group_of_one):
         def forward(self, input):
             return super().forward(input).relu()
 
-    with pytest.raises(PlanError, match="share the statistics of torch's own BatchNorm layers; got a WithActivation"):
+    with pytest.raises(
+        PlanError,
+        match="share the statistics of torch's own BatchNorm layers; got a WithActivation",
+    ):
         share_batch_statistics(nn.Sequential(WithActivation(3)), Device("cpu"))

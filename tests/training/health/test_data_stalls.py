@@ -25,14 +25,21 @@ class Computed(torch.utils.data.Dataset):
 @pytest.fixture
 def heard(make_task, monkeypatch):
     def listen(shares, *, computed=True, cores=4, **knobs):
-        """Notices of a run that logs every 100 steps of 20 ms, of which these shares are spent in waiting."""
+        """Notices of a run that logs every 100 steps of 20 ms, of which these shares are spent in
+        waiting."""
         monkeypatch.setattr(data_stalls, "num_cores", lambda: cores)
         task, notices = make_task(), []
         if computed:
             task = make_task(data=Computed(task.data))
         listener = DataStalls(task, Plan.baseline().pin(**knobs), Device("cpu"), 0, notices.append)
         for index, share in enumerate(shares):
-            listener.look({"step": 100 * (index + 1), "examples_per_second": 32 / 0.02, "data_wait_share": share})
+            listener.look(
+                {
+                    "step": 100 * (index + 1),
+                    "examples_per_second": 32 / 0.02,
+                    "data_wait_share": share,
+                }
+            )
         told = len(notices)
         listener.finish()
         return notices[:told], notices[told:]
@@ -53,9 +60,17 @@ def test_it_tells_once_during_the_run_and_at_the_end(heard):
 @pytest.mark.parametrize(
     ("facts", "ends"),
     [
-        ({"workers": 1}, "a batch comes every 20.0 ms and takes 8.0 ms to train on; 1 worker of 4 cores; --workers 3"),
+        (
+            {"workers": 1},
+            "a batch comes every 20.0 ms and takes 8.0 ms to train on; 1 worker of 4 cores; "
+            "--workers 3",
+        ),
         ({"workers": 3}, "no knob of the plan would change it: make fetching an example cheaper"),
-        ({"cores": 1}, "0 workers of 1 core; no knob of the plan would change it: make fetching an example cheaper"),
+        (
+            {"cores": 1},
+            "0 workers of 1 core; no knob of the plan would change it: make fetching an example "
+            "cheaper",
+        ),
         ({"computed": False}, "0 workers of 4 cores; --feed resident"),
         (
             {"computed": False, "feed": "resident"},

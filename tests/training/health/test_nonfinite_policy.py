@@ -1,4 +1,5 @@
-"""Numbers that go wrong are kept from the weights, traced and recorded; healthy ones are never touched."""
+"""Numbers that go wrong are kept from the weights, traced and recorded; healthy ones are never
+touched."""
 
 import copy
 import functools
@@ -22,7 +23,8 @@ EVERY_STEP = "1st"
 
 
 def bad_at(*steps, base=classification, factor=float("nan")):
-    """An objective whose loss is bad for the batches of some steps (from 0), whenever and wherever it is called.
+    """An objective whose loss is bad for the batches of some steps (from 0), whenever and wherever
+    it is called.
 
     Call ``prepare(task)`` once: the batches are known by the sum of their pixels.
     """
@@ -37,7 +39,9 @@ def bad_at(*steps, base=classification, factor=float("nan")):
         return loss * factor
 
     def prepare(task):
-        order = volano.data.order.Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
+        order = volano.data.order.Order(
+            num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed
+        )
         for step in steps:
             rows = torch.from_numpy(order.key(step).indices.copy())
             bad.add(float(task.data.tensors[0][rows].double().sum()))
@@ -84,10 +88,13 @@ class TestStop:
         task = objective.prepare(make_task(objective=objective))
         with pytest.raises(
             NumericsError,
-            match=rf"at step 6 they were not; got loss {factor}: first seen in the forward of objective; examples "
+            match=rf"at step 6 they were not; got loss {factor}: first seen in the forward of "
+            r"objective; examples "
             r".*numerics.jsonl.*skip_bad_steps. The run goes on from checkpoints/step-00000005",
         ):
-            volano.train(task, out=tmp_path / "run", observer=quiet, safety=Safety(save_every=EVERY_STEP))
+            volano.train(
+                task, out=tmp_path / "run", observer=quiet, safety=Safety(save_every=EVERY_STEP)
+            )
         assert RunFolder.open(tmp_path / "run").read_json("run.json")["status"] == "failed"
         step, state, _ = load_latest(tmp_path / "run" / "checkpoints")
         assert step == 5
@@ -101,19 +108,25 @@ class TestStop:
     @pytest.mark.parametrize("clip", [None, 1.0])
     @pytest.mark.parametrize("broken", [Explodes, Overflows])
     @pytest.mark.parametrize("implementation", ["as_given", "foreach", "fused"])
-    def test_weights_and_optimizer_state_stay(self, make_task, optimizer, clip, broken, implementation):
+    def test_weights_and_optimizer_state_stay(
+        self, make_task, optimizer, clip, broken, implementation
+    ):
         task = make_task(
             model=lambda: nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)),
             optimizer=functools.partial(optimizer, lr=0.1),
             clip_norm=clip,
             ema_decay=0.9,
         )
-        session = Session(task, Plan.baseline().pin(optimizer=implementation), on_notice=lambda _: None)
+        session = Session(
+            task, Plan.baseline().pin(optimizer=implementation), on_notice=lambda _: None
+        )
         batches = session.feed.batches(session.order.keys(0, 6))
         for step in range(3):
             assert not session.step_once(next(batches), step).is_bad
         before, average = state_of(session), copy.deepcopy(session.state.ema.model.state_dict())
-        handle = session.model[2].register_forward_hook(lambda module, inputs, output: broken()(output))
+        handle = session.model[2].register_forward_hook(
+            lambda module, inputs, output: broken()(output)
+        )
         assert session.step_once(next(batches), 3).is_bad
         handle.remove()
         after = state_of(session)
@@ -127,7 +140,9 @@ class TestStop:
         for dtype in (torch.float64, torch.complex64, torch.bfloat16):
             parameters = [nn.Parameter(torch.ones(3, dtype=dtype)), nn.Parameter(torch.ones(3))]
             optimizer = torch.optim.SGD(parameters, lr=0.1)
-            guard = NonfiniteGuard(volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False)
+            guard = NonfiniteGuard(
+                volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False
+            )
             for parameter in parameters:
                 parameter.grad = torch.full_like(parameter, 0.3)
             kept = [parameter.grad.clone() for parameter in parameters]
@@ -141,7 +156,9 @@ class TestStop:
     def test_a_sparse_gradient_is_looked_at(self):
         embedding = nn.Embedding(10, 4, sparse=True)
         optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
-        guard = NonfiniteGuard(volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False)
+        guard = NonfiniteGuard(
+            volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False
+        )
         embedding(torch.tensor([1, 2])).sum().backward()
         assert guard.lets_pass(torch.tensor(1.0), None)
         (embedding(torch.tensor([1, 2])).sum() * float("inf")).backward()
@@ -154,7 +171,10 @@ class TestStop:
         monkeypatch.setattr(torch, "_amp_foreach_non_finite_check_and_unscale_", missing)
         parameter = nn.Parameter(torch.ones(3))
         guard = NonfiniteGuard(
-            volano.Device("cpu"), torch.optim.SGD([parameter], lr=0.1), has_scaler=False, reads_at_once=False
+            volano.Device("cpu"),
+            torch.optim.SGD([parameter], lr=0.1),
+            has_scaler=False,
+            reads_at_once=False,
         )
         parameter.grad = torch.ones(3)
         assert guard.lets_pass(torch.tensor(1.0), None)
@@ -165,14 +185,24 @@ class TestStop:
 
 
 class TestDeferred:
-    """What an accelerator with a fused optimizer does, run on the CPU: its fused kernels obey the same flag."""
+    """What an accelerator with a fused optimizer does, run on the CPU: its fused kernels obey the
+    same flag."""
 
     @pytest.fixture
     def deferred(self, monkeypatch):
         real = NonfiniteGuard.__init__
 
-        def pretend(self, device, optimizer, *, has_scaler, reads_at_once, share=None, has_values=True):
-            real(self, device, optimizer, has_scaler=has_scaler, reads_at_once=reads_at_once, has_values=has_values)
+        def pretend(
+            self, device, optimizer, *, has_scaler, reads_at_once, share=None, has_values=True
+        ):
+            real(
+                self,
+                device,
+                optimizer,
+                has_scaler=has_scaler,
+                reads_at_once=reads_at_once,
+                has_values=has_values,
+            )
             self._is_cpu, self.is_deferred = False, not reads_at_once
             self.holds_back = True
             if self.is_deferred:
@@ -190,7 +220,9 @@ class TestDeferred:
         assert session.step_once.guard.num_flagged == 0
         before = copy.deepcopy(session.model.state_dict())
         moments = copy.deepcopy(session.optimizer.state_dict()["state"])
-        handle = session.model[3].register_forward_hook(lambda module, inputs, output: Overflows()(output))
+        handle = session.model[3].register_forward_hook(
+            lambda module, inputs, output: Overflows()(output)
+        )
         assert not session.step_once(next(batches), 3).is_bad  # nobody knows yet
         handle.remove()
         for step in range(4, 6):
@@ -199,16 +231,25 @@ class TestDeferred:
         assert_same(session.model.state_dict(), before)
         assert_same(session.optimizer.state_dict()["state"], moments)
 
-    def test_a_run_stops_at_the_next_look_with_the_step_that_was_bad(self, make_task, quiet, tmp_path, deferred):
+    def test_a_run_stops_at_the_next_look_with_the_step_that_was_bad(
+        self, make_task, quiet, tmp_path, deferred
+    ):
         objective = bad_at(5)
-        task = objective.prepare(make_task(objective=objective, duration="320st"))  # a line every tenth step
+        task = objective.prepare(
+            make_task(objective=objective, duration="320st")
+        )  # a line every tenth step
         with pytest.raises(NumericsError, match="at step 6 they were not"):
             volano.train(
-                task, out=tmp_path / "run", observer=quiet, plan=Plan.baseline().pin(optimizer="fused", feed="resident")
+                task,
+                out=tmp_path / "run",
+                observer=quiet,
+                plan=Plan.baseline().pin(optimizer="fused", feed="resident"),
             )
         assert records(tmp_path / "run")[0]["step"] == 6
 
-    def test_healthy_numbers_are_bitwise_those_of_the_other_way(self, make_task, quiet, tmp_path, request):
+    def test_healthy_numbers_are_bitwise_those_of_the_other_way(
+        self, make_task, quiet, tmp_path, request
+    ):
         plan = Plan.baseline().pin(optimizer="fused", feed="resident")
         plain = volano.train(make_task(), plan=plan, out=tmp_path / "1", observer=quiet)
         request.getfixturevalue("deferred")
@@ -221,9 +262,14 @@ class TestSkip:
     def test_as_many_as_allowed_are_left_out_and_recorded(self, make_task, quiet, tmp_path):
         objective = bad_at(5, 9, base=classification_with_accuracy)
         task = objective.prepare(make_task(objective=objective))
-        run = volano.train(task, out=tmp_path / "run", observer=quiet, safety=Safety(skip_bad_steps=2))
+        run = volano.train(
+            task, out=tmp_path / "run", observer=quiet, safety=Safety(skip_bad_steps=2)
+        )
         assert run.status == "finished"
-        assert [(record["step"], record["action"]) for record in records(run.path)] == [(6, "skipped"), (10, "skipped")]
+        assert [(record["step"], record["action"]) for record in records(run.path)] == [
+            (6, "skipped"),
+            (10, "skipped"),
+        ]
         assert any("step 6 was left out (1 of 2)" in notice for notice in run.notices)
         assert all(parameter.isfinite().all() for parameter in run.model.parameters())
         assert RunFolder.open(run.path).read_json("run.json")["safety"]["skip_bad_steps"] == 2
@@ -231,20 +277,32 @@ class TestSkip:
     def test_one_more_stops_the_run(self, make_task, quiet, tmp_path):
         objective = bad_at(5, 9)
         task = objective.prepare(make_task(objective=objective))
-        with pytest.raises(NumericsError, match="at step 10, after 1 that were left out, they were not"):
-            volano.train(task, out=tmp_path / "run", observer=quiet, safety=Safety(skip_bad_steps=1))
+        with pytest.raises(
+            NumericsError, match="at step 10, after 1 that were left out, they were not"
+        ):
+            volano.train(
+                task, out=tmp_path / "run", observer=quiet, safety=Safety(skip_bad_steps=1)
+            )
         assert [record["action"] for record in records(tmp_path / "run")] == ["skipped", "stopped"]
 
-    def test_statistics_of_the_model_do_not_see_a_skipped_batch(self, make_task, quiet, tmp_path, digits):
+    def test_statistics_of_the_model_do_not_see_a_skipped_batch(
+        self, make_task, quiet, tmp_path, digits
+    ):
         pixels, labels = (tensor[:512].clone() for tensor in digits)
         pixels[100, 7] = float("nan")
         task = make_task(
-            model=lambda: nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10)),
+            model=lambda: nn.Sequential(
+                nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10)
+            ),
             data=torch.utils.data.TensorDataset(pixels, labels),
         )
-        run = volano.train(task, out=tmp_path / "run", observer=quiet, safety=Safety(skip_bad_steps=2))
+        run = volano.train(
+            task, out=tmp_path / "run", observer=quiet, safety=Safety(skip_bad_steps=2)
+        )
         assert all(buffer.isfinite().all() for buffer in run.model.buffers())
-        assert int(run.model[1].num_batches_tracked) == task.num_steps - 2  # once in each of two epochs
+        assert (
+            int(run.model[1].num_batches_tracked) == task.num_steps - 2
+        )  # once in each of two epochs
         assert [record["suspects"] for record in records(run.path)] == [[100], [100]]
 
     def test_a_resumed_run_knows_how_many_were_left_out(self, make_task, quiet, tmp_path):
@@ -258,11 +316,18 @@ class TestSkip:
 
         objective = bad_at(5, 9)
         task = objective.prepare(make_task(objective=objective))
-        run = volano.train(task, out=tmp_path / "run", observer=StopAt(), safety=Safety(skip_bad_steps=1))
+        run = volano.train(
+            task, out=tmp_path / "run", observer=StopAt(), safety=Safety(skip_bad_steps=1)
+        )
         assert run.status == "stopped"
         with pytest.raises(NumericsError, match="after 1 that were left out"):
             volano.resume(run.path, task=task, observer=quiet)
-        assert volano.resume(run.path, task=task, observer=quiet, safety=Safety(skip_bad_steps=3)).status == "finished"
+        assert (
+            volano.resume(
+                run.path, task=task, observer=quiet, safety=Safety(skip_bad_steps=3)
+            ).status
+            == "finished"
+        )
         assert [record["step"] for record in records(run.path)] == [6, 10]
 
 
@@ -312,7 +377,9 @@ class TestSpikes:
         task = objective.prepare(make_task(objective=objective, duration="160st"))
         run = volano.train(task, out=tmp_path / "run", observer=quiet)
         lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-        assert next(line["step"] for line in lines if line.get("spike")) == 105  # a line every fifth step
+        assert (
+            next(line["step"] for line in lines if line.get("spike")) == 105
+        )  # a line every fifth step
 
     def test_a_healthy_run_has_none(self, make_task, quiet, tmp_path):
         volano.train(make_task(duration="20ep"), out=tmp_path / "run", observer=quiet)
@@ -331,9 +398,13 @@ class TestSpikes:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("value", ["", "60", "0s", "0st", "-5s", "1e9s", "nans", "5ep", "5 s", None, 60])
+    @pytest.mark.parametrize(
+        "value", ["", "60", "0s", "0st", "-5s", "1e9s", "nans", "5ep", "5 s", None, 60]
+    )
     def test_an_interval_that_is_none(self, value):
-        with pytest.raises(UsageError, match="save_every is seconds or steps above 0; got .*Write 60s or 500st"):
+        with pytest.raises(
+            UsageError, match="save_every is seconds or steps above 0; got .*Write 60s or 500st"
+        ):
             Safety(save_every=value)
 
     @pytest.mark.parametrize("value", [-1, 1.5, True, "3"])
@@ -352,10 +423,14 @@ class TestSettings:
 
 def test_the_first_loss_is_diagnosed_like_any_other(make_task, quiet, tmp_path):
     with pytest.raises(
-        NumericsError, match="at step 1 they were not; got loss nan: first seen in the forward of objective"
+        NumericsError,
+        match="at step 1 they were not; got loss nan: first seen in the forward of objective",
     ):
         volano.train(
-            make_task(model=make_mlp, objective=lambda model, batch: classification(model, batch) * float("nan")),
+            make_task(
+                model=make_mlp,
+                objective=lambda model, batch: classification(model, batch) * float("nan"),
+            ),
             out=tmp_path / "run",
             observer=quiet,
         )

@@ -1,4 +1,5 @@
-"""What test_out_of_memory.py runs in a child process: a training that does not fit into what the process may take."""
+"""What test_out_of_memory.py runs in a child process: a training that does not fit into what the
+process may take."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ BATCH_SIZE, WIDTH, NUM_LAYERS = 2048, 2048, 8
 
 
 def make_net() -> nn.Module:
-    layers = [nn.Sequential(nn.Linear(WIDTH, 8), nn.Linear(8, WIDTH), nn.GELU()) for _ in range(NUM_LAYERS)]
+    layers = [
+        nn.Sequential(nn.Linear(WIDTH, 8), nn.Linear(8, WIDTH), nn.GELU())
+        for _ in range(NUM_LAYERS)
+    ]
     return nn.Sequential(nn.Linear(16, WIDTH), *layers, nn.Linear(WIDTH, 1))
 
 
@@ -61,7 +65,11 @@ def main(out: Path) -> dict[str, Any]:
     # Saved by each layer: its input, and that of its GELU.
     activations = 2 * NUM_LAYERS * BATCH_SIZE * WIDTH * 4
     relieved = run_task(
-        task, Plan.baseline(), new_folder(out / "relieved"), observer=LimitMemory(activations * 2 // 3), may_split=True
+        task,
+        Plan.baseline(),
+        new_folder(out / "relieved"),
+        observer=LimitMemory(activations * 2 // 3),
+        may_split=True,
     )
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     plain = run_task(task, relieved.plan, new_folder(out / "plain"), observer=volano.Observer())

@@ -1,4 +1,5 @@
-"""Buffers are followed where a forward pass puts other tensors in their places, and what is not copied is watched."""
+"""Buffers are followed where a forward pass puts other tensors in their places, and what is not
+copied is watched."""
 
 import functools
 
@@ -68,7 +69,9 @@ class FailsOnce:
 
 
 def trained(task, *, steps=4, may_split=True, **arguments):
-    session = Session(task, Plan.baseline(), on_notice=lambda _: None, may_split=may_split, **arguments)
+    session = Session(
+        task, Plan.baseline(), on_notice=lambda _: None, may_split=may_split, **arguments
+    )
     session.step_once.on_relief = lambda *_: None
     for batch in session.feed.batches(session.order.keys(0, steps)):
         session.step_once(batch, session.step)
@@ -109,7 +112,9 @@ def test_a_repeated_step_begins_with_the_tensors_that_stood_there(make_task, cal
 @pytest.mark.parametrize("keep", [behind, teacher, teacher_behind])
 def test_what_cannot_be_put_back_is_not_repeated(make_task, keep, call):
     task = make_task(model=functools.partial(Centred, keep), objective=FailsOnce(call))
-    with pytest.raises(RunError, match="leaves its inputs as they are; got a buffer or a parameter"):
+    with pytest.raises(
+        RunError, match="leaves its inputs as they are; got a buffer or a parameter"
+    ):
         trained(task)
 
 
@@ -120,7 +125,9 @@ def test_a_bad_step_leaves_no_trace_in_them(make_task):
         return classification(model, (inputs * float("nan") if len(calls) == 3 else inputs, labels))
 
     calls: list[int] = []
-    session = trained(make_task(model=functools.partial(Centred, reassigned), objective=objective), may_skip=True)
+    session = trained(
+        make_task(model=functools.partial(Centred, reassigned), objective=objective), may_skip=True
+    )
     assert len(calls) == 4
     for name, value in session.model.state_dict().items():
         assert value.isfinite().all(), name

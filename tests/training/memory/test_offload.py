@@ -1,4 +1,5 @@
-"""State on the host: what stays where it is. What leaves a device is tested in tests/device/test_separation.py."""
+"""State on the host: what stays where it is. What leaves a device is tested in
+tests/device/test_separation.py."""
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ from volano.training.memory.offload import OffloadedActivations, OffloadedState,
 def test_on_the_host_it_has_no_effect_and_says_so(make_task, offload, parts):
     notices = []
     session = Session(make_task(), Plan.baseline().pin(offload=offload), on_notice=notices.append)
-    assert notices == [f"offload={offload} leaves {part}: cpu computes in the host's memory" for part in parts]
+    assert notices == [
+        f"offload={offload} leaves {part}: cpu computes in the host's memory" for part in parts
+    ]
     assert session.offloaded is None
 
 
@@ -39,7 +42,9 @@ def test_what_cannot_leave_says_why():
 
 
 def test_parameters_their_views_and_small_tensors_stay():
-    hooks = OffloadedActivations(Device("cpu"))  # whose host is its device: what is packed is a copy
+    hooks = OffloadedActivations(
+        Device("cpu")
+    )  # whose host is its device: what is packed is a copy
     weight, large, small = nn.Parameter(torch.rand(64, 64)), torch.rand(64, 64), torch.rand(4)
     for tensor in (weight, weight.t(), weight[1:], small):
         assert hooks._pack(tensor) is tensor
@@ -60,6 +65,8 @@ def test_state_is_written_into_the_same_host_memory(make_task):
         parameter.grad = torch.rand(64, 64)
         with offloaded.fetched():
             optimizer.step()
-        places.append({name: tensor.data_ptr() for name, tensor in optimizer.state[parameter].items()})
+        places.append(
+            {name: tensor.data_ptr() for name, tensor in optimizer.state[parameter].items()}
+        )
     assert places[0]["exp_avg"] == places[1]["exp_avg"]
     assert optimizer.state[parameter]["step"] == 2

@@ -1,4 +1,5 @@
-"""Steps that run out of memory: simulated above a number of examples, and for real under a limit of the process."""
+"""Steps that run out of memory: simulated above a number of examples, and for real under a limit of
+the process."""
 
 import functools
 import json
@@ -27,8 +28,8 @@ HERE = Path(__file__).parent
 
 
 class Scarce:
-    """An objective that has no memory for more than ``most`` examples from call ``after`` on, and then fails late: when
-    buffers have moved and random numbers are drawn."""
+    """An objective that has no memory for more than ``most`` examples from call ``after`` on, and
+    then fails late: when buffers have moved and random numbers are drawn."""
 
     def __init__(self, most, *, after=0, fails_in_backward=False):
         self.most, self.after, self.calls, self.failures = most, after, 0, 0
@@ -37,7 +38,9 @@ class Scarce:
     def __call__(self, model, batch):
         inputs, labels = batch
         noise = random.random() + float(np.random.rand()) + float(torch.rand(()))
-        loss = nn.functional.cross_entropy(model(inputs * (1 + 0.1 * noise)), labels, reduction="none")
+        loss = nn.functional.cross_entropy(
+            model(inputs * (1 + 0.1 * noise)), labels, reduction="none"
+        )
         if model.training:
             self.calls += 1
             if len(labels) > self.most and self.calls > self.after:
@@ -70,27 +73,37 @@ def trained(task, plan, path, quiet, **arguments):
 
 def assert_same_experiment(one, other):
     assert experiment_records(one) == experiment_records(other)
-    states = [load_checkpoint(list_checkpoints(path / "checkpoints")[-1])[1] for path in (one, other)]
+    states = [
+        load_checkpoint(list_checkpoints(path / "checkpoints")[-1])[1] for path in (one, other)
+    ]
     for state in states:
         del state["plan"], state["task_digest"]
     assert_same(*states)
 
 
 @pytest.mark.parametrize("fails_in_backward", [False, True], ids=["forward", "backward"])
-def test_the_step_is_repeated_in_halves_and_the_rest_goes_on_so(make_task, quiet, tmp_path, fails_in_backward):
+def test_the_step_is_repeated_in_halves_and_the_rest_goes_on_so(
+    make_task, quiet, tmp_path, fails_in_backward
+):
     fields = {"model": functools.partial(make_mlp, dropout=0.3), "augment": shake, "clip_norm": 0.5}
     scarce = Scarce(10, fails_in_backward=fails_in_backward)
     task = make_task(objective=scarce, **fields)
     run = trained(task, Plan.baseline(), tmp_path / "relieved", quiet, may_split=True)
     assert scarce.failures == 2  # with 32 and with 16
-    trained(make_task(objective=Scarce(32), **fields), Plan.baseline().pin(micro_batch=8), tmp_path / "pinned", quiet)
+    trained(
+        make_task(objective=Scarce(32), **fields),
+        Plan.baseline().pin(micro_batch=8),
+        tmp_path / "pinned",
+        quiet,
+    )
     assert_same_experiment(tmp_path / "relieved", tmp_path / "pinned")
     assert run.plan.micro_batch == Plan.load(tmp_path / "relieved" / "plan.json").micro_batch == 8
     record = json.loads((tmp_path / "relieved" / "run.json").read_text())
     assert Plan.from_json(record["planned"]) == Plan.baseline()
     assert record["may_split"] is True
     assert record["reliefs"] == [
-        {"step": 0, "knobs": {"micro_batch": size}, "reason": "tried to allocate 1 GiB"} for size in (16, 8)
+        {"step": 0, "knobs": {"micro_batch": size}, "reason": "tried to allocate 1 GiB"}
+        for size in (16, 8)
     ]
     notice = "step 0 ran out of memory and is repeated with micro_batch=8: tried to allocate 1 GiB"
     assert notice in run.notices
@@ -99,7 +112,9 @@ def test_the_step_is_repeated_in_halves_and_the_rest_goes_on_so(make_task, quiet
 
 def test_later_steps_may_fail_and_a_resumed_run_stays_with_it(make_task, quiet, tmp_path):
     scarce = Scarce(20, after=5)
-    run = trained(make_task(objective=scarce), Plan.baseline(), tmp_path / "run", quiet, may_split=True)
+    run = trained(
+        make_task(objective=scarce), Plan.baseline(), tmp_path / "run", quiet, may_split=True
+    )
     assert scarce.failures == 1
     assert run.plan.micro_batch == 16
     assert json.loads((tmp_path / "run" / "run.json").read_text())["reliefs"][0]["step"] == 5
@@ -108,25 +123,35 @@ def test_later_steps_may_fail_and_a_resumed_run_stays_with_it(make_task, quiet, 
 def test_a_batch_that_may_not_be_split_is_computed_with_less_kept(make_task, quiet, tmp_path):
     class Twice(Scarce):
         def __call__(self, model, batch):
-            self.most = 32 if "forward" in model.layer1[0].__dict__ else 10  # enough where blocks are recomputed
+            self.most = (
+                32 if "forward" in model.layer1[0].__dict__ else 10
+            )  # enough where blocks are recomputed
             return super().__call__(model, batch)
 
     task = make_task(model=ResNet, objective=Twice(10))
     run = trained(task, Plan.baseline(), tmp_path / "relieved", quiet, may_split=False)
     assert (run.plan.micro_batch, run.plan.recompute) == (None, "blocks")
-    trained(make_task(model=ResNet, objective=Scarce(32)), Plan.baseline(), tmp_path / "plain", quiet)
+    trained(
+        make_task(model=ResNet, objective=Scarce(32)), Plan.baseline(), tmp_path / "plain", quiet
+    )
     assert_same_experiment(tmp_path / "relieved", tmp_path / "plain")
 
 
 @pytest.mark.parametrize(
     ("may_split", "model", "remedy"),
     [
-        (None, make_mlp, "got tried to allocate 1 GiB .micro_batch=32, .*Pin --micro-batch 16, if the loss"),
+        (
+            None,
+            make_mlp,
+            "got tried to allocate 1 GiB .micro_batch=32, .*Pin --micro-batch 16, if the loss",
+        ),
         (False, make_mlp, "Take a smaller batch_size"),
         (True, ResNet, "micro_batch=1, recompute=blocks, offload=none.*Train a smaller model"),
     ],
 )
-def test_where_nothing_helps_the_error_says_what_is_missing(make_task, quiet, tmp_path, may_split, model, remedy):
+def test_where_nothing_helps_the_error_says_what_is_missing(
+    make_task, quiet, tmp_path, may_split, model, remedy
+):
     task = make_task(model=model, objective=Scarce(0))
     with pytest.raises(RunError, match=remedy):
         trained(task, Plan.baseline(), tmp_path / "run", quiet, may_split=may_split)
@@ -156,11 +181,15 @@ def test_a_batch_that_was_changed_in_place_is_not_repeated(make_task, quiet, tmp
         run_out()
 
     with pytest.raises(RunError, match="leaves its inputs as they are; got a batch"):
-        trained(make_task(objective=objective), Plan.baseline(), tmp_path / "run", quiet, may_split=True)
+        trained(
+            make_task(objective=objective), Plan.baseline(), tmp_path / "run", quiet, may_split=True
+        )
 
 
 def test_a_session_alone_lets_the_error_through(make_task):
-    session = Session(make_task(objective=Scarce(0)), Plan.baseline(), on_notice=lambda _: None, may_split=True)
+    session = Session(
+        make_task(objective=Scarce(0)), Plan.baseline(), on_notice=lambda _: None, may_split=True
+    )
     with pytest.raises(torch.OutOfMemoryError):
         session.step_once(next(iter(session.feed.batches(session.order.keys(0, 1)))), 0)
 
@@ -176,7 +205,9 @@ def test_other_errors_are_not_taken_for_it():
     assert is_out_of_memory(torch.OutOfMemoryError("none"))
     assert is_out_of_memory(RuntimeError("std::bad_alloc"))
     assert is_out_of_memory(
-        RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)")
+        RuntimeError(
+            "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"
+        )
     )
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator: "))
@@ -199,7 +230,8 @@ def test_what_failed_keeps_nothing_alive():
 def test_it_survives_a_real_lack_of_memory(tmp_path):
     child = subprocess.run(
         [sys.executable, str(HERE / "scarce.py"), str(tmp_path)],
-        # The limit counts what a heap spans, free or not: blocks are mapped one by one, and given back when freed.
+        # The limit counts what a heap spans, free or not: blocks are mapped one by one, and given
+        # back when freed.
         env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "131072"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

@@ -27,7 +27,9 @@ class Transformer(nn.Module):
     def __init__(self, num_layers=3):
         super().__init__()
         self.embed = nn.Linear(8, 16)
-        layer = functools.partial(nn.TransformerEncoderLayer, 16, 2, 32, dropout=0.2, batch_first=True)
+        layer = functools.partial(
+            nn.TransformerEncoderLayer, 16, 2, 32, dropout=0.2, batch_first=True
+        )
         self.layers = nn.ModuleList([layer() for _ in range(num_layers)])
         self.head = nn.Linear(16, 10)
 
@@ -43,7 +45,10 @@ class Residual(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.first, self.second = (
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
         self.norm = nn.BatchNorm2d(width)
 
     def forward(self, x):
@@ -85,7 +90,12 @@ class Steered(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, x):
-        x = torch.sin(self.linear(x)) * (1 + random.random()) * self.scale.clone() * float(np.random.rand())
+        x = (
+            torch.sin(self.linear(x))
+            * (1 + random.random())
+            * self.scale.clone()
+            * float(np.random.rand())
+        )
         x = torch.sin(nn.functional.dropout(x, 0.1))
         self.scale.mul_(1.01)
         return x
@@ -108,13 +118,24 @@ def one_step(task, plan, *, steps=3):
     ]
     assert not notices
     gradients = {name: parameter.grad for name, parameter in session.model.named_parameters()}
-    return gradients, session.model.state_dict(), losses, torch.get_rng_state(), random.random(), np.random.rand()
+    return (
+        gradients,
+        session.model.state_dict(),
+        losses,
+        torch.get_rng_state(),
+        random.random(),
+        np.random.rand(),
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("fields", "knobs"),
-    [({}, {}), ({"clip_norm": 0.1}, {"micro_batch": 12}), ({"ema_decay": 0.9}, {"precision": "bf16"})],
+    [
+        ({}, {}),
+        ({"clip_norm": 0.1}, {"micro_batch": 12}),
+        ({"ema_decay": 0.9}, {"precision": "bf16"}),
+    ],
     ids=["plain", "clipped-micro-batches", "bf16"],
 )
 def test_bitwise_what_it_is_without(make_task, model, fields, knobs):
@@ -129,7 +150,10 @@ def test_a_run_is_bitwise_the_same(make_task, quiet, tmp_path, model):
     for name in ("none", "blocks"):
         plan = Plan.baseline().pin(recompute=name)
         volano.train(task, plan=plan, out=tmp_path / name, observer=quiet)
-    states = [load_checkpoint(list_checkpoints(tmp_path / name / "checkpoints")[-1])[1] for name in ("none", "blocks")]
+    states = [
+        load_checkpoint(list_checkpoints(tmp_path / name / "checkpoints")[-1])[1]
+        for name in ("none", "blocks")
+    ]
     for state in states:
         del state["plan"]
     assert_same(*states)
@@ -166,7 +190,9 @@ def test_blocks_are_found_by_structure():
     class Pair(nn.Module):
         def __init__(self):
             super().__init__()
-            self.parts = nn.ModuleList([nn.ModuleList([Residual(2), Transformer(1)]) for _ in range(2)])
+            self.parts = nn.ModuleList(
+                [nn.ModuleList([Residual(2), Transformer(1)]) for _ in range(2)]
+            )
 
     class Nested(nn.Module):
         def __init__(self):
@@ -187,11 +213,16 @@ def test_blocks_are_found_by_structure():
 def test_without_blocks_it_says_so(make_task):
     notices = []
     Session(make_task(), Plan.baseline().pin(recompute="blocks"), on_notice=notices.append)
-    assert notices == ["recompute=blocks has no effect: Sequential holds no lists or sequences of composite modules"]
+    assert notices == [
+        "recompute=blocks has no effect: Sequential holds no lists or sequences of composite "
+        "modules"
+    ]
 
 
 def test_the_model_is_the_users(make_task):
-    session = Session(make_task(model=ResNet), Plan.baseline().pin(recompute="blocks"), on_notice=pytest.fail)
+    session = Session(
+        make_task(model=ResNet), Plan.baseline().pin(recompute="blocks"), on_notice=pytest.fail
+    )
     keys = set(session.model.state_dict())
 
     def objective(model, batch):
@@ -234,7 +265,9 @@ def test_a_large_buffer_that_changes_later_is_refused():
 
         def __init__(self):
             super().__init__()
-            self.register_buffer("table", torch.ones(20_000))  # of 80 kB: more than is copied each time
+            self.register_buffer(
+                "table", torch.ones(20_000)
+            )  # of 80 kB: more than is copied each time
 
         def forward(self, x):
             self.calls += 1
@@ -252,7 +285,11 @@ def test_a_large_buffer_that_changes_later_is_refused():
 
 def test_statistics_that_were_frozen_may_move_later(make_task):
     def run(recompute):
-        session = Session(make_task(model=ResNet), Plan.baseline().pin(recompute=recompute), on_notice=lambda _: None)
+        session = Session(
+            make_task(model=ResNet),
+            Plan.baseline().pin(recompute=recompute),
+            on_notice=lambda _: None,
+        )
         for step, batch in enumerate(session.feed.batches(session.order.keys(0, 4))):
             for module in session.model.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -265,7 +302,9 @@ def test_statistics_that_were_frozen_may_move_later(make_task):
 
 @pytest.mark.slow
 @pytest.mark.compiles
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's compiler uses what torch deprecates
 @pytest.mark.parametrize("model", ["transformer", "resnet"])
 def test_under_the_compiler_it_differs_by_rounding(make_task, model):
     # Dropout's draws and BatchNorm's statistics are the same; what is fused with what is not.
@@ -287,7 +326,10 @@ def test_a_gradient_in_the_objective_computes_blocks_more_than_once(make_task):
         return loss + gradient.square().sum()
 
     def model():
-        blocks = [nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Dropout(0.2), nn.Linear(32, 64)) for _ in range(2)]
+        blocks = [
+            nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Dropout(0.2), nn.Linear(32, 64))
+            for _ in range(2)
+        ]
         return nn.Sequential(nn.Sequential(*blocks), nn.Linear(64, 10))
 
     weights = []
@@ -321,11 +363,17 @@ class Seldom(nn.Module):
 @pytest.mark.parametrize("behind", [False, True])
 def test_statistics_that_change_at_later_steps_only(make_task, behind):
     def model():
-        return nn.Sequential(nn.Sequential(*[Seldom(behind=behind) for _ in range(2)]), nn.Linear(64, 10))
+        return nn.Sequential(
+            nn.Sequential(*[Seldom(behind=behind) for _ in range(2)]), nn.Linear(64, 10)
+        )
 
     states = []
     for recompute in ("none", "blocks"):
-        session = Session(make_task(model=model), Plan.baseline().pin(recompute=recompute), on_notice=lambda _: None)
+        session = Session(
+            make_task(model=model),
+            Plan.baseline().pin(recompute=recompute),
+            on_notice=lambda _: None,
+        )
         for step, batch in enumerate(session.feed.batches(session.order.keys(0, 7))):
             session.step_once(batch, step)
         states.append(session.model.state_dict())

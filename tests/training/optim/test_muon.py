@@ -37,7 +37,8 @@ def test_muon_is_torchs(adjust, nesterov):
         reference.step()
         optimizer.step()
         for one, other in zip(ours, theirs, strict=True):
-            # Theirs iterates in bf16 (8 bits), ours in bf16 in another order or in fp32; relative to a step.
+            # Theirs iterates in bf16 (8 bits), ours in bf16 in another order or in fp32; relative
+            # to a step.
             torch.testing.assert_close(one, other, rtol=0, atol=2**-6 * 0.02 * (seed + 1) * 8)
 
 
@@ -45,7 +46,15 @@ def test_adamw_is_torchs():
     theirs, ours = parameters(), parameters()
     reference = torch.optim.AdamW(theirs, lr=0.01, weight_decay=0.1, betas=(0.8, 0.95))
     optimizer = MuonAdamW(
-        [{"params": ours, "algorithm": "adamw", "lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.95)}]
+        [
+            {
+                "params": ours,
+                "algorithm": "adamw",
+                "lr": 0.01,
+                "weight_decay": 0.1,
+                "betas": (0.8, 0.95),
+            }
+        ]
     )
     for seed in range(10):
         give_gradients(theirs, ours, seed=seed)
@@ -77,7 +86,13 @@ def test_renormalized_kernels_have_the_norm_of_an_orthogonal_matrix():
 
 def test_state_goes_round():
     ours = parameters()
-    groups = lambda of: [{"params": of[:2], "algorithm": "adamw"}, {"params": of[2:], "algorithm": "muon"}]  # noqa: E731
+
+    def groups(of):
+        return [
+            {"params": of[:2], "algorithm": "adamw"},
+            {"params": of[2:], "algorithm": "muon"},
+        ]
+
     optimizer = MuonAdamW(groups(ours))
     give_gradients(ours, seed=0)
     optimizer.step()
@@ -98,7 +113,10 @@ def test_state_goes_round():
         ({"algorithm": "lion"}, "'muon' or 'adamw'; got 'lion'"),
         ({"algorithm": "adamw", "momentum": 0.9}, r"An adamw group takes|A adamw group takes"),
         ({"algorithm": "muon", "adjust_lr": "none"}, "adjust_lr is"),
-        ({"algorithm": "muon", "params": [torch.nn.Parameter(torch.zeros(3))]}, r"matrices and kernels; got .*\(3,\)"),
+        (
+            {"algorithm": "muon", "params": [torch.nn.Parameter(torch.zeros(3))]},
+            r"matrices and kernels; got .*\(3,\)",
+        ),
     ],
 )
 def test_a_wrong_group_is_refused(group, message):
@@ -106,12 +124,16 @@ def test_a_wrong_group_is_refused(group, message):
         MuonAdamW([{"params": [torch.nn.Parameter(torch.zeros(3, 3))], **group}])
 
 
-@pytest.mark.parametrize(("has_units", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize(
+    ("has_units", "expected"), [(True, torch.bfloat16), (False, torch.float32)]
+)
 def test_the_iteration_runs_in_what_the_processor_has_units_for(monkeypatch, has_units, expected):
     monkeypatch.setattr(Device, "has_bf16_units", has_units)
     (group,) = MuonAdamW([{"params": parameters(), "algorithm": "muon"}]).param_groups
     assert group["ns_dtype"] == expected
-    (group,) = MuonAdamW([{"params": parameters(), "algorithm": "muon", "ns_dtype": torch.float64}]).param_groups
+    (group,) = MuonAdamW(
+        [{"params": parameters(), "algorithm": "muon", "ns_dtype": torch.float64}]
+    ).param_groups
     assert group["ns_dtype"] == torch.float64
 
 

@@ -36,7 +36,8 @@ class ImageApplication(ImageTraining):
         folder, test, spec = RunFolder(run.path), self.test, self.spec
         pixels, samples = test.first(_NUM_SAMPLES)
         save_tensors(
-            {"images": pixels.contiguous(), "labels": samples.labels.contiguous()}, run.path / "samples.safetensors"
+            {"images": pixels.contiguous(), "labels": samples.labels.contiguous()},
+            run.path / "samples.safetensors",
         )
         if run.status != "finished":
             return Finished()
@@ -71,11 +72,16 @@ class ImageApplication(ImageTraining):
         """The test accuracy, beside that of the trivial answer."""
         where = "the held-out test images" if run.details["is_held_out"] else "the test images"
         return [
-            f"test accuracy {run.metrics['test_accuracy']:.4f} on {run.metrics['num_test']:,} of {where}   "
+            f"test accuracy {run.metrics['test_accuracy']:.4f} on {run.metrics['num_test']:,} of "
+            f"{where}   "
             f"(always the commonest class: {run.metrics['baseline_accuracy']:.4f})"
         ]
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:
         """See :meth:`Application.next_commands`."""
-        return [f"volano eval {path}", f"volano predict {path} FILES...", f"volano export {path} --to pt2"]
+        return [
+            f"volano eval {path}",
+            f"volano predict {path} FILES...",
+            f"volano export {path} --to pt2",
+        ]

@@ -54,12 +54,14 @@ def cut_out(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """``augment((images, labels), generator)`` for a Task: bytes uint8 [N, C, H, W] in and out, labels untouched.
+    """``augment((images, labels), generator)`` for a Task: bytes uint8 [N, C, H, W] in and out,
+    labels untouched.
 
     Attributes:
         flip: mirror half of the images.
         translate: largest shift in pixels, with reflected borders.
-        cutout: side of a square painted over in each image (DeVries & Taylor 2017), its centre uniform; 0 for none.
+        cutout: side of a square painted over in each image (DeVries & Taylor 2017), its centre
+            uniform; 0 for none.
     """
 
     flip: bool
@@ -72,13 +74,19 @@ class Augmentation:
         count, _, height, width = images.shape
 
         def draw(low: int, high: int) -> Tensor:
-            # Drawn where the generator lives; a copy happens only on backends without generators of their own.
-            drawn = torch.randint(low, high + 1, (count,), generator=generator, device=generator.device)
+            # Drawn where the generator lives; a copy happens only on backends without generators of
+            # their own.
+            drawn = torch.randint(
+                low, high + 1, (count,), generator=generator, device=generator.device
+            )
             return drawn.to(images.device)
 
         mirrored = draw(0, 1).bool() if self.flip else None
         if self.flip or self.translate:
-            reach_down, reach_right = min(self.translate, height - 1), min(self.translate, width - 1)
+            reach_down, reach_right = (
+                min(self.translate, height - 1),
+                min(self.translate, width - 1),
+            )
             down, right = draw(-reach_down, reach_down), draw(-reach_right, reach_right)
             images = move_and_flip(images, down, right, mirrored)
         if self.cutout:

@@ -1,4 +1,5 @@
-"""A classifier for other programs. Every file is loaded back and compared before it is called written."""
+"""A classifier for other programs. Every file is loaded back and compared before it is called
+written."""
 
 from __future__ import annotations
 
@@ -12,11 +13,14 @@ from volano.errors import MissingExtraError, RunError, UsageError
 from volano.training import load_weights, save_weights
 
 FORMATS = ("safetensors", "pt2", "onnx")
-# The same operations in another program: fp32 rounding over some twenty layers stays far below this.
+# The same operations in another program: fp32 rounding over some twenty layers stays far below
+# this.
 _TOLERANCE = 1e-3
 
 
-def export_classifier(model: nn.Module, fresh: nn.Module, images: Tensor, to: str, out: Path) -> dict[str, Any]:
+def export_classifier(
+    model: nn.Module, fresh: nn.Module, images: Tensor, to: str, out: Path
+) -> dict[str, Any]:
     """Writes ``model`` to ``out``.
 
     Args:
@@ -39,12 +43,15 @@ def export_classifier(model: nn.Module, fresh: nn.Module, images: Tensor, to: st
     model.eval()
     with torch.no_grad():
         expected = model(images).float()
-        got = {"safetensors": _safetensors, "pt2": _pt2, "onnx": _onnx}[to](model, fresh.eval(), images, out)
+        got = {"safetensors": _safetensors, "pt2": _pt2, "onnx": _onnx}[to](
+            model, fresh.eval(), images, out
+        )
     difference = (got - expected).abs().max().item()
     scale = max(1.0, expected.abs().max().item())
     if not difference <= _TOLERANCE * scale:
         raise RunError(
-            "An exported model predicts what the run's model does", got=f"logits that differ by {difference}"
+            "An exported model predicts what the run's model does",
+            got=f"logits that differ by {difference}",
         )
     return {
         "path": str(out),
@@ -74,12 +81,14 @@ def _onnx(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tens
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise MissingExtraError(
-            "Export to ONNX needs onnx and onnxscript", got=str(error), remedy="pip install 'volano[onnx]'"
+            "Export to ONNX needs onnx and onnxscript",
+            got=str(error),
+            remedy="pip install 'volano[onnx]'",
         ) from error
     batch = torch.export.Dim("batch", min=1)
     torch.onnx.export(
-        model, (images[:2],), out, dynamic_shapes=({0: batch},), input_names=["images"], output_names=["logits"],
-        dynamo=True, external_data=False, verbose=False,
+        model, (images[:2],), out, dynamic_shapes=({0: batch},), input_names=["images"],
+        output_names=["logits"], dynamo=True, external_data=False, verbose=False,
     )  # fmt: skip
     evaluator = onnx.reference.ReferenceEvaluator(str(out))
     (logits,) = evaluator.run(None, {"images": images.numpy()})

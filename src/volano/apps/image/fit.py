@@ -12,26 +12,32 @@ from volano.device import Device, random_state_kept
 from volano.plan import Plan
 from volano.training import settings_of
 
-# Of the minutes asked for, kept back: for writing, the pictures and the report (0.8 s of processor time), the
-# interpreter's end, and because shared machines were seen to run 1.4 times slower for minutes than in the few seconds
-# that are timed here (docs/log.md).
+# Of the minutes asked for, kept back: for writing, the pictures and the report (0.8 s of processor
+# time), the interpreter's end, and because shared machines were seen to run 1.4 times slower for
+# minutes than in the few seconds that are timed here (docs/log.md).
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.15, 3.0
 
 
 def fit_into(application: ImageTraining, limit: TimeLimit) -> Fitted:
-    """Finds the size of network, the plan and the number of steps, from steps and predictions timed here."""
+    """Finds the size of network, the plan and the number of steps, from steps and predictions timed
+    here."""
     most_epochs = DEFAULT_EPOCHS if limit.is_default else MAX_EPOCHS
     reserve = _RESERVE_SECONDS + _RESERVE_SHARE * limit.seconds
 
     def steps_left(application: ImageTraining, step: float, startup: float, forward: float) -> int:
-        # Evaluations, and the final test with up to six views of the images that the network is unsure about.
+        # Evaluations, and the final test with up to six views of the images that the network is
+        # unsure about.
         num_predictions = 5 * len(application.valid) + 3 * len(application.test)
         left = limit.left() - startup - forward * num_predictions - reserve
         return max(1, int(left / step))  # one step is the least that is a training
 
-    first = limit.choose_plan(application.task(application.steps_in(1.0)), seconds=limit.seconds, is_raced=False)
+    first = limit.choose_plan(
+        application.task(application.steps_in(1.0)), seconds=limit.seconds, is_raced=False
+    )
     if application.options.size is None and application.own_model is None:
-        epochs_of_thin = steps_left(application, *_measure(application, first.plan, limit)) / application.steps_in(1.0)
+        epochs_of_thin = steps_left(
+            application, *_measure(application, first.plan, limit)
+        ) / application.steps_in(1.0)
         size = choose_size(
             epochs_of_thin=epochs_of_thin,
             num_train=len(application.train),
@@ -41,19 +47,27 @@ def fit_into(application: ImageTraining, limit: TimeLimit) -> Fitted:
         )
         application = application.with_size(size)
     most = application.steps_in(most_epochs)
-    chosen = limit.choose_plan(application.task(application.steps_in(1.0)), seconds=max(1.0, limit.left() - reserve))
+    chosen = limit.choose_plan(
+        application.task(application.steps_in(1.0)), seconds=max(1.0, limit.left() - reserve)
+    )
     step, startup, forward = _measure(application, chosen.plan, limit)
     num_steps = min(steps_left(application, step, startup, forward), most)
-    length = f"at most {most_epochs:g} epochs" if num_steps == most else f"{limit.seconds / 60:g} min"
+    length = (
+        f"at most {most_epochs:g} epochs" if num_steps == most else f"{limit.seconds / 60:g} min"
+    )
     name = application.spec.size or application.spec.model_reference
     reason = (
-        f"{num_steps:,} steps ({num_steps / application.steps_in(1.0):.1f} epochs) of the {name} network: "
-        f"{step * 1e3:.0f} ms a step, {length}" + (" are too short for more" if num_steps == 1 else "")
+        f"{num_steps:,} steps ({num_steps / application.steps_in(1.0):.1f} epochs) of the {name} "
+        "network: "
+        f"{step * 1e3:.0f} ms a step, {length}"
+        + (" are too short for more" if num_steps == 1 else "")
     )
     return Fitted(application=application, chosen=chosen, num_steps=num_steps, reasons=(reason,))
 
 
-def _measure(application: ImageTraining, plan: Plan, limit: TimeLimit) -> tuple[float, float, float]:
+def _measure(
+    application: ImageTraining, plan: Plan, limit: TimeLimit
+) -> tuple[float, float, float]:
     """Seconds of a step, of what is paid once, and of the prediction of one image."""
     task, device = application.task(application.steps_in(1.0)), Device(plan.device)
     time_of = limit.measure_step(task, plan, min(5.0, 0.02 * limit.seconds))

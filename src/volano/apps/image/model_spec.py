@@ -1,4 +1,5 @@
-"""What a trained classifier is: enough to build its network again and to feed it, kept in ``image.json``."""
+"""What a trained classifier is: enough to build its network again and to feed it, kept in
+``image.json``."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ class ClassifierSpec:
         """
         fields: dict[str, Any] = dict(value)
         if fields.pop("schema_version", None) != SCHEMA_VERSION:
-            raise CheckpointError(f"image.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version"))
+            raise CheckpointError(
+                f"image.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version")
+            )
         try:
             for name in ("classes", "mean", "std"):
                 fields[name] = tuple(fields[name])
@@ -79,8 +82,8 @@ def make_classifier(
     Args:
         spec: of the classifier.
         own_model: what ``spec.model_reference`` names.
-        patches: images uint8 [n, channels, size, size] whose statistics whiten the stem of a fresh network; None when
-            trained weights are loaded afterwards.
+        patches: images uint8 [n, channels, size, size] whose statistics whiten the stem of a fresh
+            network; None when trained weights are loaded afterwards.
 
     Raises:
         TaskError: ``own_model`` does not make a module.
@@ -88,12 +91,24 @@ def make_classifier(
     if own_model is None:
         assert spec.size is not None
         return build_network(
-            spec.size, spec.channels, spec.image_size, len(spec.classes), spec.mean, spec.std, whitening_patches=patches
+            spec.size,
+            spec.channels,
+            spec.image_size,
+            len(spec.classes),
+            spec.mean,
+            spec.std,
+            whitening_patches=patches,
         )
-    offered = {"num_classes": len(spec.classes), "in_channels": spec.channels, "image_size": spec.image_size}
+    offered = {
+        "num_classes": len(spec.classes),
+        "in_channels": spec.channels,
+        "image_size": spec.image_size,
+    }
     wanted = inspect.signature(own_model).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
-    module = own_model(**{name: value for name, value in offered.items() if takes_all or name in wanted})
+    module = own_model(
+        **{name: value for name, value in offered.items() if takes_all or name in wanted}
+    )
     if not isinstance(module, nn.Module):
         raise TaskError(
             f"`model` names a function that returns an nn.Module; it may take {', '.join(offered)}",
@@ -119,14 +134,19 @@ def check_classifier(spec: ClassifierSpec, own_model: Callable[..., Any] | None)
         except TaskError:
             raise
         except Exception as error:
-            raise TaskError(rule, got=f"{type(error).__name__}: {error}", remedy="--debug shows where") from error
+            raise TaskError(
+                rule, got=f"{type(error).__name__}: {error}", remedy="--debug shows where"
+            ) from error
     if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise TaskError(rule, got=got, remedy="The function may take num_classes, in_channels and image_size")
+        raise TaskError(
+            rule, got=got, remedy="The function may take num_classes, in_channels and image_size"
+        )
 
 
 class Normalized(nn.Module):
-    """A model of one's own behind the widening of bytes: it sees fp32 of mean 0 and deviation 1 in each channel."""
+    """A model of one's own behind the widening of bytes: it sees fp32 of mean 0 and deviation 1 in
+    each channel."""
 
     mean: Tensor
     std: Tensor
@@ -152,5 +172,8 @@ def own_model_of(reference: str | None) -> Callable[..., Any] | None:
         return None
     function = load_reference(reference)
     if not callable(function):
-        raise UsageError("`model` names a function that makes a model", got=f"{reference}: {type(function).__name__}")
+        raise UsageError(
+            "`model` names a function that makes a model",
+            got=f"{reference}: {type(function).__name__}",
+        )
     return function

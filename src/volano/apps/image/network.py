@@ -61,7 +61,11 @@ def choose_shape(size: str, in_channels: int, resolution: int, num_classes: int)
     if size not in FIRST_WIDTH:
         raise UsageError(f"A network's size is one of {', '.join(FIRST_WIDTH)}", got=repr(size))
     if resolution < 4:
-        raise DataError("Images have at least 4 pixels a side", got=resolution, remedy="Choose a larger --image-size")
+        raise DataError(
+            "Images have at least 4 pixels a side",
+            got=resolution,
+            remedy="Choose a larger --image-size",
+        )
     if resolution >= LARGE_RESOLUTION:
         kernel, stride, padding = 4, 2, 1
         filters = 8 * min(2 if in_channels == 1 else 3, in_channels * 2)
@@ -74,7 +78,9 @@ def choose_shape(size: str, in_channels: int, resolution: int, num_classes: int)
     skipped = max(0, 3 - groups)
     widths = tuple(first * 2 ** min(2, index + skipped) for index in range(groups))
     deep = size == "wide"  # airbench96: three convolutions a group and a skip
-    return Shape(in_channels, num_classes, kernel, stride, padding, filters, widths, 3 if deep else 2, deep)
+    return Shape(
+        in_channels, num_classes, kernel, stride, padding, filters, widths, 3 if deep else 2, deep
+    )
 
 
 def patch_whitening(images: Tensor, kernel: int, filters: int) -> Tensor:
@@ -99,8 +105,8 @@ def patch_whitening(images: Tensor, kernel: int, filters: int) -> Tensor:
 def identity_convolution(inputs: int, outputs: int) -> nn.Conv2d:
     """Return a 3 x 3 convolution whose leading outputs copy the inputs (airbench94)."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    # nn.init.dirac_ goes element by element: hundreds of operations, for each of which a prediction under fake tensors
-    # pays milliseconds.
+    # nn.init.dirac_ goes element by element: hundreds of operations, for each of which a prediction
+    # under fake tensors pays milliseconds.
     with torch.no_grad():
         copying = convolution.weight[: min(inputs, outputs)].zero_()
         copying[:, :, 1, 1].diagonal().fill_(1.0)
@@ -176,7 +182,8 @@ class Network(nn.Module):
         x = F.gelu(self.stem(self.normalise(images)))
         for group in self.groups:
             x = group(x)
-        # Compiled in bf16, the gradient of `amax` divides 0 by 0 on the CPU (torch 2.13); that of `max` is sound.
+        # Compiled in bf16, the gradient of `amax` divides 0 by 0 on the CPU (torch 2.13); that of
+        # `max` is sound.
         return self.head(x.flatten(2).max(2).values).float()
 
     @torch.no_grad()

@@ -16,7 +16,8 @@ from volano.task import Loss
 class Classification:
     """Cross-entropy of ``(images, labels)`` with the accuracy beside it.
 
-    In training with label smoothing and class weights; in evaluation plain, so that figures compare between recipes.
+    In training with label smoothing and class weights; in evaluation plain, so that figures compare
+    between recipes.
 
     Attributes:
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
@@ -25,7 +26,9 @@ class Classification:
 
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
-    _on_device: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _on_device: dict[str, Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __call__(self, model: nn.Module, batch: Any) -> Loss:
         """See ``Task.objective``; images uint8 [N, C, H, W], labels int64 [N]."""
@@ -36,7 +39,9 @@ class Classification:
             total = F.cross_entropy(logits, labels, reduction="sum")
             return Loss(total=total, weight=len(labels), metrics={"accuracy": accuracy})
         smoothing, weights = self.label_smoothing, self._weights(labels.device)
-        total = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
+        total = F.cross_entropy(
+            logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum"
+        )
         weight = len(labels) if weights is None else weights[labels].sum()
         return Loss(total=total, weight=weight, metrics={"accuracy": accuracy})
 
@@ -48,9 +53,12 @@ class Classification:
         return self._on_device[str(device)]
 
 
-def balanced_weights(labels: Tensor, num_classes: int, *, from_ratio: float = 5.0) -> tuple[float, ...] | None:
-    """Weights ``N / (classes * count)`` (King & Zeng 2001) when the commonest class has more than ``from_ratio`` times
-    the examples of the rarest, else None. Labels int64 [N]; every class occurs."""
+def balanced_weights(
+    labels: Tensor, num_classes: int, *, from_ratio: float = 5.0
+) -> tuple[float, ...] | None:
+    """Weights ``N / (classes * count)`` (King & Zeng 2001) when the commonest class has more than
+    ``from_ratio`` times the examples of the rarest, else None. Labels int64 [N]; every class
+    occurs."""
     counts = torch.bincount(labels, minlength=num_classes)
     if counts.max() <= from_ratio * counts.min():
         return None

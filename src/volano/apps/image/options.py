@@ -16,17 +16,27 @@ class ImageOptions(Options):
     """What can be said of training a classifier of images, all of it optional."""
 
     path: str | None = option(
-        None, "Class folders, IDX files, or a .csv or .parquet table; without it, the embedded sample.", is_path=True
+        None,
+        "Class folders, IDX files, or a .csv or .parquet table; without it, the embedded sample.",
+        is_path=True,
     )
     size: str | None = option(None, "Of the network; chosen by time and data.", choices=SIZES)
     model: str | None = option(None, "MODULE:FUNCTION that makes your own network.")
-    image_size: int | None = option(None, "Pixels a side to decode files to.", at_least=8, at_most=512, unit="px")
-    image_cache: str | None = option(None, "Folder for decoded images that do not fit into memory.", is_path=True)
+    image_size: int | None = option(
+        None, "Pixels a side to decode files to.", at_least=8, at_most=512, unit="px"
+    )
+    image_cache: str | None = option(
+        None, "Folder for decoded images that do not fit into memory.", is_path=True
+    )
     batch_size: int | None = option(None, "Images a step.", at_least=1)
-    flip: str = option("auto", "Mirror images: auto finds out whether classes allow it.", choices=FLIPS)
+    flip: str = option(
+        "auto", "Mirror images: auto finds out whether classes allow it.", choices=FLIPS
+    )
     in_files: bool | None = option(None, "Whether images stay in their files.", is_resolved=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.model is not None and self.size is not None:
-            raise UsageError("`size` chooses among Volano's networks", got="`size` together with `model`")
+            raise UsageError(
+                "`size` chooses among Volano's networks", got="`size` together with `model`"
+            )

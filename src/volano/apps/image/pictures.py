@@ -1,5 +1,5 @@
-"""What a run of the image application leaves to look at: scores with their confusion matrix, the hardest test images,
-and an augmented batch."""
+"""What a run of the image application leaves to look at: scores with their confusion matrix, the
+hardest test images, and an augmented batch."""
 
 from __future__ import annotations
 
@@ -25,14 +25,20 @@ _NUM_HARDEST, _NUM_AUGMENTED = 12, 24
 def write_scores(
     folder: RunFolder, name: str, scores: dict[str, Any], faults: Sequence[Fault], origin: str
 ) -> dict[str, Any]:
-    """Writes ``eval-NAME.json`` and the confusion matrix ``eval-NAME.png``, and returns what the former holds.
+    """Writes ``eval-NAME.json`` and the confusion matrix ``eval-NAME.png``, and returns what the
+    former holds.
 
     Raises:
         RunError: the folder cannot be written to.
         OSError: likewise.
     """
     picture = folder.path / f"eval-{name}.png"
-    draw_confusion(scores["confusion"], scores["classes"], f"{origin}: accuracy {scores['accuracy']:.2%}", picture)
+    draw_confusion(
+        scores["confusion"],
+        scores["classes"],
+        f"{origin}: accuracy {scores['accuracy']:.2%}",
+        picture,
+    )
     result = {"run": str(folder.path), "origin": origin, **scores, "picture": str(picture)}
     result["unreadable"] = [asdict(fault) for fault in faults]
     folder.write_json(f"eval-{name}.json", result)
@@ -49,8 +55,9 @@ def write_pictures(
     faults: Sequence[Fault],
     device: Device,
 ) -> list[str]:
-    """Everything that the report of a finished run shows; a notice where it could not be written, since a picture is no
-    reason to lose a run. ``logits``, ``labels`` and ``faults`` are what ``predict_labelled`` gave for the test images.
+    """Everything that the report of a finished run shows; a notice where it could not be written,
+    since a picture is no reason to lose a run. ``logits``, ``labels`` and ``faults`` are what
+    ``predict_labelled`` gave for the test images.
     """
     try:
         write_scores(folder, "test", scores, faults, f"{application.origin}, test")
@@ -65,11 +72,16 @@ def write_pictures(
     return []
 
 
-def _write_hardest(folder: RunFolder, test: LabelledImages, rows: list[int], logits: Tensor, labels: Tensor) -> None:
+def _write_hardest(
+    folder: RunFolder, test: LabelledImages, rows: list[int], logits: Tensor, labels: Tensor
+) -> None:
     found = hardest(logits, labels, _NUM_HARDEST)
     pixels, images = test.in_memory([rows[one.row] for one in found])
     if len(images) < len(found):
-        raise DataError("The hardest test images can be read a second time", got=f"{len(images)} of {len(found)}")
+        raise DataError(
+            "The hardest test images can be read a second time",
+            got=f"{len(images)} of {len(found)}",
+        )
     examples = [
         Example(
             image=image.numpy(),
@@ -81,7 +93,9 @@ def _write_hardest(folder: RunFolder, test: LabelledImages, rows: list[int], log
         )
         for one, image, name in zip(found, pixels, images.names, strict=True)
     ]
-    folder.write_json("top-losses.json", {"items": draw_top_losses(examples, folder.path / "top-losses.png")})
+    folder.write_json(
+        "top-losses.json", {"items": draw_top_losses(examples, folder.path / "top-losses.png")}
+    )
 
 
 def _first_batch(task: Task, device: Device) -> Any:

@@ -1,8 +1,9 @@
-"""Hyper-parameters as rules of the data and the length of the run; nothing here knows a data set by name.
+"""Hyper-parameters as rules of the data and the length of the run; nothing here knows a data set by
+name.
 
-"Measured" refers to docs/log.md: Fashion-MNIST, two cores with AVX512_BF16, bf16, torch 2.13, one seed per setting
-unless said, so that differences under about 0.25 points are noise. "airbench" is K. Jordan's airbench94_muon (arXiv
-2404.00498 and its repository).
+"Measured" refers to docs/log.md: Fashion-MNIST, two cores with AVX512_BF16, bf16, torch 2.13, one
+seed per setting unless said, so that differences under about 0.25 points are noise. "airbench" is
+K. Jordan's airbench94_muon (arXiv 2404.00498 and its repository).
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from dataclasses import dataclass
 from volano.apps.image.network import choose_shape, forward_flops
 from volano.apps.options import not_tried, tried_around, tried_between, tried_up_to_twice
 
-# fastai's Imagenette table: with wrong labels 80 epochs score far below 20, so no run goes on for ever by itself.
+# fastai's Imagenette table: with wrong labels 80 epochs score far below 20, so no run goes on for
+# ever by itself.
 MAX_EPOCHS = 60.0
-# Without any option. Measured on the embedded digits: 20, 40 and 60 epochs score alike, 98.5 to 100 % by seed.
+# Without any option. Measured on the embedded digits: 20, 40 and 60 epochs score alike, 98.5 to 100
+# % by seed.
 DEFAULT_EPOCHS = 30.0
 _REFERENCE_BATCH = 500
 _MIN_BATCH, _MAX_BATCH = 64, 512
 _STEPS_PER_EPOCH = 120
-# The larger net pays from so many epochs on. Measured at 28 px: thin reaches 93.4 to 93.8 % after 4 epochs; airbench94
-# trains 8, airbench96 its wide net 45. Small sets do not need width.
+# The larger net pays from so many epochs on. Measured at 28 px: thin reaches 93.4 to 93.8 % after 4
+# epochs; airbench94 trains 8, airbench96 its wide net 45. Small sets do not need width.
 _EPOCHS_FOR = {"wide": 24.0, "base": 8.0}
 _LARGE_SET = 10_000
 # Larger nets use the processor better: measured 2.5e11 FLOP/s for thin, 3.2e11 for base.
@@ -60,16 +63,18 @@ def choose_recipe(
 ) -> ImageRecipe:
     """Every number of a training of ``epochs`` epochs.
 
-    - Batch: about 120 steps an epoch, within 64 and 512. Measured at 60,000 images: 500 and 250 score alike (93.7 and
-      93.8 after 4 epochs); throughput is flat from 256 to 1,024 and 10 % lower at 128. Below 64 BatchNorm gets noisy.
-    - Muon lr 0.05 at batch 500, with the square root of the batch. Measured (4 epochs, with views): 0.03: 93.1, 0.05:
-      93.7, 0.1: 93.4, 0.2: 93.1; and 0.035 at batch 250: 93.8. Kernels have constant norm, so this is the angle of a
-      step and does not depend on the width.
+    - Batch: about 120 steps an epoch, within 64 and 512. Measured at 60,000 images: 500 and 250
+      score alike (93.7 and 93.8 after 4 epochs); throughput is flat from 256 to 1,024 and 10 %
+      lower at 128. Below 64 BatchNorm gets noisy.
+    - Muon lr 0.05 at batch 500, with the square root of the batch. Measured (4 epochs, with views):
+      0.03: 93.1, 0.05: 93.7, 0.1: 93.4, 0.2: 93.1; and 0.035 at batch 250: 93.8. Kernels have
+      constant norm, so this is the angle of a step and does not depend on the width.
     - AdamW lr 0.005. Measured: 0.002: 93.5, 0.005: 93.7, 0.01: 93.7, all within noise.
     - Label smoothing 0.1 (airbench 0.2 for 10 classes; only 0.1 was run here).
-    - Translation: a sixteenth of the side (airbench 2 of 32) from 8 epochs on, half of it in shorter runs. Measured at
-      4 epochs: 1 px 93.45 and 93.8 (without and with views), 2 px 93.0 and 93.7. One pixel under 16 px: on the digits
-      it took the hardest of five hold-outs from 98.5 to 99.3 %.
+    - Translation: a sixteenth of the side (airbench 2 of 32) from 8 epochs on, half of it in
+      shorter runs. Measured at 4 epochs: 1 px 93.45 and 93.8 (without and with views), 2 px 93.0
+      and 93.7. One pixel under 16 px: on the digits it took the hardest of five hold-outs from 98.5
+      to 99.3 %.
     - Cutout: a quarter of the side, from 30 epochs on (airbench96 12 of 32). Not measured here.
     """
     if batch_size is None:
@@ -90,8 +95,11 @@ def choose_recipe(
     )
 
 
-def choose_size(*, epochs_of_thin: float, num_train: int, resolution: int, channels: int, num_classes: int) -> str:
-    """The largest net that gets enough epochs in the time in which ``thin`` gets ``epochs_of_thin``."""
+def choose_size(
+    *, epochs_of_thin: float, num_train: int, resolution: int, channels: int, num_classes: int
+) -> str:
+    """The largest net that gets enough epochs in the time in which ``thin`` gets
+    ``epochs_of_thin``."""
     if num_train < _LARGE_SET:
         return "thin"
     thin = forward_flops(choose_shape("thin", channels, resolution, num_classes), resolution)

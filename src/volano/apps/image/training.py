@@ -15,7 +15,12 @@ from torch import Tensor
 from volano.apps.application import Application
 from volano.apps.image.augment import Augmentation
 from volano.apps.image.flip import flip_is_label_preserving
-from volano.apps.image.model_spec import ClassifierSpec, check_classifier, make_classifier, own_model_of
+from volano.apps.image.model_spec import (
+    ClassifierSpec,
+    check_classifier,
+    make_classifier,
+    own_model_of,
+)
 from volano.apps.image.network import parameter_groups
 from volano.apps.image.objective import Classification, balanced_weights
 from volano.apps.image.options import ImageOptions
@@ -42,13 +47,15 @@ class ImageTraining(Application):
         spec: of the classifier.
         train: images to train on.
         valid: images evaluated during the run.
-        test: images of the final figures; the same as ``valid`` where the source has one split only.
+        test: images of the final figures; the same as ``valid`` where the source has one split
+            only.
         is_held_out: whether ``test`` was split off by Volano.
         origin: where the images come from, in words.
         faults: files that could not be read, left out.
         notices: what a person should know.
         own_model: what ``options.model`` names.
-        patches: training images uint8 [n, channels, height, width] whose statistics whiten the stem.
+        patches: training images uint8 [n, channels, height, width] whose statistics whiten the
+            stem.
     """
 
     kind: ClassVar[str] = "image"
@@ -71,20 +78,29 @@ class ImageTraining(Application):
 
     @classmethod
     def read(cls, options: ImageOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
-        """Reads the images, splits them if the source does not, and finds out what the recipe needs to know."""
+        """Reads the images, splits them if the source does not, and finds out what the recipe needs
+        to know."""
         own_model = own_model_of(options.model)
         path = None if options.path is None else Path(options.path)
         sets = read_image_sets(path, size=options.image_size, in_files=options.in_files)
         if options.image_cache is not None:
             sets = _with_cache(sets, Path(options.image_cache))
         train, valid, test, is_held_out = _split(sets, options.seed)
-        faults = [fault for part in (sets.train, sets.valid, sets.test) if part is not None for fault in part.faults]
+        faults = [
+            fault
+            for part in (sets.train, sets.valid, sets.test)
+            if part is not None
+            for fault in part.faults
+        ]
         notices = [*sets.notices, *_fault_notices(faults)]
         empty = [
-            train.classes[row] for row in (torch.bincount(train.labels, minlength=len(train.classes)) == 0).nonzero()
+            train.classes[row]
+            for row in (torch.bincount(train.labels, minlength=len(train.classes)) == 0).nonzero()
         ]
         if empty:
-            raise DataError("Every class has readable images to train on", got=f"none of {', '.join(empty[:5])}")
+            raise DataError(
+                "Every class has readable images to train on", got=f"none of {', '.join(empty[:5])}"
+            )
         if options.batch_size is not None and options.batch_size > len(train):
             notices.append(f"batch_size={len(train)}: there are no more images to train on")
         known, about = train.sample()
@@ -92,11 +108,17 @@ class ImageTraining(Application):
         notices.append(f"flip={'yes' if flip else 'no'}: {reason}")
         if balanced_weights(train.labels, len(train.classes)) is not None:
             counts = torch.bincount(train.labels)
-            notices.append(f"classes of {int(counts.min())} to {int(counts.max())} images: weighted inversely")
+            notices.append(
+                f"classes of {int(counts.min())} to {int(counts.max())} images: weighted inversely"
+            )
         mean, std = _statistics(known)
         channels, image_size = train.images.shape[1], train.images.shape[-1]
         recipe = choose_recipe(
-            num_train=len(train), resolution=image_size, num_classes=len(train.classes), epochs=1.0, batch_size=None
+            num_train=len(train),
+            resolution=image_size,
+            num_classes=len(train.classes),
+            epochs=1.0,
+            batch_size=None,
         )
         spec = ClassifierSpec(
             classes=train.classes,
@@ -112,7 +134,9 @@ class ImageTraining(Application):
         check_classifier(spec, own_model)
         return cls(
             options=dataclasses.replace(
-                options, flip="yes" if flip else "no", in_files=isinstance(sets.train.images, ImageFiles)
+                options,
+                flip="yes" if flip else "no",
+                in_files=isinstance(sets.train.images, ImageFiles),
             ),
             spec=spec,
             train=train,
@@ -160,7 +184,9 @@ class ImageTraining(Application):
             objective=Classification(label_smoothing=smoothing, class_weights=weights),
             data=self.train.dataset(),
             valid=self.valid.dataset(),
-            augment=Augmentation(flip=self.spec.flip, translate=recipe.translate, cutout=recipe.cutout),
+            augment=Augmentation(
+                flip=self.spec.flip, translate=recipe.translate, cutout=recipe.cutout
+            ),
             **self._optimization(recipe),
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
@@ -173,7 +199,9 @@ class ImageTraining(Application):
     ) -> tuple[Self, float]:
         """See :meth:`Application.fit_trial`; the network is thin unless another is asked for."""
         del seconds, device
-        sized = self.with_size("thin") if self.options.size is None and self.own_model is None else self
+        sized = (
+            self.with_size("thin") if self.options.size is None and self.own_model is None else self
+        )
         return sized, seconds_per_step(sized.task(1000))
 
     def resolved(self, num_steps: int) -> dict[str, Any]:
@@ -189,7 +217,8 @@ class ImageTraining(Application):
                 ),
                 "schedule": linear(),
             }
-        # Nothing is known of the network: AdamW with values that suit most (see docs/decisions/own-models.md).
+        # Nothing is known of the network: AdamW with values that suit most (see
+        # docs/decisions/own-models.md).
         return {
             "optimizer": functools.partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.05),
             "schedule": cosine(warmup=0.1),
@@ -197,7 +226,9 @@ class ImageTraining(Application):
         }
 
 
-def _split(sets: ImageSets, seed: int) -> tuple[LabelledImages, LabelledImages, LabelledImages, bool]:
+def _split(
+    sets: ImageSets, seed: int
+) -> tuple[LabelledImages, LabelledImages, LabelledImages, bool]:
     test = sets.test if sets.test is not None else sets.valid
     if test is not None:
         return sets.train, sets.valid if sets.valid is not None else test, test, False
@@ -208,14 +239,22 @@ def _split(sets: ImageSets, seed: int) -> tuple[LabelledImages, LabelledImages, 
 
 def _with_cache(sets: ImageSets, folder: Path) -> ImageSets:
     parts = {name: getattr(sets, name) for name in ("train", "valid", "test")}
-    lazy = {name: part for name, part in parts.items() if part is not None and isinstance(part.images, ImageFiles)}
+    lazy = {
+        name: part
+        for name, part in parts.items()
+        if part is not None and isinstance(part.images, ImageFiles)
+    }
     if not lazy:
         notice = "image_cache has no effect: the decoded images fit into memory"
         return dataclasses.replace(sets, notices=(*sets.notices, notice))
     cached: dict[str, Any] = {
-        name: dataclasses.replace(part, images=part.images.cached(folder)) for name, part in lazy.items()
+        name: dataclasses.replace(part, images=part.images.cached(folder))
+        for name, part in lazy.items()
     }
-    notices = (*(text for text in sets.notices if text != sets.decoding), f"images are decoded once, into {folder}")
+    notices = (
+        *(text for text in sets.notices if text != sets.decoding),
+        f"images are decoded once, into {folder}",
+    )
     return dataclasses.replace(sets, **cached, notices=notices)
 
 
@@ -228,7 +267,9 @@ def _decide_flip(wanted: str, images: Tensor, labels: Tensor, seed: int) -> tupl
 def _fault_notices(faults: list[Fault]) -> list[str]:
     told = [f"unreadable, left out: {fault.path}: {fault.reason}" for fault in faults[:3]]
     if len(faults) > len(told):
-        told.append(f"{len(faults) - len(told)} more unreadable images are listed in quarantine.jsonl")
+        told.append(
+            f"{len(faults) - len(told)} more unreadable images are listed in quarantine.jsonl"
+        )
     return told
 
 
@@ -236,7 +277,9 @@ def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     # A few thousand images tell mean and deviation to a fraction of a grey level.
     sample = images[:: max(1, len(images) // _NUM_WHITENING_IMAGES)].float()
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp(min=1.0)
-    return tuple(round(value, 3) for value in mean.tolist()), tuple(round(value, 3) for value in std.tolist())
+    return tuple(round(value, 3) for value in mean.tolist()), tuple(
+        round(value, 3) for value in std.tolist()
+    )
 
 
 def _patches(images: Tensor) -> Tensor:

@@ -46,7 +46,9 @@ class ImageModel(TrainedModel):
         module: bytes uint8 [N, channels, size, size] in, logits fp32 [N, classes] out.
     """
 
-    def __init__(self, folder: RunFolder, spec: ClassifierSpec, module: nn.Module, device: str | None = None) -> None:
+    def __init__(
+        self, folder: RunFolder, spec: ClassifierSpec, module: nn.Module, device: str | None = None
+    ) -> None:
         super().__init__(folder, module, device)
         self.spec, self.classes = spec, spec.classes
 
@@ -62,23 +64,33 @@ class ImageModel(TrainedModel):
         """Computes the figures on images.
 
         Args:
-            path: any source of labelled images with the run's classes (its test split if it names one); None is the
-                run's own test set.
+            path: any source of labelled images with the run's classes (its test split if it names
+                one); None is the run's own test set.
 
         Returns:
-            See ``classification_scores``, with ``picture``, the path of the confusion matrix. The same stands in the
-            run's folder as ``eval-NAME.json`` and ``eval-NAME.png``.
+            See ``classification_scores``, with ``picture``, the path of the confusion matrix. The
+            same stands in the run's folder as ``eval-NAME.json`` and ``eval-NAME.png``.
         """
         spec = self.spec
         if path is None:
             application = ImageTraining.from_run(self.folder)
-            test, name, origin, notices = application.test, "test", f"{application.origin}, test", ()
+            test, name, origin, notices = (
+                application.test,
+                "test",
+                f"{application.origin}, test",
+                (),
+            )
         else:
             sets = read_image_sets(Path(path), pixel_format=spec.pixel_format, least_classes=1)
             test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
             name, origin, notices = evaluation_name(path), sets.origin, sets.notices
         logits, labels, faults = predict_labelled(
-            self.module, test, self.device, precision="fp32", flip=spec.flip, translate=spec.translate
+            self.module,
+            test,
+            self.device,
+            precision="fp32",
+            flip=spec.flip,
+            translate=spec.translate,
         )
         scores = classification_scores(logits, labels, spec.classes)
         return {**write_scores(self.folder, name, scores, faults, origin), "notices": list(notices)}
@@ -91,23 +103,33 @@ class ImageModel(TrainedModel):
         """Predicts the likeliest classes of images.
 
         Args:
-            images: one, or a sequence of them: files, folders of files, pictures of Pillow, or arrays and tensors
-                uint8 [height, width], [height, width, channels] or [channels, height, width]. Pictures are brought to
-                the model's size and channels as in training.
+            images: one, or a sequence of them: files, folders of files, pictures of Pillow, or
+                arrays and tensors uint8 [height, width], [height, width, channels] or [channels,
+                height, width]. Pictures are brought to the model's size and channels as in
+                training.
             top_k: classes of each.
 
         Raises:
-            UsageError: a file does not exist or is not named like an image; an array of another form.
+            UsageError: a file does not exist or is not named like an image; an array of another
+                form.
             DataError: none could be read.
         """
-        is_one = isinstance(images, str | Path) or hasattr(images, "convert") or getattr(images, "ndim", 4) <= 3
+        is_one = (
+            isinstance(images, str | Path)
+            or hasattr(images, "convert")
+            or getattr(images, "ndim", 4) <= 3
+        )
         items: list[Any] = [images] if is_one else list(cast(Any, images))
         runs: set[Path] = set()
         if all(isinstance(item, str | Path) for item in items):
             found = [ImageFile(path=file, label=None) for file in _image_files(items, runs)]
-            read = decode_all(found, self.classes, self.spec.pixel_format, root=Path(), max_share=1.0)
+            read = decode_all(
+                found, self.classes, self.spec.pixel_format, root=Path(), max_share=1.0
+            )
             if not len(read):
-                raise DataError("One of the images can be read", got=f"none; the first: {read.faults[0].reason}")
+                raise DataError(
+                    "One of the images can be read", got=f"none; the first: {read.faults[0].reason}"
+                )
             assert isinstance(read.images, Tensor)
             pixels, names, faults = read.images, read.names, read.faults
         else:
@@ -130,9 +152,11 @@ class ImageModel(TrainedModel):
         )
 
     def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
-        """Writes the classifier as safetensors, pt2 or onnx, loads it back and compares predictions.
+        """Writes the classifier as safetensors, pt2 or onnx, loads it back and compares
+        predictions.
 
-        The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N, classes].
+        The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N,
+        classes].
         """
         suffix = {"safetensors": "exported.safetensors"}.get(to, to)
         target = Path(out) if out is not None else self.path / f"model.{suffix}"
@@ -142,14 +166,22 @@ class ImageModel(TrainedModel):
             samples = load_file(self.path / "samples.safetensors")["images"]
         except (OSError, SafetensorError, KeyError) as error:
             raise CheckpointError(
-                "A run of the image application holds samples.safetensors to compare predictions on", got=f"{error}"
+                "A run of the image application holds samples.safetensors to compare predictions "
+                "on",
+                got=f"{error}",
             ) from error
         fresh = make_classifier(self.spec, own_model_of(self.spec.model_reference))
         result = export_classifier(self.module.cpu(), fresh, samples, to, target)
-        return {"run": str(self.path), "classes": list(self.classes), "input": list(samples.shape[1:]), **result}
+        return {
+            "run": str(self.path),
+            "classes": list(self.classes),
+            "input": list(samples.shape[1:]),
+            **result,
+        }
 
     def _pixels_of(self, pictures: Sequence[Any]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
-        """Pixels uint8 [N, channels, size, size] of pictures in memory, their places as names, and the others."""
+        """Pixels uint8 [N, channels, size, size] of pictures in memory, their places as names, and
+        the others."""
         pixels, names, faults = [], [], []
         for place, picture in enumerate(pictures):
             try:
@@ -219,7 +251,9 @@ def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:
         elif is_image(file.name):
             found.append(file)
         else:
-            raise UsageError("A file to predict is named like an image (.jpg, .png, ...)", got=str(file))
+            raise UsageError(
+                "A file to predict is named like an image (.jpg, .png, ...)", got=str(file)
+            )
     if not found:
         raise DataError("There are images to predict", got=f"none in {', '.join(map(str, files))}")
     return found

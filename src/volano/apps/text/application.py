@@ -29,7 +29,10 @@ class TextApplication(TextTraining):
         assert scratch is not None
         folder.write_json("text.json", self.spec.to_json())
         (folder.path / "tokenizer.json").write_bytes(self.tokenizer.to_bytes())
-        for name in (TRAIN_FILE, HELD_FILE):  # they are mapped; a rename leaves the mapping as it is
+        for name in (
+            TRAIN_FILE,
+            HELD_FILE,
+        ):  # they are mapped; a rename leaves the mapping as it is
             shutil.move(scratch / name, folder.path / name)
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
@@ -39,7 +42,9 @@ class TextApplication(TextTraining):
         folder = RunFolder(run.path)
         scores = self.held_out_scores(run.model, run.plan)
         folder.write_json("eval-test.json", scores)
-        metrics = {name: scores[name] for name in ("bits_per_byte", "perplexity", "bytes_per_token")}
+        metrics = {
+            name: scores[name] for name in ("bits_per_byte", "perplexity", "bytes_per_token")
+        }
         metrics |= {f"bits_per_byte_{name}": value for name, value in scores["baselines"].items()}
         metrics["num_test_bytes"] = scores["num_bytes"]
         metrics["tokens_per_second"] = self._tokens_per_second(folder)
@@ -62,5 +67,9 @@ class TextApplication(TextTraining):
 
     def _tokens_per_second(self, folder: RunFolder) -> float | None:
         """The median over the logged lines, as training throughput."""
-        rates = sorted(line["examples_per_second"] for line in folder.read_lines("metrics.jsonl") if "lr" in line)
+        rates = sorted(
+            line["examples_per_second"]
+            for line in folder.read_lines("metrics.jsonl")
+            if "lr" in line
+        )
         return round(rates[len(rates) // 2] * self.spec.context, 1) if rates else None

@@ -1,4 +1,5 @@
-"""What general compressors make of the held-out text after the training text: the baselines of bits per byte."""
+"""What general compressors make of the held-out text after the training text: the baselines of bits
+per byte."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-# xz -9 looks back 64 MiB, bz2 900 kB. Compressing more of the training text would cost minutes for little.
+# xz -9 looks back 64 MiB, bz2 900 kB. Compressing more of the training text would cost minutes for
+# little.
 MOST_TRAINING_BYTES = 16_000_000
 
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -18,9 +20,10 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 class CompressorFigures:
-    """Bits per held-out byte: ``8 * (size(training + held) - size(training)) / len(held)``, where size is that of the
-    compressed bytes, for xz (preset 9, extreme) and bz2 (level 9). They are computed in two threads beside what the
-    process does meanwhile; :meth:`result` waits for them. A context, so that no thread outlives it.
+    """Bits per held-out byte: ``8 * (size(training + held) - size(training)) / len(held)``, where
+    size is that of the compressed bytes, for xz (preset 9, extreme) and bz2 (level 9). They are
+    computed in two threads beside what the process does meanwhile; :meth:`result` waits for them. A
+    context, so that no thread outlives it.
 
     Args:
         training: the end of the training text, at most ``MOST_TRAINING_BYTES``.
@@ -28,9 +31,12 @@ class CompressorFigures:
     """
 
     def __init__(self, training: bytes, held: bytes) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=2)  # both libraries work without the interpreter's lock
+        self._pool = ThreadPoolExecutor(
+            max_workers=2
+        )  # both libraries work without the interpreter's lock
         self._futures: dict[str, Future[float]] = {
-            name: self._pool.submit(bits_after, compress, training, held) for name, compress in _COMPRESSORS.items()
+            name: self._pool.submit(bits_after, compress, training, held)
+            for name, compress in _COMPRESSORS.items()
         }
 
     def result(self) -> dict[str, float]:
@@ -41,7 +47,10 @@ class CompressorFigures:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 

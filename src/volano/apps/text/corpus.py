@@ -50,7 +50,8 @@ class Corpus:
 
 
 def prepare_corpus(source: TextSource, folder: Path, *, seed: int) -> Corpus:
-    """Splits the source, learns a tokenizer on its training part, and writes the tokens of both into ``folder``.
+    """Splits the source, learns a tokenizer on its training part, and writes the tokens of both
+    into ``folder``.
 
     Raises:
         DataError: there is no text, or too little.
@@ -76,7 +77,9 @@ def prepare_corpus(source: TextSource, folder: Path, *, seed: int) -> Corpus:
         baselines = figures.result()
     notices = [*source.notices, *split.notices]
     if num_train_bytes > MOST_TRAINING_BYTES:
-        notices.append(f"xz and bz2 were given the last {MOST_TRAINING_BYTES:,} bytes of the training text")
+        notices.append(
+            f"xz and bz2 were given the last {MOST_TRAINING_BYTES:,} bytes of the training text"
+        )
     return Corpus(
         tokenizer=tokenizer,
         train=open_tokens(folder / TRAIN_FILE),

@@ -14,14 +14,16 @@ from volano.device import Device, random_state_kept
 from volano.plan import Plan
 from volano.training import settings_of
 
-# As for images, kept back: for writing, for the interpreter's end, and because shared machines slow down.
+# As for images, kept back: for writing, for the interpreter's end, and because shared machines slow
+# down.
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.10, 2.0
 # Steps are timed for this share of the minutes, at most so many seconds, once or twice.
 _TIMING_SHARE, _TIMING_SECONDS = 0.015, 4.0
-# Planning may cost a share of the time that it is told of: so much of it is told for the probe, the rest for the shape
-# that is trained.
+# Planning may cost a share of the time that it is told of: so much of it is told for the probe, the
+# rest for the shape that is trained.
 _PROBE_SHARE = 0.3
-# Of a plan's probe with torch.compile switched off: compiled steps were measured to take 0.7 of the time.
+# Of a plan's probe with torch.compile switched off: compiled steps were measured to take 0.7 of the
+# time.
 _COMPILED_SHARE = 0.7
 
 
@@ -31,9 +33,12 @@ def fit_into(application: TextTraining, limit: TimeLimit) -> Fitted:
     place = limit.planning.place
 
     def seconds_left(evaluation: float) -> float:
-        return max(0.0, limit.left() - evaluation - _RESERVE_SECONDS - _RESERVE_SHARE * limit.seconds)
+        return max(
+            0.0, limit.left() - evaluation - _RESERVE_SECONDS - _RESERVE_SHARE * limit.seconds
+        )
 
-    # The shape that the time allows depends on the speed, and so on the plan: a quick one for a probe is close enough.
+    # The shape that the time allows depends on the speed, and so on the plan: a quick one for a
+    # probe is close enough.
     depth = application.options.depth or application.spec.depth
     probe = shaped(application, place, flops=1.0, num_tokens=1e6, depth=depth)
     quick = limit.choose_plan(
@@ -49,21 +54,33 @@ def fit_into(application: TextTraining, limit: TimeLimit) -> Fitted:
     num_tokens = flops / probe.spec.shape().flops_per_token
     num_tokens = min(num_tokens, MAX_EPOCHS * len(application.train))
     application = shaped(application, place, flops=flops, num_tokens=num_tokens)
-    chosen = limit.choose_plan(application.task(1000), seconds=max(1.0, (1 - _PROBE_SHARE) * seconds_left(0.0)))
+    chosen = limit.choose_plan(
+        application.task(1000), seconds=max(1.0, (1 - _PROBE_SHARE) * seconds_left(0.0))
+    )
     measured = limit.measure_step(application.task(1000), chosen.plan, timing)
     left = seconds_left(_evaluation_seconds(application, chosen.plan) + measured.startup)
     most = application.steps_in(MAX_EPOCHS)
     num_steps = max(1, min(most, int(left / measured.step)))
-    length = f"at most {MAX_EPOCHS:g} epochs" if num_steps == most else f"{limit.seconds / 60:g} min"
-    length = f"{measured.step * 1e3:.0f} ms a step, {length}" + (", which is short" if num_steps == 1 else "")
+    length = (
+        f"at most {MAX_EPOCHS:g} epochs" if num_steps == most else f"{limit.seconds / 60:g} min"
+    )
+    length = f"{measured.step * 1e3:.0f} ms a step, {length}" + (
+        ", which is short" if num_steps == 1 else ""
+    )
     reasons = application.reasons(num_steps, length)
     return Fitted(application=application, chosen=chosen, num_steps=num_steps, reasons=reasons)
 
 
 def _evaluation_seconds(application: TextTraining, plan: Plan) -> float:
-    """Seconds of the final test, of the evaluations and of the previews, from one batch timed here."""
+    """Seconds of the final test, of the evaluations and of the previews, from one batch timed
+    here."""
     device = Device(plan.device)
-    with random_state_kept(device), settings_of(plan, device), torch.inference_mode(), device.autocast(plan.precision):
+    with (
+        random_state_kept(device),
+        settings_of(plan, device),
+        torch.inference_mode(),
+        device.autocast(plan.precision),
+    ):
         model = Decoder(application.spec.shape()).to(device.torch_device)
         batch = device.move(torch.zeros(8, application.spec.context, dtype=torch.int64))
         model(batch)

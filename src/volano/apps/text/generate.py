@@ -20,7 +20,8 @@ class TokenSampling:
     Attributes:
         temperature: divides the logits; 0 always takes the likeliest.
         top_k: draw among so many of the likeliest; None among all.
-        top_p: draw among the likeliest that together have at least this probability (Holtzman et al. 2020).
+        top_p: draw among the likeliest that together have at least this probability (Holtzman et
+            al. 2020).
         seed: of the draws.
     """
 
@@ -39,7 +40,8 @@ class TokenSampling:
             values, ids = logits.sort(descending=True)
         else:
             values, ids = logits, None
-        # From the largest down, in fp64: a tiny temperature makes -inf of the others, never infinity or NaN.
+        # From the largest down, in fp64: a tiny temperature makes -inf of the others, never
+        # infinity or NaN.
         probabilities = ((values - values.max()).double() / self.temperature).softmax(0)
         if self.top_p < 1:
             before = probabilities.cumsum(0) - probabilities
@@ -49,17 +51,21 @@ class TokenSampling:
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str, context: int) -> tuple[list[int], int]:
-    """A prompt's ids behind a separator, at most ``context - 1`` of them, and how many were dropped at the front."""
+    """A prompt's ids behind a separator, at most ``context - 1`` of them, and how many were dropped
+    at the front."""
     ids = [SEPARATOR_ID, *tokenizer.encode(prompt)]
     num_dropped = max(0, len(ids) - (context - 1))
     return ids[num_dropped:], num_dropped
 
 
-def generate_ids(model: Decoder, ids: Sequence[int], num_tokens: int, sampling: TokenSampling) -> Iterator[int]:
+def generate_ids(
+    model: Decoder, ids: Sequence[int], num_tokens: int, sampling: TokenSampling
+) -> Iterator[int]:
     """The ids that follow ``ids``, up to ``num_tokens`` or the end of a document.
 
-    When as many tokens as the context are in view, the last half of them is read anew and the rest forgotten; so each
-    token is drawn from at least half a context (or from all that there is) and at most a whole one.
+    When as many tokens as the context are in view, the last half of them is read anew and the rest
+    forgotten; so each token is drawn from at least half a context (or from all that there is) and
+    at most a whole one.
 
     Args:
         model: in evaluation mode, with fp32 weights.
@@ -75,7 +81,9 @@ def generate_ids(model: Decoder, ids: Sequence[int], num_tokens: int, sampling: 
     for _ in range(num_tokens):
         if cache.length + len(new) > context:
             cache.length, new = 0, seen[-(context // 2) :]
-        with torch.inference_mode():  # not around the yield: it would hold for whoever takes the token
+        with (
+            torch.inference_mode()
+        ):  # not around the yield: it would hold for whoever takes the token
             features = model.features(torch.tensor([new], device=device), cache)
             logits = model.logits(features[0, -1]).cpu()
         drawn = sampling.draw(logits, generator)
@@ -96,7 +104,8 @@ def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TextPreview:
-    """``preview`` of a Task: a continuation of the same beginning, drawn with the same numbers each time.
+    """``preview`` of a Task: a continuation of the same beginning, drawn with the same numbers each
+    time.
 
     Attributes:
         tokenizer: of the model.

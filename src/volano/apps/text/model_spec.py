@@ -1,4 +1,5 @@
-"""What a trained language model is: enough to build it again and to feed it, kept in ``text.json``."""
+"""What a trained language model is: enough to build it again and to feed it, kept in
+``text.json``."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class TextSpec:
 
     def shape(self, dropout: float = 0.0) -> DecoderShape:
         """Of the decoder."""
-        return DecoderShape(vocab_size=self.vocab_size, context=self.context, depth=self.depth, dropout=dropout)
+        return DecoderShape(
+            vocab_size=self.vocab_size, context=self.context, depth=self.depth, dropout=dropout
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All fields, the goal and the schema's version."""
@@ -57,7 +60,9 @@ class TextSpec:
         """
         fields: dict[str, Any] = dict(value)
         if fields.pop("schema_version", None) != SCHEMA_VERSION:
-            raise CheckpointError(f"text.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version"))
+            raise CheckpointError(
+                f"text.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version")
+            )
         if fields.pop("goal", None) != LANGUAGE:
             raise CheckpointError("text.json describes a language model", got=value.get("goal"))
         try:

@@ -1,9 +1,10 @@
-"""A decoder of text with one option: depth. Shapes: B windows, T tokens, C channels, H heads, D channels of a head, V
-tokens of the vocabulary.
+"""A decoder of text with one option: depth. Shapes: B windows, T tokens, C channels, H heads, D
+channels of a head, V tokens of the vocabulary.
 
-The architecture is that of nanochat (Karpathy 2025): rotary positions (Su et al. 2021), normalised queries and keys
-(Henry et al. 2020), squared ReLU (So et al. 2021), norms without parameters before each part, no biases, projections
-into the residual stream that begin at zero, a head of its own, and logits capped softly (Gemma 2, 2024).
+The architecture is that of nanochat (Karpathy 2025): rotary positions (Su et al. 2021), normalised
+queries and keys (Henry et al. 2020), squared ReLU (So et al. 2021), norms without parameters before
+each part, no biases, projections into the residual stream that begin at zero, a head of its own,
+and logits capped softly (Gemma 2, 2024).
 """
 
 from __future__ import annotations
@@ -44,18 +45,20 @@ class DecoderShape:
 
     @property
     def num_matrix_parameters(self) -> int:
-        """Weights of the blocks and the head: those that cost two operations each for a token forward."""
+        """Weights of the blocks and the head: those that cost two operations each for a token
+        forward."""
         return self.depth * 12 * self.width**2 + self.vocab_size * self.width
 
     @property
     def flops_per_token(self) -> int:
-        """Operations of forward and backward for one token: 6 a weight, and attention over half the context on
-        average (Kaplan et al. 2020, with the causal half)."""
+        """Operations of forward and backward for one token: 6 a weight, and attention over half the
+        context on average (Kaplan et al. 2020, with the causal half)."""
         return 6 * self.num_matrix_parameters + 6 * self.depth * self.context * self.width
 
 
 class Cache:
-    """Keys and values of the tokens seen so far, for one text: fp32 [depth, 2, 1, H, context, D]."""
+    """Keys and values of the tokens seen so far, for one text: fp32 [depth, 2, 1, H, context,
+    D]."""
 
     def __init__(self, shape: DecoderShape, device: torch.device) -> None:
         heads = shape.width // HEAD_DIM
@@ -69,17 +72,26 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x_BTC: Tensor, rotation: Tensor, layer_cache: Tensor | None, start: int) -> Tensor:
+    def forward(
+        self, x_BTC: Tensor, rotation: Tensor, layer_cache: Tensor | None, start: int
+    ) -> Tensor:
         B, T, C = x_BTC.shape
         qkv = self.qkv(x_BTC).view(B, T, 3, C // HEAD_DIM, HEAD_DIM)
         qk = rotate(F.layer_norm(qkv[:, :, :2], (HEAD_DIM,)), rotation)
-        q, k, v = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+        q, k, v = (
+            qk[:, :, 0].transpose(1, 2),
+            qk[:, :, 1].transpose(1, 2),
+            qkv[:, :, 2].transpose(1, 2),
+        )
         if layer_cache is None:
             y_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
             layer_cache[0, :, :, start : start + T] = k
             layer_cache[1, :, :, start : start + T] = v
-            keys, values = layer_cache[0, :, :, : start + T].to(q.dtype), layer_cache[1, :, :, : start + T].to(q.dtype)
+            keys, values = (
+                layer_cache[0, :, :, : start + T].to(q.dtype),
+                layer_cache[1, :, :, : start + T].to(q.dtype),
+            )
             # One new token sees everything; several at the beginning see what lies before each.
             y_BHTD = F.scaled_dot_product_attention(q, keys, values, is_causal=T > 1)
         return self.out(y_BHTD.transpose(1, 2).reshape(B, T, C))
@@ -93,7 +105,9 @@ class _DecoderBlock(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BTC: Tensor, rotation: Tensor, layer_cache: Tensor | None, start: int) -> Tensor:
+    def forward(
+        self, x_BTC: Tensor, rotation: Tensor, layer_cache: Tensor | None, start: int
+    ) -> Tensor:
         x_BTC = x_BTC + self.dropout(self.attention(_norm(x_BTC), rotation, layer_cache, start))
         return x_BTC + self.dropout(self.down(F.relu(self.up(_norm(x_BTC))).square()))
 
@@ -114,7 +128,8 @@ class Decoder(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        # nanochat: embedding of deviation 1, since a norm follows; matrices uniform with deviation 1 / sqrt(C).
+        # nanochat: embedding of deviation 1, since a norm follows; matrices uniform with deviation
+        # 1 / sqrt(C).
         bound = (3.0 / self.shape.width) ** 0.5
         for block in self.blocks:
             assert isinstance(block, _DecoderBlock)
@@ -126,8 +141,8 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def features(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        """What the head reads, [B, T, C]. With a cache, ``tokens_BT`` follow those that it holds: one text, and more
-        than one token only into an empty cache."""
+        """What the head reads, [B, T, C]. With a cache, ``tokens_BT`` follow those that it holds:
+        one text, and more than one token only into an empty cache."""
         start = 0 if cache is None else cache.length
         T = tokens_BT.shape[1]
         rotation = self.rotation[:, start : start + T]
@@ -165,17 +180,29 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    # Without parameters. Not the RMS norm: in eager bf16 on CPUs that is eight times slower, and the mean of a few
-    # hundred channels is close to zero anyway. The same on every device, so that a run means the same everywhere.
+    # Without parameters. Not the RMS norm: in eager bf16 on CPUs that is eight times slower, and
+    # the mean of a few hundred channels is close to zero anyway. The same on every device, so that
+    # a run means the same everywhere.
     return F.layer_norm(x, (x.shape[-1],))
 
 
 def parameter_groups(
-    model: nn.Module, *, matrix_lr: float, embedding_lr: float, head_lr: float, weight_decay: float, ns_steps: int
+    model: nn.Module,
+    *,
+    matrix_lr: float,
+    embedding_lr: float,
+    head_lr: float,
+    weight_decay: float,
+    ns_steps: int,
 ) -> list[dict[str, Any]]:
     """Muon for the matrices of the blocks, AdamW for embedding and head; for ``MuonAdamW``."""
     assert isinstance(model, Decoder)
-    adamw = {"algorithm": "adamw", "betas": (0.8, 0.95), "eps": 1e-10, "weight_decay": 0.0}  # nanochat
+    adamw = {
+        "algorithm": "adamw",
+        "betas": (0.8, 0.95),
+        "eps": 1e-10,
+        "weight_decay": 0.0,
+    }  # nanochat
     return [
         {
             "params": list(model.blocks.parameters()),

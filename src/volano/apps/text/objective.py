@@ -18,14 +18,14 @@ from volano.task import Loss
 class NextToken:
     """Cross-entropy in nats of each next token, with the bits per byte beside it.
 
-    In training a batch is ids int16 [B, context + 1] and every token but the first is predicted. In evaluation it is
-    what ``scoring_windows`` makes: ids and the first target of each window that counts; separators, which stand for no
-    bytes, do not count.
+    In training a batch is ids int16 [B, context + 1] and every token but the first is predicted. In
+    evaluation it is what ``scoring_windows`` makes: ids and the first target of each window that
+    counts; separators, which stand for no bytes, do not count.
 
     Attributes:
         train_bytes_per_token: of the training text.
-        valid_bytes_per_token: of exactly the targets that count in the validation set, so that the mean over its
-            batches is its total bits over its total bytes.
+        valid_bytes_per_token: of exactly the targets that count in the validation set, so that the
+            mean over its batches is its total bits over its total bytes.
     """
 
     train_bytes_per_token: float
@@ -48,7 +48,8 @@ class NextToken:
 
 
 def counted(ids: Tensor, first: Tensor) -> Tensor:
-    """Which targets count, bool [B, context]: those from ``first`` on that are no separators (or filling)."""
+    """Which targets count, bool [B, context]: those from ``first`` on that are no separators (or
+    filling)."""
     places = torch.arange(ids.shape[1] - 1, device=ids.device)
     return (places >= first[:, None]) & (ids[:, 1:] != SEPARATOR_ID)
 
@@ -56,13 +57,16 @@ def counted(ids: Tensor, first: Tensor) -> Tensor:
 def _cross_entropy(model: nn.Module, ids: Tensor) -> Tensor:
     """Nats of each target, fp32 [B, T], of ids int64 [B, T + 1]."""
     logits = model(ids[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(ids.shape[0], -1)
+    return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(
+        ids.shape[0], -1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomOffsets:
-    """``augment`` for windows of twice the context: ``context + 1`` ids of each, from a random offset below ``context``
-    on. So an epoch sees the text cut at other places than the epoch before.
+    """``augment`` for windows of twice the context: ``context + 1`` ids of each, from a random
+    offset below ``context`` on. So an epoch sees the text cut at other places than the epoch
+    before.
 
     Attributes:
         context: tokens that the model sees.
@@ -72,6 +76,8 @@ class RandomOffsets:
 
     def __call__(self, ids: Tensor, generator: torch.Generator) -> Tensor:
         """Ids int16 [B, 2 * context] in, [B, context + 1] out."""
-        offsets = torch.randint(self.context, (len(ids), 1), generator=generator, device=generator.device)
+        offsets = torch.randint(
+            self.context, (len(ids), 1), generator=generator, device=generator.device
+        )
         places = offsets.to(ids.device) + torch.arange(self.context + 1, device=ids.device)
         return ids.gather(1, places)

@@ -14,7 +14,9 @@ class TextOptions(Options):
     """What can be said of training a language model, all of it optional."""
 
     path: str | None = option(
-        None, "Files and folders of text, .jsonl or .parquet; without it, Python's standard library.", is_path=True
+        None,
+        "Files and folders of text, .jsonl or .parquet; without it, Python's standard library.",
+        is_path=True,
     )
     classify: bool = option(False, "Tell classes of labelled texts apart instead.", is_kept=False)
     depth: int | None = option(
@@ -32,5 +34,9 @@ class TextGenerationOptions(DeclaredOptions):
     tokens: int = option(200, "How many to write, at most.", at_least=1)
     temperature: float = option(0.8, "0 takes the likeliest token.", at_least=0.0, at_most=100.0)
     top_k: int | None = option(None, "Draw among so many likeliest tokens.", at_least=1)
-    top_p: float = option(1.0, "Draw among the likeliest tokens of this probability.", above=0.0, at_most=1.0)
-    seed: int = option(0, "Of the draws; the same one writes the same.", at_least=0, at_most=MOST_SEED)
+    top_p: float = option(
+        1.0, "Draw among the likeliest tokens of this probability.", above=0.0, at_most=1.0
+    )
+    seed: int = option(
+        0, "Of the draws; the same one writes the same.", at_least=0, at_most=MOST_SEED
+    )

@@ -1,8 +1,8 @@
 """Hyper-parameters of language models as rules of the text, the length of the run and the depth.
 
-"Measured" refers to docs/log.md: 5 MB of plays, bf16, torch 2.13, one core with AVX512_BF16, one seed per setting.
-"nanochat" is Karpathy 2025 (its README and dev/LOG.md), "slowrun" the NanoGPT slowrun of 2026 (100M tokens, many
-epochs), notes on both agree with arXiv 2605.01640.
+"Measured" refers to docs/log.md: 5 MB of plays, bf16, torch 2.13, one core with AVX512_BF16, one
+seed per setting. "nanochat" is Karpathy 2025 (its README and dev/LOG.md), "slowrun" the NanoGPT
+slowrun of 2026 (100M tokens, many epochs), notes on both agree with arXiv 2605.01640.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from volano.apps.text.options import MAX_DEPTH, MIN_DEPTH
 
 # Where steps are timed before the depth is known.
 PROBE_DEPTH = 4
-# By themselves, runs end here: after so many passes even a regularised model learns the text by heart.
+# By themselves, runs end here: after so many passes even a regularised model learns the text by
+# heart.
 MAX_EPOCHS = 20.0
-# Below the first, each text is new; from the second on it is known (slowrun: reuse is harmless up to about 4 epochs).
+# Below the first, each text is new; from the second on it is known (slowrun: reuse is harmless up
+# to about 4 epochs).
 _MUCH_DATA, _LITTLE_DATA = 2.0, 4.0
 
 
@@ -54,17 +56,21 @@ def choose_recipe(
 ) -> TextRecipe:
     """Every number of a training of ``num_steps`` steps in ``epochs`` epochs.
 
-    - Muon lr 0.02 with nanochat's scaling. Measured at depth 4, 330 steps of 2,048 tokens: 0.02: 2.113 bits per byte,
-      0.04: 2.137.
-    - Newton-Schulz: 3 steps where 5 would cost more than a seventh of the step (see ``choose_tokens_per_step``), as in
-      airbench. Measured likewise: 5: 2.113 in 101 s, 3: 2.116 in 92 s.
+    - Muon lr 0.02 with nanochat's scaling. Measured at depth 4, 330 steps of 2,048 tokens: 0.02:
+      2.113 bits per byte, 0.04: 2.137.
+    - Newton-Schulz: 3 steps where 5 would cost more than a seventh of the step (see
+      ``choose_tokens_per_step``), as in airbench. Measured likewise: 5: 2.113 in 101 s, 3: 2.116 in
+      92 s.
     - AdamW: embedding 0.2, head 0.004, by ``(width / 768) ** -0.5`` (nanochat).
-    - Much data (under 2 epochs): no dropout, hardly any decay. Little data (4 epochs and more): dropout 0.15, decay 1.0
-      on the matrices, an average of the weights over the last tenth of the run (slowrun: dropout 0.1, decay 0.8 to
-      1.6, averages gained 0.02 to 0.03 nats). In between in proportion; and in proportion to the weights for each
-      training byte, from a quarter to one: a model that cannot learn its text by heart needs no help against it.
+    - Much data (under 2 epochs): no dropout, hardly any decay. Little data (4 epochs and more):
+      dropout 0.15, decay 1.0 on the matrices, an average of the weights over the last tenth of the
+      run (slowrun: dropout 0.1, decay 0.8 to 1.6, averages gained 0.02 to 0.03 nats). In between in
+      proportion; and in proportion to the weights for each training byte, from a quarter to one: a
+      model that cannot learn its text by heart needs no help against it.
     """
-    share = _between(epochs, _MUCH_DATA, _LITTLE_DATA) * _between(shape.num_matrix_parameters / num_bytes, 0.25, 1.0)
+    share = _between(epochs, _MUCH_DATA, _LITTLE_DATA) * _between(
+        shape.num_matrix_parameters / num_bytes, 0.25, 1.0
+    )
     scale = (shape.width / 768) ** -0.5
     return TextRecipe(
         regime=_regime(share, epochs, shape.num_matrix_parameters / num_bytes),
@@ -86,7 +92,10 @@ def _regime(share: float, epochs: float, weights_per_byte: float) -> str:
         how = f"dropout {0.15 * share:.2g}, weight decay {0.02 + 0.98 * share:.2g}"
     if epochs < _MUCH_DATA:
         return f"much data ({facts}): {how}"
-    return f"{'little data' if epochs >= _LITTLE_DATA else 'between much and little data'} ({facts}): {how}"
+    return (
+        f"{'little data' if epochs >= _LITTLE_DATA else 'between much and little data'} "
+        f"({facts}): {how}"
+    )
 
 
 def _between(value: float, low: float, high: float) -> float:
@@ -94,12 +103,13 @@ def _between(value: float, low: float, high: float) -> float:
 
 
 def choose_depth(*, flops: float, num_bytes: int, vocab_size: int, context: int) -> int:
-    """The depth whose number of weights is nearest to what a training of ``flops`` operations can teach.
+    """The depth whose number of weights is nearest to what a training of ``flops`` operations can
+    teach.
 
-    10.5 tokens for each weight (nanochat), which is ``sqrt(flops / 63)`` weights. Measured, with 2,048 tokens a step:
-    depth 2, 900 steps: 2.020 bits per byte in 71 s of one core; depth 3, 500 steps: 2.063 in 81 s; depth 4, 330 steps:
-    2.113 in 101 s. At most two weights for each training byte (slowrun's models that gained from more were
-    regularised beyond this recipe).
+    10.5 tokens for each weight (nanochat), which is ``sqrt(flops / 63)`` weights. Measured, with
+    2,048 tokens a step: depth 2, 900 steps: 2.020 bits per byte in 71 s of one core; depth 3, 500
+    steps: 2.063 in 81 s; depth 4, 330 steps: 2.113 in 101 s. At most two weights for each training
+    byte (slowrun's models that gained from more were regularised beyond this recipe).
     """
     wanted = min(math.sqrt(flops / 63), 2.0 * num_bytes)
 
@@ -113,10 +123,13 @@ def choose_depth(*, flops: float, num_bytes: int, vocab_size: int, context: int)
 def choose_tokens_per_step(*, num_tokens: float, width: int, is_cpu: bool) -> int:
     """Tokens of a batch for a run over ``num_tokens``, a power of two.
 
-    - ``2048 * (num_tokens / 1e6) ** 0.383``: nanochat's exponent, from what was measured here at a million.
-    - At least 8 for each channel: five Newton-Schulz steps cost about 4.4 * width / tokens of forward and backward by
-      their operations; measured at width 256 and 2,048 tokens: 16 % of the step.
-    - At least 2,048 on a CPU and 16,384 elsewhere, where smaller batches leave the device idle; at most 2**19.
+    - ``2048 * (num_tokens / 1e6) ** 0.383``: nanochat's exponent, from what was measured here at a
+      million.
+    - At least 8 for each channel: five Newton-Schulz steps cost about 4.4 * width / tokens of
+      forward and backward by their operations; measured at width 256 and 2,048 tokens: 16 % of the
+      step.
+    - At least 2,048 on a CPU and 16,384 elsewhere, where smaller batches leave the device idle; at
+      most 2**19.
     """
     wanted = max(2048 * (num_tokens / 1e6) ** 0.383, 8.0 * width, 2048 if is_cpu else 16384)
     return min(2**19, 2 ** round(math.log2(wanted)))

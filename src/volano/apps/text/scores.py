@@ -17,7 +17,8 @@ from volano.data import scoring_windows
 from volano.device import Device
 from volano.errors import DataError
 
-# A quarter. Measured on 5 MB of plays: no overlap 2.120, half 2.113 bits per byte, at twice the time.
+# A quarter. Measured on 5 MB of plays: no overlap 2.120, half 2.113 bits per byte, at twice the
+# time.
 _OVERLAP = 4
 # Tokens of a forward pass; the logits of so many take 64 MB with the smallest vocabulary.
 _TOKENS_AT_ONCE = 8192
@@ -26,11 +27,11 @@ _TOKENS_AT_ONCE = 8192
 def score_tokens(
     model: Decoder, tokens: np.ndarray, tokenizer: Tokenizer, device: Device, *, precision: str
 ) -> dict[str, Any]:
-    """``bits_per_byte`` (total bits over total bytes), ``perplexity`` (per token), ``bytes_per_token``, ``num_bytes``
-    and ``num_tokens`` of a text.
+    """``bits_per_byte`` (total bits over total bytes), ``perplexity`` (per token),
+    ``bytes_per_token``, ``num_bytes`` and ``num_tokens`` of a text.
 
-    Windows overlap by a quarter: each token but those of the first window is predicted from at least a quarter of a
-    context and at most a whole one. Separators are seen, not predicted.
+    Windows overlap by a quarter: each token but those of the first window is predicted from at
+    least a quarter of a context and at most a whole one. Separators are seen, not predicted.
 
     Args:
         model: on ``device``; its mode is put back.
@@ -54,7 +55,9 @@ def score_tokens(
                 counts = device.move(counted(batch, start))
                 moved = device.move(batch.long())
                 logits = model(moved[:, :-1])
-                losses = F.cross_entropy(logits.flatten(0, 1), moved[:, 1:].flatten(), reduction="none")
+                losses = F.cross_entropy(
+                    logits.flatten(0, 1), moved[:, 1:].flatten(), reduction="none"
+                )
                 nats += float(losses.double()[counts.flatten()].sum())
                 num_tokens += int(counts.sum())
     finally:
@@ -73,8 +76,14 @@ def score_tokens(
 
 def text_figures(metrics: Mapping[str, Any], what: str) -> list[str]:
     """Puts bits per byte into words, beside those of compressors; ``what``: of which bytes."""
-    lines = [f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} {what}"]
+    lines = [
+        f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} {what}"
+    ]
     xz, bz2 = metrics.get("bits_per_byte_xz"), metrics.get("bits_per_byte_bz2")
     if xz is not None:
         lines.append(f"after the training text, xz needs {xz:.4f} and bz2 {bz2:.4f}")
-    return [*lines, f"perplexity {metrics['perplexity']:.1f} per token of {metrics['bytes_per_token']:.2f} bytes"]
+    return [
+        *lines,
+        f"perplexity {metrics['perplexity']:.1f} per token of {metrics['bytes_per_token']:.2f} "
+        "bytes",
+    ]

@@ -1,5 +1,6 @@
-"""Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2's alphabet of bytes), trained on a person's own text with
-Hugging Face ``tokenizers``. It loses nothing: the bytes of a text's tokens are the text's bytes."""
+"""Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2's alphabet of bytes), trained on a
+person's own text with Hugging Face ``tokenizers``. It loses nothing: the bytes of a text's tokens
+are the text's bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from volano.errors import CheckpointError
 
 # Stands before each document, so that its first token has something before it.
 SEPARATOR, SEPARATOR_ID = "<|document|>", 0
-# Pieces in which documents are encoded, and how much text goes to the library at once; it encodes with all cores.
+# Pieces in which documents are encoded, and how much text goes to the library at once; it encodes
+# with all cores.
 _PIECE_CHARACTERS, _BATCH_CHARACTERS = 2**18, 2**23
 _NUM_BYTES = 256
 
@@ -29,7 +31,9 @@ class Tokenizer:
     """
 
     def __init__(self, library: Any) -> None:
-        library.encode_special_tokens = True  # a text that holds the separator's letters is text all the same
+        library.encode_special_tokens = (
+            True  # a text that holds the separator's letters is text all the same
+        )
         self._library = library
         self.vocab_size: int = library.get_vocab_size()
 
@@ -74,9 +78,9 @@ class Tokenizer:
 def choose_vocab_size(num_bytes: int) -> int:
     """How many tokens suit so much text.
 
-    2,048 from 1 to 10 MB, 4,096 and 8,192 up to 200 MB, 16,384 and 32,768 above. Measured on 5 MB of plays: one minute
-    of one core reached 2.53 bits per byte with 2,048 and 2.99 with bytes alone. Below 1 MB a token for each 500 bytes,
-    or merges would be learned by heart.
+    2,048 from 1 to 10 MB, 4,096 and 8,192 up to 200 MB, 16,384 and 32,768 above. Measured on 5 MB
+    of plays: one minute of one core reached 2.53 bits per byte with 2,048 and 2.99 with bytes
+    alone. Below 1 MB a token for each 500 bytes, or merges would be learned by heart.
     """
     for most_bytes, size in ((10e6, 2048), (50e6, 4096), (200e6, 8192), (1e9, 16384)):
         if num_bytes < most_bytes:
@@ -116,14 +120,17 @@ def load_tokenizer(path: Path, digest: str) -> Tokenizer:
     try:
         tokenizer = Tokenizer(Library.from_str(path.read_text(encoding="utf-8").rstrip("\n")))
     except OSError as error:
-        raise CheckpointError("A run holds its tokenizer", got=f"{path}: {error.strerror}") from error
+        raise CheckpointError(
+            "A run holds its tokenizer", got=f"{path}: {error.strerror}"
+        ) from error
     except Exception as error:  # the library raises Exception itself
         raise CheckpointError("tokenizer.json can be read", got=f"{path}: {error}") from error
     if tokenizer.digest() != digest:
         raise CheckpointError(
             "The tokenizer belongs to the run",
             got=f"{path} with digest {tokenizer.digest()}, where text.json says {digest}",
-            remedy="Put back the tokenizer.json with which the run was trained; its tokens are others in another",
+            remedy="Put back the tokenizer.json with which the run was trained; its tokens are "
+            "others in another",
         )
     return tokenizer
 
@@ -144,7 +151,8 @@ def _batches(texts: Iterable[str]) -> Iterator[list[tuple[bool, str]]]:
 
 
 def _pieces(text: str) -> Sequence[str]:
-    """The text cut behind line breaks, where the encoding sees the fewest tokens that could have gone across."""
+    """The text cut behind line breaks, where the encoding sees the fewest tokens that could have
+    gone across."""
     pieces: list[str] = []
     start = 0
     while len(text) - start > _PIECE_CHARACTERS:
@@ -157,7 +165,14 @@ def _pieces(text: str) -> Sequence[str]:
 
 @functools.cache
 def _alphabet() -> tuple[str, ...]:
-    """The letter that stands for each byte: printable ones for themselves, the others from U+0100 on (GPT-2)."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    """The letter that stands for each byte: printable ones for themselves, the others from U+0100
+    on (GPT-2)."""
+    printable = {
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    }
     others = iter(range(_NUM_BYTES, 2 * _NUM_BYTES))
-    return tuple(chr(byte) if byte in printable else chr(next(others)) for byte in range(_NUM_BYTES))
+    return tuple(
+        chr(byte) if byte in printable else chr(next(others)) for byte in range(_NUM_BYTES)
+    )

@@ -48,7 +48,8 @@ _Training = TypeVar("_Training", bound="TextTraining")
 
 @dataclass(frozen=True, kw_only=True)
 class TextTraining(Application):
-    """Tokens and a language model to train on them; :meth:`task` makes the Task for a number of steps.
+    """Tokens and a language model to train on them; :meth:`task` makes the Task for a number of
+    steps.
 
     Attributes:
         options: with ``depth`` and ``batch_size`` resolved.
@@ -97,12 +98,19 @@ class TextTraining(Application):
             baselines=corpus.baselines,
             origin=corpus.origin,
         )
-        faults = [f"not read, or in part: {fault.path}: {fault.reason}" for fault in corpus.faults[:3]]
+        faults = [
+            f"not read, or in part: {fault.path}: {fault.reason}" for fault in corpus.faults[:3]
+        ]
         if len(corpus.faults) > len(faults):
-            faults.append(f"{len(corpus.faults) - len(faults)} more such files are listed in quarantine.jsonl")
+            faults.append(
+                f"{len(corpus.faults) - len(faults)} more such files are listed in quarantine.jsonl"
+            )
         num_windows = len(TokenWindows(corpus.train, context))
         if options.batch_size is not None and options.batch_size > num_windows:
-            notices.append(f"batch_size={num_windows}: there are no more windows of {context} tokens to train on")
+            notices.append(
+                f"batch_size={num_windows}: there are no more windows of {context} tokens to "
+                "train on"
+            )
         return cls(
             options=options,
             spec=spec,
@@ -216,14 +224,17 @@ class TextTraining(Application):
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the depth, the batch and the plan for a number of passes over the text."""
         num_tokens = epochs * len(self.train)
-        fitted = super(TextTraining, shaped(self, limit.planning.place, flops=None, num_tokens=num_tokens)).fit_epochs(
-            limit, epochs
-        )
+        fitted = super(
+            TextTraining, shaped(self, limit.planning.place, flops=None, num_tokens=num_tokens)
+        ).fit_epochs(limit, epochs)
         application: Any = fitted.application
-        return dataclasses.replace(fitted, reasons=application.reasons(fitted.num_steps, f"{epochs:g} epochs as asked"))
+        return dataclasses.replace(
+            fitted, reasons=application.reasons(fitted.num_steps, f"{epochs:g} epochs as asked")
+        )
 
     def reasons(self, num_steps: int, length: str) -> tuple[str, ...]:
-        """Puts depth, batch, number of steps and regime into words; ``length``: why so many steps."""
+        """Puts depth, batch, number of steps and regime into words; ``length``: why so many
+        steps."""
         shape = self.spec.shape()
         size = f"{num_steps:,} steps of {self.tokens_per_step:,} tokens"
         return (
@@ -234,34 +245,52 @@ class TextTraining(Application):
     def fit_trial(
         self, seconds: float, seconds_per_step: Callable[[Task], float], device: Device
     ) -> tuple[Self, float]:
-        """Chooses depth and batch by the application's own rules for a training of so many seconds."""
+        """Chooses depth and batch by the application's own rules for a training of so many
+        seconds."""
         probe = shaped(self, device, flops=1.0, num_tokens=1e6, depth=self.spec.depth)
         num_tokens = seconds / seconds_per_step(probe.task(1000)) * probe.tokens_per_step
         flops = num_tokens * probe.spec.shape().flops_per_token
-        sized = shaped(self, device, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(self.train)))
+        sized = shaped(
+            self, device, flops=flops, num_tokens=min(num_tokens, MAX_EPOCHS * len(self.train))
+        )
         return sized, seconds_per_step(sized.task(1000))
 
     def held_out_scores(self, model: nn.Module, plan: Plan) -> dict[str, Any]:
-        """See ``score_tokens``; with ``baselines``, what xz and bz2 reach on the same bytes after the training text."""
+        """See ``score_tokens``; with ``baselines``, what xz and bz2 reach on the same bytes after
+        the training text."""
         assert isinstance(model, Decoder)
         device = Device(plan.device)
         with settings_of(plan, device):
-            scores = score_tokens(model, self.held, self.tokenizer, device, precision=plan.precision)
+            scores = score_tokens(
+                model, self.held, self.tokenizer, device, precision=plan.precision
+            )
         assert scores["num_bytes"] == self.spec.num_held_bytes
-        return {**scores, "baselines": self.spec.baselines, "origin": f"{self.spec.origin}, held out"}
+        return {
+            **scores,
+            "baselines": self.spec.baselines,
+            "origin": f"{self.spec.origin}, held out",
+        }
 
     def _valid(self) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Evenly spaced windows of the held-out text, and the bytes per token of the targets that count in them."""
+        """Evenly spaced windows of the held-out text, and the bytes per token of the targets that
+        count in them."""
         context = self.spec.context
         ids, first = scoring_windows(self.held, context, context)
-        rows = torch.linspace(0, len(ids) - 1, min(len(ids), _NUM_VALID_WINDOWS)).round().long().unique()
+        rows = (
+            torch.linspace(0, len(ids) - 1, min(len(ids), _NUM_VALID_WINDOWS))
+            .round()
+            .long()
+            .unique()
+        )
         ids, first = ids[rows].contiguous(), first[rows].contiguous()
         targets = ids[:, 1:][counted(ids, first)]
         num_bytes = int(self.tokenizer.num_bytes_of[targets.numpy()].sum())
         return ids, first, num_bytes / max(1, len(targets))
 
     def _preview(self) -> Callable[[Any], dict[str, str]]:
-        prompt = self.tokenizer.decode(self.held[1 : 1 + _PROMPT_TOKENS].tolist()).decode(errors="ignore")
+        prompt = self.tokenizer.decode(self.held[1 : 1 + _PROMPT_TOKENS].tolist()).decode(
+            errors="ignore"
+        )
         return TextPreview(tokenizer=self.tokenizer, prompt=prompt)
 
 
@@ -283,15 +312,21 @@ def _fitting_context(wanted: int, corpus: Corpus) -> tuple[int, list[str]]:
 
 
 def shaped(
-    application: _Training, place: Device, *, flops: float | None, num_tokens: float, depth: int | None = None
+    application: _Training,
+    place: Device,
+    *,
+    flops: float | None,
+    num_tokens: float,
+    depth: int | None = None,
 ) -> _Training:
-    """The application with depth and batch chosen where the options leave them open. ``flops`` is what the training may
-    cost; None is what the probe's depth would cost over ``num_tokens``."""
+    """The application with depth and batch chosen where the options leave them open. ``flops`` is
+    what the training may cost; None is what the probe's depth would cost over ``num_tokens``."""
     options, spec = application.options, application.spec
     if flops is None:
         flops = num_tokens * spec.shape().flops_per_token
     depth = options.depth or depth or choose_depth(
-        flops=flops, num_bytes=spec.num_train_bytes, vocab_size=spec.vocab_size, context=spec.context
+        flops=flops, num_bytes=spec.num_train_bytes, vocab_size=spec.vocab_size,
+        context=spec.context
     )  # fmt: skip
     batch_size = options.batch_size
     if batch_size is None:

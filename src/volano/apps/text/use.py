@@ -35,7 +35,9 @@ class TextModel(TrainedModel):
 
     generate_options: ClassVar[type[DeclaredOptions] | None] = TextGenerationOptions
 
-    def __init__(self, folder: RunFolder, tokenizer: Tokenizer, module: Decoder, device: str | None = None) -> None:
+    def __init__(
+        self, folder: RunFolder, tokenizer: Tokenizer, module: Decoder, device: str | None = None
+    ) -> None:
         super().__init__(folder, module, device)
         self.tokenizer, self.decoder = tokenizer, module
 
@@ -52,11 +54,12 @@ class TextModel(TrainedModel):
         """Computes bits per byte, in fp32.
 
         Args:
-            path: any source of text, all of which is evaluated; None is the run's own held-out text.
+            path: any source of text, all of which is evaluated; None is the run's own held-out
+                text.
 
         Returns:
-            See ``score_tokens``, with ``baselines``, what xz and bz2 reach on the same bytes after the training text.
-            The same stands in the run's folder as ``eval-NAME.json``.
+            See ``score_tokens``, with ``baselines``, what xz and bz2 reach on the same bytes after
+            the training text. The same stands in the run's folder as ``eval-NAME.json``.
         """
         if path is None:
             name, unreadable = "test", []
@@ -65,29 +68,44 @@ class TextModel(TrainedModel):
         else:
             name = evaluation_name(path)
             result, unreadable = _score_source(self, Path(path))
-        result = {"run": str(self.path), "notices": (), **result, "unreadable": [asdict(fault) for fault in unreadable]}
-        result |= {f"bits_per_byte_{compressor}": value for compressor, value in result["baselines"].items()}
+        result = {
+            "run": str(self.path),
+            "notices": (),
+            **result,
+            "unreadable": [asdict(fault) for fault in unreadable],
+        }
+        result |= {
+            f"bits_per_byte_{compressor}": value
+            for compressor, value in result["baselines"].items()
+        }
         self.folder.write_json(f"eval-{name}.json", result)
         return result
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
         """See :meth:`TrainedModel.describe_evaluation`."""
-        return [result["origin"], *text_figures({**result, "num_test_bytes": result["num_bytes"]}, "bytes")]
+        return [
+            result["origin"],
+            *text_figures({**result, "num_test_bytes": result["num_bytes"]}, "bytes"),
+        ]
 
     @takes_options(TextGenerationOptions)
     def generate(self, **options: Any) -> Generation:
         """Writes text behind a prompt, to be iterated over.
 
-        Of a prompt longer than the context, the last ``context - 1`` tokens are read, which is said. Longer texts than
-        the context are written by forgetting the older half of it each time that it is full. Writing ends before
-        ``tokens`` at the end of a document.
+        Of a prompt longer than the context, the last ``context - 1`` tokens are read, which is
+        said. Longer texts than the context are written by forgetting the older half of it each time
+        that it is full. Writing ends before ``tokens`` at the end of a document.
 
         Args:
             options: see ``TextGenerationOptions``.
         """
         given = TextGenerationOptions.of(options, "writing text")
-        sampling = TokenSampling(temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, seed=given.seed)
-        return Generation(self.path, self.tokenizer, self.decoder, given.prompt, given.tokens, sampling)
+        sampling = TokenSampling(
+            temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, seed=given.seed
+        )
+        return Generation(
+            self.path, self.tokenizer, self.decoder, given.prompt, given.tokens, sampling
+        )
 
 
 class Generation:
@@ -100,7 +118,15 @@ class Generation:
         text: what has been written so far, without the prompt.
     """
 
-    def __init__(self, run: Path, tokenizer: Tokenizer, model: Decoder, prompt: str, num: int, sampling: TokenSampling):
+    def __init__(
+        self,
+        run: Path,
+        tokenizer: Tokenizer,
+        model: Decoder,
+        prompt: str,
+        num: int,
+        sampling: TokenSampling,
+    ):
         self.run, self.prompt, self.text = run, prompt, ""
         self.notices: list[str] = []
         self._tokenizer, self._model, self._num, self._sampling = tokenizer, model, num, sampling
@@ -108,7 +134,8 @@ class Generation:
         self._ids, dropped = prompt_ids(tokenizer, prompt, model.shape.context)
         if dropped:
             self.notices.append(
-                f"the prompt is longer than the context of {model.shape.context} tokens: its first {dropped:,} tokens "
+                f"the prompt is longer than the context of {model.shape.context} tokens: its "
+                f"first {dropped:,} tokens "
                 "are not read"
             )
 
@@ -151,8 +178,15 @@ def _score_source(model: TextModel, path: Path) -> tuple[dict[str, Any], list[Fa
         file = Path(scratch) / "tokens.npy"
         write_tokens(file, model.tokenizer.encode_documents(texts))
         tokens = np.asarray(open_tokens(file))
-        scores = score_tokens(model.decoder, tokens, model.tokenizer, model.device, precision="fp32")
-        return {**scores, "baselines": figures.result(), "origin": source.origin, "notices": source.notices}, faults
+        scores = score_tokens(
+            model.decoder, tokens, model.tokenizer, model.device, precision="fp32"
+        )
+        return {
+            **scores,
+            "baselines": figures.result(),
+            "origin": source.origin,
+            "notices": source.notices,
+        }, faults
 
 
 def _training_text(model: TextModel) -> bytes:

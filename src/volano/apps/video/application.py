@@ -20,7 +20,8 @@ class VideoApplication(VideoTraining):
     """Clips and a model to train on them, from the time that there is to the final test."""
 
     def fit(self, limit: TimeLimit) -> Fitted:
-        """Finds the network, the plan, the number of steps and the effort of the final figures that suit the time."""
+        """Finds the network, the plan, the number of steps and the effort of the final figures that
+        suit the time."""
         return fit_into(self, limit)
 
     def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002 - of the contract
@@ -47,8 +48,13 @@ class VideoApplication(VideoTraining):
     def summary(run: Run) -> list[str]:
         """Predicted frames beside trivial ones, and the distances of generated clips."""
         metrics = run.metrics
-        trivial = ", ".join(f"{name.replace('_', ' ')} {psnr:.2f}" for name, psnr in metrics["psnr_baselines"].items())
-        where = f"{metrics['num_test']:,} {'held-out' if run.details['is_held_out'] else 'test'} clips"
+        trivial = ", ".join(
+            f"{name.replace('_', ' ')} {psnr:.2f}"
+            for name, psnr in metrics["psnr_baselines"].items()
+        )
+        where = (
+            f"{metrics['num_test']:,} {'held-out' if run.details['is_held_out'] else 'test'} clips"
+        )
         return [
             f"first predicted frame {metrics['psnr_first_frame']:.2f} dB   ({trivial}; {where})",
             *distances_in_words({**metrics, "self_test": run.details["self_test"]}),

@@ -13,8 +13,8 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAugmentation:
-    """``augment((frames, lengths, labels), generator)`` for a Task: frames uint8 [B, L, C, S, S] in, [B, T, C, S, S]
-    out, a random stretch of each clip's real frames.
+    """``augment((frames, lengths, labels), generator)`` for a Task: frames uint8 [B, L, C, S, S]
+    in, [B, T, C, S, S] out, a random stretch of each clip's real frames.
 
     Attributes:
         num_frames: T.
@@ -29,13 +29,19 @@ class ClipAugmentation:
         frames, lengths, labels = batch
         count, kept = frames.shape[:2]
         if kept > self.num_frames:
-            # Drawn where the generator lives; a copy happens only on backends without generators of their own.
-            drawn = torch.rand(count, generator=generator, device=generator.device).to(frames.device)
+            # Drawn where the generator lives; a copy happens only on backends without generators of
+            # their own.
+            drawn = torch.rand(count, generator=generator, device=generator.device).to(
+                frames.device
+            )
             starts = (drawn * (lengths - self.num_frames + 1)).long()
             places = starts[:, None] + torch.arange(self.num_frames, device=frames.device)
             frames = frames[torch.arange(count, device=frames.device)[:, None], places]
             lengths = torch.full_like(lengths, self.num_frames)
         if self.flip:
-            mirrored = torch.rand(count, generator=generator, device=generator.device).to(frames.device) < 0.5
+            mirrored = (
+                torch.rand(count, generator=generator, device=generator.device).to(frames.device)
+                < 0.5
+            )
             frames = torch.where(mirrored[:, None, None, None, None], frames.flip(-1), frames)
         return frames, lengths, labels

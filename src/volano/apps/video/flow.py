@@ -1,9 +1,10 @@
-"""The objective: rectified flow in pixel space that predicts the clean clip, with a noise level for every frame.
+"""The objective: rectified flow in pixel space that predicts the clean clip, with a noise level for
+every frame.
 
-``noisy = t * clean + (1 - t) * noise``, t from 0 (noise) to 1 (clean): Liu, Gong & Liu 2023. The network gives the
-clean clip (Li & He 2025, "Back to basics", arXiv 2511.13720). Levels of their own for the frames (diffusion forcing,
-Chen et al. 2024) make one model serve generation (all levels alike), prediction (the first frames clean) and longer
-rollouts.
+``noisy = t * clean + (1 - t) * noise``, t from 0 (noise) to 1 (clean): Liu, Gong & Liu 2023. The
+network gives the clean clip (Li & He 2025, "Back to basics", arXiv 2511.13720). Levels of their own
+for the frames (diffusion forcing, Chen et al. 2024) make one model serve generation (all levels
+alike), prediction (the first frames clean) and longer rollouts.
 
 Shapes: B clips, T frames, C channels, S pixels a side.
 """
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from volano.apps.video.quality import frame_psnr
 from volano.task import Loss
 
-# Shares of a batch. A third at exactly t = 0 puts prediction in one step within what was trained; half of the clean
-# prefixes are as long as in evaluation and rollouts. Measured (300 steps on the embedded sample, one seed, first
-# predicted frame): a fifth and no preferred prefix 19.6 dB, with the preferred prefix 20.5, and a third 20.6.
+# Shares of a batch. A third at exactly t = 0 puts prediction in one step within what was trained;
+# half of the clean prefixes are as long as in evaluation and rollouts. Measured (300 steps on the
+# embedded sample, one seed, first predicted frame): a fifth and no preferred prefix 19.6 dB, with
+# the preferred prefix 20.5, and a third 20.6.
 _PURE_NOISE_SHARE = 0.35
 _PREFIX_SHARE = 0.5
 _CONTEXT_SHARE = 0.5
@@ -32,11 +34,13 @@ _LARGEST_VELOCITY_FACTOR = 10.0
 
 
 def draw_levels(batch: int, frames: int, context: int, device: torch.device) -> Tensor:
-    """Noise levels fp32 [B, T] from the device's generator: half of the clips share one level among their frames, half
-    draw them one by one; a third is noise altogether; in half, a prefix is clean (t = 1), of ``context`` frames or of 1
-    to T - 1."""
+    """Noise levels fp32 [B, T] from the device's generator: half of the clips share one level among
+    their frames, half draw them one by one; a third is noise altogether; in half, a prefix is clean
+    (t = 1), of ``context`` frames or of 1 to T - 1."""
     clip = torch.rand(6, batch, 1, device=device)
-    levels = torch.where(clip[0] < _SHARED_LEVEL_SHARE, clip[1], torch.rand(batch, frames, device=device))
+    levels = torch.where(
+        clip[0] < _SHARED_LEVEL_SHARE, clip[1], torch.rand(batch, frames, device=device)
+    )
     levels = torch.where(clip[2] < _PURE_NOISE_SHARE, torch.zeros_like(levels), levels)
     prefix = 1 + (clip[4] * (frames - 1)).long()
     prefix = torch.where(clip[5] < _CONTEXT_SHARE, torch.full_like(prefix, context), prefix)
@@ -48,13 +52,15 @@ def draw_levels(batch: int, frames: int, context: int, device: torch.device) -> 
 class FrameFlow:
     """Squared error of the predicted clean frames, over the frames that were not clean already.
 
-    In evaluation: of the frames after the first ``context`` ones, predicted in one step from noise, with their PSNR.
+    In evaluation: of the frames after the first ``context`` ones, predicted in one step from noise,
+    with their PSNR.
 
     Attributes:
         num_frames: T.
         context: clean frames at the start, in evaluation; and in a quarter of the training clips.
         num_classes: of the clips; 0 for none.
-        velocity: weigh the error as that of the velocity, ``(clean - noisy) / (1 - t)`` (for the transformer).
+        velocity: weigh the error as that of the velocity, ``(clean - noisy) / (1 - t)`` (for the
+            transformer).
     """
 
     num_frames: int
@@ -63,12 +69,17 @@ class FrameFlow:
     velocity: bool = False
 
     def __call__(self, model: nn.Module, batch: Any) -> Loss:
-        """See ``Task.objective``; frames uint8 [B, T or more, C, S, S], lengths int64 [B], labels int64 [B]."""
+        """See ``Task.objective``; frames uint8 [B, T or more, C, S, S], lengths int64 [B], labels
+        int64 [B]."""
         frames, _, labels = batch
         frames = frames[:, : self.num_frames]
         network: Any = model
         clean = network.scale.encode(frames)
-        return self._train(network, clean, labels) if model.training else self._evaluate(network, frames, clean, labels)
+        return (
+            self._train(network, clean, labels)
+            if model.training
+            else self._evaluate(network, frames, clean, labels)
+        )
 
     def _train(self, network: Any, clean: Tensor, labels: Tensor) -> Loss:
         count, frames = clean.shape[:2]
@@ -94,7 +105,8 @@ class FrameFlow:
 
 
 def predict_in_one_step(network: Any, clean: Tensor, labels: Tensor | None, context: int) -> Tensor:
-    """The mean of what may follow the first ``context`` frames: the network's answer at t = 0 for all others.
+    """The mean of what may follow the first ``context`` frames: the network's answer at t = 0 for
+    all others.
 
     Clean and result fp32 [B, T, C, S, S], of which only the first ``context`` frames are looked at.
     """

@@ -1,4 +1,5 @@
-"""What a trained model of clips is: enough to build its network again and to feed it, kept in ``video.json``."""
+"""What a trained model of clips is: enough to build its network again and to feed it, kept in
+``video.json``."""
 
 from __future__ import annotations
 
@@ -78,7 +79,9 @@ class VideoSpec:
         """
         fields: dict[str, Any] = dict(value)
         if fields.pop("schema_version", None) != SCHEMA_VERSION:
-            raise CheckpointError(f"video.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version"))
+            raise CheckpointError(
+                f"video.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version")
+            )
         try:
             for name in ("classes", "class_shares", "mean", "std"):
                 fields[name] = tuple(fields[name])
@@ -88,7 +91,8 @@ class VideoSpec:
 
 
 def make_network(spec: VideoSpec) -> nn.Module:
-    """The spec's network with fresh weights; see ``UNet`` and ``Transformer`` for what it takes and gives."""
+    """The spec's network with fresh weights; see ``UNet`` and ``Transformer`` for what it takes and
+    gives."""
     shared: dict[str, Any] = {
         "num_frames": spec.num_frames,
         "channels": spec.channels,

@@ -18,27 +18,43 @@ LEAST_FPS, MOST_FPS = 0.1, 240
 class VideoOptions(Options):
     """What can be said of training a model of clips, all of it optional."""
 
-    path: str | None = option(None, "A folder of clips; without it, the embedded sample.", is_path=True)
+    path: str | None = option(
+        None, "A folder of clips; without it, the embedded sample.", is_path=True
+    )
     network: str | None = option(None, "Chosen by the clips that will be seen.", choices=NETWORKS)
     num_frames: int | None = option(
-        None, "Frames that the model sees; 16.", at_least=4, at_most=64, unit="frames", flag="--frames"
+        None,
+        "Frames that the model sees; 16.",
+        at_least=4,
+        at_most=64,
+        unit="frames",
+        flag="--frames",
     )
     image_size: int | None = option(
         None, "Pixels a side to decode to.", at_least=8, at_most=256, multiple_of=8, unit="px"
     )
     fps: float | None = option(
-        None, "Frames a second to decode to.", at_least=LEAST_FPS, at_most=MOST_FPS, unit="frames a second"
+        None,
+        "Frames a second to decode to.",
+        at_least=LEAST_FPS,
+        at_most=MOST_FPS,
+        unit="frames a second",
     )
     batch_size: int | None = option(None, "Clips a step.", at_least=1)
     flip: str = option("auto", "Mirror clips: auto is no.", choices=FLIPS)
-    num_generated: int | None = option(None, "Clips generated for the final figures.", at_least=0, is_resolved=True)
-    feature_steps: int | None = option(None, "Steps of the feature net.", at_least=0, is_resolved=True)
+    num_generated: int | None = option(
+        None, "Clips generated for the final figures.", at_least=0, is_resolved=True
+    )
+    feature_steps: int | None = option(
+        None, "Steps of the feature net.", at_least=0, is_resolved=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.path is None and (self.image_size, self.fps) != (None, None):
             raise UsageError(
-                "`image_size` and `fps` are for clips that are decoded", got="one with the embedded sample"
+                "`image_size` and `fps` are for clips that are decoded",
+                got="one with the embedded sample",
             )
 
 
@@ -56,7 +72,15 @@ class VideoGenerationOptions(DeclaredOptions):
     guidance: float | None = option(None, "Towards the class; 1 is plain.", at_least=0, at_most=20)
     method: str = option("euler", "Of the integration.", choices=METHODS)
     fps: float | None = option(
-        None, "Frames a second of the files.", at_least=LEAST_FPS, at_most=MOST_FPS, unit="frames a second"
+        None,
+        "Frames a second of the files.",
+        at_least=LEAST_FPS,
+        at_most=MOST_FPS,
+        unit="frames a second",
     )
-    seed: int = option(0, "Of the noise; clip k is the same however many are made.", at_least=0, at_most=MOST_SEED)
-    out: str | None = option(None, "New folder to write; without it, the next in the run's folder.", is_path=True)
+    seed: int = option(
+        0, "Of the noise; clip k is the same however many are made.", at_least=0, at_most=MOST_SEED
+    )
+    out: str | None = option(
+        None, "New folder to write; without it, the next in the run's folder.", is_path=True
+    )

@@ -1,4 +1,5 @@
-"""Hyper-parameters as rules of the data and the length of the run; nothing here knows a data set by name.
+"""Hyper-parameters as rules of the data and the length of the run; nothing here knows a data set by
+name.
 
 "Measured" refers to docs/log.md and docs/decisions/video.md.
 """
@@ -12,8 +13,8 @@ from torch import nn
 
 from volano.apps.options import not_tried, tried_around, tried_between
 
-# From so many clips seen on, the transformer's better scaling can pay. An estimate: at a twentieth of it, and equal
-# time on a CPU, it had learned the mean frame where the U-Net had learned motion.
+# From so many clips seen on, the transformer's better scaling can pay. An estimate: at a twentieth
+# of it, and equal time on a CPU, it had learned the mean frame where the U-Net had learned motion.
 TRANSFORMER_FROM_VIEWS = 300_000
 _BATCH = 32
 _UNET_WIDTH = 64
@@ -21,8 +22,9 @@ _TRANSFORMER_WIDTH, _TRANSFORMER_DEPTH = 384, 8
 # Tokens of a frame: 8 x 8 keep attention over 16 frames at 1,024 tokens.
 _MOST_PATCHES_A_SIDE = 8
 _EMA_SHARE = 0.05
-# Steps of the feature net, of 20 clips. Measured: it then tells four of five tampered clips of the embedded sample
-# right (guessing: one of five); half the steps with twice the clips cost more and score the same.
+# Steps of the feature net, of 20 clips. Measured: it then tells four of five tampered clips of the
+# embedded sample right (guessing: one of five); half the steps with twice the clips cost more and
+# score the same.
 FEATURE_STEPS = 120
 
 
@@ -45,12 +47,15 @@ class VideoRecipe:
     num_evaluations: int = not_tried()
 
 
-def choose_recipe(*, num_train: int, num_steps: int, batch_size: int | None, network: str = "unet") -> VideoRecipe:
+def choose_recipe(
+    *, num_train: int, num_steps: int, batch_size: int | None, network: str = "unet"
+) -> VideoRecipe:
     """Every number of a training of ``num_steps`` steps.
 
-    - Batch 32: measured throughput is flat from 16 on, and short runs want steps. Muon's own cost is then a tenth.
-    - The average's time constant is a twentieth of the run: a fixed 0.999 would still hold the first weights of a run
-      of a thousand steps.
+    - Batch 32: measured throughput is flat from 16 on, and short runs want steps. Muon's own cost
+      is then a tenth.
+    - The average's time constant is a twentieth of the run: a fixed 0.999 would still hold the
+      first weights of a run of a thousand steps.
     """
     is_unet = network == "unet"
     return VideoRecipe(
@@ -63,20 +68,28 @@ def choose_recipe(*, num_train: int, num_steps: int, batch_size: int | None, net
 
 
 def network_shape(network: str, size: int, width: int | None = None) -> dict[str, int]:
-    """Width, depth and patch of a network for frames of ``size`` pixels, as ``VideoSpec`` has them."""
+    """Width, depth and patch of a network for frames of ``size`` pixels, as ``VideoSpec`` has
+    them."""
     if network == "unet":
         return {"width": width or _UNET_WIDTH, "depth": 0, "patch": 0}
-    patch = next(patch for patch in range(1, size + 1) if size % patch == 0 and size // patch <= _MOST_PATCHES_A_SIDE)
+    patch = next(
+        patch
+        for patch in range(1, size + 1)
+        if size % patch == 0 and size // patch <= _MOST_PATCHES_A_SIDE
+    )
     return {"width": width or _TRANSFORMER_WIDTH, "depth": _TRANSFORMER_DEPTH, "patch": patch}
 
 
 def parameter_groups(model: nn.Module, *, matrix_lr: float, rest_lr: float) -> list[dict[str, Any]]:
-    """Groups for ``MuonAdamW``: the kernels (or matrices) of the residual blocks, and everything else."""
+    """Groups for ``MuonAdamW``: the kernels (or matrices) of the residual blocks, and everything
+    else."""
     inside = ("down.", "middle.", "up.", "blocks.")
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         in_block = name.startswith(inside) and parameter.ndim >= 2
-        (matrices if in_block and ".table" not in name and ".condition" not in name else rest).append(parameter)
+        (
+            matrices if in_block and ".table" not in name and ".condition" not in name else rest
+        ).append(parameter)
     muon = {"algorithm": "muon", "lr": matrix_lr, "weight_decay": 0.0}
     adamw = {"algorithm": "adamw", "lr": rest_lr, "weight_decay": 0.0, "betas": (0.9, 0.99)}
     return [{"params": matrices, **muon}, {"params": rest, **adamw}]

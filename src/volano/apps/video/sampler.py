@@ -1,4 +1,5 @@
-"""Making clips: integrating the flow from noise to pictures, after given first frames, and beyond the window.
+"""Making clips: integrating the flow from noise to pictures, after given first frames, and beyond
+the window.
 
 Shapes: B clips, T frames of the network's window, C channels, S pixels a side.
 """
@@ -18,18 +19,25 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
 def integrate(
-    denoise: Denoiser, noise: Tensor, *, steps: int, method: str = "heun", given: Tensor | None = None
+    denoise: Denoiser,
+    noise: Tensor,
+    *,
+    steps: int,
+    method: str = "heun",
+    given: Tensor | None = None,
 ) -> Tensor:
     """Clips fp32 [B, T, C, S, S] from noise of that shape.
 
-    Solves ``dz/dt = (clean(z, t) - z) / (1 - t)`` from t = 0 to 1 in equal steps, by Euler's rule or Heun's (whose last
-    step, where the field is singular, is Euler's; Karras et al. 2022, algorithm 1).
+    Solves ``dz/dt = (clean(z, t) - z) / (1 - t)`` from t = 0 to 1 in equal steps, by Euler's rule
+    or Heun's (whose last step, where the field is singular, is Euler's; Karras et al. 2022,
+    algorithm 1).
 
     Args:
         denoise: the network.
         noise: fp32, deviation 1.
         steps: at least 1; one step gives the mean of what may be.
-        method: "euler", or "heun" with about twice as many evaluations for an error of second order.
+        method: "euler", or "heun" with about twice as many evaluations for an error of second
+            order.
         given: the first frames, clean, fp32 [B, K, C, S, S]; they stay as they are.
     """
     known = 0 if given is None else given.shape[1]
@@ -60,7 +68,8 @@ class ClipSampling:
     Attributes:
         steps: of the integration.
         method: "euler" or "heun".
-        guidance: how far from the classless answer towards that of the class (Ho & Salimans 2022); 1 is the class's.
+        guidance: how far from the classless answer towards that of the class (Ho & Salimans 2022);
+            1 is the class's.
     """
 
     steps: int = 20
@@ -69,13 +78,16 @@ class ClipSampling:
 
 
 def denoiser(network: Any, labels: Tensor | None, guidance: float) -> Denoiser:
-    """The network as a function of noisy clips and levels: ``unsaid + guidance * (said - unsaid)``."""
+    """The network as a function of noisy clips and levels: ``unsaid + guidance * (said -
+    unsaid)``."""
     if labels is None or guidance == 1.0:
         return lambda noisy, levels: network(noisy, levels, labels)
 
     def guided(noisy: Tensor, levels: Tensor) -> Tensor:
         unsaid = torch.full_like(labels, network.num_classes)
-        both = network(noisy.repeat(2, 1, 1, 1, 1), levels.repeat(2, 1), torch.cat([labels, unsaid])).float()
+        both = network(
+            noisy.repeat(2, 1, 1, 1, 1), levels.repeat(2, 1), torch.cat([labels, unsaid])
+        ).float()
         said, without = both.chunk(2)
         return without + guidance * (said - without)
 
@@ -100,7 +112,8 @@ def roll_out(
     Args:
         network: of the video application, in evaluation mode.
         sampling: how.
-        generators: on the host, one for each clip, so that a clip does not depend on those made beside it.
+        generators: on the host, one for each clip, so that a clip does not depend on those made
+            beside it.
         shape: (B, T, C, S, S), of one window.
         num_frames: to make, the given ones among them.
         context: frames handed from window to window, 1 to T - 1.
@@ -111,9 +124,13 @@ def roll_out(
     denoise = denoiser(network, None if labels is None else labels.to(device), sampling.guidance)
     clips: Tensor | None = None
     while clips is None or clips.shape[1] < num_frames:
-        noise = torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators]).to(device)
+        noise = torch.stack(
+            [torch.randn(shape[1:], generator=generator) for generator in generators]
+        ).to(device)
         known = given if clips is None else clips[:, -context:]
-        window = integrate(denoise, noise, steps=sampling.steps, method=sampling.method, given=known)
+        window = integrate(
+            denoise, noise, steps=sampling.steps, method=sampling.method, given=known
+        )
         fresh = window if clips is None or known is None else window[:, known.shape[1] :]
         clips = fresh if clips is None else torch.cat([clips, fresh], 1)
     return clips[:, :num_frames]

@@ -74,21 +74,29 @@ class VideoTraining(Application):
             sets = bouncing_digits(num_frames=num_frames)
         else:
             sets = read_clip_folder(
-                Path(options.path), num_frames=num_frames, size=options.image_size, fps=options.fps, seed=options.seed
+                Path(options.path),
+                num_frames=num_frames,
+                size=options.image_size,
+                fps=options.fps,
+                seed=options.seed,
             )
         train = sets.train
         notices = list(sets.notices)
         if train.classes:
             counts = torch.bincount(train.labels, minlength=len(train.classes))
             shares = tuple(round(value, 6) for value in (counts / counts.sum()).tolist())
-            notices.append(f"classes by sub-folder: {', '.join(train.classes[:6])}{', ...' * (len(train.classes) > 6)}")
+            notices.append(
+                "classes by sub-folder: "
+                f"{', '.join(train.classes[:6])}{', ...' * (len(train.classes) > 6)}"
+            )
         else:
             shares = ()
         if options.batch_size is not None and options.batch_size > len(train):
             notices.append(f"batch_size={len(train)}: there are no more clips to train on")
         if options.flip != "yes":
             notices.append(
-                "flip=no: a model of mirrored clips would make mirrored clips; --flip yes if that is welcome"
+                "flip=no: a model of mirrored clips would make mirrored clips; --flip yes if that "
+                "is welcome"
             )
         mean, std = pixel_statistics(train.frames, train.lengths)
         network = options.network or "unet"
@@ -133,7 +141,9 @@ class VideoTraining(Application):
     def with_network(self, network: str) -> Self:
         """The same with another network."""
         shape = network_shape(network, self.spec.size)
-        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, network=network, **shape))
+        return dataclasses.replace(
+            self, spec=dataclasses.replace(self.spec, network=network, **shape)
+        )
 
     def recipe_of(self, num_steps: int) -> VideoRecipe:
         """See :meth:`recipe`."""
@@ -155,7 +165,9 @@ class VideoTraining(Application):
             valid=Arrays(_rows(self.sets.test, _NUM_VALID)),
             augment=ClipAugmentation(num_frames=spec.num_frames, flip=self.flip),
             optimizer=MuonAdamW,
-            parameter_groups=functools.partial(parameter_groups, matrix_lr=recipe.matrix_lr, rest_lr=recipe.rest_lr),
+            parameter_groups=functools.partial(
+                parameter_groups, matrix_lr=recipe.matrix_lr, rest_lr=recipe.rest_lr
+            ),
             schedule=trapezoid(),
             ema_decay=recipe.ema_decay,
             batch_size=recipe.batch_size,
@@ -178,8 +190,14 @@ class VideoTraining(Application):
         if place.is_cpu:
             return self, "network=unet: on the CPU it learns motion soonest"
         if views < TRANSFORMER_FROM_VIEWS:
-            return self, f"network=unet: {views:,} clips will be seen, under {TRANSFORMER_FROM_VIEWS:,}"
-        reason = f"network=transformer: {views:,} clips could be seen by the U-Net, which is enough for the larger one"
+            return (
+                self,
+                f"network=unet: {views:,} clips will be seen, under {TRANSFORMER_FROM_VIEWS:,}",
+            )
+        reason = (
+            f"network=transformer: {views:,} clips could be seen by the U-Net, which is "
+            "enough for the larger one"
+        )
         return self.with_network("transformer"), reason
 
     def resolved(self, num_steps: int) -> dict[str, Any]:

@@ -29,9 +29,23 @@ from volano.apps.video.scoring.figures import (
 )
 from volano.apps.video.scoring.scores import generate_clips
 from volano.apps.video.training import NUM_GENERATED, VideoTraining
-from volano.data.sources import PICTURE_SUFFIXES, choose_clip_format, decode_clip, is_clip, read_clips_like
+from volano.data.sources import (
+    PICTURE_SUFFIXES,
+    choose_clip_format,
+    decode_clip,
+    is_clip,
+    read_clips_like,
+)
 from volano.errors import DataError, RunError, UsageError
-from volano.report import MOST_IN_GRID, MOST_SIDE_BY_SIDE, enlarged, tiled, write_gif, write_grid, write_mp4
+from volano.report import (
+    MOST_IN_GRID,
+    MOST_SIDE_BY_SIDE,
+    enlarged,
+    tiled,
+    write_gif,
+    write_grid,
+    write_mp4,
+)
 from volano.running.checks import evaluation_name
 from volano.training import RunFolder, load_weights
 
@@ -46,7 +60,9 @@ class VideoModel(TrainedModel):
 
     generate_options: ClassVar[type[DeclaredOptions] | None] = VideoGenerationOptions
 
-    def __init__(self, folder: RunFolder, spec: VideoSpec, module: nn.Module, device: str | None = None) -> None:
+    def __init__(
+        self, folder: RunFolder, spec: VideoSpec, module: nn.Module, device: str | None = None
+    ) -> None:
         super().__init__(folder, module, device)
         self.spec, self.classes = spec, spec.classes
 
@@ -62,18 +78,25 @@ class VideoModel(TrainedModel):
         """Computes the figures on clips.
 
         Args:
-            path: a folder of clips (in sub-folders named like the run's classes, if it has any); None is the run's own
-                test set.
+            path: a folder of clips (in sub-folders named like the run's classes, if it has any);
+                None is the run's own test set.
 
         Returns:
-            See ``prediction_scores`` and ``generation_scores``, with the public figures and ``picture``. The same
-            stands in the run's folder as ``eval-NAME.json`` and ``predictions-NAME.png``.
+            See ``prediction_scores`` and ``generation_scores``, with the public figures and
+            ``picture``. The same stands in the run's folder as ``eval-NAME.json`` and
+            ``predictions-NAME.png``.
         """
         spec = self.spec
         application = VideoTraining.from_run(self.folder)
         options = application.options
         if path is None:
-            test, name, origin, faults, notices = application.sets.test, "test", f"{application.origin}, test", (), ()
+            test, name, origin, faults, notices = (
+                application.sets.test,
+                "test",
+                f"{application.origin}, test",
+                (),
+                (),
+            )
         else:
             root = Path(path)
             test, faults, notices = read_clips_like(
@@ -82,7 +105,9 @@ class VideoModel(TrainedModel):
             name, origin = evaluation_name(root), f"{len(test)} windows of clips in {root.name}"
         count = NUM_GENERATED if options.num_generated is None else options.num_generated
         net = load_features(self.folder, spec, self.device) if count else None
-        result, _, more = score_model(application, self.module, net, test, self.device, precision="fp32", count=count)
+        result, _, more = score_model(
+            application, self.module, net, test, self.device, precision="fp32", count=count
+        )
         picture = self.path / ("predictions.png" if path is None else f"predictions-{name}.png")
         draw_predictions(self.module, spec, test, self.device, picture)
         result = {"run": str(self.path), "origin": origin, **result, "picture": str(picture)}
@@ -117,12 +142,13 @@ class VideoModel(TrainedModel):
             options: see ``VideoGenerationOptions``.
 
         Returns:
-            ``paths`` (the mp4 and gif of all clips side by side, and the grid of their frames), ``files`` (an mp4 for
-            each clip), ``notices`` of what was stepped down to, and what was asked for, which stands in
-            ``generated.json`` beside the clips too.
+            ``paths`` (the mp4 and gif of all clips side by side, and the grid of their frames),
+            ``files`` (an mp4 for each clip), ``notices`` of what was stepped down to, and what was
+            asked for, which stands in ``generated.json`` beside the clips too.
 
         Raises:
-            UsageError: a number out of range, an unknown class, a file that does not exist, a folder that holds files.
+            UsageError: a number out of range, an unknown class, a file that does not exist, a
+                folder that holds files.
             DataError: the first frames cannot be read.
         """
         given, spec = VideoGenerationOptions.of(options, "making clips"), self.spec
@@ -130,13 +156,22 @@ class VideoModel(TrainedModel):
         _check_out(given.out)
         notices: list[str] = []
         label = _label_of(given.class_name, given.guidance, spec)
-        first = None if given.first_frames is None else _first_frames(Path(given.first_frames), spec, frames, notices)
+        first = (
+            None
+            if given.first_frames is None
+            else _first_frames(Path(given.first_frames), spec, frames, notices)
+        )
         if frames > spec.num_frames:
             notices.append(
-                f"{frames} frames are rolled out: windows of {spec.num_frames}, each from the last {spec.context} of "
+                f"{frames} frames are rolled out: windows of {spec.num_frames}, each from the "
+                f"last {spec.context} of "
                 "the one before"
             )
-        strength = (DEFAULT_GUIDANCE if given.guidance is None else given.guidance) if spec.classes else 1.0
+        strength = (
+            (DEFAULT_GUIDANCE if given.guidance is None else given.guidance)
+            if spec.classes
+            else 1.0
+        )
         made = generate_clips(
             self.module,
             spec,
@@ -167,7 +202,9 @@ class VideoModel(TrainedModel):
 
     def describe_generated(self, result: Mapping[str, Any]) -> list[str]:
         """Puts what :meth:`generate` returned into words for a person."""
-        first = f"{result['num_clips']} clips of {result['num_frames']} frames in {result['folder']}"
+        first = (
+            f"{result['num_clips']} clips of {result['num_frames']} frames in {result['folder']}"
+        )
         return [first, *(f"{kind}: {path}" for kind, path in result["paths"].items())]
 
 
@@ -176,7 +213,13 @@ class VideoModel(TrainedModel):
 
 def _label_of(class_name: str | None, guidance: float | None, spec: VideoSpec) -> int | None:
     if not spec.classes:
-        asked = f"class_name={class_name!r}" if class_name is not None else "guidance" if guidance is not None else None
+        asked = (
+            f"class_name={class_name!r}"
+            if class_name is not None
+            else "guidance"
+            if guidance is not None
+            else None
+        )
         if asked is not None:
             raise UsageError(
                 "`class_name` and `guidance` are for runs whose clips lay in class folders",
@@ -194,26 +237,35 @@ def _label_of(class_name: str | None, guidance: float | None, spec: VideoSpec) -
 
 
 def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[str]) -> Tensor:
-    """The frames of a file that are given, uint8 [K, C, S, S]: its first ``context``, or all where it has fewer."""
+    """The frames of a file that are given, uint8 [K, C, S, S]: its first ``context``, or all where
+    it has fewer."""
     if not path.is_file():
         raise UsageError("`first_frames` names a file", got=f"{path}, which is not there")
     is_picture = path.suffix.lower() in PICTURE_SUFFIXES
     if not is_picture and not is_clip(path.name):
-        raise UsageError("`first_frames` names a clip or a picture (.mp4, .gif, .png, ...)", got=str(path))
+        raise UsageError(
+            "`first_frames` names a clip or a picture (.mp4, .gif, .png, ...)", got=str(path)
+        )
     try:
         fps = None if is_picture else spec.fps  # a picture has no rate that could be said to change
-        _, changes = choose_clip_format([path], spec.num_frames, size=spec.size, fps=fps, channels=spec.channels)
+        _, changes = choose_clip_format(
+            [path], spec.num_frames, size=spec.size, fps=fps, channels=spec.channels
+        )
         frames = torch.from_numpy(decode_clip(path, spec.clip_format))[: 1 if is_picture else None]
     except (OSError, DataError) as error:
         raise DataError("The first frames can be read", got=f"{path}: {error}") from error
     most = min(spec.context, num_frames - 1)
     if most < 1:
-        raise UsageError("Clips that go on from first frames have at least two", got=f"{num_frames} frames")
+        raise UsageError(
+            "Clips that go on from first frames have at least two", got=f"{num_frames} frames"
+        )
     notices += changes
     if len(frames) > most:
         notices.append(f"the first {most} of {len(frames)} frames are given")
     if min(most, len(frames)) < spec.context:
-        notices.append(f"{min(most, len(frames))} first frames; the model was tested with {spec.context}")
+        notices.append(
+            f"{min(most, len(frames))} first frames; the model was tested with {spec.context}"
+        )
     return frames[:most]
 
 
@@ -243,7 +295,9 @@ def _make_folder(run: Path, out: str | Path | None) -> Path:
                 (run / f"generated-{number}").mkdir()
                 return run / f"generated-{number}"
     except OSError as error:
-        raise UsageError("`out` names a folder that can be made", got=f"{out or run}: {error.strerror}") from error
+        raise UsageError(
+            "`out` names a folder that can be made", got=f"{out or run}: {error.strerror}"
+        ) from error
     raise AssertionError("numbers do not end")
 
 
@@ -261,14 +315,25 @@ def _write_clips(made: np.ndarray, target: Path, fps: float, notices: list[str])
     if (target / "clips.mp4").is_file():
         paths["mp4"] = str(target / "clips.mp4")
     notices += [text for text in said if text is not None]
-    for names, most in (("clips.gif and clips.mp4 show", MOST_SIDE_BY_SIDE), ("grid.png shows", MOST_IN_GRID)):
+    for names, most in (
+        ("clips.gif and clips.mp4 show", MOST_SIDE_BY_SIDE),
+        ("grid.png shows", MOST_IN_GRID),
+    ):
         if len(made) > most:
             notices.append(f"{names} the first {most} of {len(made)} clips")
-    return {"folder": str(target), "paths": paths, "files": [str(file) for file in files if file.is_file()]}
+    return {
+        "folder": str(target),
+        "paths": paths,
+        "files": [str(file) for file in files if file.is_file()],
+    }
 
 
 def _write_settings(target: Path, settings: dict[str, Any]) -> None:
     try:
-        (target / "generated.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        (target / "generated.json").write_text(
+            json.dumps(settings, indent=1) + "\n", encoding="utf-8"
+        )
     except OSError as error:
-        raise RunError("A clip's settings can be written", got=f"{target}: {error}", remedy="Make room") from error
+        raise RunError(
+            "A clip's settings can be written", got=f"{target}: {error}", remedy="Make room"
+        ) from error

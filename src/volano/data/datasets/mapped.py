@@ -18,13 +18,15 @@ from volano.data.arrays import Arrays, plain_indexing
 from volano.errors import DataError, TaskError
 from volano.task import Batch, map_tensors
 
-# A file up to this size is digested whole; of a larger one, so many blocks of this size, evenly spread.
+# A file up to this size is digested whole; of a larger one, so many blocks of this size, evenly
+# spread.
 _WHOLE_BYTES, _NUM_BLOCKS, _BLOCK_BYTES = 64 * 2**20, 256, 64 * 2**10
 _SHORT_ROW_BYTES = 64 * 2**10
 
 
 class _Extent(NamedTuple):
-    """Where the rows of a mapped file lie: row ``i`` is ``length`` bytes from ``first + step * i`` on."""
+    """Where the rows of a mapped file lie: row ``i`` is ``length`` bytes from ``first + step * i``
+    on."""
 
     mapping: mmap.mmap
     first: int
@@ -34,15 +36,18 @@ class _Extent(NamedTuple):
 
 
 class MemoryMapped(Arrays):
-    """A map-style dataset over ``.npy`` files that stay on disk; a batch reads its rows and nothing else.
+    """A map-style dataset over ``.npy`` files that stay on disk; a batch reads its rows and nothing
+    else.
 
     ``numpy.save`` writes such files, ``numpy.lib.format.open_memmap`` writes them piece by piece.
 
     Args:
-        paths: a file, or tuples, lists or dicts of files whose arrays are equally long; examples have the same shape.
-        window: for one-dimensional arrays (a stream of tokens): an example is ``window`` consecutive values.
-        stride: from one window's start to the next; None is ``window``. A language model that predicts each token from
-            those before it takes ``window=context + 1, stride=context``.
+        paths: a file, or tuples, lists or dicts of files whose arrays are equally long; examples
+            have the same shape.
+        window: for one-dimensional arrays (a stream of tokens): an example is ``window``
+            consecutive values.
+        stride: from one window's start to the next; None is ``window``. A language model that
+            predicts each token from those before it takes ``window=context + 1, stride=context``.
 
     Raises:
         DataError: a file is missing, damaged, or not an array of plain numbers in C order.
@@ -51,7 +56,9 @@ class MemoryMapped(Arrays):
 
     def __init__(self, paths: Any, *, window: int | None = None, stride: int | None = None) -> None:
         if window is None and stride is not None:
-            raise TaskError("stride is the distance of windows", got=f"stride={stride} without a window")
+            raise TaskError(
+                "stride is the distance of windows", got=f"stride={stride} without a window"
+            )
         self.paths, self.window = _as_paths(paths), window
         self.stride = window if stride is None else stride
         for name in ("window", "stride"):
@@ -67,15 +74,18 @@ class MemoryMapped(Arrays):
 
     def __getstate__(self) -> dict[str, Any]:
         # To another process goes where the data lies, not the data.
-        return {name: value for name, value in self.__dict__.items() if name not in ("tree", "_extents")}
+        return {
+            name: value for name, value in self.__dict__.items() if name not in ("tree", "_extents")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.tree = self._mapped()
 
     def fingerprint(self) -> str:
-        """Digest of types, shapes and windows, and of the content: all of it up to 64 MiB a file, 256 blocks of 64 KiB
-        of a larger one, so that it takes seconds for terabytes. A change between the blocks is not seen."""
+        """Digest of types, shapes and windows, and of the content: all of it up to 64 MiB a file,
+        256 blocks of 64 KiB of a larger one, so that it takes seconds for terabytes. A change
+        between the blocks is not seen."""
         digest = hashlib.sha256(f"{self.window},{self.stride}".encode())
         for path in _files(self.paths):
             array = _open(path)
@@ -84,7 +94,8 @@ class MemoryMapped(Arrays):
         return digest.hexdigest()[:32]
 
     def announce(self, indices: Tensor) -> None:
-        """Tells the kernel which rows (int64 [rows]) are read next: it fetches them side by side, not one by one."""
+        """Tells the kernel which rows (int64 [rows]) are read next: it fetches them side by side,
+        not one by one."""
         for extent in self._extents:
             for start in (extent.first + extent.step * indices).tolist():
                 page = start - start % mmap.PAGESIZE
@@ -92,7 +103,8 @@ class MemoryMapped(Arrays):
 
     @contextlib.contextmanager
     def in_sequence(self) -> Iterator[None]:
-        """Tells the kernel that the files are read from one end to the other: it reads far ahead then."""
+        """Tells the kernel that the files are read from one end to the other: it reads far ahead
+        then."""
         for extent in self._extents:
             extent.mapping.madvise(mmap.MADV_SEQUENTIAL)
         try:
@@ -108,7 +120,12 @@ class MemoryMapped(Arrays):
     def _map_one(self, path: Path) -> Tensor:
         array = _open(path)
         tensor = self._windows(_as_tensor(array), path)
-        if isinstance(array.base, mmap.mmap) and hasattr(array.base, "madvise") and tensor.ndim and len(tensor):
+        if (
+            isinstance(array.base, mmap.mmap)
+            and hasattr(array.base, "madvise")
+            and tensor.ndim
+            and len(tensor)
+        ):
             first = array.offset % mmap.ALLOCATIONGRANULARITY  # pyright: ignore[reportAttributeAccessIssue] - a memmap
             step, length = tensor.stride(0) * tensor.itemsize, tensor[0].numel() * tensor.itemsize
             self._extents.append(_Extent(array.base, first, step, length, _usual_advice(array)))
@@ -119,7 +136,10 @@ class MemoryMapped(Arrays):
             return tensor
         assert self.stride is not None
         if tensor.ndim != 1:
-            raise TaskError("A window cuts a one-dimensional array", got=f"{path} of shape {tuple(tensor.shape)}")
+            raise TaskError(
+                "A window cuts a one-dimensional array",
+                got=f"{path} of shape {tuple(tensor.shape)}",
+            )
         if len(tensor) < self.window:
             raise TaskError(
                 "An array holds at least one window",
@@ -156,13 +176,19 @@ def _open(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError("A memory-mapped array is a whole .npy file", got=f"{path}: {error}") from error
+        raise DataError(
+            "A memory-mapped array is a whole .npy file", got=f"{path}: {error}"
+        ) from error
     if not isinstance(array, np.memmap):
-        raise DataError("A memory-mapped array is one .npy file", got=f"{path}, an archive of several")
+        raise DataError(
+            "A memory-mapped array is one .npy file", got=f"{path}, an archive of several"
+        )
     if array.dtype.kind not in "biufc" or not array.dtype.isnative or not array.flags.c_contiguous:
         raise DataError(
-            "A memory-mapped array holds plain numbers, in this machine's byte order and in C order",
-            got=f"{path} of type {array.dtype.str}{'' if array.flags.c_contiguous else ' in Fortran order'}",
+            "A memory-mapped array holds plain numbers, in this machine's byte order and in C "
+            "order",
+            got=f"{path} of type "
+            f"{array.dtype.str}{'' if array.flags.c_contiguous else ' in Fortran order'}",
             remedy="Save numpy.ascontiguousarray(array) in a plain type",
         )
     return array
@@ -172,19 +198,22 @@ def _as_tensor(array: np.ndarray) -> Tensor:
     mapping = array.base
     if isinstance(mapping, mmap.mmap) and hasattr(mapping, "madvise"):
         mapping.madvise(_usual_advice(array))
-    # Mapped for reading only: a private writable mapping would count against the process's data limit. Nothing writes
-    # to it: batches and examples are copies.
+    # Mapped for reading only: a private writable mapping would count against the process's data
+    # limit. Nothing writes to it: batches and examples are copies.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         try:
             return torch.from_numpy(array)
         except TypeError as error:
-            raise DataError("A memory-mapped array has a type that torch knows", got=array.dtype.str) from error
+            raise DataError(
+                "A memory-mapped array has a type that torch knows", got=array.dtype.str
+            ) from error
 
 
 def _usual_advice(array: np.ndarray) -> int:
-    # Otherwise the kernel reads megabytes around each row, and under a memory limit throws out rows to make room for
-    # them: measured, 62 GB read in 100 s to train on 1.6 GB. Long rows are better off with what the kernel does.
+    # Otherwise the kernel reads megabytes around each row, and under a memory limit throws out rows
+    # to make room for them: measured, 62 GB read in 100 s to train on 1.6 GB. Long rows are better
+    # off with what the kernel does.
     row_bytes = array.nbytes // max(1, len(array)) if array.ndim else 0
     return mmap.MADV_RANDOM if row_bytes <= _SHORT_ROW_BYTES else mmap.MADV_NORMAL
 

@@ -1,4 +1,5 @@
-"""Iterable datasets, written to disk once as Arrow: then they are map-style, and their order is Volano's."""
+"""Iterable datasets, written to disk once as Arrow: then they are map-style, and their order is
+Volano's."""
 
 from __future__ import annotations
 
@@ -27,17 +28,19 @@ _PLAIN = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes"}
 def spool(examples: Iterable[Any], folder: str | Path, *, limit: int | None = None) -> Spooled:
     """The examples as a map-style dataset that lies on disk.
 
-    A folder that holds one already is opened as it is, without asking for a single example: remove it when the examples
-    are to be others.
+    A folder that holds one already is opened as it is, without asking for a single example: remove
+    it when the examples are to be others.
 
     Args:
-        examples: an iterable dataset, a generator, any iterable. Examples are tensors, NumPy arrays and numbers,
-            Python's numbers, strings and bytes, or tuples, lists and dicts of them, alike in structure.
+        examples: an iterable dataset, a generator, any iterable. Examples are tensors, NumPy arrays
+            and numbers, Python's numbers, strings and bytes, or tuples, lists and dicts of them,
+            alike in structure.
         folder: to write to. It appears when it is complete.
         limit: examples at most, for an iterable without an end.
 
     Raises:
-        DataError: an example of another structure or of a type that is not stored; no example; a damaged folder.
+        DataError: an example of another structure or of a type that is not stored; no example; a
+            damaged folder.
         MissingExtraError: pyarrow is not installed.
     """
     folder = Path(folder).absolute()
@@ -73,7 +76,8 @@ def _write_beside(examples: Iterable[Any], folder: Path, limit: int | None, part
 
 
 class Spooled(Dataset[Any]):
-    """A map-style dataset over the examples that :func:`spool` wrote. They stay on disk: a batch reads its own."""
+    """A map-style dataset over the examples that :func:`spool` wrote. They stay on disk: a batch
+    reads its own."""
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder).absolute()
@@ -88,7 +92,12 @@ class Spooled(Dataset[Any]):
         group = int(np.searchsorted(self._ends, index, side="right"))
         row = index - (int(self._ends[group - 1]) if group else 0)
         columns = self._reader.get_batch(group).columns
-        leaves = iter([_decoded(kind, columns[number][row]) for number, kind in enumerate(self._facts["leaves"])])
+        leaves = iter(
+            [
+                _decoded(kind, columns[number][row])
+                for number, kind in enumerate(self._facts["leaves"])
+            ]
+        )
         return _built(self._facts["structure"], leaves)
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
@@ -117,7 +126,9 @@ class Spooled(Dataset[Any]):
             if self._facts["format_version"] != _FORMAT_VERSION:
                 raise ValueError(f"format version {self._facts['format_version']}")
             if path.stat().st_size != self._facts["num_bytes"]:
-                raise ValueError(f"{path.stat().st_size} bytes instead of {self._facts['num_bytes']}")
+                raise ValueError(
+                    f"{path.stat().st_size} bytes instead of {self._facts['num_bytes']}"
+                )
             self._reader = arrow.ipc.open_file(arrow.memory_map(str(path)))
         except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
             raise DataError(
@@ -147,12 +158,17 @@ def _write(examples: Iterable[Any], folder: Path, limit: int | None) -> None:
             rows: list[list[Any]] = []
             for number, example in group:
                 leaves: list[tuple[str, Any]] = []
-                found = _taken_apart(example, leaves, f"example {number}"), [kind for kind, _ in leaves]
+                found = (
+                    _taken_apart(example, leaves, f"example {number}"),
+                    [kind for kind, _ in leaves],
+                )
                 first = first or found
                 _check_alike(number, found, first)
                 rows.append([value for _, value in leaves])
                 for _, value in leaves:
-                    digest.update(value["bytes"] if isinstance(value, dict) else repr(value).encode())
+                    digest.update(
+                        value["bytes"] if isinstance(value, dict) else repr(value).encode()
+                    )
             assert first is not None
             batch = arrow.record_batch(
                 [
@@ -212,18 +228,34 @@ def _size(example: Any) -> int:
     return len(example) if isinstance(example, str | bytes) else 8
 
 
-# ---- examples and their leaves. A structure is JSON: ["dict", [[key, structure], ...]], ["tuple", [...]], "leaf"
+# ---- examples and their leaves. A structure is JSON: ["dict", [[key, structure], ...]], ["tuple",
+# [...]], "leaf"
 
 
 def _taken_apart(example: Any, leaves: list[tuple[str, Any]], path: str) -> Any:
     if isinstance(example, Mapping):
         for key in example:
             if not isinstance(key, str | int):
-                raise DataError("The keys of a spooled example are strings or whole numbers", got=f"{path}[{key!r}]")
-        return ["dict", [[key, _taken_apart(value, leaves, f"{path}[{key!r}]")] for key, value in example.items()]]
+                raise DataError(
+                    "The keys of a spooled example are strings or whole numbers",
+                    got=f"{path}[{key!r}]",
+                )
+        return [
+            "dict",
+            [
+                [key, _taken_apart(value, leaves, f"{path}[{key!r}]")]
+                for key, value in example.items()
+            ],
+        ]
     if isinstance(example, tuple | list):
         name = "tuple" if isinstance(example, tuple) else "list"
-        return [name, [_taken_apart(value, leaves, f"{path}[{place}]") for place, value in enumerate(example)]]
+        return [
+            name,
+            [
+                _taken_apart(value, leaves, f"{path}[{place}]")
+                for place, value in enumerate(example)
+            ],
+        ]
     leaves.append(_encoded(example, path))
     return "leaf"
 
@@ -246,7 +278,10 @@ def _encoded(value: Any, path: str) -> tuple[str, Any]:
     if isinstance(value, Tensor) and value.layout == torch.strided:
         flat = value.detach().cpu().contiguous().reshape(-1)
         content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-        return f"tensor:{str(value.dtype).removeprefix('torch.')}", {"bytes": content, "shape": list(value.shape)}
+        return f"tensor:{str(value.dtype).removeprefix('torch.')}", {
+            "bytes": content,
+            "shape": list(value.shape),
+        }
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
         kind = "array" if isinstance(value, np.ndarray) else "scalar"
         return f"{kind}:{value.dtype.str}", {"bytes": value.tobytes(), "shape": list(value.shape)}
@@ -274,7 +309,9 @@ def _decoded(kind: str, stored: Any) -> Any:
 def _arrow_type(kind: str) -> Any:
     arrow = _pyarrow()
     if ":" in kind:
-        return arrow.struct([("bytes", arrow.large_binary()), ("shape", arrow.list_(arrow.int64()))])
+        return arrow.struct(
+            [("bytes", arrow.large_binary()), ("shape", arrow.list_(arrow.int64()))]
+        )
     return {
         "bool": arrow.bool_(),
         "int": arrow.int64(),

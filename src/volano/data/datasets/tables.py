@@ -1,4 +1,5 @@
-"""Local tables as map-style datasets, by Hugging Face's ``datasets``: Parquet, JSON lines, CSV and Arrow."""
+"""Local tables as map-style datasets, by Hugging Face's ``datasets``: Parquet, JSON lines, CSV and
+Arrow."""
 
 from __future__ import annotations
 
@@ -10,21 +11,32 @@ from typing import Any
 
 from volano.errors import DataError, MissingExtraError, UsageError, VolanoError
 
-_READERS = {".parquet": "from_parquet", ".jsonl": "from_json", ".json": "from_json", ".csv": "from_csv"}
+_READERS = {
+    ".parquet": "from_parquet",
+    ".jsonl": "from_json",
+    ".json": "from_json",
+    ".csv": "from_csv",
+}
 _ARROW = (".arrow", ".feather")
-# The file format of Arrow, which Feather is too, begins with it; streams, which datasets writes, do not.
+# The file format of Arrow, which Feather is too, begins with it; streams, which datasets writes, do
+# not.
 _FILE_MAGIC = b"ARROW1"
 
 
-def open_table(path: str | Path, *, columns: Sequence[str] | None = None, cache: str | Path | None = None) -> Any:
-    """A table as a Hugging Face ``Dataset``, mapped from disk: rows are dicts, numbers in them tensors.
+def open_table(
+    path: str | Path, *, columns: Sequence[str] | None = None, cache: str | Path | None = None
+) -> Any:
+    """A table as a Hugging Face ``Dataset``, mapped from disk: rows are dicts, numbers in them
+    tensors.
 
-    Parquet, JSON lines and CSV are turned into Arrow once, in the cache; Arrow streams and files (Feather too) are
-    mapped where they lie, except that compressed ones are read into memory. Any other map-style ``Dataset`` of Hugging
-    Face can be a task's data just as well, in the format that you gave it.
+    Parquet, JSON lines and CSV are turned into Arrow once, in the cache; Arrow streams and files
+    (Feather too) are mapped where they lie, except that compressed ones are read into memory. Any
+    other map-style ``Dataset`` of Hugging Face can be a task's data just as well, in the format
+    that you gave it.
 
     Args:
-        path: a .parquet, .jsonl, .csv, .arrow or .feather file, or a folder that ``Dataset.save_to_disk`` wrote.
+        path: a .parquet, .jsonl, .csv, .arrow or .feather file, or a folder that
+            ``Dataset.save_to_disk`` wrote.
         columns: to keep; None keeps all.
         cache: folder of the Arrow copy; None is that of ``datasets``.
 
@@ -35,7 +47,10 @@ def open_table(path: str | Path, *, columns: Sequence[str] | None = None, cache:
     """
     path = Path(path).absolute()
     if not path.exists():
-        raise UsageError("A table is a file, or a folder that save_to_disk wrote", got=f"{path}, which is not there")
+        raise UsageError(
+            "A table is a file, or a folder that save_to_disk wrote",
+            got=f"{path}, which is not there",
+        )
     table = _opened(path, None if cache is None else str(cache))
     if not len(table):
         raise _empty(path)
@@ -66,7 +81,9 @@ def _opened(path: Path, cache: str | None) -> Any:
                 return found
             if suffix in _ARROW:
                 return _arrow_table(datasets, path)
-            if suffix == ".parquet" and not _num_parquet_rows(path):  # datasets' own reader stumbles over it
+            if suffix == ".parquet" and not _num_parquet_rows(
+                path
+            ):  # datasets' own reader stumbles over it
                 raise _empty(path)
             return getattr(datasets.Dataset, _READERS[suffix])(str(path), cache_dir=cache)
     except VolanoError:
@@ -74,7 +91,8 @@ def _opened(path: Path, cache: str | None) -> Any:
     except Exception as error:  # readers raise errors of pyarrow, pandas, json and of their own
         cause = error.__cause__ or error
         raise DataError(
-            "A table is a whole file of its kind", got=f"{path}: {type(cause).__name__}: {str(cause)[:300]}"
+            "A table is a whole file of its kind",
+            got=f"{path}: {type(cause).__name__}: {str(cause)[:300]}",
         ) from error
 
 
@@ -86,9 +104,12 @@ def _arrow_table(datasets: Any, path: Path) -> Any:
     import pyarrow.ipc
 
     table = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
-    # Without a fingerprint datasets would read the whole table for one; only its own caches go by it.
+    # Without a fingerprint datasets would read the whole table for one; only its own caches go by
+    # it.
     facts = path.stat()
-    fingerprint = hashlib.sha256(f"{path},{facts.st_size},{facts.st_mtime_ns}".encode()).hexdigest()[:32]
+    fingerprint = hashlib.sha256(
+        f"{path},{facts.st_size},{facts.st_mtime_ns}".encode()
+    ).hexdigest()[:32]
     return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=fingerprint)
 
 
@@ -118,6 +139,8 @@ def _datasets() -> Any:
         import datasets
     except ImportError as error:
         raise MissingExtraError(
-            "Tables need Hugging Face's datasets", got="it is not installed", remedy="pip install 'volano[data]'"
+            "Tables need Hugging Face's datasets",
+            got="it is not installed",
+            remedy="pip install 'volano[data]'",
         ) from error
     return datasets

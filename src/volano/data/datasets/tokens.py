@@ -32,7 +32,9 @@ def write_tokens(path: Path, pieces: Iterable[np.ndarray]) -> int:
             file.write(np.ascontiguousarray(piece, dtype="<u2").data)
             count += len(piece)
         file.seek(0)
-        _write_header(file, count)  # NumPy leaves room for longer numbers, so the header keeps its length
+        _write_header(
+            file, count
+        )  # NumPy leaves room for longer numbers, so the header keeps its length
     return count
 
 
@@ -49,11 +51,13 @@ def open_tokens(path: Path) -> np.ndarray:
 
 
 class TokenWindows(Arrays):
-    """Overlapping windows of ``2 * context`` ids, int16 [windows, 2 * context]; window ``i`` begins at id
-    ``i * context``. They are views of the mapped file: nothing is copied before a batch is made.
+    """Overlapping windows of ``2 * context`` ids, int16 [windows, 2 * context]; window ``i`` begins
+    at id ``i * context``. They are views of the mapped file: nothing is copied before a batch is
+    made.
 
-    A crop of ``context + 1`` ids at a random offset below ``context`` (see ``RandomOffsets``) then begins anywhere in
-    the text with equal probability, and an epoch passes over each part of it about once.
+    A crop of ``context + 1`` ids at a random offset below ``context`` (see ``RandomOffsets``) then
+    begins anywhere in the text with equal probability, and an epoch passes over each part of it
+    about once.
 
     Args:
         tokens: ids uint16 [N].
@@ -84,7 +88,8 @@ class TokenWindows(Arrays):
 
 
 def as_tensor(tokens: np.ndarray) -> Tensor:
-    """Ids uint16 as int16 on the same memory; they are below ``MOST_TOKENS``. It is only ever read."""
+    """Ids uint16 as int16 on the same memory; they are below ``MOST_TOKENS``. It is only ever
+    read."""
     view = tokens.view(np.int16)
     if view.flags.writeable:
         return torch.from_numpy(view)
@@ -99,9 +104,10 @@ def scoring_windows(tokens: np.ndarray, context: int, stride: int) -> tuple[Tens
     """Fixed windows that predict every id but the first exactly once.
 
     Returns:
-        Ids int16 [windows, context + 1], the last window filled up with zeros; and for each window the first of its
-        ``context`` targets that counts, int16 [windows]: 0 for the first window, ``context - stride`` for the others,
-        so that each of their targets has at least that many ids before it.
+        Ids int16 [windows, context + 1], the last window filled up with zeros; and for each window
+        the first of its ``context`` targets that counts, int16 [windows]: 0 for the first window,
+        ``context - stride`` for the others, so that each of their targets has at least that many
+        ids before it.
     """
     num = 1 + max(0, -(-(len(tokens) - 1 - context) // stride))
     padded = np.zeros((num - 1) * stride + context + 1, dtype=np.uint16)

@@ -1,4 +1,5 @@
-"""Feeds: keys in, batches on the device out. Two of them, one contract; both give bitwise the same batches."""
+"""Feeds: keys in, batches on the device out. Two of them, one contract; both give bitwise the same
+batches."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Feed(ABC):
     """Gives the batches of a sequence of keys, in that order, on the device.
 
     Attributes:
-        seconds_waited: that whoever asked for batches has spent in waiting for them; may be set back.
+        seconds_waited: that whoever asked for batches has spent in waiting for them; may be set
+            back.
         on_notice: told what a person should know of the feeding.
     """
 
@@ -49,7 +51,8 @@ class Feed(ABC):
         """One batch a key. The iterator ends with the keys; closing it early frees what it holds.
 
         Raises:
-            DataError: the data cannot be trained on; between two batches, so that whoever asked can still save.
+            DataError: the data cannot be trained on; between two batches, so that whoever asked can
+                still save.
         """
         with contextlib.closing(self._batches(keys)) as made:
             while True:
@@ -65,7 +68,8 @@ class Feed(ABC):
 
 
 class ResidentFeed(Feed):
-    """The encoded set lies on the device; a batch is gathered there. No worker, no copy of examples in the loop."""
+    """The encoded set lies on the device; a batch is gathered there. No worker, no copy of examples
+    in the loop."""
 
     def __init__(self, tree: Batch, device: Device) -> None:
         super().__init__()
@@ -88,14 +92,22 @@ class ResidentFeed(Feed):
 
 
 class RingFeed(Feed):
-    """Batches are made on the host, in a ring of slots; each is copied to the device while the one before it is used.
+    """Batches are made on the host, in a ring of slots; each is copied to the device while the one
+    before it is used.
 
-    With ``workers`` they are made by so many processes, each ``prefetch`` batches ahead. The first batch of all tells
-    how large slots must be, and travels by itself; so does any later one that does not fit, and larger slots follow it.
+    With ``workers`` they are made by so many processes, each ``prefetch`` batches ahead. The first
+    batch of all tells how large slots must be, and travels by itself; so does any later one that
+    does not fit, and larger slots follow it.
     """
 
     def __init__(
-        self, fetcher: Fetcher, device: Device, quarantine: Quarantine, *, workers: int = 0, prefetch: int = 2
+        self,
+        fetcher: Fetcher,
+        device: Device,
+        quarantine: Quarantine,
+        *,
+        workers: int = 0,
+        prefetch: int = 2,
     ) -> None:
         super().__init__()
         self._fetcher = fetcher
@@ -181,12 +193,15 @@ class RingFeed(Feed):
             workers.use(given[-1])
 
     def _make_slots(self, made: list[Slots], num: int, *, shared: bool) -> bool:
-        """Adds slots where the largest batch does not fit the last ones. They double at least, so that all that were
-        made before take no more than these; batches that are on their way lie in those."""
+        """Adds slots where the largest batch does not fit the last ones. They double at least, so
+        that all that were made before take no more than these; batches that are on their way lie in
+        those."""
         before = made[-1].num_bytes if made else 0
         if self._largest <= before:
             return False
-        made.append(Slots(self._device, num, max(with_room(self._largest), 2 * before), shared=shared))
+        made.append(
+            Slots(self._device, num, max(with_room(self._largest), 2 * before), shared=shared)
+        )
         return True
 
     def _checked(self, batch: Batch, faults: list[Fault]) -> Batch:
@@ -213,8 +228,9 @@ def make_feed(
     seed: int,
     quarantine: Quarantine,
 ) -> Feed:
-    """The feed that a plan names. On the CPU, mapped files lie in the device's memory already: a resident feed of them
-    is the one that reads a batch's rows there, and tells the disk beforehand where it has to be asked.
+    """The feed that a plan names. On the CPU, mapped files lie in the device's memory already: a
+    resident feed of them is the one that reads a batch's rows there, and tells the disk beforehand
+    where it has to be asked.
 
     Raises:
         PlanError: ``feed="resident"`` for data that cannot be.
@@ -223,15 +239,23 @@ def make_feed(
         possible, reason = can_be_resident(data, collate, device)
         rows = rows_of(data)
         if not possible or rows is None:
-            raise PlanError("A resident feed needs data in tensors that fit", got=reason, remedy="Pin --feed ring")
+            raise PlanError(
+                "A resident feed needs data in tensors that fit",
+                got=reason,
+                remedy="Pin --feed ring",
+            )
         if rows.is_mapped and device.is_cpu:
             return RingFeed(Fetcher(data, collate, seed), device, quarantine)
         whole = (
-            rows.in_sequence() if rows.in_sequence is not None and rows.indices is None else contextlib.nullcontext()
+            rows.in_sequence()
+            if rows.in_sequence is not None and rows.indices is None
+            else contextlib.nullcontext()
         )
         with whole:
             return ResidentFeed(rows.tensors(), device)
-    return RingFeed(Fetcher(data, collate, seed), device, quarantine, workers=workers, prefetch=prefetch)
+    return RingFeed(
+        Fetcher(data, collate, seed), device, quarantine, workers=workers, prefetch=prefetch
+    )
 
 
 def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]:
@@ -242,7 +266,8 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
     if rows is None:
         return (
             False,
-            f"{type(data).__name__} computes its examples; storing them could freeze a random transform",
+            f"{type(data).__name__} computes its examples; storing them could freeze a random "
+            "transform",
         )
     size, free = rows.num_bytes(), device.free_bytes()
     # What lies in the device's memory already stays there; a selection of it is copied.
@@ -250,7 +275,8 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
     if not stays and free is not None and size > _RESIDENT_SHARE * free:
         return (
             False,
-            f"{size / 2**20:,.0f} MiB are more than {_RESIDENT_SHARE:.0%} of the {free / 2**20:,.0f} MiB free",
+            f"{size / 2**20:,.0f} MiB are more than {_RESIDENT_SHARE:.0%} of the "
+            f"{free / 2**20:,.0f} MiB free",
         )
     return True, f"{size / 2**20:,.1f} MiB lie in {'mapped files' if rows.is_mapped else 'tensors'}"
 

@@ -1,7 +1,7 @@
 """Making a batch from a dataset on the host: fetch the examples, put corrupt ones aside, collate.
 
-A batch is a pure function of (data, seed, epoch, indices): whatever worker makes it, it is the same, random transforms
-and substitutes included.
+A batch is a pure function of (data, seed, epoch, indices): whatever worker makes it, it is the
+same, random transforms and substitutes included.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ from volano.errors import DataError
 from volano.task import Batch, Task, map_tensors, num_bytes
 
 _MAX_ATTEMPTS = 20
-# A row out of the page cache takes a tenth of a microsecond, its announcement one, a read of a disk a hundred.
+# A row out of the page cache takes a tenth of a microsecond, its announcement one, a read of a disk
+# a hundred.
 _DISK_SECONDS_PER_ROW = 1e-5
-# Once a disk was read, so many more batches are announced: what is announced in time does not look like a disk.
+# Once a disk was read, so many more batches are announced: what is announced in time does not look
+# like a disk.
 _BATCHES_ANNOUNCED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A corrupt example: its index, where it lies if the data says so, and why it could not be used."""
+    """A corrupt example: its index, where it lies if the data says so, and why it could not be
+    used."""
 
     index: int
     path: str | None
@@ -54,8 +57,8 @@ class Fetcher:
     Args:
         data: map-style dataset.
         collate: ``(list of examples) -> batch``; None is torch's ``default_collate``.
-        seed: the task's; random transforms that use the global generators of ``random``, NumPy or torch are seeded
-            per example from it.
+        seed: the task's; random transforms that use the global generators of ``random``, NumPy or
+            torch are seeded per example from it.
     """
 
     def __init__(self, data: Any, collate: Callable[[list[Any]], Batch] | None, seed: int) -> None:
@@ -68,7 +71,8 @@ class Fetcher:
         self._is_told_ahead = False
 
     def expect(self, key: Key) -> None:
-        """Tells a disk that the rows of a key will be read a few batches later, where they are read from one."""
+        """Tells a disk that the rows of a key will be read a few batches later, where they are read
+        from one."""
         if self._rows is not None and self._rows.announce is not None:
             self._is_told_ahead = True
             if self._to_announce:
@@ -107,12 +111,17 @@ class Fetcher:
         return batch
 
     def _fetch_plainly(self, key: Key, state: _KeepRandomState) -> list[Any] | None:
-        # Seeding costs more than a small example does. Data that draws nothing needs no seeds, and whether it drew is
-        # seen afterwards; the answer None means: do it again, example by example.
+        # Seeding costs more than a small example does. Data that draws nothing needs no seeds, and
+        # whether it drew is seen afterwards; the answer None means: do it again, example by
+        # example.
         indices = key.indices.tolist()
         try:
             fetch_many = getattr(self._data, "__getitems__", None)
-            examples = [self._data[index] for index in indices] if fetch_many is None else list(fetch_many(indices))
+            examples = (
+                [self._data[index] for index in indices]
+                if fetch_many is None
+                else list(fetch_many(indices))
+            )
         except Exception as error:  # noqa: BLE001 - whatever a user's dataset raises; the faulty example is named next
             _raise_if_memory_ran_out(error)
             return None
@@ -145,13 +154,16 @@ class Fetcher:
             if slot is None or not is_plain(examples[0]):
                 return collate_by_type(examples, collate_fn_map=default_collate_fn_map)
             stack = functools.partial(_stack, slot)
-            return collate_by_type(examples, collate_fn_map={**default_collate_fn_map, Tensor: stack})
+            return collate_by_type(
+                examples, collate_fn_map={**default_collate_fn_map, Tensor: stack}
+            )
         except Exception as error:
             _raise_if_memory_ran_out(error)
             ids = ", ".join(map(str, key.indices[:8].tolist()))
             raise DataError(
                 "The examples of a batch can be collated",
-                got=f"{type(error).__name__}: {error} (examples {ids}{', ...' if len(key.indices) > 8 else ''})",
+                got=f"{type(error).__name__}: {error} (examples "
+                f"{ids}{', ...' if len(key.indices) > 8 else ''})",
                 remedy="Make them equal in shape, or give the task a collate function of its own",
             ) from error
 
@@ -174,14 +186,21 @@ def first_batches(task: Task, *, most: int = 4, seconds: float = 0.5) -> tuple[B
 
 
 def _raise_if_memory_ran_out(error: Exception) -> None:
-    # That is no fault of an example: others in its place would hide it. torch says it in words, on the CPU.
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error):
+    # That is no fault of an example: others in its place would hide it. torch says it in words, on
+    # the CPU.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(
+        error
+    ):
         raise error
 
 
 def _take(tensor: Tensor, indices: Tensor, slot: SlotWriter | None) -> Tensor:
     can_write = slot is not None and tensor.is_cpu and not tensor.requires_grad
-    out = slot.empty((len(indices), *tensor.shape[1:]), tensor.dtype) if slot is not None and can_write else None
+    out = (
+        slot.empty((len(indices), *tensor.shape[1:]), tensor.dtype)
+        if slot is not None and can_write
+        else None
+    )
     if out is None:
         return tensor.index_select(0, indices.to(tensor.device))
     return torch.index_select(tensor, 0, indices, out=out)
@@ -190,7 +209,10 @@ def _take(tensor: Tensor, indices: Tensor, slot: SlotWriter | None) -> Tensor:
 def _stack(slot: SlotWriter, tensors: list[Tensor], **others: Any) -> Tensor:
     # What torch's own function for a list of tensors does, into memory that is there already.
     first = tensors[0]
-    if all(tensor.shape == first.shape and tensor.dtype == first.dtype and fits_a_slot(tensor) for tensor in tensors):
+    if all(
+        tensor.shape == first.shape and tensor.dtype == first.dtype and fits_a_slot(tensor)
+        for tensor in tensors
+    ):
         out = slot.empty((len(tensors), *first.shape), first.dtype)
         if out is not None:
             return torch.stack(tensors, out=out)
@@ -198,7 +220,8 @@ def _stack(slot: SlotWriter, tensors: list[Tensor], **others: Any) -> Tensor:
 
 
 class _KeepRandomState:
-    """Puts the host's global generators back: data fetched in the training process must not move the model's draws."""
+    """Puts the host's global generators back: data fetched in the training process must not move
+    the model's draws."""
 
     def __enter__(self) -> _KeepRandomState:
         self._before = self._now()

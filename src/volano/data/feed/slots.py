@@ -1,7 +1,8 @@
 """Slots: host memory that is allocated once and filled again and again, a batch at a time.
 
-A worker process writes a batch's tensors into a slot and sends only where they lie; the training process looks at the
-same memory. On an accelerator that allows it, a slot is page-locked, so that the copy to the device reads it directly.
+A worker process writes a batch's tensors into a slot and sends only where they lie; the training
+process looks at the same memory. On an accelerator that allows it, a slot is page-locked, so that
+the copy to the device reads it directly.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _ROOM = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A contiguous tensor that lies in a slot: where, and what it is. It stands for the tensor in a message."""
+    """A contiguous tensor that lies in a slot: where, and what it is. It stands for the tensor in a
+    message."""
 
     offset: int
     shape: tuple[int, ...]
@@ -58,7 +60,8 @@ class SlotWriter:
         return tensor
 
     def packed(self, batch: Batch) -> Batch:
-        """The batch with :class:`Placed` where a tensor is in the slot now. Others are left as they are."""
+        """The batch with :class:`Placed` where a tensor is in the slot now. Others are left as they
+        are."""
         return _map(_is_tensor, self._place, batch) if is_plain(batch) else batch
 
     def _place(self, tensor: Tensor) -> Placed | Tensor:
@@ -75,14 +78,23 @@ class SlotWriter:
 
 
 def fits_a_slot(tensor: Tensor) -> bool:
-    """Whether a tensor comes out of a slot as it went in: an ordinary, contiguous one on the host without a graph."""
-    if type(tensor) is not Tensor or tensor.layout is not torch.strided or not tensor.is_cpu or tensor.is_quantized:
+    """Whether a tensor comes out of a slot as it went in: an ordinary, contiguous one on the host
+    without a graph."""
+    if (
+        type(tensor) is not Tensor
+        or tensor.layout is not torch.strided
+        or not tensor.is_cpu
+        or tensor.is_quantized
+    ):
         return False
-    return tensor.is_contiguous() and not (tensor.requires_grad or tensor.is_conj() or tensor.is_neg())
+    return tensor.is_contiguous() and not (
+        tensor.requires_grad or tensor.is_conj() or tensor.is_neg()
+    )
 
 
 def is_plain(batch: Batch) -> bool:
-    """Whether a batch consists of tuples, lists and dicts: other containers are not to be taken apart."""
+    """Whether a batch consists of tuples, lists and dicts: other containers are not to be taken
+    apart."""
     if isinstance(batch, Mapping):
         return type(batch) is dict and all(map(is_plain, batch.values()))
     if isinstance(batch, tuple | list):
@@ -122,8 +134,8 @@ def with_room(num_bytes: int) -> int:
 class Slots:
     """A number of slots of equal size, and which of them may be written to.
 
-    On the CPU a slot is free again when nobody holds a tensor that lies in it. On another device it is free when the
-    copy to the device has read it.
+    On the CPU a slot is free again when nobody holds a tensor that lies in it. On another device it
+    is free when the copy to the device has read it.
 
     Args:
         device: to which the batches go.
@@ -164,11 +176,14 @@ class Slots:
         return slot
 
     def memory(self, slot: int) -> Tensor:
-        """The slot's memory, uint8 [bytes], to read or to write. On the CPU it is held until no view of it is left."""
+        """The slot's memory, uint8 [bytes], to read or to write. On the CPU it is held until no
+        view of it is left."""
         if self._locked is not None:
             return self._locked[slot]
         lease = self._array[slot]
-        held = weakref.ref(lease)  # the tensor's memory keeps the array alive, and every view keeps the memory
+        held = weakref.ref(
+            lease
+        )  # the tensor's memory keeps the array alive, and every view keeps the memory
         if self._device.is_cpu:
             self._held[slot] = lambda: held() is not None
         return torch.from_numpy(lease)
@@ -203,7 +218,8 @@ class Slots:
 
 def can_share() -> bool:
     """Whether worker processes can be given memory that is allocated after they began."""
-    # An anonymous file is bounded by memory, not by the size of /dev/shm, which containers keep at 64 MB.
+    # An anonymous file is bounded by memory, not by the size of /dev/shm, which containers keep at
+    # 64 MB.
     return hasattr(os, "memfd_create")
 
 

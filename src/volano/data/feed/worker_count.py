@@ -16,20 +16,24 @@ from volano.device import Device
 from volano.device.processes import start_method
 from volano.errors import DataError, VolanoError
 
-# Trials with two and more workers begin while what they have cost is below this share of what the run spends in making
-# batches, and below so many seconds. The first trial is made in any case: three batches and the wait for the third, or
-# one batch where that takes seconds; a fourth is begun and dropped.
+# Trials with two and more workers begin while what they have cost is below this share of what the
+# run spends in making batches, and below so many seconds. The first trial is made in any case:
+# three batches and the wait for the third, or one batch where that takes seconds; a fourth is begun
+# and dropped.
 _SHARE, _MOST_SECONDS = 0.02, 2.0
-# A worker takes the making off the training process and costs an exchange instead: it is to save half at least.
+# A worker takes the making off the training process and costs an exchange instead: it is to save
+# half at least.
 _EXCHANGE_SHARE = 0.5
 # Another worker is to bring so much; on a machine that others use too, less is noise.
 _GAIN = 1.15
 _MOST_WORKERS, _BATCHES_PER_WORKER = 4, 3
-# A forked process that waits for a lock which a thread held at the fork waits for ever; a batch takes a minute rarely.
+# A forked process that waits for a lock which a thread held at the fork waits for ever; a batch
+# takes a minute rarely.
 _PATIENCE_SECONDS = 60.0
 # As in the ring: batches ahead of each worker, and slots beside those.
 _PREFETCH, _SLOTS_BESIDE = 2, 3
-# A few corrupt examples are no sign of anything; data that cannot live in a forked process fails wholly there.
+# A few corrupt examples are no sign of anything; data that cannot live in a forked process fails
+# wholly there.
 _FAULTY_SHARE = 0.5
 
 
@@ -42,13 +46,20 @@ class WorkerChoice:
 
 
 def choose_workers(
-    data: Any, collate: Any, batch_size: int, num_cores: int, *, num_steps: int = 1000, seed: int = 0
+    data: Any,
+    collate: Any,
+    batch_size: int,
+    num_cores: int,
+    *,
+    num_steps: int = 1000,
+    seed: int = 0,
 ) -> WorkerChoice:
-    """Measures how long a batch takes in this process and through workers, on batches of the data itself.
+    """Measures how long a batch takes in this process and through workers, on batches of the data
+    itself.
 
-    The batches are made in worker processes, so that files which a dataset opens when first asked are not opened here.
-    Nothing that goes wrong is raised: the run itself says it better. Data that fails in a worker process, or gives no
-    answer there, is fetched in the training process.
+    The batches are made in worker processes, so that files which a dataset opens when first asked
+    are not opened here. Nothing that goes wrong is raised: the run itself says it better. Data that
+    fails in a worker process, or gives no answer there, is fetched in the training process.
 
     Args:
         data: map-style dataset.
@@ -65,9 +76,12 @@ def choose_workers(
         if rows is not None and not rows.is_mapped and collate is None:
             return _gathered(fetcher, order)
         if rows is not None and rows.is_mapped and collate is None:
-            # Measured on a set four times larger than the memory: 0.68 of the resident throughput without a worker,
-            # 0.62 with one (docs/log.md).
-            return WorkerChoice(workers=0, reason="the disk is told some batches ahead which mapped rows will be read")
+            # Measured on a set four times larger than the memory: 0.68 of the resident throughput
+            # without a worker, 0.62 with one (docs/log.md).
+            return WorkerChoice(
+                workers=0,
+                reason="the disk is told some batches ahead which mapped rows will be read",
+            )
         if start_method() != "fork":
             return _guessed(fetcher, order, num_cores)
         return _Trials(fetcher, order).choice(max(1, num_cores - 1), num_steps)
@@ -82,7 +96,9 @@ def _gathered(fetcher: Fetcher, order: Order) -> WorkerChoice:
     fetcher(order.key(0))
     start = time.perf_counter()
     fetcher(order.key(0))
-    return WorkerChoice(workers=0, reason=f"gathering a batch takes {_in_ms(time.perf_counter() - start)}")
+    return WorkerChoice(
+        workers=0, reason=f"gathering a batch takes {_in_ms(time.perf_counter() - start)}"
+    )
 
 
 def _guessed(fetcher: Fetcher, order: Order, num_cores: int) -> WorkerChoice:
@@ -95,8 +111,8 @@ def _guessed(fetcher: Fetcher, order: Order, num_cores: int) -> WorkerChoice:
 
 
 class _Trials:
-    """Rings of more and more workers, each on the batches after those of the one before: files that one has read are
-    in the page cache, and would flatter the next."""
+    """Rings of more and more workers, each on the batches after those of the one before: files that
+    one has read are in the page cache, and would flatter the next."""
 
     def __init__(self, fetcher: Fetcher, order: Order) -> None:
         self._fetcher = fetcher
@@ -107,14 +123,22 @@ class _Trials:
         made, exchange = self._with_one()
         here = f"a batch takes {_in_ms(made)} in this process"
         if exchange is not None and exchange > _EXCHANGE_SHARE * made:
-            return WorkerChoice(workers=0, reason=f"{here}, and its exchange with a worker {_in_ms(exchange)}")
+            return WorkerChoice(
+                workers=0, reason=f"{here}, and its exchange with a worker {_in_ms(exchange)}"
+            )
         beside = "is nothing beside it" if exchange is None else f"takes {_in_ms(exchange)}"
         best, rate, figures = 1, 1 / made, f"{here}; the exchange with a worker {beside}"
         budget = min(_MOST_SECONDS, _SHARE * num_steps * made)
         for workers in range(2, min(most, _MOST_WORKERS) + 1):
             if (_BATCHES_PER_WORKER + 1) * made > budget:
-                why = "in so short a run" if budget < _MOST_SECONDS else f"on batches that take {_in_ms(made)} each"
-                return WorkerChoice(workers=best, reason=f"{figures}; more workers were not tried {why}")
+                why = (
+                    "in so short a run"
+                    if budget < _MOST_SECONDS
+                    else f"on batches that take {_in_ms(made)} each"
+                )
+                return WorkerChoice(
+                    workers=best, reason=f"{figures}; more workers were not tried {why}"
+                )
             start = time.perf_counter()
             another = self._batches_per_second(workers)
             budget -= time.perf_counter() - start
@@ -125,9 +149,12 @@ class _Trials:
         return WorkerChoice(workers=best, reason=figures)
 
     def _with_one(self) -> tuple[float, float | None]:
-        """Seconds of making a batch, and of receiving one that lies ready; None where a batch takes so long that this
-        cannot matter. The first batch of all opens files and fills caches; it is left out otherwise."""
-        results = self._made(1, 4)  # the fourth is handed out when the third is received, as in the ring
+        """Seconds of making a batch, and of receiving one that lies ready; None where a batch takes
+        so long that this cannot matter. The first batch of all opens files and fills caches; it is
+        left out otherwise."""
+        results = self._made(
+            1, 4
+        )  # the fourth is handed out when the third is received, as in the ring
         try:
             first = next(results).seconds
             if first >= _MOST_SECONDS:
@@ -158,7 +185,13 @@ class _Trials:
         keys = self._order.keys(self._step, self._step + count)
         self._step += count
         ahead = _PREFETCH * num
-        workers = Workers(self._fetcher, num=num, ahead=ahead, on_notice=lambda _: None, patience=_PATIENCE_SECONDS)
+        workers = Workers(
+            self._fetcher,
+            num=num,
+            ahead=ahead,
+            on_notice=lambda _: None,
+            patience=_PATIENCE_SECONDS,
+        )
         slots: Slots | None = None
         try:
             for made, filled in workers.made(keys):
@@ -166,7 +199,9 @@ class _Trials:
                 if filled is not None and made.slot is not None:
                     unpacked(made.batch, filled.memory(made.slot))
                 elif slots is None and can_share() and (size := bytes_in_slot(made.batch)):
-                    slots = Slots(Device("cpu"), ahead + _SLOTS_BESIDE, with_room(size), shared=True)
+                    slots = Slots(
+                        Device("cpu"), ahead + _SLOTS_BESIDE, with_room(size), shared=True
+                    )
                     workers.use(slots)
                 yield made
         finally:
@@ -180,7 +215,8 @@ class _Trials:
         if len(made.faults) > _FAULTY_SHARE * self._order.batch_size:
             raise DataError(
                 "Examples can be fetched in a worker process",
-                got=f"{len(made.faults)} that cannot, example {made.faults[0].index}: {made.faults[0].reason}",
+                got=f"{len(made.faults)} that cannot, example {made.faults[0].index}: "
+                f"{made.faults[0].reason}",
             )
 
 

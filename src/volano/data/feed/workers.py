@@ -1,7 +1,8 @@
 """Worker processes that make batches, in the order of their keys.
 
-Every worker has one connection to the training process and no lock in common with anyone, so that one that is killed
-at any moment leaves nothing locked. Why torch's DataLoader does not do: docs/decisions/ring.md.
+Every worker has one connection to the training process and no lock in common with anyone, so that
+one that is killed at any moment leaves nothing locked. Why torch's DataLoader does not do:
+docs/decisions/ring.md.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from volano.device.processes import pickled, start_method
 from volano.errors import DataError, VolanoError
 from volano.task import Batch
 
-# A worker that was told to end does so at once; one that is stuck in the kernel is told more loudly.
+# A worker that was told to end does so at once; one that is stuck in the kernel is told more
+# loudly.
 _PATIENCE_SECONDS = 2.0
 
 
 class Made(NamedTuple):
-    """What a worker made of a key: the batch as ``SlotWriter.packed`` left it, its slot or None, the faults found, and
-    the seconds of its making. ``error`` is what went wrong instead."""
+    """What a worker made of a key: the batch as ``SlotWriter.packed`` left it, its slot or None,
+    the faults found, and the seconds of its making. ``error`` is what went wrong instead."""
 
     batch: Batch
     slot: int | None
@@ -65,10 +67,12 @@ class _Given(NamedTuple):
 
 
 class Workers:
-    """So many worker processes around one fetcher. A worker that dies is replaced once; then that is an error.
+    """So many worker processes around one fetcher. A worker that dies is replaced once; then that
+    is an error.
 
     Args:
-        fetcher: makes the batches; the processes are forked with it, so that nothing need be pickled.
+        fetcher: makes the batches; the processes are forked with it, so that nothing need be
+            pickled.
         num: of processes.
         ahead: keys that are handed out before the first of them is wanted.
         on_notice: told when a worker is replaced.
@@ -76,7 +80,13 @@ class Workers:
     """
 
     def __init__(
-        self, fetcher: Fetcher, *, num: int, ahead: int, on_notice: Callable[[str], None], patience: float | None = None
+        self,
+        fetcher: Fetcher,
+        *,
+        num: int,
+        ahead: int,
+        on_notice: Callable[[str], None],
+        patience: float | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._num = num
@@ -115,7 +125,8 @@ class Workers:
             yield self._received(waiting.popleft())
 
     def use(self, slots: Slots) -> None:
-        """Gives the workers memory into which batches go from the next key on, instead of what they had before."""
+        """Gives the workers memory into which batches go from the next key on, instead of what they
+        had before."""
         self._slots = slots
         for worker in self._workers:
             worker.give(slots)
@@ -147,12 +158,16 @@ class Workers:
 
     def _replace(self, place: int, reason: str) -> None:
         dead = self._workers[place]
-        text = f"a worker process {reason} while it made a batch of examples {_some(dead.jobs[0].job.key)}"
+        text = (
+            f"a worker process {reason} while it made a batch of examples "
+            f"{_some(dead.jobs[0].job.key)}"
+        )
         if self._was_replaced:
             raise DataError(
                 "A worker process that dies is replaced once; then the run stops",
                 got=text,
-                remedy="SIGKILL often means that memory ran out: pin fewer workers, or --workers 0 to see what happens",
+                remedy="SIGKILL often means that memory ran out: pin fewer workers, or --workers "
+                "0 to see what happens",
             )
         dead.end()
         self._was_replaced = True
@@ -166,7 +181,9 @@ class Workers:
 
     def _started(self) -> _Worker:
         try:
-            return _Worker(self._context, self._fetcher, [worker.connection for worker in self._workers])
+            return _Worker(
+                self._context, self._fetcher, [worker.connection for worker in self._workers]
+            )
         except OSError as error:
             raise DataError(
                 "The system starts the worker processes that a plan asks for",
@@ -187,11 +204,15 @@ class _Worker:
         self._crashes = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         self.connection, there = context.Pipe()
         is_forked = context.get_start_method() == "fork"
-        # What is forked inherits both ends of every connection that is open, and closes those that are not its own.
+        # What is forked inherits both ends of every connection that is open, and closes those that
+        # are not its own.
         ends = [self.connection, *others] if is_forked else []
         crashes = self._crashes.fileno() if is_forked else None
         self._process = context.Process(
-            target=_work, args=(there, fetcher, ends, crashes, os.getpid()), name="volano-worker", daemon=True
+            target=_work,
+            args=(there, fetcher, ends, crashes, os.getpid()),
+            name="volano-worker",
+            daemon=True,
         )
         try:
             self._process.start()
@@ -250,7 +271,8 @@ class _Worker:
             self._process.join(_PATIENCE_SECONDS)
             if not self._process.is_alive():
                 self._process.close()
-                break  # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
+                # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
+                break
         self._crashes.close()
 
     def _how_it_ended(self) -> str:
@@ -268,16 +290,22 @@ class _Worker:
 # ---- in the worker
 
 
-def _work(there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: int | None, parent: int) -> None:
+def _work(
+    there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: int | None, parent: int
+) -> None:
     for end in ends:
         end.close()
-    # Ctrl-C reaches the whole process group; the step in flight still needs its batch. SIGTERM must end a worker.
+    # Ctrl-C reaches the whole process group; the step in flight still needs its batch. SIGTERM must
+    # end a worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(OSError, AttributeError):  # torchrun signals a rank's whole group; it needs us to the end
+    with contextlib.suppress(
+        OSError, AttributeError
+    ):  # torchrun signals a rank's whole group; it needs us to the end
         os.setpgid(0, 0)
     if crashes is not None:
-        faulthandler.disable()  # where it was enabled, a library may have put its own handlers over these (Ray does)
+        # where it was enabled, a library may have put its own handlers over these (Ray does)
+        faulthandler.disable()
         faulthandler.enable(crashes)  # the stack of a segmentation fault
     torch.set_num_threads(1)  # the cores are for the training and for other workers
     jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -292,15 +320,17 @@ def _work(there: Connection, fetcher: Fetcher, ends: list[Connection], crashes: 
             _send(there, _made(fetcher, job, slots))
         except BrokenPipeError:
             os._exit(0)  # nobody listens any more
-        except BaseException:  # sys.exit in a person's code, or memory that ran out: said, then it is over
+        except (
+            BaseException
+        ):  # sys.exit in a person's code, or memory that ran out: said, then it is over
             with contextlib.suppress(OSError):
                 there.send(traceback.format_exc().strip())
             raise
 
 
 def _read(there: Connection, jobs: queue.SimpleQueue[Any], parent: int) -> None:
-    # Reading at all times, so that the training process never waits to hand a job out; and the first to hear that it
-    # is gone, in the middle of a batch too.
+    # Reading at all times, so that the training process never waits to hand a job out; and the
+    # first to hear that it is gone, in the middle of a batch too.
     try:
         while True:
             while not there.poll(5.0):
@@ -335,7 +365,9 @@ def _send(there: Connection, made: Made) -> None:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever an object's own pickling raises
-        content = pickled(made._replace(batch=None, slot=None, error=_unsendable(made.batch, error)))
+        content = pickled(
+            made._replace(batch=None, slot=None, error=_unsendable(made.batch, error))
+        )
     there.send_bytes(content)
 
 
@@ -376,7 +408,8 @@ def check_pickles(fetcher: Fetcher) -> None:
             pickle.dumps(value)
         except Exception as error:
             raise DataError(
-                f"On this system worker processes are started anew, and the task's {name} is pickled for them",
+                f"On this system worker processes are started anew, and the task's {name} is "
+                "pickled for them",
                 got=f"{type(value).__name__}: {error}",
                 remedy="Define it at the top of a module that can be imported, or pin --workers 0",
             ) from error

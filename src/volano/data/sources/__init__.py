@@ -1,17 +1,40 @@
 """Where data comes from."""
 
 from volano.data.sources.folders import refuse_run, run_notices
-from volano.data.sources.image.decoding import ImageFile, PixelFormat, choose_format, decode, pixels_of
+from volano.data.sources.image.decoding import (
+    ImageFile,
+    PixelFormat,
+    choose_format,
+    decode,
+    pixels_of,
+)
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.image.image_sets import ImageSets, read_image_sets
-from volano.data.sources.image.images import LabelledImages, decode_all, is_image, leave_in_files, listed
+from volano.data.sources.image.images import (
+    LabelledImages,
+    decode_all,
+    is_image,
+    leave_in_files,
+    listed,
+)
 from volano.data.sources.split import HOLD_OUT_SHARE, hold_out, hold_out_rows
-from volano.data.sources.text.labelled_texts import LabelledTexts, LabelledTextSets, read_labelled_texts, read_texts
+from volano.data.sources.text.labelled_texts import (
+    LabelledTexts,
+    LabelledTextSets,
+    read_labelled_texts,
+    read_texts,
+)
 from volano.data.sources.text.text_split import TextSplit, split_texts
 from volano.data.sources.text.texts import Document, TextSource, decode_text, find_texts
 from volano.data.sources.video.bouncing import bouncing_digits
 from volano.data.sources.video.clip_files import PICTURE_SUFFIXES, ClipFormat, decode_clip, is_clip
-from volano.data.sources.video.clips import Clips, ClipSets, choose_clip_format, read_clip_folder, read_clips_like
+from volano.data.sources.video.clips import (
+    Clips,
+    ClipSets,
+    choose_clip_format,
+    read_clip_folder,
+    read_clips_like,
+)
 
 __all__ = [
     "HOLD_OUT_SHARE",

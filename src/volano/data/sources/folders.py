@@ -1,4 +1,5 @@
-"""Walking through folders of data: in the order of names, without what is hidden, and without the folders of runs."""
+"""Walking through folders of data: in the order of names, without what is hidden, and without the
+folders of runs."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from pathlib import Path
 
 from volano.errors import UsageError
 
-# Files that every run's folder holds (record/run_folder.py). Its tokens, pictures and records are made from data and
-# are none.
+# Files that every run's folder holds (record/run_folder.py). Its tokens, pictures and records are
+# made from data and are none.
 _RUN_FILES = ("run.json", "task.json")
 
 
@@ -19,8 +20,8 @@ def is_run(folder: Path) -> bool:
 
 
 def walk(root: Path, runs: set[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """Folders at and below ``root``, links followed, and the names of their files, sorted. Folders of runs are added to
-    ``runs`` instead."""
+    """Folders at and below ``root``, links followed, and the names of their files, sorted. Folders
+    of runs are added to ``runs`` instead."""
     for parent, folders, names in os.walk(root, followlinks=True):
         folder = Path(parent)
         if is_run(folder):
@@ -33,7 +34,9 @@ def walk(root: Path, runs: set[Path]) -> Iterator[tuple[Path, list[str]]]:
 
 def subfolders(folder: Path, runs: set[Path]) -> list[Path]:
     """The folders in one, sorted; those of runs are added to ``runs`` instead."""
-    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    children = sorted(
+        child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
+    )
     runs.update(child for child in children if is_run(child))
     return [child for child in children if child not in runs]
 
@@ -50,5 +53,7 @@ def refuse_run(path: Path) -> None:
     """Raises UsageError when a run's folder is named as data."""
     if is_run(path):
         raise UsageError(
-            "Data does not come from a run's folder", got=str(path), remedy="Name the folder that the data lies in"
+            "Data does not come from a run's folder",
+            got=str(path),
+            remedy="Name the folder that the data lies in",
         )

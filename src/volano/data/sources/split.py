@@ -17,12 +17,15 @@ HOLD_OUT_SHARE = 0.15
 _SPLIT = 21  # first counter of the hashes
 
 
-def hold_out(images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`hold_out_rows` of pictures; copies are equal in every pixel, or in every byte where they stay in files.
+def hold_out(
+    images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`hold_out_rows` of pictures; copies are equal in every pixel, or in every byte where
+    they stay in files.
 
-    Files that could not be read take part in the division and are then left out of both sides: a file that is mended or
-    damaged later, or that is read at all only in training, moves no other to the other side (unless it becomes the copy
-    of another).
+    Files that could not be read take part in the division and are then left out of both sides: a
+    file that is mended or damaged later, or that is read at all only in training, moves no other to
+    the other side (unless it becomes the copy of another).
 
     Raises:
         DataError: a class has fewer than two different images.
@@ -30,16 +33,26 @@ def hold_out(images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE
     labels = images.labels.tolist()
     if isinstance(images.images, ImageFiles):
         return _hold_out(images.images.copies(), labels, images.classes, seed, share, "images")
-    copies = _grouped([hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()])
+    copies = _grouped(
+        [hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()]
+    )
     if not images.fault_labels:
         return _hold_out(copies, labels, images.classes, seed, share, "images")
-    lost = {fault.index: label for fault, label in zip(images.faults, images.fault_labels, strict=True)}
+    lost = {
+        fault.index: label for fault, label in zip(images.faults, images.fault_labels, strict=True)
+    }
     places = [place for place in range(len(labels) + len(lost)) if place not in lost]
     row_of = {place: row for row, place in enumerate(places)}
     broken = list(lost)
     copies = [[places[row] for row in rows] for rows in copies]
-    copies += [[broken[n] for n in group] for group in copies_of([Path(str(f.path)) for f in images.faults])]
-    everything = [lost[place] if place in lost else labels[row_of[place]] for place in range(len(places) + len(lost))]
+    copies += [
+        [broken[n] for n in group]
+        for group in copies_of([Path(str(f.path)) for f in images.faults])
+    ]
+    everything = [
+        lost[place] if place in lost else labels[row_of[place]]
+        for place in range(len(places) + len(lost))
+    ]
     sides = _hold_out(copies, everything, images.classes, seed, share, "images", lost.keys())
     kept, held = ([row_of[place] for place in side.tolist() if place in row_of] for side in sides)
     return np.array(kept, dtype=np.int64), np.array(held, dtype=np.int64)
@@ -54,9 +67,11 @@ def hold_out_rows(
     share: float = HOLD_OUT_SHARE,
     what: str = "examples",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on and indices held out, both ascending: ``share`` of each class, at least one of each.
+    """Indices to train on and indices held out, both ascending: ``share`` of each class, at least
+    one of each.
 
-    Exact copies (rows of equal digest) stay on the same side, or the held-out figures would be flattered.
+    Exact copies (rows of equal digest) stay on the same side, or the held-out figures would be
+    flattered.
 
     Raises:
         DataError: a class has fewer than two different examples.
@@ -88,7 +103,9 @@ def _hold_out(
                 remedy=f"Add {what}, remove the class, or give a test set of your own",
             )
         sides = _divided(of_class, seed, share)
-        if lost and any(set(rows) <= set(lost) for rows in sides):  # a side of nothing but unreadable files
+        if lost and any(
+            set(rows) <= set(lost) for rows in sides
+        ):  # a side of nothing but unreadable files
             sides = _divided(usable, seed, share)
         kept += sides[0]
         held += sides[1]

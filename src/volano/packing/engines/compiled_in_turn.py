@@ -19,12 +19,14 @@ from volano.plan import Plan
 
 
 class CompiledInTurn(Engine):
-    """Where members gain nothing from a common program (convolutions on a CPU) they still share a compiled one: it is
-    made once, for one member, and runs for each in turn."""
+    """Where members gain nothing from a common program (convolutions on a CPU) they still share a
+    compiled one: it is made once, for one member, and runs for each in turn."""
 
     name: ClassVar[str] = "each"
 
-    def __init__(self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device) -> None:
+    def __init__(
+        self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device
+    ) -> None:
         self._engines = [CompiledStack([solo], family, plan, device) for solo in solos]
 
     @property
@@ -34,7 +36,10 @@ class CompiledInTurn(Engine):
 
     def step(self, batch: PackBatch) -> Tensor:
         # All are ready before the first goes: a refusal leaves nobody a step behind another.
-        steps = [engine.ready(PackBatch([batch.own(slot)], (0,))) for slot, engine in enumerate(self._engines)]
+        steps = [
+            engine.ready(PackBatch([batch.own(slot)], (0,)))
+            for slot, engine in enumerate(self._engines)
+        ]
         return torch.cat([step() for step in steps])
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:

@@ -26,8 +26,9 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self, batch: PackBatch) -> Tensor:
-        """One optimizer step of every member, at its own step. Losses before the update, [K] on the device, not read;
-        NaN where a member's loss or gradient was not finite. Such a member reaches no other.
+        """One optimizer step of every member, at its own step. Losses before the update, [K] on the
+        device, not read; NaN where a member's loss or gradient was not finite. Such a member
+        reaches no other.
 
         Raises:
             NotPackable: the engine does not take the batch. The members stand as they stood before.
@@ -35,7 +36,8 @@ class Engine(ABC):
 
     @abstractmethod
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
-        """``loss`` and metrics of every member's kept model over a set, as ``training.evaluate`` has them."""
+        """``loss`` and metrics of every member's kept model over a set, as ``training.evaluate``
+        has them."""
 
     def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         """The same by a program, where the engine has one for evaluations.
@@ -46,12 +48,14 @@ class Engine(ABC):
         return self.evaluate(data, feed)
 
     def settled(self) -> list[MemberState]:
-        """The members with all that they have alone in their own objects; another engine may go on with them."""
+        """The members with all that they have alone in their own objects; another engine may go on
+        with them."""
         return self.solos
 
     @abstractmethod
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
-        """The states of the members in ``slots`` on the host, as :class:`~volano.packing.Member` takes it."""
+        """The states of the members in ``slots`` on the host, as :class:`~volano.packing.Member`
+        takes it."""
 
     @abstractmethod
     def keep(self, slots: Sequence[int]) -> None:

@@ -1,4 +1,5 @@
-"""One member after the other. It takes any model, and is what the other engines are held against."""
+"""One member after the other. It takes any model, and is what the other engines are held
+against."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from volano.training.step import Step
 
 
 class Sequential(Engine):
-    """Each member takes the very step that it takes in a training of its own; what they share is the feed."""
+    """Each member takes the very step that it takes in a training of its own; what they share is
+    the feed."""
 
     name: ClassVar[str] = "loop"
 
@@ -29,7 +31,9 @@ class Sequential(Engine):
         self.solos, self._plan, self._device = solos, plan, device
         self._steps: list[Step] = []
         for solo in solos:
-            state = TrainState(solo.model, solo.optimizer, solo.ema, device.grad_scaler(plan.precision))
+            state = TrainState(
+                solo.model, solo.optimizer, solo.ema, device.grad_scaler(plan.precision)
+            )
             self._steps.append(Step(solo.task, plan, device, state))
         self._is_broken = [False] * len(solos)
 
@@ -51,7 +55,9 @@ class Sequential(Engine):
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         return [
-            evaluate(solo.task, solo.kept_model, data, feed, self._device, precision=self._plan.precision)
+            evaluate(
+                solo.task, solo.kept_model, data, feed, self._device, precision=self._plan.precision
+            )
             for solo in self.solos
         ]
 

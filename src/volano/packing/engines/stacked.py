@@ -29,8 +29,8 @@ from volano.training.evaluate import EVALUATION, means_of, sums_of
 from volano.training.optim.ema import Ema
 from volano.training.step import MODEL
 
-# Each shape of a batch is a program of its own, which takes 0.1 to 0.3 s to trace: a last batch that is smaller and a
-# few lengths are worth it, a length for every batch is not.
+# Each shape of a batch is a program of its own, which takes 0.1 to 0.3 s to trace: a last batch
+# that is smaller and a few lengths are worth it, a length for every batch is not.
 _MOST_SHAPES = 8
 # Those of torch.nn.Module that run with a forward or a backward pass.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -50,13 +50,17 @@ class Stacked(Engine):
 
     name: ClassVar[str] = "lowered"
 
-    def __init__(self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device) -> None:
+    def __init__(
+        self, solos: list[MemberState], family: ProgramCache, plan: Plan, device: Device
+    ) -> None:
         self._family, self._plan, self._device = family, plan, device
         self._generator = device.generator()
         self._refusal = _why_not_together(solos)
         self._hold(solos)
         if self._stack.reordered is not None:
-            self._refusal = f"{self._stack.reordered} in another memory format than the contiguous one"
+            self._refusal = (
+                f"{self._stack.reordered} in another memory format than the contiguous one"
+            )
 
     def step(self, batch: PackBatch) -> Tensor:
         return self.ready(batch)()
@@ -81,7 +85,9 @@ class Stacked(Engine):
 
         return run
 
-    def _trainer(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Callable[[], Tensor]:
+    def _trainer(
+        self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool
+    ) -> Callable[[], Tensor]:
         program = self._program(inputs, is_shared=is_shared, training=True)
 
         def train() -> Tensor:
@@ -96,13 +102,20 @@ class Stacked(Engine):
         if self._family.why_evaluated_alone is None:
             try:
                 return self.evaluate_together(data, feed)
-            except NotPackable as reason:  # what it does besides, ``.item()`` say, costs no training its pace
+            except (
+                NotPackable
+            ) as reason:  # what it does besides, ``.item()`` say, costs no training its pace
                 self._family.why_evaluated_alone = str(reason)
         precision = self._plan.precision
         held = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
-        rows = [evaluate(s.task, s.kept_model, data, feed, self._device, precision=precision) for s in self.solos]
+        rows = [
+            evaluate(s.task, s.kept_model, data, feed, self._device, precision=precision)
+            for s in self.solos
+        ]
         now = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
-        if len(now) != len(held) or any(one is not other for one, other in zip(now, held, strict=True)):
+        if len(now) != len(held) or any(
+            one is not other for one, other in zip(now, held, strict=True)
+        ):
             self.keep(range(len(self.solos)))  # what was replaced is no part of the stack any more
         return rows
 
@@ -113,7 +126,9 @@ class Stacked(Engine):
         for index, batch in enumerate(feed.batches(keys)):
             seeds = [counter_hash(EVALUATION, solo.task.seed, index) for solo in self.solos]
             inputs = self._inputs(stack, batch, seeds, is_shared=True, training=False)
-            for name, values in self._program(inputs, is_shared=True, training=False)(inputs).items():
+            for name, values in self._program(inputs, is_shared=True, training=False)(
+                inputs
+            ).items():
                 tables.setdefault(name, []).append(values.float())
         names = [name for name in tables if name not in ("weight", "total")]
         columns = [
@@ -146,14 +161,18 @@ class Stacked(Engine):
         self._average = None
         if self._averages is not None:
             decays = [solo.task.ema_decay or math.nan for solo in solos]
-            self._average = StackedEma(self._averages, self._stack, decays, emas[0].model.state_dict().keys())
+            self._average = StackedEma(
+                self._averages, self._stack, decays, emas[0].model.state_dict().keys()
+            )
         self._numbers = numbers_as_tensors(self._rows, next(iter(self._stack.parameters.values())))
         self._optimizer = StockOptimizer(solos)
         self._draws: dict[Key, Draws] = {}
         self._programs: dict[Key, Callable[[Inputs], Any]] = {}
         self._num_shapes = {True: 0, False: 0}  # for training, for evaluation
 
-    def _inputs(self, stack: Stack, batch: Batch, seeds: Sequence[int], *, is_shared: bool, training: bool) -> Inputs:
+    def _inputs(
+        self, stack: Stack, batch: Batch, seeds: Sequence[int], *, is_shared: bool, training: bool
+    ) -> Inputs:
         all_of_them = {**stack.parameters, **stack.frozen}
         trained = {name: all_of_them[name] for name in self._stack.parameters}
         frozen = {name: tensor for name, tensor in all_of_them.items() if name not in trained}
@@ -167,7 +186,9 @@ class Stacked(Engine):
             draws.fill(seeds)
         return inputs._replace(noise=draws.tensors)
 
-    def _program(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
+    def _program(
+        self, inputs: Inputs, *, is_shared: bool, training: bool
+    ) -> Callable[[Inputs], Any]:
         key = (is_shared, training, shape_of(inputs.batch))
         if key not in self._programs:
             self._note_shape(training=training)
@@ -184,7 +205,9 @@ class Stacked(Engine):
 
     def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
         structure = self._family.structure
-        graph = Graph(structure.training(is_shared=is_shared) if training else structure.evaluation(), inputs)
+        graph = Graph(
+            structure.training(is_shared=is_shared) if training else structure.evaluation(), inputs
+        )
         structure.check_unchanged()
         return graph
 
@@ -223,7 +246,9 @@ class CompiledStack(Stacked):
 
     def _hold(self, solos: list[MemberState]) -> None:
         super()._hold(solos)
-        self._update = StackedUpdate(solos, self._stack.parameters) if why_not_flat(solos) is None else None
+        self._update = (
+            StackedUpdate(solos, self._stack.parameters) if why_not_flat(solos) is None else None
+        )
 
     def settled(self) -> list[MemberState]:
         self._settle()
@@ -241,14 +266,18 @@ class CompiledStack(Stacked):
         if self._update is not None:
             self._update.settle([solo.step for solo in self.solos])
 
-    def _trainer(self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool) -> Callable[[], Tensor]:
+    def _trainer(
+        self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool
+    ) -> Callable[[], Tensor]:
         if self._update is None:
             return super()._trainer(inputs, steps, is_shared=is_shared)
         vectors, state = self._update.vectors(steps), self._update.state
         program = self._whole_step(inputs, vectors, is_shared=is_shared)
         return lambda: program(inputs, state, vectors)
 
-    def _whole_step(self, inputs: Inputs, vectors: Tensor, *, is_shared: bool) -> Callable[..., Tensor]:
+    def _whole_step(
+        self, inputs: Inputs, vectors: Tensor, *, is_shared: bool
+    ) -> Callable[..., Tensor]:
         key = ("whole step", is_shared, shape_of(inputs.batch))
         if key not in self._programs:
             self._note_shape(training=True)
@@ -256,16 +285,22 @@ class CompiledStack(Stacked):
             assert update is not None
             passes = self._family.structure.training(is_shared=is_shared)
 
-            def whole(inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor) -> Tensor:
+            def whole(
+                inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor
+            ) -> Tensor:
                 outputs: Outputs = passes(inputs)
                 for name, tensor in outputs.buffers.items():
                     inputs.buffers[name].copy_(tensor)
-                return _marked(outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors))
+                return _marked(
+                    outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors)
+                )
 
             def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
                 graph = Graph(whole, inputs, update.state, vectors)
                 self._family.structure.check_unchanged()
-                return self._compiled(graph, inputs, update.state, vectors), frozenset(update.updated)
+                return self._compiled(graph, inputs, update.state, vectors), frozenset(
+                    update.updated
+                )
 
             name = (self.name, *key, len(self.solos), update.signature)
             self._programs[key], updated = self._family.program(name, make)
@@ -284,7 +319,8 @@ class CompiledStack(Stacked):
 
 
 def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
-    """NaN for a member whose loss or gradient (which clipping may have hidden) is not finite: alone it would stop."""
+    """NaN for a member whose loss or gradient (which clipping may have hidden) is not finite: alone
+    it would stop."""
     is_fine = losses.isfinite() if norms is None else losses.isfinite() & norms.isfinite()
     return torch.where(is_fine, losses, math.nan)
 
@@ -303,8 +339,8 @@ def _why_not_together(solos: Sequence[MemberState]) -> str | None:
 
 
 def _draws(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step of an optimizer draws: alone it would go on in the order of the forward pass's draws. It is tried
-    on a copy; torch's own draw nothing."""
+    """Whether a step of an optimizer draws: alone it would go on in the order of the forward pass's
+    draws. It is tried on a copy; torch's own draw nothing."""
     if type(optimizer).__module__.startswith(("torch.optim.", "volano.")):
         return False
     try:
@@ -322,8 +358,8 @@ def _draws(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _hooked(model: nn.Module) -> str | None:
-    # A program is traced once: Python that hooks run would not run at each step. Those of a backward pass hang on
-    # modules and tensors that the program does not have.
+    # A program is traced once: Python that hooks run would not run at each step. Those of a
+    # backward pass hang on modules and tensors that the program does not have.
     for name, module in model.named_modules():
         if any(getattr(module, kind, None) for kind in _HOOKS):
             return f"module {name!r}" if name else "the model"

@@ -1,7 +1,7 @@
 """The updates of torch's optimizers for K members: what is one number there is a vector [K] here.
 
-Each formula is that of the optimizer's documentation. The vectors are made on the host in float64, as torch makes its
-numbers, and rounded once.
+Each formula is that of the optimizer's documentation. The vectors are made on the host in float64,
+as torch makes its numbers, and rounded once.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ class Formula:
 
     Attributes:
         state: names of what a parameter's state holds, as the optimizer of torch names it.
-        rows: ``(options, learning rates, steps made before) -> name -> [K]``; options are name -> [K].
-        update: ``(parameter, gradient, state, rows, fixed) -> (parameter, state)``; each tensor [K, ...], a row of the
-            shape [K, 1, ...].
+        rows: ``(options, learning rates, steps made before) -> name -> [K]``; options are name ->
+            [K].
+        update: ``(parameter, gradient, state, rows, fixed) -> (parameter, state)``; each tensor [K,
+            ...], a row of the shape [K, 1, ...].
         fixed: options that are the same for all members.
     """
 
     state: tuple[str, ...]
     rows: Callable[[Mapping[str, Vector], Vector, Vector], dict[str, Vector]]
-    update: Callable[[Tensor, Tensor, tuple[Tensor, ...], Mapping[str, Tensor], Mapping[str, Any]], Updated]
+    update: Callable[
+        [Tensor, Tensor, tuple[Tensor, ...], Mapping[str, Tensor], Mapping[str, Any]], Updated
+    ]
     fixed: tuple[str, ...] = ()
 
 
@@ -47,7 +50,11 @@ def _sgd_rows(options: Mapping[str, Vector], rates: Vector, done: Vector) -> dic
 
 
 def _sgd(
-    p: Tensor, gradient: Tensor, state: tuple[Tensor, ...], row: Mapping[str, Tensor], fixed: Mapping[str, Any]
+    p: Tensor,
+    gradient: Tensor,
+    state: tuple[Tensor, ...],
+    row: Mapping[str, Tensor],
+    fixed: Mapping[str, Any],
 ) -> Updated:
     gradient = gradient + row["decay"] * p
     buffer = row["momentum"] * state[0] + row["new"] * gradient
@@ -70,18 +77,28 @@ def _adam_rows(options: Mapping[str, Vector], rates: Vector, done: Vector) -> di
 
 
 def _adam(
-    p: Tensor, gradient: Tensor, state: tuple[Tensor, ...], row: Mapping[str, Tensor], _: Mapping[str, Any]
+    p: Tensor,
+    gradient: Tensor,
+    state: tuple[Tensor, ...],
+    row: Mapping[str, Tensor],
+    _: Mapping[str, Any],
 ) -> Updated:
     return _adaptive(p, gradient + row["decay"] * p, state, row)
 
 
 def _adamw(
-    p: Tensor, gradient: Tensor, state: tuple[Tensor, ...], row: Mapping[str, Tensor], _: Mapping[str, Any]
+    p: Tensor,
+    gradient: Tensor,
+    state: tuple[Tensor, ...],
+    row: Mapping[str, Tensor],
+    _: Mapping[str, Any],
 ) -> Updated:
     return _adaptive(p * row["keep"], gradient, state, row)
 
 
-def _adaptive(p: Tensor, gradient: Tensor, state: tuple[Tensor, ...], row: Mapping[str, Tensor]) -> Updated:
+def _adaptive(
+    p: Tensor, gradient: Tensor, state: tuple[Tensor, ...], row: Mapping[str, Tensor]
+) -> Updated:
     mean = state[0] + row["new1"] * (gradient - state[0])
     square = row["beta2"] * state[1] + row["new2"] * (gradient * gradient)
     return p - row["rate"] * mean / (square.sqrt() / row["root"] + row["eps"]), (mean, square)
@@ -98,14 +115,21 @@ def _muon_rows(options: Mapping[str, Vector], rates: Vector, _: Vector) -> dict[
 
 
 def _muon(
-    p: Tensor, gradient: Tensor, state: tuple[Tensor, ...], row: Mapping[str, Tensor], fixed: Mapping[str, Any]
+    p: Tensor,
+    gradient: Tensor,
+    state: tuple[Tensor, ...],
+    row: Mapping[str, Tensor],
+    fixed: Mapping[str, Any],
 ) -> Updated:
-    """See :mod:`volano.training.optim.muon`; K matrices are made orthogonal in one batched product."""
+    """See :mod:`volano.training.optim.muon`; K matrices are made orthogonal in one batched
+    product."""
     buffer = state[0] + row["new"] * (gradient - state[0])
     step = gradient + row["momentum"] * (buffer - gradient) if fixed["nesterov"] else buffer
     matrices = step.flatten(2)
     rows, columns = matrices.shape[1:]
-    direction = orthogonalize(matrices, fixed["ns_steps"], fixed["ns_dtype"], fixed["eps"]).to(p.dtype)
+    direction = orthogonalize(matrices, fixed["ns_steps"], fixed["ns_dtype"], fixed["eps"]).to(
+        p.dtype
+    )
     factor = learning_rate_factor(rows, columns, fixed["adjust_lr"])
     p = p * row["keep"] - row["rate"] * factor * direction.reshape(p.shape)
     if fixed["renormalize"]:

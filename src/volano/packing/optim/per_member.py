@@ -13,23 +13,28 @@ from volano.training.optim.make import set_learning_rates
 
 
 class StockOptimizer:
-    """Each member's own optimizer over views of the stacked parameters: bitwise what it does alone, for any class of
-    torch's. A member leaves a pack with its optimizer's state as it would be alone."""
+    """Each member's own optimizer over views of the stacked parameters: bitwise what it does alone,
+    for any class of torch's. A member leaves a pack with its optimizer's state as it would be
+    alone."""
 
     def __init__(self, solos: Sequence[MemberState]) -> None:
         self._solos = solos
         self._parameters = [dict(solo.model.named_parameters()) for solo in solos]
-        self._grouped = [[p for group in solo.optimizer.param_groups for p in group["params"]] for solo in solos]
+        self._grouped = [
+            [p for group in solo.optimizer.param_groups for p in group["params"]] for solo in solos
+        ]
 
     def step(self, gradients: dict[str, Tensor], steps: Sequence[int]) -> Tensor | None:
         """One update of every member.
 
         Args:
-            gradients: name -> contiguous [K, ...]; parameters that are not in it are left as they are.
+            gradients: name -> contiguous [K, ...]; parameters that are not in it are left as they
+                are.
             steps: that each member has made before.
 
         Returns:
-            The norm of each member's gradient before it was clipped, [K]; None where no member clips.
+            The norm of each member's gradient before it was clipped, [K]; None where no member
+            clips.
         """
         norms: dict[int, Tensor] = {}
         slices = {name: gradient.unbind(0) for name, gradient in gradients.items()}

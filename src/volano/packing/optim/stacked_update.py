@@ -1,7 +1,8 @@
-"""SGD, Adam, AdamW and Muon of K members in one pass over all their parameters, each with its own options.
+"""SGD, Adam, AdamW and Muon of K members in one pass over all their parameters, each with its own
+options.
 
-Run operator by operator this is slower than torch's fused kernels; compiled, with the step of which it is a part, it is
-several times as fast as K of them (``benchmarks/pack_speed.py``).
+Run operator by operator this is slower than torch's fused kernels; compiled, with the step of which
+it is a part, it is several times as fast as K of them (``benchmarks/pack_speed.py``).
 """
 
 from __future__ import annotations
@@ -55,28 +56,35 @@ class StackedUpdate:
     """The update as a function of tensors.
 
     Args:
-        solos: the members; their own optimizers' state is stacked, and they hold views of the stack where
-            :meth:`settle` has been called.
+        solos: the members; their own optimizers' state is stacked, and they hold views of the stack
+            where :meth:`settle` has been called.
         parameters: name -> [K, ...].
 
     Attributes:
         state: name -> the tensors [K, ...] that the update keeps for a parameter.
-        updated: names of the parameters that have had a gradient, here or before; whoever calls a program that was
-            made from an update of other members adds those that are updated there.
+        updated: names of the parameters that have had a gradient, here or before; whoever calls a
+            program that was made from an update of other members adds those that are updated there.
     """
 
     def __init__(self, solos: Sequence[MemberState], parameters: dict[str, Tensor]) -> None:
         self._solos = solos
         self._partition, self._fixed = _partition(solos[0]), _fixed(solos[0])
         self._formulas = [_formula(solos[0], index) for index in range(len(self._partition))]
-        self._group_of = {name: index for index, group in enumerate(self._partition) for name in group}
+        self._group_of = {
+            name: index for index, group in enumerate(self._partition) for name in group
+        }
         self._clips = [solo.task.clip_norm for solo in solos]
         like = next(iter(parameters.values()))
         self._dtype, self._device = like.dtype, like.device
         self.updated: set[str] = set()
-        self.state = {n: self._stacked(n, tensor) for n, tensor in parameters.items() if n in self._group_of}
+        self.state = {
+            n: self._stacked(n, tensor) for n, tensor in parameters.items() if n in self._group_of
+        }
         self._options = [
-            {option: np.array([_option(solo, index, option) for solo in solos]) for option in _OPTIONS}
+            {
+                option: np.array([_option(solo, index, option) for solo in solos])
+                for option in _OPTIONS
+            }
             for index in range(len(self._partition))
         ]
         # Where each group's rows lie among the vectors; the limits of norms come last.
@@ -87,11 +95,19 @@ class StackedUpdate:
     def signature(self) -> tuple[object, ...]:
         """Of the function: what of it is not in its tensors."""
         clips = any(clip is not None for clip in self._clips)
-        return type(self._solos[0].optimizer).__name__, str(self._partition), str(self._fixed), clips
+        return (
+            type(self._solos[0].optimizer).__name__,
+            str(self._partition),
+            str(self._fixed),
+            clips,
+        )
 
     def vectors(self, steps: Sequence[int]) -> Tensor:
-        """[rows, K]: what differs between members in a step; ``steps`` that each has made before."""
-        multipliers = np.array([multiplier_at(solo, step) for solo, step in zip(self._solos, steps, strict=True)])
+        """[rows, K]: what differs between members in a step; ``steps`` that each has made
+        before."""
+        multipliers = np.array(
+            [multiplier_at(solo, step) for solo, step in zip(self._solos, steps, strict=True)]
+        )
         done = np.asarray(steps, dtype=np.float64)
         table: list[Vector] = []
         self._places = []
@@ -109,12 +125,14 @@ class StackedUpdate:
         state: dict[str, tuple[Tensor, ...]],
         vectors: Tensor,
     ) -> Tensor | None:
-        """Updates parameters and state in place; nothing is summed over members. The norms of the gradients where any
-        member clips, 0 for one that does not."""
+        """Updates parameters and state in place; nothing is summed over members. The norms of the
+        gradients where any member clips, 0 for one that does not."""
         norms = None
         with torch.no_grad():
             # Those that the optimizer has: the others' count in no norm, as alone.
-            gradients = {name: gradient for name, gradient in gradients.items() if name in self._group_of}
+            gradients = {
+                name: gradient for name, gradient in gradients.items() if name in self._group_of
+            }
             if any(clip is not None for clip in self._clips):
                 norms, gradients = _clipped(gradients, vectors[-1])
             self.updated.update(gradients)
@@ -123,25 +141,35 @@ class StackedUpdate:
         return norms
 
     def _update(
-        self, name: str, parameter: Tensor, gradient: Tensor, state: tuple[Tensor, ...], vectors: Tensor
+        self,
+        name: str,
+        parameter: Tensor,
+        gradient: Tensor,
+        state: tuple[Tensor, ...],
+        vectors: Tensor,
     ) -> None:
         index = self._group_of[name]
         shape = (-1, *[1] * (gradient.dim() - 1))
         rows = {row: vectors[place].view(shape) for row, place in self._places[index].items()}
-        new, kept = self._formulas[index].update(parameter, gradient, state, rows, self._fixed[index])
+        new, kept = self._formulas[index].update(
+            parameter, gradient, state, rows, self._fixed[index]
+        )
         parameter.copy_(new)
         for old, value in zip(state, kept, strict=True):
             old.copy_(value)
 
     def settle(self, steps: Sequence[int]) -> None:
-        """Puts state, counters and learning rates into the members' own optimizers, as after ``steps`` steps of each:
-        what they would keep alone, which is nothing for a parameter without a gradient."""
+        """Puts state, counters and learning rates into the members' own optimizers, as after
+        ``steps`` steps of each: what they would keep alone, which is nothing for a parameter
+        without a gradient."""
         for slot, (solo, step) in enumerate(zip(self._solos, steps, strict=True)):
             if step == 0:
                 continue
             set_learning_rates(solo.optimizer, multiplier_at(solo, step - 1))
             parameters = dict(solo.model.named_parameters())
-            for name in [name for name in self.state if name in self.updated]:  # in the parameters' order
+            for name in [
+                name for name in self.state if name in self.updated
+            ]:  # in the parameters' order
                 self._settle(name, slot, parameters[name], step)
 
     def _settle(self, name: str, slot: int, parameter: Tensor, step: int) -> None:
@@ -150,7 +178,9 @@ class StackedUpdate:
         if type(optimizer) is torch.optim.SGD and group["momentum"] == 0:
             return  # it keeps no buffer
         state = optimizer.state[parameter]
-        state.update({part: whole[slot] for part, whole in zip(kept, self.state[name], strict=True)})
+        state.update(
+            {part: whole[slot] for part, whole in zip(kept, self.state[name], strict=True)}
+        )
         if "exp_avg" in kept:
             # Fused ones have it where the parameter is.
             device = parameter.device if group.get("fused") else None
@@ -170,16 +200,22 @@ class StackedUpdate:
 
 
 def _clipped(gradients: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Each member's gradients with its own norm at most its own limit, as torch.nn.utils.clip_grad_norm_ does it."""
-    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
+    """Each member's gradients with its own norm at most its own limit, as
+    torch.nn.utils.clip_grad_norm_ does it."""
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(
+        dim=0
+    )
     clips = limits.isfinite()  # who does not clip has no limit, and a norm that nobody asks for
     norms = torch.where(clips, norms, 0.0)
     factors = torch.where(clips, (limits / (norms + _CLIP_EPS)).clamp(max=1.0), 1.0)
-    return norms, {name: g * factors.view(-1, *[1] * (g.dim() - 1)) for name, g in gradients.items()}
+    return norms, {
+        name: g * factors.view(-1, *[1] * (g.dim() - 1)) for name, g in gradients.items()
+    }
 
 
 def _has_step_of_its_own(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step of this optimizer is more than that of its class: hooks run, or the object has another."""
+    """Whether a step of this optimizer is more than that of its class: hooks run, or the object has
+    another."""
     hooks = (
         optimizer._optimizer_step_pre_hooks,
         optimizer._optimizer_step_post_hooks,
@@ -192,7 +228,9 @@ def _has_step_of_its_own(optimizer: torch.optim.Optimizer) -> bool:
 def _partition(solo: MemberState) -> list[list[str]]:
     """The names of the parameters in each of the optimizer's groups."""
     names = {id(parameter): name for name, parameter in solo.model.named_parameters()}
-    return [[names.get(id(p), "?") for p in group["params"]] for group in solo.optimizer.param_groups]
+    return [
+        [names.get(id(p), "?") for p in group["params"]] for group in solo.optimizer.param_groups
+    ]
 
 
 def _formula(solo: MemberState, index: int) -> Formula:
@@ -205,7 +243,10 @@ def _formula(solo: MemberState, index: int) -> Formula:
 def _fixed(solo: MemberState) -> list[dict[str, Any]]:
     """Of each group the options that must be the same for all members."""
     groups = solo.optimizer.param_groups
-    return [{name: group.get(name) for name in _formula(solo, index).fixed} for index, group in enumerate(groups)]
+    return [
+        {name: group.get(name) for name in _formula(solo, index).fixed}
+        for index, group in enumerate(groups)
+    ]
 
 
 def _option(solo: MemberState, index: int, name: str) -> float:

@@ -1,12 +1,13 @@
 """How layers are computed for K members at once.
 
-``torch.vmap`` has a rule for most operators, but not the fastest one for these: a layer over what all members share is
-one wide product, one over members' own inputs a batched product, K convolutions are one grouped convolution, K
-normalizations one over K times the channels, K attentions one over K times the batch. (The layouts of HFTA, Wang et al.
-2021, arXiv:2102.02344, as batching rules of operators instead of replaced modules.)
+``torch.vmap`` has a rule for most operators, but not the fastest one for these: a layer over what
+all members share is one wide product, one over members' own inputs a batched product, K
+convolutions are one grouped convolution, K normalizations one over K times the channels, K
+attentions one over K times the batch. (The layouts of HFTA, Wang et al. 2021, arXiv:2102.02344, as
+batching rules of operators instead of replaced modules.)
 
-A rule gets its operands as they lie: tensors with the dimension of the members, and where that is; None is a tensor
-that all share. It answers in the same way.
+A rule gets its operands as they lie: tensors with the dimension of the members, and where that is;
+None is a tensor that all share. It answers in the same way.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _Rule = Callable[..., tuple[Tensor, int]]
 
 
 def _by_rule(rule: _Rule, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function that computes as ``plain`` does, under ``vmap`` by ``rule(num_members, dims, *operands)``."""
+    """A function that computes as ``plain`` does, under ``vmap`` by ``rule(num_members, dims,
+    *operands)``."""
 
     class Function(torch.autograd.Function):
         @staticmethod
@@ -54,16 +56,21 @@ def _first(tensor: Tensor, dim: int | None, num: int) -> Tensor:
 
 
 def _narrowed(tensor: Tensor) -> Tensor:
-    """As autocast hands it to a product: a backward pass that is written out has none that would do it."""
+    """As autocast hands it to a product: a backward pass that is written out has none that would do
+    it."""
     kind = tensor.device.type
-    if not torch.is_autocast_enabled(kind) or not tensor.is_floating_point() or tensor.dtype == torch.float64:
+    if (
+        not torch.is_autocast_enabled(kind)
+        or not tensor.is_floating_point()
+        or tensor.dtype == torch.float64
+    ):
         return tensor
     return tensor.to(torch.get_autocast_dtype(kind))
 
 
 class _BatchedLinear(torch.autograd.Function):
-    """``x @ weight.T + bias`` for each of K, with gradients laid out as the parameters are: autograd's own gradient of
-    a transposed operand is transposed, and would have to be copied."""
+    """``x @ weight.T + bias`` for each of K, with gradients laid out as the parameters are:
+    autograd's own gradient of a transposed operand is transposed, and would have to be copied."""
 
     @staticmethod
     def forward(ctx: Any, x_KRI: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
@@ -123,7 +130,13 @@ def _linear(
 
 
 def _convolution(
-    num: int, dims: tuple[int | None, ...], plain: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any
+    num: int,
+    dims: tuple[int | None, ...],
+    plain: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *options: Any,
 ) -> tuple[Tensor, int]:
     stride, padding, dilation, groups = options
     weight_K = _first(weight, dims[2], num)
@@ -132,16 +145,31 @@ def _convolution(
     if dims[1] is None and groups == 1:  # one wide convolution of what all share
         y = plain(x, wide, bias_all, stride, padding, dilation, 1)
     else:
-        x_NKC = x.unsqueeze(1).expand(x.shape[0], num, *x.shape[1:]) if dims[1] is None else x.movedim(dims[1], 1)
+        x_NKC = (
+            x.unsqueeze(1).expand(x.shape[0], num, *x.shape[1:])
+            if dims[1] is None
+            else x.movedim(dims[1], 1)
+        )
         x_all = x_NKC.reshape(x_NKC.shape[0], num * x_NKC.shape[2], *x_NKC.shape[3:])
         y = plain(x_all, wide, bias_all, stride, padding, dilation, num * groups)
     return y.view(y.shape[0], num, -1, *y.shape[2:]), 1
 
 
 def _batch_norm(
-    num: int, dims: tuple[int | None, ...], x: Tensor, mean: Any, var: Any, weight: Any, bias: Any, *options: Any
+    num: int,
+    dims: tuple[int | None, ...],
+    x: Tensor,
+    mean: Any,
+    var: Any,
+    weight: Any,
+    bias: Any,
+    *options: Any,
 ) -> tuple[Tensor, int]:
-    x_NKC = x.unsqueeze(1).expand(x.shape[0], num, *x.shape[1:]) if dims[0] is None else x.movedim(dims[0], 1)
+    x_NKC = (
+        x.unsqueeze(1).expand(x.shape[0], num, *x.shape[1:])
+        if dims[0] is None
+        else x.movedim(dims[0], 1)
+    )
     merged = x_NKC.reshape(x_NKC.shape[0], num * x_NKC.shape[2], *x_NKC.shape[3:])
 
     def all_of(tensor: Tensor | None, dim: int | None) -> Tensor | None:
@@ -152,13 +180,24 @@ def _batch_norm(
         return None if tensor is None else _first(tensor, dim, num).view(-1)
 
     y = F.batch_norm(
-        merged, view_of(mean, dims[1]), view_of(var, dims[2]), all_of(weight, dims[3]), all_of(bias, dims[4]), *options
+        merged,
+        view_of(mean, dims[1]),
+        view_of(var, dims[2]),
+        all_of(weight, dims[3]),
+        all_of(bias, dims[4]),
+        *options,
     )
     return y.view(x_NKC.shape), 1
 
 
 def _layer_norm(
-    num: int, dims: tuple[int | None, ...], x: Tensor, shape: Any, weight: Any, bias: Any, eps: float
+    num: int,
+    dims: tuple[int | None, ...],
+    x: Tensor,
+    shape: Any,
+    weight: Any,
+    bias: Any,
+    eps: float,
 ) -> tuple[Tensor, int]:
     x_K = _first(x, dims[0], num)
     y = F.layer_norm(x_K, tuple(shape), None, None, eps)
@@ -177,7 +216,8 @@ def _embedding(
     length = weight_KVD.shape[1]
     ids_K = _first(ids, dims[0], num)
     starts = torch.arange(num, device=ids.device).mul(length).view(num, *[1] * (ids_K.dim() - 1))
-    # An id that no table has would be a row of another member's: it is one of nobody's, and an error as alone.
+    # An id that no table has would be a row of another member's: it is one of nobody's, and an
+    # error as alone.
     rows = torch.where((ids_K >= 0) & (ids_K < length), ids_K + starts, num * length)
     y = F.embedding(rows, weight_KVD.reshape(num * length, -1))
     if padding is not None:  # one row of each member's table gets no gradient
@@ -186,7 +226,13 @@ def _embedding(
 
 
 def _attention(
-    num: int, dims: tuple[int | None, ...], query: Tensor, key: Tensor, value: Tensor, mask: Any, *options: Any
+    num: int,
+    dims: tuple[int | None, ...],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    *options: Any,
 ) -> tuple[Tensor, int]:
     is_causal, scale, enable_gqa = options
     heads = [_first(x, dim, num) for x, dim in zip((query, key, value), dims[:3], strict=True)]
@@ -204,7 +250,9 @@ def _attention(
 
 
 linear = _by_rule(_linear, F.linear)
-layer_norm = _by_rule(_layer_norm, lambda x, shape, w, b, eps: F.layer_norm(x, tuple(shape), w, b, eps))
+layer_norm = _by_rule(
+    _layer_norm, lambda x, shape, w, b, eps: F.layer_norm(x, tuple(shape), w, b, eps)
+)
 batch_norm = _by_rule(_batch_norm, F.batch_norm)
 embedding = _by_rule(_embedding, lambda ids, w, padding: F.embedding(ids, w, padding))
 attention = _by_rule(
@@ -217,7 +265,8 @@ _convolve = _by_rule(_convolution, lambda plain, *operands: plain(*operands))
 
 
 def convolution(plain: Any, dims: int, x: Tensor, weight: Tensor, *options: Any) -> Tensor:
-    """``plain``: torch's convolution over ``dims`` dimensions; ``options``: bias, stride, padding, dilation, groups."""
+    """``plain``: torch's convolution over ``dims`` dimensions; ``options``: bias, stride, padding,
+    dilation, groups."""
     if x.dim() != dims + 2:  # without a dimension of examples
         return plain(x, weight, *options)
     return _convolve(plain, x, weight, *options)
@@ -226,14 +275,20 @@ def convolution(plain: Any, dims: int, x: Tensor, weight: Tensor, *options: Any)
 def cross_entropy(
     logits: Tensor, target: Tensor, ignore_index: int, reduction: str, smoothing: float | Tensor
 ) -> Tensor:
-    """As ``F.cross_entropy`` with class indices and without class weights; the smoothing may differ between members.
+    """As ``F.cross_entropy`` with class indices and without class weights; the smoothing may differ
+    between members.
 
     The class is picked by comparison and not by index, whose backward pass would scatter.
     """
     dim = 1 if logits.dim() > 1 else 0
     if target.is_floating_point():
-        raise NotPackable("cross_entropy with a label_smoothing that varies and probabilities as targets")
-    if torch.is_autocast_enabled(logits.device.type) and logits.dtype in (torch.bfloat16, torch.float16):
+        raise NotPackable(
+            "cross_entropy with a label_smoothing that varies and probabilities as targets"
+        )
+    if torch.is_autocast_enabled(logits.device.type) and logits.dtype in (
+        torch.bfloat16,
+        torch.float16,
+    ):
         logits = logits.float()  # as autocast does for this loss
     log_p = F.log_softmax(logits, dim)
     classes = torch.arange(logits.shape[dim], device=logits.device)

@@ -1,4 +1,5 @@
-"""Torch's functions as a pack calls them: random draws are given, layers are computed by the rules."""
+"""Torch's functions as a pack calls them: random draws are given, layers are computed by the
+rules."""
 
 from __future__ import annotations
 
@@ -22,17 +23,20 @@ _FACTORIES = {torch.rand, torch.randn, torch.randint, torch.randperm}
 _LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 # Hooks on tensors that exist only while a program is made: they would not run.
 _HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
-# Python functions whose parts are to be seen: the check for overrides at their head would hide them.
+# Python functions whose parts are to be seen: the check for overrides at their head would hide
+# them.
 _OPENED = (F.multi_head_attention_forward, F.cross_entropy, F.gumbel_softmax)
 
 
 class PackedFunctions(TorchFunctionMode):
-    """While it is active, draws are taken from ``given``, and layers are computed by the rules of packs.
+    """While it is active, draws are taken from ``given``, and layers are computed by the rules of
+    packs.
 
     Args:
-        given: for each draw in turn what :func:`~volano.packing.program.random_draws.noise_of` takes; None notes in
-            ``draws`` which there are, in the forward pass of one member.
-        varying: the numbers that differ between members, by name, as the tensors that the model and objective hold.
+        given: for each draw in turn what :func:`~volano.packing.program.random_draws.noise_of`
+            takes; None notes in ``draws`` which there are, in the forward pass of one member.
+        varying: the numbers that differ between members, by name, as the tensors that the model and
+            objective hold.
 
     Attributes:
         draws: in the order in which they were asked for.
@@ -97,11 +101,15 @@ class PackedFunctions(TorchFunctionMode):
             shape = (*shape[:2], *[1] * dims)
         return self._dropped(input, p, shape, in_place=inplace)
 
-    def _dropped(self, input: Tensor, p: Any, shape: tuple[int, ...], *, in_place: bool = False) -> Tensor:
+    def _dropped(
+        self, input: Tensor, p: Any, shape: tuple[int, ...], *, in_place: bool = False
+    ) -> Tensor:
         drop = self._names.get(id(p)) if isinstance(p, Tensor) else float(p)
         if drop is None:
             raise NotPackable("dropout with a probability that is computed from what varies")
-        noise = self._noted(Draw(shape=shape, dtype=input.dtype, strides=self._strides(input, shape), drop=drop))
+        noise = self._noted(
+            Draw(shape=shape, dtype=input.dtype, strides=self._strides(input, shape), drop=drop)
+        )
         if noise is None:
             noise = torch.ones(shape, dtype=input.dtype, device=input.device)
         return input.mul_(noise) if in_place else input * noise
@@ -113,42 +121,74 @@ class PackedFunctions(TorchFunctionMode):
 
     def _made(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
         if kwargs.get("generator") is not None or kwargs.get("out") is not None:
-            raise NotPackable(f"{func.__name__} with a generator of its own, or into a tensor that is there")
+            raise NotPackable(
+                f"{func.__name__} with a generator of its own, or into a tensor that is there"
+            )
         strides = None
         if func in _LIKE:
             like, *rest = args
             strides = self._strides(like, tuple(like.shape))
             kwargs = {"dtype": like.dtype, "device": like.device, **kwargs}
             func, args = _LIKE[func], (tuple(like.shape), *rest)
-        kwargs = {name: value for name, value in kwargs.items() if name not in ("requires_grad", "memory_format")}
-        shape, dtype = _shape_of_draw(func, args, kwargs), kwargs.get("dtype") or _type_of_draw(func)
+        kwargs = {
+            name: value
+            for name, value in kwargs.items()
+            if name not in ("requires_grad", "memory_format")
+        }
+        shape, dtype = (
+            _shape_of_draw(func, args, kwargs),
+            kwargs.get("dtype") or _type_of_draw(func),
+        )
         make = functools.partial(_draw, func, args, kwargs)
         if strides is not None:
             make = functools.partial(_draw_in_order, func, shape, strides, kwargs)
         noise = self._noted(Draw(shape=shape, dtype=dtype, make=make))
-        return torch.zeros(shape, dtype=dtype, device=kwargs.get("device")) if noise is None else noise
+        return (
+            torch.zeros(shape, dtype=dtype, device=kwargs.get("device")) if noise is None else noise
+        )
 
     def _cross_entropy(
         self, input: Tensor, target: Tensor, weight: Any = None, size_average: Any = None,
-        ignore_index: int = -100, reduce: Any = None, reduction: str = "mean", label_smoothing: Any = 0.0,
+        ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
+        label_smoothing: Any = 0.0,
     ) -> Tensor:  # fmt: skip
         varies = isinstance(label_smoothing, Tensor)
-        is_common = weight is None and size_average is None and reduce is None and not target.is_floating_point()
+        is_common = (
+            weight is None
+            and size_average is None
+            and reduce is None
+            and not target.is_floating_point()
+        )
         if is_common and (varies or self._given is not None):
-            return batching_rules.cross_entropy(input, target, ignore_index, reduction, label_smoothing)
+            return batching_rules.cross_entropy(
+                input, target, ignore_index, reduction, label_smoothing
+            )
         if varies:
-            raise NotPackable("cross_entropy with a label_smoothing that varies and class weights or probabilities")
+            raise NotPackable(
+                "cross_entropy with a label_smoothing that varies and class weights or "
+                "probabilities"
+            )
         with self:
             return _opened(F.cross_entropy)(
-                input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
+                input,
+                target,
+                weight,
+                size_average,
+                ignore_index,
+                reduce,
+                reduction,
+                label_smoothing,
             )
 
     def _attention(
-        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: Any = 0.0,
-        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None,
+        dropout_p: Any = 0.0, is_causal: bool = False, scale: float | None = None,
+        enable_gqa: bool = False,
     ) -> Tensor:  # fmt: skip
         if isinstance(dropout_p, Tensor) or dropout_p > 0.0:
-            return self._attention_with_dropout(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+            return self._attention_with_dropout(
+                query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
+            )
         if query.dim() < 3:  # without a dimension of examples
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -156,17 +196,32 @@ class PackedFunctions(TorchFunctionMode):
         return batching_rules.attention(query, key, value, attn_mask, is_causal, scale, enable_gqa)
 
     def _attention_with_dropout(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Any, drop: Any, is_causal: bool, scale: Any, gqa: bool
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        drop: Any,
+        is_causal: bool,
+        scale: Any,
+        gqa: bool,
     ) -> Tensor:
-        # In its parts, as torch computes it where weights are dropped; the formula in its documentation.
+        # In its parts, as torch computes it where weights are dropped; the formula in its
+        # documentation.
         if gqa:
             raise NotPackable("scaled_dot_product_attention with dropout and grouped queries")
-        weights = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        weights = (
+            query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        )
         if is_causal:
             allowed = torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).tril()
             weights = torch.where(allowed, weights, float("-inf"))
         if mask is not None:
-            weights = torch.where(mask, weights, float("-inf")) if mask.dtype == torch.bool else weights + mask
+            weights = (
+                torch.where(mask, weights, float("-inf"))
+                if mask.dtype == torch.bool
+                else weights + mask
+            )
         weights = torch.softmax(weights, -1)
         return self._dropped(weights, drop, tuple(weights.shape)) @ value
 
@@ -176,10 +231,18 @@ def _draw(func: Any, args: Any, kwargs: Any, generator: torch.Generator) -> Tens
 
 
 def _draw_in_order(
-    func: Any, shape: tuple[int, ...], strides: tuple[int, ...], kwargs: Any, generator: torch.Generator
+    func: Any,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    kwargs: Any,
+    generator: torch.Generator,
 ) -> Tensor:
     empty = torch.empty_strided(shape, strides, **kwargs)
-    return empty.uniform_(generator=generator) if func is torch.rand else empty.normal_(generator=generator)
+    return (
+        empty.uniform_(generator=generator)
+        if func is torch.rand
+        else empty.normal_(generator=generator)
+    )
 
 
 def _shape_of_draw(func: Any, args: Sequence[Any], kwargs: Any) -> tuple[int, ...]:
@@ -201,17 +264,21 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def _conv(
-    plain: Any, dims: int, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
+    plain: Any, dims: int, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1,
+    padding: Any = 0, dilation: Any = 1, groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    return batching_rules.convolution(plain, dims, input, weight, bias, stride, padding, dilation, groups)
+    return batching_rules.convolution(
+        plain, dims, input, weight, bias, stride, padding, dilation, groups
+    )
 
 
 def _batch_norm(
     input: Tensor, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
     training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
-    return batching_rules.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return batching_rules.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps
+    )
 
 
 def _layer_norm(
@@ -221,7 +288,8 @@ def _layer_norm(
 
 
 def _embedding(
-    input: Tensor, weight: Tensor, padding_idx: Any = None, max_norm: Any = None, norm_type: float = 2.0,  # noqa: ARG001
+    input: Tensor, weight: Tensor, padding_idx: Any = None, max_norm: Any = None,
+    norm_type: float = 2.0,  # noqa: ARG001
     scale_grad_by_freq: bool = False, sparse: bool = False,
 ) -> Tensor:  # fmt: skip
     if max_norm is not None or scale_grad_by_freq or sparse:
@@ -241,10 +309,12 @@ _LAYERS: dict[Any, Callable[..., Tensor]] = {
 @functools.cache
 def _opened(function: Any) -> Any:
     """A Python function of torch.nn.functional without its check for overrides."""
-    blind = dict.fromkeys(("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _no)
+    blind = dict.fromkeys(
+        ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _no
+    )
     return types.FunctionType(
-        function.__code__, {**function.__globals__, **blind}, function.__name__, function.__defaults__,
-        function.__closure__,
+        function.__code__, {**function.__globals__, **blind}, function.__name__,
+        function.__defaults__, function.__closure__,
     )  # fmt: skip
 
 

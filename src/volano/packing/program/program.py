@@ -49,8 +49,8 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Of a training program: losses [K], the gradients of the parameters that have one, and buffers that the model has
-    replaced instead of changing them in place."""
+    """Of a training program: losses [K], the gradients of the parameters that have one, and buffers
+    that the model has replaced instead of changing them in place."""
 
     losses: Tensor
     gradients: dict[str, Tensor]
@@ -81,10 +81,17 @@ class Structure:
         precision: of the forward pass.
     """
 
-    def __init__(self, varying: VaryingNumber, model: nn.Module, device: Device, precision: str) -> None:
-        # Called once more than alone, and with tensors that hold nothing: what it keeps of that stays here.
+    def __init__(
+        self, varying: VaryingNumber, model: nn.Module, device: Device, precision: str
+    ) -> None:
+        # Called once more than alone, and with tensors that hold nothing: what it keeps of that
+        # stays here.
         task = dataclasses.replace(varying.task, objective=private_copy(varying.task.objective))
-        self._varying, self._device, self._precision = dataclasses.replace(varying, task=task), device, precision
+        self._varying, self._device, self._precision = (
+            dataclasses.replace(varying, task=task),
+            device,
+            precision,
+        )
         self._first = model
         self._held: list[Leaf] = []
         self.names = {slot.where for slot in varying.slots}
@@ -101,8 +108,9 @@ class Structure:
         return _Holder(self._model)
 
     def check_unchanged(self) -> None:
-        """Raises NotPackable where model or objective hold other things than after :meth:`draws`: what they keep from
-        one pass to the next would be the same at every step, or that of another member."""
+        """Raises NotPackable where model or objective hold other things than after :meth:`draws`:
+        what they keep from one pass to the next would be the same at every step, or that of another
+        member."""
         place = changed_leaf(self._held, self._leaves())
         if place is not None:
             raise NotPackable(f"{place} changes with each pass")
@@ -114,8 +122,8 @@ class Structure:
     def draws(self, inputs: Inputs, *, is_shared: bool, training: bool) -> list[Draw]:
         """The draws that one member's forward pass makes.
 
-        It is run for that, on copies: once with the first member's values, so that what the model or the objective
-        keep for later passes is there, and once without values.
+        It is run for that, on copies: once with the first member's values, so that what the model
+        or the objective keep for later passes is there, and once without values.
 
         Args:
             inputs: of the program; without noise.
@@ -134,7 +142,9 @@ class Structure:
             if unseen is not None:
                 raise NotPackable(f"{unseen} cannot be looked into, and may change with each pass")
             with fake:
-                draws = self._noted(inputs, fake.from_tensor, is_shared=is_shared, training=training)
+                draws = self._noted(
+                    inputs, fake.from_tensor, is_shared=is_shared, training=training
+                )
         except NotPackable:
             raise
         except Exception as error:  # whatever a model does under fake tensors
@@ -169,7 +179,9 @@ class Structure:
             losses, buffers = self._mapped(self._trained, inputs, is_shared=is_shared)
             found = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
             # Laid out as the parameters are: fused updates walk through both by address.
-            gradients = {n: g.contiguous() for n, g in zip(trained, found, strict=True) if g is not None}
+            gradients = {
+                n: g.contiguous() for n, g in zip(trained, found, strict=True) if g is not None
+            }
             return Outputs(losses.detach(), gradients, buffers)
 
         return run
@@ -208,7 +220,9 @@ class Structure:
             raise NotPackable(f"buffers that an evaluation replaces: {', '.join(buffers)}")
         loss = as_loss(result, num_examples(batch))
         values = {"weight": loss.weight, "total": loss.total, **loss.metrics}
-        return {n: v if isinstance(v, Tensor) else torch.tensor(float(v)) for n, v in values.items()}
+        return {
+            n: v if isinstance(v, Tensor) else torch.tensor(float(v)) for n, v in values.items()
+        }
 
     def _call(
         self,
@@ -221,12 +235,19 @@ class Structure:
         training: bool,
     ) -> tuple[Any, dict[str, Tensor]]:
         objective = self._varying.objective(numbers)
-        tensors = {f"model.{name}": tensor for group in (parameters, frozen, buffers) for name, tensor in group.items()}
+        tensors = {
+            f"model.{name}": tensor
+            for group in (parameters, frozen, buffers)
+            for name, tensor in group.items()
+        }
         modes = [(module, module.training) for module in self._model.modules()]
         try:
             if not training:
                 self._model.eval()
-            with self._varying.in_model(self._model, numbers), self._device.autocast(self._precision):
+            with (
+                self._varying.in_model(self._model, numbers),
+                self._device.autocast(self._precision),
+            ):
                 return functional_call(self._holder, tensors, (objective, batch))
         finally:
             for module, mode in modes:
@@ -234,7 +255,8 @@ class Structure:
 
 
 class Graph:
-    """The operators that a function of trees of tensors runs, without the Python between them; for these shapes.
+    """The operators that a function of trees of tensors runs, without the Python between them; for
+    these shapes.
 
     Args:
         function: gives a tree of tensors; it may change tensors that it is given in place.
@@ -249,11 +271,15 @@ class Graph:
         self._out: Any = None
 
         def over_tensors(*tensors: Tensor) -> list[Tensor]:
-            outputs, self._out = pytree.tree_flatten(function(*pytree.tree_unflatten(tensors, spec)))
+            outputs, self._out = pytree.tree_flatten(
+                function(*pytree.tree_unflatten(tensors, spec))
+            )
             return outputs
 
         try:
-            self._module: Any = make_fx(over_tensors, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
+            self._module: Any = make_fx(
+                over_tensors, tracing_mode="fake", _allow_non_fake_inputs=True
+            )(*flat)
         except NotPackable:
             raise
         except Exception as error:  # whatever a model does while it is traced
@@ -267,7 +293,9 @@ class Graph:
         """
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of what the compiler itself uses
+                warnings.simplefilter(
+                    "ignore", DeprecationWarning
+                )  # of what the compiler itself uses
                 self._module = torch._inductor.compile(self._module, _flat(given)[0])
         except Exception as error:  # whatever a compiler does
             raise NotPackable(first_line(error)) from error
@@ -299,7 +327,10 @@ def first_line(error: Exception) -> str:
 
 
 def numbers_as_tensors(rows: Sequence[Mapping[str, float]], like: Tensor) -> dict[str, Tensor]:
-    """Name -> [K], of the type of the parameters, and not narrower than float32: a number of Python's takes the type of
-    what it meets only when it has been computed with."""
+    """Name -> [K], of the type of the parameters, and not narrower than float32: a number of
+    Python's takes the type of what it meets only when it has been computed with."""
     names, dtype = rows[0].keys(), torch.promote_types(like.dtype, torch.float32)
-    return {name: torch.tensor([row[name] for row in rows], dtype=dtype, device=like.device) for name in names}
+    return {
+        name: torch.tensor([row[name] for row in rows], dtype=dtype, device=like.device)
+        for name in names
+    }

@@ -1,9 +1,9 @@
 """The random numbers of a pack: each member's own, as it would draw them alone.
 
-A training alone seeds torch's generator before each forward pass, and stochastic layers draw from it in turn. A pack
-finds out once which draws a forward pass makes, and before each step makes them for each member from a generator with
-that member's seed, into the member's slice of a tensor [K, ...]. On the CPU these are the very bits of the training
-alone.
+A training alone seeds torch's generator before each forward pass, and stochastic layers draw from
+it in turn. A pack finds out once which draws a forward pass makes, and before each step makes them
+for each member from a generator with that member's seed, into the member's slice of a tensor [K,
+...]. On the CPU these are the very bits of the training alone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Draw:
     Attributes:
         shape, dtype: of what a member draws.
         strides: of the same alone: torch draws in the order of the memory. None is contiguous.
-        drop: for a dropout the probability to drop: a number, or the name of the number that varies between members.
-            None for another draw.
+        drop: for a dropout the probability to drop: a number, or the name of the number that varies
+            between members. None for another draw.
         make: for another draw ``(generator) -> tensor``.
     """
 
@@ -50,7 +50,8 @@ class Draws:
         device: of the tensors.
 
     Attributes:
-        tensors: for each draw what :func:`noise_of` takes, each tensor [K, ...]. They stay the same tensors.
+        tensors: for each draw what :func:`noise_of` takes, each tensor [K, ...]. They stay the same
+            tensors.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Draws:
             if draw.drop is None:
                 self._add_values(draw, device)
             else:
-                drop = [row[draw.drop] if isinstance(draw.drop, str) else draw.drop for row in numbers]
+                drop = [
+                    row[draw.drop] if isinstance(draw.drop, str) else draw.drop for row in numbers
+                ]
                 self._add_dropout(draw, drop, device)
 
     def fill(self, seeds: Sequence[int]) -> None:
@@ -90,7 +93,8 @@ class Draws:
 
     def _add_dropout(self, draw: Draw, drop: list[float], device: torch.device) -> None:
         keep = [1.0 - value for value in drop]
-        # torch divides its noise of ones and zeros by the probability to keep; where that is 0 or 1 it draws nothing.
+        # torch divides its noise of ones and zeros by the probability to keep; where that is 0 or 1
+        # it draws nothing.
         scales = torch.ones(len(keep), dtype=draw.dtype)
         for slot, value in enumerate(keep):
             if value > 0.0:
@@ -101,7 +105,9 @@ class Draws:
         if draw.strides is not None:
             raw = raw.as_strided(raw.shape, (raw[0].numel(), *draw.strides))
         limits = [math.ceil(value * 2**_BITS) if by_bits else 0.5 for value in keep]
-        self.tensors.append((raw, torch.tensor(limits, dtype=dtype, device=device), scales.to(device)))
+        self.tensors.append(
+            (raw, torch.tensor(limits, dtype=dtype, device=device), scales.to(device))
+        )
         for fills, own, value in zip(self._fills, raw.unbind(0), keep, strict=True):
             if 0.0 < value < 1.0:
                 fills.append(
@@ -114,7 +120,8 @@ class Draws:
 
 
 def noise_of(given: tuple[Tensor, ...]) -> Tensor:
-    """What a dropout multiplies with, or the values of another draw, from one entry of :attr:`Draws.tensors`."""
+    """What a dropout multiplies with, or the values of another draw, from one entry of
+    :attr:`Draws.tensors`."""
     if len(given) == 1:
         return given[0]
     raw, limit, scale = given
@@ -129,19 +136,30 @@ def _draw_zeros_to_keep(own: Tensor, keep: float, generator: torch.Generator) ->
 
 @functools.cache
 def draws_are_bits(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether ``bernoulli_(p)`` keeps where the low 53 bits of the generator's next 64 are below ``p * 2**53``.
+    """Whether ``bernoulli_(p)`` keeps where the low 53 bits of the generator's next 64 are below
+    ``p * 2**53``.
 
-    It does with torch's own kernel on a CPU, and then drawing the bits is twice as fast; not with MKL's stream, which
-    torch takes on some processors, nor on accelerators. Found out by drawing.
+    It does with torch's own kernel on a CPU, and then drawing the bits is twice as fast; not with
+    MKL's stream, which torch takes on some processors, nor on accelerators. Found out by drawing.
     """
     if device.type != "cpu":
         return False
     one, other = torch.Generator(), torch.Generator()
-    for seed, keep, size in ((1, 0.9, 5), (2, 0.5, 4096), (3, 1.0 / 3.0, 1000), (2**40 + 1, 0.8, 70_001)):
+    for seed, keep, size in (
+        (1, 0.9, 5),
+        (2, 0.5, 4096),
+        (3, 1.0 / 3.0, 1000),
+        (2**40 + 1, 0.8, 70_001),
+    ):
         kept = torch.empty(size, dtype=dtype).bernoulli_(keep, generator=one.manual_seed(seed))
-        bits = torch.empty(size, dtype=torch.int64).random_(_LOWEST, None, generator=other.manual_seed(seed))
+        bits = torch.empty(size, dtype=torch.int64).random_(
+            _LOWEST, None, generator=other.manual_seed(seed)
+        )
         below = (bits & (2**_BITS - 1)) < math.ceil(keep * 2**_BITS)
-        if not torch.equal(kept.bool(), below) or one.get_state().tolist() != other.get_state().tolist():
+        if (
+            not torch.equal(kept.bool(), below)
+            or one.get_state().tolist() != other.get_state().tolist()
+        ):
             return False
     return True
 

@@ -1,4 +1,5 @@
-"""The tensors of K modules of one structure as tensors [K, ...], and the moving averages of such."""
+"""The tensors of K modules of one structure as tensors [K, ...], and the moving averages of
+such."""
 
 from __future__ import annotations
 
@@ -11,23 +12,30 @@ from torch import Tensor, nn
 class Stack:
     """Parameters and buffers of K modules, stacked along a first dimension.
 
-    The modules stay whole: each of their tensors becomes a view of its slice, so that whatever is done to a module
-    (an optimizer of its own, ``load_state_dict``, a forward pass) is done to the stack, and the other way round. Tied
-    tensors stay tied: they are stacked once, under their first name.
+    The modules stay whole: each of their tensors becomes a view of its slice, so that whatever is
+    done to a module (an optimizer of its own, ``load_state_dict``, a forward pass) is done to the
+    stack, and the other way round. Tied tensors stay tied: they are stacked once, under their first
+    name.
 
     Attributes:
         parameters: name -> leaf [K, ...] that requires a gradient.
         frozen: name -> [K, ...] of the parameters that do not.
         buffers: name -> [K, ...].
-        reordered: name of a tensor whose dimensions the modules had in another order in memory (channels last), which
-            it has no more; None is none.
+        reordered: name of a tensor whose dimensions the modules had in another order in memory
+            (channels last), which it has no more; None is none.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         first = dict([*modules[0].named_parameters(), *modules[0].named_buffers()])
-        self.reordered = next((name for name, tensor in first.items() if not _is_in_order(tensor)), None)
-        self.parameters = self._stacked([dict(module.named_parameters()) for module in modules], trained=True)
-        self.frozen = self._stacked([dict(module.named_parameters()) for module in modules], trained=False)
+        self.reordered = next(
+            (name for name, tensor in first.items() if not _is_in_order(tensor)), None
+        )
+        self.parameters = self._stacked(
+            [dict(module.named_parameters()) for module in modules], trained=True
+        )
+        self.frozen = self._stacked(
+            [dict(module.named_parameters()) for module in modules], trained=False
+        )
         self.buffers = self._stacked([dict(module.named_buffers()) for module in modules])
 
     def all(self) -> dict[str, Tensor]:
@@ -35,7 +43,9 @@ class Stack:
         return {**self.parameters, **self.frozen, **self.buffers}
 
     @staticmethod
-    def _stacked(owners: list[dict[str, Tensor]], *, trained: bool | None = None) -> dict[str, Tensor]:
+    def _stacked(
+        owners: list[dict[str, Tensor]], *, trained: bool | None = None
+    ) -> dict[str, Tensor]:
         stacked: dict[str, Tensor] = {}
         for name, first in owners[0].items():
             if trained is not None and first.requires_grad != trained:
@@ -48,7 +58,8 @@ class Stack:
 
 
 class StackedEma:
-    """What :class:`volano.training.optim.ema.Ema` does, for each member with its own decay and its own step.
+    """What :class:`volano.training.optim.ema.Ema` does, for each member with its own decay and its
+    own step.
 
     Args:
         averages: the stack of the members' averages.
@@ -57,26 +68,41 @@ class StackedEma:
         names: of what is averaged: all that is in a ``state_dict``.
     """
 
-    def __init__(self, averages: Stack, weights: Stack, decays: Sequence[float], names: Collection[str]) -> None:
+    def __init__(
+        self, averages: Stack, weights: Stack, decays: Sequence[float], names: Collection[str]
+    ) -> None:
         self._decays = decays
         own = {name: tensor for name, tensor in averages.all().items() if name in names}
         theirs = weights.all()
-        self._floating = [(own[name], theirs[name]) for name in own if theirs[name].is_floating_point()]
-        self._others = [(own[name], theirs[name]) for name in own if not theirs[name].is_floating_point()]
+        self._floating = [
+            (own[name], theirs[name]) for name in own if theirs[name].is_floating_point()
+        ]
+        self._others = [
+            (own[name], theirs[name]) for name in own if not theirs[name].is_floating_point()
+        ]
 
     @torch.no_grad()
     def update(self, steps: Sequence[int]) -> None:
         """Takes in the weights after the step that each member has just made, counted from 0."""
-        shares = [1.0 - min(d, (1 + step) / (10 + step)) for d, step in zip(self._decays, steps, strict=True)]
+        shares = [
+            1.0 - min(d, (1 + step) / (10 + step))
+            for d, step in zip(self._decays, steps, strict=True)
+        ]
         weights: dict[torch.dtype, Tensor] = {}
         for own, theirs in self._floating:
             if own.dtype not in weights:
-                weights[own.dtype] = torch.tensor(shares, dtype=own.dtype).to(own.device, non_blocking=True)
+                weights[own.dtype] = torch.tensor(shares, dtype=own.dtype).to(
+                    own.device, non_blocking=True
+                )
             own.detach().lerp_(theirs.detach(), weights[own.dtype].view(-1, *[1] * (own.dim() - 1)))
         for own, theirs in self._others:
             own.copy_(theirs)
 
 
 def _is_in_order(tensor: Tensor) -> bool:
-    # A dimension of one element may lie anywhere, and still tells a convolution how to lay out what it makes.
-    return tensor.layout != torch.strided or tensor.stride() == torch.empty(tensor.shape, device="meta").stride()
+    # A dimension of one element may lie anywhere, and still tells a convolution how to lay out what
+    # it makes.
+    return (
+        tensor.layout != torch.strided
+        or tensor.stride() == torch.empty(tensor.shape, device="meta").stride()
+    )

@@ -26,7 +26,20 @@ Path = tuple[Step, ...]
 Parts = list[tuple[Step, Any]]  # what a value leads to, by its place
 
 _PLAIN = frozenset(
-    {bool, int, complex, str, bytes, range, slice, type(None), type(...), torch.dtype, torch.device, torch.Size}
+    {
+        bool,
+        int,
+        complex,
+        str,
+        bytes,
+        range,
+        slice,
+        type(None),
+        type(...),
+        torch.dtype,
+        torch.device,
+        torch.Size,
+    }
 )
 _DICTS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 _TENSORS_AND_MODULES = ("_parameters", "_buffers", "_modules")
@@ -70,7 +83,10 @@ def parts_of(value: Any) -> Parts | None:
         keywords: Parts = [(("keyword", name), item) for name, item in value.keywords.items()]
         return [(("function", "func"), value.func), *arguments, *keywords, *_attributes(value)]
     if kind is types.MethodType:
-        return [(("function", value.__func__.__name__), value.__func__), (("self", ""), value.__self__)]
+        return [
+            (("function", value.__func__.__name__), value.__func__),
+            (("self", ""), value.__self__),
+        ]
     if kind in _DICTS:
         if not all(map(_is_key, value)):
             return None
@@ -91,7 +107,10 @@ def _layout(kind: type) -> tuple[int, ...]:
 
 
 def _attributes(value: Any) -> Parts:
-    return [(("attribute", name), item) for name, item in object.__getattribute__(value, "__dict__").items()]
+    return [
+        (("attribute", name), item)
+        for name, item in object.__getattribute__(value, "__dict__").items()
+    ]
 
 
 def _of_function(value: types.FunctionType) -> Parts | None:
@@ -115,8 +134,12 @@ def _of_module(value: nn.Module) -> Parts | None:
     inside: Parts = []
     for name, item in value.__dict__.items():
         if name.endswith(_HOOKS) and isinstance(item, dict):
-            inside.append((("hooks", name), list(item.values())))  # their keys count all hooks of a process
-        elif name not in _TENSORS_AND_MODULES and not (isinstance(value, nn.RNNBase) and name in _OF_RECURRENT):
+            inside.append(
+                (("hooks", name), list(item.values()))
+            )  # their keys count all hooks of a process
+        elif name not in _TENSORS_AND_MODULES and not (
+            isinstance(value, nn.RNNBase) and name in _OF_RECURRENT
+        ):
             inside.append((("attribute", name), item))
     for place in _TENSORS_AND_MODULES:
         inside += [((place, name), item) for name, item in value.__dict__[place].items()]
@@ -150,12 +173,18 @@ def with_numbers(value: Any, numbers: Mapping[Path, Any], path: Path = ()) -> An
         return filled(shell_of(value), inside)
     if isinstance(value, functools.partial):
         new = functools.partial(inside[("function", "func")], *_named("argument", inside).values())
-        new.__setstate__((new.func, new.args, _named("keyword", inside), _named("attribute", inside)))  # pyright: ignore[reportAttributeAccessIssue]
+        new.__setstate__(
+            (new.func, new.args, _named("keyword", inside), _named("attribute", inside))
+        )  # pyright: ignore[reportAttributeAccessIssue]
         return new
     if isinstance(value, types.MethodType):
         return types.MethodType(*inside.values())
     if isinstance(value, list | tuple):
-        return list(inside.values()) if isinstance(value, list) else tuple.__new__(type(value), inside.values())
+        return (
+            list(inside.values())
+            if isinstance(value, list)
+            else tuple.__new__(type(value), inside.values())
+        )
     if isinstance(value, dict):
         new = value.copy()
         new.update(_named("item", inside))
@@ -176,7 +205,11 @@ def shell_of(value: types.FunctionType) -> types.FunctionType:
     """Returns a new function of the same code, whose cells are empty."""
     cells = tuple(types.CellType() for _ in value.__code__.co_freevars)
     new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
-    new.__qualname__, new.__module__, new.__doc__ = value.__qualname__, value.__module__, value.__doc__
+    new.__qualname__, new.__module__, new.__doc__ = (
+        value.__qualname__,
+        value.__module__,
+        value.__doc__,
+    )
     new.__annotations__ = value.__annotations__
     return new
 
@@ -231,7 +264,10 @@ class Comparison:
         mine, others = (dict(model.named_modules(remove_duplicate=False)) for model in (one, other))
         self._names = (_names_of(one), _names_of(other))
         if list(mine) != list(others):
-            words = [_short(", ".join(list(a.keys() - b.keys()) or a)) for a, b in ((mine, others), (others, mine))]
+            words = [
+                _short(", ".join(list(a.keys() - b.keys()) or a))
+                for a, b in ((mine, others), (others, mine))
+            ]
             return self.differ(f"{root}'s modules", *words)
         for name, module in mine.items():
             self._partners.setdefault(id(module), id(others[name]))
@@ -251,7 +287,9 @@ class Comparison:
         for is_tensor in (False, True):
             if len(self.differences) == before:  # else a shape says again what an attribute says
                 for step, mine, others in parts:
-                    if (step[0] in ("_parameters", "_buffers")) == is_tensor and step[0] != "_modules":
+                    if (step[0] in ("_parameters", "_buffers")) == is_tensor and step[
+                        0
+                    ] != "_modules":
                         self.values((*path, step), mine, others, exact=step[0] == "hooks")
 
     def values(self, path: Path, one: Any, other: Any, *, exact: bool = False) -> None:
@@ -270,7 +308,9 @@ class Comparison:
                 self.differ(path, word(one, beside=other), word(other, beside=one))
         elif isinstance(one, Tensor) and isinstance(other, Tensor):
             self._tensors(path, one, other)
-        elif isinstance(one, np.ndarray | np.generic) and isinstance(other, np.ndarray | np.generic):
+        elif isinstance(one, np.ndarray | np.generic) and isinstance(
+            other, np.ndarray | np.generic
+        ):
             if type(one) is not type(other) or not _same_arrays(np.asarray(one), np.asarray(other)):
                 self.differ(path, word(one), word(other))
         elif id(one) in self._partners:
@@ -281,14 +321,19 @@ class Comparison:
         else:
             self._open.add(id(one))
             for step, mine, others in self._parts(path, one, other):
-                self.values((*path, step), mine, others, exact=exact or step[0] in ("hooks", "factory"))
+                self.values(
+                    (*path, step), mine, others, exact=exact or step[0] in ("hooks", "factory")
+                )
             self._open.discard(id(one))
 
     def _parts(self, path: Path, one: Any, other: Any) -> list[tuple[Step, Any, Any]]:
         """Returns what two values of one class lead to; nothing after a difference of their own."""
         if _class_of(one) is not _class_of(other):
             names = (type(one).__qualname__, type(other).__qualname__)
-            self.differ(path, *(names if names[0] != names[1] else (f"a {names[0]}", "one of another class")))
+            self.differ(
+                path,
+                *(names if names[0] != names[1] else (f"a {names[0]}", "one of another class")),
+            )
             return []
         if isinstance(one, types.FunctionType):
             if one.__code__ != other.__code__:
@@ -304,7 +349,10 @@ class Comparison:
             return []
         steps = [[step for step, _ in inside] for inside in (mine, others)]
         if steps[0] != steps[1]:
-            self.differ(path, *(_short(", ".join(str(name) for _, name in own) or "nothing") for own in steps))
+            self.differ(
+                path,
+                *(_short(", ".join(str(name) for _, name in own) or "nothing") for own in steps),
+            )
             return []
         return [(step, value, its) for (step, value), (_, its) in zip(mine, others, strict=True)]
 
@@ -331,7 +379,9 @@ class Comparison:
             # see.
             self._refuse(path, "a tensor with a gradient", "another one")
         elif not _same_tensors(one.detach(), other.detach()):
-            self.differ(path, word(one), "other values" if word(one) == word(other) else word(other))
+            self.differ(
+                path, word(one), "other values" if word(one) == word(other) else word(other)
+            )
 
 
 def word(value: Any, *, beside: Any = None) -> str:
@@ -344,8 +394,14 @@ def word(value: Any, *, beside: Any = None) -> str:
     if isinstance(value, np.ndarray):
         return f"array {list(value.shape)} {value.dtype}"
     if isinstance(value, float) or is_plain(value) or _is_listed(value):
-        mixed = beside is not None and type(value) is not type(beside) and isinstance(beside, int | float)
-        return _short(repr(value)) + (f" ({type(value).__name__})" if mixed and isinstance(value, int | float) else "")
+        mixed = (
+            beside is not None
+            and type(value) is not type(beside)
+            and isinstance(beside, int | float)
+        )
+        return _short(repr(value)) + (
+            f" ({type(value).__name__})" if mixed and isinstance(value, int | float) else ""
+        )
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
@@ -369,11 +425,18 @@ def _may_vary(path: Path, value: Any) -> bool:
 
 
 def _same_tensors(one: Tensor, other: Tensor) -> bool:
-    if (one.dtype, one.shape, one.device, type(one)) != (other.dtype, other.shape, other.device, type(other)):
+    if (one.dtype, one.shape, one.device, type(one)) != (
+        other.dtype,
+        other.shape,
+        other.device,
+        type(other),
+    ):
         return False
     if one.is_meta or one.layout != other.layout or one.layout != torch.strided:
         return False
-    return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
+    return torch.equal(one, other) or bool(
+        ((one == other) | ((one != one) & (other != other))).all()
+    )
 
 
 def _same_arrays(one: np.ndarray, other: np.ndarray) -> bool:
@@ -392,7 +455,13 @@ def _code_word(function: types.FunctionType) -> str:
 
 
 def _tensor_head(name: str | None, tensor: Tensor) -> tuple[Any, ...]:
-    return (name, str(tensor.dtype), list(tensor.shape), tensor.requires_grad, type(tensor).__name__)
+    return (
+        name,
+        str(tensor.dtype),
+        list(tensor.shape),
+        tensor.requires_grad,
+        type(tensor).__name__,
+    )
 
 
 def _where_unlike(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[str, str]:
@@ -403,7 +472,10 @@ def _where_unlike(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[str, st
 
 def _names_of(model: nn.Module) -> dict[int, str]:
     names: dict[int, str] = {}
-    for named in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
+    for named in (
+        model.named_parameters(remove_duplicate=False),
+        model.named_buffers(remove_duplicate=False),
+    ):
         for name, tensor in named:
             names.setdefault(id(tensor), name)
     return names

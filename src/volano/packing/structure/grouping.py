@@ -1,4 +1,5 @@
-"""Which of several tasks can share one program, which numbers vary within it, and in words why others stand apart."""
+"""Which of several tasks can share one program, which numbers vary within it, and in words why
+others stand apart."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from volano.task import Task, describe
 
 _MOST_REASONS, _MOST_VALUES, _MOST_COMPARED = 6, 5, 8
 # Options of optimizers that are numbers whatever their type: a person may write lr=1.
-_NUMBERS = frozenset({"lr", "weight_decay", "momentum", "dampening", "eps", "betas", "alpha", "lr_decay", "rho"})
+_NUMBERS = frozenset(
+    {"lr", "weight_decay", "momentum", "dampening", "eps", "betas", "alpha", "lr_decay", "rho"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,8 @@ class Slot:
 class VaryingNumber:
     """The numbers that vary within a group, and the first member's callables with other numbers.
 
-    ``values`` are mappings from each slot's ``where`` to a number or a 0-d tensor. The user's own objects are never
-    changed: what holds a number is copied.
+    ``values`` are mappings from each slot's ``where`` to a number or a 0-d tensor. The user's own
+    objects are never changed: what holds a number is copied.
 
     Attributes:
         slots: the numbers, each once.
@@ -66,7 +69,9 @@ class VaryingNumber:
         """Sets the numbers in a model of the group's structure, and puts back what was there."""
         kept: list[tuple[nn.Module, str, Any]] = []
         try:
-            for prefix in dict.fromkeys(slot.path[:3] for slot in self.slots if slot.root == "model"):
+            for prefix in dict.fromkeys(
+                slot.path[:3] for slot in self.slots if slot.root == "model"
+            ):
                 module, name = model.get_submodule(prefix[1][1]), prefix[2][1]
                 kept.append((module, name, module.__dict__[name]))
                 module.__dict__[name] = self._with(module.__dict__[name], values, prefix)
@@ -87,7 +92,8 @@ class TaskGroup:
     Attributes:
         indices: of the tasks among those that were given, in their order.
         varying: the numbers that differ between them.
-        reasons: why it stands apart from the other groups: ``"batch_size: 32, 64"``, its own value first.
+        reasons: why it stands apart from the other groups: ``"batch_size: 32, 64"``, its own value
+            first.
     """
 
     indices: tuple[int, ...]
@@ -103,9 +109,12 @@ class _Side:
 
 
 def groups_of(
-    tasks: Sequence[Task], models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer] | None = None
+    tasks: Sequence[Task],
+    models: Sequence[nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer] | None = None,
 ) -> list[TaskGroup]:
-    """The tasks in groups that can each be trained as one program, in the order of their first members.
+    """The tasks in groups that can each be trained as one program, in the order of their first
+    members.
 
     Args:
         tasks: K of them.
@@ -151,7 +160,9 @@ def _compare(one: _Side, other: _Side, *, limit: int) -> Comparison:
     if not found.is_over:
         found.models("model", one.model, other.model)
     for name, is_exact in (("objective", False), ("augment", False), ("collate", True)):
-        found.values(((name, name),), getattr(one.task, name), getattr(other.task, name), exact=is_exact)
+        found.values(
+            ((name, name),), getattr(one.task, name), getattr(other.task, name), exact=is_exact
+        )
     for name in ("data", "valid"):
         if not found.is_over:
             _compare_data(found, name, one, other)
@@ -173,21 +184,30 @@ def _compare_optimizers(
 
 
 def _flag(name: str, value: Any) -> Any:
-    """A value of an optimizer's option as far as members of a group must have the same: a number may be any."""
-    is_number = isinstance(value, float | torch.Tensor) or (name in _NUMBERS and not isinstance(value, bool))
+    """A value of an optimizer's option as far as members of a group must have the same: a number
+    may be any."""
+    is_number = isinstance(value, float | torch.Tensor) or (
+        name in _NUMBERS and not isinstance(value, bool)
+    )
     if isinstance(value, tuple):
         return tuple(_flag(name, item) for item in value)
     return "a number" if is_number and value is not None else value
 
 
 def _compare_data(found: Comparison, name: str, one: _Side, other: _Side) -> None:
-    """The same object, or one that shows itself to hold the same. Digests that look at a few rows decide only where
-    the rest cannot be seen."""
+    """The same object, or one that shows itself to hold the same. Digests that look at a few rows
+    decide only where the rest cannot be seen."""
     mine, others = getattr(one.task, name), getattr(other.task, name)
     if mine is others or mine is None or others is None:
         return
-    if callable(getattr(mine, "fingerprint", None)) and callable(getattr(others, "fingerprint", None)):
-        if (type(mine), len(mine), mine.fingerprint()) != (type(others), len(others), others.fingerprint()):
+    if callable(getattr(mine, "fingerprint", None)) and callable(
+        getattr(others, "fingerprint", None)
+    ):
+        if (type(mine), len(mine), mine.fingerprint()) != (
+            type(others),
+            len(others),
+            others.fingerprint(),
+        ):
             found.differ(name, f"{type(mine).__name__} of {len(mine)}", f"another of {len(others)}")
         return
     exact = Comparison()
@@ -226,14 +246,17 @@ def _reasons(place: int, firsts: Sequence[_Side]) -> tuple[str, ...]:
     for index, other in enumerate(firsts[: _MOST_COMPARED + 1]):
         if index == place:
             continue
-        for where, (mine, others) in _compare(firsts[place], other, limit=_MOST_REASONS).differences.items():
+        for where, (mine, others) in _compare(
+            firsts[place], other, limit=_MOST_REASONS
+        ).differences.items():
             if _follows(where, firsts[place].task, other.task):
                 continue
             words = found.setdefault(where, [mine])
             if others not in words:
                 words.append(others)
     capped = {
-        where: [*words[:_MOST_VALUES], *(["…"] if len(words) > _MOST_VALUES else [])] for where, words in found.items()
+        where: [*words[:_MOST_VALUES], *(["…"] if len(words) > _MOST_VALUES else [])]
+        for where, words in found.items()
     }
     return tuple(f"{where}: {', '.join(words)}" for where, words in capped.items())[:_MOST_REASONS]
 

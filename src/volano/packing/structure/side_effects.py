@@ -17,13 +17,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from volano.packing.structure.callable_tree import Parts, Path, filled, is_plain, parts_of, shell_of, text_of
+from volano.packing.structure.callable_tree import (
+    Parts,
+    Path,
+    filled,
+    is_plain,
+    parts_of,
+    shell_of,
+    text_of,
+)
 
 _MOST_LEAVES = 50_000  # what is larger is data and no setting
 _MOST_BYTES = 2**26  # a tensor or an array that is larger is data too
 # What changes in place and is not opened up; written out, it shows whether it has.
 _IS_MADE_AT_RUN_TIME = 1 << 9  # of a class's flags, in Python's own Py_TPFLAGS_HEAPTYPE
-_WRITTEN = (set, bytearray, collections.deque, random.Random, np.random.Generator, np.random.RandomState)
+_WRITTEN = (
+    set,
+    bytearray,
+    collections.deque,
+    random.Random,
+    np.random.Generator,
+    np.random.RandomState,
+)
 
 
 class Leaf(NamedTuple):
@@ -44,7 +59,11 @@ def private_copy(value: Any) -> Any:
     for _, item, parts in _walked(value, ()):
         if isinstance(item, Tensor | np.ndarray):
             memo[id(item)] = _copied(item)
-        elif isinstance(item, types.FunctionType) and parts is not None and _holds_objects(item, parts):
+        elif (
+            isinstance(item, types.FunctionType)
+            and parts is not None
+            and _holds_objects(item, parts)
+        ):
             memo[id(item)] = shell_of(item)
             functions.append((memo[id(item)], parts))
     try:
@@ -99,15 +118,28 @@ def unseen_leaf(leaves: list[Leaf]) -> str | None:
     as they are."""
     for path, value, mark in leaves:
         kind = type(value)
-        is_closed = isinstance(value, types.FunctionType | types.MappingProxyType | dict | staticmethod | classmethod)
-        has_room = kind.__flags__ & _IS_MADE_AT_RUN_TIME and (kind.__dictoffset__ or _has_slots(kind))
-        if mark is None and not _is_constant(value) and not isinstance(value, Tensor) and (is_closed or has_room):
+        is_closed = isinstance(
+            value, types.FunctionType | types.MappingProxyType | dict | staticmethod | classmethod
+        )
+        has_room = kind.__flags__ & _IS_MADE_AT_RUN_TIME and (
+            kind.__dictoffset__ or _has_slots(kind)
+        )
+        if (
+            mark is None
+            and not _is_constant(value)
+            and not isinstance(value, Tensor)
+            and (is_closed or has_room)
+        ):
             return f"{text_of(path) or 'itself'}, a {kind.__qualname__},"
     return None
 
 
 def _has_slots(kind: type) -> bool:
-    return any(isinstance(item, types.MemberDescriptorType) for base in kind.__mro__ for item in vars(base).values())
+    return any(
+        isinstance(item, types.MemberDescriptorType)
+        for base in kind.__mro__
+        for item in vars(base).values()
+    )
 
 
 def host_generators() -> bytes:
@@ -138,7 +170,9 @@ def _mark(value: Any) -> Any:
         return None if value.is_inference() else value._version
     if isinstance(value, torch.Generator):
         return value.get_state().numpy().tobytes()
-    is_numbers = isinstance(value, np.ndarray) and not value.dtype.hasobject and value.nbytes <= _MOST_BYTES
+    is_numbers = (
+        isinstance(value, np.ndarray) and not value.dtype.hasobject and value.nbytes <= _MOST_BYTES
+    )
     if not is_numbers and not isinstance(value, _WRITTEN):
         return None
     try:

@@ -1,4 +1,5 @@
-"""By what a plan is known again: the task's structure, its code and shapes, the device, the versions."""
+"""By what a plan is known again: the task's structure, its code and shapes, the device, the
+versions."""
 
 from __future__ import annotations
 
@@ -28,25 +29,38 @@ def fingerprint(
 ) -> str:
     """Equal for runs that would be planned alike: hexadecimal, 32 digits.
 
-    Learning rates, seeds, the content of the data and the length of the run are not part of it: none of them changes
-    what a step costs. The code that the task names is, and that of the model's own classes; functions that they call
-    are not.
+    Learning rates, seeds, the content of the data and the length of the run are not part of it:
+    none of them changes what a step costs. The code that the task names is, and that of the model's
+    own classes; functions that they call are not.
     """
     machine = describe_machine(profile.device)
     text = {
         "structure": profile.structure,
         "batch": _signature(profile.batch),
         "code": [code_digest(getattr(task, name)) for name in ("objective", "augment", "collate")],
-        "task": [task.batch_size, task.clip_norm is None, task.ema_decay is None, task.last_batch, task.tolerance],
-        # The feed was chosen now, partly by measuring; where it takes of a budget, it belongs to the question.
+        "task": [
+            task.batch_size,
+            task.clip_norm is None,
+            task.ema_decay is None,
+            task.last_batch,
+            task.tolerance,
+        ],
+        # The feed was chosen now, partly by measuring; where it takes of a budget, it belongs to
+        # the question.
         "base": {**base.to_json(), "feed": None if budget is None else base.feed, "workers": None},
         "data": None if budget is None else profile.resident_bytes,
-        # Their values stand in the base; a knob that is pinned to what it is anyway has no other values.
+        # Their values stand in the base; a knob that is pinned to what it is anyway has no other
+        # values.
         "pins": sorted(set(pins) - {"feed", "workers"}),
         "forbidden": {knob: list(values) for knob, values in sorted(forbidden.items())},
         "budget": budget,
         "world_size": world_size,
-        "device": [machine.device_name, machine.device_memory, machine.num_cores, machine.num_threads],
+        "device": [
+            machine.device_name,
+            machine.device_memory,
+            machine.num_cores,
+            machine.num_threads,
+        ],
         "versions": {name: versions()[name] for name in ("torch", "volano")},
     }
     return hashlib.sha256(json.dumps(text, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -1,4 +1,5 @@
-"""Plans that were found before, in the user's cache folder: one JSON file each, named by its fingerprint."""
+"""Plans that were found before, in the user's cache folder: one JSON file each, named by its
+fingerprint."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ class Remembered:
 def cache_folder() -> Path:
     """Where plans are remembered: ``volano`` in the user's cache folder, as each system has it.
 
-    For a user without a home it is a folder that cannot be: nothing is found in it, and writing to it fails as it
-    does in any other place that cannot be written.
+    For a user without a home it is a folder that cannot be: nothing is found in it, and writing to
+    it fails as it does in any other place that cannot be written.
     """
     try:
         return _cache_root() / "volano"
@@ -54,10 +55,14 @@ def _cache_root() -> Path:
         return Path(os.environ["XDG_CACHE_HOME"])
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home())
-    return Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
+    return (
+        Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
+    )
 
 
-def remember(fingerprint: str, explanation: Explanation, *, may_split: bool | None = None) -> str | None:
+def remember(
+    fingerprint: str, explanation: Explanation, *, may_split: bool | None = None
+) -> str | None:
     """Writes a plan, beside and then renamed. Returns why it could not be written, or None."""
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -88,7 +93,9 @@ def find_remembered(start: str) -> Remembered:
     """
     found = [plan for plan in list_remembered() if plan.fingerprint.startswith(start)]
     if len(found) != 1 or not start:
-        names = ", ".join(plan.fingerprint[:8] for plan in (found or list_remembered())[:6]) or "none"
+        names = (
+            ", ".join(plan.fingerprint[:8] for plan in (found or list_remembered())[:6]) or "none"
+        )
         raise UsageError(
             "A remembered plan is named by the beginning of its fingerprint",
             got=f"{start!r}, with which {len(found)} begin",
@@ -121,16 +128,25 @@ def _read(path: Path) -> Remembered | None:
             may_split=record["may_split"],
             path=path,
         )
-    except (OSError, ValueError, KeyError, TypeError, PlanError):  # of another version, or half gone: planned anew
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        PlanError,
+    ):  # of another version, or half gone: planned anew
         return None
 
 
 def write_record(path: Path, record: dict[str, Any]) -> str | None:
-    """Writes a file of the cache folder, beside and then renamed. Returns why it could not be written, or None."""
+    """Writes a file of the cache folder, beside and then renamed. Returns why it could not be
+    written, or None."""
     name = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8"
+        ) as file:
             name = file.name
             json.dump(record, file, indent=1)
         Path(name).replace(path)

@@ -1,9 +1,11 @@
-"""An accelerator's choices on fake tensors of the host: which attention kernel, which dropout, which types.
+"""An accelerator's choices on fake tensors of the host: which attention kernel, which dropout,
+which types.
 
-Fake tensors of a device that is not there end the process as soon as autograd asks for that device's library, so the
-step is captured on the host's, and what the accelerator would do otherwise is done here. What it keeps for the backward
-pass is then the same. Sources: torch's documentation of autocast (the lists of operations per device), its
-``sdp_utils`` (the order in which attention kernels are tried) and ``Dropout.cpp`` (the mask is bytes of bool).
+Fake tensors of a device that is not there end the process as soon as autograd asks for that
+device's library, so the step is captured on the host's, and what the accelerator would do otherwise
+is done here. What it keeps for the backward pass is then the same. Sources: torch's documentation
+of autocast (the lists of operations per device), its ``sdp_utils`` (the order in which attention
+kernels are tried) and ``Dropout.cpp`` (the mask is bytes of bool).
 """
 
 from __future__ import annotations
@@ -20,27 +22,32 @@ from torch.overrides import TorchFunctionMode
 
 aten: Any = torch.ops.aten
 
-# Autocast of accelerators computes them in fp32, that of the host does not. Each with the function of
-# torch.nn.functional that stands for it; loss functions cast within themselves, on the way to log_softmax and its like.
+# Autocast of accelerators computes them in fp32, that of the host does not. Each with the function
+# of torch.nn.functional that stands for it; loss functions cast within themselves, on the way to
+# log_softmax and its like.
 _IN_FP32: set[Callable[..., Any]] = {
-    F.layer_norm, F.group_norm, F.softmax, F.log_softmax, F.softmin, F.cross_entropy, F.nll_loss, F.kl_div, F.l1_loss,
-    F.smooth_l1_loss, F.huber_loss, F.mse_loss, F.cosine_embedding_loss, F.cosine_similarity, F.softplus,
-    F.binary_cross_entropy_with_logits, F.local_response_norm, F.normalize, F.pdist, torch.softmax, torch.log_softmax,
-    torch.layer_norm, torch.group_norm, torch.exp, torch.expm1, torch.log, torch.log10, torch.log1p, torch.log2,
-    torch.pow, torch.rsqrt, torch.reciprocal, torch.acos, torch.asin, torch.cosh, torch.erfinv, torch.sinh, torch.tan,
-    torch.sum, torch.prod, torch.cumsum, torch.cumprod, torch.norm, torch.cdist, torch.renorm, torch.logsumexp,
-    Tensor.softmax, Tensor.log_softmax, Tensor.exp, Tensor.expm1, Tensor.log, Tensor.log1p, Tensor.log2, Tensor.log10,
-    Tensor.pow, Tensor.__pow__, Tensor.rsqrt, Tensor.reciprocal, Tensor.sum, Tensor.prod, Tensor.cumsum, Tensor.cumprod,
-    Tensor.norm, Tensor.logsumexp,
+    F.layer_norm, F.group_norm, F.softmax, F.log_softmax, F.softmin, F.cross_entropy, F.nll_loss,
+    F.kl_div, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.mse_loss, F.cosine_embedding_loss,
+    F.cosine_similarity, F.softplus, F.binary_cross_entropy_with_logits, F.local_response_norm,
+    F.normalize, F.pdist, torch.softmax, torch.log_softmax, torch.layer_norm, torch.group_norm,
+    torch.exp, torch.expm1, torch.log, torch.log10, torch.log1p, torch.log2, torch.pow,
+    torch.rsqrt, torch.reciprocal, torch.acos, torch.asin, torch.cosh, torch.erfinv, torch.sinh,
+    torch.tan, torch.sum, torch.prod, torch.cumsum, torch.cumprod, torch.norm, torch.cdist,
+    torch.renorm, torch.logsumexp, Tensor.softmax, Tensor.log_softmax, Tensor.exp, Tensor.expm1,
+    Tensor.log, Tensor.log1p, Tensor.log2, Tensor.log10, Tensor.pow, Tensor.__pow__, Tensor.rsqrt,
+    Tensor.reciprocal, Tensor.sum, Tensor.prod, Tensor.cumsum, Tensor.cumprod, Tensor.norm,
+    Tensor.logsumexp,
 }  # fmt: skip
-# Python functions whose parts are to be seen: the check for overrides at their head would hide them.
+# Python functions whose parts are to be seen: the check for overrides at their head would hide
+# them.
 _OPENED = (F.multi_head_attention_forward, F.gumbel_softmax)
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _NARROW = (torch.bfloat16, torch.float16)
 
 
 class AcceleratorChoices(TorchFunctionMode):
-    """While it is entered, torch's functions on the host's tensors do what they would do on an accelerator."""
+    """While it is entered, torch's functions on the host's tensors do what they would do on an
+    accelerator."""
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """See ``TorchFunctionMode``."""
@@ -62,7 +69,9 @@ class AcceleratorChoices(TorchFunctionMode):
 def _opened(function: Any) -> Any:
     """A Python function of torch.nn.functional without its check for overrides."""
     names = {**function.__globals__, **dict.fromkeys(_CHECKS, lambda *_: False)}
-    return types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    return types.FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
 
 
 def _widened(value: Any) -> Any:
@@ -85,7 +94,8 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Flash attention for narrow types without a mask (Dao et al. 2022), memory-efficient attention for the rest."""
+    """Flash attention for narrow types without a mask (Dao et al. 2022), memory-efficient attention
+    for the rest."""
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
@@ -95,9 +105,13 @@ def _attention(
         groups = query.shape[-3] // key.shape[-3]
         key, value = (tensor.repeat_interleave(groups, -3) for tensor in (key, value))
     if query.ndim != 4:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale
+        )
     if attn_mask is None and query.dtype in _NARROW:
-        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+        return aten._scaled_dot_product_flash_attention(
+            query, key, value, dropout_p, is_causal, False, scale=scale
+        )[0]
     bias = attn_mask
     if bias is not None and bias.dtype == torch.bool:
         bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill_(~bias, float("-inf"))

@@ -1,8 +1,10 @@
-"""Memory of compiled steps: the graphs that torch's partitioner makes, run operation by operation on fake tensors.
+"""Memory of compiled steps: the graphs that torch's partitioner makes, run operation by operation
+on fake tensors.
 
-The partitioner decides what is kept for the backward pass and what is computed again; that is taken from the real one.
-What a compiler then fuses is never stored, so that a step takes at least what is kept, and about what it takes unfused
-at most. Private parts of torch are used here alone: ``aot_autograd``, the partitioner and Inductor's decompositions.
+The partitioner decides what is kept for the backward pass and what is computed again; that is taken
+from the real one. What a compiler then fuses is never stored, so that a step takes at least what is
+kept, and about what it takes unfused at most. Private parts of torch are used here alone:
+``aot_autograd``, the partitioner and Inductor's decompositions.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter
 
-# Fused kernels on the CPU took 0.63 to 1.12 of what the same graph takes unfused, over two transformers and six
-# budgets of activations (torch 2.13, measured by the profiler).
+# Fused kernels on the CPU took 0.63 to 1.12 of what the same graph takes unfused, over two
+# transformers and six budgets of activations (torch 2.13, measured by the profiler).
 ABOVE_UNFUSED = 1.12
 # And where next to nothing is kept: see above.
 ABOVE_KEPT = 1.15
@@ -24,7 +26,8 @@ ABOVE_KEPT = 1.15
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Bytes of a compiled step: not less than ``lower``, not more than ``upper``, most likely ``point``."""
+    """Bytes of a compiled step: not less than ``lower``, not more than ``upper``, most likely
+    ``point``."""
 
     lower: int
     point: int
@@ -35,21 +38,26 @@ def interval(kept: int, unfused: int, activation_budget: float) -> Interval:
     """Of a compiled step.
 
     Args:
-        kept: bytes that live between forward and backward pass, or in the update where those are more.
+        kept: bytes that live between forward and backward pass, or in the update where those are
+            more.
         unfused: the peak if every operation stored its result.
-        activation_budget: the plan's; where the partitioner computes more again, more lives beside what is kept.
+        activation_budget: the plan's; where the partitioner computes more again, more lives beside
+            what is kept.
     """
     unfused = max(kept, unfused)
     point = kept if activation_budget >= 1.0 else (kept + unfused) // 2
-    return Interval(lower=kept, point=point, upper=max(int(ABOVE_UNFUSED * unfused), int(ABOVE_KEPT * kept)))
+    return Interval(
+        lower=kept, point=point, upper=max(int(ABOVE_UNFUSED * unfused), int(ABOVE_KEPT * kept))
+    )
 
 
 class GraphCapture:
-    """Compiles with everything but the last stage: graphs are run as they are, each value dropped after its last use.
+    """Compiles with everything but the last stage: graphs are run as they are, each value dropped
+    after its last use.
 
     Attributes:
-        has_randomness: whether a graph holds random operations, which a partitioner must not compute again
-            (pytorch#190758).
+        has_randomness: whether a graph holds random operations, which a partitioner must not
+            compute again (pytorch#190758).
         num_graphs: forward and backward ones.
     """
 
@@ -93,4 +101,7 @@ def activation_budget(share: float) -> Iterator[None]:
 
 
 def _is_random(target: Any) -> bool:
-    return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+    return (
+        isinstance(target, torch._ops.OpOverload)
+        and torch.Tag.nondeterministic_seeded in target.tags
+    )

@@ -1,8 +1,9 @@
-"""What kernels and allocators of the CPU take beside live tensors, which a dispatch mode does not see.
+"""What kernels and allocators of the CPU take beside live tensors, which a dispatch mode does not
+see.
 
-The rules were found with torch's profiler, which records every allocation of a kernel, over convolutions, recurrent
-layers and products of many shapes (torch 2.13, oneDNN, AVX2 and AVX-512); they are those of oneDNN: data in torch's
-own layout is copied into blocks of channels and back.
+The rules were found with torch's profiler, which records every allocation of a kernel, over
+convolutions, recurrent layers and products of many shapes (torch 2.13, oneDNN, AVX2 and AVX-512);
+they are those of oneDNN: data in torch's own layout is copied into blocks of channels and back.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 aten: Any = torch.ops.aten
-# Share of live bytes, and bytes, that a process takes beyond them, by the plan's allocator: the least limit
-# (RLIMIT_DATA) under which a case trains, less its peak, was at most 1.63 of it where glibc keeps a heap ("system",
-# "keep": gaps between blocks), and at most so much where blocks are mapped one by one (benchmarks/memory_fit.py
-# --needs): code that oneDNN generates, its caches, and what torch allocates outside of tensors.
+# Share of live bytes, and bytes, that a process takes beyond them, by the plan's allocator: the
+# least limit (RLIMIT_DATA) under which a case trains, less its peak, was at most 1.63 of it where
+# glibc keeps a heap ("system", "keep": gaps between blocks), and at most so much where blocks are
+# mapped one by one (benchmarks/memory_fit.py --needs): code that oneDNN generates, its caches, and
+# what torch allocates outside of tensors.
 RESERVES = {"system": (1.75, 32 * 2**20), "return": (0.1, 32 * 2**20)}
-# Channels that oneDNN's kernels keep together, by vector unit; the first layer of a net is read as it is (is_1stconv).
+# Channels that oneDNN's kernels keep together, by vector unit; the first layer of a net is read as
+# it is (is_1stconv).
 _BLOCKS = {"AVX512": 16}
 _FIRST_CHANNELS = (1, 2, 3)
-# Buffers of matrix products in narrow types: a block of the right matrix, and the left one where it lies transposed.
+# Buffers of matrix products in narrow types: a block of the right matrix, and the left one where it
+# lies transposed.
 _PRODUCT_BLOCK, _PRODUCT_LEFT = 128 * 2**10, 1280 * 2**10
 _NARROW = (torch.bfloat16, torch.float16)
 # Of recurrent kernels, beside their gates.
@@ -39,25 +43,32 @@ def workspace_on_cpu(func: Any, args: tuple[Any, ...], result: Any) -> int:
 
 
 def with_workspace(func: Any, args: tuple[Any, ...], result: Any) -> Any:
-    """The result of an operation on fake tensors, with what only the real kernel knows the size of: the memory of a
-    recurrent layer, which it keeps for the backward pass."""
+    """The result of an operation on fake tensors, with what only the real kernel knows the size of:
+    the memory of a recurrent layer, which it keeps for the backward pass."""
     if func is not aten.mkldnn_rnn_layer.default or not args[15]:
         return result
     inputs, weight, weight_of_hidden = args[:3]
     length, num_sequences, channels = inputs.shape
     of_one, of_two = _recurrent_memory(
-        num_sequences, channels, weight.shape[0], args[10], args[9], bool(args[12]), weight_of_hidden.dtype
+        num_sequences,
+        channels,
+        weight.shape[0],
+        args[10],
+        args[9],
+        bool(args[12]),
+        weight_of_hidden.dtype,
     )
     size = of_one + (length - 1) * (of_two - of_one)  # affine in the number of steps
     return (*result[:3], torch.empty(size, dtype=torch.uint8))
 
 
 def reserve_on_accelerator(func: Any, args: tuple[Any, ...], result: Any) -> int:
-    """Bytes that an accelerator's LSTM keeps of one layer and direction for the backward pass: a prior, not measured.
+    """Bytes that an accelerator's LSTM keeps of one layer and direction for the backward pass: a
+    prior, not measured.
 
-    Of each step and sequence the four gates, the cell and its tanh are kept, which the formulas of the gradient need
-    (Hochreiter & Schmidhuber 1997); libraries do not say what they keep. GRU and RNN are captured cell by cell, as what
-    the cells' own formulas keep.
+    Of each step and sequence the four gates, the cell and its tanh are kept, which the formulas of
+    the gradient need (Hochreiter & Schmidhuber 1997); libraries do not say what they keep. GRU and
+    RNN are captured cell by cell, as what the cells' own formulas keep.
     """
     if func is not aten.mkldnn_rnn_layer.default or not args[15]:
         return 0
@@ -128,7 +139,13 @@ def _convolution_backward(args: tuple[Any, ...], _: Any) -> int:
 
 @lru_cache(maxsize=64)
 def _recurrent_memory(
-    num_sequences: int, channels: int, num_gates: int, hidden: int, mode: int, has_biases: bool, dtype: torch.dtype
+    num_sequences: int,
+    channels: int,
+    num_gates: int,
+    hidden: int,
+    mode: int,
+    has_biases: bool,
+    dtype: torch.dtype,
 ) -> tuple[int, int]:
     """Bytes that a layer keeps of sequences of one step, and of two: asked of the kernel itself."""
     # Without gradients the kernel keeps nothing.
@@ -138,8 +155,8 @@ def _recurrent_memory(
         state = torch.zeros(num_sequences, hidden, dtype=dtype)
         sizes = [
             aten.mkldnn_rnn_layer(
-                torch.zeros(length, num_sequences, channels, dtype=dtype), *weights, state, state, False, [], mode,
-                hidden, 1, has_biases, False, False, True,
+                torch.zeros(length, num_sequences, channels, dtype=dtype), *weights, state, state,
+                False, [], mode, hidden, 1, has_biases, False, False, True,
             )[3].nbytes
             for length in (1, 2)
         ]  # fmt: skip
@@ -148,7 +165,8 @@ def _recurrent_memory(
 
 def _recurrent(args: tuple[Any, ...], _: Any) -> int:
     length, num_sequences, _ = args[0].shape
-    # With few sequences the products with the inputs are made for all steps at once (merge_gemm_layer).
+    # With few sequences the products with the inputs are made for all steps at once
+    # (merge_gemm_layer).
     is_merged = num_sequences < _MERGED_BELOW and args[0].dtype not in _NARROW
     return args[1].nbytes + args[2].nbytes + _gates(args, length if is_merged else 1)
 
@@ -159,13 +177,16 @@ def _recurrent_backward(args: tuple[Any, ...], _: Any) -> int:
     weights = args[1].numel() + args[2].numel()
     if args[0].dtype in _NARROW:  # gradients are gathered in fp32
         return 4 * length * num_sequences * hidden + 6 * weights + _gates(args, 1)
-    # The states' gradients, which nobody asked for, are zeros; the output's gradient is put in order.
+    # The states' gradients, which nobody asked for, are zeros; the output's gradient is put in
+    # order.
     return 4 * weights + _gates(args, length) + 4 * (length + 2) * num_sequences * hidden
 
 
 def _gates(args: tuple[Any, ...], length: int) -> int:
     num_sequences, num_gates, hidden = args[0].shape[1], *args[2].shape
-    row = num_gates + 16 if num_gates % 256 == 0 else num_gates  # get_good_ld: no rows at multiples of 4 KiB
+    row = (
+        num_gates + 16 if num_gates % 256 == 0 else num_gates
+    )  # get_good_ld: no rows at multiples of 4 KiB
     return 4 * num_sequences * (length * row + 2 * hidden) + _RECURRENT_SCRATCH
 
 
@@ -176,7 +197,9 @@ def _product(left: Tensor, right: Tensor) -> int:
     if left.dtype not in _NARROW:
         return 0
     is_turned = left.ndim >= 2 and left.stride(-1) != 1
-    return min(_PRODUCT_BLOCK, right.nbytes + 2**13) + (min(_PRODUCT_LEFT, left.nbytes) if is_turned else 0)
+    return min(_PRODUCT_BLOCK, right.nbytes + 2**13) + (
+        min(_PRODUCT_LEFT, left.nbytes) if is_turned else 0
+    )
 
 
 _RULES: dict[Any, Any] = {

@@ -1,7 +1,9 @@
-"""Which storages live while a step runs: bytes by category, the peak, and the operations that are executed.
+"""Which storages live while a step runs: bytes by category, the peak, and the operations that are
+executed.
 
-It sees real tensors and fake ones alike, so a step can be measured and predicted by the same code. What a kernel
-allocates for itself and frees before it returns is not seen by a dispatch mode; for the CPU that is in ``workspace``.
+It sees real tensors and fake ones alike, so a step can be measured and predicted by the same code.
+What a kernel allocates for itself and frees before it returns is not seen by a dispatch mode; for
+the CPU that is in ``workspace``.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ READS_A_VALUE = (
 
 @dataclass(eq=False, slots=True)
 class _Storage:
-    """A storage, from its first sight to its end. ``category`` is None until somebody has said what it is."""
+    """A storage, from its first sight to its end. ``category`` is None until somebody has said what
+    it is."""
 
     num_bytes: int
     born: Phase
@@ -56,16 +59,21 @@ class MemoryTracker(TorchDispatchMode):
     """Follows storages while it is entered; enter it inside a FakeTensorMode, if there is one.
 
     Args:
-        granularity: bytes to which an allocation is rounded up; 1 is the CPU's, where allocations are counted as asked.
-        workspace: ``(operation, arguments, result) -> bytes`` that a kernel holds while it runs, beside its result.
-        completed: ``(operation, arguments, result) -> result``, with what fake tensors leave out of it.
-        has_values: whether tensors are real. Fake ones cannot be read: within the objective that is an error, and
-            an optimizer's reads are answered with one.
-        follows_modules: whether operations are named with their modules; hooks of modules break compiled graphs.
+        granularity: bytes to which an allocation is rounded up; 1 is the CPU's, where allocations
+            are counted as asked.
+        workspace: ``(operation, arguments, result) -> bytes`` that a kernel holds while it runs,
+            beside its result.
+        completed: ``(operation, arguments, result) -> result``, with what fake tensors leave out of
+            it.
+        has_values: whether tensors are real. Fake ones cannot be read: within the objective that is
+            an error, and an optimizer's reads are answered with one.
+        follows_modules: whether operations are named with their modules; hooks of modules break
+            compiled graphs.
 
     Attributes:
         host: the most bytes that were sent to the host and lived there.
-        kept: the most bytes that lived when a forward pass had ended: all that a step keeps, and no temporaries.
+        kept: the most bytes that lived when a forward pass had ended: all that a step keeps, and no
+            temporaries.
         passes: how many forward passes have begun since :meth:`restart`.
         has_randomness: whether an operation of a forward pass has drawn random numbers.
     """
@@ -83,7 +91,8 @@ class MemoryTracker(TorchDispatchMode):
         self._granularity, self._has_values = granularity, has_values
         self._workspace, self._completed = workspace, completed
         self._live: dict[int, tuple[_Storage, Any]] = {}
-        # Live storages at the restart; then what happened, in order: (storage, bytes more or less, operation's number).
+        # Live storages at the restart; then what happened, in order: (storage, bytes more or less,
+        # operation's number).
         self._initial: list[tuple[_Storage, int]] = []
         self._events: list[tuple[_Storage, int, int]] = []
         self._names: list[tuple[str, str, Phase]] = []
@@ -100,7 +109,8 @@ class MemoryTracker(TorchDispatchMode):
     # ---- what surrounds it says what is going on
 
     def objective(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` as the forward pass: what it computes is of that phase, named after its model's modules."""
+        """``function`` as the forward pass: what it computes is of that phase, named after its
+        model's modules."""
 
         def tracked(model: nn.Module, batch: Any) -> Any:
             self.passes += 1
@@ -126,8 +136,12 @@ class MemoryTracker(TorchDispatchMode):
 
     def adopt_results(self, optimizer: torch.optim.Optimizer) -> None:
         """After a step: says what its gradients and the optimizer's state are."""
-        self.adopt((p.grad for group in optimizer.param_groups for p in group["params"]), "gradients")
-        self.adopt(tree_iter([dict(values) for values in optimizer.state.values()]), "optimizer_state")
+        self.adopt(
+            (p.grad for group in optimizer.param_groups for p in group["params"]), "gradients"
+        )
+        self.adopt(
+            tree_iter([dict(values) for values in optimizer.state.values()]), "optimizer_state"
+        )
 
     def send_to_host(self, tensor: Tensor) -> None:
         """From now on the tensor's storage is host memory: its bytes are no longer the device's."""
@@ -142,7 +156,11 @@ class MemoryTracker(TorchDispatchMode):
         """Begins a new peak and new counts with what lives now."""
         self._events.clear()
         self._names.clear()
-        self._initial = [(storage, storage.num_bytes) for storage, _ in self._live.values() if not storage.is_on_host]
+        self._initial = [
+            (storage, storage.num_bytes)
+            for storage, _ in self._live.values()
+            if not storage.is_on_host
+        ]
         self.host = self._on_host
         self._counts = [Counter()]
         self.passes = self.kept = 0
@@ -152,24 +170,34 @@ class MemoryTracker(TorchDispatchMode):
         """Of whatever is computed now."""
         if torch._C._current_graph_task_id() != -1:
             return "backward"
-        return "forward" if self._in_objective or not self.passes or not self._seen_backward else "optimizer"
+        return (
+            "forward"
+            if self._in_objective or not self.passes or not self._seen_backward
+            else "optimizer"
+        )
 
     # ---- what has been seen
 
     def peak(self) -> Peak:
         """The most bytes since :meth:`restart`, with the categories of those very storages.
 
-        A storage of which nothing was said is an activation if it was made by a forward pass and outlived it, and a
-        temporary otherwise.
+        A storage of which nothing was said is an activation if it was made by a forward pass and
+        outlived it, and a temporary otherwise.
         """
         live = highest = sum(size for _, size in self._initial)
         place, operator = 0, ("", "")
         for index, (_, change, number) in enumerate(self._events, start=1):
             live += change
             if live > highest:
-                highest, place, operator = live, index, self._names[number][:2] if number >= 0 else ("", "")
+                highest, place, operator = (
+                    live,
+                    index,
+                    self._names[number][:2] if number >= 0 else ("", ""),
+                )
         sizes: Counter[_Storage] = Counter()
-        for storage, size in itertools.chain(self._initial, ((s, c) for s, c, _ in self._events[:place])):
+        for storage, size in itertools.chain(
+            self._initial, ((s, c) for s, c, _ in self._events[:place])
+        ):
             sizes[storage] += size
         categories: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
         for storage, size in sizes.items():
@@ -178,7 +206,8 @@ class MemoryTracker(TorchDispatchMode):
         return Peak(num_bytes=highest, categories=categories, operator=name)
 
     def peak_outside_passes(self) -> int:
-        """The most bytes while neither a forward nor a backward pass was computed: in the update, mostly."""
+        """The most bytes while neither a forward nor a backward pass was computed: in the update,
+        mostly."""
         live = highest = sum(size for _, size in self._initial)
         for _, change, number in self._events:
             live += change
@@ -189,7 +218,8 @@ class MemoryTracker(TorchDispatchMode):
     def operations(self, passes: Iterable[int] | None = None) -> Counter[Operation]:
         """How often each operation was executed, ``count`` being 1; of all passes or of some.
 
-        Pass 0 is what was computed before the first forward pass; what follows a pass until the next belongs to it.
+        Pass 0 is what was computed before the first forward pass; what follows a pass until the
+        next belongs to it.
         """
         numbers = range(len(self._counts)) if passes is None else passes
         return sum((self._counts[number] for number in numbers), Counter())
@@ -225,7 +255,11 @@ class MemoryTracker(TorchDispatchMode):
         operation = describe_operation(func, args, kwargs, result, phase)
         if operation is not None:
             self._counts[-1][operation] += 1
-        if phase == "forward" and self._in_objective and torch.Tag.nondeterministic_seeded in func.tags:
+        if (
+            phase == "forward"
+            and self._in_objective
+            and torch.Tag.nondeterministic_seeded in func.tags
+        ):
             self.has_randomness = True
         return result
 
@@ -280,11 +314,14 @@ class MemoryTracker(TorchDispatchMode):
 def _category(storage: _Storage) -> str:
     if storage.category is not None:
         return storage.category
-    return "activations" if storage.born == "forward" and storage.outlives_forward else "temporaries"
+    return (
+        "activations" if storage.born == "forward" and storage.outlives_forward else "temporaries"
+    )
 
 
 def _parts(tensor: Tensor) -> Iterable[Tensor]:
-    """The strided tensors of which one consists; those that have no storage of their own have none."""
+    """The strided tensors of which one consists; those that have no storage of their own have
+    none."""
     if tensor.layout is torch.strided:
         return (tensor,)
     if tensor.layout is torch.sparse_coo:
@@ -293,7 +330,8 @@ def _parts(tensor: Tensor) -> Iterable[Tensor]:
 
 
 class _ModuleNames:
-    """The module within which an operation is executed; in a backward pass, that whose forward pass made the node."""
+    """The module within which an operation is executed; in a backward pass, that whose forward pass
+    made the node."""
 
     def __init__(self) -> None:
         self._stack = [""]

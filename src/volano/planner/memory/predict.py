@@ -1,4 +1,5 @@
-"""How much memory a step takes: predicted without running it, or measured by running one; and whether it fits."""
+"""How much memory a step takes: predicted without running it, or measured by running one; and
+whether it fits."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Target, Tr
 from volano.task import Batch, Task, num_bytes, tensors_of
 from volano.training import Session, throwaway_settings
 
-# A capture takes seconds; what takes longer hangs, or builds its model for real out of a large file.
+# A capture takes seconds; what takes longer hangs, or builds its model for real out of a large
+# file.
 _TIMEOUT = 120.0
 # Share of a budget that may be planned for.
 _SHARE = 0.95
@@ -38,7 +40,8 @@ class Prediction:
     Attributes:
         memory: at its peak.
         operations: of the whole step, all micro-batches together.
-        has_randomness: whether the objective draws random numbers (dropout); None where it is not known.
+        has_randomness: whether the objective draws random numbers (dropout); None where it is not
+            known.
         target: the kind of device for which it holds.
     """
 
@@ -49,7 +52,12 @@ class Prediction:
 
 
 def predict(
-    task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None, timeout: float = _TIMEOUT
+    task: Task,
+    plan: Plan,
+    *,
+    target: Target = "cpu",
+    batch: Batch | None = None,
+    timeout: float = _TIMEOUT,
 ) -> Prediction:
     """Memory and operations of a steady step, captured under fake tensors in a process of its own.
 
@@ -57,11 +65,13 @@ def predict(
         task: what.
         plan: how; its ``device`` is not looked at.
         target: ``"cpu"``, or ``"accelerator"`` for one that need not be here.
-        batch: a global batch on the host, of which shapes and types count; None fetches some of the task's own.
+        batch: a global batch on the host, of which shapes and types count; None fetches some of the
+            task's own.
         timeout: seconds.
 
     Raises:
-        IsolatedError: the step cannot be captured; ``reason`` says why in one line. It is to be measured then.
+        IsolatedError: the step cannot be captured; ``reason`` says why in one line. It is to be
+            measured then.
     """
     load_libraries(compiles=plan.compile)
     captured = _captured(task, plan, target, batch, timeout)
@@ -74,8 +84,9 @@ def predict(
 
 
 def load_libraries(*, compiles: bool = False) -> None:
-    """Loads what any first step of torch loads (80 MB of Python code, with ``torch.optim``), and what captures need:
-    once in this process instead of in every child, and before anybody counts the bytes that it has."""
+    """Loads what any first step of torch loads (80 MB of Python code, with ``torch.optim``), and
+    what captures need: once in this process instead of in every child, and before anybody counts
+    the bytes that it has."""
     import torch._dynamo
     import torch._subclasses.fake_tensor
 
@@ -83,13 +94,16 @@ def load_libraries(*, compiles: bool = False) -> None:
         import torch._inductor.lowering  # noqa: F401
 
 
-def _captured(task: Task, plan: Plan, target: Target, batch: Batch | None, timeout: float) -> TracedStep:
+def _captured(
+    task: Task, plan: Plan, target: Target, batch: Batch | None, timeout: float
+) -> TracedStep:
     return _aside(lambda: capture(task, plan, target=target, batch=batch), timeout)
 
 
 def _aside(function: Callable[[], Any], timeout: float) -> Any:
-    """In a child process; in this one where an accelerator's threads of autograd have been started, which do not
-    survive a fork. Captures on the host's fake tensors are not known to end a process."""
+    """In a child process; in this one where an accelerator's threads of autograd have been started,
+    which do not survive a fork. Captures on the host's fake tensors are not known to end a
+    process."""
     try:
         return run_isolated(function, timeout=timeout)
     except IsolatedError as error:
@@ -107,7 +121,15 @@ def _bounded(captured: TracedStep, plan: Plan, target: Target) -> MemoryPredicti
     reserve = reserve_on_cpu(found.upper, plan.allocator) if target == "cpu" else captured.assumed
     # What fusing saves is temporaries, and activations where those do not suffice.
     categories, saved = dict(captured.categories), captured.peak - found.point
-    for name in ("temporaries", "activations", "gradients", "optimizer_state", "batch", "data", "parameters"):
+    for name in (
+        "temporaries",
+        "activations",
+        "gradients",
+        "optimizer_state",
+        "batch",
+        "data",
+        "parameters",
+    ):
         taken = min(saved, categories[name]) if saved > 0 else saved
         categories[name] -= taken
         saved -= taken
@@ -125,24 +147,30 @@ def _bounded(captured: TracedStep, plan: Plan, target: Target) -> MemoryPredicti
 
 
 def measure(task: Task, plan: Plan) -> MemoryPrediction:
-    """Bytes live at the peak of the second step, which is run for real on a throw-away copy of everything.
+    """Bytes live at the peak of the second step, which is run for real on a throw-away copy of
+    everything.
 
-    Random state and settings are put back; the data is only read. An accelerator's own count is what holds there: it
-    has the workspaces of kernels too.
+    Random state and settings are put back; the data is only read. An accelerator's own count is
+    what holds there: it has the workspaces of kernels too.
 
     Raises:
         Exception: whatever the task's code or the device raises, out of memory included.
     """
     with throwaway_settings(plan) as device:
-        return _measured_whole(task, plan, device) if plan.compile else _measured(task, plan, device)
+        return (
+            _measured_whole(task, plan, device) if plan.compile else _measured(task, plan, device)
+        )
 
 
 def _measured_whole(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
-    """Of a compiled step, whose kernels allocate without telling a dispatch mode: by the device's own count, or by the
-    profiler's on the CPU. What is neither parameter, gradient, state nor batch counts as activations."""
+    """Of a compiled step, whose kernels allocate without telling a dispatch mode: by the device's
+    own count, or by the profiler's on the CPU. What is neither parameter, gradient, state nor batch
+    counts as activations."""
     with AllocationRecord(device) as record:
         session = Session(task, plan)
-        with contextlib.closing(session.feed.batches(session.order.keys(0, task.num_steps))) as batches:
+        with contextlib.closing(
+            session.feed.batches(session.order.keys(0, task.num_steps))
+        ) as batches:
             batch: Any = None
             for step in range(min(2, task.num_steps)):
                 record.begin()
@@ -153,13 +181,17 @@ def _measured_whole(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
         state: Any = [dict(values) for values in session.optimizer.state.values()]
         categories = dict.fromkeys(CATEGORIES, 0) | {
             "parameters": num_bytes([*session.model.parameters(), *session.model.buffers()]),
-            "gradients": num_bytes([p.grad for group in groups for p in group["params"] if p.grad is not None]),
+            "gradients": num_bytes(
+                [p.grad for group in groups for p in group["params"] if p.grad is not None]
+            ),
             "optimizer_state": num_bytes(state),
             "batch": num_bytes(batch),
         }
     peak = max(record.peak(), sum(categories.values()))
     categories["activations"] = peak - sum(categories.values())
-    return MemoryPrediction(peak=peak, lower=peak, upper=peak, categories=categories, origin="measured")
+    return MemoryPrediction(
+        peak=peak, lower=peak, upper=peak, categories=categories, origin="measured"
+    )
 
 
 _MARK = "volano: a new peak"
@@ -201,7 +233,9 @@ class AllocationRecord:
         if self._profile is None:
             return self._device.memory().peak or 0
         live = peak = 0
-        for event in sorted(self._profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        for event in sorted(
+            self._profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()
+        ):
             if event.name() == _MARK:
                 peak = live
             elif event.name() == "[memory]":
@@ -217,7 +251,10 @@ def _measured(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
     )
     watched = dataclasses.replace(task, objective=tracker.objective(task.objective))
     session = Session(watched, plan)
-    with tracker, contextlib.closing(session.feed.batches(session.order.keys(0, task.num_steps))) as batches:
+    with (
+        tracker,
+        contextlib.closing(session.feed.batches(session.order.keys(0, task.num_steps))) as batches,
+    ):
         for model in session.state.models:
             tracker.adopt((*model.parameters(), *model.buffers()), "parameters")
         device.synchronize()
@@ -237,7 +274,10 @@ def _told(tracker: MemoryTracker, device: Device) -> MemoryPrediction:
     peak = tracker.peak()
     counted = None if device.is_cpu else device.memory().peak
     total = peak.num_bytes if counted is None else max(counted, peak.num_bytes)
-    categories = {**peak.categories, "temporaries": peak.categories["temporaries"] + total - peak.num_bytes}
+    categories = {
+        **peak.categories,
+        "temporaries": peak.categories["temporaries"] + total - peak.num_bytes,
+    }
     return MemoryPrediction(
         peak=total,
         lower=total,
@@ -251,13 +291,17 @@ def _told(tracker: MemoryTracker, device: Device) -> MemoryPrediction:
 # ---- whether it fits
 
 
-# What an accelerator takes beside live tensors: bytes of the driver's context and of libraries' workspaces, and a
-# factor on live bytes of an allocator whose blocks do not fit the next request.
-# Priors, to be replaced by what is measured where the device is. Context: 0.5 to 0.7 GiB are seen on recent GPUs with
-# torch's kernels loaded. Workspace: torch gives each stream's matrix library 32 MiB on Hopper and 8 MiB before
-# (getChosenWorkspaceSize), and convolutions as much as they ask for. Fragmentation: allocated against reserved bytes of
-# published runs of fixed shapes; a third for what varies.
-_BESIDE, _FRAGMENTATION = {"cpu": 0, "accelerator": (768 + 256) * 2**20}, {"cpu": 1.0, "accelerator": 1.05}
+# What an accelerator takes beside live tensors: bytes of the driver's context and of libraries'
+# workspaces, and a factor on live bytes of an allocator whose blocks do not fit the next request.
+# Priors, to be replaced by what is measured where the device is. Context: 0.5 to 0.7 GiB are seen
+# on recent GPUs with torch's kernels loaded. Workspace: torch gives each stream's matrix library 32
+# MiB on Hopper and 8 MiB before (getChosenWorkspaceSize), and convolutions as much as they ask for.
+# Fragmentation: allocated against reserved bytes of published runs of fixed shapes; a third for
+# what varies.
+_BESIDE, _FRAGMENTATION = (
+    {"cpu": 0, "accelerator": (768 + 256) * 2**20},
+    {"cpu": 1.0, "accelerator": 1.05},
+)
 
 
 def needed_bytes(prediction: Prediction) -> int:
@@ -267,8 +311,8 @@ def needed_bytes(prediction: Prediction) -> int:
 
 
 def verdict(prediction: Prediction, budget: int) -> Verdict:
-    """Whether a step fits a budget of bytes: ``"FITS"`` where it certainly does with a twentieth left, ``"NO"`` where
-    it certainly does not."""
+    """Whether a step fits a budget of bytes: ``"FITS"`` where it certainly does with a twentieth
+    left, ``"NO"`` where it certainly does not."""
     if needed_bytes(prediction) <= budget:
         return "FITS"
     return "NO" if prediction.memory.lower > budget else "UNCERTAIN"

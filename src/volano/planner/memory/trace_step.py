@@ -1,5 +1,5 @@
-"""One optimizer step of a task under a plan without memory and without arithmetic: fake tensors through the engine's
-own step, watched by a tracker."""
+"""One optimizer step of a task under a plan without memory and without arithmetic: fake tensors
+through the engine's own step, watched by a tracker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ from volano.plan import Plan
 from volano.plan.prediction import Operation
 from volano.planner.memory.accelerator import AcceleratorChoices
 from volano.planner.memory.compiled import GraphCapture, activation_budget
-from volano.planner.memory.cpu_workspace import reserve_on_accelerator, with_reserve, with_workspace, workspace_on_cpu
+from volano.planner.memory.cpu_workspace import (
+    reserve_on_accelerator,
+    with_reserve,
+    with_workspace,
+    workspace_on_cpu,
+)
 from volano.planner.memory.memory_tracker import READS_A_VALUE, MemoryTracker
 from volano.task import Batch, Task, map_tensors, num_examples, split, tensors_of
 from volano.training import Session
@@ -58,8 +63,8 @@ class TracedStep:
         host: bytes that the plan keeps in host memory.
         operations: of the whole step.
         has_randomness: whether the objective draws random numbers (dropout).
-        assumed: bytes among those that stand for what an accelerator's library keeps and does not say; of a step in
-            micro-batches all of those together.
+        assumed: bytes among those that stand for what an accelerator's library keeps and does not
+            say; of a step in micro-batches all of those together.
     """
 
     peak: int
@@ -72,17 +77,21 @@ class TracedStep:
     assumed: int = 0
 
 
-def capture(task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None) -> TracedStep:
+def capture(
+    task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None
+) -> TracedStep:
     """A steady step, when there is optimizer state.
 
     Args:
         task: what.
         plan: how; ``device`` is not looked at.
         target: the kind of device for which memory and operations are counted.
-        batch: a global batch on the host, of which shapes and types count; None fetches some of the task's own.
+        batch: a global batch on the host, of which shapes and types count; None fetches some of the
+            task's own.
 
     Raises:
-        CaptureError: the objective, model or optimizer cannot be run without values; ``got`` is the reason in one line.
+        CaptureError: the objective, model or optimizer cannot be run without values; ``got`` is the
+            reason in one line.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -148,15 +157,21 @@ class _Capture:
         return self._result(batch, size, micro_batch)
 
     def _step(self, size: int, micro_batch: int) -> Step:
-        objective = self._task.objective if self._graphs is None else self._graphs.compiled(self._task.objective)
+        objective = (
+            self._task.objective
+            if self._graphs is None
+            else self._graphs.compiled(self._task.objective)
+        )
         if self._offloads("activations"):
             objective = _with_hooks(objective, self._sent)
         small = dataclasses.replace(
-            self._task, objective=self._tracker.objective(objective), augment=self._shortened(size, micro_batch)
+            self._task,
+            objective=self._tracker.objective(objective),
+            augment=self._shortened(size, micro_batch),
         )
         return Step(
-            small, self._plan.pin(compile=False, micro_batch=micro_batch), self._device, self._state,
-            activations=self._activations(), has_values=False,
+            small, self._plan.pin(compile=False, micro_batch=micro_batch), self._device,
+            self._state, activations=self._activations(), has_values=False,
         )  # fmt: skip
 
     def _activations(self) -> Activations:
@@ -170,15 +185,21 @@ class _Capture:
     def _sent(self, tensor: Tensor) -> Tensor | tuple[Tensor]:
         """What is kept of a saved tensor: a copy on the host; see OffloadedActivations."""
         owner = tensor if tensor._base is None else tensor._base
-        if tensor.nbytes < LEAST_SENT_BYTES or isinstance(owner, nn.Parameter) or tensor.layout != torch.strided:
+        if (
+            tensor.nbytes < LEAST_SENT_BYTES
+            or isinstance(owner, nn.Parameter)
+            or tensor.layout != torch.strided
+        ):
             return tensor
         copied = torch.empty_like(tensor.detach())
         self._tracker.send_to_host(copied)
         return (copied,)
 
-    def _shortened(self, size: int, micro_batch: int) -> Callable[[Batch, torch.Generator], Batch] | None:
-        """``augment`` of the whole batch, of which then only as many micro-batches are trained on as differ: the first,
-        one that adds to its gradients, and the smaller rest."""
+    def _shortened(
+        self, size: int, micro_batch: int
+    ) -> Callable[[Batch, torch.Generator], Batch] | None:
+        """``augment`` of the whole batch, of which then only as many micro-batches are trained on
+        as differ: the first, one that adds to its gradients, and the smaller rest."""
         augment, rest = self._task.augment, size % micro_batch
         if micro_batch >= size:
             return augment
@@ -211,7 +232,8 @@ class _Capture:
         outside = self._tracker.peak_outside_passes()
         host, away = self._tracker.host, 0
         if self._offloads("optimizer"):
-            # The state is on the device during the update alone, which then may be the larger part of the step.
+            # The state is on the device during the update alone, which then may be the larger part
+            # of the step.
             state = categories["optimizer_state"]
             away = min(state, max(0, peak.num_bytes - outside))
             host, categories["optimizer_state"] = host + state, state - away
@@ -222,7 +244,8 @@ class _Capture:
             operator=peak.operator,
             host=host,
             operations=self._operations(size, micro_batch),
-            has_randomness=self._tracker.has_randomness or (self._graphs is not None and self._graphs.has_randomness),
+            has_randomness=self._tracker.has_randomness
+            or (self._graphs is not None and self._graphs.has_randomness),
             assumed=self._assumed,
         )
 
@@ -236,14 +259,19 @@ class _Capture:
             for operation, count in tracker.operations([2]).items():
                 if operation.phase != "optimizer":
                     counts[operation] += left_out * count
-        return tuple(dataclasses.replace(operation, count=count) for operation, count in counts.items())
+        return tuple(
+            dataclasses.replace(operation, count=count) for operation, count in counts.items()
+        )
 
 
 def _with_hooks(objective: Any, pack: Callable[[Tensor], Any]) -> Callable[[nn.Module, Batch], Any]:
-    """The objective with what it saves for its backward pass packed; what comes back is new on the device."""
+    """The objective with what it saves for its backward pass packed; what comes back is new on the
+    device."""
 
     def hooked(model: nn.Module, batch: Batch) -> Any:
-        with saved_tensors_hooks(pack, lambda kept: torch.empty_like(kept[0]) if isinstance(kept, tuple) else kept):
+        with saved_tensors_hooks(
+            pack, lambda kept: torch.empty_like(kept[0]) if isinstance(kept, tuple) else kept
+        ):
             return objective(model, batch)
 
     return hooked
@@ -253,7 +281,8 @@ def _with_hooks(objective: Any, pack: Callable[[Tensor], Any]) -> Callable[[nn.M
 
 
 def fake_model(task: Task, mode: Any) -> nn.Module:
-    """The task's model with fake parameters and buffers. It is built without memory where its constructor allows."""
+    """The task's model with fake parameters and buffers. It is built without memory where its
+    constructor allows."""
     try:
         with mode, CopyableFakes():
             model = Session.make_model(task)
@@ -290,7 +319,9 @@ class CopyableFakes(TorchFunctionMode):
         if id(tensor) not in known:
             copied = torch.empty_like(tensor, requires_grad=False)
             is_parameter = isinstance(tensor, nn.Parameter)
-            known[id(tensor)] = nn.Parameter(copied, requires_grad=tensor.requires_grad) if is_parameter else copied
+            known[id(tensor)] = (
+                nn.Parameter(copied, requires_grad=tensor.requires_grad) if is_parameter else copied
+            )
         return known[id(tensor)]
 
 
@@ -301,22 +332,25 @@ def fake_copy(model: nn.Module) -> nn.Module:
 
 
 def to_channels_last(model: nn.Module) -> None:
-    """As ``model.to(memory_format=torch.channels_last)``, which does not work on fake parameters."""
+    """As ``model.to(memory_format=torch.channels_last)``, which does not work on fake
+    parameters."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.ndim == 4 and tensor.is_floating_point():
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def fake_batch(batch: Batch) -> Batch:
-    """Tensors of the batch's shapes and types without values, each with a storage of its own; in a FakeTensorMode."""
+    """Tensors of the batch's shapes and types without values, each with a storage of its own; in a
+    FakeTensorMode."""
     return map_tensors(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype), batch)
 
 
 def data_bytes(task: Task, plan: Plan, batch: Batch, *, is_cpu: bool) -> int:
-    """Bytes that a feed adds on the device beside the batch that is trained on and the one that is on its way.
+    """Bytes that a feed adds on the device beside the batch that is trained on and the one that is
+    on its way.
 
-    On the CPU data in tensors lies in memory already, mapped data is the page cache's, and a selection is copied; a
-    ring with workers has slots, which on an accelerator lie in host memory.
+    On the CPU data in tensors lies in memory already, mapped data is the page cache's, and a
+    selection is copied; a ring with workers has slots, which on an accelerator lie in host memory.
     """
     if plan.feed == "resident":
         parts = [rows_of(data) for data in (task.data, task.valid) if data is not None]
@@ -349,7 +383,9 @@ class _Accelerator(_Host):
 class _BlindScaler(torch.amp.GradScaler):
     """A scaler that makes every update: whether gradients are infinite is a value."""
 
-    def _maybe_opt_step(self, optimizer: torch.optim.Optimizer, _state: Any, *args: Any, **kwargs: Any) -> Any:
+    def _maybe_opt_step(
+        self, optimizer: torch.optim.Optimizer, _state: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         return optimizer.step(*args, **kwargs)
 
 
@@ -359,7 +395,10 @@ class _BlindScaler(torch.amp.GradScaler):
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Says in one line why a step cannot be captured."""
-    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+    from torch._subclasses.fake_tensor import (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+    )
 
     try:
         yield
@@ -374,4 +413,6 @@ def _told() -> Iterator[None]:
 
 
 def _failure(reason: str) -> CaptureError:
-    return CaptureError(READS_A_VALUE[0], got=reason, remedy="Without that it is planned by measuring")
+    return CaptureError(
+        READS_A_VALUE[0], got=reason, remedy="Without that it is planned by measuring"
+    )

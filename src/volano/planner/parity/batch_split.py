@@ -1,7 +1,7 @@
 """Whether a batch may be split: the gradient of its parts against that of the whole, in float64.
 
-BatchNorm in training mode, contrastive losses and losses that normalise over the batch without saying so in
-``Loss.weight`` are found by what they do, not by their names.
+BatchNorm in training mode, contrastive losses and losses that normalise over the batch without
+saying so in ``Loss.weight`` are found by what they do, not by their names.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from volano.task import Batch, Task, num_bytes, num_examples, split
 _NUM_EXAMPLES = 8
 # Batches that are fetched for it, if that takes no longer.
 _NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
-# Sums of the same terms in another order differ by some hundred roundings of 1.1e-16 each, which a net that cancels
-# digits multiplies: BatchNorm after convolutions shows 1e-12. What couples a batch differs by more than 1e-3.
+# Sums of the same terms in another order differ by some hundred roundings of 1.1e-16 each, which a
+# net that cancels digits multiplies: BatchNorm after convolutions shows 1e-12. What couples a batch
+# differs by more than 1e-3.
 _TOLERANCE = 1e-9
 # The same with the roundings of fp32 (6e-8), for objectives that do not run in float64.
 _TOLERANCE_FP32 = 1e-3
@@ -42,8 +43,9 @@ class BatchSplit:
     Attributes:
         yes: it may.
         reason: in words, with the arithmetic in which it was looked at.
-        difference: largest relative L2 difference between the gradients (or buffers, or losses, or what the passes add
-            to parameters) of the parts together and those of the whole; infinite where the parts could not be computed.
+        difference: largest relative L2 difference between the gradients (or buffers, or losses, or
+            what the passes add to parameters) of the parts together and those of the whole;
+            infinite where the parts could not be computed.
     """
 
     yes: bool
@@ -52,7 +54,8 @@ class BatchSplit:
 
 
 def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
-    """Measures it on a few examples of the task's first batches, whose random numbers are the same in parts and whole.
+    """Measures it on a few examples of the task's first batches, whose random numbers are the same
+    in parts and whole.
 
     Random state is put back.
     """
@@ -62,8 +65,8 @@ def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
 
 
 def divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
-    """The same for a probe batch that was taken already. Batches after it are looked at too: the one whose examples
-    differ most, in the number of padded places for example."""
+    """The same for a probe batch that was taken already. Batches after it are looked at too: the
+    one whose examples differ most, in the number of padded places for example."""
     found = _divisible(probe_batch, device)
     if not found.yes:
         return found
@@ -80,7 +83,9 @@ def _more(one: BatchSplit, other: BatchSplit) -> BatchSplit:
 def _most_unlike_batch(probe_batch: ProbeBatch, device: Device) -> ProbeBatch | None:
     end = time.monotonic() + _BATCH_SECONDS
     others: list[ProbeBatch] = []
-    for step in range(probe_batch.step + 1, min(probe_batch.step + _NUM_BATCHES, probe_batch.source.num_steps)):
+    for step in range(
+        probe_batch.step + 1, min(probe_batch.step + _NUM_BATCHES, probe_batch.source.num_steps)
+    ):
         if time.monotonic() > end:
             break
         with contextlib.suppress(Exception):  # a batch that cannot be fetched is the run's to tell
@@ -97,7 +102,11 @@ def _divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
     except Exception as error:  # noqa: BLE001 - whatever a person's code raises in a type that it was not made for
         why = reason_of(error)
     found = _compare(few, device, torch.float32)
-    return BatchSplit(yes=found.yes, reason=f"{found.reason}; float64 fails with {why}", difference=found.difference)
+    return BatchSplit(
+        yes=found.yes,
+        reason=f"{found.reason}; float64 fails with {why}",
+        difference=found.difference,
+    )
 
 
 def _compare(probe_batch: ProbeBatch, device: Device, dtype: torch.dtype) -> BatchSplit:
@@ -105,23 +114,36 @@ def _compare(probe_batch: ProbeBatch, device: Device, dtype: torch.dtype) -> Bat
     kept: list[Tensor] = []
     wide = dtype == torch.float64
     cast = dtype if wide else None
-    whole = gradient_of(probe_batch, device, [probe_batch.batch], _Kept(kept, wide), dtype=cast, nudged=True)
+    whole = gradient_of(
+        probe_batch, device, [probe_batch.batch], _Kept(kept, wide), dtype=cast, nudged=True
+    )
     difference, what = 0.0, "gradient"
-    for parts in (split(probe_batch.batch, -(-size // 2)), split(probe_batch.batch, -(-size * 2 // 3))):
+    for parts in (
+        split(probe_batch.batch, -(-size // 2)),
+        split(probe_batch.batch, -(-size * 2 // 3)),
+    ):
         try:
             replayed = _Replayed(kept, [num_examples(part) for part in parts], wide)
-            found = gradient_of(probe_batch, device, _announced(parts, replayed), replayed, dtype=cast, nudged=True)
+            found = gradient_of(
+                probe_batch, device, _announced(parts, replayed), replayed, dtype=cast, nudged=True
+            )
         except Exception as error:  # noqa: BLE001 - a part of a batch may be what a person's code does not take
             why = reason_of(error)
-            return BatchSplit(yes=False, reason=f"a part of a batch fails with {why}", difference=math.inf)
+            return BatchSplit(
+                yes=False, reason=f"a part of a batch fails with {why}", difference=math.inf
+            )
         for name, value in _differences(found, whole).items():
             if not value <= difference:
                 difference, what = value, name
     limit = _TOLERANCE if wide else _TOLERANCE_FP32
     precision = "float64" if wide else "fp32"
-    said = f"the {what} of {size} examples in two parts differs by {difference:.1e} of the whole's in {precision}"
+    said = (
+        f"the {what} of {size} examples in two parts differs by {difference:.1e} of the "
+        f"whole's in {precision}"
+    )
     if not difference <= limit:
-        return BatchSplit(yes=False, reason=f"the objective couples the examples of a batch: {said}",
+        return BatchSplit(yes=False, reason="the objective couples the examples of a batch: "
+f"{said}",
                          difference=difference)  # fmt: skip
     return BatchSplit(yes=True, reason=said, difference=difference)
 
@@ -144,7 +166,9 @@ def _differences(found: Gradient, whole: Gradient) -> dict[str, float]:
 
 
 def _relative(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) -> float:
-    if {name for name, value in ours.items() if value is None} != {n for n, value in theirs.items() if value is None}:
+    if {name for name, value in ours.items() if value is None} != {
+        n for n, value in theirs.items() if value is None
+    }:
         return math.inf
     off = norm = 0.0
     for name, value in theirs.items():

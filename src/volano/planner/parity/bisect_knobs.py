@@ -10,7 +10,8 @@ from volano.planner.parity.check import check_parity
 from volano.planner.parity.reference import Reference
 from volano.task import Task
 
-# The most suspect first: what rewrites the program, then what runs parts of it again, then its types and its order.
+# The most suspect first: what rewrites the program, then what runs parts of it again, then its
+# types and its order.
 SUSPECTS = knobs_with("suspicion")
 
 
@@ -24,9 +25,9 @@ def find_fault(task: Task, plan: Plan, reference: Reference, *, most: int = 12) 
         most: checks that may be spent; each costs about as much as the candidate's.
 
     Returns:
-        The first of :data:`SUSPECTS` without which the plan passes. Two, where it fails only while both are set, or
-        where both must go. All that are set, if fewer than three do not explain it or ``most`` was reached. None, if
-        eager PyTorch does not pass either, or the plan does.
+        The first of :data:`SUSPECTS` without which the plan passes. Two, where it fails only while
+        both are set, or where both must go. All that are set, if fewer than three do not explain it
+        or ``most`` was reached. None, if eager PyTorch does not pass either, or the plan does.
     """
     return _Inquiry(task, plan, reference, most).result()
 

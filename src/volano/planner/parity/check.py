@@ -1,9 +1,11 @@
-"""Whether a plan computes what plain eager PyTorch does, within what rounding explains. One that does not is struck.
+"""Whether a plan computes what plain eager PyTorch does, within what rounding explains. One that
+does not is struck.
 
-The measure is eager PyTorch's own error at the same precision: with ``e`` the relative L2 error of a gradient against
-float64, a plan passes where ``e(plan) <= k * e(eager) + floor``. The form and the multipliers are those of torch's own
-``torch._dynamo.utils.same`` (2 for fp32, 3 for narrower types) and of FlashAttention's tests (2 to 4); single elements
-are not compared, because they differ by any factor between honest plans (pytorch#168126).
+The measure is eager PyTorch's own error at the same precision: with ``e`` the relative L2 error of
+a gradient against float64, a plan passes where ``e(plan) <= k * e(eager) + floor``. The form and
+the multipliers are those of torch's own ``torch._dynamo.utils.same`` (2 for fp32, 3 for narrower
+types) and of FlashAttention's tests (2 to 4); single elements are not compared, because they differ
+by any factor between honest plans (pytorch#168126).
 """
 
 from __future__ import annotations
@@ -25,30 +27,37 @@ from volano.planner.parity.reference import Reference, StepOutcome
 from volano.task import Task
 
 _MULTIPLIER = {"fp32": 2.0, "tf32": 3.0, "bf16": 3.0, "fp16": 3.0}
-# Errors below these say nothing: some hundred roundings of the type in a row (fp32: 6e-8, bf16: 4e-3, fp16: 5e-4).
+# Errors below these say nothing: some hundred roundings of the type in a row (fp32: 6e-8, bf16:
+# 4e-3, fp16: 5e-4).
 _FLOOR = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 1e-3, "fp16": 1e-3}
-# Of a large error of eager's a multiple would let anything pass. Measured in bf16 on a ResNet with BatchNorm, where
-# eager is off by 0.30: in channels_last 0.31.
+# Of a large error of eager's a multiple would let anything pass. Measured in bf16 on a ResNet with
+# BatchNorm, where eager is off by 0.30: in channels_last 0.31.
 _LARGEST_EXCESS = 0.1
-# A type's rounding cannot explain more than the error of fp32 times the ratio of the unit roundoffs. Measured in bf16,
-# as multiples of that: MLP 2.2, image network 1.8, LSTM 0.2, language model 0.1, video U-Net 0.02, ResNet 0.01.
+# A type's rounding cannot explain more than the error of fp32 times the ratio of the unit
+# roundoffs. Measured in bf16, as multiples of that: MLP 2.2, image network 1.8, LSTM 0.2, language
+# model 0.1, video U-Net 0.02, ResNet 0.01.
 _ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
 _AMPLIFIED, _AMPLIFIED_FLOOR = 8.0, 0.02
-# And beyond this a step goes elsewhere, however the error comes about. Eager ResNet in bf16, as above: 0.30.
+# And beyond this a step goes elsewhere, however the error comes about. Eager ResNet in bf16, as
+# above: 0.30.
 _LARGEST_ERROR = 0.5
-# Where there is no float64, eager fp32 stands in for it: its own error, 5e-5 in a net with BatchNorm, is then unknown.
+# Where there is no float64, eager fp32 stands in for it: its own error, 5e-5 in a net with
+# BatchNorm, is then unknown.
 _FLOOR_WITHOUT_FLOAT64 = 1e-4
-# A gradient that is turned by more than this is another one, whatever eager PyTorch does at that precision.
+# A gradient that is turned by more than this is another one, whatever eager PyTorch does at that
+# precision.
 _LEAST_COSINE = {"fp32": 0.9999, "tf32": 0.999, "bf16": 0.999, "fp16": 0.999}
 # Of a single parameter with at least so many elements, and this share of the gradient's norm.
 _LEAST_PARAMETER_COSINE, _LEAST_ELEMENTS, _LEAST_SHARE = 0.99, 1000, 1e-6
 _LOSS = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 5e-3, "fp16": 5e-3}
 _LARGEST_LOSS = 2e-2
-# The update is looked at after the first step and after the third: Adam's first is sign-like and hides wrong scales.
+# The update is looked at after the first step and after the third: Adam's first is sign-like and
+# hides wrong scales.
 _LEAST_UPDATE_COSINE = 0.99
-# In fp32 and after the first step, of the parameters whose gradient fp32 tells from zero: of others (a bias before
-# BatchNorm) Adam's step is the sign of a rounding. Such have an error near one, all others of some hundred roundings.
-# Later steps go apart by themselves: the video U-Net in channels_last has 0.9989 after the third.
+# In fp32 and after the first step, of the parameters whose gradient fp32 tells from zero: of others
+# (a bias before BatchNorm) Adam's step is the sign of a rounding. Such have an error near one, all
+# others of some hundred roundings. Later steps go apart by themselves: the video U-Net in
+# channels_last has 0.9989 after the third.
 _LEAST_UPDATE_COSINE_FP32, _TOLD_FROM_ZERO = 0.9999, 1e-2
 # Of the directional derivative: see directional_derivative.py.
 _SLOPE = {"fp32": 0.02, "tf32": 0.1, "bf16": 0.1, "fp16": 0.1}
@@ -76,9 +85,15 @@ class _StruckError(Exception):
 
 
 def check_parity(
-    task: Task, plan: Plan, *, reference: Reference | None = None, step: int = 0, seconds: float = 60.0
+    task: Task,
+    plan: Plan,
+    *,
+    reference: Reference | None = None,
+    step: int = 0,
+    seconds: float = 60.0,
 ) -> Parity:
-    """Compares a plan with the reference on one batch of the task, through the engine that would run it.
+    """Compares a plan with the reference on one batch of the task, through the engine that would
+    run it.
 
     Args:
         task: what is trained.
@@ -87,7 +102,8 @@ def check_parity(
         step: whose batch and random numbers are looked at, for a reference made here.
         seconds: for a reference made here: about how long the passes may take.
 
-    Random state, settings and every object of the task's maker are as before. A plan that fails to run does not pass.
+    Random state, settings and every object of the task's maker are as before. A plan that fails to
+    run does not pass.
     """
     started = time.perf_counter()
     figures: dict[str, float] = {}
@@ -95,7 +111,10 @@ def check_parity(
     try:
         reference = reference or Reference(task, plan.device, seconds=seconds, step=step)
         _Check(reference, plan, figures, said).run()
-        summary = f"the gradient is off by {figures['error']:.1e} of its norm, eager's by {figures['eager_error']:.1e}"
+        summary = (
+            f"the gradient is off by {figures['error']:.1e} of its norm, eager's by "
+            f"{figures['eager_error']:.1e}"
+        )
         passed, reason = True, "; ".join([summary, *said])
     except _StruckError as error:
         passed, reason = False, str(error)
@@ -108,14 +127,16 @@ def check_parity(
 class _Check:
     """One candidate's way through the tiers. Figures and what was said are collected as it goes."""
 
-    def __init__(self, reference: Reference, plan: Plan, figures: dict[str, float], said: list[str]) -> None:
+    def __init__(
+        self, reference: Reference, plan: Plan, figures: dict[str, float], said: list[str]
+    ) -> None:
         self._reference, self._given = reference, plan
         self._plan = plan = reference.probe_batch.fitted(plan)
         self._figures, self._said = figures, said
         self._precision = plan.precision
         self._multiplier = _MULTIPLIER[self._precision]
-        # Compiled code draws other numbers: it is compared with dropout off, or where the objective itself draws, with
-        # torch's eager generators in the compiled code.
+        # Compiled code draws other numbers: it is compared with dropout off, or where the objective
+        # itself draws, with torch's eager generators in the compiled code.
         self._dropout = not plan.compile or not reference.draws(True) or reference.draws(False)
 
     def run(self) -> None:
@@ -129,7 +150,9 @@ class _Check:
             self._check_divisible()
         exact = reference.exact(plan.micro_batch, dropout=self._dropout)
         if reference.why_not_float64 is not None:
-            self._said.append(f"against eager fp32, since float64 fails with {reference.why_not_float64}")
+            self._said.append(
+                f"against eager fp32, since float64 fails with {reference.why_not_float64}"
+            )
         eager = reference.eager(self._precision, dropout=self._dropout)
         found = reference.outcome(plan, dropout=self._dropout)
         if found.scale != 1:
@@ -152,23 +175,37 @@ class _Check:
         """Tier 0: what must hold whatever the rounding."""
         gradient = found.gradient
         if not math.isfinite(gradient.loss):
-            raise _StruckError(f"the loss is {gradient.loss} in {self._precision} where it is {exact.loss:.4g}")
-        bad = [name for name, value in gradient.gradients.items() if value is not None and not _is_finite(value)]
+            raise _StruckError(
+                f"the loss is {gradient.loss} in {self._precision} where it is {exact.loss:.4g}"
+            )
+        bad = [
+            name
+            for name, value in gradient.gradients.items()
+            if value is not None and not _is_finite(value)
+        ]
         self._figures["gradients_not_finite"] = len(bad)
         if bad:
             raise _StruckError(
-                f"{len(bad)} of {len(gradient.gradients)} gradients are not finite in {self._precision}, "
+                f"{len(bad)} of {len(gradient.gradients)} gradients are not finite in "
+                f"{self._precision}, "
                 f"first that of {bad[0]}"
             )
         ours = {name for name, value in gradient.gradients.items() if value is None}
         theirs = {name for name, value in exact.gradients.items() if value is None}
         if ours != theirs:
-            raise _StruckError(f"{sorted(ours ^ theirs)[0]} has a gradient under one of plan and eager only")
+            raise _StruckError(
+                f"{sorted(ours ^ theirs)[0]} has a gradient under one of plan and eager only"
+            )
         if found.examples is not None and found.examples != self._reference.probe_batch.size:
-            raise _StruckError(f"{found.examples} examples went into a step on {self._reference.probe_batch.size}")
+            raise _StruckError(
+                f"{found.examples} examples went into a step on {self._reference.probe_batch.size}"
+            )
         weight = gradient.weight
         if math.isfinite(weight) and not math.isclose(weight, exact.weight, rel_tol=1e-5):
-            raise _StruckError(f"the weights of the micro-batches add up to {weight:.6g} instead of {exact.weight:.6g}")
+            raise _StruckError(
+                f"the weights of the micro-batches add up to {weight:.6g} instead of "
+                f"{exact.weight:.6g}"
+            )
 
     def _check_twin(self, found: StepOutcome) -> None:
         """Knobs of class exact change no bit: the plan beside the same one without them."""
@@ -178,10 +215,14 @@ class _Check:
             return
         expected = self._reference.kept_outcome(twin, dropout=self._dropout)
         different = _different(found.gradient, expected.gradient)
-        if different and not self._reference.device.is_cpu:  # whose kernels may add in any order (atomics)
+        if (
+            different and not self._reference.device.is_cpu
+        ):  # whose kernels may add in any order (atomics)
             again = self._reference.outcome(twin, dropout=self._dropout)
             if _different(again.gradient, expected.gradient):
-                self._said.append("not compared bitwise: this device gives eager PyTorch other bits each time")
+                self._said.append(
+                    "not compared bitwise: this device gives eager PyTorch other bits each time"
+                )
                 return
         self._figures["bitwise_different"] = len(different)
         if different:
@@ -197,22 +238,27 @@ class _Check:
         if self._reference.why_not_float64 is not None:
             floor = max(floor, _FLOOR_WITHOUT_FLOAT64)
         self._figures |= {
-            "error": ours.error, "eager_error": theirs.error, "cosine": ours.cosine, "eager_cosine": theirs.cosine,
-            "parameter_cosine": ours.least, "eager_parameter_cosine": theirs.least,
+            "error": ours.error, "eager_error": theirs.error, "cosine": ours.cosine,
+            "eager_cosine": theirs.cosine, "parameter_cosine": ours.least,
+            "eager_parameter_cosine": theirs.least,
         }  # fmt: skip
         excess = min((self._multiplier - 1) * theirs.error, _LARGEST_EXCESS)
         if not ours.error <= theirs.error + excess + floor:
             raise _StruckError(
-                f"the gradient is off by {ours.error:.1e} of its norm, eager {self._precision} by {theirs.error:.1e}"
+                f"the gradient is off by {ours.error:.1e} of its norm, eager {self._precision} by "
+                f"{theirs.error:.1e}"
             )
         self._check_precision(ours.error)
         if not 1 - ours.cosine <= self._turned(theirs.cosine, _LEAST_COSINE[self._precision]):
-            raise _StruckError(f"the gradient's cosine is {ours.cosine:.6f}, that of eager {theirs.cosine:.6f}")
+            raise _StruckError(
+                f"the gradient's cosine is {ours.cosine:.6f}, that of eager {theirs.cosine:.6f}"
+            )
         for name, cosine in ours.by_parameter.items():
             allowed = self._turned(theirs.by_parameter.get(name, 1.0), _LEAST_PARAMETER_COSINE)
             if not 1 - cosine <= allowed:
                 raise _StruckError(
-                    f"the gradient of {name} has cosine {cosine:.4f}, that of eager {theirs.by_parameter[name]:.4f}"
+                    f"the gradient of {name} has cosine {cosine:.4f}, that of eager "
+                    f"{theirs.by_parameter[name]:.4f}"
                 )
 
     def _check_precision(self, error: float) -> None:
@@ -226,7 +272,8 @@ class _Check:
         self._figures["largest_error"] = limit
         if not error <= limit:
             raise _StruckError(
-                f"the gradient is off by {error:.1e} of its norm, of which the rounding of {self._precision} explains "
+                f"the gradient is off by {error:.1e} of its norm, of which the rounding of "
+                f"{self._precision} explains "
                 f"{limit:.1e} at most"
             )
 
@@ -243,7 +290,9 @@ class _Check:
         theirs = _relative(eager.gradient.loss, expected)
         self._figures |= {"loss_difference": ours, "eager_loss_difference": theirs}
         if not ours <= min(max(_LOSS[self._precision], self._multiplier * theirs), _LARGEST_LOSS):
-            raise _StruckError(f"the loss differs by {ours:.1e}, that of eager {self._precision} by {theirs:.1e}")
+            raise _StruckError(
+                f"the loss differs by {ours:.1e}, that of eager {self._precision} by {theirs:.1e}"
+            )
 
     def _check_buffers(self, found: StepOutcome, eager: StepOutcome, exact: Gradient) -> None:
         before = self._exact_of_eager().buffers
@@ -256,7 +305,8 @@ class _Check:
             ours, theirs = _off(mine, value), _off(eager.gradient.buffers[name], before[name])
             if not ours <= self._multiplier * theirs + _FLOOR[self._precision]:
                 raise _StruckError(
-                    f"the buffer {name} differs by {ours:.1e} after the step, under eager by {theirs:.1e}"
+                    f"the buffer {name} differs by {ours:.1e} after the step, under eager by "
+                    f"{theirs:.1e}"
                 )
 
     def _check_updates(self, found: StepOutcome, eager: StepOutcome) -> None:
@@ -268,17 +318,27 @@ class _Check:
             ("first", "third"), found.updates, eager.updates, plain.updates, strict=True
         ):
             mine, its = _compare(ours, expected), _compare(theirs, expected)
-            self._figures |= {f"{when}_update_cosine": mine.cosine, f"eager_{when}_update_cosine": its.cosine}
+            self._figures |= {
+                f"{when}_update_cosine": mine.cosine,
+                f"eager_{when}_update_cosine": its.cosine,
+            }
             if not 1 - mine.cosine <= self._turned(its.cosine, _LEAST_UPDATE_COSINE):
                 raise _StruckError(
-                    f"the weights' change after the {when} step has cosine {mine.cosine:.4f}, that of eager "
+                    f"the weights' change after the {when} step has cosine {mine.cosine:.4f}, "
+                    "that of eager "
                     f"{self._precision} {its.cosine:.4f}"
                 )
             self._check_sure_updates(when, ours, expected)
             self._check_frozen(when, ours, theirs, expected)
 
-    def _check_sure_updates(self, when: str, ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-        if when != "first" or self._precision != "fp32" or self._reference.why_not_float64 is not None:
+    def _check_sure_updates(
+        self, when: str, ours: dict[str, Tensor], expected: dict[str, Tensor]
+    ) -> None:
+        if (
+            when != "first"
+            or self._precision != "fp32"
+            or self._reference.why_not_float64 is not None
+        ):
             return
         exact = self._exact_of_eager().gradients
         plain = self._reference.eager("fp32", dropout=self._dropout).gradient.gradients
@@ -292,24 +352,35 @@ class _Check:
         cosine = _compare(ours, sure).cosine
         self._figures[f"sure_{when}_update_cosine"] = cosine
         if not cosine >= _LEAST_UPDATE_COSINE_FP32:
-            raise _StruckError(f"the weights' change after the {when} step has cosine {cosine:.5f} with eager's")
+            raise _StruckError(
+                f"the weights' change after the {when} step has cosine {cosine:.5f} with eager's"
+            )
 
     def _check_frozen(
-        self, when: str, ours: dict[str, Tensor], theirs: dict[str, Tensor], expected: dict[str, Tensor]
+        self,
+        when: str,
+        ours: dict[str, Tensor],
+        theirs: dict[str, Tensor],
+        expected: dict[str, Tensor],
     ) -> None:
-        """Parameters without gradient, which the passes themselves may move: as far as under eager."""
+        """Parameters without gradient, which the passes themselves may move: as far as under
+        eager."""
         exact = self._exact_of_eager().gradients
         frozen = {name: value for name, value in expected.items() if exact[name] is None}
         mine, its = _compare(ours, frozen).error, _compare(theirs, frozen).error
         # Of two changes of one length with cosine c the relative distance is sqrt(2 (1 - c)).
-        if not mine <= min(self._multiplier * its + math.sqrt(2 * (1 - _LEAST_UPDATE_COSINE)), _LARGEST_ERROR):
+        if not mine <= min(
+            self._multiplier * its + math.sqrt(2 * (1 - _LEAST_UPDATE_COSINE)), _LARGEST_ERROR
+        ):
             raise _StruckError(
-                f"parameters without gradient have moved otherwise after the {when} step: off by {mine:.1e}, eager "
+                f"parameters without gradient have moved otherwise after the {when} step: off by "
+                f"{mine:.1e}, eager "
                 f"{self._precision} by {its:.1e}"
             )
 
     def _check_slope(self) -> None:
-        """Tier 1b: where code is compiled or recomputed and draws, loss and gradient must be of the same draws."""
+        """Tier 1b: where code is compiled or recomputed and draws, loss and gradient must be of the
+        same draws."""
         plan, reference = self._plan, self._reference
         if not reference.draws(True) or not (plan.compile or plan.recompute != "none"):
             return
@@ -318,14 +389,16 @@ class _Check:
         self._figures["slope_ratio"] = ratio
         if not abs(ratio - 1) <= _SLOPE[self._precision]:
             raise _StruckError(
-                f"with its own random numbers the loss changes by {ratio:.3f} of what the gradient says: forward and "
+                f"with its own random numbers the loss changes by {ratio:.3f} of what the "
+                "gradient says: forward and "
                 "backward pass drew different ones"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Likeness:
-    """Of two sets of tensors by name: relative L2 error, cosine, cosines of those that are large enough to tell."""
+    """Of two sets of tensors by name: relative L2 error, cosine, cosines of those that are large
+    enough to tell."""
 
     error: float
     cosine: float
@@ -336,7 +409,9 @@ class _Likeness:
         return min(self.by_parameter.values(), default=1.0)
 
 
-def _compare(found: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None]) -> _Likeness:
+def _compare(
+    found: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None]
+) -> _Likeness:
     sums: dict[str, tuple[float, float, float, float]] = {}
     for name, value in expected.items():
         mine = found[name]
@@ -344,7 +419,9 @@ def _compare(found: Mapping[str, Tensor | None], expected: Mapping[str, Tensor |
             continue
         a, b = _double(mine), _double(value)
         sums[name] = (_dot(a - b, a - b), _dot(a, b), _dot(a, a), _dot(b, b))
-    off, dot, ours, theirs = (math.fsum(row[column] for row in sums.values()) for column in range(4))
+    off, dot, ours, theirs = (
+        math.fsum(row[column] for row in sums.values()) for column in range(4)
+    )
     by_parameter = {
         name: _cosine(*row[1:])
         for name, row in sums.items()
@@ -387,7 +464,12 @@ def _is_finite(value: Tensor) -> bool:
 def _different(found: Gradient, expected: Gradient) -> list[str]:
     """Names of gradients and buffers that differ in a bit."""
     pairs = ((found.gradients, expected.gradients), (found.buffers, expected.buffers))
-    return [name for ours, theirs in pairs for name, value in theirs.items() if not _is_same(value, ours[name])]
+    return [
+        name
+        for ours, theirs in pairs
+        for name, value in theirs.items()
+        if not _is_same(value, ours[name])
+    ]
 
 
 def _is_same(value: Any, other: Any) -> bool:

@@ -1,8 +1,9 @@
-"""Whether a step's gradient is that of the loss which it reports: a finite difference along the gradient.
+"""Whether a step's gradient is that of the loss which it reports: a finite difference along the
+gradient.
 
-Both come from the plan as it runs, with its own random numbers, from one seed. A backward pass that draws dropout anew
-shows at once (0.32 instead of 1.00 where ``torch.compile`` recomputes it, pytorch#190758), which no comparison with
-another program can tell from other draws.
+Both come from the plan as it runs, with its own random numbers, from one seed. A backward pass that
+draws dropout anew shows at once (0.32 instead of 1.00 where ``torch.compile`` recomputes it,
+pytorch#190758), which no comparison with another program can tell from other draws.
 """
 
 from __future__ import annotations
@@ -16,22 +17,32 @@ from volano.planner.parity.probe_batch import ProbeBatch
 from volano.planner.parity.reference import first_gradient, restore, weights_of
 from volano.training import Session
 
-# Relative changes of the loss at which the slope is taken: large enough for the rounding of a loss that is computed in
-# the type (about 1e-7 and 1e-3), small enough for its curvature, of which a central difference leaves the cube.
-_CHANGES = {"fp32": (3e-3, 3e-4, 3e-2), "tf32": (1e-2, 1e-1), "bf16": (1e-2, 3e-2, 1e-1), "fp16": (1e-2, 3e-2, 1e-1)}
+# Relative changes of the loss at which the slope is taken: large enough for the rounding of a loss
+# that is computed in the type (about 1e-7 and 1e-3), small enough for its curvature, of which a
+# central difference leaves the cube.
+_CHANGES = {
+    "fp32": (3e-3, 3e-4, 3e-2),
+    "tf32": (1e-2, 1e-1),
+    "bf16": (1e-2, 3e-2, 1e-1),
+    "fp16": (1e-2, 3e-2, 1e-1),
+}
 _NEAR_ENOUGH = 0.01
 
 
 def slope_ratio(probe_batch: ProbeBatch, plan: Plan) -> float:
     """Change of the loss along the gradient, over what the gradient says; 1 for a right gradient.
 
-    Of several distances the one that comes nearest to 1 counts: rounding or curvature may spoil one of them, a wrong
-    gradient shows at all.
+    Of several distances the one that comes nearest to 1 counts: rounding or curvature may spoil one
+    of them, a wrong gradient shows at all.
     """
     session = Session(probe_batch.task, plan)
     start = weights_of(session)
     gradient, _ = first_gradient(session, probe_batch)
-    norm = math.sqrt(math.fsum(float(g.double().square().sum()) for g in gradient.gradients.values() if g is not None))
+    norm = math.sqrt(
+        math.fsum(
+            float(g.double().square().sum()) for g in gradient.gradients.values() if g is not None
+        )
+    )
     if not norm or not math.isfinite(norm):
         return 1.0 if norm == 0 else math.nan
     direction = {name: g.to_dense() / norm if g.is_sparse else g / norm

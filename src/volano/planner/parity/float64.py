@@ -1,4 +1,5 @@
-"""Arithmetic in float64 for objectives that were written for fp32, with the very draws that fp32 would see."""
+"""Arithmetic in float64 for objectives that were written for fp32, with the very draws that fp32
+would see."""
 
 from __future__ import annotations
 
@@ -10,14 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
-# Arguments that say how much is dropped: attention kernels are marked as random, and are not where this is 0.
+# Arguments that say how much is dropped: attention kernels are marked as random, and are not where
+# this is 0.
 _RATES = ("dropout_p", "dropout", "p")
 
 
 class SameDraws(TorchDispatchMode):
-    """Random numbers are drawn in fp32 whatever the type of the tensor that takes them, and counted.
+    """Random numbers are drawn in fp32 whatever the type of the tensor that takes them, and
+    counted.
 
-    Generators give other numbers in other types; two passes from one seed that are to be compared must draw alike.
+    Generators give other numbers in other types; two passes from one seed that are to be compared
+    must draw alike.
 
     Attributes:
         num_draws: random operations so far.
@@ -52,7 +56,9 @@ class SameDraws(TorchDispatchMode):
             func(drawn, *args[1:], **kwargs)
             first.copy_(self.noted(drawn))
             return first
-        wanted = kwargs.get("dtype") or (first.dtype if first is not None else torch.get_default_dtype())
+        wanted = kwargs.get("dtype") or (
+            first.dtype if first is not None else torch.get_default_dtype()
+        )
         if not wanted.is_floating_point:
             return self.noted(func(*args, **kwargs))
         if "dtype" in kwargs or name.endswith("_like"):
@@ -78,21 +84,29 @@ class SameDraws(TorchDispatchMode):
 
 
 class Float64(SameDraws):
-    """Whatever is computed inside is computed in float64, explicit casts to narrower types included.
+    """Whatever is computed inside is computed in float64, explicit casts to narrower types
+    included.
 
-    Tensors in fp32 that lie there already (a constant of the objective) are widened where they are used; one that is
-    written in place keeps its type.
+    Tensors in fp32 that lie there already (a constant of the objective) are widened where they are
+    used; one that is written in place keeps its type.
     """
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
         """See :class:`SameDraws`."""
         if func._schema.is_mutable:
-            written = [a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments]
-            arguments = [value if w else _wide(value) for value, w in zip(args, written, strict=False)]
+            written = [
+                a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments
+            ]
+            arguments = [
+                value if w else _wide(value) for value, w in zip(args, written, strict=False)
+            ]
             return func(*arguments, **{k: v if k == "out" else _wide(v) for k, v in kwargs.items()})
         kwargs = {name: _wide_type(value) for name, value in _wide(kwargs).items()}
         arguments = [_wide_type(value) for value in _wide(list(args))]
-        if func._schema.name in ("aten::_softmax", "aten::_log_softmax"):  # half_to_float is for halves alone
+        if func._schema.name in (
+            "aten::_softmax",
+            "aten::_log_softmax",
+        ):  # half_to_float is for halves alone
             arguments[2] = False
         return _wide(func(*arguments, **kwargs))
 
@@ -111,7 +125,11 @@ def is_draw(func: Any, args: Any, kwargs: Any) -> bool:
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     for position, argument in enumerate(func._schema.arguments):
-        value = args[position] if position < len(args) else kwargs.get(argument.name, argument.default_value)
+        value = (
+            args[position]
+            if position < len(args)
+            else kwargs.get(argument.name, argument.default_value)
+        )
         if argument.name in _RATES and value == 0.0 and "bernoulli" not in func._schema.name:
             return False
         if argument.name == "train" and value is False:

@@ -16,8 +16,8 @@ from volano.planner.parity.check import Parity, check_parity
 from volano.planner.parity.reference import Reference
 from volano.task import Task
 
-# The reference is cut to so few examples as can be looked at within what is left for planning, but never below this:
-# a guard that sees nothing is none.
+# The reference is cut to so few examples as can be looked at within what is left for planning, but
+# never below this: a guard that sees nothing is none.
 _LEAST_SECONDS = 1.0
 
 
@@ -45,7 +45,9 @@ class ParityGuard:
         try:
             return is_divisible(self._task, self._device)
         except Exception as error:  # noqa: BLE001 - whatever a person's code raises: what cannot be looked at stays whole
-            return BatchSplit(yes=False, reason=f"it cannot be looked at: {reason_of(error)}", difference=math.inf)
+            return BatchSplit(
+                yes=False, reason=f"it cannot be looked at: {reason_of(error)}", difference=math.inf
+            )
 
     @property
     def may_split(self) -> bool | None:
@@ -56,12 +58,16 @@ class ParityGuard:
     def reference(self) -> Reference:
         """What candidates are held against."""
         seconds = max(_LEAST_SECONDS, min(self.most_seconds, self._seconds_left()))
-        return Reference(self._task, self._device.name, seconds=seconds, most_examples=self.most_examples)
+        return Reference(
+            self._task, self._device.name, seconds=seconds, most_examples=self.most_examples
+        )
 
     def parity(self, plan: Plan) -> Parity:
-        """Whether a plan computes what plain eager does; one that cannot be looked at does not pass.
+        """Whether a plan computes what plain eager does; one that cannot be looked at does not
+        pass.
 
-        Float64 and whole passes take more memory than the plan: where they run out, fewer examples are looked at.
+        Float64 and whole passes take more memory than the plan: where they run out, fewer examples
+        are looked at.
         """
         try:
             reference = self.reference
@@ -71,7 +77,9 @@ class ParityGuard:
                 if found.passed or not reference.ran_out:
                     return found
                 if not reference.halve():
-                    return dataclasses.replace(found, reason=f"the guard runs out of memory: {found.reason}")
+                    return dataclasses.replace(
+                        found, reason=f"the guard runs out of memory: {found.reason}"
+                    )
         except Exception as error:  # noqa: BLE001 - whatever a person's code raises
             return Parity(passed=False, reason=f"the guard cannot look at it: {reason_of(error)}")
 

@@ -1,7 +1,8 @@
-"""Which examples to look at, where only some can be: those that differ most in what a mean may be taken over.
+"""Which examples to look at, where only some can be: those that differ most in what a mean may be
+taken over.
 
-A mean over the tokens that count (``ignore_index``, a mask) is that of its parts where every part has as many of them.
-Of eight examples of equal length one would learn nothing.
+A mean over the tokens that count (``ignore_index``, a mask) is that of its parts where every part
+has as many of them. Of eight examples of equal length one would learn nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ _MOST_PLACES = 1_000_000
 
 
 def most_unlike(batch: Batch, count: int) -> Batch:
-    """``count`` examples of a batch: half of them with the fewest, then half with the most of the value whose number
-    differs most between examples; the first ones where nothing differs or where the batch holds lists of its examples.
+    """``count`` examples of a batch: half of them with the fewest, then half with the most of the
+    value whose number differs most between examples; the first ones where nothing differs or where
+    the batch holds lists of its examples.
     """
     size = num_examples(batch)
     scores = _scores(batch, size)
@@ -29,11 +31,15 @@ def most_unlike(batch: Batch, count: int) -> Batch:
         return batch
     order = scores.argsort(stable=True)
     chosen = torch.cat([order[: count // 2], order[count // 2 - count :]])
-    return map_tensors(lambda tensor: tensor[chosen.to(tensor.device)] if _is_along(tensor, size) else tensor, batch)
+    return map_tensors(
+        lambda tensor: tensor[chosen.to(tensor.device)] if _is_along(tensor, size) else tensor,
+        batch,
+    )
 
 
 def unlikeness(batch: Batch) -> float:
-    """How far examples of a batch lie apart in the share of the value that differs most: a standard deviation."""
+    """How far examples of a batch lie apart in the share of the value that differs most: a standard
+    deviation."""
     scores = _scores(batch, num_examples(batch))
     return 0.0 if scores is None else float(scores.std(correction=0))
 
@@ -52,7 +58,8 @@ def _scores(batch: Batch, size: int) -> Tensor | None:
 
 
 def _shares(rows: Tensor) -> list[Tensor]:
-    """For each of the commonest values the share that it has of each row; of numbers with a point, zero alone."""
+    """For each of the commonest values the share that it has of each row; of numbers with a point,
+    zero alone."""
     rows = rows[:, :: -(-rows.numel() // _MOST_PLACES)]
     if rows.is_floating_point() or rows.is_complex():
         return [_share(rows, 0)]

@@ -28,11 +28,12 @@ class Gradient:
 
     Attributes:
         loss: of the batch.
-        weight: the sum of ``Loss.weight``; the number of examples where the objective gives a mean over them.
+        weight: the sum of ``Loss.weight``; the number of examples where the objective gives a mean
+            over them.
         gradients: parameter's name -> gradient of the loss, None where there is none.
         buffers: name -> the model's buffer afterwards.
-        moved: name -> by what the passes themselves have changed a parameter, like a teacher's that follows a student's
-            (zero nearly everywhere); empty where the weights were not nudged.
+        moved: name -> by what the passes themselves have changed a parameter, like a teacher's that
+            follows a student's (zero nearly everywhere); empty where the weights were not nudged.
     """
 
     loss: float
@@ -79,16 +80,22 @@ class ProbeBatch:
         return dataclasses.replace(self, batch=most_unlike(self.batch, size)).cut(size)
 
     def fitted(self, plan: Plan) -> Plan:
-        """The plan for this batch: a micro-batch is the same share of it, and its examples lie there already."""
+        """The plan for this batch: a micro-batch is the same share of it, and its examples lie
+        there already."""
         micro_batch = plan.micro_batch
         if micro_batch is not None and self.size < self.full_size:
-            micro_batch = max(1, min(self.size - 1, round(micro_batch * self.size / self.full_size)))
+            micro_batch = max(
+                1, min(self.size - 1, round(micro_batch * self.size / self.full_size))
+            )
         return plan.pin(micro_batch=micro_batch, feed="ring", workers=0)
 
 
 def take_probe_batch(task: Task, device: Device, *, step: int = 0) -> ProbeBatch:
-    """The batch of a step as a run would see it. Draws from the global generators where the data does."""
-    batch = device.move(Fetcher(task.data, task.collate, task.order_seed)(Order.of(task).key(step)).batch)
+    """The batch of a step as a run would see it. Draws from the global generators where the data
+    does."""
+    batch = device.move(
+        Fetcher(task.data, task.collate, task.order_seed)(Order.of(task).key(step)).batch
+    )
     if task.augment is not None:
         generator = device.generator()
         generator.manual_seed(seed_of_augmentation(task, step))
@@ -118,7 +125,8 @@ def gradient_of(
     dropout: bool = True,
     nudged: bool = False,
 ) -> Gradient:
-    """The gradient of a batch given in parts, in a dozen lines that share nothing with the engine's step.
+    """The gradient of a batch given in parts, in a dozen lines that share nothing with the engine's
+    step.
 
     Args:
         probe_batch: whose model is made anew, with the weights at the start of a run.
@@ -141,24 +149,32 @@ def gradient_of(
     with mode:
         for index, part in enumerate(parts):
             if dtype is not None:
-                part = map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, part)
+                part = map_tensors(
+                    lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, part
+                )
             device.seed(counter_hash(MODEL, task.seed, probe_batch.step, index))
             loss = as_loss(task.objective(model, part), num_examples(part))
             loss.total.backward()
             total, weight = total + float(loss.total.detach()), weight + float(loss.weight)
-    gradients = {name: None if p.grad is None else p.grad / weight for name, p in model.named_parameters()}
+    gradients = {
+        name: None if p.grad is None else p.grad / weight for name, p in model.named_parameters()
+    }
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     moved: dict[str, Tensor | None] = {
         name: p.detach() - before[name] for name, p in model.named_parameters() if before
     }
-    return Gradient(loss=total / weight, weight=weight, gradients=gradients, buffers=buffers, moved=moved)
+    return Gradient(
+        loss=total / weight, weight=weight, gradients=gradients, buffers=buffers, moved=moved
+    )
 
 
 @torch.no_grad()
 def _nudge(model: nn.Module) -> None:
-    """Adds to each parameter noise of a hundredth of its root mean square; to one that is zero, of a hundredth.
+    """Adds to each parameter noise of a hundredth of its root mean square; to one that is zero, of
+    a hundredth.
 
-    At the start of a run things are equal that will not stay so: a teacher is its student, a last layer is zero.
+    At the start of a run things are equal that will not stay so: a teacher is its student, a last
+    layer is zero.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -169,7 +185,8 @@ def _nudge(model: nn.Module) -> None:
 
 
 def switch_off_dropout(model: nn.Module) -> None:
-    """Sets every rate of dropout that is a module's own to zero; the rest of the model stays in training mode."""
+    """Sets every rate of dropout that is a module's own to zero; the rest of the model stays in
+    training mode."""
     for module in model.modules():
         layer: Any = module
         if isinstance(module, nn.modules.dropout._DropoutNd):

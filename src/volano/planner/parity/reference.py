@@ -1,4 +1,5 @@
-"""What candidates are held against: a batch's gradient in float64, and eager PyTorch's own error at each precision."""
+"""What candidates are held against: a batch's gradient in float64, and eager PyTorch's own error at
+each precision."""
 
 from __future__ import annotations
 
@@ -17,18 +18,26 @@ from volano.device.isolated import reason_of
 from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, divisible
 from volano.planner.parity.float64 import Float64, SameDraws
-from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, switch_off_dropout, take_probe_batch
+from volano.planner.parity.probe_batch import (
+    Gradient,
+    ProbeBatch,
+    gradient_of,
+    switch_off_dropout,
+    take_probe_batch,
+)
 from volano.task import Loss, Task, num_examples, split
 from volano.training import Session, is_out_of_memory, throwaway_settings
 
-# Passes over the batch in the candidates' types for a reference and one candidate: eager fp32, eager at the candidate's
-# precision and the candidate itself take a gradient and three steps each. One in float64 comes on top.
+# Passes over the batch in the candidates' types for a reference and one candidate: eager fp32,
+# eager at the candidate's precision and the candidate itself take a gradient and three steps each.
+# One in float64 comes on top.
 _PASSES = 12
 _LEAST_EXAMPLES = 8
 # Where memory is short: one example says nothing of a mean over several.
 _FEWEST_EXAMPLES = 2
 _NUM_STEPS = 3
-# Of one objective, compiled: each type, format, size and rate of dropout is one. torch's own limit is 8.
+# Of one objective, compiled: each type, format, size and rate of dropout is one. torch's own limit
+# is 8.
 _MOST_VARIANTS = 128
 
 
@@ -38,7 +47,8 @@ class StepOutcome:
 
     Attributes:
         gradient: of the first step, before clipping.
-        updates: after the first step and after the last, name -> change of the weights since the start.
+        updates: after the first step and after the last, name -> change of the weights since the
+            start.
         examples: that the objective was given in a step; None where that cannot be seen (compiled).
         scale: by which the loss was multiplied for the range of fp16.
     """
@@ -50,27 +60,35 @@ class StepOutcome:
 
 
 class Reference:
-    """Computed once for a task and a device; what a candidate needs is computed when it asks, and kept.
+    """Computed once for a task and a device; what a candidate needs is computed when it asks, and
+    kept.
 
     Args:
         task: what is trained.
         device: where the candidates run.
-        seconds: about how long the passes that one candidate costs may take; the batch is cut until they do. 8 of its
-            examples, or all if there are fewer, are always looked at.
+        seconds: about how long the passes that one candidate costs may take; the batch is cut until
+            they do. 8 of its examples, or all if there are fewer, are always looked at.
         step: whose batch and random numbers are looked at.
         most_examples: that are looked at, where memory is tight; None for no such limit.
 
     Attributes:
         probe_batch: the batch.
         ran_out: whether a pass ran out of memory; whoever asks again sets it back.
-        why_not_float64: the first line of what went wrong where the objective does not run in float64, else None.
+        why_not_float64: the first line of what went wrong where the objective does not run in
+            float64, else None.
 
     Raises:
         Exception: whatever the task's data, model or objective raises under plain eager PyTorch.
     """
 
     def __init__(
-        self, task: Task, device: str = "cpu", *, seconds: float = 60.0, step: int = 0, most_examples: int | None = None
+        self,
+        task: Task,
+        device: str = "cpu",
+        *,
+        seconds: float = 60.0,
+        step: int = 0,
+        most_examples: int | None = None,
     ) -> None:
         started = time.perf_counter()
         self.device, self.step = Device(device), step
@@ -84,12 +102,15 @@ class Reference:
             whole = take_probe_batch(task, self.device, step=step)
             self._whole = whole
             self.probe_batch, self.num_draws = self._affordable(whole, seconds, most_examples)
-            self.num_draws_without_dropout = self._count_draws(dropout=False) if self.num_draws else 0
+            self.num_draws_without_dropout = (
+                self._count_draws(dropout=False) if self.num_draws else 0
+            )
         self.seconds = time.perf_counter() - started
 
     @contextmanager
     def kept(self, plan: Plan) -> Iterator[None]:
-        """A context in which the plan's settings hold; afterwards settings and random state are as before."""
+        """A context in which the plan's settings hold; afterwards settings and random state are as
+        before."""
         with throwaway_settings(plan), _compiles_or_says(plan):
             try:
                 yield
@@ -98,7 +119,8 @@ class Reference:
                 raise
 
     def halve(self) -> bool:
-        """Looks at half as many examples from here on, and forgets what was computed. False where they are too few."""
+        """Looks at half as many examples from here on, and forgets what was computed. False where
+        they are too few."""
         if self.probe_batch.size <= _FEWEST_EXAMPLES:
             return False
         self._exact.clear()
@@ -111,7 +133,9 @@ class Reference:
         gc.collect()
         self.device.release_memory()
 
-    def _affordable(self, whole: ProbeBatch, seconds: float, most: int | None) -> tuple[ProbeBatch, int]:
+    def _affordable(
+        self, whole: ProbeBatch, seconds: float, most: int | None
+    ) -> tuple[ProbeBatch, int]:
         """The batch cut to what time and memory allow, and how many random numbers a step draws."""
         few = min(_LEAST_EXAMPLES, most or _LEAST_EXAMPLES)
         while True:
@@ -123,7 +147,9 @@ class Reference:
             few = most = max(_FEWEST_EXAMPLES, few // 2)
             self._give_back()
 
-    def _measured(self, whole: ProbeBatch, few: ProbeBatch, seconds: float, most: int | None) -> tuple[ProbeBatch, int]:
+    def _measured(
+        self, whole: ProbeBatch, few: ProbeBatch, seconds: float, most: int | None
+    ) -> tuple[ProbeBatch, int]:
         draws = SameDraws()
         gradient_of(few, self.device, [few.batch], draws)  # also warms up
         start = time.perf_counter()
@@ -173,9 +199,13 @@ class Reference:
 
     def _compute(self, micro_batch: int | None, dropout: bool) -> Gradient:
         probe_batch = self.probe_batch
-        parts = [probe_batch.batch] if micro_batch is None else split(probe_batch.batch, micro_batch)
+        parts = (
+            [probe_batch.batch] if micro_batch is None else split(probe_batch.batch, micro_batch)
+        )
         if self.why_not_float64 is None:
-            return gradient_of(probe_batch, self.device, parts, Float64(), dtype=torch.float64, dropout=dropout)
+            return gradient_of(
+                probe_batch, self.device, parts, Float64(), dtype=torch.float64, dropout=dropout
+            )
         return gradient_of(probe_batch, self.device, parts, SameDraws(), dropout=dropout)
 
     def eager(self, precision: str, *, dropout: bool = True) -> StepOutcome:
@@ -183,7 +213,8 @@ class Reference:
         return self.kept_outcome(self.baseline.pin(precision=precision), dropout=dropout)
 
     def kept_outcome(self, plan: Plan, *, dropout: bool = True) -> StepOutcome:
-        """What the engine does under a plan with which several candidates are compared; computed once."""
+        """What the engine does under a plan with which several candidates are compared; computed
+        once."""
         key = (plan, dropout)
         if key not in self._outcomes:
             self._outcomes[key] = self.outcome(plan, dropout=dropout)
@@ -202,7 +233,11 @@ class Reference:
 def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool) -> StepOutcome:
     """Some steps of the engine on a batch."""
     counted = _Counted(probe_batch.task.objective)
-    task = probe_batch.task if plan.compile else dataclasses.replace(probe_batch.task, objective=counted)
+    task = (
+        probe_batch.task
+        if plan.compile
+        else dataclasses.replace(probe_batch.task, objective=counted)
+    )
     session = Session(task, plan)
     if not dropout:
         switch_off_dropout(session.model)
@@ -210,13 +245,17 @@ def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool)
     updates: list[dict[str, Tensor]] = []
     with same_draws(plan, draws):
         gradient, scale = first_gradient(session, probe_batch, counted.begin)
-        examples, weight = (None, gradient.weight) if plan.compile else (counted.examples, counted.weight)
+        examples, weight = (
+            (None, gradient.weight) if plan.compile else (counted.examples, counted.weight)
+        )
         gradient = dataclasses.replace(gradient, weight=weight)
         restore(session, start)
         for step in range(_NUM_STEPS):
             session.step_once(probe_batch.batch, probe_batch.step + step)
             if step in (0, _NUM_STEPS - 1):
-                updates.append({name: p.detach() - start[name] for name, p in session.model.named_parameters()})
+                updates.append(
+                    {name: p.detach() - start[name] for name, p in session.model.named_parameters()}
+                )
     return StepOutcome(gradient=gradient, updates=tuple(updates), examples=examples, scale=scale)
 
 
@@ -234,7 +273,8 @@ def first_gradient(
         result = session.step_once.gradient(probe_batch.batch, probe_batch.step)
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         found = {
-            name: None if p.grad is None else p.grad.detach() / scale for name, p in session.model.named_parameters()
+            name: None if p.grad is None else p.grad.detach() / scale
+            for name, p in session.model.named_parameters()
         }
         if scaler is None or scale <= 1.0 or _are_finite(found):
             break
@@ -260,8 +300,9 @@ def restore(session: Session, weights: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _compiles_or_says(plan: Plan) -> Iterator[None]:
-    """At its limit of recompilations torch goes on uncompiled, and eager code would be found to agree with itself.
-    Candidates are many variants of one objective: the limit is lifted, and reaching it is an error."""
+    """At its limit of recompilations torch goes on uncompiled, and eager code would be found to
+    agree with itself. Candidates are many variants of one objective: the limit is lifted, and
+    reaching it is an error."""
     if not plan.compile:
         yield
         return
@@ -273,7 +314,8 @@ def _compiles_or_says(plan: Plan) -> Iterator[None]:
 
 @contextmanager
 def same_draws(plan: Plan, draws: bool) -> Iterator[None]:
-    """A context in which a plan's steps draw the very numbers that eager ones draw from the same seeds."""
+    """A context in which a plan's steps draw the very numbers that eager ones draw from the same
+    seeds."""
     if not draws:
         yield
     elif plan.compile:

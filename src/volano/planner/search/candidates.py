@@ -14,7 +14,8 @@ from volano.plan.explanation import Refusal
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
-# Knobs among whose values the race decides; those of memory are in fit_memory.py, those of the feed in feed.py.
+# Knobs among whose values the race decides; those of memory are in fit_memory.py, those of the feed
+# in feed.py.
 RACED = knobs_with("raced")
 
 
@@ -34,9 +35,12 @@ class CandidateSpace:
 
     @property
     def safe(self) -> Plan:
-        """``base`` with the choices that need no measuring: memory kept, the update in one kernel."""
+        """``base`` with the choices that need no measuring: memory kept, the update in one
+        kernel."""
         wanted = {"allocator": "keep", "optimizer": "fused"}
-        return self.base.pin(**{knob: value for knob, value in wanted.items() if value in self.options[knob]})
+        return self.base.pin(
+            **{knob: value for knob, value in wanted.items() if value in self.options[knob]}
+        )
 
     def plans(self) -> Iterator[Plan]:
         """Every combination, ``base`` first."""
@@ -61,7 +65,9 @@ def admissible(
     forbidden = forbidden or {}
     for knob, values in forbidden.items():
         for value in values:
-            base.pin(**{knob: value})  # raises for a name that is no knob, and for what is no value of it
+            base.pin(
+                **{knob: value}
+            )  # raises for a name that is no knob, and for what is no value of it
     limit = SEMANTICS.index(task.tolerance)
     options: dict[str, tuple[Any, ...]] = {}
     refused: list[Refusal] = []
@@ -87,7 +93,9 @@ def admissible(
                 refused.append(Refusal(knob=knob, value=value, reason=reason))
         options[knob] = _not_forbidden(knob, values, forbidden.get(knob, ()))
     return CandidateSpace(
-        base=base.pin(**{knob: values[0] for knob, values in options.items()}), options=options, refused=tuple(refused)
+        base=base.pin(**{knob: values[0] for knob, values in options.items()}),
+        options=options,
+        refused=tuple(refused),
     )
 
 
@@ -102,8 +110,11 @@ def _not_forbidden(knob: str, values: list[Any], forbidden: tuple[Any, ...]) -> 
     return kept
 
 
-def _alternatives(knob: str, base: Plan, profile: TaskProfile, world_size: int) -> Iterator[tuple[Any, str | None]]:
-    """Values of a knob, each with the reason why this task on this device does not take it, or None."""
+def _alternatives(
+    knob: str, base: Plan, profile: TaskProfile, world_size: int
+) -> Iterator[tuple[Any, str | None]]:
+    """Values of a knob, each with the reason why this task on this device does not take it, or
+    None."""
     device = profile.device
     if knob == "allocator":
         missing = None if profile.can_keep_memory else "the C library here has no such setting"
@@ -130,18 +141,27 @@ def _alternatives(knob: str, base: Plan, profile: TaskProfile, world_size: int) 
         for value in ("tf32", "bf16", "fp16"):
             reason = None if value in able else f"{device.name} computes in {', '.join(able)}"
             if value == "bf16" and reason is None and not device.has_bf16_units:
-                reason = f"{device.name} has no units for it, and is many times slower in it than in fp32"
+                reason = (
+                    f"{device.name} has no units for it, and is many times slower in it than "
+                    "in fp32"
+                )
             if value == "fp16" and reason is None and "bf16" in able:
                 reason = "bf16 is as fast, and its range needs no scaling of the loss"
             yield value, reason
     elif knob == "compile":
-        several = "each rank compiles for itself, which one process cannot time" if world_size > 1 else None
+        several = (
+            "each rank compiles for itself, which one process cannot time"
+            if world_size > 1
+            else None
+        )
         yield True, profile.why_not_compile or several
     elif knob == "threads":
         yield from _threads(device, profile, world_size)
 
 
-def _threads(device: Device, profile: TaskProfile, world_size: int) -> Iterator[tuple[int, str | None]]:
+def _threads(
+    device: Device, profile: TaskProfile, world_size: int
+) -> Iterator[tuple[int, str | None]]:
     if not device.is_cpu or world_size > 1:  # ranks share the cores already
         return
     count = profile.num_threads // 2

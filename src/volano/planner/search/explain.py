@@ -1,4 +1,5 @@
-"""From what a search found to its answer: every candidate with its figures and what became of it."""
+"""From what a search found to its answer: every candidate with its figures and what became of
+it."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ class Findings:
 
 
 def answer(findings: Findings) -> PlanResult:
-    """The plan, its explanation, and what to say of both. The search's own seconds are not filled in."""
+    """The plan, its explanation, and what to say of both. The search's own seconds are not filled
+    in."""
     candidates = _candidates(findings)
     chosen, cost_model, too_large = candidates[0], findings.cost_model, findings.too_large
     explanation = Explanation(
@@ -85,7 +87,10 @@ def answer(findings: Findings) -> PlanResult:
     if too_large is not None:
         notice = str(too_large.error(cost_model.budget or 0))
         explanation = dataclasses.replace(
-            explanation, verdict="NO", needed=too_large.needed, notices=(*explanation.notices, notice)
+            explanation,
+            verdict="NO",
+            needed=too_large.needed,
+            notices=(*explanation.notices, notice),
         )
     return PlanResult(
         plan=findings.chosen,
@@ -102,15 +107,24 @@ def headline(explanation: Explanation) -> str:
     if chosen.measured is None:
         return text
     text += f", {chosen.measured * 1e3:.3g} ms a step"
-    plain = [c for c in explanation.candidates if set(base.changes(c.plan)) <= {"feed", "workers", "threads"}]
+    plain = [
+        c
+        for c in explanation.candidates
+        if set(base.changes(c.plan)) <= {"feed", "workers", "threads"}
+    ]
     if plain and plain[0] is not chosen and plain[0].measured is not None:
-        text += f" (plain eager {plain[0].measured * 1e3:.3g}, {plain[0].measured / chosen.measured:.2f}x)"
+        text += (
+            f" (plain eager {plain[0].measured * 1e3:.3g}, "
+            f"{plain[0].measured / chosen.measured:.2f}x)"
+        )
     return text
 
 
 def _startup_left(findings: Findings, chosen: Candidate) -> float:
     # What this process has compiled it does not compile again; ranks are other processes.
-    return (chosen.startup or 0.0) if findings.request.world_size > 1 or findings.race is None else 0.0
+    return (
+        (chosen.startup or 0.0) if findings.request.world_size > 1 or findings.race is None else 0.0
+    )
 
 
 def _said_of_memory(explanation: Explanation) -> list[str]:
@@ -124,7 +138,8 @@ def _said_of_memory(explanation: Explanation) -> list[str]:
 def _said_of_struck(findings: Findings) -> list[str]:
     base = findings.space.base
     return [
-        f"struck by the guard: {Candidate(plan=plan, status='struck', reason=reason).levers(base)}: {reason}"
+        "struck by the guard: "
+        f"{Candidate(plan=plan, status='struck', reason=reason).levers(base)}: {reason}"
         for plan, (reason, figures) in findings.struck.items()
         if figures
     ]
@@ -141,7 +156,10 @@ def _candidates(findings: Findings) -> tuple[Candidate, ...]:
             looked_at += [plan.pin(compile=True) for plan in eager]
     looked_at += _unseen(space, looked_at)
     found = [_candidate(plan, findings) for plan in dict.fromkeys(looked_at)]
-    return (found[0], *sorted(found[1:], key=lambda candidate: (candidate.total is None, candidate.total or 0.0)))
+    return (
+        found[0],
+        *sorted(found[1:], key=lambda candidate: (candidate.total is None, candidate.total or 0.0)),
+    )
 
 
 def _unseen(space: CandidateSpace, looked_at: list[Plan]) -> list[Plan]:
@@ -159,7 +177,9 @@ def _candidate(plan: Plan, findings: Findings) -> Candidate:
     cost_model, timing = findings.cost_model, findings.timings.get(plan)
     predicted, memory = cost_model.time(plan), cost_model.memory(plan)
     step = None if timing is None else timing.step
-    startup = timing.startup if timing is not None else None if predicted is None else predicted.startup
+    startup = (
+        timing.startup if timing is not None else None if predicted is None else predicted.startup
+    )
     status, reason = _status(plan, findings, timing)
     return Candidate(
         plan=plan,
@@ -168,7 +188,9 @@ def _candidate(plan: Plan, findings: Findings) -> Candidate:
         predicted=predicted,
         measured=step,
         startup=startup,
-        total=None if timing is None or step is None or findings.race is None else findings.race.cost(timing),
+        total=None
+        if timing is None or step is None or findings.race is None
+        else findings.race.cost(timing),
         memory_bytes=None if memory is None else memory.peak,
         verdict=cost_model.verdict(plan),
         parity=findings.passed.get(plan) or findings.struck.get(plan, ("", {}))[1],
@@ -192,7 +214,9 @@ def _status(plan: Plan, findings: Findings, timing: Timing | None) -> tuple[Stat
     if best is None or best.step is None or findings.race is None:
         return "slower", "not needed"
     ratio = findings.race.cost(timing) / findings.race.cost(best)
-    return "slower", f"{ratio:.2f}x the chosen one's time" + (", stopped early" if timing.is_stopped else "")
+    return "slower", f"{ratio:.2f}x the chosen one's time" + (
+        ", stopped early" if timing.is_stopped else ""
+    )
 
 
 def _why_chosen(plan: Plan, findings: Findings) -> str:

@@ -1,4 +1,5 @@
-"""How the data reaches the device: resident or streamed, and by how many workers. Knobs of class ``exact``."""
+"""How the data reaches the device: resident or streamed, and by how many workers. Knobs of class
+``exact``."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def choose_feed(
     budget: int | None = None,
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> tuple[Plan, list[str]]:
-    """The plan with ``feed`` and ``workers`` chosen where they are not pinned, and the reasons for both.
+    """The plan with ``feed`` and ``workers`` chosen where they are not pinned, and the reasons for
+    both.
 
     Args:
         task: what.
@@ -41,7 +43,11 @@ def choose_feed(
         if reason is None and task.valid is not None:
             possible, why = can_be_resident(task.valid, task.collate, place)
             reason = None if possible else why
-        if reason is None and budget is not None and (size := resident_bytes(task) or 0) > budget / 2:
+        if (
+            reason is None
+            and budget is not None
+            and (size := resident_bytes(task) or 0) > budget / 2
+        ):
             reason = f"{size:,} bytes of data are more than half of the budget"
         if reason is None and "resident" in forbidden.get("feed", ()):
             reason = "resident is forbidden by you"
@@ -57,7 +63,12 @@ def choose_feed(
         cores = max(1, num_cores() // world_size)
         batch_size = max(1, min(task.batch_size, len(task.data)) // world_size)
         choice = choose_workers(
-            task.data, task.collate, batch_size, cores, num_steps=task.num_steps, seed=task.order_seed
+            task.data,
+            task.collate,
+            batch_size,
+            cores,
+            num_steps=task.num_steps,
+            seed=task.order_seed,
         )
         plan = plan.pin(workers=choice.workers)
         reasons.append(f"workers={choice.workers}: {choice.reason}")
@@ -65,7 +76,9 @@ def choose_feed(
     return plan, reasons
 
 
-def _check_not_forbidden(plan: Plan, knob: str, forbidden: Mapping[str, tuple[Any, ...]], reasons: list[str]) -> None:
+def _check_not_forbidden(
+    plan: Plan, knob: str, forbidden: Mapping[str, tuple[Any, ...]], reasons: list[str]
+) -> None:
     value = getattr(plan, knob)
     if value in forbidden.get(knob, ()):
         raise PlanError(

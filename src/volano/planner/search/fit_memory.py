@@ -1,4 +1,5 @@
-"""Making a plan fit into memory without changing the experiment: micro-batches, recomputation, offloading."""
+"""Making a plan fit into memory without changing the experiment: micro-batches, recomputation,
+offloading."""
 
 from __future__ import annotations
 
@@ -74,7 +75,9 @@ def fit(
         sizes = [
             size
             for size in micro_batches(task.batch_size, plan, why_whole, guard)
-            if size is None or size == plan.micro_batch or size not in forbidden.get("micro_batch", ())
+            if size is None
+            or size == plan.micro_batch
+            or size not in forbidden.get("micro_batch", ())
         ]
         tried = [plan.pin(**levers, micro_batch=size) for size in sizes]
         number = _first_that_fits([lambda one=one: cost_model.verdict(one) for one in tried])
@@ -98,8 +101,8 @@ def fit(
 
 
 def _first_that_fits(verdicts: Sequence[Callable[[], str | None]]) -> int | None:
-    """Position of the first that fits, of plans from large to small; None where none does. Each look costs a capture:
-    the interval is halved."""
+    """Position of the first that fits, of plans from large to small; None where none does. Each
+    look costs a capture: the interval is halved."""
     if verdicts[0]() in _MAY_FIT:
         return 0
     if verdicts[-1]() not in _MAY_FIT:
@@ -122,7 +125,9 @@ def _levers(
     lean: dict[str, Any] = {}
     is_free = "allocator" not in pins and "return" not in forbidden.get("allocator", ())
     if is_free and cost_model.profile.can_keep_memory and Device(plan.device).is_cpu:
-        lean = {"allocator": "return"}  # gaps between the blocks of a heap take more than half of it again
+        lean = {
+            "allocator": "return"
+        }  # gaps between the blocks of a heap take more than half of it again
     choices: dict[str, Any] = {}
     yield from _distinct({}, lean)
     if "recompute" in pins:
@@ -148,14 +153,17 @@ def _distinct(*choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def why_whole_batch(task: Task, pins: Mapping[str, Any]) -> str | None:
-    """Why the size of the micro-batch stands, whatever the batch is; None where it may be chosen."""
+    """Why the size of the micro-batch stands, whatever the batch is; None where it may be
+    chosen."""
     if "micro_batch" in pins:
         return f"it is pinned to {pins['micro_batch']}"
     # Sums over parts are rounded elsewhere.
     return "the task's tolerance is 'exact'" if task.tolerance == "exact" else None
 
 
-def micro_batches(batch_size: int, plan: Plan, why_whole: str | None, guard: ParityGuard) -> Iterator[int | None]:
+def micro_batches(
+    batch_size: int, plan: Plan, why_whole: str | None, guard: ParityGuard
+) -> Iterator[int | None]:
     """The whole batch, then halves of it; that of the plan alone where it stands."""
     yield plan.micro_batch
     if why_whole is not None or not guard.divisible.yes:

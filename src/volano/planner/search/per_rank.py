@@ -15,7 +15,8 @@ def share_of_threads(world_size: int) -> int:
 
 
 def share_of_rank(task: Task, plan: Plan, world_size: int) -> tuple[Task, Plan]:
-    """Task and plan with which one process does what each of several ranks will do in a step, for timing it alone."""
+    """Task and plan with which one process does what each of several ranks will do in a step, for
+    timing it alone."""
     if world_size == 1:
         return task, plan
     if Device(plan.device).is_cpu and plan.threads is None:

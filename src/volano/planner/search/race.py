@@ -1,4 +1,5 @@
-"""Which candidates run, in which order, and how long the search goes on: as long as the run's length pays for it."""
+"""Which candidates run, in which order, and how long the search goes on: as long as the run's
+length pays for it."""
 
 from __future__ import annotations
 
@@ -18,16 +19,17 @@ from volano.planner.search.timing import Timing, TimingRuns
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
-# What torch.compile may save of a step; measured from -40 to 24 % on the CPU (docs/log.md). It is tried where this
-# share of the rest of the run is worth so many of its start-ups: it often saves nothing.
+# What torch.compile may save of a step; measured from -40 to 24 % on the CPU (docs/log.md). It is
+# tried where this share of the rest of the run is worth so many of its start-ups: it often saves
+# nothing.
 _COMPILE_GAIN, _WORTH_STARTUPS = 0.2, 2.0
 # The guard's work in plain steps: a reference in float64, and some steps of the candidate.
 _GUARD_STEPS = 12
 _MOST_TIMING_SECONDS = 0.5
 # Of the run, before its length is known: the first share of the time budget is 0.015.
 _FIRST_TIMING_SHARE = 0.01
-# Two captures in processes of their own, and the device's rates where they are not known; where less is left, nothing
-# is predicted.
+# Two captures in processes of their own, and the device's rates where they are not known; where
+# less is left, nothing is predicted.
 _PREDICTION_SECONDS = 3.0
 
 
@@ -89,39 +91,51 @@ class CandidateRace:
 
     def ranking(self) -> list[Timing]:
         """Those that ran, the cheapest first."""
-        return sorted((timing for timing in self.timings.values() if timing.step is not None), key=self.cost)
+        return sorted(
+            (timing for timing in self.timings.values() if timing.step is not None), key=self.cost
+        )
 
     def cost(self, timing: Timing) -> float:
-        """Seconds of the whole run under a candidate, from here on: what was compiled here is not compiled again, but
-        in ranks of their own it is."""
+        """Seconds of the whole run under a candidate, from here on: what was compiled here is not
+        compiled again, but in ranks of their own it is."""
         assert timing.step is not None
-        return timing.step * self.num_steps + (timing.startup if self._request.world_size > 1 else 0.0)
+        return timing.step * self.num_steps + (
+            timing.startup if self._request.world_size > 1 else 0.0
+        )
 
     @property
     def first_step(self) -> float | None:
         """Seconds of a step of the first candidate that ran: plain eager, where that fits."""
-        return next((timing.step for timing in self.timings.values() if timing.step is not None), None)
+        return next(
+            (timing.step for timing in self.timings.values() if timing.step is not None), None
+        )
 
     @property
     def num_steps(self) -> int:
-        """Steps of the run; where its length is given in seconds, those that the first candidate would make."""
+        """Steps of the run; where its length is given in seconds, those that the first candidate
+        would make."""
         if self._request.seconds is None or not self.first_step:
             return self._task.num_steps
         return max(1, int(self._request.seconds / self.first_step))
 
     @property
     def seconds_left(self) -> float:
-        """For racing: the guard has to be paid afterwards, with a smaller batch where time is short."""
-        return self._time_budget.left - min(_GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._time_budget.total)
+        """For racing: the guard has to be paid afterwards, with a smaller batch where time is
+        short."""
+        return self._time_budget.left - min(
+            _GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._time_budget.total
+        )
 
     def eager_plans(self) -> list[Plan]:
-        """Combinations of precision and memory format on top of the safe choices, the likeliest to be fast first."""
+        """Combinations of precision and memory format on top of the safe choices, the likeliest to
+        be fast first."""
         options, safe = self.space.options, self.space.safe
         plans = [
             fitted
             for precision in reversed(options["precision"])
             for memory_format in reversed(options["memory_format"])
-            if (fitted := self._fitted(safe.pin(precision=precision, memory_format=memory_format))) is not None
+            if (fitted := self._fitted(safe.pin(precision=precision, memory_format=memory_format)))
+            is not None
         ]
         predicted = {plan: self._cost_model.time(plan) for plan in plans}
         if any(value is None for value in predicted.values()):
@@ -136,14 +150,17 @@ class CandidateRace:
         return plan if fit is None else fit.applied(plan, self._way.get(plan.precision, 0))
 
     def _enter_safe(self) -> None:
-        """The safe choices, in every way in which they fit; the fastest way is that of the others too."""
+        """The safe choices, in every way in which they fit; the fastest way is that of the others
+        too."""
         safe = self.space.safe
         fit = self._fits.get(safe.precision)
         if fit is None:
             self._enter(safe)
             return
         timings = [
-            (number, self._enter(plan)) for number in range(len(fit.ways)) if (plan := fit.applied(safe, number))
+            (number, self._enter(plan))
+            for number in range(len(fit.ways))
+            if (plan := fit.applied(safe, number))
         ]
         ran = [(number, timing) for number, timing in timings if timing.step is not None]
         if ran:
@@ -159,7 +176,11 @@ class CandidateRace:
         )
         if timing.step is not None:
             self._cost_model.learn(plan, timing.step)
-        if self._request.seconds is None and timing.step is not None and self._time_budget.run_seconds is None:
+        if (
+            self._request.seconds is None
+            and timing.step is not None
+            and self._time_budget.run_seconds is None
+        ):
             self._time_budget.run_seconds = timing.step * self._task.num_steps
         first, best = self.first_step, self._timing_runs.best
         if first and best is not None and best.step is not None:
@@ -191,13 +212,17 @@ class CandidateRace:
             timing = self._try(best.plan.pin(threads=threads))
             if timing is None or timing.step is None or self.cost(timing) > self.cost(best):
                 fewer = [value for value in self.space.options["threads"][1:] if value < threads]
-                why = "planning may cost no more" if timing is None else f"{threads} are no faster than more are"
+                why = (
+                    "planning may cost no more"
+                    if timing is None
+                    else f"{threads} are no faster than more are"
+                )
                 self._refuse(*(Refusal(knob="threads", value=value, reason=why) for value in fewer))
                 return
 
     def _try_compiled(self) -> None:
-        """Compiles the best eager candidate, where what that may save is more than what it costs; then the others, as
-        long as it helps and time is left."""
+        """Compiles the best eager candidate, where what that may save is more than what it costs;
+        then the others, as long as it helps and time is left."""
         best = next(iter(self.ranking()), None)
         if True not in self.space.options["compile"] or best is None or best.step is None:
             return
@@ -206,7 +231,9 @@ class CandidateRace:
             startup = self._cost_model.startup(compiled)
             saved = _COMPILE_GAIN * self.num_steps * best.step
             if not self._request.is_free and saved < _WORTH_STARTUPS * startup:
-                self._stop_compiling(f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run")
+                self._stop_compiling(
+                    f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run"
+                )
                 return
             if self._is_too_large(compiled):
                 self._stop_compiling("compiled it does not fit the budget")
@@ -217,7 +244,9 @@ class CandidateRace:
             timing = self._try(compiled, startup=startup)
             if timing is None:
                 left = max(0.0, self.seconds_left)
-                self._stop_compiling(f"it takes about {startup:.0f} s, and planning may cost {left:.1f} s more")
+                self._stop_compiling(
+                    f"it takes about {startup:.0f} s, and planning may cost {left:.1f} s more"
+                )
                 return
             if timing.step is not None and self.cost(timing) <= self.cost(self.ranking()[0]):
                 self._time_budget.note_reused(min(timing.startup, time.perf_counter() - mark))

@@ -17,8 +17,11 @@ from volano.planner.search.fit_memory import MEMORY_KNOBS
 _LONGER = 2.0
 
 
-def recalled(key: str, space: CandidateSpace, request: PlanRequest, num_steps: int) -> PlanResult | None:
-    """The plan for a fingerprint, decided anew for the length of this run; None where it has to be searched for."""
+def recalled(
+    key: str, space: CandidateSpace, request: PlanRequest, num_steps: int
+) -> PlanResult | None:
+    """The plan for a fingerprint, decided anew for the length of this run; None where it has to be
+    searched for."""
     before = recall(key)
     if before is None:
         return None
@@ -26,11 +29,17 @@ def recalled(key: str, space: CandidateSpace, request: PlanRequest, num_steps: i
     eager = next((c for c in old.candidates if c.plan == space.base), None)
     length = _length(request, eager, num_steps)
     was_cut_short = any(candidate.status == "untried" for candidate in old.candidates)
-    if (was_cut_short and length > _LONGER * max(1, old.num_steps)) or (was_cut_short and request.is_free):
+    if (was_cut_short and length > _LONGER * max(1, old.num_steps)) or (
+        was_cut_short and request.is_free
+    ):
         return None
     # Only what the guard has passed, or what needs none.
     able = [c for c in old.candidates if c.status == "chosen" or c.plan in (space.base, space.safe)]
-    able = [c for c in able if c.measured is not None and c.status in ("chosen", "slower") and _is_in(space, c.plan)]
+    able = [
+        c
+        for c in able
+        if c.measured is not None and c.status in ("chosen", "slower") and _is_in(space, c.plan)
+    ]
     if not able:
         return None
     chosen = min(able, key=lambda c: _total(c, length))
@@ -46,7 +55,8 @@ def recalled(key: str, space: CandidateSpace, request: PlanRequest, num_steps: i
 
 
 def _with_feed_of(base: Plan, old: Explanation) -> Explanation:
-    """The explanation with the feed that was chosen now: it is measured beside the race, which has batches at hand."""
+    """The explanation with the feed that was chosen now: it is measured beside the race, which has
+    batches at hand."""
 
     def renewed(plan: Plan) -> Plan:
         return plan.pin(feed=base.feed, workers=base.workers)
@@ -56,8 +66,13 @@ def _with_feed_of(base: Plan, old: Explanation) -> Explanation:
 
 
 def _is_in(space: CandidateSpace, plan: Plan) -> bool:
-    """Whether the space still has every value of the plan; the allocator may be what a plan takes to fit."""
-    return all(getattr(plan, knob) in values for knob, values in space.options.items() if knob not in MEMORY_KNOBS)
+    """Whether the space still has every value of the plan; the allocator may be what a plan takes
+    to fit."""
+    return all(
+        getattr(plan, knob) in values
+        for knob, values in space.options.items()
+        if knob not in MEMORY_KNOBS
+    )
 
 
 def _length(request: PlanRequest, eager: Candidate | None, num_steps: int) -> int:

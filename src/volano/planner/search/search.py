@@ -1,9 +1,11 @@
 """The search for a plan, from the first question to the decision.
 
-1. What the task and the device admit (candidates.py), and how the data reaches the device (feed.py).
+1. What the task and the device admit (candidates.py), and how the data reaches the device
+   (feed.py).
 2. Whether it was planned before (cache/, reuse.py).
 3. Which of it fits the memory (cost_model.py, fit_memory.py).
-4. Which is fastest, by running it (race.py, timing.py), as far as the run's length pays for it (time_budget.py).
+4. Which is fastest, by running it (race.py, timing.py), as far as the run's length pays for it
+   (time_budget.py).
 5. Whether it computes the same (parity/); the cheapest that does is taken.
 """
 
@@ -34,9 +36,11 @@ from volano.planner.search.time_budget import TimeBudget
 from volano.planner.task_profile import profile_task
 from volano.task import Task
 
-# Two steps warm a candidate up and one is timed: below so many steps that alone is more than a hundredth of the run.
+# Two steps warm a candidate up and one is timed: below so many steps that alone is more than a
+# hundredth of the run.
 _LEAST_STEPS = 300
-# Of a run whose length is given in seconds: a hundredth of less is no time for two steps of most tasks.
+# Of a run whose length is given in seconds: a hundredth of less is no time for two steps of most
+# tasks.
 _LEAST_SECONDS = 30.0
 _MOST_EXPLAIN_SECONDS = 120.0
 # For the guard where nothing is raced: how long the run is, is not known, or it is short.
@@ -54,8 +58,8 @@ def find_plan(task: Task, request: PlanRequest) -> PlanResult:
         VolanoError: the task itself cannot be run, as the run would say it.
     """
     found = _Search(task, request).found()
-    # The search's objects refer to one another in circles, and batches, sessions and references hang on them: what
-    # waits for the memory is the run.
+    # The search's objects refer to one another in circles, and batches, sessions and references
+    # hang on them: what waits for the memory is the run.
     gc.collect()
     Device(request.device).release_memory()
     return found
@@ -68,11 +72,19 @@ class _Search:
         self._started = time.perf_counter()
         self._whole_task, self._request = task, request
         device = Device(request.device)
-        base = Plan.baseline(device.name if request.world_size == 1 else device.kind).pin(**request.pins)
-        base, self._reasons = choose_feed(
-            task, base, request.pins, world_size=request.world_size, budget=request.budget, forbidden=request.forbid
+        base = Plan.baseline(device.name if request.world_size == 1 else device.kind).pin(
+            **request.pins
         )
-        # What is timed is what one rank will do; `base` keeps what the ranks' plan will say of threads.
+        base, self._reasons = choose_feed(
+            task,
+            base,
+            request.pins,
+            world_size=request.world_size,
+            budget=request.budget,
+            forbidden=request.forbid,
+        )
+        # What is timed is what one rank will do; `base` keeps what the ranks' plan will say of
+        # threads.
         self._threads = base.threads
         self._task, base = share_of_rank(task, base, request.world_size)
         self._profile = profile_task(self._task, device)
@@ -96,8 +108,16 @@ class _Search:
         """The plan, by the shortest way that is honest for this run."""
         # Where what is free now is a question, an answer of another moment is none.
         asks_for_room = self._cost_model.is_tight and self._request.budget is None
-        key = self._fingerprint() if self._request.recalls and self._request.is_raced and not asks_for_room else None
-        if key is not None and (before := recalled(key, self._space, self._request, self._task.num_steps)) is not None:
+        key = (
+            self._fingerprint()
+            if self._request.recalls and self._request.is_raced and not asks_for_room
+            else None
+        )
+        if (
+            key is not None
+            and (before := recalled(key, self._space, self._request, self._task.num_steps))
+            is not None
+        ):
             return self._ended(before)
         nothing_fits = self._fit_into_memory()
         if nothing_fits is not None:
@@ -109,20 +129,32 @@ class _Search:
         if self._is_short():
             seconds, steps = self._request.seconds, self._task.num_steps
             length = f"{steps:,} steps" if seconds is None else f"{seconds:.0f} s"
-            return self._without_race("trusted", f"{length} are too short a run to measure candidates")
+            return self._without_race(
+                "trusted", f"{length} are too short a run to measure candidates"
+            )
         race = CandidateRace(
-            self._task, self._profile, self._space, self._fits, self._cost_model, self._time_budget, self._request
+            self._task,
+            self._profile,
+            self._space,
+            self._fits,
+            self._cost_model,
+            self._time_budget,
+            self._request,
         )
         race.run()
         self._cost_model.keep()
         findings = self._first_that_agrees(race)
-        self._cost_model.is_asked = self._cost_model.is_asked and (self._request.is_free or self._time_budget.left > 0)
+        self._cost_model.is_asked = self._cost_model.is_asked and (
+            self._request.is_free or self._time_budget.left > 0
+        )
         found = answer(findings)
         assert found.explanation is not None
         problem = None
         if key is not None and race.ranking():
             problem = remember(key, found.explanation, may_split=found.may_split)
-        return self._ended(found, *([] if problem is None else [f"the plan could not be remembered: {problem}"]))
+        return self._ended(
+            found, *([] if problem is None else [f"the plan could not be remembered: {problem}"])
+        )
 
     def _fingerprint(self) -> str:
         request = self._request
@@ -132,7 +164,8 @@ class _Search:
         )  # fmt: skip
 
     def _fit_into_memory(self) -> Fit | None:
-        """Finds what it takes to fit, for each precision. Returns the leanest where nothing fits a given budget."""
+        """Finds what it takes to fit, for each precision. Returns the leanest where nothing fits a
+        given budget."""
         if not self._cost_model.is_tight:
             return None
         for precision in self._space.options["precision"]:
@@ -143,7 +176,9 @@ class _Search:
             )  # fmt: skip
         if any(found.ways for found in self._fits.values()):
             largest = max(
-                way.get("micro_batch") or self._task.batch_size for f in self._fits.values() for way in f.ways
+                way.get("micro_batch") or self._task.batch_size
+                for f in self._fits.values()
+                for way in f.ways
             )
             self._guard.most_examples = max(2, largest // 2)  # float64 takes twice as much
             return None
@@ -152,7 +187,9 @@ class _Search:
             return leanest
         # Nobody asked for a budget, and bounds of what is free are no reason to refuse a run.
         self._fits = {}
-        needed, free = (f"{value / 2**20:,.0f} MiB" for value in (leanest.needed, self._cost_model.budget or 0))
+        needed, free = (
+            f"{value / 2**20:,.0f} MiB" for value in (leanest.needed, self._cost_model.budget or 0)
+        )
         self._reasons.append(f"memory: the leanest plan may need {needed}, and {free} are free")
         return None
 
@@ -165,7 +202,9 @@ class _Search:
         assert self._cost_model.budget is not None
         if not self._request.is_free:
             raise nothing_fits.error(self._cost_model.budget)
-        return self._ended(answer(self._findings(self._space.safe, "predicted", None, too_large=nothing_fits)))
+        return self._ended(
+            answer(self._findings(self._space.safe, "predicted", None, too_large=nothing_fits))
+        )
 
     def _is_short(self) -> bool:
         if self._request.is_free:
@@ -182,12 +221,14 @@ class _Search:
             plan, figures = self._first_that_fits(plan)
             passed[plan] = figures
         self._cost_model.verdict(plan)
-        # A run that is too short for a race pays no seconds for predictions of plans that it does not take.
+        # A run that is too short for a race pays no seconds for predictions of plans that it does
+        # not take.
         self._cost_model.is_asked &= self._request.is_free
         return self._ended(answer(self._findings(plan, origin, None, passed=passed)), *more)
 
     def _first_that_fits(self, plan: Plan) -> tuple[Plan, Mapping[str, float]]:
-        """The plan with knobs that make it fit, and the guard's figures; in another precision where none do in its."""
+        """The plan with knobs that make it fit, and the guard's figures; in another precision where
+        none do in its."""
         struck: dict[Plan, tuple[str, Mapping[str, float]]] = {}
         for precision, fits in self._fits.items():
             for number in range(len(fits.ways)):
@@ -209,7 +250,9 @@ class _Search:
         ranking = race.ranking()
         has_trusted = any(self._is_trusted(timing.plan, race) for timing in ranking)
         for timing in ranking:
-            shared = [f"{knob}={value}" for knob, value in faulty if getattr(timing.plan, knob) == value]
+            shared = [
+                f"{knob}={value}" for knob, value in faulty if getattr(timing.plan, knob) == value
+            ]
             if shared:
                 struck[timing.plan] = (f"it has the lever at fault, {shared[0]}", {})
                 continue
@@ -236,7 +279,9 @@ class _Search:
             if len(levers) == 1:
                 faulty.append((levers[0], getattr(timing.plan, levers[0])))
         chosen = chosen or self._unguarded(struck)
-        return self._findings(chosen, "raced", race, struck=struck, passed=passed, unchecked=unchecked)
+        return self._findings(
+            chosen, "raced", race, struck=struck, passed=passed, unchecked=unchecked
+        )
 
     def _is_trusted(self, plan: Plan, race: CandidateRace) -> bool:
         is_small = not self._fits or self._cost_model.verdict(plan) != "NO"
@@ -253,7 +298,8 @@ class _Search:
             return base
         reasons = dict.fromkeys(reason for reason, _ in struck.values())
         raise PlanError(
-            "A plan that fits is looked at by the guard, and computes what plain eager PyTorch does",
+            "A plan that fits is looked at by the guard, and computes what plain eager PyTorch "
+            "does",
             got="; ".join(reasons),
             remedy=f"Give a budget above {budget:,} bytes",
         )
@@ -262,11 +308,15 @@ class _Search:
         fits = self._fits.get(plan.precision)
         return fits is None or fits.applied(plan) == plan
 
-    def _findings(self, chosen: Plan, origin: str, race: CandidateRace | None, **more: Any) -> Findings:
+    def _findings(
+        self, chosen: Plan, origin: str, race: CandidateRace | None, **more: Any
+    ) -> Findings:
         return Findings(
-            task=self._whole_task, request=self._request, profile=self._profile, cost_model=self._cost_model, race=race,
+            task=self._whole_task, request=self._request, profile=self._profile,
+            cost_model=self._cost_model, race=race,
             space=self._space if race is None else race.space, chosen=chosen, origin=origin,
-            allowed=self._time_budget.total, num_steps=self._task.num_steps if race is None else race.num_steps,
+            allowed=self._time_budget.total,
+            num_steps=self._task.num_steps if race is None else race.num_steps,
             may_split=self._guard.may_split, **more,
         )  # fmt: skip
 

@@ -1,11 +1,12 @@
-"""What planning may cost: a little at first, more as gains are found, never more than a stated share of the run."""
+"""What planning may cost: a little at first, more as gains are found, never more than a stated
+share of the run."""
 
 from __future__ import annotations
 
 import time
 
-# The share of the predicted run that is spent before anything is gained: with it alone a run in which nothing helps
-# stays within the 1.02 of plain eager that is promised.
+# The share of the predicted run that is spent before anything is gained: with it alone a run in
+# which nothing helps stays within the 1.02 of plain eager that is promised.
 _FIRST_SHARE = 0.015
 # Of each second that was found to be saved, so much may go into finding more.
 _SHARE_OF_GAIN = 0.5
@@ -17,12 +18,19 @@ class TimeBudget:
     """Seconds left for planning.
 
     Args:
-        run_seconds: of the run as plain eager would need it; None is not known yet, and then nothing is refused.
+        run_seconds: of the run as plain eager would need it; None is not known yet, and then
+            nothing is refused.
         most_seconds: a ceiling, whatever the run.
         is_free: nobody waits for a run: only the ceiling counts.
     """
 
-    def __init__(self, *, run_seconds: float | None = None, most_seconds: float = 120.0, is_free: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        run_seconds: float | None = None,
+        most_seconds: float = 120.0,
+        is_free: bool = False,
+    ) -> None:
         self._start = time.perf_counter()
         self.run_seconds = run_seconds
         self._most = most_seconds
@@ -32,7 +40,8 @@ class TimeBudget:
 
     @property
     def spent(self) -> float:
-        """Seconds since the beginning, without those that the run itself saves by it (compilation that it reuses)."""
+        """Seconds since the beginning, without those that the run itself saves by it (compilation
+        that it reuses)."""
         return time.perf_counter() - self._start - self._not_lost
 
     @property

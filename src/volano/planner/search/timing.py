@@ -1,4 +1,5 @@
-"""Running candidates on the real device: short timing runs first, more for the leaders, the hopeless stopped early."""
+"""Running candidates on the real device: short timing runs first, more for the leaders, the
+hopeless stopped early."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ from volano.plan import Plan
 from volano.task import Batch, Task, map_tensors
 from volano.training import Session, StepTimer, is_out_of_memory
 
-# A block of steps is as long as that, so that a clock's tick and one wait for the device do not show in it.
+# A block of steps is as long as that, so that a clock's tick and one wait for the device do not
+# show in it.
 _BLOCK_SECONDS = 0.03
-# After its first timed step a candidate this much slower than the best is stopped: noise does not come to that.
+# After its first timed step a candidate this much slower than the best is stopped: noise does not
+# come to that.
 _HOPELESS = 1.5
 # Candidates this near to the best are run again, in turn with it.
 _NEAR, _MOST_FINALISTS = 1.12, 3
@@ -51,8 +54,8 @@ class Timing:
 class HeldAllocator:
     """The host's allocator as candidates want it, from one timing run to the next.
 
-    Giving memory back at the end of each and faulting it in again at the beginning of the next would be timed as their
-    own. Close it after the last.
+    Giving memory back at the end of each and faulting it in again at the beginning of the next
+    would be timed as their own. Close it after the last.
     """
 
     def __init__(self, device: Device) -> None:
@@ -84,7 +87,9 @@ class TimingRun:
         allocator: held for all timing runs of a race.
     """
 
-    def __init__(self, task: Task, plan: Plan, batches: Sequence[Batch], allocator: HeldAllocator) -> None:
+    def __init__(
+        self, task: Task, plan: Plan, batches: Sequence[Batch], allocator: HeldAllocator
+    ) -> None:
         self.plan, self._allocator = plan, allocator
         self._device, self._batches, self._num_steps = Device(plan.device), batches, task.num_steps
         self._num_made = 0
@@ -112,14 +117,19 @@ class TimingRun:
 
     def _make_step(self) -> None:
         # As every feed does: an objective may write into its batch.
-        batch = map_tensors(lambda tensor: tensor.clone(), self._batches[self._num_made % len(self._batches)])
+        batch = map_tensors(
+            lambda tensor: tensor.clone(), self._batches[self._num_made % len(self._batches)]
+        )
         self._session.step_once(batch, self._num_made % self._num_steps)
         self._num_made += 1
 
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
         plan = self.plan
-        with random_state_kept(self._device), self._device.settings(precision=plan.precision, threads=plan.threads):
+        with (
+            random_state_kept(self._device),
+            self._device.settings(precision=plan.precision, threads=plan.threads),
+        ):
             yield
 
     def timing(self, *, is_stopped: bool = False) -> Timing:
@@ -134,12 +144,15 @@ class TimingRuns:
     """Runs candidates of one task; remembers every timing.
 
     Args:
-        task: what; its own model, optimizer and data are not touched, its model is made anew for each candidate.
+        task: what; its own model, optimizer and data are not touched, its model is made anew for
+            each candidate.
         batches: on the device, the largest first.
         seconds_left: how long timing runs may still go on.
     """
 
-    def __init__(self, task: Task, batches: Sequence[Batch], seconds_left: Callable[[], float]) -> None:
+    def __init__(
+        self, task: Task, batches: Sequence[Batch], seconds_left: Callable[[], float]
+    ) -> None:
         self._task, self._batches, self._seconds_left = task, batches, seconds_left
         self._allocator = HeldAllocator(Device("cpu"))
         self.timings: dict[Plan, Timing] = {}
@@ -155,42 +168,58 @@ class TimingRuns:
         self._allocator.close()
 
     def run(self, plan: Plan, *, seconds: float, most_share: float = 1.0) -> Timing:
-        """Returns the timing of a candidate, from about so many seconds after its warm-up, and at most a share of the
-        task's steps; one that fails has a timing too."""
+        """Returns the timing of a candidate, from about so many seconds after its warm-up, and at
+        most a share of the task's steps; one that fails has a timing too."""
         if plan not in self.timings:
             self.timings[plan] = self._run(plan, seconds, most_share)
-            gc.collect()  # sessions hold circles (modules and their hooks), and the device's memory with them
+            # Sessions hold circles (modules and their hooks), and the device's memory with them.
+            gc.collect()
         return self.timings[plan]
 
     def _run(self, plan: Plan, seconds: float, most_share: float) -> Timing:
         try:
             timing_run = TimingRun(self._task, plan, self._batches, self._allocator)
             best = self.best
-            if best is not None and best.step is not None and timing_run.step > _HOPELESS * best.step:
+            if (
+                best is not None
+                and best.step is not None
+                and timing_run.step > _HOPELESS * best.step
+            ):
                 timing_run.run(0.0)  # once more: the second step may have paid for something
                 if timing_run.step > _HOPELESS * best.step:
                     return timing_run.timing(is_stopped=True)
             seconds = min(seconds, most_share * timing_run.step * self._task.num_steps)
-            if seconds > timing_run.step / 2:  # the second step alone says enough of one that takes long
+            if (
+                seconds > timing_run.step / 2
+            ):  # the second step alone says enough of one that takes long
                 timing_run.run(seconds)
             return timing_run.timing()
         except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
             return _failed(plan, error)
 
     def final(self, cost: Callable[[Timing], float]) -> None:
-        """Runs the leaders again, in turn, so that a slow moment of the machine hits all of them alike.
+        """Runs the leaders again, in turn, so that a slow moment of the machine hits all of them
+        alike.
 
         Args:
             cost: of the whole run under a candidate; those near to the least are the leaders.
         """
-        ran = sorted((timing for timing in self.timings.values() if timing.step is not None), key=cost)
-        leaders = [timing for timing in ran[:_MOST_FINALISTS] if cost(timing) <= _NEAR * cost(ran[0])]
+        ran = sorted(
+            (timing for timing in self.timings.values() if timing.step is not None), key=cost
+        )
+        leaders = [
+            timing for timing in ran[:_MOST_FINALISTS] if cost(timing) <= _NEAR * cost(ran[0])
+        ]
         if len(leaders) < 2:
             return
         timing_runs: list[TimingRun] = []
         for timing in leaders:
-            with contextlib.suppress(Exception):  # it ran before; a machine that is full by now shows in its absence
-                timing_runs.append(TimingRun(self._task, timing.plan, self._batches, self._allocator))
+            with contextlib.suppress(
+                Exception
+            ):  # it ran before; a machine that is full by now shows in its absence
+                timing_runs.append(
+                    TimingRun(self._task, timing.plan, self._batches, self._allocator)
+                )
         for number in range(_FINAL_ROUNDS):
             if number and self._seconds_left() < sum(
                 max(_SLICE_SECONDS, timing_run.step) for timing_run in timing_runs
@@ -206,7 +235,10 @@ class TimingRuns:
             timing = self.timings[timing_run.plan]
             new = timing_run.timing()
             self.timings[timing_run.plan] = Timing(
-                plan=timing.plan, step=new.step, startup=timing.startup, num_steps=timing.num_steps + new.num_steps
+                plan=timing.plan,
+                step=new.step,
+                startup=timing.startup,
+                num_steps=timing.num_steps + new.num_steps,
             )
         timing_runs.clear()
         gc.collect()

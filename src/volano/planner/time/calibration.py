@@ -1,8 +1,10 @@
-"""What measured steps teach predictions: for each class of plans, the factor by which measurements differ.
+"""What measured steps teach predictions: for each class of plans, the factor by which measurements
+differ.
 
-A roofline is wrong alike for alike steps: by what a device's libraries make of its peaks. So a measurement on a device
-corrects the predictions of its class (precision, compiled or not, memory format, and the kind of operation that takes
-most of the step), and where a class was never measured, those of the nearest wider class.
+A roofline is wrong alike for alike steps: by what a device's libraries make of its peaks. So a
+measurement on a device corrects the predictions of its class (precision, compiled or not, memory
+format, and the kind of operation that takes most of the step), and where a class was never
+measured, those of the nearest wider class.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from volano.plan import Plan
 from volano.plan.prediction import TimePrediction
 
 SCHEMA_VERSION = 1
-# Measurements of a class that are remembered: of the last weeks' tasks, and a device that changes is soon believed.
+# Measurements of a class that are remembered: of the last weeks' tasks, and a device that changes
+# is soon believed.
 _KEPT = 15
-# A measurement that differs by more says that something else was measured (a device in use, a prediction of another
-# step); it counts, but no further.
+# A measurement that differs by more says that something else was measured (a device in use, a
+# prediction of another step); it counts, but no further.
 _LARGEST_FACTOR = 32.0
 _ANY = "*"
 
@@ -56,15 +59,21 @@ class Calibration:
             ratios[key] = (*ratios.get(key, ()), _log_ratio(prediction.step, measured))[-_KEPT:]
         return dataclasses.replace(self, ratios=ratios)
 
-    def factor(self, plan: Plan, prediction: TimePrediction, *, device: str | None = None) -> float | None:
-        """Measured / predicted, the median of the narrowest class that was measured; None without any on the device."""
+    def factor(
+        self, plan: Plan, prediction: TimePrediction, *, device: str | None = None
+    ) -> float | None:
+        """Measured / predicted, the median of the narrowest class that was measured; None without
+        any on the device."""
         for key in _classes(plan, prediction, device):
             if self.ratios.get(key):
                 return math.exp(statistics.median(self.ratios[key]))
         return None
 
-    def apply(self, plan: Plan, prediction: TimePrediction, *, device: str | None = None) -> TimePrediction:
-        """The prediction times its class's factor; as it is, where nothing was measured on the device."""
+    def apply(
+        self, plan: Plan, prediction: TimePrediction, *, device: str | None = None
+    ) -> TimePrediction:
+        """The prediction times its class's factor; as it is, where nothing was measured on the
+        device."""
         factor = self.factor(plan, prediction, device=device)
         if factor is None or prediction.origin == "measured":
             return prediction
@@ -78,7 +87,10 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Version and ratios, as lists of numbers."""
-        return {"schema_version": SCHEMA_VERSION, "ratios": {key: list(values) for key, values in self.ratios.items()}}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "ratios": {key: list(values) for key, values in self.ratios.items()},
+        }
 
     @classmethod
     def from_json(cls, value: Any) -> Calibration:
@@ -89,21 +101,33 @@ class Calibration:
         """
         ratios = value.get("ratios") if isinstance(value, dict) else None
         if not isinstance(ratios, dict) or value.get("schema_version") != SCHEMA_VERSION:
-            raise UsageError(f"A calibration is a JSON object of version {SCHEMA_VERSION}", got=repr(value)[:80])
+            raise UsageError(
+                f"A calibration is a JSON object of version {SCHEMA_VERSION}", got=repr(value)[:80]
+            )
         bound = math.log(_LARGEST_FACTOR) * (1 + 1e-12)
         for key, values in ratios.items():
             numbers = isinstance(values, list) and all(
-                isinstance(number, float | int) and not isinstance(number, bool) and abs(number) <= bound
+                isinstance(number, float | int)
+                and not isinstance(number, bool)
+                and abs(number) <= bound
                 for number in values
             )
             if not numbers:
-                raise UsageError("A calibration has logarithms of factors by class", got=f"{key}: {values!r}"[:80])
-        return cls(ratios={key: tuple(map(float, values))[-_KEPT:] for key, values in ratios.items()})
+                raise UsageError(
+                    "A calibration has logarithms of factors by class",
+                    got=f"{key}: {values!r}"[:80],
+                )
+        return cls(
+            ratios={key: tuple(map(float, values))[-_KEPT:] for key, values in ratios.items()}
+        )
 
 
 def _log_ratio(predicted: float, measured: float) -> float:
     if not (0 < measured < math.inf and 0 < predicted < math.inf):
-        raise UsageError("A calibration learns from positive, finite seconds", got=f"{predicted}, measured {measured}")
+        raise UsageError(
+            "A calibration learns from positive, finite seconds",
+            got=f"{predicted}, measured {measured}",
+        )
     bound = math.log(_LARGEST_FACTOR)
     return max(-bound, min(bound, math.log(measured / predicted)))
 

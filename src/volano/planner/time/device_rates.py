@@ -1,5 +1,5 @@
-"""What a device of this machine reaches, measured once, and what measured steps taught: both in the user's cache
-folder."""
+"""What a device of this machine reaches, measured once, and what measured steps taught: both in the
+user's cache folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import hashlib
 import json
 from typing import Any
 
-from volano.device import Device, Limits, describe_machine, measure_kernels, measure_limits, versions
+from volano.device import (
+    Device,
+    Limits,
+    describe_machine,
+    measure_kernels,
+    measure_limits,
+    versions,
+)
 from volano.errors import VolanoError
 from volano.planner.cache.store import cache_folder, write_record
 from volano.planner.time.calibration import Calibration
@@ -21,20 +28,39 @@ _CALIBRATION = "calibration.json"
 def rates_of(device: Device) -> Rates:
     """Measures for some seconds, the first time on a machine."""
     machine = describe_machine(device)
-    known = [machine.device_name, machine.device_memory, machine.num_threads, versions()["torch"], SCHEMA_VERSION]
-    path = cache_folder() / "rates" / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}.json"
+    known = [
+        machine.device_name,
+        machine.device_memory,
+        machine.num_threads,
+        versions()["torch"],
+        SCHEMA_VERSION,
+    ]
+    path = (
+        cache_folder()
+        / "rates"
+        / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}.json"
+    )
     record = _read(path)
     if record is None:
         limits, kernels = measure_limits(device), measure_kernels(device)
-        record = {"device": machine.device_name, "limits": dataclasses.asdict(limits), "kernels": kernels}
+        record = {
+            "device": machine.device_name,
+            "limits": dataclasses.asdict(limits),
+            "kernels": kernels,
+        }
         write_record(path, record)  # where that fails they are measured again next time
-    return Rates.of_measured(Limits(**record["limits"]), record["kernels"], name=machine.device_name)
+    return Rates.of_measured(
+        Limits(**record["limits"]), record["kernels"], name=machine.device_name
+    )
 
 
 def kept_calibration() -> Calibration:
-    """What earlier searches on this machine learned; nothing where they left nothing that can be read."""
+    """What earlier searches on this machine learned; nothing where they left nothing that can be
+    read."""
     try:
-        return Calibration.from_json(json.loads((cache_folder() / _CALIBRATION).read_text(encoding="utf-8")))
+        return Calibration.from_json(
+            json.loads((cache_folder() / _CALIBRATION).read_text(encoding="utf-8"))
+        )
     except (OSError, ValueError, VolanoError):
         return Calibration()
 

@@ -14,39 +14,57 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from volano.plan.prediction import Kind, Operation, Phase
 
 aten: Any = torch.ops.aten
-_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+_DTYPES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float64: "fp64",
+}
 # They look at tensors and touch no element, or only reserve memory.
 _NO_WORK = {
-    "detach", "alias", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided",
-    "_local_scalar_dense", "set_", "resize_", "is_same_size", "sym_size", "sym_stride", "sym_numel",
+    "detach", "alias", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty",
+    "new_empty_strided", "_local_scalar_dense", "set_", "resize_", "is_same_size", "sym_size",
+    "sym_stride", "sym_numel",
 }  # fmt: skip
 _NAMES: dict[Kind, str] = {
     "matmul": "mm addmm bmm baddbmm addbmm dot mv addmv _int_mm linear _scaled_mm",
-    "convolution": "convolution convolution_backward _convolution convolution_overrideable cudnn_convolution "
+    "convolution": "convolution convolution_backward _convolution convolution_overrideable "
+    "cudnn_convolution "
     "mkldnn_convolution _slow_conv2d_forward _slow_conv2d_backward",
     "attention": "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention "
     "_scaled_dot_product_cudnn_attention _scaled_dot_product_flash_attention_for_cpu "
     "_flash_attention_forward _efficient_attention_forward",
-    "recurrent": "mkldnn_rnn_layer _cudnn_rnn miopen_rnn _thnn_fused_lstm_cell _thnn_fused_gru_cell",
-    "normalization": "native_batch_norm _native_batch_norm_legit _batch_norm_with_update native_layer_norm "
+    "recurrent": "mkldnn_rnn_layer _cudnn_rnn miopen_rnn _thnn_fused_lstm_cell "
+    "_thnn_fused_gru_cell",
+    "normalization": "native_batch_norm _native_batch_norm_legit _batch_norm_with_update "
+    "native_layer_norm "
     "native_group_norm cudnn_batch_norm _fused_rms_norm",
-    "reduction": "sum mean amax amin max min var var_mean std std_mean prod norm linalg_vector_norm argmax argmin "
-    "cumsum logsumexp _softmax _log_softmax nll_loss_forward nll_loss2d_forward topk sort all any _foreach_norm",
+    "reduction": "sum mean amax amin max min var var_mean std std_mean prod norm "
+    "linalg_vector_norm argmax argmin "
+    "cumsum logsumexp _softmax _log_softmax nll_loss_forward nll_loss2d_forward topk sort all any "
+    "_foreach_norm",
 }
 _KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 _OTHER = {
-    "embedding", "embedding_dense_backward", "gather", "scatter", "scatter_add", "index", "index_put", "index_put_",
-    "index_select", "_embedding_bag", "_index_put_impl_", "index_add", "unfold_backward", "slice_backward",
-    "select_backward", "max_pool2d_with_indices", "max_pool2d_with_indices_backward", "nonzero", "randint", "randperm",
+    "embedding", "embedding_dense_backward", "gather", "scatter", "scatter_add", "index",
+    "index_put", "index_put_", "index_select", "_embedding_bag", "_index_put_impl_", "index_add",
+    "unfold_backward", "slice_backward", "select_backward", "max_pool2d_with_indices",
+    "max_pool2d_with_indices_backward", "nonzero", "randint", "randperm",
 }  # fmt: skip
 
 
 def is_computation(func: Any) -> bool:
     """Whether an operation of torch's dispatcher does work: views and questions do none."""
-    return func.namespace not in ("prim", "profiler") and not func.is_view and func._opname not in _NO_WORK
+    return (
+        func.namespace not in ("prim", "profiler")
+        and not func.is_view
+        and func._opname not in _NO_WORK
+    )
 
 
-def describe_operation(func: Any, args: Any, kwargs: Any, result: Any, phase: Phase) -> Operation | None:
+def describe_operation(
+    func: Any, args: Any, kwargs: Any, result: Any, phase: Phase
+) -> Operation | None:
     """One execution of an operation, or None if it touches no tensor.
 
     Args:
@@ -126,7 +144,8 @@ def _recurrent_on_cpu(args: Any) -> int:
     return 2 * places * (weight_of_input.numel() + weight_of_hidden.numel())
 
 
-# torch's counter knows nothing of them and counts none (pytorch#195460); backward passes of products cost twice.
+# torch's counter knows nothing of them and counts none (pytorch#195460); backward passes of
+# products cost twice.
 _OWN_FORMULAS = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_cpu,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_on_cpu_backward,

@@ -1,10 +1,11 @@
 """How long a step takes, from its operations and what the device can do at most.
 
-An operation needs time for its arithmetic and time for its bytes, and the host needs some microseconds to start it. The
-roofline (Williams, Waterman and Patterson 2009) takes the longer of the first two, as if they overlapped perfectly;
-measured steps are explained better by their sum (benchmarks/catalogue_fit.py), since a kernel first waits for data and
-last for its results. Neither limit is reached in practice: each kind of operation has its *efficiencies*, the shares of
-both that were found where steps were measured.
+An operation needs time for its arithmetic and time for its bytes, and the host needs some
+microseconds to start it. The roofline (Williams, Waterman and Patterson 2009) takes the longer of
+the first two, as if they overlapped perfectly; measured steps are explained better by their sum
+(benchmarks/catalogue_fit.py), since a kernel first waits for data and last for its results. Neither
+limit is reached in practice: each kind of operation has its *efficiencies*, the shares of both that
+were found where steps were measured.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ KINDS = get_args(Kind)
 _MATRIX_KINDS = ("matmul", "convolution", "attention", "recurrent")
 _FUSED_KINDS = ("pointwise", "normalization", "reduction")
 
-# ---- accelerators. Shares of the peaks in the catalogue that training reaches. Products and attention (its
-# operations counted as torch's counter does, the future of a causal one too) fitted on 139 published runs of language
-# models on A100 (benchmarks/catalogue_fit.py); convolutions on those of residual networks on an RTX 3090, whose clock
-# runs ahead of its data sheet, so no more than nine tenths (benchmarks/vision_fit.py). Recurrent layers: assumed.
+# ---- accelerators. Shares of the peaks in the catalogue that training reaches. Products and
+# attention (its operations counted as torch's counter does, the future of a causal one too) fitted
+# on 139 published runs of language models on A100 (benchmarks/catalogue_fit.py); convolutions on
+# those of residual networks on an RTX 3090, whose clock runs ahead of its data sheet, so no more
+# than nine tenths (benchmarks/vision_fit.py). Recurrent layers: assumed.
 _ACCELERATOR_COMPUTE = {
     "matmul": 0.8,
     "attention": 0.62,
@@ -37,26 +39,32 @@ _ACCELERATOR_MEMORY = 0.8
 # Eager PyTorch with autograd, seconds of the host per operation on a server's core.
 _ACCELERATOR_LAUNCH = 8e-6
 
-# ---- CPUs. Shares of the measured rate of a copy; one core of an AMD EPYC with AVX-512, torch 2.13, operations of a
-# residual network, a transformer and an LSTM timed one by one (benchmarks/time_prediction.py --operations).
+# ---- CPUs. Shares of the measured rate of a copy; one core of an AMD EPYC with AVX-512, torch
+# 2.13, operations of a residual network, a transformer and an LSTM timed one by one
+# (benchmarks/time_prediction.py --operations).
 _CPU_MEMORY = {"pointwise": 1.0, "normalization": 0.5, "reduction": 0.5}
-# Elementary functions are bound by arithmetic that no table counts: gelu and its like reach 16 to 19 of 40 GB/s.
+# Elementary functions are bound by arithmetic that no table counts: gelu and its like reach 16 to
+# 19 of 40 GB/s.
 _CPU_TRANSCENDENTAL = 0.4
 _TRANSCENDENTAL = ("gelu", "silu", "sigmoid", "tanh", "exp", "log", "pow", "sin", "cos", "erf")
-# A step of small layers against a chain of small operations: modules, autograd's graph, dispatching, the loss.
+# A step of small layers against a chain of small operations: modules, autograd's graph,
+# dispatching, the loss.
 _CPU_LAUNCH_OF_CHAIN = 3.0
 _CPU_LAUNCH = 8e-6
 _CPU_COMPUTE = {"matmul": 0.95, "attention": 0.5}
 
-# ---- torch.compile. What is left of bytes and kernels when all that lies between two matrix operations becomes one
-# kernel, which reads what comes from outside and writes what is used outside: medians 0.67 and 0.24 of five recorded
-# networks in two precisions (benchmarks/fusion.py). Norms and sums need a kernel or two more.
+# ---- torch.compile. What is left of bytes and kernels when all that lies between two matrix
+# operations becomes one kernel, which reads what comes from outside and writes what is used
+# outside: medians 0.67 and 0.24 of five recorded networks in two precisions (benchmarks/fusion.py).
+# Norms and sums need a kernel or two more.
 _FUSED_BYTES = 0.67
 _FUSED_LAUNCHES = 0.3
-# Guards and wrappers of a compiled forward and backward pass, which small steps feel (a perceptron's of a millisecond).
+# Guards and wrappers of a compiled forward and backward pass, which small steps feel (a
+# perceptron's of a millisecond).
 _COMPILED_CALL = 1e-4
-# Seconds once, plus for each operation of the passes: two cores, nothing in a cache. Steps of 22 to 233 operations took
-# 3.5 to 54 s on a busy machine, 3 to 20 s on a quiet one; the rest is a calibration's.
+# Seconds once, plus for each operation of the passes: two cores, nothing in a cache. Steps of 22 to
+# 233 operations took 3.5 to 54 s on a busy machine, 3 to 20 s on a quiet one; the rest is a
+# calibration's.
 _COMPILE_ONCE, _COMPILE_OPERATION = 3.0, 0.08
 
 
@@ -67,16 +75,19 @@ class Rates:
     Attributes:
         name: of the device.
         flops: precision -> floating-point operations per second at most.
-        kernels: ``"attention bf16"``, ``"convolution channels_last fp32"`` -> rate that such operations were measured
-            to reach; where one is missing, ``flops`` times the kind's ``efficiency`` stands for it.
-        efficiency: ``"matmul"``, ``"convolution contiguous"`` -> share of ``flops`` that such operations reach.
+        kernels: ``"attention bf16"``, ``"convolution channels_last fp32"`` -> rate that such
+            operations were measured to reach; where one is missing, ``flops`` times the kind's
+            ``efficiency`` stands for it.
+        efficiency: ``"matmul"``, ``"convolution contiguous"`` -> share of ``flops`` that such
+            operations reach.
         memory: bytes per second read plus written at most.
         memory_efficiency: kind of operation -> share of ``memory`` that it reaches.
         launch: seconds of the host per operation in eager mode.
-        ahead: the host starts operations ahead of the device, so that only the slower of the two is waited for.
+        ahead: the host starts operations ahead of the device, so that only the slower of the two is
+            waited for.
         link: bytes per second between host and device; None where they share memory.
-        interconnect: bytes per second of one device to its neighbours, in one direction; None where it has no such
-            links.
+        interconnect: bytes per second of one device to its neighbours, in one direction; None where
+            it has no such links.
         origin: ``"prior"`` from tables, ``"calibrated"`` where the device itself was measured.
     """
 
@@ -108,9 +119,14 @@ class Rates:
 
     @classmethod
     def of_measured(
-        cls, limits: Limits, kernels: Mapping[str, float] | None = None, *, name: str = "this device"
+        cls,
+        limits: Limits,
+        kernels: Mapping[str, float] | None = None,
+        *,
+        name: str = "this device",
     ) -> Rates:
-        """Of the device on which ``limits`` and ``kernels`` (:func:`volano.device.measure_kernels`) were measured."""
+        """Of the device on which ``limits`` and ``kernels`` (:func:`volano.device.measure_kernels`)
+        were measured."""
         kernels = dict(kernels or {})
         chain = kernels.pop("launch", None)
         on_host = limits.host_to_device is None
@@ -130,14 +146,17 @@ class Rates:
         )
 
     def kernel_rate(self, operation: Operation, plan: Plan) -> float | None:
-        """Floating-point operations per second that such operations were measured to reach, bytes included."""
+        """Floating-point operations per second that such operations were measured to reach, bytes
+        included."""
         return self.kernels.get(f"{_library(operation, plan)} {_arithmetic(operation, plan)}")
 
     def compute_rate(self, operation: Operation, plan: Plan) -> float:
         """Floating-point operations per second that such an operation reaches, its bytes apart."""
         if operation.kind not in _MATRIX_KINDS:
             return self.flops["fp32"]  # ordinary units do these, in whatever type
-        return self._peak(_arithmetic(operation, plan)) * self.efficiency.get(_library(operation, plan), 1.0)
+        return self._peak(_arithmetic(operation, plan)) * self.efficiency.get(
+            _library(operation, plan), 1.0
+        )
 
     def memory_rate(self, operation: Operation) -> float:
         """Bytes per second that such an operation reaches."""
@@ -147,17 +166,21 @@ class Rates:
         return self.memory * share
 
     def _peak(self, dtype: str) -> float:
-        # A type without units of its own runs on those of fp32, as bf16 does on a V100; fp64 needs two of them.
+        # A type without units of its own runs on those of fp32, as bf16 does on a V100; fp64 needs
+        # two of them.
         rate = self.flops.get(dtype, self.flops["fp32"])
         return self.flops["fp32"] / 2 if dtype == "fp64" else rate
 
 
-def predict_time(operations: Sequence[Operation], rates: Rates, plan: Plan, *, moved_bytes: int = 0) -> TimePrediction:
+def predict_time(
+    operations: Sequence[Operation], rates: Rates, plan: Plan, *, moved_bytes: int = 0
+) -> TimePrediction:
     """Seconds of a step that executes ``operations``.
 
     Args:
-        operations: of the step, forward to optimizer, as the plan lets them be executed (recomputed ones twice); of
-            a compiled plan those of the eager step, since what is fused is reckoned here.
+        operations: of the step, forward to optimizer, as the plan lets them be executed (recomputed
+            ones twice); of a compiled plan those of the eager step, since what is fused is reckoned
+            here.
         rates: of the device.
         plan: that the step is run under.
         moved_bytes: between host and device in a step: what is offloaded, there and back.
@@ -169,7 +192,9 @@ def predict_time(operations: Sequence[Operation], rates: Rates, plan: Plan, *, m
         bounds["compute"] += compute
         bounds["memory"] += memory
         kinds[operation.kind] = kinds.get(operation.kind, 0.0) + compute + memory
-    launches = rates.launch * _num_launches(operations, plan) + (_COMPILED_CALL if plan.compile else 0.0)
+    launches = rates.launch * _num_launches(operations, plan) + (
+        _COMPILED_CALL if plan.compile else 0.0
+    )
     if rates.ahead:
         launches = max(0.0, launches - bounds["compute"] - bounds["memory"])
     bounds["launch"] = launches
@@ -185,7 +210,9 @@ def predict_time(operations: Sequence[Operation], rates: Rates, plan: Plan, *, m
 
 def _library(operation: Operation, plan: Plan) -> str:
     """What a kernel's rate depends on, beside its type."""
-    return f"convolution {plan.memory_format}" if operation.kind == "convolution" else operation.kind
+    return (
+        f"convolution {plan.memory_format}" if operation.kind == "convolution" else operation.kind
+    )
 
 
 def _arithmetic(operation: Operation, plan: Plan) -> str:
@@ -215,7 +242,10 @@ def _seconds(operation: Operation, rates: Rates, plan: Plan) -> tuple[float, flo
 
 
 def _num_launches(operations: Iterable[Operation], plan: Plan) -> float:
-    return sum(operation.count * (_FUSED_LAUNCHES if _is_fused(operation, plan) else 1.0) for operation in operations)
+    return sum(
+        operation.count * (_FUSED_LAUNCHES if _is_fused(operation, plan) else 1.0)
+        for operation in operations
+    )
 
 
 def _is_fused(operation: Operation, plan: Plan) -> bool:

@@ -1,4 +1,5 @@
-"""What packs did in a study, in words and figures: who trained together, why not with others, and what it gained."""
+"""What packs did in a study, in words and figures: who trained together, why not with others, and
+what it gained."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from volano.record.json_values import mapping, number, sequence
 from volano.record.study import StudyRecord
 
 NOT_MEASURED = "not measured"
-ONE_BY_ONE = "loop"  # the engine that is one member at a time: against that it gains nothing and loses nothing
+# the engine that is one member at a time: against that it gains nothing and loses nothing
+ONE_BY_ONE = "loop"
 UNIT = "configuration-step"  # an optimizer step of one trial; the terminal counts the same
 _MOST_LISTED = 12  # numbers of trials in a row of the table
 _MOST_REFUSALS = 4  # in a row of the table; all stand in packs.jsonl
@@ -19,7 +21,8 @@ _MOST_REFUSALS = 4  # in a row of the table; all stand in packs.jsonl
 
 @dataclass(frozen=True, kw_only=True)
 class PackRow:
-    """A pack in an assignment. ``gain`` is how many times as fast it trained as its members one after another."""
+    """A pack in an assignment. ``gain`` is how many times as fast it trained as its members one
+    after another."""
 
     trained_to: str
     trials: str
@@ -33,8 +36,8 @@ class PackRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PackGroup:
-    """All packs of one structure: ``apart`` says in what it differs from others, ``refused`` which engines did not take
-    it, or were not looked for, and why."""
+    """All packs of one structure: ``apart`` says in what it differs from others, ``refused`` which
+    engines did not take it, or were not looked for, and why."""
 
     engines: str
     packs: str
@@ -50,7 +53,8 @@ class PackGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """Everything that is shown. ``verdict`` says in sentences what packing gained against trials trained alone."""
+    """Everything that is shown. ``verdict`` says in sentences what packing gained against trials
+    trained alone."""
 
     verdict: tuple[str, ...]
     groups: tuple[PackGroup, ...]
@@ -98,7 +102,11 @@ def gain_of(packs: Iterable[Mapping[str, Any]]) -> Gain | None:
     """What packs gained where that was measured; None where it was not at all."""
     solo = training = startup = steps = 0.0
     for pack in packs:
-        alone, seconds, made = number(pack.get("solo_seconds_per_step")), _training([pack]), _steps([pack])
+        alone, seconds, made = (
+            number(pack.get("solo_seconds_per_step")),
+            _training([pack]),
+            _steps([pack]),
+        )
         if alone is not None and _engine(pack) != ONE_BY_ONE and seconds > 0 and made:
             solo, training, steps = solo + alone * made, training + seconds, steps + made
             startup += _startup([pack])
@@ -112,18 +120,24 @@ def _verdict(packs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     workers = len({pack.get("worker") for pack in packs})
     beside = "" if workers < 2 else f", added up over {workers} workers that trained side by side"
     yield (
-        f"{count_text(len(packs), 'pack')} made {count_text(_steps(packs), UNIT)} in {seconds_text(_training(packs))} "
-        f"of training and {seconds_text(_startup(packs))} of start-up (making packs, timing engines, "
+        f"{count_text(len(packs), 'pack')} made {count_text(_steps(packs), UNIT)} in "
+        f"{seconds_text(_training(packs))} "
+        f"of training and {seconds_text(_startup(packs))} of start-up (making packs, timing "
+        "engines, "
         f"compiling){beside}."
     )
     alone = [pack for pack in packs if _engine(pack) == ONE_BY_ONE]
     if len(alone) == len(packs):
-        yield "All were trained one trial at a time (engine loop): packing gained nothing and cost nothing."
+        yield (
+            "All were trained one trial at a time (engine loop): packing gained nothing and "
+            "cost nothing."
+        )
         return
     yield from _compared([pack for pack in packs if _engine(pack) != ONE_BY_ONE])
     if alone:
         yield (
-            f"Another {count_text(_steps(alone), UNIT)} were trained one trial at a time (engine loop), which gains "
+            f"Another {count_text(_steps(alone), UNIT)} were trained one trial at a time (engine "
+            "loop), which gains "
             "nothing and costs nothing."
         )
 
@@ -134,11 +148,17 @@ def _compared(packs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     if found is None:
         yield f"What one program for several trials gained was {NOT_MEASURED} in this study."
         return
-    some = "" if found.steps >= steps else f" ({100 * found.steps / steps:.0f} % of theirs, where that was measured)"
+    some = (
+        ""
+        if found.steps >= steps
+        else f" ({100 * found.steps / steps:.0f} % of theirs, where that was measured)"
+    )
     yield (
         f"Packs with one program for their trials made {count_text(found.steps, UNIT)}{some} in "
-        f"{seconds_text(found.training)} of training. One trial at a time they would have taken about "
-        f"{seconds_text(found.solo)}, by steps of single trials timed in this study: {_ratio(found)}."
+        f"{seconds_text(found.training)} of training. One trial at a time they would have taken "
+        "about "
+        f"{seconds_text(found.solo)}, by steps of single trials timed in this study: "
+        f"{_ratio(found)}."
     )
 
 
@@ -149,7 +169,10 @@ def _ratio(found: Gain) -> str:
     times = f"packing made training {ratio:.2f} times as fast"
     if ratio < 1:
         times = f"packing cost time, it trained {ratio:.2f} times as fast"
-    return f"{times}, or {whole:.2f} times with the {seconds_text(found.startup)} of start-up counted against it"
+    return (
+        f"{times}, or {whole:.2f} times with the {seconds_text(found.startup)} of start-up "
+        "counted against it"
+    )
 
 
 # ---- in tables
@@ -159,17 +182,24 @@ def _group(packs: Sequence[Mapping[str, Any]]) -> PackGroup:
     sizes = [len(_members(pack)) for pack in packs]
     fewest, most = min(sizes), max(sizes)
     apart = [tuple(map(str, sequence(pack.get("apart")))) for pack in packs]
-    refused = [f"{name}: {reason}" for pack in packs for name, reason in mapping(pack.get("refused")).items()]
+    refused = [
+        f"{name}: {reason}"
+        for pack in packs
+        for name, reason in mapping(pack.get("refused")).items()
+    ]
     return PackGroup(
         engines=", ".join(dict.fromkeys(map(_engine, packs))),
         packs=plain_number(len(packs)),
-        members=plain_number(most) if fewest == most else f"{plain_number(fewest)} to {plain_number(most)}",
+        members=plain_number(most)
+        if fewest == most
+        else f"{plain_number(fewest)} to {plain_number(most)}",
         steps=plain_number(_steps(packs)),
         startup=seconds_text(_startup(packs)),
         training=seconds_text(_training(packs)),
         speed=_speed(packs),
         gain=_gain(packs),
-        # As a study goes on, a structure is found to differ from more others: the fullest account is the last one.
+        # As a study goes on, a structure is found to differ from more others: the fullest account
+        # is the last one.
         apart=max(apart, key=lambda reasons: (len(reasons), sum(map(len, reasons)))),
         refused=tuple(dict.fromkeys(refused))[:_MOST_REFUSALS],
     )
@@ -180,7 +210,9 @@ def _row(pack: Mapping[str, Any]) -> PackRow:
     listed = ", ".join(map(str, trials[:_MOST_LISTED]))
     return PackRow(
         trained_to=NOTHING if share is None else f"{100 * share:.3g} %",
-        trials=listed + (f" and {len(trials) - _MOST_LISTED} more" if len(trials) > _MOST_LISTED else "") or NOTHING,
+        trials=listed
+        + (f" and {len(trials) - _MOST_LISTED} more" if len(trials) > _MOST_LISTED else "")
+        or NOTHING,
         members=plain_number(len(trials)),
         engine=_engine(pack),
         startup=seconds_text(_startup([pack])),

@@ -1,4 +1,5 @@
-"""The page of a study: the best configuration, what the parameters did, how the trials went, and what packs gained."""
+"""The page of a study: the best configuration, what the parameters did, how the trials went, and
+what packs gained."""
 
 from __future__ import annotations
 
@@ -7,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from volano.record.format import NOTHING, capital, count_text, figure_text, plain_number, seconds_text, short, title_of
+from volano.record.format import (
+    NOTHING,
+    capital,
+    count_text,
+    figure_text,
+    plain_number,
+    seconds_text,
+    short,
+    title_of,
+)
 from volano.record.json_values import mapping, number, sequence
 from volano.record.study import BestTrial, StudyRecord, TrialResult, read_study
 from volano.report.figures import Figure
@@ -18,7 +28,8 @@ from volano.report.study.pictures import parallel_coordinates, rung_curves
 MOST_TRIALS = 200  # in the table; all stand in trials.jsonl
 _MOST_ROWS = 100  # of packs, groups of packs and failures
 _LONGEST = 120  # characters of a value in the table
-# Below this many trials an importance says nothing: Optuna's own first trials, drawn at random, are 10.
+# Below this many trials an importance says nothing: Optuna's own first trials, drawn at random, are
+# 10.
 LEAST_TRIALS = 10
 _SOURCES = {"image": "image classifier", "text": "text model", "video": "video model"}
 
@@ -117,11 +128,16 @@ def _lede(record: StudyRecord) -> str:
     kind = str(source.get("kind") or "")
     made_by = _SOURCES.get(kind) or source.get("reference")
     goal = "the largest" if record.is_maximized else "the smallest"
-    of = f" of {'an ' if kind == 'image' else 'a ' if kind in _SOURCES else ''}{made_by}" if made_by else ""
+    of = (
+        f" of {'an ' if kind == 'image' else 'a ' if kind in _SOURCES else ''}{made_by}"
+        if made_by
+        else ""
+    )
     sampler = record.settings.get("sampler")
     drawn = f" Drawn by Optuna's {sampler}." if sampler else ""
     return (
-        f"{count_text(len(record.trials), 'configuration')}{of}, compared by {goal} {title_of(record.metric)} of the "
+        f"{count_text(len(record.trials), 'configuration')}{of}, compared by {goal} "
+        f"{title_of(record.metric)} of the "
         f"evaluation.{drawn}"
     )
 
@@ -134,7 +150,10 @@ def _state(record: StudyRecord) -> str:
     if record.status == "failed":
         return f"This study failed: {reason or 'no reason was recorded'}"
     if record.status == "stopped":
-        return f"This study was stopped before its end: {reason or 'no reason was recorded'}. It can go on."
+        return (
+            f"This study was stopped before its end: {reason or 'no reason was recorded'}. It "
+            "can go on."
+        )
     return "This study had not ended when this page was made; it shows how far it had come."
 
 
@@ -145,7 +164,9 @@ def _figures(record: StudyRecord) -> list[Figure]:
     words = {"complete": "complete", "pruned": "cut", "failed": "failed", "running": "not ended"}
     counts = [(states.count(state), word) for state, word in words.items()]
     value = NOTHING if best is None else figure_text(record.metric, best.value)
-    beside = "no trial has shown a number" if best is None else f"trial {best.number}{_how_far(best)}"
+    beside = (
+        "no trial has shown a number" if best is None else f"trial {best.number}{_how_far(best)}"
+    )
     figures = [
         Figure(name=f"Best {title_of(record.metric)}", value=value, beside=beside),
         Figure(
@@ -155,7 +176,11 @@ def _figures(record: StudyRecord) -> list[Figure]:
         ),
     ]
     if number(facts.get("seconds")) is not None:
-        figures.append(Figure(name="Time", value=seconds_text(facts["seconds"]), beside="of all runs of the study"))
+        figures.append(
+            Figure(
+                name="Time", value=seconds_text(facts["seconds"]), beside="of all runs of the study"
+            )
+        )
     speed = number(facts.get("steps_per_second"))
     if speed:
         steps = number(facts.get("steps"))
@@ -176,7 +201,8 @@ def _how_far(trial: BestTrial) -> str:
 
 
 def _best_rows(record: StudyRecord) -> list[tuple[str, str]]:
-    """Name and value of each of its parameters, with all their digits: they are there to be copied."""
+    """Name and value of each of its parameters, with all their digits: they are there to be
+    copied."""
     best = record.find_best()
     return [] if best is None else [(name, _whole(value)) for name, value in best.params.items()]
 
@@ -185,20 +211,33 @@ def _settings_rows(record: StudyRecord) -> list[tuple[str, str]]:
     settings, shares = record.settings, sequence(record.settings.get("shares"))
     known = [share for share in map(number, shares) if share is not None]
     eta, minutes = number(settings.get("eta")), number(settings.get("minutes"))
-    workers = [f"{name} {settings[name]}" for name in ("device", "workers", "ray", "precision") if settings.get(name)]
+    workers = [
+        f"{name} {settings[name]}"
+        for name in ("device", "workers", "ray", "precision")
+        if settings.get(name)
+    ]
     versions = mapping(record.facts.get("versions"))
     rows = [
-        ("Metric", f"{title_of(record.metric)}, {'maximized' if record.is_maximized else 'minimized'}"),
+        (
+            "Metric",
+            f"{title_of(record.metric)}, {'maximized' if record.is_maximized else 'minimized'}",
+        ),
         ("Trials asked for", settings.get("trials")),
         ("Minutes at most", None if minutes is None else plain_number(minutes)),
-        ("Rungs", ", ".join(f"{100 * share:.3g} %" for share in known) + " of a run" if known else None),
+        (
+            "Rungs",
+            ", ".join(f"{100 * share:.3g} %" for share in known) + " of a run" if known else None,
+        ),
         ("Goes on at a rung", None if eta is None else f"the best 1/{plain_number(eta)}"),
         ("Side by side", settings.get("width")),
         ("Sampler", settings.get("sampler")),
         ("Seed", settings.get("seed")),
         ("Workers", ", ".join(workers)),
         ("Begun", record.facts.get("created")),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+        (
+            "Versions",
+            ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+        ),
     ]
     return [(title, short(str(value), 600)) for title, value in rows if value not in (None, "")]
 
@@ -208,7 +247,9 @@ def _settings_rows(record: StudyRecord) -> list[tuple[str, str]]:
 
 def _importances(importances: Importances | None) -> list[Importance]:
     shares = {} if importances is None else importances.shares
-    known = {str(name): value for name, item in shares.items() if (value := number(item)) is not None}
+    known = {
+        str(name): value for name, item in shares.items() if (value := number(item)) is not None
+    }
     longest = max(known.values(), default=0.0)
     return [
         Importance(
@@ -226,14 +267,26 @@ def _about_importances(record: StudyRecord, found: Importances | None) -> str:
         return "No importances: they were not estimated when this page was made."
     num = found.num_trials
     if num < LEAST_TRIALS:
-        there = f"there {'is' if num == 1 else 'are'} {plain_number(num)}" if num else "there is none"
-        return f"No importances: they take at least {LEAST_TRIALS} trials that have shown a value; {there}."
+        there = (
+            f"there {'is' if num == 1 else 'are'} {plain_number(num)}" if num else "there is none"
+        )
+        return (
+            f"No importances: they take at least {LEAST_TRIALS} trials that have shown a "
+            f"value; {there}."
+        )
     at = "at the end of the run" if found.share >= 1 else f"at {100 * found.share:.3g} % of the run"
     over = f"the values of {count_text(num, 'trial')} {at}, the furthest that all of them have come"
     if found.shares:
         left = [name for name in record.parameters if name not in found.shares]
-        out = f" Left out, for not all of them have it: {short(', '.join(left), 300)}." if left else ""
-        return f"Share of the spread in {title_of(record.metric)} that each explains, estimated from {over}.{out}"
+        out = (
+            f" Left out, for not all of them have it: {short(', '.join(left), 300)}."
+            if left
+            else ""
+        )
+        return (
+            f"Share of the spread in {title_of(record.metric)} that each explains, estimated "
+            f"from {over}.{out}"
+        )
     if found.is_flat:
         return f"No importances: there is no spread to explain in {over}: all are the same."
     why = f" ({short(found.failure, 300)})" if found.failure else ""
@@ -246,7 +299,9 @@ def _about_importances(record: StudyRecord, found: Importances | None) -> str:
 def _trial_rows(record: StudyRecord) -> list[TrialRow]:
     best, names = record.find_best(), record.parameters
     return [
-        _trial_row(trial, record.metric, names, is_best=best is not None and best.number == trial.number)
+        _trial_row(
+            trial, record.metric, names, is_best=best is not None and best.number == trial.number
+        )
         for trial in record.ranked[:MOST_TRIALS]
     ]
 
@@ -258,7 +313,9 @@ def _trial_row(trial: TrialResult, metric: str, names: Sequence[str], *, is_best
     words = "not a number" if value is None and trial.rungs else NOTHING
     return TrialRow(
         number=trial.number,
-        params=tuple(_brief(trial.params[name]) if name in trial.params else NOTHING for name in names),
+        params=tuple(
+            _brief(trial.params[name]) if name in trial.params else NOTHING for name in names
+        ),
         value=words if value is None else figure_text(metric, value),
         epochs=plain_number(epochs) if epochs == epochs else NOTHING,
         state={"pruned": "cut", "running": "not ended"}.get(trial.state, trial.state),
@@ -279,8 +336,17 @@ def _failures(record: StudyRecord) -> list[tuple[str, str]]:
     ]
     for event in record.losses:
         trials = [found for found in sequence(event.get("trials")) if isinstance(found, int)]
-        held = f", with {'trial' if len(trials) == 1 else 'trials'} {_listed(trials)}" if trials else ""
-        rows.append((f"worker {event.get('worker', '?')} lost{held}", str(event.get("reason") or "no reason given")))
+        held = (
+            f", with {'trial' if len(trials) == 1 else 'trials'} {_listed(trials)}"
+            if trials
+            else ""
+        )
+        rows.append(
+            (
+                f"worker {event.get('worker', '?')} lost{held}",
+                str(event.get("reason") or "no reason given"),
+            )
+        )
     return rows
 
 
@@ -295,4 +361,8 @@ def _brief(value: Any) -> str:
 
 
 def _whole(value: Any) -> str:
-    return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
+    return (
+        {None: "none", True: "yes", False: "no"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )

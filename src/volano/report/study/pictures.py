@@ -1,5 +1,5 @@
-"""A study as pictures: its trials across their parameters, and their values along the rungs. Drawn by Matplotlib,
-once in the colours of the light page and once in those of the dark one."""
+"""A study as pictures: its trials across their parameters, and their values along the rungs. Drawn
+by Matplotlib, once in the colours of the light page and once in those of the dark one."""
 
 from __future__ import annotations
 
@@ -15,25 +15,40 @@ from volano.record.format import plain_number, printable, short, title_of
 from volano.record.json_values import number
 from volano.record.study import StudyRecord, TrialResult, read_space
 
-# A picture of its own for each page, as style.css has it: ink, faint lines, the best trial, colours of the values.
-_LIGHT = {"ink": "#1e2226", "soft": "#5c646d", "faint": "#cfccc5", "best": "#b94c24", "card": "#ffffff"}
-_DARK = {"ink": "#e6e8ea", "soft": "#a0a8b1", "faint": "#454c53", "best": "#ef8e63", "card": "#1c2024"}
-# The part of Matplotlib's viridis that stands out from the paper: its yellow does not from white, nor its violet from
-# black.
+# A picture of its own for each page, as style.css has it: ink, faint lines, the best trial, colours
+# of the values.
+_LIGHT = {
+    "ink": "#1e2226",
+    "soft": "#5c646d",
+    "faint": "#cfccc5",
+    "best": "#b94c24",
+    "card": "#ffffff",
+}
+_DARK = {
+    "ink": "#e6e8ea",
+    "soft": "#a0a8b1",
+    "faint": "#454c53",
+    "best": "#ef8e63",
+    "card": "#1c2024",
+}
+# The part of Matplotlib's viridis that stands out from the paper: its yellow does not from white,
+# nor its violet from black.
 _SHADES = {_LIGHT["ink"]: (0.05, 0.86), _DARK["ink"]: (0.3, 1.0)}
 _DOTS_PER_INCH = 150
 MOST_AXES = 12  # more cannot be told apart on a screen
 _MOST_CHOICES = 16  # of a category that are written beside its axis
-# Where nobody says whether a space is logarithmic, values that span this many times their smallest are drawn so.
+# Where nobody says whether a space is logarithmic, values that span this many times their smallest
+# are drawn so.
 _LOG_SPAN = 30.0
-# Values this far beyond the worse quartile, in distances between quartiles, do not stretch colours and axes (Tukey's
-# outer fence): of a trial that diverged it is enough to see that it did.
+# Values this far beyond the worse quartile, in distances between quartiles, do not stretch colours
+# and axes (Tukey's outer fence): of a trial that diverged it is enough to see that it did.
 _FENCE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """PNGs as data that stands in the page; sizes are pixels of the page. ``alt`` says it in words."""
+    """PNGs as data that stands in the page; sizes are pixels of the page. ``alt`` says it in
+    words."""
 
     light: str
     dark: str
@@ -45,7 +60,8 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A vertical axis: ``places`` are the trials' heights from 0 to 1, None where a trial has no place on it."""
+    """A vertical axis: ``places`` are the trials' heights from 0 to 1, None where a trial has no
+    place on it."""
 
     title: str
     places: tuple[float | None, ...]
@@ -69,7 +85,12 @@ def parallel_coordinates(record: StudyRecord) -> Picture | None:
     axes.append(_numbers(title_of(record.metric), list(shown), is_log=_spans(shown)))
     height = 3.7
     light, dark = (
-        _drawn(lambda figure, look: _draw_parallel(figure, look, record, trials, axes), look, width, height)
+        _drawn(
+            lambda figure, look: _draw_parallel(figure, look, record, trials, axes),
+            look,
+            width,
+            height,
+        )
         for width in [max(6.0, min(16.0, 1.35 * len(axes) + 0.8))]
         for look in (_LIGHT, _DARK)
     )
@@ -79,7 +100,8 @@ def parallel_coordinates(record: StudyRecord) -> Picture | None:
         dark=dark[0],
         width=light[1],
         height=light[2],
-        alt=f"{len(trials)} trials across {', '.join(short(name, 40) for name in names)} and {record.metric}",
+        alt=f"{len(trials)} trials across {', '.join(short(name, 40) for name in names)} and "
+        f"{record.metric}",
         notes=tuple(notes if len(record.parameters) > MOST_AXES else ()),
     )
 
@@ -90,7 +112,9 @@ def parameter_axis(name: str, trials: Sequence[TrialResult], space: Any = None) 
     has = [name in trial.params for trial in trials]
     figures = [number(value) for value in values]
     choices = (space or {}).get("choices")
-    if isinstance(choices, list) or any(there and figure is None for there, figure in zip(has, figures, strict=True)):
+    if isinstance(choices, list) or any(
+        there and figure is None for there, figure in zip(has, figures, strict=True)
+    ):
         return _categories(name, values, has, choices if isinstance(choices, list) else [])
     known = [figure for figure in figures if figure is not None]
     low, high = (number((space or {}).get(end)) for end in ("low", "high"))
@@ -98,15 +122,22 @@ def parameter_axis(name: str, trials: Sequence[TrialResult], space: Any = None) 
     return _numbers(name, figures, is_log=is_log, low=low, high=high)
 
 
-def _categories(name: str, values: Sequence[Any], has: Sequence[bool], choices: Sequence[Any]) -> Axis:
+def _categories(
+    name: str, values: Sequence[Any], has: Sequence[bool], choices: Sequence[Any]
+) -> Axis:
     labels = [str(choice) for choice in choices]
-    labels += sorted({str(value) for value, there in zip(values, has, strict=True) if there} - set(labels))
+    labels += sorted(
+        {str(value) for value, there in zip(values, has, strict=True) if there} - set(labels)
+    )
     rank = {label: place for place, label in enumerate(labels)}
     heights = [(place + 0.5) / len(labels) for place in range(len(labels))]
     step = -(-len(labels) // _MOST_CHOICES)
     return Axis(
         title=name,
-        places=tuple(heights[rank[str(value)]] if there else None for value, there in zip(values, has, strict=True)),
+        places=tuple(
+            heights[rank[str(value)]] if there else None
+            for value, there in zip(values, has, strict=True)
+        ),
         ticks=tuple(zip(heights, labels, strict=True))[::step],
     )
 
@@ -132,7 +163,9 @@ def _numbers(
     return Axis(
         title=name,
         places=tuple(None if value is None else place(value) for value in values),
-        ticks=tuple((place(value), plain_number(value)) for value in _ticks(low, high, is_log=is_log)),
+        ticks=tuple(
+            (place(value), plain_number(value)) for value in _ticks(low, high, is_log=is_log)
+        ),
         is_log=is_log,
     )
 
@@ -142,7 +175,10 @@ def _ticks(low: float, high: float, *, is_log: bool) -> list[float]:
     if low == high:
         return [low]
     if is_log:
-        inside = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+        inside = [
+            10.0**power
+            for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+        ]
         inside = inside[:: -(-len(inside) // 6)] if inside else []
         room = 0.09 * math.log(high / low)
         inside = [v for v in inside if math.log(v / low) > room and math.log(high / v) > room]
@@ -164,11 +200,17 @@ def _fenced(values: Sequence[float], is_maximized: bool) -> list[float]:
     reach = _FENCE * (upper - lower)
     if not reach:
         return list(values)
-    return [max(value, lower - reach) if is_maximized else min(value, upper + reach) for value in values]
+    return [
+        max(value, lower - reach) if is_maximized else min(value, upper + reach) for value in values
+    ]
 
 
 def _draw_parallel(
-    figure: Any, look: dict[str, str], record: StudyRecord, trials: Sequence[TrialResult], axes: Sequence[Axis]
+    figure: Any,
+    look: dict[str, str],
+    record: StudyRecord,
+    trials: Sequence[TrialResult],
+    axes: Sequence[Axis],
 ) -> None:
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
@@ -179,23 +221,51 @@ def _draw_parallel(
     plot.axis("off")
     colours = colormaps["viridis"]
     darkest, lightest = _SHADES[look["ink"]]
-    goodness = [1 - place if not record.is_maximized else place for place in map(_some, axes[-1].places)]
+    goodness = [
+        1 - place if not record.is_maximized else place for place in map(_some, axes[-1].places)
+    ]
     best = record.find_best()
     # The worst first, so that the better ones lie above them.
     for place in sorted(range(len(trials)), key=lambda place: goodness[place]):
         is_best = best is not None and trials[place].number == best.number
         segments = _segments(axes, place)
-        colour = look["best"] if is_best else colours(darkest + (lightest - darkest) * goodness[place])
+        colour = (
+            look["best"] if is_best else colours(darkest + (lightest - darkest) * goodness[place])
+        )
         width, alpha = (2.8, 1.0) if is_best else (1.1, 0.45 if len(trials) > 60 else 0.75)
-        lines = LineCollection(segments, colors=[colour], linewidths=width, alpha=alpha, zorder=5 if is_best else 2)
+        lines = LineCollection(
+            segments, colors=[colour], linewidths=width, alpha=alpha, zorder=5 if is_best else 2
+        )
         plot.add_collection(lines)
     for across, axis in enumerate(axes):
         plot.plot([across, across], [0, 1], color=look["soft"], linewidth=1.1, zorder=3)
-        plot.text(across, 1.10, _text(axis.title, 20), ha="center", va="bottom", color=look["ink"], fontsize=9)
+        plot.text(
+            across,
+            1.10,
+            _text(axis.title, 20),
+            ha="center",
+            va="bottom",
+            color=look["ink"],
+            fontsize=9,
+        )
         if axis.is_log:
-            plot.text(across, 1.045, "logarithmic", ha="center", va="bottom", color=look["soft"], fontsize=7)
+            plot.text(
+                across,
+                1.045,
+                "logarithmic",
+                ha="center",
+                va="bottom",
+                color=look["soft"],
+                fontsize=7,
+            )
         for height, label in axis.ticks:
-            plot.plot([across, across + 0.025], [height, height], color=look["soft"], linewidth=0.9, zorder=3)
+            plot.plot(
+                [across, across + 0.025],
+                [height, height],
+                color=look["soft"],
+                linewidth=0.9,
+                zorder=3,
+            )
             plot.text(
                 across + 0.045,
                 height,
@@ -213,7 +283,8 @@ def _some(place: float | None) -> float:
 
 
 def _segments(axes: Sequence[Axis], trial: int) -> list[list[tuple[float, float]]]:
-    """A trial's line, broken where it has no place on an axis; a place between two gaps is a stub."""
+    """A trial's line, broken where it has no place on an axis; a place between two gaps is a
+    stub."""
     runs: list[list[tuple[float, float]]] = [[]]
     for across, axis in enumerate(axes):
         height = axis.places[trial]
@@ -222,7 +293,9 @@ def _segments(axes: Sequence[Axis], trial: int) -> list[list[tuple[float, float]
         else:
             runs[-1].append((across, height))
     return [
-        run if len(run) > 1 else [(run[0][0] - 0.05, run[0][1]), (run[0][0] + 0.05, run[0][1])] for run in runs if run
+        run if len(run) > 1 else [(run[0][0] - 0.05, run[0][1]), (run[0][0] + 0.05, run[0][1])]
+        for run in runs
+        if run
     ]
 
 
@@ -233,13 +306,22 @@ def rung_curves(record: StudyRecord) -> Picture | None:
     """Values against epochs; None where no trial has shown a value."""
     curves = {}
     for trial in record.ranked:
-        points = [(r.epoch, r.value) for r in trial.rungs if math.isfinite(r.value) and math.isfinite(r.epoch)]
+        points = [
+            (r.epoch, r.value)
+            for r in trial.rungs
+            if math.isfinite(r.value) and math.isfinite(r.epoch)
+        ]
         if points:
             curves[trial.number] = (trial, points)
     if not curves:
         return None
     light, dark = (
-        _drawn(lambda figure, look: _draw_curves(figure, look, record, list(curves.values())), look, 8.6, 3.7)
+        _drawn(
+            lambda figure, look: _draw_curves(figure, look, record, list(curves.values())),
+            look,
+            8.6,
+            3.7,
+        )
         for look in (_LIGHT, _DARK)
     )
     return Picture(
@@ -247,7 +329,8 @@ def rung_curves(record: StudyRecord) -> Picture | None:
         dark=dark[0],
         width=light[1],
         height=light[2],
-        alt=f"{record.metric} of {len(curves)} trials against the epochs that they were trained for",
+        alt=f"{record.metric} of {len(curves)} trials against the epochs that they were trained "
+        "for",
     )
 
 
@@ -260,7 +343,10 @@ def _draw_curves(
     plot = figure.add_axes((0.085, 0.135, 0.895, 0.84))
     best = record.find_best()
     for trial, points in curves:
-        is_best, is_whole = best is not None and trial.number == best.number, trial.state == "complete"
+        is_best, is_whole = (
+            best is not None and trial.number == best.number,
+            trial.state == "complete",
+        )
         colour = look["best"] if is_best else look["soft"] if is_whole else look["faint"]
         plot.plot(
             *zip(*points, strict=True),
@@ -309,7 +395,8 @@ def _drawn(
     draw(figure, look)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in letters that Matplotlib's font lacks is drawn as boxes; the page's table has it in full.
+        # A name in letters that Matplotlib's font lacks is drawn as boxes; the page's table has it
+        # in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, dpi=_DOTS_PER_INCH, transparent=True)
     uri = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -11,8 +11,9 @@ from volano.study.successive_halving import Round
 from volano.study.workers.executor import Executor
 from volano.study.workers.messages import Assignment, Lost, Report, Trial
 
-# Of a worker that dies with its trials nobody can say which of them did it. They start again in fours of parts, so that
-# one that ends its worker each time soon stands alone: of a pack of 1,024 after five times.
+# Of a worker that dies with its trials nobody can say which of them did it. They start again in
+# fours of parts, so that one that ends its worker each time soon stands alone: of a pack of 1,024
+# after five times.
 _NUM_PARTS = 4
 _MOST_IN_A_ROW = 6
 
@@ -35,7 +36,9 @@ class WorkerPool:
         trial_of: gives the trial of a number as it stands.
     """
 
-    def __init__(self, executor: Executor, shares: Sequence[float], trial_of: Callable[[int], Trial]) -> None:
+    def __init__(
+        self, executor: Executor, shares: Sequence[float], trial_of: Callable[[int], Trial]
+    ) -> None:
         self._executor, self._shares, self._trial_of = executor, shares, trial_of
         self._idle = set(range(executor.num_workers))
         self._in_hand: dict[int, WorkInHand] = {}
@@ -63,7 +66,11 @@ class WorkerPool:
     @property
     def is_free(self) -> bool:
         """Whether somebody has nothing to do while no rung waits for its quorum."""
-        return bool(self._idle) and not self._queue and all(hand.round.is_decided for hand in self._in_hand.values())
+        return (
+            bool(self._idle)
+            and not self._queue
+            and all(hand.round.is_decided for hand in self._in_hand.values())
+        )
 
     @property
     def away(self) -> frozenset[int]:
@@ -85,7 +92,9 @@ class WorkerPool:
         yield from ((hand.round, hand.numbers) for hand in self._in_hand.values())
         yield from self._queue
 
-    def begin(self, round_: Round, numbers: Sequence[int], homes: Mapping[int, int], *, runs_after: float) -> None:
+    def begin(
+        self, round_: Round, numbers: Sequence[int], homes: Mapping[int, int], *, runs_after: float
+    ) -> None:
         """Deals trials to the idle workers.
 
         Args:
@@ -110,7 +119,8 @@ class WorkerPool:
             raise ExploreError(
                 "A study has a worker that lives",
                 got=f"none: each was lost {_MOST_IN_A_ROW} times in a row",
-                remedy="Mend what ended them; the trials' last states are kept: go on with resume=True (--resume)",
+                remedy="Mend what ended them; the trials' last states are kept: go on with "
+                "resume=True (--resume)",
             )
 
     def _submit(self, worker: int, round_: Round, numbers: tuple[int, ...]) -> None:
@@ -123,7 +133,9 @@ class WorkerPool:
         )
         self._num_assignments += 1
         self._idle.discard(worker)
-        self._in_hand[worker] = WorkInHand(assignment=assignment.number, round=round_, numbers=numbers)
+        self._in_hand[worker] = WorkInHand(
+            assignment=assignment.number, round=round_, numbers=numbers
+        )
         self._executor.submit(worker, assignment)
 
     def next(self) -> tuple[int, Report | Lost] | None:
@@ -140,9 +152,9 @@ class WorkerPool:
         return hand
 
     def lose(self, worker: int, hand: WorkInHand) -> tuple[int, ...]:
-        """A worker was lost: it is started anew, unless that has happened too often; its trials are handed out again,
-        in smaller parts. Gives the numbers of those that are to blame: alone in hand, not for the first time, and the
-        worker had answered just before.
+        """A worker was lost: it is started anew, unless that has happened too often; its trials are
+        handed out again, in smaller parts. Gives the numbers of those that are to blame: alone in
+        hand, not for the first time, and the worker had answered just before.
         """
         was_well = self._losses_in_a_row[worker] == 0
         self._losses_in_a_row[worker] += 1
@@ -157,7 +169,9 @@ class WorkerPool:
         return ()
 
 
-def deal(numbers: Iterable[int], workers: Sequence[int], homes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
+def deal(
+    numbers: Iterable[int], workers: Sequence[int], homes: Mapping[int, int]
+) -> dict[int, tuple[int, ...]]:
     """Trials for each worker that gets any.
 
     Args:

@@ -25,7 +25,8 @@ Make = Callable[[], Answers]
 
 
 class Executor(ABC):
-    """Workers, numbered from 0, each with at most one assignment in hand. A context that ends with :meth:`close`.
+    """Workers, numbered from 0, each with at most one assignment in hand. A context that ends with
+    :meth:`close`.
 
     Attributes:
         num_workers: how many assignments can be in hand at once.
@@ -37,8 +38,9 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, worker: int, assignment: Assignment) -> None:
-        """Hands an assignment to a worker that has none. One that was lost is started anew for it, and knows nothing of
-        what was trained before: the states in the assignment are where it goes on."""
+        """Hands an assignment to a worker that has none. One that was lost is started anew for it,
+        and knows nothing of what was trained before: the states in the assignment are where it goes
+        on."""
 
     @abstractmethod
     def next_finished(self, timeout: float | None = None) -> tuple[int, Report | Lost] | None:
@@ -66,7 +68,8 @@ class Executor(ABC):
 
 
 def answer_of(worker: Answers, message: bytes) -> bytes:
-    """What a worker says to an assignment, both as bytes: the one function that runs in other processes."""
+    """What a worker says to an assignment, both as bytes: the one function that runs in other
+    processes."""
     try:
         answer: Report | VolanoError = worker.run(pickle.loads(message))
     except VolanoError as error:
@@ -79,7 +82,10 @@ def answer_of(worker: Answers, message: bytes) -> bytes:
 def defect_of(error: Exception) -> RunError:
     """What is said of an exception that nobody foresaw."""
     where = "".join(traceback.format_exception(error)).strip()
-    return RunError("A worker of a study answers each assignment", got=f"{type(error).__name__}: {error}\n{where}")
+    return RunError(
+        "A worker of a study answers each assignment",
+        got=f"{type(error).__name__}: {error}\n{where}",
+    )
 
 
 def report_in(answer: bytes) -> Report:
@@ -96,7 +102,8 @@ def report_in(answer: bytes) -> Report:
 
 
 class InProcess(Executor):
-    """One worker, in this process: it trains while :meth:`next_finished` is waited for, however long that takes."""
+    """One worker, in this process: it trains while :meth:`next_finished` is waited for, however
+    long that takes."""
 
     num_workers = 1
 

@@ -16,7 +16,8 @@ from volano.study.workers.worker import Worker
 
 # What `ray` may be in place of an address: a cluster of this machine alone, started for the study.
 LOCAL = "local"
-# A process is worth its start for so many trials; more processes than that hold more of the data than they train.
+# A process is worth its start for so many trials; more processes than that hold more of the data
+# than they train.
 _TRIALS_EACH, _MOST_PROCESSES = 4, 8
 
 
@@ -37,9 +38,11 @@ def make_executor(
     Args:
         build: ``(trial) -> Task``.
         device: as torch writes it; None is every accelerator, or the CPU without one.
-        workers: how many; None is one for each accelerator, and on the CPU one of one thread for each core, as far as
-            there are trials and processes can be forked: steps of small nets gain less from a second thread.
-        ray: ``"local"`` starts a cluster of this machine; ``"auto"`` or ``"host:port"`` joins one that runs.
+        workers: how many; None is one for each accelerator, and on the CPU one of one thread for
+            each core, as far as there are trials and processes can be forked: steps of small nets
+            gain less from a second thread.
+        ray: ``"local"`` starts a cluster of this machine; ``"auto"`` or ``"host:port"`` joins one
+            that runs.
         precision: of the forward and backward pass.
         engine: of all packs; None finds the fastest for each.
         threads: of each worker's host; None is its share of the cores, where there are several.
@@ -47,7 +50,8 @@ def make_executor(
         on_notice: told what a person should hear of the choice.
 
     Raises:
-        UsageError: they cannot be meant; the extra ``cluster`` is missing; ``build`` cannot be sent to them.
+        UsageError: they cannot be meant; the extra ``cluster`` is missing; ``build`` cannot be sent
+            to them.
         RunError: they do not start.
     """
     if workers is not None and workers < 1:
@@ -61,17 +65,24 @@ def make_executor(
         return RayActors(make, address=address, num=workers, threads=threads, on_notice=on_notice)
     devices = devices_of_workers(device, workers or _workers_that_pay(device, num_trials))
     if len(devices) == 1:
-        return InProcess(functools.partial(Worker, build, device=devices[0], threads=threads, **settings))
+        return InProcess(
+            functools.partial(Worker, build, device=devices[0], threads=threads, **settings)
+        )
     threads = threads or share_of_threads(len(devices))
     is_forked = can_fork(threads=threads)
-    makers = [functools.partial(Worker, build, device=name, threads=threads, **settings) for name in devices]
+    makers = [
+        functools.partial(Worker, build, device=name, threads=threads, **settings)
+        for name in devices
+    ]
     try:
         return ProcessPool(makers, is_forked=is_forked)
     except UsageError as error:
         if not can_fork(threads=1):
             raise
         on_notice(f"workers have one thread each: with {threads}, {error.got}")
-        makers = [functools.partial(Worker, build, device=name, threads=1, **settings) for name in devices]
+        makers = [
+            functools.partial(Worker, build, device=name, threads=1, **settings) for name in devices
+        ]
         return ProcessPool(makers, is_forked=True)
 
 
@@ -96,5 +107,7 @@ def devices_of_workers(device: str | None, workers: int | None) -> list[str]:
     is_one = device is not None and ":" in device
     num = 1 if is_one else Device.count()
     if workers is not None and workers > num:
-        raise UsageError("Each worker has an accelerator of its own", got=f"{workers} workers on {num}")
+        raise UsageError(
+            "Each worker has an accelerator of its own", got=f"{workers} workers on {num}"
+        )
     return [found.name] if is_one else [f"{found.kind}:{index}" for index in range(workers or num)]

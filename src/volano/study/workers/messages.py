@@ -1,4 +1,5 @@
-"""What a study's driver asks of a worker, and what it is told: values that travel between processes."""
+"""What a study's driver asks of a worker, and what it is told: values that travel between
+processes."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ class Trial:
     Attributes:
         number: of the trial in the study.
         params: what the sampler gave, by name.
-        state: of the member after its last rung, tensors on the host; None starts it from its first step.
+        state: of the member after its last rung, tensors on the host; None starts it from its first
+            step.
     """
 
     number: int
@@ -31,7 +33,8 @@ class Assignment:
         trials: each once.
         share: of each trial's whole run at which the rung stands, above 0, at most 1.
         keep_states: whether the states come back with the outcomes.
-        runs_after: whole runs of a trial that the worker is expected to train after this, which says what pays.
+        runs_after: whole runs of a trial that the worker is expected to train after this, which
+            says what pays.
     """
 
     number: int
@@ -75,9 +78,11 @@ class PackFigures:
         apart: in words, why it was split from packs of other structures: ``"batch_size: 32, 64"``.
         refused: why engines were not taken, by name.
         seconds: of start-up and training; evaluation apart.
-        startup_seconds: of making the pack, of timing its engines and of compiling; 0 for one that goes on.
+        startup_seconds: of making the pack, of timing its engines and of compiling; 0 for one that
+            goes on.
         steps: configuration-steps made: optimizer steps, summed over its members.
-        solo_seconds_per_step: of one member trained alone, where that was measured; None where not, and for the loop.
+        solo_seconds_per_step: of one member trained alone, where that was measured; None where not,
+            and for the loop.
     """
 
     numbers: tuple[int, ...]
@@ -101,7 +106,8 @@ class Report:
         outcomes: one for each trial.
         packs: one for each pack.
         notices: what a person should hear.
-        data: on which the worker's trials train and are evaluated, in words and digests; None before it has made one.
+        data: on which the worker's trials train and are evaluated, in words and digests; None
+            before it has made one.
     """
 
     assignment: int

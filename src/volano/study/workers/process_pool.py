@@ -1,8 +1,10 @@
-"""Workers of a study as processes of this machine: one for each accelerator, or for each share of the cores.
+"""Workers of a study as processes of this machine: one for each accelerator, or for each share of
+the cores.
 
-A process is forked where that is safe, for then closures, and data in memory, go over as they are: without an
-accelerator, whose driver does not survive a fork, and with one thread each, for a pool of OpenMP threads does not
-either (docs/decisions/workers-of-a-study.md). Elsewhere it is started anew and ``build`` is pickled for it.
+A process is forked where that is safe, for then closures, and data in memory, go over as they are:
+without an accelerator, whose driver does not survive a fork, and with one thread each, for a pool
+of OpenMP threads does not either (docs/decisions/workers-of-a-study.md). Elsewhere it is started
+anew and ``build`` is pickled for it.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from volano.errors import RunError, UsageError, VolanoError
 from volano.study.workers.executor import Executor, Make, answer_of, defect_of, report_in
 from volano.study.workers.messages import Assignment, Lost, Report
 
-# A process that was told to end does so at once; one that is stuck in the kernel is told more loudly.
+# A process that was told to end does so at once; one that is stuck in the kernel is told more
+# loudly.
 _PATIENCE_SECONDS = 2.0
-# How often a process looks whether the one that started it still runs. The end of the connection says so at once,
-# but for copies of it that other forked processes may hold.
+# How often a process looks whether the one that started it still runs. The end of the connection
+# says so at once, but for copies of it that other forked processes may hold.
 _LOOK_SECONDS = 5.0
 _CAN_HOLD = hasattr(signal, "pthread_sigmask")
 
@@ -41,7 +44,8 @@ class ProcessPool(Executor):
     """One process for each of ``makers``. One that dies is started anew with its next assignment.
 
     Args:
-        makers: of the workers; each is called in its process, which is forked with it or to which it is pickled.
+        makers: of the workers; each is called in its process, which is forked with it or to which
+            it is pickled.
         is_forked: see :func:`can_fork`.
 
     Raises:
@@ -52,9 +56,12 @@ class ProcessPool(Executor):
     def __init__(self, makers: Sequence[Make], *, is_forked: bool) -> None:
         self.num_workers = len(makers)
         self._is_forked = is_forked
-        self._makers: list[Any] = list(makers) if is_forked else [pickled_for_start(make) for make in makers]
+        self._makers: list[Any] = (
+            list(makers) if is_forked else [pickled_for_start(make) for make in makers]
+        )
         self._workers: list[_Process | None] = [None] * len(makers)
-        # multiprocessing waits for children when an interpreter ends; a driver that was not closed would wait for ever.
+        # multiprocessing waits for children when an interpreter ends; a driver that was not closed
+        # would wait for ever.
         self._at_exit = Finalize(None, _end_all, (self._workers,), exitpriority=10)
         try:
             for worker in range(len(makers)):
@@ -72,10 +79,16 @@ class ProcessPool(Executor):
 
     def next_finished(self, timeout: float | None = None) -> tuple[int, Report | Lost] | None:
         """See :meth:`Executor.next_finished`."""
-        busy = [(number, process) for number, process in enumerate(self._workers) if process and process.assignment]
+        busy = [
+            (number, process)
+            for number, process in enumerate(self._workers)
+            if process and process.assignment
+        ]
         if not busy:
             return None
-        ready = wait([end for _, process in busy for end in (process.connection, process.sentinel)], timeout)
+        ready = wait(
+            [end for _, process in busy for end in (process.connection, process.sentinel)], timeout
+        )
         for number, process in busy:
             if process.connection in ready or process.sentinel in ready:
                 return number, self._answer(number, process)
@@ -105,7 +118,9 @@ class ProcessPool(Executor):
             self._workers[worker] = None
         others = [process.connection for process in self._workers if process is not None]
         try:
-            process = self._workers[worker] = _Process(self._makers[worker], others, is_forked=self._is_forked)
+            process = self._workers[worker] = _Process(
+                self._makers[worker], others, is_forked=self._is_forked
+            )
         except OSError as error:
             raise RunError(
                 "The system starts the worker processes of a study",
@@ -132,7 +147,8 @@ def pickled_for_start(make: Make) -> bytes:
         raise UsageError(
             "Worker processes that are started anew import the study's build function",
             got=f"{type(error).__name__}: {error}",
-            remedy="Define it at the top of a module and name it as module:build, or take one worker",
+            remedy="Define it at the top of a module and name it as module:build, or take one "
+            "worker",
         ) from error
 
 
@@ -148,7 +164,8 @@ def _end_all(workers: list[_Process | None]) -> None:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """A context in which Ctrl-C waits, so that a process that is started in it hears none before it ignores them."""
+    """A context in which Ctrl-C waits, so that a process that is started in it hears none before it
+    ignores them."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if _CAN_HOLD else None
     try:
         yield
@@ -164,11 +181,15 @@ class _Process:
         self.assignment: Assignment | None = None
         context: Any = multiprocessing.get_context("fork" if is_forked else "spawn")
         self.connection, there = context.Pipe()
-        # What is forked inherits both ends of every connection that is open, and closes those that are not its own.
+        # What is forked inherits both ends of every connection that is open, and closes those that
+        # are not its own.
         ends = [self.connection, *others] if is_forked else []
         # No daemon: a daemon may have no processes of its own, and a task's data may.
         self._process = context.Process(
-            target=_serve, args=(there, make, ends, os.getpid()), name="volano-study-worker", daemon=False
+            target=_serve,
+            args=(there, make, ends, os.getpid()),
+            name="volano-study-worker",
+            daemon=False,
         )
         sys.stdout.flush()
         if not is_forked and _CAN_HOLD:
@@ -209,7 +230,10 @@ class _Process:
         code = self._process.exitcode
         if code is not None and code < 0:
             hint = ", often for want of memory" if -code == signal.SIGKILL else ""
-            return f"worker process {self._process.pid} was ended by {signal.Signals(-code).name}{hint}"
+            return (
+                f"worker process {self._process.pid} was ended by "
+                f"{signal.Signals(-code).name}{hint}"
+            )
         return f"worker process {self._process.pid} ended with exit code {code}"
 
     def dismiss(self) -> None:
@@ -225,7 +249,8 @@ class _Process:
             self._process.join(_PATIENCE_SECONDS)
             if not self._process.is_alive():
                 self._process.close()
-                return  # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
+                # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
+                return
 
 
 # ---- in the process
@@ -234,7 +259,8 @@ class _Process:
 def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) -> None:
     for end in ends:
         end.close()
-    # Ctrl-C reaches the whole process group; the driver decides what becomes of the study. SIGTERM must end a worker.
+    # Ctrl-C reaches the whole process group; the driver decides what becomes of the study. SIGTERM
+    # must end a worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if _CAN_HOLD:
@@ -253,7 +279,10 @@ def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) ->
             answer = pickled(error)
         except Exception as error:  # noqa: BLE001 - what the import of a person's module raises
             answer = pickled(defect_of(error))
-        for stream in (sys.stdout, sys.stderr):  # a worker ends without running what flushes them otherwise
+        for stream in (
+            sys.stdout,
+            sys.stderr,
+        ):  # a worker ends without running what flushes them otherwise
             with contextlib.suppress(Exception):
                 stream.flush()
         try:
@@ -263,8 +292,8 @@ def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) ->
 
 
 def _read(there: Connection, messages: queue.SimpleQueue[bytes], parent: int) -> None:
-    # Reading at all times, so that the driver never waits to hand an assignment out; and the first to hear that it is
-    # gone, in the middle of a training too.
+    # Reading at all times, so that the driver never waits to hand an assignment out; and the first
+    # to hear that it is gone, in the middle of a training too.
     try:
         while True:
             while not there.poll(_LOOK_SECONDS):

@@ -1,4 +1,5 @@
-"""Workers of a study as Ray actors: one for each accelerator of a cluster, or for each share of its cores."""
+"""Workers of a study as Ray actors: one for each accelerator of a cluster, or for each share of its
+cores."""
 
 from __future__ import annotations
 
@@ -44,22 +45,25 @@ class _Starting(NamedTuple):
 
 
 class RayActors(Executor):
-    """One actor for each accelerator of a cluster; where it has none, one for each ``cpus_per_worker`` cores.
+    """One actor for each accelerator of a cluster; where it has none, one for each
+    ``cpus_per_worker`` cores.
 
     An actor that is lost, with its machine or alone, is started anew with its next assignment.
 
     Args:
-        make: of a worker, called with ``threads``; sent with cloudpickle, so that closures and what stands in a script
-            go over. Modules are imported on the machine of the actor, where they have to be, Volano too; the
-            driver's ``sys.path`` is looked through there.
-        address: ``"auto"`` or ``"host:port"`` of a cluster that runs; None starts one of this machine for the study.
+        make: of a worker, called with ``threads``; sent with cloudpickle, so that closures and what
+            stands in a script go over. Modules are imported on the machine of the actor, where they
+            have to be, Volano too; the driver's ``sys.path`` is looked through there.
+        address: ``"auto"`` or ``"host:port"`` of a cluster that runs; None starts one of this
+            machine for the study.
         num: of actors; None is as many as the cluster has room for.
         cpus_per_worker: cores of each.
         threads: of each worker; None is ``cpus_per_worker`` where there are no accelerators.
         on_notice: told what a person should hear of the start.
 
     Raises:
-        UsageError: Ray is not installed, there is no cluster at the address, or the worker cannot be sent.
+        UsageError: Ray is not installed, there is no cluster at the address, or the worker cannot
+            be sent.
         RunError: no actor started in two minutes.
     """
 
@@ -108,11 +112,17 @@ class RayActors(Executor):
         while self._in_hand or self._starting:
             until = min([end, *(starting.deadline for starting in self._starting.values())])
             seconds = None if until == math.inf else max(0.0, until - time.monotonic())
-            ready, _ = self._ray.wait([*self._in_hand, *self._starting], num_returns=1, timeout=seconds)
+            ready, _ = self._ray.wait(
+                [*self._in_hand, *self._starting], num_returns=1, timeout=seconds
+            )
             if ready and ready[0] in self._in_hand:
                 worker, assignment = self._in_hand.pop(ready[0])
                 return worker, self._read(ready[0], worker, assignment)
-            late = [call for call, starting in self._starting.items() if starting.deadline <= time.monotonic()]
+            late = [
+                call
+                for call, starting in self._starting.items()
+                if starting.deadline <= time.monotonic()
+            ]
             for call in ready or late[:1]:
                 starting = self._starting.pop(call)
                 if (lost := self._started(call, starting)) is not None:
@@ -158,8 +168,13 @@ class RayActors(Executor):
         self._stack.close()
 
     def _actor(self) -> Any:
-        # No restarts by Ray: an actor that is new knows nothing, and whoever waits for its answer has to hear of it.
-        return self._ray.remote(_Actor).options(max_restarts=0, **self._options).remote(self._made, sys.path)
+        # No restarts by Ray: an actor that is new knows nothing, and whoever waits for its answer
+        # has to hear of it.
+        return (
+            self._ray.remote(_Actor)
+            .options(max_restarts=0, **self._options)
+            .remote(self._made, sys.path)
+        )
 
     def _start(self, num: int, *, wanted: int | None, on_notice: Callable[[str], None]) -> None:
         actors = [self._actor() for _ in range(num)]
@@ -184,7 +199,10 @@ class RayActors(Executor):
                 remedy="Look at ray status",
             )
         if self.num_workers < (wanted or num):
-            self.notices = (f"{self.num_workers} workers on the cluster, not {wanted or num}: it has no room for more",)
+            self.notices = (
+                f"{self.num_workers} workers on the cluster, not {wanted or num}: it has no room "
+                "for more",
+            )
             on_notice(self.notices[0])
 
 
@@ -198,7 +216,8 @@ class _Actor:
         sys.path += [path for path in paths if path not in sys.path and Path(path).is_dir()]
 
     def ready(self) -> bytes:
-        """Makes the worker, so that what is wrong with its device is heard at the start: nothing, or the error."""
+        """Makes the worker, so that what is wrong with its device is heard at the start: nothing,
+        or the error."""
         from ray import cloudpickle
 
         try:
@@ -223,7 +242,9 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("Workers on a cluster are Ray's actors", got=str(error), remedy=f"Run {_EXTRA}") from error
+        raise UsageError(
+            "Workers on a cluster are Ray's actors", got=str(error), remedy=f"Run {_EXTRA}"
+        ) from error
     return ray
 
 
@@ -241,8 +262,11 @@ def _sent(make: Any) -> bytes:
 
 
 @contextlib.contextmanager
-def _connected(ray: Any, address: str | None, num: int | None, cpus_per_worker: int) -> Iterator[None]:
-    """A context with a cluster: the one to which this process is connected already, or else its own."""
+def _connected(
+    ray: Any, address: str | None, num: int | None, cpus_per_worker: int
+) -> Iterator[None]:
+    """A context with a cluster: the one to which this process is connected already, or else its
+    own."""
     if ray.is_initialized():
         yield
         return
@@ -251,7 +275,12 @@ def _connected(ray: Any, address: str | None, num: int | None, cpus_per_worker: 
         os.environ.update(_NO_USAGE_REPORTS)
         cores = max(num_cores(), (num or 1) * cpus_per_worker)
         # "local", for without an address Ray joins one that runs on this machine.
-        settings = {**quiet, "address": "local", "num_cpus": cores, "object_store_memory": _OBJECT_STORE_BYTES}
+        settings = {
+            **quiet,
+            "address": "local",
+            "num_cpus": cores,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
     else:
         settings = {"log_to_driver": False, "logging_level": "ERROR", "address": address}
     try:
@@ -278,13 +307,19 @@ def _unreachable(address: str | None, error: Exception) -> VolanoError:
         return RunError("Ray starts a cluster on this machine", got=first_line(error))
     remedy = "Start one with ray start --head, or give 'local'"
     if "InvalidAuthToken" in str(error.__cause__):
-        remedy = "It wants a token: set RAY_AUTH_MODE=token, with the cluster's token where Ray looks for it"
-    return UsageError("A Ray cluster runs at the address", got=f"{address!r}: {first_line(error)}", remedy=remedy)
+        remedy = (
+            "It wants a token: set RAY_AUTH_MODE=token, with the cluster's token where Ray "
+            "looks for it"
+        )
+    return UsageError(
+        "A Ray cluster runs at the address", got=f"{address!r}: {first_line(error)}", remedy=remedy
+    )
 
 
 @contextlib.contextmanager
 def _environment_kept() -> Iterator[None]:
-    """A context after which what Ray sets is what it was: the environment, the handler of SIGTERM, its log's level."""
+    """A context after which what Ray sets is what it was: the environment, the handler of SIGTERM,
+    its log's level."""
     is_main = threading.current_thread() is threading.main_thread()
     log = logging.getLogger("ray")
     environment, handler, level = dict(os.environ), signal.getsignal(signal.SIGTERM), log.level
@@ -301,5 +336,8 @@ def _environment_kept() -> Iterator[None]:
 
 def _why_lost(error: BaseException) -> str:
     # Ray's text names the actor first, and then, in a line of its own, what became of its process.
-    cause = next((line for line in str(error).splitlines() if line.startswith("The actor is dead because")), "")
+    cause = next(
+        (line for line in str(error).splitlines() if line.startswith("The actor is dead because")),
+        "",
+    )
     return f"{first_line(error)} {cause}".strip()[:_LONGEST_REASON]

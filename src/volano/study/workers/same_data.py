@@ -1,4 +1,5 @@
-"""Whether two tasks train on the same data: what is learned from other data cannot be compared, nor be fed together."""
+"""Whether two tasks train on the same data: what is learned from other data cannot be compared, nor
+be fed together."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from volano.task import Task, describe_data
 
 
 def check_same_data(task: Task, number: int, first: Task, first_number: int) -> None:
-    """Raises ExploreError unless a trial's task trains on, and is evaluated on, the data of the study's first one."""
+    """Raises ExploreError unless a trial's task trains on, and is evaluated on, the data of the
+    study's first one."""
     for name in ("data", "valid"):
         difference = difference_of_data(getattr(task, name), getattr(first, name))
         if difference is not None:
@@ -28,8 +30,8 @@ def check_same_data(task: Task, number: int, first: Task, first_number: int) -> 
 def difference_of_data(one: Any, other: Any) -> str | None:
     """In what two map-style sets differ, in words; None where every example is the same.
 
-    The same object is the same data. Two objects are compared by what they hold: by their ``fingerprint()``, as tensors
-    or tables, or else attribute by attribute.
+    The same object is the same data. Two objects are compared by what they hold: by their
+    ``fingerprint()``, as tensors or tables, or else attribute by attribute.
     """
     if one is other:
         return None
@@ -43,7 +45,9 @@ def difference_of_data(one: Any, other: Any) -> str | None:
         return difference_of_data(one.dataset, other.dataset)
     if type(one) is TensorDataset:
         pairs = zip(one.tensors, other.tensors, strict=False)
-        is_same = len(one.tensors) == len(other.tensors) and all(_are_equal(mine, its) for mine, its in pairs)
+        is_same = len(one.tensors) == len(other.tensors) and all(
+            _are_equal(mine, its) for mine, its in pairs
+        )
         return None if is_same else "TensorDatasets of other tensors"
     mine, its = describe_data(one), describe_data(other)
     if "content_digest" in mine:
@@ -52,7 +56,9 @@ def difference_of_data(one: Any, other: Any) -> str | None:
     found.values((("data", kind := type(one).__name__),), one, other, exact=True)
     if found.opaque:
         return f"two {kind}s that cannot be compared"
-    return next((f"{place}: {mine} and {its}" for place, (mine, its) in found.differences.items()), None)
+    return next(
+        (f"{place}: {mine} and {its}" for place, (mine, its) in found.differences.items()), None
+    )
 
 
 def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -62,4 +68,6 @@ def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
         return False
     other = other.to(one.device)
     # A missing value that is written as NaN is the same in both.
-    return torch.equal(one, other) or (one.is_floating_point() and torch.allclose(one, other, 0.0, 0.0, equal_nan=True))
+    return torch.equal(one, other) or (
+        one.is_floating_point() and torch.allclose(one, other, 0.0, 0.0, equal_nan=True)
+    )

@@ -1,4 +1,5 @@
-"""Which trials can share a pack, over the whole of a study: a new one is compared with one of each kind so far."""
+"""Which trials can share a pack, over the whole of a study: a new one is compared with one of each
+kind so far."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from volano.training import Session, make_optimizer
 
 
 class BuiltTask(NamedTuple):
-    """What tasks are compared by: the task, and the model and the optimizer with which it begins."""
+    """What tasks are compared by: the task, and the model and the optimizer with which it
+    begins."""
 
     task: Task
     model: nn.Module
@@ -33,7 +35,8 @@ class BuiltTask(NamedTuple):
 
 
 class StructureIndex:
-    """The kinds of tasks that a study has shown so far, numbered from 0; the first task of each is kept."""
+    """The kinds of tasks that a study has shown so far, numbered from 0; the first task of each is
+    kept."""
 
     def __init__(self) -> None:
         self._firsts: list[BuiltTask] = []
@@ -70,19 +73,25 @@ class StructureIndex:
         return self._reasons[kind]
 
     def name(self, kind: int) -> str:
-        """Of a kind. Numbers of kinds are as a process has met them; this says in another that it is the same."""
+        """Of a kind. Numbers of kinds are as a process has met them; this says in another that it
+        is the same."""
         return self._names[kind]
 
 
 def _digest(built: BuiltTask) -> str:
-    """Returns 8 hexadecimal digits of what structures differ by as a rule; those of one digest are compared."""
+    """Returns 8 hexadecimal digits of what structures differ by as a rule; those of one digest are
+    compared."""
     task, model, optimizer = built
     modules = [
-        (where, type(module).__qualname__, sorted((k, v) for k, v in vars(module).items() if type(v) in (int, str)))
+        (
+            where,
+            type(module).__qualname__,
+            sorted((k, v) for k, v in vars(module).items() if type(v) in (int, str)),
+        )
         for where, module in model.named_modules()
     ]
-    leaves = [(where, tuple(leaf.shape), str(leaf.dtype)) for where, leaf in model.state_dict(keep_vars=True).items()
-              if isinstance(leaf, torch.Tensor)]  # fmt: skip
+    leaves = [(where, tuple(leaf.shape), str(leaf.dtype)) for where,
+    leaf in model.state_dict(keep_vars=True).items() if isinstance(leaf, torch.Tensor)]  # fmt: skip
     steps = (task.batch_size, task.last_batch, task.num_steps, task.evaluation_interval)
     text = repr((steps, type(optimizer).__qualname__, modules, leaves))
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

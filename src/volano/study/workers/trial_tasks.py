@@ -1,4 +1,5 @@
-"""Trials made ready to be trained: their tasks, what they share with others, and how far they go."""
+"""Trials made ready to be trained: their tasks, what they share with others, and how far they
+go."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class _Made(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """What the members of a pack have in common: their kind, where they stand and how far they go, in steps."""
+    """What the members of a pack have in common: their kind, where they stand and how far they go,
+    in steps."""
 
     kind: int
     step: int
@@ -58,8 +60,9 @@ class TrialTask:
 def step_of_rung(task: Task, share: float) -> int:
     """The optimizer step at which a rung stands for a task.
 
-    The share of the task's steps, rounded up; of its epochs, rounded up to whole ones, where it has at least as many of
-    them as ``1 / share``, so that rungs fall on the ends of epochs. 1.0 is the end of the run.
+    The share of the task's steps, rounded up; of its epochs, rounded up to whole ones, where it has
+    at least as many of them as ``1 / share``, so that rungs fall on the ends of epochs. 1.0 is the
+    end of the run.
     """
     assert isinstance(task.duration, Duration)
     per_epoch, num_steps = task.steps_per_epoch, task.num_steps
@@ -70,7 +73,8 @@ def step_of_rung(task: Task, share: float) -> int:
 
 
 class TrialTasks:
-    """Makes the candidates of a study: each trial's task by the study's build function, all on the data of the first.
+    """Makes the candidates of a study: each trial's task by the study's build function, all on the
+    data of the first.
 
     Args:
         build: ``(trial) -> Task``.
@@ -86,20 +90,25 @@ class TrialTasks:
     def of(self, assignment: Assignment) -> tuple[list[TrialTask], list[TrialOutcome]]:
         """Those of an assignment's trials, and the outcomes of trials that cannot be made ready.
 
-        A trial that was in the assignment before has the same Task object, where its parameters are the same.
+        A trial that was in the assignment before has the same Task object, where its parameters are
+        the same.
 
         Raises:
             ExploreError: a trial's task is on other data than the study's other trials.
         """
         trials = {trial.number: trial for trial in assignment.trials}
         kept = {number: made for number, made in self._made.items() if number in trials}
-        self._made = {number: made for number, made in kept.items() if made.params == trials[number].params}
+        self._made = {
+            number: made for number, made in kept.items() if made.params == trials[number].params
+        }
         failed: list[TrialOutcome] = []
         new = [trial for trial in assignment.trials if trial.number not in self._made]
         for start in range(0, len(new), _MOST_SPECIMENS):
             failed += self._make(new[start : start + _MOST_SPECIMENS])
         return [
-            TrialTask(trial=trial, task=made.task, standing=_standing(trial, made, assignment.share))
+            TrialTask(
+                trial=trial, task=made.task, standing=_standing(trial, made, assignment.share)
+            )
             for trial in assignment.trials
             if (made := self._made.get(trial.number)) is not None
         ], failed
@@ -165,7 +174,8 @@ def failure_of(trial: Trial, reason: str) -> TrialOutcome:
     """The outcome of a trial that has failed: it stands where it stood."""
     step = 0 if trial.state is None else trial.state["step"]
     return TrialOutcome(
-        number=trial.number, step=step, epoch=math.nan, metrics={}, training_loss=math.nan, failure=reason
+        number=trial.number, step=step, epoch=math.nan, metrics={}, training_loss=math.nan,
+        failure=reason
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ from volano.training.memory.out_of_memory import attempt
 
 @dataclass(kw_only=True)
 class _PackJob:
-    """Candidates of one standing that train together: in a pack that lives and has them, or in one to be made."""
+    """Candidates of one standing that train together: in a pack that lives and has them, or in one
+    to be made."""
 
     candidates: list[TrialTask]
     pack: Pack | None = None
@@ -32,7 +33,8 @@ class _PackJob:
 
 @dataclass(frozen=True, kw_only=True)
 class _Living:
-    """A pack that is kept for the next assignment, with each member's task and the step at which it stands."""
+    """A pack that is kept for the next assignment, with each member's task and the step at which it
+    stands."""
 
     pack: Pack
     tasks: dict[int, Task]
@@ -42,8 +44,8 @@ class _Living:
 class Worker:
     """Trains assignments on one device; lives in the process that has it.
 
-    A pack is kept from one assignment to the next: where its trials come back they go on in it, and those that do not
-    leave it. All else is made anew from the states in the assignment.
+    A pack is kept from one assignment to the next: where its trials come back they go on in it, and
+    those that do not leave it. All else is made anew from the states in the assignment.
 
     Args:
         build: ``(trial) -> Task``, called with a ``FixedTrial`` of Optuna's.
@@ -74,9 +76,13 @@ class Worker:
         self._on_notice = on_notice
         self._candidates = TrialTasks(build)
         self._living: list[_Living] = []
-        self._families: dict[int, ProgramCache] = {}  # by kind: the programs that were made for earlier packs
+        self._families: dict[
+            int, ProgramCache
+        ] = {}  # by kind: the programs that were made for earlier packs
         self._most: dict[int, int] = {}  # members of a pack, by kind
-        self._steps_ahead: Mapping[int, int] = {}  # of all packs of a kind, as far as can be foreseen
+        self._steps_ahead: Mapping[
+            int, int
+        ] = {}  # of all packs of a kind, as far as can be foreseen
         self._only_loop: dict[int, str] = {}  # by kind: how a faster engine has failed on it
         self._said: set[str] = set()
         self._notices: list[str] = []
@@ -85,8 +91,8 @@ class Worker:
     def run(self, assignment: Assignment) -> Report:
         """Trains each trial up to the rung and evaluates it there.
 
-        A trial whose ``build``, model or training raises fails alone. A pack that runs out of memory is trained again
-        in halves, from the states in the assignment.
+        A trial whose ``build``, model or training raises fails alone. A pack that runs out of
+        memory is trained again in halves, from the states in the assignment.
 
         Raises:
             ExploreError: a trial's task is on other data than the others'.
@@ -115,18 +121,30 @@ class Worker:
         by_standing: dict[Cohort, list[TrialTask]] = {}
         for candidate in candidates:
             by_standing.setdefault(candidate.standing, []).append(candidate)
-        living = [_PackJob(candidates=_that_go_on(one, candidates), pack=one.pack) for one in self._living]
+        living = [
+            _PackJob(candidates=_that_go_on(one, candidates), pack=one.pack) for one in self._living
+        ]
         self._living = []
         jobs: list[_PackJob] = []
         for standing, members in by_standing.items():
             most = self._most_members(standing.kind)
-            lived = [job for job in living if job.candidates and {c.standing for c in job.candidates} == {standing}]
-            lived = sorted((job for job in lived if len(job.candidates) <= most), key=lambda job: -len(job.candidates))
-            lived = lived[: packs_to_keep([len(job.candidates) for job in lived], len(members), most)]
+            lived = [
+                job
+                for job in living
+                if job.candidates and {c.standing for c in job.candidates} == {standing}
+            ]
+            lived = sorted(
+                (job for job in lived if len(job.candidates) <= most),
+                key=lambda job: -len(job.candidates),
+            )
+            lived = lived[
+                : packs_to_keep([len(job.candidates) for job in lived], len(members), most)
+            ]
             taken = {candidate.number for job in lived for candidate in job.candidates}
             jobs += lived
             jobs += [
-                _PackJob(candidates=part) for part in even_parts([c for c in members if c.number not in taken], most)
+                _PackJob(candidates=part)
+                for part in even_parts([c for c in members if c.number not in taken], most)
             ]
         self._steps_ahead = steps_ahead(jobs, runs_after)
         return jobs
@@ -134,13 +152,17 @@ class Worker:
     def _most_members(self, kind: int) -> int:
         if kind not in self._most:
             first = self._candidates.first(kind)
-            size = pack_size(first.task, first.model, Plan.baseline(self._device.name), self._device)
+            size = pack_size(
+                first.task, first.model, Plan.baseline(self._device.name), self._device
+            )
             self._most[kind] = size.members
         return self._most[kind]
 
     # ---- one pack
 
-    def _done(self, job: _PackJob, waiting: list[_PackJob], *, keep_states: bool) -> list[TrialOutcome]:
+    def _done(
+        self, job: _PackJob, waiting: list[_PackJob], *, keep_states: bool
+    ) -> list[TrialOutcome]:
         failure = None
         try:
             outcomes, reason = attempt(lambda: self._trained(job, keep_states=keep_states))
@@ -153,7 +175,9 @@ class Worker:
             return self._one_by_one(job.candidates, failure, keep_states=keep_states)
         return self._smaller(job, waiting, reason, keep_states=keep_states)
 
-    def _trained(self, job: _PackJob, *, keep_states: bool, engine: str | None = None) -> list[TrialOutcome]:
+    def _trained(
+        self, job: _PackJob, *, keep_states: bool, engine: str | None = None
+    ) -> list[TrialOutcome]:
         candidates, start = job.candidates, time.perf_counter()
         until = {candidate.number: candidate.standing.until for candidate in candidates}
         pack = job.pack
@@ -175,7 +199,9 @@ class Worker:
         }
         self._facts.append(self._facts_of(pack, candidates, seconds))
         if engine is None:
-            self._living.append(_Living(pack=pack, tasks={c.number: c.task for c in candidates}, steps=until))
+            self._living.append(
+                _Living(pack=pack, tasks={c.number: c.task for c in candidates}, steps=until)
+            )
         return [
             TrialOutcome(
                 number=candidate.number,
@@ -188,17 +214,27 @@ class Worker:
             for candidate in candidates
         ]
 
-    def _facts_of(self, pack: Pack, candidates: Sequence[TrialTask], seconds: dict[str, float]) -> PackFigures:
+    def _facts_of(
+        self, pack: Pack, candidates: Sequence[TrialTask], seconds: dict[str, float]
+    ) -> PackFigures:
         kind, choice = candidates[0].standing.kind, pack.choice
-        failed = {"faster engines": f"one failed: {self._only_loop[kind]}"} if kind in self._only_loop else {}
+        failed = (
+            {"faster engines": f"one failed: {self._only_loop[kind]}"}
+            if kind in self._only_loop
+            else {}
+        )
         return PackFigures(
             numbers=tuple(candidate.number for candidate in candidates),
             structure=self._candidates.structure(kind),
             engine=pack.engine,
             apart=self._candidates.reasons(kind),
             refused=failed if choice is None else dict(choice.refused),
-            steps=sum(candidate.standing.until - candidate.standing.step for candidate in candidates),
-            solo_seconds_per_step=None if choice is None or pack.engine == "loop" else choice.solo_seconds,
+            steps=sum(
+                candidate.standing.until - candidate.standing.step for candidate in candidates
+            ),
+            solo_seconds_per_step=None
+            if choice is None or pack.engine == "loop"
+            else choice.solo_seconds,
             **seconds,
         )
 
@@ -221,7 +257,9 @@ class Worker:
 
     # ---- what goes wrong
 
-    def _smaller(self, job: _PackJob, waiting: list[_PackJob], reason: str, *, keep_states: bool) -> list[TrialOutcome]:
+    def _smaller(
+        self, job: _PackJob, waiting: list[_PackJob], reason: str, *, keep_states: bool
+    ) -> list[TrialOutcome]:
         """Once more with the memory that packs held which are not at work; then in halves."""
         others = [other for other in waiting if other.pack is not None]
         had_others = bool(self._living or others)
@@ -237,25 +275,38 @@ class Worker:
             return [failure_of(candidates[0].trial, reason)]
         half = -(-len(candidates) // 2)
         self._most[candidates[0].standing.kind] = half
-        self._hear(f"a pack of {len(candidates)} trials ran out of memory ({reason}); packs of {half} go on")
+        self._hear(
+            f"a pack of {len(candidates)} trials ran out of memory ({reason}); packs of {half} go "
+            "on"
+        )
         return [
             outcome
             for part in (candidates[:half], candidates[half:])
             for outcome in self._done(_PackJob(candidates=part), waiting, keep_states=keep_states)
         ]
 
-    def _one_by_one(self, candidates: Sequence[TrialTask], failure: str, *, keep_states: bool) -> list[TrialOutcome]:
+    def _one_by_one(
+        self, candidates: Sequence[TrialTask], failure: str, *, keep_states: bool
+    ) -> list[TrialOutcome]:
         """Each alone in the plainest engine, so that only the trial fails that is to blame."""
         outcomes: list[TrialOutcome] = []
         for candidate in candidates:
             try:
-                outcomes += self._trained(_PackJob(candidates=[candidate]), keep_states=keep_states, engine="loop")
+                outcomes += self._trained(
+                    _PackJob(candidates=[candidate]), keep_states=keep_states, engine="loop"
+                )
             except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
                 outcomes.append(failure_of(candidate.trial, reason_of(error)))
         if len(candidates) > 1:
-            self._hear(f"a pack of {len(candidates)} trials failed ({failure}); each was trained again alone")
+            self._hear(
+                f"a pack of {len(candidates)} trials failed ({failure}); each was trained again "
+                "alone"
+            )
         if not any(outcome.failure for outcome in outcomes):
-            self._hear(f"none of them failed alone, so that the engine loop trains their like from here on: {failure}")
+            self._hear(
+                "none of them failed alone, so that the engine loop trains their like from here "
+                f"on: {failure}"
+            )
             self._only_loop[candidates[0].standing.kind] = failure
         return outcomes
 
@@ -267,7 +318,8 @@ class Worker:
 
 
 def steps_ahead(jobs: Sequence[_PackJob], runs_after: float) -> dict[int, int]:
-    """Pack-steps that are expected, by kind: those of jobs, and later ones, if trials go on as they are.
+    """Pack-steps that are expected, by kind: those of jobs, and later ones, if trials go on as they
+    are.
 
     Args:
         jobs: of an assignment.
@@ -299,7 +351,8 @@ def packs_to_keep(sizes: Sequence[int], num_members: int, most: int) -> int:
 
 
 def even_parts(candidates: Sequence[TrialTask], most: int) -> list[list[TrialTask]]:
-    """The candidates in order, in as few parts of at most ``most`` as can be, of nearly equal sizes."""
+    """The candidates in order, in as few parts of at most ``most`` as can be, of nearly equal
+    sizes."""
     num = math.ceil(len(candidates) / most)
     bounds = [part * len(candidates) // num for part in range(num + 1)] if num else []
     return [list(candidates[start:end]) for start, end in itertools.pairwise(bounds)]

@@ -1,4 +1,5 @@
-"""Checkpoints: written beside, synced, renamed; the last two are kept; nothing but tensors and plain values is loaded.
+"""Checkpoints: written beside, synced, renamed; the last two are kept; nothing but tensors and
+plain values is loaded.
 
 checkpoints/step-00001200/
     state.pt           torch.save of tensors, numbers and strings; loads with weights_only=True
@@ -36,11 +37,14 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"{_PREFIX}{step:08d}"
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, ranks: Ranks | None = None) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, state: dict[str, Any], *, ranks: Ranks | None = None
+) -> Path:
     """Writes ``state`` as the checkpoint of ``step`` and removes all but the last two.
 
     Args:
-        ranks: among which the state is sharded; all of them call this. Otherwise the first alone does.
+        ranks: among which the state is sharded; all of them call this. Otherwise the first alone
+            does.
 
     Raises:
         CheckpointError: it could not be written; the checkpoints before it are whole.
@@ -117,13 +121,15 @@ def _write(partial: Path, target: Path, step: int, state: dict[str, Any]) -> Non
 
 
 def tidy(folder: Path) -> None:
-    """Removes what a process that was killed had half written or half removed. Only the folder's holder may."""
+    """Removes what a process that was killed had half written or half removed. Only the folder's
+    holder may."""
     for path in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:
-    # Renamed first: a process that is killed in between must not leave half a checkpoint under a whole one's name.
+    # Renamed first: a process that is killed in between must not leave half a checkpoint under a
+    # whole one's name.
     doomed = path.with_name(f"{_PARTIAL}old-{path.name}")
     with contextlib.suppress(OSError):
         path.rename(doomed)
@@ -152,12 +158,14 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any], list[str]]:
     raise CheckpointError(
         "A run that goes on has a whole checkpoint",
         got=f"none in {folder}" + "".join(f"; {problem}" for problem in problems),
-        remedy="Remove the damaged ones to go on from the first step, or start anew with volano train",
+        remedy="Remove the damaged ones to go on from the first step, or start anew with volano "
+        "train",
     )
 
 
 def set_aside_after(folder: Path, step: int) -> None:
-    """Renames checkpoints later than ``step``, which were passed over: they must not count among the two kept."""
+    """Renames checkpoints later than ``step``, which were passed over: they must not count among
+    the two kept."""
     for path in list_checkpoints(folder):
         if path.name > f"{_PREFIX}{step:08d}":
             target = path.with_name(f"{_DAMAGED}{path.name}")
@@ -183,24 +191,41 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
             raise KeyError(*unknown)
         version, step = manifest["schema_version"], manifest["step"]
         digests = {"state.pt": manifest["state_sha256"]}
-        digests |= {f"{shards.FOLDER}/{name}": value for name, value in manifest.get("shards_sha256", {}).items()}
+        digests |= {
+            f"{shards.FOLDER}/{name}": value
+            for name, value in manifest.get("shards_sha256", {}).items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError("A checkpoint has a readable manifest.json", got=f"{path}: {error!r}") from error
+        raise CheckpointError(
+            "A checkpoint has a readable manifest.json", got=f"{path}: {error!r}"
+        ) from error
     if version != SCHEMA_VERSION:
         raise CheckpointError(
             f"This version of Volano reads checkpoints of schema version {SCHEMA_VERSION}",
             got=f"{version!r} in {path}",
         )
     if not isinstance(step, int) or path.name != f"{_PREFIX}{step:08d}":
-        raise CheckpointError("A checkpoint's folder is named after its step", got=f"step {step!r} in {path}")
+        raise CheckpointError(
+            "A checkpoint's folder is named after its step", got=f"step {step!r} in {path}"
+        )
     try:
         for name, digest in digests.items() if verify else ():
             if digest_of(path / name) != digest:
-                raise CheckpointError(f"A checkpoint's {name} has the digest in its manifest", got=f"another in {path}")
+                raise CheckpointError(
+                    f"A checkpoint's {name} has the digest in its manifest",
+                    got=f"another in {path}",
+                )
         return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError("A checkpoint's files can be read", got=f"{path}: {error}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             "A checkpoint holds tensors and plain values, nothing that would have to be executed",
@@ -209,7 +234,8 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
 
 
 class _Watched:
-    """A file that remembers why a write failed: torch's archive writer reports such a failure as something else."""
+    """A file that remembers why a write failed: torch's archive writer reports such a failure as
+    something else."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

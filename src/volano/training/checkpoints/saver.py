@@ -1,8 +1,9 @@
 """When a run is saved, and how that stays off the training loop.
 
-What a checkpoint holds is copied to the host between two steps, so that it is of one moment; a thread then writes the
-copy while training goes on. One save is in flight at most. A run that is killed loses the steps since the last save
-began that also ended: with one due every T seconds, and a write that takes W, at most T + W.
+What a checkpoint holds is copied to the host between two steps, so that it is of one moment; a
+thread then writes the copy while training goes on. One save is in flight at most. A run that is
+killed loses the steps since the last save began that also ended: with one due every T seconds, and
+a write that takes W, at most T + W.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Saver:
         make_state: gives the step and all that a checkpoint holds; may raise to refuse a save.
         on_notice: told of saves that failed.
         saved_step: of the checkpoint from which the run goes on, or None.
-        ranks: all of which call every method alike; the first writes, or all their parts of a sharded state.
+        ranks: all of which call every method alike; the first writes, or all their parts of a
+            sharded state.
     """
 
     def __init__(
@@ -50,7 +52,12 @@ class Saver:
         ranks: Ranks | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
-        self._folder, self._safety, self._make_state, self._on_notice = folder, safety, make_state, on_notice
+        self._folder, self._safety, self._make_state, self._on_notice = (
+            folder,
+            safety,
+            make_state,
+            on_notice,
+        )
         self._interval = safety.save_seconds
         self._last = time.perf_counter()
         self._saved_step = saved_step
@@ -62,8 +69,9 @@ class Saver:
         return self._safety.save_steps is not None and step % self._safety.save_steps == 0
 
     def is_late(self) -> bool:
-        """Whether the seconds between two saves have passed, where seconds count: said once for each save, and by the
-        first of several ranks alone, which knows what saving costs. Also tells of a save that has failed meanwhile."""
+        """Whether the seconds between two saves have passed, where seconds count: said once for
+        each save, and by the first of several ranks alone, which knows what saving costs. Also
+        tells of a save that has failed meanwhile."""
         if self._write is not None and self._write.has_ended():
             self._settle()
         if self._interval is None or not self._ranks.is_first or self._write is not None:
@@ -75,7 +83,8 @@ class Saver:
         return True
 
     def save(self) -> None:
-        """Copies the state and has it written beside the loop; waits for an earlier save that is still being written.
+        """Copies the state and has it written beside the loop; waits for an earlier save that is
+        still being written.
 
         Raises:
             NumericsError: from ``make_state``.
@@ -90,7 +99,10 @@ class Saver:
             return
         if not _has_room(state):
             if not self._told_of_memory:
-                self._on_notice("the host's memory has no room for a copy of the state: each save holds the loop up")
+                self._on_notice(
+                    "the host's memory has no room for a copy of the state: each save holds the "
+                    "loop up"
+                )
                 self._told_of_memory = True
             self._now(state, must=False)
             self._last = time.perf_counter()
@@ -195,7 +207,9 @@ def to_host(tree: Any) -> Any:
             return type(value)((name, copy(item)) for name, item in value.items())
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return type(value)(*(copy(item) for item in value))
-        return type(value)(copy(item) for item in value) if isinstance(value, list | tuple) else value
+        return (
+            type(value)(copy(item) for item in value) if isinstance(value, list | tuple) else value
+        )
 
     return copy(tree)
 

@@ -1,7 +1,9 @@
-"""The tensors of a checkpoint of a sharded model: each rank writes its parts, any number of ranks reads them.
+"""The tensors of a checkpoint of a sharded model: each rank writes its parts, any number of ranks
+reads them.
 
-torch.distributed.checkpoint does it, in safetensors files (its HuggingFaceStorageWriter): its own format keeps an index
-that is read by unpickling, and a checkpoint from a stranger must have nothing to execute.
+torch.distributed.checkpoint does it, in safetensors files (its HuggingFaceStorageWriter): its own
+format keeps an index that is read by unpickling, and a checkpoint from a stranger must have nothing
+to execute.
 """
 
 from __future__ import annotations
@@ -24,17 +26,27 @@ _MARK = "sharded tensor"
 
 
 def take_out(state: Any) -> tuple[Any, dict[str, Tensor]]:
-    """The state with a mark in the place of each sharded tensor, and these tensors by their place."""
+    """The state with a mark in the place of each sharded tensor, and these tensors by their
+    place."""
     tensors: dict[str, Tensor] = {}
 
     def visit(value: Any, place: str) -> Any:
         if isinstance(value, Tensor) and hasattr(value, "full_tensor"):
             tensors[place] = value.detach()
-            return {_MARK: place, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+            return {
+                _MARK: place,
+                "shape": list(value.shape),
+                "dtype": str(value.dtype).removeprefix("torch."),
+            }
         if isinstance(value, dict):
-            return {name: visit(item, f"{place}.{name}" if place else str(name)) for name, item in value.items()}
+            return {
+                name: visit(item, f"{place}.{name}" if place else str(name))
+                for name, item in value.items()
+            }
         if isinstance(value, list | tuple):
-            return type(value)(visit(item, f"{place}.{number}") for number, item in enumerate(value))
+            return type(value)(
+                visit(item, f"{place}.{number}") for number, item in enumerate(value)
+            )
         return value
 
     return visit(state, ""), tensors
@@ -46,14 +58,16 @@ def is_sharded(state: Any) -> bool:
 
 
 def put_back(state: Any, folder: Path, template: Callable[[str], Tensor | None]) -> Any:
-    """The state with its sharded tensors read from a checkpoint's folder, and sharded as this session's are.
+    """The state with its sharded tensors read from a checkpoint's folder, and sharded as this
+    session's are.
 
     A checkpoint may come from ranks of another number, or from a single process, and go to either.
 
     Args:
         state: what :func:`take_out` gave.
         folder: of the checkpoint.
-        template: place -> this session's tensor that is sharded as the result shall be; None where there is none.
+        template: place -> this session's tensor that is sharded as the result shall be; None where
+            there is none.
 
     Raises:
         CheckpointError: a file is missing or damaged.
@@ -67,9 +81,14 @@ def put_back(state: Any, folder: Path, template: Callable[[str], Tensor | None])
             like = template(place)
             return _cut(value, like) if like is not None and like.shape == value.shape else value
         if isinstance(value, dict):
-            return {name: visit(item, f"{place}.{name}" if place else str(name)) for name, item in value.items()}
+            return {
+                name: visit(item, f"{place}.{name}" if place else str(name))
+                for name, item in value.items()
+            }
         if isinstance(value, list | tuple):
-            return type(value)(visit(item, f"{place}.{number}") for number, item in enumerate(value))
+            return type(value)(
+                visit(item, f"{place}.{number}") for number, item in enumerate(value)
+            )
         return value
 
     result = visit(state, "")
@@ -81,14 +100,17 @@ def put_back(state: Any, folder: Path, template: Callable[[str], Tensor | None])
 def _empty(mark: dict[str, Any], like: Tensor | None) -> Tensor:
     dtype = getattr(torch, mark["dtype"], None)
     if not isinstance(dtype, torch.dtype):
-        raise CheckpointError("A checkpoint's tensors have a type of torch's", got=repr(mark["dtype"]))
+        raise CheckpointError(
+            "A checkpoint's tensors have a type of torch's", got=repr(mark["dtype"])
+        )
     if like is not None and list(like.shape) == mark["shape"]:
         return torch.empty_like(like, dtype=dtype)
     return torch.empty(mark["shape"], dtype=dtype)
 
 
 def _cut(tensor: Tensor, like: Tensor) -> Tensor:
-    """This rank's part of a whole tensor, as that of a sharded one; a whole one where ``like`` is whole."""
+    """This rank's part of a whole tensor, as that of a sharded one; a whole one where ``like`` is
+    whole."""
     if not hasattr(like, "full_tensor"):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -127,7 +149,9 @@ def load(folder: Path, tensors: dict[str, Tensor]) -> None:
             reader = checkpoint.HuggingFaceStorageReader(str(folder))
             checkpoint.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
         except Exception as error:
-            raise CheckpointError("The parts of a checkpoint can be read", got=f"{folder}: {_first(error)}") from error
+            raise CheckpointError(
+                "The parts of a checkpoint can be read", got=f"{folder}: {_first(error)}"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -14,19 +14,25 @@ from volano.training.checkpoints.checkpoint import digest_of
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes ``model.state_dict()`` on the host, contiguous; tied tensors are written under each of their names.
+    """Writes ``model.state_dict()`` on the host, contiguous; tied tensors are written under each of
+    their names.
 
     Raises:
         CheckpointError: it could not be written.
     """
     # A clone unties shared storage, which the format refuses.
     save_tensors(
-        {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}, path
+        {
+            name: tensor.detach().cpu().clone().contiguous()
+            for name, tensor in model.state_dict().items()
+        },
+        path,
     )
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes contiguous host tensors as safetensors, so that a reader sees the old file or the new one.
+    """Writes contiguous host tensors as safetensors, so that a reader sees the old file or the new
+    one.
 
     Raises:
         CheckpointError: it could not be written.
@@ -40,15 +46,17 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise CheckpointError("Tensors can be written", got=f"{path}: {error}", remedy="Make room") from error
+        raise CheckpointError(
+            "Tensors can be written", got=f"{path}: {error}", remedy="Make room"
+        ) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads what :func:`save_weights` wrote into a model of the same structure.
 
     Raises:
-        CheckpointError: the file is missing or damaged (it has not the digest that ``run.json`` beside it notes), or
-            belongs to another structure.
+        CheckpointError: the file is missing or damaged (it has not the digest that ``run.json``
+            beside it notes), or belongs to another structure.
     """
     try:
         noted = _noted_digest(path)
@@ -56,11 +64,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
             raise CheckpointError(
                 "A run's model.safetensors has the digest that its run.json notes",
                 got=f"another in {path}",
-                remedy="It is damaged, or not the run's own; the run's last checkpoint holds the weights too",
+                remedy="It is damaged, or not the run's own; the run's last checkpoint holds the "
+                "weights too",
             )
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise CheckpointError("A run's model.safetensors can be read", got=f"{path}: {error}") from error
+        raise CheckpointError(
+            "A run's model.safetensors can be read", got=f"{path}: {error}"
+        ) from error
     except RuntimeError as error:
         lines = " ".join(str(error).split())
         raise CheckpointError(

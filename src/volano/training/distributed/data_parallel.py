@@ -1,8 +1,9 @@
 """Data parallel: what the ranks of a run do together in a step.
 
-Each rank works on every ``world_size``-th example of the global batch and gives its *sum* of the loss; gradients are
-added up over the ranks while the backward pass still runs, by torch's DistributedDataParallel (``sharding="none"``) or
-FSDP2 (``sharding="full"``; Zhao et al. 2023). With the sums of loss and weight the step is that of the whole batch.
+Each rank works on every ``world_size``-th example of the global batch and gives its *sum* of the
+loss; gradients are added up over the ranks while the backward pass still runs, by torch's
+DistributedDataParallel (``sharding="none"``) or FSDP2 (``sharding="full"``; Zhao et al. 2023). With
+the sums of loss and weight the step is that of the whole batch.
 """
 
 from __future__ import annotations
@@ -18,12 +19,22 @@ from torch import Tensor, nn
 from volano.device import Device, Ranks
 from volano.errors import PlanError
 from volano.plan import Plan
-from volano.task import Batch, Loss, Task, as_loss, map_tensors, num_examples, split, weighted_metric
+from volano.task import (
+    Batch,
+    Loss,
+    Task,
+    as_loss,
+    map_tensors,
+    num_examples,
+    split,
+    weighted_metric,
+)
 from volano.training.distributed.sync_batchnorm import share_batch_statistics
 
 
 def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
-    """Raises PlanError unless every global batch can be cut into equal parts, one for each rank, under the plan."""
+    """Raises PlanError unless every global batch can be cut into equal parts, one for each rank,
+    under the plan."""
     if world_size == 1:
         return
     rest = len(task.data) % task.batch_size if task.last_batch == "keep" else 0
@@ -32,13 +43,15 @@ def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
             raise PlanError(
                 "The number of ranks divides the batch: each takes as many examples as the others",
                 got=f"{world_size} ranks and {what}={size}",
-                remedy="Start another number of ranks, or take another batch_size, or last_batch='drop'",
+                remedy="Start another number of ranks, or take another batch_size, or "
+                "last_batch='drop'",
             )
     if plan.sharding == "full":
         for knob, value in (("memory_format", "channels_last"), ("precision", "fp16")):
             if getattr(plan, knob) == value:
                 raise PlanError(
-                    "sharding='full' takes contiguous parameters, and precisions that need no loss scaling",
+                    "sharding='full' takes contiguous parameters, and precisions that need no "
+                    "loss scaling",
                     got=f"{knob}={value!r}",
                     remedy=f"Pin another {knob}, or sharding='none'",
                 )
@@ -48,15 +61,16 @@ class DataParallel:
     """A model that ranks train together.
 
     Args:
-        model: of this rank, on its device; with ``sharding="full"`` its parameters are replaced by parts of themselves,
-            so make the optimizer afterwards.
+        model: of this rank, on its device; with ``sharding="full"`` its parameters are replaced by
+            parts of themselves, so make the optimizer afterwards.
         sharding: as in the plan.
         device: of this rank.
         ranks: at least two.
 
     Attributes:
         ranks: as given.
-        factor: what a loss is multiplied with, so that the gradients that arrive are sums over ranks.
+        factor: what a loss is multiplied with, so that the gradients that arrive are sums over
+            ranks.
     """
 
     def __init__(self, model: nn.Module, sharding: str, device: Device, ranks: Ranks) -> None:
@@ -70,7 +84,12 @@ class DataParallel:
         self._forward: nn.Module | None = None
 
     def parts_of(
-        self, batch: Batch, micro_batch: int | None, objective: Callable[..., Any], *, is_global: bool
+        self,
+        batch: Batch,
+        micro_batch: int | None,
+        objective: Callable[..., Any],
+        *,
+        is_global: bool,
     ) -> list[Batch]:
         """This rank's micro-batches of a batch, which with ``is_global`` is that of all ranks.
 
@@ -79,7 +98,9 @@ class DataParallel:
         if is_global:
             # Every ``world_size``-th example, as in ``Order.key``.
             rank, world_size = self.ranks.rank, self.ranks.world_size
-            batch = map_tensors(lambda tensor: tensor[rank::world_size] if tensor.ndim else tensor, batch)
+            batch = map_tensors(
+                lambda tensor: tensor[rank::world_size] if tensor.ndim else tensor, batch
+            )
         parts = split(batch, micro_batch or num_examples(batch))
         if self._forward is None:
             self._begin(objective, parts[0])
@@ -89,12 +110,14 @@ class DataParallel:
         self._forward = _ObjectiveModule(self._model, objective)
         if self._sharding == "none":
             self._forward = nn.parallel.DistributedDataParallel(
-                self._forward, find_unused_parameters=self._has_idle_parameters(self._forward, batch)
+                self._forward,
+                find_unused_parameters=self._has_idle_parameters(self._forward, batch),
             )
 
     def _has_idle_parameters(self, forward: nn.Module, batch: Batch) -> bool:
-        """Whether the loss leaves a parameter out, on any rank: gradients are then waited for in another way. Tried on
-        the first batch, which leaves buffers and random state as they were."""
+        """Whether the loss leaves a parameter out, on any rank: gradients are then waited for in
+        another way. Tried on the first batch, which leaves buffers and random state as they
+        were."""
         buffers, state = list(self._model.buffers()), self._device.rng_state()
         saved = [buffer.clone() for buffer in buffers]
         total = forward(batch)[0]
@@ -106,15 +129,20 @@ class DataParallel:
         return bool(self.ranks.largest([any(gradient is None for gradient in gradients)])[0])
 
     def loss(self, batch: Batch) -> Loss:
-        """The objective's sums over this rank's examples, such that the backward pass adds up gradients over ranks."""
+        """The objective's sums over this rank's examples, such that the backward pass adds up
+        gradients over ranks."""
         assert self._forward is not None
         total, weight, metrics = self._forward(batch)
         return Loss(total=total, weight=weight, metrics=metrics)
 
     def sums(self, losses: list[Loss]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Over all micro-batches of all ranks: the loss, its weight, and each metric times its weight."""
+        """Over all micro-batches of all ranks: the loss, its weight, and each metric times its
+        weight."""
         names = list(losses[0].metrics)
-        rows = [[loss.total, loss.weight, *(weighted_metric(loss, name) for name in names)] for loss in losses]
+        rows = [
+            [loss.total, loss.weight, *(weighted_metric(loss, name) for name in names)]
+            for loss in losses
+        ]
         kind = losses[0].total
         columns = [
             sum(torch.as_tensor(value, dtype=kind.dtype, device=kind.device) for value in c)
@@ -124,7 +152,8 @@ class DataParallel:
         return total, weight, dict(zip(names, metrics, strict=True))
 
     def share_flag(self, flag: Tensor) -> None:
-        """Raises a flag on every rank where one has raised it: each sees its part of the gradients alone."""
+        """Raises a flag on every rank where one has raised it: each sees its part of the gradients
+        alone."""
         if self._sharding == "full":
             self.ranks.add_up(flag)
             flag.clamp_(max=1.0)
@@ -140,12 +169,15 @@ class DataParallel:
 
 
 class _ObjectiveModule(nn.Module):
-    """Objective and model as one module: what the objective does with the model is seen by DistributedDataParallel."""
+    """Objective and model as one module: what the objective does with the model is seen by
+    DistributedDataParallel."""
 
     def __init__(self, model: nn.Module, objective: Callable[..., Any]) -> None:
         super().__init__()
         self.model = model
-        self._call = (objective,)  # in a tuple: an objective that is a module is no part of the model
+        self._call = (
+            objective,
+        )  # in a tuple: an objective that is a module is no part of the model
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | float, dict[str, Tensor | float]]:
         """Total, weight and metrics of the objective; see :class:`Loss`."""
@@ -171,15 +203,16 @@ def shard(model: nn.Module, device: Device, ranks: Ranks) -> None:
             module.set_gradient_divide_factor(1.0)
     if len(list(model.parameters())) != num_parameters:
         raise PlanError(
-            "Parameters that are cut into parts are not shared between the entries of a list of modules",
+            "Parameters that are cut into parts are not shared between the entries of a list of "
+            "modules",
             got=f"{num_parameters} tied to {len(list(model.parameters()))}",
             remedy="Pin sharding='none'",
         )
 
 
 def resharded(model: nn.Module) -> None:
-    """Gives back the whole parameters that a sharded model keeps after a forward pass without a backward pass: they
-    would be those of that moment from then on."""
+    """Gives back the whole parameters that a sharded model keeps after a forward pass without a
+    backward pass: they would be those of that moment from then on."""
     for module in model.modules():
         reshard = getattr(module, "reshard", None)
         if reshard is not None and hasattr(module, "unshard"):
@@ -187,7 +220,8 @@ def resharded(model: nn.Module) -> None:
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """What is gathered at once: the entries of lists and sequences of modules, as transformers keep their layers."""
+    """What is gathered at once: the entries of lists and sequences of modules, as transformers keep
+    their layers."""
     for module in model.modules():
         if isinstance(module, nn.ModuleList | nn.Sequential):
             for child in module:
@@ -197,7 +231,8 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """``model.state_dict()`` with whole tensors on the host. Every rank of a sharded model takes part."""
+    """``model.state_dict()`` with whole tensors on the host. Every rank of a sharded model takes
+    part."""
     return {name: whole(tensor).detach().cpu() for name, tensor in model.state_dict().items()}
 
 

@@ -14,14 +14,18 @@ from volano.errors import PlanError
 
 
 def share_batch_statistics(model: nn.Module, device: Device) -> None:
-    """Makes BatchNorm layers take their statistics over the batches of all ranks, as one process would.
+    """Makes BatchNorm layers take their statistics over the batches of all ranks, as one process
+    would.
 
-    Layers are replaced in place; parameters and buffers are the same tensors. By torch's SyncBatchNorm where the device
-    has it; on the CPU it refuses, so the two sums are exchanged here.
+    Layers are replaced in place; parameters and buffers are the same tensors. By torch's
+    SyncBatchNorm where the device has it; on the CPU it refuses, so the two sums are exchanged
+    here.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.SyncBatchNorm | _SharedBatchNorm) or not isinstance(child, _BatchNorm):
+            if isinstance(child, nn.SyncBatchNorm | _SharedBatchNorm) or not isinstance(
+                child, _BatchNorm
+            ):
                 continue
             if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
                 raise PlanError(
@@ -34,10 +38,13 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
 
 
 class _SharedBatchNorm(_BatchNorm):
-    """Batch normalisation (Ioffe & Szegedy 2015) with mean and variance over the batches of all ranks."""
+    """Batch normalisation (Ioffe & Szegedy 2015) with mean and variance over the batches of all
+    ranks."""
 
     def __init__(self, origin: _BatchNorm) -> None:
-        super().__init__(origin.num_features, origin.eps, origin.momentum, False, origin.track_running_stats)
+        super().__init__(
+            origin.num_features, origin.eps, origin.momentum, False, origin.track_running_stats
+        )
         self.affine = origin.affine
         for name in ("weight", "bias"):
             setattr(self, name, getattr(origin, name))
@@ -52,10 +59,20 @@ class _SharedBatchNorm(_BatchNorm):
         """[N, C, ...] -> the same shape."""
         if not self.training:
             return super().forward(input)
-        output, mean_C, variance_C, count = _NormalizeOverRanks.apply(input, self.weight, self.bias, self.eps)
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+        output, mean_C, variance_C, count = _NormalizeOverRanks.apply(
+            input, self.weight, self.bias, self.eps
+        )
+        if (
+            self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        ):
             self.num_batches_tracked.add_(1)
-            share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+            share = (
+                self.momentum
+                if self.momentum is not None
+                else 1.0 / float(self.num_batches_tracked)
+            )
             with torch.no_grad():
                 self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), share)
                 unbiased_C = variance_C * (count / (count - 1).clamp(min=1))
@@ -64,10 +81,11 @@ class _SharedBatchNorm(_BatchNorm):
 
 
 class _NormalizeOverRanks(torch.autograd.Function):
-    """Batch normalisation by torch's kernels, with statistics and gradients of statistics over all ranks.
+    """Batch normalisation by torch's kernels, with statistics and gradients of statistics over all
+    ranks.
 
-    With ``x^ = (x - m) / s`` over ``n`` values of a channel, ``dx = w / s * (dy - (sum dy + x^ * sum dy x^) / n)``
-    (Ioffe & Szegedy 2015, section 3); the sums are over ranks.
+    With ``x^ = (x - m) / s`` over ``n`` values of a channel, ``dx = w / s * (dy - (sum dy + x^ *
+    sum dy x^) / n)`` (Ioffe & Szegedy 2015, section 3); the sums are over ranks.
     """
 
     @staticmethod
@@ -79,7 +97,9 @@ class _NormalizeOverRanks(torch.autograd.Function):
         # Nothing is kept in the two vectors: their type is that in which the kernel adds up.
         kept = x.new_zeros(x.shape[1], dtype=wide), x.new_ones(x.shape[1], dtype=wide)
         own_mean, own_variance = torch.batch_norm_update_stats(x, *kept, 0.0)
-        own_count = own_mean.new_tensor([x.numel() // x.shape[1]], dtype=wide)  # padded batches may differ in length
+        own_count = own_mean.new_tensor(
+            [x.numel() // x.shape[1]], dtype=wide
+        )  # padded batches may differ in length
         own = torch.cat([own_count, own_mean.to(wide), own_variance.to(wide)])
         parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, own)
@@ -88,7 +108,9 @@ class _NormalizeOverRanks(torch.autograd.Function):
         count = counts_R.sum()
         mean_C = (counts_R * means_RC).sum(0) / count
         variance_C = (counts_R * (variances_RC + (means_RC - mean_C).square())).sum(0) / count
-        output = torch.nn.functional.batch_norm(x, mean_C, variance_C, weight, bias, False, 0.0, eps)
+        output = torch.nn.functional.batch_norm(
+            x, mean_C, variance_C, weight, bias, False, 0.0, eps
+        )
         ctx.save_for_backward(x, weight, mean_C, variance_C, count)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean_C, variance_C, count)
@@ -112,6 +134,13 @@ class _NormalizeOverRanks(torch.autograd.Function):
         slope_C = -factor_C * scaled_C * inverse_C
         offset_C = -factor_C * plain_C - slope_C * mean_C
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        result = direct.addcmul_(x, slope_C.to(x.dtype).view(shape)).add_(offset_C.to(x.dtype).view(shape))
+        result = direct.addcmul_(x, slope_C.to(x.dtype).view(shape)).add_(
+            offset_C.to(x.dtype).view(shape)
+        )
         has_weight = weight is not None
-        return result, own_scaled_C if has_weight else None, own_plain_C if ctx.needs_input_grad[2] else None, None
+        return (
+            result,
+            own_scaled_C if has_weight else None,
+            own_plain_C if ctx.needs_input_grad[2] else None,
+            None,
+        )

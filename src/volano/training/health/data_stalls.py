@@ -11,14 +11,16 @@ from volano.device import Device, num_cores
 from volano.plan import Plan
 from volano.task import Task
 
-# A share of the time below it, or so few seconds, is not worth a line; so much of it is told of while the run goes on.
+# A share of the time below it, or so few seconds, is not worth a line; so much of it is told of
+# while the run goes on.
 _LEAST_SHARE, _LEAST_SECONDS, _LARGE_SHARE = 0.05, 1.0, 0.2
 # Lines in a row: a disk that is slow once is no finding.
 _NUM_LINES = 3
 
 
 class DataStalls:
-    """Listens to the lines that a run logs, and tells of waiting: once when it goes on for some lines, and at the end.
+    """Listens to the lines that a run logs, and tells of waiting: once when it goes on for some
+    lines, and at the end.
 
     Args:
         task: whose data it waits for.
@@ -29,7 +31,12 @@ class DataStalls:
     """
 
     def __init__(
-        self, task: Task, plan: Plan, device: Device, first_step: int, on_notice: Callable[[str], None]
+        self,
+        task: Task,
+        plan: Plan,
+        device: Device,
+        first_step: int,
+        on_notice: Callable[[str], None],
     ) -> None:
         self._task, self._plan, self._device, self._on_notice = task, plan, device, on_notice
         self._step = first_step
@@ -38,7 +45,8 @@ class DataStalls:
         self._is_first, self._was_told = True, False
 
     def look(self, record: dict[str, Any]) -> None:
-        """At a logged line. The first holds what is paid once (workers start), and is passed over."""
+        """At a logged line. The first holds what is paid once (workers start), and is passed
+        over."""
         steps, self._step = record["step"] - self._step, record["step"]
         if self._is_first or not record["examples_per_second"]:
             self._is_first = False
@@ -62,13 +70,19 @@ class DataStalls:
         between, waited = self._seconds / self._num_steps, self._waited / self._num_steps
         training = between - waited
         workers, cores = self._plan.workers, num_cores()
-        made = f"takes {_in_ms(waited)} to make" if workers == 0 else f"comes every {_in_ms(between)}"
+        made = (
+            f"takes {_in_ms(waited)} to make" if workers == 0 else f"comes every {_in_ms(between)}"
+        )
         remedies = self._remedies(waited if workers == 0 else between * workers, training, cores)
         told = text.format(share=self._waited / self._seconds)
         self._on_notice(
             f"{told}: a batch {made} and takes {_in_ms(training)} to train on; "
-            f"{workers} worker{'' if workers == 1 else 's'} of {cores} core{'' if cores == 1 else 's'}; "
-            + (", or ".join(remedies) or "no knob of the plan would change it: make fetching an example cheaper")
+            f"{workers} worker{'' if workers == 1 else 's'} of {cores} "
+            f"core{'' if cores == 1 else 's'}; "
+            + (
+                ", or ".join(remedies)
+                or "no knob of the plan would change it: make fetching an example cheaper"
+            )
         )
 
     def _remedies(self, making: float, training: float, cores: int) -> list[str]:
@@ -77,7 +91,8 @@ class DataStalls:
             return []  # what is waited for is the gathering itself
         remedies = []
         rows = rows_of(self._task.data)
-        # A CPU that trains leaves workers a core less; for examples that lie in memory there is no work.
+        # A CPU that trains leaves workers a core less; for examples that lie in memory there is no
+        # work.
         most = cores - 1 if self._device.is_cpu else cores
         wanted = min(most, max(self._plan.workers + 1, math.ceil(making / max(training, 1e-9))))
         if wanted > self._plan.workers and (rows is None or self._task.collate is not None):

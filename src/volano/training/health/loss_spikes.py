@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 
-# A step's loss is a mean over a batch, whose spread the median absolute deviation tells without being moved by the
-# spikes themselves (Hampel 1974); 1.4826 makes it a standard deviation for a normal distribution. Losses of batches
-# have a longer tail to the right: 10 of these lie beyond what such tails were seen to reach in healthy runs, and a
-# divergence passes them at once. While the loss falls, the median lies above it, which can only hide a spike.
+# A step's loss is a mean over a batch, whose spread the median absolute deviation tells without
+# being moved by the spikes themselves (Hampel 1974); 1.4826 makes it a standard deviation for a
+# normal distribution. Losses of batches have a longer tail to the right: 10 of these lie beyond
+# what such tails were seen to reach in healthy runs, and a divergence passes them at once. While
+# the loss falls, the median lies above it, which can only hide a spike.
 _NUM_DEVIATIONS = 10.0
 _WINDOW, _FEWEST = 200, 20
-# Below this share of the median nothing is far: a loss that has come to rest has nearly no deviation.
+# Below this share of the median nothing is far: a loss that has come to rest has nearly no
+# deviation.
 _LEAST_SHARE = 0.25
 
 
@@ -21,7 +23,8 @@ class SpikeFinder:
         self._window: list[float] = []
 
     def look(self, losses: list[float]) -> bool:
-        """Whether one of a block of losses is a spike against the ``_WINDOW`` before the block, then takes them in."""
+        """Whether one of a block of losses is a spike against the ``_WINDOW`` before the block,
+        then takes them in."""
         is_spike = False
         if len(self._window) >= _FEWEST:
             middle = statistics.median(self._window)

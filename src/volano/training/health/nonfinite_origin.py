@@ -1,4 +1,5 @@
-"""Where a number that is not finite comes from: one step again, on a copy, with every module watched."""
+"""Where a number that is not finite comes from: one step again, on a copy, with every module
+watched."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ class Diagnosis:
     Attributes:
         examples: indices into the data of the whole batch, in its order.
         suspects: those of them whose own tensors are not finite.
-        module: name of the module where it first shows, ``"objective"`` if behind all of them; None if the re-run of
-            the step did not show it.
-        where: ``"data"``, ``"weights"``, ``"forward"``, ``"backward"``, ``"moved"`` where the weights are no
-            longer those of the step, or None as ``module``.
+        module: name of the module where it first shows, ``"objective"`` if behind all of them; None
+            if the re-run of the step did not show it.
+        where: ``"data"``, ``"weights"``, ``"forward"``, ``"backward"``, ``"moved"`` where the
+            weights are no longer those of the step, or None as ``module``.
     """
 
     examples: list[int]
@@ -37,7 +38,10 @@ class Diagnosis:
         if self.where == "data":
             text = f"the batch itself is not finite in example {_some(self.suspects)}"
         elif self.where == "moved":
-            text = "the weights had moved on before it was read, so that no re-run could tell its module"
+            text = (
+                "the weights had moved on before it was read, so that no re-run could tell its "
+                "module"
+            )
         elif self.where is None:
             text = "a re-run of the step did not show it"
         else:
@@ -48,8 +52,9 @@ class Diagnosis:
 def diagnose(session: Session, step: int) -> Diagnosis:
     """Runs step ``step`` (from 0) again as far as its backward pass, on a copy of the model.
 
-    Weights, optimizer and random state stay as they are. Whatever fails here (memory for the copy, an objective that
-    needs the very model) leaves ``module`` empty: a diagnosis must not hide what it is about.
+    Weights, optimizer and random state stay as they are. Whatever fails here (memory for the copy,
+    an objective that needs the very model) leaves ``module`` empty: a diagnosis must not hide what
+    it is about.
     """
     task, device = session.task, session.device
     key = session.order.key(step)
@@ -96,16 +101,20 @@ def _watched(session: Session, batch: Batch, step: int) -> tuple[str | None, str
     if watch.backward is not None:
         return watch.backward, "backward"
     for name, module in reversed(list(model.named_modules())):
-        if not all(_is_finite(p.grad) for p in module.parameters(recurse=False) if p.grad is not None):
+        if not all(
+            _is_finite(p.grad) for p in module.parameters(recurse=False) if p.grad is not None
+        ):
             return _named(name, module), "backward"
     return None, None
 
 
 class _Watch:
-    """Notes the first module whose output is not finite, and the first whose backward pass made it so.
+    """Notes the first module whose output is not finite, and the first whose backward pass made it
+    so.
 
-    Gradients arrive at the modules' outputs from the last to the first. Where one is the first that is not finite, the
-    module whose output's gradient came before it has made it, or the objective if none came.
+    Gradients arrive at the modules' outputs from the last to the first. Where one is the first that
+    is not finite, the module whose output's gradient came before it has made it, or the objective
+    if none came.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -150,4 +159,6 @@ def _rows_that_are_not_finite(batch: Batch, count: int) -> list[int]:
 
 
 def _some(examples: list[int], most: int = 8) -> str:
-    return ", ".join(map(str, examples[:most])) + (f" and {len(examples) - most} more" if len(examples) > most else "")
+    return ", ".join(map(str, examples[:most])) + (
+        f" and {len(examples) - most} more" if len(examples) > most else ""
+    )

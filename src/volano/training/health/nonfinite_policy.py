@@ -1,4 +1,5 @@
-"""What happens after a step whose numbers are not finite: it is looked into, recorded, and the run stops or goes on."""
+"""What happens after a step whose numbers are not finite: it is looked into, recorded, and the run
+stops or goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from volano.training.session import Session
 
 
 class NumericsPolicy:
-    """Stops a run at its first bad step, or leaves out as many as it may. Its count is part of a checkpoint.
+    """Stops a run at its first bad step, or leaves out as many as it may. Its count is part of a
+    checkpoint.
 
     Args:
         limit: how many steps may be left out in the whole run.
@@ -23,7 +25,9 @@ class NumericsPolicy:
     def __init__(self, session: Session, folder: RunFolder, observer: Observer, limit: int) -> None:
         self._session, self._folder, self._observer, self._limit = session, folder, observer, limit
         self._num_skipped = 0
-        self.before_stopping: Callable[[], None] = lambda: None  # lets a save in flight end, to name the last one
+        self.before_stopping: Callable[[], None] = lambda: (
+            None
+        )  # lets a save in flight end, to name the last one
 
     def note_bad_step(self, step: int, loss: float | None) -> None:
         """Records that step ``step`` (from 1) was kept from the weights.
@@ -52,12 +56,14 @@ class NumericsPolicy:
             raise self._error(step, reason, found)
         self._num_skipped += 1
         self._observer.on_notice(
-            f"step {step} was left out ({self._num_skipped} of {self._limit}): {reason} and its gradient must be "
+            f"step {step} was left out ({self._num_skipped} of {self._limit}): {reason} and its "
+            "gradient must be "
             f"finite; {found}"
         )
 
     def look(self, step: int) -> None:
-        """Asks the device for bad steps among those before ``step`` (from 1, included), where the guard defers that.
+        """Asks the device for bad steps among those before ``step`` (from 1, included), where the
+        guard defers that.
 
         Raises:
             NumericsError: there was one. Nothing has moved since.
@@ -79,7 +85,11 @@ class NumericsPolicy:
 
     def _error(self, step: int, reason: str, found: Diagnosis) -> NumericsError:
         saved = list_checkpoints(self._folder.path / "checkpoints")
-        place = f"The run goes on from checkpoints/{saved[-1].name}" if saved else "The run goes on from its beginning"
+        place = (
+            f"The run goes on from checkpoints/{saved[-1].name}"
+            if saved
+            else "The run goes on from its beginning"
+        )
         remedy = "take a smaller learning rate, a clip_norm or a warm-up"
         if found.where == "data":
             remedy = "mend or remove these examples"
@@ -87,6 +97,7 @@ class NumericsPolicy:
         return NumericsError(
             f"Loss and gradient are finite numbers; at step {step}{spent} they were not",
             got=f"{reason}: {found}",
-            remedy=f"What is saved was not touched, and numerics.jsonl has it all: {remedy}, or leave such steps out "
+            remedy=f"What is saved was not touched, and numerics.jsonl has it all: {remedy}, or "
+            "leave such steps out "
             f"with skip_bad_steps. {place}",
         )

@@ -18,7 +18,8 @@ _ALL_OF_IT = contextlib.nullcontext()
 
 
 class Activations:
-    """The knobs ``recompute``, ``activation_budget`` and ``offload`` of a plan, as contexts around forward passes.
+    """The knobs ``recompute``, ``activation_budget`` and ``offload`` of a plan, as contexts around
+    forward passes.
 
     Args:
         model: on its device.
@@ -27,11 +28,15 @@ class Activations:
         on_notice: told of each of them that has no effect.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, device: Device, on_notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, model: nn.Module, plan: Plan, device: Device, on_notice: Callable[[str], None]
+    ) -> None:
         self._model, self._device = model, device
         self._contexts: list[Callable[[], AbstractContextManager[Any]]] = []
         if plan.offload in ("activations", "all"):
-            reason = why_not_offloaded(device, sharding=plan.sharding, is_compiled=plan.compile, what="activations")
+            reason = why_not_offloaded(
+                device, sharding=plan.sharding, is_compiled=plan.compile, what="activations"
+            )
             if reason is None:
                 self._contexts.append(lambda: OffloadedActivations(device))
             else:
@@ -40,11 +45,16 @@ class Activations:
             if plan.compile:
                 self._contexts.append(lambda: _budget(plan.activation_budget))
             else:
-                on_notice(f"activation_budget={plan.activation_budget} has no effect without compile")
+                on_notice(
+                    f"activation_budget={plan.activation_budget} has no effect without compile"
+                )
         self.recomputes = plan.recompute == "blocks" and self.start_recomputing()
         if plan.recompute == "blocks" and not self.recomputes:
             kind = type(model).__name__
-            on_notice(f"recompute=blocks has no effect: {kind} holds no lists or sequences of composite modules")
+            on_notice(
+                f"recompute=blocks has no effect: {kind} holds no lists or sequences of composite "
+                "modules"
+            )
 
     def start_recomputing(self) -> bool:
         """From now on blocks are computed again. False where the model has none."""
@@ -71,7 +81,8 @@ class Activations:
 
 
 def _budget(share: float) -> AbstractContextManager[Any]:
-    # Read when the compiler divides a step into forward and backward pass; put back for whatever else is compiled.
+    # Read when the compiler divides a step into forward and backward pass; put back for whatever
+    # else is compiled.
     from torch._functorch import config
 
     return config.patch(activation_memory_budget=share)

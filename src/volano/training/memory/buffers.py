@@ -1,7 +1,8 @@
-"""A model's buffers by their places, and what a step that fails may have done to tensors of which there is no copy.
+"""A model's buffers by their places, and what a step that fails may have done to tensors of which
+there is no copy.
 
-A forward pass may write into a buffer, or put another tensor in its place (``self.mean = 0.9 * self.mean + ...``): a
-list of tensors would then hold what the model no longer uses.
+A forward pass may write into a buffer, or put another tensor in its place (``self.mean = 0.9 *
+self.mean + ...``): a list of tensors would then hold what the model no longer uses.
 """
 
 from __future__ import annotations
@@ -17,16 +18,28 @@ from torch.nn.modules.batchnorm import _NormBase
 from volano.errors import RunError
 
 Place = tuple[dict[str, Tensor | None], str]  # a module's buffers and a name among them
-# Of a page (sysconf(3)): buffers up to it are copied before each step, and those of normalisation layers.
+# Of a page (sysconf(3)): buffers up to it are copied before each step, and those of normalisation
+# layers.
 _SMALL_BYTES = 4096
 _NARROW = (torch.bfloat16, torch.float16)
 # Types of quantisation have no sum.
-_SUMMED = (torch.float32, torch.float64, *_NARROW, torch.bool, torch.uint8, torch.int32, torch.int64)
+_SUMMED = (
+    torch.float32,
+    torch.float64,
+    *_NARROW,
+    torch.bool,
+    torch.uint8,
+    torch.int32,
+    torch.int64,
+)
 _version = attrgetter("_version")
 
 
-def places_of(model: nn.Module, is_wanted: Callable[[nn.Module, Tensor | None], bool] | None = None) -> list[Place]:
-    """Where a model's buffers stand, those that are None too; all of them, or those that are wanted."""
+def places_of(
+    model: nn.Module, is_wanted: Callable[[nn.Module, Tensor | None], bool] | None = None
+) -> list[Place]:
+    """Where a model's buffers stand, those that are None too; all of them, or those that are
+    wanted."""
     return [
         (module._buffers, name)
         for module in model.modules()
@@ -90,10 +103,12 @@ class SavedBuffers:
 
 
 class Uncopied:
-    """Tensors of a model of which there is no copy: a step can be repeated as long as they are as they were before it.
+    """Tensors of a model of which there is no copy: a step can be repeated as long as they are as
+    they were before it.
 
-    Writing counts a tensor's version, but not through ``.data``. Who writes so mostly does in each step: sums over
-    what a step does not train are compared around the first, and if one has changed no step is repeated.
+    Writing counts a tensor's version, but not through ``.data``. Who writes so mostly does in each
+    step: sums over what a step does not train are compared around the first, and if one has changed
+    no step is repeated.
 
     Args:
         model: on its device.
@@ -102,7 +117,9 @@ class Uncopied:
 
     def __init__(self, model: nn.Module, copied: list[Place]) -> None:
         own = {(id(held), name) for held, name in copied}
-        self._places = [(held, name) for held, name in places_of(model) if (id(held), name) not in own]
+        self._places = [
+            (held, name) for held, name in places_of(model) if (id(held), name) not in own
+        ]
         self._parameters = list(model.parameters())
         self._frozen = [parameter for parameter in self._parameters if not parameter.requires_grad]
         self._buffers: list[Any] = []
@@ -136,7 +153,10 @@ class Uncopied:
             raise changed("a buffer or a parameter")
 
     def _versions_now(self) -> list[int]:
-        return [*map(_version, self._parameters), *(t._version for t in self._buffers if t is not None)]
+        return [
+            *map(_version, self._parameters),
+            *(t._version for t in self._buffers if t is not None),
+        ]
 
     @torch.no_grad()
     def _sums_now(self) -> list[Tensor]:
@@ -144,12 +164,16 @@ class Uncopied:
         return [
             tensor.sum(dtype=torch.float32 if tensor.dtype in _NARROW else None)
             for tensor in (*self._buffers, *self._frozen)
-            if type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and tensor.dtype in _SUMMED
+            if type(tensor) in (Tensor, nn.Parameter)
+            and tensor.layout == torch.strided
+            and tensor.dtype in _SUMMED
         ]
 
     def _differ(self, sums: list[Tensor]) -> bool:
         now = self._sums_now()
-        return not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(sums, now, strict=True))
+        return not all(
+            torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(sums, now, strict=True)
+        )
 
 
 def changed(what: str) -> RunError:

@@ -1,7 +1,8 @@
-"""What the device has no use for at the moment lies in the host's memory: saved activations, the optimizer's state.
+"""What the device has no use for at the moment lies in the host's memory: saved activations, the
+optimizer's state.
 
-Rajbhandari et al. 2021, "ZeRO-Infinity"; Ren et al. 2021, "ZeRO-Offload". Copies are queued beside the computation
-where the device can lock pages; the values are the same in either place.
+Rajbhandari et al. 2021, "ZeRO-Infinity"; Ren et al. 2021, "ZeRO-Offload". Copies are queued beside
+the computation where the device can lock pages; the values are the same in either place.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _LEAST_BYTES = 4096
 
 
 def why_not_offloaded(device: Device, *, sharding: str, is_compiled: bool, what: str) -> str | None:
-    """Why ``what`` (``"activations"`` or ``"optimizer"``) stays on the device, or None where it can leave it."""
+    """Why ``what`` (``"activations"`` or ``"optimizer"``) stays on the device, or None where it can
+    leave it."""
     if device.is_cpu:
         return f"{device.name} computes in the host's memory"
     if sharding == "full":
@@ -32,10 +34,11 @@ def why_not_offloaded(device: Device, *, sharding: str, is_compiled: bool, what:
 
 
 class OffloadedActivations(saved_tensors_hooks):
-    """A context for a forward pass: what it saves for the backward pass lies on the host until then.
+    """A context for a forward pass: what it saves for the backward pass lies on the host until
+    then.
 
-    Parameters and their views stay, and so does what is smaller than a page. A slice of a larger tensor comes back
-    contiguous, anything else with the strides that it had.
+    Parameters and their views stay, and so does what is smaller than a page. A slice of a larger
+    tensor comes back contiguous, anything else with the strides that it had.
     """
 
     def __init__(self, device: Device) -> None:
@@ -60,7 +63,8 @@ class OffloadedActivations(saved_tensors_hooks):
 
 
 class OffloadedState:
-    """An optimizer's state that lies on the host between updates; during an update all of it is on the device."""
+    """An optimizer's state that lies on the host between updates; during an update all of it is on
+    the device."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: Device) -> None:
         self._optimizer, self._device = optimizer, device
@@ -68,10 +72,13 @@ class OffloadedState:
 
     @contextmanager
     def fetched(self) -> Iterator[None]:
-        """A context in which the optimizer may update; afterwards its state is on its way to the host again."""
+        """A context in which the optimizer may update; afterwards its state is on its way to the
+        host again."""
         for state, name, tensor in self._tensors():
             if tensor.device != self._device.torch_device:
-                state[name] = tensor.to(self._device.torch_device, non_blocking=self._device.can_pin)
+                state[name] = tensor.to(
+                    self._device.torch_device, non_blocking=self._device.can_pin
+                )
         try:
             yield
         finally:
@@ -83,7 +90,9 @@ class OffloadedState:
             for name, tensor in state.items():
                 if self._is_sent(tensor) and tensor.device == self._device.torch_device:
                     place = parameter, name
-                    state[name] = self._on_host[place] = self._device.to_host(tensor, self._on_host.get(place))
+                    state[name] = self._on_host[place] = self._device.to_host(
+                        tensor, self._on_host.get(place)
+                    )
 
     def _tensors(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
         for state in self._optimizer.state.values():
@@ -93,5 +102,6 @@ class OffloadedState:
 
     @staticmethod
     def _is_sent(value: Any) -> bool:
-        # Small ones stay: among them is the count of steps, which lives where the implementation wants it.
+        # Small ones stay: among them is the count of steps, which lives where the implementation
+        # wants it.
         return isinstance(value, Tensor) and value.nbytes >= _LEAST_BYTES

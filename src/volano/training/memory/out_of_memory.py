@@ -1,7 +1,8 @@
 """What is done when a step runs out of memory: the same step once more, in smaller parts.
 
-The batch stays what it is, so the experiment does too. Composer (MosaicML) halves its micro-batch likewise; there some
-ranks waited for ever for one that had run out, so here several ranks stop instead.
+The batch stays what it is, so the experiment does too. Composer (MosaicML) halves its micro-batch
+likewise; there some ranks waited for ever for one that had run out, so here several ranks stop
+instead.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from volano.plan import Plan
 
 _Result = TypeVar("_Result")
 
-# Backends that raise a plain RuntimeError: the host's allocator (c10/core/impl/alloc_cpu.cpp), Apple's, libraries of
-# kernels that allocate by themselves, C++'s own exception, and Unified Runtime's for Intel's devices (ur_result_t).
+# Backends that raise a plain RuntimeError: the host's allocator (c10/core/impl/alloc_cpu.cpp),
+# Apple's, libraries of kernels that allocate by themselves, C++'s own exception, and Unified
+# Runtime's for Intel's devices (ur_result_t).
 _TEXTS = (
     "DefaultCPUAllocator: ", "backend out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc",
     "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "UR_RESULT_ERROR_OUT_OF_HOST_MEMORY",
 )  # fmt: skip
-# oneDNN, when there is no room for a kernel that it has already chosen. (Where it has none, the text goes on.)
+# oneDNN, when there is no room for a kernel that it has already chosen. (Where it has none, the
+# text goes on.)
 _WHOLE_TEXTS = ("could not create a primitive", "could not execute a primitive")
 
 
@@ -58,22 +61,28 @@ class OutOfMemoryFallback:
 
     Args:
         start_recomputing: makes the model forget activations from now on; False where it cannot.
-        may_split: whether the loss of a batch is the sum of its parts'. None is not known, and it is not split.
+        may_split: whether the loss of a batch is the sum of its parts'. None is not known, and it
+            is not split.
         ranks: how many train together.
     """
 
-    def __init__(self, start_recomputing: Callable[[], bool], *, may_split: bool | None, ranks: int) -> None:
+    def __init__(
+        self, start_recomputing: Callable[[], bool], *, may_split: bool | None, ranks: int
+    ) -> None:
         self._start_recomputing, self._may_split, self._ranks = start_recomputing, may_split, ranks
 
     def after(self, plan: Plan, num_examples: int, reason: str) -> Plan:
-        """The plan under which a step of ``num_examples`` (of this rank) is tried again when ``plan`` has failed.
+        """The plan under which a step of ``num_examples`` (of this rank) is tried again when
+        ``plan`` has failed.
 
         Raises:
             RunError: there is none; it says what is missing.
         """
         size = min(plan.micro_batch or num_examples, num_examples)
         smaller = max(1, size // 2)
-        if self._ranks > 1:  # what the others do by now waits for this one, and cannot be taken back
+        if (
+            self._ranks > 1
+        ):  # what the others do by now waits for this one, and cannot be taken back
             raise _out_of_memory(reason, plan, size, f"Pin --micro-batch {smaller}")
         if self._may_split and size > 1:
             return plan.pin(micro_batch=smaller)
@@ -81,11 +90,19 @@ class OutOfMemoryFallback:
         if plan.recompute == "none" and not plan.compile and self._start_recomputing():
             return plan.pin(recompute="blocks")
         if size == 1:
-            remedy = "Train a smaller model, with offload or on several ranks with --sharding full, or a larger device"
+            remedy = (
+                "Train a smaller model, with offload or on several ranks with --sharding "
+                "full, or a larger device"
+            )
         elif self._may_split is None:
-            remedy = f"Pin --micro-batch {smaller}, if the loss of a batch is the sum over its examples"
+            remedy = (
+                f"Pin --micro-batch {smaller}, if the loss of a batch is the sum over its examples"
+            )
         else:
-            remedy = "Take a smaller batch_size, for what is learned from a batch is not the sum of its parts"
+            remedy = (
+                "Take a smaller batch_size, for what is learned from a batch is not the sum "
+                "of its parts"
+            )
         raise _out_of_memory(reason, plan, size, remedy)
 
 
@@ -95,10 +112,13 @@ def _out_of_memory(reason: str, plan: Plan, size: int, remedy: str) -> RunError:
 
 
 def update_failed(error: BaseException) -> RunError:
-    """Of an update that ran out of memory: some weights may be new and some old, so it cannot be repeated."""
+    """Of an update that ran out of memory: some weights may be new and some old, so it cannot be
+    repeated."""
     return RunError(
-        "An update of the weights fits into the memory; this one is half done, and the run goes on from a checkpoint",
+        "An update of the weights fits into the memory; this one is half done, and the run goes "
+        "on from a checkpoint",
         got=(str(error) or type(error).__name__).splitlines()[0],
-        remedy="Pin --optimizer fused, which needs no copy of the gradients, or --sharding full on several ranks; "
+        remedy="Pin --optimizer fused, which needs no copy of the gradients, or --sharding full "
+        "on several ranks; "
         "then volano resume",
     )

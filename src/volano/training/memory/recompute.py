@@ -1,8 +1,10 @@
-"""Recomputing the activations of a model's repeated blocks in the backward pass, instead of keeping them.
+"""Recomputing the activations of a model's repeated blocks in the backward pass, instead of keeping
+them.
 
-Chen et al. 2016, "Training deep nets with sublinear memory cost": of each block only its input is kept; the rest is
-computed again when the backward pass comes to it. The values are the same: random numbers are drawn again from the same
-state, and buffers that a forward pass changes (BatchNorm's statistics) are changed once.
+Chen et al. 2016, "Training deep nets with sublinear memory cost": of each block only its input is
+kept; the rest is computed again when the backward pass comes to it. The values are the same: random
+numbers are drawn again from the same state, and buffers that a forward pass changes (BatchNorm's
+statistics) are changed once.
 """
 
 from __future__ import annotations
@@ -28,24 +30,33 @@ _CONTAINERS = (nn.Sequential, *_LISTS)
 
 
 def blocks_of(model: nn.Module) -> list[str]:
-    """Names of the blocks that ``recompute="blocks"`` computes again, in the model's order; empty if there are none.
+    """Names of the blocks that ``recompute="blocks"`` computes again, in the model's order; empty
+    if there are none.
 
-    A block is an entry of a list, dictionary or sequence of modules, is made of modules itself, and is not the only
-    one of its class; of blocks within blocks the outermost counts. Where no class repeats, the composite entries of a
-    sequence are its stages.
+    A block is an entry of a list, dictionary or sequence of modules, is made of modules itself, and
+    is not the only one of its class; of blocks within blocks the outermost counts. Where no class
+    repeats, the composite entries of a sequence are its stages.
     """
     places = _entries(model)
     entries = {name: module for name, module in model.named_modules() if name in places}
     composite = {name: module for name, module in entries.items() if _is_composite(module)}
     counts = Counter(type(module) for module in composite.values())
-    repeated = [name for name, m in composite.items() if type(m) is not nn.Sequential and counts[type(m)] > 1]
+    repeated = [
+        name
+        for name, m in composite.items()
+        if type(m) is not nn.Sequential and counts[type(m)] > 1
+    ]
     # A sequence is only a way of grouping: it is a block where there is none inside of it.
     groups = [name for name, module in composite.items() if type(module) is nn.Sequential]
     stages = [name for name in groups if not any(_is_inside(other, name) for other in repeated)]
     blocks = repeated + (stages if len(stages) > 1 else [])
     if not blocks and len(composite) > 1:
         blocks = list(composite)
-    return [name for name in entries if name in blocks and not any(_is_inside(name, other) for other in blocks)]
+    return [
+        name
+        for name in entries
+        if name in blocks and not any(_is_inside(name, other) for other in blocks)
+    ]
 
 
 def _entries(model: nn.Module) -> set[str]:
@@ -68,7 +79,8 @@ def _is_inside(name: str, other: str) -> bool:
 
 
 class Recompute:
-    """Makes a model's blocks forget their activations, where :meth:`applied` holds; elsewhere it is as it was.
+    """Makes a model's blocks forget their activations, where :meth:`applied` holds; elsewhere it is
+    as it was.
 
     Args:
         model: the user's. Neither its classes nor its state change.
@@ -78,12 +90,15 @@ class Recompute:
     def __init__(self, model: nn.Module, device: Device) -> None:
         modules = dict(model.named_modules())
         self.names = blocks_of(model)
-        self._wrapped = [(modules[name], _RecomputedBlock(name, modules[name], device)) for name in self.names]
+        self._wrapped = [
+            (modules[name], _RecomputedBlock(name, modules[name], device)) for name in self.names
+        ]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """For the forward passes of training. The backward pass may come later."""
-        # In the instance's own attributes, where it goes before the class's forward, and hooks stay outside of it.
+        # In the instance's own attributes, where it goes before the class's forward, and hooks stay
+        # outside of it.
         before = [(module, module.__dict__.get("forward")) for module, _ in self._wrapped]
         try:
             for module, block in self._wrapped:
@@ -104,23 +119,33 @@ class _RecomputedBlock:
         self._name, self._device = name, device
         self._forward: Callable[..., Any] = module.forward
         self._modules = list(module.modules())
-        # For each state of training and evaluation of the parts: which buffers a forward pass changes in place.
+        # For each state of training and evaluation of the parts: which buffers a forward pass
+        # changes in place.
         self._changing: dict[tuple[bool, ...], set[tuple[int, str]]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self._forward(*args, **kwargs)
-        if torch.compiler.is_compiling():  # the compiler sees what is drawn and changed, and does it once
+        if (
+            torch.compiler.is_compiling()
+        ):  # the compiler sees what is drawn and changed, and does it once
             return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
         inputs = [(tensor, tensor._version) for tensor in tensors_of((args, kwargs))]
-        buffers = _Buffers(self._modules, self._changing.get(tuple(m.training for m in self._modules)))
+        buffers = _Buffers(
+            self._modules, self._changing.get(tuple(m.training for m in self._modules))
+        )
         again = self._device.random_state_noted()
 
         def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
             return contextlib.nullcontext(), _Both(again, buffers.as_before)
 
         result = checkpoint(
-            self._forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **kwargs
+            self._forward,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=contexts,
+            **kwargs,
         )
         self._changing.setdefault(buffers.modes, set()).update(buffers.changed(self._name))
         if any(tensor._version != version for tensor, version in inputs):
@@ -133,10 +158,11 @@ class _RecomputedBlock:
 
 
 class _Buffers:
-    """The buffers of a block before a forward pass: copies of those that it changes, the others as they are.
+    """The buffers of a block before a forward pass: copies of those that it changes, the others as
+    they are.
 
-    ``changing``: places known to change, which are copied, and small ones beside them; None is not known yet, and all
-    are copied.
+    ``changing``: places known to change, which are copied, and small ones beside them; None is not
+    known yet, and all are copied.
     """
 
     def __init__(self, modules: list[nn.Module], changing: set[tuple[int, str]] | None) -> None:
@@ -149,7 +175,11 @@ class _Buffers:
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     self._before[index, name] = buffer, buffer._version
-                    if changing is None or (index, name) in changing or buffer.nbytes <= _SMALL_BYTES:
+                    if (
+                        changing is None
+                        or (index, name) in changing
+                        or buffer.nbytes <= _SMALL_BYTES
+                    ):
                         self._copies[index, name] = buffer.clone()
 
     def changed(self, block: str) -> set[tuple[int, str]]:
@@ -158,25 +188,36 @@ class _Buffers:
         Raises:
             PlanError: one that did not change before, so that what it was is lost.
         """
-        places = {place for place, (buffer, version) in self._before.items() if buffer._version != version}
-        if self._is_first:  # batch normalisation writes its statistics without counting a version: look at values too
-            places |= {place for place, copy in self._copies.items() if _differs(copy, self._before[place][0])}
+        places = {
+            place for place, (buffer, version) in self._before.items() if buffer._version != version
+        }
+        # batch normalisation writes its statistics without counting a version: look at values too
+        if self._is_first:
+            places |= {
+                place
+                for place, copy in self._copies.items()
+                if _differs(copy, self._before[place][0])
+            }
         lost = places - self._copies.keys()
         if lost:
             raise PlanError(
-                "The large buffers that a recomputed block's forward pass changes are the same at each step",
+                "The large buffers that a recomputed block's forward pass changes are the same at "
+                "each step",
                 got=f"{block}, which now changes {', '.join(sorted(name for _, name in lost))}",
                 remedy="Pin recompute='none'",
             )
         if self._is_first:  # a small one may change at a later step, and behind its version
             self._copies = {
-                place: copy for place, copy in self._copies.items() if place in places or copy.nbytes <= _SMALL_BYTES
+                place: copy
+                for place, copy in self._copies.items()
+                if place in places or copy.nbytes <= _SMALL_BYTES
             }
         return places
 
     @contextmanager
     def as_before(self) -> Iterator[None]:
-        """Puts copies of what they were in their places, on which the forward pass may act once more."""
+        """Puts copies of what they were in their places, on which the forward pass may act once
+        more."""
         now = {place: self._modules[place[0]]._buffers.get(place[1]) for place in self._before}
         try:
             for (index, name), (buffer, _) in self._before.items():
@@ -189,12 +230,14 @@ class _Buffers:
 
 
 def _differs(copy: Tensor, buffer: Tensor) -> bool:
-    # Tensors of other types, like those without values by which memory is predicted, cannot be compared.
+    # Tensors of other types, like those without values by which memory is predicted, cannot be
+    # compared.
     return type(buffer) is Tensor and not torch.equal(copy, buffer)
 
 
 class _Both:
-    """Two contexts, made anew each time it is entered: a second backward pass computes a block once more."""
+    """Two contexts, made anew each time it is entered: a second backward pass computes a block once
+    more."""
 
     def __init__(self, *makes: Callable[[], AbstractContextManager[Any]]) -> None:
         self._makes = makes

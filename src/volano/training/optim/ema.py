@@ -13,11 +13,12 @@ from volano.training.memory.buffers import are_same, places_of, tensors_at
 
 
 class Ema:
-    """``average <- decay * average + (1 - decay) * weights`` after each step (Polyak & Juditsky 1992).
+    """``average <- decay * average + (1 - decay) * weights`` after each step (Polyak & Juditsky
+    1992).
 
-    Early in the run the decay is held at ``(1 + t) / (10 + t)``, so that the initial weights are soon forgotten.
-    Floating buffers (BatchNorm's statistics) are averaged likewise, others copied. A buffer that takes another shape
-    begins anew.
+    Early in the run the decay is held at ``(1 + t) / (10 + t)``, so that the initial weights are
+    soon forgotten. Floating buffers (BatchNorm's statistics) are averaged likewise, others copied.
+    A buffer that takes another shape begins anew.
 
     Args:
         model: whose weights are averaged; a copy of it is kept in ``self.model``.
@@ -33,7 +34,8 @@ class Ema:
         self._list()
 
     def _list(self) -> None:
-        """Which tensors belong together; anew where a forward pass has put another one in a buffer's place."""
+        """Which tensors belong together; anew where a forward pass has put another one in a
+        buffer's place."""
         for (held, name), theirs in zip(self._places[0], tensors_at(self._places[1]), strict=True):
             own = held.get(name)
             if theirs is None or own is None or own.shape != theirs.shape:
@@ -41,19 +43,26 @@ class Ema:
         self._buffers = [tensors_at(places) for places in self._places]
         own = {name: local(tensor) for name, tensor in self.model.state_dict().items()}
         theirs = {name: local(tensor) for name, tensor in self._theirs.state_dict().items()}
-        # Tied tensors stand under each of their names; averaged once for each they would move too fast.
+        # Tied tensors stand under each of their names; averaged once for each they would move too
+        # fast.
         names = list({_place(t) if t.numel() else n: n for n, t in own.items()}.values())
         floating = [name for name in names if theirs[name].is_floating_point()]
         others = [name for name in names if not theirs[name].is_floating_point()]
-        # state_dict() gives tensors that share memory with the modules, so the lists stay true while training.
-        self._averages, self._weights = [own[name] for name in floating], [theirs[name] for name in floating]
+        # state_dict() gives tensors that share memory with the modules, so the lists stay true
+        # while training.
+        self._averages, self._weights = (
+            [own[name] for name in floating],
+            [theirs[name] for name in floating],
+        )
         self._copies = [(own[name], theirs[name]) for name in others]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after optimizer step ``step`` (from 0). Queues work on the device, waits for nothing."""
+        """Takes in the weights after optimizer step ``step`` (from 0). Queues work on the device,
+        waits for nothing."""
         if not all(
-            are_same(tensors_at(places), known) for places, known in zip(self._places, self._buffers, strict=True)
+            are_same(tensors_at(places), known)
+            for places, known in zip(self._places, self._buffers, strict=True)
         ):
             self._list()
         decay = min(self._decay, (1 + step) / (10 + step))

@@ -16,10 +16,12 @@ _MARKS = ("foreach", "fused")
 
 
 def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
-    """The task's optimizer over the model's parameters; each group's learning rate is kept as ``initial_lr``.
+    """The task's optimizer over the model's parameters; each group's learning rate is kept as
+    ``initial_lr``.
 
     Raises:
-        TaskError: the model has no parameters to train, or what was made is no torch.optim.Optimizer.
+        TaskError: the model has no parameters to train, or what was made is no
+            torch.optim.Optimizer.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
@@ -28,17 +30,23 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
             got=f"{type(model).__name__} with none that requires a gradient",
             remedy="Register its tensors as nn.Parameter",
         )
-    groups = model.parameters() if task.parameter_groups is None else list(task.parameter_groups(model))
+    groups = (
+        model.parameters() if task.parameter_groups is None else list(task.parameter_groups(model))
+    )
     optimizer = task.optimizer(groups)
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TaskError("optimizer(params) returns a torch.optim.Optimizer", got=type(optimizer).__name__)
+        raise TaskError(
+            "optimizer(params) returns a torch.optim.Optimizer", got=type(optimizer).__name__
+        )
     for group in optimizer.param_groups:
         rate = group.get("initial_lr", group["lr"])
         group["initial_lr"] = rate.clone() if isinstance(rate, torch.Tensor) else float(rate)
     return optimizer
 
 
-def choose_implementation(optimizer: torch.optim.Optimizer, model: nn.Module, plan: Plan, device: Device) -> str | None:
+def choose_implementation(
+    optimizer: torch.optim.Optimizer, model: nn.Module, plan: Plan, device: Device
+) -> str | None:
     """Sets the plan's implementation where the class has it and the user has chosen none.
 
     Returns:
@@ -48,14 +56,20 @@ def choose_implementation(optimizer: torch.optim.Optimizer, model: nn.Module, pl
     if wanted == "as_given":
         return None
     kind = type(optimizer).__name__
-    if not type(optimizer).__module__.startswith("torch.optim.") or wanted not in optimizer.defaults:
+    if (
+        not type(optimizer).__module__.startswith("torch.optim.")
+        or wanted not in optimizer.defaults
+    ):
         return f"{kind} has no {wanted} implementation of torch's; it runs as given"
     if any(optimizer.defaults.get(name) is not None for name in _MARKS):
         return f"{kind} was given an implementation by the task; that stands"
     if optimizer.defaults.get("differentiable") or optimizer.defaults.get("maximize"):
         return f"{kind} is differentiable or maximizes; it runs as given"
     if any(getattr(module, "sparse", False) for module in model.modules()):
-        return f"the model has sparse gradients, which a {wanted} {kind} does not take; it runs as given"
+        return (
+            f"the model has sparse gradients, which a {wanted} {kind} does not take; it runs "
+            "as given"
+        )
     if wanted == "fused" and not device.has_fused(type(optimizer)):
         return f"{device.name} has no fused {kind}; it runs as given"
     set_implementation(optimizer, wanted)
@@ -69,7 +83,8 @@ def set_implementation(optimizer: torch.optim.Optimizer, wanted: str) -> None:
 
 
 def with_own_marks(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A saved state with the marks of ``optimizer``: which implementation runs is the plan's, not the checkpoint's.
+    """A saved state with the marks of ``optimizer``: which implementation runs is the plan's, not
+    the checkpoint's.
 
     Before it is loaded, for fused ones keep their step counts on the device.
     """
@@ -81,7 +96,8 @@ def with_own_marks(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> d
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
-    """Each group's learning rate is its initial one times ``multiplier``; a tensor stays the same tensor."""
+    """Each group's learning rate is its initial one times ``multiplier``; a tensor stays the same
+    tensor."""
     for group in optimizer.param_groups:
         rate = group["lr"]
         if isinstance(rate, torch.Tensor):

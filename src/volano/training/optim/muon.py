@@ -8,10 +8,10 @@ Sources of the formulas:
 * Muon: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). The
   conventions (momentum as an exponential average, Newton-Schulz coefficients, shape factor
   ``sqrt(max(1, rows / columns))``) are those of ``torch.optim.Muon`` (torch 2.13), which is the
-  test reference: for 2-D weights and equal options the updates agree. The iteration runs in bf16, as there, if the
-  device has units for it, else in fp32: on a CPU without them it would take longer than the rest of the step. What a
-  group says of it is kept in checkpoints, so that a resumed run goes on with the same arithmetic on any machine. Ranks
-  that train together must be of one kind.
+  test reference: for 2-D weights and equal options the updates agree. The iteration runs in bf16,
+  as there, if the device has units for it, else in fp32: on a CPU without them it would take longer
+  than the rest of the step. What a group says of it is kept in checkpoints, so that a resumed run
+  goes on with the same arithmetic on any machine. Ranks that train together must be of one kind.
 * Weight renormalisation: airbench94_muon keeps the norm of each kernel at a constant; behind a
   batch norm the norm of a kernel carries no information, and fixing it makes ``lr`` the
   *relative* size of a step, so that no weight decay has to be tuned.
@@ -54,7 +54,9 @@ ADAMW_DEFAULTS: dict[str, Any] = {
 DEFAULTS = {"muon": MUON_DEFAULTS, "adamw": ADAMW_DEFAULTS}
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-7) -> Tensor:
+def orthogonalize(
+    matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-7
+) -> Tensor:
     """Replace the singular values of each matrix of a stack by values near one.
 
     ``matrices`` is ``[count, rows, columns]``; the result has the same shape and ``dtype``. The
@@ -98,10 +100,10 @@ class MuonAdamW(torch.optim.Optimizer):
     """Muon and AdamW in one optimizer, chosen per parameter group.
 
     Each group must be a dict with ``"params"`` and ``"algorithm"``. Muon groups take ``lr``,
-    ``weight_decay`` (decoupled), ``momentum``, ``nesterov``, ``ns_steps``, ``ns_dtype`` (None: bf16,
-    or fp32 on a CPU without units for it), ``eps``, ``adjust_lr`` and ``renormalize``; AdamW groups
-    take ``lr``, ``weight_decay``, ``betas`` and ``eps``. Equally shaped matrices of a group are
-    orthogonalised together in one batched product. A step never waits for the device.
+    ``weight_decay`` (decoupled), ``momentum``, ``nesterov``, ``ns_steps``, ``ns_dtype`` (None:
+    bf16, or fp32 on a CPU without units for it), ``eps``, ``adjust_lr`` and ``renormalize``; AdamW
+    groups take ``lr``, ``weight_decay``, ``betas`` and ``eps``. Equally shaped matrices of a group
+    are orthogonalised together in one batched product. A step never waits for the device.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
@@ -112,20 +114,27 @@ class MuonAdamW(torch.optim.Optimizer):
         """Add one group; its algorithm decides which defaults are filled in."""
         algorithm = param_group.get("algorithm")
         if algorithm not in DEFAULTS:
-            raise TaskError("A parameter group's algorithm is 'muon' or 'adamw'", got=repr(algorithm))
+            raise TaskError(
+                "A parameter group's algorithm is 'muon' or 'adamw'", got=repr(algorithm)
+            )
         known = DEFAULTS[algorithm]
         unknown = set(param_group) - set(known) - {"params", "algorithm", "name", "initial_lr"}
         if unknown:
-            raise TaskError(f"A {algorithm} group takes {', '.join(sorted(known))}", got=sorted(unknown))
+            raise TaskError(
+                f"A {algorithm} group takes {', '.join(sorted(known))}", got=sorted(unknown)
+            )
         super().add_param_group({**known, **param_group})
         if algorithm == "muon":
             if self.param_groups[-1]["ns_dtype"] is None:
-                self.param_groups[-1]["ns_dtype"] = _iteration_dtype(self.param_groups[-1]["params"][0].device)
+                self.param_groups[-1]["ns_dtype"] = _iteration_dtype(
+                    self.param_groups[-1]["params"][0].device
+                )
             learning_rate_factor(1, 1, self.param_groups[-1]["adjust_lr"])  # raises if unknown
             for parameter in self.param_groups[-1]["params"]:
                 if parameter.ndim < 2:
                     raise TaskError(
-                        "Muon is for matrices and kernels", got=f"a parameter of shape {tuple(parameter.shape)}"
+                        "Muon is for matrices and kernels",
+                        got=f"a parameter of shape {tuple(parameter.shape)}",
                     )
 
     @torch.no_grad()
@@ -182,7 +191,9 @@ class MuonAdamW(torch.optim.Optimizer):
         """
         targets = [math.sqrt(min(as_matrix(p).shape)) for p in parameters]
         norms = torch._foreach_norm(parameters)
-        scales = [target / norm.clamp(min=1e-12) for target, norm in zip(targets, norms, strict=True)]
+        scales = [
+            target / norm.clamp(min=1e-12) for target, norm in zip(targets, norms, strict=True)
+        ]
         torch._foreach_mul_(parameters, scales)
 
     def _adamw_step(self, group: dict[str, Any], parameters: list[Tensor]) -> None:

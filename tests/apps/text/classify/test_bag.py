@@ -3,7 +3,13 @@
 import numpy as np
 import torch
 
-from volano.apps.text.classify.bag import BagClassifier, BagDataset, choose_buckets, hash_texts, inverse_frequencies
+from volano.apps.text.classify.bag import (
+    BagClassifier,
+    BagDataset,
+    choose_buckets,
+    hash_texts,
+    inverse_frequencies,
+)
 
 TEXTS = ["the cat sat on the mat", "a dog barked", "", "größer als das the"]
 
@@ -38,7 +44,10 @@ class TestBag:
         sizes = np.diff(hashed.offsets)
         assert (ids != 0).sum(1).tolist() == [sizes[3], 0, sizes[1]]
         assert torch.equal(weights != 0, ids != 0)
-        assert ids[2, : sizes[1]].tolist() == hashed.ids[hashed.offsets[1] : hashed.offsets[2]].tolist()
+        assert (
+            ids[2, : sizes[1]].tolist()
+            == hashed.ids[hashed.offsets[1] : hashed.offsets[2]].tolist()
+        )
         assert data.fingerprint() != BagDataset(hashed, np.array([1, 1, 0, 1])).fingerprint()
 
     def test_an_empty_text_gets_the_bias(self):

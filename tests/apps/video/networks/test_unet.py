@@ -14,7 +14,9 @@ def test_the_unet_starts_as_the_linear_guess_and_is_blind_to_pure_noise():
     bias = network.out[-1].bias
     with torch.no_grad():
         bias.zero_()
-        assert torch.allclose(network(noisy, levels, labels), noisy * t / (t**2 + (1 - t) ** 2), atol=1e-6)
+        assert torch.allclose(
+            network(noisy, levels, labels), noisy * t / (t**2 + (1 - t) ** 2), atol=1e-6
+        )
     network = woken(SPEC)
     still = torch.zeros_like(levels)
     assert torch.equal(network(noisy, still, labels), network(-3 * noisy, still, labels))

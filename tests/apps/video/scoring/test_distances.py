@@ -24,7 +24,9 @@ class TestFrechet:
         cx, cy = np.cov(x.T), np.cov(y.T)
         root = scipy.linalg.sqrtm(cx @ cy).real
         wanted = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cx + cy - 2 * root)
-        assert frechet_distance(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(wanted, rel=1e-8)
+        assert frechet_distance(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(
+            wanted, rel=1e-8
+        )
 
     def test_known_values(self):
         x = features(200)
@@ -32,7 +34,9 @@ class TestFrechet:
         assert frechet_distance(x, x + 2.0) == pytest.approx(6 * 4.0, rel=1e-5)
         # Along one dimension: (mean difference)^2 + (deviation difference)^2.
         one = torch.linspace(-1, 1, 100)[:, None]
-        assert frechet_distance(one, 3 * one) == pytest.approx(4 * float(one.double().var()), rel=1e-6)
+        assert frechet_distance(one, 3 * one) == pytest.approx(
+            4 * float(one.double().var()), rel=1e-6
+        )
 
     def test_fewer_clips_than_features(self):
         distance = frechet_distance(features(4), features(4, seed=1))
@@ -54,7 +58,9 @@ class TestKernel:
             return (a @ b / len(a) + 1) ** 3
 
         def within(z):
-            pairs = [(i, j) for i in range(len(z)) for j in range(len(z)) if not (unbiased and i == j)]
+            pairs = [
+                (i, j) for i in range(len(z)) for j in range(len(z)) if not (unbiased and i == j)
+            ]
             return sum(kernel(z[i], z[j]) for i, j in pairs) / len(pairs)
 
         between = sum(kernel(a, b) for a in x for b in y) / (len(x) * len(y))
@@ -63,11 +69,19 @@ class TestKernel:
     @pytest.mark.parametrize("unbiased", [True, False])
     def test_against_loops(self, unbiased):
         x, y = features(12), features(15, shift=0.3, seed=1)
-        assert kernel_distance(x, y, unbiased=unbiased) == pytest.approx(self.by_loops(x, y, unbiased), rel=1e-9)
+        assert kernel_distance(x, y, unbiased=unbiased) == pytest.approx(
+            self.by_loops(x, y, unbiased), rel=1e-9
+        )
 
     def test_the_unbiased_one_is_zero_on_average_between_equal_sources(self):
-        values = [kernel_distance(features(40, seed=2 * n), features(40, seed=2 * n + 1)) for n in range(60)]
-        biased = [kernel_distance(features(40, seed=n), features(40, seed=n + 99), unbiased=False) for n in range(20)]
+        values = [
+            kernel_distance(features(40, seed=2 * n), features(40, seed=2 * n + 1))
+            for n in range(60)
+        ]
+        biased = [
+            kernel_distance(features(40, seed=n), features(40, seed=n + 99), unbiased=False)
+            for n in range(20)
+        ]
         assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
         assert min(biased) > 0
 
@@ -78,6 +92,9 @@ def test_nearest_distances(monkeypatch, clips_at_once):
     generator = torch.Generator().manual_seed(0)
     train = torch.randint(0, 256, (300, 4, 1, 6, 6), generator=generator, dtype=torch.uint8)
     clips = torch.cat([train[7:8], train[100:101] // 2, 255 - train[3:4]])
-    wanted = [(train.double() - clip.double()).square().mean((1, 2, 3, 4)).min().sqrt().item() for clip in clips]
+    wanted = [
+        (train.double() - clip.double()).square().mean((1, 2, 3, 4)).min().sqrt().item()
+        for clip in clips
+    ]
     assert nearest_distances(clips, train).tolist() == pytest.approx(wanted, abs=0.05)
     assert nearest_distances(clips, train)[0] < 0.05

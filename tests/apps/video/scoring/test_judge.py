@@ -23,12 +23,18 @@ class TestSelfTest:
         result = judge.self_test(seed=0)
         assert result.passed, result.reason
         for ratios in (result.frechet, result.kernel):
-            assert min(ratios[kind] for kind in ("frozen", "shuffled", "blurred")) > ratios["real"] >= 1
+            assert (
+                min(ratios[kind] for kind in ("frozen", "shuffled", "blurred"))
+                > ratios["real"]
+                >= 1
+            )
 
     def test_a_spoiled_set_that_is_real_fails_it(self, judge, sets):
         result = judge.self_test_on({"frozen": sets.train.frames[:128]}, seed=0)
         assert not result.passed
-        assert result.reason == "frozen clips are not farther by the frechet distance than real ones"
+        assert (
+            result.reason == "frozen clips are not farther by the frechet distance than real ones"
+        )
 
     @pytest.mark.parametrize("name", ["frechet_distance", "biased_kernel_distance"])
     def test_a_distance_that_is_no_number_fails_it(self, judge, monkeypatch, name):
@@ -40,7 +46,9 @@ class TestSelfTest:
     def test_a_net_that_learned_nothing_fails_it(self, sets, device):
         torch.manual_seed(0)
         untrained = FeatureNet(channels=1, scale=PixelScale((20.0,), (50.0,))).eval()
-        result = Judge(untrained, sets.train.frames[:600], sets.test.frames[:128], device).self_test(seed=0)
+        result = Judge(
+            untrained, sets.train.frames[:600], sets.test.frames[:128], device
+        ).self_test(seed=0)
         assert not result.passed
         assert "the feature net tells" in result.reason
 
@@ -64,7 +72,9 @@ class TestSelfTest:
 
         blind = Blind(channels=1, scale=net.scale)
         blind.load_state_dict(net.state_dict())
-        result = Judge(blind.eval(), sets.train.frames[:600], sets.test.frames[:128], device).self_test(seed=0)
+        result = Judge(
+            blind.eval(), sets.train.frames[:600], sets.test.frames[:128], device
+        ).self_test(seed=0)
         assert not result.passed
 
     def test_ratios_are_around_one_for_real_clips_and_larger_for_noise(self, judge, sets):

@@ -52,7 +52,8 @@ class TestDecode:
             decode(tmp_path / "a.tiff", self.FORMAT)
 
     @pytest.mark.parametrize(
-        "error", [struct.error, KeyError, TypeError, ZeroDivisionError, EOFError, ValueError, IndexError]
+        "error",
+        [struct.error, KeyError, TypeError, ZeroDivisionError, EOFError, ValueError, IndexError],
     )
     def test_whatever_pillow_raises_is_an_unreadable_file(self, tmp_path, monkeypatch, error):
         def broken(image):
@@ -88,4 +89,6 @@ class TestDecode:
 
     def test_the_size_is_read_off_the_headers(self, tmp_path):
         picture(tmp_path / "big.png", size=(500, 400))
-        assert choose_format([ImageFile(path=tmp_path / "big.png", label=0)]) == PixelFormat(channels=3, size=128)
+        assert choose_format([ImageFile(path=tmp_path / "big.png", label=0)]) == PixelFormat(
+            channels=3, size=128
+        )

@@ -11,7 +11,13 @@ import volano
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
 from volano.apps.kinds import task_of
-from volano.data.sources import ImageFiles, ImageFilesDataset, PixelFormat, hold_out, read_image_sets
+from volano.data.sources import (
+    ImageFiles,
+    ImageFilesDataset,
+    PixelFormat,
+    hold_out,
+    read_image_sets,
+)
 from volano.data.sources.image import image_files as image_files_module
 from volano.data.sources.image import images as images_module
 from volano.device import Device
@@ -54,12 +60,16 @@ def test_the_same_pixels_and_the_same_split(photographs, monkeypatch):
 def test_copies_are_found_by_content(photographs, little_memory):
     sets = read(photographs)
     groups = [rows for rows in sets.train.images.copies() if len(rows) > 1]
-    assert [[sets.train.names[row] for row in rows] for rows in groups] == [["china/007.jpg", "china/copy.jpg"]]
+    assert [[sets.train.names[row] for row in rows] for rows in groups] == [
+        ["china/007.jpg", "china/copy.jpg"]
+    ]
 
 
 def test_of_files_of_one_size_only_likely_copies_are_read_whole(photographs, tmp_path, monkeypatch):
     for path in sorted((photographs / "flower").iterdir())[:12]:
-        Image.open(path).save(tmp_path / f"{path.stem}.bmp")  # every bitmap of so many pixels is of one size
+        Image.open(path).save(
+            tmp_path / f"{path.stem}.bmp"
+        )  # every bitmap of so many pixels is of one size
     paths = sorted(tmp_path.iterdir())
     assert len({path.stat().st_size for path in paths}) == 1
     paths[9].write_bytes(paths[4].read_bytes())
@@ -68,7 +78,9 @@ def test_of_files_of_one_size_only_likely_copies_are_read_whole(photographs, tmp
     paths[2].write_bytes(changed)
     read_whole = []
     real = image_files_module._content
-    monkeypatch.setattr(image_files_module, "_content", lambda path: read_whole.append(path) or real(path))
+    monkeypatch.setattr(
+        image_files_module, "_content", lambda path: read_whole.append(path) or real(path)
+    )
     groups = ImageFiles(tuple(paths), PixelFormat(channels=3, size=16)).copies()
     assert [rows for rows in groups if len(rows) > 1] == [[4, 9]]
     assert sorted(row for rows in groups for row in rows) == list(range(12))
@@ -96,7 +108,9 @@ def test_the_digest_goes_by_content(photographs, little_memory, tmp_path):
 
 
 def test_the_digest_is_taken_once_for_all_tasks(photographs, little_memory, monkeypatch):
-    application = ImageApplication.read(ImageOptions(path=str(photographs), image_size=64, flip="no"))
+    application = ImageApplication.read(
+        ImageOptions(path=str(photographs), image_size=64, flip="no")
+    )
     first = application.task(3).data.fingerprint()
     monkeypatch.setattr(image_files_module, "_size", None)  # no file is asked any more
     assert application.task(5).data.fingerprint() == first
@@ -110,7 +124,8 @@ def test_a_sample_that_cannot_be_read_is_said(photographs, little_memory, tmp_pa
     for path in root.rglob("*.jpg"):
         path.write_bytes(path.read_bytes()[:640])  # the header tells the size, and no pixel follows
     with pytest.raises(
-        DataError, match=r"At most 10% of the images are unreadable; got \d+ of \d+; the first: .*\.jpg"
+        DataError,
+        match=r"At most 10% of the images are unreadable; got \d+ of \d+; the first: .*\.jpg",
     ):
         ImageApplication.read(ImageOptions(path=str(root), image_size=64))
 
@@ -122,12 +137,21 @@ def test_a_folder_is_trained_on_and_faults_are_listed(photographs, little_memory
     broken = root / "flower" / "011.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
     result = volano.train(
-        "image", root, epochs=1, image_size=64, batch_size=16, out=tmp_path / "run", observer=volano.Observer()
+        "image",
+        root,
+        epochs=1,
+        image_size=64,
+        batch_size=16,
+        out=tmp_path / "run",
+        observer=volano.Observer(),
     )
     assert result.status == "finished"
     assert any("decoded again" in notice for notice in result.notices)
     assert any(notice.startswith("workers=") for notice in result.notices)
-    faults = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    faults = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
+    ]
     assert {fault["path"] for fault in faults} == {str(broken)}
     scores = volano.load(tmp_path / "run", device="cpu").evaluate()
     assert scores["accuracy"] == result.metrics["test_accuracy"]

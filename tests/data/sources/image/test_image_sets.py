@@ -27,7 +27,11 @@ def class_folders(root, classes=("cat", "dog"), num=5, **kwargs):
 
 
 def write_idx(path, array):
-    content = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    content = (
+        struct.pack(">HBB", 0, 8, array.ndim)
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
@@ -41,7 +45,9 @@ class TestFolders:
         assert sets.train.names[0] == "cat/cat0.png"
         assert sets.test is sets.valid is None
 
-    @pytest.mark.parametrize(("train", "test", "split"), [("train", "val", "valid"), ("Train", "test", "test")])
+    @pytest.mark.parametrize(
+        ("train", "test", "split"), [("train", "val", "valid"), ("Train", "test", "test")]
+    )
     def test_given_splits(self, tmp_path, train, test, split):
         class_folders(tmp_path / train)
         class_folders(tmp_path / test, num=2)
@@ -57,7 +63,10 @@ class TestFolders:
         assert "holds no class folders and is not used" in sets.notices[0]
 
     def test_one_class_may_be_evaluated(self, tmp_path):
-        assert len(read_image_sets(class_folders(tmp_path, classes=("cat",)), least_classes=1).train) == 5
+        assert (
+            len(read_image_sets(class_folders(tmp_path, classes=("cat",)), least_classes=1).train)
+            == 5
+        )
 
     def test_nested_folders_hidden_files_and_other_files(self, tmp_path):
         class_folders(tmp_path)
@@ -78,7 +87,12 @@ class TestFolders:
         picture(tmp_path / "a" / "2.jpg", size=(100, 50), mode="L")
         picture(tmp_path / "b" / "1.gif", size=(64, 64), mode="P")
         picture(tmp_path / "b" / "2.png", size=(50, 50), mode="RGBA")
-        assert read_image_sets(tmp_path).train.images.shape == (4, 3, 48, 48)  # median 50, in steps of 8
+        assert read_image_sets(tmp_path).train.images.shape == (
+            4,
+            3,
+            48,
+            48,
+        )  # median 50, in steps of 8
 
     def test_a_size_of_ones_own(self, tmp_path):
         assert read_image_sets(class_folders(tmp_path), size=24).train.images.shape[-1] == 24
@@ -86,11 +100,23 @@ class TestFolders:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda root: None, "sub-folder for each class; got .* with 0 images and 0 sub-folders"),
-            (lambda root: picture(root / "a.png"), "got .* with 1 images and 0 sub-folders.*CLASS/IMAGE.jpg"),
-            (lambda root: class_folders(root, classes=("only",)), r"at least two classes.*got 1 \(only\)"),
             (
-                lambda root: (class_folders(root / "train"), class_folders(root / "val", classes=("bird", "cat"))),
+                lambda root: None,
+                "sub-folder for each class; got .* with 0 images and 0 sub-folders",
+            ),
+            (
+                lambda root: picture(root / "a.png"),
+                "got .* with 1 images and 0 sub-folders.*CLASS/IMAGE.jpg",
+            ),
+            (
+                lambda root: class_folders(root, classes=("only",)),
+                r"at least two classes.*got 1 \(only\)",
+            ),
+            (
+                lambda root: (
+                    class_folders(root / "train"),
+                    class_folders(root / "val", classes=("bird", "cat")),
+                ),
                 "Every class has images to train on; got only in .*val: bird",
             ),
         ],
@@ -112,7 +138,11 @@ class TestTables:
     def rows(self, tmp_path):
         class_folders(tmp_path / "pictures")
         return [
-            {"file": f"pictures/{name}/{name}{number}.png", "label": name, "split": "test" if number == 4 else "train"}
+            {
+                "file": f"pictures/{name}/{name}{number}.png",
+                "label": name,
+                "split": "test" if number == 4 else "train",
+            }
             for name in ("cat", "dog")
             for number in range(5)
         ]
@@ -133,17 +163,25 @@ class TestTables:
         pyarrow = pytest.importorskip("pyarrow", reason="needs the extra `data`")
         pytest.importorskip("pyarrow.parquet")
 
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(self.rows(tmp_path)), tmp_path / "table.parquet")
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist(self.rows(tmp_path)), tmp_path / "table.parquet"
+        )
         self.check(read_image_sets(tmp_path / "table.parquet"))
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("file,colour\na.png,red\n", "a column named one of label, class, target, category; got file, colour"),
+            (
+                "file,colour\na.png,red\n",
+                "a column named one of label, class, target, category; got file, colour",
+            ),
             ("file,label\n", "has rows"),
             ("file,label\na.png,cat\nb.png,\n", "has a label; got 1 without, the first in line 3"),
             ("file,label\na.png,cat\nb.png,cat\n", "at least two classes"),
-            ("file,label,split\na.png,cat,tset\nb.png,dog,train\n", "train, val or test; got 'tset'"),
+            (
+                "file,label,split\na.png,cat,tset\nb.png,dog,train\n",
+                "train, val or test; got 'tset'",
+            ),
         ],
     )
     def test_tables_that_cannot_be_trained_on(self, tmp_path, text, message):
@@ -158,7 +196,10 @@ class TestIdx:
         pixels = np.arange(4 * 5 * 5, dtype=np.uint8).reshape(4, 5, 5)
         for prefix in ("train", "t10k"):
             write_idx(tmp_path / f"{prefix}-images-idx3-ubyte{suffix}", pixels)
-            write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte{suffix}", np.array([3, 1, 3, 7], dtype=np.uint8))
+            write_idx(
+                tmp_path / f"{prefix}-labels-idx1-ubyte{suffix}",
+                np.array([3, 1, 3, 7], dtype=np.uint8),
+            )
         sets = read_image_sets(tmp_path)
         assert sets.train.classes == ("1", "3", "7")
         assert sets.train.labels.tolist() == [1, 0, 1, 2]
@@ -177,7 +218,9 @@ class TestIdx:
         with pytest.raises(DataError, match="IDX file is whole; got .*train-images"):
             read_image_sets(tmp_path)
 
-    @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+    @pytest.mark.skipif(
+        not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
+    )
     def test_fashion_mnist(self):
         sets = read_image_sets(FASHION_MNIST)
         assert sets.train.images.shape == (60000, 1, 28, 28)

@@ -15,14 +15,20 @@ class TestUnreadable:
         (tmp_path / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
         sets = read_image_sets(tmp_path)
         assert len(sets.train) == 20
-        assert sorted(fault.path.rsplit("/")[-1] for fault in sets.train.faults) == ["cut.png", "text.png"]
+        assert sorted(fault.path.rsplit("/")[-1] for fault in sets.train.faults) == [
+            "cut.png",
+            "text.png",
+        ]
         assert all(fault.reason for fault in sets.train.faults)
 
     def test_too_many_stop(self, tmp_path):
         class_folders(tmp_path, num=5)
         for number in range(3):
             (tmp_path / "cat" / f"bad{number}.png").write_text("no")
-        with pytest.raises(DataError, match="At most 10% of the images are unreadable; got 3 of 13; the first: .*bad0"):
+        with pytest.raises(
+            DataError,
+            match="At most 10% of the images are unreadable; got 3 of 13; the first: .*bad0",
+        ):
             read_image_sets(tmp_path)
 
     def test_none_that_opens(self, tmp_path):

@@ -31,7 +31,14 @@ class TestSources:
         assert sets.test is None
 
     def test_a_column_of_splits(self, tmp_path):
-        rows = ["text,label,split", "a b,x,train", "c d,y,train", "e f,x,test", ",y,train", "g,,train"]
+        rows = [
+            "text,label,split",
+            "a b,x,train",
+            "c d,y,train",
+            "e f,x,test",
+            ",y,train",
+            "g,,train",
+        ]
         (tmp_path / "t.csv").write_text("\n".join(rows))
         sets = read_labelled_texts(tmp_path / "t.csv")
         assert sets.test is not None
@@ -50,12 +57,16 @@ class TestSources:
 
     def test_an_unknown_split_is_refused(self, tmp_path):
         (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,holdout\n")
-        with pytest.raises(DataError, match=r"split is train, val or test; got 'holdout' in .*t\.csv:2.* Rename it"):
+        with pytest.raises(
+            DataError, match=r"split is train, val or test; got 'holdout' in .*t\.csv:2.* Rename it"
+        ):
             read_labelled_texts(tmp_path / "t.csv")
 
     def test_a_class_that_is_only_tested_is_refused(self, tmp_path):
         (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,train\nc,z,test\n")
-        with pytest.raises(DataError, match=r"Every class has texts to train on; got only in the test set of .*: z"):
+        with pytest.raises(
+            DataError, match=r"Every class has texts to train on; got only in the test set of .*: z"
+        ):
             read_labelled_texts(tmp_path / "t.csv")
 
     def test_beside_a_test_set_val_is_chosen_by(self, tmp_path):
@@ -63,9 +74,15 @@ class TestSources:
         (tmp_path / "t.csv").write_text("\n".join(["text,label,split", *rows]))
         application = read_classes(tmp_path / "t.csv")
         assert application.test.texts == tuple(f"word {n}" for n in range(2, 30, 3))
-        assert [application.train.texts[row] for row in application.choice] == [f"word {n}" for n in range(1, 30, 3)]
-        assert [application.train.texts[row] for row in application.fit_rows] == [f"word {n}" for n in range(0, 30, 3)]
-        assert application.notices == ("the 10 texts of split val are held back to choose, and trained on after that",)
+        assert [application.train.texts[row] for row in application.choice] == [
+            f"word {n}" for n in range(1, 30, 3)
+        ]
+        assert [application.train.texts[row] for row in application.fit_rows] == [
+            f"word {n}" for n in range(0, 30, 3)
+        ]
+        assert application.notices == (
+            "the 10 texts of split val are held back to choose, and trained on after that",
+        )
         assert not application.is_held_out
 
     def test_val_is_tested_where_there_is_no_test_set(self, tmp_path):
@@ -84,7 +101,8 @@ class TestSources:
         (tmp_path / "t.csv").write_text("text\nrow\n")
         found, _, _ = read_texts([Path("one"), tmp_path / "two", Path("a.txt"), Path("t.csv")])
         assert found == [
-            ("one/a.txt", "one"), (str(tmp_path / "two" / "a.txt"), "two"), ("a.txt", "loose"), ("t.csv:1", "row")
+            ("one/a.txt", "one"), (str(tmp_path / "two" / "a.txt"), "two"), ("a.txt", "loose"),
+            ("t.csv:1", "row")
         ]  # fmt: skip
 
     def test_class_folders_with_and_without_splits(self, tmp_path):
@@ -106,7 +124,9 @@ class TestSources:
         with pytest.raises(UsageError, match="table or a folder of class folders"):
             read_labelled_texts(tmp_path / "a.txt")
         (tmp_path / "one.csv").write_text("label,text\nx,one\nx,two")
-        with pytest.raises(DataError, match=r"at least 2 classes; got 2 labelled texts of 1 classes \(x\)"):
+        with pytest.raises(
+            DataError, match=r"at least 2 classes; got 2 labelled texts of 1 classes \(x\)"
+        ):
             read_labelled_texts(tmp_path / "one.csv")
         (tmp_path / "none.csv").write_text("words,text\nx,one")
         with pytest.raises(DataError, match="column of labels"):

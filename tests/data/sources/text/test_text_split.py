@@ -46,7 +46,9 @@ def test_copies_of_the_document_that_gives_its_end_are_not_trained_on(tmp_path):
 
 
 def test_the_end_is_counted_in_bytes(tmp_path):
-    (tmp_path / "one.txt").write_text("\n".join("слова и строки" for _ in range(1000)), encoding="utf-8")
+    (tmp_path / "one.txt").write_text(
+        "\n".join("слова и строки" for _ in range(1000)), encoding="utf-8"
+    )
     source = find_texts(tmp_path / "one.txt")
     split = split_texts(source, seed=0)
     _, held = split.parts(0, next(source.read()))
@@ -68,7 +70,9 @@ def test_one_document_gives_its_end(tmp_path):
 def test_near_duplicate_headers_are_noted(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
-    header = "".join(f"This licence text number {line} stands in every file.\n" for line in range(5))
+    header = "".join(
+        f"This licence text number {line} stands in every file.\n" for line in range(5)
+    )
     for number in range(10):
         body = "\n".join(f"words of document {number}, line {line}" for line in range(50))
         (folder / f"{number}.txt").write_text(header + body)
@@ -80,5 +84,7 @@ def test_near_duplicate_headers_are_noted(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\0\1\2"])
 def test_no_text_at_all(tmp_path, content):
     (tmp_path / "a.txt").write_bytes(content)
-    with pytest.raises(DataError, match=r"There is text to train on; got none in .*: .*a\.txt: (empty|not text)"):
+    with pytest.raises(
+        DataError, match=r"There is text to train on; got none in .*: .*a\.txt: (empty|not text)"
+    ):
         split_texts(find_texts(tmp_path), seed=0)

@@ -10,7 +10,15 @@ from volano.errors import DataError, MissingExtraError
 
 
 def test_json_lines(tmp_path):
-    rows = ['{"text": "one"}', "", "{broken", '"text"', '{"text": 7}', '{"text": null}', '{"text": "two\\n"}']
+    rows = [
+        '{"text": "one"}',
+        "",
+        "{broken",
+        '"text"',
+        '{"text": 7}',
+        '{"text": null}',
+        '{"text": "two\\n"}',
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     faults = []
     assert texts_of(find_texts(tmp_path / "rows.jsonl"), faults) == ["one", "two\n"]
@@ -60,7 +68,8 @@ def test_tables_in_a_folder_that_cannot_be_read_are_passed_over(tmp_path, monkey
     assert texts_of(find_texts(tmp_path), faults) == ["one", "two"]
     assert [fault.path.rsplit("/", 1)[-1] for fault in faults] == ["a.csv", "b.parquet", "c.jsonl"]
     assert [fault.reason.split(";")[0].split(",")[0] for fault in faults] == [
-        "A table has a column of text", "Parquet files are read with pyarrow", "A table has a column of text"
+        "A table has a column of text", "Parquet files are read with "
+"pyarrow", "A table has a column of text"
     ]  # fmt: skip
 
 
@@ -80,5 +89,7 @@ def test_undecodable_bytes_in_tables_are_listed(tmp_path, name):
 
 def test_a_table_without_text(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"label": 1, "words": "x"}))
-    with pytest.raises(DataError, match=r"column of text, named text or .*; got .* with label, words"):
+    with pytest.raises(
+        DataError, match=r"column of text, named text or .*; got .* with label, words"
+    ):
         texts_of(find_texts(tmp_path / "rows.jsonl"))

@@ -11,7 +11,9 @@ def texts_of(source, faults=None):
 def write_folder(root, num=12, size=900):
     root.mkdir()
     for number in range(num):
-        (root / f"{number:02d}.txt").write_text(f"document {number}\n" + f"line {number} of it\n" * (size // 14))
+        (root / f"{number:02d}.txt").write_text(
+            f"document {number}\n" + f"line {number} of it\n" * (size // 14)
+        )
     return root
 
 
@@ -36,8 +38,12 @@ class TestSources:
     def test_the_standard_library(self):
         source = find_texts(None)
         documents = {document.name: document.text for document in source.read()}
-        assert "class Path" in "".join(text for name, text in documents.items() if "pathlib" in name)
-        assert not [name for name in documents if "site-packages" in name or name.startswith("test/")]
+        assert "class Path" in "".join(
+            text for name, text in documents.items() if "pathlib" in name
+        )
+        assert not [
+            name for name in documents if "site-packages" in name or name.startswith("test/")
+        ]
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(UsageError, match="path to train on exists"):

@@ -55,11 +55,14 @@ def test_digits_move_at_one_speed_and_bounce_off_the_edges():
         assert edges.max() == room
         # Rounded to whole pixels, a step is within one pixel of the speed's part along the axis.
         assert np.abs(np.diff(edges, axis=1)).max() <= SPEED + 1
-    # Away from the edges the way over ten frames is ten times the speed, up to a rounding of one pixel on each axis.
+    # Away from the edges the way over ten frames is ten times the speed, up to a rounding of one
+    # pixel on each axis.
     inside = ((rows > 2) & (rows < room - 2) & (columns > 2) & (columns < room - 2)).all(2)
     for clip, start in zip(*np.nonzero(inside[:, :-4]), strict=True):
         if inside[clip, start : start + 5].all():
-            way = np.hypot(*(edges[clip, start + 4, 0] - edges[clip, start, 0] for edges in (rows, columns)))
+            way = np.hypot(
+                *(edges[clip, start + 4, 0] - edges[clip, start, 0] for edges in (rows, columns))
+            )
             assert abs(way - 4 * SPEED) <= np.sqrt(2)
 
 

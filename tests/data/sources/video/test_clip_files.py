@@ -34,9 +34,13 @@ class TestDecoding:
         pixels = decode_clip(path, ClipFormat(channels=3, size=32, fps=10.0))[0, :, 16, 3]
         assert pixels[0] > 200 > 100 > pixels[1]
 
-    @pytest.mark.parametrize(("suffix", "num_frames", "begin"), [(".mkv", 20, 9), (".mp4", 150, 70), (".gif", 30, 12)])
+    @pytest.mark.parametrize(
+        ("suffix", "num_frames", "begin"), [(".mkv", 20, 9), (".mp4", 150, 70), (".gif", 30, 12)]
+    )
     def test_colour_that_comes_later(self, tmp_path, suffix, num_frames, begin):
-        frames = np.concatenate([moving_square(begin), moving_square(num_frames - begin, colour=(250, 30, 30))])
+        frames = np.concatenate(
+            [moving_square(begin), moving_square(num_frames - begin, colour=(250, 30, 30))]
+        )
         path = write_clip(tmp_path / f"a{suffix}", frames)
         assert not read_facts(path).is_grey
         assert choose_clip_format([path], 16, size=None, fps=None)[0].channels == 3
@@ -62,7 +66,10 @@ class TestDecoding:
 
     def test_half_the_rate_is_every_second_frame(self, tmp_path):
         path = write_clip(tmp_path / "a.mkv", moving_square(num_frames=20), fps=10)
-        assert np.array_equal(decode_clip(path, ClipFormat(channels=1, size=32, fps=5.0)), decode_clip(path, GREY)[::2])
+        assert np.array_equal(
+            decode_clip(path, ClipFormat(channels=1, size=32, fps=5.0)),
+            decode_clip(path, GREY)[::2],
+        )
 
     @given(st.integers(1, 40), st.floats(1, 60), st.floats(1, 60))
     def test_nearest_frames_are_nearest(self, num, fps, wanted):
@@ -76,7 +83,11 @@ class TestDecoding:
 
     @pytest.mark.parametrize(
         ("content", "reason"),
-        [(b"", "Invalid data"), (b"this is no clip" * 50, "Invalid data"), (b"\x00" * 4000, "Invalid data|moov")],
+        [
+            (b"", "Invalid data"),
+            (b"this is no clip" * 50, "Invalid data"),
+            (b"\x00" * 4000, "Invalid data|moov"),
+        ],
     )
     def test_rubbish_says_why(self, tmp_path, content, reason):
         path = tmp_path / "a.mp4"
@@ -102,7 +113,9 @@ class TestDecoding:
         path = tmp_path / "a.mkv"
         with av.open(str(path), "w") as container:
             stream = container.add_stream("pcm_s16le", rate=8000)
-            sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
+            sound = av.AudioFrame.from_ndarray(
+                np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono"
+            )
             sound.sample_rate = 8000
             container.mux(stream.encode(sound))
             container.mux(stream.encode())

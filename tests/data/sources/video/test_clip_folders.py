@@ -41,7 +41,9 @@ def test_what_lies_beside_the_splits_is_said(tmp_path):
     write_clip(tmp_path / "loose.mp4", moving_square())
     sets = read_clip_folder(tmp_path, num_frames=20)
     assert (len(sets.train), len(sets.test)) == (3, 2)
-    assert sets.notices[0] == ("clips are read from train/ and test/; left out: 1 in extra/, 4 in val/, 1 in no folder")
+    assert sets.notices[0] == (
+        "clips are read from train/ and test/; left out: 1 in extra/, 4 in val/, 1 in no folder"
+    )
 
 
 def test_val_where_test_holds_nothing(tmp_path):

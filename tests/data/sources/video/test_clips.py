@@ -30,13 +30,18 @@ class TestFolder:
         folder_of(tmp_path, num=2, num_frames=70)
         sets = read_clip_folder(tmp_path, num_frames=8)
         assert sets.train.frames.shape[:2] == (2, 32)
-        assert sets.train.lengths.tolist() == [32, 32]  # of 70 frames the last 6 are fewer than a clip
+        assert sets.train.lengths.tolist() == [
+            32,
+            32,
+        ]  # of 70 frames the last 6 are fewer than a clip
         assert len(sets.test) == 8
 
     def test_padding_repeats_the_last_frame(self, tmp_path):
         write_clip(tmp_path / "a.mkv", moving_square(num_frames=12))
         for number in (1, 2):
-            write_clip(tmp_path / f"b{number}.mkv", moving_square(num_frames=20, speed=2, start=number))
+            write_clip(
+                tmp_path / f"b{number}.mkv", moving_square(num_frames=20, speed=2, start=number)
+            )
         sets = read_clip_folder(tmp_path, num_frames=8, seed=0)
         lengths = dict(zip(sets.train.names, sets.train.lengths.tolist(), strict=True))
         assert set(lengths.values()) <= {12, 20}
@@ -58,8 +63,13 @@ class TestFolder:
         write_clip(tmp_path / "c.gif", moving_square(num_frames=20, size=(32, 40)), fps=10)
         sets = read_clip_folder(tmp_path, num_frames=16)
         assert sets.train.frames.shape[1:] == (20, 1, 32, 32)
-        assert any("3 sizes are cut to a centred square and scaled to 32 pixels" in text for text in sets.notices)
-        assert any("clips of 10 to 20 frames a second are resampled to 10" in text for text in sets.notices)
+        assert any(
+            "3 sizes are cut to a centred square and scaled to 32 pixels" in text
+            for text in sets.notices
+        )
+        assert any(
+            "clips of 10 to 20 frames a second are resampled to 10" in text for text in sets.notices
+        )
 
     def test_broken_and_short_clips_are_listed(self, tmp_path):
         folder_of(tmp_path, num=12)
@@ -80,7 +90,9 @@ class TestFolder:
             read_clip_folder(tmp_path, num_frames=16)
 
     def test_all_too_short(self, tmp_path):
-        with pytest.raises(DataError, match=r"at least 64 frames; got 20 in the longest.*fewer --frames"):
+        with pytest.raises(
+            DataError, match=r"at least 64 frames; got 20 in the longest.*fewer --frames"
+        ):
             read_clip_folder(folder_of(tmp_path), num_frames=64)
 
     def test_one_clip(self, tmp_path):
@@ -98,7 +110,9 @@ class TestFolder:
 
     def test_memory_is_counted(self, tmp_path, monkeypatch):
         monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 50_000)
-        with pytest.raises(DataError, match=r"at most half of the free memory.*--image-size or --fps"):
+        with pytest.raises(
+            DataError, match=r"at most half of the free memory.*--image-size or --fps"
+        ):
             read_clip_folder(folder_of(tmp_path), num_frames=16)
 
     def test_padding_is_counted(self, tmp_path, monkeypatch):
@@ -153,7 +167,11 @@ class TestLikeAnotherSet:
     def test_classes_by_name(self, tmp_path):
         for name in ("right", "left"):
             folder_of(tmp_path / name, num=1)
-        clips, _, _ = read_clips_like(tmp_path, GREY, num_frames=20, classes=("left", "middle", "right"))
+        clips, _, _ = read_clips_like(
+            tmp_path, GREY, num_frames=20, classes=("left", "middle", "right")
+        )
         assert clips.labels.tolist() == [0, 2]
-        with pytest.raises(DataError, match="sub-folders named like the run's classes; got also left"):
+        with pytest.raises(
+            DataError, match="sub-folders named like the run's classes; got also left"
+        ):
             read_clips_like(tmp_path, GREY, num_frames=20, classes=("middle", "right"))

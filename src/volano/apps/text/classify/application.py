@@ -20,10 +20,12 @@ from volano.training import Run, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyApplication(ClassifyTraining):
-    """Labelled texts and a classifier to train on them, from the choice of its kind to the final test."""
+    """Labelled texts and a classifier to train on them, from the choice of its kind to the final
+    test."""
 
     def fit(self, limit: TimeLimit) -> Fitted:
-        """Trains both kinds of classifier on what is not held back, in the time, and keeps the better."""
+        """Trains both kinds of classifier on what is not held back, in the time, and keeps the
+        better."""
         return fit_into(self, limit)
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
@@ -54,7 +56,9 @@ class ClassifyApplication(ClassifyTraining):
     def summary(run: Run) -> list[str]:
         """The test accuracy beside that of the trivial answer, and the choice."""
         metrics = run.metrics
-        figures = ", ".join(f"{name} {accuracy:.4f}" for name, accuracy in metrics["candidates"].items())
+        figures = ", ".join(
+            f"{name} {accuracy:.4f}" for name, accuracy in metrics["candidates"].items()
+        )
         return [
             f"test accuracy {metrics['test_accuracy']:.4f} on {metrics['num_test']:,} texts   "
             f"(always the commonest class: {metrics['baseline_accuracy']:.4f})",

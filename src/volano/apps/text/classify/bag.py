@@ -1,5 +1,5 @@
-"""A text as a bag of hashed n-grams, and a linear classifier of it (Joulin et al. 2017, "fastText", with the weights of
-TF-IDF): what is hard to beat on short texts, in seconds.
+"""A text as a bag of hashed n-grams, and a linear classifier of it (Joulin et al. 2017, "fastText",
+with the weights of TF-IDF): what is hard to beat on short texts, in seconds.
 
 Shapes: N texts, L the most n-grams of one of them.
 """
@@ -19,11 +19,13 @@ from torch.utils.data import Dataset
 
 from volano.task import Loss
 
-# Hash buckets: half for words and pairs of words, half for pieces of words of three to five letters.
+# Hash buckets: half for words and pairs of words, half for pieces of words of three to five
+# letters.
 _MOST_BUCKETS, _LEAST_BUCKETS = 2**18, 2**15
 # Weights of the table, all classes together: 64 MB, read and written at every step.
 _MOST_WEIGHTS = 2**24
-# With more classes than this, n-grams get vectors of this width, and a matrix leads from them to the classes.
+# With more classes than this, n-grams get vectors of this width, and a matrix leads from them to
+# the classes.
 _MOST_DIRECT = 64
 _TEXTS_AT_ONCE = 2000
 
@@ -84,7 +86,9 @@ def hash_texts(texts: Sequence[str], num_buckets: int) -> HashedTexts:
     pieces = HashingVectorizer(ngram_range=(3, 5), analyzer="char_wb", **options)
     parts = [
         scipy.sparse.hstack([words.transform(batch), pieces.transform(batch)], format="csr")
-        for batch in (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
+        for batch in (
+            texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)
+        )
     ]
     table: Any = scipy.sparse.vstack(parts, format="csr")
     return HashedTexts(
@@ -95,7 +99,8 @@ def hash_texts(texts: Sequence[str], num_buckets: int) -> HashedTexts:
 
 
 def inverse_frequencies(texts: HashedTexts, num_buckets: int) -> Tensor:
-    """``ln((1 + N) / (1 + texts with the n-gram)) + 1``, fp32 [num_buckets + 1] (scikit-learn's smoothed IDF)."""
+    """``ln((1 + N) / (1 + texts with the n-gram)) + 1``, fp32 [num_buckets + 1] (scikit-learn's
+    smoothed IDF)."""
     counts = np.bincount(texts.ids, minlength=num_buckets + 1)
     return torch.from_numpy(np.log((1 + len(texts)) / (1 + counts)) + 1).float()
 
@@ -158,16 +163,21 @@ class BagClassifier(nn.Module):
     def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
         """See the class."""
         weights = weights * self.idf[ids.long()]
-        is_word = ids <= self.num_buckets // 2  # each half by itself: texts are rich in pieces, poor in words
+        is_word = (
+            ids <= self.num_buckets // 2
+        )  # each half by itself: texts are rich in pieces, poor in words
         weights = F.normalize(weights * is_word, dim=1) + F.normalize(weights * ~is_word, dim=1)
-        with torch.autocast(ids.device.type, enabled=False):  # the bag's kernel takes weights of the table's type alone
+        with torch.autocast(
+            ids.device.type, enabled=False
+        ):  # the bag's kernel takes weights of the table's type alone
             bags = self.table(ids, per_sample_weights=weights)
         return self.head(bags) + self.bias
 
 
 @dataclass(frozen=True, kw_only=True)
 class BagObjective:
-    """Cross-entropy of ``(ids, weights, labels)`` with the accuracy beside it; see ``Task.objective``."""
+    """Cross-entropy of ``(ids, weights, labels)`` with the accuracy beside it; see
+    ``Task.objective``."""
 
     def __call__(self, model: nn.Module, batch: Any) -> Loss:
         """Of a batch as :meth:`BagDataset.collate` makes it."""
@@ -180,5 +190,7 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Loss:
     logits = logits.float()
     accuracy = (logits.detach().argmax(1) == labels).float().mean()
     return Loss(
-        total=F.cross_entropy(logits, labels, reduction="sum"), weight=len(labels), metrics={"accuracy": accuracy}
+        total=F.cross_entropy(logits, labels, reduction="sum"),
+        weight=len(labels),
+        metrics={"accuracy": accuracy},
     )

@@ -1,5 +1,5 @@
-"""The language model's head: a decoder that has read the texts, its features averaged over a text, and a matrix to the
-classes.
+"""The language model's head: a decoder that has read the texts, its features averaged over a text,
+and a matrix to the classes.
 
 Shapes: N texts, T tokens, C channels.
 """
@@ -21,8 +21,8 @@ from volano.task import Loss
 
 
 class DecoderClassifier(nn.Module):
-    """Tokens int16 [N, T], filled up behind with separators, in; logits [N, classes] out. Features are averaged over
-    the tokens of each text, the separator before it included.
+    """Tokens int16 [N, T], filled up behind with separators, in; logits [N, classes] out. Features
+    are averaged over the tokens of each text, the separator before it included.
 
     Args:
         shape: of the decoder.
@@ -30,7 +30,9 @@ class DecoderClassifier(nn.Module):
         weights: a decoder's ``state_dict``; None when trained weights are loaded afterwards.
     """
 
-    def __init__(self, shape: DecoderShape, num_classes: int, weights: dict[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, shape: DecoderShape, num_classes: int, weights: dict[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.decoder = Decoder(shape)
         if weights is not None:
@@ -58,11 +60,18 @@ class ClassifierObjective:
         return classification_loss(model(tokens), labels)
 
 
-def classifier_parameter_groups(model: nn.Module, *, matrix_lr: float, rest_lr: float) -> list[dict[str, Any]]:
+def classifier_parameter_groups(
+    model: nn.Module, *, matrix_lr: float, rest_lr: float
+) -> list[dict[str, Any]]:
     """Muon for the matrices of the blocks, AdamW for the rest; for ``MuonAdamW``."""
     assert isinstance(model, DecoderClassifier)
     return [
-        {"params": list(model.decoder.blocks.parameters()), "algorithm": "muon", "lr": matrix_lr, "weight_decay": 0.0},
+        {
+            "params": list(model.decoder.blocks.parameters()),
+            "algorithm": "muon",
+            "lr": matrix_lr,
+            "weight_decay": 0.0,
+        },
         {
             "params": [model.decoder.embedding.weight, *model.classes.parameters()],
             "algorithm": "adamw",
@@ -73,8 +82,8 @@ def classifier_parameter_groups(model: nn.Module, *, matrix_lr: float, rest_lr: 
 
 
 def token_rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> np.ndarray:
-    """The first ``context - 1`` tokens of each text behind a separator, filled up with separators, int16 [N, T]; T is
-    the longest such row."""
+    """The first ``context - 1`` tokens of each text behind a separator, filled up with separators,
+    int16 [N, T]; T is the longest such row."""
     rows = [tokenizer.encode(text[: 64 * context])[: context - 1] for text in texts]
     table = np.full((len(rows), 1 + max(map(len, rows))), SEPARATOR_ID, dtype=np.int16)
     for number, row in enumerate(rows):

@@ -1,4 +1,5 @@
-"""Which classifier of texts is kept: both are trained on what is not held back, in the time that there is."""
+"""Which classifier of texts is kept: both are trained on what is not held back, in the time that
+there is."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from volano.task import Task
 from volano.training import check_plan, measure_step_time, run_trial
 
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.10, 1.5
-# Shares of the time left that the decoder reads and that its head learns; what remains is for the head's second
-# training, on everything, should it be kept.
+# Shares of the time left that the decoder reads and that its head learns; what remains is for the
+# head's second training, on everything, should it be kept.
 _READ_SHARE, _HEAD_SHARE = 0.4, 0.2
 # With less, the head is not tried: a decoder that has read for a second knows nothing.
 _LEAST_SECONDS = 4.0
@@ -35,13 +36,16 @@ class _TriedHead:
 
 
 def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
-    """Trains a bag of n-grams, then in the time that is left a language model's head; the better on the texts held back
-    is kept, the bag if they are equal. These trainings are too short to measure plans: the choices that need no
-    measuring are taken. A bag takes what it takes, seconds for ten thousand texts."""
+    """Trains a bag of n-grams, then in the time that is left a language model's head; the better on
+    the texts held back is kept, the bag if they are equal. These trainings are too short to measure
+    plans: the choices that need no measuring are taken. A bag takes what it takes, seconds for ten
+    thousand texts."""
     task = application.bag_task(everything=False)
     chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)
     check_plan(task, chosen.plan)
-    limit.check(application.bag_task(everything=True), chosen.plan)  # before the time that the trials take
+    limit.check(
+        application.bag_task(everything=True), chosen.plan
+    )  # before the time that the trials take
     bag = run_trial(task, chosen.plan)
     candidates = {BAG: round(bag.metrics["accuracy"], 4)}
     left = limit.left() - _RESERVE_SHARE * limit.seconds - _RESERVE_SECONDS - 1.2 * bag.seconds
@@ -54,16 +58,26 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
         chosen = dataclasses.replace(chosen, plan=_head_plan(chosen.plan, limit.planning.pins))
     kept = application.spec_of(candidates, head)
     application = dataclasses.replace(application, kept=kept, head=head)
-    num_steps = application.bag_task(everything=True).num_steps if head is None or tried is None else tried.num_steps
+    num_steps = (
+        application.bag_task(everything=True).num_steps
+        if head is None or tried is None
+        else tried.num_steps
+    )
     figures = ", ".join(f"{name} {accuracy:.4f}" for name, accuracy in candidates.items())
-    choice = f"kept: {kept.kept}; accuracy on {len(application.choice):,} training texts held back to choose: {figures}"
-    return Fitted(application=application, chosen=chosen, num_steps=num_steps, reasons=(reason, choice))
+    choice = (
+        f"kept: {kept.kept}; accuracy on {len(application.choice):,} training texts held "
+        f"back to choose: {figures}"
+    )
+    return Fitted(
+        application=application, chosen=chosen, num_steps=num_steps, reasons=(reason, choice)
+    )
 
 
 def _try_head(
     application: ClassifyTraining, plan: Plan, pins: Mapping[str, Any], left: float
 ) -> tuple[_TriedHead | None, str]:
-    """Trains the language model's head on what is not held back, in the seconds that are left; and says so."""
+    """Trains the language model's head on what is not held back, in the seconds that are left; and
+    says so."""
     if left < _LEAST_SECONDS:
         return None, f"{HEAD}: not tried, {max(0.0, left):.0f} s left are too few"
     mark = time.perf_counter()
@@ -76,16 +90,25 @@ def _try_head(
     shape = DecoderShape(vocab_size=tokenizer.vocab_size, context=context, depth=DEPTH)
     left -= time.perf_counter() - mark
     read = application.language_task(tokens, shape, 1000)
-    read_steps = _affordable(read, plan, _READ_SHARE * left, most=_MOST_READ_EPOCHS * len(tokens) // read.batch_size)
+    read_steps = _affordable(
+        read, plan, _READ_SHARE * left, most=_MOST_READ_EPOCHS * len(tokens) // read.batch_size
+    )
     trial = run_trial(application.language_task(tokens, shape, read_steps), plan)
-    weights = {name: tensor.detach().cpu().clone() for name, tensor in trial.model.state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().clone() for name, tensor in trial.model.state_dict().items()
+    }
     head = ReadHead(tokenizer=tokenizer, shape=shape, weights=weights)
     task = application.head_task(head, 1000, everything=False)
     plan = _head_plan(plan, pins)
-    head_steps = _affordable(task, plan, _HEAD_SHARE * left, most=_MOST_HEAD_EPOCHS * task.steps_per_epoch)
+    head_steps = _affordable(
+        task, plan, _HEAD_SHARE * left, most=_MOST_HEAD_EPOCHS * task.steps_per_epoch
+    )
     trial = run_trial(application.head_task(head, head_steps, everything=False), plan)
     tried = _TriedHead(head=head, num_steps=head_steps, accuracy=trial.metrics["accuracy"])
-    return tried, f"{HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned classes for {head_steps:,}"
+    return (
+        tried,
+        f"{HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned classes for {head_steps:,}",
+    )
 
 
 def _better(candidates: Mapping[str, float]) -> str:
@@ -100,6 +123,7 @@ def _affordable(task: Task, plan: Plan, seconds: float, *, most: int) -> int:
 
 
 def _head_plan(plan: Plan, pins: Mapping[str, Any]) -> Plan:
-    """The plan for tokens in tensors: they can stay where the arithmetic is, unless a pin says otherwise."""
+    """The plan for tokens in tensors: they can stay where the arithmetic is, unless a pin says
+    otherwise."""
     own = {"feed": "resident", "optimizer": "as_given"}
     return plan.pin(**{name: value for name, value in own.items() if pins.get(name) is None})

@@ -1,4 +1,5 @@
-"""What a trained classifier of texts is: enough to build it again and to feed it, kept in ``text.json``."""
+"""What a trained classifier of texts is: enough to build it again and to feed it, kept in
+``text.json``."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ class ClassesSpec:
         fields: dict[str, Any] = dict(value)
         head = fields.pop("schema_version", None), fields.pop("goal", None)
         if head != (SCHEMA_VERSION, "classes"):
-            raise CheckpointError(f"text.json describes a classifier, schema version {SCHEMA_VERSION}", got=head)
+            raise CheckpointError(
+                f"text.json describes a classifier, schema version {SCHEMA_VERSION}", got=head
+            )
         try:
             return cls(**{**fields, "classes": tuple(fields["classes"])})
         except (KeyError, TypeError) as error:
@@ -83,7 +86,11 @@ class ClassesSpec:
 
 
 def predict_texts(
-    model: nn.Module, spec: ClassesSpec, texts: Sequence[str], device: Device, tokenizer: Tokenizer | None
+    model: nn.Module,
+    spec: ClassesSpec,
+    texts: Sequence[str],
+    device: Device,
+    tokenizer: Tokenizer | None,
 ) -> Tensor:
     """Logits fp32 [N, classes] on the host; ``tokenizer`` is the run's, None for a bag."""
     model.eval()

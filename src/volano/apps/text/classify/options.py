@@ -10,10 +10,13 @@ from volano.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions(Options):
-    """What can be said of training a classifier of texts: where they lie, how long, and the seed."""
+    """What can be said of training a classifier of texts: where they lie, how long, and the
+    seed."""
 
     path: str | None = option(None, "Labelled texts: class folders or a table.", is_path=True)
-    epochs: float | None = option(None, "Not for this application.", above=0, is_resolved=True, is_kept=False)
+    epochs: float | None = option(
+        None, "Not for this application.", above=0, is_resolved=True, is_kept=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

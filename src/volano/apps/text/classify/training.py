@@ -1,4 +1,5 @@
-"""From labelled texts to Tasks: two kinds of classifier, the bag of n-grams and the language model's head."""
+"""From labelled texts to Tasks: two kinds of classifier, the bag of n-grams and the language
+model's head."""
 
 from __future__ import annotations
 
@@ -75,7 +76,9 @@ class ReadHead:
         try:
             weights = load_file(folder.path / _PRETRAINED)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{_PRETRAINED} of a run can be read", got=f"{folder.path}: {error}") from error
+            raise CheckpointError(
+                f"{_PRETRAINED} of a run can be read", got=f"{folder.path}: {error}"
+            ) from error
         return cls(tokenizer=tokenizer, shape=spec.shape(), weights=weights)
 
 
@@ -85,14 +88,15 @@ class ClassifyTraining(Application):
 
     Attributes:
         train: all to train on.
-        choice: rows of ``train`` held back to choose between classifiers, int64: the source's own, or a tenth.
+        choice: rows of ``train`` held back to choose between classifiers, int64: the source's own,
+            or a tenth.
         test: of the final figures.
         is_held_out: whether ``test`` was split off by Volano.
         origin: where the texts come from, in words.
         faults: what could not be read.
         notices: what a person should know.
-        kept: which of the two is trained on everything, and its accuracy beside that of the other; None before the
-            choice.
+        kept: which of the two is trained on everything, and its accuracy beside that of the other;
+            None before the choice.
         head: the decoder that has read the texts, if it is kept.
     """
 
@@ -117,8 +121,8 @@ class ClassifyTraining(Application):
     def read(cls, options: ClassifyOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
         """Reads labelled texts, and splits them if the source does not.
 
-        Texts of a split val beside train and test are the ones to choose by, and trained on after the choice like all
-        others.
+        Texts of a split val beside train and test are the ones to choose by, and trained on after
+        the choice like all others.
         """
         assert options.path is not None
         sets, seed = read_labelled_texts(Path(options.path)), options.seed
@@ -134,7 +138,10 @@ class ClassifyTraining(Application):
         else:
             choice = np.arange(len(train), len(train) + len(sets.valid))
             train = train.with_more(sets.valid)
-            notices.append(f"the {len(choice):,} texts of split val are held back to choose, and trained on after that")
+            notices.append(
+                f"the {len(choice):,} texts of split val are held back to choose, and trained on "
+                "after that"
+            )
         notices += [f"left out: {fault.path}: {fault.reason}" for fault in sets.faults[:_MOST_SAID]]
         if len(sets.faults) > _MOST_SAID:
             notices.append(f"{len(sets.faults) - _MOST_SAID} more are listed in quarantine.jsonl")
@@ -171,11 +178,12 @@ class ClassifyTraining(Application):
     def bag_task(self, *, everything: bool) -> Task:
         """The Task of the bag.
 
-        Ten epochs of 256 texts, SGD with Nesterov momentum 0.9, lr 16 (inputs have norm 1, so curvature is small) with
-        linear decay, and the L2 penalty of a logistic regression with C = 4. Measured on 8,000 descriptions of Debian
-        packages in 10 sections, 2,000 held out (0.9 points of standard error): lr 2: 0.771, 8: 0.7985, 16: 0.8015,
-        32: 0.803; AdamW with several rates and decays 0.746 to 0.7825: its steps of equal size for rare and common
-        n-grams learn the rare ones by heart.
+        Ten epochs of 256 texts, SGD with Nesterov momentum 0.9, lr 16 (inputs have norm 1, so
+        curvature is small) with linear decay, and the L2 penalty of a logistic regression with C =
+        4. Measured on 8,000 descriptions of Debian packages in 10 sections, 2,000 held out (0.9
+           points of standard error): lr 2: 0.771, 8: 0.7985, 16: 0.8015,
+        32: 0.803; AdamW with several rates and decays 0.746 to 0.7825: its steps of equal size for
+        rare and common n-grams learn the rare ones by heart.
         """
         rows = self.rows(everything=everything)
         idf = inverse_frequencies(self.hashed.select(rows), self.num_buckets)
@@ -186,7 +194,9 @@ class ClassifyTraining(Application):
             objective=BagObjective(),
             data=BagDataset(self.hashed.select(rows), self.train.labels[rows]),
             # Trained on everything, nothing is left to look at but the test set.
-            valid=None if everything else BagDataset(self.hashed.select(self.choice), self.train.labels[self.choice]),
+            valid=None
+            if everything
+            else BagDataset(self.hashed.select(self.choice), self.train.labels[self.choice]),
             collate=BagDataset.collate,
             optimizer=functools.partial(
                 torch.optim.SGD, lr=16.0, momentum=0.9, nesterov=True, weight_decay=0.25 / len(rows)
@@ -199,15 +209,21 @@ class ClassifyTraining(Application):
         )
 
     def language_task(self, tokens: np.ndarray, shape: DecoderShape, num_steps: int) -> Task:
-        """The Task in which a decoder reads the texts; ``tokens`` are ids uint16 with separators."""
-        batch_size = max(1, min(_TOKENS_PER_STEP // shape.context, len(tokens) // shape.context - 1))
+        """The Task in which a decoder reads the texts; ``tokens`` are ids uint16 with
+        separators."""
+        batch_size = max(
+            1, min(_TOKENS_PER_STEP // shape.context, len(tokens) // shape.context - 1)
+        )
         num_tokens = batch_size * shape.context
         num_bytes = sum(len(text) for text in self.train.texts)
         recipe = choose_recipe(
             shape=shape, num_bytes=num_bytes, tokens_per_step=num_tokens,
             epochs=num_steps * num_tokens / len(tokens), num_steps=num_steps,
         )  # fmt: skip
-        rates = {name: getattr(recipe, name) for name in ("matrix_lr", "embedding_lr", "head_lr", "weight_decay")}
+        rates = {
+            name: getattr(recipe, name)
+            for name in ("matrix_lr", "embedding_lr", "head_lr", "weight_decay")
+        }
         return Task(
             name="text",
             model=functools.partial(Decoder, shape),
@@ -223,8 +239,8 @@ class ClassifyTraining(Application):
         )
 
     def head_task(self, head: ReadHead, num_steps: int, *, everything: bool) -> Task:
-        """The Task in which a decoder that has read the texts learns the classes; its rates are half of those with
-        which it read, so that it does not forget."""
+        """The Task in which a decoder that has read the texts learns the classes; its rates are
+        half of those with which it read, so that it does not forget."""
         rows = self.rows(everything=everything)
         tokens = token_rows(self.train.texts, head.tokenizer, head.shape.context)
         weights = dict(
@@ -232,12 +248,18 @@ class ClassifyTraining(Application):
         )  # a file gives them back in this order, and the description names them
         return Task(
             name="text",
-            model=functools.partial(DecoderClassifier, head.shape, len(self.train.classes), weights),
+            model=functools.partial(
+                DecoderClassifier, head.shape, len(self.train.classes), weights
+            ),
             objective=ClassifierObjective(),
             data=token_arrays(tokens[rows], self.train.labels[rows]),
-            valid=None if everything else token_arrays(tokens[self.choice], self.train.labels[self.choice]),
+            valid=None
+            if everything
+            else token_arrays(tokens[self.choice], self.train.labels[self.choice]),
             optimizer=MuonAdamW,
-            parameter_groups=functools.partial(classifier_parameter_groups, matrix_lr=0.01, rest_lr=0.005),
+            parameter_groups=functools.partial(
+                classifier_parameter_groups, matrix_lr=0.01, rest_lr=0.005
+            ),
             schedule=linear(),
             batch_size=min(64, max(1, len(rows) // 8)),
             duration=f"{num_steps}st",
@@ -284,7 +306,8 @@ class ClassifyTraining(Application):
         )
 
     def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002 - of the contract
-        """Writes the description, and tokenizer and weights of a decoder that has read the texts."""
+        """Writes the description, and tokenizer and weights of a decoder that has read the
+        texts."""
         assert self.kept is not None
         folder.write_json("text.json", self.kept.to_json())
         if self.head is not None:
@@ -300,7 +323,9 @@ class ClassifyTraining(Application):
             UsageError: the texts are no longer there.
         """
         spec = ClassesSpec.from_json(folder.read_json("text.json"))
-        return dataclasses.replace(super().from_run(folder), kept=spec, head=ReadHead.load(folder, spec))
+        return dataclasses.replace(
+            super().from_run(folder), kept=spec, head=ReadHead.load(folder, spec)
+        )
 
 
 def _digests(texts: Sequence[str]) -> list[bytes]:

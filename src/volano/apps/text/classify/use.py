@@ -55,22 +55,36 @@ class ClassifyModel(TrainedModel):
         """Computes the figures on texts.
 
         Args:
-            path: labelled texts of the run's classes (their test set if they name one); None is the run's own test set.
+            path: labelled texts of the run's classes (their test set if they name one); None is the
+                run's own test set.
 
         Returns:
-            See ``classification_scores``. The same stands in the run's folder as ``eval-NAME.json``.
+            See ``classification_scores``. The same stands in the run's folder as
+            ``eval-NAME.json``.
         """
         spec = self.spec
         if path is None:
             application = ClassifyTraining.from_run(self.folder)
-            test, name, origin, faults, notices = application.test, "test", f"{application.origin}, test", (), ()
+            test, name, origin, faults, notices = (
+                application.test,
+                "test",
+                f"{application.origin}, test",
+                (),
+                (),
+            )
         else:
             sets = read_labelled_texts(Path(path), classes=spec.classes, least_classes=1)
             test, name, origin = sets.test or sets.train, evaluation_name(path), sets.origin
             faults, notices = sets.faults, sets.notices
         logits = predict_texts(self.module, spec, test.texts, self.device, self._tokenizer)
         scores = classification_scores(logits, torch.from_numpy(test.labels), spec.classes)
-        result = {"run": str(self.path), "origin": origin, **scores, "candidates": spec.candidates, "kept": spec.kept}
+        result = {
+            "run": str(self.path),
+            "origin": origin,
+            **scores,
+            "candidates": spec.candidates,
+            "kept": spec.kept,
+        }
         result["unreadable"] = [asdict(fault) for fault in faults]
         result["notices"] = list(notices)
         self.folder.write_json(f"eval-{name}.json", result)
@@ -81,7 +95,8 @@ class ClassifyModel(TrainedModel):
         return per_class_table(result, "texts")
 
     def predict(self, files: str | Path | Sequence[str | Path], *, top_k: int = 3) -> Predictions:
-        """Predicts the likeliest classes of text files, of those in folders, and of the rows of tables.
+        """Predicts the likeliest classes of text files, of those in folders, and of the rows of
+        tables.
 
         Raises:
             UsageError: a file does not exist.
@@ -92,8 +107,14 @@ class ClassifyModel(TrainedModel):
         if not found:
             reason = faults[0].reason if faults else "no text"
             raise DataError("One of the texts can be read", got=f"none; the first: {reason}")
-        logits = predict_texts(self.module, self.spec, [text for _, text in found], self.device, self._tokenizer)
+        logits = predict_texts(
+            self.module, self.spec, [text for _, text in found], self.device, self._tokenizer
+        )
         rows = class_predictions(logits, [name for name, _ in found], self.classes, top_k)
         return Predictions(
-            run=self.path, rows=rows, unreadable=faults, notices=notices, more=(("top_k", len(rows[0].top)),)
+            run=self.path,
+            rows=rows,
+            unreadable=faults,
+            notices=notices,
+            more=(("top_k", len(rows[0].top)),),
         )

@@ -1,11 +1,14 @@
-"""The 3-D attention transformer: a patch of every frame is a token, and every token sees every other.
+"""The 3-D attention transformer: a patch of every frame is a token, and every token sees every
+other.
 
-A diffusion transformer (Peebles & Xie 2023) in pixel space that predicts clean patches (Li & He 2025, arXiv
-2511.13720), with full attention over time and space through SDPA (Open-Sora's report 1 found it ahead of factorised
-attention at equal steps), queries and keys of norm one, ReLU^2, and one shared modulation with a table for each block
-(adaLN-single, Chen et al. 2023). Tokens span one frame, so that every frame has a noise level of its own.
+A diffusion transformer (Peebles & Xie 2023) in pixel space that predicts clean patches (Li & He
+2025, arXiv 2511.13720), with full attention over time and space through SDPA (Open-Sora's report 1
+found it ahead of factorised attention at equal steps), queries and keys of norm one, ReLU^2, and
+one shared modulation with a table for each block (adaLN-single, Chen et al. 2023). Tokens span one
+frame, so that every frame has a noise level of its own.
 
-Shapes: B clips, T frames, C channels, S pixels a side, P pixels of a patch, N = T (S/P)^2 tokens, W the width.
+Shapes: B clips, T frames, C channels, S pixels a side, P pixels of a patch, N = T (S/P)^2 tokens, W
+the width.
 """
 
 from __future__ import annotations
@@ -60,7 +63,9 @@ class Transformer(nn.Module):
         self.frame_places = nn.Parameter(0.02 * torch.randn(num_frames, 1, width))
         self.row_places = nn.Parameter(0.02 * torch.randn(side, 1, width))
         self.column_places = nn.Parameter(0.02 * torch.randn(1, side, width))
-        self.embed_level = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.embed_level = nn.Sequential(
+            nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.embed_class = nn.Embedding(num_classes + 1, width) if num_classes else None
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, _NUM_MODULATIONS * width))
         self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
@@ -75,7 +80,9 @@ class Transformer(nn.Module):
         frames = noisy.shape[1]
         tokens = self.embed_patch(_to_patches(noisy, self.patch))
         per_frame = tokens.shape[1] // frames
-        tokens = tokens + (self.frame_places + (self.row_places + self.column_places).flatten(0, 1)).flatten(0, 1)
+        tokens = tokens + (
+            self.frame_places + (self.row_places + self.column_places).flatten(0, 1)
+        ).flatten(0, 1)
         condition = self.embed_level(_sines(levels).to(tokens.dtype))
         if self.embed_class is not None:
             unsaid = torch.full_like(levels[:, 0], self.num_classes, dtype=torch.int64)
@@ -85,12 +92,15 @@ class Transformer(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, modulation)
         shift, scale = self.out_table
-        tokens = self.out(_modulated(tokens, modulation[:, :, 0] + shift, modulation[:, :, 1] + scale))
+        tokens = self.out(
+            _modulated(tokens, modulation[:, :, 0] + shift, modulation[:, :, 1] + scale)
+        )
         return _from_patches(tokens, noisy.shape, self.patch)
 
 
 class TransformerBlock(nn.Module):
-    """Attention over all tokens, then a two-layer net; both shifted, scaled and gated by the token's frame's level."""
+    """Attention over all tokens, then a two-layer net; both shifted, scaled and gated by the
+    token's frame's level."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -110,7 +120,9 @@ class TransformerBlock(nn.Module):
         """tokens [B, N, W], modulation [B, N, 6, W] -> [B, N, W]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unbind(2)
         tokens = tokens + gate1 * self._attend(_modulated(tokens, shift1, scale1))
-        return tokens + gate2 * self.narrow(F.relu(self.widen(_modulated(tokens, shift2, scale2))).square())
+        return tokens + gate2 * self.narrow(
+            F.relu(self.widen(_modulated(tokens, shift2, scale2))).square()
+        )
 
     def _attend(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, _HEAD)).permute(2, 0, 3, 1, 4)
@@ -134,7 +146,9 @@ def _to_patches(clips: Tensor, patch: int) -> Tensor:
     batch, frames, channels, size, _ = clips.shape
     side = size // patch
     cut = clips.reshape(batch, frames, channels, side, patch, side, patch)
-    return cut.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, frames * side * side, channels * patch * patch)
+    return cut.permute(0, 1, 3, 5, 2, 4, 6).reshape(
+        batch, frames * side * side, channels * patch * patch
+    )
 
 
 def _from_patches(tokens: Tensor, shape: torch.Size, patch: int) -> Tensor:

@@ -1,10 +1,11 @@
-"""The convolutional U-Net with time in the channels: small, quick to learn motion, of a fixed number of frames.
+"""The convolutional U-Net with time in the channels: small, quick to learn motion, of a fixed
+number of frames.
 
-Frames are folded 2 x 2 into channels and all of them, with their noise levels as planes beside them, are the channels
-of one picture (as in SimVP, Gao et al. 2022, and MCVD, Voleti et al. 2022). Two residual blocks at half the
-resolution, four at a quarter, two at half again; group norm, SiLU, and a second convolution that starts at zero.
-Measured beside a 3-D attention transformer at equal time on a CPU, it learned motion where the other learned the mean
-frame (docs/decisions/video.md).
+Frames are folded 2 x 2 into channels and all of them, with their noise levels as planes beside
+them, are the channels of one picture (as in SimVP, Gao et al. 2022, and MCVD, Voleti et al. 2022).
+Two residual blocks at half the resolution, four at a quarter, two at half again; group norm, SiLU,
+and a second convolution that starts at zero. Measured beside a 3-D attention transformer at equal
+time on a CPU, it learned motion where the other learned the mean frame (docs/decisions/video.md).
 
 Shapes: B clips, T frames, C channels, S pixels a side, W the width.
 """
@@ -35,7 +36,9 @@ class UNet(nn.Module):
         scale: from bytes to what the network sees.
     """
 
-    def __init__(self, *, num_frames: int, channels: int, num_classes: int, width: int, scale: PixelScale) -> None:
+    def __init__(
+        self, *, num_frames: int, channels: int, num_classes: int, width: int, scale: PixelScale
+    ) -> None:
         super().__init__()
         self.scale = scale
         self.num_classes = num_classes
@@ -50,7 +53,9 @@ class UNet(nn.Module):
         self.grow = nn.Conv2d(2 * width, 4 * width, 1)
         self.join = nn.Conv2d(2 * width, width, 1)
         self.up = nn.ModuleList(ResidualBlock(width, width) for _ in range(2))
-        self.out = nn.Sequential(nn.GroupNorm(_GROUPS, width), nn.SiLU(), nn.Conv2d(width, folded, 3, padding=1))
+        self.out = nn.Sequential(
+            nn.GroupNorm(_GROUPS, width), nn.SiLU(), nn.Conv2d(width, folded, 3, padding=1)
+        )
         last: Any = self.out[-1]
         for zero in (last.weight, self.mix.weight, self.mix.bias):
             nn.init.zeros_(zero)
@@ -75,7 +80,9 @@ class UNet(nn.Module):
         for block in self.up:
             x = block(x, condition)
         mix = self.mix(condition).unflatten(1, (frames, frames)).to(guess.dtype)
-        change = torch.einsum("bts,bschw->btchw", mix, guess) + F.pixel_shuffle(self.out(x), _FOLD).reshape(noisy.shape)
+        change = torch.einsum("bts,bschw->btchw", mix, guess) + F.pixel_shuffle(
+            self.out(x), _FOLD
+        ).reshape(noisy.shape)
         return guess + doubt(levels) * change
 
 

@@ -1,9 +1,9 @@
-"""Features of clips that need no download: a small 3-D network trained here, on the training clips, to tell how a clip
-was tampered with.
+"""Features of clips that need no download: a small 3-D network trained here, on the training clips,
+to tell how a clip was tampered with.
 
-Its answers are thrown away; what it looks at to answer is kept. The pretexts are those of self-supervised video
-learning: is it played backwards, are its frames shuffled (Misra et al. 2016), at which speed does it run (Benaim et al.
-2020), is it sharp.
+Its answers are thrown away; what it looks at to answer is kept. The pretexts are those of
+self-supervised video learning: is it played backwards, are its frames shuffled (Misra et al. 2016),
+at which speed does it run (Benaim et al. 2020), is it sharp.
 
 Shapes: B clips, T frames, C channels, S pixels a side, D features.
 """
@@ -28,7 +28,8 @@ _TRAIN, _TEST = 51, 52  # first counters of the seeds
 
 
 class FeatureNet(nn.Module):
-    """``features(frames uint8 [B, T, C, S, S]) -> fp32 [B, D]``; called, it gives logits [B, pretexts]."""
+    """``features(frames uint8 [B, T, C, S, S]) -> fp32 [B, D]``; called, it gives logits [B,
+    pretexts]."""
 
     def __init__(self, *, channels: int, scale: PixelScale) -> None:
         super().__init__()
@@ -44,7 +45,8 @@ class FeatureNet(nn.Module):
         self.answer = nn.Linear(NUM_FEATURES, len(PRETEXTS))
 
     def features(self, frames: Tensor) -> Tensor:
-        """See the class. The mean and the greatest value of each map over time and space, compressed."""
+        """See the class. The mean and the greatest value of each map over time and space,
+        compressed."""
         x = self.layers(self.scale.encode(frames).transpose(1, 2))
         return torch.tanh(self.compress(torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], 1)))
 
@@ -54,7 +56,8 @@ class FeatureNet(nn.Module):
 
 
 def tamper(frames: Tensor, kinds: Tensor, generator: torch.Generator) -> Tensor:
-    """Each clip changed as its pretext says: frames uint8 [B, T, C, S, S], kinds int64 [B], indices into PRETEXTS."""
+    """Each clip changed as its pretext says: frames uint8 [B, T, C, S, S], kinds int64 [B], indices
+    into PRETEXTS."""
     count, length = frames.shape[:2]
     order = torch.arange(length).expand(count, -1)
     backwards = order.flip(1)
@@ -81,9 +84,11 @@ def blurred(frames: Tensor) -> Tensor:
     return F.avg_pool2d(flat, 3, stride=1).round().to(torch.uint8).reshape(frames.shape)
 
 
-def train_feature_net(train: Tensor, scale: PixelScale, device: Device, *, num_steps: int, seed: int) -> FeatureNet:
-    """A feature net for clips like ``train``, uint8 [N, T, C, S, S], by AdamW with a linear decay; a pure function of
-    its arguments on one machine, that leaves the random state as it was."""
+def train_feature_net(
+    train: Tensor, scale: PixelScale, device: Device, *, num_steps: int, seed: int
+) -> FeatureNet:
+    """A feature net for clips like ``train``, uint8 [N, T, C, S, S], by AdamW with a linear decay;
+    a pure function of its arguments on one machine, that leaves the random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(counter_hash(_TRAIN, seed) >> 1)
         net = FeatureNet(channels=train.shape[2], scale=scale).to(device.torch_device)
@@ -103,7 +108,8 @@ def train_feature_net(train: Tensor, scale: PixelScale, device: Device, *, num_s
 
 @torch.no_grad()
 def pretext_accuracy(net: FeatureNet, clips: Tensor, device: Device, *, seed: int) -> float:
-    """Share of clips uint8 [N, T, C, S, S], each under one pretext, that the net tells right; chance is one in five."""
+    """Share of clips uint8 [N, T, C, S, S], each under one pretext, that the net tells right;
+    chance is one in five."""
     generator = torch.Generator().manual_seed(counter_hash(_TEST, seed) >> 1)
     kinds = torch.arange(len(clips)) % len(PRETEXTS)
     answers = _over(net, tamper(clips, kinds, generator), device)

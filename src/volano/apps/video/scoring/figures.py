@@ -17,7 +17,12 @@ from volano.apps.video.recipe import FEATURE_STEPS
 from volano.apps.video.sampler import ClipSampling
 from volano.apps.video.scoring.features import FeatureNet, train_feature_net
 from volano.apps.video.scoring.judge import NUM_REFERENCES, Judge, memorization
-from volano.apps.video.scoring.scores import generate_clips, generation_scores, predict_clips, prediction_scores
+from volano.apps.video.scoring.scores import (
+    generate_clips,
+    generation_scores,
+    predict_clips,
+    prediction_scores,
+)
 from volano.apps.video.training import NUM_GENERATED, VideoTraining
 from volano.data.sources import Clips
 from volano.device import Device
@@ -35,11 +40,16 @@ _MOST_TRAIN, _MOST_NEAREST = 4096, 128
 
 
 def write_results(
-    folder: RunFolder, model: nn.Module, application: VideoTraining, device: Device, *, precision: str
+    folder: RunFolder,
+    model: nn.Module,
+    application: VideoTraining,
+    device: Device,
+    *,
+    precision: str,
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
-    """The final figures of a run, and its files: ``eval-test.json``, ``predictions.png``, ``clips-real.gif``,
-    ``clips-generated.gif`` and ``clips-generated.mp4``. One that cannot be written is a notice: it is no reason to lose
-    the figures.
+    """The final figures of a run, and its files: ``eval-test.json``, ``predictions.png``,
+    ``clips-real.gif``, ``clips-generated.gif`` and ``clips-generated.mp4``. One that cannot be
+    written is a notice: it is no reason to lose the figures.
 
     Returns:
         The figures for ``run.json``, the self-test of the distances, and what a person should know.
@@ -49,8 +59,12 @@ def write_results(
     steps = FEATURE_STEPS if options.feature_steps is None else options.feature_steps
     net = None
     if count and steps and _num_compared(application, test, count) >= _LEAST_COMPARED:
-        net = train_feature_net(_windows_of(application), spec.scale, device, num_steps=steps, seed=options.seed)
-    result, generated, notices = score_model(application, model, net, test, device, precision=precision, count=count)
+        net = train_feature_net(
+            _windows_of(application), spec.scale, device, num_steps=steps, seed=options.seed
+        )
+    result, generated, notices = score_model(
+        application, model, net, test, device, precision=precision, count=count
+    )
     real, made = tiled(test.frames[:NUM_SHOWN].numpy()), tiled(generated[:NUM_SHOWN].numpy())
     files: dict[str, Callable[[Path], Any]] = {
         "eval-test.json": lambda path: folder.write_json(
@@ -102,17 +116,25 @@ def distances_in_words(figures: Mapping[str, Any]) -> list[str]:
     if figures["self_test_passed"] is None:
         return []
     if figures["frechet_ratio"] is None:
-        lines = ["no distances of generated clips: the self-test FAILED; what was measured: 'rejected' in eval-*.json"]
+        lines = [
+            "no distances of generated clips: the self-test FAILED; what was measured: 'rejected' "
+            "in eval-*.json"
+        ]
     else:
         lines = [
-            f"generated clips are {figures['frechet_ratio']:.1f} times as far from test clips as training clips are",
+            f"generated clips are {figures['frechet_ratio']:.1f} times as far from test clips as "
+            "training clips are",
             f"  (Frechet; by the kernel distance {figures['kernel_ratio']:.1f}; self-test passed)",
         ]
     ruler = figures.get("self_test")
     if ruler is not None:
-        spoiled = ", ".join(f"{kind} {ratio:.1f}" for kind, ratio in ruler["frechet"].items() if kind != "real")
+        spoiled = ", ".join(
+            f"{kind} {ratio:.1f}" for kind, ratio in ruler["frechet"].items() if kind != "real"
+        )
         untouched = ruler["frechet"]["real"]
-        lines.append(f"  spoiled real clips: {spoiled}; untouched ones at most {untouched:.1f} (Frechet)")
+        lines.append(
+            f"  spoiled real clips: {spoiled}; untouched ones at most {untouched:.1f} (Frechet)"
+        )
         lines += [f"  {ruler['reason']}"] if ruler["reason"] else []
     return lines
 
@@ -135,15 +157,19 @@ def score_model(
         "; the class is given" * bool(spec.classes)
     )
     generated = generate_clips(
-        model, spec, device, count=NUM_SHOWN if net is None else max(count, NUM_SHOWN), num_frames=spec.num_frames,
-        sampling=sampling_for_figures(spec), seed=application.options.seed, precision=precision,
+        model, spec, device, count=NUM_SHOWN if net is None else max(count, NUM_SHOWN),
+        num_frames=spec.num_frames, sampling=sampling_for_figures(spec),
+        seed=application.options.seed, precision=precision,
     )  # fmt: skip
     train, compared = _windows_of(application), _num_compared(application, test, count)
-    result["nearest_training_distance"] = memorization(generated[:_MOST_NEAREST], test.frames[:_MOST_NEAREST], train)
+    result["nearest_training_distance"] = memorization(
+        generated[:_MOST_NEAREST], test.frames[:_MOST_NEAREST], train
+    )
     result |= {"frechet_ratio": None, "kernel_ratio": None, "rejected": None, "self_test": None}
     if count and compared < _LEAST_COMPARED:
         notices.append(
-            f"no distances of generated clips: {compared} test clips (or a quarter of the training clips) are fewer "
+            f"no distances of generated clips: {compared} test clips (or a quarter of the "
+            "training clips) are fewer "
             f"than the {_LEAST_COMPARED} that they need"
         )
     elif net is not None:
@@ -152,7 +178,9 @@ def score_model(
             generated[:compared], Judge(net, train, some, device), seed=application.options.seed
         )
         if not result["self_test"]["passed"]:
-            notices.append(f"the distances of generated clips are rejected: {result['self_test']['reason']}")
+            notices.append(
+                f"the distances of generated clips are rejected: {result['self_test']['reason']}"
+            )
     elif count:
         notices.append(f"no distances of generated clips: {_FEATURES} is not in the run's folder")
     return result, generated, notices
@@ -164,7 +192,8 @@ def _num_compared(application: VideoTraining, test: Clips, count: int) -> int:
 
 
 def _windows_of(application: VideoTraining) -> Tensor:
-    """The first T frames of the training clips, in an order that mixes files: uint8 [M, T, C, S, S]."""
+    """The first T frames of the training clips, in an order that mixes files: uint8 [M, T, C, S,
+    S]."""
     frames = application.sets.train.frames[:, : application.spec.num_frames]
     generator = torch.Generator().manual_seed(application.options.seed)
     return frames[torch.randperm(len(frames), generator=generator)[:_MOST_TRAIN]]
@@ -182,14 +211,20 @@ def load_features(folder: RunFolder, spec: VideoSpec, device: Device) -> Feature
     try:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{_FEATURES} of a run can be read", got=f"{path}: {error}") from error
+        raise CheckpointError(
+            f"{_FEATURES} of a run can be read", got=f"{path}: {error}"
+        ) from error
     return net.to(device.torch_device).eval()
 
 
-def draw_predictions(model: nn.Module, spec: VideoSpec, test: Clips, device: Device, path: Path) -> None:
+def draw_predictions(
+    model: nn.Module, spec: VideoSpec, test: Clips, device: Device, path: Path
+) -> None:
     rows = slice(4)
     few = Clips(
-        frames=test.frames[rows], lengths=test.lengths[rows], labels=test.labels[rows], classes=test.classes,
-        names=test.names[rows],
+        frames=test.frames[rows], lengths=test.lengths[rows], labels=test.labels[rows],
+        classes=test.classes, names=test.names[rows],
     )  # fmt: skip
-    write_predictions(few.frames.numpy(), predict_clips(model, spec, few, device, precision="fp32").numpy(), path)
+    write_predictions(
+        few.frames.numpy(), predict_clips(model, spec, few, device, precision="fp32").numpy(), path
+    )

@@ -1,9 +1,9 @@
 """How far generated clips are from real ones, and whether the ruler may be trusted.
 
-The figure is a ratio, ``D(generated, test) / D(train, test)``: 1 is as far as other real clips are. It stands on
-features that were learned here, so it is tried first: real clips that were frozen, shuffled or blurred have to come out
-farther away than any set of untouched ones, and the net must have learned its pretexts. If not, the ratio is reported
-as not accepted.
+The figure is a ratio, ``D(generated, test) / D(train, test)``: 1 is as far as other real clips are.
+It stands on features that were learned here, so it is tried first: real clips that were frozen,
+shuffled or blurred have to come out farther away than any set of untouched ones, and the net must
+have learned its pretexts. If not, the ratio is reported as not accepted.
 
 Shapes: N clips, T frames, C channels, S pixels a side, D features.
 """
@@ -29,7 +29,8 @@ from volano.apps.video.scoring.features import (
 )
 from volano.device import Device
 
-# Disjoint sets of real training clips whose distances to the test clips say how much chance alone moves a distance.
+# Disjoint sets of real training clips whose distances to the test clips say how much chance alone
+# moves a distance.
 NUM_REFERENCES = 4
 # The pretext accuracy lies at least so many standard errors above chance.
 _STANDARD_ERRORS = 4.0
@@ -45,7 +46,8 @@ class SelfTest:
         reason: the first that does not, in words; None if passed.
         pretext_accuracy: of the feature net on test clips.
         chance: what guessing scores.
-        frechet: ratios of the spoiled sets, and ``"real"``, the largest among sets of untouched clips.
+        frechet: ratios of the spoiled sets, and ``"real"``, the largest among sets of untouched
+            clips.
         kernel: likewise.
     """
 
@@ -84,7 +86,8 @@ class Judge:
         return len(self._references[0])
 
     def ratio(self, clips: Tensor, distance: Callable[[Tensor, Tensor], float]) -> float:
-        """``D(clips, test) / D(train, test)``, the latter a mean over sets of real clips; clips uint8 [N, T, ...]."""
+        """``D(clips, test) / D(train, test)``, the latter a mean over sets of real clips; clips
+        uint8 [N, T, ...]."""
         return self._over(distance, features_of(self._net, clips, self._device))
 
     def _over(self, distance: Callable[[Tensor, Tensor], float], features: Tensor) -> float:
@@ -95,7 +98,11 @@ class Judge:
         """Spoils real training clips, and looks whether it shows."""
         generator = torch.Generator().manual_seed(_SHUFFLE_SEED + seed)
         clips = self._references[0]
-        spoiled = {"frozen": frozen(clips), "shuffled": shuffled(clips, generator), "blurred": blurred(clips)}
+        spoiled = {
+            "frozen": frozen(clips),
+            "shuffled": shuffled(clips, generator),
+            "blurred": blurred(clips),
+        }
         return self.self_test_on(spoiled, seed=seed)
 
     def self_test_on(self, spoiled: dict[str, Tensor], *, seed: int) -> SelfTest:
@@ -105,17 +112,25 @@ class Judge:
                 "real": max(self._over(distance, real) for real in self._real),
                 **{kind: self.ratio(clips, distance) for kind, clips in spoiled.items()},
             }
-            for name, distance in (("frechet", frechet_distance), ("kernel", biased_kernel_distance))
+            for name, distance in (
+                ("frechet", frechet_distance),
+                ("kernel", biased_kernel_distance),
+            )
         }
         accuracy = pretext_accuracy(self._net, self._test_clips, self._device, seed=seed)
         chance = 1 / len(PRETEXTS)
         error = (chance * (1 - chance) / len(self._test_clips)) ** 0.5
         reason = None
         if accuracy < chance + _STANDARD_ERRORS * error:
-            reason = f"the feature net tells {accuracy:.0%} of tampered clips right, guessing {chance:.0%}"
+            reason = (
+                f"the feature net tells {accuracy:.0%} of tampered clips right, guessing "
+                f"{chance:.0%}"
+            )
         for name, values in ratios.items():
             for kind in spoiled:
-                if reason is None and not values[kind] > values["real"]:  # nor where one is not a number
+                if (
+                    reason is None and not values[kind] > values["real"]
+                ):  # nor where one is not a number
                     reason = f"{kind} clips are not farther by the {name} distance than real ones"
         return SelfTest(
             passed=reason is None,
@@ -128,13 +143,14 @@ class Judge:
 
 
 def biased_kernel_distance(x: Tensor, y: Tensor) -> float:
-    """The estimator that is never below 0, as a ratio asks for; both sides of it carry the same bias."""
+    """The estimator that is never below 0, as a ratio asks for; both sides of it carry the same
+    bias."""
     return kernel_distance(x, y, unbiased=False)
 
 
 def memorization(generated: Tensor, test: Tensor, train: Tensor) -> dict[str, float]:
-    """Medians of the distances to the nearest training clip, in grey levels, of generated and of test clips. Far below
-    the test clips', generated ones are copies."""
+    """Medians of the distances to the nearest training clip, in grey levels, of generated and of
+    test clips. Far below the test clips', generated ones are copies."""
     return {
         "generated": float(nearest_distances(generated, train).median()),
         "test": float(nearest_distances(test, train).median()),

@@ -1,4 +1,5 @@
-"""The final figures of a model of clips: prediction beside trivial ones, and generated clips beside real ones.
+"""The final figures of a model of clips: prediction beside trivial ones, and generated clips beside
+real ones.
 
 Shapes: N clips, T frames, K of them given, C channels, S pixels a side.
 """
@@ -57,9 +58,13 @@ def generate_clips(
     with torch.inference_mode(), device.autocast(precision):
         for start in range(0, count, _BATCH):
             numbers = range(start, min(start + _BATCH, count))
-            generators = [torch.Generator().manual_seed(counter_hash(_SAMPLE, seed, k) >> 1) for k in numbers]
+            generators = [
+                torch.Generator().manual_seed(counter_hash(_SAMPLE, seed, k) >> 1) for k in numbers
+            ]
             known = (
-                None if given is None else model.scale.encode(device.move(given)).expand(len(numbers), -1, -1, -1, -1)
+                None
+                if given is None
+                else model.scale.encode(device.move(given)).expand(len(numbers), -1, -1, -1, -1)
             )
             clips = roll_out(
                 model, sampling, generators,
@@ -79,12 +84,16 @@ def _labels(spec: VideoSpec, generators: list[torch.Generator], label: int | Non
     if label is not None:
         return torch.full((len(generators),), label)
     shares = torch.tensor(spec.class_shares)
-    return torch.cat([torch.multinomial(shares, 1, generator=generator) for generator in generators])
+    return torch.cat(
+        [torch.multinomial(shares, 1, generator=generator) for generator in generators]
+    )
 
 
-def predict_clips(model: Any, spec: VideoSpec, clips: Clips, device: Device, *, precision: str) -> Tensor:
-    """The frames after the context, uint8 [N, T - K, C, S, S]: in one step, the mean of what may follow. A clip's class
-    is given where there are classes."""
+def predict_clips(
+    model: Any, spec: VideoSpec, clips: Clips, device: Device, *, precision: str
+) -> Tensor:
+    """The frames after the context, uint8 [N, T - K, C, S, S]: in one step, the mean of what may
+    follow. A clip's class is given where there are classes."""
     parts = []
     with torch.inference_mode(), device.autocast(precision):
         for number, (frames, labels) in enumerate(
@@ -98,8 +107,11 @@ def predict_clips(model: Any, spec: VideoSpec, clips: Clips, device: Device, *, 
     return torch.cat(parts)
 
 
-def prediction_scores(predicted: Tensor, clips: Tensor, train: Clips, context: int) -> dict[str, Any]:
-    """PSNR and SSIM of each predicted frame, beside the last given frame and the mean training frame.
+def prediction_scores(
+    predicted: Tensor, clips: Tensor, train: Clips, context: int
+) -> dict[str, Any]:
+    """PSNR and SSIM of each predicted frame, beside the last given frame and the mean training
+    frame.
 
     predicted uint8 [N, T - K, C, S, S], clips uint8 [N, T, C, S, S].
     """
@@ -118,12 +130,15 @@ def prediction_scores(predicted: Tensor, clips: Tensor, train: Clips, context: i
 
 def _per_frame(predicted: Tensor, real: Tensor) -> dict[str, list[float]]:
     scores: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": frame_psnr, "ssim": frame_ssim}
-    return {name: [round(v, 4) for v in score(predicted, real).mean(0).tolist()] for name, score in scores.items()}
+    return {
+        name: [round(v, 4) for v in score(predicted, real).mean(0).tolist()]
+        for name, score in scores.items()
+    }
 
 
 def generation_scores(generated: Tensor, judge: Judge, *, seed: int) -> dict[str, Any]:
-    """Ratios of the distances of clips uint8 [N, T, C, S, S], with the self-test of the ruler. Where that fails they
-    are no figures: None, and what was measured stands under ``rejected``."""
+    """Ratios of the distances of clips uint8 [N, T, C, S, S], with the self-test of the ruler.
+    Where that fails they are no figures: None, and what was measured stands under ``rejected``."""
     ratios = {
         "frechet_ratio": judge.ratio(generated, frechet_distance),
         "kernel_ratio": judge.ratio(generated, biased_kernel_distance),

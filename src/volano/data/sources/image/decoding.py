@@ -13,7 +13,8 @@ import numpy as np
 
 from volano.errors import DataError
 
-# Larger pictures are scaled down: small nets from scratch gain little above it and pay for every pixel.
+# Larger pictures are scaled down: small nets from scratch gain little above it and pay for every
+# pixel.
 _LARGEST_AUTOMATIC_SIZE = 128
 _NUM_SIZES_READ = 200
 
@@ -37,7 +38,8 @@ class PixelFormat:
 def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> PixelFormat:
     """Channels and size that suit a set, read off the headers of some of its files.
 
-    One channel if all of them are grey; the median of the shorter sides, at most 128, in steps of 8 above 32.
+    One channel if all of them are grey; the median of the shorter sides, at most 128, in steps of 8
+    above 32.
     """
     from PIL import Image
 
@@ -67,7 +69,8 @@ def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> Pix
 
 
 def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
-    """A file's pixels, uint8 [channels, size, size]: upright, on white where transparent, cut to a centred square.
+    """A file's pixels, uint8 [channels, size, size]: upright, on white where transparent, cut to a
+    centred square.
 
     Raises:
         OSError: the file cannot be read as an image, whatever Pillow raises for it.
@@ -76,7 +79,9 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
 
     side = pixel_format.size
     with _any_error_as_unreadable(), Image.open(path) as opened:
-        opened.draft(None, (side, side))  # JPEG decodes at 1/2, 1/4 or 1/8 where that is still large enough
+        opened.draft(
+            None, (side, side)
+        )  # JPEG decodes at 1/2, 1/4 or 1/8 where that is still large enough
         return pixels_of(opened, pixel_format)
 
 
@@ -109,7 +114,8 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
 
 @contextlib.contextmanager
 def _any_error_as_unreadable() -> Iterator[None]:
-    """Damaged EXIF and TIFF directories end in struct.error, KeyError, TypeError, ZeroDivisionError and others."""
+    """Damaged EXIF and TIFF directories end in struct.error, KeyError, TypeError, ZeroDivisionError
+    and others."""
     try:
         yield
     except (OSError, MemoryError):

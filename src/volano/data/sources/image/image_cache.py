@@ -1,4 +1,5 @@
-"""Decoded images on disk: decoded once, then mapped. For folders larger than memory and smaller than a disk."""
+"""Decoded images on disk: decoded once, then mapped. For folders larger than memory and smaller
+than a disk."""
 
 from __future__ import annotations
 
@@ -27,11 +28,12 @@ _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class ImageCache:
-    """The decoded pixels of files, uint8 [N, channels, size, size] in a .npy file, and which files could not be read.
+    """The decoded pixels of files, uint8 [N, channels, size, size] in a .npy file, and which files
+    could not be read.
 
-    Both lie in a folder that is named by a digest of the files' names, sizes and times and of the pixel format: changed
-    files are decoded again, into another folder. It appears when it is complete, so of several processes that write it
-    at a time the first to end gives it to all.
+    Both lie in a folder that is named by a digest of the files' names, sizes and times and of the
+    pixel format: changed files are decoded again, into another folder. It appears when it is
+    complete, so of several processes that write it at a time the first to end gives it to all.
 
     Args:
         folder: where caches lie.
@@ -39,7 +41,8 @@ class ImageCache:
         pixel_format: to which they are decoded.
 
     Raises:
-        DataError: it would take more than half of the disk's free space, or cannot be written or read.
+        DataError: it would take more than half of the disk's free space, or cannot be written or
+            read.
     """
 
     def __init__(self, folder: Path, paths: Sequence[Path], pixel_format: PixelFormat) -> None:
@@ -56,7 +59,8 @@ class ImageCache:
             raise DataError(
                 "A cache of decoded images can be written and read",
                 got=f"{self._folder} ({_PIXELS} and {_FAULTS}): {error}",
-                remedy="Remove that folder where it is there, and it is written again; or name one on another disk",
+                remedy="Remove that folder where it is there, and it is written again; or name "
+                "one on another disk",
             ) from error
 
     def __getitem__(self, row: int) -> np.ndarray:
@@ -79,7 +83,9 @@ class ImageCache:
     def _open(self) -> None:
         array = np.load(self._folder / _PIXELS, mmap_mode="r")
         if array.shape != self._shape or array.dtype != np.uint8:
-            raise ValueError(f"{array.dtype} {list(array.shape)} instead of uint8 {list(self._shape)}")
+            raise ValueError(
+                f"{array.dtype} {list(array.shape)} instead of uint8 {list(self._shape)}"
+            )
         self._array = array
 
 
@@ -95,17 +101,24 @@ def _digest(paths: Sequence[Path], pixel_format: PixelFormat) -> str:
     return digest.hexdigest()[:32]
 
 
-def _write(folder: Path, paths: Sequence[Path], pixel_format: PixelFormat, shape: tuple[int, ...]) -> None:
+def _write(
+    folder: Path, paths: Sequence[Path], pixel_format: PixelFormat, shape: tuple[int, ...]
+) -> None:
     num_bytes, free = int(np.prod(shape)), shutil.disk_usage(folder.parent).free
     if num_bytes > MOST_OF_FREE_DISK * free:
         raise DataError(
-            f"A cache of decoded images takes at most {MOST_OF_FREE_DISK:.0%} of the free disk space",
+            f"A cache of decoded images takes at most {MOST_OF_FREE_DISK:.0%} of the free disk "
+            "space",
             got=f"{num_bytes / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free in {folder.parent}",
             remedy="Name a folder on another disk, or choose a smaller --image-size",
         )
     # A name of its own: processes of two containers may have one number.
-    with tempfile.TemporaryDirectory(prefix="partial-", dir=folder.parent, ignore_cleanup_errors=True) as own:
-        partial = Path(own, folder.name)  # within, since mkdtemp's folder is for its maker's eyes only
+    with tempfile.TemporaryDirectory(
+        prefix="partial-", dir=folder.parent, ignore_cleanup_errors=True
+    ) as own:
+        partial = Path(
+            own, folder.name
+        )  # within, since mkdtemp's folder is for its maker's eyes only
         partial.mkdir()
         reasons = _write_pixels(partial / _PIXELS, paths, pixel_format, shape)
         (partial / _FAULTS).write_text(json.dumps(reasons), encoding="utf-8")
@@ -120,11 +133,17 @@ def _write_pixels(
     target: Path, paths: Sequence[Path], pixel_format: PixelFormat, shape: tuple[int, ...]
 ) -> dict[int, str]:
     """Decodes the files into a .npy file, and says which rows stay empty and why."""
-    # Written, not mapped: a full disk ends a process that writes to a mapping by SIGBUS, and a write in an error.
+    # Written, not mapped: a full disk ends a process that writes to a mapping by SIGBUS, and a
+    # write in an error.
     reasons: dict[int, str] = {}
     with target.open("xb") as file:
         npy_format.write_array_header_2_0(
-            file, {"descr": npy_format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+            file,
+            {
+                "descr": npy_format.dtype_to_descr(np.dtype(np.uint8)),
+                "fortran_order": False,
+                "shape": shape,
+            },
         )
         file.flush()
         start, num_bytes = file.tell(), int(np.prod(shape[1:]))
@@ -139,18 +158,23 @@ def _write_pixels(
             if os.pwrite(file.fileno(), content, start + row * num_bytes) != num_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
+        with ThreadPoolExecutor(
+            max_workers=os.cpu_count()
+        ) as pool:  # Pillow decodes without the interpreter's lock
             try:
                 for _ in pool.map(decode_into, range(len(paths))):
                     pass
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # not thousands of images after a full disk or Ctrl-C
+                pool.shutdown(
+                    cancel_futures=True
+                )  # not thousands of images after a full disk or Ctrl-C
                 raise
     return reasons
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:
-    """Gives a file its length, and its place on the disk where the system can, so that a full one shows at once."""
+    """Gives a file its length, and its place on the disk where the system can, so that a full one
+    shows at once."""
     os.ftruncate(descriptor, num_bytes)
     if not hasattr(os, "posix_fallocate"):
         return

@@ -60,7 +60,9 @@ class ImageFiles:
     def select(self, rows: Sequence[int]) -> ImageFiles:
         """The images at ``rows``, in that order; nothing is decoded."""
         places = tuple(self.rows[row] for row in rows) if self.cache is not None else ()
-        return ImageFiles(tuple(self.paths[row] for row in rows), self.pixel_format, self.cache, places)
+        return ImageFiles(
+            tuple(self.paths[row] for row in rows), self.pixel_format, self.cache, places
+        )
 
     def cached(self, folder: Path) -> ImageFiles:
         """The same images with a cache in ``folder``, which is made where it is not there yet.
@@ -77,8 +79,8 @@ class ImageFiles:
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """Of the format, the names and sizes of all files and the content of some. Taken once: it asks for every file,
-        and several tasks are made from the same images."""
+        """Of the format, the names and sizes of all files and the content of some. Taken once: it
+        asks for every file, and several tasks are made from the same images."""
         digest = hashlib.sha256(f"{self.pixel_format}:{len(self)}\n".encode())
         root = os.path.commonpath([path.parent for path in self.paths])
         for path in self.paths:
@@ -117,16 +119,23 @@ class ImageFilesDataset(Dataset[Any]):
 def copies_of(paths: Sequence[Path]) -> list[list[int]]:
     """The places of all files, those of files with the same content together.
 
-    A folder of pictures may be of files of one size (bitmaps, a data set cut to tiles), so files of equal size are told
-    apart by 4 KiB from their middle, and only those that are equal there too are read whole.
+    A folder of pictures may be of files of one size (bitmaps, a data set cut to tiles), so files of
+    equal size are told apart by 4 KiB from their middle, and only those that are equal there too
+    are read whole.
     """
     groups = [list(range(len(paths)))]
     for key in (_size, _middle, _content):
-        groups = [part for rows in groups for part in ([rows] if len(rows) == 1 else _parted(rows, paths, key))]
+        groups = [
+            part
+            for rows in groups
+            for part in ([rows] if len(rows) == 1 else _parted(rows, paths, key))
+        ]
     return sorted(groups)
 
 
-def _parted(rows: list[int], paths: Sequence[Path], key: Callable[[Path], Hashable]) -> list[list[int]]:
+def _parted(
+    rows: list[int], paths: Sequence[Path], key: Callable[[Path], Hashable]
+) -> list[list[int]]:
     parts: dict[Hashable, list[int]] = {}
     for row in rows:
         parts.setdefault(key(paths[row]), []).append(row)

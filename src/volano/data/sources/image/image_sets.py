@@ -44,8 +44,9 @@ _LABEL_COLUMNS = ("label", "class", "target", "category")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
-    """A source's images by split. ``valid`` and ``test`` are None where the source names no such split; ``notices`` say
-    what was left aside, and ``decoding``, one of them, that the images do not fit into memory."""
+    """A source's images by split. ``valid`` and ``test`` are None where the source names no such
+    split; ``notices`` say what was left aside, and ``decoding``, one of them, that the images do
+    not fit into memory."""
 
     train: LabelledImages
     valid: LabelledImages | None
@@ -66,14 +67,15 @@ def read_image_sets(
     """Reads any of the sources; which one is seen from what lies at ``path``.
 
     Args:
-        path: a folder of class folders (with or without train/ and val/ or test/), a folder of IDX files, a .csv or
-            .parquet table of path and label, or None for scikit-learn's digits.
+        path: a folder of class folders (with or without train/ and val/ or test/), a folder of IDX
+            files, a .csv or .parquet table of path and label, or None for scikit-learn's digits.
         size: height and width to decode files to; None chooses.
         pixel_format: to decode files to, channels and all; None reads it off the files.
         least_classes: fewer are refused; images to evaluate on may be of one.
-        in_files: whether images stay in their files; None decides by the memory that is free now. What is read again
-            for the same run has to be told what was decided then: it is part of the experiment. Images of which some
-            are unreadable, and copies that are stored differently, are split and digested in another way in memory.
+        in_files: whether images stay in their files; None decides by the memory that is free now.
+            What is read again for the same run has to be told what was decided then: it is part of
+            the experiment. Images of which some are unreadable, and copies that are stored
+            differently, are split and digested in another way in memory.
 
     Raises:
         UsageError: ``path`` does not exist or is none of these, or is a run's folder.
@@ -83,11 +85,16 @@ def read_image_sets(
         _refuse_size(size, "the embedded digits")
         return _embedded_digits()
     if not path.exists():
-        raise UsageError("The path to train on exists", got=str(path), remedy="Leave it away for the embedded sample")
+        raise UsageError(
+            "The path to train on exists",
+            got=str(path),
+            remedy="Leave it away for the embedded sample",
+        )
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".parquet"):
             raise UsageError(
-                "Images come from a folder of class folders, a folder of IDX files, or a .csv or .parquet table",
+                "Images come from a folder of class folders, a folder of IDX files, or a .csv or "
+                ".parquet table",
                 got=str(path),
             )
         return _from_table(path, size, pixel_format, least_classes, in_files)
@@ -100,7 +107,10 @@ def read_image_sets(
 
 def _refuse_size(size: int | None, kind: str) -> None:
     if size is not None:
-        raise UsageError("--image-size is for files that are decoded", got=f"{size} with {kind}, which have their own")
+        raise UsageError(
+            "--image-size is for files that are decoded",
+            got=f"{size} with {kind}, which have their own",
+        )
 
 
 def _embedded_digits() -> ImageSets:
@@ -110,34 +120,52 @@ def _embedded_digits() -> ImageSets:
     # Sixteen grey levels become bytes.
     pixels = (digits.images * (255 / 16)).round().astype(np.uint8)[:, None]
     images = _from_arrays(pixels, digits.target.astype(np.int64), tuple("0123456789"), "digit")
-    return ImageSets(train=images, valid=None, test=None, origin="scikit-learn's digits (1,797 of 8 x 8)")
+    return ImageSets(
+        train=images, valid=None, test=None, origin="scikit-learn's digits (1,797 of 8 x 8)"
+    )
 
 
 # ---- class folders
 
 
 def _from_folders(
-    root: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int, in_files: bool | None
+    root: Path,
+    size: int | None,
+    pixel_format: PixelFormat | None,
+    least_classes: int,
+    in_files: bool | None,
 ) -> ImageSets:
     runs: set[Path] = set()
     children = subfolders(root, runs)
-    parts = {_SPLITS[folder.name.lower()]: folder for folder in children if folder.name.lower() in _SPLITS}
+    parts = {
+        _SPLITS[folder.name.lower()]: folder
+        for folder in children
+        if folder.name.lower() in _SPLITS
+    }
     folders = parts if "train" in parts else {"train": root}
     found = {split: _files_by_class(folder, runs) for split, folder in folders.items()}
     unsorted = [split for split, by_class in found.items() if split != "train" and not by_class]
-    notices = tuple(f"{folders[split]} holds no class folders and is not used" for split in unsorted)
+    notices = tuple(
+        f"{folders[split]} holds no class folders and is not used" for split in unsorted
+    )
     found = {split: by_class for split, by_class in found.items() if split not in unsorted}
     classes = class_names(found["train"])
     if not any(found["train"].values()):
         loose = listed(root)
         raise DataError(
             "A folder of images holds a sub-folder for each class",
-            got=f"{root} with {len(loose)} images and {len(found['train'])} sub-folders that hold any",
-            remedy="Sort the images as CLASS/IMAGE.jpg, or name them in a table of path and label (.csv)",
+            got=f"{root} with {len(loose)} images and {len(found['train'])} sub-folders that hold "
+            "any",
+            remedy="Sort the images as CLASS/IMAGE.jpg, or name them in a table of path and label "
+            "(.csv)",
         )
     _check_classes(classes, str(folders["train"]), least_classes)
-    files = {split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()}
-    sets = _decoded(files, classes, root, pixel_format or choose_format(files["train"], size=size), in_files)
+    files = {
+        split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()
+    }
+    sets = _decoded(
+        files, classes, root, pixel_format or choose_format(files["train"], size=size), in_files
+    )
     return dataclasses.replace(sets, notices=(*notices, *run_notices(runs), *sets.notices))
 
 
@@ -146,25 +174,42 @@ def _files_by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
     return {name: paths for name, paths in by_class.items() if paths}
 
 
-def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], folder: Path) -> list[ImageFile]:
+def _labelled(
+    by_class: dict[str, list[Path]], classes: tuple[str, ...], folder: Path
+) -> list[ImageFile]:
     unknown = sorted(by_class.keys() - set(classes))
     if unknown:
-        raise DataError("Every class has images to train on", got=f"only in {folder}: {', '.join(unknown[:5])}")
-    return [ImageFile(path=path, label=classes.index(name)) for name, paths in by_class.items() for path in paths]
+        raise DataError(
+            "Every class has images to train on", got=f"only in {folder}: {', '.join(unknown[:5])}"
+        )
+    return [
+        ImageFile(path=path, label=classes.index(name))
+        for name, paths in by_class.items()
+        for path in paths
+    ]
 
 
 # ---- tables
 
 
 def _from_table(
-    path: Path, size: int | None, pixel_format: PixelFormat | None, least_classes: int, in_files: bool | None
+    path: Path,
+    size: int | None,
+    pixel_format: PixelFormat | None,
+    least_classes: int,
+    in_files: bool | None,
 ) -> ImageSets:
     rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not rows:
         raise DataError("A table of images has rows", got=f"{path}, which has none")
-    path_column, label_column = _column(rows[0], _PATH_COLUMNS, path), _column(rows[0], _LABEL_COLUMNS, path)
+    path_column, label_column = (
+        _column(rows[0], _PATH_COLUMNS, path),
+        _column(rows[0], _LABEL_COLUMNS, path),
+    )
     files: dict[str, list[ImageFile]] = {}
-    unlabelled = [number for number, row in enumerate(rows, start=2) if row[label_column] in (None, "")]
+    unlabelled = [
+        number for number, row in enumerate(rows, start=2) if row[label_column] in (None, "")
+    ]
     if unlabelled:
         raise DataError(
             "Every row of a table of images has a label",
@@ -178,11 +223,21 @@ def _from_table(
         split = str(row.get("split") or "train").lower()
         if split not in _SPLITS:
             raise DataError("A table's split is train, val or test", got=f"{split!r} in {path}")
-        file = ImageFile(path=path.parent / str(row[path_column]), label=numbers[str(row[label_column])])
+        file = ImageFile(
+            path=path.parent / str(row[path_column]), label=numbers[str(row[label_column])]
+        )
         files.setdefault(_SPLITS[split], []).append(file)
     if "train" not in files:
-        raise DataError("A table of images has rows to train on", got=f"only {', '.join(files)} in {path}")
-    return _decoded(files, classes, path.parent, pixel_format or choose_format(files["train"], size=size), in_files)
+        raise DataError(
+            "A table of images has rows to train on", got=f"only {', '.join(files)} in {path}"
+        )
+    return _decoded(
+        files,
+        classes,
+        path.parent,
+        pixel_format or choose_format(files["train"], size=size),
+        in_files,
+    )
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
@@ -234,11 +289,15 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
             raise DataError(
                 "IDX images and labels come in pairs",
                 got=f"{root} without the {split} {'images' if images is None else 'labels'}",
-                remedy="The MNIST family names them train-images-idx3-ubyte and train-labels-idx1-ubyte, .gz or not",
+                remedy="The MNIST family names them train-images-idx3-ubyte and "
+                "train-labels-idx1-ubyte, .gz or not",
             )
         parts[split] = (_read_idx(images, 3), _read_idx(labels, 1))
         if len(parts[split][0]) != len(parts[split][1]):
-            raise DataError("IDX images and labels are equally many", got=f"{images.name} and {labels.name} are not")
+            raise DataError(
+                "IDX images and labels are equally many",
+                got=f"{images.name} and {labels.name} are not",
+            )
     classes = class_names(str(label) for label in np.unique(parts["train"][1]))
     _check_classes(classes, str(root), least_classes)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -246,10 +305,15 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
     for split, (pixels, raw) in parts.items():
         unknown = set(np.unique(raw)) - {int(name) for name in classes}
         if unknown:
-            raise DataError("Every class has images to train on", got=f"only in the test labels: {sorted(unknown)}")
+            raise DataError(
+                "Every class has images to train on",
+                got=f"only in the test labels: {sorted(unknown)}",
+            )
         labels = np.array([numbers[str(label)] for label in raw], dtype=np.int64)
         sets[split] = _from_arrays(pixels[:, None], labels, classes, split)
-    return ImageSets(train=sets["train"], valid=None, test=sets.get("test"), origin=f"IDX files in {root.name}")
+    return ImageSets(
+        train=sets["train"], valid=None, test=sets.get("test"), origin=f"IDX files in {root.name}"
+    )
 
 
 def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
@@ -258,7 +322,13 @@ def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
         name = path.name.lower()
         if not path.is_file() or "idx" not in name:
             continue
-        split = "train" if name.startswith("train") else "test" if name.startswith(("t10k", "test")) else None
+        split = (
+            "train"
+            if name.startswith("train")
+            else "test"
+            if name.startswith(("t10k", "test"))
+            else None
+        )
         kind = "images" if "images" in name else "labels" if "labels" in name else None
         if split and kind:
             found.setdefault((split, kind), path)
@@ -272,7 +342,10 @@ def _read_idx(path: Path, num_dimensions: int) -> np.ndarray:
             content = gzip.decompress(content)
         _, kind, dimensions = struct.unpack_from(">HBB", content)
         if kind != 0x08 or dimensions != num_dimensions:
-            raise ValueError(f"it holds type 0x{kind:02x} in {dimensions} dimensions, not bytes in {num_dimensions}")
+            raise ValueError(
+                f"it holds type 0x{kind:02x} in {dimensions} dimensions, not bytes in "
+                f"{num_dimensions}"
+            )
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
         values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
         return values.reshape(shape)
@@ -283,7 +356,9 @@ def _read_idx(path: Path, num_dimensions: int) -> np.ndarray:
 # ---- shared
 
 
-def _from_arrays(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], word: str) -> LabelledImages:
+def _from_arrays(
+    pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], word: str
+) -> LabelledImages:
     return LabelledImages(
         images=torch.from_numpy(np.array(pixels)),
         labels=torch.from_numpy(labels),
@@ -303,10 +378,13 @@ def _decoded(
         reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
     else:
         reason = "as was decided when the run began" if in_files else None
-    # Decided for all splits at once: what the first has taken must not change the answer for the second.
+    # Decided for all splits at once: what the first has taken must not change the answer for the
+    # second.
     read = functools.partial(decode_all, checks_memory=False) if reason is None else leave_in_files
     sets = {split: read(part, classes, pixel_format, root=root) for split, part in files.items()}
-    decoding = None if reason is None else f"images are decoded again whenever they are needed: {reason}"
+    decoding = (
+        None if reason is None else f"images are decoded again whenever they are needed: {reason}"
+    )
     return ImageSets(
         train=sets["train"],
         valid=sets.get("valid"),

@@ -20,8 +20,11 @@ from volano.data.sources.image.decoding import ImageFile, PixelFormat, decode
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
 from volano.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-# Of images that stay in their files, so many at most are decoded to find out what a recipe needs to know.
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+# Of images that stay in their files, so many at most are decoded to find out what a recipe needs to
+# know.
 _MOST_SAMPLED, _MOST_SAMPLED_BYTES = 2000, 256 * 2**20
 _PART = 512
 
@@ -35,8 +38,10 @@ class LabelledImages:
         labels: int64 [N], indices into ``classes``.
         classes: names.
         names: of each image, for tables and errors.
-        faults: files that could not be read, left out of the above; ``index`` is the place among all.
-        fault_labels: their classes, as ``labels``, for a split that does not depend on which can be read.
+        faults: files that could not be read, left out of the above; ``index`` is the place among
+            all.
+        fault_labels: their classes, as ``labels``, for a split that does not depend on which can be
+            read.
     """
 
     images: Tensor | ImageFiles
@@ -54,7 +59,9 @@ class LabelledImages:
         rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         images = self.images
         return LabelledImages(
-            images=images.select(rows.tolist()) if isinstance(images, ImageFiles) else images.index_select(0, rows),
+            images=images.select(rows.tolist())
+            if isinstance(images, ImageFiles)
+            else images.index_select(0, rows),
             labels=self.labels.index_select(0, rows),
             classes=self.classes,
             names=tuple(self.names[row] for row in rows.tolist()),
@@ -67,13 +74,15 @@ class LabelledImages:
         return Arrays((self.images, self.labels))
 
     def in_memory(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, LabelledImages]:
-        """Those at ``indices``: the pixels uint8 [n, channels, height, width], and all about them. Files that cannot be
-        read are left out and stand in ``faults``."""
+        """Those at ``indices``: the pixels uint8 [n, channels, height, width], and all about them.
+        Files that cannot be read are left out and stand in ``faults``."""
         part = self.select(indices)
         files = part.images
         if not isinstance(files, ImageFiles):
             return files, part
-        pixels, outcomes = _read_all(lambda row: files[row].numpy(), files.shape)  # of the cache where there is one
+        pixels, outcomes = _read_all(
+            lambda row: files[row].numpy(), files.shape
+        )  # of the cache where there is one
         good = [row for row, reason in enumerate(outcomes) if reason is None]
         faults = tuple(
             Fault(int(indices[row]), str(files.paths[row]), reason)
@@ -96,14 +105,17 @@ class LabelledImages:
         return self.in_memory(range(min(num, len(self))))
 
     def sample(self) -> tuple[Tensor, LabelledImages]:
-        """All images where they are in memory; otherwise up to 2,000 from everywhere, decoded, as :meth:`in_memory`.
+        """All images where they are in memory; otherwise up to 2,000 from everywhere, decoded, as
+        :meth:`in_memory`.
 
         Raises:
             DataError: more than a tenth of them are unreadable.
         """
         if not isinstance(self.images, ImageFiles):
             return self.images, self
-        most = min(_MOST_SAMPLED, max(1, _MOST_SAMPLED_BYTES // int(np.prod(self.images.shape[1:]))))
+        most = min(
+            _MOST_SAMPLED, max(1, _MOST_SAMPLED_BYTES // int(np.prod(self.images.shape[1:])))
+        )
         rows = range(0, len(self), -(-len(self) // most))
         pixels, about = self.in_memory(rows)
         _check_share(about.faults, len(rows), MAX_SHARE)
@@ -122,8 +134,8 @@ def decode_all(
     """All files decoded into memory, unreadable ones put aside.
 
     Raises:
-        DataError: more than ``max_share`` are unreadable, or they do not fit into memory, which is not asked where
-            ``checks_memory`` is False.
+        DataError: more than ``max_share`` are unreadable, or they do not fit into memory, which is
+            not asked where ``checks_memory`` is False.
     """
     reason = why_they_do_not_fit(len(files), pixel_format) if checks_memory else None
     if reason is not None:
@@ -132,12 +144,18 @@ def decode_all(
 
 
 def _decoded(
-    files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, root: Path, max_share: float
+    files: Sequence[ImageFile],
+    classes: tuple[str, ...],
+    pixel_format: PixelFormat,
+    root: Path,
+    max_share: float,
 ) -> LabelledImages:
     shape = (len(files), pixel_format.channels, pixel_format.size, pixel_format.size)
     images, outcomes = _read_all(lambda row: decode(files[row].path, pixel_format), shape)
     faults = tuple(
-        Fault(row, str(files[row].path), reason) for row, reason in enumerate(outcomes) if reason is not None
+        Fault(row, str(files[row].path), reason)
+        for row, reason in enumerate(outcomes)
+        if reason is not None
     )
     _check_share(faults, len(files), max_share)
     good = [row for row, reason in enumerate(outcomes) if reason is None]
@@ -162,7 +180,8 @@ def _check_share(faults: Sequence[Fault], num_files: int, max_share: float) -> N
 
 
 def listed(folder: Path, runs: set[Path] | None = None) -> list[Path]:
-    """Image files below a folder, sorted, hidden ones left out. Folders of runs are added to ``runs`` instead."""
+    """Image files below a folder, sorted, hidden ones left out. Folders of runs are added to
+    ``runs`` instead."""
     walked = walk(folder, set() if runs is None else runs)
     return [parent / name for parent, names in walked for name in names if is_image(name)]
 
@@ -180,7 +199,9 @@ def class_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
-def _read_all(read: Callable[[int], np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, list[str | None]]:
+def _read_all(
+    read: Callable[[int], np.ndarray], shape: tuple[int, ...]
+) -> tuple[np.ndarray, list[str | None]]:
     """The pixels of all rows, and why a row could not be read (its pixels are then undefined)."""
     images = np.empty(shape, dtype=np.uint8)
 
@@ -191,15 +212,21 @@ def _read_all(read: Callable[[int], np.ndarray], shape: tuple[int, ...]) -> tupl
             return str(error) or type(error).__name__
         return None
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
+    with ThreadPoolExecutor(
+        max_workers=os.cpu_count()
+    ) as pool:  # Pillow decodes without the interpreter's lock
         return images, list(pool.map(read_into, range(shape[0])))
 
 
 def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | None:
-    """In words, if so many decoded images take more than half of the free memory; None if they do not."""
+    """In words, if so many decoded images take more than half of the free memory; None if they do
+    not."""
     from volano.device import Device
 
-    num_bytes, free = num_images * pixel_format.channels * pixel_format.size**2, Device("cpu").free_bytes()
+    num_bytes, free = (
+        num_images * pixel_format.channels * pixel_format.size**2,
+        Device("cpu").free_bytes(),
+    )
     if free is None or num_bytes <= free // 2:
         return None
     return (
@@ -211,7 +238,8 @@ def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | Non
 def leave_in_files(
     files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, *, root: Path
 ) -> LabelledImages:
-    """All files as images that are decoded when they are asked for; one that cannot be read shows only then."""
+    """All files as images that are decoded when they are asked for; one that cannot be read shows
+    only then."""
     return LabelledImages(
         images=ImageFiles(tuple(file.path for file in files), pixel_format),
         labels=torch.tensor([-1 if file.label is None else file.label for file in files]),

@@ -1,4 +1,5 @@
-"""Where labelled texts come from: tables with a column of labels and one of text, and class folders of text files."""
+"""Where labelled texts come from: tables with a column of labels and one of text, and class folders
+of text files."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ class LabelledTextSets:
     Attributes:
         train: to train on.
         valid: to choose by; None where the source does not name train, val and test, all three.
-        test: of the final figures: test, or val where there is no test; None where the source names neither.
+        test: of the final figures: test, or val where there is no test; None where the source names
+            neither.
         origin: where the texts come from, in words.
         faults: what could not be read.
         notices: what was left aside.
@@ -95,9 +97,9 @@ class LabelledTextSets:
 def read_labelled_texts(
     path: Path, *, classes: tuple[str, ...] | None = None, least_classes: int = 2
 ) -> LabelledTextSets:
-    """Reads a .csv, .jsonl or .parquet table (columns ``label`` and ``text`` or their usual other names; a column
-    ``split`` says train, val or test; an empty one means train), or a folder of class folders, with or without train/,
-    val/ and test/.
+    """Reads a .csv, .jsonl or .parquet table (columns ``label`` and ``text`` or their usual other
+    names; a column ``split`` says train, val or test; an empty one means train), or a folder of
+    class folders, with or without train/, val/ and test/.
 
     Args:
         path: of the table or the folder.
@@ -106,7 +108,8 @@ def read_labelled_texts(
 
     Raises:
         UsageError: ``path`` does not exist, is a file that is no table, or a run's folder.
-        DataError: it holds nothing that can be trained on, an unknown split, or a class that is only tested.
+        DataError: it holds nothing that can be trained on, an unknown split, or a class that is
+            only tested.
     """
     if not path.exists():
         raise UsageError("The path to train on exists", got=str(path))
@@ -119,14 +122,21 @@ def read_labelled_texts(
         rows = list(_table_rows(path, faults))
     else:
         raise UsageError(
-            "Labelled texts come from a .csv, .jsonl or .parquet table or a folder of class folders", got=str(path)
+            "Labelled texts come from a .csv, .jsonl or .parquet table or a folder of class "
+            "folders",
+            got=str(path),
         )
     known = class_names(row.label for row in rows) if classes is None else classes
     if not rows or len(known) < least_classes:
-        found = f"{len(rows):,} labelled texts of {len(known)} classes ({', '.join(known[:3])})" if rows else "none"
+        found = (
+            f"{len(rows):,} labelled texts of {len(known)} classes ({', '.join(known[:3])})"
+            if rows
+            else "none"
+        )
         reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
         raise DataError(
-            f"There are labelled texts of at least {least_classes} classes", got=f"{found} in {path}{reason}"
+            f"There are labelled texts of at least {least_classes} classes",
+            got=f"{found} in {path}{reason}",
         )
     unknown = sorted({row.label for row in rows} - set(known))
     if unknown:
@@ -135,13 +145,17 @@ def read_labelled_texts(
             got=f"also {', '.join(unknown[:5])}",
             remedy=f"The run knows {', '.join(known[:10])}",
         )
-    train, valid, test = ([row for row in rows if row.split == split] for split in (_TRAIN, _VALID, _TEST))
+    train, valid, test = (
+        [row for row in rows if row.split == split] for split in (_TRAIN, _VALID, _TEST)
+    )
     if not test:
         test, valid = valid, []
     if not train:  # a table of test texts alone
         train, valid, test = test, [], []
         if len(train) < len(rows):
-            notices.append(f"{len(rows) - len(train):,} texts of split val are left out: test is evaluated")
+            notices.append(
+                f"{len(rows) - len(train):,} texts of split val are left out: test is evaluated"
+            )
     elif classes is None:
         _check_trained(train + valid, known, path)
     return LabelledTextSets(
@@ -196,11 +210,14 @@ def _table_rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
             note(name, "without a label")
         else:
             split = _split_of(row, f"{path}:{number}")
-            yield _Row(text=whole_characters(text), label=str(label).strip(), name=name, split=split)
+            yield _Row(
+                text=whole_characters(text), label=str(label).strip(), name=name, split=split
+            )
 
 
 def _split_of(row: dict[str, Any], place: str) -> str:
-    """Of a table's row: case and blanks around it do not matter, and without one it is trained on."""
+    """Of a table's row: case and blanks around it do not matter, and without one it is trained
+    on."""
     for name, value in row.items():
         if str(name).strip().lower() == "split" and value is not None and str(value).strip():
             split = _SPLITS.get(str(value).strip().lower())
@@ -215,7 +232,11 @@ def _split_of(row: dict[str, Any], place: str) -> str:
 
 def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
     runs: set[Path] = set()
-    parts = {child: _SPLITS[child.name.lower()] for child in subfolders(root, runs) if child.name.lower() in _SPLITS}
+    parts = {
+        child: _SPLITS[child.name.lower()]
+        for child in subfolders(root, runs)
+        if child.name.lower() in _SPLITS
+    }
     for part, split in (parts if _TRAIN in parts.values() else {root: _TRAIN}).items():
         for folder in subfolders(part, runs):
             try:
@@ -232,8 +253,8 @@ def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterato
 
 
 def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault], tuple[str, ...]]:
-    """Names and texts of files, of the files in folders, and of the rows of tables; what could not be read; and
-    notices of folders that were left out.
+    """Names and texts of files, of the files in folders, and of the rows of tables; what could not
+    be read; and notices of folders that were left out.
 
     Raises:
         UsageError: a file does not exist, or is a run's folder.

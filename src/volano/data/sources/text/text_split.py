@@ -1,4 +1,5 @@
-"""Which texts are held out, found in one pass over a source; and what such a figure would be flattered by."""
+"""Which texts are held out, found in one pass over a source; and what such a figure would be
+flattered by."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from volano.data.feed.fetch import Fault
 from volano.data.sources.text.texts import Document, TextSource
 from volano.errors import DataError
 
-# Of the bytes, and at most so many: enough for a third digit of bits per byte, and quick to evaluate.
+# Of the bytes, and at most so many: enough for a third digit of bits per byte, and quick to
+# evaluate.
 TEXT_SHARE, _MOST_HELD_BYTES = 0.07, 250_000
 _TEXT_SPLIT = 22  # first counter of the hashes
 # A header: leading lines of which most stand at the head of many other documents too.
@@ -26,9 +28,10 @@ class TextSplit:
 
     Attributes:
         held: documents held out whole.
-        tail: one more, of which the part from a character on is held out: (number, character); where documents are
-            too few or too large to be held out whole.
-        copies: exact copies of that one, which are left out: whoever trains on them has seen the end.
+        tail: one more, of which the part from a character on is held out: (number, character);
+            where documents are too few or too large to be held out whole.
+        copies: exact copies of that one, which are left out: whoever trains on them has seen the
+            end.
         num_documents: in all.
         num_bytes: of text in all (UTF-8), without ``copies``.
         faults: what could not be read.
@@ -72,14 +75,16 @@ class _Scan:
 
     def copies_of(self, number: int) -> frozenset[int]:
         """The other documents with the same content."""
-        same = (other for other, digest in enumerate(self.digests) if digest == self.digests[number])
+        same = (
+            other for other, digest in enumerate(self.digests) if digest == self.digests[number]
+        )
         return frozenset(other for other in same if other != number)
 
 
 def split_texts(source: TextSource, *, seed: int) -> TextSplit:
-    """Holds out about 7 % of the bytes, at most 250 kB, by whole documents in the order of a hash of their content and
-    ``seed``; exact copies stay on one side. Where no document is small enough for that, the end of the largest one,
-    whose copies are left out.
+    """Holds out about 7 % of the bytes, at most 250 kB, by whole documents in the order of a hash
+    of their content and ``seed``; exact copies stay on one side. Where no document is small enough
+    for that, the end of the largest one, whose copies are left out.
 
     Raises:
         DataError: there is no text.
@@ -100,15 +105,19 @@ def split_texts(source: TextSource, *, seed: int) -> TextSplit:
     if not held:
         copies = scan.copies_of(largest[0])
         num_bytes -= len(copies) * largest_bytes
-        tail = (largest[0], _cut(largest[1], largest_bytes, min(_MOST_HELD_BYTES, TEXT_SHARE * num_bytes)))
+        tail = (
+            largest[0],
+            _cut(largest[1], largest_bytes, min(_MOST_HELD_BYTES, TEXT_SHARE * num_bytes)),
+        )
         notices.append(
-            f"held out: the last {len(largest[1]) - tail[1]:,} characters of the largest of {len(scan.sizes):,} "
+            f"held out: the last {len(largest[1]) - tail[1]:,} characters of the largest of "
+            f"{len(scan.sizes):,} "
             "documents, because none is small enough to be held out whole"
             + (f"; its {len(copies):,} exact copies are not read" if copies else "")
         )
     return TextSplit(
-        held=frozenset(held), tail=tail, copies=copies, num_documents=len(scan.sizes), num_bytes=num_bytes,
-        faults=tuple(faults), notices=tuple(notices),
+        held=frozenset(held), tail=tail, copies=copies, num_documents=len(scan.sizes),
+        num_bytes=num_bytes, faults=tuple(faults), notices=tuple(notices),
     )  # fmt: skip
 
 
@@ -118,7 +127,9 @@ def _choose(scan: _Scan, target: float, seed: int) -> tuple[list[int], int]:
         groups.setdefault(digest, []).append(number)
     held: list[int] = []
     num_bytes = 0
-    for digest in sorted(groups, key=lambda digest: counter_hash(_TEXT_SPLIT, seed, int.from_bytes(digest, "big"))):
+    for digest in sorted(
+        groups, key=lambda digest: counter_hash(_TEXT_SPLIT, seed, int.from_bytes(digest, "big"))
+    ):
         size = sum(scan.sizes[number] for number in groups[digest])
         # Within half as much again; a larger document waits for its like.
         if num_bytes < target and num_bytes + size <= 1.5 * target:
@@ -129,27 +140,37 @@ def _choose(scan: _Scan, target: float, seed: int) -> tuple[list[int], int]:
 
 
 def _cut(text: str, num_bytes: int, target: float) -> int:
-    """The character at which a tail of about ``target`` of the text's bytes begins: at a line's beginning where one is
-    near, within the second half of the text."""
+    """The character at which a tail of about ``target`` of the text's bytes begins: at a line's
+    beginning where one is near, within the second half of the text."""
     start = max(len(text) // 2, len(text) - int(target * len(text) / num_bytes))
     line = text.find("\n", start, start + 2000)
     return start if line < 0 or line + 1 >= len(text) else line + 1
 
 
 def _copy_notices(copies: int) -> list[str]:
-    return [f"{copies:,} documents are exact copies of others; copies stay on one side of the split"] if copies else []
+    return (
+        [f"{copies:,} documents are exact copies of others; copies stay on one side of the split"]
+        if copies
+        else []
+    )
 
 
 def _header_notices(heads: list[list[str]]) -> list[str]:
     if len(heads) < _LEAST_DOCUMENTS:
         return []
     counts = Counter(line for lines in heads for line in set(lines))
-    common = {line for line, count in counts.items() if count >= max(_LEAST_DOCUMENTS, _SHARED_BY * len(heads))}
+    common = {
+        line
+        for line, count in counts.items()
+        if count >= max(_LEAST_DOCUMENTS, _SHARED_BY * len(heads))
+    }
     shared = [sum(len(line) for line in lines if line in common) for lines in heads]
     having = [size for size in shared if size >= 4 * _LEAST_LINE]
     if len(having) < max(_LEAST_DOCUMENTS, _SHARED_BY * len(heads)):
         return []
     return [
-        f"near-duplicate headers: {len(having):,} of {len(heads):,} documents share leading lines, about "
-        f"{sum(having) // len(having):,} characters each; whatever has seen the training text looks better by it"
+        f"near-duplicate headers: {len(having):,} of {len(heads):,} documents share leading "
+        "lines, about "
+        f"{sum(having) // len(having):,} characters each; whatever has seen the training text "
+        "looks better by it"
     ]

@@ -12,7 +12,16 @@ from typing import Any
 from volano.errors import DataError, MissingExtraError
 
 TABLE_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".parquet"})
-TEXT_COLUMNS = ("text", "content", "body", "document", "sentence", "description", "review", "message")
+TEXT_COLUMNS = (
+    "text",
+    "content",
+    "body",
+    "document",
+    "sentence",
+    "description",
+    "review",
+    "message",
+)
 LABEL_COLUMNS = ("label", "class", "target", "category")
 _ROWS_AT_ONCE = 1024
 _REPLACEMENT = "\ufffd"
@@ -42,7 +51,8 @@ def read_column(path: Path, column: str | None, *, on_fault: OnFault) -> Iterato
 
 
 def whole_characters(text: str) -> str:
-    """The text without halves of UTF-16 pairs, which JSON may hold and no encoding can write; they become ``?``."""
+    """The text without halves of UTF-16 pairs, which JSON may hold and no encoding can write; they
+    become ``?``."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
@@ -102,7 +112,8 @@ def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, A
 
 
 def _mended(line: str) -> tuple[str, int]:
-    """A line read with ``surrogateescape``, with U+FFFD for what could not be decoded, and how many places that are."""
+    """A line read with ``surrogateescape``, with U+FFFD for what could not be decoded, and how many
+    places that are."""
     if line.isascii():
         return line, 0
     whole = line.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
@@ -144,7 +155,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtraError(
-            "Parquet files are read with pyarrow", got="not installed", remedy="pip install 'volano[data]'"
+            "Parquet files are read with pyarrow",
+            got="not installed",
+            remedy="pip install 'volano[data]'",
         ) from error
     number = 0
     try:

@@ -1,6 +1,8 @@
-"""Where text comes from: files and folders of text and code, tables with a column of text, Python's standard library.
+"""Where text comes from: files and folders of text and code, tables with a column of text, Python's
+standard library.
 
-A source is read as often as it is asked for, one document at a time, so that it may be larger than memory.
+A source is read as often as it is asked for, one document at a time, so that it may be larger than
+memory.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from volano.data.sources.text.text_tables import TABLE_SUFFIXES, read_column
 from volano.errors import DataError, MissingExtraError, UsageError
 
 _SUFFIXES = (
-    ".txt .md .rst .tex .org .log .srt .html .htm .xml .css .json .yaml .yml .toml .ini .cfg .sql .sh .bat .py .pyi "
-    ".ipynb .js .ts .jsx .tsx .java .c .h .cc .cpp .hpp .cs .go .rs .rb .php .pl .lua .r .jl .swift .kt .scala .hs .ml "
+    ".txt .md .rst .tex .org .log .srt .html .htm .xml .css .json .yaml .yml .toml .ini .cfg .sql "
+    ".sh .bat .py .pyi "
+    ".ipynb .js .ts .jsx .tsx .java .c .h .cc .cpp .hpp .cs .go .rs .rb .php .pl .lua .r .jl "
+    ".swift .kt .scala .hs .ml "
     ".el .lisp .clj .erl .ex .vim .f90 .f .pas .asm .s"
 )
 TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
@@ -27,7 +31,9 @@ TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
 _BYTES_PER_BLEMISH = 20
 _REPLACEMENT = "\ufffd"
 # Folders of the standard library that are no part of it, or hold broken text on purpose.
-_NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
+_NOT_LIBRARY = frozenset(
+    {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +64,9 @@ class TextSource:
     notices: tuple[str, ...] = ()
 
     def read(self, faults: list[Fault] | None = None) -> Iterator[Document]:
-        """The documents in order, empty ones left out. What cannot be read, or only in part, is added to ``faults``; so
-        are tables in a folder that are none, lack the column, or are Parquet files where pyarrow is missing.
+        """The documents in order, empty ones left out. What cannot be read, or only in part, is
+        added to ``faults``; so are tables in a folder that are none, lack the column, or are
+        Parquet files where pyarrow is missing.
 
         Raises:
             DataError: the source is one table, which lacks the column.
@@ -70,7 +77,9 @@ class TextSource:
             name = str(file.relative_to(self.root)) if file != self.root else file.name
             if file.suffix.lower() in TABLE_SUFFIXES:
                 try:
-                    for row, text in read_column(file, self.field, on_fault=functools.partial(_note, found, number)):
+                    for row, text in read_column(
+                        file, self.field, on_fault=functools.partial(_note, found, number)
+                    ):
                         yield Document(name=f"{name}:{row}", text=text)
                 except (DataError, MissingExtraError) as error:
                     if file == self.root:
@@ -84,9 +93,11 @@ class TextSource:
                 yield Document(name=name, text=text)
 
 
-def find_texts(path: Path | None, *, field: str | None = None, runs: set[Path] | None = None) -> TextSource:
-    """The source at ``path``: a file, a folder (all text files below it), or None for Python's standard library.
-    Folders of runs are left out, and added to ``runs``.
+def find_texts(
+    path: Path | None, *, field: str | None = None, runs: set[Path] | None = None
+) -> TextSource:
+    """The source at ``path``: a file, a folder (all text files below it), or None for Python's
+    standard library. Folders of runs are left out, and added to ``runs``.
 
     Raises:
         UsageError: ``path`` does not exist, or is a run's folder.
@@ -95,7 +106,11 @@ def find_texts(path: Path | None, *, field: str | None = None, runs: set[Path] |
     if path is None:
         return _standard_library()
     if not path.exists():
-        raise UsageError("The path to train on exists", got=str(path), remedy="Leave it away for the embedded sample")
+        raise UsageError(
+            "The path to train on exists",
+            got=str(path),
+            remedy="Leave it away for the embedded sample",
+        )
     if path.is_file():  # named by itself, so whatever it is called it is meant
         return TextSource(root=path, files=(path,), origin=str(path), field=field)
     refuse_run(path)
@@ -118,10 +133,14 @@ def find_texts(path: Path | None, *, field: str | None = None, runs: set[Path] |
 
 
 def decode_text(content: bytes) -> tuple[str, str | None]:
-    """Bytes as text, and what is wrong with them: UTF-8, or UTF-16 and UTF-32 with their byte order mark. A few
-    undecodable places become U+FFFD; a zero byte or more than one such place in 20 bytes means that it is no text at
-    all, and the text is empty."""
-    for mark, encoding in ((b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+    """Bytes as text, and what is wrong with them: UTF-8, or UTF-16 and UTF-32 with their byte order
+    mark. A few undecodable places become U+FFFD; a zero byte or more than one such place in 20
+    bytes means that it is no text at all, and the text is empty."""
+    for mark, encoding in (
+        (b"\xff\xfe\0\0", "utf-32"),
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+    ):
         if content.startswith(mark):
             try:
                 return content.decode(encoding), None
@@ -155,7 +174,11 @@ def _files_below(folder: Path, runs: set[Path]) -> tuple[list[Path], int]:
     files: list[Path] = []
     others = 0
     for parent, names in walk(folder, runs):
-        texts = [parent / name for name in names if Path(name).suffix.lower() in TEXT_SUFFIXES | TABLE_SUFFIXES]
+        texts = [
+            parent / name
+            for name in names
+            if Path(name).suffix.lower() in TEXT_SUFFIXES | TABLE_SUFFIXES
+        ]
         files += texts
         others += len(names) - len(texts)
     return files, others
@@ -165,7 +188,9 @@ def _standard_library() -> TextSource:
     root = Path(sysconfig.get_paths()["stdlib"])
     files: list[Path] = []
     for parent, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in _NOT_LIBRARY and not name.startswith("config-"))
+        folders[:] = sorted(
+            name for name in folders if name not in _NOT_LIBRARY and not name.startswith("config-")
+        )
         files += [Path(parent, name) for name in sorted(names) if name.endswith(".py")]
     if not files:
         raise DataError(
@@ -173,4 +198,6 @@ def _standard_library() -> TextSource:
             got=f"none in {root}",
             remedy="Name texts of your own",
         )
-    return TextSource(root=root, files=tuple(files), origin=f"Python's standard library ({len(files):,} files)")
+    return TextSource(
+        root=root, files=tuple(files), origin=f"Python's standard library ({len(files):,} files)"
+    )

@@ -1,9 +1,11 @@
-"""The embedded sample of clips: scikit-learn's digits bouncing on a field (the protocol of Moving MNIST).
+"""The embedded sample of clips: scikit-learn's digits bouncing on a field (the protocol of Moving
+MNIST).
 
-Srivastava, Mansimov & Salakhutdinov 2015 ("Unsupervised Learning of Video Representations using LSTMs"): digits start
-at a random place in a random direction, keep their speed, bounce off the edges of the field, and the brighter pixel
-wins where they overlap. Here a digit of 8 x 8 is enlarged to 14 x 14 (theirs: 28 on a field of 64) and moves 2 pixels a
-frame on a field of 32. Built anew when it is asked for: the same on every machine.
+Srivastava, Mansimov & Salakhutdinov 2015 ("Unsupervised Learning of Video Representations using
+LSTMs"): digits start at a random place in a random direction, keep their speed, bounce off the
+edges of the field, and the brighter pixel wins where they overlap. Here a digit of 8 x 8 is
+enlarged to 14 x 14 (theirs: 28 on a field of 64) and moves 2 pixels a frame on a field of 32. Built
+anew when it is asked for: the same on every machine.
 
 Shapes: N clips, T frames, S pixels a side, D digits a clip.
 """
@@ -29,8 +31,11 @@ _SPLIT, _PLACE = 41, 42  # first counters of the hashes
 
 
 @functools.lru_cache(maxsize=2)
-def bouncing_digits(*, num_frames: int = NUM_FRAMES, num_digits: int = 1, seed: int = 0) -> ClipSets:
-    """The sample: 6,000 clips to train on and 512 to test on, of other digits; grey, 32 x 32, 10 frames a second."""
+def bouncing_digits(
+    *, num_frames: int = NUM_FRAMES, num_digits: int = 1, seed: int = 0
+) -> ClipSets:
+    """The sample: 6,000 clips to train on and 512 to test on, of other digits; grey, 32 x 32, 10
+    frames a second."""
     glyphs, held_out = _glyphs()
     make = functools.partial(_make, num_frames=num_frames, num_digits=num_digits, seed=seed)
     train = make(np.flatnonzero(~held_out), glyphs, num_clips=_NUM_TRAIN, part=0)
@@ -49,7 +54,10 @@ def _glyphs() -> tuple[np.ndarray, np.ndarray]:
     # Sixteen grey levels become bytes.
     small = (digits.images * (255 / 16)).round().astype(np.uint8)
     glyphs = np.stack(
-        [np.asarray(Image.fromarray(one).resize((DIGIT, DIGIT), Image.Resampling.BILINEAR)) for one in small]
+        [
+            np.asarray(Image.fromarray(one).resize((DIGIT, DIGIT), Image.Resampling.BILINEAR))
+            for one in small
+        ]
     )
     ranks = np.argsort(counter_hashes((_SPLIT,), len(glyphs)), kind="stable")
     held_out = np.zeros(len(glyphs), dtype=bool)
@@ -58,7 +66,14 @@ def _glyphs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _make(
-    chosen: np.ndarray, glyphs: np.ndarray, *, num_clips: int, part: int, num_frames: int, num_digits: int, seed: int
+    chosen: np.ndarray,
+    glyphs: np.ndarray,
+    *,
+    num_clips: int,
+    part: int,
+    num_frames: int,
+    num_digits: int,
+    seed: int,
 ) -> Clips:
     uniform = _uniform((_PLACE, seed, part), (4, num_clips, num_digits))
     digits = chosen[(uniform[0] * len(chosen)).astype(np.int64)]
@@ -81,8 +96,9 @@ def _make(
 
 
 def paths(uniform: np.ndarray, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Upper edges and left edges of the digits, int64 [N, T, D] each, from numbers in 0..1 [3, N, D]: start and
-    direction. At a constant speed between two walls a coordinate is a triangle wave of time."""
+    """Upper edges and left edges of the digits, int64 [N, T, D] each, from numbers in 0..1 [3, N,
+    D]: start and direction. At a constant speed between two walls a coordinate is a triangle wave
+    of time."""
     room = FIELD - DIGIT
     angle = 2 * np.pi * uniform[2]
     time = np.arange(num_frames)[None, :, None]

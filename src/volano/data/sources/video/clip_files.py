@@ -19,14 +19,31 @@ from volano.data.sources.folders import walk
 from volano.errors import MissingExtraError
 
 SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".gif", ".webm", ".mkv", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".ts", ".3gp"}
+    {
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".avi",
+        ".gif",
+        ".webm",
+        ".mkv",
+        ".mpg",
+        ".mpeg",
+        ".ogv",
+        ".wmv",
+        ".flv",
+        ".ts",
+        ".3gp",
+    }
 )
 # Pictures of which a person may make the first frame of a clip.
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 # Chroma is rounded on the way through YUV 4:2:0; grey clips come back with channels this far apart.
 _GREY_SPREAD = 10
-# Frames at the start of which every eighth is looked at for colour; in longer files one in the middle is, too, if it is
-# found within so many frames of the one where a decoder can begin.
+# Frames at the start of which every eighth is looked at for colour; in longer files one in the
+# middle is, too, if it is found within so many frames of the one where a decoder can begin.
 _MOST_LOOKED_AT, _LOOK_EVERY, _MOST_SKIPPED = 64, 8, 128
 # Files without a rate of their own (a picture, a raw stream).
 _RATE_OF_A_PICTURE = 10.0
@@ -36,8 +53,8 @@ _SAME_RATE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFormat:
-    """To what clips are decoded: ``channels`` 1 or 3, ``size`` the height and width in pixels, ``fps`` frames a
-    second."""
+    """To what clips are decoded: ``channels`` 1 or 3, ``size`` the height and width in pixels,
+    ``fps`` frames a second."""
 
     channels: int
     size: int
@@ -46,8 +63,8 @@ class ClipFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFacts:
-    """What a file's header and some of its frames say: pixels, frames a second, about how many frames, whether all that
-    were looked at are grey."""
+    """What a file's header and some of its frames say: pixels, frames a second, about how many
+    frames, whether all that were looked at are grey."""
 
     width: int
     height: int
@@ -62,8 +79,11 @@ def is_clip(name: str) -> bool:
 
 
 def listed_clips(folder: Path, runs: set[Path]) -> list[Path]:
-    """Clips below a folder, sorted, hidden ones left out. Folders of runs are added to ``runs`` instead."""
-    return [parent / name for parent, names in walk(folder, runs) for name in names if is_clip(name)]
+    """Clips below a folder, sorted, hidden ones left out. Folders of runs are added to ``runs``
+    instead."""
+    return [
+        parent / name for parent, names in walk(folder, runs) for name in names if is_clip(name)
+    ]
 
 
 def read_facts(path: Path) -> ClipFacts:
@@ -85,19 +105,27 @@ def read_facts(path: Path) -> ClipFacts:
             height=pixels.shape[0],
             fps=fps,
             num_frames=num_frames,
-            is_grey=_is_grey(first) and all(map(_is_grey, _some_frames(container, stream, num_frames))),
+            is_grey=_is_grey(first)
+            and all(map(_is_grey, _some_frames(container, stream, num_frames))),
         )
 
 
 def _is_grey(frame: Any) -> bool:
-    return int(np.ptp(frame.to_ndarray(format="rgb24").astype(np.int16), axis=2).max()) <= _GREY_SPREAD
+    return (
+        int(np.ptp(frame.to_ndarray(format="rgb24").astype(np.int16), axis=2).max()) <= _GREY_SPREAD
+    )
 
 
 def _some_frames(container: Any, stream: Any, num_frames: int) -> Iterator[Any]:
-    """Frames after the first one, which has been read: some of those that follow, and one about in the middle."""
+    """Frames after the first one, which has been read: some of those that follow, and one about in
+    the middle."""
     av = _import_av()
-    with suppress(av.error.FFmpegError):  # damage is found when all is decoded; formats without an index cannot jump
-        for number, frame in enumerate(itertools.islice(_frames(container, stream), _MOST_LOOKED_AT)):
+    with suppress(
+        av.error.FFmpegError
+    ):  # damage is found when all is decoded; formats without an index cannot jump
+        for number, frame in enumerate(
+            itertools.islice(_frames(container, stream), _MOST_LOOKED_AT)
+        ):
             if number % _LOOK_EVERY == 0:
                 yield frame
         if num_frames <= _MOST_LOOKED_AT or not container.duration:
@@ -136,7 +164,8 @@ def decode_clip(path: Path, clip_format: ClipFormat) -> np.ndarray:
 
 
 def nearest_frames(times: np.ndarray, fps: float, wanted_fps: float) -> np.ndarray:
-    """Indices int64 [F'] of the frames nearest to the moments ``k / wanted_fps``, over as long as the clip lasts.
+    """Indices int64 [F'] of the frames nearest to the moments ``k / wanted_fps``, over as long as
+    the clip lasts.
 
     Args:
         times: of its frames, in seconds, ascending [F].
@@ -179,7 +208,9 @@ def _import_av() -> Any:
         import av
     except ImportError as error:
         raise MissingExtraError(
-            "Clips are decoded by PyAV", got=f"it cannot be imported ({error})", remedy="pip install av"
+            "Clips are decoded by PyAV",
+            got=f"it cannot be imported ({error})",
+            remedy="pip install av",
         ) from error
     return av
 
@@ -195,15 +226,21 @@ def _rate(stream: Any) -> float:
 
 def _upright(frame: Any, pixels: np.ndarray) -> np.ndarray:
     """Turned as the camera was held: ``frame.rotation`` is in degrees, counter-clockwise."""
-    return np.rot90(pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4)  # older PyAV does not tell
+    return np.rot90(
+        pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4
+    )  # older PyAV does not tell
 
 
 def _scaled(frame: Any, clip_format: ClipFormat) -> np.ndarray:
     """uint8 [C, S, S]: the shorter side scaled to S, the centre kept."""
     size, shorter = clip_format.size, min(frame.width, frame.height)
-    width, height = (max(size, round(side * size / shorter)) for side in (frame.width, frame.height))
+    width, height = (
+        max(size, round(side * size / shorter)) for side in (frame.width, frame.height)
+    )
     kind = "gray" if clip_format.channels == 1 else "rgb24"
-    pixels = frame.reformat(width=width, height=height, format=kind, interpolation="AREA").to_ndarray()
+    pixels = frame.reformat(
+        width=width, height=height, format=kind, interpolation="AREA"
+    ).to_ndarray()
     top, left = (height - size) // 2, (width - size) // 2
     pixels = _upright(frame, pixels[top : top + size, left : left + size])
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))

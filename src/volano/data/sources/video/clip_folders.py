@@ -25,7 +25,8 @@ class ClipFile:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundClips:
-    """Clips below a folder, their classes by name (empty for none), and in words what is left out."""
+    """Clips below a folder, their classes by name (empty for none), and in words what is left
+    out."""
 
     files: tuple[ClipFile, ...]
     classes: tuple[str, ...]
@@ -33,8 +34,9 @@ class FoundClips:
 
 
 def find_clips(root: Path) -> FoundClips:
-    """Clips below ``root``: those in train/ to train on and in test/ (else val/) to test on, where there is a train/;
-    else all. Sub-folders are classes where there are two or more that hold clips, and no loose clips.
+    """Clips below ``root``: those in train/ to train on and in test/ (else val/) to test on, where
+    there is a train/; else all. Sub-folders are classes where there are two or more that hold
+    clips, and no loose clips.
 
     Raises:
         UsageError: it is a run's folder.
@@ -53,7 +55,9 @@ def find_clips(root: Path) -> FoundClips:
         held = _by_class(test, runs)
         unknown = sorted(set(held) - set(by_class))
         if classes and unknown:
-            raise DataError("Every class has clips to train on", got=f"only in {test}: {', '.join(unknown)}")
+            raise DataError(
+                "Every class has clips to train on", got=f"only in {test}: {', '.join(unknown)}"
+            )
         files += _labelled(held, classes, is_test=True)
     if not files:
         raise DataError(
@@ -79,7 +83,8 @@ def _left_out(root: Path, train: Path, test: Path | None, runs: set[Path]) -> tu
 
 
 def _by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
-    """Clips by sub-folder; all under the name "" where there are not at least two that hold any, or loose ones."""
+    """Clips by sub-folder; all under the name "" where there are not at least two that hold any, or
+    loose ones."""
     every = listed_clips(folder, runs)
     loose = any(path.parent == folder for path in every)
     found = {child.name: listed_clips(child, runs) for child in subfolders(folder, runs)}
@@ -89,7 +94,9 @@ def _by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def _labelled(by_class: dict[str, list[Path]], classes: tuple[str, ...], *, is_test: bool) -> list[ClipFile]:
+def _labelled(
+    by_class: dict[str, list[Path]], classes: tuple[str, ...], *, is_test: bool
+) -> list[ClipFile]:
     return [
         ClipFile(path=path, label=classes.index(name) if classes else 0, is_test=is_test)
         for name, paths in by_class.items()

@@ -1,7 +1,7 @@
 """Clips in memory, as bytes at one size and rate; and the folders that they come from.
 
-Shapes: N clips, L frames kept of each (``lengths`` says how many are real), T frames that a model sees, C channels,
-S pixels a side.
+Shapes: N clips, L frames kept of each (``lengths`` says how many are real), T frames that a model
+sees, C channels, S pixels a side.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ from volano.data.sources.video.clip_files import ClipFacts, ClipFormat, decode_c
 from volano.data.sources.video.clip_folders import ClipFile, find_clips
 from volano.errors import DataError, UsageError
 
-# Larger frames are scaled down: every pixel is paid for at every frame, and small models make soft pictures.
+# Larger frames are scaled down: every pixel is paid for at every frame, and small models make soft
+# pictures.
 LARGEST_AUTOMATIC_SIZE = 64
-# A file is kept in pieces of at most so many times the frames that a model sees, from which crops are drawn.
+# A file is kept in pieces of at most so many times the frames that a model sees, from which crops
+# are drawn.
 _MOST_WINDOWS = 4
-# Clips that last longer than so many windows are slowed to this rate: 16 frames of 60 a second show no motion.
+# Clips that last longer than so many windows are slowed to this rate: 16 frames of 60 a second show
+# no motion.
 _LONG_WINDOWS, _CALM_FPS = 4, 15.0
 _NUM_FACTS_READ = 50
 _SPLIT = 43  # first counter of the hashes
@@ -89,8 +92,8 @@ def read_clip_folder(
     """Decodes a folder of clips once.
 
     Args:
-        root: clips, or class folders of clips; below train/ and test/ (else val/) where there are such. What lies
-            beside these is left out, and said.
+        root: clips, or class folders of clips; below train/ and test/ (else val/) where there are
+            such. What lies beside these is left out, and said.
         num_frames: T; shorter clips are left out, and said.
         size: pixels a side; None takes the median of the shorter sides, at most 64.
         fps: frames a second; None takes the median of the files', 15 where they are long.
@@ -102,16 +105,21 @@ def read_clip_folder(
     """
     if not root.is_dir():
         raise UsageError(
-            "Clips come from a folder", got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
+            "Clips come from a folder", got=f"{root}, which is "
+f"{'a file' if root.exists() else 'not there'}",
             remedy="Leave the path away for the embedded sample",
         )  # fmt: skip
     found = find_clips(root)
     files, classes = found.files, found.classes
-    clip_format, notices = choose_clip_format([file.path for file in files], num_frames, size=size, fps=fps)
+    clip_format, notices = choose_clip_format(
+        [file.path for file in files], num_frames, size=size, fps=fps
+    )
     budget = _Budget()
     decoded, faults, more = _decode_all(files, clip_format, num_frames, budget)
     is_held_out = not any(file.is_test for file in files)
-    test_rows = _hold_out(files, decoded, classes, seed) if is_held_out else _test_rows(files, decoded)
+    test_rows = (
+        _hold_out(files, decoded, classes, seed) if is_held_out else _test_rows(files, decoded)
+    )
     train_rows = [row for row in decoded if row not in test_rows]
     if not train_rows or not test_rows:
         why = f"; left out: {faults[0].path}: {faults[0].reason}" if faults else ""
@@ -132,10 +140,15 @@ def read_clip_folder(
 
 
 def choose_clip_format(
-    paths: Sequence[Path], num_frames: int, *, size: int | None, fps: float | None, channels: int | None = None
+    paths: Sequence[Path],
+    num_frames: int,
+    *,
+    size: int | None,
+    fps: float | None,
+    channels: int | None = None,
 ) -> tuple[ClipFormat, tuple[str, ...]]:
-    """Channels, size and rate that suit a set, as given or read off some of its files; and what that does to them, in
-    words.
+    """Channels, size and rate that suit a set, as given or read off some of its files; and what
+    that does to them, in words.
 
     Raises:
         DataError: none of them can be opened.
@@ -148,9 +161,16 @@ def choose_clip_format(
         except OSError as error:
             reason = reason or f"{path}: {error}"
     if not facts:
-        raise DataError("Some of the clips can be opened", got=f"none of those tried; {reason}", remedy="Mend them")
+        raise DataError(
+            "Some of the clips can be opened",
+            got=f"none of those tried; {reason}",
+            remedy="Mend them",
+        )
     if size is None:
-        size = min(LARGEST_AUTOMATIC_SIZE, int(statistics.median(min(one.width, one.height) for one in facts)))
+        size = min(
+            LARGEST_AUTOMATIC_SIZE,
+            int(statistics.median(min(one.width, one.height) for one in facts)),
+        )
         size = max(8, size - size % 8)
     if fps is None:
         fps = statistics.median(one.fps for one in facts)
@@ -159,7 +179,10 @@ def choose_clip_format(
             fps = _CALM_FPS
     asked, channels = channels, channels or (1 if all(one.is_grey for one in facts) else 3)
     chosen = ClipFormat(channels=channels, size=size, fps=round(float(fps), 3))
-    return chosen, (*_what_changes(facts, size, fps), *_loss_of_colour(facts, channels, is_asked=asked is not None))
+    return chosen, (
+        *_what_changes(facts, size, fps),
+        *_loss_of_colour(facts, channels, is_asked=asked is not None),
+    )
 
 
 def _loss_of_colour(facts: list[ClipFacts], channels: int, *, is_asked: bool) -> tuple[str, ...]:
@@ -167,7 +190,11 @@ def _loss_of_colour(facts: list[ClipFacts], channels: int, *, is_asked: bool) ->
         return ()
     if not is_asked:
         return (f"no colour in the {len(facts)} clips looked at: all are read in grey",)
-    return () if all(one.is_grey for one in facts) else ("clips in colour are read in grey, as the run's are",)
+    return (
+        ()
+        if all(one.is_grey for one in facts)
+        else ("clips in colour are read in grey, as the run's are",)
+    )
 
 
 def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, ...]:
@@ -175,7 +202,11 @@ def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, .
     rates = sorted({round(one.fps, 2) for one in facts})
     notices = []
     if sizes != [(size, size)]:
-        seen = " and ".join(f"{w}x{h}" for w, h in sizes[:2]) if len(sizes) <= 2 else f"{len(sizes)} sizes"
+        seen = (
+            " and ".join(f"{w}x{h}" for w, h in sizes[:2])
+            if len(sizes) <= 2
+            else f"{len(sizes)} sizes"
+        )
         notices.append(f"frames of {seen} are cut to a centred square and scaled to {size} pixels")
     if any(abs(rate - fps) > 0.01 * fps for rate in rates):
         span = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
@@ -187,7 +218,8 @@ def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, .
 
 
 class _Budget:
-    """Counts the bytes of clips, over all threads, against half of the memory that was free at first."""
+    """Counts the bytes of clips, over all threads, against half of the memory that was free at
+    first."""
 
     def __init__(self) -> None:
         from volano.device import Device
@@ -221,7 +253,9 @@ def _decode_all(
         budget.add(frames.nbytes)
         return frames
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # FFmpeg decodes without the interpreter's lock
+    with ThreadPoolExecutor(
+        max_workers=os.cpu_count()
+    ) as pool:  # FFmpeg decodes without the interpreter's lock
         outcomes = list(pool.map(decode, files))
     unreadable = [
         Fault(row, str(files[row].path), f"unreadable: {outcome}")
@@ -233,11 +267,15 @@ def _decode_all(
     short = {row: len(frames) for row, frames in decoded.items() if len(frames) < num_frames}
     too_short = [
         Fault(
-            row, str(files[row].path), f"too short: {count} frames at {clip_format.fps:g} a second, asked {num_frames}"
+            row,
+            str(files[row].path),
+            f"too short: {count} frames at {clip_format.fps:g} a second, asked {num_frames}",
         )
         for row, count in short.items()
     ]
-    notices = _fault_notices(unreadable, "could not be read") + _fault_notices(too_short, "are too short")
+    notices = _fault_notices(unreadable, "could not be read") + _fault_notices(
+        too_short, "are too short"
+    )
     if len(short) == len(decoded):
         raise DataError(
             f"A clip has at least {num_frames} frames",
@@ -262,7 +300,8 @@ def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
         return []
     first = faults[0]
     return [
-        f"left out, listed in quarantine.jsonl: {len(faults)} clips {words}; the first: {first.path}: {first.reason}"
+        f"left out, listed in quarantine.jsonl: {len(faults)} clips {words}; the first: "
+        f"{first.path}: {first.reason}"
     ]
 
 
@@ -272,11 +311,13 @@ def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
 def _hold_out(
     files: Sequence[ClipFile], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int
 ) -> set[int]:
-    """Rows of 15 % of the files of each class, at least one; exact copies stay on one side. A class of a single clip
-    gives none."""
+    """Rows of 15 % of the files of each class, at least one; exact copies stay on one side. A class
+    of a single clip gives none."""
     groups: dict[bytes, list[int]] = {}
     for row, frames in decoded.items():
-        groups.setdefault(hashlib.blake2b(frames.tobytes(), digest_size=16).digest(), []).append(row)
+        groups.setdefault(hashlib.blake2b(frames.tobytes(), digest_size=16).digest(), []).append(
+            row
+        )
     held: set[int] = set()
     for label in range(max(1, len(classes))):
         of_class = [rows for rows in groups.values() if files[rows[0]].label == label]
@@ -303,7 +344,8 @@ def _packed(
     root: Path,
     budget: _Budget,
 ) -> Clips:
-    """Training clips as one array: files in pieces of at most L frames, the last piece as long as it is and padded."""
+    """Training clips as one array: files in pieces of at most L frames, the last piece as long as
+    it is and padded."""
     most = min(max(len(decoded[row]) for row in rows), _MOST_WINDOWS * num_frames)
     pieces = [
         (row, start, min(most, len(decoded[row]) - start))
@@ -312,12 +354,21 @@ def _packed(
         if start == 0 or len(decoded[row]) - start >= num_frames
     ]
     frame = decoded[rows[0]][0]
-    budget.add(sum(most - length for _, _, length in pieces) * frame.nbytes)  # the frames themselves are counted
+    budget.add(
+        sum(most - length for _, _, length in pieces) * frame.nbytes
+    )  # the frames themselves are counted
     frames = np.empty((len(pieces), most, *frame.shape), dtype=np.uint8)
     for number, (row, start, length) in enumerate(pieces):
         frames[number, :length] = decoded[row][start : start + length]
         frames[number, length:] = frames[number, length - 1]
-    return _clips(files, frames, [length for _, _, length in pieces], [row for row, _, _ in pieces], classes, root)
+    return _clips(
+        files,
+        frames,
+        [length for _, _, length in pieces],
+        [row for row, _, _ in pieces],
+        classes,
+        root,
+    )
 
 
 def _windows(
@@ -329,9 +380,15 @@ def _windows(
     root: Path,
 ) -> Clips:
     """Test clips: every file cut into windows of T frames that do not overlap."""
-    places = [(row, start) for row in rows for start in range(0, len(decoded[row]) - num_frames + 1, num_frames)]
+    places = [
+        (row, start)
+        for row in rows
+        for start in range(0, len(decoded[row]) - num_frames + 1, num_frames)
+    ]
     frames = np.stack([decoded[row][start : start + num_frames] for row, start in places])
-    return _clips(files, frames, [num_frames] * len(places), [row for row, _ in places], classes, root)
+    return _clips(
+        files, frames, [num_frames] * len(places), [row for row, _ in places], classes, root
+    )
 
 
 def _clips(
@@ -354,8 +411,8 @@ def _clips(
 def read_clips_like(
     root: Path, clip_format: ClipFormat, *, num_frames: int, classes: tuple[str, ...]
 ) -> tuple[Clips, tuple[Fault, ...], tuple[str, ...]]:
-    """Windows of T frames of every clip in a folder, in the format and with the classes of another set;
-    of the test part alone where the folder has a train/ and a test/ (else val/).
+    """Windows of T frames of every clip in a folder, in the format and with the classes of another
+    set; of the test part alone where the folder has a train/ and a test/ (else val/).
 
     Raises:
         UsageError: ``root`` is no folder, or a run's.

@@ -17,7 +17,10 @@ def test_the_bag_learns(tmp_path):
     trial = run_trial(application.bag_task(everything=False), plan)
     assert trial.metrics["accuracy"] == 1.0
     spec = ClassesSpec(
-        classes=application.train.classes, kept=BAG, candidates={BAG: 1.0}, num_buckets=application.num_buckets
+        classes=application.train.classes,
+        kept=BAG,
+        candidates={BAG: 1.0},
+        num_buckets=application.num_buckets,
     )
     logits = predict_texts(trial.model, spec, ["a hammer", "my horse"], Device("cpu"), None)
     assert [spec.classes[row] for row in logits.argmax(1).tolist()] == ["tool", "animal"]
@@ -25,8 +28,8 @@ def test_the_bag_learns(tmp_path):
 
 def test_the_description_comes_back():
     spec = ClassesSpec(
-        classes=("a", "b"), kept=HEAD, candidates={BAG: 0.5, HEAD: 0.6}, num_buckets=8, vocab_size=300, context=32,
-        depth=2, tokenizer_digest="0",
+        classes=("a", "b"), kept=HEAD, candidates={BAG: 0.5, HEAD: 0.6}, num_buckets=8,
+        vocab_size=300, context=32, depth=2, tokenizer_digest="0",
     )  # fmt: skip
     assert ClassesSpec.from_json(spec.to_json()) == spec
     with pytest.raises(CheckpointError, match="describes a classifier"):
