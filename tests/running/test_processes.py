@@ -21,9 +21,9 @@ def under_torchrun(monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num": 0}, "a number of processes, at least 1; got 0"),
-        ({"num": 2, "max_restarts": -1}, "a number, at least 0; got -1"),
-        ({"max_restarts": 1}, "--max-restarts is for several processes"),
+        ({"nproc": 0}, "a number of processes, at least 1; got 0"),
+        ({"nproc": 2, "max_restarts": -1}, "a number, at least 0; got -1"),
+        ({"max_restarts": 1}, "`max_restarts` is for several processes"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_birth(fields, message):
@@ -32,13 +32,13 @@ def test_what_cannot_be_meant_is_refused_at_birth(fields, message):
 
 
 def test_ranks_are_started_here_or_by_torchrun(under_torchrun):
-    assert (Processes().world_size, Processes(num=3).world_size) == (1, 3)
+    assert (Processes().world_size, Processes(nproc=3).world_size) == (1, 3)
     assert not is_follower()
     under_torchrun(1)
     assert is_follower()
     assert Processes().world_size == 4
-    with pytest.raises(UsageError, match="torchrun or by --nproc; got both, 4 and 2"):
-        _ = Processes(num=2).world_size
+    with pytest.raises(UsageError, match="torchrun or by `nproc`; got both, 4 and 2"):
+        _ = Processes(nproc=2).world_size
 
 
 def test_before_a_folder_is_made(make_task):
@@ -47,11 +47,11 @@ def test_before_a_folder_is_made(make_task):
         Plan.baseline(),
         {"kind": "reference", "reference": "mine:task"},
     )
-    check_processes(task, plan, Processes(num=4), source)
+    check_processes(task, plan, Processes(nproc=4), source)
     with pytest.raises(PlanError, match="divides the batch"):
-        check_processes(task, plan, Processes(num=3), source)
+        check_processes(task, plan, Processes(nproc=3), source)
     with pytest.raises(UsageError, match="made again by each of them; got a Task object"):
-        check_processes(task, plan, Processes(num=2), {"kind": "python"})
+        check_processes(task, plan, Processes(nproc=2), {"kind": "python"})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from volano.errors import UsageError
-from volano.running.references import load_application, load_reference, load_task
+from volano.running.references import load_reference, load_task, task_again
 
 MODULE = """
 import dataclasses
@@ -71,8 +71,25 @@ def test_a_task_or_what_makes_one(here, make_task, monkeypatch):
         load_task(str(here / "of_my_own.py:answer"))
 
 
-def test_applications_make_tasks_from_folders():
-    for kind in ("image", "text", "video", "trial"):
-        assert callable(load_application(kind).task_of)
-    with pytest.raises(UsageError, match="application that this version knows; got 'sound'"):
-        load_application("sound")
+def test_a_file_is_run_once(here):
+    (here / "counted.py").write_text(
+        "import sys\nsys.counted = getattr(sys, 'counted', 0) + 1\nx = 1"
+    )
+    try:
+        assert load_reference("counted.py:x") == load_reference("counted.py:x") == 1
+        assert sys.counted == 1
+        (here / "counted.py").write_text("x = 22222")  # another content is another module
+        assert load_reference("counted.py:x") == 22222
+    finally:
+        sys.modules.pop("volano_user_counted", None)
+        del sys.counted
+
+
+def test_an_application_that_is_not_there(tmp_path):
+    from volano.training import RunFolder
+
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    folder.update_run(source={"kind": "sound"})
+    with pytest.raises(UsageError, match="one that this version knows.*got 'sound'"):
+        task_again(folder, "sound")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volano.apps.video import distances
+from volano.apps.video.scoring import distances
 from volano.apps.video.scoring.distances import frechet_distance, kernel_distance, nearest_distances
 
 

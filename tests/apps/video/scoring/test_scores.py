@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from volano.apps.video.scores import generate_clips, predict_clips, prediction_scores
 
 from apps.video.specs import SPEC, woken
 from volano.apps.video.sampler import ClipSampling
+from volano.apps.video.scoring.scores import generate_clips, predict_clips, prediction_scores
 from volano.data.sources import Clips
 from volano.device import Device
 
