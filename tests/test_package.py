@@ -119,3 +119,22 @@ def test_only_the_device_folder_names_a_kind_of_accelerator(path: Path):
 def test_no_folder_is_a_drawer_for_everything():
     forbidden = {"utils", "common", "helpers", "components", "misc"}
     assert not [path for path in SOURCE.rglob("*") if path.stem in forbidden]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [("--help", 0), ("--version", 0), ("train image --help", 0), ("explore text --help", 0),
+     ("generate --help", 0), ("train image --siez thin", 2), ("train image --size huge", 2),
+     ("train imagee", 2)],
+)  # fmt: skip
+def test_help_and_mistakes_load_no_torch(arguments, code):
+    program = """
+import sys
+from volano.cli.main import run
+code = run(sys.argv[1:])
+print(code, 'torch' in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments.split()], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{code} False"

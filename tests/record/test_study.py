@@ -11,7 +11,7 @@ from volano.record.study import read_space, read_study, trials_of
 
 ASKED = {"event": "asked", "trial": 3, "params": {"lr": 0.1}}
 RUNG = {"event": "rung", "trial": 3, "rung": 0, "share": 0.5, "step": 10, "epoch": 1.0,
-"value": 2.0, "metrics": {"loss": 2.0}, "training_loss": None, "seconds": 0.5}  # fmt: skip
+        "value": 2.0, "metrics": {"loss": 2.0}, "training_loss": None, "seconds": 0.5}  # fmt: skip
 ENDED = {"event": "ended", "trial": 3, "state": "pruned", "value": 2.0, "reason": None}
 
 

@@ -98,8 +98,8 @@ def _candidates() -> tuple[Candidate, ...]:
             memory_bytes=610 * MIB, verdict="FITS",
         ),
         Candidate(
-            plan=COMPILED, status="untried", reason="it takes about 48 s and may save 18 s of "
-"this run",
+            plan=COMPILED, status="untried",
+            reason="it takes about 48 s and may save 18 s of this run",
             predicted=_time(0.031), startup=48.0, memory_bytes=None, verdict=None,
         ),
     )  # fmt: skip

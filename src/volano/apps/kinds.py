@@ -96,15 +96,25 @@ def choose_application(
     Raises:
         UsageError: there is no such application, it has no such option, or a value cannot be.
     """
+    if is_application(kind):
+        name, options = options_for(str(kind), given)  # before torch is loaded
+        return application_class(name), options
+    application = application_class(kind) if isinstance(kind, str) else kind
+    given = {name: value for name, value in given.items() if value is not None}
+    return application, application.options_type.of(given, f"the application {application.kind}")
+
+
+def options_for(kind: str, given: Mapping[str, Any]) -> tuple[str, Options]:
+    """Returns the name under which :func:`application_class` knows one of :data:`APPLICATIONS`, and
+    its options with the values that were given. Loads no torch.
+
+    Raises:
+        UsageError: it has no such option, or a value cannot be.
+    """
     given = {name: value for name, value in given.items() if value is not None}
     if kind == "text" and given.pop("classify", False):
-        options: Options = ClassifyOptions.of(given, "the text application with `classify`")
-        return application_class(CLASSIFY), options
-    if is_application(kind):  # before torch is loaded
-        options = APPLICATIONS[str(kind)].of(given, f"the {kind} application")
-        return application_class(str(kind)), options
-    application = application_class(kind) if isinstance(kind, str) else kind
-    return application, application.options_type.of(given, f"the application {application.kind}")
+        return CLASSIFY, ClassifyOptions.of(given, "the text application with `classify`")
+    return kind, APPLICATIONS[kind].of(given, f"the {kind} application")
 
 
 def application_of_run(folder: RunFolder) -> type[Application] | None:

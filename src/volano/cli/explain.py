@@ -73,11 +73,8 @@ class ExplainGroup(GroupByFirst):
             return command_of(function, parameters_from(opt.shared_options), name=name, help=help)
         rule = "What to explain is an application, a task of your own, or the folder of a run"
         own = options_of(name, rule, "module:task, or the folder that train printed")
-        how = [
-            parameters_from(template)
-            for template in (_explain_options, opt.plan_options, opt.shared_options)
-        ]
-        parameters = [parameter for parameters in how for parameter in parameters]
+        asked, shared = parameters_from(_explain_options), parameters_from(opt.shared_options)
+        parameters = [*asked, *opt.plan_options(), *shared]
         if own is not None:
             parameters = [*parameters_of(own), *parameters]
         help = f"Say how {name or 'it'} would be trained and why, without training."
@@ -104,7 +101,7 @@ def _explain(
     del debug  # read by cli.main
     from volano.api.explain import explain
 
-    how = {parameter.name for parameter in parameters_from(opt.plan_options)}
+    how = {parameter.name for parameter in opt.plan_options()}
     options = given({name: value for name, value in values.items() if name not in how})
     return show(explain(what, analyze=analyze, on=on, **planning(values), **options), as_json=json)
 

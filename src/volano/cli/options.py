@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from volano.plan import parse_setting
+from volano.plan import Plan, parse_setting
 
 Json = Annotated[
     bool,
@@ -22,32 +23,6 @@ DeviceName = Annotated[
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 _PLAN = "Plan (how; pins a knob)"
-Precision = Annotated[
-    str | None, typer.Option(help="fp32, tf32, bf16 or fp16.", rich_help_panel=_PLAN)
-]
-MemoryFormat = Annotated[
-    str | None, typer.Option(help="contiguous or channels_last.", rich_help_panel=_PLAN)
-]
-Compile = Annotated[
-    bool | None,
-    typer.Option("--compile/--no-compile", help="torch.compile.", rich_help_panel=_PLAN),
-]
-MicroBatch = Annotated[
-    int | None, typer.Option(help="Examples per forward and backward pass.", rich_help_panel=_PLAN)
-]
-Threads = Annotated[
-    int | None, typer.Option(help="Threads of the host's arithmetic.", rich_help_panel=_PLAN)
-]
-FeedName = Annotated[
-    str | None, typer.Option("--feed", help="resident or ring.", rich_help_panel=_PLAN)
-]
-Workers = Annotated[
-    int | None, typer.Option(help="Processes that make batches (ring).", rich_help_panel=_PLAN)
-]
-Sharding = Annotated[
-    str | None,
-    typer.Option(help="none (each rank a whole copy) or full (FSDP2).", rich_help_panel=_PLAN),
-]
 Budget = Annotated[
     str | None,
     typer.Option(help="Memory of the device to stay within: 40GiB, 512MiB.", rich_help_panel=_PLAN),
@@ -61,16 +36,6 @@ Forbid = Annotated[
     ),
 ]
 
-Recompute = Annotated[
-    str | None,
-    typer.Option(help="none or blocks: compute these again to save memory.", rich_help_panel=_PLAN),
-]
-Offload = Annotated[
-    str | None,
-    typer.Option(
-        help="none, activations, optimizer or all: to host memory.", rich_help_panel=_PLAN
-    ),
-]
 PlanFile = Annotated[
     Path | None, typer.Option("--plan", help="A plan.json to take as it is.", rich_help_panel=_PLAN)
 ]
@@ -109,22 +74,8 @@ SkipBadSteps = Annotated[
 # Written down for their parameters, which ``cli.generated`` puts into commands.
 
 
-def plan_options(
-    device: DeviceName = None,
-    precision: Precision = None,
-    memory_format: MemoryFormat = None,
-    compile: Compile = None,
-    micro_batch: MicroBatch = None,
-    threads: Threads = None,
-    feed: FeedName = None,
-    workers: Workers = None,
-    sharding: Sharding = None,
-    recompute: Recompute = None,
-    offload: Offload = None,
-    forbid: Forbid = None,
-    budget: Budget = None,
-) -> None:
-    """How a training is to be planned."""
+def budget_options(device: DeviceName = None, forbid: Forbid = None, budget: Budget = None) -> None:
+    """What a plan is to keep to."""
 
 
 def run_options(
@@ -145,11 +96,27 @@ def shared_options(json: Json = False, debug: Debug = False) -> None:
     """How every command prints."""
 
 
-KNOBS = tuple(
-    name
-    for name in inspect.signature(plan_options).parameters
-    if name not in ("device", "forbid", "budget")
-)
+# Knobs of a plan that a person may pin, as plan.py declares them.
+KNOBS = {field.name: field for field in dataclasses.fields(Plan) if field.metadata["help"]}
+
+
+def plan_options() -> list[inspect.Parameter]:
+    """Returns the parameters of a command that say how a training is to be planned."""
+    device, *others = inspect.signature(budget_options, eval_str=True).parameters.values()
+    return [device, *map(_knob_option, KNOBS.values()), *others]
+
+
+def _knob_option(field: dataclasses.Field[Any]) -> inspect.Parameter:
+    flag, kind = f"--{field.name.replace('_', '-')}", str
+    if field.metadata["choices"] == (False, True):
+        flag, kind = f"{flag}/--no-{field.name.replace('_', '-')}", bool
+    elif field.metadata["least"] is not None:
+        kind = int
+    info = typer.Option(flag, help=field.metadata["help"], rich_help_panel=_PLAN)
+    hint = Annotated[kind | None, info]
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint
+    )
 
 
 def forbidden(settings: list[str]) -> dict[str, tuple[Any, ...]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
 
-from volano.apps.kinds import APPLICATIONS
+from volano.apps.kinds import APPLICATIONS, options_for
 from volano.apps.options import Options
 from volano.cli import options as opt
 from volano.cli import output
@@ -69,11 +70,7 @@ class TrainGroup(GroupByFirst):
 
     def named(self, name: str) -> Any:
         """The command for an application, for MODULE:NAME, or for a trial."""
-        how = [
-            parameters_from(template)
-            for template in (opt.run_options, opt.plan_options, opt.shared_options)
-        ]
-        common = [parameter for parameters in how for parameter in parameters]
+        common = how_options()
         own = options_of(
             name, "What to train is an application or a task of your own", "module:task"
         )
@@ -127,11 +124,13 @@ def train_app() -> typer.Typer:
 
 def _train(what: str, **values: Any) -> int:
     """Trains an application, or a task that a reference names."""
+    known = values.keys() - {parameter.name for parameter in how_options()}
+    if what in APPLICATIONS:
+        options_for(what, given(values, known))  # a wrong value is said before torch is loaded
     if _has_followed():
         return 0
     from volano.api.train import train
 
-    known = {name for name in values if name not in _HOW}
     common = _common(values)
     return print_run(train(what, **given(values, known), **common), as_json=values["json"])
 
@@ -207,11 +206,10 @@ def print_run(run: Any, *, as_json: bool) -> int:
     return 0 if run.status == "finished" else 1
 
 
-_HOW = frozenset(
-    parameter.name
-    for template in (opt.run_options, opt.plan_options, opt.shared_options)
-    for parameter in parameters_from(template)
-)
+def how_options() -> list[inspect.Parameter]:
+    """Returns the parameters that every training has: how it is run, planned and printed."""
+    run, shared = parameters_from(opt.run_options), parameters_from(opt.shared_options)
+    return [*run, *opt.plan_options(), *shared]
 
 
 def _has_followed() -> bool:

@@ -151,8 +151,8 @@ class Plan:
     )  # fmt: skip
     sharding: Literal["none", "full"] = knob(
         "none", "rounding", choices=("none", "full"), is_captured=False, suspicion=11,
-        help="none (each rank a whole copy) or full "
-"(FSDP2).", words={"full": "sharded", "none": "not sharded"},
+        help="none (each rank a whole copy) or full (FSDP2).",
+        words={"full": "sharded", "none": "not sharded"},
     )  # fmt: skip
     allocator: Literal["system", "keep", "return"] = knob(
         "system", "exact", choices=("system", "keep", "return"), fits_memory=True, raced=1,

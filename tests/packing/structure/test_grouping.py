@@ -178,10 +178,16 @@ SPLITS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"model": lambda: chain(nn.Unflatten(1, (2, 3)), nn.Flatten(1, -1), nn.Linear(6, 3))},
         ("model.1.end_dim: 2, -1",),
     ),
-    "truth": ({"objective": _counting(True)}, {"objective": _counting(False)}, ("objective.count: "
-"True, False",)),
-    "None": ({"objective": _holding(None)}, {"objective": _holding("x")}, ("objective.value: "
-"None, 'x'",)),
+    "truth": (
+        {"objective": _counting(True)},
+        {"objective": _counting(False)},
+        ("objective.count: True, False",),
+    ),
+    "None": (
+        {"objective": _holding(None)},
+        {"objective": _holding("x")},
+        ("objective.value: None, 'x'",),
+    ),
     "tensor": (
         {"objective": _holding(torch.zeros(2))},
         {"objective": _holding(torch.ones(2))},

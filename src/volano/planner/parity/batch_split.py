@@ -142,9 +142,8 @@ def _compare(probe_batch: ProbeBatch, device: Device, dtype: torch.dtype) -> Bat
         f"whole's in {precision}"
     )
     if not difference <= limit:
-        return BatchSplit(yes=False, reason="the objective couples the examples of a batch: "
-f"{said}",
-                         difference=difference)  # fmt: skip
+        reason = f"the objective couples the examples of a batch: {said}"
+        return BatchSplit(yes=False, reason=reason, difference=difference)
     return BatchSplit(yes=True, reason=said, difference=difference)
 
 

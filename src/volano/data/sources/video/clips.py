@@ -105,10 +105,10 @@ def read_clip_folder(
     """
     if not root.is_dir():
         raise UsageError(
-            "Clips come from a folder", got=f"{root}, which is "
-f"{'a file' if root.exists() else 'not there'}",
+            "Clips come from a folder",
+            got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
             remedy="Leave the path away for the embedded sample",
-        )  # fmt: skip
+        )
     found = find_clips(root)
     files, classes = found.files, found.classes
     clip_format, notices = choose_clip_format(
