@@ -4,6 +4,7 @@ import pytest
 
 from data.sources.image.test_image_sets import class_folders
 from volano.data.sources import read_image_sets
+from volano.data.sources.image.images import class_names
 from volano.errors import DataError
 
 
@@ -37,3 +38,17 @@ class TestUnreadable:
             (tmp_path / name / "1.jpg").write_text("no")
         with pytest.raises(DataError, match="images can be opened; got none of the 2 tried"):
             read_image_sets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["10", "9", "1"], ("1", "9", "10")),
+        (["1", "01", "001", "2"], ("001", "01", "1", "2")),
+        (["01", "1", "2", "001"], ("001", "01", "1", "2")),
+        (["²", "1"], ("1", "²")),
+        (["b", "a", "10", "9"], ("10", "9", "a", "b")),
+    ],
+)
+def test_the_order_of_classes_is_total(names, expected):
+    assert class_names(names) == expected

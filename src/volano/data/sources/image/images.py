@@ -192,10 +192,11 @@ def is_image(name: str) -> bool:
 
 
 def class_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Sorted and without repetition; numbers in the order of numbers."""
+    """Returns the names sorted and without repetition; whole numbers in the order of numbers, and
+    equal ones ("1" and "01") in that of their text, so that the order is total."""
     unique = set(names)
-    if all(name.isdigit() for name in unique):
-        return tuple(sorted(unique, key=int))
+    if all(name.isascii() and name.isdigit() for name in unique):
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))
     return tuple(sorted(unique))
 
 
