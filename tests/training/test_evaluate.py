@@ -10,6 +10,7 @@ import volano
 from volano import Plan
 from volano.errors import RunError
 from volano.training import Session
+from volano.training.evaluate import means_of, sums_of
 
 
 def over_the_first(count):
@@ -76,3 +77,32 @@ def test_a_batch_without_room_is_evaluated_in_halves(make_task):
     session = Session(make_task(objective=Scarce(10)), Plan.baseline(), on_notice=lambda _: None)
     with pytest.raises(torch.OutOfMemoryError):
         session.evaluate()  # whether it may be split is not known
+
+
+class TestMetricsByName:
+    """An objective that gives its metrics in another order, or leaves one out, for some batches."""
+
+    @staticmethod
+    def objective(model, batch):
+        inputs, labels = batch
+        output = model(inputs)
+        is_first = bool((labels == 0).any())
+        metrics = {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}
+        if is_first:
+            metrics = {"b": torch.tensor(2.0), "a": torch.tensor(1.0), "zeros": torch.tensor(5.0)}
+        loss = nn.functional.cross_entropy(output, labels)
+        return volano.Loss(total=loss * len(labels), weight=len(labels), metrics=metrics)
+
+    def test_each_is_averaged_over_the_parts_that_have_it(self, make_task):
+        labels = torch.tensor([0, 1, 1, 1, 1, 1, 1, 1])
+        data = torch.utils.data.TensorDataset(torch.randn(8, 64), labels)
+        task = make_task(objective=self.objective, data=data, valid=data, batch_size=2)
+        found = session_of(task).evaluate()
+        assert (found["a"], found["b"], found["zeros"]) == (1.0, 2.0, 5.0)
+
+    def test_sums_and_means(self):
+        rows = [[2.0, 6.0, 1.0], [1.0, 3.0, 7.0], [0.0, 9.0, 9.0]]
+        assert means_of(sums_of(rows, 3), ["m"]) == {"loss": 3.0, "m": 3.0}
+        lacks = [[False, False, True], [False, False, False], [False, False, False]]
+        assert means_of(sums_of(rows, 3, lacks), ["m"]) == {"loss": 3.0, "m": 7.0}
+        assert math.isnan(means_of(sums_of(rows[2:], 3), ["m"])["loss"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def evaluate(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     passes = _Passes(task, model, device, micro_batch, may_split)
-    rows: list[list[Any]] = []
+    rows: list[tuple[Any, Any, Mapping[str, Any]]] = []
     keys = list(in_sequence(len(data), task.batch_size))
     # As many rounds for each rank, for ranks of a sharded model work together: one without a batch
     # takes the first.
@@ -72,28 +73,48 @@ def evaluate(
     finally:
         for module, was_training in modes:  # one by one: a person may have frozen some of them
             module.training = was_training
-    names = passes.names
-    sums = sums_of(read_scalars(rows), 2 + len(names))
+    # Ranks add up columns, so that they must have the same ones in the same order.
+    names = sorted(passes.names) if ranks.are_several else list(passes.names)
+    values = [
+        [weight, total, *(metrics.get(name, math.nan) for name in names)]
+        for weight, total, metrics in rows
+    ]
+    lacks = [[False, False, *(name not in metrics for name in names)] for *_, metrics in rows]
+    sums = sums_of(read_scalars(values), 2 + len(names), lacks)
     return means_of(ranks.add_up(torch.tensor(sums, dtype=torch.float64)).tolist(), names)
 
 
-def sums_of(rows: list[list[float]], num_columns: int) -> list[float]:
-    """Of weights, totals, and metrics times their weight, over rows of these; rows without weight
-    count nothing."""
-    values = [row for row in rows if row[0]]
-    sums = [math.fsum(row[0] for row in values), math.fsum(row[1] for row in values)]
-    return sums + [
-        math.fsum(row[0] * row[column] for row in values) for column in range(2, num_columns)
+def sums_of(
+    rows: list[list[float]], num_columns: int, lacks: list[list[bool]] | None = None
+) -> list[float]:
+    """Sums the rows of an evaluation: weight, total, and metrics.
+
+    Args:
+        rows: of each part its weight, total, and metrics; parts of weight 0 count nothing.
+        num_columns: of a row.
+        lacks: for each value of a row, whether its part does not have it; None: all have all.
+
+    Returns:
+        Weight and total, then for each metric the weight of the parts that have it, and the sum of
+        the metric times the weight over these.
+    """
+    having = [
+        (row, absent)
+        for row, absent in zip(rows, lacks or [[False] * num_columns] * len(rows), strict=True)
+        if row[0]
     ]
+    sums = [math.fsum(row[0] for row, _ in having), math.fsum(row[1] for row, _ in having)]
+    for column in range(2, num_columns):
+        own = [row for row, absent in having if not absent[column]]
+        sums += [math.fsum(row[0] for row in own), math.fsum(row[0] * row[column] for row in own)]
+    return sums
 
 
 def means_of(sums: list[float], names: list[str]) -> dict[str, float]:
-    """``loss`` and the named metrics from :func:`sums_of`; NaN where nothing has a weight."""
-    weight, *totals = sums
-    return {
-        name: total / weight if weight else math.nan
-        for name, total in zip(("loss", *names), totals, strict=True)
-    }
+    """Divides the sums of :func:`sums_of` by their weights: ``loss``, and each metric over the
+    parts that have it; NaN if nothing has a weight."""
+    pairs = zip(("loss", *names), sums[::2], sums[1::2], strict=True)
+    return {name: total / weight if weight else math.nan for name, weight, total in pairs}
 
 
 class _Passes:
@@ -104,10 +125,10 @@ class _Passes:
     ) -> None:
         self._task, self._model, self._device = task, model, device
         self._size, self._may_split = micro_batch, may_split
-        self.names: list[str] = []
+        self.names: dict[str, None] = {}  # of metrics, in the order in which they came
 
-    def rows(self, batch: Any, index: int) -> list[list[Any]]:
-        """For each part its weight, total and metrics."""
+    def rows(self, batch: Any, index: int) -> list[tuple[Any, Any, Mapping[str, Any]]]:
+        """Returns for each part its weight, its total, and its metrics by name."""
         if not self._may_split:
             return self._rows(batch, index)
         found, reason = attempt(lambda: self._rows(batch, index))
@@ -121,13 +142,13 @@ class _Passes:
             found, reason = attempt(lambda: self._rows(batch, index))
         return found
 
-    def _rows(self, batch: Any, index: int) -> list[list[Any]]:
+    def _rows(self, batch: Any, index: int) -> list[tuple[Any, Any, Mapping[str, Any]]]:
         self._device.seed(counter_hash(EVALUATION, self._task.seed, index))
-        rows: list[list[Any]] = []
+        rows: list[tuple[Any, Any, Mapping[str, Any]]] = []
         for part in split(batch, self._size or num_examples(batch)):
             loss = as_loss(self._task.objective(self._model, part), num_examples(part))
-            self.names = list(loss.metrics)
-            rows.append([loss.weight, loss.total, *loss.metrics.values()])
+            self.names.update(dict.fromkeys(loss.metrics))
+            rows.append((loss.weight, loss.total, loss.metrics))
         return rows
 
 
