@@ -256,7 +256,9 @@ class Session:
         model = task.model()
         if not isinstance(model, nn.Module):
             raise TaskError("model() returns an nn.Module", got=type(model).__name__)
-        return model
+        # As every training loop does: a factory may give a model in evaluation mode. A module that
+        # stays in it by its own `train` method (frozen BatchNorm) does.
+        return model.train()
 
     @staticmethod
     def describe(task: Task) -> dict[str, Any]:
