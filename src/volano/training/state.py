@@ -14,7 +14,12 @@ from volano.device import Device
 from volano.plan import Plan
 from volano.task import Task
 from volano.training.optim.ema import Ema
-from volano.training.optim.make import choose_implementation, make_optimizer, with_own_marks
+from volano.training.optim.make import (
+    choose_implementation,
+    left_out,
+    make_optimizer,
+    with_own_marks,
+)
 
 
 @dataclass
@@ -94,9 +99,15 @@ def make_state(
         device: where.
         model: on the device, in the plan's memory format.
         average: a copy of the model, where it cannot be made from the model as it is by now.
-        on_notice: told if the plan's optimizer does not apply.
+        on_notice: told what the optimizer leaves out, and if the plan's does not apply.
     """
     optimizer = make_optimizer(task, model)
+    missing = left_out(optimizer, model)
+    if missing:
+        on_notice(
+            f"{len(missing)} trainable parameters are in no group of the optimizer and stay as "
+            f"they are: {', '.join(missing[:5])}{', ...' * (len(missing) > 5)}"
+        )
     reason = choose_implementation(optimizer, model, plan, device)
     if reason is not None:
         on_notice(f"optimizer={plan.optimizer} does not apply: {reason}")

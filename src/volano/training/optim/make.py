@@ -30,9 +30,10 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
             got=f"{type(model).__name__} with none that requires a gradient",
             remedy="Register its tensors as nn.Parameter",
         )
-    groups = (
-        model.parameters() if task.parameter_groups is None else list(task.parameter_groups(model))
-    )
+    # A list, for whoever goes through them twice: `[p for p in params if ...]` two times over a
+    # generator leaves everything out of the second group, in silence.
+    own = task.parameter_groups
+    groups = list(model.parameters() if own is None else own(model))
     optimizer = task.optimizer(groups)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TaskError(
@@ -42,6 +43,16 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
         rate = group.get("initial_lr", group["lr"])
         group["initial_lr"] = rate.clone() if isinstance(rate, torch.Tensor) else float(rate)
     return optimizer
+
+
+def left_out(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Returns the names of trainable parameters that no group of the optimizer holds."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) not in held
+    ]
 
 
 def choose_implementation(
