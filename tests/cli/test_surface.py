@@ -1,0 +1,83 @@
+"""The flags of every command, frozen: one that comes or goes is a decision, not an accident."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from volano.cli import commands
+from volano.cli.main import app
+
+SHARED = "--json --debug"
+LENGTH = "--minutes --epochs --seed"
+PLAN = (
+    "--device --precision --memory-format --compile --no-compile --micro-batch --recompute "
+    "--offload --feed --workers --threads --sharding --forbid --budget"
+)
+RUN = "--out --plan --no-plan --nproc --max-restarts --save-every --skip-bad-steps"
+STUDY = (
+    "--trials --minutes --metric --direction --eta --rungs --seed --storage --out --verify "
+    "--workers --ray --device --precision --space"
+)
+OWN = {
+    "image": "--size --model --image-size --image-cache --batch-size --flip",
+    "text": "--depth --context --batch-size",
+    "video": "--network --frames --image-size --fps --batch-size --flip",
+}
+SURFACE = {
+    "eval": "--device",
+    "predict": "--device --csv --top-k",
+    "export": "--out --to",
+    "report": "--out",
+    "doctor": "--device",
+    "resume": "--nproc --max-restarts --save-every --skip-bad-steps",
+    "generate": (
+        "--device --seed --prompt --tokens --temperature --top-k --top-p --clips --steps --frames "
+        "--first-frames --class --guidance --method --fps --out"
+    ),
+    "plans list": "",
+    "plans show": "",
+    "plans clear": "",
+    **{f"train {kind}": f"{LENGTH} {own} {PLAN} {RUN}" for kind, own in OWN.items()},
+    **{f"explain {kind}": f"{LENGTH} {own} {PLAN} --on --analyze" for kind, own in OWN.items()},
+    **{f"explore {kind}": f"{own} {STUDY}" for kind, own in OWN.items()},
+}
+for _verb in ("train", "explain"):
+    SURFACE[f"{_verb} text"] += " --classify"
+OF_OWN_TASKS = {
+    "train": f"{PLAN} {RUN} --from --trial --epochs",
+    "explain": f"{PLAN} --on --analyze",
+    "explore": f"{STUDY} --resume".replace(" --space", ""),
+}
+
+
+def flags_of(command):
+    names = (name for item in command.params for name in (*item.opts, *item.secondary_opts))
+    return {name for name in names if name.startswith("--")}
+
+
+def commands_of(command, name=""):
+    if not hasattr(command, "list_commands"):
+        return {name.strip(): flags_of(command)}
+    found = {}
+    for other in command.list_commands(None):
+        found |= commands_of(command.get_command(None, other), f"{name} {other}")
+    return found
+
+
+def test_the_flags_of_every_command():
+    commands.register(app)
+    found = commands_of(typer.main.get_command(app))
+    assert found.keys() == SURFACE.keys()
+    for name, flags in SURFACE.items():
+        assert found[name] - {"--help"} == {*flags.split(), *SHARED.split()}, name
+
+
+@pytest.mark.parametrize("verb", OF_OWN_TASKS)
+def test_the_flags_for_a_task_of_ones_own(verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_for_flags.py").write_text("task = None\n")
+    commands.register(app)
+    group = typer.main.get_command(app).get_command(None, verb)
+    found = flags_of(group.get_command(None, "mine_for_flags:task"))
+    assert found - {"--help"} == {*OF_OWN_TASKS[verb].split(), *SHARED.split()}
