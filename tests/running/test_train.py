@@ -25,7 +25,7 @@ def test_a_task_that_is_named_can_be_made_again(make_task, quiet, tmp_path, monk
         asked.append(name)
         return make_task(duration="3st")
 
-    monkeypatch.setattr("volano.running.train.load_task", load)
+    monkeypatch.setattr("volano.api.train.load_reference", load)
     monkeypatch.setattr("volano.running.processes.load_task", load)
     run = volano.train("mine:task", plan=Plan.baseline(), out=tmp_path / "run", observer=Stop())
     source = RunFolder.open(run.path).read_json("run.json")["source"]
@@ -44,6 +44,6 @@ def test_a_task_object_is_asked_for_again(make_task, quiet, tmp_path):
 
 
 def test_what_is_no_task_is_refused_and_leaves_no_folder(tmp_path):
-    with pytest.raises(UsageError, match="a volano.Task or 'module:name'; got int"):
+    with pytest.raises(UsageError, match="an application or a task of your own; got 3"):
         volano.train(3, out=tmp_path / "run")  # pyright: ignore[reportArgumentType]
     assert not (tmp_path / "run").exists()

@@ -52,9 +52,11 @@ def train_application(
     folder = RunFolder.reserve(out, application_type.kind)
     limit = _time_limit(application_type, options, planning or PlanRequest(), started, processes)
     with _scratch(application_type, near=folder.path) as scratch:
+        observer.on_phase(f"reading {options.path or 'the embedded sample'}")
         application = application_type.read(options, scratch)
         seconds = {"data": time.perf_counter() - started}
         mark = time.perf_counter()
+        observer.on_phase(f"{application.origin}; choosing network, plan and number of steps")
         fitted = _fit(application, limit)
         application, chosen, num_steps = fitted.application, fitted.chosen, fitted.num_steps
         task, plan = application.task(num_steps), chosen.plan
@@ -175,6 +177,8 @@ def _finish(
     observer: Observer,
 ) -> Run:
     mark = time.perf_counter()
+    if run.status == "finished":
+        observer.on_phase("testing, and writing the report")
     finished = application.finish(run, task)
     run = with_notices(run, finished.notices, observer)
     metrics = {**run.metrics, **finished.metrics}

@@ -20,7 +20,7 @@ from volano.cli.generated import (
     parameters_from,
     parameters_of,
 )
-from volano.cli.train import options_of, planning
+from volano.cli.train import begin, options_of, planning
 
 if TYPE_CHECKING:
     from volano.plan.explanation import Explanation
@@ -99,6 +99,7 @@ def _explain(
     what: str, *, json: bool, debug: bool, analyze: bool, on: str | None, **values: Any
 ) -> int:
     del debug  # read by cli.main
+    begin(what)
     from volano.api.explain import explain
 
     how = {parameter.name for parameter in opt.plan_options()}

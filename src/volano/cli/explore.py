@@ -19,7 +19,7 @@ from volano.cli.generated import (
     parameters_from,
     parameters_of,
 )
-from volano.cli.train import options_of
+from volano.cli.train import begin, options_of
 from volano.errors import UsageError
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def _explore(
     **values: Any,
 ) -> int:
     del debug  # read by cli.main
+    begin(what or str(resume))
     from volano.api.explore import explore
 
     asked = given(values)

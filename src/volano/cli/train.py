@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -127,6 +128,7 @@ def _train(what: str, **values: Any) -> int:
     known = values.keys() - {parameter.name for parameter in how_options()}
     if what in APPLICATIONS:
         options_for(what, given(values, known))  # a wrong value is said before torch is loaded
+    begin(what)
     if _has_followed():
         return 0
     from volano.api.train import train
@@ -144,6 +146,7 @@ def _train_own(
         for name, value in given({"trial": trial, "epochs": epochs}).items():
             raise UsageError(f"`{name}` is for a trial of a study", got=f"{value} without --from")
         return _train(what, **values)
+    begin(f"a trial of {study}")
     if _has_followed():
         return 0
     from volano.api.train import train
@@ -166,6 +169,7 @@ def resume(
 ) -> int:
     """Go on with a run that was stopped or killed, from its last whole checkpoint, by any number of
     processes."""
+    begin(str(run))
     from volano.api.train import resume as resume_run
     from volano.running.processes import Processes
 
@@ -210,6 +214,12 @@ def how_options() -> list[inspect.Parameter]:
     """Returns the parameters that every training has: how it is run, planned and printed."""
     run, shared = parameters_from(opt.run_options), parameters_from(opt.shared_options)
     return [*run, *opt.plan_options(), *shared]
+
+
+def begin(what: str) -> None:
+    """Says on standard error that a command has begun, before what takes seconds to load."""
+    if os.environ.get("RANK", "0") == "0":
+        output.warn(f"{what}: loading PyTorch ...")
 
 
 def _has_followed() -> bool:

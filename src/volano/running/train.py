@@ -39,6 +39,7 @@ def train_task(
     source = {"kind": "python"} if source is None else source
     folder = RunFolder.reserve(out, task.name)
     observer = observer or make_progress()
+    observer.on_phase(f"choosing a plan for {task.name}")
     chosen = choose_plan(
         task, planning or PlanRequest(), world_size=(processes or Processes()).world_size
     )

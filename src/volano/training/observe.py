@@ -1,8 +1,10 @@
 """What happens in a run, for whoever wants to know.
 
+on_phase(text)
 on_start(info)
 repeat:  on_log(record)  on_evaluation(record)  on_preview(record)  on_notice(text)
 on_end(status)
+on_phase(text)
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ class StartInfo:
 class Observer:
     """Hears of a run. Every method may be left as it is."""
 
+    def on_phase(self, text: str) -> None:
+        """A part of the work begins that is no step: reading, planning, testing."""
+
     def on_start(self, info: StartInfo) -> None:
         """Before the first step."""
 
@@ -52,6 +57,11 @@ class Observers(Observer):
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+
+    def on_phase(self, text: str) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.on_phase(text)
 
     def on_start(self, info: StartInfo) -> None:
         """See :class:`Observer`."""

@@ -22,12 +22,16 @@ def make_progress(stream: TextIO | None = None) -> Observer:
 
 
 class PlainProgress(Observer):
-    """One line at the start and the end, at evaluations, and every ten seconds between."""
+    """One line at the start and the end of each phase, at evaluations, and every ten seconds."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._pace = _Pace()
         self._last = 0.0
+
+    def on_phase(self, text: str) -> None:
+        """See :class:`Observer`."""
+        self._print(f"{text} ...")
 
     def on_start(self, info: StartInfo) -> None:
         """See :class:`Observer`."""
@@ -83,6 +87,10 @@ class RichProgress(Observer):
         )
         self._task_id: Any = None
         self._last = 0.0
+
+    def on_phase(self, text: str) -> None:
+        """See :class:`Observer`."""
+        self._console.print(f"{text} ...", style="dim")
 
     def on_start(self, info: StartInfo) -> None:
         """See :class:`Observer`."""
