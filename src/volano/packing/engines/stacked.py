@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from volano.data import Feed, counter_hash, in_sequence
 from volano.device import Device
+from volano.device.torch_private import has_hooks, has_hooks_on_all_modules
 from volano.packing.engines.engine import Engine
 from volano.packing.feed import PackBatch, copy_of, shape_of
 from volano.packing.member import MemberState
@@ -32,8 +33,6 @@ from volano.training.step import MODEL
 # Each shape of a batch is a program of its own, which takes 0.1 to 0.3 s to trace: a last batch
 # that is smaller and a few lengths are worth it, a length for every batch is not.
 _MOST_SHAPES = 8
-# Those of torch.nn.Module that run with a forward or a backward pass.
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Stacked(Engine):
@@ -327,7 +326,7 @@ def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
 
 def _why_not_together(solos: Sequence[MemberState]) -> str | None:
     """Why members cannot be trained by one program, or None."""
-    if nn.modules.module._has_any_global_hook():
+    if has_hooks_on_all_modules():
         return "hooks on all modules"
     if solos and _draws(solos[0].optimizer):
         return "an optimizer that draws random numbers"
@@ -361,9 +360,9 @@ def _hooked(model: nn.Module) -> str | None:
     # A program is traced once: Python that hooks run would not run at each step. Those of a
     # backward pass hang on modules and tensors that the program does not have.
     for name, module in model.named_modules():
-        if any(getattr(module, kind, None) for kind in _HOOKS):
+        if has_hooks(module):
             return f"module {name!r}" if name else "the model"
     for name, parameter in model.named_parameters():
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+        if has_hooks(parameter):
             return f"parameter {name!r}"
     return None

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.optim.optimizer as torch_optimizers
 from torch import Tensor
 
+from volano.device.torch_private import has_step_hooks
 from volano.packing.member import MemberState
 from volano.packing.optim.formulas import FORMULAS, Formula, Vector
 from volano.packing.optim.per_member import multiplier_at
@@ -216,13 +216,7 @@ def _clipped(gradients: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, dict
 def _has_step_of_its_own(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a step of this optimizer is more than that of its class: hooks run, or the object has
     another."""
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        torch_optimizers._global_optimizer_pre_hooks,
-        torch_optimizers._global_optimizer_post_hooks,
-    )
-    return any(hooks) or "step" in vars(optimizer)
+    return has_step_hooks(optimizer) or "step" in vars(optimizer)
 
 
 def _partition(solo: MemberState) -> list[list[str]]:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
+from volano.device.torch_private import is_batchedtensor
 from volano.packing.refusal import NotPackable
 
 _Rule = Callable[..., tuple[Tensor, int]]

@@ -11,13 +11,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from volano.device import Device
+from volano.device.torch_private import (
+    FakeTensorMode,
+    TorchDispatchMode,
+    compile_graph,
+    tree_flatten,
+    tree_unflatten,
+)
 from volano.packing.program.function_mode import PackedFunctions
 from volano.packing.program.random_draws import Draw, is_random
 from volano.packing.refusal import NotPackable
@@ -267,13 +271,11 @@ class Graph:
     """
 
     def __init__(self, function: Callable[..., Any], *given: Any) -> None:
-        flat, spec = _flat(given)
+        flat, spec = tree_flatten(given)
         self._out: Any = None
 
         def over_tensors(*tensors: Tensor) -> list[Tensor]:
-            outputs, self._out = pytree.tree_flatten(
-                function(*pytree.tree_unflatten(tensors, spec))
-            )
+            outputs, self._out = tree_flatten(function(*tree_unflatten(tensors, spec)))
             return outputs
 
         try:
@@ -296,18 +298,14 @@ class Graph:
                 warnings.simplefilter(
                     "ignore", DeprecationWarning
                 )  # of what the compiler itself uses
-                self._module = torch._inductor.compile(self._module, _flat(given)[0])
+                self._module = compile_graph(self._module, tree_flatten(given)[0])
         except Exception as error:  # whatever a compiler does
             raise NotPackable(first_line(error)) from error
         return self
 
     def __call__(self, *given: Any) -> Any:
         with torch.no_grad():
-            return pytree.tree_unflatten(self._module(*_flat(given)[0]), self._out)
-
-
-def _flat(tree: Any) -> tuple[list[Any], Any]:
-    return pytree.tree_flatten(tree)
+            return tree_unflatten(self._module(*tree_flatten(given)[0]), self._out)
 
 
 class NoOtherDraws(TorchDispatchMode):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volano.device.torch_private import version_of
 from volano.packing.structure.callable_tree import (
     Parts,
     Path,
@@ -167,7 +168,7 @@ def _walked(value: Any, path: Path) -> Iterator[tuple[Path, Any, Parts | None]]:
 
 def _mark(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return None if value.is_inference() else value._version
+        return None if value.is_inference() else version_of(value)
     if isinstance(value, torch.Generator):
         return value.get_state().numpy().tobytes()
     is_numbers = (
