@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from volano.device.torch_private import compile_with_inductor, functorch_settings, inductor_settings
+
 _Backend = Callable[..., Any]
 
 
@@ -30,10 +32,9 @@ class CompiledObjective:
 
     def __call__(self, *args: Any) -> Any:
         """The objective of a model and a batch, by the settings that hold now."""
-        from torch._functorch import config as functorch
-        from torch._inductor import config as inductor
-
-        backend = _backend(functorch.activation_memory_budget, inductor.fallback_random)
+        backend = _backend(
+            functorch_settings().activation_memory_budget, inductor_settings().fallback_random
+        )
         compiled = self._by_backend.get(backend)
         if compiled is None:
             compiled = self._by_backend[backend] = torch.compile(self._objective, backend=backend)
@@ -45,14 +46,10 @@ def _backend(activation_budget: float, fallback_random: bool) -> _Backend:
     """Torch's own, under a name of its own."""
 
     def inductor(graph: Any, inputs: Any) -> Any:
-        from torch._functorch import config as functorch
-        from torch._inductor import config
-        from torch._inductor.compile_fx import compile_fx
-
         with (
-            functorch.patch(activation_memory_budget=activation_budget),
-            config.patch(fallback_random=fallback_random),
+            functorch_settings().patch(activation_memory_budget=activation_budget),
+            inductor_settings().patch(fallback_random=fallback_random),
         ):
-            return compile_fx(graph, inputs)
+            return compile_with_inductor(graph, inputs)
 
     return inductor

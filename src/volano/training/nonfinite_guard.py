@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.device import Device
+from volano.device.torch_private import check_and_unscale, foreach_norm, values_of
 from volano.training.distributed.data_parallel import local
 
 
@@ -107,11 +108,11 @@ class NonfiniteGuard:
     def look_by_kernel(self, tensors: list[Tensor]) -> None:
         """One kernel for all tensors: it multiplies them by one, which changes none, and raises the
         flag."""
-        torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._flag, self._one)
+        check_and_unscale(tensors, self._flag, self._one)
 
     def look_by_norms(self, tensors: list[Tensor]) -> None:
         """For devices that lack the kernel."""
-        norms = torch.stack([norm.float() for norm in torch._foreach_norm(tensors)])
+        norms = torch.stack([norm.float() for norm in foreach_norm(tensors)])
         self._flag.copy_(torch.maximum(self._flag, (~norms.isfinite().all()).float()))
 
 
@@ -131,5 +132,5 @@ def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
 
 def _dense(gradient: Tensor) -> Tensor:
     if gradient.is_sparse:
-        gradient = gradient._values()
+        gradient = values_of(gradient)
     return torch.view_as_real(gradient) if gradient.is_complex() else gradient

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from volano.data import counter_hash
 from volano.device import Device, Ranks
+from volano.device.torch_private import foreach_mul_, version_of
 from volano.plan import Plan
 from volano.task import (
     Batch,
@@ -181,7 +182,7 @@ class Step:
         total, weight, metrics = _sums(losses) if parallel is None else parallel.sums(losses)
         if not (isinstance(weight, float | int) and weight == count):
             gradients = [local(p.grad) for p in self._parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, count / weight)
+            foreach_mul_(gradients, count / weight)
         return StepResult(total / weight, {name: value / weight for name, value in metrics.items()})
 
     def _relieved(
@@ -193,7 +194,7 @@ class Step:
     ) -> StepResult:
         """The gradients, in smaller parts where there is not enough memory; nothing of a failed
         attempt remains."""
-        inputs = [(tensor, tensor._version) for tensor in tensors_of(batch)]
+        inputs = [(tensor, version_of(tensor)) for tensor in tensors_of(batch)]
         self._uncopied.note()
         # Generators that are not seeded at each step. Who draws from them does so in the first
         # step.
@@ -203,7 +204,7 @@ class Step:
             self._optimizer.zero_grad(set_to_none=True)
             gc.collect()
             self._device.release_memory()
-            if any(tensor._version != version for tensor, version in inputs):
+            if any(version_of(tensor) != version for tensor, version in inputs):
                 raise changed("a batch")
             self._uncopied.put_back()
             self._buffers.put_back()

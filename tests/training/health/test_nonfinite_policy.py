@@ -168,7 +168,7 @@ class TestStop:
         def missing(*_):
             raise NotImplementedError
 
-        monkeypatch.setattr(torch, "_amp_foreach_non_finite_check_and_unscale_", missing)
+        monkeypatch.setattr("volano.training.nonfinite_guard.check_and_unscale", missing)
         parameter = nn.Parameter(torch.ones(3))
         guard = NonfiniteGuard(
             volano.Device("cpu"),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.device import Device, Ranks
+from volano.device.torch_private import foreach_copy_
 from volano.errors import PlanError
 from volano.plan import Plan
 from volano.task import (
@@ -124,7 +125,7 @@ class DataParallel:
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         if buffers:
-            torch._foreach_copy_(buffers, saved)
+            foreach_copy_(buffers, saved)
         self._device.set_rng_state(state)
         return bool(self.ranks.largest([any(gradient is None for gradient in gradients)])[0])
 

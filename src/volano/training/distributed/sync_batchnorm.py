@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from volano.device import Device
+from volano.device.torch_private import AnyBatchNorm
 from volano.errors import PlanError
 
 
@@ -24,7 +24,7 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.SyncBatchNorm | _SharedBatchNorm) or not isinstance(
-                child, _BatchNorm
+                child, AnyBatchNorm
             ):
                 continue
             if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
@@ -37,11 +37,11 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
             setattr(parent, name, convert(child))
 
 
-class _SharedBatchNorm(_BatchNorm):
+class _SharedBatchNorm(AnyBatchNorm):
     """Batch normalisation (Ioffe & Szegedy 2015) with mean and variance over the batches of all
     ranks."""
 
-    def __init__(self, origin: _BatchNorm) -> None:
+    def __init__(self, origin: AnyBatchNorm) -> None:
         super().__init__(
             origin.num_features, origin.eps, origin.momentum, False, origin.track_running_stats
         )

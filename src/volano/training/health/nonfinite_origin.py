@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.data import Fetcher, counter_hash
+from volano.device.torch_private import values_of
 from volano.task import Batch, as_loss, num_examples, tensors_of
 from volano.training.session import Session
 from volano.training.step import AUGMENT, MODEL
@@ -147,7 +148,7 @@ def _named(name: str, module: nn.Module) -> str:
 def _is_finite(tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    return bool((tensor._values() if tensor.is_sparse else tensor).isfinite().all())
+    return bool((values_of(tensor) if tensor.is_sparse else tensor).isfinite().all())
 
 
 def _rows_that_are_not_finite(batch: Batch, count: int) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from volano.device import Device
+from volano.device.torch_private import functorch_settings
 from volano.plan import Plan
 from volano.training.memory.offload import OffloadedActivations, why_not_offloaded
 from volano.training.memory.recompute import Recompute
@@ -83,6 +84,4 @@ class Activations:
 def _budget(share: float) -> AbstractContextManager[Any]:
     # Read when the compiler divides a step into forward and backward pass; put back for whatever
     # else is compiled.
-    from torch._functorch import config
-
-    return config.patch(activation_memory_budget=share)
+    return functorch_settings().patch(activation_memory_budget=share)

@@ -8,13 +8,13 @@ self.mean + ...``): a list of tensors would then hold what the model no longer u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from volano.device.torch_private import AnyTrackingNorm, buffers_of, foreach_copy_, version_of
 from volano.errors import RunError
 
 Place = tuple[dict[str, Tensor | None], str]  # a module's buffers and a name among them
@@ -32,7 +32,6 @@ _SUMMED = (
     torch.int32,
     torch.int64,
 )
-_version = attrgetter("_version")
 
 
 def places_of(
@@ -41,16 +40,16 @@ def places_of(
     """Where a model's buffers stand, those that are None too; all of them, or those that are
     wanted."""
     return [
-        (module._buffers, name)
+        (buffers_of(module), name)
         for module in model.modules()
-        for name, buffer in module._buffers.items()
+        for name, buffer in buffers_of(module).items()
         if is_wanted is None or is_wanted(module, buffer)
     ]
 
 
 def is_small(module: nn.Module, buffer: Tensor | None) -> bool:
     """Whether a buffer is copied before each step: statistics and small ones."""
-    return buffer is None or isinstance(module, _NormBase) or buffer.nbytes <= _SMALL_BYTES
+    return buffer is None or isinstance(module, AnyTrackingNorm) or buffer.nbytes <= _SMALL_BYTES
 
 
 def tensors_at(places: Iterable[Place]) -> list[Any]:
@@ -91,7 +90,7 @@ class SavedBuffers:
         if not are_same(now, self._tensors):
             self._begin(now)
         elif self._sources:
-            torch._foreach_copy_(self._copies, self._sources)
+            foreach_copy_(self._copies, self._sources)
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -99,7 +98,7 @@ class SavedBuffers:
         for (held, name), tensor in zip(self._places, self._tensors, strict=True):
             held[name] = tensor
         if self._sources:
-            torch._foreach_copy_(self._sources, self._copies)
+            foreach_copy_(self._sources, self._copies)
 
 
 class Uncopied:
@@ -154,8 +153,8 @@ class Uncopied:
 
     def _versions_now(self) -> list[int]:
         return [
-            *map(_version, self._parameters),
-            *(t._version for t in self._buffers if t is not None),
+            *map(version_of, self._parameters),
+            *(version_of(t) for t in self._buffers if t is not None),
         ]
 
     @torch.no_grad()

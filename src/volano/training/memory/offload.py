@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from volano.device import Device
+from volano.device.torch_private import base_of
 
 # Of a page (sysconf(3)); a smaller tensor takes longer to send than it frees memory.
 _LEAST_BYTES = 4096
@@ -51,7 +52,7 @@ class OffloadedActivations(saved_tensors_hooks):
             or tensor.nbytes < _LEAST_BYTES
             or tensor.layout != torch.strided
             or isinstance(tensor, nn.Parameter)
-            or isinstance(tensor._base, nn.Parameter)
+            or isinstance(base_of(tensor), nn.Parameter)
         ):
             return tensor
         return (self._device.to_host(tensor.detach()),)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from volano.device import Device
+from volano.device.torch_private import buffers_of, version_of
 from volano.errors import PlanError
 from volano.task import tensors_of
 
@@ -130,7 +131,7 @@ class _RecomputedBlock:
             torch.compiler.is_compiling()
         ):  # the compiler sees what is drawn and changed, and does it once
             return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
-        inputs = [(tensor, tensor._version) for tensor in tensors_of((args, kwargs))]
+        inputs = [(tensor, version_of(tensor)) for tensor in tensors_of((args, kwargs))]
         buffers = _Buffers(
             self._modules, self._changing.get(tuple(m.training for m in self._modules))
         )
@@ -148,7 +149,7 @@ class _RecomputedBlock:
             **kwargs,
         )
         self._changing.setdefault(buffers.modes, set()).update(buffers.changed(self._name))
-        if any(tensor._version != version for tensor, version in inputs):
+        if any(version_of(tensor) != version for tensor, version in inputs):
             raise PlanError(
                 "A block that is computed again leaves its inputs as they are",
                 got=f"{self._name} ({type(self._modules[0]).__name__}), which changes one in place",
@@ -172,9 +173,9 @@ class _Buffers:
         self._copies: dict[tuple[int, str], Tensor] = {}
         self._is_first = changing is None
         for index, module in enumerate(modules):
-            for name, buffer in module._buffers.items():
+            for name, buffer in buffers_of(module).items():
                 if buffer is not None:
-                    self._before[index, name] = buffer, buffer._version
+                    self._before[index, name] = buffer, version_of(buffer)
                     if (
                         changing is None
                         or (index, name) in changing
@@ -189,7 +190,9 @@ class _Buffers:
             PlanError: one that did not change before, so that what it was is lost.
         """
         places = {
-            place for place, (buffer, version) in self._before.items() if buffer._version != version
+            place
+            for place, (buffer, version) in self._before.items()
+            if version_of(buffer) != version
         }
         # batch normalisation writes its statistics without counting a version: look at values too
         if self._is_first:
@@ -218,15 +221,15 @@ class _Buffers:
     def as_before(self) -> Iterator[None]:
         """Puts copies of what they were in their places, on which the forward pass may act once
         more."""
-        now = {place: self._modules[place[0]]._buffers.get(place[1]) for place in self._before}
+        now = {place: buffers_of(self._modules[place[0]]).get(place[1]) for place in self._before}
         try:
             for (index, name), (buffer, _) in self._before.items():
                 copy = self._copies.get((index, name))
-                self._modules[index]._buffers[name] = buffer if copy is None else copy.clone()
+                buffers_of(self._modules[index])[name] = buffer if copy is None else copy.clone()
             yield
         finally:
             for (index, name), buffer in now.items():
-                self._modules[index]._buffers[name] = buffer
+                buffers_of(self._modules[index])[name] = buffer
 
 
 def _differs(copy: Tensor, buffer: Tensor) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from volano.device.torch_private import foreach_lerp_, storage_key
 from volano.training.distributed.data_parallel import local
 from volano.training.memory.buffers import are_same, places_of, tensors_at
 
@@ -66,11 +67,11 @@ class Ema:
         ):
             self._list()
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)
+        foreach_lerp_(self._averages, self._weights, 1.0 - decay)
         for own, theirs in self._copies:
             own.copy_(theirs)
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     # By storage and not by address: a tensor under a FakeTensorMode has none.
-    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride()
+    return storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()

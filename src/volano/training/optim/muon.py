@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from volano.device import Device
+from volano.device.torch_private import foreach_lerp, foreach_lerp_, foreach_mul_, foreach_norm
 from volano.errors import TaskError
 
 # Quintic coefficients of the Newton-Schulz iteration (Jordan 2024; torch.optim.Muon).
@@ -163,16 +164,16 @@ class MuonAdamW(torch.optim.Optimizer):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             buffers.append(state["momentum_buffer"])
-        torch._foreach_lerp_(buffers, gradients, 1.0 - group["momentum"])
+        foreach_lerp_(buffers, gradients, 1.0 - group["momentum"])
         updates = list(buffers)
         if group["nesterov"]:
-            updates = list(torch._foreach_lerp(gradients, buffers, group["momentum"]))
+            updates = list(foreach_lerp(gradients, buffers, group["momentum"]))
 
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, update in enumerate(updates):
             by_shape.setdefault(tuple(as_matrix(update).shape), []).append(index)
         if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
+            foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
         for (rows, columns), indices in by_shape.items():
             stack = torch.stack([as_matrix(updates[i]) for i in indices])
             stack = orthogonalize(stack, group["ns_steps"], group["ns_dtype"], group["eps"])
@@ -190,11 +191,11 @@ class MuonAdamW(torch.optim.Optimizer):
         ``lr`` turns the weight by about ``lr`` radians.
         """
         targets = [math.sqrt(min(as_matrix(p).shape)) for p in parameters]
-        norms = torch._foreach_norm(parameters)
+        norms = foreach_norm(parameters)
         scales = [
             target / norm.clamp(min=1e-12) for target, norm in zip(targets, norms, strict=True)
         ]
-        torch._foreach_mul_(parameters, scales)
+        foreach_mul_(parameters, scales)
 
     def _adamw_step(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         """Hand the group to torch's multi-tensor AdamW."""
