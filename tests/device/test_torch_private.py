@@ -15,10 +15,19 @@ from volano.device import torch_private as private
 ADD = torch.ops.aten.add.Tensor
 
 
-def test_the_compiler_is_not_loaded_by_naming_it():
-    heavy = "{'torch._dynamo', 'torch._inductor'}"
-    code = f"import sys, volano.device.torch_private; sys.exit(bool({heavy} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+LOADING = """
+import sys
+from volano.device import torch_private as private
+assert not {"torch._dynamo", "torch._inductor"} & set(sys.modules)
+private.load_dynamo()
+assert {"torch._dynamo", "torch._inductor.lowering"} & set(sys.modules) == {"torch._dynamo"}
+private.load_compiler()
+assert "torch._inductor.lowering" in sys.modules
+"""
+
+
+def test_the_compiler_is_loaded_when_it_is_called_for_and_not_by_naming_it():
+    subprocess.run([sys.executable, "-c", LOADING], check=True, timeout=120)
 
 
 class TestTensors:

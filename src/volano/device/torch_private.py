@@ -134,6 +134,11 @@ def has_bf16_units() -> bool:
 # ---- the compiler
 
 
+def load_dynamo() -> None:
+    """Loads what an optimizer's first step loads, compiled or not."""
+    import torch._dynamo
+
+
 def load_compiler() -> None:
     """Loads what compiling loads."""
     import torch._dynamo

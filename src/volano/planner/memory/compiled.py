@@ -3,8 +3,7 @@ on fake tensors.
 
 The partitioner decides what is kept for the backward pass and what is computed again; that is taken
 from the real one. What a compiler then fuses is never stored, so that a step takes at least what is
-kept, and about what it takes unfused at most. Private parts of torch are used here alone:
-``aot_autograd``, the partitioner and Inductor's decompositions.
+kept, and about what it takes unfused at most.
 """
 
 from __future__ import annotations
@@ -16,6 +15,13 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Interpreter
+
+from volano.device.torch_private import (
+    OpOverload,
+    aot_backend,
+    functorch_settings,
+    takes_boxed_values,
+)
 
 # Fused kernels on the CPU took 0.63 to 1.12 of what the same graph takes unfused, over two
 # transformers and six budgets of activations (torch 2.13, measured by the profiler).
@@ -67,18 +73,7 @@ class GraphCapture:
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` as ``torch.compile`` would make it. Its first call compiles."""
-        import torch._inductor.lowering
-        from functorch.compile import min_cut_rematerialization_partition
-        from torch._dynamo.backends.common import aot_autograd
-        from torch._inductor.decomposition import select_decomp_table
-
-        backend = aot_autograd(
-            fw_compiler=self._kept,
-            bw_compiler=self._kept,
-            partition_fn=min_cut_rematerialization_partition,
-            decompositions=select_decomp_table(),
-        )
-        return torch.compile(function, backend=backend)
+        return torch.compile(function, backend=aot_backend(self._kept))
 
     def _kept(self, graph: GraphModule, _inputs: Any) -> Callable[[list[Any]], Any]:
         self.num_graphs += 1
@@ -87,21 +82,15 @@ class GraphCapture:
         def run(values: list[Any]) -> Any:
             return Interpreter(graph).boxed_run(values)
 
-        run._boxed_call = True  # pyright: ignore[reportFunctionMemberAccess] - aot_autograd hands its last references over
-        return run
+        return takes_boxed_values(run)
 
 
 @contextlib.contextmanager
 def activation_budget(share: float) -> Iterator[None]:
     """A context in which the partitioner keeps so large a share of the activations."""
-    import torch._functorch.config as config
-
-    with config.patch(activation_memory_budget=share):
+    with functorch_settings().patch(activation_memory_budget=share):
         yield
 
 
 def _is_random(target: Any) -> bool:
-    return (
-        isinstance(target, torch._ops.OpOverload)
-        and torch.Tag.nondeterministic_seeded in target.tags
-    )
+    return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded in target.tags

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
+
+from volano.device.torch_private import packet_of, without_dispatch_modes
 
 aten: Any = torch.ops.aten
 # Share of live bytes, and bytes, that a process takes beyond them, by the plan's allocator: the
@@ -38,7 +39,7 @@ _KEPT_OF_LSTM = 6
 
 def workspace_on_cpu(func: Any, args: tuple[Any, ...], result: Any) -> int:
     """Bytes that a kernel holds at its worst moment beside its arguments and its result."""
-    rule = _RULES.get(func._overloadpacket)
+    rule = _RULES.get(packet_of(func))
     return 0 if rule is None else max(0, int(rule(args, result)))
 
 
@@ -149,7 +150,7 @@ def _recurrent_memory(
 ) -> tuple[int, int]:
     """Bytes that a layer keeps of sequences of one step, and of two: asked of the kernel itself."""
     # Without gradients the kernel keeps nothing.
-    with _disable_current_modes(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    with without_dispatch_modes(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         weights = [torch.zeros(num_gates, size, dtype=dtype) for size in (channels, hidden)]
         weights += [torch.zeros(num_gates, dtype=dtype)] * 2
         state = torch.zeros(num_sequences, hidden, dtype=dtype)

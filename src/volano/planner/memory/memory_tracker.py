@@ -20,9 +20,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
+from volano.device.torch_private import (
+    TorchDispatchMode,
+    current_autograd_node,
+    current_graph_task_id,
+    indices_of,
+    next_sequence_number,
+    sequence_number,
+    storage_key,
+    tree_iter,
+    values_of,
+)
 from volano.errors import ObjectiveError
 from volano.plan.prediction import CATEGORIES, Operation, Phase
 from volano.planner.time.operations import describe_operation, is_computation
@@ -168,7 +177,7 @@ class MemoryTracker(TorchDispatchMode):
     @property
     def phase(self) -> Phase:
         """Of whatever is computed now."""
-        if torch._C._current_graph_task_id() != -1:
+        if current_graph_task_id() != -1:
             return "backward"
         return (
             "forward"
@@ -281,8 +290,7 @@ class MemoryTracker(TorchDispatchMode):
         self._note(storage, -storage.num_bytes)
 
     def _see(self, tensor: Tensor) -> _Storage:
-        held = tensor.untyped_storage()
-        key = held._cdata
+        held, key = tensor.untyped_storage(), storage_key(tensor)
         known = self._live.get(key)
         size = self._rounded(held.nbytes())
         if known is not None:
@@ -325,7 +333,7 @@ def _parts(tensor: Tensor) -> Iterable[Tensor]:
     if tensor.layout is torch.strided:
         return (tensor,)
     if tensor.layout is torch.sparse_coo:
-        return (tensor._indices(), tensor._values())
+        return (indices_of(tensor), values_of(tensor))
     return ()
 
 
@@ -359,14 +367,14 @@ class _ModuleNames:
     def current(self, phase: Phase) -> str:
         if phase == "forward":
             return self._stack[-1]
-        node = torch._C._current_autograd_node() if phase == "backward" else None
+        node = current_autograd_node() if phase == "backward" else None
         if node is None or not self._numbers:
             return ""
-        place = bisect.bisect_right(self._numbers, node._sequence_nr()) - 1
+        place = bisect.bisect_right(self._numbers, sequence_number(node)) - 1
         return self._owners[place] if place >= 0 else ""
 
     def _mark(self) -> None:
-        self._numbers.append(torch.autograd._get_sequence_nr())
+        self._numbers.append(next_sequence_number())
         self._owners.append(self._stack[-1])
 
 

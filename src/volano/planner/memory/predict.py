@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from volano.device import Device
 from volano.device.isolated import IsolatedError, run_here, run_isolated
 from volano.device.random_state import random_state_kept
+from volano.device.torch_private import load_compiler, load_dynamo
 from volano.plan import Plan
 from volano.plan.explanation import Verdict
 from volano.plan.prediction import CATEGORIES, MemoryPrediction, Operation
@@ -87,11 +88,9 @@ def load_libraries(*, compiles: bool = False) -> None:
     """Loads what any first step of torch loads (80 MB of Python code, with ``torch.optim``), and
     what captures need: once in this process instead of in every child, and before anybody counts
     the bytes that it has."""
-    import torch._dynamo
-    import torch._subclasses.fake_tensor
-
+    load_dynamo()
     if compiles:
-        import torch._inductor.lowering  # noqa: F401
+        load_compiler()
 
 
 def _captured(

@@ -21,6 +21,14 @@ from volano.data.feed.feed import SLOTS_IN_USE
 from volano.data.feed.slots import bytes_in_slot, with_room
 from volano.device import Device
 from volano.device.isolated import reason_of
+from volano.device.torch_private import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    base_of,
+    buffers_of,
+    parameters_of,
+)
 from volano.errors import ObjectiveError
 from volano.plan import Plan
 from volano.plan.prediction import Operation
@@ -93,8 +101,6 @@ def capture(
         CaptureError: the objective, model or optimizer cannot be run without values; ``got`` is the
             reason in one line.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     if batch is None:
         batch = first_batches(task)[0]
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -184,7 +190,8 @@ class _Capture:
 
     def _sent(self, tensor: Tensor) -> Tensor | tuple[Tensor]:
         """What is kept of a saved tensor: a copy on the host; see OffloadedActivations."""
-        owner = tensor if tensor._base is None else tensor._base
+        base = base_of(tensor)
+        owner = tensor if base is None else base
         if (
             tensor.nbytes < LEAST_SENT_BYTES
             or isinstance(owner, nn.Parameter)
@@ -290,7 +297,7 @@ def fake_model(task: Task, mode: Any) -> nn.Module:
         model = Session.make_model(task)
     known: dict[int, Tensor] = {}
     for module in model.modules():
-        for held in (module._parameters, module._buffers):
+        for held in (parameters_of(module), buffers_of(module)):
             for name, tensor in held.items():
                 if tensor is not None:
                     held[name] = _faked(tensor, mode, known)
@@ -395,11 +402,6 @@ class _BlindScaler(torch.amp.GradScaler):
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Says in one line why a step cannot be captured."""
-    from torch._subclasses.fake_tensor import (
-        DataDependentOutputException,
-        DynamicOutputShapeException,
-    )
-
     try:
         yield
     except DataDependentOutputException as error:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from volano.device import Device
 from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
+from volano.device.torch_private import tree_map_only
 from volano.planner.parity.float64 import Float64
 from volano.planner.parity.pick_examples import unlikeness
 from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, take_probe_batch

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from volano.device.isolated import reason_of
+from volano.device.torch_private import values_of
 from volano.plan import Plan
 from volano.planner.parity.directional_derivative import slope_ratio
 from volano.planner.parity.probe_batch import Gradient
@@ -458,7 +459,7 @@ def _off(value: Tensor, expected: Tensor) -> float:
 
 
 def _is_finite(value: Tensor) -> bool:
-    return bool((value._values() if value.is_sparse else value).isfinite().all())
+    return bool((values_of(value) if value.is_sparse else value).isfinite().all())
 
 
 def _different(found: Gradient, expected: Gradient) -> list[str]:

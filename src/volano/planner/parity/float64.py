@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+
+from volano.device.torch_private import TorchDispatchMode, schema_of, tree_map_only
 
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
 # Arguments that say how much is dropped: attention kernels are marked as random, and are not where
@@ -45,11 +45,12 @@ class SameDraws(TorchDispatchMode):
 
     def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that draws: its numbers in fp32, given in the type that was asked for."""
-        name, first = func._schema.name, args[0] if args and isinstance(args[0], Tensor) else None
+        schema = schema_of(func)
+        name, first = schema.name, args[0] if args and isinstance(args[0], Tensor) else None
         if name == "aten::native_dropout":
             assert first is not None
             return self._drop(first, args[1])
-        if func._schema.is_mutable:
+        if schema.is_mutable:
             if first is None or not first.is_floating_point():
                 return func(*args, **kwargs)
             drawn = torch.empty_like(first, dtype=torch.float32)
@@ -93,17 +94,16 @@ class Float64(SameDraws):
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
         """See :class:`SameDraws`."""
-        if func._schema.is_mutable:
-            written = [
-                a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments
-            ]
+        schema = schema_of(func)
+        if schema.is_mutable:
+            written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
             arguments = [
                 value if w else _wide(value) for value, w in zip(args, written, strict=False)
             ]
             return func(*arguments, **{k: v if k == "out" else _wide(v) for k, v in kwargs.items()})
         kwargs = {name: _wide_type(value) for name, value in _wide(kwargs).items()}
         arguments = [_wide_type(value) for value in _wide(list(args))]
-        if func._schema.name in (
+        if schema.name in (
             "aten::_softmax",
             "aten::_log_softmax",
         ):  # half_to_float is for halves alone
@@ -124,13 +124,14 @@ def is_draw(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether an operation of torch's dispatcher draws random numbers when it is called so."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
-    for position, argument in enumerate(func._schema.arguments):
+    schema = schema_of(func)
+    for position, argument in enumerate(schema.arguments):
         value = (
             args[position]
             if position < len(args)
             else kwargs.get(argument.name, argument.default_value)
         )
-        if argument.name in _RATES and value == 0.0 and "bernoulli" not in func._schema.name:
+        if argument.name in _RATES and value == 0.0 and "bernoulli" not in schema.name:
             return False
         if argument.name == "train" and value is False:
             return False

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from volano.data import Fetcher, Order, counter_hash
 from volano.device import Device
+from volano.device.torch_private import AnyDropout
 from volano.plan import Plan
 from volano.planner.parity.pick_examples import most_unlike
 from volano.task import Batch, Task, as_loss, map_tensors, num_examples, split
@@ -189,7 +190,7 @@ def switch_off_dropout(model: nn.Module) -> None:
     training mode."""
     for module in model.modules():
         layer: Any = module
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, AnyDropout):
             layer.p = 0.0
         elif isinstance(getattr(module, "dropout", None), float):  # recurrent layers and attention
             layer.dropout = 0.0

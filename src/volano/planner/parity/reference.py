@@ -15,6 +15,7 @@ from torch import Tensor
 
 from volano.device import Device
 from volano.device.isolated import reason_of
+from volano.device.torch_private import dynamo_settings, inductor_settings
 from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, divisible
 from volano.planner.parity.float64 import Float64, SameDraws
@@ -306,9 +307,8 @@ def _compiles_or_says(plan: Plan) -> Iterator[None]:
     if not plan.compile:
         yield
         return
-    import torch._dynamo.config as dynamo
-
-    with dynamo.patch(recompile_limit=_MOST_VARIANTS, fail_on_recompile_limit_hit=True):
+    limit = {"recompile_limit": _MOST_VARIANTS, "fail_on_recompile_limit_hit": True}
+    with dynamo_settings().patch(**limit):
         yield
 
 
@@ -319,9 +319,7 @@ def same_draws(plan: Plan, draws: bool) -> Iterator[None]:
     if not draws:
         yield
     elif plan.compile:
-        import torch._inductor.config as inductor
-
-        with inductor.patch(fallback_random=True):
+        with inductor_settings().patch(fallback_random=True):
             yield
     else:
         with SameDraws():

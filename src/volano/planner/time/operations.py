@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from volano.device.torch_private import operation_name, packet_of, tree_iter, values_of
 from volano.plan.prediction import Kind, Operation, Phase
 
 aten: Any = torch.ops.aten
@@ -58,7 +58,7 @@ def is_computation(func: Any) -> bool:
     return (
         func.namespace not in ("prim", "profiler")
         and not func.is_view
-        and func._opname not in _NO_WORK
+        and operation_name(func) not in _NO_WORK
     )
 
 
@@ -81,7 +81,7 @@ def describe_operation(
     return Operation(
         name=str(func),
         phase=phase,
-        kind=_kind(func._opname),
+        kind=_kind(operation_name(func)),
         dtype=_dtype(outputs, inputs),
         flops=_flops(func, args, kwargs, result),
         num_bytes=num_bytes,
@@ -94,7 +94,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 def _bytes_touched(tensor: Tensor) -> int:
     if tensor.layout is not torch.strided:
-        return tensor._values().nbytes if tensor.layout is torch.sparse_coo else 0
+        return values_of(tensor).nbytes if tensor.layout is torch.sparse_coo else 0
     # An expanded tensor is read where it lies.
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
@@ -117,7 +117,7 @@ def _kind(name: str) -> Kind:
 
 
 def _flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
-    packet = func._overloadpacket
+    packet = packet_of(func)
     own = _OWN_FORMULAS.get(packet)
     if own is not None:
         return int(own(args))
