@@ -58,7 +58,7 @@ def compare(name: str, seconds: float) -> float:
     judge = ParityGuard(task, Device("cpu"), lambda: 60.0)
     verdicts = {plan: plan == base or judge.parity(plan).passed for plan in finalists}
     for plan in sorted(finalists, key=lambda plan: steps[plan]):
-        word = "passes the guard" if verdicts[plan] else "struck by the guard"
+        word = "passes the guard" if verdicts[plan] else "rejected by the guard"
         print(f"  again: {levers(plan, base):53s} {steps[plan] * 1e3:.2f} ms, {word}", flush=True)
     best = min((plan for plan in finalists if verdicts[plan]), key=lambda plan: steps[plan])
     ratio = steps[found.plan] / steps[best]

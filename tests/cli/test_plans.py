@@ -116,7 +116,7 @@ class TestShow:
     def test_what_is_not_there(self, volano, remembered):
         code, _, err = volano("plans", "show", "123")
         assert code == 2
-        assert "named by the beginning of its fingerprint" in err
+        assert "beginning of exactly one remembered plan" in err
         assert "ab12cd34, ff00ee11" in err
 
 

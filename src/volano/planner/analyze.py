@@ -1,4 +1,4 @@
-"""What was predicted beside what is measured: the chosen plan, run for some steps as the run would
+"""Compares predictions with measurements: the chosen plan is run for some steps as the run would
 run it."""
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ _SECONDS = 3.0
 
 
 def measured_beside(task: Task, explanation: Explanation) -> Explanation:
-    """The explanation with ``actual``.
+    """Returns the explanation with ``actual`` filled in.
 
     ``actual`` holds ``step`` and ``startup`` in seconds, with the plan's own feed; ``memory_bytes``
-    live at the peak and ``memory`` by category; beside them ``step_error`` and ``memory_error``,
-    the share by which the prediction was too high (negative: too low), where there was one.
+    live at the peak and ``memory`` by category; also ``step_error`` and ``memory_error``, the share
+    by which the prediction was too high (negative: too low), if there was one.
     """
     plan = explanation.plan
     time_of = measure_step_time(task, plan, seconds=_SECONDS)
     actual: dict[str, Any] = {"step": time_of.step, "startup": time_of.startup}
     if explanation.time is not None:
         actual["step_error"] = explanation.time.step / time_of.step - 1.0
-    # What is alive within compiled code nobody can see from outside; on an accelerator its
-    # allocator says it.
+    # What lives inside compiled code cannot be seen from outside; an accelerator's allocator
+    # reports it.
     notices = explanation.notices
     if plan.compile:
         notices = (*notices, "memory of compiled code is not measured")

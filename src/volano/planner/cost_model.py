@@ -1,5 +1,5 @@
-"""What the planner knows of plans before they run: predictions, each made once, from captures that
-several share."""
+"""The cost model: predictions for plans before they run. Each is made once, from captures that
+several plans share."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from volano.planner.time.device_rates import keep_calibration, kept_calibration,
 from volano.planner.time.roofline import Rates, predict_time
 from volano.task import Task, num_bytes
 
-# Parameters, gradients, two moments, and activations of twice as much: where six times the
-# parameters and a hundred times the batch are below this share of what is free, memory is no
-# question and nothing is captured for it.
+# Parameters, gradients, two moments, and activations of twice as much: if six times the parameters
+# plus a hundred times the batch stay below this share of the free memory, the step surely fits and
+# nothing is captured for it.
 _PARAMETER_COPIES, _BATCH_COPIES, _PLENTY = 6, 100, 0.25
-# Compiling, where nothing was captured: 3 to 26 s were measured on two cores (docs/log.md).
+# Seconds of compiling, if nothing was captured: 3 to 26 s were measured on two cores (docs/log.md).
 _COMPILE_SECONDS = 12.0
-# On what a capture depends, beside the task.
+# The knobs on which a capture depends, in addition to the task.
 _CAPTURED = knobs_with("is_captured")
 
 
 class CostModel:
-    """Predictions for the plans of one task on a device.
+    """The predictions for the plans of one task on a device.
 
     Args:
-        task: as one rank has it.
-        profile: of the task on the device.
-        budget: bytes that the training may hold; None is what is free on the device.
-        rates: of a device that is not here; nothing is calibrated then, and a compiled plan is
-            taken to hold what its eager step does, an upper bound. None measures those of the
+        task: the task as one rank has it.
+        profile: the task's profile on the device.
+        budget: bytes that the training may hold; None stands for what is free on the device.
+        rates: the rates of an absent device; then nothing is calibrated, and a compiled plan is
+            taken to hold what its eager step does, an upper bound. None measures the rates of the
             device here when they are needed.
 
     Attributes:
-        profile: as given.
+        profile: the profile, as given.
         is_asked: whether captures are made; each takes a second or two, which a short run does not
-            pay for. What is known already is told in any case.
+            pay for. What is known already is returned in any case.
         looks_into_compiled: whether the memory of compiled plans is predicted, which takes several
             seconds each.
-        notices: what a person should know.
+        notices: notices for the user.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class CostModel:
 
     @property
     def is_tight(self) -> bool:
-        """Whether it is a question if the training fits."""
+        """Checks whether the step may fail to fit, so that memory must be looked at."""
         if self._given_budget is not None:
             return True
         if self.budget is None:
@@ -78,32 +78,33 @@ class CostModel:
     # ---- memory
 
     def memory(self, plan: Plan) -> MemoryPrediction | None:
-        """Bytes at the peak; None where it is not predicted."""
+        """Returns the bytes at the peak; None if they are not predicted."""
         prediction = self._capture(plan) if self._is_looked_into(plan) else None
         return None if prediction is None else prediction.memory
 
     def verdict(self, plan: Plan) -> Verdict | None:
-        """Whether it fits the budget; None where that is not known."""
+        """Returns whether the plan fits the budget; None if that is not known."""
         prediction = self._capture(plan) if self._is_looked_into(plan) else None
         if prediction is None or self.budget is None:
             return None
         return verdict(prediction, self.budget)
 
     def needed(self, plan: Plan) -> int | None:
-        """Bytes of a budget under which it certainly fits; None where that is not known."""
+        """Returns the bytes of a budget under which the plan certainly fits; None if that is not
+        known."""
         prediction = self._capture(plan)
         return None if prediction is None else needed_bytes(prediction)
 
     def has_randomness(self, plan: Plan) -> bool | None:
-        """Whether the objective draws random numbers; None where that is not known."""
+        """Returns whether the objective draws random numbers; None if that is not known."""
         prediction = self._capture(plan)
         return None if prediction is None else prediction.has_randomness
 
     # ---- time
 
     def time(self, plan: Plan) -> TimePrediction | None:
-        """Seconds of a step by what was known when this plan was first asked for; None where it is
-        not predicted."""
+        """Returns the seconds of a step by what was known when this plan was first asked for; None
+        if they are not predicted."""
         if plan not in self._times:
             if not self.is_asked and self._rates is None:
                 return None
@@ -121,15 +122,14 @@ class CostModel:
         return self._times[plan]
 
     def _raw(self, plan: Plan, prediction: Prediction) -> TimePrediction:
-        """As the device's rates alone say it."""
+        """Predicts a step from the device's rates alone, without calibration."""
         self._rates = self._rates or rates_of(self.profile.device)
         return predict_time(
             prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host
         )
 
     def learn(self, plan: Plan, measured: float) -> None:
-        """Corrects what is predicted from here on by what a step of a plan was measured to take, in
-        seconds."""
+        """Corrects later predictions by the measured seconds of one step of a plan."""
         if self._times.get(plan) is None:
             return
         prediction = self._capture_eager(plan)
@@ -148,7 +148,7 @@ class CostModel:
             keep_calibration(self._calibration)
 
     def startup(self, plan: Plan) -> float:
-        """Seconds that compiling a plan takes."""
+        """Returns the seconds that compiling a plan takes."""
         predicted = self.time(plan)
         return _COMPILE_SECONDS if predicted is None else predicted.startup
 
@@ -159,7 +159,7 @@ class CostModel:
         return self.looks_into_compiled or not plan.compile or not self._is_here
 
     def _capture_eager(self, plan: Plan) -> Prediction | None:
-        # What is fused is reckoned from the eager step's operations.
+        # Fusion is estimated from the eager step's operations.
         return self._capture(plan.pin(compile=False, activation_budget=1.0))
 
     def _capture(self, plan: Plan) -> Prediction | None:

@@ -1,4 +1,4 @@
-"""Planning for a device that is not here: everything is predicted, nothing is measured."""
+"""Plans for an absent device: everything is predicted, nothing is measured."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from volano.planner.task_profile import TaskProfile, profile_task
 from volano.planner.time.roofline import Rates
 from volano.task import Task
 
-# Halves of the batch that are looked at: a step in 64 parts is slow, and says that the device is
-# too small.
+# The number of halvings of the batch that are tried: a step in 64 parts is slow, and shows that the
+# device is too small.
 _MOST_HALVINGS = 6
 
 
 def explain_absent(task: Task, name: str, request: PlanRequest) -> Explanation:
-    """What would be chosen on a device of the catalogue, and whether it fits there.
+    """Returns the plan that would be chosen on a device of the catalogue, and whether it fits
+    there.
 
     Raises:
-        UsageError: no such device is known.
+        UsageError: the catalogue has no such device.
         PlanError: a pin is not a knob or a value of one.
     """
     return _Absent(task, find_device(name), name, request).explanation()
 
 
 class AbsentDevice(Device):
-    """A device of the catalogue, as far as candidates ask."""
+    """A device of the catalogue, with the answers that candidates need."""
 
     def __init__(self, known: KnownDevice) -> None:
         super().__init__("cpu")
@@ -44,16 +45,16 @@ class AbsentDevice(Device):
 
     @property
     def name(self) -> str:
-        """As torch would write it there."""
+        """The device's name as torch would write it there."""
         return self._known.torch_type
 
     def supports(self, precision: str) -> bool:
-        """Whether the catalogue has a rate for it."""
+        """Checks whether the catalogue has a rate for the precision."""
         return precision in self._known.flops
 
 
 class _Absent:
-    """One answer."""
+    """The search for one absent device."""
 
     def __init__(self, task: Task, known: KnownDevice, name: str, request: PlanRequest) -> None:
         self._started = time.perf_counter()
@@ -84,7 +85,7 @@ class _Absent:
             self._notices.append(f"The memory is that of the smallest, {smallest.name}")
 
     def explanation(self) -> Explanation:
-        """All of it."""
+        """Returns the explanation of all candidates."""
         found = sorted((self._candidate(plan) for plan in self._plans()), key=_preference)
         best = found[0]
         chosen = dataclasses.replace(best, status="chosen", reason=self._why(best))
@@ -108,8 +109,8 @@ class _Absent:
         )
 
     def _plans(self) -> Iterator[Plan]:
-        """Every combination, in the whole batch; smaller parts and recomputation where that does
-        not fit."""
+        """Returns every combination of knobs in the whole batch; adds smaller micro-batches and
+        recomputation if that does not fit."""
         options, safe = self._space.options, self._space.safe
         yield self._space.base
         for precision, memory_format, compiled in itertools.product(
@@ -180,7 +181,8 @@ class _Absent:
 
 
 def _preference(candidate: Candidate) -> tuple[int, float]:
-    """What fits before what may, by time; where nothing does, the leanest first."""
+    """Returns the sort key: candidates that fit, then those that may, by time; if none does, the
+    leanest first."""
     order = {"FITS": 0, "UNCERTAIN": 1, "NO": 2, None: 3}[candidate.verdict]
     if order == 0:
         return 0, candidate.total or 0.0

@@ -1,4 +1,4 @@
-"""What is asked of the planner, and what it answers."""
+"""The request to the planner, and its answer."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ EXPLANATION = "explanation.json"
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What is asked of the planner, checked.
+    """The request to the planner, checked.
 
     Attributes:
-        device: as torch writes it; None is the accelerator, or the CPU without one.
+        device: the device's name as torch writes it; None is the accelerator, or the CPU if there
+            is none.
         pins: knob -> value that the user has set; None leaves it open.
-        forbid: knob -> values that the user will not have; a single value stands for itself.
-        budget: bytes that the training may hold on the device; None is what is free there.
-        plan: a whole plan, or the file of one; nothing is planned then.
-        seconds: how long the run shall last, where its steps follow from that; None:
-            ``task.num_steps`` are given.
+        forbid: knob -> values that the user excludes; a single value stands for itself.
+        budget: bytes that the training may hold on the device; None stands for what is free there.
+        plan: a whole plan, or the file of one; then nothing is planned.
+        seconds: the run's length, if its number of steps follows from that; None if
+            ``task.num_steps`` is given.
         world_size: ranks that will train together.
-        is_raced: whether candidates may be measured; otherwise the choices that need no measuring
-            are taken.
-        is_free: nobody waits for a run, so that everything may be looked at.
-        recalls: whether a plan that was found before is taken, and one that is found is remembered.
+        is_raced: whether candidates may be measured; otherwise the planner takes the choices that
+            need no measuring.
+        is_free: whether no run waits for the plan, so that everything may be looked at.
+        recalls: whether a remembered plan may be taken, and a new plan is remembered.
     """
 
     device: str | None = None
@@ -55,24 +56,24 @@ class PlanRequest:
         )
         if "device" in given or "device" in self.forbid:
             raise UsageError(
-                "The device is named by itself",
+                "The device must be given by `device`, not as a pin or a forbidden value",
                 got="device among pins or forbid",
-                remedy="Say device=...",
+                remedy="Give `device` instead",
             )
         if self.budget is not None and self.budget < 1:
-            raise UsageError("A budget is a number of bytes above 0", got=self.budget)
+            raise UsageError("`budget` must be a number of bytes above 0", got=self.budget)
         if self.plan is not None and (
             self.device is not None or given or self.forbid or self.budget is not None
         ):
             raise UsageError(
-                "A whole plan leaves nothing to choose",
+                "`plan` fixes every knob and leaves nothing to choose",
                 got="plan together with device, pins, forbid or budget",
                 remedy="Change the plan itself: Plan.load(path).pin(...)",
             )
 
     @property
     def place(self) -> Device:
-        """Where the run will be.
+        """Returns the device of the run.
 
         Raises:
             UsageError: the device is not on this machine.
@@ -90,7 +91,8 @@ class PlanRequest:
         return self.plan if isinstance(self.plan, Plan) else Plan.load(Path(self.plan))
 
     def without(self, knob: str, value: Any) -> PlanRequest:
-        """The same with one value forbidden, unless it is pinned or a plan is given."""
+        """Returns the request with one more value forbidden, unless the knob is pinned or a plan is
+        given."""
         if self.plan is not None or knob in self.pins:
             return self
         forbidden = self.forbid.get(knob, ())
@@ -98,17 +100,17 @@ class PlanRequest:
             return self
         if any(
             value == other for other in _others(knob, forbidden)
-        ):  # the last value that the person has left
+        ):  # the last value that the user has left open
             return self
         return dataclasses.replace(self, forbid={**self.forbid, knob: (*forbidden, value)})
 
     def quick(self) -> PlanRequest:
-        """For finding out what is to be explained: the same place, with nothing measured and
-        nothing refused."""
+        """Returns a quick form of the request, for deciding what to explain: the same device,
+        nothing measured and nothing refused."""
         return PlanRequest(device=self.device, is_raced=False)
 
     def preferring(self, **knobs: Any) -> PlanRequest:
-        """The same with knobs pinned that the person has left open."""
+        """Returns the request with more knobs pinned, if the user has left them open."""
         return (
             self
             if self.plan is not None
@@ -122,11 +124,12 @@ class PlanResult:
 
     Attributes:
         plan: the plan.
-        reasons: what a person should know of it, in words.
-        explanation: why it is that one; None if it was given.
-        step: seconds of a step under it, measured; None where it was not.
-        startup: seconds that a run of it in this process pays once.
-        may_split: whether the task's batch may be cut into micro-batches; None is not known.
+        reasons: notices for the user about the plan.
+        explanation: why this plan was chosen; None if the plan was given.
+        step: measured seconds of a step under the plan; None if it was not measured.
+        startup: seconds that a run in this process pays once.
+        may_split: whether the task's batch may be cut into micro-batches; None if that is not
+            known.
     """
 
     plan: Plan
@@ -137,7 +140,7 @@ class PlanResult:
     may_split: bool | None = None
 
     def write(self, folder: RunFolder) -> None:
-        """Leaves the explanation in a run's folder."""
+        """Writes the explanation to a run's folder."""
         if self.explanation is not None:
             folder.write_json(
                 EXPLANATION, dataclasses.replace(self.explanation, plan=self.plan).to_json()
@@ -145,8 +148,8 @@ class PlanResult:
 
 
 def _others(knob: str, forbidden: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The one value that is left of a knob that is on or off; nothing of the others, which have
-    more."""
+    """Returns the one value that is left of an on/off knob, and nothing for knobs with more
+    values."""
     if not isinstance(getattr(Plan.baseline("cpu"), knob, None), bool) or not forbidden:
         return ()
     return tuple(value for value in (True, False) if value not in forbidden)

@@ -1,4 +1,5 @@
-"""What candidates depend on, asked of the task and the device once."""
+"""The task's profile: the facts about task and device on which candidates depend, found out
+once."""
 
 from __future__ import annotations
 
@@ -21,23 +22,23 @@ from volano.training import Session, blocks_of, choose_implementation, make_opti
 
 @dataclass(frozen=True, kw_only=True)
 class TaskProfile:
-    """Of a task on a device.
+    """The facts about a task on a device.
 
     Attributes:
-        device: where it would run.
+        device: the device of the run.
         structure: digest of the model's parameters, buffers and classes, and of the optimizer's.
-        parameter_bytes: of parameters and buffers.
+        parameter_bytes: bytes of parameters and buffers.
         has_images: whether a parameter has four dimensions, which is what ``channels_last``
             concerns.
-        why_not_fused, why_not_foreach: why an implementation of the update does not apply; None
-            where it does.
+        why_not_fused, why_not_foreach: why an implementation of the update does not apply; None if
+            it does.
         why_not_compile: why nothing can be compiled here, or None.
-        can_keep_memory: whether the allocator has the setting of ``allocator="keep"``.
-        num_threads: torch's own number.
-        blocks: names of the model's repeated blocks, which can be recomputed.
-        resident_bytes: of the data, where it can be kept on the device; None where it cannot.
-        batches: some of the run's first, on the host, the one with the most bytes first: what fits
-            it fits the others.
+        can_keep_memory: whether the host's allocator supports ``allocator="keep"``.
+        num_threads: torch's own number of threads.
+        blocks: names of the model's repeated blocks, the units of recomputation.
+        resident_bytes: bytes of the data, if it can be kept on the device; None if it cannot.
+        batches: some of the run's first batches, on the host, the one with the most bytes first: a
+            step that fits it fits the others.
     """
 
     device: Device
@@ -63,7 +64,7 @@ def profile_task(task: Task, device: Device) -> TaskProfile:
     """Builds the model once, makes the first batch, and looks at both.
 
     Raises:
-        VolanoError: as the run itself would.
+        VolanoError: the errors that the run itself would raise.
     """
     with random_state_kept(device):
         model = Session.make_model(task)
@@ -127,7 +128,7 @@ def _why_not_compile(device: Device) -> str | None:
 
 
 def resident_bytes(task: Task) -> int | None:
-    """Bytes of the data, where all of it lies in tensors; None where it does not."""
+    """Returns the bytes of the data, if all of it lies in tensors; None otherwise."""
     sets = [rows_of(data) for data in (task.data, task.valid) if data is not None]
     if task.collate is not None or any(rows is None for rows in sets):
         return None

@@ -1,4 +1,4 @@
-"""The lever at fault is found by taking levers away."""
+"""The knob at fault is found by taking knobs away."""
 
 import functools
 

@@ -188,7 +188,7 @@ class TestGuard:
         assert "at fault: precision" in struck.reason
         assert struck.parity
         assert struck.measured < found.step
-        assert any(text.startswith("struck by the guard") for text in found.reasons)
+        assert any(text.startswith("rejected by the guard") for text in found.reasons)
 
     def test_the_lever_at_fault_strikes_its_siblings(self):
         def net():
@@ -199,7 +199,7 @@ class TestGuard:
         found = search(make_task(model=net))
         struck = by_plan(found, precision="bf16")
         assert [candidate.status for candidate in struck] == ["struck", "struck"]
-        assert sorted(c.reason == "it has the lever at fault, precision=bf16" for c in struck) == [
+        assert sorted(c.reason == "it has the knob at fault, precision=bf16" for c in struck) == [
             False,
             True,
         ]

@@ -1,1 +1,1 @@
-"""Plans that were found before, and what names them."""
+"""The cache of plans that were found before, and their fingerprints."""

@@ -1,5 +1,5 @@
-"""By what a plan is known again: the task's structure, its code and shapes, the device, the
-versions."""
+"""The fingerprint by which a plan is found again: the task's structure, its code and shapes, the
+device, the versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fingerprint(
     budget: int | None,
     world_size: int,
 ) -> str:
-    """Equal for runs that would be planned alike: hexadecimal, 32 digits.
+    """Returns 32 hexadecimal digits that are equal for runs that would be planned alike.
 
     Learning rates, seeds, the content of the data and the length of the run are not part of it:
     none of them changes what a step costs. The code that the task names is, and that of the model's
@@ -45,11 +45,11 @@ def fingerprint(
             task.last_batch,
             task.tolerance,
         ],
-        # The feed was chosen now, partly by measuring; where it takes of a budget, it belongs to
-        # the question.
+        # The feed was chosen now, partly by measuring. If it takes part of a budget, it belongs to
+        # the fingerprint.
         "base": {**base.to_json(), "feed": None if budget is None else base.feed, "workers": None},
         "data": None if budget is None else profile.resident_bytes,
-        # Their values stand in the base; a knob that is pinned to what it is anyway has no other
+        # The pins' values stand in the base; a knob that is pinned to its usual value has no other
         # values.
         "pins": sorted(set(pins) - {"feed", "workers"}),
         "forbidden": {knob: list(values) for knob, values in sorted(forbidden.items())},

@@ -1,5 +1,5 @@
-"""Plans that were found before, in the user's cache folder: one JSON file each, named by its
-fingerprint."""
+"""The store of plans that were found before, in the user's cache folder: one JSON file each, named
+by its fingerprint."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class Remembered:
     """A plan that was found before.
 
     Attributes:
-        fingerprint: of what it was found for.
+        fingerprint: the fingerprint under which it was found.
         created: seconds since 1970.
-        explanation: as it was given then.
-        may_split: whether the task's batch may be cut into micro-batches; None was not found out.
-        path: where it lies.
+        explanation: the explanation that was given then.
+        may_split: whether the task's batch may be cut into micro-batches; None if that was not
+            found out.
+        path: its file.
     """
 
     fingerprint: str
@@ -39,10 +40,11 @@ class Remembered:
 
 
 def cache_folder() -> Path:
-    """Where plans are remembered: ``volano`` in the user's cache folder, as each system has it.
+    """Returns the folder of remembered plans: ``volano`` in the user's cache folder, as each system
+    has it.
 
-    For a user without a home it is a folder that cannot be: nothing is found in it, and writing to
-    it fails as it does in any other place that cannot be written.
+    For a user without a home it is a folder that cannot exist: nothing is found in it, and writing
+    to it fails as in any other place that cannot be written.
     """
     try:
         return _cache_root() / "volano"
@@ -63,7 +65,8 @@ def _cache_root() -> Path:
 def remember(
     fingerprint: str, explanation: Explanation, *, may_split: bool | None = None
 ) -> str | None:
-    """Writes a plan, beside and then renamed. Returns why it could not be written, or None."""
+    """Writes a plan to a temporary file that is then renamed. Returns why it could not be written,
+    or None."""
     record = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,
@@ -75,21 +78,22 @@ def remember(
 
 
 def recall(fingerprint: str) -> Remembered | None:
-    """The plan of a fingerprint; None where there is none, or none that this version can read."""
+    """Returns the plan of a fingerprint; None if there is none, or none that this version can
+    read."""
     return _read(_plans() / f"{fingerprint}.json")
 
 
 def list_remembered() -> list[Remembered]:
-    """All that can be read, the newest first."""
+    """Returns all remembered plans that can be read, the newest first."""
     found = [_read(path) for path in sorted(_plans().glob("*.json"))]
     return sorted((plan for plan in found if plan is not None), key=lambda plan: -plan.created)
 
 
 def find_remembered(start: str) -> Remembered:
-    """The one whose fingerprint begins so.
+    """Returns the remembered plan whose fingerprint begins with ``start``.
 
     Raises:
-        UsageError: none or several do.
+        UsageError: no fingerprint begins so, or several do.
     """
     found = [plan for plan in list_remembered() if plan.fingerprint.startswith(start)]
     if len(found) != 1 or not start:
@@ -97,7 +101,7 @@ def find_remembered(start: str) -> Remembered:
             ", ".join(plan.fingerprint[:8] for plan in (found or list_remembered())[:6]) or "none"
         )
         raise UsageError(
-            "A remembered plan is named by the beginning of its fingerprint",
+            "The name must be the beginning of exactly one remembered plan's fingerprint",
             got=f"{start!r}, with which {len(found)} begin",
             remedy=f"There are: {names}",
         )
@@ -134,13 +138,13 @@ def _read(path: Path) -> Remembered | None:
         KeyError,
         TypeError,
         PlanError,
-    ):  # of another version, or half gone: planned anew
+    ):  # of another version, or damaged: planned again
         return None
 
 
 def write_record(path: Path, record: dict[str, Any]) -> str | None:
-    """Writes a file of the cache folder, beside and then renamed. Returns why it could not be
-    written, or None."""
+    """Writes a file of the cache folder to a temporary file that is then renamed. Returns why it
+    could not be written, or None."""
     name = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

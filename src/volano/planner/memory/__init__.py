@@ -1,1 +1,1 @@
-"""How much memory a step holds, from a trace under fake tensors."""
+"""Predicts how much memory a step holds, from a trace under fake tensors."""

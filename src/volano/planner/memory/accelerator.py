@@ -1,10 +1,10 @@
-"""An accelerator's choices on fake tensors of the host: which attention kernel, which dropout,
-which types.
+"""The choices of an accelerator, made for fake tensors of the host: which attention kernel, which
+dropout, which types.
 
-Fake tensors of a device that is not there end the process as soon as autograd asks for that
-device's library, so the step is captured on the host's, and what the accelerator would do otherwise
-is done here. What it keeps for the backward pass is then the same. Sources: torch's documentation
-of autocast (the lists of operations per device), its ``sdp_utils`` (the order in which attention
+Fake tensors of an absent device end the process as soon as autograd asks for that device's library.
+So the step is captured on fake tensors of the host, and this module does what the accelerator would
+do differently. The backward pass then keeps the same tensors. Sources: torch's documentation of
+autocast (the lists of operations per device), its ``sdp_utils`` (the order in which attention
 kernels are tried) and ``Dropout.cpp`` (the mask is bytes of bool).
 """
 
@@ -22,9 +22,9 @@ from torch.overrides import TorchFunctionMode
 
 aten: Any = torch.ops.aten
 
-# Autocast of accelerators computes them in fp32, that of the host does not. Each with the function
-# of torch.nn.functional that stands for it; loss functions cast within themselves, on the way to
-# log_softmax and its like.
+# Operations that autocast computes in fp32 on accelerators but not on the host, each with its
+# function of torch.nn.functional. Loss functions cast within themselves, on the way to log_softmax
+# and its like.
 _IN_FP32: set[Callable[..., Any]] = {
     F.layer_norm, F.group_norm, F.softmax, F.log_softmax, F.softmin, F.cross_entropy, F.nll_loss,
     F.kl_div, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.mse_loss, F.cosine_embedding_loss,
@@ -38,26 +38,26 @@ _IN_FP32: set[Callable[..., Any]] = {
     Tensor.reciprocal, Tensor.sum, Tensor.prod, Tensor.cumsum, Tensor.cumprod, Tensor.norm,
     Tensor.logsumexp,
 }  # fmt: skip
-# Python functions whose parts are to be seen: the check for overrides at their head would hide
-# them.
+# Python functions whose inner calls must be seen: the check for overrides at their head would hide
+# these.
 _OPENED = (F.multi_head_attention_forward, F.gumbel_softmax)
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _NARROW = (torch.bfloat16, torch.float16)
 
 
 class AcceleratorChoices(TorchFunctionMode):
-    """While it is entered, torch's functions on the host's tensors do what they would do on an
+    """A context in which torch's functions on the host's tensors do what they would do on an
     accelerator."""
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See ``TorchFunctionMode``."""
+        """Handles a function; see ``TorchFunctionMode``."""
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
         if func is F.dropout and not kwargs.get("inplace") and len(args) < 4:
             return _dropout(*args, **kwargs)
         if func in _OPENED:
-            with self:  # which is off while it is asked
+            with self:  # the mode is off while its own rules run
                 return _opened(func)(*args, **kwargs)
         if func in _IN_FP32 and torch.is_autocast_enabled("cpu"):
             args = tuple(_widened(value) for value in args)
@@ -67,7 +67,7 @@ class AcceleratorChoices(TorchFunctionMode):
 
 @functools.cache
 def _opened(function: Any) -> Any:
-    """A Python function of torch.nn.functional without its check for overrides."""
+    """Returns a Python function of torch.nn.functional without its check for overrides."""
     names = {**function.__globals__, **dict.fromkeys(_CHECKS, lambda *_: False)}
     return types.FunctionType(
         function.__code__, names, function.__name__, function.__defaults__, function.__closure__
@@ -94,8 +94,8 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Flash attention for narrow types without a mask (Dao et al. 2022), memory-efficient attention
-    for the rest."""
+    """Computes attention as an accelerator would: flash attention for narrow types without a mask
+    (Dao et al. 2022), memory-efficient attention for the rest."""
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = (tensor.to(dtype) for tensor in (query, key, value))

@@ -1,9 +1,9 @@
-"""Memory of compiled steps: the graphs that torch's partitioner makes, run operation by operation
-on fake tensors.
+"""Predicts the memory of compiled steps: the graphs that torch's partitioner makes are run
+operation by operation on fake tensors.
 
-The partitioner decides what is kept for the backward pass and what is computed again; that is taken
-from the real one. What a compiler then fuses is never stored, so that a step takes at least what is
-kept, and about what it takes unfused at most.
+The partitioner decides what is kept for the backward pass and what is computed again; the real one
+is asked. Fused values are never stored. So a step takes at least what is kept, and at most about
+what it takes unfused.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from volano.device.torch_private import (
 # Fused kernels on the CPU took 0.63 to 1.12 of what the same graph takes unfused, over two
 # transformers and six budgets of activations (torch 2.13, measured by the profiler).
 ABOVE_UNFUSED = 1.12
-# And where next to nothing is kept: see above.
+# The same shares, if next to nothing is kept: see above.
 ABOVE_KEPT = 1.15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Bytes of a compiled step: not less than ``lower``, not more than ``upper``, most likely
+    """The bytes of a compiled step: not less than ``lower``, not more than ``upper``, most likely
     ``point``."""
 
     lower: int
@@ -41,14 +41,13 @@ class Interval:
 
 
 def interval(kept: int, unfused: int, activation_budget: float) -> Interval:
-    """Of a compiled step.
+    """Returns the interval of bytes of a compiled step.
 
     Args:
-        kept: bytes that live between forward and backward pass, or in the update where those are
-            more.
+        kept: bytes that live between forward and backward pass, or in the update if those are more.
         unfused: the peak if every operation stored its result.
-        activation_budget: the plan's; where the partitioner computes more again, more lives beside
-            what is kept.
+        activation_budget: the plan's value; the more the partitioner recomputes, the more lives in
+            addition to what is kept.
     """
     unfused = max(kept, unfused)
     point = kept if activation_budget >= 1.0 else (kept + unfused) // 2
@@ -64,7 +63,7 @@ class GraphCapture:
     Attributes:
         has_randomness: whether a graph holds random operations, which a partitioner must not
             compute again (pytorch#190758).
-        num_graphs: forward and backward ones.
+        num_graphs: number of graphs, forward and backward ones.
     """
 
     def __init__(self) -> None:
@@ -72,7 +71,7 @@ class GraphCapture:
         self.num_graphs = 0
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` as ``torch.compile`` would make it. Its first call compiles."""
+        """Returns ``function`` as ``torch.compile`` would make it. Its first call compiles."""
         return torch.compile(function, backend=aot_backend(self._kept))
 
     def _kept(self, graph: GraphModule, _inputs: Any) -> Callable[[list[Any]], Any]:
@@ -87,7 +86,7 @@ class GraphCapture:
 
 @contextlib.contextmanager
 def activation_budget(share: float) -> Iterator[None]:
-    """A context in which the partitioner keeps so large a share of the activations."""
+    """Returns a context in which the partitioner keeps this share of the activations."""
     with functorch_settings().patch(activation_memory_budget=share):
         yield
 

@@ -1,9 +1,10 @@
-"""What kernels and allocators of the CPU take beside live tensors, which a dispatch mode does not
-see.
+"""The memory that kernels and allocators of the CPU take in addition to live tensors, which a
+dispatch mode does not see.
 
 The rules were found with torch's profiler, which records every allocation of a kernel, over
-convolutions, recurrent layers and products of many shapes (torch 2.13, oneDNN, AVX2 and AVX-512);
-they are those of oneDNN: data in torch's own layout is copied into blocks of channels and back.
+convolutions, recurrent layers and matrix products of many shapes (torch 2.13, oneDNN, AVX2 and
+AVX-512). They describe oneDNN, which copies data in torch's own layout into blocks of channels and
+back.
 """
 
 from __future__ import annotations
@@ -17,35 +18,36 @@ from torch import Tensor
 from volano.device.torch_private import packet_of, without_dispatch_modes
 
 aten: Any = torch.ops.aten
-# Share of live bytes, and bytes, that a process takes beyond them, by the plan's allocator: the
-# least limit (RLIMIT_DATA) under which a case trains, less its peak, was at most 1.63 of it where
-# glibc keeps a heap ("system", "keep": gaps between blocks), and at most so much where blocks are
-# mapped one by one (benchmarks/memory_fit.py --needs): code that oneDNN generates, its caches, and
-# what torch allocates outside of tensors.
+# Memory that a process takes beyond its live bytes, by the plan's allocator: a share of them, and
+# bytes. Measured as the least limit (RLIMIT_DATA) under which a case trains, less its peak
+# (benchmarks/memory_fit.py --needs): at most 1.63 of the peak if glibc keeps a heap ("system",
+# "keep": gaps between blocks), and at most these bytes if blocks are mapped one by one: code that
+# oneDNN generates, its caches, and what torch allocates outside of tensors.
 RESERVES = {"system": (1.75, 32 * 2**20), "return": (0.1, 32 * 2**20)}
-# Channels that oneDNN's kernels keep together, by vector unit; the first layer of a net is read as
-# it is (is_1stconv).
+# Channels that oneDNN's kernels keep together, by vector unit; a network's first layer is read
+# without such blocks (is_1stconv).
 _BLOCKS = {"AVX512": 16}
 _FIRST_CHANNELS = (1, 2, 3)
-# Buffers of matrix products in narrow types: a block of the right matrix, and the left one where it
-# lies transposed.
+# Buffers of matrix products in narrow types: a block of the right matrix, and the left matrix if it
+# is stored transposed.
 _PRODUCT_BLOCK, _PRODUCT_LEFT = 128 * 2**10, 1280 * 2**10
 _NARROW = (torch.bfloat16, torch.float16)
-# Of recurrent kernels, beside their gates.
+# Workspace of recurrent kernels, in addition to their gates.
 _RECURRENT_SCRATCH = 2**13
 _MERGED_BELOW = 128
 _KEPT_OF_LSTM = 6
 
 
 def workspace_on_cpu(func: Any, args: tuple[Any, ...], result: Any) -> int:
-    """Bytes that a kernel holds at its worst moment beside its arguments and its result."""
+    """Returns the bytes that a kernel holds at its worst moment, in addition to its arguments and
+    its result."""
     rule = _RULES.get(packet_of(func))
     return 0 if rule is None else max(0, int(rule(args, result)))
 
 
 def with_workspace(func: Any, args: tuple[Any, ...], result: Any) -> Any:
-    """The result of an operation on fake tensors, with what only the real kernel knows the size of:
-    the memory of a recurrent layer, which it keeps for the backward pass."""
+    """Returns the result of an operation on fake tensors, with the memory that a recurrent layer
+    keeps for its backward pass, whose size only the real kernel knows."""
     if func is not aten.mkldnn_rnn_layer.default or not args[15]:
         return result
     inputs, weight, weight_of_hidden = args[:3]
@@ -64,12 +66,12 @@ def with_workspace(func: Any, args: tuple[Any, ...], result: Any) -> Any:
 
 
 def reserve_on_accelerator(func: Any, args: tuple[Any, ...], result: Any) -> int:
-    """Bytes that an accelerator's LSTM keeps of one layer and direction for the backward pass: a
-    prior, not measured.
+    """Returns the bytes that an accelerator's LSTM keeps of one layer and direction for the
+    backward pass: a prior, not measured.
 
-    Of each step and sequence the four gates, the cell and its tanh are kept, which the formulas of
-    the gradient need (Hochreiter & Schmidhuber 1997); libraries do not say what they keep. GRU and
-    RNN are captured cell by cell, as what the cells' own formulas keep.
+    It keeps the four gates, the cell and its tanh of each step and sequence, which the formulas of
+    the gradient need (Hochreiter & Schmidhuber 1997); libraries do not document what they keep. GRU
+    and RNN are captured cell by cell, with what the cells' own formulas keep.
     """
     if func is not aten.mkldnn_rnn_layer.default or not args[15]:
         return 0
@@ -77,17 +79,17 @@ def reserve_on_accelerator(func: Any, args: tuple[Any, ...], result: Any) -> int
 
 
 def with_reserve(func: Any, args: tuple[Any, ...], result: Any) -> Any:
-    """As :func:`with_workspace`, for accelerators."""
+    """Does the same as :func:`with_workspace`, for accelerators."""
     size = reserve_on_accelerator(func, args, result)
     return (*result[:3], torch.empty(size, dtype=torch.uint8)) if size else result
 
 
 def reserve_on_cpu(peak: int, allocator: str) -> int:
-    """Bytes by which a process may grow beyond its live bytes.
+    """Returns the bytes by which a process may grow beyond its live bytes.
 
     Args:
         peak: live bytes.
-        allocator: of the plan.
+        allocator: the plan's allocator.
     """
     factor, fixed = RESERVES["return" if allocator == "return" else "system"]
     return int(factor * peak) + fixed
@@ -97,7 +99,7 @@ def reserve_on_cpu(peak: int, allocator: str) -> int:
 
 
 def _blocked(tensor: Tensor) -> int:
-    """Bytes of a tensor [N, C, ...] with its channels in blocks."""
+    """Returns the bytes of a tensor [N, C, ...] with its channels in blocks."""
     block = _BLOCKS.get(torch.backends.cpu.get_cpu_capability(), 8)
     channels = tensor.shape[1]
     return tensor.nbytes // channels * (-(-channels // block) * block) if channels else 0
@@ -116,7 +118,7 @@ def _convolution(args: tuple[Any, ...], result: Tensor) -> int:
         return weight.nbytes
     output = _blocked(result)
     copied = 0 if inputs.shape[1] in _FIRST_CHANNELS else _blocked(inputs)
-    # All copies, before the result is there; then the result beside its blocked form.
+    # First all copies, before the result exists; then the result together with its blocked form.
     return max(output + copied + weight.nbytes - result.nbytes, output)
 
 
@@ -148,7 +150,8 @@ def _recurrent_memory(
     has_biases: bool,
     dtype: torch.dtype,
 ) -> tuple[int, int]:
-    """Bytes that a layer keeps of sequences of one step, and of two: asked of the kernel itself."""
+    """Returns the bytes that a layer keeps of sequences of one step, and of two, as the kernel
+    itself reports them."""
     # Without gradients the kernel keeps nothing.
     with without_dispatch_modes(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         weights = [torch.zeros(num_gates, size, dtype=dtype) for size in (channels, hidden)]
@@ -178,8 +181,8 @@ def _recurrent_backward(args: tuple[Any, ...], _: Any) -> int:
     weights = args[1].numel() + args[2].numel()
     if args[0].dtype in _NARROW:  # gradients are gathered in fp32
         return 4 * length * num_sequences * hidden + 6 * weights + _gates(args, 1)
-    # The states' gradients, which nobody asked for, are zeros; the output's gradient is put in
-    # order.
+    # The states' gradients were not requested and are zeros; the output's gradient is made
+    # contiguous.
     return 4 * weights + _gates(args, length) + 4 * (length + 2) * num_sequences * hidden
 
 

@@ -1,9 +1,9 @@
-"""Which storages live while a step runs: bytes by category, the peak, and the operations that are
-executed.
+"""Tracks which storages live while a step runs: bytes by category, the peak, and the operations
+that are executed.
 
-It sees real tensors and fake ones alike, so a step can be measured and predicted by the same code.
-What a kernel allocates for itself and frees before it returns is not seen by a dispatch mode; for
-the CPU that is in ``workspace``.
+It sees real tensors and fake ones alike, so the same code measures and predicts a step. A dispatch
+mode does not see what a kernel allocates for itself and frees before it returns; for the CPU
+``workspace`` adds that.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ READS_A_VALUE = (
 
 @dataclass(eq=False, slots=True)
 class _Storage:
-    """A storage, from its first sight to its end. ``category`` is None until somebody has said what
-    it is."""
+    """A storage, from its first sight to its end. ``category`` is None until it is declared."""
 
     num_bytes: int
     born: Phase
@@ -57,7 +56,7 @@ class _Storage:
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """Bytes that live at the peak, by category, and the operation during which it stands."""
+    """The bytes that live at the peak, by category, and the operation at which it stands."""
 
     num_bytes: int
     categories: dict[str, int]
@@ -65,17 +64,17 @@ class Peak:
 
 
 class MemoryTracker(TorchDispatchMode):
-    """Follows storages while it is entered; enter it inside a FakeTensorMode, if there is one.
+    """A dispatch mode that follows storages while it is entered; enter it inside a FakeTensorMode,
+    if there is one.
 
     Args:
-        granularity: bytes to which an allocation is rounded up; 1 is the CPU's, where allocations
-            are counted as asked.
-        workspace: ``(operation, arguments, result) -> bytes`` that a kernel holds while it runs,
-            beside its result.
-        completed: ``(operation, arguments, result) -> result``, with what fake tensors leave out of
-            it.
-        has_values: whether tensors are real. Fake ones cannot be read: within the objective that is
-            an error, and an optimizer's reads are answered with one.
+        granularity: bytes to which an allocation is rounded up; 1 for the CPU, whose allocations
+            are counted as requested.
+        workspace: ``(operation, arguments, result) -> bytes`` that a kernel holds while it runs, in
+            addition to its result.
+        completed: ``(operation, arguments, result) -> result``; adds what fake tensors leave out.
+        has_values: whether tensors are real. Fake ones cannot be read: within the objective a read
+            is an error, and an optimizer's reads are answered with 1.
         follows_modules: whether operations are named with their modules; hooks of modules break
             compiled graphs.
 
@@ -100,7 +99,7 @@ class MemoryTracker(TorchDispatchMode):
         self._granularity, self._has_values = granularity, has_values
         self._workspace, self._completed = workspace, completed
         self._live: dict[int, tuple[_Storage, Any]] = {}
-        # Live storages at the restart; then what happened, in order: (storage, bytes more or less,
+        # Live storages at the restart; then the events in order: (storage, bytes added or freed,
         # operation's number).
         self._initial: list[tuple[_Storage, int]] = []
         self._events: list[tuple[_Storage, int, int]] = []
@@ -115,11 +114,11 @@ class MemoryTracker(TorchDispatchMode):
         self._modules = _ModuleNames()
         self._follows_modules = follows_modules
 
-    # ---- what surrounds it says what is going on
+    # ---- the session declares what is computed
 
     def objective(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` as the forward pass: what it computes is of that phase, named after its
-        model's modules."""
+        """Wraps ``function`` as the forward pass: what it computes counts for that phase, under the
+        names of its model's modules."""
 
         def tracked(model: nn.Module, batch: Any) -> Any:
             self.passes += 1
@@ -144,7 +143,7 @@ class MemoryTracker(TorchDispatchMode):
                     self._see(part).category = category
 
     def adopt_results(self, optimizer: torch.optim.Optimizer) -> None:
-        """After a step: says what its gradients and the optimizer's state are."""
+        """Declares a step's gradients and the optimizer's state after it."""
         self.adopt(
             (p.grad for group in optimizer.param_groups for p in group["params"]), "gradients"
         )
@@ -153,7 +152,8 @@ class MemoryTracker(TorchDispatchMode):
         )
 
     def send_to_host(self, tensor: Tensor) -> None:
-        """From now on the tensor's storage is host memory: its bytes are no longer the device's."""
+        """Counts the tensor's storage as host memory from now on: its bytes are no longer the
+        device's."""
         storage = self._see(tensor)
         if not storage.is_on_host:
             storage.is_on_host = True
@@ -162,7 +162,7 @@ class MemoryTracker(TorchDispatchMode):
             self.host = max(self.host, self._on_host)
 
     def restart(self) -> None:
-        """Begins a new peak and new counts with what lives now."""
+        """Begins a new peak and new counts with the storages that live now."""
         self._events.clear()
         self._names.clear()
         self._initial = [
@@ -176,7 +176,7 @@ class MemoryTracker(TorchDispatchMode):
 
     @property
     def phase(self) -> Phase:
-        """Of whatever is computed now."""
+        """The phase of what is computed now."""
         if current_graph_task_id() != -1:
             return "backward"
         return (
@@ -188,10 +188,11 @@ class MemoryTracker(TorchDispatchMode):
     # ---- what has been seen
 
     def peak(self) -> Peak:
-        """The most bytes since :meth:`restart`, with the categories of those very storages.
+        """Returns the most bytes since :meth:`restart`, with the categories of the storages that
+        lived then.
 
-        A storage of which nothing was said is an activation if it was made by a forward pass and
-        outlived it, and a temporary otherwise.
+        An undeclared storage is an activation if a forward pass made it and it outlived that pass,
+        and a temporary otherwise.
         """
         live = highest = sum(size for _, size in self._initial)
         place, operator = 0, ("", "")
@@ -215,8 +216,8 @@ class MemoryTracker(TorchDispatchMode):
         return Peak(num_bytes=highest, categories=categories, operator=name)
 
     def peak_outside_passes(self) -> int:
-        """The most bytes while neither a forward nor a backward pass was computed: in the update,
-        mostly."""
+        """Returns the most bytes while neither a forward nor a backward pass was computed: in the
+        update, mostly."""
         live = highest = sum(size for _, size in self._initial)
         for _, change, number in self._events:
             live += change
@@ -225,10 +226,11 @@ class MemoryTracker(TorchDispatchMode):
         return highest
 
     def operations(self, passes: Iterable[int] | None = None) -> Counter[Operation]:
-        """How often each operation was executed, ``count`` being 1; of all passes or of some.
+        """Returns each executed operation (``count`` is 1) with its number of executions, in all
+        passes or in some.
 
-        Pass 0 is what was computed before the first forward pass; what follows a pass until the
-        next belongs to it.
+        Pass 0 is everything before the first forward pass; what follows a pass until the next one
+        belongs to it.
         """
         numbers = range(len(self._counts)) if passes is None else passes
         return sum((self._counts[number] for number in numbers), Counter())
@@ -237,7 +239,7 @@ class MemoryTracker(TorchDispatchMode):
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """So that compiled functions run compiled while it watches."""
+        """Tells torch that compiled functions stay compiled while this mode watches."""
         return True
 
     def __enter__(self) -> MemoryTracker:
@@ -245,7 +247,7 @@ class MemoryTracker(TorchDispatchMode):
         return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See ``TorchDispatchMode``."""
+        """Watches an operation; see ``TorchDispatchMode``."""
         kwargs = kwargs or {}
         if func is torch.ops.aten._local_scalar_dense.default and not self._has_values:
             return self._read_blindly(args[0])
@@ -328,8 +330,8 @@ def _category(storage: _Storage) -> str:
 
 
 def _parts(tensor: Tensor) -> Iterable[Tensor]:
-    """The strided tensors of which one consists; those that have no storage of their own have
-    none."""
+    """Returns the strided tensors that make up a tensor; empty for one without a storage of its
+    own."""
     if tensor.layout is torch.strided:
         return (tensor,)
     if tensor.layout is torch.sparse_coo:
@@ -338,8 +340,8 @@ def _parts(tensor: Tensor) -> Iterable[Tensor]:
 
 
 class _ModuleNames:
-    """The module within which an operation is executed; in a backward pass, that whose forward pass
-    made the node."""
+    """The names of the modules within which operations are executed. In a backward pass it is the
+    module whose forward pass made the node."""
 
     def __init__(self) -> None:
         self._stack = [""]
@@ -348,7 +350,7 @@ class _ModuleNames:
         self._owners: list[str] = []
 
     def of(self, model: nn.Module) -> _Hooks:
-        """A context in which the modules of a model are followed."""
+        """Returns a context in which the modules of a model are followed."""
         return _Hooks(self, {id(module): name for name, module in model.named_modules()})
 
     def enter(self, name: str) -> None:
@@ -379,7 +381,7 @@ class _ModuleNames:
 
 
 class _Hooks:
-    """Global hooks of torch's modules: the model's own hooks are not touched."""
+    """The global hooks of torch's modules: the model's own hooks are not touched."""
 
     def __init__(self, names: _ModuleNames, known: dict[int, str]) -> None:
         self._names, self._known = names, known

@@ -1,5 +1,5 @@
-"""How much memory a step takes: predicted without running it, or measured by running one; and
-whether it fits."""
+"""The memory of a step: predicted without running it, or measured by running one; and whether it
+fits."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from volano.planner.memory.trace_step import ACCELERATOR_GRANULARITY, Target, Tr
 from volano.task import Batch, Task, num_bytes, tensors_of
 from volano.training import Session, throwaway_settings
 
-# A capture takes seconds; what takes longer hangs, or builds its model for real out of a large
+# A capture takes seconds; one that takes longer hangs, or really builds its model from a large
 # file.
 _TIMEOUT = 120.0
-# Share of a budget that may be planned for.
+# The share of a budget that a plan may fill.
 _SHARE = 0.95
 # torch refuses autograd in a child whose parent has used an accelerator's autograd threads.
 _NO_AUTOGRAD = "Unable to handle autograd's threading"
@@ -36,12 +36,12 @@ _NO_AUTOGRAD = "Unable to handle autograd's threading"
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What is known of a step of a task under a plan without running it.
+    """The figures of a step of a task under a plan that are known without running it.
 
     Attributes:
-        memory: at its peak.
-        operations: of the whole step, all micro-batches together.
-        has_randomness: whether the objective draws random numbers (dropout); None where it is not
+        memory: bytes at the step's peak.
+        operations: operations of the whole step, all micro-batches together.
+        has_randomness: whether the objective draws random numbers (dropout); None if that is not
             known.
         target: the kind of device for which it holds.
     """
@@ -60,19 +60,20 @@ def predict(
     batch: Batch | None = None,
     timeout: float = _TIMEOUT,
 ) -> Prediction:
-    """Memory and operations of a steady step, captured under fake tensors in a process of its own.
+    """Predicts memory and operations of a steady step, captured under fake tensors in a process of
+    its own.
 
     Args:
-        task: what.
-        plan: how; its ``device`` is not looked at.
-        target: ``"cpu"``, or ``"accelerator"`` for one that need not be here.
-        batch: a global batch on the host, of which shapes and types count; None fetches some of the
-            task's own.
-        timeout: seconds.
+        task: the task to capture.
+        plan: the plan of the step; its ``device`` is ignored.
+        target: ``"cpu"``, or ``"accelerator"``, which may be absent.
+        batch: a global batch on the host, of which only shapes and types count; None fetches some
+            batches of the task itself.
+        timeout: seconds after which the capture is given up.
 
     Raises:
-        IsolatedError: the step cannot be captured; ``reason`` says why in one line. It is to be
-            measured then.
+        IsolatedError: the step cannot be captured; ``reason`` says why in one line. Measure the
+            step instead.
     """
     load_libraries(compiles=plan.compile)
     captured = _captured(task, plan, target, batch, timeout)
@@ -86,8 +87,8 @@ def predict(
 
 def load_libraries(*, compiles: bool = False) -> None:
     """Loads what any first step of torch loads (80 MB of Python code, with ``torch.optim``), and
-    what captures need: once in this process instead of in every child, and before anybody counts
-    the bytes that it has."""
+    what captures need: once in this process instead of in every child, and before this process's
+    bytes are counted."""
     load_dynamo()
     if compiles:
         load_compiler()
@@ -100,9 +101,9 @@ def _captured(
 
 
 def _aside(function: Callable[[], Any], timeout: float) -> Any:
-    """In a child process; in this one where an accelerator's threads of autograd have been started,
-    which do not survive a fork. Captures on the host's fake tensors are not known to end a
-    process."""
+    """Runs a capture in a child process, or in this one if an accelerator's autograd threads have
+    been started, which do not survive a fork. Captures on the host's fake tensors are not known to
+    end a process."""
     try:
         return run_isolated(function, timeout=timeout)
     except IsolatedError as error:
@@ -116,9 +117,9 @@ def _bounded(captured: TracedStep, plan: Plan, target: Target) -> MemoryPredicti
     found = Interval(lower=captured.peak, point=captured.peak, upper=captured.peak)
     if plan.compile:
         found = interval(captured.kept, captured.peak, plan.activation_budget)
-    # What is assumed of an accelerator's library may be half of it, or twice.
+    # The bytes that an accelerator's library really keeps may be half of those assumed, or twice.
     reserve = reserve_on_cpu(found.upper, plan.allocator) if target == "cpu" else captured.assumed
-    # What fusing saves is temporaries, and activations where those do not suffice.
+    # Fusing saves temporaries first, then activations.
     categories, saved = dict(captured.categories), captured.peak - found.point
     for name in (
         "temporaries",
@@ -146,14 +147,14 @@ def _bounded(captured: TracedStep, plan: Plan, target: Target) -> MemoryPredicti
 
 
 def measure(task: Task, plan: Plan) -> MemoryPrediction:
-    """Bytes live at the peak of the second step, which is run for real on a throw-away copy of
-    everything.
+    """Measures the bytes live at the peak of the second step, which is really run on a throw-away
+    copy of everything.
 
-    Random state and settings are put back; the data is only read. An accelerator's own count is
-    what holds there: it has the workspaces of kernels too.
+    Random state and settings are put back; the data is only read. On an accelerator its own count
+    is used, which includes the workspaces of kernels.
 
     Raises:
-        Exception: whatever the task's code or the device raises, out of memory included.
+        Exception: any error of the task's code or the device, out of memory included.
     """
     with throwaway_settings(plan) as device:
         return (
@@ -162,9 +163,9 @@ def measure(task: Task, plan: Plan) -> MemoryPrediction:
 
 
 def _measured_whole(task: Task, plan: Plan, device: Device) -> MemoryPrediction:
-    """Of a compiled step, whose kernels allocate without telling a dispatch mode: by the device's
-    own count, or by the profiler's on the CPU. What is neither parameter, gradient, state nor batch
-    counts as activations."""
+    """Measures a compiled step, whose kernels allocate without informing a dispatch mode: by the
+    device's own count, or by the profiler's on the CPU. Everything that is neither parameter,
+    gradient, state nor batch counts as activations."""
     with AllocationRecord(device) as record:
         session = Session(task, plan)
         with contextlib.closing(
@@ -197,13 +198,14 @@ _MARK = "volano: a new peak"
 
 
 class AllocationRecord:
-    """What a device has handed out, counted by itself; on the CPU by torch's profiler.
+    """A context that records what a device has allocated, by the device's own count or by torch's
+    profiler on the CPU.
 
-    A context whose peak is that since the last :meth:`begin`, of what was allocated within it on
-    the CPU, and of all that is allocated on another device.
+    Its peak is counted since the last :meth:`begin`: over what was allocated within the context on
+    the CPU, and over all that is allocated on another device.
 
     Args:
-        device: whose memory.
+        device: the device whose memory is recorded.
     """
 
     def __init__(self, device: Device) -> None:
@@ -228,7 +230,7 @@ class AllocationRecord:
             pass
 
     def peak(self) -> int:
-        """Bytes. On the CPU to be asked after the context has ended."""
+        """Returns the peak in bytes. On the CPU ask for it after the context has ended."""
         if self._profile is None:
             return self._device.memory().peak or 0
         live = peak = 0
@@ -290,13 +292,13 @@ def _told(tracker: MemoryTracker, device: Device) -> MemoryPrediction:
 # ---- whether it fits
 
 
-# What an accelerator takes beside live tensors: bytes of the driver's context and of libraries'
-# workspaces, and a factor on live bytes of an allocator whose blocks do not fit the next request.
-# Priors, to be replaced by what is measured where the device is. Context: 0.5 to 0.7 GiB are seen
-# on recent GPUs with torch's kernels loaded. Workspace: torch gives each stream's matrix library 32
-# MiB on Hopper and 8 MiB before (getChosenWorkspaceSize), and convolutions as much as they ask for.
-# Fragmentation: allocated against reserved bytes of published runs of fixed shapes; a third for
-# what varies.
+# The memory that an accelerator takes in addition to live tensors: bytes of the driver's context
+# and of libraries' workspaces, and a factor on live bytes for an allocator whose blocks do not fit
+# the next request. Priors, to be replaced by measurements if the device is here. Context: 0.5 to
+# 0.7 GiB are seen on recent GPUs with torch's kernels loaded. Workspace: torch gives each stream's
+# matrix library 32 MiB on Hopper and 8 MiB before (getChosenWorkspaceSize), and convolutions as
+# much as they ask for. Fragmentation: allocated against reserved bytes of published runs of fixed
+# shapes; a third for what varies.
 _BESIDE, _FRAGMENTATION = (
     {"cpu": 0, "accelerator": (768 + 256) * 2**20},
     {"cpu": 1.0, "accelerator": 1.05},
@@ -310,8 +312,8 @@ def needed_bytes(prediction: Prediction) -> int:
 
 
 def verdict(prediction: Prediction, budget: int) -> Verdict:
-    """Whether a step fits a budget of bytes: ``"FITS"`` where it certainly does with a twentieth
-    left, ``"NO"`` where it certainly does not."""
+    """Returns whether a step fits a budget of bytes: ``"FITS"`` if it certainly does with a
+    twentieth left, ``"NO"`` if it certainly does not."""
     if needed_bytes(prediction) <= budget:
         return "FITS"
     return "NO" if prediction.memory.lower > budget else "UNCERTAIN"

@@ -1,5 +1,5 @@
-"""One optimizer step of a task under a plan without memory and without arithmetic: fake tensors
-through the engine's own step, watched by a tracker."""
+"""Traces one optimizer step of a task under a plan without memory and without arithmetic: fake
+tensors go through the engine's own step, watched by a tracker."""
 
 from __future__ import annotations
 
@@ -50,29 +50,30 @@ from volano.training.step import Step
 # As in training/memory/offload.py: a smaller tensor takes longer to send than it frees memory.
 LEAST_SENT_BYTES = 4096
 Target = Literal["cpu", "accelerator"]
-# Of torch's caching allocators, which round every block up (kMinBlockSize of c10's).
+# The granularity of torch's caching allocators, which round every block up (c10's kMinBlockSize).
 ACCELERATOR_GRANULARITY = 512
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
 
 
 class CaptureError(ObjectiveError):
-    """The step cannot be captured under fake tensors; it is to be measured instead."""
+    """The error of a step that cannot be captured under fake tensors; it must be measured
+    instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TracedStep:
-    """One steady step.
+    """The figures of one steady step.
 
     Attributes:
-        peak: bytes live at the most; of a compiled plan, if nothing were fused.
-        kept: bytes that live between the passes, or in the update where those are more.
-        categories: of :data:`CATEGORIES`, those bytes.
-        operator: during which the peak stands, with its module.
+        peak: the most bytes that live at once; for a compiled plan, as if nothing were fused.
+        kept: bytes that live between the passes, or in the update if those are more.
+        categories: category of :data:`CATEGORIES` -> its bytes at the peak.
+        operator: the operation at which the peak stands, with its module.
         host: bytes that the plan keeps in host memory.
-        operations: of the whole step.
+        operations: operations of the whole step.
         has_randomness: whether the objective draws random numbers (dropout).
-        assumed: bytes among those that stand for what an accelerator's library keeps and does not
-            say; of a step in micro-batches all of those together.
+        assumed: the part of the bytes that is assumed for what an accelerator's library keeps
+            without documenting it; over all micro-batches together.
     """
 
     peak: int
@@ -88,14 +89,14 @@ class TracedStep:
 def capture(
     task: Task, plan: Plan, *, target: Target = "cpu", batch: Batch | None = None
 ) -> TracedStep:
-    """A steady step, when there is optimizer state.
+    """Captures a steady step, when there is optimizer state.
 
     Args:
-        task: what.
-        plan: how; ``device`` is not looked at.
+        task: the task to capture.
+        plan: the plan of the step; ``device`` is ignored.
         target: the kind of device for which memory and operations are counted.
-        batch: a global batch on the host, of which shapes and types count; None fetches some of the
-            task's own.
+        batch: a global batch on the host, of which only shapes and types count; None fetches some
+            batches of the task itself.
 
     Raises:
         CaptureError: the objective, model or optimizer cannot be run without values; ``got`` is the
@@ -145,7 +146,7 @@ class _Capture:
         size = num_examples(batch)
         micro_batch = min(size, self._plan.micro_batch or size)
         step = self._step(size, micro_batch)
-        if self._graphs is not None:  # compiled beforehand: what that computes is not the step's
+        if self._graphs is not None:  # compiled beforehand: compiling computes nothing of the step
             step(fake_batch(batch), 0)
         with tracker:
             self._adopt_model()
@@ -155,7 +156,7 @@ class _Capture:
             tracker.adopt_results(self._state.optimizer)
             tracker.restart()
             self._assumed = 0
-            # While a batch is made the one before it is still held; see run_loop.
+            # While a batch is made, the one before it is still held; see run_loop.
             now = self._arrived(batch, "batch")
             step(now, 1)
             tracker.adopt_results(self._state.optimizer)
@@ -189,7 +190,7 @@ class _Capture:
         return is_asked and not self._is_cpu and not (what == "activations" and self._plan.compile)
 
     def _sent(self, tensor: Tensor) -> Tensor | tuple[Tensor]:
-        """What is kept of a saved tensor: a copy on the host; see OffloadedActivations."""
+        """Returns what is kept of a saved tensor: a copy on the host; see OffloadedActivations."""
         base = base_of(tensor)
         owner = tensor if base is None else base
         if (
@@ -205,8 +206,8 @@ class _Capture:
     def _shortened(
         self, size: int, micro_batch: int
     ) -> Callable[[Batch, torch.Generator], Batch] | None:
-        """``augment`` of the whole batch, of which then only as many micro-batches are trained on
-        as differ: the first, one that adds to its gradients, and the smaller rest."""
+        """Wraps ``augment`` of the whole batch so that only those micro-batches are trained on that
+        differ: the first, one that adds to its gradients, and the smaller rest."""
         augment, rest = self._task.augment, size % micro_batch
         if micro_batch >= size:
             return augment
@@ -229,7 +230,7 @@ class _Capture:
         return made
 
     def _is_ahead(self) -> bool:
-        """Whether the next batch is on its way to the device already; see RingFeed."""
+        """Checks whether the next batch is on its way to the device already; see RingFeed."""
         return not self._is_cpu and self._plan.feed == "ring"
 
     def _result(self, batch: Batch, size: int, micro_batch: int) -> TracedStep:
@@ -239,8 +240,8 @@ class _Capture:
         outside = self._tracker.peak_outside_passes()
         host, away = self._tracker.host, 0
         if self._offloads("optimizer"):
-            # The state is on the device during the update alone, which then may be the larger part
-            # of the step.
+            # Offloaded state is on the device only during the update, which then may hold more than
+            # the passes.
             state = categories["optimizer_state"]
             away = min(state, max(0, peak.num_bytes - outside))
             host, categories["optimizer_state"] = host + state, state - away
@@ -257,7 +258,8 @@ class _Capture:
         )
 
     def _operations(self, size: int, micro_batch: int) -> tuple[Operation, ...]:
-        """Of all micro-batches: those that were left out are like the second."""
+        """Returns the operations of all micro-batches: those that were left out are like the
+        second."""
         tracker = self._tracker
         counts: Counter[Operation] = tracker.operations()
         left_out = size // micro_batch - 2
@@ -272,8 +274,8 @@ class _Capture:
 
 
 def _with_hooks(objective: Any, pack: Callable[[Tensor], Any]) -> Callable[[nn.Module, Batch], Any]:
-    """The objective with what it saves for its backward pass packed; what comes back is new on the
-    device."""
+    """Wraps the objective so that what it saves for its backward pass is packed; what comes back is
+    new on the device."""
 
     def hooked(model: nn.Module, batch: Batch) -> Any:
         with saved_tensors_hooks(
@@ -288,8 +290,8 @@ def _with_hooks(objective: Any, pack: Callable[[Tensor], Any]) -> Callable[[nn.M
 
 
 def fake_model(task: Task, mode: Any) -> nn.Module:
-    """The task's model with fake parameters and buffers. It is built without memory where its
-    constructor allows."""
+    """The task's model with fake parameters and buffers. It is built without memory if its
+    constructor allows that."""
     try:
         with mode, CopyableFakes():
             model = Session.make_model(task)
@@ -319,7 +321,7 @@ class CopyableFakes(TorchFunctionMode):
     """Makes ``copy.deepcopy`` of fake tensors work, as constructors use it that repeat a layer."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See ``TorchFunctionMode``."""
+        """Handles a function; see ``TorchFunctionMode``."""
         if func is not Tensor.__deepcopy__ or not isinstance(args[0], Tensor):
             return func(*args, **(kwargs or {}))
         tensor, known = args
@@ -333,13 +335,13 @@ class CopyableFakes(TorchFunctionMode):
 
 
 def fake_copy(model: nn.Module) -> nn.Module:
-    """As ``copy.deepcopy``; in a FakeTensorMode."""
+    """Does the same as ``copy.deepcopy``, in a FakeTensorMode."""
     with CopyableFakes():
         return copy.deepcopy(model)
 
 
 def to_channels_last(model: nn.Module) -> None:
-    """As ``model.to(memory_format=torch.channels_last)``, which does not work on fake
+    """Does the same as ``model.to(memory_format=torch.channels_last)``, which does not work on fake
     parameters."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.ndim == 4 and tensor.is_floating_point():
@@ -347,17 +349,18 @@ def to_channels_last(model: nn.Module) -> None:
 
 
 def fake_batch(batch: Batch) -> Batch:
-    """Tensors of the batch's shapes and types without values, each with a storage of its own; in a
-    FakeTensorMode."""
+    """Returns tensors of the batch's shapes and types without values, each with a storage of its
+    own; in a FakeTensorMode."""
     return map_tensors(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype), batch)
 
 
 def data_bytes(task: Task, plan: Plan, batch: Batch, *, is_cpu: bool) -> int:
-    """Bytes that a feed adds on the device beside the batch that is trained on and the one that is
-    on its way.
+    """Returns the bytes that a feed adds on the device, in addition to the batch that is trained on
+    and the one that is on its way.
 
-    On the CPU data in tensors lies in memory already, mapped data is the page cache's, and a
-    selection is copied; a ring with workers has slots, which on an accelerator lie in host memory.
+    On the CPU, data in tensors lies in memory already, mapped data belongs to the page cache, and a
+    selection is copied. A ring with workers has slots, which lie in host memory if the device is an
+    accelerator.
     """
     if plan.feed == "resident":
         parts = [rows_of(data) for data in (task.data, task.valid) if data is not None]
@@ -388,7 +391,7 @@ class _Accelerator(_Host):
 
 
 class _BlindScaler(torch.amp.GradScaler):
-    """A scaler that makes every update: whether gradients are infinite is a value."""
+    """A scaler that makes every update, because whether gradients are infinite is a value."""
 
     def _maybe_opt_step(
         self, optimizer: torch.optim.Optimizer, _state: Any, *args: Any, **kwargs: Any
@@ -410,11 +413,9 @@ def _told() -> Iterator[None]:
         raise _failure(f"a shape follows from values ({error.func})") from error
     except ObjectiveError as error:
         raise _failure(str(error.got)) from error
-    except Exception as error:  # whatever a person's code raises under fake tensors
+    except Exception as error:  # any error that the user's code raises under fake tensors
         raise _failure(reason_of(error)) from error
 
 
 def _failure(reason: str) -> CaptureError:
-    return CaptureError(
-        READS_A_VALUE[0], got=reason, remedy="Without that it is planned by measuring"
-    )
+    return CaptureError(READS_A_VALUE[0], got=reason, remedy="Volano measures the step instead")

@@ -1,1 +1,1 @@
-"""Whether a candidate computes the same as plain eager PyTorch."""
+"""Checks whether a candidate computes the same as plain eager PyTorch."""

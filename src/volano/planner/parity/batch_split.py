@@ -1,7 +1,8 @@
-"""Whether a batch may be split: the gradient of its parts against that of the whole, in float64.
+"""Checks whether a batch may be split: compares the gradient of its parts with that of the whole,
+in float64.
 
 BatchNorm in training mode, contrastive losses and losses that normalise over the batch without
-saying so in ``Loss.weight`` are found by what they do, not by their names.
+declaring it in ``Loss.weight`` are recognised by their effect, not by their names.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of,
 from volano.task import Batch, Task, num_bytes, num_examples, split
 
 _NUM_EXAMPLES = 8
-# Batches that are fetched for it, if that takes no longer.
+# The number of batches that are fetched for the check, and the seconds that fetching may take.
 _NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
-# Sums of the same terms in another order differ by some hundred roundings of 1.1e-16 each, which a
-# net that cancels digits multiplies: BatchNorm after convolutions shows 1e-12. What couples a batch
-# differs by more than 1e-3.
+# The largest difference that rounding explains. Sums of the same terms in another order differ by
+# some hundred roundings of 1.1e-16 each, and a network that cancels digits multiplies them:
+# BatchNorm after convolutions shows 1e-12. Operations that couple the examples of a batch differ by
+# more than 1e-3.
 _TOLERANCE = 1e-9
 # The same with the roundings of fp32 (6e-8), for objectives that do not run in float64.
 _TOLERANCE_FP32 = 1e-3
@@ -38,14 +40,14 @@ _TOLERANCE_FP32 = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSplit:
-    """Whether the batch of a task may be cut into micro-batches.
+    """The answer whether the batch of a task may be cut into micro-batches.
 
     Attributes:
-        yes: it may.
-        reason: in words, with the arithmetic in which it was looked at.
+        yes: whether it may.
+        reason: the reason in words, with the arithmetic in which it was checked.
         difference: largest relative L2 difference between the gradients (or buffers, or losses, or
             what the passes add to parameters) of the parts together and those of the whole;
-            infinite where the parts could not be computed.
+            infinite if the parts could not be computed.
     """
 
     yes: bool
@@ -54,8 +56,8 @@ class BatchSplit:
 
 
 def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
-    """Measures it on a few examples of the task's first batches, whose random numbers are the same
-    in parts and whole.
+    """Measures divisibility on a few examples of the task's first batches, with the same random
+    numbers in parts and whole.
 
     Random state is put back.
     """
@@ -65,8 +67,8 @@ def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
 
 
 def divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
-    """The same for a probe batch that was taken already. Batches after it are looked at too: the
-    one whose examples differ most, in the number of padded places for example."""
+    """Measures divisibility on a probe batch that was taken already. Later batches are looked at
+    too: the one whose examples differ most, in the number of padded places for example."""
     found = _divisible(probe_batch, device)
     if not found.yes:
         return found
@@ -88,7 +90,7 @@ def _most_unlike_batch(probe_batch: ProbeBatch, device: Device) -> ProbeBatch | 
     ):
         if time.monotonic() > end:
             break
-        with contextlib.suppress(Exception):  # a batch that cannot be fetched is the run's to tell
+        with contextlib.suppress(Exception):  # the run itself reports such a batch
             others.append(take_probe_batch(probe_batch.source, device, step=step))
     return max(others, key=lambda s: (unlikeness(s.batch), num_bytes(s.batch)), default=None)
 
@@ -99,7 +101,7 @@ def _divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
         return BatchSplit(yes=True, reason="a batch of one example has no parts", difference=0.0)
     try:
         return _compare(few, device, torch.float64)
-    except Exception as error:  # noqa: BLE001 - whatever a person's code raises in a type that it was not made for
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything in a type that it was not made for
         why = reason_of(error)
     found = _compare(few, device, torch.float32)
     return BatchSplit(
@@ -182,28 +184,28 @@ def _relative(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) 
 
 
 class _Kept(Float64):
-    """Keeps what is drawn."""
+    """A mode that keeps the drawn numbers."""
 
     def __init__(self, kept: list[Tensor], wide: bool) -> None:
         super().__init__()
         self._kept, self._wide = kept, wide
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """See :class:`SameDraws`."""
+        """Computes in float64; see :class:`SameDraws`."""
         return super().compute(func, args, kwargs) if self._wide else func(*args, **kwargs)
 
     def wanted(self, dtype: torch.dtype) -> torch.dtype:
-        """See :class:`SameDraws`."""
+        """Returns the type of drawn numbers; see :class:`SameDraws`."""
         return super().wanted(dtype) if self._wide else dtype
 
     def noted(self, drawn: Any) -> Any:
-        """See :class:`SameDraws`."""
+        """Keeps drawn numbers; see :class:`SameDraws`."""
         tree_map_only(Tensor, lambda tensor: self._kept.append(tensor.clone()), drawn)
         return drawn
 
 
 class _Replayed(_Kept):
-    """Gives each part of a batch its rows of what was drawn for the whole."""
+    """A mode that gives each part of a batch its rows of the numbers drawn for the whole."""
 
     def __init__(self, kept: list[Tensor], sizes: list[int], wide: bool) -> None:
         super().__init__(kept, wide)
@@ -211,11 +213,11 @@ class _Replayed(_Kept):
         self._index = self._position = 0
 
     def begin(self, index: int) -> None:
-        """Part ``index`` is about to be computed."""
+        """Announces that part ``index`` is about to be computed."""
         self._index, self._position = index, 0
 
     def noted(self, drawn: Any) -> Any:
-        """See :class:`SameDraws`."""
+        """Replaces drawn numbers; see :class:`SameDraws`."""
         return tree_map_only(Tensor, self._rows, drawn)
 
     def _rows(self, drawn: Tensor) -> Tensor:

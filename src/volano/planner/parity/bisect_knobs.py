@@ -1,4 +1,5 @@
-"""Which knob of a plan is at fault: knobs are taken away until the plan passes the guard."""
+"""Finds the knob of a plan that is at fault: knobs are taken away until the plan passes the
+guard."""
 
 from __future__ import annotations
 
@@ -10,30 +11,30 @@ from volano.planner.parity.check import check_parity
 from volano.planner.parity.reference import Reference
 from volano.task import Task
 
-# The most suspect first: what rewrites the program, then what runs parts of it again, then its
-# types and its order.
+# The most suspect knobs first: those that rewrite the program, then those that run parts of it
+# again, then those of its types and its order.
 SUSPECTS = knobs_with("suspicion")
 
 
 def find_fault(task: Task, plan: Plan, reference: Reference, *, most: int = 12) -> tuple[str, ...]:
-    """The knobs by which a plan that does not pass comes to fail.
+    """Finds the knobs that make a failing plan fail.
 
     Args:
-        task: what is trained.
-        plan: the candidate that was struck.
-        reference: with which it was compared.
-        most: checks that may be spent; each costs about as much as the candidate's.
+        task: the task that is trained.
+        plan: the candidate that was rejected.
+        reference: the reference with which it was compared.
+        most: number of checks that may be spent; each costs about as much as the candidate's.
 
     Returns:
-        The first of :data:`SUSPECTS` without which the plan passes. Two, where it fails only while
-        both are set, or where both must go. All that are set, if fewer than three do not explain it
-        or ``most`` was reached. None, if eager PyTorch does not pass either, or the plan does.
+        The first of :data:`SUSPECTS` without which the plan passes. Two, if it fails only while
+        both are set, or if both must go. All that are set, if fewer than three do not explain it or
+        ``most`` was reached. None, if eager PyTorch does not pass either, or the plan does.
     """
     return _Inquiry(task, plan, reference, most).result()
 
 
 class _Inquiry:
-    """Checks of plans between the baseline and the one that fails. No plan is checked twice."""
+    """The checks of plans between the baseline and the one that fails. No plan is checked twice."""
 
     def __init__(self, task: Task, plan: Plan, reference: Reference, most: int) -> None:
         self._task, self._plan, self._reference, self._left = task, plan, reference, most
@@ -42,7 +43,7 @@ class _Inquiry:
         self._verdicts: dict[Plan, bool] = {}
 
     def result(self) -> tuple[str, ...]:
-        """See :func:`find_fault`."""
+        """Finds the knobs; see :func:`find_fault`."""
         try:
             if not self._set or not self._passes(self._baseline) or self._passes(self._plan):
                 return ()
@@ -85,4 +86,4 @@ class _Inquiry:
 
 
 class _SpentError(Exception):
-    """No check is left."""
+    """The error that no check is left."""

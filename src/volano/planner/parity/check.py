@@ -1,11 +1,11 @@
-"""Whether a plan computes what plain eager PyTorch does, within what rounding explains. One that
-does not is struck.
+"""Checks whether a plan computes the same as plain eager PyTorch, within what rounding explains. A
+plan that does not is rejected.
 
-The measure is eager PyTorch's own error at the same precision: with ``e`` the relative L2 error of
-a gradient against float64, a plan passes where ``e(plan) <= k * e(eager) + floor``. The form and
-the multipliers are those of torch's own ``torch._dynamo.utils.same`` (2 for fp32, 3 for narrower
-types) and of FlashAttention's tests (2 to 4); single elements are not compared, because they differ
-by any factor between honest plans (pytorch#168126).
+The measure is eager PyTorch's own error at the same precision. With ``e`` the relative L2 error of
+a gradient against float64, a plan passes if ``e(plan) <= k * e(eager) + floor``. The form and the
+multipliers are those of torch's own ``torch._dynamo.utils.same`` (2 for fp32, 3 for narrower types)
+and of FlashAttention's tests (2 to 4); single elements are not compared, because they differ by any
+factor between honest plans (pytorch#168126).
 """
 
 from __future__ import annotations
@@ -28,41 +28,42 @@ from volano.planner.parity.reference import Reference, StepOutcome
 from volano.task import Task
 
 _MULTIPLIER = {"fp32": 2.0, "tf32": 3.0, "bf16": 3.0, "fp16": 3.0}
-# Errors below these say nothing: some hundred roundings of the type in a row (fp32: 6e-8, bf16:
-# 4e-3, fp16: 5e-4).
+# Errors below these floors say nothing: some hundred roundings of the type in a row (fp32: 6e-8,
+# bf16: 4e-3, fp16: 5e-4).
 _FLOOR = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 1e-3, "fp16": 1e-3}
-# Of a large error of eager's a multiple would let anything pass. Measured in bf16 on a ResNet with
-# BatchNorm, where eager is off by 0.30: in channels_last 0.31.
+# A limit, because a multiple of a large error of eager's would let anything pass. Measured in bf16
+# on a ResNet with BatchNorm: eager is off by 0.30, channels_last by 0.31.
 _LARGEST_EXCESS = 0.1
 # A type's rounding cannot explain more than the error of fp32 times the ratio of the unit
 # roundoffs. Measured in bf16, as multiples of that: MLP 2.2, image network 1.8, LSTM 0.2, language
 # model 0.1, video U-Net 0.02, ResNet 0.01.
 _ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
 _AMPLIFIED, _AMPLIFIED_FLOOR = 8.0, 0.02
-# And beyond this a step goes elsewhere, however the error comes about. Eager ResNet in bf16, as
-# above: 0.30.
+# The largest error of all: beyond it a step goes elsewhere, whatever causes the error. Eager ResNet
+# in bf16, as above: 0.30.
 _LARGEST_ERROR = 0.5
-# Where there is no float64, eager fp32 stands in for it: its own error, 5e-5 in a net with
+# If there is no float64, eager fp32 stands in for it. Its own error, 5e-5 in a network with
 # BatchNorm, is then unknown.
 _FLOOR_WITHOUT_FLOAT64 = 1e-4
 # A gradient that is turned by more than this is another one, whatever eager PyTorch does at that
 # precision.
 _LEAST_COSINE = {"fp32": 0.9999, "tf32": 0.999, "bf16": 0.999, "fp16": 0.999}
-# Of a single parameter with at least so many elements, and this share of the gradient's norm.
+# The same limit for a single parameter with at least so many elements and this share of the
+# gradient's norm.
 _LEAST_PARAMETER_COSINE, _LEAST_ELEMENTS, _LEAST_SHARE = 0.99, 1000, 1e-6
 _LOSS = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 5e-3, "fp16": 5e-3}
 _LARGEST_LOSS = 2e-2
-# The update is looked at after the first step and after the third: Adam's first is sign-like and
+# The update is compared after the first step and after the third: Adam's first is sign-like and
 # hides wrong scales.
 _LEAST_UPDATE_COSINE = 0.99
-# In fp32 and after the first step, of the parameters whose gradient fp32 tells from zero: of others
-# (a bias before BatchNorm) Adam's step is the sign of a rounding. Such have an error near one, all
-# others of some hundred roundings. Later steps go apart by themselves: the video U-Net in
+# In fp32 after the first step, over the parameters whose gradient fp32 can tell from zero: for
+# others (a bias before BatchNorm) Adam's step is the sign of a rounding. Their error is near one,
+# that of all others some hundred roundings. Later steps diverge by themselves: the video U-Net in
 # channels_last has 0.9989 after the third.
 _LEAST_UPDATE_COSINE_FP32, _TOLD_FROM_ZERO = 0.9999, 1e-2
-# Of the directional derivative: see directional_derivative.py.
+# Limits of the directional derivative: see directional_derivative.py.
 _SLOPE = {"fp32": 0.02, "tf32": 0.1, "bf16": 0.1, "fp16": 0.1}
-# Knobs that are bitwise the same, as far as they concern arithmetic.
+# The arithmetic knobs that change no bit.
 _EXACT = {"recompute": "none", "offload": "none"}
 
 
@@ -71,9 +72,9 @@ class Parity:
     """The guard's verdict on a plan.
 
     Attributes:
-        passed: it computes the same within what rounding explains.
-        reason: why not, or what was compared and what was left out.
-        figures: what was measured, by name; ``seconds`` is the cost.
+        passed: whether it computes the same within what rounding explains.
+        reason: why it does not, or what was compared and what was left out.
+        figures: the measured figures by name; ``seconds`` is the cost.
     """
 
     passed: bool
@@ -82,7 +83,7 @@ class Parity:
 
 
 class _StruckError(Exception):
-    """The plan is found out."""
+    """The error that ends the check of a plan that computes something else."""
 
 
 def check_parity(
@@ -97,11 +98,11 @@ def check_parity(
     run it.
 
     Args:
-        task: what is trained.
+        task: the task that is trained.
         plan: the candidate.
-        reference: of the same task and device; made here if there is none.
-        step: whose batch and random numbers are looked at, for a reference made here.
-        seconds: for a reference made here: about how long the passes may take.
+        reference: the reference of the same task and device; made here if there is none.
+        step: the step whose batch and random numbers are compared, for a reference made here.
+        seconds: about how long the passes may take, for a reference made here.
 
     Random state, settings and every object of the task's maker are as before. A plan that fails to
     run does not pass.
@@ -119,14 +120,14 @@ def check_parity(
         passed, reason = True, "; ".join([summary, *said])
     except _StruckError as error:
         passed, reason = False, str(error)
-    except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
+    except Exception as error:  # noqa: BLE001 - the user's code or a compiler may raise anything
         passed, reason = False, f"a step fails with {reason_of(error)}"
     figures["seconds"] = time.perf_counter() - started
     return Parity(passed=passed, reason=reason, figures=figures)
 
 
 class _Check:
-    """One candidate's way through the tiers. Figures and what was said are collected as it goes."""
+    """The check of one candidate, tier by tier. It collects figures and remarks."""
 
     def __init__(
         self, reference: Reference, plan: Plan, figures: dict[str, float], said: list[str]
@@ -136,7 +137,7 @@ class _Check:
         self._figures, self._said = figures, said
         self._precision = plan.precision
         self._multiplier = _MULTIPLIER[self._precision]
-        # Compiled code draws other numbers: it is compared with dropout off, or where the objective
+        # Compiled code draws other numbers: it is compared with dropout off, or, if the objective
         # itself draws, with torch's eager generators in the compiled code.
         self._dropout = not plan.compile or not reference.draws(True) or reference.draws(False)
 
@@ -173,11 +174,11 @@ class _Check:
             raise _StruckError(f"micro_batch={self._given.micro_batch}: {divisible.reason}")
 
     def _check_structure(self, found: StepOutcome, exact: Gradient) -> None:
-        """Tier 0: what must hold whatever the rounding."""
+        """Checks tier 0: what must hold whatever the rounding."""
         gradient = found.gradient
         if not math.isfinite(gradient.loss):
             raise _StruckError(
-                f"the loss is {gradient.loss} in {self._precision} where it is {exact.loss:.4g}"
+                f"the loss is {gradient.loss} in {self._precision}, and {exact.loss:.4g} exactly"
             )
         bad = [
             name
@@ -209,7 +210,8 @@ class _Check:
             )
 
     def _check_twin(self, found: StepOutcome) -> None:
-        """Knobs of class exact change no bit: the plan beside the same one without them."""
+        """Checks that knobs of class exact change no bit: the plan against the same plan without
+        them."""
         twin = self._plan.pin(**_EXACT, allocator="system")
         changed = self._plan.changes(twin).keys() & _EXACT.keys()
         if not changed or self._plan.compile:
@@ -263,7 +265,8 @@ class _Check:
                 )
 
     def _check_precision(self, error: float) -> None:
-        """Eager PyTorch at the same precision may be wrong too: the type must explain the error."""
+        """Checks that the type explains the error, because eager PyTorch at the same precision may
+        be wrong too."""
         limit = _LARGEST_ERROR
         if self._reference.why_not_float64 is None:
             plain = self._reference.eager("fp32", dropout=self._dropout).gradient.gradients
@@ -282,7 +285,7 @@ class _Check:
         return self._reference.exact(dropout=self._dropout)
 
     def _turned(self, eager_cosine: float, least: float) -> float:
-        """How far below one a cosine may lie: it falls with the square of the error."""
+        """Returns how far below one a cosine may lie: it falls with the square of the error."""
         return max(1 - least, self._multiplier**2 * (1 - eager_cosine))
 
     def _check_loss(self, found: StepOutcome, eager: StepOutcome, exact: Gradient) -> None:
@@ -364,12 +367,12 @@ class _Check:
         theirs: dict[str, Tensor],
         expected: dict[str, Tensor],
     ) -> None:
-        """Parameters without gradient, which the passes themselves may move: as far as under
+        """Checks parameters without gradient, which the passes themselves may move: as far as under
         eager."""
         exact = self._exact_of_eager().gradients
         frozen = {name: value for name, value in expected.items() if exact[name] is None}
         mine, its = _compare(ours, frozen).error, _compare(theirs, frozen).error
-        # Of two changes of one length with cosine c the relative distance is sqrt(2 (1 - c)).
+        # Two changes of the same length with cosine c have the relative distance sqrt(2 (1 - c)).
         if not mine <= min(
             self._multiplier * its + math.sqrt(2 * (1 - _LEAST_UPDATE_COSINE)), _LARGEST_ERROR
         ):
@@ -380,8 +383,8 @@ class _Check:
             )
 
     def _check_slope(self) -> None:
-        """Tier 1b: where code is compiled or recomputed and draws, loss and gradient must be of the
-        same draws."""
+        """Checks tier 1b: if code is compiled or recomputed and draws, loss and gradient must come
+        from the same draws."""
         plan, reference = self._plan, self._reference
         if not reference.draws(True) or not (plan.compile or plan.recompute != "none"):
             return
@@ -398,8 +401,8 @@ class _Check:
 
 @dataclass(frozen=True, kw_only=True)
 class _Likeness:
-    """Of two sets of tensors by name: relative L2 error, cosine, cosines of those that are large
-    enough to tell."""
+    """The likeness of two sets of tensors by name: relative L2 error, cosine, cosines of those that
+    are large enough to tell."""
 
     error: float
     cosine: float
@@ -463,7 +466,7 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def _different(found: Gradient, expected: Gradient) -> list[str]:
-    """Names of gradients and buffers that differ in a bit."""
+    """Returns the names of gradients and buffers that differ in a bit."""
     pairs = ((found.gradients, expected.gradients), (found.buffers, expected.buffers))
     return [
         name

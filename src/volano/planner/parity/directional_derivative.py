@@ -1,9 +1,9 @@
-"""Whether a step's gradient is that of the loss which it reports: a finite difference along the
-gradient.
+"""Checks that a step's gradient belongs to the loss that the step reports: a finite difference
+along the gradient.
 
 Both come from the plan as it runs, with its own random numbers, from one seed. A backward pass that
-draws dropout anew shows at once (0.32 instead of 1.00 where ``torch.compile`` recomputes it,
-pytorch#190758), which no comparison with another program can tell from other draws.
+draws dropout again shows at once (0.32 instead of 1.00 if ``torch.compile`` recomputes it,
+pytorch#190758). A comparison with another program cannot tell this from other draws.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ _NEAR_ENOUGH = 0.01
 
 
 def slope_ratio(probe_batch: ProbeBatch, plan: Plan) -> float:
-    """Change of the loss along the gradient, over what the gradient says; 1 for a right gradient.
+    """Returns the change of the loss along the gradient, over the change that the gradient
+    predicts; 1 for a right gradient.
 
-    Of several distances the one that comes nearest to 1 counts: rounding or curvature may spoil one
-    of them, a wrong gradient shows at all.
+    It tries several distances and takes the result nearest to 1: rounding or curvature may spoil
+    one of them, a wrong gradient shows at all of them.
     """
     session = Session(probe_batch.task, plan)
     start = weights_of(session)

@@ -1,4 +1,4 @@
-"""Arithmetic in float64 for objectives that were written for fp32, with the very draws that fp32
+"""The arithmetic of objectives written for fp32, done in float64 with the very draws that fp32
 would see."""
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from torch import Tensor
 from volano.device.torch_private import TorchDispatchMode, schema_of, tree_map_only
 
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
-# Arguments that say how much is dropped: attention kernels are marked as random, and are not where
-# this is 0.
+# Arguments that say how much is dropped: attention kernels are marked as random, but draw nothing
+# if this is 0.
 _RATES = ("dropout_p", "dropout", "p")
 
 
 class SameDraws(TorchDispatchMode):
-    """Random numbers are drawn in fp32 whatever the type of the tensor that takes them, and
-    counted.
+    """A mode in which random numbers are drawn in fp32 whatever the type of the tensor that takes
+    them, and counted.
 
-    Generators give other numbers in other types; two passes from one seed that are to be compared
-    must draw alike.
+    Generators give different numbers in different types, but two passes from one seed must draw
+    alike to be compared.
 
     Attributes:
         num_draws: random operations so far.
@@ -32,7 +32,7 @@ class SameDraws(TorchDispatchMode):
         self.num_draws = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See torch's TorchDispatchMode."""
+        """Handles an operation; see torch's TorchDispatchMode."""
         kwargs = kwargs or {}
         if not is_draw(func, args, kwargs):
             return self.compute(func, args, kwargs)
@@ -40,11 +40,12 @@ class SameDraws(TorchDispatchMode):
         return self.draw(func, args, kwargs)
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation that draws nothing."""
+        """Computes an operation that draws nothing."""
         return func(*args, **kwargs)
 
     def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation that draws: its numbers in fp32, given in the type that was asked for."""
+        """Draws the numbers of an operation in fp32, and gives them in the type that was asked
+        for."""
         schema = schema_of(func)
         name, first = schema.name, args[0] if args and isinstance(args[0], Tensor) else None
         if name == "aten::native_dropout":
@@ -71,11 +72,11 @@ class SameDraws(TorchDispatchMode):
         )  # fmt: skip
 
     def wanted(self, dtype: torch.dtype) -> torch.dtype:
-        """The type in which drawn numbers are given where ``dtype`` was asked for."""
+        """Returns the type in which drawn numbers are given if ``dtype`` was asked for."""
         return dtype
 
     def noted(self, drawn: Any) -> Any:
-        """The drawn numbers; a place to keep or to replace them."""
+        """Returns the drawn numbers; a place to keep or to replace them."""
         return drawn
 
     def _drop(self, values: Tensor, rate: float) -> tuple[Tensor, Tensor]:
@@ -85,15 +86,15 @@ class SameDraws(TorchDispatchMode):
 
 
 class Float64(SameDraws):
-    """Whatever is computed inside is computed in float64, explicit casts to narrower types
+    """A mode that computes everything inside it in float64, explicit casts to narrower types
     included.
 
-    Tensors in fp32 that lie there already (a constant of the objective) are widened where they are
+    Tensors in fp32 that lie there already (a constant of the objective) are widened when they are
     used; one that is written in place keeps its type.
     """
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """See :class:`SameDraws`."""
+        """Computes in float64; see :class:`SameDraws`."""
         schema = schema_of(func)
         if schema.is_mutable:
             written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
@@ -106,22 +107,23 @@ class Float64(SameDraws):
         if schema.name in (
             "aten::_softmax",
             "aten::_log_softmax",
-        ):  # half_to_float is for halves alone
+        ):  # half_to_float is only for half precision
             arguments[2] = False
         return _wide(func(*arguments, **kwargs))
 
     def wanted(self, dtype: torch.dtype) -> torch.dtype:
-        """See :class:`SameDraws`."""
+        """Returns the type of drawn numbers; see :class:`SameDraws`."""
         return torch.float64 if dtype in _NARROW else dtype
 
     def draw(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """See :class:`SameDraws`."""
+        """Draws the numbers of an operation; see :class:`SameDraws`."""
         kwargs = {**kwargs, "dtype": torch.float32} if kwargs.get("dtype") in _NARROW else kwargs
         return super().draw(func, args, kwargs)
 
 
 def is_draw(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether an operation of torch's dispatcher draws random numbers when it is called so."""
+    """Checks whether an operation of torch's dispatcher draws random numbers with these
+    arguments."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     schema = schema_of(func)

@@ -1,4 +1,4 @@
-"""The guard, asked as the search needs it: what is computed once for a task is kept."""
+"""The guard as the search needs it: what is computed once for a task is kept."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from volano.planner.parity.check import Parity, check_parity
 from volano.planner.parity.reference import Reference
 from volano.task import Task
 
-# The reference is cut to so few examples as can be looked at within what is left for planning, but
-# never below this: a guard that sees nothing is none.
+# The reference is cut to as few examples as the seconds left for planning allow, but never below
+# this: a guard that sees nothing is no guard.
 _LEAST_SECONDS = 1.0
 
 
 class ParityGuard:
-    """Of the candidates of one task.
+    """The guard of one task's candidates.
 
     Args:
-        task: what.
-        device: where the candidates run.
-        seconds_left: for the guard's work.
+        task: the task to plan.
+        device: the device on which the candidates run.
+        seconds_left: returns the seconds left for the guard's work.
 
     Attributes:
-        most_seconds: for what one candidate costs, whatever is left.
-        most_examples: that the guard looks at, where memory is tight; None for no such limit.
+        most_seconds: limit for one candidate's check, whatever is left.
+        most_examples: limit of the examples that the guard looks at, if memory is tight; None for
+            no limit.
     """
 
     def __init__(self, task: Task, device: Device, seconds_left: Callable[[], float]) -> None:
@@ -41,33 +42,33 @@ class ParityGuard:
 
     @cached_property
     def divisible(self) -> BatchSplit:
-        """Whether the task's batch may be cut into micro-batches, found out by measuring."""
+        """Measures whether the task's batch may be cut into micro-batches."""
         try:
             return is_divisible(self._task, self._device)
-        except Exception as error:  # noqa: BLE001 - whatever a person's code raises: what cannot be looked at stays whole
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything; a batch that cannot be checked stays whole
             return BatchSplit(
                 yes=False, reason=f"it cannot be looked at: {reason_of(error)}", difference=math.inf
             )
 
     @property
     def may_split(self) -> bool | None:
-        """The same, where somebody asked; None where nobody did."""
+        """The measured answer whether the batch may be split; None if it was not asked for."""
         return self.__dict__["divisible"].yes if "divisible" in self.__dict__ else None
 
     @cached_property
     def reference(self) -> Reference:
-        """What candidates are held against."""
+        """The reference with which candidates are compared."""
         seconds = max(_LEAST_SECONDS, min(self.most_seconds, self._seconds_left()))
         return Reference(
             self._task, self._device.name, seconds=seconds, most_examples=self.most_examples
         )
 
     def parity(self, plan: Plan) -> Parity:
-        """Whether a plan computes what plain eager does; one that cannot be looked at does not
-        pass.
+        """Checks whether a plan computes the same as plain eager; a plan that cannot be checked
+        does not pass.
 
-        Float64 and whole passes take more memory than the plan: where they run out, fewer examples
-        are looked at.
+        Float64 and whole passes take more memory than the plan. If they run out of it, fewer
+        examples are compared.
         """
         try:
             reference = self.reference
@@ -80,12 +81,12 @@ class ParityGuard:
                     return dataclasses.replace(
                         found, reason=f"the guard runs out of memory: {found.reason}"
                     )
-        except Exception as error:  # noqa: BLE001 - whatever a person's code raises
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             return Parity(passed=False, reason=f"the guard cannot look at it: {reason_of(error)}")
 
     def knobs_at_fault(self, plan: Plan) -> tuple[str, ...]:
-        """Knobs because of which a plan fails; none where that cannot be found out."""
+        """Returns the knobs because of which a plan fails; empty if that cannot be found out."""
         try:
             return find_fault(self._task, plan, self.reference)
-        except Exception:  # noqa: BLE001 - the plan is struck in any case
+        except Exception:  # noqa: BLE001 - the plan is rejected in any case
             return ()

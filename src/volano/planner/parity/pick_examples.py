@@ -1,8 +1,8 @@
-"""Which examples to look at, where only some can be: those that differ most in what a mean may be
+"""Picks the examples to look at, if only some can be: those that differ most in what a mean may be
 taken over.
 
-A mean over the tokens that count (``ignore_index``, a mask) is that of its parts where every part
-has as many of them. Of eight examples of equal length one would learn nothing.
+A mean over the tokens that count (``ignore_index``, a mask) equals the mean of its parts only if
+every part has as many of them. Eight examples of equal length would show nothing.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from torch import Tensor
 
 from volano.task import Batch, map_tensors, num_examples, tensors_of
 
-# Padding and what is ignored are among the commonest values, even of texts with many others.
+# The number of common values that are examined: padding and ignored labels are among the commonest,
+# even in texts with many values.
 _MOST_VALUES = 16
-# Places of a tensor that are counted, spread over all: sorting so many takes a tenth of a second.
+# The number of places of a tensor that are counted, spread over all: sorting so many takes a tenth
+# of a second.
 _MOST_PLACES = 1_000_000
 
 
 def most_unlike(batch: Batch, count: int) -> Batch:
-    """``count`` examples of a batch: half of them with the fewest, then half with the most of the
-    value whose number differs most between examples; the first ones where nothing differs or where
+    """Picks ``count`` examples of a batch: half of them with the fewest, then half with the most of
+    the value whose number differs most between examples; the first ones if nothing differs or if
     the batch holds lists of its examples.
     """
     size = num_examples(batch)
@@ -38,14 +40,14 @@ def most_unlike(batch: Batch, count: int) -> Batch:
 
 
 def unlikeness(batch: Batch) -> float:
-    """How far examples of a batch lie apart in the share of the value that differs most: a standard
-    deviation."""
+    """Returns how far the examples of a batch lie apart in the share of the value that differs
+    most: a standard deviation."""
     scores = _scores(batch, num_examples(batch))
     return 0.0 if scores is None else float(scores.std(correction=0))
 
 
 def _scores(batch: Batch, size: int) -> Tensor | None:
-    """For each example the share of a value in one of its tensors; None where none differs."""
+    """Returns for each example the share of a value in one of its tensors; None if none differs."""
     best, widest = None, 0.0
     for tensor in tensors_of(batch):
         if not _is_along(tensor, size) or not tensor.numel():
@@ -58,8 +60,8 @@ def _scores(batch: Batch, size: int) -> Tensor | None:
 
 
 def _shares(rows: Tensor) -> list[Tensor]:
-    """For each of the commonest values the share that it has of each row; of numbers with a point,
-    zero alone."""
+    """Returns for each of the commonest values its share of each row; for floating-point numbers,
+    that of zero alone."""
     rows = rows[:, :: -(-rows.numel() // _MOST_PLACES)]
     if rows.is_floating_point() or rows.is_complex():
         return [_share(rows, 0)]

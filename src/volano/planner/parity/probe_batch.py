@@ -1,4 +1,5 @@
-"""What plans are compared on: one batch of a task, and a task that trains on it as it is."""
+"""The probe batch on which plans are compared: one batch of a task, and a task that trains on it as
+it is."""
 
 from __future__ import annotations
 
@@ -19,22 +20,23 @@ from volano.task import Batch, Task, as_loss, map_tensors, num_examples, split
 from volano.training import Session, seed_of_augmentation
 from volano.training.step import MODEL
 
-# Of a parameter's size: far above rounding, and no farther than some steps of training.
+# The nudge, as a share of a parameter's size: far above rounding, and no farther than some steps of
+# training.
 _NUDGE = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gradient:
-    """What one pass over a batch gives.
+    """The results of one pass over a batch.
 
     Attributes:
-        loss: of the batch.
-        weight: the sum of ``Loss.weight``; the number of examples where the objective gives a mean
+        loss: the loss of the batch.
+        weight: the sum of ``Loss.weight``; the number of examples if the objective gives a mean
             over them.
-        gradients: parameter's name -> gradient of the loss, None where there is none.
+        gradients: parameter's name -> gradient of the loss, None if there is none.
         buffers: name -> the model's buffer afterwards.
-        moved: name -> by what the passes themselves have changed a parameter, like a teacher's that
-            follows a student's (zero nearly everywhere); empty where the weights were not nudged.
+        moved: name -> the change that the passes themselves make to a parameter, as to a teacher
+            that follows its student (zero nearly everywhere); empty if the weights were not nudged.
     """
 
     loss: float
@@ -49,9 +51,10 @@ class ProbeBatch:
     """A batch of a task, already augmented, on the device.
 
     Attributes:
-        task: without data and augmentation, of the batch's size and the original number of steps.
-        batch: what its steps are given.
-        full_size: examples of the original task's batch; ``batch`` may have fewer.
+        task: the task without data and augmentation, with the batch's size and the original number
+            of steps.
+        batch: the batch that its steps are given.
+        full_size: number of examples of the original task's batch; ``batch`` may have fewer.
         step: the optimizer step (from 0) whose batch it is.
         source: the task as it was given.
     """
@@ -64,25 +67,26 @@ class ProbeBatch:
 
     @property
     def size(self) -> int:
-        """Examples of the batch."""
+        """The number of examples of the batch."""
         return num_examples(self.batch)
 
     def cut(self, size: int) -> ProbeBatch:
-        """The first ``size`` examples of it."""
+        """Returns the probe batch of the first ``size`` examples."""
         if size >= self.size:
             return self
         task = dataclasses.replace(self.task, batch_size=size)
         return dataclasses.replace(self, task=task, batch=split(self.batch, size)[0])
 
     def most_unlike(self, size: int) -> ProbeBatch:
-        """``size`` examples of it that differ in what a mean may be taken over."""
+        """Returns the probe batch of ``size`` examples that differ in what a mean may be taken
+        over."""
         if size >= self.size:
             return self
         return dataclasses.replace(self, batch=most_unlike(self.batch, size)).cut(size)
 
     def fitted(self, plan: Plan) -> Plan:
-        """The plan for this batch: a micro-batch is the same share of it, and its examples lie
-        there already."""
+        """Fits the plan to this batch: a micro-batch is the same share of it, and its examples lie
+        on the device already."""
         micro_batch = plan.micro_batch
         if micro_batch is not None and self.size < self.full_size:
             micro_batch = max(
@@ -92,7 +96,7 @@ class ProbeBatch:
 
 
 def take_probe_batch(task: Task, device: Device, *, step: int = 0) -> ProbeBatch:
-    """The batch of a step as a run would see it. Draws from the global generators where the data
+    """Takes the batch of a step as a run would see it. Draws from the global generators if the data
     does."""
     batch = device.move(
         Fetcher(task.data, task.collate, task.order_seed)(Order.of(task).key(step)).batch
@@ -126,15 +130,16 @@ def gradient_of(
     dropout: bool = True,
     nudged: bool = False,
 ) -> Gradient:
-    """The gradient of a batch given in parts, in a dozen lines that share nothing with the engine's
-    step.
+    """Computes the gradient of a batch given in parts, in a dozen lines that share nothing with the
+    engine's step.
 
     Args:
-        probe_batch: whose model is made anew, with the weights at the start of a run.
-        device: where.
+        probe_batch: the probe batch; its model is made again, with the weights at the start of a
+            run.
+        device: the device to compute on.
         parts: the batch, or its micro-batches.
-        mode: entered for forward and backward pass, not for making the model.
-        dtype: of weights and floating inputs; None leaves them.
+        mode: a context entered for forward and backward pass, not for making the model.
+        dtype: the type of weights and floating inputs; None leaves them.
         dropout: whether layers drop.
         nudged: whether the weights are moved a little first, always by the same numbers.
     """
@@ -171,11 +176,11 @@ def gradient_of(
 
 @torch.no_grad()
 def _nudge(model: nn.Module) -> None:
-    """Adds to each parameter noise of a hundredth of its root mean square; to one that is zero, of
-    a hundredth.
+    """Adds to each parameter noise of a hundredth of its root mean square; to a parameter that is
+    zero, of a hundredth.
 
-    At the start of a run things are equal that will not stay so: a teacher is its student, a last
-    layer is zero.
+    At the start of a run some parameters are equal that will not stay so: a teacher equals its
+    student, a last layer is zero.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""What candidates are held against: a batch's gradient in float64, and eager PyTorch's own error at
+"""The reference for candidates: a batch's gradient in float64, and eager PyTorch's own error at
 each precision."""
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ from volano.training import Session, is_out_of_memory, throwaway_settings
 # One in float64 comes on top.
 _PASSES = 12
 _LEAST_EXAMPLES = 8
-# Where memory is short: one example says nothing of a mean over several.
+# The fewest examples if memory is short: one example says nothing about a mean over several.
 _FEWEST_EXAMPLES = 2
 _NUM_STEPS = 3
-# Of one objective, compiled: each type, format, size and rate of dropout is one. torch's own limit
-# is 8.
+# The limit of compiled variants of one objective: each type, format, size and rate of dropout is
+# one. torch's own limit is 8.
 _MOST_VARIANTS = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """What the engine did with a batch under a plan.
+    """The results of some steps of the engine on a batch under a plan.
 
     Attributes:
-        gradient: of the first step, before clipping.
-        updates: after the first step and after the last, name -> change of the weights since the
-            start.
-        examples: that the objective was given in a step; None where that cannot be seen (compiled).
-        scale: by which the loss was multiplied for the range of fp16.
+        gradient: the gradient of the first step, before clipping.
+        updates: name -> change of the weights since the start, after the first step and after the
+            last.
+        examples: number of examples that the objective was given in a step; None if that cannot be
+            seen (compiled).
+        scale: the factor by which the loss was multiplied for the range of fp16.
     """
 
     gradient: Gradient
@@ -61,25 +62,27 @@ class StepOutcome:
 
 
 class Reference:
-    """Computed once for a task and a device; what a candidate needs is computed when it asks, and
-    kept.
+    """The reference of a task and a device, computed once; what a candidate needs is computed when
+    it is first asked for, and kept.
 
     Args:
-        task: what is trained.
-        device: where the candidates run.
+        task: the task that is trained.
+        device: the device on which the candidates run.
         seconds: about how long the passes that one candidate costs may take; the batch is cut until
             they do. 8 of its examples, or all if there are fewer, are always looked at.
-        step: whose batch and random numbers are looked at.
-        most_examples: that are looked at, where memory is tight; None for no such limit.
+        step: the step whose batch and random numbers are looked at.
+        most_examples: limit of the examples that are looked at, if memory is tight; None for no
+            limit.
 
     Attributes:
-        probe_batch: the batch.
-        ran_out: whether a pass ran out of memory; whoever asks again sets it back.
-        why_not_float64: the first line of what went wrong where the objective does not run in
-            float64, else None.
+        probe_batch: the batch on which candidates are compared.
+        ran_out: whether a pass ran out of memory; a caller that tries again resets it.
+        why_not_float64: the first line of the error if the objective does not run in float64, else
+            None.
 
     Raises:
-        Exception: whatever the task's data, model or objective raises under plain eager PyTorch.
+        Exception: any error that the task's data, model or objective raises under plain eager
+            PyTorch.
     """
 
     def __init__(
@@ -110,8 +113,8 @@ class Reference:
 
     @contextmanager
     def kept(self, plan: Plan) -> Iterator[None]:
-        """A context in which the plan's settings hold; afterwards settings and random state are as
-        before."""
+        """Returns a context in which the plan's settings hold; afterwards settings and random state
+        are as before."""
         with throwaway_settings(plan), _compiles_or_says(plan):
             try:
                 yield
@@ -120,8 +123,8 @@ class Reference:
                 raise
 
     def halve(self) -> bool:
-        """Looks at half as many examples from here on, and forgets what was computed. False where
-        they are too few."""
+        """Halves the examples from here on, and forgets what was computed. Returns False if they
+        are too few."""
         if self.probe_batch.size <= _FEWEST_EXAMPLES:
             return False
         self._exact.clear()
@@ -137,7 +140,8 @@ class Reference:
     def _affordable(
         self, whole: ProbeBatch, seconds: float, most: int | None
     ) -> tuple[ProbeBatch, int]:
-        """The batch cut to what time and memory allow, and how many random numbers a step draws."""
+        """Returns the batch cut to what time and memory allow, and how many random numbers a step
+        draws."""
         few = min(_LEAST_EXAMPLES, most or _LEAST_EXAMPLES)
         while True:
             try:
@@ -175,20 +179,20 @@ class Reference:
         return draws.num_draws
 
     def draws(self, dropout: bool) -> bool:
-        """Whether a step draws random numbers."""
+        """The answer whether a step draws random numbers."""
         return (self.num_draws if dropout else self.num_draws_without_dropout) > 0
 
     def divisible(self) -> BatchSplit:
-        """Whether the batch may be split."""
+        """The answer whether the batch may be split."""
         if self._divisible is None:
             with self.kept(self.baseline):
                 self._divisible = divisible(self._whole, self.device)
         return self._divisible
 
     def exact(self, micro_batch: int | None = None, *, dropout: bool = True) -> Gradient:
-        """The gradient in float64; in fp32 where that fails, which ``why_not_float64`` says.
+        """Returns the gradient in float64; in fp32 if that fails, as ``why_not_float64`` says.
 
-        ``micro_batch`` counts where a step draws: each micro-batch has draws of its own.
+        ``micro_batch`` matters if a step draws: each micro-batch has draws of its own.
         """
         if not self.draws(dropout):
             micro_batch = None
@@ -210,29 +214,29 @@ class Reference:
         return gradient_of(probe_batch, self.device, parts, SameDraws(), dropout=dropout)
 
     def eager(self, precision: str, *, dropout: bool = True) -> StepOutcome:
-        """Plain eager PyTorch in a precision."""
+        """Returns the outcome of plain eager PyTorch in a precision."""
         return self.kept_outcome(self.baseline.pin(precision=precision), dropout=dropout)
 
     def kept_outcome(self, plan: Plan, *, dropout: bool = True) -> StepOutcome:
-        """What the engine does under a plan with which several candidates are compared; computed
-        once."""
+        """Returns the engine's outcome under a plan with which several candidates are compared;
+        computed once."""
         key = (plan, dropout)
         if key not in self._outcomes:
             self._outcomes[key] = self.outcome(plan, dropout=dropout)
         return self._outcomes[key]
 
     def outcome(self, plan: Plan, *, dropout: bool = True) -> StepOutcome:
-        """What the engine does under a plan that was fitted to the probe batch.
+        """Returns the engine's outcome under a plan that was fitted to the probe batch.
 
         Raises:
-            VolanoError: and whatever else a step under the plan raises.
+            Exception: any error that a step under the plan raises.
         """
         with self.kept(plan):
             return run_plan(self.probe_batch, plan, dropout=dropout, draws=self.draws(dropout))
 
 
 def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool) -> StepOutcome:
-    """Some steps of the engine on a batch."""
+    """Runs some steps of the engine on a batch."""
     counted = _Counted(probe_batch.task.objective)
     task = (
         probe_batch.task
@@ -263,7 +267,8 @@ def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool)
 def first_gradient(
     session: Session, probe_batch: ProbeBatch, begin: Callable[[], None] = lambda: None
 ) -> tuple[Gradient, float]:
-    """The gradient of the engine's step, unscaled, and the scale at which it fits into fp16.
+    """Returns the gradient of the engine's step, unscaled, and the scale at which it fits into
+    fp16.
 
     The weights stay; buffers move. ``begin`` is called before each attempt.
     """
@@ -287,23 +292,23 @@ def first_gradient(
 
 
 def weights_of(session: Session) -> dict[str, Tensor]:
-    """Copies of parameters and buffers by name."""
+    """Returns copies of parameters and buffers by name."""
     named = [*session.model.named_parameters(), *session.model.named_buffers()]
     return {name: tensor.detach().clone() for name, tensor in named}
 
 
 @torch.no_grad()
 def restore(session: Session, weights: dict[str, Tensor]) -> None:
-    """The inverse of :func:`weights_of`."""
+    """Restores parameters and buffers: the inverse of :func:`weights_of`."""
     for name, tensor in [*session.model.named_parameters(), *session.model.named_buffers()]:
         tensor.copy_(weights[name])
 
 
 @contextmanager
 def _compiles_or_says(plan: Plan) -> Iterator[None]:
-    """At its limit of recompilations torch goes on uncompiled, and eager code would be found to
-    agree with itself. Candidates are many variants of one objective: the limit is lifted, and
-    reaching it is an error."""
+    """Lifts torch's limit of recompilations, and makes reaching it an error. At that limit torch
+    continues uncompiled, and eager code would be found to agree with itself. Candidates are many
+    variants of one objective."""
     if not plan.compile:
         yield
         return
@@ -314,8 +319,8 @@ def _compiles_or_says(plan: Plan) -> Iterator[None]:
 
 @contextmanager
 def same_draws(plan: Plan, draws: bool) -> Iterator[None]:
-    """A context in which a plan's steps draw the very numbers that eager ones draw from the same
-    seeds."""
+    """Returns a context in which a plan's steps draw the very numbers that eager steps draw from
+    the same seeds."""
     if not draws:
         yield
     elif plan.compile:
@@ -331,14 +336,14 @@ def _are_finite(gradients: dict[str, Tensor | None]) -> bool:
 
 
 class _Counted:
-    """An objective that counts what it was given since the first gradient began."""
+    """An objective that counts the examples it was given since the first gradient began."""
 
     def __init__(self, objective: Any) -> None:
         self._objective = objective
         self.begin()
 
     def begin(self) -> None:
-        """Counts from here."""
+        """Starts to count from here."""
         self.examples, self.weight = 0, 0.0
 
     def __call__(self, model: Any, batch: Any) -> Any:

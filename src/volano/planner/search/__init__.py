@@ -1,1 +1,1 @@
-"""The order of a search: candidates, memory, the race, its time, the explanation."""
+"""The search for a plan: candidates, memory, the race, its time, the explanation."""

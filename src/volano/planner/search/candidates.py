@@ -1,4 +1,4 @@
-"""Which plans a task and a device admit, and why the others are refused."""
+"""The candidates: which plans a task and a device admit, and why the others are refused."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from volano.plan.explanation import Refusal
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
-# Knobs among whose values the race decides; those of memory are in fit_memory.py, those of the feed
-# in feed.py.
+# The knobs that the race decides; those of memory are in fit_memory.py, those of the feed in
+# feed.py.
 RACED = knobs_with("raced")
 
 
@@ -26,7 +26,7 @@ class CandidateSpace:
     Attributes:
         base: plain eager, with the user's pins and the feed that was chosen.
         options: knob -> its admissible values, that of ``base`` first.
-        refused: the others.
+        refused: the other values, with the reasons.
     """
 
     base: Plan
@@ -35,7 +35,7 @@ class CandidateSpace:
 
     @property
     def safe(self) -> Plan:
-        """``base`` with the choices that need no measuring: memory kept, the update in one
+        """The ``base`` with the choices that need no measuring: memory kept, the update in one
         kernel."""
         wanted = {"allocator": "keep", "optimizer": "fused"}
         return self.base.pin(
@@ -43,7 +43,7 @@ class CandidateSpace:
         )
 
     def plans(self) -> Iterator[Plan]:
-        """Every combination, ``base`` first."""
+        """Returns every combination, ``base`` first."""
         for values in itertools.product(*(self.options[knob] for knob in RACED)):
             yield self.base.pin(**dict(zip(RACED, values, strict=True)))
 
@@ -57,17 +57,15 @@ def admissible(
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
     world_size: int = 1,
 ) -> CandidateSpace:
-    """The candidates on top of ``base``, which holds the pins already.
+    """Returns the candidates on top of ``base``, which holds the pins already.
 
     Raises:
-        PlanError: a knob or a value that does not exist is forbidden, or all values of one are.
+        PlanError: a forbidden knob or value does not exist, or all values of a knob are forbidden.
     """
     forbidden = forbidden or {}
     for knob, values in forbidden.items():
         for value in values:
-            base.pin(
-                **{knob: value}
-            )  # raises for a name that is no knob, and for what is no value of it
+            base.pin(**{knob: value})  # raises for an unknown knob and for an invalid value
     limit = SEMANTICS.index(task.tolerance)
     options: dict[str, tuple[Any, ...]] = {}
     refused: list[Refusal] = []
@@ -103,7 +101,7 @@ def _not_forbidden(knob: str, values: list[Any], forbidden: tuple[Any, ...]) -> 
     kept = tuple(value for value in values if value not in forbidden)
     if not kept:
         raise PlanError(
-            f"One value of {knob} is left",
+            f"At least one value of {knob} must be left",
             got=f"forbidden: {', '.join(map(_worded, forbidden))}",
             remedy="Forbid fewer",
         )
@@ -113,8 +111,8 @@ def _not_forbidden(knob: str, values: list[Any], forbidden: tuple[Any, ...]) -> 
 def _alternatives(
     knob: str, base: Plan, profile: TaskProfile, world_size: int
 ) -> Iterator[tuple[Any, str | None]]:
-    """Values of a knob, each with the reason why this task on this device does not take it, or
-    None."""
+    """Returns the values of a knob, each with the reason why this task on this device does not take
+    it, or None."""
     device = profile.device
     if knob == "allocator":
         missing = None if profile.can_keep_memory else "the C library here has no such setting"
@@ -126,7 +124,7 @@ def _alternatives(
             "foreach",
             profile.why_not_foreach
             or (
-                "torch takes it by itself where it pays"
+                "torch takes it by itself if it pays"
                 if not device.is_cpu
                 else "as_given is one loop on the CPU as well"
             ),

@@ -1,5 +1,5 @@
-"""From what a search found to its answer: every candidate with its figures and what became of
-it."""
+"""Turns the findings of a search into its answer: every candidate with its figures and what became
+of it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from volano.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """All that a search found out.
+    """The findings of a search.
 
     Attributes:
-        task: the whole one.
-        request: what was asked.
-        profile: of the task on the device.
+        task: the whole task, of all ranks.
+        request: the request to the planner.
+        profile: the task's profile on the device.
         space: the candidates.
-        cost_model: predictions.
-        race: the race; None where there was none.
+        cost_model: the cost model.
+        race: the race; None if there was none.
         chosen: the plan that was taken.
         origin: see :class:`Explanation`.
-        num_steps: of the run.
+        num_steps: number of steps of the run.
         allowed: seconds that planning might cost.
-        struck: by the guard: plan -> reason and figures.
-        passed: by the guard: plan -> figures.
-        unchecked: candidates that the guard was not asked about, for want of time.
-        may_split: whether the batch may be split; None is not known.
+        struck: candidates that the guard rejected: plan -> reason and figures.
+        passed: candidates that the guard passed: plan -> figures.
+        unchecked: candidates that the guard did not check, for lack of time.
+        may_split: whether the batch may be split; None if that is not known.
         too_large: the leanest way, if nothing fits the budget.
     """
 
@@ -60,12 +60,12 @@ class Findings:
 
     @property
     def timings(self) -> Mapping[Plan, Timing]:
-        """Of the candidates that ran."""
+        """The timings of the candidates that ran."""
         return {} if self.race is None else self.race.timings
 
 
 def answer(findings: Findings) -> PlanResult:
-    """The plan, its explanation, and what to say of both. The search's own seconds are not filled
+    """Returns the plan, its explanation and its notices. The search's own seconds are not filled
     in."""
     candidates = _candidates(findings)
     chosen, cost_model, too_large = candidates[0], findings.cost_model, findings.too_large
@@ -101,7 +101,7 @@ def answer(findings: Findings) -> PlanResult:
 
 
 def headline(explanation: Explanation) -> str:
-    """The decision in one line."""
+    """Describes the decision in one line."""
     chosen, base = explanation.candidates[0], Plan.baseline(explanation.plan.device)
     text = f"plan: {chosen.levers(base)}"
     if chosen.measured is None:
@@ -121,7 +121,7 @@ def headline(explanation: Explanation) -> str:
 
 
 def _startup_left(findings: Findings, chosen: Candidate) -> float:
-    # What this process has compiled it does not compile again; ranks are other processes.
+    # This process does not compile again what it has compiled; ranks are other processes.
     return (
         (chosen.startup or 0.0) if findings.request.world_size > 1 or findings.race is None else 0.0
     )
@@ -138,7 +138,7 @@ def _said_of_memory(explanation: Explanation) -> list[str]:
 def _said_of_struck(findings: Findings) -> list[str]:
     base = findings.space.base
     return [
-        "struck by the guard: "
+        "rejected by the guard: "
         f"{Candidate(plan=plan, status='struck', reason=reason).levers(base)}: {reason}"
         for plan, (reason, figures) in findings.struck.items()
         if figures
@@ -146,7 +146,7 @@ def _said_of_struck(findings: Findings) -> list[str]:
 
 
 def _candidates(findings: Findings) -> tuple[Candidate, ...]:
-    """The chosen one first, then by what the whole run would take."""
+    """Returns all candidates: the chosen one first, then by the seconds of the whole run."""
     space, race = findings.space, findings.race
     looked_at = [findings.chosen, *findings.timings, space.base, space.safe]
     if race is not None:
@@ -163,7 +163,8 @@ def _candidates(findings: Findings) -> tuple[Candidate, ...]:
 
 
 def _unseen(space: CandidateSpace, looked_at: list[Plan]) -> list[Plan]:
-    """A plan for every admissible value that no other has, and of which nothing is said."""
+    """Returns one plan for every admissible value that no other plan has and of which nothing was
+    reported."""
     said = {(refusal.knob, refusal.value) for refusal in space.refused}
     return [
         space.safe.pin(**{knob: value})

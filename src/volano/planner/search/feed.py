@@ -1,5 +1,5 @@
-"""How the data reaches the device: resident or streamed, and by how many workers. Knobs of class
-``exact``."""
+"""Chooses how the data reaches the device: resident or streamed, and by how many workers. These are
+knobs of class ``exact``."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ def choose_feed(
     budget: int | None = None,
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> tuple[Plan, list[str]]:
-    """The plan with ``feed`` and ``workers`` chosen where they are not pinned, and the reasons for
-    both.
+    """Chooses ``feed`` and ``workers`` if they are not pinned. Returns the plan with both, and the
+    reasons.
 
     Args:
-        task: what.
-        plan: with the pins.
-        pins: the user's.
-        world_size: ranks, each of which makes its part of a batch with its share of the cores.
+        task: the task to plan.
+        plan: the plan with the pins.
+        pins: the user's pins.
+        world_size: number of ranks, each of which makes its part of a batch with its share of the
+            cores.
         budget: bytes that the device may hold; a set that takes more than half of it is streamed.
-        forbidden: knob -> values that the user will not have.
+        forbidden: knob -> values that the user excludes.
 
     Raises:
-        PlanError: what is left of a knob when those are forbidden is not possible.
+        PlanError: no value of a knob that is left is possible.
     """
     place, reasons, forbidden = Device(plan.device), [], forbidden or {}
     if "feed" not in pins:
@@ -82,7 +83,7 @@ def _check_not_forbidden(
     value = getattr(plan, knob)
     if value in forbidden.get(knob, ()):
         raise PlanError(
-            f"A value of {knob} that is not forbidden is left",
+            f"A value of {knob} must be left that is not forbidden",
             got=f"{knob}={value} forbidden, and {'; '.join(reasons) or 'pinned'}",
             remedy=f"Pin {knob} to another value, or do not forbid this one",
         )

@@ -1,4 +1,4 @@
-"""Making a plan fit into memory without changing the experiment: micro-batches, recomputation,
+"""Makes a plan fit into memory without changing the experiment: micro-batches, recomputation,
 offloading."""
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from volano.planner.cost_model import CostModel
 from volano.planner.parity.guard import ParityGuard
 from volano.task import Task
 
-# What fits a plan into memory; the race leaves these as they are.
+# The knobs that fit a plan into memory; the race leaves these as they are.
 MEMORY_KNOBS = knobs_with("fits_memory")
-# What cannot be predicted is found out by running it.
+# Note for memory that cannot be predicted: it is found out by running.
 _MAY_FIT = ("FITS", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Ways in which a plan fits.
+    """The ways in which a plan fits.
 
     Attributes:
-        ways: values of :data:`MEMORY_KNOBS`, the likely fastest first; empty where nothing fits.
-        needed: bytes that the leanest way needs.
+        ways: values of :data:`MEMORY_KNOBS`, the likely fastest first; empty if nothing fits.
+        needed: bytes of budget that the leanest way needs.
         missing: why no leaner one is left, in words.
     """
 
@@ -35,13 +35,13 @@ class Fit:
     missing: str
 
     def applied(self, plan: Plan, number: int = 0) -> Plan | None:
-        """The plan with one of the ways; None where there are not so many."""
+        """Applies one of the ways to the plan. Returns None if there are not so many."""
         return plan.pin(**self.ways[number]) if number < len(self.ways) else None
 
     def error(self, budget: int) -> PlanError:
-        """That nothing fits."""
+        """Returns the error that nothing fits."""
         return PlanError(
-            f"A plan fits into {_sized(budget)}",
+            f"A plan must fit into {_sized(budget)}",
             got=f"the leanest one, which needs about {_sized(self.needed)}",
             remedy=f"Give a budget of {_sized(self.needed)} at least; {self.missing}",
         )
@@ -56,15 +56,16 @@ def fit(
     guard: ParityGuard,
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Fit:
-    """How a plan fits the cost model's budget, by knobs in the order of what they cost.
+    """Finds the ways in which a plan fits the cost model's budget, by knobs in the order of their
+    cost.
 
     Args:
-        task: what.
-        plan: without knobs.
-        cost_model: predicts memory, and knows the budget.
-        pins: knobs that the user has set are left so.
-        guard: finds out whether the batch may be split, where that is asked.
-        forbidden: knob -> values of knobs that the user will not have.
+        task: the task to plan.
+        plan: the plan without memory knobs.
+        cost_model: the cost model, which predicts memory and knows the budget.
+        pins: the user's pins, which are kept.
+        guard: finds out whether the batch may be split, if that is needed.
+        forbidden: knob -> values that the user excludes.
     """
     forbidden = forbidden or {}
     refused: list[tuple[str, Any, str]] = []
@@ -86,7 +87,7 @@ def fit(
             doubtful = leanest if cost_model.verdict(leanest) == "UNCERTAIN" else doubtful
             continue
         size = sizes[number] or task.batch_size
-        if size > widest:  # a leaner step that costs more is of use only with a larger micro-batch
+        if size > widest:  # a leaner step that costs more only pays off with a larger micro-batch
             ways.append({**levers, "micro_batch": sizes[number]})
             widest = size
         if widest == task.batch_size:
@@ -101,8 +102,8 @@ def fit(
 
 
 def _first_that_fits(verdicts: Sequence[Callable[[], str | None]]) -> int | None:
-    """Position of the first that fits, of plans from large to small; None where none does. Each
-    look costs a capture: the interval is halved."""
+    """Returns the position of the first plan that fits, of plans from large to small; None if none
+    does. Each look costs a capture, so the interval is halved."""
     if verdicts[0]() in _MAY_FIT:
         return 0
     if verdicts[-1]() not in _MAY_FIT:
@@ -121,7 +122,7 @@ def _levers(
     forbidden: Mapping[str, tuple[Any, ...]],
     refused: list[tuple[str, Any, str]],
 ) -> Iterator[dict[str, Any]]:
-    """Combinations beside micro-batches, the cheapest first."""
+    """Returns combinations of the memory knobs other than micro-batches, the cheapest first."""
     lean: dict[str, Any] = {}
     is_free = "allocator" not in pins and "return" not in forbidden.get("allocator", ())
     if is_free and cost_model.profile.can_keep_memory and Device(plan.device).is_cpu:
@@ -153,7 +154,7 @@ def _distinct(*choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def why_whole_batch(task: Task, pins: Mapping[str, Any]) -> str | None:
-    """Why the size of the micro-batch stands, whatever the batch is; None where it may be
+    """Returns why the size of the micro-batch is fixed, whatever the batch; None if it may be
     chosen."""
     if "micro_batch" in pins:
         return f"it is pinned to {pins['micro_batch']}"
@@ -164,7 +165,7 @@ def why_whole_batch(task: Task, pins: Mapping[str, Any]) -> str | None:
 def micro_batches(
     batch_size: int, plan: Plan, why_whole: str | None, guard: ParityGuard
 ) -> Iterator[int | None]:
-    """The whole batch, then halves of it; that of the plan alone where it stands."""
+    """Returns the whole batch, then halves of it; only the plan's size if that is fixed."""
     yield plan.micro_batch
     if why_whole is not None or not guard.divisible.yes:
         return
@@ -180,7 +181,7 @@ def _missing(refused: list[tuple[str, Any, str]], why_whole: str | None, guard: 
         reasons.insert(0, f"micro_batch: {why_whole}")
     elif guard.may_split is False:
         reasons.insert(0, f"micro_batch: {guard.divisible.reason}")
-    return "; ".join(reasons) or "every lever was taken"
+    return "; ".join(reasons) or "every knob is in use"
 
 
 def _sized(num_bytes: int) -> str:

@@ -1,4 +1,4 @@
-"""What one of several ranks on a machine does, for timing it alone."""
+"""The share of one of several ranks on a machine, for timing it alone."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from volano.task import Task
 
 
 def share_of_threads(world_size: int) -> int:
-    """Threads of each of several ranks on this machine's cores."""
+    """Returns the threads of each of several ranks on this machine's cores."""
     return max(1, num_cores() // world_size)
 
 
 def share_of_rank(task: Task, plan: Plan, world_size: int) -> tuple[Task, Plan]:
-    """Task and plan with which one process does what each of several ranks will do in a step, for
-    timing it alone."""
+    """Returns task and plan with which one process does what each of several ranks will do in a
+    step."""
     if world_size == 1:
         return task, plan
     if Device(plan.device).is_cpu and plan.threads is None:

@@ -1,5 +1,5 @@
-"""Which candidates run, in which order, and how long the search goes on: as long as the run's
-length pays for it."""
+"""The race: which candidates run, in which order, and how long the search continues: as long as the
+run's length pays for it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from volano.planner.search.timing import Timing, TimingRuns
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 
-# What torch.compile may save of a step; measured from -40 to 24 % on the CPU (docs/log.md). It is
-# tried where this share of the rest of the run is worth so many of its start-ups: it often saves
-# nothing.
+# The share of a step that torch.compile may save, measured from -40 to 24 % on the CPU
+# (docs/log.md). It is tried if this share of the rest of the run is worth so many of its start-ups,
+# because it often saves nothing.
 _COMPILE_GAIN, _WORTH_STARTUPS = 0.2, 2.0
-# The guard's work in plain steps: a reference in float64, and some steps of the candidate.
+# The guard's work, in plain steps: a reference in float64, and some steps of the candidate.
 _GUARD_STEPS = 12
 _MOST_TIMING_SECONDS = 0.5
-# Of the run, before its length is known: the first share of the time budget is 0.015.
+# Share of the run, before its length is known: the first share of the time budget is 0.015.
 _FIRST_TIMING_SHARE = 0.01
-# Two captures in processes of their own, and the device's rates where they are not known; where
-# less is left, nothing is predicted.
+# Seconds of two captures in processes of their own, and of the device's rates if they are not
+# known. If less is left, nothing is predicted.
 _PREDICTION_SECONDS = 3.0
 
 
@@ -37,17 +37,18 @@ class CandidateRace:
     """The race of one search.
 
     Args:
-        task: as one rank has it.
-        profile: of it on the device.
-        space: its candidates.
-        fits: precision -> how plans of it fit the memory; empty where memory is no question.
-        cost_model: predictions.
-        time_budget: what may be spent.
-        request: what was asked.
+        task: the task as one rank has it.
+        profile: its profile on the device.
+        space: the task's candidates.
+        fits: precision -> the ways in which its plans fit the memory; empty if everything surely
+            fits.
+        cost_model: the cost model.
+        time_budget: the seconds that may be spent.
+        request: the request to the planner.
 
     Attributes:
         space: the candidates, with the refusals that the race brought.
-        why_not_compiled: why candidates were left uncompiled; None where none were.
+        why_not_compiled: why candidates were not compiled; None if there were none.
     """
 
     def __init__(
@@ -74,30 +75,30 @@ class CandidateRace:
         return self._timing_runs.timings
 
     def run(self) -> None:
-        """The whole race."""
+        """Runs the whole race."""
         with contextlib.closing(self._timing_runs):
             self._run()
 
     def _run(self) -> None:
-        if self._fitted(self.space.base) == self.space.base:  # plain eager itself, where that fits
+        if self._fitted(self.space.base) == self.space.base:  # plain eager itself, if that fits
             self._enter(self.space.base)
         self._enter_safe()
         for plan in self.eager_plans():
             self._try(plan)
         self._try_threads()
         self._try_compiled()
-        if not self._fits:  # it keeps several sessions, and what was fitted leaves no room for them
+        if not self._fits:  # a final holds several sessions, and a fitted plan has no room
             self._timing_runs.final(self.cost)
 
     def ranking(self) -> list[Timing]:
-        """Those that ran, the cheapest first."""
+        """Returns the plans that ran, the cheapest first."""
         return sorted(
             (timing for timing in self.timings.values() if timing.step is not None), key=self.cost
         )
 
     def cost(self, timing: Timing) -> float:
-        """Seconds of the whole run under a candidate, from here on: what was compiled here is not
-        compiled again, but in ranks of their own it is."""
+        """Returns the seconds of the rest of the whole run under a candidate. What was compiled
+        here is not compiled again, except in ranks, which are processes of their own."""
         assert timing.step is not None
         return timing.step * self.num_steps + (
             timing.startup if self._request.world_size > 1 else 0.0
@@ -105,30 +106,30 @@ class CandidateRace:
 
     @property
     def first_step(self) -> float | None:
-        """Seconds of a step of the first candidate that ran: plain eager, where that fits."""
+        """The seconds of a step of the first candidate that ran: plain eager, if that fits."""
         return next(
             (timing.step for timing in self.timings.values() if timing.step is not None), None
         )
 
     @property
     def num_steps(self) -> int:
-        """Steps of the run; where its length is given in seconds, those that the first candidate
-        would make."""
+        """The number of steps of the run; if its length is given in seconds, the steps that the
+        first candidate would make."""
         if self._request.seconds is None or not self.first_step:
             return self._task.num_steps
         return max(1, int(self._request.seconds / self.first_step))
 
     @property
     def seconds_left(self) -> float:
-        """For racing: the guard has to be paid afterwards, with a smaller batch where time is
-        short."""
+        """Returns the seconds left for racing. The guard must be paid afterwards, with a smaller
+        batch if time is short."""
         return self._time_budget.left - min(
             _GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._time_budget.total
         )
 
     def eager_plans(self) -> list[Plan]:
-        """Combinations of precision and memory format on top of the safe choices, the likeliest to
-        be fast first."""
+        """Returns the combinations of precision and memory format on top of the safe choices, the
+        likeliest to be fast first."""
         options, safe = self.space.options, self.space.safe
         plans = [
             fitted
@@ -145,13 +146,13 @@ class CandidateRace:
     # ---- timing runs
 
     def _fitted(self, plan: Plan) -> Plan | None:
-        """The plan with the knobs that make it fit; None where none do."""
+        """Returns the plan with the knobs that make it fit; None if none do."""
         fit = self._fits.get(plan.precision)
         return plan if fit is None else fit.applied(plan, self._way.get(plan.precision, 0))
 
     def _enter_safe(self) -> None:
-        """The safe choices, in every way in which they fit; the fastest way is that of the others
-        too."""
+        """Runs the safe choices in every way in which they fit; the other candidates use the
+        fastest of these ways."""
         safe = self.space.safe
         fit = self._fits.get(safe.precision)
         if fit is None:
@@ -190,7 +191,7 @@ class CandidateRace:
         return timing
 
     def _try(self, plan: Plan, *, startup: float = 0.0) -> Timing | None:
-        """A timing run, where there is time left for it."""
+        """Runs a candidate, if there is time left for it."""
         best = self._timing_runs.best
         step = best.step if best is not None and best.step is not None else 0.0
         if plan in self.timings:
@@ -200,7 +201,7 @@ class CandidateRace:
         return self._enter(plan) if self.seconds_left >= 2 * step + startup else None
 
     def _is_too_large(self, plan: Plan) -> bool:
-        """Whether memory is a question that was answered, and the plan does not fit."""
+        """Checks whether the plan's memory is known and does not fit."""
         return bool(self._fits) and self._cost_model.verdict(plan) == "NO"
 
     def _try_threads(self) -> None:
@@ -221,8 +222,8 @@ class CandidateRace:
                 return
 
     def _try_compiled(self) -> None:
-        """Compiles the best eager candidate, where what that may save is more than what it costs;
-        then the others, as long as it helps and time is left."""
+        """Compiles the best eager candidate, if the possible saving exceeds the cost; then the
+        others, as long as it helps and time is left."""
         best = next(iter(self.ranking()), None)
         if True not in self.space.options["compile"] or best is None or best.step is None:
             return

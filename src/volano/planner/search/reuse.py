@@ -1,4 +1,4 @@
-"""Taking up a plan that was found before, for a run that may be of another length."""
+"""Takes up a plan that was found before, for a run that may have another length."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LONGER = 2.0
 def recalled(
     key: str, space: CandidateSpace, request: PlanRequest, num_steps: int
 ) -> PlanResult | None:
-    """The plan for a fingerprint, decided anew for the length of this run; None where it has to be
-    searched for."""
+    """Returns the plan for a fingerprint, decided again for the length of this run; None if it must
+    be searched for."""
     before = recall(key)
     if before is None:
         return None
@@ -33,7 +33,7 @@ def recalled(
         was_cut_short and request.is_free
     ):
         return None
-    # Only what the guard has passed, or what needs none.
+    # Only plans that the guard has passed, or that need no guard.
     able = [c for c in old.candidates if c.status == "chosen" or c.plan in (space.base, space.safe)]
     able = [
         c
@@ -55,8 +55,8 @@ def recalled(
 
 
 def _with_feed_of(base: Plan, old: Explanation) -> Explanation:
-    """The explanation with the feed that was chosen now: it is measured beside the race, which has
-    batches at hand."""
+    """Returns the explanation with the feed that was chosen now: it is measured next to the race,
+    which has batches at hand."""
 
     def renewed(plan: Plan) -> Plan:
         return plan.pin(feed=base.feed, workers=base.workers)
@@ -66,8 +66,8 @@ def _with_feed_of(base: Plan, old: Explanation) -> Explanation:
 
 
 def _is_in(space: CandidateSpace, plan: Plan) -> bool:
-    """Whether the space still has every value of the plan; the allocator may be what a plan takes
-    to fit."""
+    """Checks whether the space still has every value of the plan; the allocator may be one that a
+    plan takes to fit."""
     return all(
         getattr(plan, knob) in values
         for knob, values in space.options.items()
@@ -99,7 +99,7 @@ def _for_this_run(old: Explanation, chosen: Candidate, base: Plan, length: int) 
 
 
 def _again(candidate: Candidate, chosen: Candidate, length: int) -> Candidate:
-    """A remembered candidate, for a run of another length."""
+    """Returns a remembered candidate for a run of another length."""
     status: Status = candidate.status
     reason = candidate.reason
     if candidate is chosen:

@@ -36,37 +36,38 @@ from volano.planner.search.time_budget import TimeBudget
 from volano.planner.task_profile import profile_task
 from volano.task import Task
 
-# Two steps warm a candidate up and one is timed: below so many steps that alone is more than a
-# hundredth of the run.
+# The shortest run that is raced. Two steps warm a candidate up and one is timed: below so many
+# steps that alone is more than a hundredth of the run.
 _LEAST_STEPS = 300
-# Of a run whose length is given in seconds: a hundredth of less is no time for two steps of most
-# tasks.
+# The same if the run's length is given in seconds: a hundredth of less is too short for two steps
+# of most tasks.
 _LEAST_SECONDS = 30.0
 _MOST_EXPLAIN_SECONDS = 120.0
-# For the guard where nothing is raced: how long the run is, is not known, or it is short.
+# Seconds for the guard if nothing is raced: the run's length is unknown, or it is short.
 _UNRACED_GUARD_SECONDS = 3.0
-# Where data and memory lie, and torch's own implementation of the same update: nothing to check.
+# Knobs that place data and memory, and torch's own implementations of the same update: nothing to
+# check.
 _TRUSTED = {"allocator", "optimizer"}
 
 
 def find_plan(task: Task, request: PlanRequest) -> PlanResult:
-    """The fastest admissible plan for a task on a device of this machine.
+    """Finds the fastest admissible plan for a task on a device of this machine.
 
     Raises:
         PlanError: a pin is not a knob or a value of one, or nothing fits the budget.
         UsageError: the device is not on this machine.
-        VolanoError: the task itself cannot be run, as the run would say it.
+        VolanoError: the task itself cannot be run, with the run's own message.
     """
     found = _Search(task, request).found()
-    # The search's objects refer to one another in circles, and batches, sessions and references
-    # hang on them: what waits for the memory is the run.
+    # The search's objects refer to one another in cycles that hold batches, sessions and
+    # references; the run needs that memory.
     gc.collect()
     Device(request.device).release_memory()
     return found
 
 
 class _Search:
-    """One search, in the order of its methods."""
+    """The state of one search; its methods stand in the order of the search."""
 
     def __init__(self, task: Task, request: PlanRequest) -> None:
         self._started = time.perf_counter()
@@ -83,8 +84,7 @@ class _Search:
             budget=request.budget,
             forbidden=request.forbid,
         )
-        # What is timed is what one rank will do; `base` keeps what the ranks' plan will say of
-        # threads.
+        # One rank's share is timed; `base` keeps the number of threads of the ranks' plan.
         self._threads = base.threads
         self._task, base = share_of_rank(task, base, request.world_size)
         self._profile = profile_task(self._task, device)
@@ -105,8 +105,8 @@ class _Search:
         self._fits: dict[str, Fit] = {}
 
     def found(self) -> PlanResult:
-        """The plan, by the shortest way that is honest for this run."""
-        # Where what is free now is a question, an answer of another moment is none.
+        """Finds the plan, by the shortest way that is honest for this run."""
+        # If memory is tight, an answer that was found at another moment does not hold now.
         asks_for_room = self._cost_model.is_tight and self._request.budget is None
         key = (
             self._fingerprint()
@@ -164,8 +164,8 @@ class _Search:
         )  # fmt: skip
 
     def _fit_into_memory(self) -> Fit | None:
-        """Finds what it takes to fit, for each precision. Returns the leanest where nothing fits a
-        given budget."""
+        """Finds the ways to fit, for each precision. Returns the leanest if nothing fits a given
+        budget."""
         if not self._cost_model.is_tight:
             return None
         for precision in self._space.options["precision"]:
@@ -185,7 +185,7 @@ class _Search:
         leanest = min(self._fits.values(), key=lambda found: found.needed)
         if self._request.budget is not None:
             return leanest
-        # Nobody asked for a budget, and bounds of what is free are no reason to refuse a run.
+        # No budget was given, and estimates of the free memory are no reason to refuse a run.
         self._fits = {}
         needed, free = (
             f"{value / 2**20:,.0f} MiB" for value in (leanest.needed, self._cost_model.budget or 0)
@@ -194,10 +194,10 @@ class _Search:
         return None
 
     def _told(self, nothing_fits: Fit) -> PlanResult:
-        """That nothing fits: an explanation for who asked for one, an error for who wants to train.
+        """Reports that nothing fits: returns the answer for an explanation, raises if a run waits.
 
         Raises:
-            PlanError: a run waits.
+            PlanError: a run waits for the plan.
         """
         assert self._cost_model.budget is not None
         if not self._request.is_free:
@@ -227,8 +227,8 @@ class _Search:
         return self._ended(answer(self._findings(plan, origin, None, passed=passed)), *more)
 
     def _first_that_fits(self, plan: Plan) -> tuple[Plan, Mapping[str, float]]:
-        """The plan with knobs that make it fit, and the guard's figures; in another precision where
-        none do in its."""
+        """Returns the plan with knobs that make it fit, and the guard's figures; in another
+        precision if none do in its own."""
         struck: dict[Plan, tuple[str, Mapping[str, float]]] = {}
         for precision, fits in self._fits.items():
             for number in range(len(fits.ways)):
@@ -241,7 +241,7 @@ class _Search:
         return self._unguarded(struck), {}
 
     def _first_that_agrees(self, race: CandidateRace) -> Findings:
-        """The cheapest candidate that computes what plain eager does."""
+        """Returns the cheapest candidate that computes the same as plain eager."""
         struck: dict[Plan, tuple[str, Mapping[str, float]]] = {}
         passed: dict[Plan, Mapping[str, float]] = {}
         faulty: list[tuple[str, Any]] = []
@@ -254,7 +254,7 @@ class _Search:
                 f"{knob}={value}" for knob, value in faulty if getattr(timing.plan, knob) == value
             ]
             if shared:
-                struck[timing.plan] = (f"it has the lever at fault, {shared[0]}", {})
+                struck[timing.plan] = (f"it has the knob at fault, {shared[0]}", {})
                 continue
             if self._is_trusted(timing.plan, race):
                 chosen = timing.plan
@@ -288,18 +288,18 @@ class _Search:
         return is_small and set(race.space.base.changes(plan)) <= _TRUSTED
 
     def _unguarded(self, struck: Mapping[Plan, tuple[str, Mapping[str, float]]]) -> Plan:
-        """What is taken where no candidate ran, or none that ran agrees: plain eager, if that fits.
+        """Returns the plan that is taken if no candidate ran, or none that ran agrees: plain eager,
+        if that fits.
 
         Raises:
-            PlanError: it does not, and all that fit compute something else.
+            PlanError: plain eager does not fit, and all plans that fit compute something else.
         """
         base, budget = self._space.base, self._request.budget
         if not struck or budget is None or self._fits_as_it_is(base):
             return base
         reasons = dict.fromkeys(reason for reason, _ in struck.values())
         raise PlanError(
-            "A plan that fits is looked at by the guard, and computes what plain eager PyTorch "
-            "does",
+            "A plan that fits must compute the same as plain eager PyTorch",
             got="; ".join(reasons),
             remedy=f"Give a budget above {budget:,} bytes",
         )
@@ -321,7 +321,8 @@ class _Search:
         )  # fmt: skip
 
     def _ended(self, found: PlanResult, *more: str) -> PlanResult:
-        """The answer with the whole of its reasons, and threads as the ranks' plan names them."""
+        """Completes the answer with all its reasons, and with threads as the ranks' plan names
+        them."""
         plan = found.plan
         if self._request.world_size > 1 and plan.threads == self._space.base.threads:
             plan = plan.pin(threads=self._threads)

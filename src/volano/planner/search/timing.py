@@ -1,5 +1,5 @@
-"""Running candidates on the real device: short timing runs first, more for the leaders, the
-hopeless stopped early."""
+"""Runs candidates on the real device: short timing runs first, more for the leaders, hopeless ones
+stopped early."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from volano.plan import Plan
 from volano.task import Batch, Task, map_tensors
 from volano.training import Session, StepTimer, is_out_of_memory
 
-# A block of steps is as long as that, so that a clock's tick and one wait for the device do not
-# show in it.
+# Seconds of a block of steps: so long that a clock's tick and one wait for the device do not show
+# in it.
 _BLOCK_SECONDS = 0.03
-# After its first timed step a candidate this much slower than the best is stopped: noise does not
-# come to that.
+# After its first timed step a candidate this much slower than the best is stopped: noise is
+# smaller.
 _HOPELESS = 1.5
 # Candidates this near to the best are run again, in turn with it.
 _NEAR, _MOST_FINALISTS = 1.12, 3
@@ -30,15 +30,15 @@ _FINAL_ROUNDS, _SLICE_SECONDS = 7, 0.08
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What came of a candidate on the track.
+    """The result of timing a candidate.
 
     Attributes:
         plan: the candidate.
-        step: median seconds of a step; None where it failed.
+        step: median seconds of a step; None if it failed.
         startup: seconds of building, compiling and the first step, beyond a step.
-        failure: the first line of what went wrong, or None.
-        lack_of_memory: whether that was the want of memory.
-        num_steps: that were timed.
+        failure: the first line of the error, or None.
+        lack_of_memory: whether it ran out of memory.
+        num_steps: number of timed steps.
         is_stopped: whether it was stopped early, as hopeless.
     """
 
@@ -52,10 +52,10 @@ class Timing:
 
 
 class HeldAllocator:
-    """The host's allocator as candidates want it, from one timing run to the next.
+    """The host's allocator with a candidate's setting, kept from one timing run to the next.
 
-    Giving memory back at the end of each and faulting it in again at the beginning of the next
-    would be timed as their own. Close it after the last.
+    If each run gave its memory back, the next would fault it in again, and that would count as its
+    own time. Close it after the last run.
     """
 
     def __init__(self, device: Device) -> None:
@@ -63,7 +63,7 @@ class HeldAllocator:
         self.value = ""
 
     def set(self, value: str) -> bool:
-        """Holds a value of the knob ``allocator``. True where another was held before."""
+        """Sets a value of the knob ``allocator``. Returns True if another was held before."""
         if value == self.value:
             return False
         self.close()
@@ -72,19 +72,20 @@ class HeldAllocator:
         return True
 
     def close(self) -> None:
-        """Puts everything back."""
+        """Restores everything."""
         self._stack.close()
         self.value = ""
 
 
 class TimingRun:
-    """A candidate with a session of its own, on copies of the same batches. Nothing of it is kept.
+    """The timing of a candidate with a session of its own, on copies of the same batches. Nothing
+    of it is kept.
 
     Args:
-        task: what.
-        plan: the candidate. Batches are at hand, so that its feed is left out.
-        batches: on the device, the largest first.
-        allocator: held for all timing runs of a race.
+        task: the task to train.
+        plan: the candidate. Its feed is left out, because batches are given.
+        batches: batches on the device, the largest first.
+        allocator: the allocator that all timing runs of a race share.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class TimingRun:
 
     @property
     def step(self) -> float:
-        """Median seconds of a step so far."""
+        """Returns the median seconds of a step so far."""
         return self._timer.step
 
     def run(self, seconds: float) -> None:
@@ -116,7 +117,7 @@ class TimingRun:
             self._timer.run(seconds)
 
     def _make_step(self) -> None:
-        # As every feed does: an objective may write into its batch.
+        # A copy, as from every feed: an objective may write into its batch.
         batch = map_tensors(
             lambda tensor: tensor.clone(), self._batches[self._num_made % len(self._batches)]
         )
@@ -133,7 +134,7 @@ class TimingRun:
             yield
 
     def timing(self, *, is_stopped: bool = False) -> Timing:
-        """The figures so far."""
+        """Returns the figures so far."""
         return Timing(
             plan=self.plan, step=self.step, startup=self._timer.startup,
             num_steps=self._timer.num_steps, is_stopped=is_stopped,
@@ -141,13 +142,13 @@ class TimingRun:
 
 
 class TimingRuns:
-    """Runs candidates of one task; remembers every timing.
+    """A runner of one task's candidates that remembers every timing.
 
     Args:
-        task: what; its own model, optimizer and data are not touched, its model is made anew for
-            each candidate.
-        batches: on the device, the largest first.
-        seconds_left: how long timing runs may still go on.
+        task: the task to train; its own model, optimizer and data are not touched, its model is
+            made again for each candidate.
+        batches: batches on the device, the largest first.
+        seconds_left: returns the seconds that timing runs may still take.
     """
 
     def __init__(
@@ -159,20 +160,21 @@ class TimingRuns:
 
     @property
     def best(self) -> Timing | None:
-        """The fastest so far, by its step."""
+        """The fastest timing so far, by its step."""
         ran = [timing for timing in self.timings.values() if timing.step is not None]
         return min(ran, key=lambda timing: timing.step or 0.0, default=None)
 
     def close(self) -> None:
-        """Puts the allocator back."""
+        """Restores the allocator."""
         self._allocator.close()
 
     def run(self, plan: Plan, *, seconds: float, most_share: float = 1.0) -> Timing:
         """Returns the timing of a candidate, from about so many seconds after its warm-up, and at
-        most a share of the task's steps; one that fails has a timing too."""
+        most a share of the task's steps; a candidate that fails has a timing too."""
         if plan not in self.timings:
             self.timings[plan] = self._run(plan, seconds, most_share)
-            # Sessions hold circles (modules and their hooks), and the device's memory with them.
+            # Sessions hold reference cycles (modules and their hooks), and with them the device's
+            # memory.
             gc.collect()
         return self.timings[plan]
 
@@ -189,12 +191,10 @@ class TimingRuns:
                 if timing_run.step > _HOPELESS * best.step:
                     return timing_run.timing(is_stopped=True)
             seconds = min(seconds, most_share * timing_run.step * self._task.num_steps)
-            if (
-                seconds > timing_run.step / 2
-            ):  # the second step alone says enough of one that takes long
+            if seconds > timing_run.step / 2:  # for a long step, the second one alone is enough
                 timing_run.run(seconds)
             return timing_run.timing()
-        except Exception as error:  # noqa: BLE001 - whatever a person's code or a compiler raises
+        except Exception as error:  # noqa: BLE001 - the user's code or a compiler may raise anything
             return _failed(plan, error)
 
     def final(self, cost: Callable[[Timing], float]) -> None:
@@ -202,7 +202,8 @@ class TimingRuns:
         alike.
 
         Args:
-            cost: of the whole run under a candidate; those near to the least are the leaders.
+            cost: seconds of the whole run under a candidate; those near to the least are the
+                leaders.
         """
         ran = sorted(
             (timing for timing in self.timings.values() if timing.step is not None), key=cost
@@ -216,7 +217,7 @@ class TimingRuns:
         for timing in leaders:
             with contextlib.suppress(
                 Exception
-            ):  # it ran before; a machine that is full by now shows in its absence
+            ):  # it ran before; if the machine is full by now, it is simply left out
                 timing_runs.append(
                     TimingRun(self._task, timing.plan, self._batches, self._allocator)
                 )

@@ -1,1 +1,1 @@
-"""How long a step takes, from operations and measured rates."""
+"""Predicts how long a step takes, from operations and measured rates."""

@@ -1,10 +1,10 @@
-"""What measured steps teach predictions: for each class of plans, the factor by which measurements
-differ.
+"""The calibration of predictions by measured steps: for each class of plans, the factor by which
+measurements differ.
 
-A roofline is wrong alike for alike steps: by what a device's libraries make of its peaks. So a
-measurement on a device corrects the predictions of its class (precision, compiled or not, memory
-format, and the kind of operation that takes most of the step), and where a class was never
-measured, those of the nearest wider class.
+A roofline errs in the same way for similar steps: by the share of a device's peaks that its
+libraries reach. So a measurement on a device corrects the predictions of its class: precision,
+compiled or not, memory format, and the kind of operation that takes most of the step. A class that
+was never measured takes the factor of the nearest wider class.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from volano.plan import Plan
 from volano.plan.prediction import TimePrediction
 
 SCHEMA_VERSION = 1
-# Measurements of a class that are remembered: of the last weeks' tasks, and a device that changes
-# is soon believed.
+# The number of measurements of a class that are remembered: enough for the tasks of the last weeks,
+# few enough to follow a device that changes.
 _KEPT = 15
-# A measurement that differs by more says that something else was measured (a device in use, a
-# prediction of another step); it counts, but no further.
+# The largest factor that counts. A measurement that differs by more means that something else was
+# measured (a device in use, a prediction of another step).
 _LARGEST_FACTOR = 32.0
 _ANY = "*"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Corrections of predicted step times on one machine. A value: :meth:`update` gives another.
+    """The corrections of predicted step times on one machine. It is a value: :meth:`update` returns
+    another.
 
     Attributes:
         ratios: class -> natural logarithms of measured / predicted, oldest first.
@@ -43,11 +44,11 @@ class Calibration:
     def update(
         self, plan: Plan, prediction: TimePrediction, measured: float, *, device: str | None = None
     ) -> Calibration:
-        """With one more measurement.
+        """Returns the calibration with one more measurement.
 
         Args:
-            plan: that was run.
-            prediction: of its step, before this calibration was applied to it.
+            plan: the plan that was run.
+            prediction: the prediction of its step, before this calibration was applied.
             measured: seconds of its step.
             device: name of the hardware; None takes the plan's device.
 
@@ -62,8 +63,8 @@ class Calibration:
     def factor(
         self, plan: Plan, prediction: TimePrediction, *, device: str | None = None
     ) -> float | None:
-        """Measured / predicted, the median of the narrowest class that was measured; None without
-        any on the device."""
+        """Returns measured / predicted, the median of the narrowest class that was measured; None
+        without any on the device."""
         for key in _classes(plan, prediction, device):
             if self.ratios.get(key):
                 return math.exp(statistics.median(self.ratios[key]))
@@ -72,7 +73,7 @@ class Calibration:
     def apply(
         self, plan: Plan, prediction: TimePrediction, *, device: str | None = None
     ) -> TimePrediction:
-        """The prediction times its class's factor; as it is, where nothing was measured on the
+        """Returns the prediction times its class's factor; unchanged if nothing was measured on the
         device."""
         factor = self.factor(plan, prediction, device=device)
         if factor is None or prediction.origin == "measured":
@@ -86,7 +87,7 @@ class Calibration:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Version and ratios, as lists of numbers."""
+        """Returns version and ratios, as lists of numbers."""
         return {
             "schema_version": SCHEMA_VERSION,
             "ratios": {key: list(values) for key, values in self.ratios.items()},
@@ -94,15 +95,16 @@ class Calibration:
 
     @classmethod
     def from_json(cls, value: Any) -> Calibration:
-        """The inverse of :meth:`to_json`.
+        """Reads the result of :meth:`to_json`.
 
         Raises:
-            UsageError: it is not what :meth:`to_json` gives, or of another version.
+            UsageError: the value is not a result of :meth:`to_json`, or of another version.
         """
         ratios = value.get("ratios") if isinstance(value, dict) else None
         if not isinstance(ratios, dict) or value.get("schema_version") != SCHEMA_VERSION:
             raise UsageError(
-                f"A calibration is a JSON object of version {SCHEMA_VERSION}", got=repr(value)[:80]
+                f"A calibration must be a JSON object of version {SCHEMA_VERSION}",
+                got=repr(value)[:80],
             )
         bound = math.log(_LARGEST_FACTOR) * (1 + 1e-12)
         for key, values in ratios.items():
@@ -114,7 +116,7 @@ class Calibration:
             )
             if not numbers:
                 raise UsageError(
-                    "A calibration has logarithms of factors by class",
+                    "A calibration must hold logarithms of factors by class",
                     got=f"{key}: {values!r}"[:80],
                 )
         return cls(
@@ -125,7 +127,7 @@ class Calibration:
 def _log_ratio(predicted: float, measured: float) -> float:
     if not (0 < measured < math.inf and 0 < predicted < math.inf):
         raise UsageError(
-            "A calibration learns from positive, finite seconds",
+            "A calibration needs positive, finite seconds",
             got=f"{predicted}, measured {measured}",
         )
     bound = math.log(_LARGEST_FACTOR)
@@ -133,7 +135,7 @@ def _log_ratio(predicted: float, measured: float) -> float:
 
 
 def _classes(plan: Plan, prediction: TimePrediction, device: str | None) -> tuple[str, ...]:
-    """Keys of the classes that a plan's step belongs to, narrowest first."""
+    """Returns the keys of the classes that a plan's step belongs to, narrowest first."""
     place = device or plan.device
     compiled = "compiled" if plan.compile else "eager"
     kind = max(prediction.kinds, key=lambda name: prediction.kinds[name], default=_ANY)

@@ -1,5 +1,5 @@
-"""What a device of this machine reaches, measured once, and what measured steps taught: both in the
-user's cache folder."""
+"""The rates that a device of this machine reaches, measured once, and the calibration from measured
+steps: both in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _CALIBRATION = "calibration.json"
 
 
 def rates_of(device: Device) -> Rates:
-    """Measures for some seconds, the first time on a machine."""
+    """Returns the rates of a device. The first time on a machine it measures them for some
+    seconds."""
     machine = describe_machine(device)
     known = [
         machine.device_name,
@@ -48,14 +49,14 @@ def rates_of(device: Device) -> Rates:
             "limits": dataclasses.asdict(limits),
             "kernels": kernels,
         }
-        write_record(path, record)  # where that fails they are measured again next time
+        write_record(path, record)  # if that fails they are measured again next time
     return Rates.of_measured(
         Limits(**record["limits"]), record["kernels"], name=machine.device_name
     )
 
 
 def kept_calibration() -> Calibration:
-    """What earlier searches on this machine learned; nothing where they left nothing that can be
+    """Returns the calibration of earlier searches on this machine; an empty one if none can be
     read."""
     try:
         return Calibration.from_json(
@@ -66,7 +67,7 @@ def kept_calibration() -> Calibration:
 
 
 def keep_calibration(calibration: Calibration) -> None:
-    """For the next search; where that cannot be written, it is learned again."""
+    """Keeps the calibration for the next search; if it cannot be written, it is learned again."""
     write_record(cache_folder() / _CALIBRATION, calibration.to_json())
 
 

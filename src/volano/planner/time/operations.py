@@ -1,4 +1,5 @@
-"""What an executed operation is: floating-point operations, bytes, type, and what limits it."""
+"""The description of an executed operation: floating-point operations, bytes, type, and what limits
+it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _DTYPES = {
     torch.float16: "fp16",
     torch.float64: "fp64",
 }
-# They look at tensors and touch no element, or only reserve memory.
+# Operations that touch no element, or only reserve memory.
 _NO_WORK = {
     "detach", "alias", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty",
     "new_empty_strided", "_local_scalar_dense", "set_", "resize_", "is_same_size", "sym_size",
@@ -54,7 +55,7 @@ _OTHER = {
 
 
 def is_computation(func: Any) -> bool:
-    """Whether an operation of torch's dispatcher does work: views and questions do none."""
+    """Checks whether an operation of torch's dispatcher does work: views and questions do none."""
     return (
         func.namespace not in ("prim", "profiler")
         and not func.is_view
@@ -65,14 +66,14 @@ def is_computation(func: Any) -> bool:
 def describe_operation(
     func: Any, args: Any, kwargs: Any, result: Any, phase: Phase
 ) -> Operation | None:
-    """One execution of an operation, or None if it touches no tensor.
+    """Describes one execution of an operation; returns None if it touches no tensor.
 
     Args:
-        func: as a dispatch mode is given it, with the arguments.
-        args: positional ones.
-        kwargs: by name.
-        result: of the call.
-        phase: of the step.
+        func: the operation as a dispatch mode is given it.
+        args: positional arguments.
+        kwargs: arguments by name.
+        result: the result of the call.
+        phase: the phase of the step.
     """
     inputs, outputs = list(_tensors((args, kwargs))), list(_tensors(result))
     num_bytes = sum(map(_bytes_touched, inputs)) + sum(map(_bytes_touched, outputs))
@@ -95,7 +96,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 def _bytes_touched(tensor: Tensor) -> int:
     if tensor.layout is not torch.strided:
         return values_of(tensor).nbytes if tensor.layout is torch.sparse_coo else 0
-    # An expanded tensor is read where it lies.
+    # An expanded tensor is read in place, so that its storage counts, not its shape.
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
@@ -138,14 +139,15 @@ def _attention_on_cpu_backward(args: Any) -> int:
 
 
 def _recurrent_on_cpu(args: Any) -> int:
-    """One direction of one layer: at each place of the sequences, two matrices times a vector."""
+    """Describes one direction of one layer: at each place of the sequences, two matrices times a
+    vector."""
     inputs, weight_of_input, weight_of_hidden = args[:3]
     places = math.prod(inputs.shape[:-1])
     return 2 * places * (weight_of_input.numel() + weight_of_hidden.numel())
 
 
-# torch's counter knows nothing of them and counts none (pytorch#195460); backward passes of
-# products cost twice.
+# torch's counter does not know these operations and counts none (pytorch#195460); backward passes
+# of products cost twice.
 _OWN_FORMULAS = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_cpu,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_on_cpu_backward,

@@ -1,11 +1,11 @@
-"""How long a step takes, from its operations and what the device can do at most.
+"""Predicts how long a step takes, from its operations and the device's peak rates.
 
 An operation needs time for its arithmetic and time for its bytes, and the host needs some
 microseconds to start it. The roofline (Williams, Waterman and Patterson 2009) takes the longer of
 the first two, as if they overlapped perfectly; measured steps are explained better by their sum
 (benchmarks/catalogue_fit.py), since a kernel first waits for data and last for its results. Neither
 limit is reached in practice: each kind of operation has its *efficiencies*, the shares of both that
-were found where steps were measured.
+measured steps showed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ACCELERATOR_COMPUTE = {
     "recurrent": 0.3,
 }
 _ACCELERATOR_MEMORY = 0.8
-# Eager PyTorch with autograd, seconds of the host per operation on a server's core.
+# Seconds of the host per operation of eager PyTorch with autograd, on a server's core.
 _ACCELERATOR_LAUNCH = 8e-6
 
 # ---- CPUs. Shares of the measured rate of a copy; one core of an AMD EPYC with AVX-512, torch
@@ -59,8 +59,8 @@ _CPU_COMPUTE = {"matmul": 0.95, "attention": 0.5}
 # Norms and sums need a kernel or two more.
 _FUSED_BYTES = 0.67
 _FUSED_LAUNCHES = 0.3
-# Guards and wrappers of a compiled forward and backward pass, which small steps feel (a
-# perceptron's of a millisecond).
+# Seconds for guards and wrappers of a compiled forward and backward pass, noticeable in small steps
+# (a perceptron's of a millisecond).
 _COMPILED_CALL = 1e-4
 # Seconds once, plus for each operation of the passes: two cores, nothing in a cache. Steps of 22 to
 # 233 operations took 3.5 to 54 s on a busy machine, 3 to 20 s on a quiet one; the rest is a
@@ -70,25 +70,24 @@ _COMPILE_ONCE, _COMPILE_OPERATION = 3.0, 0.08
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What a device does per second.
+    """The rates of a device, per second.
 
     Attributes:
-        name: of the device.
+        name: the device's name.
         flops: precision -> floating-point operations per second at most.
-        kernels: ``"attention bf16"``, ``"convolution channels_last fp32"`` -> rate that such
-            operations were measured to reach; where one is missing, ``flops`` times the kind's
-            ``efficiency`` stands for it.
+        kernels: ``"attention bf16"``, ``"convolution channels_last fp32"`` -> measured rate of such
+            operations; if one is missing, ``flops`` times the kind's ``efficiency`` stands for it.
         efficiency: ``"matmul"``, ``"convolution contiguous"`` -> share of ``flops`` that such
             operations reach.
         memory: bytes per second read plus written at most.
         memory_efficiency: kind of operation -> share of ``memory`` that it reaches.
         launch: seconds of the host per operation in eager mode.
-        ahead: the host starts operations ahead of the device, so that only the slower of the two is
-            waited for.
-        link: bytes per second between host and device; None where they share memory.
-        interconnect: bytes per second of one device to its neighbours, in one direction; None where
-            it has no such links.
-        origin: ``"prior"`` from tables, ``"calibrated"`` where the device itself was measured.
+        ahead: whether the host starts operations ahead of the device, so that only the slower of
+            the two counts.
+        link: bytes per second between host and device; None if they share memory.
+        interconnect: bytes per second of one device to its neighbours, in one direction; None if it
+            has no such links.
+        origin: ``"prior"`` from tables, ``"calibrated"`` if the device itself was measured.
     """
 
     name: str
@@ -105,7 +104,7 @@ class Rates:
 
     @classmethod
     def of_known(cls, device: KnownDevice) -> Rates:
-        """Of an accelerator that is not here."""
+        """Returns the rates of an absent accelerator of the catalogue."""
         return cls(
             name=device.name,
             flops=device.flops,
@@ -125,8 +124,8 @@ class Rates:
         *,
         name: str = "this device",
     ) -> Rates:
-        """Of the device on which ``limits`` and ``kernels`` (:func:`volano.device.measure_kernels`)
-        were measured."""
+        """Returns the rates of a device on which ``limits`` and ``kernels``
+        (:func:`volano.device.measure_kernels`) were measured."""
         kernels = dict(kernels or {})
         chain = kernels.pop("launch", None)
         on_host = limits.host_to_device is None
@@ -146,12 +145,13 @@ class Rates:
         )
 
     def kernel_rate(self, operation: Operation, plan: Plan) -> float | None:
-        """Floating-point operations per second that such operations were measured to reach, bytes
+        """Returns the measured floating-point operations per second of such operations, bytes
         included."""
         return self.kernels.get(f"{_library(operation, plan)} {_arithmetic(operation, plan)}")
 
     def compute_rate(self, operation: Operation, plan: Plan) -> float:
-        """Floating-point operations per second that such an operation reaches, its bytes apart."""
+        """Returns the floating-point operations per second that such an operation reaches, its
+        bytes apart."""
         if operation.kind not in _MATRIX_KINDS:
             return self.flops["fp32"]  # ordinary units do these, in whatever type
         return self._peak(_arithmetic(operation, plan)) * self.efficiency.get(
@@ -159,7 +159,7 @@ class Rates:
         )
 
     def memory_rate(self, operation: Operation) -> float:
-        """Bytes per second that such an operation reaches."""
+        """Returns the bytes per second that such an operation reaches."""
         share = self.memory_efficiency.get(operation.kind, 1.0)
         if not self.ahead and any(word in operation.name for word in _TRANSCENDENTAL):
             share = min(share, _CPU_TRANSCENDENTAL)
@@ -175,15 +175,16 @@ class Rates:
 def predict_time(
     operations: Sequence[Operation], rates: Rates, plan: Plan, *, moved_bytes: int = 0
 ) -> TimePrediction:
-    """Seconds of a step that executes ``operations``.
+    """Predicts the seconds of a step that executes ``operations``.
 
     Args:
-        operations: of the step, forward to optimizer, as the plan lets them be executed (recomputed
-            ones twice); of a compiled plan those of the eager step, since what is fused is reckoned
-            here.
-        rates: of the device.
-        plan: that the step is run under.
-        moved_bytes: between host and device in a step: what is offloaded, there and back.
+        operations: operations of the step, forward to optimizer, as the plan executes them
+            (recomputed ones twice); for a compiled plan those of the eager step, because fusion is
+            estimated here.
+        rates: the device's rates.
+        plan: the plan under which the step runs.
+        moved_bytes: bytes moved between host and device in a step: what is offloaded, there and
+            back.
     """
     bounds: dict[str, float] = dict.fromkeys(BOUNDS, 0.0)
     kinds: dict[str, float] = {}
@@ -209,7 +210,7 @@ def predict_time(
 
 
 def _library(operation: Operation, plan: Plan) -> str:
-    """What a kernel's rate depends on, beside its type."""
+    """Returns what a kernel's rate depends on, in addition to its type."""
     return (
         f"convolution {plan.memory_format}" if operation.kind == "convolution" else operation.kind
     )
@@ -224,19 +225,19 @@ def _arithmetic(operation: Operation, plan: Plan) -> str:
 
 
 def predict_compilation(operations: Iterable[Operation]) -> float:
-    """Seconds that ``torch.compile`` takes for the passes of a step."""
+    """Predicts the seconds that ``torch.compile`` takes for the passes of a step."""
     count = sum(operation.count for operation in operations if operation.phase != "optimizer")
     return _COMPILE_ONCE + _COMPILE_OPERATION * count
 
 
 def _seconds(operation: Operation, rates: Rates, plan: Plan) -> tuple[float, float]:
-    """Of arithmetic and of bytes."""
+    """Returns the seconds of arithmetic and of bytes."""
     num_bytes = operation.num_bytes * (_FUSED_BYTES if _is_fused(operation, plan) else 1.0)
     memory = operation.count * num_bytes / rates.memory_rate(operation)
     measured = rates.kernel_rate(operation, plan)
     if measured is None:
         return operation.count * operation.flops / rates.compute_rate(operation, plan), memory
-    # The measured kernel's bytes are in its rate, unless this one has many more.
+    # The measured kernel's rate includes its bytes, unless this operation has many more.
     compute = operation.count * operation.flops / measured
     return compute, max(0.0, memory - compute)
 
