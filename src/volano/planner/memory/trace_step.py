@@ -152,6 +152,7 @@ class _Capture:
             self._adopt_model()
             ahead = self._arrived(batch, "data") if self._is_ahead() else None
             now = self._arrived(batch, "batch")
+            # This step makes the gradients' and the optimizer's tensors; the next one is steady.
             step(now, 0)
             tracker.adopt_results(self._state.optimizer)
             tracker.restart()
@@ -176,6 +177,7 @@ class _Capture:
             objective=self._tracker.objective(objective),
             augment=self._shortened(size, micro_batch),
         )
+        # The capture compiles the objective itself, so the engine's step must not.
         return Step(
             small, self._plan.pin(compile=False, micro_batch=micro_batch), self._device,
             self._state, activations=self._activations(), has_values=False,
@@ -193,6 +195,7 @@ class _Capture:
         """Returns what is kept of a saved tensor: a copy on the host; see OffloadedActivations."""
         base = base_of(tensor)
         owner = tensor if base is None else base
+        # The same tensors stay on the device as in OffloadedActivations.
         if (
             tensor.nbytes < LEAST_SENT_BYTES
             or isinstance(owner, nn.Parameter)
