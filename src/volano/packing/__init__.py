@@ -1,4 +1,4 @@
-"""Many tasks of one structure, trained as one program."""
+"""Trains many tasks of one structure as one program."""
 
 from volano.packing.member import Member
 from volano.packing.pack import Pack

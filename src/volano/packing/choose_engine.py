@@ -1,5 +1,5 @@
-"""Which engine trains a pack: found by timing, after the engine has shown that it computes what the
-reference does."""
+"""Chooses the engine that trains a pack: by timing, after the engine has shown that it computes the
+same as the reference."""
 
 from __future__ import annotations
 
@@ -35,43 +35,42 @@ ENGINES: dict[str, type[Stacked] | type[CompiledInTurn]] = {
     "compiled": CompiledStack,
     "each": CompiledInTurn,
 }
-# Steps: the first makes programs and warms caches, the others are timed.
+# The number of trial steps: the first makes programs and warms caches, the others are timed.
 NUM_STEPS = 4
-# Steps of a member alone, for what a pack gains: one in so many of all members' steps to come, at
-# least and at most. Where others compute on the same cores 8 took 0.2 or 1.8 ms each, as they were
-# interrupted or not.
+# Steps of a member alone, to measure what a pack gains: one in so many of all members' future
+# steps, at least and at most. If other processes compute on the same cores, 8 steps took 0.2 or 1.8
+# ms each, depending on interruptions.
 _ONE_ALONE_IN, _LEAST_ALONE, _MOST_ALONE = 50, 8, 64
-# Looking at a second engine costs a few of these; it is done where the steps to come are so many
-# times more.
+# Trying a second engine costs a few such steps; it is tried if the future steps are so many times
+# more.
 _LEAST_SHARE = 25
-# An engine so many times slower than the loop is not looked at for longer, once it is warm.
+# An engine so many times slower than the loop is given up once it is warm.
 _HOPELESS = 1.5
-# Members that are also trained alone, to be timed and to be compared with.
+# The number of members that are also trained alone, to be timed and compared with.
 _NUM_CHECKED = 2
 # Compiling takes 6 to 14 s for nets of a few layers, and halves a step (docs/log.md, "Packs").
 _COMPILE_SECONDS, _GAIN = 10.0, 2.0
 # Tracing a program takes 0.1 to 0.3 s; what the loop does in less than this is not worth it.
 _WORTH_TRACING = 0.5
-# Packs at most so many times larger or smaller are trained by the same engine without timing it
-# again.
+# Packs at most so many times larger or smaller keep the same engine without timing it again.
 _LIKE_SIZES = 2.0
-# Where packed layers are so many times slower than the loop, fusing what is between them does not
-# make up for it; one member's compiled step then saves about so much of each.
+# If packed layers are so many times slower than the loop, fusing the operations between them does
+# not make up for it. Compiling one member's step then saves about so much of each step.
 _COMPILED_UNTIL, _GAIN_OF_ONE = 1.3, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineChoice:
-    """An engine for packs of a family.
+    """The engine for packs of a family.
 
     Attributes:
-        engine: its name.
-        seconds: of one step of the whole pack under each engine that was tried.
-        refused: why an engine was not taken, by name; under ``"evaluation"`` why each member is
-            evaluated alone.
-        num_members: of the pack.
-        solo_seconds: of a typical step of one member trained alone, see :func:`seconds_alone`; None
-            where the loop was chosen, which trains each alone.
+        engine: the engine's name.
+        seconds: engine that was tried -> seconds of one step of the whole pack under it.
+        refused: engine -> why it was not taken; ``"evaluation"`` -> why each member is evaluated
+            alone.
+        num_members: number of members of the pack.
+        solo_seconds: seconds of a typical step of one member trained alone, see
+            :func:`seconds_alone`; None if the loop was chosen, which trains each member alone.
         is_refused: whether no faster engine takes the members.
     """
 
@@ -93,19 +92,19 @@ def choose_engine(
     num_steps: int,
     on_notice: Callable[[str], None],
 ) -> tuple[EngineChoice, int]:
-    """Returns the engine for a pack, and for how many members it has or makes a program.
+    """Returns the engine for a pack, and the number of members for which it has or makes a program.
 
-    It is that of other packs of the family of about as many members, or else found by timing the
-    engines on copies of the members.
+    The engine is the one of other packs of the family of about as many members. If there are none,
+    it is found by timing the engines on copies of the members.
 
     Args:
-        members: of the pack, as they stand.
-        family: theirs.
-        feed: that of the pack.
-        plan, device: as of a training alone.
-        num_steps: pack-steps that are expected under the choice, in this pack and others: whether
-            compiling pays.
-        on_notice: told why no engine but the loop is taken.
+        members: the members of the pack, as they stand.
+        family: the members' family.
+        feed: the pack's feed.
+        plan, device: the plan and the device, as for a training alone.
+        num_steps: number of pack-steps expected under the choice, in this pack and others, by which
+            it is decided whether compiling pays.
+        on_notice: called with the reason if no engine but the loop is taken.
     """
     known = family.choices.get(len(members))
     if known is not None:
@@ -118,7 +117,7 @@ def choose_engine(
         return choice, len(members)
     places = [Place(m.task.order_seed, 0 if m.state is None else m.state["step"]) for m in members]
     left = min(m.task.num_steps - place.step for m, place in zip(members, places, strict=True))
-    if left < num_alone(1, 0):  # what is tried are steps of their runs
+    if left < num_alone(1, 0):  # the trial steps are steps of their runs
         num_steps = min(num_steps, left)
     ahead = feed.first_batches(places, min(NUM_STEPS, left))
     choice = _timed(
@@ -129,7 +128,7 @@ def choose_engine(
         choice = dataclasses.replace(
             choice, solo_seconds=seconds_alone(members[0], plan, device, fed)
         )
-    if len(choice.seconds) > 1:  # else it was too little to be worth a look
+    if len(choice.seconds) > 1:  # else there were too few steps to try others
         family.choices[len(members)] = choice
     if choice.engine == "loop" and (len(choice.seconds) > 1 or choice.is_refused):
         notice = why_one_by_one(choice)
@@ -159,8 +158,8 @@ def _timed(
         )
 
     def seconds_of(name: str, *, hopeless: float = math.inf) -> float:
-        # On members that start anew: what is compiled has to show that it computes what is computed
-        # alone, too.
+        # On members that start from their first step: the compiled program too must show that it
+        # computes the same as a training alone.
         solos = [MemberState(member, plan, device) for member in members]
         engine = make_engine(name, solos, family, plan, device)
         rows, found = timed_steps(engine, device, batches, hopeless=hopeless)
@@ -203,7 +202,7 @@ def _timed(
 def _alone(
     members: Sequence[Member], batches: Sequence[PackBatch], plan: Plan, device: Device
 ) -> dict[int, MemberAlone]:
-    """Trains some members alone, by slot."""
+    """Trains some members alone. Returns them by slot."""
     slots = sorted({0, len(members) - 1})[:_NUM_CHECKED]
     return {
         slot: MemberAlone(
@@ -214,11 +213,11 @@ def _alone(
 
 
 def num_alone(num_members: int, num_steps: int) -> int:
-    """Steps to give to :func:`seconds_alone`.
+    """Returns the number of steps to give to :func:`seconds_alone`.
 
     Args:
-        num_members: of the pack.
-        num_steps: pack-steps that are expected, as for :func:`choose_engine`.
+        num_members: number of members of the pack.
+        num_steps: number of expected pack-steps, as for :func:`choose_engine`.
     """
     return WARM_STEPS + min(
         max(num_members * num_steps // _ONE_ALONE_IN, _LEAST_ALONE), _MOST_ALONE
@@ -228,13 +227,13 @@ def num_alone(num_members: int, num_steps: int) -> int:
 def seconds_alone(
     member: Member, plan: Plan, device: Device, batches: Generator[PackBatch, None, None]
 ) -> float:
-    """Seconds of a typical step of a member trained alone, timed as a pack's training is: the mean
-    of steps in a row with their feeding, waiting for the device only at the end. What makes
-    programs and warms caches comes before.
+    """Returns the seconds of a typical step of a member trained alone, timed as a pack's training
+    is: the mean of steps in a row with their feeding, waiting for the device only at the end.
+    Making programs and warming caches comes before and is not counted.
 
     Args:
-        member, plan, device: as of a training alone.
-        batches: of its next steps, its own alone, as a feed makes them; more than two.
+        member, plan, device: the member, its plan and device, as for a training alone.
+        batches: the batches of its next steps, only its own, as a feed makes them; more than two.
     """
     solo = MemberState(member.with_private_code(), plan, device)
     engine = Sequential([solo], plan, device)
@@ -251,8 +250,8 @@ def seconds_alone(
 
 
 def like_choice(choices: Mapping[int, EngineChoice], num_members: int) -> EngineChoice | None:
-    """The choice for packs of about as many members, where their engine was found by timing more
-    than the loop."""
+    """Returns the choice for packs of about as many members, if their engine was found by timing
+    more than the loop."""
     timed = {size: choice for size, choice in choices.items() if len(choice.seconds) > 1}
     near = [
         size
@@ -268,8 +267,8 @@ def like_choice(choices: Mapping[int, EngineChoice], num_members: int) -> Engine
 
 
 def size_that_fits(choices: Mapping[int, EngineChoice], num_members: int) -> int | None:
-    """The size of a program that was compiled for more members and trains so few sooner than the
-    traced one would, or None. Its empty slots are computed for nothing."""
+    """Returns the size of a program that was compiled for more members and trains these few sooner
+    than the traced one would, or None. Its empty slots are computed for nothing."""
     for size, choice in sorted(choices.items()):
         if size > num_members and choice.engine == "compiled":
             others = [
@@ -283,11 +282,10 @@ def size_that_fits(choices: Mapping[int, EngineChoice], num_members: int) -> int
 
 
 def is_loop_sooner(choice: EngineChoice, num_members: int) -> bool:
-    """Whether so few of the members that an engine was chosen for train sooner one by one.
+    """Checks whether so few of the members for which an engine was chosen train sooner one by one.
 
-    A compiled program keeps its size. Of a traced one half of the time is taken to be the same for
-    any number of members: between that of a device bound by launches and that of one bound by
-    arithmetic.
+    A compiled program keeps its size. For a traced program, half of the time is assumed to be the
+    same for any number of members: between a device bound by launches and one bound by arithmetic.
     """
     if choice.engine in ("loop", "each") or "loop" not in choice.seconds:
         return False
@@ -299,14 +297,14 @@ def is_loop_sooner(choice: EngineChoice, num_members: int) -> bool:
 def make_engine(
     name: str, solos: list[MemberState], family: ProgramCache | None, plan: Plan, device: Device
 ) -> Engine:
-    """An engine by name. A family is needed by all but the loop."""
+    """Makes an engine by name. All engines but the loop need a family."""
     if name == "loop" or family is None:
         return Sequential(solos, plan, device)
     return ENGINES[name](solos, family, plan, device)
 
 
 def why_one_by_one(choice: EngineChoice) -> str:
-    """Why members are trained in turn, in words."""
+    """Returns in words why members are trained in turn."""
     times = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in choice.seconds.items())
     reasons = "; ".join(
         f"{name}: {reason}"

@@ -1,9 +1,9 @@
-"""Whether members of a pack come to what they come to alone, but for rounding.
+"""Checks whether members of a pack come to the same results as alone, but for rounding.
 
-How far rounding takes two trainings apart is measured and not guessed: a member is trained alone a
-second time from weights that begin one unit of the precision away. An engine is held against the
-first steps of a member alone, tensor by tensor (:class:`MemberAlone`, for the choice of an engine);
-a study's trials are held against whole trainings alone, figure by figure (:func:`compare_figures`,
+How far rounding takes two trainings apart is measured, not guessed: a member is trained alone a
+second time from weights that begin one unit of the precision away. An engine is compared with the
+first steps of a member alone, tensor by tensor (:class:`MemberAlone`, for the choice of an engine).
+A study's trials are compared with whole trainings alone, figure by figure (:func:`compare_figures`,
 for ``volano.verify``)."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from volano.plan import Plan
 from volano.task import Task
 from volano.training import Session, evaluate, settings_of
 
-# Unit roundoff times two of each precision's arithmetic: 24, 11 and 8 bits of significand.
+# Twice the unit roundoff of each precision's arithmetic: 24, 11 and 8 bits of significand.
 UNIT_OF_PRECISION = {"fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7}
 _SEED_OF_SHAKING = 0
 
@@ -42,41 +42,41 @@ WARM_STEPS = 2  # they make programs and warm caches
 # that move by rounding.
 _MOST_DIFFERENCE = {"fp32": 2e-3, "tf32": 2e-2, "bf16": 5e-2}
 # Some tensors move by rounding more than by anything else: the bias of keys, a bias before a
-# BatchNorm, what Muon makes of small singular values in bf16. One draw of rounding shows how much;
-# an engine's may be so many times that. Observed where the difference above explains less: 2.4.
+# BatchNorm, Muon's result for small singular values in bf16. One sample of rounding shows how much;
+# an engine's rounding may be so many times that. Observed for tensors that the difference above
+# does not explain: 2.4.
 _MOST_DRAWS = 5.0
-# Another algorithm rounds more than another draw does: gradients of a compiled convolution, summed
-# over 100,000 places, were 1.5e-5 of the largest ones apart where the true one is nought. As a
-# share of the largest way of a tensor of its kind, per element.
+# Another algorithm rounds more than another sample does: gradients of a compiled convolution,
+# summed over 100,000 places, differed by 1.5e-5 of the largest ones although the true gradient is
+# zero. A share of the largest movement of a tensor of its kind, per element.
 _MOST_OF_LARGEST = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 1e-2}
 
 # ---- figures of whole trainings
 TRAINING_LOSS = "training loss"
-# A deviation of so many times that of a second training alone, which differs by rounding, is still
-# rounding. The second one rounds differently once, at its beginning; a pack does at every
-# operation.
+# A second training alone deviates by rounding; so many times its deviation is still rounding. The
+# second training rounds differently once, at its beginning; a pack does at every operation.
 _TIMES_THE_BAND = 10.0
 # Sums over a batch or a set in another order, in fp32 whatever the precision: some hundred
-# additions, each with half a unit of error; and what is summed may each be rounded otherwise.
+# additions, each with half a unit of error; each summand may be rounded differently as well.
 _UNITS_OF_A_SUM, _UNITS_OF_A_TERM = 256, 2
-# Examples whose class may change by rounding: those whose two best classes are as good as each
-# other.
+# The number of examples whose class may change by rounding, because their two best classes are
+# equally good.
 _EXAMPLES_THAT_FLIP = 2
-# What is smaller is rounded as if it were so large: losses near zero are differences of larger
-# numbers.
+# Smaller values are taken to be rounded as if they were so large: losses near zero are differences
+# of larger numbers.
 _SMALLEST = 0.1
 
 
 class MemberAlone:
-    """Makes a few steps of a member alone, for engines to be held against.
+    """A few steps of a member alone, with which engines are compared.
 
     Args:
-        member: as it stands; it stays there.
-        batches: of the steps, for this member alone.
-        plan, device: of the training.
+        member: the member as it stands; it is not changed.
+        batches: the batches of the steps, for this member alone.
+        plan, device: plan and device of the training.
 
     Attributes:
-        seconds: shortest time of a step, the first one aside.
+        seconds: seconds of the shortest step but the first.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class MemberAlone:
         self._losses = [row[0].item() for row in rows]
 
     def check_losses(self, losses: Sequence[float]) -> None:
-        """Holds another engine's losses, of as many steps or fewer, against those alone.
+        """Compares another engine's losses, of as many steps or fewer, with those alone.
 
         Raises:
-            NotPackable: they are others.
+            NotPackable: the losses differ.
         """
         for step, (got, value) in enumerate(zip(losses, self._losses, strict=False)):
             if not self._is_close(got, value):
@@ -102,13 +102,13 @@ class MemberAlone:
                 )
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Holds the member's state, after all the steps under another engine, against that alone:
-        each tensor by its distance relative to the way that it has gone, whatever the learning
-        rate. Momenta and averages of gradients are among them, so that a wrong gradient shows where
-        the weights have hardly moved.
+        """Compares the member's state, after all the steps under another engine, with the state
+        alone: each tensor by its distance relative to its movement, whatever the learning rate.
+        Momenta and averages of gradients are among the tensors, so that a wrong gradient shows even
+        if the weights have hardly moved.
 
         Raises:
-            NotPackable: it is another.
+            NotPackable: the state differs.
         """
         if any(math.isnan(loss) for loss in self._losses):
             return  # alone it has ended
@@ -120,7 +120,7 @@ class MemberAlone:
             )
         for name, way in ways.items():
             distance = _norm(_difference(got[name], end[name]))
-            # What is written is rounded at each step.
+            # Written values are rounded at each step.
             is_rounded = end[name].is_floating_point() or end[name].is_complex()
             written = (
                 len(self._losses) * torch.finfo(end[name].dtype).eps * _norm(end[name])
@@ -136,10 +136,10 @@ class MemberAlone:
                 )
 
     def check_evaluation(self, metrics: Mapping[str, float], data: Any, feed: Feed) -> None:
-        """Holds an evaluation by an engine, after all the steps, against that of the member alone.
+        """Compares an evaluation by an engine, after all the steps, with that of the member alone.
 
         Raises:
-            NotPackable: it says something else.
+            NotPackable: the evaluation differs.
         """
         model, precision = self._solo.kept_model, self._plan.precision
         for name, value in evaluate(
@@ -158,7 +158,7 @@ class MemberAlone:
 
     @functools.cached_property
     def _measured(self) -> tuple[dict[str, Tensor], dict[str, float], dict[str, float]]:
-        """The tensors after the steps, by how much each has moved, and by how much rounding may
+        """Returns the tensors after the steps, how much each has moved, and how much rounding may
         have moved it."""
         other = MemberState(self._member.with_private_code(), self._plan, self._device)
         start, end = _tensors(other.state()), _tensors(self._solo.state())
@@ -195,15 +195,15 @@ class MemberAlone:
 def timed_steps(
     engine: Engine, device: Device, batches: Sequence[PackBatch], *, hopeless: float = math.inf
 ) -> tuple[list[Tensor], float]:
-    """Returns the losses of steps on copies of ``batches``, and the seconds of the shortest one but
-    the first.
+    """Returns the losses of steps on copies of ``batches``, and the seconds of the shortest step
+    but the first.
 
     An engine that is slower than ``hopeless`` once it is warm makes no further steps.
     """
     rows: list[Tensor] = []
     shortest = math.inf
     for given in batches:
-        batch = given.copy()  # the other engines are given the same one
+        batch = given.copy()  # the other engines are given the same batch
         device.synchronize()
         start = time.perf_counter()
         rows.append(engine.step(batch))
@@ -218,15 +218,15 @@ def timed_steps(
 def check_steps(
     engine: Engine, rows: Sequence[Tensor], references: Mapping[int, MemberAlone]
 ) -> None:
-    """Holds an engine's first steps against members alone, by slot.
+    """Compares an engine's first steps with members alone, by slot.
 
     Args:
-        engine: after the steps.
-        rows: its losses, [K] of each step. If it has made fewer than those alone, its state is not
+        engine: the engine after the steps.
+        rows: its losses, [K] for each step. If there are fewer steps than alone, its state is not
             compared.
 
     Raises:
-        NotPackable: it comes to something else.
+        NotPackable: the results differ.
     """
     for slot, reference in references.items():
         reference.check_losses([row[slot].item() for row in rows])
@@ -252,7 +252,7 @@ def why_evaluated_alone(
 
 
 class Rung(Protocol):
-    """What a training showed at a step: see :class:`Shown`."""
+    """The figures that a training showed at a step: see :class:`Shown`."""
 
     @property
     def step(self) -> int: ...
@@ -264,14 +264,14 @@ class Rung(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What a task shows at a step.
+    """The figures that a task shows at a step.
 
     Attributes:
         step: optimizer steps made.
-        metrics: of the evaluation there; empty without a validation set, NaN once a step was not
-            finite.
-        training_loss: mean since the stop before; NaN where a step's loss or gradient was not
-            finite.
+        metrics: metrics of the evaluation there; empty without a validation set, NaN once a step
+            was not finite.
+        training_loss: mean training loss since the stop before; NaN if a step's loss or gradient
+            was not finite.
     """
 
     step: int
@@ -284,7 +284,7 @@ class Compared:
     """A figure that a trial showed in a pack and alone.
 
     Attributes:
-        trial: its number.
+        trial: the trial's number.
         step: optimizer steps made.
         figure: ``"loss"`` or another metric of the evaluation, or ``"training loss"``.
         packed, solo: its values.
@@ -300,12 +300,12 @@ class Compared:
 
     @property
     def difference(self) -> float:
-        """``packed - solo``; 0 where neither is a number."""
+        """The difference ``packed - solo``; 0 if neither is a number."""
         return 0.0 if math.isnan(self.packed) and math.isnan(self.solo) else self.packed - self.solo
 
     @property
     def verdict(self) -> str:
-        """``"equal"``, ``"rounding"`` or ``"differs"``."""
+        """The verdict: ``"equal"``, ``"rounding"`` or ``"differs"``."""
         if self.packed == self.solo or (math.isnan(self.packed) and math.isnan(self.solo)):
             return "equal"
         explained = math.isinf(self.tolerance) or abs(self.difference) <= self.tolerance
@@ -318,9 +318,9 @@ def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -
     precision away.
 
     Args:
-        trial: its number.
-        task: the trial's.
-        rungs: what it showed in packs.
+        trial: the trial's number.
+        task: the trial's task.
+        rungs: the figures that the trial showed in packs.
         plan: :func:`plan_of_replays`.
 
     Raises:
@@ -345,12 +345,12 @@ def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -
         packed, solo, shaken = (_figures(shown) for shown in (rung, *stops))
         if packed.keys() != solo.keys():
             raise UsageError(
-                "build makes the tasks that it made for the study",
-                got=f"figures {sorted(solo)}, where the study has {sorted(packed)}",
+                "build must make the same tasks as for the study",
+                got=f"figures {sorted(solo)}, but {sorted(packed)} in the study",
             )
         for name, value in packed.items():
-            # What two trainings have come apart they may be apart later, though they cross for a
-            # moment.
+            # Two trainings that have diverged so far may differ as much later, even if they cross
+            # for a moment.
             widest[name] = max(widest.get(name, 0.0), _band(solo[name], shaken[name]))
             share = max(floor, _TIMES_THE_BAND * widest[name])
             is_loss = name in ("loss", TRAINING_LOSS)
@@ -366,8 +366,8 @@ def compare_figures(trial: int, task: Task, rungs: Sequence[Rung], plan: Plan) -
 
 
 def plan_of_replays(device: str | None, precision: str) -> Plan:
-    """The plain plan with the fused implementation of the optimizer: that under which packs train
-    their members."""
+    """Returns the plain plan with the fused implementation of the optimizer, under which packs
+    train their members."""
     return Plan.baseline(Device(device).name).pin(precision=precision, optimizer="fused")
 
 
@@ -375,23 +375,23 @@ def replay(
     task: Task, steps: Sequence[int], *, plan: Plan | None = None, shake: float = 0.0
 ) -> tuple[Shown, ...]:
     """Trains a task alone, as ``volano.train`` does, from its first step to the last of ``steps``,
-    and returns what it shows at each of them.
+    and returns the figures at each of them.
 
     Random state and settings are put back. A step whose loss or gradient is not finite is not made,
-    and none after it:
-    alone, the training would have ended there.
+    nor any later one: alone, the training would have ended there.
 
     Args:
-        task: what.
-        steps: optimizer steps, rising, from 1 on.
-        plan: None is :func:`plan_of_replays` in fp32 on the accelerator, or the CPU without one.
+        task: the task to train.
+        steps: numbers of optimizer steps, rising, from 1 on.
+        plan: None is :func:`plan_of_replays` in fp32 on the accelerator, or on the CPU if there is
+            none.
         shake: each initial weight is multiplied by a number drawn from ``1 - shake`` to ``1 +
             shake``: with a unit of the arithmetic's precision, a training that differs by rounding
             alone.
 
     Raises:
         UsageError: the steps do not rise, or lie outside the task's run.
-        VolanoError: as its subclasses say.
+        VolanoError: the task cannot be trained; see the subclasses.
     """
     if (
         not steps
@@ -399,7 +399,7 @@ def replay(
         or not 1 <= steps[0] <= steps[-1] <= task.num_steps
     ):
         raise UsageError(
-            "A task is replayed to rising steps of its run",
+            "`steps` must be rising steps of the task's run",
             got=list(steps),
             remedy=f"It has {task.num_steps} steps",
         )
@@ -444,8 +444,8 @@ def shake_weights(model: nn.Module, amount: float) -> None:
 
 
 def _band(solo: float, shaken: float) -> float:
-    """How far two trainings alone are apart, as a share of the value; infinity where only one is a
-    finite number."""
+    """Returns how far two trainings alone are apart, as a share of the value; infinity if only one
+    is a finite number."""
     if math.isfinite(solo) and math.isfinite(shaken):
         return abs(solo - shaken) / _size(solo)
     return 0.0 if math.isfinite(solo) == math.isfinite(shaken) else math.inf
@@ -460,14 +460,14 @@ def _figures(shown: Rung) -> dict[str, float]:
 
 
 def _kind(name: str, parameters: Collection[str]) -> str:
-    """What is about as large as a tensor of a state: parameters, buffers of one name, what an
-    optimizer keeps under one."""
+    """Returns the kind of a tensor of a state; tensors of one kind are about as large: parameters,
+    buffers of one name, an optimizer's tensors of one name."""
     first, _, rest = name.partition(".")
     return first if rest in parameters else f"{first} {rest.rpartition('.')[2]}"
 
 
 def _tensors(tree: Any, name: str = "") -> dict[str, Tensor]:
-    """The tensors of a member's state, by their path."""
+    """Returns the tensors of a member's state, by their path."""
     if isinstance(tree, Tensor):
         return {name: tree}
     if not isinstance(tree, Mapping):
@@ -480,7 +480,8 @@ def _tensors(tree: Any, name: str = "") -> dict[str, Tensor]:
 
 
 def _moved(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By how much each has moved; what an optimizer makes at its first step starts from nothing."""
+    """Returns how much each tensor has moved; tensors that an optimizer makes at its first step
+    start from nothing."""
     return {
         name: _difference(tensor, start[name]) if name in start else _wide(tensor) for name,
         tensor in end.items()
@@ -489,7 +490,7 @@ def _moved(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, 
 
 def _difference(one: Tensor, other: Tensor) -> Tensor:
     one, other = _wide(one), _wide(other)
-    is_same = (one == other) | (one.isnan() & other.isnan())  # infinities of a mask say
+    is_same = (one == other) | (one.isnan() & other.isnan())  # infinities, of a mask for example
     return torch.where(is_same, 0.0, one - other)
 
 

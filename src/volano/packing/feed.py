@@ -1,4 +1,4 @@
-"""Batches for the members of a pack: one for all that stand at the same step of the same order."""
+"""The feed of a pack: one batch for all members that stand at the same step of the same order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from volano.task import Batch, Task, map_tensors, tensors_of
 
 
 class Place(NamedTuple):
-    """Where a member stands in the data."""
+    """The place of a member in the data."""
 
     order_seed: int
     step: int
@@ -29,7 +29,7 @@ class PackBatch(NamedTuple):
 
     Attributes:
         distinct: batches on the device, each once.
-        of_member: for each member the position of its batch in ``distinct``.
+        of_member: the position of each member's batch in ``distinct``.
     """
 
     distinct: list[Batch]
@@ -37,25 +37,26 @@ class PackBatch(NamedTuple):
 
     @property
     def is_shared(self) -> bool:
-        """Whether all members see the same batch."""
+        """The answer whether all members see the same batch."""
         return len(self.distinct) == 1
 
     def of(self, member: int) -> Batch:
-        """The batch of a member."""
+        """Returns the batch of a member."""
         return self.distinct[self.of_member[member]]
 
     def own(self, member: int) -> Batch:
-        """The batch of a member in tensors that no other member is given: alone it has a batch to
-        itself, and what its code does to that in place reaches nobody."""
+        """Returns the batch of a member in tensors that no other member is given: alone a member
+        has a batch to itself, and its code may write into that in place without affecting
+        others."""
         is_only = self.of_member.count(self.of_member[member]) == 1
         return self.of(member) if is_only else copy_of(self.of(member))
 
     def copy(self) -> PackBatch:
-        """The same in tensors of its own."""
+        """Copies the batches into tensors of their own."""
         return PackBatch([copy_of(batch) for batch in self.distinct], self.of_member)
 
     def stacked(self) -> Batch:
-        """One tree of tensors [K, ...]: each member's batch.
+        """Stacks the members' batches into one tree of tensors [K, ...].
 
         Raises:
             NotPackable: the batches have leaves that are not tensors, or do not have the same
@@ -74,13 +75,12 @@ class PackBatch(NamedTuple):
 
 
 def copy_of(batch: Batch) -> Batch:
-    """A batch in tensors of its own."""
+    """Returns a batch in tensors of its own."""
     return map_tensors(torch.clone, batch)
 
 
 def shape_of(batch: Batch) -> tuple[Any, ...] | None:
-    """By which a batch's program is known again: the tree, with the shapes and types of its
-    tensors.
+    """Returns the key of a batch's program: the tree, with the shapes and types of its tensors.
 
     Raises:
         NotPackable: a leaf is no tensor; its value would become a part of the program.
@@ -97,12 +97,12 @@ def shape_of(batch: Batch) -> tuple[Any, ...] | None:
 
 
 class PackFeed:
-    """Feeds the members of a pack; see :class:`PackBatch`.
+    """The feed of a pack's members; see :class:`PackBatch`.
 
     Args:
-        task: any member's; all have the same data.
-        plan: with the device.
-        on_notice: told what a person should know of the feeding.
+        task: the task of any member; all have the same data.
+        plan: the plan, with the device.
+        on_notice: called with notices about the feeding.
     """
 
     def __init__(
@@ -113,7 +113,8 @@ class PackFeed:
         self._feeds: dict[int, Feed] = {}
 
     def batches(self, places: Sequence[Place], num_steps: int) -> Generator[PackBatch, None, None]:
-        """The batches of the next ``num_steps`` steps of members that stand at ``places``."""
+        """Returns the batches of the next ``num_steps`` steps of members that stand at
+        ``places``."""
         distinct = list(dict.fromkeys(places))
         of_member = tuple(distinct.index(place) for place in places)
         with contextlib.ExitStack() as stack:
@@ -130,12 +131,12 @@ class PackFeed:
             return list(batches)
 
     def part_of_valid(self) -> tuple[Any, Feed] | None:
-        """Returns two batches of the validation set, where what a program keeps of the first shows,
-        and its feed."""
+        """Returns two batches of the validation set, which show if a program keeps something of the
+        first, and its feed."""
         valid = self._task.valid
         if valid is None:
             return None
-        part = range(min(len(valid), 2 * self._task.batch_size))  # it is asked for its length only
+        part = range(min(len(valid), 2 * self._task.batch_size))  # only its length is asked
         return part, self.feed_of(valid, self._task.order_seed)
 
     def _stream(self, place: Place, num_steps: int) -> Any:
@@ -149,15 +150,14 @@ class PackFeed:
         return self._feed(place.order_seed).batches(order.keys(place.step, place.step + num_steps))
 
     def _feed(self, seed: int) -> Feed:
-        # What lies on the device is read in any order; what is made on the host may draw from the
-        # seed.
+        # Data on the device is read in any order; examples made on the host may draw from the seed.
         key = -1 if self._plan.feed == "resident" else seed
         if key not in self._feeds:
             self._feeds[key] = self.feed_of(self._task.data, seed)
         return self._feeds[key]
 
     def feed_of(self, data: Any, seed: int) -> Feed:
-        """A feed of a set."""
+        """Returns the feed of a set."""
         feed = make_feed(
             data,
             self._task.collate,

@@ -1,5 +1,5 @@
-"""What enters and leaves a pack, and a member as it would train alone: its module, optimizer and
-average."""
+"""The state that enters and leaves a pack, and a member as it would train alone: its module,
+optimizer and average."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from volano.training.optim.ema import Ema
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One configuration of a pack.
+    """A configuration of a pack.
 
     Attributes:
-        number: by which it is known; the trial's, in a study.
-        task: that it trains.
-        state: where it stands: ``step``, ``model``, ``optimizer`` and ``ema`` as their
-            ``state_dict``s (``ema`` is None without an average), on the host; None starts it from
-            its first step.
+        number: the member's number; the trial's, in a study.
+        task: the task that it trains.
+        state: its training state: ``step``, ``model``, ``optimizer`` and ``ema`` as their
+            ``state_dict``s (``ema`` is None without an average), on the host; None starts the
+            member from its first step.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Member:
 
     def with_private_code(self) -> Member:
         """Returns the same member with copies of its own code, which may count its calls: these
-        count for nothing."""
+        calls count for nothing."""
         objective, augment = private_copy(self.task.objective), private_copy(self.task.augment)
         return dataclasses.replace(
             self, task=dataclasses.replace(self.task, objective=objective, augment=augment)
@@ -49,9 +49,9 @@ class MemberState:
     them.
 
     Attributes:
-        number, task: the member's.
+        number, task: the member's number and task.
         step: optimizer steps that it has made.
-        model, optimizer, ema: as in a training alone; ``ema`` is None without an average.
+        model, optimizer, ema: the objects of a training alone; ``ema`` is None without an average.
     """
 
     def __init__(self, member: Member, plan: Plan, device: Device) -> None:
@@ -70,23 +70,23 @@ class MemberState:
         return self.model if self.ema is None else self.ema.model
 
     def load(self, state: dict[str, Any]) -> None:
-        """Takes up where :meth:`state` was called."""
+        """Loads a result of :meth:`state`."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         marks = [
             {name: group.get(name) for name in ("fused", "foreach")}
             for group in self.optimizer.param_groups
         ]
-        # A copy: torch's optimizers go on in the very tensors that they are given, and the state is
-        # the caller's.
+        # A copy: torch's optimizers continue in the very tensors that they are given, and the state
+        # belongs to the caller.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         for group, own in zip(self.optimizer.param_groups, marks, strict=True):
-            group.update(own)  # the plan's, wherever the state was made
+            group.update(own)  # the plan's implementation, whichever the state was made by
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])
 
     def state(self) -> dict[str, Any]:
-        """All that changes while the member trains, copied to the host."""
+        """Returns everything that changes while the member trains, copied to the host."""
         return on_host(
             {
                 "step": self.step,
@@ -98,10 +98,10 @@ class MemberState:
 
 
 def on_host(tree: Any) -> Any:
-    """A copy of a tree of dicts, lists and tensors, with every tensor on the host and owning no
-    more than it shows."""
+    """Returns a copy of a tree of dicts, lists and tensors, with every tensor on the host and
+    owning no more memory than it shows."""
     if isinstance(tree, Tensor):
-        # As it lies: fused updates walk through parameters and their state by address.
+        # With the same strides: fused updates walk through parameters and their state by address.
         return tree.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
     if isinstance(tree, dict):
         return {name: on_host(value) for name, value in tree.items()}

@@ -1,4 +1,4 @@
-"""K configurations of one structure, trained together over one feed."""
+"""A pack: K configurations of one structure, trained together over one feed."""
 
 from __future__ import annotations
 
@@ -33,25 +33,27 @@ _MOST_UNREAD = 512
 
 
 class Pack:
-    """Trains members together; each learns what ``volano.train`` of its task learns alone under the
-    plain plan: from the same weights, over the same order of the data, with the same draws and its
-    own schedule and step count.
+    """A pack of members that train together. Each learns the same as ``volano.train`` of its task
+    alone under the plain plan: from the same weights, over the same order of the data, with the
+    same draws and its own schedule and step count.
 
     Args:
-        members: of one structure.
-        device: as torch writes it; None is the accelerator, or the CPU without one.
-        precision: of the forward and backward pass: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
+        members: members of one structure.
+        device: the device's name as torch writes it; None is the accelerator, or the CPU if there
+            is none.
+        precision: the precision of the forward and backward pass: ``"fp32"``, ``"tf32"`` or
+            ``"bf16"``.
         engine: ``"loop"``, ``"lowered"``, ``"compiled"`` or ``"each"``; None takes the fastest,
             found by timing.
-        family: of the members, with the programs that were made for other packs of it; None finds
-            it, and so does one that they are not of.
-        num_steps: pack-steps that are expected in this pack and others of its family, by which it
-            is known whether compiling pays; None is those of the first member's task.
-        on_notice: told what a person should know.
+        family: the members' family, with the programs that were made for other packs of it; it is
+            found if this is None or another family.
+        num_steps: number of pack-steps expected in this pack and others of its family, which
+            decides whether compiling pays; None takes those of the first member's task.
+        on_notice: called with notices for the user.
 
     Raises:
-        UsageError: no members, two of one number, members of several structures, or an engine that
-            does not take them.
+        UsageError: there are no members, two have the same number, they have several structures, or
+            the engine does not take them.
     """
 
     def __init__(
@@ -67,10 +69,10 @@ class Pack:
     ) -> None:
         numbers = [member.number for member in members]
         if not members or len(set(numbers)) < len(numbers):
-            raise UsageError("A pack has members, each with a number of its own", got=numbers)
+            raise UsageError("A pack needs members, each with a number of its own", got=numbers)
         self._device = Device(device)
         self.choice: EngineChoice | None = (
-            None  # by which the engine was chosen; None where it was given
+            None  # the choice of the engine; None if the engine was given
         )
         self._plan = Plan.baseline(self._device.name).pin(precision=precision, optimizer="fused")
         self._task = members[0].task
@@ -88,14 +90,14 @@ class Pack:
                     num_steps=num_steps or self._task.num_steps, on_notice=on_notice,
                 )  # fmt: skip
                 name = self.choice.engine
-            # Copies of the first member keep a compiled program its size.
+            # Copies of the first member fill a compiled program up to its size.
             fillers = [
                 dataclasses.replace(members[0], number=-1 - place)
                 for place in range(size - len(solos))
             ]
             solos += [MemberState(filler, self._plan, self._device) for filler in fillers]
             self._engine = make_engine(name, solos, family, self._plan, self._device)
-            self._live = list(range(len(members)))  # slots of members; the others are fillers
+            self._live = list(range(len(members)))  # slots of members; the other slots are fillers
         self._unread: list[Tensor] = []
         self._sums = dict.fromkeys(numbers, 0.0)
         self._counts = dict.fromkeys(numbers, 0)
@@ -111,7 +113,7 @@ class Pack:
 
     @property
     def engine(self) -> str:
-        """That trains them: ``"loop"``, ``"lowered"``, ``"compiled"`` or ``"each"``."""
+        """The engine that trains them: ``"loop"``, ``"lowered"``, ``"compiled"`` or ``"each"``."""
         return self._engine.name
 
     @property
@@ -120,25 +122,28 @@ class Pack:
         return {solo.number: solo.step for solo in self._members}
 
     def advance(self, until: Mapping[int, int]) -> None:
-        """Trains every member to step ``until[number]``. All make as many steps.
+        """Trains every member to step ``until[number]``. All members make the same number of steps.
 
         Raises:
-            UsageError: a member is missing, or they would not make as many.
+            UsageError: a member is missing, or the numbers of steps differ.
         """
         distances = {number: until.get(number, step) - step for number, step in self.steps.items()}
         (num_steps,) = set(distances.values()) if len(set(distances.values())) == 1 else (-1,)
         if num_steps < 0:
-            raise UsageError("The members of a pack go forward by as many steps", got=distances)
+            raise UsageError(
+                "The members of a pack must go forward by the same number of steps", got=distances
+            )
         goal = self._members[0].step + num_steps
         with random_state_kept(self._device):
             while self._members[0].step < goal:
                 self._go(goal - self._members[0].step)
 
     def _go(self, num_steps: int) -> None:
-        """Makes steps, up to a batch that the engine does not take: the loop goes on from there."""
+        """Makes steps, up to a batch that the engine does not take: the loop continues from
+        there."""
         first = self._members[0]
         live = set(self._live)
-        # Where nobody is, the first member's batches come again.
+        # Empty slots get the first member's batches again.
         places = [
             Place(solo.task.order_seed, solo.step)
             if slot in live
@@ -159,7 +164,7 @@ class Pack:
     def _go_on_one_by_one(self, reason: NotPackable) -> None:
         if self.choice is None:
             raise UsageError(
-                f"Engine {self.engine} takes these tasks",
+                f"Engine {self.engine} does not take these tasks",
                 got=str(reason),
                 remedy="Leave the choice to the pack",
             ) from reason
@@ -180,21 +185,21 @@ class Pack:
         self._live = list(range(len(self._live)))
 
     def losses(self) -> dict[int, float]:
-        """Each member's mean training loss since the last call; NaN where one was not finite, or no
-        step was made."""
+        """Returns each member's mean training loss since the last call; NaN if one was not finite,
+        or no step was made."""
         means = {
             n: self._sums[n] / self._counts[n] if self._counts[n] else float("nan")
             for n in self.numbers
         }
         for number in self.numbers:
-            # A member that has broken stays so: alone it would have ended there.
+            # A member that was not finite once stays NaN: alone it would have ended there.
             self._sums[number] = 0.0 if math.isfinite(self._sums[number]) else math.nan
             self._counts[number] = 0
         return means
 
     def evaluate(self) -> dict[int, dict[str, float]]:
-        """``loss`` and metrics of each member's kept model over the task's ``valid``; NaN for a
-        member whose loss or gradient was not finite at some step: alone it would have ended
+        """Returns ``loss`` and metrics of each member's kept model over the task's ``valid``; NaN
+        for a member whose loss or gradient was not finite at some step: alone it would have ended
         there."""
         valid = self._task.valid
         with random_state_kept(self._device):
@@ -206,18 +211,19 @@ class Pack:
         }
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """Each member's state on the host, from which it goes on in another pack or alone."""
+        """Returns each member's state on the host, from which it continues in another pack or
+        alone."""
         return dict(zip(self.numbers, self._engine.states(self._live), strict=True))
 
     def keep(self, numbers: Collection[int]) -> None:
-        """The other members leave.
+        """Keeps these members; the others leave.
 
         Raises:
-            UsageError: nobody would be left, or a number is no member's.
+            UsageError: no member would be left, or a number is not a member's.
         """
         if not numbers or not set(numbers) <= set(self.numbers):
             raise UsageError(
-                "Members of the pack stay",
+                "The numbers to keep must be members of the pack",
                 got=sorted(numbers),
                 remedy=f"Name some of {self.numbers}",
             )
@@ -227,7 +233,7 @@ class Pack:
             self._take_loop()
         elif (
             self.engine == "compiled"
-        ):  # another size would have to be compiled, and rounds otherwise
+        ):  # another size would have to be compiled, and would round differently
             self._live = live
         else:
             self._engine.keep(live)
@@ -251,7 +257,7 @@ def _family_of(
     )
     if others and not may_differ:
         raise UsageError(
-            "The members of a pack have one structure",
+            "The members of a pack must have one structure",
             got="; ".join(first.reasons),
             remedy="Make a pack of each structure: volano.packing.groups_of tells them apart",
         )

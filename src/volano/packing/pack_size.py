@@ -1,4 +1,4 @@
-"""How many members a pack takes."""
+"""The size of a pack: how many members it takes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from volano.plan import Plan
 from volano.planner.memory.predict import predict
 from volano.task import Task
 
-# Parameters, gradients and the two averages of Adam.
+# Copies of a parameter: itself, its gradient and the two averages of Adam.
 _COPIES = 4
-# On a CPU members' state is read and written at each step: packs whose state stays within the
-# caches train soonest. Digits' MLP (0.4 MB a member) measured 114, 104, 142 and 134 us a
+# On a CPU, members' state is read and written at each step: packs whose state stays within the
+# caches train fastest. Digits' MLP (0.4 MB a member) measured 114, 104, 142 and 134 us a
 # member-step at K = 8, 16, 32, 64 (docs/log.md).
 _CACHED_BYTES = 8 * 2**20
 _FEWEST, _MOST_ON_CPU, _MOST = 8, 32, 256
-# Share of the free memory that is left alone: the allocator's, and what a prediction does not see.
+# The share of the free memory that is left alone, for the allocator and for what a prediction does
+# not see.
 _RESERVE = 0.15
-# Where members' state is below this share of the free memory, their activations are not asked
-# about.
+# If members' state is below this share of the free memory, their activations are not predicted.
 _SMALL = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackSize:
-    """Of packs: at most so many members, and why."""
+    """The size of packs: at most so many members, and why."""
 
     members: int
     reason: str
@@ -38,11 +38,11 @@ class PackSize:
 def pack_size(
     task: Task, model: nn.Module, plan: Plan, device: Device, *, free: int | None = None
 ) -> PackSize:
-    """For packs of members like one.
+    """Returns the size for packs of members like this one.
 
     Args:
-        task, model: of one of them.
-        plan, device: under which they train.
+        task, model: task and model of one member.
+        plan, device: plan and device under which they train.
         free: bytes that a pack may take; None asks the device.
     """
     state = _COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
@@ -54,7 +54,7 @@ def pack_size(
             reason=f"{cached} members of {state / 2**20:.1f} MiB stay within the caches",
         )
         why = why_streamed(task.data, task.collate, device)
-        if why is not None:  # each pack makes the batches anew
+        if why is not None:  # each pack makes the batches again
             size = PackSize(
                 members=_MOST_ON_CPU,
                 reason=f"batches are made once for {_MOST_ON_CPU} members: {why}",
@@ -74,8 +74,8 @@ def pack_size(
 
 
 def bytes_of_member(task: Task, plan: Plan, device: Device) -> int | None:
-    """Bytes that a step holds for each member at its peak, as predicted; data and batch, which
-    members may share, are not among them. None where a step cannot be predicted."""
+    """Predicts the bytes that a step holds for each member at its peak, without data and batch,
+    which members may share. None if a step cannot be predicted."""
     try:
         memory = predict(task, plan, target="cpu" if device.is_cpu else "accelerator").memory
     except IsolatedError:

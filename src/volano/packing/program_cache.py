@@ -1,4 +1,4 @@
-"""Tasks of one structure, and the programs that train packs of them."""
+"""The cache of programs that train packs of tasks of one structure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from volano.packing.program.program import Structure
 from volano.packing.structure.grouping import TaskGroup, groups_of
 
 Key = tuple[Any, ...]
-# Compiling takes 6 to 14 s (docs/log.md, "Packs"): batches of other lengths than the first run
+# Compiling takes 6 to 14 s (docs/log.md, "Packs"): batches of other lengths than the first ones run
 # their graphs as traced.
 _MOST_COMPILED = 2
 
 
 class ProgramCache:
-    """What packs of one structure share: its numbers, and the programs made for it.
+    """The shared parts of packs of one structure: its numbers, and the programs made for it.
 
     Args:
-        first: a member, which stands for all.
-        group: what varies between it and the others.
-        device, precision: where and how they train.
+        first: a member, which represents all.
+        group: the group, with the numbers that vary between its members.
+        device, precision: device and precision of the training.
     """
 
     def __init__(
@@ -33,15 +33,16 @@ class ProgramCache:
         self.structure = Structure(group.varying, first.model, device, precision)
         self.programs: dict[Key, Any] = {}
         self._compiled_for: set[Key] = set()
-        # By the number of members; of type :class:`volano.packing.choose_engine.EngineChoice`.
+        # The choices by the number of members; of type
+        # :class:`volano.packing.choose_engine.EngineChoice`.
         self.choices: dict[int, Any] = {}
-        # Why no program evaluates the members, in words; None while one may.
+        # Why no program evaluates the members, in words; None as long as one may.
         self.why_evaluated_alone: str | None = None
         self._was_told = False
 
     def numbers(self, solo: MemberState) -> dict[str, float] | None:
-        """The numbers of a member; None where it is not of the family, or varies in what is the
-        same for all of it."""
+        """Returns the numbers of a member; None if it is not of the family, or differs in something
+        that is the same for the whole family."""
         pair = [self._first, solo]
         groups = groups_of(
             [s.task for s in pair], [s.model for s in pair], [s.optimizer for s in pair]
@@ -54,19 +55,20 @@ class ProgramCache:
         return {**self._varying.of(0), **own}
 
     def tell_once(self, on_notice: Callable[[str], None], text: str) -> None:
-        """Says it the first time only."""
+        """Reports a text, only the first time."""
         if not self._was_told:
             on_notice(text)
         self._was_told = True
 
     def is_worth_compiling(self, shape: Key) -> bool:
-        """Whether programs for batches of a shape are compiled: those of the first shapes are."""
+        """Checks whether programs for batches of a shape are compiled: those of the first shapes
+        are."""
         if len(self._compiled_for) < _MOST_COMPILED:
             self._compiled_for.add(shape)
         return shape in self._compiled_for
 
     def program(self, key: Key, make: Callable[[], Any]) -> Any:
-        """The program of a key, made once."""
+        """Returns the program of a key, made once."""
         if key not in self.programs:
             self.programs[key] = make()
         return self.programs[key]

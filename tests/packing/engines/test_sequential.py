@@ -89,9 +89,9 @@ def test_losses_are_means_since_the_last_call(tasks):
 
 def test_members_of_a_pack_go_forward_together(tasks):
     pack = Pack([Member(number=k, task=task) for k, task in enumerate(tasks)], engine="loop")
-    with pytest.raises(UsageError, match="go forward by as many steps"):
+    with pytest.raises(UsageError, match="go forward by the same number of steps"):
         pack.advance({0: 1, 1: 2, 2: 1})
-    with pytest.raises(UsageError, match="Members of the pack stay"):
+    with pytest.raises(UsageError, match="must be members of the pack"):
         pack.keep([])
     with pytest.raises(UsageError, match="a number of its own"):
         Pack([Member(number=0, task=tasks[0])] * 2)

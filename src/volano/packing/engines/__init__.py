@@ -1,1 +1,1 @@
-"""The ways to run a pack."""
+"""The engines that run a pack."""

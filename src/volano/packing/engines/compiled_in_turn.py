@@ -1,4 +1,4 @@
-"""One member after the other, by one compiled program for all of them."""
+"""The engine that trains one member after the other, by one compiled program for all of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from volano.plan import Plan
 
 
 class CompiledInTurn(Engine):
-    """Where members gain nothing from a common program (convolutions on a CPU) they still share a
-    compiled one: it is made once, for one member, and runs for each in turn."""
+    """An engine for members that gain nothing from a common program (convolutions on a CPU): they
+    share a compiled step, which is made once, for one member, and runs for each in turn."""
 
     name: ClassVar[str] = "each"
 
@@ -35,7 +35,8 @@ class CompiledInTurn(Engine):
         return [engine.solos[0] for engine in self._engines]
 
     def step(self, batch: PackBatch) -> Tensor:
-        # All are ready before the first goes: a refusal leaves nobody a step behind another.
+        # All members are made ready before the first one steps, so that a refusal leaves no member
+        # a step behind another.
         steps = [
             engine.ready(PackBatch([batch.own(slot)], (0,)))
             for slot, engine in enumerate(self._engines)

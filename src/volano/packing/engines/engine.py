@@ -1,4 +1,4 @@
-"""What every engine of a pack does: one contract, one suite of tests."""
+"""The contract of every engine of a pack, with one suite of tests."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from volano.packing.member import MemberState
 
 
 class Engine(ABC):
-    """Trains the members of a pack, each exactly as it would train alone.
+    """An engine that trains the members of a pack, each exactly as it would train alone.
 
     Attributes:
-        name: of the engine.
+        name: the engine's name.
         solos: the members, in slot order.
     """
 
     name: ClassVar[str]
-    solos: list[MemberState]  # a property in engines that hold others
+    solos: list[MemberState]  # a property in engines that wrap others
 
     @abstractmethod
     def step(self, batch: PackBatch) -> Tensor:
-        """One optimizer step of every member, at its own step. Losses before the update, [K] on the
-        device, not read; NaN where a member's loss or gradient was not finite. Such a member
-        reaches no other.
+        """Makes one optimizer step of every member, at its own step. Returns the losses before the
+        update, [K] on the device, not read; NaN if a member's loss or gradient was not finite. Such
+        a member affects no other.
 
         Raises:
             NotPackable: the engine does not take the batch. The members stand as they stood before.
@@ -36,27 +36,27 @@ class Engine(ABC):
 
     @abstractmethod
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
-        """``loss`` and metrics of every member's kept model over a set, as ``training.evaluate``
-        has them."""
+        """Returns ``loss`` and metrics of every member's kept model over a set, as
+        ``training.evaluate`` does."""
 
     def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
-        """The same by a program, where the engine has one for evaluations.
+        """Evaluates all members by a program, if the engine has one for evaluations.
 
         Raises:
-            NotPackable: it has none that takes them.
+            NotPackable: the engine has no such program for these members.
         """
         return self.evaluate(data, feed)
 
     def settled(self) -> list[MemberState]:
-        """The members with all that they have alone in their own objects; another engine may go on
-        with them."""
+        """Returns the members with everything of a training alone in their own objects, so that
+        another engine may continue with them."""
         return self.solos
 
     @abstractmethod
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
-        """The states of the members in ``slots`` on the host, as :class:`~volano.packing.Member`
-        takes it."""
+        """Returns the states of the members in ``slots`` on the host, as
+        :class:`~volano.packing.Member` takes them."""
 
     @abstractmethod
     def keep(self, slots: Sequence[int]) -> None:
-        """The members in ``slots`` stay, in that order. Nothing of theirs changes."""
+        """Keeps the members in ``slots``, in that order. Nothing of theirs changes."""

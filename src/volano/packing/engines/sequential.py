@@ -1,5 +1,4 @@
-"""One member after the other. It takes any model, and is what the other engines are held
-against."""
+"""The reference engine: one member after the other. It takes any model."""
 
 from __future__ import annotations
 
@@ -22,8 +21,8 @@ from volano.training.step import Step
 
 
 class Sequential(Engine):
-    """Each member takes the very step that it takes in a training of its own; what they share is
-    the feed."""
+    """An engine whose members take the very steps of their trainings alone; they share only the
+    feed."""
 
     name: ClassVar[str] = "loop"
 

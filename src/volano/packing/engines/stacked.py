@@ -1,4 +1,5 @@
-"""All members in one forward and one backward pass, over stacked tensors: traced, and compiled."""
+"""The engine that trains all members in one forward and one backward pass, over stacked tensors:
+traced, and compiled."""
 
 from __future__ import annotations
 
@@ -30,21 +31,22 @@ from volano.training.evaluate import EVALUATION, means_of, sums_of
 from volano.training.optim.ema import Ema
 from volano.training.step import MODEL
 
-# Each shape of a batch is a program of its own, which takes 0.1 to 0.3 s to trace: a last batch
-# that is smaller and a few lengths are worth it, a length for every batch is not.
+# Each shape of a batch needs a program of its own, which takes 0.1 to 0.3 s to trace. A smaller
+# last batch and a few lengths are worth it; a new length for every batch is not.
 _MOST_SHAPES = 8
 
 
 class Stacked(Engine):
-    """Layers by the rules of packs, traced once into a graph of operators.
+    """An engine whose layers follow the batching rules of packs, traced once into a graph of
+    operators.
 
     Args:
         solos: the members.
-        family: of which they are.
-        plan, device: as of a training alone.
+        family: the family of the members.
+        plan, device: plan and device, as for a training alone.
 
     Raises:
-        NotPackable: at the first step, what the engine does not take.
+        NotPackable: at the first step, if the engine does not take something.
     """
 
     name: ClassVar[str] = "lowered"
@@ -65,7 +67,7 @@ class Stacked(Engine):
         return self.ready(batch)()
 
     def ready(self, batch: PackBatch) -> Callable[[], Tensor]:
-        """The step, all of it that may be refused being done."""
+        """Returns the step as a function, after everything that may be refused has been done."""
         if self._refusal is not None:
             raise NotPackable(self._refusal)
         steps = [solo.step for solo in self.solos]
@@ -91,6 +93,7 @@ class Stacked(Engine):
 
         def train() -> Tensor:
             outputs = program(inputs)
+            # The modules hold views of the stack, so a replaced buffer is copied into it.
             for name, tensor in outputs.buffers.items():
                 self._stack.buffers[name].copy_(tensor)
             return _marked(outputs.losses, self._optimizer.step(outputs.gradients, steps))
@@ -101,9 +104,8 @@ class Stacked(Engine):
         if self._family.why_evaluated_alone is None:
             try:
                 return self.evaluate_together(data, feed)
-            except (
-                NotPackable
-            ) as reason:  # what it does besides, ``.item()`` say, costs no training its pace
+            except NotPackable as reason:
+                # Evaluations alone fall back: a metric that calls ``.item()`` slows no training.
                 self._family.why_evaluated_alone = str(reason)
         precision = self._plan.precision
         held = [tensor for solo in self.solos for tensor in solo.kept_model.buffers()]
@@ -115,7 +117,7 @@ class Stacked(Engine):
         if len(now) != len(held) or any(
             one is not other for one, other in zip(now, held, strict=True)
         ):
-            self.keep(range(len(self.solos)))  # what was replaced is no part of the stack any more
+            self.keep(range(len(self.solos)))  # replaced buffers are no longer views of the stack
         return rows
 
     def evaluate_together(self, data: Any, feed: Feed) -> list[dict[str, float]]:
@@ -129,6 +131,7 @@ class Stacked(Engine):
                 inputs
             ).items():
                 tables.setdefault(name, []).append(values.float())
+        # Values stay on the device until here: one transfer, and no wait for each batch.
         names = [name for name in tables if name not in ("weight", "total")]
         columns = [
             torch.stack(tables[name]).cpu().double() for name in ("weight", "total", *names)
@@ -139,7 +142,8 @@ class Stacked(Engine):
     def settled(self) -> list[MemberState]:
         for solo in self.solos:
             if solo.ema is not None and solo.task.ema_decay is not None:
-                # Anew: it lists tensors from before they became views of the stack.
+                # Made again: the old average lists tensors from before they became views of the
+                # stack.
                 solo.ema = Ema(solo.model, solo.task.ema_decay, solo.ema.model)
         return self.solos
 
@@ -165,6 +169,7 @@ class Stacked(Engine):
             )
         self._numbers = numbers_as_tensors(self._rows, next(iter(self._stack.parameters.values())))
         self._optimizer = StockOptimizer(solos)
+        # Made for these members: draws hold their numbers, programs are of their count.
         self._draws: dict[Key, Draws] = {}
         self._programs: dict[Key, Callable[[Inputs], Any]] = {}
         self._num_shapes = {True: 0, False: 0}  # for training, for evaluation
@@ -172,6 +177,7 @@ class Stacked(Engine):
     def _inputs(
         self, stack: Stack, batch: Batch, seeds: Sequence[int], *, is_shared: bool, training: bool
     ) -> Inputs:
+        # Averages require no gradient, so the trained stack says which tensors are parameters.
         all_of_them = {**stack.parameters, **stack.frozen}
         trained = {name: all_of_them[name] for name in self._stack.parameters}
         frozen = {name: tensor for name, tensor in all_of_them.items() if name not in trained}
@@ -211,7 +217,7 @@ class Stacked(Engine):
         return graph
 
     def _augmented(self, batch: PackBatch) -> tuple[Batch, bool]:
-        """What the members see: one batch for all that see the same, or one each."""
+        """Returns the batch that the members see: one for all that see the same, or one each."""
         if self.solos[0].task.augment is not None:
             batch = self._each_augmented(batch)
         if batch.is_shared:
@@ -224,11 +230,12 @@ class Stacked(Engine):
         keys: list[Key] = []
         for slot, solo in enumerate(self.solos):
             seed = seed_of_augmentation(solo.task, solo.step)
+            # Members with the same batch, seed and numbers share one augmented batch.
             key = (batch.of_member[slot], seed, *(self._rows[slot][name] for name in names))
             if key not in distinct:
                 assert solo.task.augment is not None
                 self._generator.manual_seed(seed)
-                # A copy: it may work in place, and the batch is that of others too.
+                # A copy: ``augment`` may work in place, and other members share the batch.
                 distinct[key] = solo.task.augment(copy_of(batch.of(slot)), self._generator)
             keys.append(key)
         places = list(distinct)
@@ -236,9 +243,10 @@ class Stacked(Engine):
 
 
 class CompiledStack(Stacked):
-    """The traced graph compiled, with the update of the parameters in it where there is a flat one.
+    """An engine that compiles the traced graph, with the update of the parameters in it if there is
+    a flat one.
 
-    Evaluations, which are few, and batches of another size run their graphs as they are.
+    Evaluations are few: they, and batches of another size, run their graphs uncompiled.
     """
 
     name: ClassVar[str] = "compiled"
@@ -303,7 +311,7 @@ class CompiledStack(Stacked):
 
             name = (self.name, *key, len(self.solos), update.signature)
             self._programs[key], updated = self._family.program(name, make)
-            update.updated |= updated  # the program may be that of other members
+            update.updated |= updated  # the program may have been made for other members
         return self._programs[key]
 
     def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
@@ -312,20 +320,21 @@ class CompiledStack(Stacked):
 
     def _compiled(self, graph: Any, inputs: Inputs, *others: Any) -> Any:
         first = next(t for t in tensors_of(inputs.batch) if t.dim())
+        # [batch, ...] if shared, else [K, batch, ...]: a smaller last batch is not worth compiling.
         is_whole = self.solos[0].task.batch_size in first.shape[:2]
         is_worth_it = is_whole and self._family.is_worth_compiling((shape_of(inputs.batch),))
         return graph.compile(inputs, *others) if is_worth_it else graph
 
 
 def _marked(losses: Tensor, norms: Tensor | None) -> Tensor:
-    """NaN for a member whose loss or gradient (which clipping may have hidden) is not finite: alone
-    it would stop."""
+    """Returns the losses, with NaN for a member whose loss or gradient (which clipping may have
+    hidden) is not finite: alone it would stop."""
     is_fine = losses.isfinite() if norms is None else losses.isfinite() & norms.isfinite()
     return torch.where(is_fine, losses, math.nan)
 
 
 def _why_not_together(solos: Sequence[MemberState]) -> str | None:
-    """Why members cannot be trained by one program, or None."""
+    """Returns why members cannot be trained by one program, or None."""
     if has_hooks_on_all_modules():
         return "hooks on all modules"
     if solos and _draws(solos[0].optimizer):
@@ -338,8 +347,8 @@ def _why_not_together(solos: Sequence[MemberState]) -> str | None:
 
 
 def _draws(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step of an optimizer draws: alone it would go on in the order of the forward pass's
-    draws. It is tried on a copy; torch's own draw nothing."""
+    """Checks whether a step of an optimizer draws: alone its draws would continue the order of the
+    forward pass's draws. It is tried on a copy; torch's own optimizers draw nothing."""
     if type(optimizer).__module__.startswith(("torch.optim.", "volano.")):
         return False
     try:
@@ -357,8 +366,8 @@ def _draws(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _hooked(model: nn.Module) -> str | None:
-    # A program is traced once: Python that hooks run would not run at each step. Those of a
-    # backward pass hang on modules and tensors that the program does not have.
+    # A program is traced once: the Python of hooks would not run at each step. Backward hooks hang
+    # on modules and tensors that the program does not have.
     for name, module in model.named_modules():
         if has_hooks(module):
             return f"module {name!r}" if name else "the model"

@@ -1,1 +1,1 @@
-"""Updates of all members of a pack at once."""
+"""The optimizer updates of all members of a pack at once."""

@@ -1,7 +1,7 @@
-"""The updates of torch's optimizers for K members: what is one number there is a vector [K] here.
+"""The updates of torch's optimizers for K members: each number becomes a vector [K].
 
-Each formula is that of the optimizer's documentation. The vectors are made on the host in float64,
-as torch makes its numbers, and rounded once.
+Each formula is the one of the optimizer's documentation. The vectors are made on the host in
+float64, as torch makes its numbers, and rounded once.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Updated = tuple[Tensor, tuple[Tensor, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Formula:
-    """One algorithm.
+    """The update formula of one algorithm.
 
     Attributes:
-        state: names of what a parameter's state holds, as the optimizer of torch names it.
+        state: names of the tensors in a parameter's state, as torch's optimizer names them.
         rows: ``(options, learning rates, steps made before) -> name -> [K]``; options are name ->
             [K].
         update: ``(parameter, gradient, state, rows, fixed) -> (parameter, state)``; each tensor [K,
@@ -121,8 +121,8 @@ def _muon(
     row: Mapping[str, Tensor],
     fixed: Mapping[str, Any],
 ) -> Updated:
-    """See :mod:`volano.training.optim.muon`; K matrices are made orthogonal in one batched
-    product."""
+    """Updates by Muon: see :mod:`volano.training.optim.muon`; K matrices are made orthogonal in one
+    batched product."""
     buffer = state[0] + row["new"] * (gradient - state[0])
     step = gradient + row["momentum"] * (buffer - gradient) if fixed["nesterov"] else buffer
     matrices = step.flatten(2)

@@ -13,7 +13,7 @@ from volano.training.optim.make import set_learning_rates
 
 
 class StockOptimizer:
-    """Each member's own optimizer over views of the stacked parameters: bitwise what it does alone,
+    """The members' own optimizers over views of the stacked parameters: bitwise the same as alone,
     for any class of torch's. A member leaves a pack with its optimizer's state as it would be
     alone."""
 
@@ -25,16 +25,14 @@ class StockOptimizer:
         ]
 
     def step(self, gradients: dict[str, Tensor], steps: Sequence[int]) -> Tensor | None:
-        """One update of every member.
+        """Makes one update of every member.
 
         Args:
-            gradients: name -> contiguous [K, ...]; parameters that are not in it are left as they
-                are.
-            steps: that each member has made before.
+            gradients: name -> contiguous [K, ...]; other parameters are not changed.
+            steps: number of steps that each member has made before.
 
         Returns:
-            The norm of each member's gradient before it was clipped, [K]; None where no member
-            clips.
+            The norm of each member's gradient before it was clipped, [K]; None if no member clips.
         """
         norms: dict[int, Tensor] = {}
         slices = {name: gradient.unbind(0) for name, gradient in gradients.items()}
@@ -53,5 +51,5 @@ class StockOptimizer:
 
 
 def multiplier_at(solo: MemberState, step: int) -> float:
-    """Of a member's learning rates at a step."""
+    """Returns the multiplier of a member's learning rates at a step."""
     return solo.task.schedule(progress_at(step, solo.task.num_steps))

@@ -1,8 +1,8 @@
-"""SGD, Adam, AdamW and Muon of K members in one pass over all their parameters, each with its own
-options.
+"""The update of SGD, Adam, AdamW and Muon for K members in one pass over all their parameters, each
+with its own options.
 
-Run operator by operator this is slower than torch's fused kernels; compiled, with the step of which
-it is a part, it is several times as fast as K of them (``benchmarks/pack_speed.py``).
+Run operator by operator this is slower than torch's fused kernels. Compiled together with the step
+to which it belongs, it is several times as fast as K of them (``benchmarks/pack_speed.py``).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from volano.training.optim.make import set_learning_rates
 _CLASSES = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, MuonAdamW)
 _FLAGS = ("amsgrad", "maximize", "capturable", "differentiable")
 _OPTIONS = ("lr", "weight_decay", "momentum", "dampening", "beta1", "beta2", "eps")
-_CLIP_EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
+_CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
 def why_not_flat(solos: Sequence[MemberState]) -> str | None:
-    """Why the members' optimizers cannot be done in one pass, or None."""
+    """Returns why the members' optimizers cannot be updated in one pass, or None."""
     first = solos[0].optimizer
     kind = type(first).__name__
     if type(first) not in _CLASSES:
@@ -56,14 +56,15 @@ class StackedUpdate:
     """The update as a function of tensors.
 
     Args:
-        solos: the members; their own optimizers' state is stacked, and they hold views of the stack
-            where :meth:`settle` has been called.
+        solos: the members; their own optimizers' state is stacked; after :meth:`settle` it consists
+            of views of the stack.
         parameters: name -> [K, ...].
 
     Attributes:
         state: name -> the tensors [K, ...] that the update keeps for a parameter.
-        updated: names of the parameters that have had a gradient, here or before; whoever calls a
-            program that was made from an update of other members adds those that are updated there.
+        updated: names of the parameters that have had a gradient, here or before. A caller of a
+            program that was made from an update of other members adds the names that are updated
+            there.
     """
 
     def __init__(self, solos: Sequence[MemberState], parameters: dict[str, Tensor]) -> None:
@@ -87,13 +88,15 @@ class StackedUpdate:
             }
             for index in range(len(self._partition))
         ]
-        # Where each group's rows lie among the vectors; the limits of norms come last.
+        # The places of each group's rows among the vectors; the limits of norms come last. Filled
+        # in by ``vectors``.
         self._places: list[dict[str, int]] = []
         self.vectors([solo.step for solo in solos])
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """Of the function: what of it is not in its tensors."""
+        """The part of the function that is not in its tensors; it distinguishes compiled
+        programs."""
         clips = any(clip is not None for clip in self._clips)
         return (
             type(self._solos[0].optimizer).__name__,
@@ -103,8 +106,8 @@ class StackedUpdate:
         )
 
     def vectors(self, steps: Sequence[int]) -> Tensor:
-        """[rows, K]: what differs between members in a step; ``steps`` that each has made
-        before."""
+        """Returns the numbers that differ between members in a step, [rows, K]; ``steps`` are those
+        that each has made before."""
         multipliers = np.array(
             [multiplier_at(solo, step) for solo, step in zip(self._solos, steps, strict=True)]
         )
@@ -116,6 +119,7 @@ class StackedUpdate:
             self._places.append({name: len(table) + place for place, name in enumerate(rows)})
             table += rows.values()
         table.append(np.array([np.inf if clip is None else clip for clip in self._clips]))
+        # One copy to the device for all numbers of a step.
         return torch.from_numpy(np.stack(table)).to(self._dtype).to(self._device, non_blocking=True)
 
     def __call__(
@@ -125,11 +129,12 @@ class StackedUpdate:
         state: dict[str, tuple[Tensor, ...]],
         vectors: Tensor,
     ) -> Tensor | None:
-        """Updates parameters and state in place; nothing is summed over members. The norms of the
-        gradients where any member clips, 0 for one that does not."""
+        """Updates parameters and state in place; nothing is summed over members. Returns the norms
+        of the gradients if any member clips, 0 for a member that does not."""
         norms = None
         with torch.no_grad():
-            # Those that the optimizer has: the others' count in no norm, as alone.
+            # Only the optimizer's own parameters: the others count in no norm, as in a training
+            # alone.
             gradients = {
                 name: gradient for name, gradient in gradients.items() if name in self._group_of
             }
@@ -149,6 +154,7 @@ class StackedUpdate:
         vectors: Tensor,
     ) -> None:
         index = self._group_of[name]
+        # [K] -> [K, 1, ...]: each member's number meets only its own slice.
         shape = (-1, *[1] * (gradient.dim() - 1))
         rows = {row: vectors[place].view(shape) for row, place in self._places[index].items()}
         new, kept = self._formulas[index].update(
@@ -160,7 +166,7 @@ class StackedUpdate:
 
     def settle(self, steps: Sequence[int]) -> None:
         """Puts state, counters and learning rates into the members' own optimizers, as after
-        ``steps`` steps of each: what they would keep alone, which is nothing for a parameter
+        ``steps`` steps of each: the same as they would keep alone, and nothing for a parameter
         without a gradient."""
         for slot, (solo, step) in enumerate(zip(self._solos, steps, strict=True)):
             if step == 0:
@@ -182,7 +188,7 @@ class StackedUpdate:
             {part: whole[slot] for part, whole in zip(kept, self.state[name], strict=True)}
         )
         if "exp_avg" in kept:
-            # Fused ones have it where the parameter is.
+            # Fused optimizers keep the counter on the parameter's device, others on the host.
             device = parameter.device if group.get("fused") else None
             state["step"] = torch.tensor(float(step), device=device)
 
@@ -200,12 +206,13 @@ class StackedUpdate:
 
 
 def _clipped(gradients: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Each member's gradients with its own norm at most its own limit, as
-    torch.nn.utils.clip_grad_norm_ does it."""
+    """Clips each member's gradients to its own limit by its own norm, as
+    torch.nn.utils.clip_grad_norm_ does. Returns the norms and the gradients."""
+    # Of each tensor, then over the tensors: the order in which torch rounds the norm.
     norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(
         dim=0
     )
-    clips = limits.isfinite()  # who does not clip has no limit, and a norm that nobody asks for
+    clips = limits.isfinite()  # a member without clipping has no limit, and its norm is not needed
     norms = torch.where(clips, norms, 0.0)
     factors = torch.where(clips, (limits / (norms + _CLIP_EPS)).clamp(max=1.0), 1.0)
     return norms, {
@@ -214,13 +221,13 @@ def _clipped(gradients: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, dict
 
 
 def _has_step_of_its_own(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step of this optimizer is more than that of its class: hooks run, or the object has
-    another."""
+    """Checks whether a step of this optimizer is more than that of its class: hooks run, or the
+    object has another method."""
     return has_step_hooks(optimizer) or "step" in vars(optimizer)
 
 
 def _partition(solo: MemberState) -> list[list[str]]:
-    """The names of the parameters in each of the optimizer's groups."""
+    """Returns the names of the parameters in each of the optimizer's groups."""
     names = {id(parameter): name for name, parameter in solo.model.named_parameters()}
     return [
         [names.get(id(p), "?") for p in group["params"]] for group in solo.optimizer.param_groups
@@ -235,7 +242,7 @@ def _formula(solo: MemberState, index: int) -> Formula:
 
 
 def _fixed(solo: MemberState) -> list[dict[str, Any]]:
-    """Of each group the options that must be the same for all members."""
+    """Returns for each group the options that must be the same for all members."""
     groups = solo.optimizer.param_groups
     return [
         {name: group.get(name) for name in _formula(solo, index).fixed}

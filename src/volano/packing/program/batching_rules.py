@@ -1,13 +1,13 @@
-"""How layers are computed for K members at once.
+"""The rules by which layers are computed for K members at once.
 
-``torch.vmap`` has a rule for most operators, but not the fastest one for these: a layer over what
-all members share is one wide product, one over members' own inputs a batched product, K
-convolutions are one grouped convolution, K normalizations one over K times the channels, K
-attentions one over K times the batch. (The layouts of HFTA, Wang et al. 2021, arXiv:2102.02344, as
-batching rules of operators instead of replaced modules.)
+``torch.vmap`` has a rule for most operators, but not the fastest one for these. A layer over an
+input that all members share is one wide product, a layer over members' own inputs a batched
+product; K convolutions are one grouped convolution, K normalizations one over K times the channels,
+K attentions one over K times the batch. (The layouts of HFTA, Wang et al. 2021, arXiv:2102.02344,
+as batching rules of operators instead of replaced modules.)
 
-A rule gets its operands as they lie: tensors with the dimension of the members, and where that is;
-None is a tensor that all share. It answers in the same way.
+A rule gets its operands as they are: tensors, and the position of the members' dimension in each;
+None means that all members share the tensor. It returns its result in the same form.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _Rule = Callable[..., tuple[Tensor, int]]
 
 
 def _by_rule(rule: _Rule, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function that computes as ``plain`` does, under ``vmap`` by ``rule(num_members, dims,
-    *operands)``."""
+    """Returns a function that computes as ``plain`` does, under ``vmap`` by ``rule(num_members,
+    dims, *operands)``."""
 
     class Function(torch.autograd.Function):
         @staticmethod
@@ -51,13 +51,13 @@ def _by_rule(rule: _Rule, plain: Callable[..., Tensor]) -> Callable[..., Tensor]
 
 
 def _first(tensor: Tensor, dim: int | None, num: int) -> Tensor:
-    """[K, ...]; what all share is shown K times without a copy."""
+    """Returns the tensor as [K, ...]; a tensor that all members share is expanded without a
+    copy."""
     return tensor.expand(num, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
 def _narrowed(tensor: Tensor) -> Tensor:
-    """As autocast hands it to a product: a backward pass that is written out has none that would do
-    it."""
+    """Casts to the autocast dtype; needed because a custom backward pass bypasses autocast."""
     kind = tensor.device.type
     if (
         not torch.is_autocast_enabled(kind)
@@ -69,8 +69,9 @@ def _narrowed(tensor: Tensor) -> Tensor:
 
 
 class _BatchedLinear(torch.autograd.Function):
-    """``x @ weight.T + bias`` for each of K, with gradients laid out as the parameters are:
-    autograd's own gradient of a transposed operand is transposed, and would have to be copied."""
+    """A product ``x @ weight.T + bias`` for each of K members, with gradients laid out as the
+    parameters are. Autograd's own gradient of a transposed operand is transposed, and would have to
+    be copied."""
 
     @staticmethod
     def forward(ctx: Any, x_KRI: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
@@ -93,7 +94,8 @@ class _BatchedLinear(torch.autograd.Function):
 
 
 class _WideLinear(torch.autograd.Function):
-    """The same for one ``x`` [R, I] that all K share: one product with all weights side by side."""
+    """The same for one ``x`` [R, I] that all K members share: one product with all weights side by
+    side."""
 
     @staticmethod
     def forward(ctx: Any, x_RI: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
@@ -142,7 +144,7 @@ def _convolution(
     weight_K = _first(weight, dims[2], num)
     wide = weight_K.reshape(num * weight_K.shape[1], *weight_K.shape[2:])
     bias_all = None if bias is None else _first(bias, dims[3], num).reshape(-1)
-    if dims[1] is None and groups == 1:  # one wide convolution of what all share
+    if dims[1] is None and groups == 1:  # one wide convolution over the shared input
         y = plain(x, wide, bias_all, stride, padding, dilation, 1)
     else:
         x_NKC = (
@@ -176,7 +178,7 @@ def _batch_norm(
         return None if tensor is None else _first(tensor, dim, num).reshape(-1)
 
     def view_of(tensor: Tensor | None, dim: int | None) -> Tensor | None:
-        # Statistics are changed in place, so what is given must be a view.
+        # Statistics are changed in place, so the argument must be a view.
         return None if tensor is None else _first(tensor, dim, num).view(-1)
 
     y = F.batch_norm(
@@ -216,11 +218,11 @@ def _embedding(
     length = weight_KVD.shape[1]
     ids_K = _first(ids, dims[0], num)
     starts = torch.arange(num, device=ids.device).mul(length).view(num, *[1] * (ids_K.dim() - 1))
-    # An id that no table has would be a row of another member's: it is one of nobody's, and an
-    # error as alone.
+    # An id outside the table would be a row of another member's table. It is mapped to a row of no
+    # member's, so that it is an error as in a training alone.
     rows = torch.where((ids_K >= 0) & (ids_K < length), ids_K + starts, num * length)
     y = F.embedding(rows, weight_KVD.reshape(num * length, -1))
-    if padding is not None:  # one row of each member's table gets no gradient
+    if padding is not None:  # the padding row of each member's table gets no gradient
         y = torch.where((ids_K == padding % length).unsqueeze(-1), y.detach(), y)
     return y, 0
 
@@ -265,8 +267,8 @@ _convolve = _by_rule(_convolution, lambda plain, *operands: plain(*operands))
 
 
 def convolution(plain: Any, dims: int, x: Tensor, weight: Tensor, *options: Any) -> Tensor:
-    """``plain``: torch's convolution over ``dims`` dimensions; ``options``: bias, stride, padding,
-    dilation, groups."""
+    """Returns the rule for ``plain``, torch's convolution over ``dims`` dimensions; ``options``:
+    bias, stride, padding, dilation, groups."""
     if x.dim() != dims + 2:  # without a dimension of examples
         return plain(x, weight, *options)
     return _convolve(plain, x, weight, *options)
@@ -275,10 +277,10 @@ def convolution(plain: Any, dims: int, x: Tensor, weight: Tensor, *options: Any)
 def cross_entropy(
     logits: Tensor, target: Tensor, ignore_index: int, reduction: str, smoothing: float | Tensor
 ) -> Tensor:
-    """As ``F.cross_entropy`` with class indices and without class weights; the smoothing may differ
-    between members.
+    """Computes ``F.cross_entropy`` with class indices and without class weights; the smoothing may
+    differ between members.
 
-    The class is picked by comparison and not by index, whose backward pass would scatter.
+    The class is picked by comparison, not by index, whose backward pass would scatter.
     """
     dim = 1 if logits.dim() > 1 else 0
     if target.is_floating_point():
@@ -295,7 +297,7 @@ def cross_entropy(
     classes = classes.view(*[-1 if d == dim else 1 for d in range(logits.dim())])
     counts = target != ignore_index
     picked = torch.where(classes == target.unsqueeze(dim), log_p, 0.0).sum(dim)
-    is_class = (target >= 0) & (target < logits.shape[dim])  # alone another one is an error
+    is_class = (target >= 0) & (target < logits.shape[dim])  # alone, any other is an error
     loss = torch.where(counts, torch.where(is_class, -picked, float("nan")), 0.0)
     if isinstance(smoothing, Tensor) or smoothing > 0.0:
         spread = torch.where(counts, -log_p.sum(dim), 0.0)

@@ -1,5 +1,5 @@
-"""Torch's functions as a pack calls them: random draws are given, layers are computed by the
-rules."""
+"""The mode in which a pack calls torch's functions: random draws are given, layers are computed by
+the rules."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _DROPOUTS = {F.dropout: None, F.dropout1d: 1, F.dropout2d: 2, F.dropout3d: 3}
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _FACTORIES = {torch.rand, torch.randn, torch.randint, torch.randperm}
 _LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
-# Hooks on tensors that exist only while a program is made: they would not run.
+# Hooks on tensors that exist only while a program is made; they would not run later.
 _HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
-# Python functions whose parts are to be seen: the check for overrides at their head would hide
-# them.
+# Python functions whose inner calls must be seen: the check for overrides at their head would hide
+# these.
 _OPENED = (F.multi_head_attention_forward, F.cross_entropy, F.gumbel_softmax)
 
 
 class PackedFunctions(TorchFunctionMode):
-    """While it is active, draws are taken from ``given``, and layers are computed by the rules of
-    packs.
+    """A mode that takes draws from ``given`` and computes layers by the rules of packs.
 
     Args:
-        given: for each draw in turn what :func:`~volano.packing.program.random_draws.noise_of`
-            takes; None notes in ``draws`` which there are, in the forward pass of one member.
+        given: for each draw in turn the argument of
+            :func:`~volano.packing.program.random_draws.noise_of`; None records the draws of one
+            member's forward pass in ``draws``.
         varying: the numbers that differ between members, by name, as the tensors that the model and
             objective hold.
 
     Attributes:
-        draws: in the order in which they were asked for.
+        draws: the draws in the order in which they were requested.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class PackedFunctions(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _noted(self, draw: Draw) -> Tensor | None:
-        """What was drawn, or None while draws are noted."""
+        """Returns what was drawn, or None while draws are recorded."""
         self.draws.append(draw)
         if self._given is None:
-            if torch.initial_seed() != self._seed:  # what is drawn alone would start from it
+            if torch.initial_seed() != self._seed:  # alone, its draws would start from it
                 raise NotPackable("random numbers after a seed of the task's own")
             return None
         return noise_of(self._given[len(self.draws) - 1])
@@ -206,7 +206,7 @@ class PackedFunctions(TorchFunctionMode):
         scale: Any,
         gqa: bool,
     ) -> Tensor:
-        # In its parts, as torch computes it where weights are dropped; the formula in its
+        # In its parts, as torch computes it if weights are dropped; the formula of its
         # documentation.
         if gqa:
             raise NotPackable("scaled_dot_product_attention with dropout and grouped queries")
@@ -308,7 +308,7 @@ _LAYERS: dict[Any, Callable[..., Tensor]] = {
 
 @functools.cache
 def _opened(function: Any) -> Any:
-    """A Python function of torch.nn.functional without its check for overrides."""
+    """Returns a Python function of torch.nn.functional without its check for overrides."""
     blind = dict.fromkeys(
         ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _no
     )

@@ -1,4 +1,4 @@
-"""The forward and backward pass of K members as one function of tensors."""
+"""The program of a pack: the forward and backward pass of K members as one function of tensors."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from volano.training import is_out_of_memory
 
 
 class Inputs(NamedTuple):
-    """Of a program, each tensor [K, ...]; ``batch`` may be shared by all.
+    """The inputs of a program, each tensor [K, ...]; ``batch`` may be shared by all.
 
-    ``numbers`` are those that vary; ``noise`` the draws.
+    ``numbers`` are the numbers that vary; ``noise`` the draws.
     """
 
     parameters: dict[str, Tensor]
@@ -53,8 +53,8 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Of a training program: losses [K], the gradients of the parameters that have one, and buffers
-    that the model has replaced instead of changing them in place."""
+    """The outputs of a training program: losses [K], the gradients of the parameters that have one,
+    and buffers that the model has replaced instead of changing them in place."""
 
     losses: Tensor
     gradients: dict[str, Tensor]
@@ -62,7 +62,7 @@ class Outputs(NamedTuple):
 
 
 class _Holder(nn.Module):
-    """Lets an objective be called with a model whose tensors are given."""
+    """A module that calls an objective with a model whose tensors are given."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -76,20 +76,20 @@ class _Holder(nn.Module):
 
 
 class Structure:
-    """What the members of a family have in common, as a function of one member's tensors.
+    """The common part of a family's members, as a function of one member's tensors.
 
     Args:
-        varying: the numbers that differ between them.
-        model: the first member's; a copy of it is called.
-        device: where they train.
-        precision: of the forward pass.
+        varying: the numbers that differ between members.
+        model: the first member's model; a copy of it is called.
+        device: the device on which they train.
+        precision: the precision of the forward pass.
     """
 
     def __init__(
         self, varying: VaryingNumber, model: nn.Module, device: Device, precision: str
     ) -> None:
-        # Called once more than alone, and with tensors that hold nothing: what it keeps of that
-        # stays here.
+        # The objective is called once more than alone, and with tensors without values; the copy
+        # keeps the effects of that here.
         task = dataclasses.replace(varying.task, objective=private_copy(varying.task.objective))
         self._varying, self._device, self._precision = (
             dataclasses.replace(varying, task=task),
@@ -104,7 +104,7 @@ class Structure:
     def _model(self) -> nn.Module:
         try:
             return copy.deepcopy(self._first)
-        except Exception as error:  # whatever a model raises that is not made to be copied
+        except Exception as error:  # a model that cannot be copied may raise anything
             raise NotPackable(f"a model that cannot be copied: {first_line(error)}") from error
 
     @functools.cached_property
@@ -112,9 +112,9 @@ class Structure:
         return _Holder(self._model)
 
     def check_unchanged(self) -> None:
-        """Raises NotPackable where model or objective hold other things than after :meth:`draws`:
-        what they keep from one pass to the next would be the same at every step, or that of another
-        member."""
+        """Raises NotPackable if model or objective hold other values than after :meth:`draws`: a
+        value that they keep from one pass to the next would be the same at every step, or belong to
+        another member."""
         place = changed_leaf(self._held, self._leaves())
         if place is not None:
             raise NotPackable(f"{place} changes with each pass")
@@ -124,18 +124,19 @@ class Structure:
         return [leaf for name, root in roots.items() for leaf in leaves_of(root, ((name, name),))]
 
     def draws(self, inputs: Inputs, *, is_shared: bool, training: bool) -> list[Draw]:
-        """The draws that one member's forward pass makes.
+        """Returns the draws that one member's forward pass makes.
 
-        It is run for that, on copies: once with the first member's values, so that what the model
-        or the objective keep for later passes is there, and once without values.
+        To find them the forward pass runs on copies: once with the first member's values, so that
+        model and objective have what they keep for later passes, and once without values.
 
         Args:
-            inputs: of the program; without noise.
-            is_shared: whether the batch is that of all.
-            training: whether in training or in evaluation mode.
+            inputs: the program's inputs, without noise.
+            is_shared: whether all members share the batch.
+            training: whether the model is in training mode, not in evaluation mode.
 
         Raises:
-            NotPackable: what it draws, or that it depends on values of tensors.
+            NotPackable: the pass makes draws that packs do not support, or depends on values of
+                tensors.
         """
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         others = host_generators()
@@ -151,7 +152,7 @@ class Structure:
                 )
         except NotPackable:
             raise
-        except Exception as error:  # whatever a model does under fake tensors
+        except Exception as error:  # a model may raise anything under fake tensors
             if is_out_of_memory(error):
                 raise
             raise NotPackable(first_line(error)) from error
@@ -164,7 +165,7 @@ class Structure:
         self, inputs: Inputs, copied: Callable[[Tensor], Tensor], *, is_shared: bool, training: bool
     ) -> list[Draw]:
         def one(tensor: Tensor) -> Tensor:
-            # With gradients where there are some alone: code may ask for them.
+            # With gradients if there are some in a training alone: code may look at them.
             return copied(tensor.detach()[0]).requires_grad_(training and tensor.requires_grad)
 
         numbers = {name: one(tensor) for name, tensor in inputs.numbers.items()}
@@ -176,13 +177,14 @@ class Structure:
         return functions.draws
 
     def training(self, *, is_shared: bool) -> Callable[[Inputs], Outputs]:
-        """The function itself, in Python: forward by ``vmap``, backward by autograd."""
+        """Returns the training function itself, in Python: forward by ``vmap``, backward by
+        autograd."""
 
         def run(inputs: Inputs) -> Outputs:
             trained = inputs.parameters
             losses, buffers = self._mapped(self._trained, inputs, is_shared=is_shared)
             found = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
-            # Laid out as the parameters are: fused updates walk through both by address.
+            # With the parameters' strides: fused updates walk through both by address.
             gradients = {
                 n: g.contiguous() for n, g in zip(trained, found, strict=True) if g is not None
             }
@@ -191,7 +193,8 @@ class Structure:
         return run
 
     def evaluation(self) -> Callable[[Inputs], dict[str, Tensor]]:
-        """Inputs -> ``weight``, ``total`` and the metrics, each [K]."""
+        """Returns the evaluation function: inputs -> ``weight``, ``total`` and the metrics, each
+        [K]."""
 
         def run(inputs: Inputs) -> dict[str, Tensor]:
             with torch.no_grad():
@@ -205,7 +208,7 @@ class Structure:
             with PackedFunctions(noise, varying=numbers):
                 return function(parameters, frozen, buffers, numbers, batch)
 
-        # A shared batch is no input: what is in no dimension of the members may be any tree.
+        # A shared batch is not mapped: without the members' dimension it may be any tree.
         if is_shared:
             mapped = vmap(lambda *given: member(*given, inputs.batch), randomness="error")
             return mapped(*inputs[:5])
@@ -263,11 +266,11 @@ class Graph:
     these shapes.
 
     Args:
-        function: gives a tree of tensors; it may change tensors that it is given in place.
-        given: what it takes; their values are not read.
+        function: returns a tree of tensors; it may change its arguments in place.
+        given: the function's arguments; their values are not read.
 
     Raises:
-        NotPackable: it cannot be traced.
+        NotPackable: the function cannot be traced.
     """
 
     def __init__(self, function: Callable[..., Any], *given: Any) -> None:
@@ -284,22 +287,21 @@ class Graph:
             )(*flat)
         except NotPackable:
             raise
-        except Exception as error:  # whatever a model does while it is traced
+        except Exception as error:  # a model may raise anything while it is traced
             raise NotPackable(first_line(error)) from error
 
     def compile(self, *given: Any) -> Graph:
-        """Has Inductor compile it.
+        """Compiles the graph by Inductor.
 
         Raises:
-            NotPackable: it cannot be compiled.
+            NotPackable: the graph cannot be compiled.
         """
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", DeprecationWarning
-                )  # of what the compiler itself uses
+                # About what the compiler itself uses.
+                warnings.simplefilter("ignore", DeprecationWarning)
                 self._module = compile_graph(self._module, tree_flatten(given)[0])
-        except Exception as error:  # whatever a compiler does
+        except Exception as error:  # a compiler may raise anything
             raise NotPackable(first_line(error)) from error
         return self
 
@@ -309,24 +311,24 @@ class Graph:
 
 
 class NoOtherDraws(TorchDispatchMode):
-    """Refuses operators that draw random numbers."""
+    """A mode that refuses operators that draw random numbers."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Attention that drops nothing; one that does is taken apart before it comes here.
+        # Attention without dropout; attention with dropout is taken apart before it comes here.
         if is_random(func) and "scaled_dot_product" not in str(func):
             raise NotPackable(f"{func} draws random numbers")
         return func(*args, **(kwargs or {}))
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first."""
+    """Returns the first line of an error's text."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def numbers_as_tensors(rows: Sequence[Mapping[str, float]], like: Tensor) -> dict[str, Tensor]:
-    """Name -> [K], of the type of the parameters, and not narrower than float32: a number of
-    Python's takes the type of what it meets only when it has been computed with."""
+    """Returns name -> [K] in the type of the parameters, and not narrower than float32: a Python
+    number takes the type of the other operand only when it is used."""
     names, dtype = rows[0].keys(), torch.promote_types(like.dtype, torch.float32)
     return {
         name: torch.tensor([row[name] for row in rows], dtype=dtype, device=like.device)

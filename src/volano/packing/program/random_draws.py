@@ -17,20 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_BITS = 53  # of a double's fraction
+_BITS = 53  # bits of a double's fraction
 _LOWEST = -(2**63)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One draw of a forward pass.
+    """A draw of a forward pass.
 
     Attributes:
-        shape, dtype: of what a member draws.
-        strides: of the same alone: torch draws in the order of the memory. None is contiguous.
-        drop: for a dropout the probability to drop: a number, or the name of the number that varies
-            between members. None for another draw.
-        make: for another draw ``(generator) -> tensor``.
+        shape, dtype: shape and type of what a member draws.
+        strides: the strides in a training alone, because torch draws in the order of the memory.
+            None is contiguous.
+        drop: the probability to drop, for a dropout: a number, or the name of the number that
+            varies between members. None for another draw.
+        make: ``(generator) -> tensor``, for another draw.
     """
 
     shape: tuple[int, ...]
@@ -41,17 +42,17 @@ class Draw:
 
 
 class Draws:
-    """Makes the draws of all members of a step.
+    """The draws of all members, made step by step.
 
     Args:
-        draws: in the order of the forward pass.
-        numbers: of each member those that vary, by name.
-        generator: on the device.
-        device: of the tensors.
+        draws: the draws in the order of the forward pass.
+        numbers: for each member the numbers that vary, by name.
+        generator: a generator on the device.
+        device: the device of the tensors.
 
     Attributes:
-        tensors: for each draw what :func:`noise_of` takes, each tensor [K, ...]. They stay the same
-            tensors.
+        tensors: for each draw the argument of :func:`noise_of`, each tensor [K, ...]. They stay the
+            same tensors.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Draws:
                 self._add_dropout(draw, drop, device)
 
     def fill(self, seeds: Sequence[int]) -> None:
-        """Draws for one step; ``seeds``: of each member's forward pass."""
+        """Draws for one step; ``seeds`` are those of the members' forward passes."""
         seed_next = self._generator.manual_seed
         for seed, fills in zip(seeds, self._fills, strict=True):
             seed_next(seed)
@@ -93,8 +94,8 @@ class Draws:
 
     def _add_dropout(self, draw: Draw, drop: list[float], device: torch.device) -> None:
         keep = [1.0 - value for value in drop]
-        # torch divides its noise of ones and zeros by the probability to keep; where that is 0 or 1
-        # it draws nothing.
+        # torch divides its noise of ones and zeros by the probability to keep; if that is 0 or 1 it
+        # draws nothing.
         scales = torch.ones(len(keep), dtype=draw.dtype)
         for slot, value in enumerate(keep):
             if value > 0.0:
@@ -120,7 +121,7 @@ class Draws:
 
 
 def noise_of(given: tuple[Tensor, ...]) -> Tensor:
-    """What a dropout multiplies with, or the values of another draw, from one entry of
+    """Returns the factor of a dropout, or the values of another draw, from one entry of
     :attr:`Draws.tensors`."""
     if len(given) == 1:
         return given[0]
@@ -136,11 +137,12 @@ def _draw_zeros_to_keep(own: Tensor, keep: float, generator: torch.Generator) ->
 
 @functools.cache
 def draws_are_bits(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether ``bernoulli_(p)`` keeps where the low 53 bits of the generator's next 64 are below
-    ``p * 2**53``.
+    """Checks whether ``bernoulli_(p)`` keeps an element if the low 53 bits of the generator's next
+    64 are below ``p * 2**53``.
 
-    It does with torch's own kernel on a CPU, and then drawing the bits is twice as fast; not with
-    MKL's stream, which torch takes on some processors, nor on accelerators. Found out by drawing.
+    This holds for torch's own kernel on a CPU, and then drawing the bits is twice as fast. It does
+    not hold for MKL's stream, which torch takes on some processors, nor on accelerators. Found out
+    by drawing.
     """
     if device.type != "cpu":
         return False
@@ -165,5 +167,5 @@ def draws_are_bits(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def is_random(function: Any) -> bool:
-    """Whether an operator of torch draws random numbers."""
+    """Checks whether an operator of torch draws random numbers."""
     return torch.Tag.nondeterministic_seeded in getattr(function, "tags", ())

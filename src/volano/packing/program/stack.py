@@ -1,5 +1,5 @@
-"""The tensors of K modules of one structure as tensors [K, ...], and the moving averages of
-such."""
+"""The tensors of K modules of one structure as tensors [K, ...], and the moving averages of such
+modules."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from torch import Tensor, nn
 
 
 class Stack:
-    """Parameters and buffers of K modules, stacked along a first dimension.
+    """The parameters and buffers of K modules, stacked along a first dimension.
 
-    The modules stay whole: each of their tensors becomes a view of its slice, so that whatever is
-    done to a module (an optimizer of its own, ``load_state_dict``, a forward pass) is done to the
-    stack, and the other way round. Tied tensors stay tied: they are stacked once, under their first
-    name.
+    The modules stay whole: each of their tensors becomes a view of its slice. So everything done to
+    a module (an optimizer of its own, ``load_state_dict``, a forward pass) is done to the stack,
+    and the other way round. Tied tensors stay tied: they are stacked once, under their first name.
 
     Attributes:
         parameters: name -> leaf [K, ...] that requires a gradient.
         frozen: name -> [K, ...] of the parameters that do not.
         buffers: name -> [K, ...].
-        reordered: name of a tensor whose dimensions the modules had in another order in memory
-            (channels last), which it has no more; None is none.
+        reordered: name of a tensor that the modules had in another order of dimensions in memory
+            (channels last), which stacking has undone; None if there is none.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -39,7 +38,7 @@ class Stack:
         self.buffers = self._stacked([dict(module.named_buffers()) for module in modules])
 
     def all(self) -> dict[str, Tensor]:
-        """Every tensor by name."""
+        """Returns every tensor by name."""
         return {**self.parameters, **self.frozen, **self.buffers}
 
     @staticmethod
@@ -58,14 +57,14 @@ class Stack:
 
 
 class StackedEma:
-    """What :class:`volano.training.optim.ema.Ema` does, for each member with its own decay and its
-    own step.
+    """The moving averages of K members, as :class:`volano.training.optim.ema.Ema` does it, for each
+    with its own decay and its own step.
 
     Args:
         averages: the stack of the members' averages.
-        weights: that of their models.
-        decays: one for each member.
-        names: of what is averaged: all that is in a ``state_dict``.
+        weights: the stack of their models.
+        decays: one decay for each member.
+        names: names of the averaged tensors: everything in a ``state_dict``.
     """
 
     def __init__(
@@ -100,8 +99,8 @@ class StackedEma:
 
 
 def _is_in_order(tensor: Tensor) -> bool:
-    # A dimension of one element may lie anywhere, and still tells a convolution how to lay out what
-    # it makes.
+    # The stride of a dimension of one element is arbitrary, but a convolution still derives its
+    # output's layout from it.
     return (
         tensor.layout != torch.strided
         or tensor.stride() == torch.empty(tensor.shape, device="meta").stride()

@@ -1,1 +1,1 @@
-"""Which tasks are alike enough to be one program."""
+"""Decides which tasks are alike enough to be one program."""

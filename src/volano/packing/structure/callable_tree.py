@@ -1,11 +1,11 @@
-"""What callables, models and data carry with them: how two of them differ, and copies with other
-numbers.
+"""The tree of values that callables, models and data carry with them: how two of them differ, and
+copies with other numbers.
 
 A value is seen as a tree: a function leads to what its cells and defaults hold, a partial to its
 arguments, a bound method to its object, an object to its attributes, a container to its items.
-Globals and classes are no part of it: they are known by identity. What is none of these (slots,
-objects of C, classes made twice, a value that leads back to itself) is not opened up: two of it
-cannot be compared, and their tasks are trained one by one. No method of the user's runs."""
+Globals and classes are not part of it: they are compared by identity. Other values (slots, objects
+of C, classes made twice, a value that leads back to itself) are not opened up: two of them cannot
+be compared, and their tasks are trained one by one. No method of the user's runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Step = tuple[str, Any]  # the kind of a place within its parent, and its name there
+Step = tuple[str, Any]  # the kind of place within its parent, and its name there
 Path = tuple[Step, ...]
-Parts = list[tuple[Step, Any]]  # what a value leads to, by its place
+Parts = list[tuple[Step, Any]]  # the values to which a value leads, by their places
 
 _PLAIN = frozenset(
     {
@@ -44,15 +44,16 @@ _PLAIN = frozenset(
 _DICTS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 _TENSORS_AND_MODULES = ("_parameters", "_buffers", "_modules")
 _HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
-# Recurrent modules keep their parameters a second time, and weak references to them.
+# Attributes in which recurrent modules keep their parameters a second time, and weak references to
+# them.
 _OF_RECURRENT = ("_flat_weights", "_flat_weight_refs")
-# What is larger is data and no setting; a walk over it would take seconds.
+# Larger containers are data, not settings; a walk over them would take seconds.
 _MOST_PARTS = 200_000
 _LONGEST_WORD = 40
 
 
 class _Plain:
-    """A class that is written in Python, upon ``object``."""
+    """A class that is written in Python, with ``object`` as its base."""
 
 
 def is_plain(value: Any) -> bool:
@@ -117,7 +118,7 @@ def _of_function(value: types.FunctionType) -> Parts | None:
     code, defaults = value.__code__, value.__defaults__ or ()
     try:
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
-    except ValueError:  # an empty one: it is not whole yet
+    except ValueError:  # an empty cell: the function is not complete yet
         return None
     names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
     return [
@@ -147,7 +148,7 @@ def _of_module(value: nn.Module) -> Parts | None:
 
 
 def text_of(path: Path) -> str:
-    """A path as a person writes it: ``objective.config.weights[0]``."""
+    """Writes a path as a person does: ``objective.config.weights[0]``."""
     text = ""
     for kind, name in path:
         if kind in ("item", "argument"):
@@ -160,7 +161,7 @@ def text_of(path: Path) -> str:
 def with_numbers(value: Any, numbers: Mapping[Path, Any], path: Path = ()) -> Any:
     """Returns ``value``, which lies at ``path``, with ``numbers`` at their places.
 
-    What holds none of them is shared with ``value``; ``value`` itself is not changed.
+    Parts that hold none of them are shared with ``value``; ``value`` itself is not changed.
     """
     if path in numbers:
         return numbers[path]
@@ -215,7 +216,7 @@ def shell_of(value: types.FunctionType) -> types.FunctionType:
 
 
 def filled(shell: types.FunctionType, inside: Mapping[Step, Any]) -> types.FunctionType:
-    """Fills a function of :func:`shell_of` with what it leads to, and returns it."""
+    """Fills a function of :func:`shell_of` with its parts, and returns it."""
     for cell, item in zip(shell.__closure__ or (), _named("cell", inside).values(), strict=True):
         cell.cell_contents = item
     shell.__defaults__ = tuple(_named("default", inside).values()) or None
@@ -225,15 +226,15 @@ def filled(shell: types.FunctionType, inside: Mapping[Step, Any]) -> types.Funct
 
 
 class Comparison:
-    """What is found between two values that are walked together.
+    """The findings of a comparison of two values that are walked together.
 
     Args:
-        limit: of differences; nothing more is looked for after so many.
+        limit: number of differences after which the search stops.
 
     Attributes:
-        differences: where the two are unlike: what stands in the first and in the second, in words.
+        differences: place -> how the first and the second differ there, in words.
         numbers: floating-point numbers that differ: the value in the first and in the second.
-        opaque: whether a difference is one of objects that cannot be compared.
+        opaque: whether a difference is between objects that cannot be compared.
     """
 
     def __init__(self, *, limit: int = 1) -> None:
@@ -248,7 +249,7 @@ class Comparison:
 
     @property
     def is_over(self) -> bool:
-        """True if enough is known."""
+        """The answer whether enough is known."""
         return len(self.differences) >= self._limit
 
     def differ(self, place: Path | str, one: str, other: str) -> None:
@@ -285,7 +286,7 @@ class Comparison:
         parts = self._parts(path, one, other)
         before = len(self.differences)
         for is_tensor in (False, True):
-            if len(self.differences) == before:  # else a shape says again what an attribute says
+            if len(self.differences) == before:  # otherwise a shape repeats what an attribute says
                 for step, mine, others in parts:
                     if (step[0] in ("_parameters", "_buffers")) == is_tensor and step[
                         0
@@ -375,8 +376,8 @@ class Comparison:
             if heads[0] != heads[1]:
                 self.differ(path, *_where_unlike(*heads))
         elif one.requires_grad or other.requires_grad:
-            # It may be trained from outside: then the first member's is not what the others would
-            # see.
+            # It may be trained from outside; then the first member's value differs from what the
+            # others would see.
             self._refuse(path, "a tensor with a gradient", "another one")
         elif not _same_tensors(one.detach(), other.detach()):
             self.differ(
@@ -385,8 +386,8 @@ class Comparison:
 
 
 def word(value: Any, *, beside: Any = None) -> str:
-    """Returns a value in a few words, without addresses; with its type if it looks like another one
-    ``beside``."""
+    """Returns a value in a few words, without addresses; with its type if it looks like the other
+    one, ``beside``."""
     if isinstance(value, Tensor):
         return f"tensor {list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, np.generic):
@@ -407,8 +408,8 @@ def word(value: Any, *, beside: Any = None) -> str:
 
 def _class_of(value: Any) -> type:
     kind = type(value)
-    # A parametrized module's class is made for it alone; what it adds are parametrizations, which
-    # are modules.
+    # A parametrized module's class is made for it alone; it adds only parametrizations, which are
+    # modules.
     if kind.__module__ == "torch.nn.utils.parametrize" and kind.__name__.startswith("Parametrized"):
         return kind.__bases__[0]
     return kind
@@ -417,8 +418,8 @@ def _class_of(value: Any) -> type:
 def _may_vary(path: Path, value: Any) -> bool:
     """Returns whether a number may differ between members.
 
-    A whole one of a model's module is its structure; one that an objective holds is mostly a
-    setting that it does not read, and where it shapes a tensor no program is made."""
+    A whole number in a model's module is its structure. A whole number in an objective is mostly a
+    setting that it does not read; if it shapes a tensor, no program is made."""
     return type(value) in (float, np.float64) or (
         type(value) is int and path[0][1] != "model" and abs(value) < 2**53
     )  # fmt: skip

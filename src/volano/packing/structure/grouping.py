@@ -1,5 +1,5 @@
-"""Which of several tasks can share one program, which numbers vary within it, and in words why
-others stand apart."""
+"""The groups of tasks that can share one program: which numbers vary within a group, and in words
+why other tasks stand apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from volano.packing.structure.callable_tree import Comparison, Path, text_of, wi
 from volano.task import Task, describe
 
 _MOST_REASONS, _MOST_VALUES, _MOST_COMPARED = 6, 5, 8
-# Options of optimizers that are numbers whatever their type: a person may write lr=1.
+# Options of optimizers that are numbers whatever their type: a user may write lr=1.
 _NUMBERS = frozenset(
     {"lr", "weight_decay", "momentum", "dampening", "eps", "betas", "alpha", "lr_decay", "rho"}
 )
@@ -26,9 +26,9 @@ class Slot:
     """A number that varies between the members of a group.
 
     Attributes:
-        where: it stands: ``"objective.smoothing"``, ``"model.2.p"``.
+        where: the number's place: ``"objective.smoothing"``, ``"model.2.p"``.
         values: one for each member, in the group's order.
-        path: to it, as :mod:`volano.packing.structure.callable_tree` goes.
+        path: the path to it, as in :mod:`volano.packing.structure.callable_tree`.
     """
 
     where: str
@@ -37,7 +37,7 @@ class Slot:
 
     @property
     def root(self) -> str:
-        """``"objective"``, ``"augment"`` or ``"model"``."""
+        """The root of the path: ``"objective"``, ``"augment"`` or ``"model"``."""
         return self.path[0][1]
 
 
@@ -46,27 +46,28 @@ class VaryingNumber:
     """The numbers that vary within a group, and the first member's callables with other numbers.
 
     ``values`` are mappings from each slot's ``where`` to a number or a 0-d tensor. The user's own
-    objects are never changed: what holds a number is copied.
+    objects are never changed: those that hold a number are copied.
 
     Attributes:
         slots: the numbers, each once.
-        task: the first member's.
+        task: the first member's task.
     """
 
     slots: tuple[Slot, ...]
     task: Task
 
     def of(self, position: int) -> dict[str, float]:
-        """The numbers of the member at a position in the group."""
+        """Returns the numbers of the member at a position in the group."""
         return {slot.where: slot.values[position] for slot in self.slots}
 
     def objective(self, values: Mapping[str, Any]) -> Callable[..., Any]:
-        """The objective with these numbers."""
+        """Returns the objective with these numbers."""
         return self._with(self.task.objective, values, (("objective", "objective"),))
 
     @contextmanager
     def in_model(self, model: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
-        """Sets the numbers in a model of the group's structure, and puts back what was there."""
+        """Sets the numbers in a model of the group's structure, and restores the model
+        afterwards."""
         kept: list[tuple[nn.Module, str, Any]] = []
         try:
             for prefix in dict.fromkeys(
@@ -87,13 +88,13 @@ class VaryingNumber:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskGroup:
-    """Tasks that one program can train.
+    """The tasks that one program can train.
 
     Attributes:
-        indices: of the tasks among those that were given, in their order.
-        varying: the numbers that differ between them.
-        reasons: why it stands apart from the other groups: ``"batch_size: 32, 64"``, its own value
-            first.
+        indices: positions of the tasks among those given, in their order.
+        varying: the numbers that differ between the tasks.
+        reasons: why the group stands apart from the other groups: ``"batch_size: 32, 64"``, its own
+            value first.
     """
 
     indices: tuple[int, ...]
@@ -113,13 +114,13 @@ def groups_of(
     models: Sequence[nn.Module],
     optimizers: Sequence[torch.optim.Optimizer] | None = None,
 ) -> list[TaskGroup]:
-    """The tasks in groups that can each be trained as one program, in the order of their first
-    members.
+    """Returns the tasks in groups that can each be trained as one program, in the order of their
+    first members.
 
     Args:
-        tasks: K of them.
-        models: one for each, as ``task.model()`` makes it.
-        optimizers: one for each, or None where they are not to be compared.
+        tasks: K tasks.
+        models: one model for each, as ``task.model()`` makes it.
+        optimizers: one optimizer for each, or None if they are not to be compared.
     """
     sides = [
         _Side(task, model, None if optimizers is None else optimizers[index])
@@ -184,8 +185,8 @@ def _compare_optimizers(
 
 
 def _flag(name: str, value: Any) -> Any:
-    """A value of an optimizer's option as far as members of a group must have the same: a number
-    may be any."""
+    """Returns the part of an optimizer's option that must be the same for members of a group: a
+    number may be any."""
     is_number = isinstance(value, float | torch.Tensor) or (
         name in _NUMBERS and not isinstance(value, bool)
     )
@@ -195,8 +196,8 @@ def _flag(name: str, value: Any) -> Any:
 
 
 def _compare_data(found: Comparison, name: str, one: _Side, other: _Side) -> None:
-    """The same object, or one that shows itself to hold the same. Digests that look at a few rows
-    decide only where the rest cannot be seen."""
+    """Compares two data sets: they must be the same object, or show that they hold the same.
+    Digests that look at a few rows decide only if the rest cannot be seen."""
     mine, others = getattr(one.task, name), getattr(other.task, name)
     if mine is others or mine is None or others is None:
         return
@@ -227,7 +228,7 @@ def _has_content(digest: Mapping[str, Any]) -> bool:
 
 
 def _varying(first: Task, compared: Sequence[Comparison]) -> VaryingNumber:
-    """The numbers that vary; ``compared``: each member with the first one."""
+    """Returns the numbers that vary; ``compared``: each member with the first one."""
     own = {path: pair[0] for found in compared for path, pair in found.numbers.items()}
     slots: list[Slot] = []
     taken: set[str] = set()
@@ -262,7 +263,8 @@ def _reasons(place: int, firsts: Sequence[_Side]) -> tuple[str, ...]:
 
 
 def _follows(where: str, one: Task, other: Task) -> bool:
-    """Whether numbers of steps differ because the batch size does, and for no other reason."""
+    """Checks whether numbers of steps differ because the batch size does, and for no other
+    reason."""
     if one.batch_size == other.batch_size:
         return False
     return (where == "num_steps" and one.duration == other.duration) or (

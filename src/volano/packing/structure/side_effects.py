@@ -1,5 +1,5 @@
-"""What a callable or a model holds besides its parameters: copies of it, and whether a call has
-changed it."""
+"""Detects what a callable or a model holds in addition to its parameters: copies of it, and whether
+a call has changed it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ _WRITTEN = (
 
 
 class Leaf(NamedTuple):
-    """What a value leads to and is not opened up: where it lies, and what shows whether it has
-    changed in place."""
+    """A value that is not opened up: its place, and what shows whether it has changed in place."""
 
     path: Path
     value: Any
@@ -52,9 +51,9 @@ class Leaf(NamedTuple):
 
 
 def private_copy(value: Any) -> Any:
-    """A copy of a callable, of what its functions' cells hold and of the objects that it holds, to
-    be called without changing what the caller has. Parameters and large tensors are shared; what
-    cannot be copied is the caller's own."""
+    """Copies a callable, the contents of its functions' cells and the objects that it holds, so
+    that calls change nothing of the caller's. Parameters and large tensors are shared; what cannot
+    be copied stays the caller's own."""
     memo: dict[int, Any] = {}
     functions: list[tuple[types.FunctionType, Parts]] = []
     for _, item, parts in _walked(value, ()):
@@ -84,8 +83,8 @@ def _copied(value: Tensor | np.ndarray) -> Any:
 
 
 def _holds_objects(function: types.FunctionType, parts: Parts) -> bool:
-    # Torch's functions are known by their identity; those without objects have nothing that a call
-    # could change.
+    # Torch's functions are known by their identity; functions without objects have nothing that a
+    # call could change.
     is_torchs = (function.__module__ or "").partition(".")[0] == "torch"
     return not is_torchs and any(not _is_constant(item) for _, item in parts)
 
@@ -95,14 +94,15 @@ def _is_constant(value: Any) -> bool:
 
 
 def leaves_of(value: Any, path: Path = ()) -> list[Leaf]:
-    """What a value, which lies at ``path``, leads to and is not opened up, each object once."""
+    """Returns the values that ``value`` (at ``path``) leads to and that are not opened up, each
+    object once."""
     found = ((path, item) for path, item, parts in _walked(value, path) if parts is None)
     return [Leaf(path, item, _mark(item)) for path, item in itertools.islice(found, _MOST_LEAVES)]
 
 
 def changed_leaf(before: list[Leaf], after: list[Leaf]) -> str | None:
-    """The place of the first of :func:`leaves_of` that is another one now, or has changed in place;
-    or None."""
+    """Returns the place of the first of :func:`leaves_of` that is another object now, or has
+    changed in place; or None."""
     for mine, its in itertools.zip_longest(before, after, fillvalue=Leaf((), None, None)):
         is_known = _is_constant(mine.value) and type(mine.value) is type(its.value)
         is_same = mine.value is its.value or (is_known and mine.value == its.value)
@@ -112,11 +112,10 @@ def changed_leaf(before: list[Leaf], after: list[Leaf]) -> str | None:
 
 
 def unseen_leaf(leaves: list[Leaf]) -> str | None:
-    """Returns the place and the class of the first leaf that may keep something where nobody looks,
-    or None.
+    """Returns the place and the class of the first leaf that may keep something unseen, or None.
 
-    Such is an object of a class of Python's that is not opened up. Objects of C are taken to stay
-    as they are."""
+    Such a leaf is an object of a Python class that is not opened up. Objects of C are taken not to
+    change."""
     for path, value, mark in leaves:
         kind = type(value)
         is_closed = isinstance(
@@ -144,18 +143,18 @@ def _has_slots(kind: type) -> bool:
 
 
 def host_generators() -> bytes:
-    """What Python's and NumPy's own generators stand at."""
+    """Returns the states of Python's and NumPy's own generators."""
     return pickle.dumps((random.getstate(), np.random.get_state()))
 
 
 def _walked(value: Any, path: Path) -> Iterator[tuple[Path, Any, Parts | None]]:
-    """Every object that a value leads to, once, with its place and what it leads to; None where it
-    is not opened up."""
+    """Returns every object that a value leads to, once, with its place and what it leads to; None
+    if it is not opened up."""
     seen: dict[int, Any] = {}
     waiting: list[tuple[Path, Any]] = [(path, value)]
     while waiting:
         path, item = waiting.pop()
-        if isinstance(item, weakref.ref):  # whose owner is somewhere else
+        if isinstance(item, weakref.ref):  # its object belongs to another owner
             continue
         parts = None if isinstance(item, type | Tensor) or _is_constant(item) else parts_of(item)
         if parts is not None:
