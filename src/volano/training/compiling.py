@@ -1,4 +1,4 @@
-"""Compiled objectives, apart for each set of settings that the compiler reads and does not
+"""The compiled objectives, one for each set of settings that the compiler reads and does not
 guard."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CompiledObjective:
 
 @functools.cache
 def _backend(activation_budget: float, fallback_random: bool) -> _Backend:
-    """Torch's own, under a name of its own."""
+    """Calls torch's own backend, under another name."""
 
     def inductor(graph: Any, inputs: Any) -> Any:
         with (

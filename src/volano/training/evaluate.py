@@ -1,4 +1,4 @@
-"""Evaluation: the objective over every example of a set once, in evaluation mode."""
+"""The evaluation of a model: the objective over every example of a set once, in evaluation mode."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def evaluate(
     may_split: bool = False,
     ranks: Ranks | None = None,
 ) -> dict[str, float]:
-    """``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads the
-    device once, at the end.
+    """Returns ``loss`` and the objective's metrics, each a mean weighted by ``Loss.weight``. Reads
+    the device once, at the end.
 
     Every module is left in the mode in which it was. Several ranks take batches in turn; each
     example counts once. Parts of weight zero count nothing; where all are, there is no mean, and
@@ -153,7 +153,7 @@ class _Passes:
 
 
 def read_scalars(rows: list[list[Any]]) -> list[list[float]]:
-    """Numbers and scalar tensors as floats, with one read of the device for all of them."""
+    """Returns numbers and scalar tensors as floats, with one read of the device for all of them."""
     tensors = [value for row in rows for value in row if isinstance(value, torch.Tensor)]
     flat = iter(
         torch.stack([tensor.detach().reshape(()).float() for tensor in tensors]).tolist()

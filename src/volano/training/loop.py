@@ -140,8 +140,7 @@ class TrainingLog:
         self._num_timed += 1
 
     def is_due(self, step: int) -> bool:
-        """Whether the next line is to be written after ``step`` steps, and there is anything to
-        say."""
+        """Returns whether a line is due after ``step`` steps and there is anything to write."""
         return bool(self._pending) and (step % self._every == 0 or step == self._num_steps)
 
     def read(self, session: Session, policy: NumericsPolicy) -> dict[str, Any]:
@@ -179,7 +178,7 @@ class TrainingLog:
         self._start, self._num_timed = time.perf_counter(), 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What was collected and not yet read, and what spikes are measured by."""
+        """Returns the records not yet read, and the losses against which spikes are measured."""
         return {
             "names": self._names,
             "pending": read_scalars(self._pending),

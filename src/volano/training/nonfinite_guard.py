@@ -67,7 +67,7 @@ class NonfiniteGuard:
             optimizer.found_inf = self._flag  # pyright: ignore[reportAttributeAccessIssue] - as GradScaler sets it
 
     def lets_pass(self, loss: Tensor, norm: Tensor | None) -> bool:
-        """Whether the update may go on. ``norm`` is the gradient's, where it is known from
+        """Returns whether the update may be made. ``norm`` is the gradient's, if it is known from
         clipping."""
         scalars = [loss] if norm is None or self._has_scaler else [loss, norm]
         has_all = norm is not None or self._has_scaler
@@ -93,8 +93,8 @@ class NonfiniteGuard:
 
     @property
     def num_flagged(self) -> Tensor | int:
-        """How many of the last steps are behind a raised flag, on the device and not yet read,
-        where it defers."""
+        """Returns how many of the last steps are behind a raised flag that is still on the device,
+        if the guard defers."""
         return self._num_flagged if self.is_deferred else 0
 
     def _look_at_gradients(self) -> None:
@@ -106,8 +106,8 @@ class NonfiniteGuard:
             self._share(self._flag)
 
     def look_by_kernel(self, tensors: list[Tensor]) -> None:
-        """One kernel for all tensors: it multiplies them by one, which changes none, and raises the
-        flag."""
+        """Looks at all tensors with one kernel: it multiplies them by one, which changes none, and
+        raises the flag."""
         check_and_unscale(tensors, self._flag, self._one)
 
     def look_by_norms(self, tensors: list[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What happens in a run, for whoever wants to know.
+"""The events of a run, for observers.
 
 on_phase(text)
 on_start(info)
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StartInfo:
-    """What is known before the first step."""
+    """The facts known before the first step."""
 
     name: str
     folder: str
@@ -34,7 +34,7 @@ class Observer:
         """A part of the work begins that is no step: reading, planning, testing."""
 
     def on_start(self, info: StartInfo) -> None:
-        """Before the first step."""
+        """Hears the start, before the first step."""
 
     def on_log(self, record: dict[str, Any]) -> None:
         """A line for ``metrics.jsonl``: means since the one before."""
@@ -46,10 +46,11 @@ class Observer:
         """A line for ``previews.jsonl``: what the task's ``preview`` gave after an evaluation."""
 
     def on_notice(self, text: str) -> None:
-        """Something that a person should know: a step-down, a corrupt example, a late save."""
+        """Hears something that a person should know: a step-down, a corrupt example, a late
+        save."""
 
     def on_end(self, status: str) -> None:
-        """``"finished"``, ``"stopped"`` or ``"failed"``."""
+        """Hears the end: ``"finished"``, ``"stopped"`` or ``"failed"``."""
 
 
 class Observers(Observer):
@@ -64,31 +65,31 @@ class Observers(Observer):
             observer.on_phase(text)
 
     def on_start(self, info: StartInfo) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         for observer in self._observers:
             observer.on_start(info)
 
     def on_log(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         for observer in self._observers:
             observer.on_log(record)
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         for observer in self._observers:
             observer.on_evaluation(record)
 
     def on_preview(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         for observer in self._observers:
             observer.on_preview(record)
 
     def on_notice(self, text: str) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         for observer in self._observers:
             observer.on_notice(text)
 
     def on_end(self, status: str) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         for observer in self._observers:
             observer.on_end(status)

@@ -1,5 +1,4 @@
-"""What a person sees while a run goes on, on standard error: a bar in a terminal, plain lines
-elsewhere."""
+"""The progress of a run on standard error: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ def make_progress(stream: TextIO | None = None) -> Observer:
 
 
 class PlainProgress(Observer):
-    """One line at the start and the end of each phase, at evaluations, and every ten seconds."""
+    """Prints a line at the start and the end, at evaluations, and every ten seconds between."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -34,32 +33,32 @@ class PlainProgress(Observer):
         self._print(f"{text} ...")
 
     def on_start(self, info: StartInfo) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._pace.start(info)
         self._last = time.perf_counter()
         self._print(_headline(info))
 
     def on_log(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._pace.note(record)
         if time.perf_counter() - self._last >= _PLAIN_SECONDS:
             self._last = time.perf_counter()
             self._print(f"{self._pace.position()}  {self._pace.text()}")
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._print(f"{self._pace.position(record['step'])}  {_metrics(record)}")
 
     def on_preview(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._print(_shown(record))
 
     def on_notice(self, text: str) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._print(f"note: {text}")
 
     def on_end(self, status: str) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._print(f"{status} after {_clock(self._pace.elapsed())}")
 
     def _print(self, line: str) -> None:
@@ -93,7 +92,7 @@ class RichProgress(Observer):
         self._console.print(f"{text} ...", style="dim")
 
     def on_start(self, info: StartInfo) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._pace.start(info)
         self._console.print(_headline(info), style="bold")
         self._task_id = self._bar.add_task(
@@ -103,7 +102,7 @@ class RichProgress(Observer):
         self._bar.refresh()
 
     def on_log(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._pace.note(record)
         if time.perf_counter() - self._last >= _REFRESH_SECONDS:
             self._last = time.perf_counter()
@@ -111,27 +110,27 @@ class RichProgress(Observer):
             self._bar.refresh()
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._console.print(f"{self._pace.position(record['step'])}  {_metrics(record)}")
         self._bar.refresh()
 
     def on_preview(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._console.print(_shown(record), style="dim")
 
     def on_notice(self, text: str) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._console.print(f"note: {text}", style="yellow")
 
     def on_end(self, status: str) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._bar.stop()
         style = {"finished": "green", "stopped": "yellow"}.get(status, "red")
         self._console.print(f"{status} after {_clock(self._pace.elapsed())}", style=style)
 
 
 class _Pace:
-    """Where a run stands and how fast it goes."""
+    """The position and the speed of a run."""
 
     def __init__(self) -> None:
         self._info: StartInfo | None = None
@@ -147,18 +146,18 @@ class _Pace:
         self._record = record
 
     def elapsed(self) -> float:
-        """Seconds since the start."""
+        """Returns the seconds since the start."""
         return time.perf_counter() - self._start
 
     def position(self, step: int | None = None) -> str:
-        """``step 120/600``."""
+        """Returns ``step 120/600``."""
         assert self._info is not None
         total = self._info.num_steps
         step = self._record.get("step", 0) if step is None else step
         return f"step {step:>{len(str(total))}}/{total}"
 
     def text(self) -> str:
-        """Loss, throughput and time left."""
+        """Returns loss, throughput and time left."""
         assert self._info is not None
         record = self._record
         # The whole run's pace, evaluations included, tells best how long the rest will take.

@@ -16,7 +16,7 @@ from volano.training.throwaway import throwaway_session
 
 @dataclass(frozen=True, kw_only=True)
 class QuickRun:
-    """What a task came to.
+    """The result of a quick run of a task.
 
     Attributes:
         model: with the final weights (the average where there is one), on the plan's device, in

@@ -1,4 +1,4 @@
-"""Running a task under a plan, from an empty folder or from a checkpoint, to a finished run."""
+"""The run of a task under a plan, from an empty folder or a checkpoint to its end."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ class _Keeper(Observer):
         self.notices: list[str] = []
 
     def take_up(self) -> None:
-        """Figures and notices of a run that goes on: it may have nothing left to do."""
+        """Takes over figures and notices of a resumed run, which may have nothing left to do."""
         record = self._folder.read_json("run.json")
         if record.get("status") != PREPARED:  # those of a prepared one are told when it starts
             self.notices = list(record.get("notices") or [])
@@ -288,12 +288,12 @@ class _Keeper(Observer):
             self._note(record)
 
     def on_log(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._folder.append("metrics.jsonl", record)
         self._note(record)
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._folder.append("metrics.jsonl", record)
         self._note(record)
 
@@ -304,11 +304,11 @@ class _Keeper(Observer):
             self.metrics.update({name: value for name, value in record.items() if name != "step"})
 
     def on_preview(self, record: dict[str, Any]) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         self._folder.append("previews.jsonl", record)
 
     def on_notice(self, text: str) -> None:
-        """See :class:`Observer`."""
+        """Implements :class:`Observer`."""
         if text not in self.notices:  # a run that goes on says some things again
             self.notices.append(text)
 
@@ -349,7 +349,7 @@ class _FaultList:
         self._num_before, self._num_own = len(self._known), 0
 
     def num_of_others(self) -> int:
-        """How many were listed meanwhile by other ranks."""
+        """Returns how many were listed meanwhile by other ranks."""
         return len(self._listed()) - self._num_before - self._num_own
 
     def _listed(self) -> set[tuple[str, int]]:

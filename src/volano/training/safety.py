@@ -1,4 +1,4 @@
-"""How a run looks after itself: neither what is learned nor how it is computed."""
+"""The settings of a run's safety: they change neither what is learned nor how it is computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEPS = re.compile(r"(\d+)st")
 
 @dataclass(frozen=True, kw_only=True)
 class Safety:
-    """Settings of one run, kept in its ``run.json`` and taken up by a resume.
+    """The safety settings of a run, kept in its ``run.json`` and used again by a resume.
 
     Attributes:
         save_every: time or steps between two checkpoints: ``"60s"``, ``"500st"``. Seconds are a
@@ -46,19 +46,19 @@ class Safety:
 
     @property
     def save_seconds(self) -> float | None:
-        """Seconds between checkpoints, or None where steps count."""
+        """The seconds between checkpoints, or None if steps count."""
         match = _SECONDS.fullmatch(self.save_every) if isinstance(self.save_every, str) else None
         seconds = float(match.group(1)) if match else 0.0
         return seconds if 0 < seconds < math.inf else None
 
     @property
     def save_steps(self) -> int | None:
-        """Optimizer steps between checkpoints, or None where seconds count."""
+        """The optimizer steps between checkpoints, or None if seconds count."""
         match = _STEPS.fullmatch(self.save_every) if isinstance(self.save_every, str) else None
         return int(match.group(1)) if match else None
 
     def to_json(self) -> dict[str, Any]:
-        """For ``run.json``."""
+        """Returns the settings for ``run.json``."""
         return asdict(self)
 
     @classmethod

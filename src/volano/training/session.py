@@ -37,7 +37,7 @@ from volano.training.step import Step
 
 
 class Session:
-    """Model, optimizer, average, scaler and feed of one run, and the step at which they stand.
+    """The model, optimizer, average, scaler and feed of a run, and the step at which they stand.
 
     Args:
         task: what.
@@ -114,7 +114,7 @@ class Session:
         return self.state.kept_model
 
     def evaluate(self) -> dict[str, float]:
-        """Loss and metrics of the validation set."""
+        """Returns loss and metrics of the validation set."""
         assert self.valid_feed is not None
         try:
             return evaluate(
@@ -136,8 +136,8 @@ class Session:
         return self.ranks.are_several and self.plan.sharding == "full"
 
     def _evaluated_together(self) -> int | None:
-        """Examples of a forward pass in evaluation: not more than in training, where batches may be
-        split."""
+        """Returns the examples of a forward pass in evaluation: not more than in training, where
+        batches may be split."""
         if not self.ranks.are_several:
             return self.plan.micro_batch
         if self._is_sharded or not self._may_split:
@@ -145,8 +145,8 @@ class Session:
         return self.plan.micro_batch or max(1, self.task.batch_size // self.ranks.world_size)
 
     def keys(self) -> Iterator[Key]:
-        """Of what this process fetches from here to the end of the run: its part of each global
-        batch, or all of it where ``augment`` draws for the whole batch."""
+        """Yields the keys that this process fetches from here to the end of the run: its part of
+        each global batch, or all of it if ``augment`` draws for the whole batch."""
         ranks = Ranks() if self.task.augment is not None else self.ranks
         return self.order.keys(
             self.step, self.task.num_steps, rank=ranks.rank, world_size=ranks.world_size
@@ -162,8 +162,8 @@ class Session:
         return model
 
     def preview(self) -> dict[str, Any]:
-        """What the task's ``preview`` makes of the kept model. Modes and random state are put
-        back."""
+        """Returns what the task's ``preview`` makes of the kept model. Modes and random state are
+        put back."""
         assert self.task.preview is not None
         modes = [(module, module.training) for module in self.kept_model.modules()]
         state = self.device.rng_state()
@@ -206,7 +206,7 @@ class Session:
         self._charged_until = now
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes while training, as tensors and plain values."""
+        """Returns all that changes while training, as tensors and plain values."""
         if self.offloaded is not None:
             self.device.synchronize()  # its copies on the host are complete
         return {
@@ -262,7 +262,7 @@ class Session:
 
     @staticmethod
     def describe(task: Task) -> dict[str, Any]:
-        """What stands in ``task.json``."""
+        """Returns the content of ``task.json``."""
         return describe(task, Session.make_model(task))
 
     def check_same_task(self, digest: Any, description: dict[str, Any]) -> None:

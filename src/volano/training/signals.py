@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the step in flight, and a study where it waits."""
+"""The signals Ctrl-C and SIGTERM ask a run to stop after the step in flight, and a study when it
+waits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What an optimizer step changes: the model and all that belongs to it, made alike for whoever
-trains."""
+"""The state that an optimizer step changes: the model and all that belongs to it, made in one way
+for every training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from volano.training.optim.make import (
 
 @dataclass
 class TrainState:
-    """Model, optimizer, average and scaler of one training.
+    """The model, optimizer, average and scaler of one training.
 
     Attributes:
         model: on its device.
@@ -49,7 +49,7 @@ class TrainState:
         return self.models[-1]
 
     def state_dict(self) -> dict[str, Any]:
-        """All that training changes, as tensors and plain values."""
+        """Returns all that training changes, as tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

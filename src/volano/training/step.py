@@ -1,4 +1,4 @@
-"""One optimizer step of a task under a plan."""
+"""An optimizer step of a task under a plan."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is f
 
 
 class StepResult(NamedTuple):
-    """What a step says of itself: scalars on the device, not yet read.
+    """The results of a step: scalars on the device, not yet read.
 
     ``is_bad``: loss or gradient are not finite, and neither weights nor optimizer state were
     touched.
@@ -59,7 +59,7 @@ class StepResult(NamedTuple):
 
 
 class Step:
-    """Augment, forward and backward in micro-batches, clip, update, average.
+    """A step as a callable: augment, forward and backward in micro-batches, clip, update, average.
 
     With ``total_i / weight_i`` the loss of micro-batch ``i``, the gradient is that of
     ``sum(total_i) / sum(weight_i)``: the same number as for the whole batch. Nothing here waits for
@@ -120,7 +120,7 @@ class Step:
         self._uncopied = Uncopied(state.model, copied)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
-        """Optimizer step ``step`` (from 0) on a global batch that lies on the device."""
+        """Makes optimizer step ``step`` (from 0) on a global batch that lies on the device."""
         result = self.gradient(batch, step)
         if self._update(step, result.loss):
             return result
@@ -239,7 +239,8 @@ class Step:
         (loss if scaler is None else scaler.scale(loss)).backward()
 
     def _update(self, step: int, loss: Tensor) -> bool:
-        """Whether the update was made, or will show on the device not to have been."""
+        """Updates the weights. Returns whether that was done, or will show on the device not to
+        have been."""
         scaler = self._state.scaler
         if scaler is not None:
             scaler.unscale_(self._optimizer)
@@ -271,7 +272,7 @@ def _no_exchange(_is_last: bool) -> contextlib.AbstractContextManager[None]:
 
 
 def seed_of_augmentation(task: Task, step: int) -> int:
-    """Of the generator with which the batch of ``step`` (from 0) is augmented."""
+    """Returns the seed of the generator with which the batch of ``step`` (from 0) is augmented."""
     return counter_hash(AUGMENT, task.seed, step // task.steps_per_epoch, step)
 
 
@@ -284,7 +285,7 @@ def _mean(result: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
 
 
 def _sums(losses: list[Loss]) -> tuple[Tensor, Tensor | float, dict[str, Tensor | float]]:
-    """Over micro-batches: the loss, its weight, and each metric times its weight."""
+    """Returns the loss, its weight, and each metric times its weight, over micro-batches."""
     metrics = {
         name: sum(weighted_metric(loss, name) for loss in losses) for name in losses[0].metrics
     }

@@ -1,4 +1,4 @@
-"""How long a step of a task takes under a plan, found out by running some on throw-away copies."""
+"""The time of a task's step under a plan, measured on throw-away copies."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MOST_STEPS_IN_BLOCK = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """Seconds of one step (median), and of what is paid once: building, compiling, the first steps'
-    extra."""
+    """The seconds of one step (median), and of what is paid once: building, compiling, the first
+    steps' extra."""
 
     step: float
     startup: float
@@ -55,13 +55,13 @@ class StepTimer:
 
     @property
     def step(self) -> float:
-        """Median seconds of a step over the blocks; without one, those of the warm-up's last
+        """The median seconds of a step over the blocks; without one, those of the warm-up's last
         step."""
         return statistics.median(self._blocks or self._warm_up[-1:])
 
     @property
     def startup(self) -> float:
-        """Seconds until the warm-up was done, without those of its steps themselves."""
+        """The seconds until the warm-up was done, without those of its steps themselves."""
         return max(0.0, sum(self._warm_up) - 2 * self.step)
 
     def warm_up(self) -> None:

@@ -1,4 +1,4 @@
-"""Trainings of which nothing is kept: they tell what a task or a plan comes to."""
+"""The trainings of which nothing is kept: they show what a task or a plan comes to."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run saves and how: checkpoints, their parts, weights, and saving beside the loop."""
+"""The saving of a run: checkpoints, their parts, weights, and saving beside the loop."""

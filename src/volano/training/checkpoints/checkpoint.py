@@ -33,7 +33,7 @@ _PREFIX, _PARTIAL, _DAMAGED = "step-", ".partial-", "damaged-"
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint of ``step`` lies."""
+    """Returns where the checkpoint of ``step`` lies."""
     return folder / f"{_PREFIX}{step:08d}"
 
 
@@ -142,7 +142,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest(folder: Path) -> tuple[int, dict[str, Any], list[str]]:
-    """Step and state of the last whole checkpoint, on the host, and what was wrong with later ones.
+    """Returns the step and state of the last whole checkpoint, on the host, and what was wrong with
+    later ones.
 
     Raises:
         CheckpointError: there is none.
@@ -175,7 +176,8 @@ def set_aside_after(folder: Path, step: int) -> None:
 
 
 def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, Any]]:
-    """Step and state of one checkpoint; sharded tensors are left to ``shards.put_back``.
+    """Returns the step and state of one checkpoint; sharded tensors are left to
+    ``shards.put_back``.
 
     Args:
         path: of its folder.
@@ -258,6 +260,6 @@ def _sync(file: Any) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Returns the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""When a run is saved, and how that stays off the training loop.
+"""The saving of a run beside the training loop: when it is due, and the thread that writes.
 
 What a checkpoint holds is copied to the host between two steps, so that it is of one moment; a
 thread then writes the copy while training goes on. One save is in flight at most. A run that is
@@ -65,13 +65,14 @@ class Saver:
         self._told_of_memory = self._is_failing = False
 
     def is_at(self, step: int) -> bool:
-        """Whether ``step`` steps are a multiple of those between two saves, where steps count."""
+        """Returns whether ``step`` is a multiple of the steps between two saves; False if seconds
+        count."""
         return self._safety.save_steps is not None and step % self._safety.save_steps == 0
 
     def is_late(self) -> bool:
-        """Whether the seconds between two saves have passed, where seconds count: said once for
-        each save, and by the first of several ranks alone, which knows what saving costs. Also
-        tells of a save that has failed meanwhile."""
+        """Returns whether the seconds between two saves have passed; False if steps count. True
+        once for each save, and on the first rank alone, which knows what saving costs. Also reports
+        a save that has failed meanwhile."""
         if self._write is not None and self._write.has_ended():
             self._settle()
         if self._interval is None or not self._ranks.is_first or self._write is not None:
@@ -164,7 +165,7 @@ class Saver:
 
 
 class _Write(threading.Thread):
-    """One checkpoint being written."""
+    """A checkpoint being written."""
 
     def __init__(self, folder: RunFolder, state: dict[str, Any]) -> None:
         super().__init__(name=f"volano-checkpoint-{state['step']}")
@@ -184,7 +185,7 @@ class _Write(threading.Thread):
         self.processor_seconds = time.thread_time() - start
 
     def has_ended(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """Returns whether there is nothing to wait for."""
         return not self.is_alive()
 
 

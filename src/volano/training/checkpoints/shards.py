@@ -53,7 +53,7 @@ def take_out(state: Any) -> tuple[Any, dict[str, Tensor]]:
 
 
 def is_sharded(state: Any) -> bool:
-    """Whether some tensor of the state is a part of a larger one."""
+    """Returns whether some tensor of the state is a part of a larger one."""
     return bool(take_out(state)[1])
 
 
@@ -109,8 +109,8 @@ def _empty(mark: dict[str, Any], like: Tensor | None) -> Tensor:
 
 
 def _cut(tensor: Tensor, like: Tensor) -> Tensor:
-    """This rank's part of a whole tensor, as that of a sharded one; a whole one where ``like`` is
-    whole."""
+    """Returns this rank's part of a whole tensor, cut as ``like`` is; the whole tensor if ``like``
+    is whole."""
     if not hasattr(like, "full_tensor"):
         return tensor
     from torch.distributed.tensor import distribute_tensor

@@ -1,1 +1,1 @@
-"""Several ranks that train one model."""
+"""The ranks that train one model together."""

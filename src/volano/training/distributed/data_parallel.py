@@ -1,4 +1,4 @@
-"""Data parallel: what the ranks of a run do together in a step.
+"""The data-parallel part of a step: what the ranks of a run do together.
 
 Each rank works on every ``world_size``-th example of the global batch and gives its *sum* of the
 loss; gradients are added up over the ranks while the backward pass still runs, by torch's
@@ -92,7 +92,8 @@ class DataParallel:
         *,
         is_global: bool,
     ) -> list[Batch]:
-        """This rank's micro-batches of a batch, which with ``is_global`` is that of all ranks.
+        """Returns this rank's micro-batches of a batch; ``is_global`` says that it is the batch of
+        all ranks.
 
         Before the first step of a run it binds the objective to the model, with the first of them.
         """
@@ -116,8 +117,8 @@ class DataParallel:
             )
 
     def _has_idle_parameters(self, forward: nn.Module, batch: Batch) -> bool:
-        """Whether the loss leaves a parameter out, on any rank: gradients are then waited for in
-        another way. Tried on the first batch, which leaves buffers and random state as they
+        """Returns whether the loss leaves a parameter out on any rank; gradients are then waited
+        for in another way. Tried on the first batch, which leaves buffers and random state as they
         were."""
         buffers, state = list(self._model.buffers()), self._device.rng_state()
         saved = [buffer.clone() for buffer in buffers]
@@ -137,8 +138,8 @@ class DataParallel:
         return Loss(total=total, weight=weight, metrics=metrics)
 
     def sums(self, losses: list[Loss]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Over all micro-batches of all ranks: the loss, its weight, and each metric times its
-        weight."""
+        """Returns the loss, its weight, and each metric times its weight, over all micro-batches of
+        all ranks."""
         names = list(losses[0].metrics)
         rows = [
             [loss.total, loss.weight, *(weighted_metric(loss, name) for name in names)]
@@ -170,8 +171,8 @@ class DataParallel:
 
 
 class _ObjectiveModule(nn.Module):
-    """Objective and model as one module: what the objective does with the model is seen by
-    DistributedDataParallel."""
+    """A module of objective and model, so that DistributedDataParallel sees what the objective
+    does."""
 
     def __init__(self, model: nn.Module, objective: Callable[..., Any]) -> None:
         super().__init__()
@@ -181,7 +182,7 @@ class _ObjectiveModule(nn.Module):
         )  # in a tuple: an objective that is a module is no part of the model
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | float, dict[str, Tensor | float]]:
-        """Total, weight and metrics of the objective; see :class:`Loss`."""
+        """Returns the total, weight and metrics of the objective; see :class:`Loss`."""
         loss = as_loss(self._call[0](self.model, batch), num_examples(batch))
         return loss.total, loss.weight, dict(loss.metrics)
 
@@ -221,8 +222,8 @@ def resharded(model: nn.Module) -> None:
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """What is gathered at once: the entries of lists and sequences of modules, as transformers keep
-    their layers."""
+    """Returns the modules that are gathered at once: the entries of lists and sequences of modules,
+    as transformers keep their layers."""
     for module in model.modules():
         if isinstance(module, nn.ModuleList | nn.Sequential):
             for child in module:
@@ -232,8 +233,8 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """``model.state_dict()`` with whole tensors on the host. Every rank of a sharded model takes
-    part."""
+    """Returns ``model.state_dict()`` with whole tensors on the host. Every rank of a sharded model
+    takes part."""
     return {name: whole(tensor).detach().cpu() for name, tensor in model.state_dict().items()}
 
 
@@ -244,6 +245,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor, sharing its memory; any other tensor as it is."""
+    """Returns this rank's part of a sharded tensor, sharing its memory; any other tensor as it
+    is."""
     part = getattr(tensor, "to_local", None)
     return tensor if part is None else part()

@@ -1,4 +1,4 @@
-"""BatchNorm over the batches of all ranks, on the CPU too."""
+"""The BatchNorm over the batches of all ranks, on the CPU too."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
             setattr(parent, name, convert(child))
 
 
-class _SharedBatchNorm(AnyBatchNorm):
-    """Batch normalisation (Ioffe & Szegedy 2015) with mean and variance over the batches of all
+class _SharedBatchNorm(_BatchNorm):
+    """The batch normalisation (Ioffe & Szegedy 2015) with mean and variance over the batches of all
     ranks."""
 
     def __init__(self, origin: AnyBatchNorm) -> None:
@@ -56,7 +56,7 @@ class _SharedBatchNorm(AnyBatchNorm):
         pass  # the layer that is replaced has its own rule, and the task ran with it
 
     def forward(self, input: Tensor) -> Tensor:
-        """[N, C, ...] -> the same shape."""
+        """Normalises [N, C, ...]; the shape stays."""
         if not self.training:
             return super().forward(input)
         output, mean_C, variance_C, count = _NormalizeOverRanks.apply(
@@ -81,8 +81,8 @@ class _SharedBatchNorm(AnyBatchNorm):
 
 
 class _NormalizeOverRanks(torch.autograd.Function):
-    """Batch normalisation by torch's kernels, with statistics and gradients of statistics over all
-    ranks.
+    """The batch normalisation of torch's kernels, with statistics and gradients of statistics over
+    all ranks.
 
     With ``x^ = (x - m) / s`` over ``n`` values of a channel, ``dx = w / s * (dy - (sum dy + x^ *
     sum dy x^) / n)`` (Ioffe & Szegedy 2015, section 3); the sums are over ranks.
@@ -92,7 +92,8 @@ class _NormalizeOverRanks(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Output, mean [C], biased variance [C], number of values of a channel, over all ranks."""
+        """Returns the output and, over all ranks, mean [C], biased variance [C] and number of
+        values of a channel."""
         wide = torch.promote_types(x.dtype, torch.float32)
         # Nothing is kept in the two vectors: their type is that in which the kernel adds up.
         kept = x.new_zeros(x.shape[1], dtype=wide), x.new_ones(x.shape[1], dtype=wide)
@@ -120,7 +121,7 @@ class _NormalizeOverRanks(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor, *_: Any
     ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        """Of input, weight and bias."""
+        """Returns the gradients of input, weight and bias."""
         x, weight, mean_C, variance_C, count = ctx.saved_tensors
         inverse_C = torch.rsqrt(variance_C + ctx.eps)
         # The kernel for given statistics: dy w / s, and this rank's sums of dy x^ and of dy.

@@ -1,1 +1,1 @@
-"""What a run watches: losses that are not finite, spikes of the loss, data that comes late."""
+"""The health of a run: losses that are not finite, spikes of the loss, data that comes late."""

@@ -1,4 +1,4 @@
-"""Naming the time for which a training waits for its data, and what would shorten it."""
+"""The time for which a training waits for its data, and what would shorten it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class DataStalls:
         self._is_first, self._was_told = True, False
 
     def look(self, record: dict[str, Any]) -> None:
-        """At a logged line. The first holds what is paid once (workers start), and is passed
-        over."""
+        """Looks at the waits before a logged line. The first holds what is paid once (workers
+        start) and is passed over."""
         steps, self._step = record["step"] - self._step, record["step"]
         if self._is_first or not record["examples_per_second"]:
             self._is_first = False
@@ -62,7 +62,7 @@ class DataStalls:
             self._tell("the device waits {share:.0%} of the time for data")
 
     def finish(self) -> None:
-        """At the end of the run."""
+        """Reports the waits at the end of the run."""
         if self._waited >= max(_LEAST_SECONDS, _LEAST_SHARE * self._seconds):
             self._tell("the device waited {share:.0%} of the time for data")
 
@@ -86,7 +86,8 @@ class DataStalls:
         )
 
     def _remedies(self, making: float, training: float, cores: int) -> list[str]:
-        """``making`` and ``training`` are seconds of one process for a batch."""
+        """Returns what would shorten the wait; ``making`` and ``training`` are seconds of one
+        process for a batch."""
         if self._plan.feed == "resident":
             return []  # what is waited for is the gathering itself
         remedies = []

@@ -1,4 +1,4 @@
-"""Spikes of the loss: steps whose loss stands far above those before it."""
+"""The spikes of the loss: steps whose loss stands far above those before it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SpikeFinder:
         self._window: list[float] = []
 
     def look(self, losses: list[float]) -> bool:
-        """Whether one of a block of losses is a spike against the ``_WINDOW`` before the block,
-        then takes them in."""
+        """Returns whether one of a block of losses is a spike against the ``_WINDOW`` before the
+        block, then adds them to the window."""
         is_spike = False
         if len(self._window) >= _FEWEST:
             middle = statistics.median(self._window)

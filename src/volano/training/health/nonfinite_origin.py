@@ -1,4 +1,4 @@
-"""Where a number that is not finite comes from: one step again, on a copy, with every module
+"""The origin of a number that is not finite: one step again, on a copy, with every module
 watched."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from volano.training.step import AUGMENT, MODEL
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What a step that went wrong has to say.
+    """The account of a step that went wrong.
 
     Attributes:
         examples: indices into the data of the whole batch, in its order.

@@ -1,5 +1,5 @@
-"""What happens after a step whose numbers are not finite: it is looked into, recorded, and the run
-stops or goes on."""
+"""The policy for a step whose numbers are not finite: it is examined and recorded, and the run
+stops or continues."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class NumericsPolicy:
             self.note_bad_step(step - num_flagged + 1, None)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps were left out."""
+        """Returns how many steps were left out."""
         return {"num_skipped": self._num_skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,1 +1,2 @@
-"""What saves memory in a step: recomputation, offloading, and smaller parts after an error."""
+"""The means of saving memory in a step: recomputation, offloading, and smaller parts after an
+error."""

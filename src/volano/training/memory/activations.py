@@ -1,4 +1,4 @@
-"""How a forward pass keeps what its backward pass needs: all of it, some of it, or elsewhere."""
+"""The activations that a forward pass keeps for its backward pass: all, some, or on the host."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Activations:
             )
 
     def start_recomputing(self) -> bool:
-        """From now on blocks are computed again. False where the model has none."""
+        """Makes blocks be computed again from now on. Returns False if the model has none."""
         recompute = Recompute(self._model, self._device)
         if recompute.names:
             self._contexts.append(recompute.applied)

@@ -37,8 +37,8 @@ _SUMMED = (
 def places_of(
     model: nn.Module, is_wanted: Callable[[nn.Module, Tensor | None], bool] | None = None
 ) -> list[Place]:
-    """Where a model's buffers stand, those that are None too; all of them, or those that are
-    wanted."""
+    """Returns the places of a model's buffers, those that are None too; all of them, or the wanted
+    ones."""
     return [
         (buffers_of(module), name)
         for module in model.modules()
@@ -48,17 +48,17 @@ def places_of(
 
 
 def is_small(module: nn.Module, buffer: Tensor | None) -> bool:
-    """Whether a buffer is copied before each step: statistics and small ones."""
+    """Returns whether a buffer is small enough to be copied before each step, as statistics are."""
     return buffer is None or isinstance(module, AnyTrackingNorm) or buffer.nbytes <= _SMALL_BYTES
 
 
 def tensors_at(places: Iterable[Place]) -> list[Any]:
-    """What stands there now."""
+    """Returns the tensors that stand at these places now."""
     return [held.get(name) for held, name in places]
 
 
 def are_same(ours: list[Any], theirs: list[Any]) -> bool:
-    """Whether two lists of one length hold the very same objects."""
+    """Returns whether two lists of one length hold the very same objects."""
     return all(map(is_, ours, theirs))
 
 
@@ -102,7 +102,7 @@ class SavedBuffers:
 
 
 class Uncopied:
-    """Tensors of a model of which there is no copy: a step can be repeated as long as they are as
+    """The tensors of a model of which there is no copy: a step can be repeated as long as they are as
     they were before it.
 
     Writing counts a tensor's version, but not through ``.data``. Who writes so mostly does in each
@@ -127,14 +127,15 @@ class Uncopied:
         self._is_first, self._is_written = True, False
 
     def note(self) -> None:
-        """Before a step."""
+        """Notes the buffers before a step."""
         self._buffers = tensors_at(self._places)
         self._versions = self._versions_now()
         if self._is_first:
             self._sums = self._sums_now()
 
     def settle(self) -> None:
-        """After the gradients of a step. Reads the device after the first."""
+        """Settles the buffers after the gradients of a step. Reads the device after the first
+        step."""
         if self._is_first and self._sums is not None:
             self._is_written = self._differ(self._sums)
             self._is_first, self._sums = False, None
@@ -176,7 +177,7 @@ class Uncopied:
 
 
 def changed(what: str) -> RunError:
-    """Of something that a step changed and that cannot be put back."""
+    """Returns the error for something that a step changed and that cannot be put back."""
     return RunError(
         "A step that runs out of memory can be repeated where it leaves its inputs as they are",
         got=f"{what} that the objective, the augmentation or the model changes in place",

@@ -1,5 +1,5 @@
-"""What the device has no use for at the moment lies in the host's memory: saved activations, the
-optimizer's state.
+"""The offloading to the host's memory of what the device does not need at the moment: saved
+activations, the optimizer's state.
 
 Rajbhandari et al. 2021, "ZeRO-Infinity"; Ren et al. 2021, "ZeRO-Offload". Copies are queued beside
 the computation where the device can lock pages; the values are the same in either place.
@@ -23,8 +23,8 @@ _LEAST_BYTES = 4096
 
 
 def why_not_offloaded(device: Device, *, sharding: str, is_compiled: bool, what: str) -> str | None:
-    """Why ``what`` (``"activations"`` or ``"optimizer"``) stays on the device, or None where it can
-    leave it."""
+    """Returns why ``what`` (``"activations"`` or ``"optimizer"``) must stay on the device, or None
+    if it can leave it."""
     if device.is_cpu:
         return f"{device.name} computes in the host's memory"
     if sharding == "full":

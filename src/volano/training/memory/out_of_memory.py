@@ -1,4 +1,4 @@
-"""What is done when a step runs out of memory: the same step once more, in smaller parts.
+"""The answer to a step that runs out of memory: the same step once more, in smaller parts.
 
 The batch stays what it is, so the experiment does too. Composer (MosaicML) halves its micro-batch
 likewise; there some ranks waited for ever for one that had run out, so here several ranks stop
@@ -31,7 +31,7 @@ _WHOLE_TEXTS = ("could not create a primitive", "could not execute a primitive")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the host or a device has no memory left."""
+    """Returns whether an error says that the host or a device has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     if isinstance(error, torch.AcceleratorError):
@@ -43,7 +43,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def attempt(work: Callable[[], _Result]) -> tuple[_Result | None, str]:
-    """What ``work`` returns, or None and the first line of its error where it ran out of memory.
+    """Returns the result of ``work``, or None and the first line of its error if it ran out of
+    memory.
 
     Nothing that it made is kept alive: a traceback would hold on to every frame's tensors.
     """
@@ -112,8 +113,8 @@ def _out_of_memory(reason: str, plan: Plan, size: int, remedy: str) -> RunError:
 
 
 def update_failed(error: BaseException) -> RunError:
-    """Of an update that ran out of memory: some weights may be new and some old, so it cannot be
-    repeated."""
+    """Returns the error for an update that ran out of memory: some weights may be new and some old,
+    so it cannot be repeated."""
     return RunError(
         "An update of the weights fits into the memory; this one is half done, and the run goes "
         "on from a checkpoint",

@@ -1,5 +1,5 @@
-"""Recomputing the activations of a model's repeated blocks in the backward pass, instead of keeping
-them.
+"""The recomputation of the activations of a model's repeated blocks in the backward pass, instead
+of keeping them.
 
 Chen et al. 2016, "Training deep nets with sublinear memory cost": of each block only its input is
 kept; the rest is computed again when the backward pass comes to it. The values are the same: random
@@ -31,8 +31,8 @@ _CONTAINERS = (nn.Sequential, *_LISTS)
 
 
 def blocks_of(model: nn.Module) -> list[str]:
-    """Names of the blocks that ``recompute="blocks"`` computes again, in the model's order; empty
-    if there are none.
+    """Returns the names of the blocks that ``recompute="blocks"`` computes again, in the model's
+    order; empty if there are none.
 
     A block is an entry of a list, dictionary or sequence of modules, is made of modules itself, and
     is not the only one of its class; of blocks within blocks the outermost counts. Where no class
@@ -97,7 +97,8 @@ class Recompute:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """For the forward passes of training. The backward pass may come later."""
+        """Applies recomputation to the forward passes of training. The backward pass may come
+        later."""
         # In the instance's own attributes, where it goes before the class's forward, and hooks stay
         # outside of it.
         before = [(module, module.__dict__.get("forward")) for module, _ in self._wrapped]
@@ -239,8 +240,8 @@ def _differs(copy: Tensor, buffer: Tensor) -> bool:
 
 
 class _Both:
-    """Two contexts, made anew each time it is entered: a second backward pass computes a block once
-    more."""
+    """A pair of contexts, made again each time it is entered: a second backward pass computes a
+    block once more."""
 
     def __init__(self, *makes: Callable[[], AbstractContextManager[Any]]) -> None:
         self._makes = makes

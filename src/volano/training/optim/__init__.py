@@ -1,1 +1,1 @@
-"""Optimizers of a run: made from the task, Muon, the average of weights."""
+"""The optimizers of a run, made from the task; Muon; the average of weights."""

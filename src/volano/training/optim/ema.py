@@ -14,8 +14,8 @@ from volano.training.memory.buffers import are_same, places_of, tensors_at
 
 
 class Ema:
-    """``average <- decay * average + (1 - decay) * weights`` after each step (Polyak & Juditsky
-    1992).
+    """The average of weights: ``average <- decay * average + (1 - decay) * weights`` after each
+    step (Polyak & Juditsky 1992).
 
     Early in the run the decay is held at ``(1 + t) / (10 + t)``, so that the initial weights are
     soon forgotten. Floating buffers (BatchNorm's statistics) are averaged likewise, others copied.
@@ -35,7 +35,7 @@ class Ema:
         self._list()
 
     def _list(self) -> None:
-        """Which tensors belong together; anew where a forward pass has put another one in a
+        """Pairs the tensors that belong together; again if a forward pass has put another one in a
         buffer's place."""
         for (held, name), theirs in zip(self._places[0], tensors_at(self._places[1]), strict=True):
             own = held.get(name)

@@ -1,4 +1,4 @@
-"""Making a task's optimizer and giving it the implementation that a plan names."""
+"""The making of a task's optimizer, with the implementation that a plan names."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def with_own_marks(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> d
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
-    """Each group's learning rate is its initial one times ``multiplier``; a tensor stays the same
-    tensor."""
+    """Sets each group's learning rate to its initial one times ``multiplier``; a tensor stays the
+    same tensor."""
     for group in optimizer.param_groups:
         rate = group["lr"]
         if isinstance(rate, torch.Tensor):

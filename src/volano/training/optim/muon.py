@@ -1,4 +1,4 @@
-"""One optimizer for a whole network: Muon for weight matrices, AdamW for everything else.
+"""An optimizer for a whole network: Muon for weight matrices, AdamW for everything else.
 
 Every parameter group carries ``"algorithm": "muon"`` or ``"algorithm": "adamw"``. Learning rates
 are read from ``group["lr"]`` at every step, so a schedule only has to write there.
@@ -58,7 +58,7 @@ DEFAULTS = {"muon": MUON_DEFAULTS, "adamw": ADAMW_DEFAULTS}
 def orthogonalize(
     matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-7
 ) -> Tensor:
-    """Replace the singular values of each matrix of a stack by values near one.
+    """Replaces the singular values of each matrix of a stack by values near one.
 
     ``matrices`` is ``[count, rows, columns]``; the result has the same shape and ``dtype``. The
     quintic Newton-Schulz iteration ``X <- aX + (bA + cA^2)X`` with ``A = X X^T`` runs on the
@@ -79,7 +79,8 @@ def orthogonalize(
 
 
 def learning_rate_factor(rows: int, columns: int, adjust_lr: str) -> float:
-    """Factor on the learning rate for a ``[rows, columns]`` matrix (as in ``torch.optim.Muon``)."""
+    """Returns the factor on the learning rate for a ``[rows, columns]`` matrix (as in
+    ``torch.optim.Muon``)."""
     if adjust_lr == "original":
         return math.sqrt(max(1.0, rows / columns))
     if adjust_lr == "match_rms_adamw":
@@ -93,12 +94,12 @@ def _iteration_dtype(device: torch.device) -> torch.dtype:
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
-    """Flatten a weight to 2-D: ``[out, in, kh, kw]`` becomes ``[out, in * kh * kw]``."""
+    """Flattens a weight to 2-D: ``[out, in, kh, kw]`` becomes ``[out, in * kh * kw]``."""
     return tensor.flatten(1)
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon and AdamW in one optimizer, chosen per parameter group.
+    """An optimizer of Muon and AdamW, chosen per parameter group.
 
     Each group must be a dict with ``"params"`` and ``"algorithm"``. Muon groups take ``lr``,
     ``weight_decay`` (decoupled), ``momentum``, ``nesterov``, ``ns_steps``, ``ns_dtype`` (None:
@@ -108,11 +109,11 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
-        """Fill in the defaults of each group's algorithm and check the shapes."""
+        """Fills in the defaults of each group's algorithm and check the shapes."""
         super().__init__([dict(group) for group in groups], {})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add one group; its algorithm decides which defaults are filled in."""
+        """Adds one group; its algorithm decides which defaults are filled in."""
         algorithm = param_group.get("algorithm")
         if algorithm not in DEFAULTS:
             raise TaskError(
@@ -140,7 +141,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Apply one update to every parameter that has a gradient."""
+        """Applies one update to every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -156,7 +157,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon_step(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """Momentum, batched orthogonalisation, decay or renormalisation, update."""
+        """Updates by momentum, batched orthogonalisation, and decay or renormalisation."""
         gradients: list[Tensor] = [p.grad for p in parameters]  # pyright: ignore[reportAssignmentType]
         buffers = []
         for parameter in parameters:
@@ -185,7 +186,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @staticmethod
     def _renormalize(parameters: list[Tensor]) -> None:
-        """Scale each matrix to Frobenius norm ``sqrt(min(rows, columns))``.
+        """Scales each matrix to Frobenius norm ``sqrt(min(rows, columns))``.
 
         This is the norm of an orthogonal matrix, hence of one Muon direction: a step of size
         ``lr`` turns the weight by about ``lr`` radians.
@@ -198,7 +199,7 @@ class MuonAdamW(torch.optim.Optimizer):
         foreach_mul_(parameters, scales)
 
     def _adamw_step(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """Hand the group to torch's multi-tensor AdamW."""
+        """Hands the group to torch's multi-tensor AdamW."""
         averages, squares, steps = [], [], []
         for parameter in parameters:
             state = self.state[parameter]
