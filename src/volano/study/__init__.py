@@ -1,4 +1,5 @@
-"""Many configurations: a study samples them, packs train them, successive halving prunes them."""
+"""The study of many configurations: a study samples them, packs train them, successive halving
+prunes them."""
 
 from volano.study.study import Study
 

@@ -105,8 +105,8 @@ class TrialSource:
         return trial, None, None
 
     def _is_again(self, trial: optuna.Trial) -> bool:
-        """Whether a sampler that tries everything once begins anew. It says so only when all has
-        been told."""
+        """Returns whether a sampler that tries everything once begins again. It says so only when
+        all results have been told."""
         if not isinstance(self._sampler, optuna.samplers.BruteForceSampler):
             return False
         earlier = self._study.get_trials(deepcopy=False)
@@ -205,7 +205,7 @@ def check_space(
 
 
 def differences_of_length(task: Task, steps: Mapping[float, int]) -> list[str]:
-    """In words, where rungs (step by share) would stand elsewhere in a trial's run than they
+    """Describes the rungs (step by share) that would stand elsewhere in a trial's run than they
     did."""
     return [
         f"{share:.0%} of a run was step {step} and is step {step_of_rung(task, share)}"
@@ -215,7 +215,7 @@ def differences_of_length(task: Task, steps: Mapping[float, int]) -> list[str]:
 
 
 def differences_of_space(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, where a parameter in both has two distributions."""
+    """Describes the parameters that have two different distributions."""
     return [
         f"{name!r} was {before[name]} and is {now[name]}"
         for name in sorted(before.keys() & now.keys())

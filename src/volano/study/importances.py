@@ -1,4 +1,4 @@
-"""How much each parameter of a study matters, over trials that were trained equally far."""
+"""The importance of each parameter of a study, over trials that were trained equally far."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def _finite(trial: TrialResult) -> dict[int, float]:
 
 
 def _estimated(trials: Sequence[FrozenTrial], values: Mapping[int, float]) -> dict[str, float]:
-    """Largest first. Optuna looks at complete trials alone, so they are shown to it in a study
-    where all are."""
+    """Returns the importances, largest first. Optuna looks at complete trials alone, so the trials
+    are shown to it in a study where all are complete."""
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 

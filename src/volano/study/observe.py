@@ -1,4 +1,4 @@
-"""What happens in a study, for whoever wants to know.
+"""The events of a study, for observers.
 
 on_start(info)
 repeat:  on_trials(summary)  on_rung(rung)  on_notice(text)
@@ -16,7 +16,7 @@ from volano.study.study import Study
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyInfo:
-    """What is known before the first trial.
+    """The facts known before the first trial.
 
     Attributes:
         name: of the study in its storage.
@@ -45,7 +45,7 @@ class StudyInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """Where a study stands.
+    """The state of a study at one moment.
 
     Attributes:
         num_trials: that will be asked for in all.
@@ -79,7 +79,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RungDecision:
-    """What a rung has decided.
+    """The decision of a rung.
 
     Attributes:
         rung: its index, from 0.
@@ -100,20 +100,21 @@ class StudyObserver:
     """Hears of a study. Every method may be left as it is."""
 
     def on_start(self, info: StudyInfo) -> None:
-        """Before the first trial is asked for."""
+        """Hears the start, before the first trial is asked for."""
 
     def on_trials(self, summary: Summary) -> None:
-        """After each change: trials asked for, an answer of a worker, a decision."""
+        """Hears each change: trials asked for, an answer of a worker, a decision."""
 
     def on_rung(self, decision: RungDecision) -> None:
-        """After each decision of a rung."""
+        """Hears each decision of a rung."""
 
     def on_notice(self, text: str) -> None:
-        """Something that a person should know: why packs were split, a lost worker, a costly
+        """Hears something that a person should know: why packs were split, a lost worker, a costly
         storage."""
 
     def on_end(self, study: Study) -> None:
-        """With the study as it is returned: finished, or stopped. One that fails raises instead."""
+        """Hears the end, with the study as it is returned: finished, or stopped. One that fails
+        raises instead."""
 
     def close(self) -> None:
         """Takes away what it shows, however the study ended."""

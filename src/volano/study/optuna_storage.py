@@ -1,4 +1,5 @@
-"""Where Optuna keeps a study: a journal in the study's folder, or a storage that several share.
+"""The place where Optuna keeps a study: a journal in the study's folder, or a storage that several
+share.
 
 Without a storage of one's own, Optuna's journal is kept in memory and written to the folder at each
 rung, in Optuna's own format. Measured with 6 parameters and TPE, per trial: asking takes 1.9 ms so,
@@ -54,11 +55,11 @@ class JournalInMemory(BaseJournalBackend):
         self._file = JournalFileBackend(str(path))
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """See the base class."""
+        """Overrides the base class's method."""
         return self._logs[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """See the base class."""
+        """Overrides the base class's method."""
         # As they would be read back: what JSON cannot hold fails here, and nobody changes what was
         # kept.
         logs = [json.loads(json.dumps(log)) for log in logs]
@@ -95,7 +96,7 @@ def _read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class StudyStorage:
-    """Optuna's study of a study's folder, and its errors in our words.
+    """The Optuna study of a study's folder, with its errors in our words.
 
     Args:
         given: None for a journal in the folder; a URL as Optuna takes it, the path of a journal's
@@ -127,7 +128,7 @@ class StudyStorage:
 
     @property
     def is_shared(self) -> bool:
-        """Whether others may work on the same study."""
+        """Returns whether others may work on the same study."""
         return self._journal is None
 
     def _warn_of_cost(self) -> None:
@@ -142,7 +143,7 @@ class StudyStorage:
     def study(
         self, name: str, direction: Literal["minimize", "maximize"], *, is_new: bool
     ) -> optuna.Study:
-        """Optuna's study of that name, made where there is none.
+        """Returns Optuna's study of that name, made if there is none.
 
         Args:
             is_new: whether it begins now, so that one of that name is somebody else's.
@@ -203,7 +204,7 @@ def check_pruner(pruner: Any) -> None:
 
 
 def load_optuna(folder: Path, name: str, url: str | None) -> optuna.Study:
-    """Optuna's study of a folder, to be read.
+    """Returns Optuna's study of a folder, to be read.
 
     Raises:
         CheckpointError: its storage was given as an object, or is gone.
@@ -285,8 +286,8 @@ def storage_errors() -> Iterator[None]:
 
 
 def is_of_storage(error: Exception) -> bool:
-    """Whether it comes from a storage's database, and not from a person's code that uses a
-    trial."""
+    """Returns whether an error comes from a storage's database, and not from a person's code that
+    uses a trial."""
     is_optunas = isinstance(error, optuna.exceptions.StorageInternalError)
     return is_optunas or type(error).__module__.startswith("sqlalchemy")
 

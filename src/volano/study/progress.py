@@ -1,5 +1,4 @@
-"""What a person sees while a study goes on, on standard error: a live table in a terminal, plain
-lines elsewhere."""
+"""The progress of a study on standard error: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -80,30 +79,30 @@ class PlainStudyProgress(StudyObserver):
         self._ticker = _Ticker(self._stand)
 
     def on_start(self, info: StudyInfo) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._print(headline(info))
         self._ticker.start()
 
     def on_trials(self, summary: Summary) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._heard.hear(summary)
         self._stand()
 
     def on_rung(self, decision: RungDecision) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._print(decided(decision))
 
     def on_notice(self, text: str) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._print(f"note: {text}")
 
     def on_end(self, study: Study) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self.close()
         self._print(ended(study))
 
     def close(self) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._ticker.stop()
 
     def _stand(self) -> None:
@@ -137,14 +136,14 @@ class RichStudyProgress(StudyObserver):
         self._ticker = _Ticker(self._live.refresh)
 
     def on_start(self, info: StudyInfo) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._info = info
         self._console.print(headline(info), style="bold")
         self._live.start()
         self._ticker.start()
 
     def on_trials(self, summary: Summary) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._heard.hear(summary)
         now = time.perf_counter()
         if now - self._last >= _REFRESH_SECONDS:
@@ -152,20 +151,20 @@ class RichStudyProgress(StudyObserver):
             self._live.refresh()
 
     def on_rung(self, decision: RungDecision) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._console.print(decided(decision), style="dim")
 
     def on_notice(self, text: str) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._console.print(f"note: {text}", style="yellow")
 
     def on_end(self, study: Study) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self.close()
         self._console.print(ended(study), style="bold")
 
     def close(self) -> None:
-        """See :class:`StudyObserver`."""
+        """Implements :class:`StudyObserver`."""
         self._ticker.stop()
         self._live.stop()
 
@@ -175,7 +174,7 @@ class RichStudyProgress(StudyObserver):
 
 
 def headline(info: StudyInfo) -> str:
-    """What begins."""
+    """Returns a line on what begins."""
     shares = ", ".join(percent(share) for share in info.shares)
     rungs = f"rungs at {shares} of the run" if len(info.shares) > 1 else "nothing is pruned"
     before = f" ({info.num_before} before)" if info.num_before else ""
@@ -187,7 +186,7 @@ def headline(info: StudyInfo) -> str:
 
 
 def standing(summary: Summary) -> str:
-    """How many stand where, and the best."""
+    """Returns how many trials stand at which rung, and the best."""
     ended = [
         f"{count} {word}"
         for count, word in (
@@ -207,7 +206,7 @@ def standing(summary: Summary) -> str:
 
 
 def under_way(summary: Summary) -> list[str]:
-    """What the workers do, if anything: a text for a list."""
+    """Returns what the workers do, if anything: a text for a list."""
     parts = [
         f"{count} to {percent(share)} of the run"
         for share, count in sorted(summary.training.items())
@@ -216,14 +215,14 @@ def under_way(summary: Summary) -> list[str]:
 
 
 def time_left(summary: Summary) -> str:
-    """Configuration-steps a second, time spent and left."""
+    """Returns configuration-steps a second, time spent and left."""
     left = "" if summary.seconds_left is None else f", about {clock(summary.seconds_left)} left"
     rate = f"{summary.steps_per_second:,.0f} configuration-steps/s, " if summary.steps else ""
     return f"{rate}{clock(summary.seconds)}{left}"
 
 
 def decided(decision: RungDecision) -> str:
-    """What a rung has done."""
+    """Returns a line on what a rung has decided."""
     finite = [value for value in decision.values.values() if math.isfinite(value)]
     span = f", values {min(finite):.4g} to {max(finite):.4g}" if finite else ""
     counts = {
@@ -235,7 +234,7 @@ def decided(decision: RungDecision) -> str:
 
 
 def ended(study: Study) -> str:
-    """How it ended."""
+    """Returns a line on how the study ended."""
     num_failed = (study.facts.get("counts") or {}).get("failed") or 0
     failed = (
         f"; {num_failed} {'trials' if num_failed > 1 else 'trial'} failed" if num_failed else ""
@@ -263,7 +262,7 @@ def table(info: StudyInfo, summary: Summary) -> Any:
 
 
 def parameters(params: Mapping[str, Any]) -> str:
-    """Parameters on a line."""
+    """Returns the parameters on a line."""
     return "  ".join(f"{name}={word(value)}" for name, value in params.items())
 
 
@@ -278,7 +277,7 @@ def percent(share: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Returns seconds as a person says them."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,5 +1,5 @@
-"""Putting a study together: its folder, Optuna's study, its rungs and its driver; and closing it
-whatever happens."""
+"""The assembly of a study: its folder, Optuna's study, its rungs and its driver; closed whatever
+happens."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _close(
 def _before(
     folder: StudyFolder, settings: StudySettings, storage: Storage
 ) -> tuple[StudySettings, Storage]:
-    """Settings and storage of a study that goes on."""
+    """Returns the settings and the storage of a study that is resumed."""
     facts = folder.read_json(STUDY)
     if facts.get("status") == "starting" or "settings" not in facts:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Asking a sampler for many trials at once, while others are half way."""
+"""The asking of a sampler for many trials at once, while others are half way."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _STRIDE = 1_000_003
 
 
 def default_sampler(seed: int, num_asked: int) -> BaseSampler:
-    """Optuna's TPE over all parameters together, in which trials asked for and not yet known count
-    as bad ones, so that a batch spreads out.
+    """Returns Optuna's TPE over all parameters together, in which trials asked for and not yet
+    known count as bad ones, so that a batch spreads out.
 
     It is made anew for each batch, its seed from the study's and the number of trials asked for
     before: so a study that was stopped goes on as if it had not been.
@@ -34,7 +34,7 @@ def default_sampler(seed: int, num_asked: int) -> BaseSampler:
 
 
 def name_of_sampler(sampler: BaseSampler | None) -> str:
-    """Its class's name; None is the default one."""
+    """Returns the name of a sampler's class; None is the default one."""
     return "TPESampler" if sampler is None else type(sampler).__name__
 
 
@@ -63,25 +63,25 @@ class RungSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, Any]:
-        """See the base class."""
+        """Overrides the base class's method."""
         return self._sampler.infer_relative_search_space(self._view(study), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
     ) -> dict[str, Any]:
-        """See the base class."""
+        """Overrides the base class's method."""
         return self._sampler.sample_relative(self._view(study), trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
-        """See the base class."""
+        """Overrides the base class's method."""
         return self._sampler.sample_independent(
             self._view(study), trial, param_name, param_distribution
         )
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """See the base class."""
+        """Overrides the base class's method."""
         self._sampler.before_trial(self._view(study), trial)
 
     def after_trial(
@@ -91,11 +91,11 @@ class RungSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """See the base class."""
+        """Overrides the base class's method."""
         self._sampler.after_trial(self._view(study), trial, state, values)
 
     def reseed_rng(self) -> None:
-        """See the base class."""
+        """Overrides the base class's method."""
         self._sampler.reseed_rng()
 
 
@@ -112,13 +112,13 @@ class _StudyView:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """See optuna.Study."""
+        """Implements ``optuna.Study``."""
         return self.get_trials()
 
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """See optuna.Study."""
+        """Implements ``optuna.Study``."""
         return self._get_trials(deepcopy, states)
 
     def _get_trials(

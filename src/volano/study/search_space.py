@@ -1,4 +1,4 @@
-"""Search spaces as data: a name for each number, and what it may be."""
+"""The search spaces as data: a name for each number, and the values that it may take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXAMPLE = '{"lr": {"low": 1e-4, "high": 1e-2, "log": true}, "smoothing": [0, 0.
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from ``low`` to ``high``.
+    """A range of numbers from ``low`` to ``high``.
 
     Attributes:
         low, high: whole numbers for a whole one.
@@ -81,7 +81,7 @@ class SearchSpace:
             )
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """One point of it, from a trial of Optuna."""
+        """Returns a point of the space, from a trial of Optuna."""
         return {
             name: value.suggest(trial, name)
             if isinstance(value, Range)
@@ -130,7 +130,7 @@ class SearchSpace:
 
     @classmethod
     def load(cls, path: str | Path) -> SearchSpace:
-        """That of a JSON or TOML file.
+        """Returns the space of a JSON or TOML file.
 
         Raises:
             UsageError: it cannot be read, or see :meth:`from_json`.

@@ -1,4 +1,4 @@
-"""What a study is asked to do, as a value."""
+"""The request for a study, as a value."""
 
 from __future__ import annotations
 
@@ -69,22 +69,22 @@ class StudySettings:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of a trial's whole run at which the rungs stand."""
+        """The shares of a trial's whole run at which the rungs stand."""
         return shares_of(self.trials, self.eta, self.rungs)
 
     @property
     def width(self) -> int:
-        """How many trials are trained side by side: one in ``eta``, so that the sampler learns from
-        earlier ones."""
+        """The number of trials that are trained side by side: one in ``eta``, so that the sampler
+        learns from earlier ones."""
         return min(self.trials, max(math.ceil(self.trials / self.eta), _NUM_STARTUP))
 
     def to_json(self) -> dict[str, Any]:
-        """For ``study.json``."""
+        """Returns the settings for ``study.json``."""
         return {**asdict(self), "shares": list(self.shares), "width": self.width}
 
     def going_on(self, before: Mapping[str, Any]) -> StudySettings:
-        """These for a study that was started with others, whose JSON is ``before``: its rungs where
-        none are asked for. More trials and another limit of time are fine.
+        """Returns these settings for a study that was started with others, whose JSON is
+        ``before``: its rungs if none are asked for. More trials and another time limit are allowed.
 
         Raises:
             UsageError: others differ.

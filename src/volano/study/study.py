@@ -59,7 +59,7 @@ class Study(StudyRecord):
 
     @property
     def reason(self) -> str | None:
-        """Why it stopped or failed, or None."""
+        """The reason for which it stopped or failed, or None."""
         return self.facts.get("reason")
 
     @property
@@ -78,7 +78,7 @@ class Study(StudyRecord):
 
     @property
     def optuna(self) -> optuna.Study:
-        """Optuna's study, for its plots and its dashboard.
+        """The Optuna study, for its plots and its dashboard.
 
         Raises:
             CheckpointError: its storage cannot be opened.

@@ -148,7 +148,8 @@ class StudyLoop:
 
     @property
     def end_reason(self) -> str | None:
-        """Why it ended before all its trials had been asked for and had ended; or None."""
+        """Returns why the study ended before all its trials had been asked for and had ended; or
+        None."""
         return self._end_reason
 
     def _hand_out(self, stop: Interruption) -> bool:
@@ -176,7 +177,7 @@ class StudyLoop:
         return True
 
     def _runs_after(self, rung: int, numbers: Collection[int]) -> float:
-        """Whole runs of a trial that are expected after a round."""
+        """Returns the whole runs of a trial that are expected after a round."""
         waiting = Counter(live.rung for number, live in self._live.items() if number not in numbers)
         on_the_way = self._time_left.runs_to_end(
             {**waiting, rung: waiting[rung] + len(numbers)}, self._num_new
@@ -185,7 +186,7 @@ class StudyLoop:
 
     @property
     def _num_new(self) -> int:
-        """Trials that are still to be asked for."""
+        """Returns the number of trials that are still to be asked for."""
         return self._settings.trials - len(self._ledger.trials) if self._may_ask else 0
 
     def _trial(self, number: int) -> Trial:
@@ -232,8 +233,8 @@ class StudyLoop:
         )
 
     def _recheck(self, rung: int) -> tuple[int, ...]:
-        """Those that wait for a rung, without any that later cohorts have pushed out of the best
-        meanwhile."""
+        """Returns the trials that wait for a rung, without any that later cohorts have pushed out
+        of the best meanwhile."""
         waiting = self._waiting(rung)
         if rung == 0 or not waiting:
             return waiting
@@ -282,8 +283,8 @@ class StudyLoop:
                     self._tell_failure(number, reason or "")
 
     def _that_fit(self, count: int) -> int:
-        """How many of so many new trials can end within the minutes. Where none can and no other is
-        under way, that is the end."""
+        """Returns how many of so many new trials can end within the minutes. If none can and no
+        other is under way, the study ends."""
         if self._settings.minutes is None or count <= 0:
             return count
         waiting = {rung: len(self._waiting(rung)) for rung in range(len(self._rungs.shares))}

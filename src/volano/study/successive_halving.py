@@ -16,7 +16,7 @@ from volano.errors import UsageError
 
 
 def shares_of(num_trials: int, eta: int, num_rungs: int | None = None) -> tuple[float, ...]:
-    """Where the rungs stand, as shares of a trial's whole run, rising to 1: ``eta**-i``.
+    """Returns the rungs as shares of a trial's whole run, rising to 1: ``eta**-i``.
 
     Args:
         num_trials: of the study, from which the number of rungs comes where it is not given: as
@@ -56,7 +56,7 @@ class SuccessiveHalving:
 
     @property
     def last(self) -> int:
-        """Index of the rung at the end of the run."""
+        """The index of the rung at the end of the run."""
         return len(self.shares) - 1
 
     def record(self, rung: int, number: int, value: float) -> None:
@@ -64,12 +64,12 @@ class SuccessiveHalving:
         self._values[rung][number] = value
 
     def values(self, rung: int) -> Mapping[int, float]:
-        """All values recorded at a rung, by number."""
+        """Returns all values recorded at a rung, by number."""
         return self._values[rung]
 
     def decide(self, rung: int, numbers: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Which of the trials ``numbers`` (recorded there) go on and which are cut, both in order
-        of number.
+        """Returns which of the trials ``numbers`` (recorded there) continue and which are cut, both
+        in order of number.
 
         The best ``ceil(n / eta)`` of all n values recorded at the rung go on, so that a later
         cohort is compared with the earlier ones. The last rung keeps every number. What is not
@@ -83,7 +83,7 @@ class SuccessiveHalving:
 
 
 class Round:
-    """Trials on their way to a rung, until it decides.
+    """A group of trials on their way to a rung, until it decides.
 
     Args:
         rung: its index.
@@ -108,13 +108,14 @@ class Round:
 
     @property
     def undecided(self) -> tuple[int, ...]:
-        """Numbers of those that have arrived and about which nothing was decided yet."""
+        """Returns the numbers of trials that have arrived and about which nothing was decided
+        yet."""
         return tuple(sorted(self._arrived))
 
     @property
     def is_due(self) -> bool:
-        """Whether so many have arrived that the rung can decide about them. After its first
-        decision it decides about latecomers as they arrive."""
+        """Returns whether enough trials have arrived for the rung to decide about them. After its
+        first decision it decides about latecomers as they arrive."""
         if self.is_decided:
             return bool(self._arrived)
         # The product may lie above a whole number by rounding alone.

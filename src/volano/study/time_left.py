@@ -1,4 +1,4 @@
-"""How much of a study is left, and how long it will take, from the rounds that it has made."""
+"""The rest of a study, and how long it will take, from the rounds that it has made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 
 class TimeEstimate:
-    """Seconds that a round takes, by the number of trials in it.
+    """The seconds that a round takes, by the number of trials in it.
 
     Args:
         shares: at which the rungs stand.
@@ -19,12 +19,12 @@ class TimeEstimate:
         self._seconds: dict[int, float] = {}  # of a whole run, by the number of trials side by side
 
     def distance(self, rung: int) -> float:
-        """Share of a run between a rung and the one before."""
+        """Returns the share of a run between a rung and the one before."""
         return self._shares[rung] - (self._shares[rung - 1] if rung else 0.0)
 
     def runs_to_end(self, waiting: Mapping[int, int], num_new: int = 0) -> float:
-        """How many whole runs of a trial are to be trained until all that wait for a rung (numbers
-        of trials by rung), and so many new ones, have ended."""
+        """Returns how many whole runs of a trial are to be trained until all that wait for a rung
+        (numbers of trials by rung), and so many new ones, have ended."""
         runs, coming = 0.0, 0.0
         for rung in range(len(self._shares)):
             coming += waiting.get(rung, 0) + (num_new if rung == 0 else 0)
@@ -37,7 +37,7 @@ class TimeEstimate:
         self._seconds[num_trials] = seconds / self.distance(rung)
 
     def seconds(self, num_trials: int, rung: int) -> float | None:
-        """What a round is expected to take; None while nothing is known.
+        """Returns the seconds that a round is expected to take; None while nothing is known.
 
         Of a narrower pack than any so far: the mean of what one bound by launches takes (as long as
         the wider one) and one bound by arithmetic (in proportion). A wider one takes no longer than
@@ -54,8 +54,8 @@ class TimeEstimate:
     def seconds_to_end(
         self, waiting: Mapping[int, int], num_new: int = 0, width: int = 1
     ) -> float | None:
-        """Until all that wait for a rung (numbers of trials by rung), and so many new ones,
-        ``width`` at a time, have ended; None while nothing is known."""
+        """Returns the seconds until all that wait for a rung (numbers of trials by rung), and so
+        many new ones, ``width`` at a time, have ended; None while nothing is known."""
         if not self._seconds:
             return None
         total, coming = 0.0, 0

@@ -65,17 +65,17 @@ class TrialLedger:
 
     @property
     def seconds(self) -> float:
-        """Since this run of the study began."""
+        """The seconds since this run of the study began."""
         return time.perf_counter() - self._started
 
     @property
     def is_shared(self) -> bool:
-        """Whether others may work on Optuna's study."""
+        """Returns whether others may work on Optuna's study."""
         return self._storage.is_shared
 
     @property
     def live(self) -> frozenset[int]:
-        """Numbers of trials that have neither ended nor been cut."""
+        """Returns the numbers of trials that have neither ended nor been cut."""
         return frozenset(
             number for number, trial in self.trials.items() if trial.state == "running"
         )
@@ -87,14 +87,14 @@ class TrialLedger:
 
     @property
     def last_reason(self) -> str | None:
-        """Why the last of the failed trials failed."""
+        """Returns why the last of the failed trials failed."""
         reasons = [
             trial.reason for _, trial in sorted(self.trials.items()) if trial.state == "failed"
         ]
         return reasons[-1] if reasons else None
 
     def count(self, state: str) -> int:
-        """How many trials are in a state."""
+        """Returns how many trials are in a state."""
         return sum(trial.state == state for trial in self.trials.values())
 
     # ---- what happens
@@ -181,7 +181,7 @@ class TrialLedger:
         )
 
     def noticed(self, text: str) -> bool:
-        """Something that a person should know; gives whether it is new."""
+        """Records something that a person should know; returns whether it is new."""
         if text in self.notices:
             return False
         self.notices.append(text)
@@ -250,11 +250,11 @@ class TrialLedger:
         return sorted(self._handles.keys() - self.trials.keys())
 
     def was_decided(self, number: int, rung: int) -> bool:
-        """Whether a trial that has reached a rung was kept there."""
+        """Returns whether a trial that has reached a rung was kept there."""
         return self._kept.get(number, -1) >= rung
 
     def handle(self, number: int) -> optuna.Trial:
-        """Optuna's trial of a number that runs."""
+        """Returns Optuna's trial of a number that runs."""
         return self._handles[number]
 
     # ---- the three places

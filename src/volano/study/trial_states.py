@@ -1,4 +1,4 @@
-"""Where the live trials of a study stand, in its folder: what a study that goes on starts from.
+"""The state of a study's live trials, in its folder: a resumed study starts from it.
 
 states/trial-00000012.pt   torch.save of a member's state; loads with weights_only=True
 """

@@ -1,1 +1,1 @@
-"""Who trains the trials of a study: this process, others, or a cluster."""
+"""The workers that train the trials of a study: this process, others, or a cluster."""

@@ -20,7 +20,7 @@ _MOST_IN_A_ROW = 6
 
 @dataclass(frozen=True, kw_only=True)
 class WorkInHand:
-    """What a worker works on."""
+    """The work that a worker has in hand."""
 
     assignment: int
     round: Round
@@ -50,22 +50,22 @@ class WorkerPool:
 
     @property
     def num_workers(self) -> int:
-        """Those that are not given up."""
+        """The number of workers that are not given up."""
         return len(self._idle) + len(self._in_hand)
 
     @property
     def num_assignments(self) -> int:
-        """Handed out so far."""
+        """The number of assignments handed out so far."""
         return self._num_assignments
 
     @property
     def is_working(self) -> bool:
-        """Whether anybody has work."""
+        """Returns whether any worker has work."""
         return bool(self._in_hand)
 
     @property
     def is_free(self) -> bool:
-        """Whether somebody has nothing to do while no rung waits for its quorum."""
+        """Returns whether some worker has nothing to do while no rung waits for its quorum."""
         return (
             bool(self._idle)
             and not self._queue
@@ -74,18 +74,18 @@ class WorkerPool:
 
     @property
     def away(self) -> frozenset[int]:
-        """Numbers of the trials that are handed out."""
+        """Returns the numbers of the trials that are handed out."""
         return frozenset(number for _, numbers in self._under_way() for number in numbers)
 
     def in_hand(self) -> Counter[int]:
-        """How many trials are handed out, by the rung to which they are trained."""
+        """Returns how many trials are handed out, by the rung to which they are trained."""
         counts: Counter[int] = Counter()
         for round_, numbers in self._under_way():
             counts[round_.rung] += len(numbers)
         return counts
 
     def is_under_way(self, round_: Round) -> bool:
-        """Whether anybody works for a round, or will."""
+        """Returns whether any worker works for a round, or will."""
         return any(other is round_ for other, _ in self._under_way())
 
     def _under_way(self) -> Iterator[tuple[Round, tuple[int, ...]]]:
@@ -143,7 +143,7 @@ class WorkerPool:
         return self._executor.next_finished(None)
 
     def take_back(self, worker: int, answer: Report | Lost) -> WorkInHand:
-        """What the worker had in hand."""
+        """Takes back what the worker had in hand, and returns it."""
         hand = self._in_hand.pop(worker)
         assert answer.assignment == hand.assignment
         if isinstance(answer, Report):
@@ -172,7 +172,7 @@ class WorkerPool:
 def deal(
     numbers: Iterable[int], workers: Sequence[int], homes: Mapping[int, int]
 ) -> dict[int, tuple[int, ...]]:
-    """Trials for each worker that gets any.
+    """Returns the trials for each worker that gets any.
 
     Args:
         numbers: of the trials.

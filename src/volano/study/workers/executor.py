@@ -1,4 +1,5 @@
-"""Who trains what a study assigns: one contract, and the executor that is this process itself."""
+"""The contract of what trains a study's assignments, and the executor that is this process
+itself."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from volano.study.workers.messages import Assignment, Lost, Report
 
 
 class Answers(Protocol):
-    """What an executor runs: a :class:`~volano.study.workers.worker.Worker`."""
+    """The interface of what an executor runs: a :class:`~volano.study.workers.worker.Worker`."""
 
     def run(self, assignment: Assignment) -> Report:
         """Trains what was assigned."""
@@ -25,8 +26,8 @@ Make = Callable[[], Answers]
 
 
 class Executor(ABC):
-    """Workers, numbered from 0, each with at most one assignment in hand. A context that ends with
-    :meth:`close`.
+    """A set of workers, numbered from 0, each with at most one assignment in hand. A context that
+    ends with :meth:`close`.
 
     Attributes:
         num_workers: how many assignments can be in hand at once.
@@ -68,8 +69,8 @@ class Executor(ABC):
 
 
 def answer_of(worker: Answers, message: bytes) -> bytes:
-    """What a worker says to an assignment, both as bytes: the one function that runs in other
-    processes."""
+    """Returns a worker's answer to an assignment, both as bytes: the one function that runs in
+    other processes."""
     try:
         answer: Report | VolanoError = worker.run(pickle.loads(message))
     except VolanoError as error:
@@ -80,7 +81,7 @@ def answer_of(worker: Answers, message: bytes) -> bytes:
 
 
 def defect_of(error: Exception) -> RunError:
-    """What is said of an exception that nobody foresaw."""
+    """Returns the report of an unforeseen exception."""
     where = "".join(traceback.format_exception(error)).strip()
     return RunError(
         "A worker of a study answers each assignment",
@@ -102,7 +103,7 @@ def report_in(answer: bytes) -> Report:
 
 
 class InProcess(Executor):
-    """One worker, in this process: it trains while :meth:`next_finished` is waited for, however
+    """The one worker in this process: it trains while :meth:`next_finished` is waited for, however
     long that takes."""
 
     num_workers = 1
@@ -113,13 +114,13 @@ class InProcess(Executor):
         self._assignment: Assignment | None = None
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        """See :meth:`Executor.submit`."""
+        """Implements :meth:`Executor.submit`."""
         assert worker == 0
         assert self._assignment is None
         self._assignment = assignment
 
     def next_finished(self, timeout: float | None = None) -> tuple[int, Report | Lost] | None:  # noqa: ARG002
-        """See :meth:`Executor.next_finished`; the timeout does nothing."""
+        """Implements :meth:`Executor.next_finished`; the timeout does nothing."""
         if self._assignment is None:
             return None
         assignment, self._assignment = self._assignment, None
@@ -128,5 +129,5 @@ class InProcess(Executor):
         return 0, self._worker.run(assignment)
 
     def close(self) -> None:
-        """See :meth:`Executor.close`."""
+        """Implements :meth:`Executor.close`."""
         self._worker = self._assignment = None

@@ -1,4 +1,5 @@
-"""Where a study's trials are trained: in this process, in several, or on a cluster."""
+"""The choice of where a study's trials are trained: in this process, in several, or on a
+cluster."""
 
 from __future__ import annotations
 
@@ -87,7 +88,8 @@ def make_executor(
 
 
 def _workers_that_pay(device: str | None, num_trials: int | None) -> int | None:
-    """Of one thread each on the CPU; None where there is an accelerator, or one worker does."""
+    """Returns the number of workers of one thread each that pay on the CPU; None if there is an
+    accelerator, or one worker suffices."""
     if not Device(device).is_cpu or not can_fork(threads=1):
         return None
     workers = min(num_cores(), _MOST_PROCESSES, (num_trials or 0) // _TRIALS_EACH)

@@ -1,5 +1,4 @@
-"""What a study's driver asks of a worker, and what it is told: values that travel between
-processes."""
+"""The messages between a study's driver and a worker: values that travel between processes."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One configuration and where it stands.
+    """A configuration and how far it was trained.
 
     Attributes:
         number: of the trial in the study.
@@ -26,7 +25,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Trials to train up to a rung.
+    """The trials that a worker is to train up to a rung.
 
     Attributes:
         number: of the assignment in the study.
@@ -46,7 +45,7 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOutcome:
-    """What became of a trial in an assignment.
+    """The outcome of a trial in an assignment.
 
     Attributes:
         number: of the trial.
@@ -69,7 +68,7 @@ class TrialOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class PackFigures:
-    """How a pack was run in an assignment.
+    """The figures of a pack's run in an assignment.
 
     Attributes:
         numbers: its trials.

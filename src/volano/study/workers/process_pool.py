@@ -1,5 +1,5 @@
-"""Workers of a study as processes of this machine: one for each accelerator, or for each share of
-the cores.
+"""The workers of a study as processes of this machine: one for each accelerator, or for each share
+of the cores.
 
 A process is forked where that is safe, for then closures, and data in memory, go over as they are:
 without an accelerator, whose driver does not survive a fork, and with one thread each, for a pool
@@ -41,7 +41,8 @@ _CAN_HOLD = hasattr(signal, "pthread_sigmask")
 
 
 class ProcessPool(Executor):
-    """One process for each of ``makers``. One that dies is started anew with its next assignment.
+    """A pool of one process for each of ``makers``. A process that dies is started again with its
+    next assignment.
 
     Args:
         makers: of the workers; each is called in its process, which is forked with it or to which
@@ -71,14 +72,14 @@ class ProcessPool(Executor):
             raise
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        """See :meth:`Executor.submit`."""
+        """Implements :meth:`Executor.submit`."""
         process = self._workers[worker]
         if process is None or not process.is_alive():
             process = self._start(worker)
         process.send(assignment)
 
     def next_finished(self, timeout: float | None = None) -> tuple[int, Report | Lost] | None:
-        """See :meth:`Executor.next_finished`."""
+        """Implements :meth:`Executor.next_finished`."""
         busy = [
             (number, process)
             for number, process in enumerate(self._workers)
@@ -95,7 +96,7 @@ class ProcessPool(Executor):
         return None
 
     def close(self) -> None:
-        """See :meth:`Executor.close`."""
+        """Implements :meth:`Executor.close`."""
         _end_all(self._workers)
         self._at_exit.cancel()
 
@@ -131,7 +132,7 @@ class ProcessPool(Executor):
 
 
 def can_fork(*, threads: int | None) -> bool:
-    """Whether workers with so many threads each can be forked from this process."""
+    """Returns whether workers with so many threads each can be forked from this process."""
     return start_method() == "fork" and threads == 1 and not torch.accelerator.is_available()
 
 
@@ -208,7 +209,7 @@ class _Process:
         self.sentinel: int = self._process.sentinel
 
     def is_alive(self) -> bool:
-        """Whether it still runs."""
+        """Returns whether it still runs."""
         return self._process.is_alive()
 
     def send(self, assignment: Assignment) -> None:
@@ -225,7 +226,7 @@ class _Process:
             return None
 
     def how_it_ended(self) -> str:
-        """In words."""
+        """Describes how it ended, in words."""
         self._process.join(_PATIENCE_SECONDS)
         code = self._process.exitcode
         if code is not None and code < 0:

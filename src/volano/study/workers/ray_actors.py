@@ -1,5 +1,5 @@
-"""Workers of a study as Ray actors: one for each accelerator of a cluster, or for each share of its
-cores."""
+"""The workers of a study as Ray actors: one for each accelerator of a cluster, or for each share of
+its cores."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Starting(NamedTuple):
 
 
 class RayActors(Executor):
-    """One actor for each accelerator of a cluster; where it has none, one for each
+    """An executor with one actor for each accelerator of a cluster; if it has none, one for each
     ``cpus_per_worker`` cores.
 
     An actor that is lost, with its machine or alone, is started anew with its next assignment.
@@ -98,7 +98,7 @@ class RayActors(Executor):
             raise
 
     def submit(self, worker: int, assignment: Assignment) -> None:
-        """See :meth:`Executor.submit`."""
+        """Implements :meth:`Executor.submit`."""
         if self._actors[worker] is None:
             actor = self._actors[worker] = self._actor()
             deadline = time.monotonic() + _START_SECONDS
@@ -107,7 +107,7 @@ class RayActors(Executor):
             self._hand_out(worker, assignment)
 
     def next_finished(self, timeout: float | None = None) -> tuple[int, Report | Lost] | None:
-        """See :meth:`Executor.next_finished`."""
+        """Implements :meth:`Executor.next_finished`."""
         end = math.inf if timeout is None else time.monotonic() + timeout
         while self._in_hand or self._starting:
             until = min([end, *(starting.deadline for starting in self._starting.values())])
@@ -160,7 +160,7 @@ class RayActors(Executor):
         self._actors[worker] = None
 
     def close(self) -> None:
-        """See :meth:`Executor.close`."""
+        """Implements :meth:`Executor.close`."""
         for worker, actor in enumerate(self._actors):
             if actor is not None:
                 self._give_up(worker)
@@ -207,7 +207,7 @@ class RayActors(Executor):
 
 
 class _Actor:
-    """In the actor's process: a worker."""
+    """A worker in the actor's process."""
 
     def __init__(self, made: bytes, paths: list[str]) -> None:
         self._made = made
@@ -229,12 +229,12 @@ class _Actor:
         return b""
 
     def run(self, message: bytes) -> bytes:
-        """See :func:`answer_of`."""
+        """Calls :func:`answer_of`."""
         return answer_of(self._worker, message)
 
 
 def import_ray() -> Any:
-    """Ray.
+    """Imports Ray.
 
     Raises:
         UsageError: it is not installed.

@@ -1,5 +1,5 @@
-"""Whether two tasks train on the same data: what is learned from other data cannot be compared, nor
-be fed together."""
+"""The check that two tasks train on the same data: otherwise results cannot be compared, nor
+batches be shared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_same_data(task: Task, number: int, first: Task, first_number: int) -> 
 
 
 def difference_of_data(one: Any, other: Any) -> str | None:
-    """In what two map-style sets differ, in words; None where every example is the same.
+    """Describes in words how two map-style sets differ; None if every example is the same.
 
     The same object is the same data. Two objects are compared by what they hold: by their
     ``fingerprint()``, as tensors or tables, or else attribute by attribute.

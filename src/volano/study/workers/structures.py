@@ -1,5 +1,5 @@
-"""Which trials can share a pack, over the whole of a study: a new one is compared with one of each
-kind so far."""
+"""The kinds of trials that can share a pack, over a whole study: a new trial is compared with one
+of each kind so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from volano.training import Session, make_optimizer
 
 
 class BuiltTask(NamedTuple):
-    """What tasks are compared by: the task, and the model and the optimizer with which it
+    """The material for comparing tasks: the task, and the model and the optimizer with which it
     begins."""
 
     task: Task
@@ -25,7 +25,7 @@ class BuiltTask(NamedTuple):
 
     @classmethod
     def of(cls, task: Task) -> BuiltTask:
-        """That of a task. Seeds the host's generators.
+        """Builds a task. Seeds the host's generators.
 
         Raises:
             Exception: what making the model or its optimizer raises.
@@ -69,12 +69,12 @@ class StructureIndex:
         return self._firsts[kind]
 
     def reasons(self, kind: int) -> tuple[str, ...]:
-        """Why a kind stands apart from the others, in words; its own value comes first."""
+        """Returns why a kind differs from the others, in words; its own value comes first."""
         return self._reasons[kind]
 
     def name(self, kind: int) -> str:
-        """Of a kind. Numbers of kinds are as a process has met them; this says in another that it
-        is the same."""
+        """Returns a name for a kind that is the same in every process. Numbers of kinds depend on
+        the order in which a process met them."""
         return self._names[kind]
 
 

@@ -1,5 +1,5 @@
-"""Trials made ready to be trained: their tasks, what they share with others, and how far they
-go."""
+"""The preparation of trials for training: their tasks, what they share with others, and how far
+they go."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Made(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """What the members of a pack have in common: their kind, where they stand and how far they go,
-    in steps."""
+    """The key that the members of a pack have in common: their kind, where they stand and how far
+    they go, in steps."""
 
     kind: int
     step: int
@@ -53,7 +53,7 @@ class TrialTask:
         return self.trial.number
 
     def member(self) -> Member:
-        """As it enters a pack."""
+        """Returns the trial as a member of a pack."""
         return Member(number=self.number, task=self.task, state=self.trial.state)
 
 
@@ -88,7 +88,8 @@ class TrialTasks:
         self.data: dict[str, Any] | None = None  # of the first trial, in words and digests
 
     def of(self, assignment: Assignment) -> tuple[list[TrialTask], list[TrialOutcome]]:
-        """Those of an assignment's trials, and the outcomes of trials that cannot be made ready.
+        """Returns the candidates of an assignment's trials, and the outcomes of trials that cannot
+        be made ready.
 
         A trial that was in the assignment before has the same Task object, where its parameters are
         the same.
@@ -114,7 +115,7 @@ class TrialTasks:
         ], failed
 
     def reasons(self, kind: int) -> tuple[str, ...]:
-        """Why a kind stands apart from the others so far, in words."""
+        """Returns why a kind differs from the others so far, in words."""
         return self._kinds.reasons(kind)
 
     def structure(self, kind: int) -> str:

@@ -24,8 +24,8 @@ from volano.training.memory.out_of_memory import attempt
 
 @dataclass(kw_only=True)
 class _PackJob:
-    """Candidates of one standing that train together: in a pack that lives and has them, or in one
-    to be made."""
+    """A group of candidates at the same step that train together: in a living pack that has them,
+    or in a new one."""
 
     candidates: list[TrialTask]
     pack: Pack | None = None
@@ -260,7 +260,7 @@ class Worker:
     def _smaller(
         self, job: _PackJob, waiting: list[_PackJob], reason: str, *, keep_states: bool
     ) -> list[TrialOutcome]:
-        """Once more with the memory that packs held which are not at work; then in halves."""
+        """Tries once more with the memory that idle packs held; then in halves."""
         others = [other for other in waiting if other.pack is not None]
         had_others = bool(self._living or others)
         self._living = []
@@ -288,7 +288,7 @@ class Worker:
     def _one_by_one(
         self, candidates: Sequence[TrialTask], failure: str, *, keep_states: bool
     ) -> list[TrialOutcome]:
-        """Each alone in the plainest engine, so that only the trial fails that is to blame."""
+        """Trains each alone in the plainest engine, so that only the trial to blame fails."""
         outcomes: list[TrialOutcome] = []
         for candidate in candidates:
             try:
@@ -318,8 +318,8 @@ class Worker:
 
 
 def steps_ahead(jobs: Sequence[_PackJob], runs_after: float) -> dict[int, int]:
-    """Pack-steps that are expected, by kind: those of jobs, and later ones, if trials go on as they
-    are.
+    """Returns the expected pack-steps, by kind: those of jobs, and later ones, if trials continue
+    as they are.
 
     Args:
         jobs: of an assignment.
@@ -336,7 +336,8 @@ def steps_ahead(jobs: Sequence[_PackJob], runs_after: float) -> dict[int, int]:
 
 
 def packs_to_keep(sizes: Sequence[int], num_members: int, most: int) -> int:
-    """How many of some living packs go on as they are, so that there are as few packs as can be.
+    """Returns how many of some living packs continue as they are, so that there are as few packs as
+    possible.
 
     Args:
         sizes: of the living packs, largest first, each at most ``most``.
