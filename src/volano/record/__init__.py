@@ -1,1 +1,1 @@
-"""What lies on disk: folders of runs and studies, their lock, their reading. Imports no torch."""
+"""The files on disk: folders of runs and studies, their lock, their reading. Imports no torch."""

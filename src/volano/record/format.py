@@ -1,4 +1,4 @@
-"""Names and numbers as a person reads them."""
+"""The names and numbers as a person reads them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TITLES = {
 
 
 def title_of(name: str) -> str:
-    """``valid_loss`` -> ``validation loss``."""
+    """Writes ``valid_loss`` as ``validation loss``."""
     if name in _TITLES:
         return _TITLES[name]
     if name.startswith("valid_"):
@@ -40,12 +40,12 @@ def title_of(name: str) -> str:
 
 
 def capital(text: str) -> str:
-    """With a capital at the start, and nothing else changed."""
+    """Returns the text with a capital at the start, and nothing else changed."""
     return text[:1].upper() + text[1:]
 
 
 def more_is_better(name: str) -> bool | None:
-    """Whether a larger figure is the better one; None where neither can be said."""
+    """Returns whether a larger figure is the better one; None if neither can be said."""
     if any(word in name for word in _MORE_IS_BETTER) and not name.startswith("baseline"):
         return True
     known = ("loss", "bits_per_byte", "perplexity", "_ratio", "error")
@@ -74,18 +74,19 @@ def figure_text(name: str, value: Any) -> str:
 
 
 def is_share(name: str) -> bool:
-    """Whether a metric of this name is a share of 1."""
+    """Returns whether a metric of this name is a share of 1."""
     return name.rsplit("_", 1)[-1] in _SHARES
 
 
 def share_text(value: Any, digits: int = 1) -> str:
-    """``0.9629`` -> ``96.3 %``."""
+    """Writes ``0.9629`` as ``96.3 %``."""
     share = number(value)
     return NOTHING if share is None else f"{100 * share:.{digits}f} %"
 
 
 def plain_number(value: float) -> str:
-    """Four significant digits, thousands separated, no exponent between 0.0001 and a billion."""
+    """Writes a number with four significant digits, thousands separated, no exponent between 0.0001
+    and a billion."""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     if abs(value) >= 100:
@@ -94,7 +95,7 @@ def plain_number(value: float) -> str:
 
 
 def bytes_text(value: Any) -> str:
-    """``539037696`` -> ``514 MiB``."""
+    """Writes ``539037696`` as ``514 MiB``."""
     size = number(value)
     if size is None:
         return "not known"
@@ -106,7 +107,7 @@ def bytes_text(value: Any) -> str:
 
 
 def seconds_text(value: Any) -> str:
-    """``4.93`` -> ``4.9 s``, ``192`` -> ``3 min 12 s``, ``7320`` -> ``2 h 2 min``."""
+    """Writes ``4.93`` as ``4.9 s``, ``192`` as ``3 min 12 s``, ``7320`` as ``2 h 2 min``."""
     seconds = number(value)
     if seconds is None:
         return "not known"
@@ -120,19 +121,19 @@ def seconds_text(value: Any) -> str:
 
 
 def count_text(count: Any, noun: str, plural: str | None = None) -> str:
-    """``1`` and ``class`` -> ``1 class``; ``1528`` -> ``1,528 classes`` with its plural."""
+    """Writes ``1`` and ``class`` as ``1 class``; ``1528`` as ``1,528 classes``, with its plural."""
     value = number(count)
     words = noun if value == 1 else plural or f"{noun}s"
     return f"{'an unknown number of' if value is None else plain_number(value)} {words}"
 
 
 def short(text: str, length: int) -> str:
-    """At most ``length`` characters."""
+    """Shortens a text to at most ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def printable(text: str) -> str:
-    """Without the control characters that no page may hold."""
+    """Removes the control characters that no page may hold."""
     return "".join(
         c if c in "\n\t" or (ord(c) >= 32 and not 0xD800 <= ord(c) < 0xE000) else "�" for c in text
     )

@@ -1,4 +1,5 @@
-"""JSON that anybody may have written: whatever is there, and in words what is not.
+"""The reading of JSON that others may have written: whatever is there, and in words what is
+missing.
 
 A report is also made of a run that failed, that was killed, or whose files a full disk cut short,
 and of a folder that a stranger sent. So nothing here raises for a piece that is missing, damaged or
@@ -17,17 +18,17 @@ from volano.errors import first_line
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """``value`` where it is a mapping, else an empty one."""
+    """Returns ``value`` if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def sequence(value: Any) -> list[Any]:
-    """``value`` where it is a list, else an empty one."""
+    """Returns ``value`` if it is a list, else an empty one."""
     return value if isinstance(value, list) else []
 
 
 def number(value: Any) -> float | None:
-    """``value`` where it is a finite number, else None."""
+    """Returns ``value`` if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -1,4 +1,5 @@
-"""One process at a time works in a run's folder; docs/decisions/run-lock.md has the reasons.
+"""The lock of a run's folder: one process at a time works in it; docs/decisions/run-lock.md has the
+reasons.
 
 .lock        an empty file under a POSIX record lock (fcntl(2)), which the kernel takes back when
              its process dies

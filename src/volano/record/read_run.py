@@ -26,7 +26,7 @@ _EXPECTED = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run's folder says. Every mapping may be empty.
+    """The content of a run's folder. Every mapping may be empty.
 
     Attributes:
         path: the folder.
@@ -68,7 +68,7 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """``"finished"``, ``"stopped"``, ``"failed"``, ``"running"``, ``"starting"`` or
+        """The status: ``"finished"``, ``"stopped"``, ``"failed"``, ``"running"``, ``"starting"`` or
         ``"unknown"``."""
         return str(self.run.get("status") or "unknown")
 

@@ -230,8 +230,8 @@ class RunFolder:
         self.write_json(self.main, {"schema_version": SCHEMA_VERSION, **current, **fields})
 
     def append(self, name: str, record: dict[str, Any]) -> None:
-        """One line of a ``.jsonl`` file; a full disk loses the line, not the run, and ``lost`` says
-        so."""
+        """Appends a line to a ``.jsonl`` file; a full disk loses the line, not the run, and
+        ``lost`` says so."""
         try:
             if name not in self._begun:  # a process that was killed may have left half a line
                 self._begun.add(name)
@@ -281,7 +281,7 @@ class ReadFolder(RunFolder):
 
     @contextlib.contextmanager
     def held(self, on_notice: Callable[[str], None] = lambda _: None) -> Iterator[None]:  # noqa: ARG002
-        """See :class:`RunFolder`; the first rank holds it."""
+        """Implements :class:`RunFolder`; the first rank holds it."""
         yield
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
@@ -300,7 +300,7 @@ class ReadFolder(RunFolder):
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether a file of lines ends in the middle of one."""
+    """Returns whether a file of lines ends in the middle of one."""
     if not path.is_file() or path.stat().st_size == 0:
         return False
     with path.open("rb") as file:

@@ -25,7 +25,7 @@ _SET_PARAMETER = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RungValue:
-    """What a trial showed at a rung.
+    """The value of a trial at a rung.
 
     Attributes:
         rung: its index, from 0.
@@ -50,7 +50,7 @@ class RungValue:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialResult:
-    """What is known of a trial.
+    """The results of a trial.
 
     Attributes:
         number: of the trial, as in Optuna.
@@ -83,12 +83,12 @@ class TrialResult:
 
     @property
     def curve(self) -> tuple[tuple[int, float], ...]:
-        """Step and value at each rung."""
+        """Returns step and value at each rung."""
         return tuple((rung.step, rung.value) for rung in self.rungs)
 
     @property
     def seconds(self) -> float:
-        """Seconds of training: its part of its packs'."""
+        """The seconds of training: its share of its packs' time."""
         return sum(rung.seconds for rung in self.rungs)
 
 
@@ -111,7 +111,7 @@ class BestTrial:
 
 @dataclass(kw_only=True, eq=False)
 class StudyRecord:
-    """What a study's folder says.
+    """The content of a study's folder.
 
     Attributes:
         folder: of the study.
@@ -136,8 +136,8 @@ class StudyRecord:
 
     @property
     def status(self) -> str:
-        """``"finished"``, ``"stopped"`` (it can go on), ``"failed"``, ``"running"``,
-        ``"starting"``, ``"unknown"``."""
+        """The status: ``"finished"``, ``"stopped"`` (it can be resumed), ``"failed"``,
+        ``"running"``, ``"starting"``, ``"unknown"``."""
         return str(self.facts.get("status") or "unknown")
 
     @property
@@ -152,18 +152,18 @@ class StudyRecord:
 
     @property
     def is_maximized(self) -> bool:
-        """Whether a larger value is the better one."""
+        """Returns whether a larger value is the better one."""
         return self.settings.get("direction") == "maximize"
 
     @property
     def parameters(self) -> list[str]:
-        """Names of all that was varied, in the order in which trials first had them."""
+        """The names of all that was varied, in the order in which trials first had them."""
         return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
 
     @property
     def ranked(self) -> list[TrialResult]:
-        """Its trials, the best first: those that have shown a number before those that have not,
-        and failed ones last among either."""
+        """Returns the trials, the best first: those that have shown a number before the others, and
+        failed ones last in either group."""
         return sorted(self.trials, key=lambda trial: _standing(trial, self.is_maximized))
 
     def find_best(self) -> BestTrial | None:
