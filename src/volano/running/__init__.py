@@ -1,1 +1,1 @@
-"""One run from request to report: plan, processes, references, end."""
+"""The course of a run from request to report: plan, processes, references, end."""

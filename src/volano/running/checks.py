@@ -1,4 +1,4 @@
-"""What the applications' verbs check and name in the same way, whatever a run is of."""
+"""The checks and names that the applications' verbs share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_ended(folder: RunFolder) -> None:
 
 
 def evaluation_name(path: str | Path) -> str:
-    """NAME of ``eval-NAME.json`` for data at ``path``: its name without a suffix, never the one of
-    the run's own test set."""
+    """Returns the NAME of ``eval-NAME.json`` for data at ``path``: its name without a suffix, never
+    the one of the run's own test set."""
     name = Path(os.path.normpath(Path(path).absolute())).stem or "data"
     return f"other-{name}" if name.lower() == _OWN else name

@@ -66,7 +66,7 @@ def _end_with_the_parent() -> None:
 
 
 def _reason(failures: dict[int, Any], max_restarts: int) -> str:
-    """What the rank says because of which the others failed."""
+    """Returns the error of the rank because of which the others failed."""
     rank, failure = min(
         failures.items(), key=lambda item: (_is_consequence(item[1]), item[1].timestamp)
     )

@@ -1,4 +1,4 @@
-"""Pages about runs: of one, or of several side by side."""
+"""The end of a run: its figures, and the page about one run or several side by side."""
 
 from __future__ import annotations
 
@@ -61,8 +61,7 @@ def end_run(
     tested: float,
     **fields: Any,
 ) -> tuple[Run, dict[str, float]]:
-    """What an application's run ends with, once it has been tested: its figures in ``run.json``,
-    and the report.
+    """Writes the figures of an application's tested run to ``run.json``, and the report.
 
     Args:
         run: as the training left it.

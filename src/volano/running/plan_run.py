@@ -1,5 +1,4 @@
-"""How the plan of a run comes about: found by the planner, given as a file or a value, or plain
-eager."""
+"""The plan of a run: found by the planner, given as a file or a value, or plain eager."""
 
 from __future__ import annotations
 

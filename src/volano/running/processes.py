@@ -1,5 +1,4 @@
-"""One run, one process or many: in this process, among ranks that torchrun started, or in processes
-started here.
+"""The processes of a run: this one, ranks that torchrun started, or processes started here.
 
 However many there are, the first process plans and prepares the run's folder; then every rank makes
 the same task from what stands there and trains. So a restart after a failure and a resume under
@@ -44,8 +43,8 @@ _LOST_RANK = re.compile(r"gloo|nccl|xccl|by peer|DistBackendError|remote process
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """How many processes a run is to have on this machine, how often they are started again after a
-    failure, and whether they show the tracebacks of their errors.
+    """The processes that a run has on this machine: how many, how often they are started again
+    after a failure, and whether they show the tracebacks of their errors.
 
     Raises:
         UsageError: at birth, when a number cannot be meant.
@@ -69,7 +68,8 @@ class Processes:
 
     @property
     def world_size(self) -> int:
-        """Ranks that will train: these processes, or those that torchrun has started already.
+        """The number of ranks that will train: these processes, or those that torchrun has started
+        already.
 
         Raises:
             UsageError: both at once.
@@ -146,13 +146,13 @@ def execute(
 
 
 def is_follower() -> bool:
-    """Whether torchrun started this process as a rank other than the first."""
+    """Returns whether torchrun started this process as a rank other than the first."""
     return not Ranks.from_environment().is_first
 
 
 def follow(task: Task | None = None) -> Run:
-    """What a rank other than the first does: waits until the first has prepared the run, then
-    trains with it.
+    """Runs a rank other than the first: waits until the first has prepared the run, then trains
+    with it.
 
     Args:
         task: the same task that the first rank has; None makes it from the run's folder.
@@ -198,8 +198,7 @@ def task_of(folder: RunFolder) -> Task:
 
 
 def tells_of_lost_rank(text: str) -> bool:
-    """Whether an error is what torch's communication libraries say of another rank that is no
-    longer there."""
+    """Returns whether an error is torch's report of another rank that is no longer there."""
     return bool(_LOST_RANK.search(text))
 
 

@@ -1,4 +1,4 @@
-"""One rank of a prepared run: ``python -m volano.running.rank_main RUN`` under torchrun's elastic
+"""A rank of a prepared run: ``python -m volano.running.rank_main RUN`` under torchrun's elastic
 agent."""
 
 from __future__ import annotations

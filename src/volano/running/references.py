@@ -1,5 +1,6 @@
-"""``module:name``: how a command line or a run's folder names something in a person's own code, and
-how a run's folder names the application that made it. No other module computes what it imports."""
+"""The references ``module:name``: by them a command line or a run's folder names something in a
+person's own code, and a run's folder the application that made it. No other module computes what it
+imports."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ def task_again(folder: RunFolder, kind: str) -> Task:
 
 
 def load_reference(reference: str) -> Any:
-    """What ``package.module:name`` or ``path/to/file.py:name`` names; the current folder is looked
-    through too.
+    """Loads what ``package.module:name`` or ``path/to/file.py:name`` names; the current folder is
+    searched too.
 
     Raises:
         UsageError: it is not of that form, the module does not import, or has no such name.

@@ -1,4 +1,4 @@
-"""Training a task of one's own, and going on with it."""
+"""The training of a task of one's own, and its resuming."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def resume_task(
 
 
 def kind_of(run: str | Path) -> str:
-    """What a run is of: ``"image"`` or another application, ``"reference"`` or ``"python"`` for a
-    task of one's own.
+    """Returns the kind of a run: ``"image"`` or another application, ``"reference"`` or
+    ``"python"`` for a task of one's own.
 
     Raises:
         UsageError: it is not a run's folder.
