@@ -52,7 +52,7 @@ class TimeLimit:
     check: Callable[[Task, Plan], None] = lambda task, plan: None  # noqa: ARG005
 
     def left(self) -> float:
-        """Seconds that are left of the call."""
+        """The seconds that are left of the call."""
         return self.seconds - (time.perf_counter() - self.started)
 
     def choose_plan(
@@ -87,7 +87,7 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What the final test of a run gave.
+    """The results of a run's final test.
 
     Attributes:
         metrics: figures for ``run.json``, beside those of the training.
@@ -102,7 +102,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows to be shown to a person; ``right`` are the columns of numbers."""
+    """A table of rows to be shown to a person; ``right`` are the columns of numbers."""
 
     title: str
     columns: Sequence[str]
@@ -111,7 +111,7 @@ class Table:
 
 
 class Application(ABC):
-    """Data that has been read, and the model to train on it.
+    """An application: data that has been read, and the model to train on it.
 
     Class attributes:
         kind: its name, also of its runs' folders.
@@ -165,7 +165,7 @@ class Application(ABC):
 
     @abstractmethod
     def steps_in(self, epochs: float) -> int:
-        """Optimizer steps in so many passes over the training data."""
+        """Returns the optimizer steps in so many passes over the training data."""
 
     @abstractmethod
     def task(self, num_steps: int, recipe: Any = None) -> Task:
@@ -236,7 +236,7 @@ class Application(ABC):
         return {**self.options.to_json(), "num_steps": num_steps}
 
     def goal(self) -> dict[str, Any]:
-        """What a run's folder says of the application beside its kind."""
+        """Returns what a run's folder says of the application next to its kind."""
         return {}
 
     @classmethod
@@ -282,12 +282,12 @@ class Application(ABC):
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:
-        """What a person can do next with a finished run."""
+        """Returns the commands that a person can give next for a finished run."""
         return [f"volano eval {path}"]
 
 
 class TrainedModel:
-    """What a run has trained, on a device and in evaluation mode.
+    """The model that a run has trained, on a device and in evaluation mode.
 
     A subclass has what can be done with it: :meth:`evaluate`, and ``predict``, ``generate`` or
     ``export``.

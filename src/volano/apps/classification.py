@@ -1,4 +1,4 @@
-"""Figures of a classifier, whatever it classifies."""
+"""The figures of a classifier, whatever it classifies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from volano.apps.application import Table
 def classification_scores(
     logits: Tensor, labels: Tensor, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Accuracy, the accuracy of always naming the commonest class, per-class precision, recall and
-    F1, and the confusion matrix (rows: true class, columns: predicted). Logits [N, classes], labels
-    int64 [N]."""
+    """Returns accuracy, the accuracy of always naming the commonest class, per-class precision,
+    recall and F1, and the confusion matrix (rows: true class, columns: predicted). Logits [N,
+    classes], labels int64 [N]."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     predicted, true = logits.argmax(1).numpy(), labels.numpy()

@@ -1,4 +1,4 @@
-"""Which applications there are: by name, by reference to a person's own, and by a run's folder."""
+"""The applications: by name, by reference to a person's own, and by a run's folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLASSIFY = "classify"
 
 
 def is_application(name: Any) -> bool:
-    """Whether a name is that of an application."""
+    """Returns whether a name is that of an application."""
     return isinstance(name, str) and name in APPLICATIONS
 
 

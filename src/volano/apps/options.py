@@ -1,5 +1,5 @@
-"""Options of applications, each declared once: as a field of a dataclass, with type, bounds, unit
-and help.
+"""The options of applications, each declared once: as a field of a dataclass, with type, bounds,
+unit and help.
 
 From the declaration come the checks, the command line (``cli.generated``), ``run.json`` and the
 guide's tables. Imports no torch.
@@ -28,7 +28,7 @@ _Function = typing.TypeVar("_Function", bound=typing.Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What is known of an option beside its name, type and default.
+    """The declaration of an option: what is known beyond its name, type and default.
 
     Attributes:
         help: a sentence for a person.
@@ -89,7 +89,7 @@ class OptionField:
 
     @property
     def rule(self) -> str:
-        """What a value must be, in words that follow the name."""
+        """Returns what a value must be, in words that follow the name."""
         declared, unit = (
             self.declaration,
             f" {self.declaration.unit}" if self.declaration.unit else "",
@@ -235,8 +235,8 @@ def check_names(given: Collection[str], names: Collection[str], what: str) -> No
 
 @dataclass(frozen=True, kw_only=True)
 class Options(DeclaredOptions):
-    """What every application can be told. Resolved options (with ``num_steps``) make the same Task
-    again."""
+    """The options that every application has. Resolved options (with ``num_steps``) make the same
+    Task again."""
 
     path: str | None = option(None, "The data; without it, the embedded sample.", is_path=True)
     minutes: float | None = option(

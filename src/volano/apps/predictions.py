@@ -1,5 +1,5 @@
-"""What a trained model says of examples, the same for every application: a sequence, JSON, a table,
-a file."""
+"""The predictions of a trained model, the same for every application: a sequence, JSON, a table, a
+file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from volano.errors import UsageError
 
 
 class OnePrediction(Protocol):
-    """What a model says of one example; its ``cells`` are the row of a table under ``columns`` of
-    the first."""
+    """The prediction for one example; its ``cells`` are the row of a table under ``columns`` of the
+    first."""
 
     @property
     def columns(self) -> Sequence[str]:
@@ -80,7 +80,7 @@ class ClassPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions(Sequence[Any]):
-    """Predictions of one call.
+    """The predictions of one call.
 
     Attributes:
         run: the folder of the run whose model predicted.
@@ -107,7 +107,7 @@ class Predictions(Sequence[Any]):
         return self.rows[index]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as ``volano predict --json`` prints it."""
+        """Returns all of it, as ``volano predict --json`` prints it."""
         return {
             "run": str(self.run),
             **dict(self.more),

@@ -1,5 +1,5 @@
-"""Studies without code: each application's search space, and the builds that make a trial's task of
-it."""
+"""The studies without code: each application's search space, and the builds that make a trial's
+task of it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _MOST_EPOCHS = 20.0
 
 
 class ApplicationBuild:
-    """``build(trial) -> Task`` of an application: its recipe for a length, with the numbers of the
-    trial in it.
+    """The ``build(trial) -> Task`` of an application: its recipe for a length, with the numbers of
+    the trial in it.
 
     All trials have the weights, the order and the draws of one seed: they differ in what is tried.
 
@@ -76,7 +76,7 @@ class ApplicationBuild:
         return dataclasses.replace(task, data=base.data, valid=base.valid, collate=base.collate)
 
     def source(self) -> dict[str, Any]:
-        """From which :func:`build_of` makes it again."""
+        """The source from which :func:`build_of` makes it again."""
         return {
             "kind": self.kind, "dials": self.options, "space": self.space.to_json(),
             "num_steps": self.num_steps,

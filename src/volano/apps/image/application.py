@@ -21,7 +21,8 @@ _NUM_SAMPLES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class ImageApplication(ImageTraining):
-    """Images and a classifier to train on them, from the time that there is to the final test."""
+    """An application: images and a classifier to train on them, from the time that there is to the
+    final test."""
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the size of the network, the plan and the number of steps that suit the time."""
@@ -79,7 +80,7 @@ class ImageApplication(ImageTraining):
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:
-        """See :meth:`Application.next_commands`."""
+        """Implements :meth:`Application.next_commands`."""
         return [
             f"volano eval {path}",
             f"volano predict {path} FILES...",

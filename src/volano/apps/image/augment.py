@@ -1,4 +1,4 @@
-"""Batched image augmentation on bytes, and prediction averaged over views.
+"""The batched image augmentation on bytes, and prediction averaged over views.
 
 All images of a batch are changed at once with integer indexing on the device they lie on; the
 output has the shape and type of the input, ``[N, C, H, W]`` of bytes. Random numbers come only
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 
 def reflect_index(index: Tensor, length: int) -> Tensor:
-    """Fold positions outside ``0 .. length - 1`` back inside, as reflect padding does."""
+    """Folds positions outside ``0 .. length - 1`` back inside, as reflect padding does."""
     last = length - 1
     return last - (last - index.abs()).abs()
 
 
 def move_and_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor | None) -> Tensor:
-    """Shift each image by its own whole number of pixels, with reflected borders.
+    """Shifts each image by its own whole number of pixels, with reflected borders.
 
     ``images`` is ``[N, C, H, W]``; ``down`` and ``right`` are ``[N]`` integers with absolute
     value below H and W; ``flip`` is ``[N]`` bool (mirror left-right) or None. One gather does all.
@@ -38,7 +38,7 @@ def move_and_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor | No
 
 
 def cut_out(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-    """Paint a square of each image with the mean colour of that image.
+    """Paints a square of each image with the mean colour of that image.
 
     ``top`` and ``left`` are ``[N]`` integers and may lie outside the image.
     """
@@ -54,8 +54,8 @@ def cut_out(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """``augment((images, labels), generator)`` for a Task: bytes uint8 [N, C, H, W] in and out,
-    labels untouched.
+    """The augmentation ``augment((images, labels), generator)`` for a Task: bytes uint8 [N, C, H,
+    W] in and out, labels untouched.
 
     Attributes:
         flip: mirror half of the images.
@@ -69,7 +69,7 @@ class Augmentation:
     cutout: int
 
     def __call__(self, batch: Any, generator: torch.Generator) -> Any:
-        """See ``Task.augment``."""
+        """Implements ``Task.augment``."""
         images, labels = batch
         count, _, height, width = images.shape
 
@@ -97,7 +97,7 @@ class Augmentation:
 
 @torch.no_grad()
 def predict_tta(model: nn.Module, images: Tensor, flip: bool, translate: int) -> Tensor:
-    """Average the logits ``[N, classes]`` of ``model`` over views of ``images`` ``[N, C, H, W]``.
+    """Averages the logits ``[N, classes]`` of ``model`` over views of ``images`` ``[N, C, H, W]``.
 
     The views and weights are those of airbench94: the image itself (weight 1/2) and two diagonal
     shifts of ``translate`` pixels (1/4 each), each also mirrored if ``flip``. ``translate = 0``

@@ -68,7 +68,7 @@ def fit_into(application: ImageTraining, limit: TimeLimit) -> Fitted:
 def _measure(
     application: ImageTraining, plan: Plan, limit: TimeLimit
 ) -> tuple[float, float, float]:
-    """Seconds of a step, of what is paid once, and of the prediction of one image."""
+    """Returns the seconds of a step, of what is paid once, and of the prediction of one image."""
     task, device = application.task(application.steps_in(1.0)), Device(plan.device)
     time_of = limit.measure_step(task, plan, min(5.0, 0.02 * limit.seconds))
     with random_state_kept(device), settings_of(plan, device):

@@ -1,4 +1,4 @@
-"""Decide from the data whether a mirrored image keeps its label.
+"""Decides from the data whether a mirrored image keeps its label.
 
 The classifier of the probe has no training loop: a fixed bank of random patches, pooled into a
 4 x 4 grid (Coates, Lee & Ng 2011, "An analysis of single-layer networks"), then ridge regression
@@ -34,7 +34,7 @@ CLASS_LOSS = 0.15  # question 2: loss of accuracy of one class, beyond twice its
 
 
 def random_patch_features(images: Tensor, bank: Tensor) -> Tensor:
-    """Return ``[N, 2 * FILTERS * GRID ** 2]`` features of normalised ``[N, C, H, W]`` images."""
+    """Returns ``[N, 2 * FILTERS * GRID ** 2]`` features of normalised ``[N, C, H, W]`` images."""
     pieces = []
     for chunk in images.split(500):
         response = F.conv2d(chunk, bank, padding=bank.shape[-1] // 2)
@@ -44,7 +44,7 @@ def random_patch_features(images: Tensor, bank: Tensor) -> Tensor:
 
 
 def ridge_scores(train: Tensor, labels: Tensor, classes: int, tests: list[Tensor]) -> list[Tensor]:
-    """Fit ridge regression to one-hot labels; return the class scores of each test set."""
+    """Fits ridge regression to one-hot labels; returns the class scores of each test set."""
     centre, spread = train.mean(0), train.std(0) + 1e-3
     design = (train - centre) / spread
     gram = design.T @ design
@@ -56,14 +56,14 @@ def ridge_scores(train: Tensor, labels: Tensor, classes: int, tests: list[Tensor
 
 
 def class_accuracy(scores: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return per class the accuracy and the number of images, both ``[classes]``."""
+    """Returns per class the accuracy and the number of images, both ``[classes]``."""
     count = torch.bincount(labels, minlength=classes).float()
     correct = torch.bincount(labels[scores.argmax(1) == labels], minlength=classes).float()
     return correct / count.clamp(min=1), count
 
 
 def prepare(images: Tensor) -> Tensor:
-    """Shrink bytes ``[N, C, H, W]`` to at most ``SIDE`` pixels and normalise each image."""
+    """Shrinks bytes ``[N, C, H, W]`` to at most ``SIDE`` pixels and normalises each image."""
     x = images.float()
     if max(x.shape[-2:]) > SIDE:
         x = F.interpolate(x, size=(SIDE, SIDE), mode="area")
@@ -72,7 +72,7 @@ def prepare(images: Tensor) -> Tensor:
 
 
 def draw_bank(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Cut random patches from the images and make them zero-mean filters of norm one."""
+    """Cuts random patches from the images and makes them zero-mean filters of norm one."""
     patch = min(PATCH, *images.shape[-2:])
     picks = torch.randint(0, len(images), (FILTERS,), generator=generator)
     top = torch.randint(0, images.shape[-2] - patch + 1, (FILTERS,), generator=generator)
@@ -91,7 +91,7 @@ def draw_bank(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def flip_is_label_preserving(images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:
-    """Return whether left-right flips keep the labels, and why.
+    """Returns whether left-right flips keep the labels, and why.
 
     ``images`` are bytes ``[N, C, H, W]``, ``labels`` ``[N]`` integers from 0. At most 3,000
     images are used; two thirds are fitted, one third is held out. Too few images: no flips.

@@ -1,4 +1,4 @@
-"""What a trained classifier is: enough to build its network again and to feed it, kept in
+"""The description of a trained classifier, from which its network is built and fed again; kept in
 ``image.json``."""
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class ClassifierSpec:
 
     @property
     def pixel_format(self) -> PixelFormat:
-        """To what files are decoded."""
+        """The format to which files are decoded."""
         return PixelFormat(channels=self.channels, size=self.image_size)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields and the schema's version."""
+        """Returns all fields and the schema's version."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
     @classmethod
@@ -158,12 +158,12 @@ class Normalized(nn.Module):
         self.module = module
 
     def forward(self, images: Tensor) -> Tensor:
-        """Bytes uint8 [N, channels, size, size] -> what the module makes of them."""
+        """Applies the module to bytes uint8 [N, channels, size, size]."""
         return self.module((images.float() - self.mean) / self.std)
 
 
 def own_model_of(reference: str | None) -> Callable[..., Any] | None:
-    """What ``module:function`` names, or None.
+    """Returns what ``module:function`` names, or None.
 
     Raises:
         UsageError: it cannot be imported or called.

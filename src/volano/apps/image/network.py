@@ -34,7 +34,7 @@ NORM_MOMENTUM = 0.4  # airbench94 (written there as 0.6, the share that is kept)
 
 @dataclass(frozen=True)
 class Shape:
-    """Everything that fixes the tensors of a network."""
+    """The numbers that fix the tensors of a network."""
 
     in_channels: int
     num_classes: int
@@ -48,7 +48,7 @@ class Shape:
 
 
 def choose_shape(size: str, in_channels: int, resolution: int, num_classes: int) -> Shape:
-    """Choose stem, number of groups and widths for square images of ``resolution`` pixels.
+    """Chooses stem, number of groups and widths for square images of ``resolution`` pixels.
 
     * Stem: 3 x 3 patches for grey images (2 x 2 has only four directions), 2 x 2 for colour
       (airbench); 4 x 4 with stride 2 from 96 pixels up. Images under 16 pixels are padded so
@@ -84,7 +84,7 @@ def choose_shape(size: str, in_channels: int, resolution: int, num_classes: int)
 
 
 def patch_whitening(images: Tensor, kernel: int, filters: int) -> Tensor:
-    """Return whitening kernels ``[2 * filters, C, kernel, kernel]`` for normalised images.
+    """Returns whitening kernels ``[2 * filters, C, kernel, kernel]`` for normalised images.
 
     ``images`` is ``[N, C, H, W]`` float. The kernels are the ``filters`` leading eigenvectors of
     the covariance of all patches, divided by the square root of their variance, then the same
@@ -103,7 +103,7 @@ def patch_whitening(images: Tensor, kernel: int, filters: int) -> Tensor:
 
 
 def identity_convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a 3 x 3 convolution whose leading outputs copy the inputs (airbench94)."""
+    """Returns a 3 x 3 convolution whose leading outputs copy the inputs (airbench94)."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     # nn.init.dirac_ goes element by element: hundreds of operations, for each of which a prediction
     # under fake tensors pays milliseconds.
@@ -114,17 +114,17 @@ def identity_convolution(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def scaleless_norm(width: int) -> nn.BatchNorm2d:
-    """Return a batch norm with a trained bias and a fixed scale of one (airbench94)."""
+    """Returns a batch norm with a trained bias and a fixed scale of one (airbench94)."""
     norm = nn.BatchNorm2d(width, momentum=NORM_MOMENTUM)
     norm.weight.requires_grad_(False)
     return norm
 
 
 class ResidualGroup(nn.Module):
-    """Convolutions at one resolution; the first is followed by a pool that halves it."""
+    """The convolutions at one resolution; the first is followed by a pool that halves it."""
 
     def __init__(self, inputs: int, width: int, convs: int, residual: bool) -> None:
-        """Build ``convs`` convolutions from ``inputs`` to ``width`` channels."""
+        """Builds ``convs`` convolutions from ``inputs`` to ``width`` channels."""
         super().__init__()
         self.residual = residual
         self.convolutions = nn.ModuleList(
@@ -133,7 +133,7 @@ class ResidualGroup(nn.Module):
         self.norms = nn.ModuleList(scaleless_norm(width) for _ in range(convs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``[N, inputs, H, W]`` to ``[N, width, H // 2, W // 2]``."""
+        """Maps ``[N, inputs, H, W]`` to ``[N, width, H // 2, W // 2]``."""
         x = F.max_pool2d(self.convolutions[0](x), 2)
         x = skip = F.gelu(self.norms[0](x))
         last = len(self.convolutions) - 1
@@ -152,7 +152,7 @@ class Network(nn.Module):
     std: Tensor
 
     def __init__(self, shape: Shape, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Build the layers; ``mean`` and ``std`` are per channel, on the scale of bytes."""
+        """Builds the layers; ``mean`` and ``std`` are per channel, on the scale of bytes."""
         super().__init__()
         self.shape = shape
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
@@ -174,11 +174,11 @@ class Network(nn.Module):
         self.head = nn.Linear(channels, shape.num_classes, bias=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn bytes into floats of mean zero and variance one per channel."""
+        """Turns bytes into floats of mean zero and variance one per channel."""
         return (images.float() - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits; float32, also under autocast."""
+        """Returns logits; float32, also under autocast."""
         x = F.gelu(self.stem(self.normalise(images)))
         for group in self.groups:
             x = group(x)
@@ -188,7 +188,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Set the frozen stem from training images, bytes ``[N, C, H, W]``."""
+        """Sets the frozen stem from training images, bytes ``[N, C, H, W]``."""
         shape = self.shape
         kernels = patch_whitening(self.normalise(images), shape.stem_kernel, shape.stem_filters)
         self.stem.weight.copy_(kernels)
@@ -203,7 +203,7 @@ def build_network(
     std: Sequence[float],
     whitening_patches: Tensor | None = None,
 ) -> Network:
-    """Build a network; ``whitening_patches`` are training images (bytes, some hundred to 5,000).
+    """Builds a network; ``whitening_patches`` are training images (bytes, some hundred to 5,000).
 
     Without them the stem stays random until a state dict is loaded.
     """
@@ -215,7 +215,7 @@ def build_network(
 
 
 def parameter_groups(model: nn.Module, *, kernel_lr: float, rest_lr: float) -> list[dict[str, Any]]:
-    """Split trained parameters for MuonAdamW.
+    """Splits trained parameters for MuonAdamW.
 
     "kernels" (Muon): all convolutions with a gradient. The norm of a kernel is held constant
     (the batch norm behind it makes it meaningless), hence no weight decay. "rest" (AdamW):
@@ -247,7 +247,7 @@ def parameter_groups(model: nn.Module, *, kernel_lr: float, rest_lr: float) -> l
 
 
 def forward_flops(shape: Shape, resolution: int) -> int:
-    """Multiply-adds of one image through the convolutions, times two."""
+    """Returns the multiply-adds of one image through the convolutions, times two."""
     pixels = (resolution + 2 * shape.stem_padding - shape.stem_kernel) // shape.stem_stride + 1
     channels = 2 * shape.stem_filters
     total = 2 * pixels**2 * channels * shape.in_channels * shape.stem_kernel**2

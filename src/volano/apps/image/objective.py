@@ -14,7 +14,7 @@ from volano.task import Loss
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """Cross-entropy of ``(images, labels)`` with the accuracy beside it.
+    """The cross-entropy of ``(images, labels)``, with the accuracy as a metric.
 
     In training with label smoothing and class weights; in evaluation plain, so that figures compare
     between recipes.
@@ -31,7 +31,7 @@ class Classification:
     )
 
     def __call__(self, model: nn.Module, batch: Any) -> Loss:
-        """See ``Task.objective``; images uint8 [N, C, H, W], labels int64 [N]."""
+        """Implements ``Task.objective``; images uint8 [N, C, H, W], labels int64 [N]."""
         images, labels = batch
         logits = model(images).float()
         accuracy = (logits.detach().argmax(1) == labels).float().mean()
@@ -56,9 +56,9 @@ class Classification:
 def balanced_weights(
     labels: Tensor, num_classes: int, *, from_ratio: float = 5.0
 ) -> tuple[float, ...] | None:
-    """Weights ``N / (classes * count)`` (King & Zeng 2001) when the commonest class has more than
-    ``from_ratio`` times the examples of the rarest, else None. Labels int64 [N]; every class
-    occurs."""
+    """Returns the weights ``N / (classes * count)`` (King & Zeng 2001) when the commonest class has
+    more than ``from_ratio`` times the examples of the rarest, else None. Labels int64 [N]; every
+    class occurs."""
     counts = torch.bincount(labels, minlength=num_classes)
     if counts.max() <= from_ratio * counts.min():
         return None

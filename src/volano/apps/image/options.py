@@ -13,7 +13,7 @@ FLIPS = ("auto", "yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(Options):
-    """What can be said of training a classifier of images, all of it optional."""
+    """The options of training a classifier of images."""
 
     path: str | None = option(
         None,

@@ -1,5 +1,5 @@
-"""What a run of the image application leaves to look at: scores with their confusion matrix, the
-hardest test images, and an augmented batch."""
+"""The pictures of a run of the image application: scores with their confusion matrix, the hardest
+test images, and an augmented batch."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def write_pictures(
     faults: Sequence[Fault],
     device: Device,
 ) -> list[str]:
-    """Everything that the report of a finished run shows; a notice where it could not be written,
-    since a picture is no reason to lose a run. ``logits``, ``labels`` and ``faults`` are what
-    ``predict_labelled`` gave for the test images.
+    """Writes everything that the report of a finished run shows; a notice if it could not be
+    written, since a picture is no reason to lose a run. ``logits``, ``labels`` and ``faults`` are
+    what ``predict_labelled`` gave for the test images.
     """
     try:
         write_scores(folder, "test", scores, faults, f"{application.origin}, test")

@@ -1,5 +1,5 @@
-"""Hyper-parameters as rules of the data and the length of the run; nothing here knows a data set by
-name.
+"""The hyper-parameters as rules of the data and the length of the run; nothing here knows a data
+set by name.
 
 "Measured" refers to docs/log.md: Fashion-MNIST, two cores with AVX512_BF16, bf16, torch 2.13, one
 seed per setting unless said, so that differences under about 0.25 points are noise. "airbench" is
@@ -33,7 +33,7 @@ _EFFICIENCY = {"thin": 1.0, "base": 1.28, "wide": 1.28}
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecipe:
-    """One training, as far as it is a matter of numbers.
+    """The numbers of one training.
 
     Attributes:
         batch_size: examples per step.
@@ -61,7 +61,7 @@ class ImageRecipe:
 def choose_recipe(
     *, num_train: int, resolution: int, num_classes: int, epochs: float, batch_size: int | None
 ) -> ImageRecipe:
-    """Every number of a training of ``epochs`` epochs.
+    """Returns every number of a training of ``epochs`` epochs.
 
     - Batch: about 120 steps an epoch, within 64 and 512. Measured at 60,000 images: 500 and 250
       score alike (93.7 and 93.8 after 4 epochs); throughput is flat from 256 to 1,024 and 10 %

@@ -1,4 +1,4 @@
-"""Predictions over sets of images."""
+"""The predictions over sets of images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SURE = 0.8
 
 
 class HardExample(NamedTuple):
-    """Row of a set, true and predicted class as numbers, the predicted one's probability, and the
-    loss."""
+    """A hard example: row of a set, true and predicted class as numbers, the predicted one's
+    probability, and the loss."""
 
     row: int
     true: int
@@ -33,8 +33,8 @@ class HardExample(NamedTuple):
 def predict_logits(
     model: nn.Module, images: Tensor, device: Device, *, precision: str, flip: bool, translate: int
 ) -> Tensor:
-    """Logits fp32 [N, classes] on the host for bytes uint8 [N, C, H, W], averaged over shifted (and
-    mirrored) views where the plain prediction is unsure."""
+    """Returns the logits fp32 [N, classes] on the host for bytes uint8 [N, C, H, W], averaged over
+    shifted (and mirrored) views if the plain prediction is unsure."""
     was_training = model.training
     model.eval()
     try:
@@ -58,8 +58,8 @@ def predict_labelled(
     flip: bool,
     translate: int,
 ) -> tuple[Tensor, Tensor, list[Fault]]:
-    """:func:`predict_logits` of labelled images, their labels int64 [N], and the files that could
-    not be read and are left out of both.
+    """Returns :func:`predict_logits` of labelled images, their labels int64 [N], and the files that
+    could not be read and are left out of both.
 
     Raises:
         DataError: none can be read.

@@ -1,4 +1,4 @@
-"""From a path and some options to a Task: what is trained, and on which images."""
+"""The way from a path and options to a Task: what is trained, and on which images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ _NUM_SAMPLES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTraining(Application):
-    """Images and a classifier to train on them; :meth:`task` makes the Task for a number of steps.
+    """The images and a classifier to train on them; :meth:`task` makes the Task for a number of
+    steps.
 
     Attributes:
         options: with ``flip`` resolved.
@@ -161,7 +162,7 @@ class ImageTraining(Application):
         )
 
     def steps_in(self, epochs: float) -> int:
-        """Optimizer steps in so many passes."""
+        """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.train) // self.recipe(epochs).batch_size)))
 
     def with_size(self, size: str) -> Self:
@@ -197,7 +198,8 @@ class ImageTraining(Application):
     def fit_trial(
         self, seconds: float, seconds_per_step: Callable[[Task], float], device: Device
     ) -> tuple[Self, float]:
-        """See :meth:`Application.fit_trial`; the network is thin unless another is asked for."""
+        """Implements :meth:`Application.fit_trial`; the network is thin unless another is asked
+        for."""
         del seconds, device
         sized = (
             self.with_size("thin") if self.options.size is None and self.own_model is None else self
@@ -205,7 +207,7 @@ class ImageTraining(Application):
         return sized, seconds_per_step(sized.task(1000))
 
     def resolved(self, num_steps: int) -> dict[str, Any]:
-        """See :meth:`Application.resolved`; the network's size is chosen by then."""
+        """Implements :meth:`Application.resolved`; the network's size is chosen by then."""
         return {**super().resolved(num_steps), "size": self.spec.size}
 
     def _optimization(self, recipe: ImageRecipe) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class ImageModel(TrainedModel):
         return {**write_scores(self.folder, name, scores, faults, origin), "notices": list(notices)}
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """See :meth:`TrainedModel.describe_evaluation`."""
+        """Implements :meth:`TrainedModel.describe_evaluation`."""
         return [*per_class_table(result, "images"), f"confusion matrix: {result['picture']}"]
 
     def predict(self, images: Any, *, top_k: int = 3) -> Predictions:
@@ -180,8 +180,8 @@ class ImageModel(TrainedModel):
         }
 
     def _pixels_of(self, pictures: Sequence[Any]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
-        """Pixels uint8 [N, channels, size, size] of pictures in memory, their places as names, and
-        the others."""
+        """Returns the pixels uint8 [N, channels, size, size] of pictures in memory, their places as
+        names, and the others."""
         pixels, names, faults = [], [], []
         for place, picture in enumerate(pictures):
             try:
@@ -240,7 +240,8 @@ def _in_terms_of(spec: ClassifierSpec, images: LabelledImages) -> LabelledImages
 
 
 def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:
-    """Those named, and those in folders; folders of runs in these are added to ``runs`` instead."""
+    """Lists the files named, and those in folders; folders of runs in these are added to ``runs``
+    instead."""
     found: list[Path] = []
     for file in map(Path, files):
         if not file.exists():

@@ -57,12 +57,12 @@ class TextApplication(TextTraining):
 
     @staticmethod
     def summary(run: Run) -> list[str]:
-        """Bits per byte, beside those of compressors."""
+        """Returns the bits per byte, with those of compressors."""
         return text_figures(run.metrics, "held-out bytes")
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:
-        """See :meth:`Application.next_commands`."""
+        """Implements :meth:`Application.next_commands`."""
         return [f"volano generate {path} --prompt TEXT", f"volano eval {path} PATH"]
 
     def _tokens_per_second(self, folder: RunFolder) -> float | None:

@@ -1,5 +1,5 @@
-"""What general compressors make of the held-out text after the training text: the baselines of bits
-per byte."""
+"""The baselines of bits per byte: general compressors on the held-out text after the training
+text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 class CompressorFigures:
-    """Bits per held-out byte: ``8 * (size(training + held) - size(training)) / len(held)``, where
-    size is that of the compressed bytes, for xz (preset 9, extreme) and bz2 (level 9). They are
-    computed in two threads beside what the process does meanwhile; :meth:`result` waits for them. A
-    context, so that no thread outlives it.
+    """The bits per held-out byte: ``8 * (size(training + held) - size(training)) / len(held)``,
+    where size is that of the compressed bytes, for xz (preset 9, extreme) and bz2 (level 9). They
+    are computed in two threads beside what the process does meanwhile; :meth:`result` waits for
+    them. A context, so that no thread outlives it.
 
     Args:
         training: the end of the training text, at most ``MOST_TRAINING_BYTES``.
@@ -40,7 +40,7 @@ class CompressorFigures:
         }
 
     def result(self) -> dict[str, float]:
-        """``{"xz": bits per byte, "bz2": bits per byte}``."""
+        """Returns ``{"xz": bits per byte, "bz2": bits per byte}``."""
         return {name: round(future.result(), 4) for name, future in self._futures.items()}
 
     def __enter__(self) -> CompressorFigures:
@@ -56,5 +56,5 @@ class CompressorFigures:
 
 
 def bits_after(compress: Callable[[bytes], bytes], training: bytes, held: bytes) -> float:
-    """Bits that ``compress`` needs for a byte of ``held`` behind ``training``."""
+    """Returns the bits that ``compress`` needs for a byte of ``held`` behind ``training``."""
     return 8 * (len(compress(training + held)) - len(compress(training))) / len(held)

@@ -1,4 +1,4 @@
-"""From a source of texts to tokens in files: split, learn the tokenizer, encode."""
+"""The way from a source of texts to tokens in files: split, learn the tokenizer, encode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_TOKENIZER_BYTES = 50_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Tokens of a text, each document with a separator before it.
+    """The tokens of a text, each document with a separator before it.
 
     Attributes:
         tokenizer: learned on the training part.

@@ -72,8 +72,8 @@ def fit_into(application: TextTraining, limit: TimeLimit) -> Fitted:
 
 
 def _evaluation_seconds(application: TextTraining, plan: Plan) -> float:
-    """Seconds of the final test, of the evaluations and of the previews, from one batch timed
-    here."""
+    """Returns the seconds of the final test, of the evaluations and of the previews, from one batch
+    timed here."""
     device = Device(plan.device)
     with (
         random_state_kept(device),

@@ -1,4 +1,4 @@
-"""Writing text: one token after the other, with a cache of keys and values."""
+"""The writing of text: one token after the other, with a cache of keys and values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from volano.apps.text.tokenizer import SEPARATOR_ID, Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSampling:
-    """How the next token is drawn.
+    """The settings by which the next token is drawn.
 
     Attributes:
         temperature: divides the logits; 0 always takes the likeliest.
@@ -95,7 +95,7 @@ def generate_ids(
 
 
 def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
-    """Text as soon as its characters are whole; bytes that make none become U+FFFD."""
+    """Yields text as soon as its characters are whole; bytes that make none become U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for number in ids:
         yield decoder.decode(tokenizer.bytes_of[number])
@@ -104,8 +104,8 @@ def stream_text(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TextPreview:
-    """``preview`` of a Task: a continuation of the same beginning, drawn with the same numbers each
-    time.
+    """The ``preview`` of a Task: a continuation of the same beginning, drawn with the same numbers
+    each time.
 
     Attributes:
         tokenizer: of the model.
@@ -118,7 +118,7 @@ class TextPreview:
     num_tokens: int = 60
 
     def __call__(self, model: torch.nn.Module) -> dict[str, str]:
-        """``prompt`` and ``text``, what the model writes behind it."""
+        """Returns ``prompt`` and ``text``, the model's continuation."""
         assert isinstance(model, Decoder)
         ids, _ = prompt_ids(self.tokenizer, self.prompt, model.shape.context)
         written = generate_ids(model, ids, self.num_tokens, TokenSampling())

@@ -1,4 +1,4 @@
-"""What a trained language model is: enough to build it again and to feed it, kept in
+"""The description of a trained language model, from which it is built and fed again; kept in
 ``text.json``."""
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class TextSpec:
     origin: str
 
     def shape(self, dropout: float = 0.0) -> DecoderShape:
-        """Of the decoder."""
+        """The shape of the decoder."""
         return DecoderShape(
             vocab_size=self.vocab_size, context=self.context, depth=self.depth, dropout=dropout
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, the goal and the schema's version."""
+        """Returns all fields, the goal and the schema's version."""
         return {"schema_version": SCHEMA_VERSION, "goal": LANGUAGE, **asdict(self)}
 
     @classmethod

@@ -24,7 +24,7 @@ _ROPE_BASE = 10_000.0
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
-    """What a decoder's weights follow from.
+    """The numbers from which a decoder's weights follow.
 
     Attributes:
         vocab_size: V.
@@ -40,24 +40,24 @@ class DecoderShape:
 
     @property
     def width(self) -> int:
-        """C: 64 for each block, at least 128 (nanochat's option)."""
+        """The width C: 64 for each block, at least 128 (nanochat's option)."""
         return max(2 * HEAD_DIM, HEAD_DIM * self.depth)
 
     @property
     def num_matrix_parameters(self) -> int:
-        """Weights of the blocks and the head: those that cost two operations each for a token
-        forward."""
+        """The number of weights of the blocks and the head: those that cost two operations each for
+        a token forward."""
         return self.depth * 12 * self.width**2 + self.vocab_size * self.width
 
     @property
     def flops_per_token(self) -> int:
-        """Operations of forward and backward for one token: 6 a weight, and attention over half the
-        context on average (Kaplan et al. 2020, with the causal half)."""
+        """The operations of forward and backward for one token: 6 a weight, and attention over half
+        the context on average (Kaplan et al. 2020, with the causal half)."""
         return 6 * self.num_matrix_parameters + 6 * self.depth * self.context * self.width
 
 
 class Cache:
-    """Keys and values of the tokens seen so far, for one text: fp32 [depth, 2, 1, H, context,
+    """The keys and values of the tokens seen so far, for one text: fp32 [depth, 2, 1, H, context,
     D]."""
 
     def __init__(self, shape: DecoderShape, device: torch.device) -> None:
@@ -113,7 +113,7 @@ class _DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Tokens int64 [B, T] in, logits fp32 [B, T, V] out; T is at most the context."""
+    """A decoder: tokens int64 [B, T] in, logits fp32 [B, T, V] out; T is at most the context."""
 
     rotation: Tensor
 
@@ -141,8 +141,8 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def features(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        """What the head reads, [B, T, C]. With a cache, ``tokens_BT`` follow those that it holds:
-        one text, and more than one token only into an empty cache."""
+        """Computes what the head reads, [B, T, C]. With a cache, ``tokens_BT`` follow those that it
+        holds: one text, and more than one token only into an empty cache."""
         start = 0 if cache is None else cache.length
         T = tokens_BT.shape[1]
         rotation = self.rotation[:, start : start + T]
@@ -157,23 +157,24 @@ class Decoder(nn.Module):
         return _norm(x_BTC)
 
     def forward(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        """See the class; with a cache see :meth:`features`."""
+        """Runs the forward pass; see the class, and with a cache :meth:`features`."""
         return self.logits(self.features(tokens_BT, cache))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits fp32 [..., V] of features [..., C]."""
+        """Computes the logits fp32 [..., V] of features [..., C]."""
         return _SOFT_CAP * torch.tanh(self.head(features).float() / _SOFT_CAP)
 
 
 def rotary_table(context: int) -> Tensor:
-    """Cosines and sines fp32 [2, context, 1, 1, D / 2] of the rotary angles (Su et al. 2021)."""
+    """Returns the cosines and sines fp32 [2, context, 1, 1, D / 2] of the rotary angles (Su et al.
+    2021)."""
     frequencies = _ROPE_BASE ** (-torch.arange(0, HEAD_DIM, 2, dtype=torch.float64) / HEAD_DIM)
     angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies)
     return torch.stack([angles.cos(), angles.sin()]).float()[:, :, None, None, :]
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """``x`` [B, T, 2, H, D] with each pair of channels turned by its position's angle."""
+    """Returns ``x`` [B, T, 2, H, D] with each pair of channels turned by its position's angle."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
@@ -195,7 +196,8 @@ def parameter_groups(
     weight_decay: float,
     ns_steps: int,
 ) -> list[dict[str, Any]]:
-    """Muon for the matrices of the blocks, AdamW for embedding and head; for ``MuonAdamW``."""
+    """Returns the groups for ``MuonAdamW``: Muon for the matrices of the blocks, AdamW for
+    embedding and head."""
     assert isinstance(model, Decoder)
     adamw = {
         "algorithm": "adamw",

@@ -16,7 +16,7 @@ from volano.task import Loss
 
 @dataclass(frozen=True, kw_only=True)
 class NextToken:
-    """Cross-entropy in nats of each next token, with the bits per byte beside it.
+    """The cross-entropy in nats of each next token, with the bits per byte as a metric.
 
     In training a batch is ids int16 [B, context + 1] and every token but the first is predicted. In
     evaluation it is what ``scoring_windows`` makes: ids and the first target of each window that
@@ -32,7 +32,7 @@ class NextToken:
     valid_bytes_per_token: float
 
     def __call__(self, model: nn.Module, batch: Any) -> Loss:
-        """See ``Task.objective``."""
+        """Implements ``Task.objective``."""
         if model.training:
             ids = batch.long()
             total = _cross_entropy(model, ids).sum()
@@ -48,14 +48,14 @@ class NextToken:
 
 
 def counted(ids: Tensor, first: Tensor) -> Tensor:
-    """Which targets count, bool [B, context]: those from ``first`` on that are no separators (or
-    filling)."""
+    """Returns which targets count, bool [B, context]: those from ``first`` on that are no
+    separators (or filling)."""
     places = torch.arange(ids.shape[1] - 1, device=ids.device)
     return (places >= first[:, None]) & (ids[:, 1:] != SEPARATOR_ID)
 
 
 def _cross_entropy(model: nn.Module, ids: Tensor) -> Tensor:
-    """Nats of each target, fp32 [B, T], of ids int64 [B, T + 1]."""
+    """Returns the nats of each target, fp32 [B, T], of ids int64 [B, T + 1]."""
     logits = model(ids[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(
         ids.shape[0], -1
@@ -64,7 +64,7 @@ def _cross_entropy(model: nn.Module, ids: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomOffsets:
-    """``augment`` for windows of twice the context: ``context + 1`` ids of each, from a random
+    """The ``augment`` for windows of twice the context: ``context + 1`` ids of each, from a random
     offset below ``context`` on. So an epoch sees the text cut at other places than the epoch
     before.
 
@@ -75,7 +75,7 @@ class RandomOffsets:
     context: int
 
     def __call__(self, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """Ids int16 [B, 2 * context] in, [B, context + 1] out."""
+        """Cuts ids int16 [B, 2 * context] to [B, context + 1]."""
         offsets = torch.randint(
             self.context, (len(ids), 1), generator=generator, device=generator.device
         )

@@ -11,7 +11,7 @@ MIN_DEPTH, MAX_DEPTH = 2, 24
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions(Options):
-    """What can be said of training a language model, all of it optional."""
+    """The options of training a language model."""
 
     path: str | None = option(
         None,
@@ -28,7 +28,7 @@ class TextOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TextGenerationOptions(DeclaredOptions):
-    """What can be said of writing text with a trained language model."""
+    """The options of writing text with a trained language model."""
 
     prompt: str = option("", "What to go on from; an empty one begins a document.")
     tokens: int = option(200, "How many to write, at most.", at_least=1)

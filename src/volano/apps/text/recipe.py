@@ -1,4 +1,5 @@
-"""Hyper-parameters of language models as rules of the text, the length of the run and the depth.
+"""The hyper-parameters of language models as rules of the text, the length of the run and the
+depth.
 
 "Measured" refers to docs/log.md: 5 MB of plays, bf16, torch 2.13, one core with AVX512_BF16, one
 seed per setting. "nanochat" is Karpathy 2025 (its README and dev/LOG.md), "slowrun" the NanoGPT
@@ -26,7 +27,7 @@ _MUCH_DATA, _LITTLE_DATA = 2.0, 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecipe:
-    """One training, as far as it is a matter of numbers.
+    """The numbers of one training.
 
     Attributes:
         regime: in words, with its reason.
@@ -54,7 +55,7 @@ class TextRecipe:
 def choose_recipe(
     *, shape: DecoderShape, num_bytes: int, tokens_per_step: int, epochs: float, num_steps: int
 ) -> TextRecipe:
-    """Every number of a training of ``num_steps`` steps in ``epochs`` epochs.
+    """Returns every number of a training of ``num_steps`` steps in ``epochs`` epochs.
 
     - Muon lr 0.02 with nanochat's scaling. Measured at depth 4, 330 steps of 2,048 tokens: 0.02:
       2.113 bits per byte, 0.04: 2.137.
@@ -121,7 +122,7 @@ def choose_depth(*, flops: float, num_bytes: int, vocab_size: int, context: int)
 
 
 def choose_tokens_per_step(*, num_tokens: float, width: int, is_cpu: bool) -> int:
-    """Tokens of a batch for a run over ``num_tokens``, a power of two.
+    """Returns the tokens of a batch for a run over ``num_tokens``, a power of two.
 
     - ``2048 * (num_tokens / 1e6) ** 0.383``: nanochat's exponent, from what was measured here at a
       million.

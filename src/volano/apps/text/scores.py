@@ -1,4 +1,4 @@
-"""Bits per byte of a language model over a text, every byte counted once."""
+"""The bits per byte of a language model over a text, every byte counted once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TOKENS_AT_ONCE = 8192
 def score_tokens(
     model: Decoder, tokens: np.ndarray, tokenizer: Tokenizer, device: Device, *, precision: str
 ) -> dict[str, Any]:
-    """``bits_per_byte`` (total bits over total bytes), ``perplexity`` (per token),
+    """Returns ``bits_per_byte`` (total bits over total bytes), ``perplexity`` (per token),
     ``bytes_per_token``, ``num_bytes`` and ``num_tokens`` of a text.
 
     Windows overlap by a quarter: each token but those of the first window is predicted from at

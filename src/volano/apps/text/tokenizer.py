@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2's alphabet of bytes), trained on a
+"""The byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2's alphabet of bytes), trained on a
 person's own text with Hugging Face ``tokenizers``. It loses nothing: the bytes of a text's tokens
 are the text's bytes."""
 
@@ -24,7 +24,7 @@ _NUM_BYTES = 256
 
 
 class Tokenizer:
-    """Text to ids and back.
+    """A tokenizer: text to ids and back.
 
     Args:
         library: a ``tokenizers.Tokenizer`` as :func:`train_tokenizer` makes it.
@@ -46,7 +46,7 @@ class Tokenizer:
 
     @functools.cached_property
     def num_bytes_of(self) -> np.ndarray:
-        """How many bytes each id stands for, int64 [vocab_size]."""
+        """Returns how many bytes each id stands for, int64 [vocab_size]."""
         return np.array([len(content) for content in self.bytes_of], dtype=np.int64)
 
     def encode(self, text: str) -> list[int]:
@@ -54,7 +54,7 @@ class Tokenizer:
         return self._library.encode(text).ids
 
     def encode_documents(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Each document's separator and ids, uint16, in pieces."""
+        """Yields each document's separator and ids, uint16, in pieces."""
         for batch in _batches(texts):
             encodings = self._library.encode_batch([piece for _, piece in batch])
             for (is_first, _), encoding in zip(batch, encodings, strict=True):
@@ -71,12 +71,12 @@ class Tokenizer:
         return (self._library.to_str(pretty=False) + "\n").encode()
 
     def digest(self) -> str:
-        """Of :meth:`to_bytes`: by it a run knows its tokenizer again."""
+        """The digest of :meth:`to_bytes`: by it a run knows its tokenizer again."""
         return hashlib.sha256(self.to_bytes()).hexdigest()[:32]
 
 
 def choose_vocab_size(num_bytes: int) -> int:
-    """How many tokens suit so much text.
+    """Returns how many tokens suit so much text.
 
     2,048 from 1 to 10 MB, 4,096 and 8,192 up to 200 MB, 16,384 and 32,768 above. Measured on 5 MB
     of plays: one minute of one core reached 2.53 bits per byte with 2,048 and 2.99 with bytes
@@ -136,7 +136,7 @@ def load_tokenizer(path: Path, digest: str) -> Tokenizer:
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[tuple[bool, str]]]:
-    """Pieces of documents, and whether each begins one, gathered to batches."""
+    """Yields pieces of documents, and whether each begins one, gathered to batches."""
     batch: list[tuple[bool, str]] = []
     size = 0
     for text in texts:

@@ -1,4 +1,4 @@
-"""From a path and some options to a Task: a language model of a person's text."""
+"""The way from a path and options to a Task: a language model of a person's text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _Training = TypeVar("_Training", bound="TextTraining")
 
 @dataclass(frozen=True, kw_only=True)
 class TextTraining(Application):
-    """Tokens and a language model to train on them; :meth:`task` makes the Task for a number of
+    """The tokens and a language model to train on them; :meth:`task` makes the Task for a number of
     steps.
 
     Attributes:
@@ -139,22 +139,22 @@ class TextTraining(Application):
 
     @functools.cached_property
     def windows(self) -> TokenWindows:
-        """What is trained on."""
+        """The windows that are trained on."""
         return TokenWindows(self.train, self.spec.context)
 
     @property
     def batch_size(self) -> int:
-        """Windows per step; never more than there are."""
+        """The windows per step; never more than there are."""
         wanted = self.options.batch_size or 1
         return min(wanted, len(self.windows))
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that a step predicts."""
+        """The tokens that a step predicts."""
         return self.batch_size * self.spec.context
 
     def steps_in(self, epochs: float) -> int:
-        """Optimizer steps in so many passes."""
+        """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.windows) // self.batch_size)))
 
     def recipe(self, num_steps: int) -> TextRecipe:
@@ -177,7 +177,7 @@ class TextTraining(Application):
         )
 
     def recipe_of(self, num_steps: int) -> TextRecipe:
-        """See :meth:`recipe`."""
+        """Returns the same as :meth:`recipe`."""
         return self.recipe(num_steps)
 
     def task(self, num_steps: int, recipe: TextRecipe | None = None) -> Task:
@@ -214,11 +214,11 @@ class TextTraining(Application):
 
     @property
     def origin(self) -> str:
-        """Where the text comes from, in words."""
+        """The origin of the text, in words."""
         return self.spec.origin
 
     def goal(self) -> dict[str, Any]:
-        """See :meth:`Application.goal`."""
+        """Implements :meth:`Application.goal`."""
         return {"goal": LANGUAGE}
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
@@ -256,8 +256,8 @@ class TextTraining(Application):
         return sized, seconds_per_step(sized.task(1000))
 
     def held_out_scores(self, model: nn.Module, plan: Plan) -> dict[str, Any]:
-        """See ``score_tokens``; with ``baselines``, what xz and bz2 reach on the same bytes after
-        the training text."""
+        """Returns what ``score_tokens`` does; with ``baselines``, what xz and bz2 reach on the same
+        bytes after the training text."""
         assert isinstance(model, Decoder)
         device = Device(plan.device)
         with settings_of(plan, device):
@@ -272,8 +272,8 @@ class TextTraining(Application):
         }
 
     def _valid(self) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Evenly spaced windows of the held-out text, and the bytes per token of the targets that
-        count in them."""
+        """Returns evenly spaced windows of the held-out text, and the bytes per token of the
+        targets that count in them."""
         context = self.spec.context
         ids, first = scoring_windows(self.held, context, context)
         rows = (

@@ -82,7 +82,7 @@ class TextModel(TrainedModel):
         return result
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """See :meth:`TrainedModel.describe_evaluation`."""
+        """Implements :meth:`TrainedModel.describe_evaluation`."""
         return [
             result["origin"],
             *text_figures({**result, "num_test_bytes": result["num_bytes"]}, "bytes"),
@@ -109,7 +109,8 @@ class TextModel(TrainedModel):
 
 
 class Generation:
-    """Text that a run's model writes, piece by piece: iterate over it once, then read ``figures``.
+    """The text that a run's model writes, piece by piece: iterate over it once, then read
+    ``figures``.
 
     Attributes:
         run: the run's folder.
@@ -147,7 +148,8 @@ class Generation:
             yield piece
 
     def figures(self) -> dict[str, Any]:
-        """All of it, for ``--json``; ``tokens_per_second`` counts the reading of the prompt too."""
+        """Returns all of it, as ``volano generate --json`` prints it; ``tokens_per_second`` counts
+        the reading of the prompt too."""
         return {
             "run": str(self.run),
             "prompt": self.prompt,

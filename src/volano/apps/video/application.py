@@ -17,7 +17,8 @@ from volano.training import Run, RunFolder, settings_of
 
 @dataclass(frozen=True, kw_only=True)
 class VideoApplication(VideoTraining):
-    """Clips and a model to train on them, from the time that there is to the final test."""
+    """An application: clips and a model to train on them, from the time that there is to the final
+    test."""
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the network, the plan, the number of steps and the effort of the final figures that
@@ -46,7 +47,8 @@ class VideoApplication(VideoTraining):
 
     @staticmethod
     def summary(run: Run) -> list[str]:
-        """Predicted frames beside trivial ones, and the distances of generated clips."""
+        """Returns the figures of predicted frames with those of trivial ones, and the distances of
+        generated clips."""
         metrics = run.metrics
         trivial = ", ".join(
             f"{name.replace('_', ' ')} {psnr:.2f}"
@@ -62,5 +64,5 @@ class VideoApplication(VideoTraining):
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:
-        """See :meth:`Application.next_commands`."""
+        """Implements :meth:`Application.next_commands`."""
         return [f"volano eval {path}", f"volano generate {path} --clips 16"]

@@ -1,4 +1,4 @@
-"""Batched augmentation of clips on the device: a stretch of each clip, and its mirror image.
+"""The batched augmentation of clips on the device: a stretch of each clip, and its mirror image.
 
 Shapes: B clips, L frames kept of each, T frames that a network sees, C channels, S pixels a side.
 """
@@ -13,8 +13,8 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAugmentation:
-    """``augment((frames, lengths, labels), generator)`` for a Task: frames uint8 [B, L, C, S, S]
-    in, [B, T, C, S, S] out, a random stretch of each clip's real frames.
+    """The augmentation ``augment((frames, lengths, labels), generator)`` for a Task: frames uint8
+    [B, L, C, S, S] in, [B, T, C, S, S] out, a random stretch of each clip's real frames.
 
     Attributes:
         num_frames: T.
@@ -25,7 +25,7 @@ class ClipAugmentation:
     flip: bool
 
     def __call__(self, batch: Any, generator: torch.Generator) -> Any:
-        """See ``Task.augment``."""
+        """Implements ``Task.augment``."""
         frames, lengths, labels = batch
         count, kept = frames.shape[:2]
         if kept > self.num_frames:

@@ -30,8 +30,8 @@ _FIGURES_SHARE, _LEAST_EFFORT = 0.15, 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class _Costs:
-    """Seconds: of a training step, of what is paid once, of the network's answer for one clip, of
-    one step of making a clip (two answers where a class guides it), of a feature step."""
+    """The seconds of a training step, of what is paid once, of the network's answer for one clip,
+    of one step of making a clip (two answers if a class guides it), of a feature step."""
 
     step: float
     startup: float
@@ -91,7 +91,8 @@ def _figures_seconds(costs: _Costs) -> float:
 
 
 def _effort(costs: _Costs, seconds: float) -> float:
-    """Share of the usual effort of the figures on generated clips; 0 leaves them out."""
+    """Returns the share of the usual effort of the figures on generated clips; 0 leaves them
+    out."""
     effort = min(1.0, _FIGURES_SHARE * seconds / _figures_seconds(costs))
     return effort if effort >= _LEAST_EFFORT else 0.0
 

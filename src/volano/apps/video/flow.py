@@ -34,9 +34,9 @@ _LARGEST_VELOCITY_FACTOR = 10.0
 
 
 def draw_levels(batch: int, frames: int, context: int, device: torch.device) -> Tensor:
-    """Noise levels fp32 [B, T] from the device's generator: half of the clips share one level among
-    their frames, half draw them one by one; a third is noise altogether; in half, a prefix is clean
-    (t = 1), of ``context`` frames or of 1 to T - 1."""
+    """Draws noise levels fp32 [B, T] from the device's generator: half of the clips share one level
+    among their frames, half draw them one by one; a third is noise altogether; in half, a prefix is
+    clean (t = 1), of ``context`` frames or of 1 to T - 1."""
     clip = torch.rand(6, batch, 1, device=device)
     levels = torch.where(
         clip[0] < _SHARED_LEVEL_SHARE, clip[1], torch.rand(batch, frames, device=device)
@@ -50,7 +50,7 @@ def draw_levels(batch: int, frames: int, context: int, device: torch.device) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameFlow:
-    """Squared error of the predicted clean frames, over the frames that were not clean already.
+    """The squared error of the predicted clean frames, over the frames that were not clean already.
 
     In evaluation: of the frames after the first ``context`` ones, predicted in one step from noise,
     with their PSNR.
@@ -69,8 +69,8 @@ class FrameFlow:
     velocity: bool = False
 
     def __call__(self, model: nn.Module, batch: Any) -> Loss:
-        """See ``Task.objective``; frames uint8 [B, T or more, C, S, S], lengths int64 [B], labels
-        int64 [B]."""
+        """Implements ``Task.objective``; frames uint8 [B, T or more, C, S, S], lengths int64 [B],
+        labels int64 [B]."""
         frames, _, labels = batch
         frames = frames[:, : self.num_frames]
         network: Any = model

@@ -1,5 +1,5 @@
-"""What a trained model of clips is: enough to build its network again and to feed it, kept in
-``video.json``."""
+"""The description of a trained model of clips, from which its network is built and fed again; kept
+in ``video.json``."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ class VideoSpec:
 
     @property
     def clip_format(self) -> ClipFormat:
-        """To what files are decoded."""
+        """The format to which files are decoded."""
         return ClipFormat(channels=self.channels, size=self.size, fps=self.fps)
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """(C, S, S)."""
+        """The shape of a frame, (C, S, S)."""
         return (self.channels, self.size, self.size)
 
     @property
     def scale(self) -> PixelScale:
-        """From bytes to what the network sees; a new module each time."""
+        """Returns a new module from bytes to what the network sees."""
         return PixelScale(self.mean, self.std)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields and the schema's version."""
+        """Returns all fields and the schema's version."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
     @classmethod

@@ -16,7 +16,7 @@ LEAST_FPS, MOST_FPS = 0.1, 240
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions(Options):
-    """What can be said of training a model of clips, all of it optional."""
+    """The options of training a model of clips."""
 
     path: str | None = option(
         None, "A folder of clips; without it, the embedded sample.", is_path=True
@@ -60,7 +60,7 @@ class VideoOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoGenerationOptions(DeclaredOptions):
-    """What can be said of making clips with a trained model."""
+    """The options of making clips with a trained model."""
 
     clips: int = option(16, "How many.", at_least=1, at_most=10_000)
     steps: int = option(20, "Of the integration from noise to pictures.", at_least=1, at_most=1000)

@@ -1,4 +1,4 @@
-"""Between bytes and what a network of the video application sees."""
+"""The scaling between bytes and what a network of the video application sees."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _MOST_FRAMES_READ = 20_000
 
 
 class PixelScale(nn.Module):
-    """Bytes [.., C, S, S] <-> numbers of mean 0 and deviation 1 in each channel over the training
-    clips.
+    """The scaling of bytes [.., C, S, S] <-> numbers of mean 0 and deviation 1 in each channel over
+    the training clips.
 
     Rectified flow mixes pixels with noise of deviation 1, so theirs has to be 1 as well
     (Open-Sora's report 1.2).
@@ -25,19 +25,19 @@ class PixelScale(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def encode(self, frames: Tensor) -> Tensor:
-        """uint8 -> fp32."""
+        """Maps uint8 to fp32."""
         return (frames.float() - self.mean) / self.std
 
     def decode(self, values: Tensor) -> Tensor:
-        """fp32 -> uint8, rounded and clipped."""
+        """Maps fp32 to uint8, rounded and clipped."""
         return (values.float() * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
 
 
 def pixel_statistics(
     frames: Tensor, lengths: Tensor
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel's bytes over real frames: of clips uint8 [N, L, C, S, S],
-    the first ``lengths`` int64 [N] of each."""
+    """Returns mean and deviation of each channel's bytes over real frames: of clips uint8 [N, L, C,
+    S, S], the first ``lengths`` int64 [N] of each."""
     is_real = torch.arange(frames.shape[1]) < lengths[:, None]
     rows = is_real.flatten().nonzero().flatten()
     sample = frames.flatten(0, 1)[rows[:: max(1, len(rows) // _MOST_FRAMES_READ)]].float()
@@ -61,8 +61,8 @@ def linear_guess(noisy: Tensor, levels: Tensor) -> Tensor:
 
 
 def doubt(levels: Tensor) -> Tensor:
-    """How far the linear guess may be off, its error's deviation: ``(1 - t) / sqrt(t^2 + (1 -
-    t)^2)``, [B, T, 1, 1, 1].
+    """Returns the deviation of the linear guess's error: ``(1 - t) / sqrt(t^2 + (1 - t)^2)``, [B,
+    T, 1, 1, 1].
 
     Karras et al.'s ``c_out``: what a network adds to the guess, scaled by it, is of deviation 1 at
     every level, and the last steps of a sampler leave no noise of the network's own.

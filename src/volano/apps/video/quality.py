@@ -1,4 +1,4 @@
-"""How near predicted frames are to real ones: PSNR, SSIM, and what trivial predictions score.
+"""The closeness of predicted frames to real ones: PSNR, SSIM, and what trivial predictions score.
 
 Shapes: N clips, F frames, C channels, S pixels a side; bytes in, fp32 out.
 """
@@ -17,16 +17,16 @@ _MOST_BYTES = 2**26
 
 
 def frame_psnr(predicted: Tensor, real: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each frame in decibels [N, F]: ``10 log10(255^2 / mean squared
-    error)``, at most 100. uint8 [N, F, C, S, S] both."""
+    """Returns the peak signal-to-noise ratio of each frame in decibels [N, F]: ``10 log10(255^2 /
+    mean squared error)``, at most 100. uint8 [N, F, C, S, S] both."""
     errors = (predicted.float() - real.float()).square().mean((2, 3, 4)) / 255**2
     return (-10 * torch.log10(errors.clamp(min=1e-30))).clamp(max=MOST_PSNR)
 
 
 def frame_ssim(predicted: Tensor, real: Tensor) -> Tensor:
-    """Structural similarity of each frame [N, F] (Wang, Bovik, Sheikh & Simoncelli 2004), mean over
-    pixels where the window lies inside the frame, and over channels. uint8 [N, F, C, S, S] both, S
-    at least 11 (else a smaller window).
+    """Returns the structural similarity of each frame [N, F] (Wang, Bovik, Sheikh & Simoncelli
+    2004), mean over pixels whose window lies inside the frame, and over channels. uint8 [N, F, C,
+    S, S] both, S at least 11 (else a smaller window).
     """
     shape = predicted.shape
     window = _gaussian_windows(shape[-1], predicted.device)

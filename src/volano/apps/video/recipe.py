@@ -1,5 +1,5 @@
-"""Hyper-parameters as rules of the data and the length of the run; nothing here knows a data set by
-name.
+"""The hyper-parameters as rules of the data and the length of the run; nothing here knows a data
+set by name.
 
 "Measured" refers to docs/log.md and docs/decisions/video.md.
 """
@@ -30,7 +30,7 @@ FEATURE_STEPS = 120
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRecipe:
-    """One training, as far as it is a matter of numbers.
+    """The numbers of one training.
 
     Attributes:
         batch_size: clips per step.
@@ -50,7 +50,7 @@ class VideoRecipe:
 def choose_recipe(
     *, num_train: int, num_steps: int, batch_size: int | None, network: str = "unet"
 ) -> VideoRecipe:
-    """Every number of a training of ``num_steps`` steps.
+    """Returns every number of a training of ``num_steps`` steps.
 
     - Batch 32: measured throughput is flat from 16 on, and short runs want steps. Muon's own cost
       is then a tenth.
@@ -68,8 +68,8 @@ def choose_recipe(
 
 
 def network_shape(network: str, size: int, width: int | None = None) -> dict[str, int]:
-    """Width, depth and patch of a network for frames of ``size`` pixels, as ``VideoSpec`` has
-    them."""
+    """Returns width, depth and patch of a network for frames of ``size`` pixels, as ``VideoSpec``
+    has them."""
     if network == "unet":
         return {"width": width or _UNET_WIDTH, "depth": 0, "patch": 0}
     patch = next(
@@ -81,8 +81,8 @@ def network_shape(network: str, size: int, width: int | None = None) -> dict[str
 
 
 def parameter_groups(model: nn.Module, *, matrix_lr: float, rest_lr: float) -> list[dict[str, Any]]:
-    """Groups for ``MuonAdamW``: the kernels (or matrices) of the residual blocks, and everything
-    else."""
+    """Returns the groups for ``MuonAdamW``: the kernels (or matrices) of the residual blocks, and
+    everything else."""
     inside = ("down.", "middle.", "up.", "blocks.")
     matrices, rest = [], []
     for name, parameter in model.named_parameters():

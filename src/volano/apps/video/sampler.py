@@ -1,5 +1,5 @@
-"""Making clips: integrating the flow from noise to pictures, after given first frames, and beyond
-the window.
+"""The making of clips: integrating the flow from noise to pictures, after given first frames, and
+beyond the window.
 
 Shapes: B clips, T frames of the network's window, C channels, S pixels a side.
 """
@@ -26,7 +26,7 @@ def integrate(
     method: str = "heun",
     given: Tensor | None = None,
 ) -> Tensor:
-    """Clips fp32 [B, T, C, S, S] from noise of that shape.
+    """Makes clips fp32 [B, T, C, S, S] from noise of that shape.
 
     Solves ``dz/dt = (clean(z, t) - z) / (1 - t)`` from t = 0 to 1 in equal steps, by Euler's rule
     or Heun's (whose last step, where the field is singular, is Euler's; Karras et al. 2022,
@@ -63,7 +63,7 @@ def integrate(
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSampling:
-    """How clips are made.
+    """The settings by which clips are made.
 
     Attributes:
         steps: of the integration.
@@ -105,7 +105,8 @@ def roll_out(
     labels: Tensor | None = None,
     given: Tensor | None = None,
 ) -> Tensor:
-    """Clips fp32 [B, ``num_frames``, C, S, S], the given frames first, in the network's scale.
+    """Makes clips fp32 [B, ``num_frames``, C, S, S], the given frames first, in the network's
+    scale.
 
     Longer than the window: the last ``context`` frames are given to the next window, and so on.
 

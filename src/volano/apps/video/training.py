@@ -1,4 +1,4 @@
-"""From a path and some options to a Task: what is trained, and on which clips."""
+"""The way from a path and options to a Task: what is trained, and on which clips."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NUM_VALID = 128
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTraining(Application):
-    """Clips and a model to train on them; :meth:`task` makes the Task for a number of steps.
+    """The clips and a model to train on them; :meth:`task` makes the Task for a number of steps.
 
     Attributes:
         options: as given.
@@ -135,7 +135,7 @@ class VideoTraining(Application):
         )
 
     def steps_in(self, epochs: float) -> int:
-        """Optimizer steps in so many passes."""
+        """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.sets.train) // self.recipe(1).batch_size)))
 
     def with_network(self, network: str) -> Self:
@@ -146,7 +146,7 @@ class VideoTraining(Application):
         )
 
     def recipe_of(self, num_steps: int) -> VideoRecipe:
-        """See :meth:`recipe`."""
+        """Returns the same as :meth:`recipe`."""
         return self.recipe(num_steps)
 
     def task(self, num_steps: int, recipe: VideoRecipe | None = None) -> Task:
@@ -201,7 +201,7 @@ class VideoTraining(Application):
         return self.with_network("transformer"), reason
 
     def resolved(self, num_steps: int) -> dict[str, Any]:
-        """See :meth:`Application.resolved`; the network is chosen by then."""
+        """Implements :meth:`Application.resolved`; the network is chosen by then."""
         return {**super().resolved(num_steps), "network": self.spec.network}
 
 

@@ -116,7 +116,7 @@ class VideoModel(TrainedModel):
         return {**result, **figures_of(result), "notices": [*notices, *more]}
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """See :meth:`TrainedModel.describe_evaluation`."""
+        """Implements :meth:`TrainedModel.describe_evaluation`."""
         scored = {"model": result, **result["baselines"]}
         rows = [
             (
@@ -270,7 +270,7 @@ def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[st
 
 
 def _check_out(out: str | Path | None) -> None:
-    """Before clips are made that could not be written, or would lie among others."""
+    """Raises, before clips are made, if they could not be written or would lie among others."""
     if out is None:
         return
     target = Path(out)
@@ -285,7 +285,7 @@ def _check_out(out: str | Path | None) -> None:
 
 
 def _make_folder(run: Path, out: str | Path | None) -> Path:
-    """``out``, or the first of generated-1, generated-2, ... that is not there yet."""
+    """Makes ``out``, or the first of generated-1, generated-2, ... that is not there yet."""
     try:
         if out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Texts told apart by class."""
+"""The classification of texts."""

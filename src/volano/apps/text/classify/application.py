@@ -20,8 +20,8 @@ from volano.training import Run, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyApplication(ClassifyTraining):
-    """Labelled texts and a classifier to train on them, from the choice of its kind to the final
-    test."""
+    """The labelled texts and a classifier to train on them, from the choice of its kind to the
+    final test."""
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Trains both kinds of classifier on what is not held back, in the time, and keeps the
@@ -67,5 +67,5 @@ class ClassifyApplication(ClassifyTraining):
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:
-        """See :meth:`Application.next_commands`."""
+        """Implements :meth:`Application.next_commands`."""
         return [f"volano eval {path}", f"volano predict {path} FILES..."]

@@ -31,14 +31,14 @@ _TEXTS_AT_ONCE = 2000
 
 
 def choose_buckets(num_classes: int) -> int:
-    """As many buckets as the table's weights allow, a power of two."""
+    """Returns as many buckets as the table's weights allow, a power of two."""
     wanted = _MOST_WEIGHTS // min(num_classes, _MOST_DIRECT)
     return max(_LEAST_BUCKETS, min(_MOST_BUCKETS, 2 ** (wanted.bit_length() - 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class HashedTexts:
-    """Texts as n-grams: text ``i`` has those from ``offsets[i]`` to ``offsets[i + 1]``.
+    """The texts as n-grams: text ``i`` has those from ``offsets[i]`` to ``offsets[i + 1]``.
 
     Attributes:
         ids: of buckets from 1 on, int32 [n-grams]; 0 is left for filling.
@@ -61,7 +61,7 @@ class HashedTexts:
         return HashedTexts(ids=self.ids[places], weights=self.weights[places], offsets=offsets)
 
     def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Ids int32 [rows, L] and weights fp32 [rows, L], filled up with zeros."""
+        """Returns ids int32 [rows, L] and weights fp32 [rows, L], filled up with zeros."""
         part = self.select(rows)
         sizes = np.diff(part.offsets)
         ids = np.zeros((len(rows), max(1, int(sizes.max(initial=0)))), dtype=np.int32)
@@ -72,7 +72,7 @@ class HashedTexts:
 
 
 def hash_texts(texts: Sequence[str], num_buckets: int) -> HashedTexts:
-    """N-grams of texts, by scikit-learn's ``HashingVectorizer``."""
+    """Returns the n-grams of texts, by scikit-learn's ``HashingVectorizer``."""
     import scipy.sparse
     from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -99,14 +99,14 @@ def hash_texts(texts: Sequence[str], num_buckets: int) -> HashedTexts:
 
 
 def inverse_frequencies(texts: HashedTexts, num_buckets: int) -> Tensor:
-    """``ln((1 + N) / (1 + texts with the n-gram)) + 1``, fp32 [num_buckets + 1] (scikit-learn's
-    smoothed IDF)."""
+    """Returns ``ln((1 + N) / (1 + texts with the n-gram)) + 1``, fp32 [num_buckets + 1]
+    (scikit-learn's smoothed IDF)."""
     counts = np.bincount(texts.ids, minlength=num_buckets + 1)
     return torch.from_numpy(np.log((1 + len(texts)) / (1 + counts)) + 1).float()
 
 
 class BagDataset(Dataset[Any]):
-    """Numbers of texts with their classes; :meth:`collate` makes padded batches of them.
+    """The numbers of texts with their classes; :meth:`collate` makes padded batches of them.
 
     Args:
         texts: N of them.
@@ -124,12 +124,12 @@ class BagDataset(Dataset[Any]):
 
     @staticmethod
     def collate(examples: list[tuple[BagDataset, int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids int32 [N, L], weights fp32 [N, L] and labels int64 [N] of a batch."""
+        """Returns ids int32 [N, L], weights fp32 [N, L] and labels int64 [N] of a batch."""
         data, rows = examples[0][0], np.array([row for _, row in examples])
         return (*data._texts.padded(rows), torch.from_numpy(data._labels[rows]))
 
     def fingerprint(self) -> str:
-        """Digest of the content."""
+        """Returns the digest of the content."""
         digest = hashlib.sha256()
         for array in (self._texts.ids, self._texts.weights, self._texts.offsets, self._labels):
             digest.update(np.ascontiguousarray(array).data)
@@ -137,7 +137,7 @@ class BagDataset(Dataset[Any]):
 
 
 class BagClassifier(nn.Module):
-    """Ids int32 [N, L] and weights fp32 [N, L] in, logits [N, classes] out.
+    """A classifier: ids int32 [N, L] and weights fp32 [N, L] in, logits [N, classes] out.
 
     Args:
         num_buckets: of the hash.
@@ -161,7 +161,7 @@ class BagClassifier(nn.Module):
             nn.init.zeros_(self.table.weight)
 
     def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
-        """See the class."""
+        """Runs the forward pass; see the class."""
         weights = weights * self.idf[ids.long()]
         is_word = (
             ids <= self.num_buckets // 2
@@ -176,17 +176,17 @@ class BagClassifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class BagObjective:
-    """Cross-entropy of ``(ids, weights, labels)`` with the accuracy beside it; see
+    """The cross-entropy of ``(ids, weights, labels)``, with the accuracy as a metric; see
     ``Task.objective``."""
 
     def __call__(self, model: nn.Module, batch: Any) -> Loss:
-        """Of a batch as :meth:`BagDataset.collate` makes it."""
+        """Computes the loss of a batch as :meth:`BagDataset.collate` makes it."""
         ids, weights, labels = batch
         return classification_loss(model(ids, weights), labels)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Loss:
-    """Cross-entropy summed over the texts, with the accuracy."""
+    """Returns the cross-entropy summed over the texts, with the accuracy."""
     logits = logits.float()
     accuracy = (logits.detach().argmax(1) == labels).float().mean()
     return Loss(

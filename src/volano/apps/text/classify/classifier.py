@@ -21,8 +21,8 @@ from volano.task import Loss
 
 
 class DecoderClassifier(nn.Module):
-    """Tokens int16 [N, T], filled up behind with separators, in; logits [N, classes] out. Features
-    are averaged over the tokens of each text, the separator before it included.
+    """A classifier: tokens int16 [N, T], filled up behind with separators, in; logits [N, classes]
+    out. Features are averaged over the tokens of each text, the separator before it included.
 
     Args:
         shape: of the decoder.
@@ -43,7 +43,7 @@ class DecoderClassifier(nn.Module):
         nn.init.zeros_(self.classes.bias)
 
     def forward(self, tokens_NT: Tensor) -> Tensor:
-        """See the class."""
+        """Runs the forward pass; see the class."""
         tokens_NT = tokens_NT.long()
         is_text = tokens_NT != SEPARATOR_ID
         is_text[:, 0] = True
@@ -52,10 +52,11 @@ class DecoderClassifier(nn.Module):
 
 
 class ClassifierObjective:
-    """Cross-entropy of ``(tokens, labels)`` with the accuracy beside it; see ``Task.objective``."""
+    """The cross-entropy of ``(tokens, labels)``, with the accuracy as a metric; see
+    ``Task.objective``."""
 
     def __call__(self, model: nn.Module, batch: Any) -> Loss:
-        """Of tokens int16 [N, T] and labels int64 [N]."""
+        """Computes the loss of tokens int16 [N, T] and labels int64 [N]."""
         tokens, labels = batch
         return classification_loss(model(tokens), labels)
 
@@ -63,7 +64,8 @@ class ClassifierObjective:
 def classifier_parameter_groups(
     model: nn.Module, *, matrix_lr: float, rest_lr: float
 ) -> list[dict[str, Any]]:
-    """Muon for the matrices of the blocks, AdamW for the rest; for ``MuonAdamW``."""
+    """Returns the groups for ``MuonAdamW``: Muon for the matrices of the blocks, AdamW for the
+    rest."""
     assert isinstance(model, DecoderClassifier)
     return [
         {
@@ -92,5 +94,5 @@ def token_rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> np.n
 
 
 def token_arrays(rows: np.ndarray, labels: np.ndarray) -> Arrays:
-    """Tokens and classes as a dataset."""
+    """Returns tokens and classes as a dataset."""
     return Arrays((torch.from_numpy(rows), torch.from_numpy(labels)))

@@ -1,4 +1,4 @@
-"""Which classifier of texts is kept: both are trained on what is not held back, in the time that
+"""The choice of a classifier of texts: both are trained on what is not held back, in the time that
 there is."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a trained classifier of texts is: enough to build it again and to feed it, kept in
+"""The description of a trained classifier of texts, from which it is built and fed again; kept in
 ``text.json``."""
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ClassesSpec:
     tokenizer_digest: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, the goal and the schema's version."""
+        """Returns all fields, the goal and the schema's version."""
         return {"schema_version": SCHEMA_VERSION, "goal": "classes", **asdict(self)}
 
     @classmethod
@@ -72,7 +72,7 @@ class ClassesSpec:
             raise CheckpointError("text.json describes a classifier", got=error) from error
 
     def shape(self) -> DecoderShape:
-        """Of the decoder; the head is kept."""
+        """The shape of the decoder; the head is kept."""
         assert self.vocab_size is not None
         assert self.context is not None
         assert self.depth is not None
@@ -92,7 +92,8 @@ def predict_texts(
     device: Device,
     tokenizer: Tokenizer | None,
 ) -> Tensor:
-    """Logits fp32 [N, classes] on the host; ``tokenizer`` is the run's, None for a bag."""
+    """Returns the logits fp32 [N, classes] on the host; ``tokenizer`` is the run's, None for a
+    bag."""
     model.eval()
     parts: list[Tensor] = []
     with torch.inference_mode():

@@ -10,8 +10,7 @@ from volano.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions(Options):
-    """What can be said of training a classifier of texts: where they lie, how long, and the
-    seed."""
+    """The options of training a classifier of texts: where they lie, how long, and the seed."""
 
     path: str | None = option(None, "Labelled texts: class folders or a table.", is_path=True)
     epochs: float | None = option(

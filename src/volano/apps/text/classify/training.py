@@ -1,5 +1,5 @@
-"""From labelled texts to Tasks: two kinds of classifier, the bag of n-grams and the language
-model's head."""
+"""The way from labelled texts to Tasks: two kinds of classifier, the bag of n-grams and the
+language model's head."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class ReadHead:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyTraining(Application):
-    """Labelled texts, split, and the two kinds of classifier to train on them.
+    """The labelled texts, split, and the two kinds of classifier to train on them.
 
     Attributes:
         train: all to train on.
@@ -158,12 +158,12 @@ class ClassifyTraining(Application):
 
     @functools.cached_property
     def fit_rows(self) -> np.ndarray:
-        """Rows of ``train`` that are not in ``choice``, int64."""
+        """Returns the rows of ``train`` that are not in ``choice``, int64."""
         return np.setdiff1d(np.arange(len(self.train)), self.choice)
 
     @functools.cached_property
     def num_buckets(self) -> int:
-        """Of the bag."""
+        """The number of buckets of the bag."""
         return choose_buckets(len(self.train.classes))
 
     @functools.cached_property
@@ -172,7 +172,7 @@ class ClassifyTraining(Application):
         return hash_texts(self.train.texts, self.num_buckets)
 
     def rows(self, *, everything: bool) -> np.ndarray:
-        """What is trained on: all, or what is not held back."""
+        """Returns the rows that are trained on: all, or what is not held back."""
         return np.arange(len(self.train)) if everything else self.fit_rows
 
     def bag_task(self, *, everything: bool) -> Task:
@@ -270,11 +270,11 @@ class ClassifyTraining(Application):
     # ---- the contract
 
     def steps_in(self, epochs: float) -> int:
-        """Steps of the bag in so many passes; its length is fixed."""
+        """Returns the steps of the bag in so many passes; its length is fixed."""
         return max(1, round(epochs * self.bag_task(everything=True).steps_per_epoch))
 
     def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract
-        """Not there: nothing of these trainings is varied."""
+        """Raises an error: nothing of these trainings is varied."""
         raise UsageError("A study is of images, language models or clips", got="labelled texts")
 
     def task(self, num_steps: int, recipe: Any = None) -> Task:  # noqa: ARG002 - of the contract
@@ -284,7 +284,7 @@ class ClassifyTraining(Application):
         return self.head_task(self.head, num_steps, everything=True)
 
     def goal(self) -> dict[str, Any]:
-        """See :meth:`Application.goal`."""
+        """Implements :meth:`Application.goal`."""
         return {"goal": CLASSES}
 
     def spec_of(self, candidates: dict[str, float], head: ReadHead | None) -> ClassesSpec:

@@ -91,7 +91,7 @@ class ClassifyModel(TrainedModel):
         return result
 
     def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
-        """See :meth:`TrainedModel.describe_evaluation`."""
+        """Implements :meth:`TrainedModel.describe_evaluation`."""
         return per_class_table(result, "texts")
 
     def predict(self, files: str | Path | Sequence[str | Path], *, top_k: int = 3) -> Predictions:

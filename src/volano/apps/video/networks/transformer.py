@@ -30,7 +30,8 @@ _LEVEL_SCALE, _LONGEST_PERIOD = 1000.0, 10_000.0
 
 
 class Transformer(nn.Module):
-    """``(noisy [B, T, C, S, S], levels [B, T], labels [B] or None) -> clean [B, T, C, S, S]``.
+    """A transformer ``(noisy [B, T, C, S, S], levels [B, T], labels [B] or None) -> clean [B, T, C,
+    S, S]``.
 
     Args:
         num_frames: T.
@@ -76,7 +77,7 @@ class Transformer(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, noisy: Tensor, levels: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See the class."""
+        """Runs the forward pass; see the class."""
         frames = noisy.shape[1]
         tokens = self.embed_patch(_to_patches(noisy, self.patch))
         per_frame = tokens.shape[1] // frames
@@ -99,7 +100,7 @@ class Transformer(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention over all tokens, then a two-layer net; both shifted, scaled and gated by the
+    """The attention over all tokens, then a two-layer net; both shifted, scaled and gated by the
     token's frame's level."""
 
     def __init__(self, width: int) -> None:
@@ -117,7 +118,7 @@ class TransformerBlock(nn.Module):
         nn.init.zeros_(self.narrow.weight)
 
     def forward(self, tokens: Tensor, modulation: Tensor) -> Tensor:
-        """tokens [B, N, W], modulation [B, N, 6, W] -> [B, N, W]."""
+        """Maps tokens [B, N, W], modulation [B, N, 6, W] to [B, N, W]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unbind(2)
         tokens = tokens + gate1 * self._attend(_modulated(tokens, shift1, scale1))
         return tokens + gate2 * self.narrow(
@@ -135,14 +136,15 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def _sines(levels: Tensor) -> Tensor:
-    """[B, T] -> [B, T, 128]: cosines and sines of geometric frequencies (Vaswani et al. 2017)."""
+    """Maps [B, T] to [B, T, 128]: cosines and sines of geometric frequencies (Vaswani et al.
+    2017)."""
     exponents = torch.arange(_FREQUENCIES, device=levels.device) / _FREQUENCIES
     angles = levels[..., None] * _LEVEL_SCALE * torch.exp(-math.log(_LONGEST_PERIOD) * exponents)
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 
 def _to_patches(clips: Tensor, patch: int) -> Tensor:
-    """[B, T, C, S, S] -> [B, N, C P P]; tokens in the order frame, row, column."""
+    """Cuts [B, T, C, S, S] to [B, N, C P P]; tokens in the order frame, row, column."""
     batch, frames, channels, size, _ = clips.shape
     side = size // patch
     cut = clips.reshape(batch, frames, channels, side, patch, side, patch)

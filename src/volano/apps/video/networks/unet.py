@@ -26,7 +26,8 @@ _EMBEDDING = 128
 
 
 class UNet(nn.Module):
-    """``(noisy [B, T, C, S, S], levels [B, T], labels [B] or None) -> clean [B, T, C, S, S]``.
+    """A U-Net ``(noisy [B, T, C, S, S], levels [B, T], labels [B] or None) -> clean [B, T, C, S,
+    S]``.
 
     Args:
         num_frames: T.
@@ -61,7 +62,7 @@ class UNet(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, noisy: Tensor, levels: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See the class."""
+        """Runs the forward pass; see the class."""
         batch, frames, channels, height, width = noisy.shape
         guess = linear_guess(noisy, levels)
         folded = F.pixel_unshuffle(guess.reshape(batch, frames * channels, height, width), _FOLD)
@@ -87,7 +88,7 @@ class UNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(act(norm(conv(act(norm(x))) + condition)))``; the identity at first."""
+    """The block ``x + conv(act(norm(conv(act(norm(x))) + condition)))``; the identity at first."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -98,6 +99,6 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x [B, W, h, w], condition [B, E] -> [B, W, h, w]."""
+        """Maps x [B, W, h, w], condition [B, E] to [B, W, h, w]."""
         y = self.conv1(F.silu(self.norm1(x))) + self.condition(condition)[:, :, None, None]
         return x + self.conv2(F.silu(self.norm2(y)))

@@ -1,2 +1,2 @@
-"""How good a model of clips is: predicted frames, and distances of generated clips with a test of
-that ruler."""
+"""The quality of a model of clips: predicted frames, and distances of generated clips with a test
+of that ruler."""

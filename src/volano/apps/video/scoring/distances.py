@@ -1,5 +1,5 @@
-"""Distances between two sets of clips: Frechet and polynomial-kernel on features, nearest neighbour
-on pixels.
+"""The distances between two sets of clips: Frechet and polynomial-kernel on features, nearest
+neighbour on pixels.
 
 Shapes: N and M clips, D features. In float64 throughout: the square root of a product of
 covariances asks for it.
@@ -15,8 +15,8 @@ _MOST_BYTES = 2**28
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """Squared Frechet distance between Gaussians fitted to x [N, D] and y [M, D] (Dowson & Landau
-    1982; Heusel et al. 2017): ``|mx - my|^2 + tr(Cx + Cy - 2 (Cx Cy)^(1/2))``.
+    """Returns the squared Frechet distance between Gaussians fitted to x [N, D] and y [M, D]
+    (Dowson & Landau 1982; Heusel et al. 2017): ``|mx - my|^2 + tr(Cx + Cy - 2 (Cx Cy)^(1/2))``.
 
     The trace of the root is the sum of the roots of the eigenvalues of ``Cx^(1/2) Cy Cx^(1/2)``,
     which is symmetric.
@@ -31,8 +31,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def kernel_distance(x: Tensor, y: Tensor, *, unbiased: bool = True) -> float:
-    """Squared maximum mean discrepancy between x [N, D] and y [M, D] under ``(a.b / D + 1)^3``
-    (KID: Binkowski et al. 2018; estimators: Gretton et al. 2012, lemma 6).
+    """Returns the squared maximum mean discrepancy between x [N, D] and y [M, D] under ``(a.b / D +
+    1)^3`` (KID: Binkowski et al. 2018; estimators: Gretton et al. 2012, lemma 6).
 
     The unbiased one may come out below 0; the other does not, and serves for ratios.
     """
@@ -51,8 +51,8 @@ def kernel_distance(x: Tensor, y: Tensor, *, unbiased: bool = True) -> float:
 
 
 def nearest_distances(clips: Tensor, train: Tensor) -> Tensor:
-    """Root mean squared difference, in grey levels, of each clip to the training clip nearest to
-    it, fp32 [N].
+    """Returns the root mean squared difference, in grey levels, of each clip to the training clip
+    nearest to it, fp32 [N].
 
     clips uint8 [N, T, C, S, S], train uint8 [M, T, C, S, S]; a clip that was learned by heart comes
     out near 0.

@@ -1,5 +1,5 @@
-"""Features of clips that need no download: a small 3-D network trained here, on the training clips,
-to tell how a clip was tampered with.
+"""The features of clips that need no download: a small 3-D network trained here, on the training
+clips, to tell how a clip was tampered with.
 
 Its answers are thrown away; what it looks at to answer is kept. The pretexts are those of
 self-supervised video learning: is it played backwards, are its frames shuffled (Misra et al. 2016),
@@ -28,8 +28,8 @@ _TRAIN, _TEST = 51, 52  # first counters of the seeds
 
 
 class FeatureNet(nn.Module):
-    """``features(frames uint8 [B, T, C, S, S]) -> fp32 [B, D]``; called, it gives logits [B,
-    pretexts]."""
+    """A network with ``features(frames uint8 [B, T, C, S, S]) -> fp32 [B, D]``; called, it gives
+    logits [B, pretexts]."""
 
     def __init__(self, *, channels: int, scale: PixelScale) -> None:
         super().__init__()
@@ -45,19 +45,18 @@ class FeatureNet(nn.Module):
         self.answer = nn.Linear(NUM_FEATURES, len(PRETEXTS))
 
     def features(self, frames: Tensor) -> Tensor:
-        """See the class. The mean and the greatest value of each map over time and space,
-        compressed."""
+        """Computes the mean and the greatest value of each map over time and space, compressed."""
         x = self.layers(self.scale.encode(frames).transpose(1, 2))
         return torch.tanh(self.compress(torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], 1)))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """See the class."""
+        """Runs the forward pass; see the class."""
         return self.answer(self.features(frames))
 
 
 def tamper(frames: Tensor, kinds: Tensor, generator: torch.Generator) -> Tensor:
-    """Each clip changed as its pretext says: frames uint8 [B, T, C, S, S], kinds int64 [B], indices
-    into PRETEXTS."""
+    """Returns each clip changed as its pretext says: frames uint8 [B, T, C, S, S], kinds int64 [B],
+    indices into PRETEXTS."""
     count, length = frames.shape[:2]
     order = torch.arange(length).expand(count, -1)
     backwards = order.flip(1)
@@ -79,7 +78,7 @@ def shuffled(frames: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def blurred(frames: Tensor) -> Tensor:
-    """Every frame through a mean over 3 x 3 pixels, edges repeated."""
+    """Filters every frame with a mean over 3 x 3 pixels, edges repeated."""
     flat = F.pad(frames.flatten(0, 1).float(), (1, 1, 1, 1), mode="replicate")
     return F.avg_pool2d(flat, 3, stride=1).round().to(torch.uint8).reshape(frames.shape)
 
@@ -108,8 +107,8 @@ def train_feature_net(
 
 @torch.no_grad()
 def pretext_accuracy(net: FeatureNet, clips: Tensor, device: Device, *, seed: int) -> float:
-    """Share of clips uint8 [N, T, C, S, S], each under one pretext, that the net tells right;
-    chance is one in five."""
+    """Returns the share of clips uint8 [N, T, C, S, S], each under one pretext, that the net tells
+    right; chance is one in five."""
     generator = torch.Generator().manual_seed(counter_hash(_TEST, seed) >> 1)
     kinds = torch.arange(len(clips)) % len(PRETEXTS)
     answers = _over(net, tamper(clips, kinds, generator), device)
@@ -118,7 +117,7 @@ def pretext_accuracy(net: FeatureNet, clips: Tensor, device: Device, *, seed: in
 
 @torch.no_grad()
 def features_of(net: FeatureNet, clips: Tensor, device: Device) -> Tensor:
-    """fp32 [N, D] on the host."""
+    """Returns the features fp32 [N, D] on the host."""
     return _over(net.features, clips, device)
 
 

@@ -94,7 +94,7 @@ def _written(path: Path, write: Callable[[Path], Any]) -> list[str]:
 
 
 def sampling_for_figures(spec: VideoSpec) -> ClipSampling:
-    """How the clips for the final figures are made."""
+    """Returns the settings by which the clips for the final figures are made."""
     return ClipSampling(guidance=DEFAULT_GUIDANCE if spec.classes else 1.0)
 
 
@@ -149,7 +149,7 @@ def score_model(
     precision: str,
     count: int,
 ) -> tuple[dict[str, Any], Tensor, list[str]]:
-    """Figures of a model on test clips, the clips generated for them, and notices."""
+    """Returns the figures of a model on test clips, the clips generated for them, and notices."""
     spec, notices = application.spec, []
     predicted = predict_clips(model, spec, test, device, precision=precision)
     result = prediction_scores(predicted, test.frames, application.sets.train, spec.context)
@@ -187,7 +187,7 @@ def score_model(
 
 
 def _num_compared(application: VideoTraining, test: Clips, count: int) -> int:
-    """Clips in each set of which distances are taken."""
+    """Returns the number of clips in each set of which distances are taken."""
     return min(len(test), count, len(application.sets.train) // NUM_REFERENCES)
 
 

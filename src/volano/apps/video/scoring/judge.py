@@ -1,4 +1,4 @@
-"""How far generated clips are from real ones, and whether the ruler may be trusted.
+"""The distances of generated clips from real ones, and a test of whether they may be trusted.
 
 The figure is a ratio, ``D(generated, test) / D(train, test)``: 1 is as far as other real clips are.
 It stands on features that were learned here, so it is tried first: real clips that were frozen,
@@ -39,7 +39,7 @@ _SHUFFLE_SEED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTest:
-    """Whether the distances can tell real clips from spoiled ones.
+    """The test of whether the distances can tell real clips from spoiled ones.
 
     Attributes:
         passed: all of the below hold.
@@ -59,12 +59,12 @@ class SelfTest:
     kernel: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """All fields."""
+        """Returns all fields."""
         return asdict(self)
 
 
 class Judge:
-    """Distances of sets of clips to the test clips, as ratios.
+    """The distances of sets of clips to the test clips, as ratios.
 
     Args:
         net: of features.
@@ -82,12 +82,12 @@ class Judge:
 
     @property
     def num_compared(self) -> int:
-        """Clips in each set that is set against the test clips."""
+        """The number of clips in each set that is compared with the test clips."""
         return len(self._references[0])
 
     def ratio(self, clips: Tensor, distance: Callable[[Tensor, Tensor], float]) -> float:
-        """``D(clips, test) / D(train, test)``, the latter a mean over sets of real clips; clips
-        uint8 [N, T, ...]."""
+        """Returns ``D(clips, test) / D(train, test)``, the latter a mean over sets of real clips;
+        clips uint8 [N, T, ...]."""
         return self._over(distance, features_of(self._net, clips, self._device))
 
     def _over(self, distance: Callable[[Tensor, Tensor], float], features: Tensor) -> float:
@@ -149,8 +149,8 @@ def biased_kernel_distance(x: Tensor, y: Tensor) -> float:
 
 
 def memorization(generated: Tensor, test: Tensor, train: Tensor) -> dict[str, float]:
-    """Medians of the distances to the nearest training clip, in grey levels, of generated and of
-    test clips. Far below the test clips', generated ones are copies."""
+    """Returns the medians of the distances to the nearest training clip, in grey levels, of
+    generated and of test clips. Far below the test clips', generated ones are copies."""
     return {
         "generated": float(nearest_distances(generated, train).median()),
         "test": float(nearest_distances(test, train).median()),

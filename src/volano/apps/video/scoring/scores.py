@@ -39,7 +39,8 @@ def generate_clips(
     label: int | None = None,
     given: Tensor | None = None,
 ) -> Tensor:
-    """Clips uint8 [count, num_frames, C, S, S] on the host; clip k is a function of the seed and k.
+    """Makes clips uint8 [count, num_frames, C, S, S] on the host; clip k is a function of the seed
+    and k.
 
     Args:
         model: in evaluation mode, on the device.
@@ -110,8 +111,8 @@ def predict_clips(
 def prediction_scores(
     predicted: Tensor, clips: Tensor, train: Clips, context: int
 ) -> dict[str, Any]:
-    """PSNR and SSIM of each predicted frame, beside the last given frame and the mean training
-    frame.
+    """Returns PSNR and SSIM of each predicted frame, of the last given frame and of the mean
+    training frame.
 
     predicted uint8 [N, T - K, C, S, S], clips uint8 [N, T, C, S, S].
     """
@@ -137,8 +138,9 @@ def _per_frame(predicted: Tensor, real: Tensor) -> dict[str, list[float]]:
 
 
 def generation_scores(generated: Tensor, judge: Judge, *, seed: int) -> dict[str, Any]:
-    """Ratios of the distances of clips uint8 [N, T, C, S, S], with the self-test of the ruler.
-    Where that fails they are no figures: None, and what was measured stands under ``rejected``."""
+    """Returns the ratios of the distances of clips uint8 [N, T, C, S, S], with the self-test of the
+    distances. If that fails the figures are None, and what was measured stands under
+    ``rejected``."""
     ratios = {
         "frechet_ratio": judge.ratio(generated, frechet_distance),
         "kernel_ratio": judge.ratio(generated, biased_kernel_distance),
