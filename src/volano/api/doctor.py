@@ -1,4 +1,4 @@
-"""What the machine is, what it can do at most, and what is missing."""
+"""The facts of the machine: what it is, what it can do at most, and what is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from volano.device import OPTIONAL_PACKAGES, Device, describe_machine, measure_l
 
 
 def doctor(device: str | None = None) -> dict[str, Any]:
-    """Facts, measured limits and versions; takes about a second.
+    """Returns facts, measured limits and versions; takes about a second.
 
     Returns:
         ``machine`` (sizes in bytes), ``limits`` (operations or bytes per second), ``versions``, and

@@ -1,4 +1,4 @@
-"""Planning without training: what the planner would do with a task, and why."""
+"""The planning without training: what the planner would do with a task, and why."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def explain(
 
 
 def explain_run(path: str | Path) -> Explanation:
-    """Why a run's plan is what it is.
+    """Returns why a run's plan is what it is.
 
     Raises:
         UsageError: it is not a run's folder, or the plan of that run was given and not found.

@@ -1,4 +1,4 @@
-"""Many configurations of a task, sampled, trained as packs and pruned together."""
+"""The exploring of many configurations of a task: sampled, trained as packs and pruned together."""
 
 from __future__ import annotations
 
@@ -184,7 +184,8 @@ def explore(
 
 
 def _own_goal(build: Build, metric: str | None) -> dict[str, Any]:
-    """What a build says it is compared by; its direction is that of its own metric alone."""
+    """Returns the metric and direction that a build declares; the direction holds for that metric
+    alone."""
     own = {
         name: value
         for name in ("metric", "direction")

@@ -1,5 +1,4 @@
-"""Training what a person names, going on with it, and using it: a task of one's own or an
-application."""
+"""The training, resuming and use of what a person names: a task of one's own or an application."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whether what packs showed is what the same trials show alone: trials of a study, trained again
-one by one."""
+"""The check that trials show in packs what they show alone: trials of a study, trained again one by
+one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS_OF_WORDS = (2, 7)
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Trials of a study, trained again alone.
+    """The trials of a study, trained again alone.
 
     Attributes:
         rows: every figure at every rung of each trial.
@@ -43,7 +43,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether rounding explains every difference."""
+        """Returns whether rounding explains every difference."""
         return all(row.verdict != "differs" for row in self.rows)
 
     @property
