@@ -1,4 +1,5 @@
-"""``volano explain``: what the planner would choose, or has chosen for a run, and why."""
+"""The command ``volano explain``: what the planner would choose, or has chosen for a run, and
+why."""
 
 from __future__ import annotations
 
@@ -53,12 +54,12 @@ def _explain_options(
         ),
     ] = None,
 ) -> None:
-    """How a plan is explained."""
+    """Declares the options of how a plan is explained."""
 
 
 class ExplainGroup(GroupByFirst):
-    """``volano explain``: the commands are the applications, what MODULE:NAME names, and folders of
-    runs."""
+    """The group ``volano explain``: the commands are the applications, what MODULE:NAME names, and
+    folders of runs."""
 
     shown: ClassVar[tuple[str, ...]] = tuple(APPLICATIONS)
 

@@ -97,8 +97,8 @@ def _trimmed(line: list[Segment]) -> Segments:
 def render(
     explanation: Explanation, console: Console, *, sections: Iterable[str] | None = None
 ) -> Iterator[RenderableType]:
-    """What is shown, from top to bottom: everything, or of :data:`SECTIONS` those that are
-    named."""
+    """Returns what is shown, from top to bottom: everything, or the named ones of
+    :data:`SECTIONS`."""
     from volano.report.planning import read_planning
 
     page = _Page(console)
@@ -108,7 +108,7 @@ def render(
 
 
 class _Page:
-    """What the console can show, and pieces that several sections are made of.
+    """The page: what the console can show, and pieces that several sections share.
 
     Args:
         console: of a fixed width.
@@ -120,7 +120,7 @@ class _Page:
         self._encoding = console.encoding
 
     def text(self, words: str, style: str = "") -> Text:
-        """Words as they are, but for what the output's encoding lacks."""
+        """Returns words as they are, but for what the output's encoding lacks."""
         from rich.text import Text
 
         if self._is_ascii:
@@ -149,14 +149,14 @@ class _Page:
         yield words
 
     def inset(self, part: RenderableType, by: int = _INDENT) -> RenderableType:
-        """Moved to the right; lines that wrap stay there."""
+        """Moves content to the right; lines that wrap stay there."""
         from rich.padding import Padding
 
         return Padding(part, (0, 0, 0, by))
 
     def grid(self, rows: Iterable[Sequence[Text]], right: Sequence[int] = ()) -> RenderableType:
-        """Columns as wide as they need to be, of which the last one wraps; ``right`` are columns of
-        numbers."""
+        """Returns columns as wide as they need to be, of which the last wraps; ``right`` are
+        columns of numbers."""
         from rich.table import Table
 
         rows = list(rows)
@@ -170,7 +170,7 @@ class _Page:
         return self.inset(table)
 
     def bars(self, bars: Sequence[TimeBar]) -> RenderableType:
-        """Figures with their bars."""
+        """Returns figures with their bars."""
         from rich.cells import cell_len
 
         taken = sum(
@@ -295,8 +295,8 @@ def _figures_of(row: CandidateRow) -> tuple[str, ...]:
 def _candidate_line(
     page: _Page, name: Text, figures: Sequence[Text], widths: Sequence[int]
 ) -> RenderableType:
-    """Every line is a table of its own, with columns as wide as in the others: what became of it
-    stands between."""
+    """Returns a candidate's line, a table of its own with columns as wide as in the others: what
+    became of it stands between."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)

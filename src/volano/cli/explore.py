@@ -1,4 +1,4 @@
-"""``volano explore``: many configurations, trained as packs and pruned together."""
+"""The command ``volano explore``: many configurations, trained as packs and pruned together."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _study_options(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """How a study is made."""
+    """Declares the options of how a study is made."""
 
 
 def _space_option(
@@ -108,7 +108,7 @@ def _space_option(
         typer.Option(help="JSON or TOML: another search space.", rich_help_panel=_STUDY),
     ] = None,
 ) -> None:
-    """What an application's study tries."""
+    """Declares the option of what an application's study tries."""
 
 
 def _resume_option(
@@ -116,11 +116,12 @@ def _resume_option(
         Path | None, typer.Option(metavar="STUDY", help="Go on with the study in this folder.")
     ] = None,
 ) -> None:
-    """Which study goes on."""
+    """Declares the option of which study is resumed."""
 
 
 class ExploreGroup(GroupByFirst):
-    """``volano explore``: the commands are the applications, and whatever MODULE:NAME names."""
+    """The group ``volano explore``: the commands are the applications, and whatever MODULE:NAME
+    names."""
 
     shown: ClassVar[tuple[str, ...]] = tuple(APPLICATIONS)
 

@@ -1,4 +1,4 @@
-"""``volano generate``: what a run's model makes up."""
+"""The command ``volano generate``: what a run's model makes up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OPTIONS: dict[str, type[DeclaredOptions]] = {
 
 
 def _what(run: opt.RunPath, device: opt.DeviceName = None) -> None:
-    """Whose model, and where."""
+    """Declares the arguments of whose model makes it up, and where."""
 
 
 def generate_function() -> Callable[..., int]:

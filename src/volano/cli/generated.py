@@ -1,5 +1,5 @@
-"""Commands made from declarations: an application's options, and parameters that several commands
-share."""
+"""The commands made from declarations: an application's options, and parameters that several
+commands share."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the ``volano`` command."""
+    """Runs the ``volano`` command."""
     sys.exit(run(sys.argv[1:]))
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
@@ -74,8 +74,22 @@ SkipBadSteps = Annotated[
 # Written down for their parameters, which ``cli.generated`` puts into commands.
 
 
-def budget_options(device: DeviceName = None, forbid: Forbid = None, budget: Budget = None) -> None:
-    """What a plan is to keep to."""
+def plan_options(
+    device: DeviceName = None,
+    precision: Precision = None,
+    memory_format: MemoryFormat = None,
+    compile: Compile = None,
+    micro_batch: MicroBatch = None,
+    threads: Threads = None,
+    feed: FeedName = None,
+    workers: Workers = None,
+    sharding: Sharding = None,
+    recompute: Recompute = None,
+    offload: Offload = None,
+    forbid: Forbid = None,
+    budget: Budget = None,
+) -> None:
+    """Declares the options of how a training is planned."""
 
 
 def run_options(
@@ -89,11 +103,11 @@ def run_options(
     save_every: SaveEvery = None,
     skip_bad_steps: SkipBadSteps = None,
 ) -> None:
-    """How a run is made."""
+    """Declares the options of how a run is made."""
 
 
 def shared_options(json: Json = False, debug: Debug = False) -> None:
-    """How every command prints."""
+    """Declares the options of how every command prints."""
 
 
 # Knobs of a plan that a person may pin, as plan.py declares them.
@@ -120,7 +134,7 @@ def _knob_option(field: dataclasses.Field[Any]) -> inspect.Parameter:
 
 
 def forbidden(settings: list[str]) -> dict[str, tuple[Any, ...]]:
-    """``["precision=bf16", ...]`` as knob -> values that are not to be taken.
+    """Reads ``["precision=bf16", ...]`` as knob -> rejected values.
 
     Raises:
         UsageError: one is not of that form, or no plan has it.

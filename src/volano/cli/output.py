@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, one JSON object for programs."""
+"""The output of the commands: tables for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on a line of standard output."""
+    """Prints a JSON object on a line of standard output."""
     print(json.dumps(value, default=_plain), flush=True)  # noqa: T201 - this is the printer
 
 
 def say(*lines: str) -> None:
-    """Lines on standard output."""
+    """Prints lines on standard output."""
     for line in lines:
         print(line, flush=True)  # noqa: T201 - this is the printer
 
@@ -53,12 +53,12 @@ def report_of(run: Any) -> Path | None:
 
 
 def say_finished(run: Any) -> None:
-    """Where a finished run and the page about it lie."""
+    """Prints where a finished run and the page about it lie."""
     say(f"run: {run.path}", *([f"report: {report_of(run)}"] if report_of(run) else []))
 
 
 def say_unfinished(run: Any) -> None:
-    """Where a run that was stopped lies, and how it goes on."""
+    """Prints where a stopped run lies, and how it is resumed."""
     say(f"run: {run.path}", f"go on: volano resume {run.path}")
 
 

@@ -1,4 +1,4 @@
-"""``volano plans``: the plans that were found before and are taken again."""
+"""The command ``volano plans``: the plans that were found before and are used again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``volano train`` and ``volano resume``."""
+"""The commands ``volano train`` and ``volano resume``."""
 
 from __future__ import annotations
 
@@ -61,11 +61,12 @@ def _trial_options(
         float | None, typer.Option(help="Another length of the trial, with --from.")
     ] = None,
 ) -> None:
-    """Which trial of a study is trained."""
+    """Declares the option of which trial of a study is trained."""
 
 
 class TrainGroup(GroupByFirst):
-    """``volano train``: the commands are the applications, and whatever MODULE:NAME names."""
+    """The group ``volano train``: the commands are the applications, and whatever MODULE:NAME
+    names."""
 
     shown: ClassVar[tuple[str, ...]] = tuple(APPLICATIONS)
 
@@ -223,7 +224,7 @@ def begin(what: str) -> None:
 
 
 def _has_followed() -> bool:
-    """Whether this process is a rank that is not the first; it has then done its part."""
+    """Returns whether this process is a rank other than the first; it has then done its part."""
     from volano.running.processes import follow, is_follower
 
     if not is_follower():
@@ -233,7 +234,7 @@ def _has_followed() -> bool:
 
 
 def _common(values: dict[str, Any]) -> dict[str, Any]:
-    """What ``volano.train`` takes of how a run is made and planned."""
+    """Returns the arguments of ``volano.train`` for how a run is made and planned."""
     from volano.running.processes import Processes
     from volano.training import Safety
 
@@ -258,7 +259,7 @@ def _planning(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def planning(values: dict[str, Any]) -> dict[str, Any]:
-    """What the verbs take of how a training is to be planned."""
+    """Returns the arguments of the verbs for how a training is planned."""
     found: dict[str, Any] = {"device": values["device"], "pins": given(values, opt.KNOBS) or None}
     found["forbid"] = opt.forbidden(values["forbid"]) if values["forbid"] else None
     found["budget"] = None if values["budget"] is None else parse_bytes(values["budget"])
