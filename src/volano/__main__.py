@@ -1,4 +1,4 @@
-"""``python -m volano`` is ``volano``."""
+"""Runs ``volano`` for ``python -m volano``."""
 
 from volano.cli.main import main
 

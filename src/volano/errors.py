@@ -1,4 +1,4 @@
-"""Every exception that Volano raises on purpose.
+"""The exceptions that Volano raises on purpose.
 
     VolanoError
     ├── UsageError            what was asked for cannot be meant        (exit code 2)
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 
 class VolanoError(Exception):
-    """Base of all errors. ``rule`` is what must hold, ``got`` what was found, ``remedy`` what
+    """The base of all errors. ``rule`` is what must hold, ``got`` what was found, ``remedy`` what
     helps."""
 
     exit_code = 1
@@ -50,7 +50,7 @@ def _rebuild(kind: type[VolanoError], rule: str, got: object, remedy: str | None
 
 
 class UsageError(VolanoError):
-    """What was asked for cannot be meant."""
+    """An invalid request."""
 
     exit_code = 2
 
@@ -64,7 +64,7 @@ class PlanError(UsageError):
 
 
 class RunError(VolanoError):
-    """It was asked rightly and could not be done."""
+    """A valid request that could not be carried out."""
 
 
 class DataError(RunError):
@@ -76,7 +76,7 @@ class ObjectiveError(RunError):
 
 
 class NumericsError(RunError):
-    """NaN or infinity where a number is needed."""
+    """The presence of NaN or infinity where a number is needed."""
 
 
 class ExploreError(RunError):
