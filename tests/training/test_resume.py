@@ -177,7 +177,7 @@ class TestRefusals:
             volano.resume(run.path, observer=quiet)
 
     def test_a_folder_that_is_no_run(self, tmp_path):
-        with pytest.raises(UsageError, match="holds run.json"):
+        with pytest.raises(UsageError, match="must hold run.json"):
             volano.resume(tmp_path)
 
     def test_another_schema_version(self, make_task, quiet, tmp_path):
@@ -280,7 +280,7 @@ class TestCheckpoints:
         assert run.status == "finished"
         assert 5 in calls
         assert any(
-            "not saved at step 5" in notice and "The run goes on" in notice
+            "not saved at step 5" in notice and "The run continues" in notice
             for notice in run.notices
         )
 

@@ -15,10 +15,10 @@ _Backend = Callable[..., Any]
 
 
 class CompiledObjective:
-    """An objective as ``torch.compile`` makes it, compiled anew where settings are others than they
+    """An objective as ``torch.compile`` makes it, compiled again if settings are others than they
     were.
 
-    Code of one function is kept once for a process, and used again where its guards hold. The
+    Code of one function is kept once for a process, and used again if its guards hold. The
     budget of activations and whose random numbers are drawn are no part of those guards, while code
     of another backend is never used: hence a backend for each pair of them.
 

@@ -34,7 +34,7 @@ def evaluate(
     the device once, at the end.
 
     Every module is left in the mode in which it was. Several ranks take batches in turn; each
-    example counts once. Parts of weight zero count nothing; where all are, there is no mean, and
+    example counts once. Parts of weight zero count nothing; if all are, there is no mean, and
     each is NaN.
 
     Args:
@@ -42,7 +42,7 @@ def evaluate(
         model: that is evaluated.
         data: the set.
         feed: of it.
-        device: where.
+        device: where to compute.
         precision: the plan's.
         micro_batch: examples of a forward pass; None is the whole batch. Ranks of a sharded model
             pass forward together, and their batches may differ in size: there it is None.
@@ -135,7 +135,7 @@ class _Passes:
         while found is None:
             size = min(self._size or num_examples(batch), num_examples(batch))
             if size == 1:
-                raise RunError("An example fits into the memory when it is evaluated", got=reason,
+                raise RunError("An example must fit into the memory in evaluation", got=reason,
                                remedy="Train a smaller model, or on a larger device")  # fmt: skip
             self._size = size // 2
             self._device.release_memory()

@@ -97,7 +97,7 @@ def run_loop(
 
 
 def _until_no_more(batches: Iterator[Batch], saver: Saver, session: Session) -> Iterator[Batch]:
-    """The batches; where there are no more to be had, what was learned so far is saved first. Its
+    """The batches; if there are no more to be had, what was learned so far is saved first. Its
     steps are whole."""
     try:
         yield from batches
@@ -133,7 +133,7 @@ class TrainingLog:
             self._pending.append([result.loss, *(result.metrics[name] for name in self._names[1:])])
         except KeyError as error:
             raise ObjectiveError(
-                "An objective gives the same metrics at every step",
+                "An objective must give the same metrics at every step",
                 got=f"a step without {error}",
                 remedy="Give all of them",
             ) from error
@@ -144,7 +144,7 @@ class TrainingLog:
         return bool(self._pending) and (step % self._every == 0 or step == self._num_steps)
 
     def read(self, session: Session, policy: NumericsPolicy) -> dict[str, Any]:
-        """The means since the last line, and the throughput; ``"spike": True`` where a step's loss
+        """The means since the last line, and the throughput; ``"spike": True`` if a step's loss
         was one."""
         # Together, so that the device is waited for once.
         *rows, (num_flagged,) = read_scalars(

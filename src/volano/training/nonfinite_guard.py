@@ -19,7 +19,7 @@ from volano.training.distributed.data_parallel import local
 class NonfiniteGuard:
     """Looks at each step between its backward pass and its update.
 
-    On the CPU, and where ``reads_at_once``, the answer is read before the update. On an accelerator
+    On the CPU, and if ``reads_at_once``, the answer is read before the update. On an accelerator
     it stays on the device and the host looks when it reads losses anyway, so that nothing waits;
     the flag stays up until then. A fused update obeys it there (``found_inf``, the contract of
     torch's GradScaler with its optimizers): weights and state stay as they are. Other updates are
@@ -33,7 +33,7 @@ class NonfiniteGuard:
         optimizer: whose update is guarded.
         has_scaler: whether a GradScaler looks at the gradients.
         reads_at_once: whether each step's answer must be known before the next.
-        share: raises the flag where another rank has raised it; for ranks that each see a part of
+        share: raises the flag if another rank has raised it; for ranks that each see a part of
             the gradients.
         has_values: False for tensors that have shapes and no values (FakeTensorMode): it works as
             ever, reads nothing, and lets every step pass.

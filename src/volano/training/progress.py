@@ -15,7 +15,7 @@ _PREVIEW_WIDTH = 200  # characters of a preview that are shown; previews.jsonl h
 
 
 def make_progress(stream: TextIO | None = None) -> Observer:
-    """A bar where ``stream`` (standard error) is a terminal, plain lines where it is not."""
+    """A bar if ``stream`` (standard error) is a terminal, else plain lines."""
     target: TextIO = sys.stderr if stream is None else stream
     return RichProgress(target) if target.isatty() else PlainProgress(target)
 

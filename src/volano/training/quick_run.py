@@ -19,7 +19,7 @@ class QuickRun:
     """The result of a quick run of a task.
 
     Attributes:
-        model: with the final weights (the average where there is one), on the plan's device, in
+        model: with the final weights (the average if there is one), on the plan's device, in
             evaluation mode.
         metrics: of the validation set, by the names that the objective gives them, and ``loss``.
         seconds: that it took.
@@ -56,7 +56,7 @@ def run_trial(task: Task, plan: Plan) -> QuickRun:
 
 def _not_finite(step: int, loss: float) -> NumericsError:
     return NumericsError(
-        f"Loss and gradient of a trial are finite numbers; at step {step} they were not",
+        f"Loss and gradient of a trial must be finite numbers; at step {step} they were not",
         got=f"loss {loss:.6g}",
         remedy="Take a smaller learning rate",
     )

@@ -41,13 +41,13 @@ class Run:
 
     Attributes:
         path: its folder.
-        status: ``"finished"``, or ``"stopped"`` when it was asked to stop and can go on.
+        status: ``"finished"``, or ``"stopped"`` when it was asked to stop and can be resumed.
         model: with the final weights, on the plan's device, in evaluation mode.
         plan: under which it ran.
         metrics: of the last evaluation (``valid_loss``, ...), and ``train_loss``.
         seconds: by phase.
         notices: what a person should know.
-        details: what an application says beside its metrics.
+        details: figures of an application that are no metrics.
     """
 
     path: Path
@@ -83,8 +83,8 @@ def run_task(
         observer: hears of the run.
         source: how another process can make the task again, kept in ``run.json`` for ``volano
             resume``.
-        resume: whether to go on from the last whole checkpoint, or from the first step if none was
-            written yet.
+        resume: whether to continue from the last whole checkpoint, or from the first step if none
+            was written yet.
         notices: of the choices that led to the plan.
         safety: how the run looks after itself; None is the default, or with ``resume`` what the run
             had.
@@ -229,7 +229,7 @@ def _run(
             reason = (
                 str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
             )
-            # What refused to go on has not changed the run. On a full disk the first error is the
+            # A refused resume has not changed the run. On a full disk the first error is the
             # one to be told.
             if has_begun:
                 with contextlib.suppress(RunError):
@@ -282,7 +282,7 @@ class _Keeper(Observer):
     def take_up(self) -> None:
         """Takes over figures and notices of a resumed run, which may have nothing left to do."""
         record = self._folder.read_json("run.json")
-        if record.get("status") != PREPARED:  # those of a prepared one are told when it starts
+        if record.get("status") != PREPARED:  # those of a prepared one are reported when it starts
             self.notices = list(record.get("notices") or [])
         for record in self._folder.read_lines("metrics.jsonl"):
             self._note(record)
@@ -309,7 +309,7 @@ class _Keeper(Observer):
 
     def on_notice(self, text: str) -> None:
         """Implements :class:`Observer`."""
-        if text not in self.notices:  # a run that goes on says some things again
+        if text not in self.notices:  # a resumed run says some things again
             self.notices.append(text)
 
 
@@ -405,7 +405,7 @@ def _load(
             notices.append("no checkpoint had been written yet: the run begins at its first step")
     for name in ("metrics.jsonl", "previews.jsonl", "numerics.jsonl", QUARANTINE):
         folder.keep_until(name, step)
-    ranks.tell()  # nobody adds a line before the first rank has done with the old ones
+    ranks.tell()  # no rank adds a line before the first rank has done with the old ones
     return notices
 
 

@@ -19,13 +19,13 @@ class Safety:
 
     Attributes:
         save_every: time or steps between two checkpoints: ``"60s"``, ``"500st"``. Seconds are a
-            least: where saving is dear they are stretched, so that it takes 2 % of the time. Steps
+            least: if saving is dear they are stretched, so that it takes 2 % of the time. Steps
             are kept to.
         skip_bad_steps: how many steps with a loss or a gradient that is not finite may be left out
             in the whole run; 0 stops the run at the first.
 
     Raises:
-        UsageError: at birth, when a setting cannot be meant.
+        UsageError: at birth, if a setting is invalid.
     """
 
     save_every: str = "60s"
@@ -34,14 +34,14 @@ class Safety:
     def __post_init__(self) -> None:
         if self.save_seconds is None and not self.save_steps:
             raise UsageError(
-                "save_every is seconds or steps above 0",
+                "`save_every` must be seconds or steps above 0",
                 got=repr(self.save_every),
                 remedy="Write 60s or 500st",
             )
         count = self.skip_bad_steps
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise UsageError(
-                "skip_bad_steps is a whole number of steps, at least 0", got=repr(count)
+                "`skip_bad_steps` must be a whole number of steps, at least 0", got=repr(count)
             )
 
     @property
@@ -73,5 +73,5 @@ class Safety:
             return cls(**(value or {}))
         except (TypeError, UsageError) as error:
             raise CheckpointError(
-                "run.json holds a run's safety settings", got=f"{value!r}: {error}"
+                "run.json must hold a run's safety settings", got=f"{value!r}: {error}"
             ) from error

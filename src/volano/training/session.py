@@ -46,7 +46,7 @@ class Session:
             are thrown away.
         on_fault: told of every corrupt example, with the name of its set: ``"data"`` or
             ``"valid"``.
-        may_skip: whether training goes on after a step whose numbers are not finite.
+        may_skip: whether training continues after a step whose numbers are not finite.
         ranks: with which this process trains together; None is alone.
         may_split: whether the loss of a batch is the sum over its parts, so that a step that runs
             out of memory may be done in smaller ones; None is not known, and it is not split.
@@ -110,7 +110,7 @@ class Session:
 
     @property
     def kept_model(self) -> nn.Module:
-        """The model that is evaluated and kept: the average where there is one."""
+        """The model that is evaluated and kept: the average if there is one."""
         return self.state.kept_model
 
     def evaluate(self) -> dict[str, float]:
@@ -184,7 +184,8 @@ class Session:
                 feed.on_notice = on_notice
 
     def take_relief(self, plan: Plan) -> None:
-        """Goes on under a plan that takes less memory: the step that has found it already does."""
+        """Continues under a plan that takes less memory: the step that has found it already
+        does."""
         self.plan = plan
 
     @contextmanager
@@ -221,7 +222,7 @@ class Session:
     def load_state_dict(
         self, state: dict[str, Any], description: dict[str, Any], folder: Path
     ) -> None:
-        """Takes up where :meth:`state_dict` was called; ``description`` is the earlier run's
+        """Continues where :meth:`state_dict` was called; ``description`` is the earlier run's
         ``task.json``, ``folder`` that of the checkpoint.
 
         Raises:
@@ -248,8 +249,8 @@ class Session:
         Raises:
             TaskError: it is no module.
         """
-        # Objectives may draw from NumPy or `random` too; these go on from here, and are part of a
-        # checkpoint.
+        # Objectives may draw from NumPy or `random` too; these continue from here, and are part of
+        # a checkpoint.
         torch.manual_seed(task.seed)
         random.seed(task.seed)
         np.random.seed(task.seed & 0xFFFFFFFF)
@@ -272,9 +273,9 @@ class Session:
             if not changed and digest == description.get("digest"):
                 return  # described by a version that kept its own functions in other modules
             raise CheckpointError(
-                "A run goes on with the task with which it began",
+                "A resumed run must have the task with which it began",
                 got="now != then: " + ("; ".join(changed) or "another digest"),
-                remedy="Put back what changed, or start anew with volano train",
+                remedy="Put back what changed, or start again with volano train",
             )
 
     def _offloaded(self, on_notice: Callable[[str], None]) -> OffloadedState | None:
@@ -310,7 +311,7 @@ def check_plan(task: Task, plan: Plan) -> None:
     Device(plan.device).check_precision(plan.precision)
     if plan.micro_batch is not None and plan.micro_batch > task.batch_size:
         raise PlanError(
-            "A micro-batch is a part of the batch",
+            "A micro-batch must be a part of the batch",
             got=f"micro_batch={plan.micro_batch} with batch_size={task.batch_size}",
             remedy="Pin a smaller one",
         )

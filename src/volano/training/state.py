@@ -40,12 +40,12 @@ class TrainState:
 
     @property
     def models(self) -> list[nn.Module]:
-        """The model, and its average where there is one."""
+        """The model, and its average if there is one."""
         return [self.model] if self.ema is None else [self.model, self.ema.model]
 
     @property
     def kept_model(self) -> nn.Module:
-        """The model that is evaluated and kept: the average where there is one."""
+        """The model that is evaluated and kept: the average if there is one."""
         return self.models[-1]
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def make_state(
     Args:
         task: what.
         plan: how.
-        device: where.
+        device: where the training runs.
         model: on the device, in the plan's memory format.
         average: a copy of the model, where it cannot be made from the model as it is by now.
         on_notice: told what the optimizer leaves out, and if the plan's does not apply.

@@ -68,10 +68,10 @@ class Step:
     Several ranks (``parallel``) each take a part of the batch; loss, weight and gradient are summed
     over all of them.
 
-    ``may_skip``: whether training goes on after a bad step, which then must not show in the model's
-    buffers either.
+    ``may_skip``: whether training continues after a bad step, which then must not show in the
+    model's buffers either.
 
-    ``has_values``: False where tensors have shapes and no values (FakeTensorMode): nothing is read
+    ``has_values``: False if tensors have shapes and no values (FakeTensorMode): nothing is read
     of them.
     """
 
@@ -129,7 +129,7 @@ class Step:
 
     def gradient(self, batch: Batch, step: int) -> StepResult:
         """The step without its update: each parameter's ``grad`` is then that of the batch's loss,
-        not yet clipped, and times the scaler's scale where there is one."""
+        not yet clipped, and times the scaler's scale if there is one."""
         task = self._task
         set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
         self._buffers.save()
@@ -192,7 +192,7 @@ class Step:
         batch: Batch,
         step: int,
     ) -> StepResult:
-        """The gradients, in smaller parts where there is not enough memory; nothing of a failed
+        """The gradients, in smaller parts if there is not enough memory; nothing of a failed
         attempt remains."""
         inputs = [(tensor, version_of(tensor)) for tensor in tensors_of(batch)]
         self._uncopied.note()

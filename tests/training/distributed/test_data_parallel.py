@@ -96,7 +96,7 @@ def test_runs_go_on_under_another_number_of_ranks(two_ranks, alone):
 def test_ranks_take_equal_parts(make_task):
     check_ranks(make_task(batch_size=32), volano.Plan.baseline(), 4)
     with pytest.raises(
-        PlanError, match="number of ranks divides the batch.*got 3 ranks and batch_size=32"
+        PlanError, match="number of ranks must divide the batch.*got 3 ranks and batch_size=32"
     ):
         check_ranks(make_task(batch_size=32), volano.Plan.baseline(), 3)
     kept = make_task(batch_size=30, last_batch="keep")  # 512 = 17 * 30 + 2

@@ -51,7 +51,7 @@ def test_it_tells_once_during_the_run_and_at_the_end(heard):
     during, after = heard([0.9, *[0.6] * 5])
     facts = (
         "60% of the time for data: a batch takes 12.0 ms to make and takes 8.0 ms to train on; "
-        "0 workers of 4 cores; --workers 2"
+        "0 workers of 4 cores; workers=2"
     )
     assert during == [f"the device waits {facts}"]
     assert after == [f"the device waited {facts}"]
@@ -71,7 +71,7 @@ def test_it_tells_once_during_the_run_and_at_the_end(heard):
             "0 workers of 1 core; no knob of the plan would change it: make fetching an example "
             "cheaper",
         ),
-        ({"computed": False}, "0 workers of 4 cores; --feed resident"),
+        ({"computed": False}, "0 workers of 4 cores; feed=resident"),
         (
             {"computed": False, "feed": "resident"},
             "no knob of the plan would change it: make fetching an example cheaper",

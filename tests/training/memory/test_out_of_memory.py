@@ -143,7 +143,7 @@ def test_a_batch_that_may_not_be_split_is_computed_with_less_kept(make_task, qui
         (
             None,
             make_mlp,
-            "got tried to allocate 1 GiB .micro_batch=32, .*Pin --micro-batch 16, if the loss",
+            "got tried to allocate 1 GiB .micro_batch=32, .*Pin `micro_batch` 16, if the loss",
         ),
         (False, make_mlp, "Take a smaller batch_size"),
         (True, ResNet, "micro_batch=1, recompute=blocks, offload=none.*Train a smaller model"),
@@ -161,7 +161,7 @@ def test_where_nothing_helps_the_error_says_what_is_missing(
 def test_several_ranks_stop_and_say_what_to_pin():
     # What this one's part of a micro-batch was; the others wait in a collective operation by now.
     relief = OutOfMemoryFallback(lambda: pytest.fail("nothing is changed"), may_split=True, ranks=4)
-    with pytest.raises(RunError, match="got gone .micro_batch=16, .*Pin --micro-batch 8"):
+    with pytest.raises(RunError, match="got gone .micro_batch=16, .*Pin `micro_batch` 8"):
         relief.after(Plan.baseline().pin(micro_batch=16), 64, "gone")
 
 
@@ -171,7 +171,7 @@ def test_an_update_that_runs_out_is_not_repeated(make_task, quiet, tmp_path):
             run_out()
 
     task = make_task(optimizer=functools.partial(Greedy, lr=0.1))
-    with pytest.raises(RunError, match="half done.*got tried to allocate 1 GiB.*--optimizer fused"):
+    with pytest.raises(RunError, match="half done.*got tried to allocate 1 GiB.*`optimizer` fused"):
         trained(task, Plan.baseline(), tmp_path / "run", quiet, may_split=True)
 
 

@@ -112,7 +112,7 @@ def test_state_goes_round():
     [
         ({"algorithm": "lion"}, "'muon' or 'adamw'; got 'lion'"),
         ({"algorithm": "adamw", "momentum": 0.9}, r"An adamw group takes|A adamw group takes"),
-        ({"algorithm": "muon", "adjust_lr": "none"}, "adjust_lr is"),
+        ({"algorithm": "muon", "adjust_lr": "none"}, "adjust_lr must be"),
         (
             {"algorithm": "muon", "params": [torch.nn.Parameter(torch.zeros(3))]},
             r"matrices and kernels; got .*\(3,\)",

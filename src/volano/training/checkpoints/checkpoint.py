@@ -1,5 +1,5 @@
-"""Checkpoints: written beside, synced, renamed; the last two are kept; nothing but tensors and
-plain values is loaded.
+"""The checkpoints: written next to their place, synced, renamed; the last two are kept; nothing but
+tensors and plain values is loaded.
 
 checkpoints/step-00001200/
     state.pt           torch.save of tensors, numbers and strings; loads with weights_only=True
@@ -68,7 +68,7 @@ def save_checkpoint(
 
 
 def _together(ranks: Ranks, act: Callable[[], None]) -> None:
-    """The first rank acts; where it fails, all fail."""
+    """The first rank acts; if it fails, all fail."""
     failure = None
     if ranks.is_first:
         try:
@@ -77,7 +77,7 @@ def _together(ranks: Ranks, act: Callable[[], None]) -> None:
             failure = error
     text = ranks.tell("" if failure is None else str(failure))
     if failure is not None or text:
-        raise CheckpointError("A checkpoint can be written", got=text) from failure
+        raise CheckpointError("A checkpoint must be writable", got=text) from failure
 
 
 def _fresh(partial: Path) -> None:
@@ -112,7 +112,7 @@ def _write(partial: Path, target: Path, step: int, state: dict[str, Any]) -> Non
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
-            "A checkpoint can be written",
+            "A checkpoint must be writable",
             got=f"{target}: {(watched and watched.error) or error}",
             remedy="Make room on the disk; the checkpoints before it are whole",
         ) from error
@@ -157,9 +157,9 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any], list[str]]:
         else:
             return step, state, problems
     raise CheckpointError(
-        "A run that goes on has a whole checkpoint",
+        "A run to resume must have a whole checkpoint",
         got=f"none in {folder}" + "".join(f"; {problem}" for problem in problems),
-        remedy="Remove the damaged ones to go on from the first step, or start anew with volano "
+        remedy="Remove the damaged ones to resume from the first step, or start again with volano "
         "train",
     )
 
@@ -199,7 +199,7 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            "A checkpoint has a readable manifest.json", got=f"{path}: {error!r}"
+            "A checkpoint must have a readable manifest.json", got=f"{path}: {error!r}"
         ) from error
     if version != SCHEMA_VERSION:
         raise CheckpointError(
@@ -208,18 +208,20 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
         )
     if not isinstance(step, int) or path.name != f"{_PREFIX}{step:08d}":
         raise CheckpointError(
-            "A checkpoint's folder is named after its step", got=f"step {step!r} in {path}"
+            "A checkpoint's folder must be named after its step", got=f"step {step!r} in {path}"
         )
     try:
         for name, digest in digests.items() if verify else ():
             if digest_of(path / name) != digest:
                 raise CheckpointError(
-                    f"A checkpoint's {name} has the digest in its manifest",
+                    f"A checkpoint's {name} must have the digest in its manifest",
                     got=f"another in {path}",
                 )
         return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError("A checkpoint's files can be read", got=f"{path}: {error}") from error
+        raise CheckpointError(
+            "A checkpoint's files must be readable", got=f"{path}: {error}"
+        ) from error
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -230,7 +232,7 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
     ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            "A checkpoint holds tensors and plain values, nothing that would have to be executed",
+            "A checkpoint must hold tensors and plain values, and nothing to execute",
             got=f"{path}: {first}",
         ) from error
 

@@ -1,7 +1,7 @@
 """The saving of a run beside the training loop: when it is due, and the thread that writes.
 
 What a checkpoint holds is copied to the host between two steps, so that it is of one moment; a
-thread then writes the copy while training goes on. One save is in flight at most. A run that is
+thread then writes the copy while training continues. One save is in flight at most. A run that is
 killed loses the steps since the last save began that also ended: with one due every T seconds, and
 a write that takes W, at most T + W.
 """
@@ -22,7 +22,7 @@ from volano.training.checkpoints.checkpoint import save_checkpoint
 from volano.training.checkpoints.shards import is_sharded
 from volano.training.safety import Safety
 
-# Where seconds decide, saving takes at most this share of the training's time.
+# If seconds decide, saving takes at most this share of the training's time.
 _SHARE = 0.02
 # Of the host's free memory, what a copy of the state may take; beyond it the loop writes by itself.
 _COPY_SHARE = 0.5
@@ -36,7 +36,7 @@ class Saver:
         safety: how often.
         make_state: gives the step and all that a checkpoint holds; may raise to refuse a save.
         on_notice: told of saves that failed.
-        saved_step: of the checkpoint from which the run goes on, or None.
+        saved_step: step of the checkpoint from which the run is resumed, or None.
         ranks: all of which call every method alike; the first writes, or all their parts of a
             sharded state.
     """
@@ -84,8 +84,8 @@ class Saver:
         return True
 
     def save(self) -> None:
-        """Copies the state and has it written beside the loop; waits for an earlier save that is
-        still being written.
+        """Copies the state and has it written while the loop continues; waits for an earlier save
+        that is still being written.
 
         Raises:
             NumericsError: from ``make_state``.
@@ -154,13 +154,13 @@ class Saver:
             self._interval = max(self._safety.save_seconds, seconds / _SHARE)
 
     def _note(self, step: int, error: BaseException | None) -> None:
-        # A disk may stay full for hours: it is told when that begins and when it is over.
+        # A disk may stay full for hours: it is reported when that begins and when it is over.
         if error is None:
             self._saved_step = step
             if self._is_failing:
                 self._on_notice(f"saved again at step {step}")
         elif not self._is_failing:
-            self._on_notice(f"not saved at step {step}: {error} The run goes on, and tries again.")
+            self._on_notice(f"not saved at step {step}: {error} The run continues and tries again.")
         self._is_failing = error is not None
 
 
@@ -179,7 +179,7 @@ class _Write(threading.Thread):
         start = time.thread_time()
         try:
             _write(self._folder, self._state)
-        except BaseException as error:  # noqa: BLE001 - a thread has nobody to raise to; the loop tells it
+        except BaseException as error:  # noqa: BLE001 - a thread can raise to no caller; the loop reports it
             self.error = error
         self._state = {}
         self.processor_seconds = time.thread_time() - start

@@ -101,7 +101,7 @@ def _empty(mark: dict[str, Any], like: Tensor | None) -> Tensor:
     dtype = getattr(torch, mark["dtype"], None)
     if not isinstance(dtype, torch.dtype):
         raise CheckpointError(
-            "A checkpoint's tensors have a type of torch's", got=repr(mark["dtype"])
+            "A checkpoint's tensors must have a type of torch's", got=repr(mark["dtype"])
         )
     if like is not None and list(like.shape) == mark["shape"]:
         return torch.empty_like(like, dtype=dtype)
@@ -132,7 +132,7 @@ def save(folder: Path, tensors: dict[str, Tensor]) -> None:
             checkpoint.save(tensors, storage_writer=writer, no_dist=not dist.is_initialized())
         except Exception as error:
             raise CheckpointError(
-                "The parts of a checkpoint can be written", got=f"{folder}: {_first(error)}"
+                "The parts of a checkpoint must be writable", got=f"{folder}: {_first(error)}"
             ) from error
 
 
@@ -150,13 +150,13 @@ def load(folder: Path, tensors: dict[str, Tensor]) -> None:
             checkpoint.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
         except Exception as error:
             raise CheckpointError(
-                "The parts of a checkpoint can be read", got=f"{folder}: {_first(error)}"
+                "The parts of a checkpoint must be readable", got=f"{folder}: {_first(error)}"
             ) from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # torch tells of its own deprecations and of a single process there, which nobody can act on.
+    # torch tells of its own deprecations and of a single process there, on which no user can act.
     logger = logging.getLogger("torch.distributed.checkpoint")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -47,7 +47,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise CheckpointError(
-            "Tensors can be written", got=f"{path}: {error}", remedy="Make room"
+            "Tensors must be writable", got=f"{path}: {error}", remedy="Make room"
         ) from error
 
 
@@ -56,13 +56,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Raises:
         CheckpointError: the file is missing or damaged (it has not the digest that ``run.json``
-            beside it notes), or belongs to another structure.
+            next to it notes), or belongs to another structure.
     """
     try:
         noted = _noted_digest(path)
         if noted is not None and digest_of(path) != noted:
             raise CheckpointError(
-                "A run's model.safetensors has the digest that its run.json notes",
+                "A run's model.safetensors must have the digest that its run.json notes",
                 got=f"another in {path}",
                 remedy="It is damaged, or not the run's own; the run's last checkpoint holds the "
                 "weights too",
@@ -70,19 +70,19 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            "A run's model.safetensors can be read", got=f"{path}: {error}"
+            "A run's model.safetensors must be readable", got=f"{path}: {error}"
         ) from error
     except RuntimeError as error:
         lines = " ".join(str(error).split())
         raise CheckpointError(
-            "The weights belong to the model",
+            "The weights must belong to the model",
             got=lines[:400],
             remedy="Use the code with which the run was trained",
         ) from error
 
 
 def _noted_digest(path: Path) -> str | None:
-    # A file that was copied out of its run's folder has nothing beside it, and is read as it is.
+    # A file that was copied out of its run's folder has nothing next to it, and is read as it is.
     try:
         return json.loads((path.parent / "run.json").read_bytes()).get("weights_sha256")
     except (OSError, ValueError, AttributeError):

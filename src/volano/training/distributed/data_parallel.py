@@ -42,7 +42,7 @@ def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
     for what, size in (("batch_size", task.batch_size), ("the epoch's last batch", rest)):
         if size % world_size:
             raise PlanError(
-                "The number of ranks divides the batch: each takes as many examples as the others",
+                "The number of ranks must divide the batch: all ranks take as many examples",
                 got=f"{world_size} ranks and {what}={size}",
                 remedy="Start another number of ranks, or take another batch_size, or "
                 "last_batch='drop'",
@@ -51,7 +51,7 @@ def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
         for knob, value in (("memory_format", "channels_last"), ("precision", "fp16")):
             if getattr(plan, knob) == value:
                 raise PlanError(
-                    "sharding='full' takes contiguous parameters, and precisions that need no "
+                    "sharding='full' needs contiguous parameters, and precisions that need no "
                     "loss scaling",
                     got=f"{knob}={value!r}",
                     remedy=f"Pin another {knob}, or sharding='none'",
@@ -154,7 +154,7 @@ class DataParallel:
         return total, weight, dict(zip(names, metrics, strict=True))
 
     def share_flag(self, flag: Tensor) -> None:
-        """Raises a flag on every rank where one has raised it: each sees its part of the gradients
+        """Raises a flag on every rank if one has raised it: each sees its part of the gradients
         alone."""
         if self._sharding == "full":
             self.ranks.add_up(flag)
@@ -205,8 +205,8 @@ def shard(model: nn.Module, device: Device, ranks: Ranks) -> None:
             module.set_gradient_divide_factor(1.0)
     if len(list(model.parameters())) != num_parameters:
         raise PlanError(
-            "Parameters that are cut into parts are not shared between the entries of a list of "
-            "modules",
+            "Parameters that are cut into parts must not be shared between the entries of a list "
+            "of modules",
             got=f"{num_parameters} tied to {len(list(model.parameters()))}",
             remedy="Pin sharding='none'",
         )

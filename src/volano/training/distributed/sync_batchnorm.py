@@ -18,7 +18,7 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
     would.
 
     Layers are replaced in place; parameters and buffers are the same tensors. By torch's
-    SyncBatchNorm where the device has it; on the CPU it refuses, so the two sums are exchanged
+    SyncBatchNorm if the device has it; on the CPU it refuses, so the two sums are exchanged
     here.
     """
     for parent in list(model.modules()):
@@ -29,7 +29,7 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
                 continue
             if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
                 raise PlanError(
-                    "Several ranks share the statistics of torch's own BatchNorm layers",
+                    "Several ranks can share the statistics of torch's own BatchNorm layers only",
                     got=f"a {type(child).__name__}, whose forward pass is its own",
                     remedy="Train with one process, or use nn.BatchNorm2d and its like",
                 )

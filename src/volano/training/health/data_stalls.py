@@ -11,22 +11,22 @@ from volano.device import Device, num_cores
 from volano.plan import Plan
 from volano.task import Task
 
-# A share of the time below it, or so few seconds, is not worth a line; so much of it is told of
-# while the run goes on.
+# A share of the time below it, or so few seconds, is not worth a line; so much of it is reported
+# while the run continues.
 _LEAST_SHARE, _LEAST_SECONDS, _LARGE_SHARE = 0.05, 1.0, 0.2
 # Lines in a row: a disk that is slow once is no finding.
 _NUM_LINES = 3
 
 
 class DataStalls:
-    """Listens to the lines that a run logs, and tells of waiting: once when it goes on for some
+    """Listens to the lines that a run logs, and tells of waiting: once if it lasts for some
     lines, and at the end.
 
     Args:
         task: whose data it waits for.
         plan: under which it is fed.
         device: that waits.
-        first_step: from which the run goes on.
+        first_step: the step from which the run continues.
         on_notice: told.
     """
 
@@ -97,9 +97,9 @@ class DataStalls:
         most = cores - 1 if self._device.is_cpu else cores
         wanted = min(most, max(self._plan.workers + 1, math.ceil(making / max(training, 1e-9))))
         if wanted > self._plan.workers and (rows is None or self._task.collate is not None):
-            remedies.append(f"--workers {wanted}")
+            remedies.append(f"workers={wanted}")
         if can_be_resident(self._task.data, self._task.collate, self._device)[0]:
-            remedies.append("--feed resident")
+            remedies.append("feed=resident")
         return remedies
 
 

@@ -26,7 +26,7 @@ class Diagnosis:
         suspects: those of them whose own tensors are not finite.
         module: name of the module where it first shows, ``"objective"`` if behind all of them; None
             if the re-run of the step did not show it.
-        where: ``"data"``, ``"weights"``, ``"forward"``, ``"backward"``, ``"moved"`` where the
+        where: ``"data"``, ``"weights"``, ``"forward"``, ``"backward"``, ``"moved"`` if the
             weights are no longer those of the step, or None as ``module``.
     """
 
@@ -113,7 +113,7 @@ class _Watch:
     """Notes the first module whose output is not finite, and the first whose backward pass made it
     so.
 
-    Gradients arrive at the modules' outputs from the last to the first. Where one is the first that
+    Gradients arrive at the modules' outputs from the last to the first. If one is the first that
     is not finite, the module whose output's gradient came before it has made it, or the objective
     if none came.
     """

@@ -33,7 +33,7 @@ class NumericsPolicy:
         """Records that step ``step`` (from 1) was kept from the weights.
 
         Args:
-            loss: of the step, or None where it was not read.
+            loss: the loss of the step, or None if it was not read.
 
         Raises:
             NumericsError: no more steps may be left out.
@@ -86,16 +86,16 @@ class NumericsPolicy:
     def _error(self, step: int, reason: str, found: Diagnosis) -> NumericsError:
         saved = list_checkpoints(self._folder.path / "checkpoints")
         place = (
-            f"The run goes on from checkpoints/{saved[-1].name}"
+            f"The run can be resumed from checkpoints/{saved[-1].name}"
             if saved
-            else "The run goes on from its beginning"
+            else "The run can be resumed from its beginning"
         )
         remedy = "take a smaller learning rate, a clip_norm or a warm-up"
         if found.where == "data":
             remedy = "mend or remove these examples"
         spent = f", after {self._num_skipped} that were left out," if self._num_skipped else ""
         return NumericsError(
-            f"Loss and gradient are finite numbers; at step {step}{spent} they were not",
+            f"Loss and gradient must be finite numbers; at step {step}{spent} they were not",
             got=f"{reason}: {found}",
             remedy=f"What is saved was not touched, and numerics.jsonl has it all: {remedy}, or "
             "leave such steps out "

@@ -102,8 +102,8 @@ class SavedBuffers:
 
 
 class Uncopied:
-    """The tensors of a model of which there is no copy: a step can be repeated as long as they are as
-    they were before it.
+    """The tensors of a model of which there is no copy: a step can be repeated as long as they are
+    as they were before it.
 
     Writing counts a tensor's version, but not through ``.data``. Who writes so mostly does in each
     step: sums over what a step does not train are compared around the first, and if one has changed
@@ -179,7 +179,7 @@ class Uncopied:
 def changed(what: str) -> RunError:
     """Returns the error for something that a step changed and that cannot be put back."""
     return RunError(
-        "A step that runs out of memory can be repeated where it leaves its inputs as they are",
+        "A step that runs out of memory can be repeated only if it leaves its inputs unchanged",
         got=f"{what} that the objective, the augmentation or the model changes in place",
-        remedy="Pin a smaller --micro-batch from the start",
+        remedy="Pin a smaller `micro_batch` from the start",
     )

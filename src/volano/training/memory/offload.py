@@ -2,7 +2,7 @@
 activations, the optimizer's state.
 
 Rajbhandari et al. 2021, "ZeRO-Infinity"; Ren et al. 2021, "ZeRO-Offload". Copies are queued beside
-the computation where the device can lock pages; the values are the same in either place.
+the computation if the device can lock pages; the values are the same in either place.
 """
 
 from __future__ import annotations

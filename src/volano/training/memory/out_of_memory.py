@@ -25,7 +25,7 @@ _TEXTS = (
     "DefaultCPUAllocator: ", "backend out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc",
     "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "UR_RESULT_ERROR_OUT_OF_HOST_MEMORY",
 )  # fmt: skip
-# oneDNN, when there is no room for a kernel that it has already chosen. (Where it has none, the
+# oneDNN, when there is no room for a kernel that it has already chosen. (If it has none, the
 # text goes on.)
 _WHOLE_TEXTS = ("could not create a primitive", "could not execute a primitive")
 
@@ -61,7 +61,7 @@ class OutOfMemoryFallback:
     """Finds the next plan that takes less memory and leaves the experiment as it is.
 
     Args:
-        start_recomputing: makes the model forget activations from now on; False where it cannot.
+        start_recomputing: makes the model forget activations from now on; False if it cannot.
         may_split: whether the loss of a batch is the sum of its parts'. None is not known, and it
             is not split.
         ranks: how many train together.
@@ -84,7 +84,7 @@ class OutOfMemoryFallback:
         if (
             self._ranks > 1
         ):  # what the others do by now waits for this one, and cannot be taken back
-            raise _out_of_memory(reason, plan, size, f"Pin --micro-batch {smaller}")
+            raise _out_of_memory(reason, plan, size, f"Pin `micro_batch` {smaller}")
         if self._may_split and size > 1:
             return plan.pin(micro_batch=smaller)
         # A model that is compiled already would not see that its blocks are wrapped.
@@ -92,16 +92,16 @@ class OutOfMemoryFallback:
             return plan.pin(recompute="blocks")
         if size == 1:
             remedy = (
-                "Train a smaller model, with offload or on several ranks with --sharding "
+                "Train a smaller model, with `offload` or on several ranks with `sharding` "
                 "full, or a larger device"
             )
         elif self._may_split is None:
             remedy = (
-                f"Pin --micro-batch {smaller}, if the loss of a batch is the sum over its examples"
+                f"Pin `micro_batch` {smaller}, if the loss of a batch is the sum over its examples"
             )
         else:
             remedy = (
-                "Take a smaller batch_size, for what is learned from a batch is not the sum "
+                "Take a smaller `batch_size`, since what is learned from a batch is not the sum "
                 "of its parts"
             )
         raise _out_of_memory(reason, plan, size, remedy)
@@ -109,17 +109,17 @@ class OutOfMemoryFallback:
 
 def _out_of_memory(reason: str, plan: Plan, size: int, remedy: str) -> RunError:
     facts = f"{reason} (micro_batch={size}, recompute={plan.recompute}, offload={plan.offload})"
-    return RunError("A step fits into the memory", got=facts, remedy=remedy)
+    return RunError("A step must fit into the memory", got=facts, remedy=remedy)
 
 
 def update_failed(error: BaseException) -> RunError:
     """Returns the error for an update that ran out of memory: some weights may be new and some old,
     so it cannot be repeated."""
     return RunError(
-        "An update of the weights fits into the memory; this one is half done, and the run goes "
-        "on from a checkpoint",
+        "An update of the weights must fit into the memory; this one is half done, and the run "
+        "can only be resumed from a checkpoint",
         got=(str(error) or type(error).__name__).splitlines()[0],
-        remedy="Pin --optimizer fused, which needs no copy of the gradients, or --sharding full "
-        "on several ranks; "
+        remedy="Pin the plan's `optimizer` fused, which needs no copy of the gradients, or "
+        "`sharding` full on several ranks; "
         "then volano resume",
     )

@@ -35,7 +35,7 @@ def blocks_of(model: nn.Module) -> list[str]:
     order; empty if there are none.
 
     A block is an entry of a list, dictionary or sequence of modules, is made of modules itself, and
-    is not the only one of its class; of blocks within blocks the outermost counts. Where no class
+    is not the only one of its class; of blocks within blocks the outermost counts. If no class
     repeats, the composite entries of a sequence are its stages.
     """
     places = _entries(model)
@@ -47,7 +47,7 @@ def blocks_of(model: nn.Module) -> list[str]:
         for name, m in composite.items()
         if type(m) is not nn.Sequential and counts[type(m)] > 1
     ]
-    # A sequence is only a way of grouping: it is a block where there is none inside of it.
+    # A sequence is only a way of grouping: it is a block if there is none inside of it.
     groups = [name for name, module in composite.items() if type(module) is nn.Sequential]
     stages = [name for name in groups if not any(_is_inside(other, name) for other in repeated)]
     blocks = repeated + (stages if len(stages) > 1 else [])
@@ -80,7 +80,7 @@ def _is_inside(name: str, other: str) -> bool:
 
 
 class Recompute:
-    """Makes a model's blocks forget their activations, where :meth:`applied` holds; elsewhere it is
+    """Makes a model's blocks forget their activations, while :meth:`applied` holds; elsewhere it is
     as it was.
 
     Args:
@@ -152,7 +152,7 @@ class _RecomputedBlock:
         self._changing.setdefault(buffers.modes, set()).update(buffers.changed(self._name))
         if any(version_of(tensor) != version for tensor, version in inputs):
             raise PlanError(
-                "A block that is computed again leaves its inputs as they are",
+                "A block that is computed again must leave its inputs unchanged",
                 got=f"{self._name} ({type(self._modules[0]).__name__}), which changes one in place",
                 remedy="Pin recompute='none', or make its first operation one that is not in place",
             )
@@ -163,7 +163,7 @@ class _Buffers:
     """The buffers of a block before a forward pass: copies of those that it changes, the others as
     they are.
 
-    ``changing``: places known to change, which are copied, and small ones beside them; None is not
+    ``changing``: places known to change, which are copied, and small ones too; None is not
     known yet, and all are copied.
     """
 
@@ -205,8 +205,8 @@ class _Buffers:
         lost = places - self._copies.keys()
         if lost:
             raise PlanError(
-                "The large buffers that a recomputed block's forward pass changes are the same at "
-                "each step",
+                "The large buffers that a recomputed block's forward pass changes must be the "
+                "same at each step",
                 got=f"{block}, which now changes {', '.join(sorted(name for _, name in lost))}",
                 remedy="Pin recompute='none'",
             )

@@ -19,12 +19,12 @@ class Ema:
 
     Early in the run the decay is held at ``(1 + t) / (10 + t)``, so that the initial weights are
     soon forgotten. Floating buffers (BatchNorm's statistics) are averaged likewise, others copied.
-    A buffer that takes another shape begins anew.
+    A buffer that takes another shape begins again.
 
     Args:
         model: whose weights are averaged; a copy of it is kept in ``self.model``.
         decay: between 0 and 1.
-        average: the copy, where it is sharded as the model is and cannot be made here.
+        average: the copy, if it is sharded as the model is and cannot be made here.
     """
 
     def __init__(self, model: nn.Module, decay: float, average: nn.Module | None = None) -> None:

@@ -26,7 +26,7 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise TaskError(
-            "A model has parameters to train",
+            "A model must have parameters to train",
             got=f"{type(model).__name__} with none that requires a gradient",
             remedy="Register its tensors as nn.Parameter",
         )
@@ -37,7 +37,7 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
     optimizer = task.optimizer(groups)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TaskError(
-            "optimizer(params) returns a torch.optim.Optimizer", got=type(optimizer).__name__
+            "optimizer(params) must return a torch.optim.Optimizer", got=type(optimizer).__name__
         )
     for group in optimizer.param_groups:
         rate = group.get("initial_lr", group["lr"])
@@ -58,7 +58,7 @@ def left_out(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
 def choose_implementation(
     optimizer: torch.optim.Optimizer, model: nn.Module, plan: Plan, device: Device
 ) -> str | None:
-    """Sets the plan's implementation where the class has it and the user has chosen none.
+    """Sets the plan's implementation if the class has it and the user has chosen none.
 
     Returns:
         Why the plan's choice was not applied, or None when it was.

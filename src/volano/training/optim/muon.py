@@ -11,7 +11,7 @@ Sources of the formulas:
   test reference: for 2-D weights and equal options the updates agree. The iteration runs in bf16,
   as there, if the device has units for it, else in fp32: on a CPU without them it would take longer
   than the rest of the step. What a group says of it is kept in checkpoints, so that a resumed run
-  goes on with the same arithmetic on any machine. Ranks that train together must be of one kind.
+  continues with the same arithmetic on any machine. Ranks that train together must be of one kind.
 * Weight renormalisation: airbench94_muon keeps the norm of each kernel at a constant; behind a
   batch norm the norm of a kernel carries no information, and fixing it makes ``lr`` the
   *relative* size of a step, so that no weight decay has to be tuned.
@@ -85,7 +85,7 @@ def learning_rate_factor(rows: int, columns: int, adjust_lr: str) -> float:
         return math.sqrt(max(1.0, rows / columns))
     if adjust_lr == "match_rms_adamw":
         return 0.2 * math.sqrt(max(rows, columns))
-    raise TaskError("adjust_lr is 'original' or 'match_rms_adamw'", got=repr(adjust_lr))
+    raise TaskError("adjust_lr must be 'original' or 'match_rms_adamw'", got=repr(adjust_lr))
 
 
 def _iteration_dtype(device: torch.device) -> torch.dtype:
@@ -117,13 +117,13 @@ class MuonAdamW(torch.optim.Optimizer):
         algorithm = param_group.get("algorithm")
         if algorithm not in DEFAULTS:
             raise TaskError(
-                "A parameter group's algorithm is 'muon' or 'adamw'", got=repr(algorithm)
+                "A parameter group's algorithm must be 'muon' or 'adamw'", got=repr(algorithm)
             )
         known = DEFAULTS[algorithm]
         unknown = set(param_group) - set(known) - {"params", "algorithm", "name", "initial_lr"}
         if unknown:
             raise TaskError(
-                f"A {algorithm} group takes {', '.join(sorted(known))}", got=sorted(unknown)
+                f"A {algorithm} group can take only {', '.join(sorted(known))}", got=sorted(unknown)
             )
         super().add_param_group({**known, **param_group})
         if algorithm == "muon":
@@ -135,7 +135,7 @@ class MuonAdamW(torch.optim.Optimizer):
             for parameter in self.param_groups[-1]["params"]:
                 if parameter.ndim < 2:
                     raise TaskError(
-                        "Muon is for matrices and kernels",
+                        "Muon is for matrices and kernels only",
                         got=f"a parameter of shape {tuple(parameter.shape)}",
                     )
 
