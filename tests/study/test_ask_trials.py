@@ -77,7 +77,7 @@ def test_where_fewer_trials_than_ten_all_fail_the_reason_is_told_too(tmp_path):
 
 def test_a_build_that_suggests_nothing_is_refused(tmp_path):
     with pytest.raises(
-        ExploreError, match=r"build\(trial\) suggests at least one parameter; got none"
+        ExploreError, match=r"build\(trial\) must suggest at least one parameter; got none"
     ):
         run(tmp_path / "s", build=lambda trial: task())
 
@@ -90,9 +90,11 @@ def test_what_is_no_task_or_has_nothing_to_be_compared_by_is_refused(tmp_path):
         trial.suggest_float("x", 0.0, 1.0)
         return task(valid=None)
 
-    with pytest.raises(UsageError, match=r"build\(trial\) returns a volano\.Task; got NoneType"):
+    with pytest.raises(
+        UsageError, match=r"build\(trial\) must return a volano\.Task; got NoneType"
+    ):
         run(tmp_path / "s", build=nothing)
-    with pytest.raises(UsageError, match="The tasks of a study have a validation set"):
+    with pytest.raises(UsageError, match="The tasks of a study must have a validation set"):
         run(tmp_path / "t", build=blind)
 
 

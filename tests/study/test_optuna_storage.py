@@ -40,7 +40,8 @@ def test_half_a_last_line_is_taken_off_and_other_damage_is_said(tmp_path):
     assert path.read_bytes() == b'{"op_code": 0}\n'
     path.write_bytes(b'{"op_co\n{"op_code": 0}\n')
     with pytest.raises(
-        CheckpointError, match=r"A study's journal holds JSON lines; got line 1 of .*journal\.log"
+        CheckpointError,
+        match=r"A study's journal must hold JSON lines; got line 1 of .*journal\.log",
     ):
         JournalInMemory(path)
 
@@ -145,7 +146,8 @@ def test_a_storage_that_is_locked_says_what_helps(tmp_path, monkeypatch):
     other.execute("BEGIN EXCLUSIVE")
     try:
         with pytest.raises(
-            ExploreError, match=r"lets one process at a time write.*database is locked.*resume=True"
+            ExploreError,
+            match=r"must let each process write, one at a time.*database is locked.*`resume`",
         ):
             run(tmp_path / "b", storage=url, trials=3)
     finally:
@@ -164,7 +166,7 @@ def test_a_storage_that_is_locked_while_trials_are_asked_for_fails_no_trial(tmp_
         return task()
 
     try:
-        with pytest.raises(ExploreError, match="lets one process at a time write"):
+        with pytest.raises(ExploreError, match="must let each process write, one at a time"):
             run(tmp_path / "s", storage=url, trials=9, build=locking)
     finally:
         other.close()
@@ -181,7 +183,7 @@ def test_a_storage_of_another_version_of_optuna_is_refused(tmp_path):
     database.close()
     with pytest.raises(
         CheckpointError,
-        match="A study's storage is of this version of Optuna; got .*storage upgrade",
+        match="A study's storage must be of this version of Optuna; got .*storage upgrade",
     ):
         run(tmp_path / "b", storage=url, trials=3)
 
@@ -192,10 +194,18 @@ def test_a_storage_of_another_version_of_optuna_is_refused(tmp_path):
         (
             "sqlite:////nowhere/at/all/s.db",
             ExploreError,
-            "A study's storage can be read and written; got .*unable to open",
+            "A study's storage must be readable and writable; got .*unable to open",
         ),
-        ("nosuch://host/db", MissingExtraError, "driver of the storage's database is installed"),
-        ("/nowhere/at/all/journal", ExploreError, "A study's storage can be read and written"),
+        (
+            "nosuch://host/db",
+            MissingExtraError,
+            "driver of the storage's database must be installed",
+        ),
+        (
+            "/nowhere/at/all/journal",
+            ExploreError,
+            "A study's storage must be readable and writable",
+        ),
     ],
 )
 def test_a_storage_that_cannot_be_opened_says_why(tmp_path, url, kind, text):
@@ -206,7 +216,7 @@ def test_a_storage_that_cannot_be_opened_says_why(tmp_path, url, kind, text):
 
 def test_a_file_that_is_no_journal_is_refused(tmp_path):
     (tmp_path / "journal").write_text("hello\nworld\n")
-    with pytest.raises(CheckpointError, match="A journal's file is one of Optuna's"):
+    with pytest.raises(CheckpointError, match="A journal's file must be one of Optuna's"):
         run(tmp_path / "s", storage=str(tmp_path / "journal"), trials=3)
 
 
@@ -216,7 +226,7 @@ def test_a_storage_given_as_an_object_is_asked_for_again(tmp_path):
     again = Study.open(tmp_path / "s")
     with pytest.raises(CheckpointError, match="whose storage was given as an object"):
         again.optuna  # noqa: B018
-    with pytest.raises(UsageError, match="A study goes on in the storage that it has"):
+    with pytest.raises(UsageError, match="A resumed study must keep its storage"):
         run(tmp_path / "s", trials=9, resume=True)
     assert len(run(tmp_path / "s", storage=kept, trials=9, resume=True).optuna.trials) == 9
 

@@ -121,7 +121,7 @@ def test_another_sampler_than_before_is_told(tmp_path):
     study = run(tmp_path / "s", resume=True, observer=heard)
     assert (
         heard.notices[0]
-        == "it goes on with TPESampler; sampler= was RandomSampler when it was started"
+        == "it continues with TPESampler; `sampler` was RandomSampler when it was started"
     )
     assert study.settings["sampler"] == "TPESampler"
 
@@ -141,7 +141,7 @@ def test_a_state_that_is_damaged_starts_its_trial_again(tmp_path):
 def test_a_finished_study_is_not_resumed_but_for_more_trials(tmp_path):
     run(tmp_path / "s", trials=9)
     with pytest.raises(
-        UsageError, match="A study that goes on has trials left; got .* finished after 9 trials"
+        UsageError, match="A study to resume must have trials left; got .* finished after 9 trials"
     ):
         run(tmp_path / "s", trials=9, resume=True)
     study = run(tmp_path / "s", trials=20, resume=True)
@@ -152,12 +152,12 @@ def test_a_finished_study_is_not_resumed_but_for_more_trials(tmp_path):
 def test_a_folder_that_holds_a_study_is_not_overwritten(tmp_path):
     run(tmp_path / "s", trials=9)
     with pytest.raises(
-        UsageError, match="A study starts in a folder of its own; got .*resume=True"
+        UsageError, match="A study must start in a folder of its own; got .*`resume`"
     ):
         run(tmp_path / "s", trials=9)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="starts in a folder of its own"):
+    with pytest.raises(UsageError, match="must start in a folder of its own"):
         run(tmp_path / "other", trials=9)
 
 
@@ -204,7 +204,7 @@ def test_two_processes_do_not_work_on_one_study(tmp_path):
     run(tmp_path / "s", Standin(before=interrupted_before(2)))
     with (
         StudyFolder.open(tmp_path / "s").held(),
-        pytest.raises(UsageError, match="One process at a time"),
+        pytest.raises(UsageError, match="Only one process at a time"),
     ):
         run(tmp_path / "s", resume=True)
 

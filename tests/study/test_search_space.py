@@ -53,18 +53,18 @@ def test_toml_is_read_too(tmp_path):
     [
         (
             {"lr": {"low": 1.0, "high": 0.1}},
-            "lr: A range goes from low up to high; got low=1.0, high=0.1",
+            "lr: A range must go from low up to high; got low=1.0, high=0.1",
         ),
         (
             {"lr": {"low": 0.0, "high": 0.1, "log": True}},
-            r"lr: A range by factors \(log\) begins above 0; got low=0.0",
+            r"lr: A range by factors \(log\) must begin above 0; got low=0.0",
         ),
-        ({"lr": {"low": 0.1, "high": 1.0, "step": -1}}, "step is a number above 0"),
-        ({"lr": {"low": "a", "high": 1.0}}, "low of a range is a finite number; got 'a'"),
-        ({"lr": {"low": 0.1, "high": float("nan")}}, "high of a range is a finite number"),
+        ({"lr": {"low": 0.1, "high": 1.0, "step": -1}}, "step must be a number above 0"),
+        ({"lr": {"low": "a", "high": 1.0}}, "low of a range must be a finite number; got 'a'"),
+        ({"lr": {"low": 0.1, "high": float("nan")}}, "high of a range must be a finite number"),
         (
             {"lr": {"low": 0.1, "high": 1.0, "log": "false"}},
-            "log of a range is true or false; got 'false'",
+            "log of a range must be true or false; got 'false'",
         ),
         ({"lr": [float("nan")]}, "Choices of lr are numbers"),
         (
@@ -74,8 +74,8 @@ def test_toml_is_read_too(tmp_path):
         ({"lr": 0.1}, "lr is a list of choices"),
         ({"lr": []}, "Choices of lr are numbers"),
         ({"lr": [[1]]}, "Choices of lr are numbers"),
-        ({}, "A search space has a parameter; got none"),
-        ([1], "A search space names its parameters; got list"),
+        ({}, "A search space must have a parameter; got none"),
+        ([1], "A search space must name its parameters; got list"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(value, message):
@@ -84,10 +84,10 @@ def test_what_cannot_be_meant_is_refused(value, message):
 
 
 def test_a_file_that_is_none_is_told(tmp_path):
-    with pytest.raises(UsageError, match="A search space can be read; got .*No such file"):
+    with pytest.raises(UsageError, match="A search space must be readable; got .*No such file"):
         SearchSpace.load(tmp_path / "nothing.json")
     (tmp_path / "space.json").write_text("{")
     with pytest.raises(
-        UsageError, match=r"A search space is a JSON or TOML file; got .*space\.json"
+        UsageError, match=r"A search space must be a JSON or TOML file; got .*space\.json"
     ):
         SearchSpace.load(tmp_path / "space.json")

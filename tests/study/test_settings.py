@@ -11,15 +11,18 @@ from volano.study.settings import StudySettings
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [
-        ({"trials": 0}, "trials is a whole number above 0; got 0"),
-        ({"trials": 2.0}, "trials is a whole number above 0; got 2.0"),
-        ({"trials": 9, "minutes": 0}, "minutes is a number above 0, or None; got 0"),
-        ({"trials": 9, "minutes": float("inf")}, "minutes is a number above 0"),
-        ({"trials": 9, "direction": "down"}, "direction is 'minimize' or 'maximize'; got 'down'"),
-        ({"trials": 9, "metric": ""}, "metric names a figure"),
-        ({"trials": 9, "seed": -1}, "seed is a whole number"),
-        ({"trials": 9, "quorum": 0.0}, "quorum lies above 0"),
-        ({"trials": 9, "eta": 1}, "eta is a whole number of at least 2"),
+        ({"trials": 0}, "`trials` must be a whole number above 0; got 0"),
+        ({"trials": 2.0}, "`trials` must be a whole number above 0; got 2.0"),
+        ({"trials": 9, "minutes": 0}, "`minutes` must be a number above 0, or None; got 0"),
+        ({"trials": 9, "minutes": float("inf")}, "`minutes` must be a number above 0"),
+        (
+            {"trials": 9, "direction": "down"},
+            "`direction` must be 'minimize' or 'maximize'; got 'down'",
+        ),
+        ({"trials": 9, "metric": ""}, "`metric` must name a figure"),
+        ({"trials": 9, "seed": -1}, "`seed` must be a whole number"),
+        ({"trials": 9, "quorum": 0.0}, "`quorum` must be above 0"),
+        ({"trials": 9, "eta": 1}, "`eta` must be a whole number of at least 2"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(fields, rule):

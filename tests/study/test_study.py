@@ -17,7 +17,7 @@ def test_the_study_can_be_opened_again(tmp_path):
     assert again.trial(3) == study.trials[3]
     assert told(again) == told(study)
     assert again.path("report.html") == tmp_path / "s" / "report.html"
-    with pytest.raises(ExploreError, match="A trial is named by its number; got 99"):
+    with pytest.raises(ExploreError, match="A trial must be named by its number; got 99"):
         again.trial(99)
-    with pytest.raises(UsageError, match=r"A study's folder holds study\.json"):
+    with pytest.raises(UsageError, match=r"A study's folder must hold study\.json"):
         Study.open(tmp_path)

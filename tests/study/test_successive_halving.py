@@ -155,11 +155,11 @@ def test_two_thirds_is_two_of_three_and_all_is_all(count, quorum):
 
 @pytest.mark.parametrize("eta", [1, 0, 2.5, "3"])
 def test_an_eta_that_cannot_be_meant_is_refused(eta):
-    with pytest.raises(UsageError, match="eta is a whole number"):
+    with pytest.raises(UsageError, match="`eta` must be a whole number"):
         check_rungs(eta, None)
 
 
 @pytest.mark.parametrize("rungs", [0, 13, 1.5])
 def test_rungs_that_cannot_be_meant_are_refused(rungs):
-    with pytest.raises(UsageError, match="rungs is a whole number"):
+    with pytest.raises(UsageError, match="`rungs` must be a whole number"):
         check_rungs(3, rungs)

@@ -50,7 +50,7 @@ def test_a_state_that_cannot_be_written_says_so_and_leaves_the_old_one(tmp_path,
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(
-        ExploreError, match=r"can be written; got .*No space left on device.*resume=True"
+        ExploreError, match=r"must be writable; got .*No space left on device.*`resume`"
     ):
         states.save(1, state(9))
     loaded = states.load(1)

@@ -17,7 +17,7 @@ from volano.study.workers.trial_tasks import step_of_rung
 from volano.task import Task
 
 Build = Callable[[Any], Task]
-# A trial; where its task cannot be made, how it has ended and why.
+# A trial; if its task cannot be made, how it has ended and why.
 Asked = tuple[optuna.Trial, str | None, str | None]
 # So many failures from the first one on are no accident of the sampler's choice.
 _NUM_CHANCES = 10
@@ -64,11 +64,11 @@ class TrialSource:
         self.is_exhausted = True
 
     def ask(self) -> Asked:
-        """A new trial; and where its task cannot be made, how it has ended (``"pruned"`` or
+        """A new trial; and if its task cannot be made, how it has ended (``"pruned"`` or
         ``"failed"``) and why.
 
         Raises:
-            UsageError: ``build`` cannot be meant: it returns no Task, or one that cannot be
+            UsageError: ``build`` is invalid: it returns no Task, or one that cannot be
                 compared at rungs.
             ExploreError: it suggests nothing, or fails again and again.
         """
@@ -91,7 +91,7 @@ class TrialSource:
         self._check_distributions(trial.distributions)
         if not trial.params:
             raise ExploreError(
-                "build(trial) suggests at least one parameter",
+                "build(trial) must suggest at least one parameter",
                 got="none",
                 remedy='Call trial.suggest_float("lr", 1e-4, 1e-1, log=True) or its like in it',
             )
@@ -119,7 +119,7 @@ class TrialSource:
         reason = reason_of(error)
         if self._num_failed == self._num_built == _NUM_CHANCES:
             raise ExploreError(
-                "build(trial) makes a task",
+                "build(trial) must make a task",
                 got=f"an error in each of the first {_NUM_CHANCES} trials, the last: {reason}",
                 remedy="Mend it; it can be tried alone: build(optuna.trial.FixedTrial({...}))",
             ) from error
@@ -133,20 +133,20 @@ class TrialSource:
         self._before = {**now, **self._before}
         if differences:
             raise UsageError(
-                "The space of a parameter stays the same throughout a study",
+                "The space of a parameter must stay the same throughout a study",
                 got="; ".join(differences),
                 remedy="Give a parameter with another range another name, or start another study",
             )
 
 
 def check_choices(distributions: Mapping[str, Any]) -> None:
-    """Raises UsageError where a choice is not of the kinds that a study's journal gives back as
+    """Raises UsageError if a choice is not of the kinds that a study's journal gives back as
     they were: JSON makes lists of tuples."""
     for name, distribution in distributions.items():
         for choice in getattr(distribution, "choices", ()):
             if not isinstance(choice, bool | int | float | str | None):
                 raise UsageError(
-                    "The choices of a parameter are numbers, texts, True, False or None",
+                    "The choices of a parameter must be numbers, texts, True, False or None",
                     got=f"{choice!r} of {name!r}",
                     remedy=f"Suggest names of them: {{'a': {choice!r}, "
                     f"...}}[trial.suggest_categorical({name!r}, ...)]",
@@ -156,10 +156,10 @@ def check_choices(distributions: Mapping[str, Any]) -> None:
 def check_task(task: Any) -> None:
     """Raises UsageError unless trials that build such a thing can be compared at rungs."""
     if not isinstance(task, Task):
-        raise UsageError("build(trial) returns a volano.Task", got=type(task).__name__)
+        raise UsageError("build(trial) must return a volano.Task", got=type(task).__name__)
     if task.valid is None:
         raise UsageError(
-            "The tasks of a study have a validation set: rungs compare what it shows",
+            "The tasks of a study must have a validation set: rungs compare its figures",
             got="valid=None",
             remedy="Give valid=",
         )
@@ -198,7 +198,7 @@ def check_space(
             differences += differences_of_length(task, steps.get(trial.number, {}))
         if differences:
             raise UsageError(
-                "A study goes on with the space that it has, and with runs of that length",
+                "A resumed study must keep its space, and the length of its runs",
                 got="; ".join(differences),
                 remedy="Resume with the build that it was started with, or start another study",
             )

@@ -35,7 +35,7 @@ def importances(study: Study) -> Importances:
     try:
         if len(values) >= LEAST_TRIALS and len(set(values.values())) > 1:
             shares = _estimated(study.optuna.get_trials(deepcopy=False), values)
-    except Exception as error:  # noqa: BLE001 - Optuna raises what it will where it cannot tell, see above
+    except Exception as error:  # noqa: BLE001 - Optuna raises various errors if it cannot tell, see above
         failure = f"{type(error).__name__}: {error}"
     is_flat = len(set(values.values())) == 1
     return Importances(
@@ -50,7 +50,7 @@ def _finite(trial: TrialResult) -> dict[int, float]:
 
 def _estimated(trials: Sequence[FrozenTrial], values: Mapping[int, float]) -> dict[str, float]:
     """Returns the importances, largest first. Optuna looks at complete trials alone, so the trials
-    are shown to it in a study where all are complete."""
+    are shown to it in a study in which all are complete."""
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 

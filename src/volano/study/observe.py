@@ -84,8 +84,8 @@ class RungDecision:
     Attributes:
         rung: its index, from 0.
         share: of a trial's whole run at which it stands.
-        values: of the trials it decided about, by number; NaN where the metric is one.
-        kept: numbers of those that go on, or are complete at the last rung.
+        values: the values of the trials it decided about, by number; NaN if the metric is one.
+        kept: the numbers of those that continue, or are complete at the last rung.
         cut: numbers of those that end here.
     """
 

@@ -60,8 +60,8 @@ class JournalInMemory(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Overrides the base class's method."""
-        # As they would be read back: what JSON cannot hold fails here, and nobody changes what was
-        # kept.
+        # As they would be read back: what JSON cannot hold fails here, and no caller changes what
+        # was kept.
         logs = [json.loads(json.dumps(log)) for log in logs]
         self._logs.extend(logs)
         self._unsaved.extend(logs)
@@ -91,7 +91,7 @@ def _read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError as error:
             raise CheckpointError(
-                "A study's journal holds JSON lines", got=f"line {number} of {path}"
+                "A study's journal must hold JSON lines", got=f"line {number} of {path}"
             ) from error
 
 
@@ -166,7 +166,7 @@ class StudyStorage:
         check_pruner(study.pruner)
         if directions != [direction]:
             raise UsageError(
-                "A study goes on in the direction that it has in its storage",
+                "A resumed study must keep the direction that it has in its storage",
                 got=f"direction={direction!r} and the study {study.study_name!r} with "
                 f"{', '.join(directions)}",
                 remedy="Give the same direction, or another name: another out=",
@@ -212,8 +212,7 @@ def load_optuna(folder: Path, name: str, url: str | None) -> optuna.Study:
     """
     if url == OBJECT or (url is None and not (folder / JOURNAL).is_file()):
         raise CheckpointError(
-            "Optuna's study can be opened again from journal.log of the folder, or from the "
-            "storage's URL",
+            "Optuna's study must be found in journal.log of the folder, or from the storage's URL",
             got=f"{folder}, "
             + ("whose storage was given as an object" if url else "which holds none"),
             remedy="Open it with optuna.load_study",
@@ -299,28 +298,27 @@ def _translated(error: Exception) -> VolanoError | None:
     from_database = any(isinstance(each, Exception) and is_of_storage(each) for each in chain)
     if "database is locked" in text or "lock wait timeout" in text.lower():
         return ExploreError(
-            "A study's storage lets one process at a time write, and soon",
+            "A study's storage must let each process write, one at a time and soon",
             got=first,
             remedy="Wait for the other process, or take a storage for many writers (MySQL, "
-            "PostgreSQL, a journal "
-            "file); then go on with resume=True",
+            "PostgreSQL, a journal file); then continue with `resume`",
         )
     if "compatible with the table schema" in text:
         return CheckpointError(
-            "A study's storage is of this version of Optuna",
+            "A study's storage must be of this version of Optuna",
             got=first,
             remedy="Take another storage, or upgrade a copy of it: optuna storage upgrade "
             "--storage URL",
         )
     if isinstance(error, ImportError | ModuleNotFoundError) or "Can't load plugin" in text:
         return MissingExtraError(
-            "The driver of the storage's database is installed",
+            "The driver of the storage's database must be installed",
             got=first,
             remedy="Install it, or take another storage",
         )
     if isinstance(error, OSError) or from_database:
         return ExploreError(
-            "A study's storage can be read and written",
+            "A study's storage must be readable and writable",
             got=first,
             remedy="Check the URL or the path",
         )
@@ -328,6 +326,6 @@ def _translated(error: Exception) -> VolanoError | None:
         "log format" in text or "JSON" in type(error).__name__
     ):
         return CheckpointError(
-            "A journal's file is one of Optuna's", got=first, remedy="Take another path"
+            "A journal's file must be one of Optuna's", got=first, remedy="Take another path"
         )
     return None

@@ -15,13 +15,13 @@ from volano.study.study import Study
 
 _PLAIN_SECONDS = 10.0
 _REFRESH_SECONDS = 0.25
-# Between answers of workers, which may be minutes apart: so that a person sees that it goes on.
+# Between answers of workers, which may be minutes apart: so that a person sees that it is alive.
 # Drawing takes 2 ms.
 _TICK_SECONDS = 1.0
 
 
 def make_study_progress(stream: TextIO | None = None) -> StudyObserver:
-    """A table where ``stream`` (standard error) is a terminal, plain lines where it is not."""
+    """A table if ``stream`` (standard error) is a terminal, else plain lines."""
     target: TextIO = sys.stderr if stream is None else stream
     return RichStudyProgress(target) if target.isatty() else PlainStudyProgress(target)
 
@@ -226,7 +226,7 @@ def decided(decision: RungDecision) -> str:
     finite = [value for value in decision.values.values() if math.isfinite(value)]
     span = f", values {min(finite):.4g} to {max(finite):.4g}" if finite else ""
     counts = {
-        "complete" if decision.share == 1.0 else "go on": len(decision.kept),
+        "complete" if decision.share == 1.0 else "continue": len(decision.kept),
         "pruned": len(decision.cut),
     }
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)

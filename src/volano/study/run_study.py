@@ -58,7 +58,7 @@ def run_study(
         sampler: an Optuna sampler; None is that of an Optuna study in ``storage``, or else TPE.
         observer: hears of it.
         facts: to be kept in ``study.json``: ``source``, and ``settings`` beyond those.
-        resume: whether to go on.
+        resume: whether to resume the study in the folder.
 
     Raises:
         VolanoError: as its subclasses say. ``study.json`` then holds the reason, and what was
@@ -70,7 +70,7 @@ def run_study(
     else:
         folder.make()
     with folder.held(observer.on_notice):
-        # What refuses to go on has not changed the study.
+        # A refused resume has not changed the study.
         with contextlib.nullcontext() if resume else _failures_noted(folder):
             place = StudyStorage(storage, folder.path)
             name = folder.read_json(STUDY)["name"] if resume else folder.path.resolve().name
@@ -120,11 +120,11 @@ def run_study(
 def _note_settings(
     folder: StudyFolder, settings: StudySettings, place: StudyStorage, sampler: BaseSampler | None
 ) -> None:
-    """Writes down with which settings a study goes on."""
+    """Writes down the settings with which a study is resumed."""
     before, name = folder.read_json(STUDY)["settings"], name_of_sampler(sampler)
     if before.get("sampler") != name:
         place.notices.append(
-            f"it goes on with {name}; sampler= was {before.get('sampler')} when it was started"
+            f"it continues with {name}; `sampler` was {before.get('sampler')} when it was started"
         )
     folder.update(settings={**before, **settings.to_json(), "sampler": name})
 
@@ -146,8 +146,7 @@ def _close(
 ) -> None:
     if status == "stopped":
         driver.notice(
-            f"stopped, as {driver.end_reason}; it goes on with resume=True (--resume) and "
-            f"out={folder.path}"
+            f"stopped, as {driver.end_reason}; to continue, resume it with out={folder.path}"
         )
     elif driver.end_reason is not None:
         driver.notice(f"it ended before all trials were asked for: {driver.end_reason}")
@@ -163,37 +162,37 @@ def _before(
     facts = folder.read_json(STUDY)
     if facts.get("status") == "starting" or "settings" not in facts:
         raise UsageError(
-            "A study that goes on has begun",
+            "A study to resume must have begun",
             got=f"{folder.path}, which was killed while it was being prepared",
-            remedy="Start it again, without resume",
+            remedy="Start it again, without `resume`",
         )
     settings = settings.going_on(facts["settings"])
     if facts.get("status") == "finished" and settings.trials <= facts["counts"]["asked"]:
         raise UsageError(
-            "A study that goes on has trials left",
+            "A study to resume must have trials left",
             got=f"{folder.path}, which is finished after {facts['counts']['asked']} trials",
-            remedy="Ask for more trials, or start another study with another out=",
+            remedy="Ask for more `trials`, or start another study with another `out`",
         )
     url = facts.get("storage")
     if url is None and not (folder.path / JOURNAL).is_file():
         raise CheckpointError(
-            "A study goes on from the journal in its folder",
+            "A study to resume must have its journal in its folder",
             got=f"no {JOURNAL} in {folder.path}",
-            remedy="Put it back, or start another study with another out=",
+            remedy="Put it back, or start another study with another `out`",
         )
     if storage is None and url is not None:
         if url == "object" or ":@" in url or "@" in url:
             raise UsageError(
-                "A study goes on in the storage that it has",
+                "A resumed study must keep its storage",
                 got=f"none, and it was {url}",
-                remedy="Give storage= again",
+                remedy="Give `storage` again",
             )
         storage = url
     elif storage is not None and url is None:
         raise UsageError(
-            "A study goes on in the storage that it has",
+            "A resumed study must keep its storage",
             got=f"{storage}, and it has a journal in its folder",
-            remedy="Leave storage= out",
+            remedy="Leave `storage` out",
         )
     return settings, storage
 

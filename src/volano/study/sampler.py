@@ -20,8 +20,8 @@ def default_sampler(seed: int, num_asked: int) -> BaseSampler:
     """Returns Optuna's TPE over all parameters together, in which trials asked for and not yet
     known count as bad ones, so that a batch spreads out.
 
-    It is made anew for each batch, its seed from the study's and the number of trials asked for
-    before: so a study that was stopped goes on as if it had not been.
+    It is made again for each batch, its seed from the study's and the number of trials asked for
+    before: so a study that was stopped continues as if it had not been.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -39,7 +39,7 @@ def name_of_sampler(sampler: BaseSampler | None) -> str:
 
 
 class RungSampler(BaseSampler):
-    """A sampler that sees the trials that have passed a rung, and go on, for what they are.
+    """A sampler that sees the trials that have passed a rung, and continue, for what they are.
 
     To Optuna such a trial is RUNNING: TPE with the constant liar takes it for a bad one, and others
     for unknown, though it is among the best. Here it looks PRUNED at its last rung, which samplers

@@ -43,18 +43,19 @@ class Range:
                 and math.isfinite(value)
             )
             if not is_number and not (name == "step" and value is None):
-                raise UsageError(f"{name} of a range is a finite number", got=repr(value))
+                raise UsageError(f"{name} of a range must be a finite number", got=repr(value))
         if not isinstance(self.log, bool):
-            raise UsageError("log of a range is true or false", got=repr(self.log))
+            raise UsageError("log of a range must be true or false", got=repr(self.log))
         if not self.low < self.high:
             raise UsageError(
-                "A range goes from low up to high", got=f"low={self.low}, high={self.high}"
+                "A range must go from low up to high", got=f"low={self.low}, high={self.high}"
             )
         if self.log and self.low <= 0:
-            raise UsageError("A range by factors (log) begins above 0", got=f"low={self.low}")
+            raise UsageError("A range by factors (log) must begin above 0", got=f"low={self.low}")
         if self.step is not None and (self.log or self.step <= 0):
             raise UsageError(
-                "step is a number above 0, without log", got=f"step={self.step}, log={self.log}"
+                "step must be a number above 0, without log",
+                got=f"step={self.step}, log={self.log}",
             )
 
     def suggest(self, trial: Any, name: str) -> float:
@@ -77,7 +78,7 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if not self.parameters:
             raise UsageError(
-                "A search space has a parameter", got="none", remedy=f"For example {_EXAMPLE}"
+                "A search space must have a parameter", got="none", remedy=f"For example {_EXAMPLE}"
             )
 
     def suggest(self, trial: Any) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class SearchSpace:
         """
         if not isinstance(value, Mapping):
             raise UsageError(
-                "A search space names its parameters", got=type(value).__name__, remedy=_EXAMPLE
+                "A search space must name its parameters", got=type(value).__name__, remedy=_EXAMPLE
             )
         return cls(
             parameters={str(name): _parameter(str(name), item) for name, item in value.items()}
@@ -140,11 +141,11 @@ class SearchSpace:
             value = tomllib.loads(text) if str(path).endswith(".toml") else json.loads(text)
         except OSError as error:
             raise UsageError(
-                "A search space can be read", got=f"{path}: {error.strerror}"
+                "A search space must be readable", got=f"{path}: {error.strerror}"
             ) from error
         except ValueError as error:
             raise UsageError(
-                "A search space is a JSON or TOML file",
+                "A search space must be a JSON or TOML file",
                 got=f"{path}: {error}",
                 remedy=f"For example {_EXAMPLE}",
             ) from error
@@ -155,12 +156,12 @@ def _parameter(name: str, value: Any) -> Range | tuple[Any, ...]:
     if isinstance(value, list):
         if not value or not all(_is_choice(item) for item in value):
             raise UsageError(
-                f"Choices of {name} are numbers, words, true, false or null", got=value
+                f"Choices of {name} must be numbers, words, true, false or null", got=value
             )
         return tuple(value)
     if not isinstance(value, Mapping) or not {"low", "high"} <= value.keys() <= _KEYS:
         raise UsageError(
-            f"{name} is a list of choices, or a range with low and high, and log or step",
+            f"{name} must be a list of choices, or a range with low and high, and log or step",
             got=value,
             remedy=f"For example {_EXAMPLE}",
         )

@@ -27,14 +27,14 @@ class StudySettings:
         metric: of the evaluation, by which trials are compared.
         direction: ``"minimize"`` or ``"maximize"`` it.
         seed: of the default sampler.
-        eta: one trial in so many goes on at a rung.
+        eta: one trial in so many continues at a rung.
         rungs: how many, the end of the run included; None takes them from ``trials`` and ``eta``.
         quorum: share of those on their way to a rung that has to have arrived before it decides,
-            where three workers or more train them. On one or two all are awaited, so that a study
+            if three workers or more train them. On one or two all are awaited, so that a study
             is reproducible.
 
     Raises:
-        UsageError: at birth, when one cannot be meant.
+        UsageError: at birth, if one is invalid.
     """
 
     trials: int
@@ -48,23 +48,27 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.trials, int) and self.trials > 0):
-            raise UsageError("trials is a whole number above 0", got=repr(self.trials))
+            raise UsageError("`trials` must be a whole number above 0", got=repr(self.trials))
         if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
-            raise UsageError("minutes is a number above 0, or None", got=repr(self.minutes))
+            raise UsageError("`minutes` must be a number above 0, or None", got=repr(self.minutes))
         if self.direction not in ("minimize", "maximize"):
-            raise UsageError("direction is 'minimize' or 'maximize'", got=repr(self.direction))
+            raise UsageError(
+                "`direction` must be 'minimize' or 'maximize'", got=repr(self.direction)
+            )
         if not (isinstance(self.metric, str) and self.metric):
             raise UsageError(
-                "metric names a figure of the evaluation",
+                "`metric` must name a figure of the evaluation",
                 got=repr(self.metric),
                 remedy="Say 'loss'",
             )
         if not (
             isinstance(self.seed, int) and 0 <= self.seed < 2**32
         ):  # what NumPy's RandomState takes
-            raise UsageError("seed is a whole number from 0 to 2**32 - 1", got=repr(self.seed))
+            raise UsageError(
+                "`seed` must be a whole number from 0 to 2**32 - 1", got=repr(self.seed)
+            )
         if not 0 < self.quorum <= 1:
-            raise UsageError("quorum lies above 0, at most at 1", got=repr(self.quorum))
+            raise UsageError("`quorum` must be above 0 and at most 1", got=repr(self.quorum))
         check_rungs(self.eta, self.rungs)
 
     @property
@@ -99,7 +103,7 @@ class StudySettings:
         ]
         if differences:
             raise UsageError(
-                "A study goes on with the settings that it has",
+                "A resumed study must keep its settings",
                 got="; ".join(differences),
                 remedy="Give those, or start another one with another out=",
             )

@@ -19,8 +19,8 @@ class Study(StudyRecord):
 
     Args:
         folder: of the study, opened.
-        optuna_study: where it is at hand.
-        build: that made its tasks, where it is at hand.
+        optuna_study: the Optuna study, if it is at hand.
+        build: the function that made its tasks, if it is at hand.
         is_tolerant: whether what an event of a trial lacks is left open, as in a report, rather
             than an error.
 
@@ -72,7 +72,8 @@ class Study(StudyRecord):
         best = self.find_best()
         if best is None:
             raise ExploreError(
-                "A study's best trial has a value that is a number", got=f"none in {self.folder}"
+                "A study's best trial must have a value that is a number",
+                got=f"none in {self.folder}",
             )
         return best
 
@@ -107,5 +108,7 @@ class Study(StudyRecord):
             if trial.number == number:
                 return trial
         raise ExploreError(
-            "A trial is named by its number", got=number, remedy=f"The study has {len(self.trials)}"
+            "A trial must be named by its number",
+            got=number,
+            remedy=f"The study has {len(self.trials)}",
         )

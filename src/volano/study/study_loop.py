@@ -81,7 +81,7 @@ class StudyLoop:
         self._live: dict[int, _Live] = {}
         self._undecided: dict[
             int, set[int]
-        ] = {}  # by rung: of a study that goes on, arrived when it was killed
+        ] = {}  # by rung: of a resumed study, arrived when it was killed
         self._began = 0.0
         self._startups: dict[int, float] = {}  # seconds in this round, by worker
         self._training_seconds = 0.0
@@ -93,7 +93,7 @@ class StudyLoop:
     # ---- beginning
 
     def take_up(self, orphans: list[int]) -> None:
-        """Goes on with the trials in the book.
+        """Continues with the trials in the ledger.
 
         Args:
             orphans: that were asked for and not noted.
@@ -161,7 +161,7 @@ class StudyLoop:
         if not numbers:
             return self._pool.is_working
         arrived = self._undecided.pop(rung, set())
-        # One worker waits for nobody else, and two for each other: what they find depends on no
+        # One worker waits for no other, and two for each other: what they find depends on no
         # timing, nor on a loss.
         quorum = self._settings.quorum if self._pool.num_workers > 2 else 1.0
         round_ = Round(rung, {*numbers, *arrived}, quorum)
@@ -203,7 +203,7 @@ class StudyLoop:
             return 0, ()
         for rung in [
             rung for rung in self._undecided if not self._waiting(rung)
-        ]:  # nobody else is awaited there
+        ]:  # no other trial is awaited there
             self._settle(rung)
         width = self._settings.width
         for rung in range(self._rungs.last, 0, -1):
@@ -368,7 +368,7 @@ class StudyLoop:
             return
         if self._settings.metric not in outcome.metrics:
             raise ExploreError(
-                "metric names a figure of the evaluation",
+                "`metric` must name a figure of the evaluation",
                 got=f"{self._settings.metric!r}, and the evaluation gives "
                 f"{', '.join(sorted(outcome.metrics))}",
                 remedy="Name one of those, or return it in the metrics of volano.Loss",
@@ -437,7 +437,7 @@ class StudyLoop:
     def _check_anything_trained(self) -> None:
         if self._ledger.best is None:
             raise ExploreError(
-                "A study has a trial that trains to a value that is a number",
+                "A study must have a trial that trains to a value that is a number",
                 got=f"none of {len(self._ledger.trials)}; {self._why_none()}",
                 remedy="Train one alone: volano.train(build(optuna.trial.FixedTrial({...})))",
             )

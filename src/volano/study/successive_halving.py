@@ -19,8 +19,8 @@ def shares_of(num_trials: int, eta: int, num_rungs: int | None = None) -> tuple[
     """Returns the rungs as shares of a trial's whole run, rising to 1: ``eta**-i``.
 
     Args:
-        num_trials: of the study, from which the number of rungs comes where it is not given: as
-            many as leave about ``eta`` trials to be trained to their end.
+        num_trials: the trials of the study, from which the number of rungs comes if it is not
+            given: as many as leave about ``eta`` trials to be trained to their end.
         eta: of which one in so many goes on.
         num_rungs: the last one, at the end of the run, included.
     """
@@ -71,7 +71,7 @@ class SuccessiveHalving:
         """Returns which of the trials ``numbers`` (recorded there) continue and which are cut, both
         in order of number.
 
-        The best ``ceil(n / eta)`` of all n values recorded at the rung go on, so that a later
+        The best ``ceil(n / eta)`` of all n values recorded at the rung continue, so that a later
         cohort is compared with the earlier ones. The last rung keeps every number. What is not
         finite is cut.
         """
@@ -102,7 +102,7 @@ class Round:
         self._arrived.add(number)
 
     def give_up(self, number: int) -> None:
-        """A trial has failed or was lost: nobody waits for it any more."""
+        """A trial has failed or was lost: no rung waits for it any more."""
         self._expected.discard(number)
         self._arrived.discard(number)
 
@@ -134,10 +134,11 @@ def check_rungs(eta: int, num_rungs: int | None) -> None:
     """Raises UsageError unless they can be meant."""
     if not (isinstance(eta, int) and eta >= 2):
         raise UsageError(
-            "eta is a whole number of at least 2: one trial in so many goes on", got=repr(eta)
+            "`eta` must be a whole number of at least 2: one trial in so many continues",
+            got=repr(eta),
         )
     if num_rungs is not None and not (isinstance(num_rungs, int) and 1 <= num_rungs <= 12):
         # eta 2 and 12 rungs start at 1/2048 of a run.
         raise UsageError(
-            "rungs is a whole number from 1 (no pruning) to 12, or None", got=repr(num_rungs)
+            "`rungs` must be a whole number from 1 (no pruning) to 12, or None", got=repr(num_rungs)
         )

@@ -11,7 +11,7 @@ class TimeEstimate:
 
     Args:
         shares: at which the rungs stand.
-        eta: of which one in so many goes on.
+        eta: one trial in so many continues at a rung.
     """
 
     def __init__(self, shares: Sequence[float], eta: int) -> None:

@@ -2,7 +2,7 @@
 study, in agreement.
 
 Trials are asked for in Optuna first and end in the folder first. So whatever moment a process is
-killed at, a study that goes on can make the one agree with the other, and tells nothing twice.
+killed at, a resumed study can make the one agree with the other, and tells nothing twice.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ class TrialLedger:
         for name, before in self._data.items():
             if found[name] != before:
                 raise ExploreError(
-                    "All trials of a study train on the same data and are evaluated on the same",
+                    "All trials of a study must train, and be evaluated, on the same data",
                     got=f"{name}: {found[name]} in one worker, and {before} before",
-                    remedy="Make splits and samples with a fixed seed; a study goes on with the "
+                    remedy="Make splits and samples with a fixed seed; a resumed study needs the "
                     "data that it has",
                 )
 
@@ -208,14 +208,14 @@ class TrialLedger:
             **fields,
         )
 
-    # ---- going on
+    # ---- resuming
 
     def take_up(self, *, adopt: bool) -> list[int]:
         """Reads what the folder holds, and makes Optuna's study agree with it. Gives the numbers of
         the trials that Optuna's study alone knows: asked for just before the process was killed.
 
         Args:
-            adopt: whether such trials are this study's at all; not where others work in the same
+            adopt: whether such trials are this study's at all; not if others work in the same
                 storage.
         """
         with storage_errors():
@@ -270,7 +270,7 @@ class TrialLedger:
         self, number: int, shown: RungValue, known: Mapping[int, float] | None = None
     ) -> None:
         """Tells Optuna a value. Its step is the rung, from 1: samplers rank pruned trials by how
-        far they came, and optimizer steps mean nothing where the batch size is searched for."""
+        far they came, and optimizer steps mean nothing if the batch size is searched for."""
         handle = self._handles.get(number)
         if handle is not None and shown.rung + 1 not in (known or {}):
             with storage_errors():

@@ -47,13 +47,13 @@ class TrialStates:
         ) as error:  # torch's writer turns a full disk into a RuntimeError
             partial.unlink(missing_ok=True)
             raise ExploreError(
-                "The states of a study's live trials can be written",
+                "The states of a study's live trials must be writable",
                 got=f"{target}: {error}",
-                remedy="Make room on the disk, then go on with resume=True",
+                remedy="Make room on the disk, then continue with `resume`",
             ) from error
 
     def load(self, number: int) -> dict[str, Any] | None:
-        """The state of a trial on the host, or None where there is none that can be read."""
+        """The state of a trial on the host, or None if there is none that can be read."""
         try:
             state = torch.load(self._path(number), map_location="cpu", weights_only=True)
         except Exception:  # noqa: BLE001 - what torch's reader raises for bytes that are none of its own has no end

@@ -40,7 +40,11 @@ def test_a_report_comes_back():
     ("raised", "told", "words"),
     [
         (ExploreError("A rule", got="this"), ExploreError, "A rule; got this"),
-        (KeyError("x"), RunError, "A worker of a study answers each assignment; got KeyError: 'x'"),
+        (
+            KeyError("x"),
+            RunError,
+            "A worker of a study must answer each assignment; got KeyError: 'x'",
+        ),
     ],
 )
 def test_what_a_worker_raises_is_raised_here(raised, told, words):

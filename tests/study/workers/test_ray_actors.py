@@ -155,7 +155,7 @@ def test_what_cannot_be_sent_is_refused():
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:1", "nowhere.invalid:6379"])
 def test_no_cluster_at_the_address(address):
-    with pytest.raises(UsageError, match="A Ray cluster runs at the address.*ray start --head"):
+    with pytest.raises(UsageError, match="A Ray cluster must run at the address.*ray start --head"):
         make_executor(digits_mlp, ray=address)
     assert not ray.is_initialized()
 

@@ -102,7 +102,7 @@ class TestCandidates:
         reasons = {outcome.number: outcome.failure for outcome in failed}
         assert not made
         assert reasons[1] == "ValueError: no such rate"
-        assert "build(trial) returns a volano.Task; got str" in reasons[2]
+        assert "build(trial) must return a volano.Task; got str" in reasons[2]
         assert "a task without valid" in reasons[3]
         assert reasons[4] == "SystemExit: 3"
         assert "Error" in reasons[5]
@@ -124,7 +124,8 @@ class TestCandidates:
         candidates = TrialTasks(build)
         candidates.of(assignment(Trial(number=0, params={"size": 100})))
         with pytest.raises(
-            ExploreError, match="All trials of a study train on the same data.*200 and 100 examples"
+            ExploreError,
+            match="All trials of a study must train.*on the same data.*200 and 100 examples",
         ):
             candidates.of(assignment(Trial(number=7, params={"size": 200})))
 

@@ -11,7 +11,7 @@ from volano.study.successive_halving import Round
 from volano.study.workers.executor import Executor
 from volano.study.workers.messages import Assignment, Lost, Report, Trial
 
-# Of a worker that dies with its trials nobody can say which of them did it. They start again in
+# If a worker dies with its trials, it cannot be known which of them did it. They start again in
 # fours of parts, so that one that ends its worker each time soon stands alone: of a pack of 1,024
 # after five times.
 _NUM_PARTS = 4
@@ -117,10 +117,10 @@ class WorkerPool:
             self._submit(min(self._idle), *self._queue.popleft())
         if not self.num_workers:
             raise ExploreError(
-                "A study has a worker that lives",
+                "A study must have a living worker",
                 got=f"none: each was lost {_MOST_IN_A_ROW} times in a row",
-                remedy="Mend what ended them; the trials' last states are kept: go on with "
-                "resume=True (--resume)",
+                remedy="Mend what ended them; the trials' last states are kept: continue with "
+                "`resume`",
             )
 
     def _submit(self, worker: int, round_: Round, numbers: tuple[int, ...]) -> None:
@@ -152,9 +152,9 @@ class WorkerPool:
         return hand
 
     def lose(self, worker: int, hand: WorkInHand) -> tuple[int, ...]:
-        """A worker was lost: it is started anew, unless that has happened too often; its trials are
-        handed out again, in smaller parts. Gives the numbers of those that are to blame: alone in
-        hand, not for the first time, and the worker had answered just before.
+        """A worker was lost: it is started again, unless that has happened too often; its trials
+        are handed out again, in smaller parts. Gives the numbers of those that are to blame: alone
+        in hand, not for the first time, and the worker had answered just before.
         """
         was_well = self._losses_in_a_row[worker] == 0
         self._losses_in_a_row[worker] += 1
@@ -177,7 +177,7 @@ def deal(
     Args:
         numbers: of the trials.
         workers: that are idle, at least one.
-        homes: of trials: the worker that trained it last, where one did.
+        homes: the worker that trained each trial last, if one did.
 
     Returns:
         numbers by worker, in order; no worker has two more than another.
@@ -185,7 +185,7 @@ def deal(
     ordered = sorted(numbers)
     base, rest = divmod(len(ordered), len(workers))
     at_home = {worker: [n for n in ordered if homes.get(n) == worker] for worker in workers}
-    # Those with most at home take one more where it does not come out even.
+    # Those with most at home take one more if it does not come out even.
     eager = sorted(workers, key=lambda worker: (-len(at_home[worker]), worker))
     room = {worker: base + (rank < rest) for rank, worker in enumerate(eager)}
     dealt = {worker: at_home[worker][: room[worker]] for worker in workers}

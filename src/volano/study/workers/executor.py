@@ -39,7 +39,7 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, worker: int, assignment: Assignment) -> None:
-        """Hands an assignment to a worker that has none. One that was lost is started anew for it,
+        """Hands an assignment to a worker that has none. One that was lost is started again for it,
         and knows nothing of what was trained before: the states in the assignment are where it goes
         on."""
 
@@ -51,10 +51,10 @@ class Executor(ABC):
             timeout: seconds after which None is the answer; None waits as long as it takes.
 
         Returns:
-            None too where nobody has anything in hand.
+            None too if no worker has anything in hand.
 
         Raises:
-            VolanoError: what the worker raised: the study itself cannot be meant, or a defect.
+            VolanoError: what the worker raised: the study itself is invalid, or a defect.
         """
 
     @abstractmethod
@@ -84,7 +84,7 @@ def defect_of(error: Exception) -> RunError:
     """Returns the report of an unforeseen exception."""
     where = "".join(traceback.format_exception(error)).strip()
     return RunError(
-        "A worker of a study answers each assignment",
+        "A worker of a study must answer each assignment",
         got=f"{type(error).__name__}: {error}\n{where}",
     )
 

@@ -46,17 +46,18 @@ def make_executor(
             that runs.
         precision: of the forward and backward pass.
         engine: of all packs; None finds the fastest for each.
-        threads: of each worker's host; None is its share of the cores, where there are several.
+        threads: the threads of each worker's host; None is its share of the cores, if there are
+            several.
         num_trials: that are to come: a process of its own needs some of them.
         on_notice: told what a person should hear of the choice.
 
     Raises:
-        UsageError: they cannot be meant; the extra ``cluster`` is missing; ``build`` cannot be sent
+        UsageError: they are invalid; the extra ``cluster`` is missing; ``build`` cannot be sent
             to them.
         RunError: they do not start.
     """
     if workers is not None and workers < 1:
-        raise UsageError("workers is a number of workers, at least 1", got=workers)
+        raise UsageError("`workers` must be a number of workers, at least 1", got=workers)
     settings: dict[str, Any] = {"precision": precision, "engine": engine}
     if ray is not None:
         from volano.study.workers.ray_actors import RayActors
@@ -110,6 +111,6 @@ def devices_of_workers(device: str | None, workers: int | None) -> list[str]:
     num = 1 if is_one else Device.count()
     if workers is not None and workers > num:
         raise UsageError(
-            "Each worker has an accelerator of its own", got=f"{workers} workers on {num}"
+            "Each worker needs an accelerator of its own", got=f"{workers} workers on {num}"
         )
     return [found.name] if is_one else [f"{found.kind}:{index}" for index in range(workers or num)]

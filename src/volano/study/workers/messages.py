@@ -51,9 +51,9 @@ class TrialOutcome:
         number: of the trial.
         step: at which it stands.
         epoch: the same in epochs.
-        metrics: of the evaluation there; empty where it failed.
-        training_loss: mean since the last rung; NaN where it is one.
-        state: see :class:`Trial`; None where it failed or was not asked for.
+        metrics: the metrics of the evaluation there; empty if it failed.
+        training_loss: the mean loss since the last rung; it may be NaN.
+        state: see :class:`Trial`; None if it failed or was not asked for.
         failure: first line of what it raised, or None.
     """
 
@@ -78,9 +78,9 @@ class PackFigures:
         refused: why engines were not taken, by name.
         seconds: of start-up and training; evaluation apart.
         startup_seconds: of making the pack, of timing its engines and of compiling; 0 for one that
-            goes on.
+            is kept.
         steps: configuration-steps made: optimizer steps, summed over its members.
-        solo_seconds_per_step: of one member trained alone, where that was measured; None where not,
+        solo_seconds_per_step: of one member trained alone, if that was measured; None if not,
             and for the loop.
     """
 

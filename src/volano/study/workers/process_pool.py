@@ -1,10 +1,10 @@
 """The workers of a study as processes of this machine: one for each accelerator, or for each share
 of the cores.
 
-A process is forked where that is safe, for then closures, and data in memory, go over as they are:
+A process is forked if that is safe, for then closures, and data in memory, go over as they are:
 without an accelerator, whose driver does not survive a fork, and with one thread each, for a pool
 of OpenMP threads does not either (docs/decisions/workers-of-a-study.md). Elsewhere it is started
-anew and ``build`` is pickled for it.
+again and ``build`` is pickled for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from volano.errors import RunError, UsageError, VolanoError
 from volano.study.workers.executor import Executor, Make, answer_of, defect_of, report_in
 from volano.study.workers.messages import Assignment, Lost, Report
 
-# A process that was told to end does so at once; one that is stuck in the kernel is told more
+# A process that was told to end does so at once; one that is stuck in the kernel is signalled more
 # loudly.
 _PATIENCE_SECONDS = 2.0
 # How often a process looks whether the one that started it still runs. The end of the connection
@@ -124,7 +124,7 @@ class ProcessPool(Executor):
             )
         except OSError as error:
             raise RunError(
-                "The system starts the worker processes of a study",
+                "The system must be able to start the worker processes of a study",
                 got=f"{error} at one of {self.num_workers}",
                 remedy="Take fewer workers",
             ) from error
@@ -146,7 +146,7 @@ def pickled_for_start(make: Make) -> bytes:
         return pickled(make)
     except Exception as error:
         raise UsageError(
-            "Worker processes that are started anew import the study's build function",
+            "Worker processes that are started again must import the study's build function",
             got=f"{type(error).__name__}: {error}",
             remedy="Define it at the top of a module and name it as module:build, or take one "
             "worker",
@@ -219,7 +219,7 @@ class _Process:
             self.connection.send_bytes(pickled(assignment))
 
     def receive(self) -> bytes | None:
-        """The answer to the assignment; None where there will be none."""
+        """The answer to the assignment; None if there will be none."""
         try:
             return self.connection.recv_bytes() if self.connection.poll() else None
         except (EOFError, OSError):
@@ -243,7 +243,7 @@ class _Process:
             self.connection.send_bytes(b"")
 
     def end(self) -> None:
-        """Waits for it to end; ends it where that takes too long."""
+        """Waits for it to end; ends it if that takes too long."""
         self.connection.close()
         for insist in (lambda: None, self._process.terminate, self._process.kill):
             insist()
@@ -289,7 +289,7 @@ def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) ->
         try:
             there.send_bytes(answer)
         except BrokenPipeError:
-            os._exit(0)  # nobody listens any more
+            os._exit(0)  # no listener is left
 
 
 def _read(there: Connection, messages: queue.SimpleQueue[bytes], parent: int) -> None:

@@ -48,7 +48,7 @@ class RayActors(Executor):
     """An executor with one actor for each accelerator of a cluster; if it has none, one for each
     ``cpus_per_worker`` cores.
 
-    An actor that is lost, with its machine or alone, is started anew with its next assignment.
+    An actor that is lost, with its machine or alone, is started again with its next assignment.
 
     Args:
         make: of a worker, called with ``threads``; sent with cloudpickle, so that closures and what
@@ -58,7 +58,8 @@ class RayActors(Executor):
             machine for the study.
         num: of actors; None is as many as the cluster has room for.
         cpus_per_worker: cores of each.
-        threads: of each worker; None is ``cpus_per_worker`` where there are no accelerators.
+        threads: the threads of each worker; None is ``cpus_per_worker`` if there are no
+            accelerators.
         on_notice: told what a person should hear of the start.
 
     Raises:
@@ -142,7 +143,7 @@ class RayActors(Executor):
             return Lost(assignment=assignment.number, reason=_why_lost(error))
 
     def _started(self, call: Any, starting: _Starting) -> Lost | None:
-        """Hands out what an actor was started for; Lost where it has not started."""
+        """Hands out what an actor was started for; Lost if it has not started."""
         try:
             error = self._ray.get(call, timeout=0)
         except self._ray.exceptions.RayError as failure:  # GetTimeoutError too
@@ -194,7 +195,7 @@ class RayActors(Executor):
         self.num_workers = len(self._actors)
         if not self._actors:
             raise RunError(
-                f"A cluster has room for a worker that asks for {self._options}",
+                f"A cluster must have room for a worker that asks for {self._options}",
                 got=f"none in {_START_SECONDS:.0f} s: {reason}",
                 remedy="Look at ray status",
             )
@@ -243,7 +244,7 @@ def import_ray() -> Any:
         import ray
     except ImportError as error:
         raise UsageError(
-            "Workers on a cluster are Ray's actors", got=str(error), remedy=f"Run {_EXTRA}"
+            "Workers on a cluster need Ray", got=str(error), remedy=f"Run {_EXTRA}"
         ) from error
     return ray
 
@@ -255,7 +256,7 @@ def _sent(make: Any) -> bytes:
         return cloudpickle.dumps(make)
     except Exception as error:
         raise UsageError(
-            "The study's build function can be sent to a cluster",
+            "The study's build function must be such that it can be sent to a cluster",
             got=f"{type(error).__name__}: {first_line(error)}",
             remedy="Open files, locks and connections inside it, not around it",
         ) from error
@@ -304,7 +305,9 @@ def _check_listens(address: str | None) -> None:
 
 def _unreachable(address: str | None, error: Exception) -> VolanoError:
     if address is None:
-        return RunError("Ray starts a cluster on this machine", got=first_line(error))
+        return RunError(
+            "Ray must be able to start a cluster on this machine", got=first_line(error)
+        )
     remedy = "Start one with ray start --head, or give 'local'"
     if "InvalidAuthToken" in str(error.__cause__):
         remedy = (
@@ -312,7 +315,9 @@ def _unreachable(address: str | None, error: Exception) -> VolanoError:
             "looks for it"
         )
     return UsageError(
-        "A Ray cluster runs at the address", got=f"{address!r}: {first_line(error)}", remedy=remedy
+        "A Ray cluster must run at the address",
+        got=f"{address!r}: {first_line(error)}",
+        remedy=remedy,
     )
 
 

@@ -21,7 +21,7 @@ def check_same_data(task: Task, number: int, first: Task, first_number: int) -> 
         difference = difference_of_data(getattr(task, name), getattr(first, name))
         if difference is not None:
             raise ExploreError(
-                "All trials of a study train on the same data and are evaluated on the same",
+                "All trials of a study must train, and be evaluated, on the same data",
                 got=f"{name} of trial {number} and of trial {first_number}: {difference}",
                 remedy="Make the data once, outside build; leave its choice out of the space",
             )

@@ -150,10 +150,10 @@ class TrialTasks:
 
         task = self._build(optuna.trial.FixedTrial(dict(trial.params), number=trial.number))
         if not isinstance(task, Task):
-            raise TaskError("build(trial) returns a volano.Task", got=type(task).__name__)
+            raise TaskError("build(trial) must return a volano.Task", got=type(task).__name__)
         if task.valid is None:
             raise TaskError(
-                "The trials of a study are compared by their evaluation",
+                "The trials of a study must be evaluated, since they are compared by that",
                 got="a task without valid",
                 remedy="Give valid",
             )

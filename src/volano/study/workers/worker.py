@@ -44,8 +44,8 @@ class _Living:
 class Worker:
     """Trains assignments on one device; lives in the process that has it.
 
-    A pack is kept from one assignment to the next: where its trials come back they go on in it, and
-    those that do not leave it. All else is made anew from the states in the assignment.
+    A pack is kept from one assignment to the next: if its trials come back they continue in it, and
+    those that do not leave it. All else is made again from the states in the assignment.
 
     Args:
         build: ``(trial) -> Task``, called with a ``FixedTrial`` of Optuna's.
