@@ -1,4 +1,4 @@
-"""One process at a time works in a run's folder."""
+"""Only one process at a time can work in a run's folder."""
 
 import json
 import os
@@ -184,7 +184,7 @@ class TestRuns:
                         lambda: volano.resume(tmp_path / "run", task=make_task(), observer=Quiet()),
                         lambda: RunFolder(tmp_path / "run").make(),
                     ):
-                        with pytest.raises(UsageError, match="One process at a time"):
+                        with pytest.raises(UsageError, match="Only one process at a time"):
                             attempt()
                         seen.append(1)
 

@@ -12,7 +12,7 @@ from volano.record.read_run import read_run
 def test_a_folder_that_holds_no_run_is_refused(tmp_path):
     with pytest.raises(
         UsageError,
-        match=r"A run's folder holds run\.json; got .*Name the folder that train printed",
+        match=r"A run's folder must hold run\.json; got .*Name the folder that train printed",
     ):
         read_run(tmp_path)
 

@@ -43,7 +43,8 @@ def test_what_would_be_lost_is_not_overwritten(folder, leaves):
         (folder.path / "run.json").unlink()
     (folder.path / leaves).mkdir()
     with pytest.raises(
-        UsageError, match="A run starts in a folder of its own; got .*which exists.*volano resume"
+        UsageError,
+        match="A run must start in a folder of its own; got .*which exists.*volano resume",
     ):
         RunFolder.reserve(folder.path, "task")
 
@@ -84,10 +85,10 @@ def test_lines_after_a_step_are_dropped_and_those_without_one_stay(folder):
 @pytest.mark.parametrize(
     ("content", "error", "words"),
     [
-        (None, UsageError, "A run's folder holds run.json; got .*that train printed"),
-        ("{", CheckpointError, "run.json of a run's folder holds JSON"),
-        ("[" * 100_000, CheckpointError, "run.json of a run's folder holds JSON"),
-        ("[]", CheckpointError, "run.json of a run's folder holds a JSON object; got list"),
+        (None, UsageError, "A run's folder must hold run.json; got .*that train printed"),
+        ("{", CheckpointError, "run.json of a run's folder must hold JSON"),
+        ("[" * 100_000, CheckpointError, "run.json of a run's folder must hold JSON"),
+        ("[]", CheckpointError, "run.json of a run's folder must hold a JSON object; got list"),
         ('{"schema_version": 2}', CheckpointError, "reads run folders of schema version 1; got 2"),
     ],
 )

@@ -35,14 +35,14 @@ def test_a_rung_that_was_trained_again_counts_once():
     ],
 )
 def test_what_is_gone_on_with_is_whole_and_what_is_reported_is_what_is_there(event):
-    with pytest.raises(CheckpointError, match="trials.jsonl of a study holds whole events"):
+    with pytest.raises(CheckpointError, match="trials.jsonl of a study must hold whole events"):
         trials_of([ASKED, event])
     (trial,) = trials_of([ASKED, event], is_tolerant=True)
     assert trial.number == 3
 
 
 def test_any_files_make_a_record(tmp_path):
-    with pytest.raises(UsageError, match=r"A study's folder holds study\.json"):
+    with pytest.raises(UsageError, match=r"A study's folder must hold study\.json"):
         read_study(tmp_path)
     (tmp_path / "study.json").write_text('{"schema_version": 7, "settings": [], "status": 3}')
     (tmp_path / "trials.jsonl").write_text(

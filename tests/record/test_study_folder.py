@@ -36,7 +36,7 @@ def test_one_with_a_trial_is_not(folder):
     folder.append(TRIALS, {"event": "asked", "trial": 0, "params": {}})
     with pytest.raises(
         UsageError,
-        match="A study starts in a folder of its own; got .*which holds one.*resume=True",
+        match="A study must start in a folder of its own; got .*which holds one.*`resume`",
     ):
         StudyFolder.reserve(folder.path, "study")
     folder.release()
@@ -47,8 +47,8 @@ def test_one_with_a_trial_is_not(folder):
 @pytest.mark.parametrize(
     ("content", "error", "words"),
     [
-        (None, UsageError, "A study's folder holds study.json; got .*that explore printed"),
-        ("{", CheckpointError, "study.json of a study's folder holds JSON"),
+        (None, UsageError, "A study's folder must hold study.json; got .*that explore printed"),
+        ("{", CheckpointError, "study.json of a study's folder must hold JSON"),
         (
             '{"schema_version": 2}',
             CheckpointError,

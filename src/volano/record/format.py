@@ -6,7 +6,7 @@ from typing import Any
 
 from volano.record.json_values import number
 
-NOTHING = "—"  # where there is no value
+NOTHING = "—"  # for an absent value
 # Metrics that are shares of 1, by the last word of their names.
 _SHARES = ("accuracy", "precision", "recall", "f1")
 # Metrics of which more is better, by a word of their names; of the others less is.

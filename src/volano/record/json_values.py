@@ -43,7 +43,7 @@ def numbers(value: Any) -> list[float]:
 
 
 def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
-    """A JSON object; an empty one where there is none, and ``missing`` is told why."""
+    """A JSON object; an empty one if there is none, and ``missing`` gets the reason."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> 
 def read_lines(
     path: Path, missing: list[str], *, is_expected: bool
 ) -> tuple[Mapping[str, Any], ...]:
-    """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` is told of
+    """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` hears of
     them."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")

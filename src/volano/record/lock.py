@@ -69,7 +69,7 @@ class RunLock:
         locks."""
         if self._is_lost():
             raise RunError(
-                "A run's folder belongs to one process",
+                "A run's folder must belong to one process",
                 got=f"{self._folder}, which {_told(read_owner(self._folder))} took over",
                 remedy="Leave it to that one",
             )
@@ -181,11 +181,11 @@ def _lives(owner: dict[str, Any]) -> bool:
 def _refusal(folder: Path, owner: dict[str, Any] | None) -> UsageError:
     elsewhere = owner is not None and owner.get("host") != socket.gethostname()
     return UsageError(
-        "One process at a time works in a run's folder",
+        "Only one process at a time can work in a run's folder",
         got=f"{folder}, held by {_told(owner)}",
         remedy="Wait for it, or stop it"
         + (
-            f"; if that machine is gone, remove {folder / OWNER_NAME} and {LOCK_NAME} beside it"
+            f"; if that machine is gone, remove {folder / OWNER_NAME} and {LOCK_NAME} next to it"
             if elsewhere
             else ""
         ),

@@ -33,7 +33,7 @@ class RunRecord:
         run: ``run.json``.
         task: ``task.json``.
         plan: ``plan.json``.
-        explanation: ``explanation.json``, where the run was planned.
+        explanation: ``explanation.json``, if the run was planned.
         logs: lines of ``metrics.jsonl`` about training steps, in their order.
         evaluations: its lines about the validation set.
         quarantine: lines of ``quarantine.jsonl``.
@@ -87,7 +87,7 @@ def read_run(path: str | Path) -> RunRecord:
     folder = Path(path)
     if not (folder / "run.json").is_file():
         raise UsageError(
-            "A run's folder holds run.json",
+            "A run's folder must hold run.json",
             got=str(path),
             remedy="Name the folder that train printed",
         )

@@ -1,12 +1,12 @@
 """The folder that a run leaves behind.
 
-run.json               what it is, its state, its final figures, how to go on with it
+run.json               what it is, its state, its final figures, how to resume it
 task.json              the task in words and digests
 plan.json              the plan, complete
 metrics.jsonl          one line for every logged step and evaluation
 previews.jsonl         what the task's preview gave after each evaluation
-quarantine.jsonl       corrupt examples, where there were any
-numerics.jsonl         steps whose numbers were not finite, where there were any
+quarantine.jsonl       corrupt examples, if there were any
+numerics.jsonl         steps whose numbers were not finite, if there were any
 checkpoints/           the last two, see checkpoint.py
 model.safetensors      the final weights
 .lock, owner.json      while a process works in it, see lock.py
@@ -88,7 +88,7 @@ class RunFolder:
             if (self.path / self.main).is_file() and not self._is_stillborn():
                 self.release()
                 raise UsageError(
-                    f"A {self.noun} starts in a folder of its own",
+                    f"A {self.noun} must start in a folder of its own",
                     got=f"{self.path}, which holds one by now",
                 )
             for name in self.begun if self._is_stillborn() else ():
@@ -98,14 +98,15 @@ class RunFolder:
             self.write_json(self.main, {"schema_version": SCHEMA_VERSION, "status": "starting"})
         except OSError as error:
             raise UsageError(
-                f"The {self.noun}'s folder can be made", got=f"{self.path}: {error.strerror}"
+                f"It must be possible to make the {self.noun}'s folder",
+                got=f"{self.path}: {error.strerror}",
             ) from error
 
     def _refusal(self) -> UsageError:
         return UsageError(
-            "A run starts in a folder of its own",
+            "A run must start in a folder of its own",
             got=f"{self.path}, which exists",
-            remedy=f"Name another with --out, or go on with it: volano resume {self.path}",
+            remedy=f"Name another with `out`, or continue this run: volano resume {self.path}",
         )
 
     def _has_begun(self) -> bool:
@@ -137,7 +138,7 @@ class RunFolder:
             self._lock = self._lock or RunLock.acquire(self.path, on_notice)
         except OSError as error:
             raise UsageError(
-                f"A {self.noun}'s folder can be written to",
+                f"A {self.noun}'s folder must be writable",
                 got=f"{self.path}: {error.strerror}",
                 remedy="Change its permissions",
             ) from error
@@ -170,13 +171,13 @@ class RunFolder:
             is_one = (folder.path / cls.main).is_file()
         except PermissionError as error:
             raise UsageError(
-                f"A {cls.noun}'s folder can be read",
+                f"A {cls.noun}'s folder must be readable",
                 got=f"{path}: {error.strerror}",
                 remedy="Change its permissions",
             ) from error
         if not is_one:
             raise UsageError(
-                f"A {cls.noun}'s folder holds {cls.main}",
+                f"A {cls.noun}'s folder must hold {cls.main}",
                 got=str(path),
                 remedy=f"Name the folder that {cls.verb} printed",
             )
@@ -200,11 +201,12 @@ class RunFolder:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"{name} of a {self.noun}'s folder holds JSON", got=f"{self.path}: {error}"
+                f"{name} of a {self.noun}'s folder must hold JSON", got=f"{self.path}: {error}"
             ) from error
         if not isinstance(value, dict):
             raise CheckpointError(
-                f"{name} of a {self.noun}'s folder holds a JSON object", got=type(value).__name__
+                f"{name} of a {self.noun}'s folder must hold a JSON object",
+                got=type(value).__name__,
             )
         return value
 
@@ -221,7 +223,7 @@ class RunFolder:
             partial.replace(target)
         except OSError as error:
             raise RunError(
-                f"A {self.noun}'s folder can be written to", got=f"{target}: {error.strerror}"
+                f"A {self.noun}'s folder must be writable", got=f"{target}: {error.strerror}"
             ) from error
 
     def update_run(self, **fields: Any) -> None:
@@ -340,5 +342,5 @@ def _fresh(parent: Path, name: str) -> Path:
         if not path.exists():
             return path
     raise UsageError(
-        "A run finds a free name", got=str(parent / name), remedy="Name one with --out"
+        "A run must find a free name", got=str(parent / name), remedy="Name one with `out`"
     )

@@ -1,4 +1,4 @@
-"""A study as its folder tells it: for reports, for verifying, and for going on with it. Needs
+"""A study as its folder tells it: for reports, for verifying, and for resuming it. Needs
 neither torch nor Optuna.
 
 What the files hold stands in ``volano.record.study_folder``.
@@ -32,7 +32,7 @@ class RungValue:
         share: of the trial's whole run at which it stands.
         step: optimizer steps made.
         epoch: the same in epochs.
-        value: of the study's metric; NaN where it is one.
+        value: the value of the study's metric; it may be NaN.
         metrics: of the evaluation, ``loss`` among them.
         training_loss: mean since the rung before.
         seconds: of training since then: the trial's part of its pack's.
@@ -180,7 +180,7 @@ def read_study(path: str | Path) -> StudyRecord:
     folder = Path(path)
     if not (folder / STUDY).is_file():
         raise UsageError(
-            "A study's folder holds study.json",
+            "A study's folder must hold study.json",
             got=str(path),
             remedy="Name the folder that explore printed",
         )
@@ -315,7 +315,7 @@ def _check_event(event: Mapping[str, Any]) -> None:
     else:
         is_whole = kind != "ended" or (isinstance(event.get("state"), str) and "reason" in event)
     if not is_whole:
-        raise CheckpointError(f"{TRIALS} of a study holds whole events", got=str(event)[:200])
+        raise CheckpointError(f"{TRIALS} of a study must hold whole events", got=str(event)[:200])
 
 
 def _is_number_or_null(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """The folder that a study leaves behind, and what its files hold.
 
-study.json     what the study is, where it stands, how to go on with it
+study.json     what the study is, where it stands, how to resume it
 trials.jsonl   one line for every event of a trial
 packs.jsonl    one line for every pack in every assignment
 journal.log    Optuna's journal of the study (``optuna-dashboard journal.log``); absent with a
@@ -60,8 +60,8 @@ study, its own value first, and ``refused`` why engines were not taken. ``second
 worker, start-up (making the pack, timing engines, compiling) included, evaluation not; workers
 train side by side. ``gain`` is what the same steps would have taken one member at a time over what
 their training took, start-up apart: ``solo_seconds_per_step * steps / (seconds -
-startup_seconds)``. It is null where the engine is the loop, which is one member at a time, and
-where nobody timed that.
+startup_seconds)``. It is null if the engine is the loop, which is one member at a time, and
+if that was not timed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class StudyFolder(RunFolder):
         if not (self.path / STUDY).is_file():
             return super()._refusal()
         return UsageError(
-            "A study starts in a folder of its own",
+            "A study must start in a folder of its own",
             got=f"{self.path}, which holds one",
-            remedy="Name another with out= (--out), or go on with it: resume=True (--resume)",
+            remedy="Name another with `out`, or continue this one with `resume`",
         )
