@@ -30,7 +30,9 @@ def test_a_folder_that_one_stands_in_has_a_name(tmp_path, monkeypatch):
 
 
 def test_what_a_run_needs(tmp_path):
-    with pytest.raises(UsageError, match="The texts of the run are where they were; got .*gone"):
+    with pytest.raises(
+        UsageError, match="The texts of the run must be where they were; got .*gone"
+    ):
         check_data_is_there(tmp_path / "nowhere", "texts")
     check_data_is_there(None, "texts")
     with pytest.raises(

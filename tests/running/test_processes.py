@@ -48,7 +48,7 @@ def test_before_a_folder_is_made(make_task):
         {"kind": "reference", "reference": "mine:task"},
     )
     check_processes(task, plan, Processes(nproc=4), source)
-    with pytest.raises(PlanError, match="divides the batch"):
+    with pytest.raises(PlanError, match="must divide the batch"):
         check_processes(task, plan, Processes(nproc=3), source)
     with pytest.raises(UsageError, match="made again by each of them; got a Task object"):
         check_processes(task, plan, Processes(nproc=2), {"kind": "python"})

@@ -66,7 +66,7 @@ def test_a_task_or_what_makes_one(here, make_task, monkeypatch):
         assert load_task("any:name") is task
     monkeypatch.undo()
     with pytest.raises(
-        UsageError, match=r"names a volano.Task or a function.*of_my_own.py:answer: Answer"
+        UsageError, match=r"must name a volano.Task or a function.*of_my_own.py:answer: Answer"
     ):
         load_task(str(here / "of_my_own.py:answer"))
 

@@ -17,7 +17,7 @@ def check_data_is_there(path: str | Path | None, what: str) -> None:
     an embedded sample."""
     if path is not None and not Path(path).exists():
         raise UsageError(
-            f"The {what} of the run are where they were",
+            f"The {what} of the run must be where they were",
             got=f"{path}, which is gone",
             remedy="Put them back",
         )
@@ -27,7 +27,7 @@ def check_ended(folder: RunFolder) -> None:
     """Raises CheckpointError when a run holds no trained weights yet."""
     if not (folder.path / "model.safetensors").is_file():
         raise CheckpointError(
-            "A run that has ended holds model.safetensors",
+            "A run that has ended must hold model.safetensors",
             got=f"none in {folder.path}",
             remedy=f"volano resume {folder.path}",
         )

@@ -2,7 +2,7 @@
 PROCESSES MAX_RESTARTS``.
 
 torchrun's elastic agent does it: it watches the ranks, ends all of them when one dies, and starts
-them again as often as it may. Each goes on from the run's last checkpoint.
+them again as often as it may. Each continues from the run's last checkpoint.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _is_consequence(failure: Any) -> bool:
 
 
 def _last_words(failure: Any) -> str | None:
-    """The first line of the exception that ended a rank; None where it was killed before it could
+    """The first line of the exception that ended a rank; None if it was killed before it could
     say anything."""
     message = failure.error_file_data.get("message")
     if isinstance(message, dict):

@@ -16,7 +16,7 @@ from volano.training import Observer, Run, RunFolder
 
 
 def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
-    """Writes a self-contained page about one run, or about several beside each other.
+    """Writes a self-contained page about one run, or about several side by side.
 
     Args:
         runs: folders of runs; a folder of a run that failed or is not finished gives a page of what
@@ -28,16 +28,16 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
         where the page lies.
 
     Raises:
-        UsageError: no run, something that is not a run's folder, or a study beside others.
+        UsageError: no run, something that is not a run's folder, or a study among others.
         RunError: the page cannot be written.
     """
     if not runs:
-        raise UsageError("A report is about one run or more", got="none")
+        raise UsageError("A report must be about one run or more", got="none")
     studies = [run for run in runs if (Path(run) / STUDY).is_file()]
     if studies:
         if len(runs) > 1 or out is not None:
             raise UsageError(
-                "The page of a study is about it alone, and lies in its folder",
+                "The page of a study must be about it alone, and lie in its folder",
                 got=f"{studies[0]}, which is one, with "
                 f"{'other runs' if len(runs) > 1 else 'another place'}",
                 remedy=f"Say volano report {studies[0]}",
@@ -85,7 +85,7 @@ def end_run(
 
 def with_report(run: Run, observer: Observer) -> Run:
     """Writes ``report.html`` of a run that has finished. A page that cannot be written is a notice
-    of the run, never its failure; a run that was stopped gets none, since it goes on."""
+    of the run, never its failure; a run that was stopped gets none, since it can be resumed."""
     if run.status != "finished":
         return run
     try:

@@ -26,7 +26,7 @@ def choose_plan(
         task: what.
         request: what is said of how.
         world_size: ranks that will train together.
-        seconds: how long the run shall last, where its steps follow from that; None: the task's are
+        seconds: how long the run shall last, if its steps follow from that; None: the task's are
             given.
         is_raced: whether candidates may be measured; otherwise the choices that need no measuring
             are taken.
@@ -54,7 +54,7 @@ def check_given(task: Task, plan: Plan) -> None:
         Device(plan.device)
     except UsageError as error:
         raise PlanError(
-            "A plan is for a device of this machine",
+            "A plan must be for a device of this machine",
             got=f"device={plan.device!r}",
             remedy=error.remedy,
         ) from error

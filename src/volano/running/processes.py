@@ -47,7 +47,7 @@ class Processes:
     after a failure, and whether they show the tracebacks of their errors.
 
     Raises:
-        UsageError: at birth, when a number cannot be meant.
+        UsageError: at birth, if a number is invalid.
     """
 
     nproc: int = 1
@@ -56,12 +56,12 @@ class Processes:
 
     def __post_init__(self) -> None:
         if self.nproc < 1:
-            raise UsageError("`nproc` is a number of processes, at least 1", got=self.nproc)
+            raise UsageError("`nproc` must be a number of processes, at least 1", got=self.nproc)
         if self.max_restarts < 0:
-            raise UsageError("`max_restarts` is a number, at least 0", got=self.max_restarts)
+            raise UsageError("`max_restarts` must be a number, at least 0", got=self.max_restarts)
         if self.max_restarts and self.nproc == 1:
             raise UsageError(
-                "`max_restarts` is for several processes",
+                "`max_restarts` is for several processes only",
                 got=f"{self.max_restarts} with one",
                 remedy="Give `nproc`",
             )
@@ -77,7 +77,7 @@ class Processes:
         started = Ranks.from_environment()
         if started.are_several and self.nproc > 1:
             raise UsageError(
-                "Ranks are started by torchrun or by `nproc`",
+                "Ranks must be started either by torchrun or by `nproc`",
                 got=f"both, {started.world_size} and {self.nproc}",
             )
         return max(started.world_size, self.nproc)
@@ -92,12 +92,12 @@ def check_processes(
     check_ranks(task, plan, processes.world_size)
     if processes.nproc > 1 and not Device(plan.device).is_cpu and processes.nproc > Device.count():
         raise UsageError(
-            "Each rank has an accelerator of its own",
+            "Each rank needs an accelerator of its own",
             got=f"{processes.nproc} ranks on {Device.count()}",
         )
     if processes.nproc > 1 and (source or {}).get("kind") == "python":
         raise UsageError(
-            "A task that several processes train can be made again by each of them",
+            "A task that several processes train must be one that each of them can make again",
             got="a Task object",
             remedy="Name it as module:task, or start your script with torchrun",
         )
@@ -190,7 +190,7 @@ def task_of(folder: RunFolder) -> Task:
         return load_task(source["reference"])
     if kind == "python":
         raise UsageError(
-            "A run that was started from Python goes on with its task",
+            "A run that was started from Python must be resumed with its task",
             got=f"{folder.path} without one",
             remedy=f"Call volano.resume({str(folder.path)!r}, task=task)",
         )
@@ -225,9 +225,9 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
     record = folder.read_json("run.json")
     if code and record.get("status") not in ("finished", "stopped"):
         raise RunError(
-            "The processes of a run end well",
+            "The processes of a run must end well",
             got=record.get("reason") or f"exit code {code}",
-            remedy=f"Go on with volano resume {folder.path} --nproc {processes.nproc}",
+            remedy=f"Continue with `nproc` {processes.nproc}: volano resume {folder.path}",
         )
 
 

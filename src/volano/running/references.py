@@ -43,7 +43,9 @@ def load_reference(reference: str) -> Any:
     module_name, separator, name = reference.rpartition(":")
     if not separator or not module_name or not name:
         raise UsageError(
-            "Code is named as module:name", got=repr(reference), remedy="For example my_task:task"
+            "Code must be named as module:name",
+            got=repr(reference),
+            remedy="For example my_task:task",
         )
     try:
         module = (
@@ -51,9 +53,9 @@ def load_reference(reference: str) -> Any:
         )
     except Exception as error:
         raise UsageError(
-            "The module can be imported",
+            "The module must be importable",
             got=f"{module_name}: {type(error).__name__}: {error}",
-            remedy="Run from the folder in which it lies, or mend it; --debug shows the whole "
+            remedy="Run from the folder in which it lies, or mend it; `debug` shows the whole "
             "traceback",
         ) from error
     try:
@@ -61,7 +63,9 @@ def load_reference(reference: str) -> Any:
     except AttributeError as error:
         public = sorted(other for other in vars(module) if not other.startswith("_"))
         raise UsageError(
-            f"{module_name} has the name", got=name, remedy=f"It has: {', '.join(public[:12])}"
+            f"{module_name} must have the name",
+            got=name,
+            remedy=f"It has: {', '.join(public[:12])}",
         ) from error
 
 
@@ -80,7 +84,7 @@ def as_task(value: Any, reference: str) -> Task:
     task = value() if callable(value) and not isinstance(value, Task) else value
     if not isinstance(task, Task):
         raise UsageError(
-            "module:name names a volano.Task or a function that returns one",
+            "module:name must name a volano.Task or a function that returns one",
             got=f"{reference}: {type(task).__name__}",
         )
     return task

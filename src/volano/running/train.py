@@ -69,7 +69,7 @@ def resume_task(
     processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> Run:
-    """Goes on with the run of a task of one's own; see ``volano.resume``."""
+    """Resumes the run of a task of one's own; see ``volano.resume``."""
     folder = RunFolder.open(run)
     check_unfinished(folder)
     observer = observer or make_progress()
@@ -104,10 +104,10 @@ def go_on(
 
 
 def change_safety(run: str | Path, **changes: Any) -> None:
-    """Sets fields of a run's :class:`Safety`, for the next time that it goes on.
+    """Sets fields of a run's :class:`Safety`, for the next time that it is resumed.
 
     Raises:
-        UsageError: not a run's folder, a process works in it, or a setting that cannot be meant.
+        UsageError: not a run's folder, a process works in it, or a setting is invalid.
     """
     folder = RunFolder.open(run)
     with folder.held():
@@ -116,17 +116,17 @@ def change_safety(run: str | Path, **changes: Any) -> None:
 
 
 def check_unfinished(folder: RunFolder) -> None:
-    """Raises UsageError when the run has nothing left to do, or has not come so far that it could
-    go on."""
+    """Raises UsageError if the run has nothing left to do, or has not come so far that it can be
+    resumed."""
     if folder.read_json("run.json").get("status") == "starting":
         raise UsageError(
-            "A run that goes on has begun",
+            "A run to resume must have begun",
             got=f"{folder.path}, which was killed while it was being prepared",
-            remedy=f"Start it again, with the same command and --out {folder.path}",
+            remedy=f"Start it again in the same way, with `out` {folder.path}",
         )
     if folder.read_json("run.json").get("status") == "finished":
         raise UsageError(
-            "A run that goes on has steps left",
+            "A run to resume must have steps left",
             got=f"{folder.path}, which is finished",
             remedy="Start another one",
         )
