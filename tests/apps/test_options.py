@@ -56,7 +56,7 @@ class TestChecks:
             ({"eggs": 1.5}, "`eggs` is a whole number from 1 to 12; got 1.5"),
             ({"eggs": True}, "`eggs` is a whole number"),
             ({"pans": 3}, "`pans` is a multiple of 2 from 2 to 8; got 3"),
-            ({"salt": 1}, "`salt` is True or False; got 1"),
+            ({"salt": 1}, "`salt` must be True or False; got 1"),
             ({"kind": "raw"}, "`kind` is one of soft, hard; got 'raw'"),
             ({"book": 7}, "`book` is a path; got 7"),
         ],
@@ -87,13 +87,11 @@ class TestChecks:
             TextOptions(minutes=1, epochs=1)
 
     def test_options_that_exclude_each_other(self):
-        with pytest.raises(UsageError, match="`size` chooses among Volano's networks"):
+        with pytest.raises(UsageError, match="`size` can only choose among Volano's networks"):
             ImageOptions(size="thin", model="a:b")
-        with pytest.raises(
-            UsageError, match="`image_size` and `fps` are for clips that are decoded"
-        ):
+        with pytest.raises(UsageError, match="`image_size` and `fps` are for decoded clips only"):
             VideoOptions(fps=8)
-        with pytest.raises(UsageError, match="`classify` takes a path of labelled texts"):
+        with pytest.raises(UsageError, match="`classify` needs a path of labelled texts"):
             ClassifyOptions()
 
     @pytest.mark.parametrize(
@@ -156,7 +154,7 @@ class TestOneLineForAnOption:
     def test_every_application_says_of_each_what_it_is(self, kind):
         for field in APPLICATIONS[kind].declared():
             assert field.declaration.help.endswith("."), field.name
-            assert field.rule.startswith("is ")
+            assert field.rule.startswith("must be ")
             if field.default is not None:
                 assert field.check(field.default) == field.default
 

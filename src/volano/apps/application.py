@@ -39,7 +39,7 @@ class TimeLimit:
         planning: what was asked of the plan.
         started: when the whole call began, by ``time.perf_counter``.
         seconds: for the whole call.
-        is_default: whether nobody said how long.
+        is_default: whether no length was asked for.
         world_size: ranks that will train together.
         check: raises UsageError unless the processes asked for can train a task under a plan.
     """
@@ -90,7 +90,7 @@ class Finished:
     """The results of a run's final test.
 
     Attributes:
-        metrics: figures for ``run.json``, beside those of the training.
+        metrics: figures for ``run.json``, as well as those of the training.
         notices: what a person should know.
         details: more for ``Run.details``.
     """
@@ -116,12 +116,12 @@ class Application(ABC):
     Class attributes:
         kind: its name, also of its runs' folders.
         options_type: its options.
-        default_minutes: of a run of which nobody says how long.
+        default_minutes: the length of a run if none is asked for.
         final_metric: a figure that only the final test gives.
         study_metric: by which trials are compared, and ``"minimize"`` or ``"maximize"``.
         data_name: what its data is, in words ("images"); so the list of unreadable files names it
             too.
-        generate_device: where new things are made if nobody says where; None is the accelerator.
+        generate_device: where new things are made if no device is named; None is the accelerator.
         needs_scratch: whether reading writes files, which :meth:`write` moves into the run's
             folder.
 
@@ -262,7 +262,7 @@ class Application(ABC):
             return cls.options_type.from_json(folder.read_json("run.json")["source"]["dials"])
         except (KeyError, TypeError, UsageError) as error:
             raise CheckpointError(
-                f"run.json of a run of the {cls.kind} application holds its options",
+                f"run.json of a run of the {cls.kind} application must hold its options",
                 got=f"{folder.path}: {error}",
             ) from error
 

@@ -59,7 +59,7 @@ def application_class(kind: str) -> type[Application]:
     if own is not None:
         return own
     raise UsageError(
-        "An application is one that this version knows, or a subclass of volano.Application",
+        "An application must be one that this version knows, or a subclass of volano.Application",
         got=repr(kind),
         remedy=f"Say {', '.join(APPLICATIONS)}, or module:Class",
     )

@@ -38,7 +38,7 @@ class Declaration:
         unit: of a number, for example ``"px"``.
         flag: on the command line, if it is not the name with dashes.
         is_path: whether a text names a file or a folder.
-        is_resolved: whether Volano sets it when a run begins, and nobody gives it.
+        is_resolved: whether Volano sets it when a run begins, and no caller gives it.
         is_kept: whether a run's folder keeps it among its options.
     """
 
@@ -95,20 +95,20 @@ class OptionField:
             f" {self.declaration.unit}" if self.declaration.unit else "",
         )
         if declared.choices:
-            return f"is one of {', '.join(declared.choices)}"
+            return f"must be one of {', '.join(declared.choices)}"
         if declared.is_path:
-            return "is a path"
+            return "must be a path"
         if self.type not in (int, float):
-            return "is True or False" if self.type is bool else "is a text"
+            return "must be True or False" if self.type is bool else "must be a text"
         kind = "a whole number" if self.type is int else "a number"
         if declared.multiple_of is not None:
             kind = f"a multiple of {declared.multiple_of}"
         if declared.at_least is not None and declared.at_most is not None:
             most = "2**63 - 1" if declared.at_most == MOST_SEED else f"{declared.at_most:,}"
-            return f"is {kind} from {declared.at_least:,} to {most}{unit}"
+            return f"must be {kind} from {declared.at_least:,} to {most}{unit}"
         if declared.at_least is not None:
-            return f"is {kind}, at least {declared.at_least:,}{unit}"
-        above = f"is {kind} above {declared.above or 0:,}{unit}"
+            return f"must be {kind}, at least {declared.at_least:,}{unit}"
+        above = f"must be {kind} above {declared.above or 0:,}{unit}"
         return above if declared.at_most is None else f"{above}, at most {declared.at_most:,}"
 
     def _is_of_type(self, value: Any) -> bool:
@@ -260,7 +260,9 @@ class Options(DeclaredOptions):
             if field.declaration.is_path and value is not None:
                 object.__setattr__(self, field.name, str(Path(value).absolute()))
         if self.minutes is not None and self.epochs is not None:
-            raise UsageError("The length of a run is given as `minutes` or as `epochs`", got="both")
+            raise UsageError(
+                "The length of a run must be given either as `minutes` or as `epochs`", got="both"
+            )
 
 
 @dataclass(frozen=True)
@@ -328,7 +330,7 @@ def table_of(options: type[DeclaredOptions]) -> str:
     for field in options.declared():
         if not field.declaration.is_resolved:
             rule, default = (
-                field.rule.removeprefix("is "),
+                field.rule.removeprefix("must be "),
                 "" if field.default is None else f"`{field.default}`",
             )
             lines.append(f"| `{field.name}` | {rule} | {default} | {field.declaration.help} |")

@@ -107,7 +107,7 @@ class Predictions(Sequence[Any]):
         return self.rows[index]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all of it, as ``volano predict --json`` prints it."""
+        """Returns all of it as JSON values, as ``volano predict`` prints it."""
         return {
             "run": str(self.run),
             **dict(self.more),
@@ -141,7 +141,9 @@ class Predictions(Sequence[Any]):
                 writer.writerow(self.rows[0].columns)
                 writer.writerows(row.cells for row in self.rows)
         except OSError as error:
-            raise UsageError("The table can be written", got=f"{path}: {error.strerror}") from error
+            raise UsageError(
+                "The table must be writable", got=f"{path}: {error.strerror}"
+            ) from error
 
 
 def class_predictions(
@@ -154,7 +156,7 @@ def class_predictions(
         UsageError: ``top_k`` is below 1.
     """
     if top_k < 1:
-        raise UsageError("`top_k` is a whole number above 0", got=top_k)
+        raise UsageError("`top_k` must be a whole number above 0", got=top_k)
     name_of = dict(enumerate(classes))
     top = logits.softmax(1).topk(min(top_k, len(classes)))
     return [

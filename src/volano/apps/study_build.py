@@ -31,7 +31,7 @@ from volano.training import measure_step_time
 
 DEFAULT_MINUTES = 10.0
 _DEFAULT_TRIALS, _DEFAULT_ETA = 64, 3
-# Of the minutes, for start-up, evaluations and the report; and because packs gain nothing where
+# Of the minutes, for start-up, evaluations and the report; and because packs gain nothing if
 # convolutions decide.
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.3, 10.0
 _TIMING_SECONDS = 3.0
@@ -99,7 +99,7 @@ class ApplicationBuild:
         self, seconds: float, device: Device, space: SearchSpace | None
     ) -> ApplicationBuild:
         """The same with a length that fits into seconds a trial, from steps timed here, and with
-        the application's own space where none is given."""
+        the application's own space if none is given."""
         application, step = self._read().fit_trial(
             seconds, functools.partial(_step_seconds, device), device
         )
@@ -152,7 +152,7 @@ def application_build(
 
     Raises:
         UsageError: the path does not exist, the space names no setting of the application's recipe,
-            or a setting of the study cannot be meant.
+            or a setting of the study is invalid.
         DataError: what lies there cannot be trained on.
     """
     chosen = SearchSpace.load(space) if isinstance(space, str | Path) else space
@@ -168,7 +168,7 @@ def application_build(
     if seconds < _LEAST_SECONDS:
         least = (_LEAST_SECONDS * whole + _RESERVE_SECONDS) / (1.0 - _RESERVE_SHARE) / 60
         raise UsageError(
-            f"The minutes of a study leave each whole trial {_LEAST_SECONDS:g} s at least",
+            f"The minutes of a study must leave each whole trial {_LEAST_SECONDS:g} s at least",
             got=f"{budget / 60:g} for {trials} trials",
             remedy=f"Give {math.ceil(10 * least) / 10:g} minutes, or fewer trials",
         )
@@ -197,7 +197,7 @@ def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
             kind, source["dials"], SearchSpace.from_json(source["space"]), source["num_steps"]
         )
     raise UsageError(
-        "A study's build function can be made again",
+        "A study's build function must be one that can be made again",
         got="a study that was started from Python with a function",
         remedy='Give build=, the function or "module:build"',
     )
@@ -221,7 +221,7 @@ def task_of_trial(
     Args:
         study: the folder.
         trial: ``"best"``, or its number.
-        build: with which the study was made, where its folder does not tell.
+        build: the function with which the study was made, if its folder does not name it.
         epochs: another length, for a study of an application: its trials are as short as the
             study's minutes made them.
 
@@ -237,11 +237,11 @@ def task_of_trial(
         with contextlib.suppress(ValueError):
             trial = int(trial)
         if not isinstance(trial, int):
-            raise UsageError("A trial is 'best' or a number", got=repr(trial))
+            raise UsageError("A trial must be 'best' or a number", got=repr(trial))
         found = opened.trial(trial)
         if found.state == "failed":
             raise UsageError(
-                "A trial that is trained could be",
+                "A trial to train again must not have failed",
                 got=f"trial {trial}, which failed: {found.reason}",
             )
         number, params = trial, found.params
@@ -253,7 +253,7 @@ def task_of_trial(
     if epochs is not None:
         if not isinstance(made, ApplicationBuild):
             raise UsageError(
-                "--epochs is for studies of the applications", got="a build function of your own"
+                "`epochs` is for studies of the applications", got="a build function of your own"
             )
         made = made.lengthened(epochs)
     try:
@@ -264,7 +264,7 @@ def task_of_trial(
         ):  # what Optuna says of a parameter that the trial has not
             raise
         raise UsageError(
-            "build makes the tasks that it made for the study", got=f"trial {number}: {error}"
+            "build must make the tasks that it made for the study", got=f"trial {number}: {error}"
         ) from error
 
 
@@ -292,14 +292,14 @@ def check_space(space: SearchSpace, recipe: Any) -> SearchSpace:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
             raise UsageError(
-                "A search space names settings of the recipe",
+                "A search space must name settings of the recipe",
                 got=name,
                 remedy=f"Say {', '.join(near)}",
             )
         values = space.parameters[name]
         lowest = values.low if isinstance(values, Range) else min(values)
         if name.endswith("lr") and lowest <= 0:
-            raise UsageError("A learning rate is above 0", got=f"{lowest} of {name}")
+            raise UsageError("A learning rate must be above 0", got=f"{lowest} of {name}")
     return space.with_real([name for name in names if isinstance(getattr(recipe, name), float)])
 
 

@@ -97,7 +97,7 @@ def resume_application(
     processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> Run:
-    """Goes on with a run of an application, and tests it.
+    """Resumes a run of an application, and tests it.
 
     Raises:
         UsageError: it is finished, or its data is no longer there.

@@ -20,7 +20,7 @@ def test_it_comes_back():
     assert ClassifierSpec.from_json(SPEC.to_json()) == SPEC
     with pytest.raises(CheckpointError, match="schema version 1; got 9"):
         ClassifierSpec.from_json({**SPEC.to_json(), "schema_version": 9})
-    with pytest.raises(CheckpointError, match="describes a classifier"):
+    with pytest.raises(CheckpointError, match="must describe a classifier"):
         ClassifierSpec.from_json({"schema_version": 1, "classes": ["a"]})
 
 
@@ -42,7 +42,7 @@ def test_a_network_of_ones_own_sees_normalized_pixels_and_is_told_what_it_asks_f
     [
         (lambda: 3, "returns an nn.Module.*got int"),
         (lambda: nn.Flatten(), r"logits \[2, 3\]; got \[2, 64\]"),
-        (lambda: nn.Linear(5, 3), r"logits \[2, 3\]; got RuntimeError.*--debug shows where"),
+        (lambda: nn.Linear(5, 3), r"logits \[2, 3\]; got RuntimeError.*`debug` shows where"),
         (lambda: nn.Sequential(nn.Flatten(), nn.LSTM(64, 3)), r"logits \[2, 3\]; got tuple"),
     ],
 )

@@ -74,7 +74,7 @@ class TestLoading:
             train_tokenizer(["other text " * 50], 300).to_bytes()
         )
         with pytest.raises(
-            CheckpointError, match="The tokenizer belongs to the run; got .* text.json says"
+            CheckpointError, match="The tokenizer must belong to the run; got .* text.json says"
         ):
             load_tokenizer(tmp_path / "tokenizer.json", tokenizer.digest())
 

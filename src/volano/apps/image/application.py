@@ -53,7 +53,7 @@ class ImageApplication(ImageTraining):
                 translate=spec.translate,
             )
         scores = classification_scores(logits, labels, spec.classes)
-        for fault in faults[len(test.faults) :]:  # of files that nobody had read before
+        for fault in faults[len(test.faults) :]:  # of files that were not read before
             folder.append("quarantine.jsonl", {"set": "test", **asdict(fault)})
         metrics = {
             "test_accuracy": scores["accuracy"],
@@ -70,7 +70,7 @@ class ImageApplication(ImageTraining):
 
     @staticmethod
     def summary(run: Run) -> list[str]:
-        """The test accuracy, beside that of the trivial answer."""
+        """The test accuracy, with that of the trivial answer."""
         where = "the held-out test images" if run.details["is_held_out"] else "the test images"
         return [
             f"test accuracy {run.metrics['test_accuracy']:.4f} on {run.metrics['num_test']:,} of "

@@ -39,7 +39,7 @@ def export_classifier(
         RunError: what was loaded back predicts something else.
     """
     if to not in FORMATS:
-        raise UsageError(f"A model is exported to {', '.join(FORMATS)}", got=repr(to))
+        raise UsageError(f"A model must be exported to one of {', '.join(FORMATS)}", got=repr(to))
     model.eval()
     with torch.no_grad():
         expected = model(images).float()
@@ -50,7 +50,7 @@ def export_classifier(
     scale = max(1.0, expected.abs().max().item())
     if not difference <= _TOLERANCE * scale:
         raise RunError(
-            "An exported model predicts what the run's model does",
+            "An exported model must predict what the run's model does",
             got=f"logits that differ by {difference}",
         )
     return {

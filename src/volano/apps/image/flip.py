@@ -10,7 +10,7 @@ Two questions are asked on held-out images:
    classes fail, left and right carry meaning throughout (digits, letters, text) and flips only
    cost accuracy. A minority of failing classes is no objection: all shoes of Fashion-MNIST point
    to the left, which is how they were photographed, not what they are.
-2. Does a classifier trained *with* mirrored images lose a class? It must, where the mirror image
+2. Does a classifier trained *with* mirrored images lose a class? It must, if the mirror image
    of one class is another class (b and d, left and right arrows): then flips are refused however
    few classes are concerned.
 """

@@ -64,14 +64,15 @@ class ClassifierSpec:
         fields: dict[str, Any] = dict(value)
         if fields.pop("schema_version", None) != SCHEMA_VERSION:
             raise CheckpointError(
-                f"image.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version")
+                f"image.json must be of schema version {SCHEMA_VERSION}",
+                got=value.get("schema_version"),
             )
         try:
             for name in ("classes", "mean", "std"):
                 fields[name] = tuple(fields[name])
             return cls(**fields)
         except (KeyError, TypeError) as error:
-            raise CheckpointError("image.json describes a classifier", got=error) from error
+            raise CheckpointError("image.json must describe a classifier", got=error) from error
 
 
 def make_classifier(
@@ -111,7 +112,8 @@ def make_classifier(
     )
     if not isinstance(module, nn.Module):
         raise TaskError(
-            f"`model` names a function that returns an nn.Module; it may take {', '.join(offered)}",
+            "`model` must name a function that returns an nn.Module; it may take "
+            f"{', '.join(offered)}",
             got=type(module).__name__,
         )
     return Normalized(module, spec.mean, spec.std)
@@ -135,7 +137,7 @@ def check_classifier(spec: ClassifierSpec, own_model: Callable[..., Any] | None)
             raise
         except Exception as error:
             raise TaskError(
-                rule, got=f"{type(error).__name__}: {error}", remedy="--debug shows where"
+                rule, got=f"{type(error).__name__}: {error}", remedy="`debug` shows where"
             ) from error
     if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -173,7 +175,7 @@ def own_model_of(reference: str | None) -> Callable[..., Any] | None:
     function = load_reference(reference)
     if not callable(function):
         raise UsageError(
-            "`model` names a function that makes a model",
+            "`model` must name a function that makes a model",
             got=f"{reference}: {type(function).__name__}",
         )
     return function

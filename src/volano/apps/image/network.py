@@ -59,12 +59,14 @@ def choose_shape(size: str, in_channels: int, resolution: int, num_classes: int)
       are left out, so the features before the head always number four times the first width.
     """
     if size not in FIRST_WIDTH:
-        raise UsageError(f"A network's size is one of {', '.join(FIRST_WIDTH)}", got=repr(size))
+        raise UsageError(
+            f"A network's `size` must be one of {', '.join(FIRST_WIDTH)}", got=repr(size)
+        )
     if resolution < 4:
         raise DataError(
-            "Images have at least 4 pixels a side",
+            "Images must have at least 4 pixels a side",
             got=resolution,
-            remedy="Choose a larger --image-size",
+            remedy="Choose a larger `image_size`",
         )
     if resolution >= LARGE_RESOLUTION:
         kernel, stride, padding = 4, 2, 1

@@ -38,5 +38,5 @@ class ImageOptions(Options):
         super().__post_init__()
         if self.model is not None and self.size is not None:
             raise UsageError(
-                "`size` chooses among Volano's networks", got="`size` together with `model`"
+                "`size` can only choose among Volano's networks", got="`size` together with `model`"
             )

@@ -79,7 +79,7 @@ def _write_hardest(
     pixels, images = test.in_memory([rows[one.row] for one in found])
     if len(images) < len(found):
         raise DataError(
-            "The hardest test images can be read a second time",
+            "The hardest test images must be readable a second time",
             got=f"{len(images)} of {len(found)}",
         )
     examples = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from volano.apps.image.network import choose_shape, forward_flops
 from volano.apps.options import not_tried, tried_around, tried_between, tried_up_to_twice
 
-# fastai's Imagenette table: with wrong labels 80 epochs score far below 20, so no run goes on for
+# fastai's Imagenette table: with wrong labels 80 epochs score far below 20, so no run lasts
 # ever by itself.
 MAX_EPOCHS = 60.0
 # Without any option. Measured on the embedded digits: 20, 40 and 60 epochs score alike, 98.5 to 100

@@ -75,7 +75,10 @@ def predict_labelled(
             )
             labels.append(part.labels)
     if not logits:
-        raise DataError("One of the images can be read", got=f"none; the first: {faults[0].reason}")
+        raise DataError(
+            "At least one of the images must be readable",
+            got=f"none; the first: {faults[0].reason}",
+        )
     return torch.cat(logits), torch.cat(labels), faults
 
 

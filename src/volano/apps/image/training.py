@@ -48,7 +48,7 @@ class ImageTraining(Application):
         spec: of the classifier.
         train: images to train on.
         valid: images evaluated during the run.
-        test: images of the final figures; the same as ``valid`` where the source has one split
+        test: images of the final figures; the same as ``valid`` if the source has one split
             only.
         is_held_out: whether ``test`` was split off by Volano.
         origin: where the images come from, in words.
@@ -100,7 +100,8 @@ class ImageTraining(Application):
         ]
         if empty:
             raise DataError(
-                "Every class has readable images to train on", got=f"none of {', '.join(empty[:5])}"
+                "Every class must have readable images to train on",
+                got=f"none of {', '.join(empty[:5])}",
             )
         if options.batch_size is not None and options.batch_size > len(train):
             notices.append(f"batch_size={len(train)}: there are no more images to train on")

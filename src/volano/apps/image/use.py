@@ -128,7 +128,8 @@ class ImageModel(TrainedModel):
             )
             if not len(read):
                 raise DataError(
-                    "One of the images can be read", got=f"none; the first: {read.faults[0].reason}"
+                    "At least one of the images must be readable",
+                    got=f"none; the first: {read.faults[0].reason}",
                 )
             assert isinstance(read.images, Tensor)
             pixels, names, faults = read.images, read.names, read.faults
@@ -161,13 +162,13 @@ class ImageModel(TrainedModel):
         suffix = {"safetensors": "exported.safetensors"}.get(to, to)
         target = Path(out) if out is not None else self.path / f"model.{suffix}"
         if not target.parent.is_dir() or target.is_dir():
-            raise UsageError("`out` names a file in a folder that exists", got=str(target))
+            raise UsageError("`out` must name a file in a folder that exists", got=str(target))
         try:
             samples = load_file(self.path / "samples.safetensors")["images"]
         except (OSError, SafetensorError, KeyError) as error:
             raise CheckpointError(
-                "A run of the image application holds samples.safetensors to compare predictions "
-                "on",
+                "A run of the image application must hold samples.safetensors to compare "
+                "predictions on",
                 got=f"{error}",
             ) from error
         fresh = make_classifier(self.spec, own_model_of(self.spec.model_reference))
@@ -191,7 +192,9 @@ class ImageModel(TrainedModel):
                 faults.append(Fault(place, f"image {place}", str(error)))
         if not pixels:
             reason = faults[0].reason if faults else "no image was given"
-            raise DataError("One of the images can be read", got=f"none; the first: {reason}")
+            raise DataError(
+                "At least one of the images must be readable", got=f"none; the first: {reason}"
+            )
         return torch.from_numpy(np.stack(pixels)), names, tuple(faults)
 
 
@@ -208,7 +211,7 @@ def _as_picture(picture: Any) -> Any:
         values = values.transpose(1, 2, 0)
     if values.dtype != np.uint8 or values.ndim not in (2, 3):
         raise UsageError(
-            "An image in memory is one of Pillow, or bytes uint8 of 2 or 3 dimensions",
+            "An image in memory must be one of Pillow, or bytes uint8 of 2 or 3 dimensions",
             got=f"{values.dtype} {list(values.shape)}",
             remedy="Scale to 0 to 255 and convert to uint8",
         )
@@ -219,13 +222,13 @@ def _in_terms_of(spec: ClassifierSpec, images: LabelledImages) -> LabelledImages
     unknown = sorted(set(images.classes) - set(spec.classes))
     if unknown:
         raise DataError(
-            "Images to evaluate on are of the run's classes",
+            "Images to evaluate on must be of the run's classes",
             got=f"also {', '.join(unknown[:5])}",
             remedy=f"The run knows {', '.join(spec.classes[:10])}",
         )
     if images.images.shape[1] != spec.channels or images.images.shape[-1] != spec.image_size:
         raise DataError(
-            "Images to evaluate on are like those of the run",
+            "Images to evaluate on must be like those of the run",
             got=f"{images.images.shape[1]} channels of {images.images.shape[-1]} px",
             remedy=f"The run takes {spec.channels} channels of {spec.image_size} px",
         )
@@ -245,7 +248,7 @@ def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:
     found: list[Path] = []
     for file in map(Path, files):
         if not file.exists():
-            raise UsageError("A file to predict exists", got=str(file))
+            raise UsageError("A file to predict must exist", got=str(file))
         refuse_run(file)
         if file.is_dir():
             found += listed(file, runs)
@@ -253,8 +256,10 @@ def _image_files(files: Sequence[str | Path], runs: set[Path]) -> list[Path]:
             found.append(file)
         else:
             raise UsageError(
-                "A file to predict is named like an image (.jpg, .png, ...)", got=str(file)
+                "A file to predict must be named like an image (.jpg, .png, ...)", got=str(file)
             )
     if not found:
-        raise DataError("There are images to predict", got=f"none in {', '.join(map(str, files))}")
+        raise DataError(
+            "There must be images to predict", got=f"none in {', '.join(map(str, files))}"
+        )
     return found

@@ -22,7 +22,7 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 class CompressorFigures:
     """The bits per held-out byte: ``8 * (size(training + held) - size(training)) / len(held)``,
     where size is that of the compressed bytes, for xz (preset 9, extreme) and bz2 (level 9). They
-    are computed in two threads beside what the process does meanwhile; :meth:`result` waits for
+    are computed in two threads while the process does other work; :meth:`result` waits for
     them. A context, so that no thread outlives it.
 
     Args:

@@ -59,7 +59,7 @@ def prepare_corpus(source: TextSource, folder: Path, *, seed: int) -> Corpus:
     split = split_texts(source, seed=seed)
     if split.num_bytes < LEAST_BYTES:
         raise DataError(
-            f"A text to train on has at least {LEAST_BYTES:,} bytes",
+            f"A text to train on must have at least {LEAST_BYTES:,} bytes",
             got=f"{split.num_bytes:,} in {source.origin}",
             remedy="Give more text",
         )

@@ -19,7 +19,7 @@ from volano.training import settings_of
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.10, 2.0
 # Steps are timed for this share of the minutes, at most so many seconds, once or twice.
 _TIMING_SHARE, _TIMING_SECONDS = 0.015, 4.0
-# Planning may cost a share of the time that it is told of: so much of it is told for the probe, the
+# Planning may cost a share of the time that it is given: so much of it is given for the probe, the
 # rest for the shape that is trained.
 _PROBE_SHARE = 0.3
 # Of a plan's probe with torch.compile switched off: compiled steps were measured to take 0.7 of the

@@ -63,7 +63,7 @@ def generate_ids(
 ) -> Iterator[int]:
     """The ids that follow ``ids``, up to ``num_tokens`` or the end of a document.
 
-    When as many tokens as the context are in view, the last half of them is read anew and the rest
+    When as many tokens as the context are in view, the last half of them is read again and the rest
     forgotten; so each token is drawn from at least half a context (or from all that there is) and
     at most a whole one.
 

@@ -61,11 +61,12 @@ class TextSpec:
         fields: dict[str, Any] = dict(value)
         if fields.pop("schema_version", None) != SCHEMA_VERSION:
             raise CheckpointError(
-                f"text.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version")
+                f"text.json must be of schema version {SCHEMA_VERSION}",
+                got=value.get("schema_version"),
             )
         if fields.pop("goal", None) != LANGUAGE:
-            raise CheckpointError("text.json describes a language model", got=value.get("goal"))
+            raise CheckpointError("text.json must describe a language model", got=value.get("goal"))
         try:
             return cls(**fields)
         except TypeError as error:
-            raise CheckpointError("text.json describes a language model", got=error) from error
+            raise CheckpointError("text.json must describe a language model", got=error) from error

@@ -30,7 +30,7 @@ class TextOptions(Options):
 class TextGenerationOptions(DeclaredOptions):
     """The options of writing text with a trained language model."""
 
-    prompt: str = option("", "What to go on from; an empty one begins a document.")
+    prompt: str = option("", "The text to continue; an empty one begins a document.")
     tokens: int = option(200, "How many to write, at most.", at_least=1)
     temperature: float = option(0.8, "0 takes the likeliest token.", at_least=0.0, at_most=100.0)
     top_k: int | None = option(None, "Draw among so many likeliest tokens.", at_least=1)

@@ -15,7 +15,7 @@ from volano.apps.options import not_tried, tried_around, tried_between
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.options import MAX_DEPTH, MIN_DEPTH
 
-# Where steps are timed before the depth is known.
+# The place at which steps are timed before the depth is known.
 PROBE_DEPTH = 4
 # By themselves, runs end here: after so many passes even a regularised model learns the text by
 # heart.
@@ -59,7 +59,7 @@ def choose_recipe(
 
     - Muon lr 0.02 with nanochat's scaling. Measured at depth 4, 330 steps of 2,048 tokens: 0.02:
       2.113 bits per byte, 0.04: 2.137.
-    - Newton-Schulz: 3 steps where 5 would cost more than a seventh of the step (see
+    - Newton-Schulz: 3 steps if 5 would cost more than a seventh of the step (see
       ``choose_tokens_per_step``), as in airbench. Measured likewise: 5: 2.113 in 101 s, 3: 2.116 in
       92 s.
     - AdamW: embedding 0.2, head 0.004, by ``(width / 768) ** -0.5`` (nanochat).

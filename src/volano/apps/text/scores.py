@@ -64,7 +64,7 @@ def score_tokens(
         model.train(was_training)
     num_bytes = int(tokenizer.num_bytes_of[tokens].sum())
     if not num_tokens:
-        raise DataError("There is text to evaluate on", got="no token")
+        raise DataError("There must be text to evaluate on", got="no token")
     return {
         "bits_per_byte": nats / math.log(2) / num_bytes,
         "perplexity": math.exp(nats / num_tokens),
@@ -75,7 +75,7 @@ def score_tokens(
 
 
 def text_figures(metrics: Mapping[str, Any], what: str) -> list[str]:
-    """Puts bits per byte into words, beside those of compressors; ``what``: of which bytes."""
+    """Puts bits per byte into words, with those of compressors; ``what`` names the bytes."""
     lines = [
         f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} {what}"
     ]

@@ -121,14 +121,14 @@ def load_tokenizer(path: Path, digest: str) -> Tokenizer:
         tokenizer = Tokenizer(Library.from_str(path.read_text(encoding="utf-8").rstrip("\n")))
     except OSError as error:
         raise CheckpointError(
-            "A run holds its tokenizer", got=f"{path}: {error.strerror}"
+            "A run must hold its tokenizer", got=f"{path}: {error.strerror}"
         ) from error
     except Exception as error:  # the library raises Exception itself
-        raise CheckpointError("tokenizer.json can be read", got=f"{path}: {error}") from error
+        raise CheckpointError("tokenizer.json must be readable", got=f"{path}: {error}") from error
     if tokenizer.digest() != digest:
         raise CheckpointError(
-            "The tokenizer belongs to the run",
-            got=f"{path} with digest {tokenizer.digest()}, where text.json says {digest}",
+            "The tokenizer must belong to the run",
+            got=f"{path} with digest {tokenizer.digest()}, and text.json says {digest}",
             remedy="Put back the tokenizer.json with which the run was trained; its tokens are "
             "others in another",
         )

@@ -302,7 +302,7 @@ def _fitting_context(wanted: int, corpus: Corpus) -> tuple[int, list[str]]:
         context //= 2
     if num_tokens < 4 * context:
         raise DataError(
-            f"The training text has at least {4 * _LEAST_CONTEXT} tokens",
+            f"The training text must have at least {4 * _LEAST_CONTEXT} tokens",
             got=f"{num_tokens:,} tokens ({corpus.num_train_bytes:,} bytes) in {corpus.origin}",
             remedy="Give more text",
         )
@@ -319,7 +319,7 @@ def shaped(
     num_tokens: float,
     depth: int | None = None,
 ) -> _Training:
-    """The application with depth and batch chosen where the options leave them open. ``flops`` is
+    """The application with depth and batch chosen if the options leave them open. ``flops`` is
     what the training may cost; None is what the probe's depth would cost over ``num_tokens``."""
     options, spec = application.options, application.spec
     if flops is None:

@@ -148,8 +148,8 @@ class Generation:
             yield piece
 
     def figures(self) -> dict[str, Any]:
-        """Returns all of it, as ``volano generate --json`` prints it; ``tokens_per_second`` counts
-        the reading of the prompt too."""
+        """Returns all of it as JSON values; ``tokens_per_second`` counts the reading of the prompt
+        too."""
         return {
             "run": str(self.run),
             "prompt": self.prompt,
@@ -172,7 +172,7 @@ def _score_source(model: TextModel, path: Path) -> tuple[dict[str, Any], list[Fa
     texts = [document.text for document in source.read(faults)]
     if not texts:
         reason = f": {faults[0].reason}" if faults else ""
-        raise DataError("There is text to evaluate on", got=f"none in {source.origin}{reason}")
+        raise DataError("There must be text to evaluate on", got=f"none in {source.origin}{reason}")
     with (
         CompressorFigures(_training_text(model), "".join(texts).encode()) as figures,
         tempfile.TemporaryDirectory() as scratch,

@@ -1,4 +1,4 @@
-"""The video application: trains a model that generates clips and foretells how they go on."""
+"""The video application: trains a model that generates clips and predicts how they continue."""
 
 from __future__ import annotations
 

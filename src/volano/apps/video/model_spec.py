@@ -80,14 +80,15 @@ class VideoSpec:
         fields: dict[str, Any] = dict(value)
         if fields.pop("schema_version", None) != SCHEMA_VERSION:
             raise CheckpointError(
-                f"video.json is of schema version {SCHEMA_VERSION}", got=value.get("schema_version")
+                f"video.json must be of schema version {SCHEMA_VERSION}",
+                got=value.get("schema_version"),
             )
         try:
             for name in ("classes", "class_shares", "mean", "std"):
                 fields[name] = tuple(fields[name])
             return cls(**fields)
         except (KeyError, TypeError) as error:
-            raise CheckpointError("video.json describes a model of clips", got=error) from error
+            raise CheckpointError("video.json must describe a model of clips", got=error) from error
 
 
 def make_network(spec: VideoSpec) -> nn.Module:

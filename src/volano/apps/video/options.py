@@ -53,7 +53,7 @@ class VideoOptions(Options):
         super().__post_init__()
         if self.path is None and (self.image_size, self.fps) != (None, None):
             raise UsageError(
-                "`image_size` and `fps` are for clips that are decoded",
+                "`image_size` and `fps` are for decoded clips only",
                 got="one with the embedded sample",
             )
 
@@ -67,7 +67,7 @@ class VideoGenerationOptions(DeclaredOptions):
     frames: int | None = option(
         None, "Of a clip; more than the model's window is rolled out.", at_least=1, at_most=10_000
     )
-    first_frames: str | None = option(None, "A clip or picture that goes on.", is_path=True)
+    first_frames: str | None = option(None, "A clip or picture to continue.", is_path=True)
     class_name: str | None = option(None, "One of the run's classes.", flag="--class")
     guidance: float | None = option(None, "Towards the class; 1 is plain.", at_least=0, at_most=20)
     method: str = option("euler", "Of the integration.", choices=METHODS)

@@ -52,7 +52,7 @@ def linear_guess(noisy: Tensor, levels: Tensor) -> Tensor:
     * noisy``.
 
     For pixels of deviation 1 this is Wiener's filter; it is Karras et al.'s (2022) ``c_skip`` in
-    the terms of rectified flow. It is 0 where there is nothing but noise and the frame itself where
+    the terms of rectified flow. It is 0 if there is nothing but noise and the frame itself if
     there is none, so a network that looks at it need not learn which frames to trust. noisy [B, T,
     C, S, S], levels [B, T].
     """

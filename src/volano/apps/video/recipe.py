@@ -14,7 +14,7 @@ from torch import nn
 from volano.apps.options import not_tried, tried_around, tried_between
 
 # From so many clips seen on, the transformer's better scaling can pay. An estimate: at a twentieth
-# of it, and equal time on a CPU, it had learned the mean frame where the U-Net had learned motion.
+# of it, and equal time on a CPU, it had learned the mean frame when the U-Net had learned motion.
 TRANSFORMER_FROM_VIEWS = 300_000
 _BATCH = 32
 _UNET_WIDTH = 64

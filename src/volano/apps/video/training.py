@@ -95,8 +95,8 @@ class VideoTraining(Application):
             notices.append(f"batch_size={len(train)}: there are no more clips to train on")
         if options.flip != "yes":
             notices.append(
-                "flip=no: a model of mirrored clips would make mirrored clips; --flip yes if that "
-                "is welcome"
+                "flip=no: a model of mirrored clips would make mirrored clips; say flip=yes if "
+                "that is welcome"
             )
         mean, std = pixel_statistics(train.frames, train.lengths)
         network = options.network or "unet"

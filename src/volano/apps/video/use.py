@@ -51,7 +51,7 @@ from volano.training import RunFolder, load_weights
 
 
 class VideoModel(TrainedModel):
-    """A model that generates clips, and foretells how they go on.
+    """A model that generates clips, and predicts how they continue.
 
     Attributes:
         spec: its description.
@@ -144,7 +144,7 @@ class VideoModel(TrainedModel):
         Returns:
             ``paths`` (the mp4 and gif of all clips side by side, and the grid of their frames),
             ``files`` (an mp4 for each clip), ``notices`` of what was stepped down to, and what was
-            asked for, which stands in ``generated.json`` beside the clips too.
+            asked for, which stands in ``generated.json`` next to the clips too.
 
         Raises:
             UsageError: a number out of range, an unknown class, a file that does not exist, a
@@ -222,7 +222,7 @@ def _label_of(class_name: str | None, guidance: float | None, spec: VideoSpec) -
         )
         if asked is not None:
             raise UsageError(
-                "`class_name` and `guidance` are for runs whose clips lay in class folders",
+                "`class_name` and `guidance` are only for runs whose clips lay in class folders",
                 got=f"{asked} with a run without",
             )
         return None
@@ -230,21 +230,21 @@ def _label_of(class_name: str | None, guidance: float | None, spec: VideoSpec) -
         return None
     if class_name not in spec.classes:
         raise UsageError(
-            "`class_name` is one of the run's classes", got=repr(class_name),
+            "`class_name` must be one of the run's classes", got=repr(class_name),
             remedy=f"The run knows {', '.join(spec.classes[:20])}",
         )  # fmt: skip
     return spec.classes.index(class_name)
 
 
 def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[str]) -> Tensor:
-    """The frames of a file that are given, uint8 [K, C, S, S]: its first ``context``, or all where
+    """The frames of a file that are given, uint8 [K, C, S, S]: its first ``context``, or all if
     it has fewer."""
     if not path.is_file():
-        raise UsageError("`first_frames` names a file", got=f"{path}, which is not there")
+        raise UsageError("`first_frames` must name a file", got=f"{path}, which is not there")
     is_picture = path.suffix.lower() in PICTURE_SUFFIXES
     if not is_picture and not is_clip(path.name):
         raise UsageError(
-            "`first_frames` names a clip or a picture (.mp4, .gif, .png, ...)", got=str(path)
+            "`first_frames` must name a clip or a picture (.mp4, .gif, .png, ...)", got=str(path)
         )
     try:
         fps = None if is_picture else spec.fps  # a picture has no rate that could be said to change
@@ -253,11 +253,12 @@ def _first_frames(path: Path, spec: VideoSpec, num_frames: int, notices: list[st
         )
         frames = torch.from_numpy(decode_clip(path, spec.clip_format))[: 1 if is_picture else None]
     except (OSError, DataError) as error:
-        raise DataError("The first frames can be read", got=f"{path}: {error}") from error
+        raise DataError("The first frames must be readable", got=f"{path}: {error}") from error
     most = min(spec.context, num_frames - 1)
     if most < 1:
         raise UsageError(
-            "Clips that go on from first frames have at least two", got=f"{num_frames} frames"
+            "Clips that continue first frames must have at least two frames",
+            got=f"{num_frames} frames",
         )
     notices += changes
     if len(frames) > most:
@@ -275,10 +276,12 @@ def _check_out(out: str | Path | None) -> None:
         return
     target = Path(out)
     if target.exists() and not target.is_dir():
-        raise UsageError("`out` names a folder that can be made", got=f"{target}, which is a file")
+        raise UsageError(
+            "`out` must name a folder that can be made", got=f"{target}, which is a file"
+        )
     if target.is_dir() and any(target.iterdir()):
         raise UsageError(
-            "`out` names a new folder, or an empty one",
+            "`out` must name a new folder, or an empty one",
             got=f"{target}, which holds files",
             remedy="Leave it away for the next folder in the run's own",
         )
@@ -296,7 +299,7 @@ def _make_folder(run: Path, out: str | Path | None) -> Path:
                 return run / f"generated-{number}"
     except OSError as error:
         raise UsageError(
-            "`out` names a folder that can be made", got=f"{out or run}: {error.strerror}"
+            "`out` must name a folder that can be made", got=f"{out or run}: {error.strerror}"
         ) from error
     raise AssertionError("numbers do not end")
 
@@ -335,5 +338,5 @@ def _write_settings(target: Path, settings: dict[str, Any]) -> None:
         )
     except OSError as error:
         raise RunError(
-            "A clip's settings can be written", got=f"{target}: {error}", remedy="Make room"
+            "A clip's settings must be writable", got=f"{target}: {error}", remedy="Make room"
         ) from error

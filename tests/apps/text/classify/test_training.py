@@ -32,5 +32,5 @@ def test_the_description_comes_back():
         vocab_size=300, context=32, depth=2, tokenizer_digest="0",
     )  # fmt: skip
     assert ClassesSpec.from_json(spec.to_json()) == spec
-    with pytest.raises(CheckpointError, match="describes a classifier"):
+    with pytest.raises(CheckpointError, match="must describe a classifier"):
         ClassesSpec.from_json({**spec.to_json(), "goal": "language"})

@@ -54,7 +54,7 @@ class ClassifyApplication(ClassifyTraining):
 
     @staticmethod
     def summary(run: Run) -> list[str]:
-        """The test accuracy beside that of the trivial answer, and the choice."""
+        """The test accuracy with that of the trivial answer, and the choice."""
         metrics = run.metrics
         figures = ", ".join(
             f"{name} {accuracy:.4f}" for name, accuracy in metrics["candidates"].items()

@@ -64,12 +64,12 @@ class ClassesSpec:
         head = fields.pop("schema_version", None), fields.pop("goal", None)
         if head != (SCHEMA_VERSION, "classes"):
             raise CheckpointError(
-                f"text.json describes a classifier, schema version {SCHEMA_VERSION}", got=head
+                f"text.json must describe a classifier, schema version {SCHEMA_VERSION}", got=head
             )
         try:
             return cls(**{**fields, "classes": tuple(fields["classes"])})
         except (KeyError, TypeError) as error:
-            raise CheckpointError("text.json describes a classifier", got=error) from error
+            raise CheckpointError("text.json must describe a classifier", got=error) from error
 
     def shape(self) -> DecoderShape:
         """The shape of the decoder; the head is kept."""

@@ -20,4 +20,4 @@ class ClassifyOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.path is None:
-            raise UsageError("`classify` takes a path of labelled texts", got="none")
+            raise UsageError("`classify` needs a path of labelled texts", got="none")

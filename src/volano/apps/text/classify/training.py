@@ -77,7 +77,7 @@ class ReadHead:
             weights = load_file(folder.path / _PRETRAINED)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"{_PRETRAINED} of a run can be read", got=f"{folder.path}: {error}"
+                f"{_PRETRAINED} of a run must be readable", got=f"{folder.path}: {error}"
             ) from error
         return cls(tokenizer=tokenizer, shape=spec.shape(), weights=weights)
 
@@ -95,7 +95,7 @@ class ClassifyTraining(Application):
         origin: where the texts come from, in words.
         faults: what could not be read.
         notices: what a person should know.
-        kept: which of the two is trained on everything, and its accuracy beside that of the other;
+        kept: which of the two is trained on everything, and its accuracy with that of the other;
             None before the choice.
         head: the decoder that has read the texts, if it is kept.
     """
@@ -121,7 +121,7 @@ class ClassifyTraining(Application):
     def read(cls, options: ClassifyOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
         """Reads labelled texts, and splits them if the source does not.
 
-        Texts of a split val beside train and test are the ones to choose by, and trained on after
+        Texts of a split val next to train and test are the ones to choose by, and trained on after
         the choice like all others.
         """
         assert options.path is not None
@@ -275,7 +275,9 @@ class ClassifyTraining(Application):
 
     def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract
         """Raises an error: nothing of these trainings is varied."""
-        raise UsageError("A study is of images, language models or clips", got="labelled texts")
+        raise UsageError(
+            "A study must be of images, language models or clips", got="labelled texts"
+        )
 
     def task(self, num_steps: int, recipe: Any = None) -> Task:  # noqa: ARG002 - of the contract
         """Builds the Task that trains what is kept on all training texts."""

@@ -106,7 +106,9 @@ class ClassifyModel(TrainedModel):
         found, faults, notices = read_texts([Path(file) for file in given])
         if not found:
             reason = faults[0].reason if faults else "no text"
-            raise DataError("One of the texts can be read", got=f"none; the first: {reason}")
+            raise DataError(
+                "At least one of the texts must be readable", got=f"none; the first: {reason}"
+            )
         logits = predict_texts(
             self.module, self.spec, [text for _, text in found], self.device, self._tokenizer
         )

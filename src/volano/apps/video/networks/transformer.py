@@ -37,7 +37,7 @@ class Transformer(nn.Module):
         num_frames: T.
         channels: C.
         size: S.
-        num_classes: 0 where clips have no classes; label ``num_classes`` means "not said".
+        num_classes: 0 if clips have no classes; label ``num_classes`` means "not said".
         width: W, a multiple of 64, the width of a head.
         depth: number of blocks.
         patch: P, a divisor of S.

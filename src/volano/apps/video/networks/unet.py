@@ -1,10 +1,10 @@
 """The convolutional U-Net with time in the channels: small, quick to learn motion, of a fixed
 number of frames.
 
-Frames are folded 2 x 2 into channels and all of them, with their noise levels as planes beside
+Frames are folded 2 x 2 into channels and all of them, with their noise levels as planes next to
 them, are the channels of one picture (as in SimVP, Gao et al. 2022, and MCVD, Voleti et al. 2022).
 Two residual blocks at half the resolution, four at a quarter, two at half again; group norm, SiLU,
-and a second convolution that starts at zero. Measured beside a 3-D attention transformer at equal
+and a second convolution that starts at zero. Measured against a 3-D attention transformer at equal
 time on a CPU, it learned motion where the other learned the mean frame (docs/decisions/video.md).
 
 Shapes: B clips, T frames, C channels, S pixels a side, W the width.
@@ -32,7 +32,7 @@ class UNet(nn.Module):
     Args:
         num_frames: T.
         channels: C.
-        num_classes: 0 where clips have no classes; label ``num_classes`` means "not said".
+        num_classes: 0 if clips have no classes; label ``num_classes`` means "not said".
         width: W, channels at half the resolution; twice as many at a quarter.
         scale: from bytes to what the network sees.
     """

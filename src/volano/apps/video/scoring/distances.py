@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Of training clips in fp32 at a time, beside the clips themselves.
+# The bytes of training clips in fp32 at a time, in addition to the clips themselves.
 _MOST_BYTES = 2**28
 
 

@@ -99,7 +99,7 @@ def sampling_for_figures(spec: VideoSpec) -> ClipSampling:
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, Any]:
-    """The figures of an evaluation by their public names, for ``run.json`` and ``--json``."""
+    """The figures of an evaluation by their public names, for ``run.json`` and JSON output."""
     return {
         "psnr_first_frame": result["psnr"][0],
         "psnr_baselines": {name: scores["psnr"][0] for name, scores in result["baselines"].items()},
@@ -212,7 +212,7 @@ def load_features(folder: RunFolder, spec: VideoSpec, device: Device) -> Feature
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
-            f"{_FEATURES} of a run can be read", got=f"{path}: {error}"
+            f"{_FEATURES} of a run must be readable", got=f"{path}: {error}"
         ) from error
     return net.to(device.torch_device).eval()
 

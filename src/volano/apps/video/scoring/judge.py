@@ -130,7 +130,7 @@ class Judge:
             for kind in spoiled:
                 if (
                     reason is None and not values[kind] > values["real"]
-                ):  # nor where one is not a number
+                ):  # nor if one is not a number
                     reason = f"{kind} clips are not farther by the {name} distance than real ones"
         return SelfTest(
             passed=reason is None,

@@ -1,5 +1,5 @@
-"""The final figures of a model of clips: prediction beside trivial ones, and generated clips beside
-real ones.
+"""The final figures of a model of clips: prediction against trivial ones, and generated clips
+against real ones.
 
 Shapes: N clips, T frames, K of them given, C channels, S pixels a side.
 """
@@ -49,7 +49,7 @@ def generate_clips(
         count: of clips.
         num_frames: of each, the given ones among them; more than the window is a rollout.
         sampling: how.
-        seed: of the noise, and of the classes where none is asked for.
+        seed: the seed of the noise, and of the classes if none is asked for.
         precision: of the arithmetic.
         label: the class of all clips; None draws classes as often as they occur.
         given: first frames uint8 [K, C, S, S] of all clips, K from 1 to T - 1, or None.
@@ -94,7 +94,7 @@ def predict_clips(
     model: Any, spec: VideoSpec, clips: Clips, device: Device, *, precision: str
 ) -> Tensor:
     """The frames after the context, uint8 [N, T - K, C, S, S]: in one step, the mean of what may
-    follow. A clip's class is given where there are classes."""
+    follow. A clip's class is given if there are classes."""
     parts = []
     with torch.inference_mode(), device.autocast(precision):
         for number, (frames, labels) in enumerate(
