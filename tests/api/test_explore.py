@@ -92,16 +92,18 @@ def test_a_trial_is_named_by_its_number(study):
     task, number = task_of_trial(study.folder, "3")
     assert number == 3
     assert task.optimizer.keywords["lr"] == study.trial(3).params["lr"]
-    with pytest.raises(ExploreError, match="A trial is named by its number; got 99"):
+    with pytest.raises(ExploreError, match="A trial must be named by its number; got 99"):
         task_of_trial(study.folder, 99)
-    with pytest.raises(UsageError, match="A trial is 'best' or a number; got 'worst'"):
+    with pytest.raises(UsageError, match="A trial must be 'best' or a number; got 'worst'"):
         task_of_trial(study.folder, "worst")
 
 
 def test_a_study_of_a_function_of_python_cannot_be_made_again(tmp_path):
     made = volano.explore(digits_mlp, 3, rungs=1, out=tmp_path / "study", observer=Heard(), **HERE)
     assert made.facts["source"] == {"kind": "python"}
-    with pytest.raises(UsageError, match="build function can be made again.*module:build"):
+    with pytest.raises(
+        UsageError, match="build function must be one that can be made again.*module:build"
+    ):
         task_of_trial(made.folder)
     assert task_of_trial(made.folder, build=digits_mlp)[1] == made.best.number
 
@@ -123,7 +125,7 @@ def test_a_study_goes_on_with_its_own_settings(tmp_path):
     assert [t.params for t in more.trials[:3]] == [t.params for t in first.trials]
     assert len(more.trials) == 5
     assert more.settings["seed"] == 5
-    with pytest.raises(UsageError, match="A study that goes on has a folder"):
+    with pytest.raises(UsageError, match="A study to resume must have a folder"):
         volano.explore(digits_mlp, resume=True)
 
 
@@ -168,7 +170,7 @@ def _diverging(parameters):
     [
         (3, "explore takes build.*got int"),
         ("study.builds:nothing", "has the name; got nothing"),
-        ("study.builds:MARKS", "has the name"),
+        ("study.builds:MARKS", "must have the name"),
     ],
 )
 def test_what_is_no_build_is_refused(build, message, tmp_path):
@@ -224,7 +226,9 @@ def test_texts_and_clips_have_spaces_too(kind, texts):
 
 
 def test_what_a_study_cannot_be_meant_with_leaves_no_folder(tmp_path):
-    with pytest.raises(UsageError, match="sampler is one of Optuna's, or one like them; got int"):
+    with pytest.raises(
+        UsageError, match="`sampler` must be one of Optuna's, or one like them; got int"
+    ):
         volano.explore(digits_mlp, trials=2, out=tmp_path / "s", sampler=3)
     with pytest.raises(PlanError, match="computes in"):
         volano.explore(digits_mlp, trials=2, out=tmp_path / "s", precision="fp8", device="cpu")
@@ -296,7 +300,9 @@ class TestApplications:
 
     @pytest.mark.parametrize("values", [{"low": -0.1, "high": 0.1}, [0.0, 0.1]])
     def test_rates_are_above_zero(self, values):
-        with pytest.raises(UsageError, match="A learning rate is above 0; got .* of kernel_lr"):
+        with pytest.raises(
+            UsageError, match="A learning rate must be above 0; got .* of kernel_lr"
+        ):
             application_build(
                 "image",
                 space=SearchSpace.from_json({"kernel_lr": values}),

@@ -47,7 +47,7 @@ class TestTrain:
             ("image", {"size": "huge"}, "`size` is one of thin, base, wide; got 'huge'"),
             ("imagee", {}, "an application or a task of your own; got 'imagee'"),
             (7, {}, "an application or a task of your own; got 7"),
-            ("text", {"classify": True}, "`classify` takes a path of labelled texts"),
+            ("text", {"classify": True}, "`classify` needs a path of labelled texts"),
         ],
     )
     def test_what_cannot_be(self, what, options, message):
@@ -56,7 +56,7 @@ class TestTrain:
 
     def test_options_are_not_for_a_task(self, make_task):
         with pytest.raises(
-            UsageError, match="`epochs` is an option of the applications; got 3 with a task"
+            UsageError, match="`epochs` is an option of the applications only; got 3 with a task"
         ):
             volano.train(make_task(), epochs=3)
 
@@ -98,7 +98,7 @@ class TestLoad:
             model.predict(np.zeros((8, 8)))
         with pytest.raises(UsageError, match="exists; got nowhere.png"):
             model.predict("nowhere.png")
-        with pytest.raises(UsageError, match="`top_k` is a whole number above 0"):
+        with pytest.raises(UsageError, match="`top_k` must be a whole number above 0"):
             model.predict(np.zeros((8, 8), dtype=np.uint8), top_k=0)
 
     def test_evaluate(self, model, run):

@@ -46,12 +46,12 @@ def explain(
             predicted.
         budget: bytes that the training may hold on the device; None is what is there.
         pins, forbid: see ``volano.train``.
-        analyze: whether the chosen plan is run for some steps, and what is measured set beside what
-            was predicted.
+        analyze: whether the chosen plan is run for some steps, and what is measured shown next to
+            what was predicted.
         options: of an application; see ``volano.train``.
 
     Raises:
-        UsageError: the task or the device cannot be meant.
+        UsageError: the task or the device is invalid.
         VolanoError: the task cannot be run, as the run itself would say it.
     """
     planning = PlanRequest(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
@@ -65,7 +65,7 @@ def explain(
     application, chosen = choose_application(value, {"path": path, **options})
     if application is application_class(CLASSIFY):
         raise UsageError(
-            "What is explained is planned by measuring",
+            "Only a training that is planned can be explained",
             got="`classify`, whose trainings take seconds and are not",
             remedy="Leave it out",
         )
@@ -82,7 +82,7 @@ def explain_run(path: str | Path) -> Explanation:
     folder = RunFolder.open(path)
     if not (folder.path / EXPLANATION).is_file():
         raise UsageError(
-            "A run that was planned holds explanation.json", got=f"none in {folder.path}"
+            "A run that was planned must hold explanation.json", got=f"none in {folder.path}"
         )
     return Explanation.from_json(folder.read_json(EXPLANATION))
 
@@ -91,11 +91,11 @@ def _explained(task: Task, planning: PlanRequest, on: str | None, analyze: bool)
     if on is not None:
         if planning.device is not None:
             raise UsageError(
-                "A plan is explained for one device",
+                "A plan must be explained for one device",
                 got=f"`device` {planning.device} and `on` {on}",
             )
         if analyze:
-            raise UsageError("Measuring takes the device itself", got=f"`analyze` with `on` {on}")
+            raise UsageError("Measuring needs the device itself", got=f"`analyze` with `on` {on}")
         return explain_absent(task, on, planning)
     explanation = find_plan(task, dataclasses.replace(planning, is_free=True)).explanation
     assert explanation is not None

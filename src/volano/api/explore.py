@@ -84,7 +84,7 @@ def explore(
         storage: URL, path of a journal, or an Optuna study; None is in memory with a journal in the
             folder.
         seed: of the default sampler; 0.
-        eta: at a rung one trial in so many goes on; 3.
+        eta: at a rung one trial in so many continues; 3.
         rungs: how many, the end of the run among them; 1 prunes nothing; None takes them from
             ``trials``.
         device: as torch writes it; None is every accelerator, or the CPU.
@@ -92,7 +92,7 @@ def explore(
         workers: processes that train packs; None is one for each accelerator, or as many as pay on
             the CPU's cores.
         ray: ``"local"``, ``"auto"`` or ``"host:port"``: the devices of a Ray cluster.
-        resume: goes on with the study in ``out``, with the settings that it has where none are
+        resume: continues the study in ``out``, with the settings that it has if none are
             given.
         observer: hears of the study, and is closed at its end; None shows progress on standard
             error.
@@ -119,19 +119,21 @@ def explore(
         )
     elif {"path": path, "space": space, **options} != {"path": None, "space": None}:
         raise UsageError(
-            "`path` and `space` are of the applications",
+            "`path` and `space` are for the applications only",
             got="one with a build function of your own",
         )
     make, source = _build_and_source(build, named)
     if sampler is not None and not callable(getattr(sampler, "sample_relative", None)):
-        raise UsageError("sampler is one of Optuna's, or one like them", got=type(sampler).__name__)
+        raise UsageError(
+            "`sampler` must be one of Optuna's, or one like them", got=type(sampler).__name__
+        )
     if precision is not None and ray is None:
         Device(device).check_precision(precision)
     given = {"trials": trials, "metric": metric, "direction": direction, "seed": seed, "eta": eta}
     if resume:
         if out is None:
             raise UsageError(
-                "A study that goes on has a folder",
+                "A study to resume must have a folder",
                 got="resume without out",
                 remedy="Name it with out=",
             )
@@ -151,7 +153,7 @@ def explore(
     kept = before.get("precision")
     if precision and kept and precision != kept:
         raise UsageError(
-            "A study goes on in the precision that it has", got=f"{precision}, and it has {kept}"
+            "A resumed study must keep its precision", got=f"{precision}, and it has {kept}"
         )
     precision = precision or kept or "fp32"
     where = {"device": device, "workers": workers, "ray": ray}

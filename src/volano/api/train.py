@@ -98,7 +98,7 @@ def resume(
     processes: Processes | None = None,
     observer: Observer | None = None,
 ) -> Run:
-    """Goes on with a run from its last whole checkpoint, or from its first step if it was killed
+    """Resumes a run from its last whole checkpoint, or from its first step if it was killed
     before there was one, under the plan that it has. An application's run is tested at its end.
 
     Args:
@@ -106,7 +106,7 @@ def resume(
         task: needed for a run that was started from Python with a Task object; it must be the same
             one.
         safety: None keeps the run's own.
-        processes: how many go on with it together; another number than before is fine.
+        processes: how many continue it together; another number than before is fine.
         observer: hears of the run; None shows progress on standard error.
 
     Raises:
@@ -173,19 +173,19 @@ def named(what: Any) -> tuple[Task | str | type[Application], str | None]:
     if isinstance(what, str) and ":" in what:
         return as_task(value, what), what
     raise UsageError(
-        "What is trained is an application or a task of your own",
+        "What is trained must be an application or a task of your own",
         got=repr(what),
         remedy=f"Say {', '.join(APPLICATIONS)}, a volano.Task, or module:name of one",
     )
 
 
 def refuse_options(options: Mapping[str, Any]) -> None:
-    """Raises UsageError for options of applications that were given beside a task: none is ignored
+    """Raises UsageError for options of applications that were given with a task: none is ignored
     in silence."""
     for name, value in options.items():
         if value is not None:
             raise UsageError(
-                f"`{name}` is an option of the applications",
+                f"`{name}` is an option of the applications only",
                 got=f"{value!r} with a task of your own",
                 remedy="Say it in the task",
             )

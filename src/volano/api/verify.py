@@ -52,7 +52,7 @@ class Verification:
         return tuple(dict.fromkeys(row.trial for row in self.rows))
 
     def lines(self) -> list[str]:
-        """A table for a person: the study's metric at every rung, other figures where they differ,
+        """A table for a person: the study's metric at every rung, other figures if they differ,
         and the verdict."""
         shown = [row for row in self.rows if row.figure == self.metric or row.verdict == "differs"]
         head = ("trial", "step", "figure", "packed", "solo", "difference", "rounding", "verdict")
@@ -140,10 +140,10 @@ def _task_of(build: Build, trial: TrialResult) -> Task:
 
     task = build(optuna.trial.FixedTrial(dict(trial.params), number=trial.number))
     if not isinstance(task, Task):
-        raise UsageError("build(trial) returns a volano.Task", got=type(task).__name__)
+        raise UsageError("build(trial) must return a volano.Task", got=type(task).__name__)
     if trial.rungs[-1].step > task.num_steps:
         raise UsageError(
-            "build makes the tasks that it made for the study",
+            "build must make the tasks that it made for the study",
             got=f"one of {task.num_steps} steps for trial {trial.number}, which stood at step "
             f"{trial.rungs[-1].step}",
         )
@@ -159,7 +159,7 @@ def _chosen(study: Any, n: int, numbers: Iterable[int] | None) -> list[TrialResu
     if numbers is None:
         if n < 1 or not recorded:
             raise UsageError(
-                "At least one trial that has reached a rung is verified",
+                "At least one trial that has reached a rung must be verified",
                 got=f"n={n}, {len(recorded)} such",
             )
         seed = int(study.settings.get("seed") or 0)
@@ -169,7 +169,9 @@ def _chosen(study: Any, n: int, numbers: Iterable[int] | None) -> list[TrialResu
     wanted = list(dict.fromkeys(numbers))
     missing = [number for number in wanted if number not in recorded]
     if missing or not wanted:
-        raise UsageError("Trials that have reached a rung are verified", got=missing or "none")
+        raise UsageError(
+            "Only trials that have reached a rung can be verified", got=missing or "none"
+        )
     return [recorded[number] for number in wanted]
 
 
