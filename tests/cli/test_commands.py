@@ -165,7 +165,7 @@ class TestTrainImage:
             (
                 ["image", "--micro-batch", "9999", "--epochs", "1"],
                 2,
-                "micro-batch is a part of the batch",
+                "micro-batch must be a part of the batch",
             ),
             (["image", "--device", "xpu:3"], 2, "one of this machine's; got 'xpu:3'. Here: cpu"),
             (
@@ -178,8 +178,8 @@ class TestTrainImage:
                 2,
                 "can be imported; got broken.py: SyntaxError",
             ),
-            (["image", "--model", "json:nothing"], 2, "json has the name; got nothing"),
-            (["image", "--model", "mine"], 2, "Code is named as module:name; got 'mine'"),
+            (["image", "--model", "json:nothing"], 2, "json must have the name; got nothing"),
+            (["image", "--model", "mine"], 2, "Code must be named as module:name; got 'mine'"),
             (
                 ["image", "--out", "taken"],
                 2,
@@ -187,7 +187,7 @@ class TestTrainImage:
             ),
             (["cats"], 2, "an application or a task of your own; got 'cats'"),
             (["json:dumps"], 1, "TypeError|missing"),
-            (["json:__doc__"], 2, "names a volano.Task or a function that returns one"),
+            (["json:__doc__"], 2, "must name a volano.Task or a function that returns one"),
             (["json:dumps", "--epochs", "3"], 2, "--epochs is for a trial of a study"),
             (["image", "--nonsense"], 2, "No such option"),
         ],
@@ -302,7 +302,7 @@ class TestAfterTraining:
         Image.new("L", (8, 8)).save(tmp_path / "x[a].png")
         code, _, err = volano("predict", digits_run, "x[a].png", "--csv", "nowhere/x.csv")
         assert code == 2
-        assert "table can be written" in err
+        assert "table must be writable" in err
         assert any("x[a].png" in line for line in volano("predict", digits_run, "x[a].png")[1])
 
     @pytest.mark.parametrize("to", ["safetensors", "pt2"])
@@ -392,7 +392,8 @@ class TestReport:
         code, _, err = volano("report", "nothing")
         assert code == 2
         assert (
-            err == "error: A run's folder holds run.json; got nothing. Name the folder that train "
+            err
+            == "error: A run's folder must hold run.json; got nothing. Name the folder that train "
             "printed.\n"
         )
         assert volano("report")[0] == 2
@@ -458,7 +459,7 @@ class TestInterrupted:
         out, err = child.communicate(timeout=120)
         assert child.returncode == 1
         assert "Traceback" not in err
-        assert "go on: volano resume run" in out
+        assert "resume: volano resume run" in out
         assert (tmp_path / "run" / "model.safetensors").exists()
         record = json.loads((tmp_path / "run" / "run.json").read_text())
         assert record["status"] == "stopped"

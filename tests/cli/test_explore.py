@@ -86,16 +86,16 @@ def test_a_study_goes_on_for_more_trials(volano):
     [
         (
             ["explore", "images"],
-            "What to explore is an application, or a function of a trial; got 'images'",
+            "What to explore must be an application, or a function of a trial; got 'images'",
         ),
         (["explore", BUILD, "photos"], "Got unexpected extra"),
         (["explore", BUILD, "--space", "s.json"], "No such option: --space"),
         (
             ["explore", BUILD, "--direction", "up"],
-            "direction is 'minimize' or 'maximize'; got 'up'",
+            "--direction must be 'minimize' or 'maximize'; got 'up'",
         ),
-        (["explore", BUILD, "--trials", "0"], "trials is a whole number above 0"),
-        (["explore", "--resume", "nothing"], "A study's folder holds study.json; got nothing"),
+        (["explore", BUILD, "--trials", "0"], "--trials must be a whole number above 0"),
+        (["explore", "--resume", "nothing"], "A study's folder must hold study.json; got nothing"),
         (["explore", "image", "./nowhere"], "nowhere"),
         (
             ["explore", "image", "--minutes", "0.1"],
@@ -103,7 +103,7 @@ def test_a_study_goes_on_for_more_trials(volano):
         ),
         (["explore", "image", "--resume", "s"], "No such option: --resume"),
         (["explore", "--resume", "s", "--space", "x.json"], "No such option: --space"),
-        (["train", "--from", "nothing"], "A study's folder holds study.json"),
+        (["train", "--from", "nothing"], "A study's folder must hold study.json"),
         (["train", "image", "--trial", "3"], "No such option: --trial"),
         (["train", "image", "--from", "nothing"], "No such option: --from"),
     ],

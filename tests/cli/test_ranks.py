@@ -104,7 +104,7 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named_and_the_run_goes_on(
     code, _, err = run(folder, *KILLED, "--out", "cut", fate="killed")
     assert code == 1
     assert "rank 1: ended by SIGKILL" in err
-    assert "Go on with volano resume cut --nproc 2" in err
+    assert "Continue with --nproc 2: volano resume cut" in err
     assert ("rank 0: another rank has gone" in err) == (
         "rank 0: " in err
     )  # unless it was ended before it could say so
@@ -142,7 +142,7 @@ def test_ctrl_c_stops_all_ranks_and_the_run_goes_on_alone(folder):
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=120)
     assert child.returncode == 1, err
-    assert "go on: volano resume run" in out
+    assert "resume: volano resume run" in out
     assert json.loads((folder / "run" / "run.json").read_text())["status"] == "stopped"
     code, out, _ = run(folder, "resume", "run")
     assert code == 0
@@ -159,7 +159,7 @@ def test_torchrun_starts_the_same_command_and_only_one_rank_prints(whole):
     ("arguments", "message"),
     [
         (("--nproc", "0"), "--nproc is a number of processes, at least 1; got 0"),
-        (("--nproc", "3"), "The number of ranks divides the batch.*3 ranks and batch_size=32"),
+        (("--nproc", "3"), "The number of ranks must divide the batch.*3 ranks and batch_size=32"),
         (
             ("--max-restarts", "2"),
             "--max-restarts is for several processes; got 2 with one. Give --nproc",
@@ -167,7 +167,7 @@ def test_torchrun_starts_the_same_command_and_only_one_rank_prints(whole):
         (("--nproc", "2", "--sharding", "half"), "sharding is one of none, full; got 'half'"),
         (
             ("--nproc", "2", "--sharding", "full", "--memory-format", "channels_last"),
-            "sharding='full' takes contiguous parameters.*memory_format='channels_last'",
+            "sharding='full' needs contiguous parameters.*memory_format='channels_last'",
         ),
     ],
 )

@@ -222,7 +222,7 @@ class TestResume:
         for command in (["generate", path], ["eval", path]):
             code, _, err = volano(*command)
             assert code == 1
-            assert "The tokenizer belongs to the run" in err
+            assert "The tokenizer must belong to the run" in err
 
 
 class TestGenerate:
@@ -314,7 +314,7 @@ class TestEval:
         (tmp_path / "binary.txt").write_bytes(b"\0")
         code, _, err = volano("eval", text_run, "binary.txt")
         assert code == 1
-        assert "There is text to evaluate on; got none in binary.txt" in err
+        assert "There must be text to evaluate on; got none in binary.txt" in err
 
 
 class TestClasses:
@@ -390,7 +390,7 @@ class TestClasses:
         from volano.apps.text.classify import fit
 
         monkeypatch.setattr(fit, "run_trial", lambda *arguments: pytest.fail("a trial was run"))
-        with pytest.raises(PlanError, match="number of ranks divides the batch.*got 7 ranks"):
+        with pytest.raises(PlanError, match="number of ranks must divide the batch.*got 7 ranks"):
             volano_package.train("text", table, classify=True, processes=Processes(nproc=7))
 
     def test_what_an_evaluation_leaves_out_is_said(self, volano, table, tmp_path):

@@ -293,7 +293,7 @@ class TestResume:
         clips.rename(tmp_path / "elsewhere")
         code, _, err = volano("eval", "run")
         assert code == 2
-        assert "The clips of the run are where they were" in err
+        assert "The clips of the run must be where they were" in err
 
 
 class TestEval:
@@ -541,13 +541,13 @@ class TestGenerate:
                 "--first-frames names a file; got gone.mp4, which is not there",
             ),
             (["--first-frames", "notes.txt"], 2, "--first-frames names a clip or a picture"),
-            (["--first-frames", "broken.mp4"], 1, "The first frames can be read"),
+            (["--first-frames", "broken.mp4"], 1, "The first frames must be readable"),
             (["--clips", "0"], 2, "--clips is a whole number from 1 to 10,000"),
             (["--steps", "0"], 2, "--steps is a whole number from 1 to 1,000"),
             (
                 ["--frames", "1", "--first-frames", "start.gif"],
                 2,
-                "Clips that go on from first frames have at least two",
+                "Clips that continue first frames must have at least two",
             ),
             (["--method", "rk4"], 2, "--method is one of euler, heun"),
             (["--guidance", "-1"], 2, "--guidance is a number from 0 to 20"),
@@ -578,7 +578,7 @@ class TestGenerate:
         assert "generate is for runs of the applications that can: " in err
         code, _, err = volano("generate", "nowhere")
         assert code == 2
-        assert "A run's folder holds run.json" in err
+        assert "A run's folder must hold run.json" in err
 
     def test_without_an_encoder_for_h264(self, volano, classes_run, monkeypatch):
         codec = av.Codec

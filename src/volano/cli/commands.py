@@ -48,7 +48,7 @@ def evaluate(
     debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
 ) -> int:
     """The figures of a run's model; for images per-class figures and the confusion matrix, for
-    clips predicted frames beside trivial ones."""
+    clips predicted frames and trivial ones."""
     model = _model_that_can("evaluate", run, device)
     result = model.evaluate(path)
     for notice in result.get("notices", ()):

@@ -44,7 +44,7 @@ def _explain_options(
     analyze: Annotated[
         bool,
         typer.Option(
-            "--analyze", help="Run the plan for some steps; set measured beside predicted."
+            "--analyze", help="Run the plan for some steps; show measured next to predicted."
         ),
     ] = False,
     on: Annotated[
@@ -88,7 +88,7 @@ def explain_app() -> typer.Typer:
 
 
 def show(explanation: Explanation, *, as_json: bool) -> int:
-    """Prints an explanation. Returns the exit code: 1 where nothing fits."""
+    """Prints an explanation. Returns the exit code: 1 if nothing fits."""
     if as_json:
         output.print_json(explanation.to_json())
     else:

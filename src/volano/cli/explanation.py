@@ -34,7 +34,7 @@ def print_explanation(
 
     Args:
         explanation: fresh, remembered, or read from a run's folder.
-        file: where to.
+        file: the stream to print to.
         width: columns; None is the terminal's, at most 100.
     """
     console = _console(file, width)

@@ -58,7 +58,7 @@ def _study_options(
     ] = None,
     eta: Annotated[
         int | None,
-        typer.Option(help="At a rung one in so many goes on; 3.", rich_help_panel=_STUDY),
+        typer.Option(help="At a rung one in so many continues; 3.", rich_help_panel=_STUDY),
     ] = None,
     rungs: Annotated[
         int | None, typer.Option(help="How many; 1 prunes nothing.", rich_help_panel=_STUDY)
@@ -113,7 +113,7 @@ def _space_option(
 
 def _resume_option(
     resume: Annotated[
-        Path | None, typer.Option(metavar="STUDY", help="Go on with the study in this folder.")
+        Path | None, typer.Option(metavar="STUDY", help="Resume the study in this folder.")
     ] = None,
 ) -> None:
     """Declares the option of which study is resumed."""
@@ -126,9 +126,9 @@ class ExploreGroup(GroupByFirst):
     shown: ClassVar[tuple[str, ...]] = tuple(APPLICATIONS)
 
     def named(self, name: str) -> Any:
-        """The command for an application, for MODULE:NAME, or for a study that goes on."""
-        rule = "What to explore is an application, or a function of a trial"
-        own = options_of(name, rule, "module:build; --resume STUDY goes on with one")
+        """The command for an application, for MODULE:NAME, or for a study to resume."""
+        rule = "What to explore must be an application, or a function of a trial"
+        own = options_of(name, rule, "module:build; --resume STUDY continues one")
         study = parameters_from(_study_options)
         if own is None:
             parameters = [*parameters_from(_resume_option), *study]
@@ -168,10 +168,10 @@ def _explore(
         )
     elif not what:
         raise UsageError(
-            "What to explore is an application, or a function of a trial",
+            "What to explore must be an application, or a function of a trial",
             got="none",
-            remedy=f"Write {', '.join(APPLICATIONS)}, or module:build; --resume STUDY goes on "
-            "with one",
+            remedy=f"Write {', '.join(APPLICATIONS)}, or module:build; --resume STUDY continues "
+            "one",
         )
     else:
         study = explore(what, out=out, on_progress=output.warn, **{"trials": 64, **asked})
@@ -184,7 +184,9 @@ def _build_again(study: Path, what: str | None) -> Any:
 
     if what is not None and ":" not in what:
         raise UsageError(
-            "A study goes on with what it is of", got=f"{what} with --resume", remedy="Leave it out"
+            "A resumed study knows what it is of",
+            got=f"{what} with --resume",
+            remedy="Leave it out",
         )
     return what or build_of(Study.open(study).facts.get("source") or {})
 
@@ -192,7 +194,7 @@ def _build_again(study: Path, what: str | None) -> Any:
 def _folder(resume: Path, out: Path | None) -> Path:
     if out is not None and out != resume:
         raise UsageError(
-            "A study goes on in its own folder", got=f"--out {out} with --resume {resume}"
+            "A resumed study must stay in its own folder", got=f"--out {out} with --resume {resume}"
         )
     return resume
 
@@ -243,7 +245,7 @@ def _print(study: Study) -> None:
     if study.path("report.html").is_file():
         output.say(f"report: {study.path('report.html')}")
     if study.status != "finished":
-        output.say(f"go on: volano explore --resume {study.folder}")
+        output.say(f"resume: volano explore --resume {study.folder}")
     elif shown and study.facts.get("source", {}).get("kind") != "python":
         output.say(f"train the best: volano train --from {study.folder}")
 

@@ -47,7 +47,7 @@ def run_record(run: Any) -> dict[str, Any]:
 
 
 def report_of(run: Any) -> Path | None:
-    """The page about a run, where there is one."""
+    """The page about a run, if there is one."""
     page = Path(run.path) / "report.html"
     return page if page.is_file() else None
 
@@ -59,7 +59,7 @@ def say_finished(run: Any) -> None:
 
 def say_unfinished(run: Any) -> None:
     """Prints where a stopped run lies, and how it is resumed."""
-    say(f"run: {run.path}", f"go on: volano resume {run.path}")
+    say(f"run: {run.path}", f"resume: volano resume {run.path}")
 
 
 def print_table(

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001 - read by cli.main
-    """Every remembered plan, the newest first."""
+    """List every remembered plan, the newest first."""
     from volano.planner.cache.store import cache_folder, list_remembered
 
     found = list_remembered()
@@ -62,7 +62,7 @@ def show_plan(
 
 
 def clear_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
-    """Forget every remembered plan; the next run searches anew."""
+    """Forget every remembered plan; the next run searches again."""
     from volano.planner.cache.store import forget_all
 
     num_forgotten = forget_all()

@@ -114,7 +114,7 @@ def help_of(name: str) -> str:
         "image": "Train a classifier of images.",
         "text": "Train a language model of texts; or with --classify, a classifier of labelled "
         "ones.",
-        "video": "Train a model of clips that generates them and foretells how they go on.",
+        "video": "Train a model of clips that generates them and predicts how they continue.",
     }
     return own.get(name, f"Train the application {name}.")
 
@@ -141,7 +141,7 @@ def _train(what: str, **values: Any) -> int:
 def _train_own(
     what: str, *, study: Path | None, trial: str | None, epochs: float | None, **values: Any
 ) -> int:
-    """Trains a task of a person's own, or a trial of a study; ``what`` beside a study is its build
+    """Trains a task of a person's own, or a trial of a study; ``what`` with a study is its build
     function."""
     if study is None:
         for name, value in given({"trial": trial, "epochs": epochs}).items():
@@ -168,7 +168,7 @@ def resume(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> int:
-    """Go on with a run that was stopped or killed, from its last whole checkpoint, by any number of
+    """Resume a run that was stopped or killed, from its last whole checkpoint, by any number of
     processes."""
     begin(str(run))
     from volano.api.train import resume as resume_run
