@@ -1,18 +1,18 @@
 """The exceptions that Volano raises on purpose.
 
     VolanoError
-    ├── UsageError            what was asked for cannot be meant        (exit code 2)
+    ├── UsageError            an invalid request                        (exit code 2)
     │   ├── TaskError         a Task that is wrong in itself
     │   └── PlanError         a Plan that is wrong, or does not fit task or device
-    └── RunError              it was asked rightly and could not be done (exit code 1)
+    └── RunError              a valid request that could not be done    (exit code 1)
         ├── DataError         the data cannot be trained on
         ├── ObjectiveError    the objective returned something that is not a loss
-        ├── NumericsError     NaN or infinity where a number is needed
-        ├── ExploreError      a study that cannot go on
+        ├── NumericsError     NaN or infinity instead of a finite number
+        ├── ExploreError      a study that cannot continue
         ├── CheckpointError   a checkpoint or run folder that cannot be used
         └── MissingExtraError an optional package is not installed
 
-An error states the rule, the value received and the remedy.
+An error states the rule, what was found and the remedy.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class ObjectiveError(RunError):
 
 
 class NumericsError(RunError):
-    """The presence of NaN or infinity where a number is needed."""
+    """A NaN or infinity instead of a finite number."""
 
 
 class ExploreError(RunError):
-    """A study that cannot go on."""
+    """A study that cannot continue."""
 
 
 class CheckpointError(RunError):
@@ -92,13 +92,13 @@ class MissingExtraError(RunError):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an exception says, or the name of its class."""
+    """Returns the first line of an exception's message, or the name of its class."""
     return next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns the same after the name of its class, ``"KeyError: 'x'"``."""
+    """Returns the class name and the first line of the message, ``"KeyError: 'x'"``."""
     name, text = type(error).__name__, first_line(error)
     return name if text == name else f"{name}: {text}"

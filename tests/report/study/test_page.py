@@ -188,7 +188,7 @@ def test_damage_costs_only_a_piece(tmp_path):
     text = words_of(page_of(folder))
     assert "packs.jsonl: 1 of 2 lines are damaged" in text
     assert "Best loss 0.5" in text
-    with pytest.raises(UsageError, match=r"A study's folder holds study\.json"):
+    with pytest.raises(UsageError, match=r"A study's folder must hold study\.json"):
         write_study_report(tmp_path)
 
 
