@@ -169,7 +169,7 @@ def _diverging(parameters):
     ("build", "message"),
     [
         (3, "explore takes build.*got int"),
-        ("study.builds:nothing", "has the name; got nothing"),
+        ("study.builds:nothing", "must have the name; got nothing"),
         ("study.builds:MARKS", "must have the name"),
     ],
 )
@@ -246,9 +246,7 @@ def test_a_study_goes_on_in_its_precision(tmp_path):
     volano.explore(
         digits_mlp, trials=2, rungs=1, out=tmp_path / "s", observer=StudyObserver(), **HERE
     )
-    with pytest.raises(
-        UsageError, match="goes on in the precision that it has; got bf16, and it has fp32"
-    ):
+    with pytest.raises(UsageError, match="must keep its precision; got bf16, and it has fp32"):
         volano.explore(
             digits_mlp, trials=3, out=tmp_path / "s", resume=True, precision="bf16", **HERE
         )
@@ -294,7 +292,7 @@ class TestApplications:
     def test_a_space_of_ones_own_names_settings_of_the_recipe(self):
         space = SearchSpace.from_json({"kernel_rl": [0.1, 0.2]})
         with pytest.raises(
-            UsageError, match="names settings of the recipe; got kernel_rl. Say kernel_lr"
+            UsageError, match="must name settings of the recipe; got kernel_rl. Say kernel_lr"
         ):
             application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
 
@@ -336,7 +334,7 @@ class TestApplications:
         ("name", "value"), [("eta", 1), ("eta", 0), ("rungs", 0), ("trials", 0)]
     )
     def test_settings_that_cannot_be_meant_are_refused_before_anything_is_read(self, name, value):
-        with pytest.raises(UsageError, match=f"{name} is a whole number"):
+        with pytest.raises(UsageError, match=f"`{name}` must be a whole number"):
             application_build("image", **{"trials": 4, name: value}, minutes=0.5)
 
     def test_a_trial_may_be_trained_for_longer(self, of_images):

@@ -242,10 +242,10 @@ def test_what_cannot_be_verified_says_why() -> None:
     nameless = SimpleNamespace(**{**vars(study), "facts": {"source": {"kind": "python"}}})
     with pytest.raises(
         UsageError,
-        match="build function can be made again; got a study that was started from Python",
+        match="must be one that can be made again; got a study that was started from Python",
     ):
         volano.verify(nameless)
-    with pytest.raises(UsageError, match=r"reached a rung are verified; got \[9\]"):
+    with pytest.raises(UsageError, match=r"reached a rung can be verified; got \[9\]"):
         volano.verify(study, trials=[9])
     with pytest.raises(UsageError, match="makes the tasks that it made for the study; got figures"):
         volano.verify(study, trials=[0], build=build_more_metrics)

@@ -47,18 +47,18 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"minutes": 0}, r"`minutes` is a number above 0 min; got 0\."),
-            ({"minutes": float("nan")}, "`minutes` is a number above 0 min; got nan"),
-            ({"minutes": float("inf")}, "`minutes` is a number"),
-            ({"minutes": "long"}, "`minutes` is a number above 0 min; got 'long'"),
-            ({"minutes": None}, "`minutes` is a number"),
-            ({"eggs": 13}, "`eggs` is a whole number from 1 to 12; got 13"),
-            ({"eggs": 1.5}, "`eggs` is a whole number from 1 to 12; got 1.5"),
-            ({"eggs": True}, "`eggs` is a whole number"),
-            ({"pans": 3}, "`pans` is a multiple of 2 from 2 to 8; got 3"),
+            ({"minutes": 0}, r"`minutes` must be a number above 0 min; got 0\."),
+            ({"minutes": float("nan")}, "`minutes` must be a number above 0 min; got nan"),
+            ({"minutes": float("inf")}, "`minutes` must be a number"),
+            ({"minutes": "long"}, "`minutes` must be a number above 0 min; got 'long'"),
+            ({"minutes": None}, "`minutes` must be a number"),
+            ({"eggs": 13}, "`eggs` must be a whole number from 1 to 12; got 13"),
+            ({"eggs": 1.5}, "`eggs` must be a whole number from 1 to 12; got 1.5"),
+            ({"eggs": True}, "`eggs` must be a whole number"),
+            ({"pans": 3}, "`pans` must be a multiple of 2 from 2 to 8; got 3"),
             ({"salt": 1}, "`salt` must be True or False; got 1"),
-            ({"kind": "raw"}, "`kind` is one of soft, hard; got 'raw'"),
-            ({"book": 7}, "`book` is a path; got 7"),
+            ({"kind": "raw"}, "`kind` must be one of soft, hard; got 'raw'"),
+            ({"book": 7}, "`book` must be a path; got 7"),
         ],
     )
     def test_what_cannot_be(self, given, message):
@@ -83,7 +83,7 @@ class TestChecks:
         assert VideoGenerationOptions(out="made").out == "made"
 
     def test_a_length_is_given_once(self):
-        with pytest.raises(UsageError, match="given as `minutes` or as `epochs`; got both"):
+        with pytest.raises(UsageError, match="given either as `minutes` or as `epochs`; got both"):
             TextOptions(minutes=1, epochs=1)
 
     def test_options_that_exclude_each_other(self):
@@ -103,7 +103,7 @@ class TestChecks:
         ],
     )  # fmt: skip
     def test_of_writing_text(self, given, name):
-        with pytest.raises(UsageError, match=f"`{name}` is a"):
+        with pytest.raises(UsageError, match=f"`{name}` must be a"):
             TextGenerationOptions(**given)
 
 
@@ -220,5 +220,5 @@ def test_what_a_study_tries():
     assert check_space(SearchSpace(parameters={"width": (4, 8)}), recipe).parameters == {
         "width": (4, 8)
     }
-    with pytest.raises(UsageError, match="names settings of the recipe; got regime"):
+    with pytest.raises(UsageError, match="must name settings of the recipe; got regime"):
         check_space(SearchSpace(parameters={"regime": ("a", "b")}), recipe)

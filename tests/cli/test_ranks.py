@@ -158,11 +158,11 @@ def test_torchrun_starts_the_same_command_and_only_one_rank_prints(whole):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--nproc", "0"), "--nproc is a number of processes, at least 1; got 0"),
+        (("--nproc", "0"), "--nproc must be a number of processes, at least 1; got 0"),
         (("--nproc", "3"), "The number of ranks must divide the batch.*3 ranks and batch_size=32"),
         (
             ("--max-restarts", "2"),
-            "--max-restarts is for several processes; got 2 with one. Give --nproc",
+            "--max-restarts is for several processes only; got 2 with one. Give --nproc",
         ),
         (("--nproc", "2", "--sharding", "half"), "sharding is one of none, full; got 'half'"),
         (

@@ -161,13 +161,17 @@ class TestTrain:
             (["void.txt"], 1, "There is text to train on; got none in .*empty"),
             (["binary.txt"], 1, "There is text to train on; got none in .*zero bytes"),
             (["short.txt"], 1, "at least 1,000 bytes; got 11"),
-            (["--epochs", "1", "--minutes", "1"], 2, "given as --minutes or as --epochs; got both"),
-            (["--epochs", "0"], 2, "--epochs is a number above 0"),
-            (["--minutes", "nan"], 2, "--minutes is a number above 0"),
-            (["--depth", "1"], 2, "--depth is a whole number from 2 to 24; got 1"),
-            (["--context", "4"], 2, "--context is a whole number from 16 to 8,192 tokens"),
-            (["--batch-size", "0"], 2, "--batch-size is a whole number, at least 1"),
-            (["--seed", "-1"], 2, "--seed is a whole number"),
+            (
+                ["--epochs", "1", "--minutes", "1"],
+                2,
+                "given either as --minutes or as --epochs; got both",
+            ),
+            (["--epochs", "0"], 2, "--epochs must be a number above 0"),
+            (["--minutes", "nan"], 2, "--minutes must be a number above 0"),
+            (["--depth", "1"], 2, "--depth must be a whole number from 2 to 24; got 1"),
+            (["--context", "4"], 2, "--context must be a whole number from 16 to 8,192 tokens"),
+            (["--batch-size", "0"], 2, "--batch-size must be a whole number, at least 1"),
+            (["--seed", "-1"], 2, "--seed must be a whole number"),
             (["--size", "thin"], 2, "(?s)No such option: --size.*--size is an option of: image"),
         ],
     )
@@ -262,10 +266,10 @@ class TestGenerate:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--tokens", "0"], "--tokens is a whole number, at least 1"),
-            (["--temperature", "-1"], "--temperature is a number from 0.0 to 100.0"),
-            (["--top-k", "0"], "--top-k is a whole number, at least 1"),
-            (["--top-p", "2"], "--top-p is a number above 0, at most 1.0"),
+            (["--tokens", "0"], "--tokens must be a whole number, at least 1"),
+            (["--temperature", "-1"], "--temperature must be a number from 0.0 to 100.0"),
+            (["--top-k", "0"], "--top-k must be a whole number, at least 1"),
+            (["--top-p", "2"], "--top-p must be a number above 0, at most 1.0"),
         ],
     )
     def test_values_out_of_range(self, volano, text_run, arguments, message):
@@ -429,7 +433,7 @@ class TestClasses:
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),
         [
-            ([], 2, "--classify takes a path"),
+            ([], 2, "--classify needs a path"),
             (["nowhere.csv"], 2, "path to train on exists"),
             (["one.csv"], 1, "at least 2 classes; got 2 labelled texts of 1 classes"),
             (

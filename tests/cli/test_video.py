@@ -213,14 +213,20 @@ class TestTrain:
         ("arguments", "message"),
         [
             (["nowhere"], "Clips come from a folder; got .*nowhere, which is not there"),
-            (["--minutes", "1", "--epochs", "1"], "given as --minutes or as --epochs; got both"),
-            (["--minutes", "0"], "--minutes is a number above 0"),
-            (["--frames", "3"], "--frames is a whole number from 4 to 64 frames; got 3"),
-            (["--fps", "10"], "--image-size and --fps are for clips that are decoded"),
-            (["--fps", "0.05"], "--fps is a number from 0.1 to 240 frames a second; got 0.05"),
-            (["--network", "lstm"], "--network is one of unet, transformer; got 'lstm'"),
-            (["--flip", "maybe"], "--flip is one of auto, yes, no"),
-            (["--image-size", "30"], "--image-size is a multiple of 8 from 8 to 256 px; got 30"),
+            (
+                ["--minutes", "1", "--epochs", "1"],
+                "given either as --minutes or as --epochs; got both",
+            ),
+            (["--minutes", "0"], "--minutes must be a number above 0"),
+            (["--frames", "3"], "--frames must be a whole number from 4 to 64 frames; got 3"),
+            (["--fps", "10"], "--image-size and --fps are for decoded clips only"),
+            (["--fps", "0.05"], "--fps must be a number from 0.1 to 240 frames a second; got 0.05"),
+            (["--network", "lstm"], "--network must be one of unet, transformer; got 'lstm'"),
+            (["--flip", "maybe"], "--flip must be one of auto, yes, no"),
+            (
+                ["--image-size", "30"],
+                "--image-size must be a multiple of 8 from 8 to 256 px; got 30",
+            ),
             (["--model", "a:b"], "(?s)No such option: --model.*--model is an option of: image"),
         ],
     )
@@ -430,7 +436,7 @@ class TestGenerate:
         self.generate(volano, classes_run, "--clips", "1", "--out", "made")  # an empty one is
         code, _, err = volano("generate", classes_run, "--clips", "1", "--out", "made")
         assert code == 2
-        assert "--out names a new folder, or an empty one; got made, which holds files" in err
+        assert "--out must name a new folder, or an empty one; got made, which holds files" in err
 
     def test_how_many_of_the_clips_a_picture_shows_is_said(self, volano, classes_run):
         _, err = self.generate(volano, classes_run, "--clips", "9", "--steps", "1")
@@ -533,26 +539,30 @@ class TestGenerate:
             (
                 ["--class", "sideways"],
                 2,
-                "--class is one of the run's classes; got 'sideways'. The run knows fast, slow",
+                "--class must be one of the run's classes; got 'sideways'. The run knows fast, slow",
             ),
             (
                 ["--first-frames", "gone.mp4"],
                 2,
-                "--first-frames names a file; got gone.mp4, which is not there",
+                "--first-frames must name a file; got gone.mp4, which is not there",
             ),
-            (["--first-frames", "notes.txt"], 2, "--first-frames names a clip or a picture"),
+            (["--first-frames", "notes.txt"], 2, "--first-frames must name a clip or a picture"),
             (["--first-frames", "broken.mp4"], 1, "The first frames must be readable"),
-            (["--clips", "0"], 2, "--clips is a whole number from 1 to 10,000"),
-            (["--steps", "0"], 2, "--steps is a whole number from 1 to 1,000"),
+            (["--clips", "0"], 2, "--clips must be a whole number from 1 to 10,000"),
+            (["--steps", "0"], 2, "--steps must be a whole number from 1 to 1,000"),
             (
                 ["--frames", "1", "--first-frames", "start.gif"],
                 2,
                 "Clips that continue first frames must have at least two",
             ),
-            (["--method", "rk4"], 2, "--method is one of euler, heun"),
-            (["--guidance", "-1"], 2, "--guidance is a number from 0 to 20"),
-            (["--fps", "0.05"], 2, "--fps is a number from 0.1 to 240 frames a second; got 0.05"),
-            (["--out", "notes.txt"], 2, "--out names a folder that can be made"),
+            (["--method", "rk4"], 2, "--method must be one of euler, heun"),
+            (["--guidance", "-1"], 2, "--guidance must be a number from 0 to 20"),
+            (
+                ["--fps", "0.05"],
+                2,
+                "--fps must be a number from 0.1 to 240 frames a second; got 0.05",
+            ),
+            (["--out", "notes.txt"], 2, "--out must name a folder that can be made"),
         ],
     )
     def test_what_cannot_be_meant(self, volano, classes_run, tmp_path, arguments, code, message):
@@ -566,7 +576,7 @@ class TestGenerate:
     def test_a_class_where_there_are_none(self, volano, sample_run):
         code, _, err = volano("generate", sample_run, "--class", "7")
         assert code == 2
-        assert "--class and --guidance are for runs whose clips lay in class folders" in err
+        assert "--class and --guidance are only for runs whose clips lay in class folders" in err
 
     def test_other_runs(self, volano, tmp_path):
         assert (

@@ -64,7 +64,7 @@ def test_its_options_are_on_the_command_line_alone(capsys):
     assert "--target" in text
     assert "--image-size" not in text
     assert run_command(["train", APPLICATION, "x.csv", "--width", "0"]) == 2
-    assert "--width is a whole number from 1 to 4,096; got 0" in capsys.readouterr().err
+    assert "--width must be a whole number from 1 to 4,096; got 0" in capsys.readouterr().err
 
 
 def test_it_evaluates_predicts_and_is_loaded(run, folder, capsys):

@@ -157,7 +157,7 @@ def test_who_was_taken_over_notices_and_saves_nothing_more(make_task, tmp_path):
             if record["step"] == 3:
                 write_owner(tmp_path / "run", host="node7")
 
-    with pytest.raises(RunError, match="belongs to one process; got .*on node7 took over"):
+    with pytest.raises(RunError, match="must belong to one process; got .*on node7 took over"):
         volano.train(
             make_task(),
             out=tmp_path / "run",

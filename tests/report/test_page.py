@@ -233,7 +233,7 @@ class TestHostileText:
 
 class TestDegrades:
     def test_a_folder_that_is_no_run(self, tmp_path):
-        with pytest.raises(UsageError, match=r"holds run\.json; got .*nothing"):
+        with pytest.raises(UsageError, match=r"must hold run\.json; got .*nothing"):
             write_page(tmp_path / "nothing")
 
     @pytest.mark.parametrize("kind", KINDS)

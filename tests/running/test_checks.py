@@ -36,6 +36,6 @@ def test_what_a_run_needs(tmp_path):
         check_data_is_there(tmp_path / "nowhere", "texts")
     check_data_is_there(None, "texts")
     with pytest.raises(
-        CheckpointError, match="holds model.safetensors; got none in .*volano resume"
+        CheckpointError, match="must hold model.safetensors; got none in .*volano resume"
     ):
         check_ended(RunFolder(tmp_path))

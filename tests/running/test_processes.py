@@ -50,7 +50,9 @@ def test_before_a_folder_is_made(make_task):
     check_processes(task, plan, Processes(nproc=4), source)
     with pytest.raises(PlanError, match="must divide the batch"):
         check_processes(task, plan, Processes(nproc=3), source)
-    with pytest.raises(UsageError, match="made again by each of them; got a Task object"):
+    with pytest.raises(
+        UsageError, match="must be one that each of them can make again; got a Task object"
+    ):
         check_processes(task, plan, Processes(nproc=2), {"kind": "python"})
 
 

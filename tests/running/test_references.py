@@ -43,7 +43,10 @@ def test_a_module_or_a_file_of_the_current_folder(here, name):
         ("of_my_own:", "named as module:name"),
         ("nowhere:answer", "nowhere: ModuleNotFoundError"),
         ("nowhere.py:answer", "nowhere.py: FileNotFoundError"),
-        ("of_my_own:question", "has the name; got question.*It has: Answer, answer, dataclasses"),
+        (
+            "of_my_own:question",
+            "must have the name; got question.*It has: Answer, answer, dataclasses",
+        ),
     ],
 )
 def test_what_names_nothing_is_refused(here, name, message):

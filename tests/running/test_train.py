@@ -39,7 +39,7 @@ def test_a_task_object_is_asked_for_again(make_task, quiet, tmp_path):
     run = volano.train(
         make_task(duration="3st"), plan=Plan.baseline(), out=tmp_path / "run", observer=Stop()
     )
-    with pytest.raises(UsageError, match="goes on with its task; got .*run without one"):
+    with pytest.raises(UsageError, match="must be resumed with its task; got .*run without one"):
         volano.resume(run.path, observer=quiet)
 
 

@@ -93,7 +93,7 @@ def test_a_study_whose_journal_is_gone_does_not_start_over(tmp_path):
     run(tmp_path / "s", Standin(before=interrupted_before(3)))
     (tmp_path / "s" / "journal.log").unlink()
     with pytest.raises(
-        CheckpointError, match="goes on from the journal in its folder; got no journal.log"
+        CheckpointError, match="must have its journal in its folder; got no journal.log"
     ):
         run(tmp_path / "s", resume=True)
 
@@ -106,7 +106,7 @@ def test_runs_of_another_length_than_before_are_refused(tmp_path):
         return task(duration="40st")
 
     with pytest.raises(
-        UsageError, match="runs of that length; got 11% of a run was step 9 and is step 5"
+        UsageError, match="the length of its runs; got 11% of a run was step 9 and is step 5"
     ):
         run(tmp_path / "s", build=shorter, resume=True)
 

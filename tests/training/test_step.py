@@ -248,15 +248,15 @@ class TestRefusals:
             volano.train(task, out=tmp_path / "run", observer=quiet)
 
     def test_a_model_without_parameters(self, make_task):
-        with pytest.raises(TaskError, match="has parameters to train; got ReLU"):
+        with pytest.raises(TaskError, match="must have parameters to train; got ReLU"):
             session(make_task(model=nn.ReLU))
 
     def test_a_model_that_is_none(self, make_task):
-        with pytest.raises(TaskError, match="returns an nn.Module; got NoneType"):
+        with pytest.raises(TaskError, match="must return an nn.Module; got NoneType"):
             session(make_task(model=lambda: None))
 
     def test_an_optimizer_that_is_none(self, make_task):
-        with pytest.raises(TaskError, match="returns a torch.optim.Optimizer; got list"):
+        with pytest.raises(TaskError, match="must return a torch.optim.Optimizer; got list"):
             session(make_task(optimizer=list))
 
     def test_a_micro_batch_larger_than_the_batch(self, make_task):

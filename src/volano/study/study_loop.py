@@ -79,9 +79,8 @@ class StudyLoop:
         self._states = TrialStates(folder.path / STATES)
         self._time_left = TimeEstimate(rungs.shares, settings.eta)
         self._live: dict[int, _Live] = {}
-        self._undecided: dict[
-            int, set[int]
-        ] = {}  # by rung: of a resumed study, arrived when it was killed
+        # By rung: trials of a resumed study that had arrived when it was killed.
+        self._undecided: dict[int, set[int]] = {}
         self._began = 0.0
         self._startups: dict[int, float] = {}  # seconds in this round, by worker
         self._training_seconds = 0.0
@@ -103,9 +102,8 @@ class StudyLoop:
         missing = 0
         for number in sorted(self._ledger.live):
             trial = self._ledger.trials[number]
-            if (
-                trial.rungs and trial.rungs[-1].rung == self._rungs.last
-            ):  # killed before it was told
+            # It had reached the end when the study was killed, and Optuna was not told.
+            if trial.rungs and trial.rungs[-1].rung == self._rungs.last:
                 self._end_last(number)
                 continue
             state = self._states.load(number) if trial.rungs else None
@@ -190,9 +188,8 @@ class StudyLoop:
         return self._settings.trials - len(self._ledger.trials) if self._may_ask else 0
 
     def _trial(self, number: int) -> Trial:
-        params = dict(
-            self._ledger.handle(number).params
-        )  # Optuna's own values, not what JSON made of them
+        # Optuna's own values, not what JSON made of them.
+        params = dict(self._ledger.handle(number).params)
         return Trial(number=number, params=params, state=self._live[number].state)
 
     # ---- what is next
@@ -201,11 +198,11 @@ class StudyLoop:
         """The rung and the trials that are trained next; none when there is nothing to do."""
         if self._is_time_over():
             return 0, ()
-        for rung in [
-            rung for rung in self._undecided if not self._waiting(rung)
-        ]:  # no other trial is awaited there
+        # Rungs at which no other trial is awaited.
+        for rung in [rung for rung in self._undecided if not self._waiting(rung)]:
             self._settle(rung)
         width = self._settings.width
+        # Full packs of survivors come first, from the top: they are nearest to a result.
         for rung in range(self._rungs.last, 0, -1):
             if len(self._waiting(rung)) >= width and (full := self._recheck(rung)):
                 return rung, full
@@ -213,6 +210,7 @@ class StudyLoop:
         if self._may_ask:
             self._ask(fresh, stop)
             stop.check()
+        # Now new trials, or what is left: packs that no later trial will fill.
         for rung in range(len(self._rungs.shares)):
             if numbers := self._recheck(rung):
                 return rung, numbers
@@ -256,12 +254,14 @@ class StudyLoop:
                 if stop.requested or self._trial_source.is_exhausted:
                     break
                 asked.append(self._trial_source.ask())
-                if (
-                    self._ledger.is_shared
-                ):  # others see it at once; noted, it is ours if this process is killed
+                # Others see it at once; when it is noted, it is ours even if this process is
+                # killed.
+                if self._ledger.is_shared:
                     self._note_asked(asked)
-        finally:  # those before one that raises are noted too
-            self._ledger.save()  # Optuna's side first, see book.py
+        finally:
+            # Trials before one that raises are noted too, in Optuna's study first: see
+            # study/trial_ledger.py.
+            self._ledger.save()
             self._note_asked(asked)
         if self._trial_source.is_exhausted and self._may_ask:
             self._may_ask = False
@@ -333,7 +333,8 @@ class StudyLoop:
                 hand.round.rung,
                 max(0.0, seconds - max(self._startups.values(), default=0.0)),
             )
-        for number in hand.numbers:  # those that were cut at once need no state
+        # Trials that were cut at once need no state.
+        for number in hand.numbers:
             live = self._live.get(number)
             if live is not None and live.state is not None and isinstance(answer, Report):
                 self._states.save(number, live.state)

@@ -52,6 +52,7 @@ def run_loop(
         saved_step=session.step or None,
         ranks=session.ranks,
     )
+    # A rank that stopped or saved alone would leave the others waiting for it.
     agree = session.ranks.agreement()
     policy.before_stopping = saver.close
     stalls = DataStalls(task, session.plan, session.device, session.step, observer.on_notice)
@@ -65,6 +66,7 @@ def run_loop(
             result = session.step_once(batch, session.step)
             session.step += 1
             if result.is_bad:
+                # Rare, so the device may be waited for here.
                 policy.note_bad_step(session.step, result.loss.item())
             else:
                 log.add(result)
@@ -80,6 +82,7 @@ def run_loop(
                     if task.preview is not None:
                         observer.on_preview({"step": session.step, **session.preview()})
                 log.restart_clock()
+            # After the last step the run ends and saves below, once.
             if session.step < num_steps:
                 must_stop, is_late = agree(stop.requested, saver.is_late())
                 if must_stop:
@@ -102,9 +105,8 @@ def _until_no_more(batches: Iterator[Batch], saver: Saver, session: Session) -> 
     try:
         yield from batches
     except DataError:
-        if (
-            not session.ranks.are_several
-        ):  # the others do not know of it, and cannot save with this one
+        # Other ranks do not know of the error, and cannot save with this one.
+        if not session.ranks.are_several:
             with session.phase("checkpoint"):
                 saver.finish(must=False)
         raise
@@ -150,6 +152,7 @@ class TrainingLog:
         *rows, (num_flagged,) = read_scalars(
             [*self._pending, [session.step_once.guard.num_flagged]]
         )
+        # Before the means are used: a raised flag says that some of them are of bad steps.
         policy.judge(session.step, int(num_flagged))
         means = {
             n: math.fsum(c) / len(c)

@@ -80,6 +80,8 @@ class Session:
         self._on_fault, self._may_split = on_fault, bool(may_split)
         with self.phase("prepare"):
             self.model = self.make_model(task)
+            # Described before ranks replace parameters by parts, so that a run can be resumed by
+            # any number of processes.
             self.description = describe(task, self.model)
             self.model.to(device.torch_device)
             if plan.memory_format == "channels_last":
@@ -172,6 +174,7 @@ class Session:
             with torch.no_grad(), self.device.autocast(self.plan.precision):
                 return dict(self.task.preview(self.kept_model))
         finally:
+            # A preview must leave no trace in the training that follows.
             resharded(self.kept_model)
             self.device.set_rng_state(state)
             for module, was_training in modes:
@@ -208,8 +211,9 @@ class Session:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that changes while training, as tensors and plain values."""
+        # Copies to the host may still be under way.
         if self.offloaded is not None:
-            self.device.synchronize()  # its copies on the host are complete
+            self.device.synchronize()
         return {
             "step": self.step,
             "task_digest": self.description["digest"],
@@ -237,8 +241,10 @@ class Session:
         state = shards.put_back(state, folder, self.state.template)
         self.step = state["step"]
         self.state.load_state_dict(state)
+        # The optimizer has loaded its state onto the device.
         if self.offloaded is not None:
             self.offloaded.put_away()
+        # Last: what is drawn from here on is what the earlier run would have drawn.
         self.device.set_rng_state(state["rng"])
 
     @staticmethod
@@ -270,8 +276,9 @@ class Session:
         """Raises CheckpointError when the run was begun with another task than this session's."""
         if digest != self.description["digest"]:
             changed = differences(self.description, description)
+            # The run was described by a version that kept its own functions in other modules.
             if not changed and digest == description.get("digest"):
-                return  # described by a version that kept its own functions in other modules
+                return
             raise CheckpointError(
                 "A resumed run must have the task with which it began",
                 got="now != then: " + ("; ".join(changed) or "another digest"),

@@ -124,6 +124,7 @@ class Step:
         result = self.gradient(batch, step)
         if self._update(step, result.loss):
             return result
+        # The forward pass has moved the model's statistics on numbers that are not finite.
         self._buffers.put_back()
         return result._replace(is_bad=True)
 
@@ -137,6 +138,8 @@ class Step:
             result = self._gradients(batch, step)
         else:
             result = self._relieved(self._relief, self.on_relief, batch, step)
+        # The first loss is read at once, so that a task that is wrong from the start fails at its
+        # first step; later ones are the guard's.
         if not self._is_checked:
             if step == 0 and self.guard.is_deferred and self._has_values:
                 check_finite(result.loss.item(), where="at step 0, the first of this run")
@@ -147,6 +150,7 @@ class Step:
         """Adds up the gradients of a batch's parts: micro-batches, and of several ranks their
         own."""
         if self._task.augment is not None:
+            # Seeded by the step: a resumed run, or a repeated attempt, draws the same numbers.
             self._generator.manual_seed(seed_of_augmentation(self._task, step))
             batch = self._task.augment(batch, self._generator)
         self._optimizer.zero_grad(set_to_none=True)
@@ -165,9 +169,11 @@ class Step:
             self._backward(mean)
             return StepResult(mean.detach(), metrics)
         sizes = [num_examples(part) for part in parts]
-        count = sum(sizes) * ranks.world_size  # ranks take equal parts
+        # All ranks take equal parts, so the number of examples needs no exchange.
+        count = sum(sizes) * ranks.world_size
         losses: list[Loss] = []
         for index, (part, part_size) in enumerate(zip(parts, sizes, strict=True)):
+            # Gradients add up on each rank first: only the last part's backward pass exchanges.
             with self._exchanging(index == len(parts) - 1):
                 # Stochastic layers are seeded by a number that no other part of any rank has.
                 loss = as_loss(
@@ -180,6 +186,8 @@ class Step:
                 Loss(total=loss.total.detach(), weight=loss.weight, metrics=_detached(loss.metrics))
             )
         total, weight, metrics = _sums(losses) if parallel is None else parallel.sums(losses)
+        # The loss may weigh something else than examples (tokens that count), and the weight of all
+        # parts is known only now.
         if not (isinstance(weight, float | int) and weight == count):
             gradients = [local(p.grad) for p in self._parameters if p.grad is not None]
             foreach_mul_(gradients, count / weight)
@@ -201,6 +209,8 @@ class Step:
         states = None if self._draws_elsewhere is False else self._device.generator_states()
         result, reason = attempt(lambda: self._gradients(batch, step))
         while result is None:
+            # What the failed attempt left is freed before anything is copied back: gradients,
+            # graphs in cycles, and blocks that the allocator keeps.
             self._optimizer.zero_grad(set_to_none=True)
             gc.collect()
             self._device.release_memory()
@@ -211,7 +221,8 @@ class Step:
             if states is not None:
                 self._device.set_generator_states(states)
             own = num_examples(batch)
-            if self._task.augment is not None:  # it gets the batch of all ranks
+            # With an augmentation this rank has the batch of all ranks.
+            if self._task.augment is not None:
                 own //= self._ranks.world_size
             self._plan = relief.after(self._plan, own, reason)
             on_relief(self._plan, reason, step)
@@ -242,12 +253,14 @@ class Step:
         """Updates the weights. Returns whether that was done, or will show on the device not to
         have been."""
         scaler = self._state.scaler
+        # Clipping and the guard look at the true gradient, not at the scaled one.
         if scaler is not None:
             scaler.unscale_(self._optimizer)
         norm = None
         if self._task.clip_norm is not None:
             norm = whole(nn.utils.clip_grad_norm_(self._parameters, self._task.clip_norm))
         if not self.guard.lets_pass(loss, norm):
+            # The scaler has found the overflow in `unscale_`, and lowers its scale here.
             if scaler is not None:
                 scaler.update()
             return False

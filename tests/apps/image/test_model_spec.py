@@ -40,7 +40,7 @@ def test_a_network_of_ones_own_sees_normalized_pixels_and_is_told_what_it_asks_f
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: 3, "returns an nn.Module.*got int"),
+        (lambda: 3, "that returns an nn.Module.*got int"),
         (lambda: nn.Flatten(), r"logits \[2, 3\]; got \[2, 64\]"),
         (lambda: nn.Linear(5, 3), r"logits \[2, 3\]; got RuntimeError.*`debug` shows where"),
         (lambda: nn.Sequential(nn.Flatten(), nn.LSTM(64, 3)), r"logits \[2, 3\]; got tuple"),

@@ -112,9 +112,7 @@ def test_a_repeated_step_begins_with_the_tensors_that_stood_there(make_task, cal
 @pytest.mark.parametrize("keep", [behind, teacher, teacher_behind])
 def test_what_cannot_be_put_back_is_not_repeated(make_task, keep, call):
     task = make_task(model=functools.partial(Centred, keep), objective=FailsOnce(call))
-    with pytest.raises(
-        RunError, match="leaves its inputs as they are; got a buffer or a parameter"
-    ):
+    with pytest.raises(RunError, match="leaves its inputs unchanged; got a buffer or a parameter"):
         trained(task)
 
 

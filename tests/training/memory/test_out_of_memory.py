@@ -180,7 +180,7 @@ def test_a_batch_that_was_changed_in_place_is_not_repeated(make_task, quiet, tmp
         batch[0].mul_(2)
         run_out()
 
-    with pytest.raises(RunError, match="leaves its inputs as they are; got a batch"):
+    with pytest.raises(RunError, match="leaves its inputs unchanged; got a batch"):
         trained(
             make_task(objective=objective), Plan.baseline(), tmp_path / "run", quiet, may_split=True
         )

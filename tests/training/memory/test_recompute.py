@@ -254,7 +254,7 @@ def test_a_block_that_changes_its_input_is_refused():
     model = nn.Sequential(nn.Linear(64, 64), InPlace(), InPlace())
     with (
         Recompute(model, Device("cpu")).applied(),
-        pytest.raises(PlanError, match="leaves its inputs as they are; got 1 .InPlace."),
+        pytest.raises(PlanError, match="leave its inputs unchanged; got 1 .InPlace."),
     ):
         model(torch.ones(1, 64))
 
