@@ -539,7 +539,7 @@ class TestGenerate:
             (
                 ["--class", "sideways"],
                 2,
-                "--class must be one of the run's classes; got 'sideways'. The run knows fast, slow",
+                "--class must be one of the run's classes; got 'sideways'. The run knows fast",
             ),
             (
                 ["--first-frames", "gone.mp4"],

@@ -71,7 +71,7 @@ def test_a_batch_without_room_is_evaluated_in_halves(make_task):
         session_of(make_task(objective=over_the_first(10))).evaluate(), rel=1e-5
     )
     with pytest.raises(
-        RunError, match="An example must fit into the memory when it is evaluated; got none left"
+        RunError, match="An example must fit into the memory in evaluation; got none left"
     ):
         session_of(make_task(objective=Scarce(0))).evaluate()
     session = Session(make_task(objective=Scarce(10)), Plan.baseline(), on_notice=lambda _: None)

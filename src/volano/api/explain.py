@@ -40,15 +40,15 @@ def explain(
     trained.
 
     Args:
-        what, path: what would be trained; see ``volano.train``.
-        device: as torch writes it; None is the accelerator, or the CPU without one.
+        what, path: the things that would be trained; see ``volano.train``.
+        device: the device as torch writes it; None is the accelerator, or the CPU without one.
         on: name of a device that is not here (``"H100 80GB"``): nothing runs, everything is
             predicted.
         budget: bytes that the training may hold on the device; None is what is there.
         pins, forbid: see ``volano.train``.
         analyze: whether the chosen plan is run for some steps, and what is measured shown next to
             what was predicted.
-        options: of an application; see ``volano.train``.
+        options: the options of an application; see ``volano.train``.
 
     Raises:
         UsageError: the task or the device is invalid.

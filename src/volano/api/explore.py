@@ -70,33 +70,33 @@ def explore(
             have the same data, and ``valid``. Called more than once for a trial, in the workers
             too. Or an application, as ``volano.train`` takes it: its recipe is varied, over
             ``space`` or its own.
-        trials: to ask for; 128, of an application 64.
-        path: of an application's data; None is its embedded sample.
-        space: of an application: a search space or the JSON or TOML file of one; None is its own.
+        trials: the number of trials to ask for; 128, for an application 64.
+        path: the path of an application's data; None is its embedded sample.
+        space: for an application, a search space or the JSON or TOML file of one; None is its own.
         minutes: after which nothing new begins.
-        metric: of the evaluation, by which trials are compared; ``"loss"``, or what
+        metric: the metric of the evaluation, by which trials are compared; ``"loss"``, or what
             ``build.metric`` says.
         direction: ``"minimize"`` or ``"maximize"`` it; ``"minimize"``, or what ``build.direction``
             says.
         out: folder of the study; None makes ``runs/NAME-DATE-TIME``.
-        sampler: of Optuna; None is that of an Optuna study in ``storage``, or else TPE, seeded with
-            ``seed``.
+        sampler: the sampler of Optuna; None is that of an Optuna study in ``storage``, or else TPE,
+            seeded with ``seed``.
         storage: URL, path of a journal, or an Optuna study; None is in memory with a journal in the
             folder.
-        seed: of the default sampler; 0.
-        eta: at a rung one trial in so many continues; 3.
-        rungs: how many, the end of the run among them; 1 prunes nothing; None takes them from
-            ``trials``.
-        device: as torch writes it; None is every accelerator, or the CPU.
+        seed: the seed of the default sampler; 0.
+        eta: the factor: at a rung one trial in so many continues; 3.
+        rungs: the number of rungs, the end of the run among them; 1 prunes nothing; None takes them
+            from ``trials``.
+        device: the device as torch writes it; None is every accelerator, or the CPU.
         precision: ``"fp32"``, ``"tf32"`` or ``"bf16"``; fp32.
         workers: processes that train packs; None is one for each accelerator, or as many as pay on
             the CPU's cores.
         ray: ``"local"``, ``"auto"`` or ``"host:port"``: the devices of a Ray cluster.
         resume: continues the study in ``out``, with the settings that it has if none are
             given.
-        observer: hears of the study, and is closed at its end; None shows progress on standard
-            error.
-        on_progress: told what is done before the study begins.
+        observer: the observer that hears of the study, and is closed at its end; None shows
+            progress on standard error.
+        on_progress: the function that is told what is done before the study begins.
         options: more of an application's.
 
     Raises:

@@ -43,21 +43,23 @@ def train(
         what: a Task; ``"module:name"`` of one, or of a function that returns one; or an
             application: ``"image"``, ``"text"``, ``"video"``, a subclass of ``volano.Application``,
             or ``"module:Class"`` of one.
-        path: of an application's data; None is its embedded sample.
+        path: the path of an application's data; None is its embedded sample.
         plan: taken as it is, or the file of one; ``Plan.baseline()`` is plain eager. None lets the
             planner find one.
-        device: as torch writes it; None is the accelerator, or the CPU without one.
-        out: folder of the run; None makes ``runs/NAME-DATE-TIME``.
+        device: the device as torch writes it; None is the accelerator, or the CPU without one.
+        out: the folder of the run; None makes ``runs/NAME-DATE-TIME``.
         pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
         forbid: knobs with values not to take, for example ``{"compile": True, "precision": ("bf16",
             "fp16")}``.
-        budget: bytes that the training may hold on the device; None is what is free there.
-        safety: how often the run is saved, and what becomes of steps whose numbers are not finite.
-        processes: how many train together on this machine, if torchrun has not started them.
-        observer: hears of the run; None shows progress on standard error.
-        source: how another process can make a Task again; None says that only Python can.
-        options: of an application: ``minutes`` or ``epochs``, ``seed``, and its own; see
-            ``volano.ImageOptions``, ``volano.TextOptions`` and ``volano.VideoOptions``.
+        budget: the bytes that the training may hold on the device; None is what is free there.
+        safety: the settings of saving, and of steps whose numbers are not finite.
+        processes: the processes that train together on this machine, if torchrun has not started
+            them.
+        observer: the observer that hears of the run; None shows progress on standard error.
+        source: the way in which another process can make a Task again; None says that only Python
+            can.
+        options: the options of an application: ``minutes`` or ``epochs``, ``seed``, and its own;
+            see ``volano.ImageOptions``, ``volano.TextOptions`` and ``volano.VideoOptions``.
 
     Returns:
         The run. An application's ``metrics`` and ``seconds`` include the final test.
@@ -106,8 +108,8 @@ def resume(
         task: needed for a run that was started from Python with a Task object; it must be the same
             one.
         safety: None keeps the run's own.
-        processes: how many continue it together; another number than before is fine.
-        observer: hears of the run; None shows progress on standard error.
+        processes: the processes that continue it together; another number than before is fine.
+        observer: the observer that hears of the run; None shows progress on standard error.
 
     Raises:
         UsageError: not a run's folder, it is finished, or ``task`` is missing.
@@ -131,7 +133,7 @@ def load(run: Run | str | Path, *, device: str | None = None) -> TrainedModel:
 
     Args:
         run: a run that has ended, or its folder.
-        device: as torch writes it; None is the accelerator, or the CPU without one.
+        device: the device as torch writes it; None is the accelerator, or the CPU without one.
 
     Returns:
         An object with ``module``, the ``nn.Module`` in evaluation mode on the device; ``classes``;

@@ -29,10 +29,10 @@ class Verification:
 
     Attributes:
         rows: every figure at every rung of each trial.
-        metric: of the study.
-        precision: in which it trained.
-        device: on which the trials were trained again.
-        seconds: that it took.
+        metric: the metric of the study.
+        precision: the precision in which it trained.
+        device: the device on which the trials were trained again.
+        seconds: the seconds that it took.
     """
 
     rows: tuple[Compared, ...]
@@ -101,12 +101,12 @@ def verify(
 
     Args:
         study: a Study, or its folder.
-        n: how many trials: the best one, and others drawn by the study's seed.
-        build: with which the study was made; not needed for a study that :func:`explore` has
-            returned, nor for the folder of one that was an application's or ``"module:build"``.
+        n: the number of trials: the best one, and others drawn by the study's seed.
+        build: the build with which the study was made; not needed for a study that :func:`explore`
+            has returned, nor for the folder of one that was an application's or ``"module:build"``.
         trials: their numbers, instead of ``n``.
-        device: on which; None is the study's.
-        on_progress: told of each training before it begins.
+        device: the device to use; None is the study's.
+        on_progress: the function that is told of each training before it begins.
 
     Raises:
         UsageError: there is nothing to compare, or ``build`` is missing or makes another task.

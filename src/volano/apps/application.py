@@ -36,9 +36,9 @@ class TimeLimit:
     """The time that a run may take, and how it is to be planned.
 
     Attributes:
-        planning: what was asked of the plan.
-        started: when the whole call began, by ``time.perf_counter``.
-        seconds: for the whole call.
+        planning: the request for the plan.
+        started: the time at which the whole call began, by ``time.perf_counter``.
+        seconds: the seconds of the whole call.
         is_default: whether no length was asked for.
         world_size: ranks that will train together.
         check: raises UsageError unless the processes asked for can train a task under a plan.
@@ -91,7 +91,7 @@ class Finished:
 
     Attributes:
         metrics: figures for ``run.json``, as well as those of the training.
-        notices: what a person should know.
+        notices: texts that a person should read.
         details: more for ``Run.details``.
     """
 
@@ -126,10 +126,10 @@ class Application(ABC):
             folder.
 
     Attributes:
-        options: as given, with what reading has resolved.
-        origin: where the data comes from, in words.
-        faults: what could not be read.
-        notices: what a person should know of the data.
+        options: the options as given, with what reading has resolved.
+        origin: the source of the data, in words.
+        faults: the examples that could not be read.
+        notices: texts about the data that a person should read.
         is_held_out: whether Volano split the test data off; may be left out.
     """
 
@@ -155,7 +155,7 @@ class Application(ABC):
         """Reads the data.
 
         Args:
-            options: of the application.
+            options: the options of the application.
             scratch: a folder for files, if ``needs_scratch``.
 
         Raises:
@@ -295,8 +295,8 @@ class TrainedModel:
     Attributes:
         path: the run's folder.
         module: the ``nn.Module``.
-        device: where it is.
-        classes: names, in the order of the logits; empty if it knows none.
+        device: the device on which the model is.
+        classes: the class names, in the order of the logits; empty if it knows none.
     """
 
     generate_options: ClassVar[type[DeclaredOptions] | None] = None

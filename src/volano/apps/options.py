@@ -33,10 +33,10 @@ class Declaration:
     Attributes:
         help: a sentence for a person.
         at_least, above, at_most: bounds of a number.
-        multiple_of: of which a whole number is a multiple.
+        multiple_of: the number of which a whole number is a multiple.
         choices: all values of a word.
-        unit: of a number, for example ``"px"``.
-        flag: on the command line, if it is not the name with dashes.
+        unit: the unit of a number, for example ``"px"``.
+        flag: the flag on the command line, if it is not the name with dashes.
         is_path: whether a text names a file or a folder.
         is_resolved: whether Volano sets it when a run begins, and no caller gives it.
         is_kept: whether a run's folder keeps it among its options.
@@ -173,7 +173,7 @@ class DeclaredOptions:
 
         Args:
             given: name -> value.
-            what: to which they belong, in words.
+            what: the thing to which they belong, in words.
 
         Raises:
             UsageError: one is not an option of it, or a value cannot be.

@@ -40,7 +40,7 @@ class ClassPrediction:
     """The likeliest classes of an example, the likeliest first.
 
     Attributes:
-        path: of the example, or its place among those given.
+        path: the path of the example, or its place among those given.
         top: class and probability, as often as asked.
     """
 
@@ -86,7 +86,7 @@ class Predictions(Sequence[Any]):
         run: the folder of the run whose model predicted.
         rows: one prediction for each example that could be read.
         unreadable: the others, with the reason.
-        notices: what a person should know.
+        notices: texts that a person should read.
         more: further fields of the JSON object.
     """
 

@@ -47,13 +47,13 @@ class ApplicationBuild:
     All trials have the weights, the order and the draws of one seed: they differ in what is tried.
 
     Args:
-        kind: of the application, as ``volano train`` takes it.
-        options: of the application, resolved, by name.
-        space: what is tried: fields of the application's recipe.
-        num_steps: of a whole trial.
+        kind: the kind of the application, as ``volano train`` takes it.
+        options: the options of the application, resolved, by name.
+        space: the numbers that are tried: fields of the application's recipe.
+        num_steps: the number of steps of a whole trial.
 
     Attributes:
-        metric, direction: by which its trials are compared.
+        metric, direction: the metric and direction by which its trials are compared.
     """
 
     def __init__(
@@ -140,14 +140,14 @@ def application_build(
     study's folder.
 
     Args:
-        kind: of the application, as ``volano train`` takes it.
-        path: of its data, as ``volano train`` takes it; None is the embedded sample.
+        kind: the kind of the application, as ``volano train`` takes it.
+        path: the path of its data, as ``volano train`` takes it; None is the embedded sample.
         space: a Space or the file of one; None is the application's own.
-        trials, eta, rungs: of the study.
-        minutes: for all of it; 10.
-        seed: of weights, order and draws.
-        device: on which it will run.
-        on_progress: told what is done before it is.
+        trials, eta, rungs: the settings of the study.
+        minutes: the minutes for all of it; 10.
+        seed: the seed of weights, order and draws.
+        device: the device on which it will run.
+        on_progress: the function that is told what is done before it is.
         options: more of the application's.
 
     Raises:

@@ -36,9 +36,9 @@ def train_application(
     """Trains an application, and tests it.
 
     Args:
-        application_type: which.
-        options: of it, with ``path`` and the length of the run.
-        kind: how another process can name the application; None is found out.
+        application_type: the class of the application.
+        options: its options, with ``path`` and the length of the run.
+        kind: the name by which another process finds the application; None is found out.
         planning, out, safety, processes, observer: see ``volano.train``.
 
     Returns:

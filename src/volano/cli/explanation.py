@@ -111,7 +111,7 @@ class _Page:
     """The page: what the console can show, and pieces that several sections share.
 
     Args:
-        console: of a fixed width.
+        console: the console of a fixed width.
     """
 
     def __init__(self, console: Console) -> None:

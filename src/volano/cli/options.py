@@ -74,22 +74,8 @@ SkipBadSteps = Annotated[
 # Written down for their parameters, which ``cli.generated`` puts into commands.
 
 
-def plan_options(
-    device: DeviceName = None,
-    precision: Precision = None,
-    memory_format: MemoryFormat = None,
-    compile: Compile = None,
-    micro_batch: MicroBatch = None,
-    threads: Threads = None,
-    feed: FeedName = None,
-    workers: Workers = None,
-    sharding: Sharding = None,
-    recompute: Recompute = None,
-    offload: Offload = None,
-    forbid: Forbid = None,
-    budget: Budget = None,
-) -> None:
-    """Declares the options of how a training is planned."""
+def budget_options(device: DeviceName = None, forbid: Forbid = None, budget: Budget = None) -> None:
+    """Declares the options of what a plan keeps to."""
 
 
 def run_options(

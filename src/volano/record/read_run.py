@@ -40,7 +40,7 @@ class RunRecord:
         previews: lines of ``previews.jsonl``.
         numerics: lines of ``numerics.jsonl``: skipped steps.
         scores: ``eval-test.json``.
-        missing: what is not there or cannot be read, one sentence each.
+        missing: the things that are not there or cannot be read, one sentence each.
     """
 
     path: Path

@@ -37,7 +37,7 @@ class RunFolder:
     """Reads and writes a run's folder. Use :meth:`reserve` and :meth:`make`, or :meth:`open`.
 
     Attributes:
-        noun, verb: what it is the folder of, and what makes one.
+        noun, verb: the name of what it is the folder of, and what makes one.
         main: its file that says so, written last of all that it takes to begin.
         inner: folder within.
         begun: files that it holds before the first of what counts, to be removed from what is left

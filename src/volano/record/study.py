@@ -29,13 +29,13 @@ class RungValue:
 
     Attributes:
         rung: its index, from 0.
-        share: of the trial's whole run at which it stands.
+        share: the share of the trial's whole run at which it stands.
         step: optimizer steps made.
         epoch: the same in epochs.
         value: the value of the study's metric; it may be NaN.
-        metrics: of the evaluation, ``loss`` among them.
+        metrics: the metrics of the evaluation, ``loss`` among them.
         training_loss: mean since the rung before.
-        seconds: of training since then: the trial's part of its pack's.
+        seconds: the seconds of training since then: the trial's part of its pack's.
     """
 
     rung: int
@@ -53,11 +53,11 @@ class TrialResult:
     """The results of a trial.
 
     Attributes:
-        number: of the trial, as in Optuna.
-        params: what the sampler gave, by name.
+        number: the number of the trial, as in Optuna.
+        params: the values that the sampler gave, by name.
         state: ``"running"``, ``"pruned"``, ``"complete"`` or ``"failed"``.
-        rungs: what it showed at each, lowest first.
-        reason: why it was pruned or failed, or None.
+        rungs: the values that it showed at each, lowest first.
+        reason: the reason for which it was pruned or failed, or None.
     """
 
     number: int
@@ -97,10 +97,10 @@ class BestTrial:
     """The best trial so far: of those that came furthest, the one with the best value there.
 
     Attributes:
-        number: of the trial.
-        params: what the sampler gave, by name.
-        value: of the metric.
-        share: of its whole run at which it was measured.
+        number: the number of the trial.
+        params: the values that the sampler gave, by name.
+        value: the value of the metric.
+        share: the share of its whole run at which it was measured.
     """
 
     number: int
@@ -114,12 +114,12 @@ class StudyRecord:
     """The content of a study's folder.
 
     Attributes:
-        folder: of the study.
+        folder: the folder of the study.
         facts: ``study.json``; may be empty.
-        trials: by number.
+        trials: the trials by number.
         packs: lines of ``packs.jsonl``.
         losses: events of lost workers.
-        missing: what is not there or cannot be read, one sentence each.
+        missing: the things that are not there or cannot be read, one sentence each.
     """
 
     folder: Path

@@ -64,12 +64,12 @@ def end_run(
     """Writes the figures of an application's tested run to ``run.json``, and the report.
 
     Args:
-        run: as the training left it.
-        observer: hears of what could not be written.
+        run: the run as the training left it.
+        observer: the observer that hears of what could not be written.
         metrics: final figures.
-        seconds: of the phases before the training.
-        started: when the whole began, by ``time.perf_counter``.
-        tested: when the test began.
+        seconds: the seconds of the phases before the training.
+        started: the time at which the whole began, by ``time.perf_counter``.
+        tested: the time at which the test began.
         fields: more of ``run.json``.
 
     Returns:

@@ -23,11 +23,11 @@ def choose_plan(
     """Returns the plan for a task.
 
     Args:
-        task: what.
-        request: what is said of how.
+        task: the task to train.
+        request: the request for the plan.
         world_size: ranks that will train together.
-        seconds: how long the run shall last, if its steps follow from that; None: the task's are
-            given.
+        seconds: the time that the run shall last, if its steps follow from that; None: the task's
+            are given.
         is_raced: whether candidates may be measured; otherwise the choices that need no measuring
             are taken.
 

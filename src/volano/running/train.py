@@ -29,8 +29,9 @@ def train_task(
     """Plans a task, then runs it.
 
     Args:
-        task: what.
-        source: how another process can make the task again; None says that only Python can.
+        task: the task to train.
+        source: the way in which another process can make the task again; None says that only Python
+            can.
         planning, out, safety, processes, observer: see ``volano.train``.
 
     Raises:

@@ -27,10 +27,10 @@ class TrialSource:
     """Asks Optuna for trials.
 
     Args:
-        build: makes a trial's task.
+        build: the function that makes a trial's task.
         study: Optuna's.
-        sampler: of the user, or None for the default one.
-        seed: of the default one.
+        sampler: the sampler of the user, or None for the default one.
+        seed: the seed of the default one.
     """
 
     def __init__(
@@ -171,9 +171,9 @@ def check_space(
     """Raises UsageError unless ``build`` makes of trials of before what it made then.
 
     Args:
-        build: makes a trial's task.
+        build: the function that makes a trial's task.
         trials: some of before.
-        steps: at which each stood, by its number and the share of its run.
+        steps: the steps at which each stood, by its number and the share of its run.
     """
     for trial in trials:
         again = FixedTrial(trial.params, number=trial.number)

@@ -19,15 +19,15 @@ class StudyInfo:
     """The facts known before the first trial.
 
     Attributes:
-        name: of the study in its storage.
-        folder: of the study.
-        num_trials: that will be asked for in all.
-        num_before: of those, how many an earlier run of this study has asked for already.
+        name: the name of the study in its storage.
+        folder: the folder of the study.
+        num_trials: the number of trials that will be asked for in all.
+        num_before: the number of those that an earlier run of this study has asked for already.
         minutes: the limit, or None.
-        metric: of the evaluation, by which trials are compared.
+        metric: the metric of the evaluation, by which trials are compared.
         direction: ``"minimize"`` or ``"maximize"``.
-        shares: of a trial's whole run at which the rungs stand, rising to 1.
-        num_workers: that train.
+        shares: the shares of a trial's whole run at which the rungs stand, rising to 1.
+        num_workers: the number of workers that train.
         sampler: name of its class.
     """
 
@@ -48,7 +48,7 @@ class Summary:
     """The state of a study at one moment.
 
     Attributes:
-        num_trials: that will be asked for in all.
+        num_trials: the number of trials that will be asked for in all.
         num_asked: so far, ended ones included.
         num_running: neither ended nor cut.
         num_pruned: cut by a rung, or for a loss that is no number.
@@ -59,8 +59,8 @@ class Summary:
         steps_per_second: the same a second, over the seconds in which packs trained.
         seconds: since this run of the study began.
         seconds_left: until its end, estimated; None while nothing is known.
-        training: how many trials the workers have in hand, by the share of a run to which they
-            train them.
+        training: the number of trials that the workers have in hand, by the share of a run to which
+            they train them.
     """
 
     num_trials: int
@@ -83,7 +83,7 @@ class RungDecision:
 
     Attributes:
         rung: its index, from 0.
-        share: of a trial's whole run at which it stands.
+        share: the share of a trial's whole run at which it stands.
         values: the values of the trials it decided about, by number; NaN if the metric is one.
         kept: the numbers of those that continue, or are complete at the last rung.
         cut: numbers of those that end here.

@@ -43,8 +43,8 @@ class JournalInMemory(BaseJournalBackend):
     called.
 
     Args:
-        path: of the file; what it holds already is read. Only the holder of the study's folder may
-            make one.
+        path: the path of the file; what it holds already is read. Only the holder of the study's
+            folder may make one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,7 +101,7 @@ class StudyStorage:
     Args:
         given: None for a journal in the folder; a URL as Optuna takes it, the path of a journal's
             file, an Optuna storage, or an Optuna study.
-        folder: of the study.
+        folder: the folder of the study.
 
     Raises:
         VolanoError: it cannot be opened.

@@ -50,14 +50,14 @@ def run_study(
     """Runs a study to its end, or on to it, and leaves a complete folder.
 
     Args:
-        build: makes a trial's task; called once for each trial in this process.
-        settings: of the study.
+        build: the function that makes a trial's task; called once for each trial in this process.
+        settings: the settings of the study.
         folder: reserved, or with ``resume`` that of the study.
         make_executor: starts the workers, as a context that ends them.
         storage: see :class:`StudyStorage`.
         sampler: an Optuna sampler; None is that of an Optuna study in ``storage``, or else TPE.
-        observer: hears of it.
-        facts: to be kept in ``study.json``: ``source``, and ``settings`` beyond those.
+        observer: the observer that hears of it.
+        facts: the facts to be kept in ``study.json``: ``source``, and ``settings`` beyond those.
         resume: whether to resume the study in the folder.
 
     Raises:

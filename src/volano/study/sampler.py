@@ -46,7 +46,7 @@ class RungSampler(BaseSampler):
     rank by how far they came.
 
     Args:
-        sampler: that samples.
+        sampler: the sampler that is asked.
         live: numbers of trials that are half way.
         on_stop: called when a sampler has nothing left to give, as that of a grid, which then stops
             its study.

@@ -22,13 +22,14 @@ class StudySettings:
     """The settings of a study.
 
     Attributes:
-        trials: to ask for in all.
+        trials: the number of trials to ask for in all.
         minutes: after which nothing new begins, or None.
-        metric: of the evaluation, by which trials are compared.
+        metric: the metric of the evaluation, by which trials are compared.
         direction: ``"minimize"`` or ``"maximize"`` it.
-        seed: of the default sampler.
+        seed: the seed of the default sampler.
         eta: one trial in so many continues at a rung.
-        rungs: how many, the end of the run included; None takes them from ``trials`` and ``eta``.
+        rungs: the number of rungs, the end of the run included; None takes them from ``trials`` and
+            ``eta``.
         quorum: share of those on their way to a rung that has to have arrived before it decides,
             if three workers or more train them. On one or two all are awaited, so that a study
             is reproducible.

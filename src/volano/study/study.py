@@ -18,7 +18,7 @@ class Study(StudyRecord):
     """A study that has ended or stopped, or one that another process works on, as its folder says.
 
     Args:
-        folder: of the study, opened.
+        folder: the folder of the study, opened.
         optuna_study: the Optuna study, if it is at hand.
         build: the function that made its tasks, if it is at hand.
         is_tolerant: whether what an event of a trial lacks is left open, as in a report, rather

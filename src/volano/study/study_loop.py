@@ -48,13 +48,13 @@ class StudyLoop:
     """Drives a study to its end.
 
     Args:
-        settings: of the study.
-        folder: held by this process.
+        settings: the settings of the study.
+        folder: the folder, held by this process.
         ledger: its accounts.
-        trial_source: gives trials.
-        rungs: decide.
-        executor: trains.
-        observer: hears of it.
+        trial_source: the source of trials.
+        rungs: the rungs, which decide.
+        executor: the executor, which trains.
+        observer: the observer that hears of it.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class StudyLoop:
         """Continues with the trials in the ledger.
 
         Args:
-            orphans: that were asked for and not noted.
+            orphans: the trials that were asked for and not noted.
         """
         for number in orphans:
             self._ledger.asked(self._ledger.handle(number))

@@ -21,7 +21,7 @@ def shares_of(num_trials: int, eta: int, num_rungs: int | None = None) -> tuple[
     Args:
         num_trials: the trials of the study, from which the number of rungs comes if it is not
             given: as many as leave about ``eta`` trials to be trained to their end.
-        eta: of which one in so many goes on.
+        eta: one trial in so many continues at a rung.
         num_rungs: the last one, at the end of the run, included.
     """
     if num_rungs is None:
@@ -46,7 +46,7 @@ class SuccessiveHalving:
 
     Args:
         shares: see :func:`shares_of`.
-        eta: of which one in so many goes on.
+        eta: one trial in so many continues at a rung.
         direction: ``"minimize"`` or ``"maximize"``.
     """
 

@@ -10,7 +10,7 @@ class TimeEstimate:
     """The seconds that a round takes, by the number of trials in it.
 
     Args:
-        shares: at which the rungs stand.
+        shares: the shares of a run at which the rungs stand.
         eta: one trial in so many continues at a rung.
     """
 

@@ -34,11 +34,11 @@ class TrialLedger:
     """Keeps a study's accounts.
 
     Args:
-        folder: of the study, held.
-        storage: that Optuna's study is in.
+        folder: the folder of the study, held.
+        storage: the storage that Optuna's study is in.
         study: Optuna's.
-        rungs: take in the values.
-        metric: of the evaluation, by which trials are compared.
+        rungs: the rungs, which take in the values.
+        metric: the metric of the evaluation, by which trials are compared.
         direction: ``"minimize"`` or ``"maximize"``.
     """
 
@@ -191,7 +191,7 @@ class TrialLedger:
         """Makes the folder hold all that has happened.
 
         Args:
-            fields: of ``study.json``, to be set too.
+            fields: the fields of ``study.json``, to be set too.
         """
         self._folder.check_held()
         self._folder.sync_lines()

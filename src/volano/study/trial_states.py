@@ -20,7 +20,7 @@ class TrialStates:
     """The states of trials, each in a file of its own.
 
     Args:
-        folder: that holds them.
+        folder: the folder that holds them.
     """
 
     def __init__(self, folder: Path) -> None:

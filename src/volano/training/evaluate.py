@@ -39,16 +39,16 @@ def evaluate(
 
     Args:
         task: whose objective.
-        model: that is evaluated.
+        model: the model that is evaluated.
         data: the set.
-        feed: of it.
-        device: where to compute.
+        feed: the feed of it.
+        device: the device to compute on.
         precision: the plan's.
         micro_batch: examples of a forward pass; None is the whole batch. Ranks of a sharded model
             pass forward together, and their batches may differ in size: there it is None.
         may_split: whether a batch that runs out of memory, and those after it, are passed in
             halves.
-        ranks: with which this process evaluates together.
+        ranks: the ranks with which this process evaluates together.
     """
     ranks = ranks or Ranks()
     modes = [(module, module.training) for module in model.modules()]

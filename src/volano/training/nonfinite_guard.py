@@ -29,7 +29,7 @@ class NonfiniteGuard:
     its scale. The loss is looked at here all the same.
 
     Args:
-        device: of the parameters.
+        device: the device of the parameters.
         optimizer: whose update is guarded.
         has_scaler: whether a GradScaler looks at the gradients.
         reads_at_once: whether each step's answer must be known before the next.

@@ -19,10 +19,11 @@ class QuickRun:
     """The result of a quick run of a task.
 
     Attributes:
-        model: with the final weights (the average if there is one), on the plan's device, in
-            evaluation mode.
-        metrics: of the validation set, by the names that the objective gives them, and ``loss``.
-        seconds: that it took.
+        model: the model with the final weights (the average if there is one), on the plan's device,
+            in evaluation mode.
+        metrics: the metrics of the validation set, by the names that the objective gives them, and
+            ``loss``.
+        seconds: the seconds that it took.
     """
 
     model: nn.Module = field(repr=False)

@@ -42,11 +42,11 @@ class Run:
     Attributes:
         path: its folder.
         status: ``"finished"``, or ``"stopped"`` when it was asked to stop and can be resumed.
-        model: with the final weights, on the plan's device, in evaluation mode.
+        model: the model with the final weights, on the plan's device, in evaluation mode.
         plan: under which it ran.
-        metrics: of the last evaluation (``valid_loss``, ...), and ``train_loss``.
-        seconds: by phase.
-        notices: what a person should know.
+        metrics: the metrics of the last evaluation (``valid_loss``, ...), and ``train_loss``.
+        seconds: the seconds by phase.
+        notices: texts that a person should read.
         details: figures of an application that are no metrics.
     """
 
@@ -76,20 +76,20 @@ def run_task(
     """Trains, and leaves a complete run folder.
 
     Args:
-        task: what.
-        plan: how.
+        task: the task to train.
+        plan: the plan under which it is trained.
         folder: a new one, or with ``resume`` that of a run of this task. It is held for this
             process meanwhile.
-        observer: hears of the run.
-        source: how another process can make the task again, kept in ``run.json`` for ``volano
-            resume``.
+        observer: the observer that hears of the run.
+        source: the way in which another process can make the task again, kept in ``run.json`` for
+            ``volano resume``.
         resume: whether to continue from the last whole checkpoint, or from the first step if none
             was written yet.
-        notices: of the choices that led to the plan.
-        safety: how the run looks after itself; None is the default, or with ``resume`` what the run
+        notices: the notices of the choices that led to the plan.
+        safety: the safety settings of the run; None is the default, or with ``resume`` what the run
             had.
-        ranks: with which this process trains together, joined already; all call this alike. None is
-            alone.
+        ranks: the ranks with which this process trains together, joined already; all call this
+            alike. None is alone.
         may_split: see :class:`Session`; None with ``resume`` is what the run had.
 
     Raises:

@@ -21,8 +21,8 @@ class Safety:
         save_every: time or steps between two checkpoints: ``"60s"``, ``"500st"``. Seconds are a
             least: if saving is dear they are stretched, so that it takes 2 % of the time. Steps
             are kept to.
-        skip_bad_steps: how many steps with a loss or a gradient that is not finite may be left out
-            in the whole run; 0 stops the run at the first.
+        skip_bad_steps: the number of steps with a loss or a gradient that is not finite may be left
+            out in the whole run; 0 stops the run at the first.
 
     Raises:
         UsageError: at birth, if a setting is invalid.

@@ -40,14 +40,14 @@ class Session:
     """The model, optimizer, average, scaler and feed of a run, and the step at which they stand.
 
     Args:
-        task: what.
-        plan: how.
-        on_notice: told of every choice of the plan that does not apply; None is for sessions that
-            are thrown away.
-        on_fault: told of every corrupt example, with the name of its set: ``"data"`` or
-            ``"valid"``.
+        task: the task to train.
+        plan: the plan under which it is trained.
+        on_notice: the function that is told of every choice of the plan that does not apply; None
+            is for sessions that are thrown away.
+        on_fault: the function that is told of every corrupt example, with the name of its set:
+            ``"data"`` or ``"valid"``.
         may_skip: whether training continues after a step whose numbers are not finite.
-        ranks: with which this process trains together; None is alone.
+        ranks: the ranks with which this process trains together; None is alone.
         may_split: whether the loss of a batch is the sum over its parts, so that a step that runs
             out of memory may be done in smaller ones; None is not known, and it is not split.
 

@@ -27,10 +27,10 @@ class TrainState:
     """The model, optimizer, average and scaler of one training.
 
     Attributes:
-        model: on its device.
+        model: the model, on its device.
         optimizer: over its parameters.
         ema: the average of its weights; None without one.
-        scaler: of the loss, for the range of fp16; None elsewhere.
+        scaler: the scaler of the loss, for the range of fp16; None elsewhere.
     """
 
     model: nn.Module

@@ -29,7 +29,7 @@ class StepTimer:
     """Times steps: two that warm up, then blocks of steps, of which the median counts.
 
     Args:
-        make_step: makes the next step.
+        make_step: the function that makes the next step.
         synchronize: waits until the device has done it.
         begun: ``time.perf_counter()`` when what makes the steps began to be built.
         block_seconds: about how long a block is, so that a clock's tick and one wait for the device

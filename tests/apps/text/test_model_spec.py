@@ -22,8 +22,8 @@ def test_it_comes_back():
     ("change", "message"),
     [
         ({"schema_version": 9}, "schema version 1; got 9"),
-        ({"goal": "classes"}, "describes a language model; got classes"),
-        ({"width": 3}, "describes a language model; got .*width"),
+        ({"goal": "classes"}, "must describe a language model; got classes"),
+        ({"width": 3}, "must describe a language model; got .*width"),
     ],
 )
 def test_another_is_refused(change, message):

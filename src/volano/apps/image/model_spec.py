@@ -24,10 +24,10 @@ class ClassifierSpec:
     """A classifier of images, without its weights.
 
     Attributes:
-        classes: names, in the order of the logits.
+        classes: the class names, in the order of the logits.
         channels: 1 or 3.
         image_size: height and width in pixels.
-        mean: of each channel's bytes over the training set.
+        mean: the mean of each channel's bytes over the training set.
         std: likewise.
         size: ``"thin"``, ``"base"`` or ``"wide"``; None with a model of one's own.
         model_reference: ``module:function`` of a model of one's own, or None.
@@ -81,8 +81,8 @@ def make_classifier(
     """The spec's network: bytes uint8 [N, channels, size, size] in, logits [N, classes] out.
 
     Args:
-        spec: of the classifier.
-        own_model: what ``spec.model_reference`` names.
+        spec: the description of the classifier.
+        own_model: the function that ``spec.model_reference`` names.
         patches: images uint8 [n, channels, size, size] whose statistics whiten the stem of a fresh
             network; None when trained weights are loaded afterwards.
 

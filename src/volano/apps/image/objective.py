@@ -21,7 +21,7 @@ class Classification:
 
     Attributes:
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
-        class_weights: of each class's examples, or None for equal ones.
+        class_weights: the weight of each class's examples, or None for equal ones.
     """
 
     label_smoothing: float = 0.0

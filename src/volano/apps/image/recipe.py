@@ -38,13 +38,13 @@ class ImageRecipe:
     Attributes:
         batch_size: examples per step.
         epochs: passes over the training set.
-        kernel_lr: of Muon, on the kernels of convolutions.
-        rest_lr: of AdamW, on everything else.
+        kernel_lr: the learning rate of Muon, on the kernels of convolutions.
+        rest_lr: the learning rate of AdamW, on everything else.
         label_smoothing: see ``Classification``.
         translate: largest shift in training, in pixels.
         tta_translate: shift of the views in test-time augmentation, in pixels.
         cutout: side of the painted square, 0 for none.
-        num_evaluations: how often the validation set is looked at.
+        num_evaluations: the number of times that the validation set is evaluated.
     """
 
     batch_size: int

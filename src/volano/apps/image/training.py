@@ -44,17 +44,17 @@ class ImageTraining(Application):
     steps.
 
     Attributes:
-        options: with ``flip`` resolved.
-        spec: of the classifier.
+        options: the options with ``flip`` resolved.
+        spec: the description of the classifier.
         train: images to train on.
         valid: images evaluated during the run.
         test: images of the final figures; the same as ``valid`` if the source has one split
             only.
         is_held_out: whether ``test`` was split off by Volano.
-        origin: where the images come from, in words.
+        origin: the source of the images, in words.
         faults: files that could not be read, left out.
-        notices: what a person should know.
-        own_model: what ``options.model`` names.
+        notices: texts that a person should read.
+        own_model: the function that ``options.model`` names.
         patches: training images uint8 [n, channels, height, width] whose statistics whiten the
             stem.
     """

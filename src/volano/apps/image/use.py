@@ -42,7 +42,7 @@ class ImageModel(TrainedModel):
 
     Attributes:
         spec: its description.
-        classes: names, in the order of the logits.
+        classes: the class names, in the order of the logits.
         module: bytes uint8 [N, channels, size, size] in, logits fp32 [N, classes] out.
     """
 

@@ -31,11 +31,11 @@ class Corpus:
         train: ids uint16 [N], mapped.
         held: likewise.
         num_train_bytes: UTF-8 bytes of the training part.
-        num_held_bytes: of the held-out part.
+        num_held_bytes: the bytes of the held-out part.
         baselines: bits per byte of xz and bz2, see ``CompressorFigures``.
-        origin: where the text comes from, in words.
-        faults: what could not be read.
-        notices: what a person should know.
+        origin: the source of the text, in words.
+        faults: the examples that could not be read.
+        notices: texts that a person should read.
     """
 
     tokenizer: Tokenizer

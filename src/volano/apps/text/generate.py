@@ -22,7 +22,7 @@ class TokenSampling:
         top_k: draw among so many of the likeliest; None among all.
         top_p: draw among the likeliest that together have at least this probability (Holtzman et
             al. 2020).
-        seed: of the draws.
+        seed: the seed of the draws.
     """
 
     temperature: float = 0.8
@@ -68,10 +68,10 @@ def generate_ids(
     at most a whole one.
 
     Args:
-        model: in evaluation mode, with fp32 weights.
-        ids: at least one and fewer than the context.
-        num_tokens: to write.
-        sampling: how.
+        model: the model, in evaluation mode, with fp32 weights.
+        ids: the ids, at least one and fewer than the context.
+        num_tokens: the number of tokens to write.
+        sampling: the settings of the draws.
     """
     context, device = model.shape.context, model.embedding.weight.device
     assert 0 < len(ids) < context
@@ -108,9 +108,9 @@ class TextPreview:
     each time.
 
     Attributes:
-        tokenizer: of the model.
+        tokenizer: the tokenizer of the model.
         prompt: the beginning.
-        num_tokens: to write.
+        num_tokens: the number of tokens to write.
     """
 
     tokenizer: Tokenizer

@@ -23,11 +23,11 @@ class TextSpec:
         depth: see ``DecoderShape``.
         tokenizer_digest: see ``Tokenizer.digest``.
         num_train_bytes: UTF-8 bytes of the training text.
-        num_train_tokens: with separators.
-        num_held_bytes: of the held-out text.
-        num_held_tokens: with separators.
+        num_train_tokens: the number of tokens of the training text, with separators.
+        num_held_bytes: the bytes of the held-out text.
+        num_held_tokens: the number of tokens of the held-out text, with separators.
         baselines: bits per byte of xz and bz2 on the held-out text after the training text.
-        origin: where the text comes from, in words.
+        origin: the source of the text, in words.
     """
 
     vocab_size: int

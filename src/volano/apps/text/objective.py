@@ -23,9 +23,10 @@ class NextToken:
     counts; separators, which stand for no bytes, do not count.
 
     Attributes:
-        train_bytes_per_token: of the training text.
-        valid_bytes_per_token: of exactly the targets that count in the validation set, so that the
-            mean over its batches is its total bits over its total bytes.
+        train_bytes_per_token: the bytes per token of the training text.
+        valid_bytes_per_token: the bytes per token of exactly the targets that count in the
+            validation set, so that the mean over its batches is its total bits over its total
+            bytes.
     """
 
     train_bytes_per_token: float

@@ -30,15 +30,15 @@ class TextRecipe:
     """The numbers of one training.
 
     Attributes:
-        regime: in words, with its reason.
-        matrix_lr: of Muon.
-        embedding_lr: of AdamW on the embedding.
-        head_lr: of AdamW on the head.
-        weight_decay: of Muon, decoupled.
+        regime: the regime in words, with its reason.
+        matrix_lr: the learning rate of Muon.
+        embedding_lr: the learning rate of AdamW on the embedding.
+        head_lr: the learning rate of AdamW on the head.
+        weight_decay: the weight decay of Muon, decoupled.
         ns_steps: Newton-Schulz steps of Muon.
         dropout: see ``DecoderShape``.
-        ema_decay: of the average of weights, or None.
-        num_evaluations: how often the validation set is looked at.
+        ema_decay: the decay of the average of weights, or None.
+        num_evaluations: the number of times that the validation set is evaluated.
     """
 
     regime: str = not_tried()

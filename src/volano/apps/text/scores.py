@@ -34,11 +34,11 @@ def score_tokens(
     least a quarter of a context and at most a whole one. Separators are seen, not predicted.
 
     Args:
-        model: on ``device``; its mode is put back.
+        model: the model, on ``device``; its mode is put back.
         tokens: ids uint16 [N] as ``Tokenizer.encode_documents`` gives them, a separator first.
-        tokenizer: of the ids.
-        device: where to compute.
-        precision: of the arithmetic; losses are added in fp64.
+        tokenizer: the tokenizer of the ids.
+        device: the device to compute on.
+        precision: the precision of the arithmetic; losses are added in fp64.
 
     Raises:
         DataError: there is no token to predict.

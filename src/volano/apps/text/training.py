@@ -52,13 +52,13 @@ class TextTraining(Application):
     steps.
 
     Attributes:
-        options: with ``depth`` and ``batch_size`` resolved.
-        spec: of the model.
-        tokenizer: of the tokens.
+        options: the options with ``depth`` and ``batch_size`` resolved.
+        spec: the description of the model.
+        tokenizer: the tokenizer of the tokens.
         train: ids uint16 [N] to train on.
         held: ids held out.
-        faults: what could not be read.
-        notices: what a person should know.
+        faults: the examples that could not be read.
+        notices: texts that a person should read.
     """
 
     kind: ClassVar[str] = "text"

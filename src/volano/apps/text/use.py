@@ -114,9 +114,9 @@ class Generation:
 
     Attributes:
         run: the run's folder.
-        prompt: as given.
-        notices: what a person should know before the first piece.
-        text: what has been written so far, without the prompt.
+        prompt: the prompt as given.
+        notices: texts that a person should read before the first piece.
+        text: the text that has been written so far, without the prompt.
     """
 
     def __init__(

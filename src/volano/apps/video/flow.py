@@ -58,7 +58,7 @@ class FrameFlow:
     Attributes:
         num_frames: T.
         context: clean frames at the start, in evaluation; and in a quarter of the training clips.
-        num_classes: of the clips; 0 for none.
+        num_classes: the number of classes of the clips; 0 for none.
         velocity: weigh the error as that of the velocity, ``(clean - noisy) / (1 - t)`` (for the
             transformer).
     """

@@ -23,7 +23,7 @@ class VideoSpec:
 
     Attributes:
         network: ``"unet"`` or ``"transformer"``.
-        width: of the network, see there.
+        width: the width of the network, see there.
         depth: blocks of the transformer; 0 with a U-Net.
         patch: pixels of a transformer's patch; 0 with a U-Net.
         num_frames: T, the window.
@@ -31,9 +31,9 @@ class VideoSpec:
         channels: 1 or 3.
         size: pixels a side.
         fps: frames a second.
-        classes: names, empty for none.
-        class_shares: of the training clips, one for each class.
-        mean: of each channel's bytes over the training clips.
+        classes: the class names, empty for none.
+        class_shares: the share of the training clips, one for each class.
+        mean: the mean of each channel's bytes over the training clips.
         std: likewise.
     """
 

@@ -34,10 +34,10 @@ class VideoRecipe:
 
     Attributes:
         batch_size: clips per step.
-        matrix_lr: of Muon, on the kernels or matrices of the blocks.
-        rest_lr: of AdamW, on everything else.
-        ema_decay: of the average of the weights.
-        num_evaluations: how often the test clips are looked at.
+        matrix_lr: the learning rate of Muon, on the kernels or matrices of the blocks.
+        rest_lr: the learning rate of AdamW, on everything else.
+        ema_decay: the decay of the average of the weights.
+        num_evaluations: the number of times that the test clips are evaluated.
     """
 
     batch_size: int

@@ -35,7 +35,7 @@ def integrate(
     Args:
         denoise: the network.
         noise: fp32, deviation 1.
-        steps: at least 1; one step gives the mean of what may be.
+        steps: the number of steps, at least 1; one step gives the mean of what may be.
         method: "euler", or "heun" with about twice as many evaluations for an error of second
             order.
         given: the first frames, clean, fp32 [B, K, C, S, S]; they stay as they are.
@@ -66,10 +66,10 @@ class ClipSampling:
     """The settings by which clips are made.
 
     Attributes:
-        steps: of the integration.
+        steps: the steps of the integration.
         method: "euler" or "heun".
-        guidance: how far from the classless answer towards that of the class (Ho & Salimans 2022);
-            1 is the class's.
+        guidance: the distance from the classless answer towards that of the class (Ho & Salimans
+            2022); 1 is the class's.
     """
 
     steps: int = 20
@@ -111,12 +111,12 @@ def roll_out(
     Longer than the window: the last ``context`` frames are given to the next window, and so on.
 
     Args:
-        network: of the video application, in evaluation mode.
-        sampling: how.
-        generators: on the host, one for each clip, so that a clip does not depend on those made
-            beside it.
+        network: the network of the video application, in evaluation mode.
+        sampling: the settings of the draws.
+        generators: the generators on the host, one for each clip, so that a clip does not depend on
+            those made beside it.
         shape: (B, T, C, S, S), of one window.
-        num_frames: to make, the given ones among them.
+        num_frames: the number of frames to make, the given ones among them.
         context: frames handed from window to window, 1 to T - 1.
         labels: int64 [B], or None for clips of no class.
         given: first frames fp32 [B, K, C, S, S], K from 1 to T - 1, or None.

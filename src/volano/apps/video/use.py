@@ -55,7 +55,7 @@ class VideoModel(TrainedModel):
 
     Attributes:
         spec: its description.
-        classes: names of the sub-folders in which the training clips lay.
+        classes: the class names of the sub-folders in which the training clips lay.
     """
 
     generate_options: ClassVar[type[DeclaredOptions] | None] = VideoGenerationOptions

@@ -31,9 +31,9 @@ class WorkerPool:
     """Hands rounds to workers.
 
     Args:
-        executor: that has them.
-        shares: at which the rungs stand.
-        trial_of: gives the trial of a number as it stands.
+        executor: the executor that has them.
+        shares: the shares of a run at which the rungs stand.
+        trial_of: the function that gives the trial of a number as it stands.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class WorkerPool:
 
         Args:
             round_: theirs.
-            numbers: of the trials.
-            homes: which worker trained a trial last.
+            numbers: the numbers of the trials.
+            homes: the worker that trained a trial last.
             runs_after: whole runs of a trial that the study is expected to train after this round.
         """
         self._runs_after = runs_after / self.num_workers
@@ -175,8 +175,8 @@ def deal(
     """Returns the trials for each worker that gets any.
 
     Args:
-        numbers: of the trials.
-        workers: that are idle, at least one.
+        numbers: the numbers of the trials.
+        workers: the workers that are idle, at least one.
         homes: the worker that trained each trial last, if one did.
 
     Returns:

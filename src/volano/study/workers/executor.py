@@ -30,8 +30,8 @@ class Executor(ABC):
     ends with :meth:`close`.
 
     Attributes:
-        num_workers: how many assignments can be in hand at once.
-        notices: what a person should hear of the workers' start.
+        num_workers: the number of assignments that can be in hand at once.
+        notices: texts about the workers' start that a person should read.
     """
 
     num_workers: int

@@ -38,18 +38,18 @@ def make_executor(
 
     Args:
         build: ``(trial) -> Task``.
-        device: as torch writes it; None is every accelerator, or the CPU without one.
-        workers: how many; None is one for each accelerator, and on the CPU one of one thread for
-            each core, as far as there are trials and processes can be forked: steps of small nets
-            gain less from a second thread.
+        device: the device as torch writes it; None is every accelerator, or the CPU without one.
+        workers: the number of workers; None is one for each accelerator, and on the CPU one of one
+            thread for each core, as far as there are trials and processes can be forked: steps of
+            small nets gain less from a second thread.
         ray: ``"local"`` starts a cluster of this machine; ``"auto"`` or ``"host:port"`` joins one
             that runs.
-        precision: of the forward and backward pass.
-        engine: of all packs; None finds the fastest for each.
+        precision: the precision of the forward and backward pass.
+        engine: the engine of all packs; None finds the fastest for each.
         threads: the threads of each worker's host; None is its share of the cores, if there are
             several.
-        num_trials: that are to come: a process of its own needs some of them.
-        on_notice: told what a person should hear of the choice.
+        num_trials: the number of trials that are to come: a process of its own needs some of them.
+        on_notice: the function that is told what a person should hear of the choice.
 
     Raises:
         UsageError: they are invalid; the extra ``cluster`` is missing; ``build`` cannot be sent

@@ -12,10 +12,10 @@ class Trial:
     """A configuration and how far it was trained.
 
     Attributes:
-        number: of the trial in the study.
-        params: what the sampler gave, by name.
-        state: of the member after its last rung, tensors on the host; None starts it from its first
-            step.
+        number: the number of the trial in the study.
+        params: the values that the sampler gave, by name.
+        state: the state of the member after its last rung, tensors on the host; None starts it from
+            its first step.
     """
 
     number: int
@@ -28,9 +28,9 @@ class Assignment:
     """The trials that a worker is to train up to a rung.
 
     Attributes:
-        number: of the assignment in the study.
+        number: the number of the assignment in the study.
         trials: each once.
-        share: of each trial's whole run at which the rung stands, above 0, at most 1.
+        share: the share of each trial's whole run at which the rung stands, above 0, at most 1.
         keep_states: whether the states come back with the outcomes.
         runs_after: whole runs of a trial that the worker is expected to train after this, which
             says what pays.
@@ -48,8 +48,8 @@ class TrialOutcome:
     """The outcome of a trial in an assignment.
 
     Attributes:
-        number: of the trial.
-        step: at which it stands.
+        number: the number of the trial.
+        step: the step at which it stands.
         epoch: the same in epochs.
         metrics: the metrics of the evaluation there; empty if it failed.
         training_loss: the mean loss since the last rung; it may be NaN.
@@ -72,16 +72,17 @@ class PackFigures:
 
     Attributes:
         numbers: its trials.
-        structure: names what the tasks of the pack have in common, alike in all workers.
-        engine: that ran it.
-        apart: in words, why it was split from packs of other structures: ``"batch_size: 32, 64"``.
-        refused: why engines were not taken, by name.
-        seconds: of start-up and training; evaluation apart.
-        startup_seconds: of making the pack, of timing its engines and of compiling; 0 for one that
-            is kept.
+        structure: a name for what the tasks of the pack have in common, alike in all workers.
+        engine: the engine that ran it.
+        apart: the reason, in words, for which it was split from packs of other structures:
+            ``"batch_size: 32, 64"``.
+        refused: the reasons for which engines were not taken, by name.
+        seconds: the seconds of start-up and training; evaluation apart.
+        startup_seconds: the seconds of making the pack, of timing its engines and of compiling; 0
+            for one that is kept.
         steps: configuration-steps made: optimizer steps, summed over its members.
-        solo_seconds_per_step: of one member trained alone, if that was measured; None if not,
-            and for the loop.
+        solo_seconds_per_step: the seconds per step of one member trained alone, if that was
+            measured; None if not, and for the loop.
     """
 
     numbers: tuple[int, ...]
@@ -104,9 +105,9 @@ class Report:
         assignment: its number.
         outcomes: one for each trial.
         packs: one for each pack.
-        notices: what a person should hear.
-        data: on which the worker's trials train and are evaluated, in words and digests; None
-            before it has made one.
+        notices: texts that a person should read.
+        data: the data on which the worker's trials train and are evaluated, in words and digests;
+            None before it has made one.
     """
 
     assignment: int
@@ -122,7 +123,7 @@ class Lost:
 
     Attributes:
         assignment: the number of the one that it worked on.
-        reason: in words.
+        reason: the reason in words.
     """
 
     assignment: int

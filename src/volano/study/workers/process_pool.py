@@ -45,8 +45,8 @@ class ProcessPool(Executor):
     next assignment.
 
     Args:
-        makers: of the workers; each is called in its process, which is forked with it or to which
-            it is pickled.
+        makers: the makers of the workers; each is called in its process, which is forked with it or
+            to which it is pickled.
         is_forked: see :func:`can_fork`.
 
     Raises:

@@ -51,16 +51,17 @@ class RayActors(Executor):
     An actor that is lost, with its machine or alone, is started again with its next assignment.
 
     Args:
-        make: of a worker, called with ``threads``; sent with cloudpickle, so that closures and what
-            stands in a script go over. Modules are imported on the machine of the actor, where they
-            have to be, Volano too; the driver's ``sys.path`` is looked through there.
+        make: the maker of a worker, called with ``threads``; sent with cloudpickle, so that
+            closures and what stands in a script go over. Modules are imported on the machine of the
+            actor, where they have to be, Volano too; the driver's ``sys.path`` is looked through
+            there.
         address: ``"auto"`` or ``"host:port"`` of a cluster that runs; None starts one of this
             machine for the study.
-        num: of actors; None is as many as the cluster has room for.
+        num: the number of actors; None is as many as the cluster has room for.
         cpus_per_worker: cores of each.
         threads: the threads of each worker; None is ``cpus_per_worker`` if there are no
             accelerators.
-        on_notice: told what a person should hear of the start.
+        on_notice: the function that is told what a person should hear of the start.
 
     Raises:
         UsageError: Ray is not installed, there is no cluster at the address, or the worker cannot

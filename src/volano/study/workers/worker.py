@@ -49,11 +49,12 @@ class Worker:
 
     Args:
         build: ``(trial) -> Task``, called with a ``FixedTrial`` of Optuna's.
-        device: as torch writes it; None is the accelerator, or the CPU without one.
-        precision: of the forward and backward pass: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
-        threads: of the host; None leaves them as they are.
-        engine: of all packs; None finds the fastest for each.
-        on_notice: told at once what the report says too.
+        device: the device as torch writes it; None is the accelerator, or the CPU without one.
+        precision: the precision of the forward and backward pass: ``"fp32"``, ``"tf32"`` or
+            ``"bf16"``.
+        threads: the threads of the host; None leaves them as they are.
+        engine: the engine of all packs; None finds the fastest for each.
+        on_notice: the function that is told at once what the report says too.
 
     Raises:
         UsageError: the device is not one of this machine's.
@@ -322,7 +323,7 @@ def steps_ahead(jobs: Sequence[_PackJob], runs_after: float) -> dict[int, int]:
     as they are.
 
     Args:
-        jobs: of an assignment.
+        jobs: the jobs of an assignment.
         runs_after: whole runs of a trial that come after it.
     """
     steps: Counter[int] = Counter()
@@ -340,8 +341,9 @@ def packs_to_keep(sizes: Sequence[int], num_members: int, most: int) -> int:
     possible.
 
     Args:
-        sizes: of the living packs, largest first, each at most ``most``.
-        num_members: that are to be trained: those of the living packs and others.
+        sizes: the sizes of the living packs, largest first, each at most ``most``.
+        num_members: the number of members that are to be trained: those of the living packs and
+            others.
         most: members of a pack.
     """
     fewest = math.ceil(num_members / most)

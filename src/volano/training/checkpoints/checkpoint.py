@@ -43,8 +43,8 @@ def save_checkpoint(
     """Writes ``state`` as the checkpoint of ``step`` and removes all but the last two.
 
     Args:
-        ranks: among which the state is sharded; all of them call this. Otherwise the first alone
-            does.
+        ranks: the ranks among which the state is sharded; all of them call this. Otherwise the
+            first alone does.
 
     Raises:
         CheckpointError: it could not be written; the checkpoints before it are whole.
@@ -180,7 +180,7 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
     ``shards.put_back``.
 
     Args:
-        path: of its folder.
+        path: the path of its folder.
         verify: whether to look at the digests; one of several ranks does.
 
     Raises:

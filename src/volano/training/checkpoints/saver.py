@@ -32,10 +32,11 @@ class Saver:
     """Saves at intervals, and never lets a save that fails end the run.
 
     Args:
-        folder: of the run.
-        safety: how often.
-        make_state: gives the step and all that a checkpoint holds; may raise to refuse a save.
-        on_notice: told of saves that failed.
+        folder: the folder of the run.
+        safety: the settings of when to save.
+        make_state: the function that gives the step and all that a checkpoint holds; may raise to
+            refuse a save.
+        on_notice: the function that is told of saves that failed.
         saved_step: step of the checkpoint from which the run is resumed, or None.
         ranks: all of which call every method alike; the first writes, or all their parts of a
             sharded state.

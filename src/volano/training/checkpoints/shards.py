@@ -64,8 +64,8 @@ def put_back(state: Any, folder: Path, template: Callable[[str], Tensor | None])
     A checkpoint may come from ranks of another number, or from a single process, and go to either.
 
     Args:
-        state: what :func:`take_out` gave.
-        folder: of the checkpoint.
+        state: the state that :func:`take_out` gave.
+        folder: the folder of the checkpoint.
         template: place -> this session's tensor that is sharded as the result shall be; None where
             there is none.
 

@@ -62,16 +62,15 @@ class DataParallel:
     """A model that ranks train together.
 
     Args:
-        model: of this rank, on its device; with ``sharding="full"`` its parameters are replaced by
-            parts of themselves, so make the optimizer afterwards.
-        sharding: as in the plan.
-        device: of this rank.
-        ranks: at least two.
+        model: the model of this rank, on its device; with ``sharding="full"`` its parameters are
+            replaced by parts of themselves, so make the optimizer afterwards.
+        sharding: the sharding of the plan.
+        device: the device of this rank.
+        ranks: the ranks, at least two.
 
     Attributes:
-        ranks: as given.
-        factor: what a loss is multiplied with, so that the gradients that arrive are sums over
-            ranks.
+        ranks: the ranks as given.
+        factor: the factor of a loss, so that the gradients that arrive are sums over ranks.
     """
 
     def __init__(self, model: nn.Module, sharding: str, device: Device, ranks: Ranks) -> None:

@@ -37,9 +37,9 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
             setattr(parent, name, convert(child))
 
 
-class _SharedBatchNorm(_BatchNorm):
-    """The batch normalisation (Ioffe & Szegedy 2015) with mean and variance over the batches of all
-    ranks."""
+class _SharedBatchNorm(AnyBatchNorm):
+    """The batch normalisation (Ioffe & Szegedy 2015) with mean and variance over the batches of
+    all ranks."""
 
     def __init__(self, origin: AnyBatchNorm) -> None:
         super().__init__(

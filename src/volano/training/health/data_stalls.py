@@ -25,9 +25,9 @@ class DataStalls:
     Args:
         task: whose data it waits for.
         plan: under which it is fed.
-        device: that waits.
+        device: the device that waits.
         first_step: the step from which the run continues.
-        on_notice: told.
+        on_notice: the function that gets each notice.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class Diagnosis:
 
     Attributes:
         examples: indices into the data of the whole batch, in its order.
-        suspects: those of them whose own tensors are not finite.
+        suspects: the examples among them whose own tensors are not finite.
         module: name of the module where it first shows, ``"objective"`` if behind all of them; None
             if the re-run of the step did not show it.
         where: ``"data"``, ``"weights"``, ``"forward"``, ``"backward"``, ``"moved"`` if the

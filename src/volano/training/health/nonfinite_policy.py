@@ -19,7 +19,7 @@ class NumericsPolicy:
     checkpoint.
 
     Args:
-        limit: how many steps may be left out in the whole run.
+        limit: the number of steps that may be left out in the whole run.
     """
 
     def __init__(self, session: Session, folder: RunFolder, observer: Observer, limit: int) -> None:

@@ -23,10 +23,10 @@ class Activations:
     forward passes.
 
     Args:
-        model: on its device.
+        model: the model, on its device.
         plan: whose knobs.
-        device: on which it computes.
-        on_notice: told of each of them that has no effect.
+        device: the device on which it computes.
+        on_notice: the function that is told of each of them that has no effect.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class SavedBuffers:
     """Copies of buffers, and which tensors they were.
 
     Args:
-        places: of the buffers.
+        places: the places of the buffers.
     """
 
     def __init__(self, places: list[Place]) -> None:
@@ -110,7 +110,7 @@ class Uncopied:
     no step is repeated.
 
     Args:
-        model: on its device.
+        model: the model, on its device.
         copied: places of the buffers that are copied.
     """
 

@@ -61,10 +61,11 @@ class OutOfMemoryFallback:
     """Finds the next plan that takes less memory and leaves the experiment as it is.
 
     Args:
-        start_recomputing: makes the model forget activations from now on; False if it cannot.
+        start_recomputing: the function that makes the model forget activations from now on; False
+            if it cannot.
         may_split: whether the loss of a batch is the sum of its parts'. None is not known, and it
             is not split.
-        ranks: how many train together.
+        ranks: the number of ranks that train together.
     """
 
     def __init__(

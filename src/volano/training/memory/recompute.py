@@ -85,7 +85,7 @@ class Recompute:
 
     Args:
         model: the user's. Neither its classes nor its state change.
-        device: where it computes.
+        device: the device on which it computes.
     """
 
     def __init__(self, model: nn.Module, device: Device) -> None:

@@ -41,7 +41,7 @@ class HashedTexts:
     """The texts as n-grams: text ``i`` has those from ``offsets[i]`` to ``offsets[i + 1]``.
 
     Attributes:
-        ids: of buckets from 1 on, int32 [n-grams]; 0 is left for filling.
+        ids: the numbers of buckets from 1 on, int32 [n-grams]; 0 is left for filling.
         weights: ``1 + ln(count)`` of each in its text (sublinear term frequency), fp32 [n-grams].
         offsets: int64 [N + 1].
     """
@@ -140,8 +140,8 @@ class BagClassifier(nn.Module):
     """A classifier: ids int32 [N, L] and weights fp32 [N, L] in, logits [N, classes] out.
 
     Args:
-        num_buckets: of the hash.
-        num_classes: of the logits.
+        num_buckets: the number of buckets of the hash.
+        num_classes: the number of classes of the logits.
         idf: see :func:`inverse_frequencies`; None when trained weights are loaded afterwards.
     """
 

@@ -25,8 +25,8 @@ class DecoderClassifier(nn.Module):
     out. Features are averaged over the tokens of each text, the separator before it included.
 
     Args:
-        shape: of the decoder.
-        num_classes: of the logits.
+        shape: the shape of the decoder.
+        num_classes: the number of classes of the logits.
         weights: a decoder's ``state_dict``; None when trained weights are loaded afterwards.
     """
 

@@ -30,11 +30,11 @@ class ClassesSpec:
     """A classifier of texts without its weights, kept in ``text.json``.
 
     Attributes:
-        classes: names, in the order of the logits.
+        classes: the class names, in the order of the logits.
         kept: ``BAG`` or ``HEAD``.
         candidates: accuracy of each on the texts held back to choose.
-        num_buckets: of the bag.
-        vocab_size: of the decoder; None for a bag, as the following.
+        num_buckets: the number of buckets of the bag.
+        vocab_size: the vocabulary size of the decoder; None for a bag, as the following.
         context: likewise.
         depth: likewise.
         tokenizer_digest: likewise.

@@ -90,13 +90,13 @@ class ClassifyTraining(Application):
         train: all to train on.
         choice: rows of ``train`` held back to choose between classifiers, int64: the source's own,
             or a tenth.
-        test: of the final figures.
+        test: the texts of the final figures.
         is_held_out: whether ``test`` was split off by Volano.
-        origin: where the texts come from, in words.
-        faults: what could not be read.
-        notices: what a person should know.
-        kept: which of the two is trained on everything, and its accuracy with that of the other;
-            None before the choice.
+        origin: the source of the texts, in words.
+        faults: the examples that could not be read.
+        notices: texts that a person should read.
+        kept: the one of the two that is trained on everything, and its accuracy with that of the
+            other; None before the choice.
         head: the decoder that has read the texts, if it is kept.
     """
 

@@ -27,7 +27,7 @@ class ClassifyModel(TrainedModel):
 
     Attributes:
         spec: its description.
-        classes: names, in the order of the logits.
+        classes: the class names, in the order of the logits.
     """
 
     def __init__(

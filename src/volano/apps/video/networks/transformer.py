@@ -41,7 +41,7 @@ class Transformer(nn.Module):
         width: W, a multiple of 64, the width of a head.
         depth: number of blocks.
         patch: P, a divisor of S.
-        scale: from bytes to what the network sees.
+        scale: the module from bytes to what the network sees.
     """
 
     def __init__(

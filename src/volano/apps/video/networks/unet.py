@@ -34,7 +34,7 @@ class UNet(nn.Module):
         channels: C.
         num_classes: 0 if clips have no classes; label ``num_classes`` means "not said".
         width: W, channels at half the resolution; twice as many at a quarter.
-        scale: from bytes to what the network sees.
+        scale: the module from bytes to what the network sees.
     """
 
     def __init__(

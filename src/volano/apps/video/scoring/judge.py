@@ -44,8 +44,8 @@ class SelfTest:
     Attributes:
         passed: all of the below hold.
         reason: the first that does not, in words; None if passed.
-        pretext_accuracy: of the feature net on test clips.
-        chance: what guessing scores.
+        pretext_accuracy: the accuracy of the feature net on test clips.
+        chance: the share that guessing scores.
         frechet: ratios of the spoiled sets, and ``"real"``, the largest among sets of untouched
             clips.
         kernel: likewise.
@@ -67,10 +67,10 @@ class Judge:
     """The distances of sets of clips to the test clips, as ratios.
 
     Args:
-        net: of features.
+        net: the net of features.
         train: clips to compare with, uint8 [at least NUM_REFERENCES * N, T, C, S, S].
         test: uint8 [N, T, C, S, S].
-        device: where the net is.
+        device: the device on which the net is.
     """
 
     def __init__(self, net: FeatureNet, train: Tensor, test: Tensor, device: Device) -> None:

@@ -43,14 +43,15 @@ def generate_clips(
     and k.
 
     Args:
-        model: in evaluation mode, on the device.
-        spec: of the model.
-        device: where it is.
-        count: of clips.
-        num_frames: of each, the given ones among them; more than the window is a rollout.
-        sampling: how.
+        model: the model, in evaluation mode, on the device.
+        spec: the description of the model.
+        device: the device on which the model is.
+        count: the number of clips.
+        num_frames: the number of frames of each, the given ones among them; more than the window is
+            a rollout.
+        sampling: the settings of the draws.
         seed: the seed of the noise, and of the classes if none is asked for.
-        precision: of the arithmetic.
+        precision: the precision of the arithmetic.
         label: the class of all clips; None draws classes as often as they occur.
         given: first frames uint8 [K, C, S, S] of all clips, K from 1 to T - 1, or None.
     """
