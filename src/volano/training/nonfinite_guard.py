@@ -111,7 +111,7 @@ class NonfiniteGuard:
         check_and_unscale(tensors, self._flag, self._one)
 
     def look_by_norms(self, tensors: list[Tensor]) -> None:
-        """For devices that lack the kernel."""
+        """Looks by norms, for devices that lack the kernel."""
         norms = torch.stack([norm.float() for norm in foreach_norm(tensors)])
         self._flag.copy_(torch.maximum(self._flag, (~norms.isfinite().all()).float()))
 

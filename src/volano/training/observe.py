@@ -60,7 +60,7 @@ class Observers(Observer):
         self._observers = observers
 
     def on_phase(self, text: str) -> None:
-        """See :class:`Observer`."""
+        """Tells every observer of a phase."""
         for observer in self._observers:
             observer.on_phase(text)
 

@@ -29,7 +29,7 @@ class PlainProgress(Observer):
         self._last = 0.0
 
     def on_phase(self, text: str) -> None:
-        """See :class:`Observer`."""
+        """Prints what begins."""
         self._print(f"{text} ...")
 
     def on_start(self, info: StartInfo) -> None:
@@ -88,7 +88,7 @@ class RichProgress(Observer):
         self._last = 0.0
 
     def on_phase(self, text: str) -> None:
-        """See :class:`Observer`."""
+        """Prints what begins."""
         self._console.print(f"{text} ...", style="dim")
 
     def on_start(self, info: StartInfo) -> None:
