@@ -65,6 +65,17 @@ class TestTrain:
             volano.resume(run.path)
 
 
+class TestBudget:
+    def test_it_has_a_unit(self, make_task):
+        found = volano.explain(make_task(), budget="1kB", device="cpu")
+        assert found.verdict == "NO"
+        assert found.budget == 1000
+
+    def test_what_is_no_amount(self, make_task):
+        with pytest.raises(UsageError, match="a number of bytes, or one with a unit.*got 'much'"):
+            volano.train(make_task(), budget="much")
+
+
 @pytest.fixture(scope="module")
 def model(run):
     return volano.load(run, device="cpu")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from volano.api.train import named, refuse_options
 from volano.errors import UsageError
+from volano.plan import parse_bytes
 from volano.planner import (
     EXPLANATION,
     Explanation,
@@ -30,7 +31,7 @@ def explain(
     *,
     device: str | None = None,
     on: str | None = None,
-    budget: int | None = None,
+    budget: int | str | None = None,
     pins: Mapping[str, Any] | None = None,
     forbid: Mapping[str, Any] | None = None,
     analyze: bool = False,
@@ -44,7 +45,8 @@ def explain(
         device: the device as torch writes it; None is the accelerator, or the CPU without one.
         on: name of a device that is not here (``"H100 80GB"``): nothing runs, everything is
             predicted.
-        budget: bytes that the training may hold on the device; None is what is there.
+        budget: bytes that the training may hold on the device, or a text such as ``"6GiB"``; None
+            is what is there.
         pins, forbid: see ``volano.train``.
         analyze: whether the chosen plan is run for some steps, and what is measured shown next to
             what was predicted.
@@ -54,7 +56,8 @@ def explain(
         UsageError: the task or the device is invalid.
         VolanoError: the task cannot be run, as the run itself would say it.
     """
-    planning = PlanRequest(device=device, pins=pins or {}, forbid=forbid or {}, budget=budget)
+    num_bytes = parse_bytes(budget) if isinstance(budget, str) else budget
+    planning = PlanRequest(device=device, pins=pins or {}, forbid=forbid or {}, budget=num_bytes)
     value, _ = named(what)
     if isinstance(value, Task):
         refuse_options({"path": path, **options})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volano.errors import UsageError
-from volano.plan import Plan
+from volano.plan import Plan, parse_bytes
 from volano.planner import PlanRequest
 from volano.running.processes import Processes, follow, is_follower
 from volano.running.references import as_task, load_reference
@@ -30,7 +30,7 @@ def train(
     out: str | Path | None = None,
     pins: Mapping[str, Any] | None = None,
     forbid: Mapping[str, Any] | None = None,
-    budget: int | None = None,
+    budget: int | str | None = None,
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
@@ -51,7 +51,8 @@ def train(
         pins: knobs of the plan to set, for example ``{"precision": "bf16"}``.
         forbid: knobs with values not to take, for example ``{"compile": True, "precision": ("bf16",
             "fp16")}``.
-        budget: the bytes that the training may hold on the device; None is what is free there.
+        budget: the bytes that the training may hold on the device, or a text such as ``"6GiB"``;
+            None is what is free there.
         safety: the settings of saving, and of steps whose numbers are not finite.
         processes: the processes that train together on this machine, if torchrun has not started
             them.
@@ -70,7 +71,11 @@ def train(
     if is_follower():
         return follow(what if isinstance(what, Task) else None)
     planning = PlanRequest(
-        device=device, pins=pins or {}, forbid=forbid or {}, budget=budget, plan=plan
+        device=device,
+        pins=pins or {},
+        forbid=forbid or {},
+        budget=parse_bytes(budget) if isinstance(budget, str) else budget,
+        plan=plan,
     )
     common: dict[str, Any] = {
         "planning": planning,
