@@ -197,25 +197,23 @@ def _own_goal(build: Build, metric: str | None) -> dict[str, Any]:
 
 
 def _build_and_source(build: Build | str, named: Any) -> tuple[Build, Mapping[str, Any]]:
-    """The function that ``build`` is or names, and how another process can make it again."""
-    if not callable(named):
-        rule = (
-            "module:build names a function of a trial"
-            if named is not build
-            else "explore takes build(trial) -> Task"
-        )
-        raise UsageError(
-            rule,
-            got=f"{build!r}: {type(named).__name__}",
-            remedy="Or say 'module:build', or an application",
-        )
+    """Returns the function that ``build`` is or names, and how another process can make it
+    again."""
     if isinstance(build, str):
+        if not callable(named):
+            raise UsageError(
+                "module:build must name a function of a trial",
+                got=f"{build}: {type(named).__name__}",
+                remedy="Or say image, text or video",
+            )
         return cast(Build, named), {"kind": "reference", "reference": build}
-    return (
-        (build, build.source())
-        if isinstance(build, ApplicationBuild)
-        else (build, {"kind": "python"})
-    )
+    if not callable(build):
+        raise UsageError(
+            "explore takes build(trial) -> Task, 'module:build', or an application",
+            got=type(build).__name__,
+        )
+    is_own = isinstance(build, ApplicationBuild)
+    return build, build.source() if is_own else {"kind": "python"}
 
 
 def _known(before: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
