@@ -160,7 +160,7 @@ class TestTrainImage:
             (
                 ["image", "--precision", "fp8"],
                 2,
-                "precision is one of fp32, tf32, bf16, fp16; got 'fp8'",
+                "--precision must be one of fp32, tf32, bf16, fp16; got 'fp8'",
             ),
             (
                 ["image", "--micro-batch", "9999", "--epochs", "1"],

@@ -164,7 +164,10 @@ def test_torchrun_starts_the_same_command_and_only_one_rank_prints(whole):
             ("--max-restarts", "2"),
             "--max-restarts is for several processes only; got 2 with one. Give --nproc",
         ),
-        (("--nproc", "2", "--sharding", "half"), "sharding is one of none, full; got 'half'"),
+        (
+            ("--nproc", "2", "--sharding", "half"),
+            "--sharding must be one of none, full; got 'half'",
+        ),
         (
             ("--nproc", "2", "--sharding", "full", "--memory-format", "channels_last"),
             "sharding='full' needs contiguous parameters.*memory_format='channels_last'",

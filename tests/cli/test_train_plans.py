@@ -55,7 +55,7 @@ def test_the_plan_of_another_run(call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--plan", "nowhere.json"], "A plan's file can be read"),
+        (["--plan", "nowhere.json"], "plan's file must be readable"),
         (["--no-plan", "--budget", "1GiB"], "--no-plan is plain eager PyTorch"),
         (["--budget", "much"], "amount of memory"),
         (["--forbid", "speed=1"], "knobs"),

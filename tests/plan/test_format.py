@@ -86,11 +86,15 @@ def test_settings(text, setting):
     [
         ("precision", UsageError, "written KNOB=VALUE; got 'precision'"),
         ("speed=high", PlanError, "A plan's knobs are .*; got 'speed'"),
-        ("precision=fp8", PlanError, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
-        ("compile=maybe", PlanError, "compile is one of False, True; got 'maybe'"),
-        ("workers=few", PlanError, "workers is a whole number, at least 0; got 'few'"),
-        ("micro_batch=1.5", PlanError, "micro_batch is a whole number, at least 1; got 1.5"),
-        ("optimizer=none", PlanError, "optimizer is one of"),
+        (
+            "precision=fp8",
+            PlanError,
+            "`precision` must be one of fp32, tf32, bf16, fp16; got 'fp8'",
+        ),
+        ("compile=maybe", PlanError, "`compile` must be one of False, True; got 'maybe'"),
+        ("workers=few", PlanError, "`workers` must be a whole number, at least 0; got 'few'"),
+        ("micro_batch=1.5", PlanError, "`micro_batch` must be a whole number, at least 1; got 1.5"),
+        ("optimizer=none", PlanError, "`optimizer` must be one of"),
     ],
 )
 def test_no_settings(text, error, message):

@@ -59,16 +59,19 @@ def test_saved_and_loaded(tmp_path):
     ("change", "message"),
     [
         ({"schema_version": 99}, "schema versions 2 to 3; got 99"),
-        ({"tile": 3}, r"names every knob once; got missing \[\], unknown \['tile'\]"),
-        ({"precision": "fp8"}, "precision is one of fp32, tf32, bf16, fp16; got 'fp8'"),
-        ({"micro_batch": 0}, "micro_batch is a whole number, at least 1; got 0"),
-        ({"workers": -1}, "workers is a whole number, at least 0"),
+        ({"tile": 3}, r"must name every knob once; got missing \[\], unknown \['tile'\]"),
+        ({"precision": "fp8"}, "`precision` must be one of fp32, tf32, bf16, fp16; got 'fp8'"),
+        ({"micro_batch": 0}, "`micro_batch` must be a whole number, at least 1; got 0"),
+        ({"workers": -1}, "`workers` must be a whole number, at least 0"),
         (
             {"activation_budget": 1.5},
-            "activation_budget is a share of the activations, 0 to 1; got 1.5",
+            "`activation_budget` must be a share of the activations, 0 to 1; got 1.5",
         ),
-        ({"offload": "disk"}, "offload is one of none, activations, optimizer, all; got 'disk'"),
-        ({"compile": 1}, "compile is one of False, True; got 1"),
+        (
+            {"offload": "disk"},
+            "`offload` must be one of none, activations, optimizer, all; got 'disk'",
+        ),
+        ({"compile": 1}, "`compile` must be one of False, True; got 1"),
     ],
 )
 def test_a_wrong_plan_is_refused(change, message):
@@ -85,10 +88,10 @@ def test_a_plan_of_an_earlier_version_means_what_it_meant():
 
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="can be read"):
+    with pytest.raises(PlanError, match="must be readable"):
         Plan.load(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(PlanError, match="holds JSON"):
+    with pytest.raises(PlanError, match="must hold JSON"):
         Plan.load(tmp_path / "bad.json")
     with pytest.raises(PlanError, match="knobs are"):
         Plan.baseline().pin(turbo=True)

@@ -66,5 +66,5 @@ def test_a_batch_without_tensors_is_refused():
 
 
 def test_a_tensor_of_another_length_is_refused():
-    with pytest.raises(TaskError, match="examples along dimension 0; got 4 beside 12"):
+    with pytest.raises(TaskError, match="examples along dimension 0; got 4 and 12"):
         split({"tokens": torch.zeros(12, 3), "lengths": torch.zeros(4)}, 6)

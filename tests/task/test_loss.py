@@ -35,5 +35,5 @@ def test_narrow_losses_are_summed_wide():
 
 def test_a_weight_is_one_number():
     assert as_loss(Loss(total=torch.ones(1), weight=torch.ones(1)), 1).weight.ndim == 0
-    with pytest.raises(ObjectiveError, match=r"Loss.weight is one number.*shape \(3,\)"):
+    with pytest.raises(ObjectiveError, match=r"Loss.weight must be one number.*shape \(3,\)"):
         as_loss(Loss(total=torch.ones(()), weight=torch.ones(3)), 1)

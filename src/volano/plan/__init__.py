@@ -1,4 +1,4 @@
-"""HOW a task is run, as a value. Imports no torch."""
+"""The Plan: HOW a task is run, as a value. Imports no torch."""
 
 from volano.plan.format import lever, parse_bytes, parse_setting
 from volano.plan.plan import SEMANTICS, Plan, Semantics, knobs_with, semantics_of

@@ -1,4 +1,4 @@
-"""What the planner found, as a value: the plan, why it was taken, and every candidate with its
+"""The explanation of a plan, as a value: the plan, why it was chosen, and every candidate with its
 figures."""
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from volano.plan.prediction import MemoryPrediction, TimePrediction
 
 SCHEMA_VERSION = 1
 Verdict = Literal["FITS", "NO", "UNCERTAIN"]
-# chosen; slower: measured or predicted to be; struck: the guard found other numbers; failed: it
-# does not run; memory: it does not fit; untried: planning had no time left for it.
+# chosen; slower: measured or predicted to be; struck: rejected, because the guard found other
+# numbers; failed: it does not run; memory: it does not fit; untried: planning had no time left for
+# it.
 Status = Literal["chosen", "slower", "struck", "failed", "memory", "untried"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A value of a knob that is no candidate, and why."""
+    """A value of a knob that is not a candidate, and why."""
 
     knob: str
     value: Any
@@ -36,7 +37,7 @@ class Refusal:
         return semantics_of(self.knob)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields and the class."""
+        """Returns all fields and the class."""
         return {
             "knob": self.knob,
             "value": self.value,
@@ -47,19 +48,19 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A plan that was looked at.
+    """A plan that was considered.
 
     Attributes:
-        plan: the whole of it.
+        plan: the whole plan.
         status: what became of it.
         reason: why, in words, with figures.
-        predicted: of its step; None where it was not predicted.
-        measured: seconds of a step; None where it did not run.
-        startup: seconds paid once, measured, or predicted where it did not run.
+        predicted: prediction of its step; None if there is none.
+        measured: seconds of a step; None if it did not run.
+        startup: seconds paid once, measured, or predicted if it did not run.
         total: predicted seconds of the whole run under it, start-up included.
         memory_bytes: predicted live bytes at the peak, or None.
         verdict: whether those fit, or None.
-        parity: figures of the guard; empty where it had nothing to check or did not look.
+        parity: figures of the guard; empty if it had nothing to check or did not check.
     """
 
     plan: Plan
@@ -79,19 +80,19 @@ class Candidate:
         return self.plan.semantics()
 
     def levers(self, base: Plan) -> str:
-        """How it differs from ``base``, in a few words; ``"plain eager"`` where it does not."""
+        """Returns in a few words how it differs from ``base``; ``"plain eager"`` if it does not."""
         words = [lever(knob, getattr(self.plan, knob)) for knob in base.changes(self.plan)]
         return " + ".join(words) or "plain eager"
 
     def to_json(self) -> dict[str, Any]:
-        """All fields; times in seconds."""
+        """Returns all fields; times in seconds."""
         return {
             **asdict(self),
             "plan": self.plan.to_json(),
             "semantics": self.semantics,
             "predicted_seconds": None if self.predicted is None else self.predicted.step,
             "measured_seconds": self.measured,
-            # JSON has no infinity: what is no number says null.
+            # JSON has no infinity: a value that is not a finite number becomes null.
             "parity": {
                 name: value if math.isfinite(value) else None for name, value in self.parity.items()
             },
@@ -100,32 +101,33 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What ``volano.explain`` returns, and what stands in ``explanation.json`` of a run.
+    """The result of ``volano.explain``, which also stands in ``explanation.json`` of a run.
 
     Attributes:
-        task: its name.
-        device: as torch writes it; for a device that is not here, its name in the catalogue.
-        device_name: as the driver or the catalogue names it.
+        task: the task's name.
+        device: the device's name as torch writes it; for an absent device, its name in the
+            catalogue.
+        device_name: the device's name in the driver or the catalogue.
         is_present: whether the device is on this machine.
-        plan: the chosen one.
+        plan: the chosen plan.
         origin: how it was found: ``"raced"``, ``"predicted"``, ``"remembered"``, ``"trusted"`` (too
             short a run to measure) or ``"given"``.
-        num_steps: of the run that was planned for.
-        num_examples: of a step.
-        seconds: predicted of the whole run under the plan, and under plain eager: ``{"plan": ...,
-            "eager": ...}``.
-        planning_seconds: that the search took.
+        num_steps: number of steps of the run that was planned.
+        num_examples: number of examples of a step.
+        seconds: predicted seconds of the whole run under the plan, and under plain eager:
+            ``{"plan": ..., "eager": ...}``.
+        planning_seconds: seconds that the search took.
         verdict: whether the chosen plan fits the budget.
-        budget: bytes that the device may hold, or None where nobody said.
-        memory: of the chosen plan at its peak; None where it was not predicted.
-        needed: bytes that the leanest candidate needs, where nothing fits.
-        time: of the chosen plan's step, as predicted.
+        budget: bytes that the device may hold, or None if no budget was given.
+        memory: memory of the chosen plan at its peak; None if it was not predicted.
+        needed: bytes that the leanest candidate needs, if nothing fits.
+        time: predicted time of the chosen plan's step.
         measured: seconds of its step, or None.
-        actual: with ``analyze``, what was measured beside the predictions: ``step``,
+        actual: with ``analyze``, the measurements to compare with the predictions: ``step``,
             ``memory_bytes``, ``bounds``...
-        candidates: the chosen one first, then by total.
-        refused: values of knobs that were no candidates.
-        notices: what a person should know.
+        candidates: candidates, the chosen one first, then by total.
+        refused: values of knobs that were not candidates.
+        notices: notices for the user.
     """
 
     task: str
@@ -165,7 +167,8 @@ class Explanation:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Everything; ``memory`` holds bytes by category and ``peak``, ``lower``, ``upper``."""
+        """Returns everything; ``memory`` holds bytes by category and ``peak``, ``lower``,
+        ``upper``."""
         memory = self.memory
         return {
             "schema_version": SCHEMA_VERSION,
@@ -194,14 +197,14 @@ class Explanation:
 
     @classmethod
     def from_json(cls, value: Any) -> Explanation:
-        """The inverse of :meth:`to_json`.
+        """Reads the result of :meth:`to_json`.
 
         Raises:
-            PlanError: it is of another version, or not whole.
+            PlanError: the value has another version, or is incomplete.
         """
         if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
             found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
-            raise PlanError(f"An explanation is of schema version {SCHEMA_VERSION}", got=found)
+            raise PlanError(f"An explanation must have schema version {SCHEMA_VERSION}", got=found)
         try:
             fields = {name: item for name, item in value.items() if name != "schema_version"}
             fields |= {
@@ -220,7 +223,7 @@ class Explanation:
             found = cls(**fields)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise PlanError(
-                "An explanation holds all of its fields", got=f"{type(error).__name__}: {error}"
+                "An explanation must hold all of its fields", got=f"{type(error).__name__}: {error}"
             ) from error
         _check_types(found)
         return found
@@ -252,7 +255,7 @@ def _is_of(value: Any, hint: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_is_of(item, parts[0]) for item in value)
     if hint in (int, float):
-        # An integer beyond any float cannot be reckoned with.
+        # An integer beyond any float cannot be used in arithmetic.
         is_number = isinstance(value, float | int) and not isinstance(value, bool)
         return is_number and (isinstance(value, float) or abs(value) < 2**1023)
     if hint is Any:

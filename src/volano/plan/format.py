@@ -1,4 +1,4 @@
-"""Knobs and amounts in words: as a person writes them, and as tables say them."""
+"""The texts of knobs and amounts: as a person writes them, and as tables show them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from volano.errors import PlanError, UsageError
 from volano.plan.plan import Plan, declaration_of
 
-# IEC 80000-13 for the binary units; the decimal ones as SI has them.
+# Binary units by IEC 80000-13, decimal units by SI.
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{letter}b": 1000 ** (power + 1) for power, letter in enumerate("kmgt")}
 _UNITS |= {f"{letter}ib": 1024 ** (power + 1) for power, letter in enumerate("kmgt")}
@@ -19,10 +19,10 @@ _SWITCH = {"yes": True, "true": True, "on": True, "no": False, "false": False, "
 
 
 def lever(knob: str, value: Any) -> str:
-    """A knob's value in a word or two that name the knob as well: ``"bf16"``, ``"micro-batch
-    32"``."""
+    """Returns a knob's value in a word or two that name the knob as well: ``"bf16"``,
+    ``"micro-batch 32"``."""
     phrase = None
-    # A value or a knob that no plan has comes from a file that others have written.
+    # An unknown value or knob comes from a file written by another program.
     with contextlib.suppress(PlanError, TypeError):
         declared = declaration_of(knob)
         phrase = declared["phrase"]
@@ -32,11 +32,11 @@ def lever(knob: str, value: Any) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """``"40GiB"``, ``"512 MiB"``, ``"2GB"`` or a plain number as bytes. KiB, MiB, GiB, TiB are
-    powers of 1024; kB, MB, GB, TB of 1000; upper or lower case.
+    """Parses ``"40GiB"``, ``"512 MiB"``, ``"2GB"`` or a plain number as bytes. KiB, MiB, GiB, TiB
+    are powers of 1024; kB, MB, GB, TB of 1000; upper or lower case.
 
     Raises:
-        UsageError: it is not of that form, or less than one byte.
+        UsageError: the text has another form, or means less than one byte.
     """
     match = _AMOUNT.fullmatch(text)
     unit = _UNITS.get(match[2].lower()) if match else None
@@ -52,10 +52,10 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """``"precision=bf16"`` as a knob and a value of it.
+    """Parses ``"precision=bf16"`` as a knob and a value of it.
 
     Raises:
-        UsageError: it is not of that form.
+        UsageError: the text has another form.
         PlanError: no such knob, or no such value of it.
     """
     knob, equals, written = text.partition("=")
@@ -67,7 +67,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
             remedy="Write precision=bf16",
         )
     value = _value(knob, written.strip())
-    Plan().pin(**{knob: value})  # raises where the plan does not know it
+    Plan().pin(**{knob: value})  # raises if the plan does not know it
     return knob, value
 
 

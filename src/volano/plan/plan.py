@@ -22,7 +22,7 @@ from typing import Any, Literal
 from volano.errors import PlanError
 
 SCHEMA_VERSION = 3
-# Knobs that a schema version brought, with what every plan before it meant.
+# Knobs that a schema version introduced, with the value that every earlier plan stands for.
 _FIRST_READ = 2
 _SINCE = {3: {"recompute": "none", "activation_budget": 1.0, "offload": "none"}}
 Semantics = Literal["exact", "rounding", "precision"]
@@ -43,20 +43,20 @@ def knob(
     raced: int | None = None,
     suspicion: int | None = None,
 ) -> Any:
-    """Declares a field of :class:`Plan`. All that is said of a knob anywhere is said here.
+    """Declares a field of :class:`Plan`: the only place that describes a knob.
 
     Args:
         default: its value in plain eager PyTorch.
-        semantics: its class.
+        semantics: its semantics class.
         choices: all of its values; None for numbers and names.
-        least: of whole numbers, the least; None is allowed too if it is the default.
-        help: what a person who sets it is told; None for knobs that the command line does not have.
-        words: value -> what tables say; for other values there is ``phrase``.
-        phrase: with ``{}`` for the value; None is the knob's name and the value.
-        is_captured: whether what a step holds and computes depends on it, and so a prediction.
+        least: the least of whole numbers; None is allowed too if it is the default.
+        help: help text for its option; None for knobs that the command line does not have.
+        words: value -> text in tables; other values use ``phrase``.
+        phrase: text with ``{}`` for the value; None stands for the knob's name and the value.
+        is_captured: whether a step's memory and operations depend on it, and so predictions do.
         fits_memory: whether it is changed to make a plan fit the memory.
-        raced: its turn among the knobs whose values the race compares; None if it does not.
-        suspicion: its turn among those to which a wrong gradient may be due; 1 is the most suspect.
+        raced: its turn among the knobs whose values the race compares; None if it is not raced.
+        suspicion: its turn among the knobs that may cause a wrong gradient; 1 is the most suspect.
     """
     about = {name: value for name, value in locals().items() if name != "default"}
     return field(default=default, metadata=about)
@@ -64,17 +64,18 @@ def knob(
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Complete: two runs of a task under equal plans on equal machines execute the same operations.
+    """A complete plan: two runs of a task under equal plans on equal machines execute the same
+    operations.
 
     Attributes:
-        device: as torch writes it, ``"cpu"`` or ``"xpu:0"``.
+        device: the device's name as torch writes it, ``"cpu"`` or ``"xpu:0"``.
         precision: type of the arithmetic; parameters and optimizer state stay fp32 (autocast).
             ``tf32`` leaves tensors in fp32 and lets matrix units round their inputs.
-        memory_format: of 4-dimensional parameters, which convolutions then give to what flows
-            through them.
+        memory_format: memory format of 4-dimensional parameters, which convolutions then give to
+            the activations.
         compile: whether the objective runs through ``torch.compile``.
         micro_batch: examples per forward and backward pass; None is the whole batch.
-        recompute: what the backward pass computes anew instead of keeping it: ``"blocks"`` keeps
+        recompute: what the backward pass computes again instead of keeping it: ``"blocks"`` keeps
             the inputs of the model's repeated blocks only (Chen et al. 2016, arXiv:1604.06174).
         activation_budget: share of the activations that a compiled step may keep, 0 to 1; the
             partitioner of ``torch.compile`` recomputes the rest. It has an effect with ``compile``
@@ -83,20 +84,21 @@ class Plan:
             between forward and backward pass, ``"optimizer"`` its state between updates, ``"all"``
             both.
         optimizer: implementation of the same update: ``"as_given"``, ``"foreach"`` (multi-tensor)
-            or ``"fused"`` (one kernel). Where a class lacks it, or the user chose one, that stands.
+            or ``"fused"`` (one kernel). If a class lacks it, or the user chose one, the optimizer
+            stays as it is.
         feed: ``"resident"`` keeps the encoded set on the device, ``"ring"`` streams it.
         workers: processes of a ring that fetch and collate; 0 does it in the training process.
         prefetch: batches that each worker keeps ready.
-        threads: of the host's arithmetic; None leaves torch's own number.
+        threads: number of threads of the host's arithmetic; None leaves torch's own number.
         sharding: what ranks that train together do with parameters, gradients and optimizer state:
             ``"none"`` leaves each a whole copy (distributed data parallel), ``"full"`` gives each a
             part (FSDP2; ZeRO stage 3).
         allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to
             the C library, ``"return"`` gives large blocks back at once, so that a process takes
-            hardly more than lives in it.
+            hardly more memory than its live bytes.
 
     Raises:
-        PlanError: at birth, when a knob has a value that it does not know.
+        PlanError: when the plan is made, if a knob has an unknown value.
     """
 
     device: str = knob("cpu", "rounding", phrase="{}", is_captured=False)
@@ -166,24 +168,28 @@ class Plan:
             if choices is not None and (type(value), value) not in {
                 (type(choice), choice) for choice in choices
             }:
-                raise PlanError(f"{name} is one of {', '.join(map(str, choices))}", got=repr(value))
+                raise PlanError(
+                    f"`{name}` must be one of {', '.join(map(str, choices))}", got=repr(value)
+                )
             if least is None or (value is None and declared.default is None):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise PlanError(f"{name} is a whole number, at least {least}", got=repr(value))
+                raise PlanError(
+                    f"`{name}` must be a whole number, at least {least}", got=repr(value)
+                )
         if not (isinstance(self.device, str) and self.device):
-            raise PlanError("device is a torch device's name", got=repr(self.device))
+            raise PlanError("`device` must be the name of a torch device", got=repr(self.device))
         budget = self.activation_budget
         if isinstance(budget, bool) or not isinstance(budget, float | int) or not 0 <= budget <= 1:
             raise PlanError(
-                "activation_budget is a share of the activations, 0 to 1", got=repr(budget)
+                "`activation_budget` must be a share of the activations, 0 to 1", got=repr(budget)
             )
         object.__setattr__(self, "activation_budget", float(budget))
 
     @classmethod
     def baseline(cls, device: str = "cpu") -> Plan:
-        """Plain eager PyTorch: fp32, contiguous, the whole batch, the optimizer as given, one
-        process."""
+        """The baseline: plain eager PyTorch in fp32, contiguous, the whole batch, the optimizer as
+        given, one process."""
         return cls(device=device)
 
     @classmethod
@@ -199,7 +205,7 @@ class Plan:
         )
 
     def pin(self, **knobs: Any) -> Plan:
-        """This plan with some knobs set.
+        """Returns this plan with some knobs set.
 
         Raises:
             PlanError: an unknown knob or value.
@@ -211,7 +217,7 @@ class Plan:
         return dataclasses.replace(self, **knobs)
 
     def changes(self, other: Plan) -> dict[str, tuple[Any, Any]]:
-        """Knob -> (value here, value in ``other``), for those that differ."""
+        """Returns knob -> (value here, value in ``other``), for the knobs that differ."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
@@ -223,27 +229,26 @@ class Plan:
         return SEMANTICS[max((SEMANTICS.index(name) for name in classes), default=0)]
 
     def to_json(self) -> dict[str, Any]:
-        """All knobs and the schema's version."""
+        """Returns all knobs and the schema's version."""
         return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
 
     @classmethod
     def from_json(cls, value: Any) -> Plan:
-        """The inverse of :meth:`to_json`. A plan of an earlier schema version means what it meant
-        then.
+        """Reads the result of :meth:`to_json`. A plan of an earlier schema version keeps its
+        meaning of that time.
 
         Raises:
-            PlanError: a later schema version, a missing or an unknown knob, or a value that it does
-                not know.
+            PlanError: a later schema version, a missing or an unknown knob, or an unknown value.
         """
         if not isinstance(value, dict):
-            raise PlanError("A plan is a JSON object", got=type(value).__name__)
+            raise PlanError("A plan must be a JSON object", got=type(value).__name__)
         version = value.get("schema_version")
         if version not in (_FIRST_READ, *_SINCE):
             raise PlanError(
                 f"This version of Volano reads plans of schema versions {_FIRST_READ} to "
                 f"{SCHEMA_VERSION}",
                 got=repr(version),
-                remedy="Let the run be planned anew, or use the version of Volano that wrote it",
+                remedy="Have the run planned again, or use the version of Volano that wrote it",
             )
         knobs = {name: setting for name, setting in value.items() if name != "schema_version"}
         for since, brought in _SINCE.items():
@@ -253,7 +258,7 @@ class Plan:
         if knobs.keys() != names:
             missing, unknown = sorted(names - knobs.keys()), sorted(knobs.keys() - names)
             raise PlanError(
-                "A plan names every knob once", got=f"missing {missing}, unknown {unknown}"
+                "A plan must name every knob once", got=f"missing {missing}, unknown {unknown}"
             )
         return cls(**knobs)
 
@@ -266,19 +271,21 @@ class Plan:
         """Reads a file that :meth:`save` wrote.
 
         Raises:
-            PlanError: it is not there, is not JSON, or is not a plan.
+            PlanError: the file does not exist, is not JSON, or is not a plan.
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise PlanError("A plan's file can be read", got=f"{path}: {error.strerror}") from error
+            raise PlanError(
+                "The plan's file must be readable", got=f"{path}: {error.strerror}"
+            ) from error
         except ValueError as error:
-            raise PlanError("A plan's file holds JSON", got=f"{path}: {error}") from error
+            raise PlanError("The plan's file must hold JSON", got=f"{path}: {error}") from error
         return cls.from_json(value)
 
 
 def declaration_of(name: str) -> Mapping[str, Any]:
-    """Returns what :func:`knob` was told of a knob.
+    """Returns the declaration of a knob by :func:`knob`.
 
     Raises:
         PlanError: no such knob.
@@ -286,7 +293,7 @@ def declaration_of(name: str) -> Mapping[str, Any]:
     for declared in dataclasses.fields(Plan):
         if declared.name == name:
             return declared.metadata
-    raise PlanError("A plan's knobs are the fields of Plan", got=repr(name))
+    raise PlanError("A knob must be a field of Plan", got=repr(name))
 
 
 def semantics_of(name: str) -> Semantics:
@@ -299,8 +306,8 @@ def semantics_of(name: str) -> Semantics:
 
 
 def knobs_with(name: str) -> tuple[str, ...]:
-    """Returns the knobs whose declaration has something (``"fits_memory"``, ``"help"``), as they
-    stand in a plan; those that have turns (``"raced"``) in their order."""
+    """Returns the knobs whose declaration sets a field (``"fits_memory"``, ``"help"``), in the
+    plan's order; for knobs with turns (``"raced"``) in the order of the turns."""
     found = [declared for declared in dataclasses.fields(Plan) if declared.metadata[name]]
     if name in ("raced", "suspicion"):
         found.sort(key=lambda declared: declared.metadata[name])

@@ -1,4 +1,4 @@
-"""What is known of a step before it is run: its operations, its memory, its time. Values only."""
+"""The predictions of a step before it runs: its operations, its memory, its time. Values only."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Kind = Literal[
     "normalization",
     "other",
 ]
-# How a figure came about: from tables alone, from tables corrected by what was measured on this
-# device, or measured.
+# The origin of a figure: tables alone, tables corrected by measurements on this device, or
+# measured.
 Origin = Literal["prior", "calibrated", "measured"]
 CATEGORIES = (
     "parameters",
@@ -33,16 +33,16 @@ CATEGORIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One operation of a step, as often as it is executed alike.
+    """An operation of a step, with the number of its like executions.
 
     Attributes:
-        name: as torch's dispatcher writes it, ``"aten.mm.default"``.
-        phase: of the step.
+        name: its name as torch's dispatcher writes it, ``"aten.mm.default"``.
+        phase: the phase of the step.
         kind: what limits it, coarsely.
-        dtype: of the arithmetic, ``"fp32"``, ``"bf16"``, ``"fp16"``, ``"fp64"``, ``"int"``.
+        dtype: type of the arithmetic, ``"fp32"``, ``"bf16"``, ``"fp16"``, ``"fp64"``, ``"int"``.
         flops: floating-point operations of one execution; a multiply-add counts two.
-        num_bytes: read plus written by one execution.
-        count: executions in a step.
+        num_bytes: bytes read plus written by one execution.
+        count: number of executions in a step.
     """
 
     name: str
@@ -56,17 +56,18 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPrediction:
-    """Bytes that a step holds at its peak.
+    """The bytes that a step holds at its peak.
 
     Attributes:
         peak: most likely live bytes on the device.
-        lower: it is not less. Equal to ``peak`` where the step is eager.
-        upper: it is not more.
-        categories: of :data:`CATEGORIES`, bytes live at the peak; they add up to ``peak``.
+        lower: lower bound; equal to ``peak`` if the step is eager.
+        upper: upper bound.
+        categories: category of :data:`CATEGORIES` -> bytes live at the peak; they add up to
+            ``peak``.
         operator: the operation during which the peak stands, with its module (``"aten.mm in
             blocks.3.mlp"``).
         host: bytes that the plan keeps in host memory for the device (offload); 0 for the CPU.
-        origin: of the figures.
+        origin: the origin of the figures.
     """
 
     peak: int
@@ -80,16 +81,16 @@ class MemoryPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class TimePrediction:
-    """Seconds of a step.
+    """The seconds of a step.
 
     Attributes:
         step: seconds of one optimizer step.
-        startup: paid once: compilation, warming up.
-        bounds: ``"compute"``, ``"memory"``, ``"launch"``, ``"host"``, and ``"network"`` where ranks
+        startup: seconds paid once: compilation, warming up.
+        bounds: ``"compute"``, ``"memory"``, ``"launch"``, ``"host"``, and ``"network"`` if ranks
             share a model -> seconds of the step that each explains; they add up to ``step``.
         kinds: kind of operation -> seconds of the step that go into it; with the launches and the
             host's link as ``"launch"`` and ``"host"`` they add up to ``step``.
-        origin: of the figures.
+        origin: the origin of the figures.
     """
 
     step: float

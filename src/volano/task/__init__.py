@@ -1,4 +1,4 @@
-"""WHAT is trained: the Task, its losses, durations, schedules and batches. Knows nothing of
+"""The Task: WHAT is trained, with its losses, durations, schedules and batches. Knows nothing of
 plans."""
 
 from volano.task.batch import Batch, map_tensors, num_bytes, num_examples, split, tensors_of

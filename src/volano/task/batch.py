@@ -1,7 +1,7 @@
-"""Batches are trees: a tensor, or tuples, lists and dicts of batches. Four verbs walk them.
+"""The batches as trees: a tensor, or tuples, lists and dicts of batches. Four functions walk them.
 
 The examples of a batch lie along dimension 0 of every tensor. Lists of strings and other leaves
-that are not tensors travel along untouched, except that a list as long as the batch is cut with it.
+that are not tensors pass through unchanged, except that a list as long as the batch is cut with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Batch = Any
 
 
 def map_tensors(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
-    """The same tree with ``function`` applied to every tensor."""
+    """Returns the same tree with ``function`` applied to every tensor."""
     if isinstance(batch, Tensor):
         return function(batch)
     if isinstance(batch, Mapping):
@@ -30,7 +30,7 @@ def map_tensors(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
 
 
 def tensors_of(batch: Batch) -> Iterator[Tensor]:
-    """Every tensor of the tree, in order."""
+    """Returns every tensor of the tree, in order."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, Mapping):
@@ -42,7 +42,7 @@ def tensors_of(batch: Batch) -> Iterator[Tensor]:
 
 
 def num_examples(batch: Batch) -> int:
-    """The length of dimension 0 of the batch's first tensor that has one.
+    """Returns the length of dimension 0 of the batch's first tensor that has one.
 
     Raises:
         TaskError: the batch holds no tensor with a dimension.
@@ -51,7 +51,7 @@ def num_examples(batch: Batch) -> int:
         if tensor.ndim:
             return tensor.shape[0]
     raise TaskError(
-        "A batch holds at least one tensor with the examples along dimension 0",
+        "A batch must hold at least one tensor with the examples along dimension 0",
         got=type(batch).__name__,
         remedy="Return tensors, or tuples, lists or dicts of tensors, from the data or from "
         "`collate`",
@@ -59,12 +59,12 @@ def num_examples(batch: Batch) -> int:
 
 
 def num_bytes(batch: Batch) -> int:
-    """Bytes that the tensors of the tree cover."""
+    """Returns the bytes that the tensors of the tree cover."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(batch))
 
 
 def split(batch: Batch, micro_batch: int) -> list[Batch]:
-    """The batch cut along dimension 0 into pieces of ``micro_batch`` examples; the last may be
+    """Cuts the batch along dimension 0 into pieces of ``micro_batch`` examples; the last may be
     smaller."""
     count = num_examples(batch)
     starts = range(0, count, micro_batch)
@@ -75,8 +75,8 @@ def _cut(batch: Batch, count: int, start: int, stop: int) -> Batch:
     if isinstance(batch, Tensor):
         if batch.ndim and batch.shape[0] != count:
             raise TaskError(
-                "The tensors of a batch that is split have their examples along dimension 0",
-                got=f"{batch.shape[0]} beside {count}",
+                "The tensors of a batch that is split must have their examples along dimension 0",
+                got=f"{batch.shape[0]} and {count} examples",
                 remedy="Give scalars no dimension, keep constants in the model, or do not pin "
                 "micro_batch",
             )

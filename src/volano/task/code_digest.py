@@ -1,4 +1,4 @@
-"""Digests of code: whether what a task calls is still what it was."""
+"""Digests code, to detect whether the code that a task calls has changed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from volano.task import describe_callable
 
 
 def code_digest(function: Any) -> str:
-    """Of the code of a callable and of what it was made with, the same in every process."""
+    """Returns a digest of a callable's code and of the values it was made with, the same in every
+    process."""
     return hashlib.sha256(_code_text(function).encode()).hexdigest()[:16]
 
 
 def module_code(model: nn.Module) -> str:
-    """Of the forward passes of a model's classes that are not torch's own."""
+    """Returns a digest of the forward passes of a model's classes that are not torch's own."""
     classes = {type(module) for module in model.modules()}
     own = sorted(
         (kind for kind in classes if not kind.__module__.startswith("torch.")),
@@ -39,7 +40,7 @@ def _code_text(function: Any) -> str:
 
 
 def _code_of(code: CodeType) -> str:
-    # Constants hold the code of functions within; their repr has addresses.
+    # Constants hold the code of inner functions, whose repr has addresses.
     constants = [
         _code_of(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts
     ]

@@ -1,5 +1,5 @@
-"""A Task as JSON: what stands in ``task.json``, and the digest by which a resumed run knows its
-experiment again."""
+"""Describes a Task as JSON: the content of ``task.json``, and the digest by which a resumed run
+recognizes its experiment."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _NUM_TABLE_PROBES = 64
 
 
 def describe(task: Task, model: nn.Module) -> dict[str, Any]:
-    """The task in words and digests. ``model`` is one that ``task.model()`` made; only names and
-    shapes are read."""
+    """Returns the task in words and digests. ``model`` is one that ``task.model()`` made; only
+    names and shapes are read."""
     parameters = {
         name: [list(p.shape), str(p.dtype).removeprefix("torch.")]
         for name, p in model.state_dict().items()
@@ -67,7 +67,8 @@ def describe(task: Task, model: nn.Module) -> dict[str, Any]:
 def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Returns the fields in which two descriptions differ, as ``name: mine != other``.
 
-    In which of its modules Volano keeps a function is no difference: versions may move it.
+    The module in which Volano keeps a function does not count as a difference: versions may move
+    it.
     """
     names = sorted((mine.keys() | other.keys()) - {"digest"})
     return [
@@ -82,7 +83,7 @@ def _without_modules(value: Any) -> str:
 
 
 def describe_callable(function: Any) -> str | None:
-    """A text for a callable that is the same in every process: no addresses in it."""
+    """Returns a text for a callable that is the same in every process: no addresses in it."""
     if function is None:
         return None
     if isinstance(function, functools.partial):
@@ -126,8 +127,8 @@ def _describe_value(value: Any) -> str:
 
 
 def describe_data(data: Any) -> dict[str, Any]:
-    """A set in words: its class, its number of examples and, where it has one, a digest of its
-    content."""
+    """Returns a set in words: its class, its number of examples and a digest of its content, if it
+    has one."""
     text: dict[str, Any] = {"class": type(data).__name__, "num_examples": len(data)}
     fingerprint = getattr(data, "fingerprint", None)
     if callable(fingerprint):
@@ -135,8 +136,8 @@ def describe_data(data: Any) -> dict[str, Any]:
     elif isinstance(data, torch.utils.data.Subset):
         text["rows_digest"], text["of"] = _digest_rows(data.indices), describe_data(data.dataset)
     elif isinstance(data, torch.utils.data.TensorDataset):
-        # A few rows tell other data apart; other datasets may answer with random transforms, so
-        # they are not asked.
+        # A few rows suffice to detect other data; other datasets may apply random transforms, so
+        # their rows are not read.
         step = max(1, len(data) // _NUM_PROBES)
         rows = [data[index] for index in range(0, len(data), step)]
         text["content_digest"] = _digest(
@@ -149,14 +150,14 @@ def describe_data(data: Any) -> dict[str, Any]:
 
 def _digest_rows(indices: Any) -> str:
     rows = np.asarray(indices)
-    if rows.dtype.kind not in "iu":  # whatever the data behind is indexed by
+    if rows.dtype.kind not in "iu":  # the data behind may be indexed by anything
         return _digest([_describe_value(index) for index in indices])
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:32]
 
 
 def _digest_table(data: Any) -> str:
-    # Hugging Face's Dataset: its own fingerprint goes by names and dates of files. The rows are
-    # asked for as they are stored, before a format decodes or a transform changes them.
+    # Hugging Face's Dataset: its own fingerprint depends on names and dates of files. The rows are
+    # read as they are stored, before a format decodes or a transform changes them.
     stored = data.with_format("arrow")
     step = max(1, len(data) // _NUM_TABLE_PROBES)
     rows = [repr(stored[index].to_pylist()) for index in range(0, len(data), step)]

@@ -1,4 +1,4 @@
-"""How long a training lasts: ``"10ep"`` epochs or ``"5000st"`` optimizer steps."""
+"""The duration of a training: ``"10ep"`` epochs or ``"5000st"`` optimizer steps."""
 
 from __future__ import annotations
 
@@ -24,42 +24,43 @@ class Duration:
     def __post_init__(self) -> None:
         if self.unit not in ("ep", "st"):
             raise TaskError(
-                "A duration's unit is 'ep' (epochs) or 'st' (steps)", got=repr(self.unit)
+                "The unit of a duration must be 'ep' (epochs) or 'st' (steps)", got=repr(self.unit)
             )
         if not (math.isfinite(self.amount) and self.amount > 0):
-            raise TaskError("A duration is longer than nothing", got=f"{self.amount}{self.unit}")
+            raise TaskError("A duration must be above 0", got=f"{self.amount}{self.unit}")
         if self.unit == "st" and self.amount != int(self.amount):
             raise TaskError(
-                "A number of steps is whole",
+                "A number of steps must be whole",
                 got=f"{self.amount}st",
-                remedy="Fractions are for epochs",
+                remedy="Only epochs may be fractions",
             )
 
     @classmethod
     def parse(cls, text: str | Duration) -> Duration:
-        """``"10ep"``, ``"0.5ep"``, ``"5000st"``.
+        """Parses ``"10ep"``, ``"0.5ep"``, ``"5000st"``.
 
         Raises:
-            TaskError: another form.
+            TaskError: the text has another form.
         """
         if isinstance(text, Duration):
             return text
         match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise TaskError(
-                "A duration is a number with its unit",
+                "A duration must be a number with its unit",
                 got=repr(text),
                 remedy="Write '10ep' for ten epochs or '5000st' for five thousand optimizer steps",
             )
         return cls(float(match[1]), match[2])  # pyright: ignore[reportArgumentType] - the pattern admits only the two
 
     def steps(self, steps_per_epoch: int) -> int:
-        """Optimizer steps, at least one; a fraction of a step counts as a step."""
+        """Returns the number of optimizer steps, at least one; a fraction of a step counts as a
+        step."""
         if self.unit == "st":
             return int(self.amount)
         # Round first: 0.1 epochs of 30 steps is 3.0000000000000004 in binary.
         return max(1, math.ceil(round(self.amount * steps_per_epoch, 6)))
 
     def __str__(self) -> str:
-        # never an exponent, which parse refuses
+        # without an exponent, which parse refuses
         return f"{Decimal(repr(float(self.amount))).normalize():f}{self.unit}"

@@ -1,4 +1,4 @@
-"""What an objective returns."""
+"""The result of an objective."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from volano.errors import ObjectiveError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
-    """A loss that is not a mean over examples, or one with metrics beside it.
+    """A loss that is not a mean over examples, or one with metrics.
 
     ``total / weight`` is the loss of the batch, so that micro-batches add up exactly:
     ``sum(total_i) / sum(weight_i)``.
 
     Attributes:
-        total: scalar tensor, the *sum* of the loss over whatever ``weight`` counts (tokens, pixels,
-            examples).
+        total: scalar tensor, the *sum* of the loss over the units that ``weight`` counts (tokens,
+            pixels, examples).
         weight: number of units that ``total`` sums over; a number or a scalar tensor without
             gradient.
         metrics: name -> scalar, each a *mean* over the same units; averaged over batches with
@@ -35,24 +35,24 @@ class Loss:
 
 
 def as_loss(result: Any, num_examples: int) -> Loss:
-    """An objective's result as a :class:`Loss`: a scalar tensor counts as the mean over
+    """Returns an objective's result as a :class:`Loss`: a scalar tensor counts as the mean over
     ``num_examples``.
 
     Raises:
-        ObjectiveError: it is neither a floating scalar tensor nor a Loss with one.
+        ObjectiveError: the result is neither a floating scalar tensor nor a Loss with one.
     """
     if isinstance(result, Loss):
         _check_scalar(result.total, "Loss.total")
         if isinstance(result.weight, Tensor) and result.weight.numel() != 1:
             raise ObjectiveError(
-                "Loss.weight is one number: how many units Loss.total sums over",
+                "Loss.weight must be one number: how many units Loss.total sums over",
                 got=f"shape {tuple(result.weight.shape)}",
                 remedy="Reduce it with .sum()",
             )
         for name, value in result.metrics.items():
             if isinstance(value, Tensor) and value.numel() != 1:
                 raise ObjectiveError(
-                    "A metric is one number per batch",
+                    "A metric must be one number per batch",
                     got=f"metrics[{name!r}] of shape {tuple(value.shape)}",
                     remedy="Reduce it, for example with .mean()",
                 )
@@ -69,10 +69,10 @@ def check_objective_result(result: Any) -> None:
 
 
 def check_finite(value: float, *, where: str) -> None:
-    """Raises ObjectiveError when ``value`` is NaN or infinite; ``where`` says at which step."""
+    """Raises ObjectiveError if ``value`` is NaN or infinite; ``where`` says at which step."""
     if not math.isfinite(value):
         raise ObjectiveError(
-            f"The loss is a finite number {where}",
+            f"The loss must be a finite number {where}",
             got=value,
             remedy="Look at the first batch and at the model's output: inputs not scaled, a log "
             "of 0, a learning rate",
@@ -88,28 +88,28 @@ def _widened(scalar: Tensor) -> Tensor:
 def _check_scalar(value: Any, name: str) -> None:
     if not isinstance(value, Tensor):
         raise ObjectiveError(
-            "An objective returns a scalar tensor (the mean over the batch's examples) or "
+            "An objective must return a scalar tensor (the mean over the batch's examples) or "
             "volano.Loss",
             got=f"{name} of type {type(value).__name__}",
             remedy="Return the tensor itself, without .item() or float()",
         )
     if value.numel() != 1:
         raise ObjectiveError(
-            "An objective returns one number per batch",
+            "An objective must return one number per batch",
             got=f"{name} of shape {tuple(value.shape)}",
             remedy="Reduce it with .mean(), or return volano.Loss(total=..., weight=...)",
         )
     if not torch.is_floating_point(value):
         raise ObjectiveError(
-            "A loss is a floating-point tensor",
+            "A loss must be a floating-point tensor",
             got=f"{name} of {value.dtype}",
             remedy="Compute it from the model's output",
         )
 
 
 def weighted_metric(loss: Loss, name: str) -> Tensor | float:
-    """A metric times ``Loss.weight``: zero where that is zero, though a mean over nothing is
-    NaN."""
+    """Returns a metric times ``Loss.weight``: zero if the weight is zero, though a mean over
+    nothing is NaN."""
     value = loss.metrics[name] * loss.weight
     if isinstance(loss.weight, Tensor):
         return torch.where(loss.weight == 0, 0.0, value)

@@ -1,9 +1,8 @@
-"""Schedules: progress through the run (0 to 1) -> multiplier of every learning rate.
+"""The schedules: progress through the run (0 to 1) -> multiplier of every learning rate.
 
 Step ``s`` of ``S`` stands at progress ``(s + 1/2) / S``, so that neither the first step of a
-warm-up nor the last of a decay to zero is lost, and so that a schedule does not depend on how many
-steps the run has. Any callable ``float -> float`` is a schedule; these are values that describe
-themselves.
+warm-up nor the last of a decay to zero is lost. A schedule does not depend on how many steps the
+run has. Any callable ``float -> float`` is a schedule; these are values that describe themselves.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ Schedule = Callable[[float], float]
 
 
 def progress_at(step: int, num_steps: int) -> float:
-    """Progress of step ``step`` (from 0) of ``num_steps``."""
+    """Returns the progress of step ``step`` (from 0) of ``num_steps``."""
     return (step + 0.5) / num_steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shape:
-    """Linear warm-up over a share of the run, then a decay to ``final``."""
+    """A linear warm-up over a share of the run, then a decay to ``final``."""
 
     warmup: float = 0.0
     final: float = 0.0
@@ -32,12 +31,12 @@ class _Shape:
     def __post_init__(self) -> None:
         if not 0.0 <= self.warmup < 1.0:
             raise TaskError(
-                "warmup is a share of the run, at least 0 and below 1",
+                "`warmup` must be a share of the run, at least 0 and below 1",
                 got=self.warmup,
-                remedy="5 % is warmup=0.05",
+                remedy="Write 5 % as warmup=0.05",
             )
         if self.final < 0.0:
-            raise TaskError("final is a multiplier, at least 0", got=self.final)
+            raise TaskError("`final` must be a multiplier, at least 0", got=self.final)
 
     def __call__(self, progress: float) -> float:
         if progress < self.warmup:
@@ -50,7 +49,7 @@ class _Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Constant(_Shape):
-    """1 after the warm-up."""
+    """A constant rate of 1 after the warm-up."""
 
     def _decay(self, share: float) -> float:  # noqa: ARG002 - the contract of _Shape
         return 1.0
@@ -58,7 +57,7 @@ class Constant(_Shape):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(_Shape):
-    """From 1 in a straight line to ``final``."""
+    """A decay from 1 in a straight line to ``final``."""
 
     def _decay(self, share: float) -> float:
         return 1.0 + (self.final - 1.0) * share
@@ -66,7 +65,7 @@ class Linear(_Shape):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(_Shape):
-    """From 1 along half a cosine to ``final`` (Loshchilov & Hutter 2017, one period)."""
+    """A decay from 1 along half a cosine to ``final`` (Loshchilov & Hutter 2017, one period)."""
 
     def _decay(self, share: float) -> float:
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share))
@@ -74,7 +73,8 @@ class Cosine(_Shape):
 
 @dataclass(frozen=True, kw_only=True)
 class Trapezoid(_Shape):
-    """1, then over the last ``decay`` share of the run in a straight line to ``final``."""
+    """A plateau at 1, then a straight line to ``final`` over the last ``decay`` share of the
+    run."""
 
     decay: float = 0.6
 
@@ -82,7 +82,7 @@ class Trapezoid(_Shape):
         super().__post_init__()
         if not 0.0 < self.decay <= 1.0 - self.warmup:
             raise TaskError(
-                "decay is a share of the run, above 0, and warm-up and decay fit into it",
+                "`decay` must be a share of the run above 0 that fits into the run with `warmup`",
                 got=f"warmup={self.warmup}, decay={self.decay}",
             )
 
@@ -94,20 +94,21 @@ class Trapezoid(_Shape):
 
 
 def constant(*, warmup: float = 0.0) -> Schedule:
-    """A constant learning rate after a linear warm-up over the share ``warmup`` of the run."""
+    """Returns a constant learning rate after a linear warm-up over the share ``warmup`` of the
+    run."""
     return Constant(warmup=warmup)
 
 
 def linear(*, warmup: float = 0.0, final: float = 0.0) -> Schedule:
-    """Linear decay to ``final`` times the learning rate after a linear warm-up."""
+    """Returns a linear decay to ``final`` times the learning rate after a linear warm-up."""
     return Linear(warmup=warmup, final=final)
 
 
 def cosine(*, warmup: float = 0.0, final: float = 0.0) -> Schedule:
-    """Cosine decay to ``final`` times the learning rate after a linear warm-up."""
+    """Returns a cosine decay to ``final`` times the learning rate after a linear warm-up."""
     return Cosine(warmup=warmup, final=final)
 
 
 def trapezoid(*, warmup: float = 0.0, decay: float = 0.6, final: float = 0.0) -> Schedule:
-    """Warm-up, a plateau, and a linear decay over the last ``decay`` share of the run."""
+    """Returns a warm-up, a plateau, and a linear decay over the last ``decay`` share of the run."""
     return Trapezoid(warmup=warmup, decay=decay, final=final)

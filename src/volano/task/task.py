@@ -23,7 +23,7 @@ TOLERANCES = ("exact", "rounding", "precision")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """An experiment, complete: a run of the same Task learns the same thing under every plan.
+    """A complete experiment: a run of the same Task learns the same thing under every plan.
 
     Attributes:
         model: ``() -> nn.Module``, a fresh one each call; called once per run, after seeding with
@@ -31,10 +31,9 @@ class Task:
         objective: ``(model, batch) -> scalar tensor`` (mean over the batch's examples) ``| Loss``.
             A pure function: it is called in training mode for steps, in evaluation mode for
             ``valid``.
-        data: map-style training set (``__len__``, ``__getitem__``, ``__getitems__`` where it has
-            it).
+        data: map-style training set (``__len__``, ``__getitem__``, ``__getitems__`` if it has one).
         optimizer: ``(params) -> torch.optim.Optimizer``; ``params`` are the model's parameters, or
-            what ``parameter_groups`` made of them.
+            the result of ``parameter_groups``.
         batch_size: examples per optimizer step, over all ranks and micro-batches.
         duration: ``"10ep"`` or ``"5000st"``.
         valid: map-style set for evaluation, or None.
@@ -42,26 +41,26 @@ class Task:
             group of all.
         schedule: progress (0 to 1) -> multiplier of each group's learning rate.
         clip_norm: largest L2 norm of the global gradient, or None.
-        ema_decay: decay of an exponential moving average of the weights; the average is what is
-            evaluated and kept.
+        ema_decay: decay of an exponential moving average of the weights; the average is evaluated
+            and kept.
         collate: ``(list of examples) -> batch`` on the host; None stacks, as torch's
             ``default_collate``.
         augment: ``(batch, generator) -> batch`` on the device, training only; draws from the
             generator alone.
         evaluate_every: how often ``valid`` is evaluated; it is always evaluated at the end.
-        preview: ``(model) -> mapping`` of what a person may look at while the run goes on (a sample
-            of text, say): called after each evaluation with the model that is kept, in evaluation
-            mode and without gradients. Its JSON goes to ``previews.jsonl``; no number of the run
-            depends on it.
+        preview: ``(model) -> mapping`` of samples to look at during the run (of text, say): called
+            after each evaluation with the model that is kept, in evaluation mode and without
+            gradients. Its JSON goes to ``previews.jsonl``; no number of the run depends on it.
         last_batch: ``"drop"`` an epoch's incomplete last batch or ``"keep"`` it.
-        seed: of the initial weights, the order, the augmentation and the model's own randomness.
-        data_seed: of the order and of what examples draw while they are made, so that several seeds
-            can be tried on one order of the data; None is ``seed``.
+        seed: seed of the initial weights, the order, the augmentation and the model's own
+            randomness.
+        data_seed: seed of the order and of the random numbers with which examples are made, so that
+            several seeds can be tried on one order of the data; None stands for ``seed``.
         tolerance: how far a plan may go: ``"exact"``, ``"rounding"`` or ``"precision"``.
-        name: for the run's folder and messages.
+        name: name for the run's folder and messages.
 
     Raises:
-        TaskError: at birth, when a field cannot be meant.
+        TaskError: when the task is made, if a field is invalid.
     """
 
     model: Callable[[], nn.Module]
@@ -95,84 +94,90 @@ class Task:
             self._check_data("valid", self.valid)
         if self.preview is not None and self.valid is None:
             raise TaskError(
-                "preview is called after evaluations",
+                "`preview` needs `valid`: it is called after evaluations",
                 got="a task without valid",
                 remedy="Give valid",
             )
         if self.last_batch == "drop" and len(self.data) < self.batch_size:
             raise TaskError(
-                "The training set fills at least one batch",
+                "The training set must fill at least one batch",
                 got=f"{len(self.data)} examples and batch_size={self.batch_size}",
                 remedy="Take a smaller batch_size, or last_batch='keep'",
             )
 
     @property
     def order_seed(self) -> int:
-        """``data_seed``, or ``seed`` where that is None."""
+        """The seed of the order: ``data_seed``, or ``seed`` if that is None."""
         return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the data."""
+        """The optimizer steps in one pass over the data."""
         full, rest = divmod(len(self.data), self.batch_size)
         return full + (1 if rest and self.last_batch == "keep" else 0)
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """The optimizer steps of the whole run."""
         assert isinstance(self.duration, Duration)
         return self.duration.steps(self.steps_per_epoch)
 
     @property
     def evaluation_interval(self) -> int:
-        """Optimizer steps between two evaluations."""
+        """The optimizer steps between two evaluations."""
         assert isinstance(self.evaluate_every, Duration)
         return self.evaluate_every.steps(self.steps_per_epoch)
 
     def _check_callables(self) -> None:
         if isinstance(self.model, nn.Module):
             raise TaskError(
-                "model is a function that makes a fresh nn.Module each call",
+                "`model` must be a function that makes a fresh nn.Module each call",
                 got=f"an instance of {type(self.model).__name__}",
                 remedy=f"Pass model=lambda: {type(self.model).__name__}(...)",
             )
         if isinstance(self.optimizer, torch.optim.Optimizer):
             raise TaskError(
-                "optimizer is a function from parameters to a torch.optim.Optimizer",
+                "`optimizer` must be a function from parameters to a torch.optim.Optimizer",
                 got=f"an instance of {type(self.optimizer).__name__}",
                 remedy="Pass optimizer=functools.partial(torch.optim.AdamW, lr=...)",
             )
         for name in ("model", "objective", "optimizer", "schedule"):
             if not callable(getattr(self, name)):
-                raise TaskError(f"{name} is a callable", got=type(getattr(self, name)).__name__)
+                raise TaskError(
+                    f"`{name}` must be a callable", got=type(getattr(self, name)).__name__
+                )
         for name in ("parameter_groups", "collate", "augment", "preview"):
             value = getattr(self, name)
             if value is not None and not callable(value):
-                raise TaskError(f"{name} is a callable or None", got=type(value).__name__)
+                raise TaskError(f"`{name}` must be a callable or None", got=type(value).__name__)
 
     def _check_numbers(self) -> None:
         if not (isinstance(self.batch_size, int) and self.batch_size > 0):
             raise TaskError(
-                "batch_size is a whole number of examples above 0", got=repr(self.batch_size)
+                "`batch_size` must be a whole number of examples above 0", got=repr(self.batch_size)
             )
         for name, seed in (("seed", self.seed), ("data_seed", self.order_seed)):
             if not (isinstance(seed, int) and 0 <= seed < 2**63):
-                raise TaskError(f"{name} is a whole number from 0 to 2**63 - 1", got=repr(seed))
+                raise TaskError(
+                    f"`{name}` must be a whole number from 0 to 2**63 - 1", got=repr(seed)
+                )
         if self.clip_norm is not None and not (
             math.isfinite(self.clip_norm) and self.clip_norm > 0
         ):
-            raise TaskError("clip_norm is a finite norm above 0, or None", got=self.clip_norm)
+            raise TaskError(
+                "`clip_norm` must be a finite norm above 0, or None", got=self.clip_norm
+            )
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
             raise TaskError(
-                "ema_decay lies between 0 and 1",
+                "`ema_decay` must lie between 0 and 1",
                 got=self.ema_decay,
                 remedy="0.999 averages 1,000 steps",
             )
         if self.last_batch not in ("drop", "keep"):
-            raise TaskError("last_batch is 'drop' or 'keep'", got=repr(self.last_batch))
+            raise TaskError("`last_batch` must be 'drop' or 'keep'", got=repr(self.last_batch))
         if self.tolerance not in TOLERANCES:
             raise TaskError(
-                f"tolerance is one of {', '.join(TOLERANCES)}", got=repr(self.tolerance)
+                f"`tolerance` must be one of {', '.join(TOLERANCES)}", got=repr(self.tolerance)
             )
 
     @staticmethod
@@ -181,7 +186,7 @@ class Task:
         if isinstance(data, Mapping) or not (isinstance(data, Sized) and has_getitem):
             is_iterable = isinstance(data, Iterable) and not isinstance(data, Mapping | DataLoader)
             raise TaskError(
-                f"{name} is a map-style dataset: it has __len__ and __getitem__(index)",
+                f"`{name}` must be a map-style dataset with __len__ and __getitem__(index)",
                 got=type(data).__name__,
                 remedy="Write what can only be iterated to disk once: volano.spool(data, folder)"
                 if is_iterable
@@ -189,4 +194,4 @@ class Task:
                 ".dataset, not the loader",
             )
         if len(data) == 0:
-            raise TaskError(f"{name} holds at least one example", got="0 examples")
+            raise TaskError(f"`{name}` must hold at least one example", got="0 examples")

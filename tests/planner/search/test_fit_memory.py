@@ -64,7 +64,7 @@ def test_a_batch_that_must_not_be_split_is_left_whole():
 def test_nothing_fits():
     with pytest.raises(PlanError) as caught:
         search(task(), budget=MIB // 8, forbidden=ONE_PRECISION)
-    assert "fits into" in str(caught.value)
+    assert "must fit into" in str(caught.value)
     assert "Give a budget of" in caught.value.remedy
     assert "offload: the device's memory is the host's" in caught.value.remedy
     told = search(task(), budget=MIB // 8, is_free=True, forbidden=ONE_PRECISION).explanation
