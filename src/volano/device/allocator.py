@@ -1,14 +1,14 @@
-"""Keeping freed host memory for the next step, or giving it back at once.
+"""Keeps freed host memory for the next step, or gives it back at once.
 
-glibc maps large blocks anew for every tensor and gives them back at once (mallopt(3):
+glibc maps large blocks again for every tensor and gives them back at once (mallopt(3):
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD); the kernel then clears and faults in each page again, at every
-step. A training allocates the same sizes over and over, so it keeps what it has. Measured: 10 to 20
-% more images per second in bf16, 37 % in fp32 (docs/log.md).
+step. A training allocates the same sizes over and over, so it keeps freed blocks. Measured: 10 to
+20 % more images per second in bf16, 37 % in fp32 (docs/log.md).
 
-Left to itself glibc maps blocks only up to a threshold that follows what was freed, to 32 MiB;
-smaller ones come from one heap, in whose gaps the next do not fit. A process then takes up to two
-and a half times the bytes that live in it (benchmarks/memory_fit.py). Where memory is scarce, large
-blocks are mapped one by one.
+By default glibc maps blocks one by one only above a threshold, which follows the sizes that were
+freed, up to 32 MiB. Smaller blocks come from one heap, and later blocks do not fit into its gaps. A
+process then takes up to two and a half times its live bytes (benchmarks/memory_fit.py). If memory
+is scarce, large blocks are mapped one by one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _LARGEST_INT = 2**31 - 1
 # glibc's own ceilings: the default number of mapped blocks, and twice its largest dynamic threshold
 # of 32 MiB.
 _DEFAULT_MMAP_MAX, _DEFAULT_TRIM, _DEFAULT_THRESHOLD = 65536, 64 * 2**20, 32 * 2**20
-# Blocks from this size on are mapped: smaller ones would waste a good part of their last page.
+# Blocks from this size on are mapped; smaller ones would waste a good part of their last page.
 _MAPPED_FROM, _TRIMMED_FROM = 64 * 2**10, 128 * 2**10
 
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[bool]:
-    """A context in which the C library's allocator keeps freed memory; gives False where it has no
-    such switch.
+    """Returns a context in which the C library's allocator keeps freed memory; it gives False if
+    there is no such switch.
 
     Afterwards kept memory is given back and blocks are mapped and trimmed again, at the largest
     thresholds that glibc chooses by itself; its own adaptation of them ends with the first call of
@@ -53,9 +53,9 @@ def freed_memory_kept() -> Iterator[bool]:
 
 @contextlib.contextmanager
 def freed_memory_returned() -> Iterator[bool]:
-    """A context in which the C library's allocator maps large blocks anew and gives them back when
-    they are freed; gives False where it has no such switch. Afterwards its thresholds are as after
-    :func:`freed_memory_kept`."""
+    """Returns a context in which the C library's allocator maps large blocks again for each use and
+    gives them back when they are freed; it gives False if there is no such switch. Afterwards its
+    thresholds are as after :func:`freed_memory_kept`."""
     library = _library()
     if library is None:
         yield False
@@ -71,13 +71,12 @@ def freed_memory_returned() -> Iterator[bool]:
 
 
 def can_keep_freed_memory() -> bool:
-    """Whether the C library has the switch of :func:`freed_memory_kept`."""
+    """Checks whether the C library has the switch of :func:`freed_memory_kept`."""
     return _library() is not None
 
 
 def give_back_freed_memory() -> None:
-    """Gives the memory that the C library's allocator keeps for later back to the kernel
-    (malloc_trim(3))."""
+    """Gives the memory that the C library's allocator keeps back to the kernel (malloc_trim(3))."""
     library = _library()
     if library is not None:
         library.malloc_trim(0)

@@ -1,8 +1,8 @@
-"""Accelerators that are known without being here: what their makers state.
+"""The catalogue of accelerators that are known without being here, by what their makers state.
 
 Rates are peaks of *dense* arithmetic. Makers like to print figures with 2:4 sparsity, which are
-twice as large and out of training's reach; where a data sheet gives those only, half of it stands
-here. A rate that a device does not have (bf16 on a V100) is missing from its table.
+twice as large and out of training's reach; if a data sheet gives only those, half of the figure
+stands here. A rate that a device does not have (bf16 on a V100) is missing from its table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from volano.errors import UsageError
 
-# What people and drivers write around the name that tells devices apart.
+# Words that people and drivers write around the distinctive part of a name.
 _NOISE = re.compile(
     r"nvidia|amd|intel|\((r|tm)\)|tesla|geforce|instinct|radeon|data "
     r"?cent(er|re)|gpu|accelerator|oam"
@@ -25,22 +25,22 @@ _SEPARATORS = re.compile(r"[\s_\-/,:]+")
 
 @dataclass(frozen=True, kw_only=True)
 class KnownDevice:
-    """One accelerator as torch counts them.
+    """An accelerator, as torch counts them.
 
     Attributes:
-        name: complete, so that it says which of several variants is meant.
-        pattern: regular expression over a whole name, in lower case, without the maker and with
-            single spaces.
+        name: the complete name, which tells variants apart.
+        pattern: regular expression that matches a whole name, in lower case, without the maker and
+            with single spaces.
         flops: precision (``"fp32"``, ``"tf32"``, ``"bf16"``, ``"fp16"``) -> dense floating-point
-            operations per second; fp32 is that of ordinary units, or of matrix units where these
+            operations per second; fp32 is the rate of ordinary units, or of matrix units if these
             compute in fp32.
         memory_rate: bytes per second between the device and its memory.
-        memory: bytes that a program can have, not more than torch reports; makers' GB are GiB, less
-            a sixteenth where GDDR memory keeps its error-correcting bits within, less what the
-            driver keeps.
+        memory: bytes that a program can have, not more than torch reports. Makers' GB are GiB, less
+            a sixteenth if GDDR memory stores its error-correcting bits within, less what the driver
+            keeps.
         host_link: bytes per second from the host, in one direction.
         interconnect: bytes per second from one device to its neighbours in the machine, in one
-            direction; None where they have the host's link only.
+            direction; None if they have only the host's link.
         source: title of the maker's document.
     """
 
@@ -55,7 +55,7 @@ class KnownDevice:
 
     @property
     def torch_type(self) -> str:
-        """Type of the device as torch writes it; ROCm's go by CUDA's name there."""
+        """The type of the device as torch writes it; ROCm's devices use CUDA's name there."""
         return "xpu" if self.source.startswith("Intel") else "cuda"
 
 
@@ -77,7 +77,8 @@ def _known(
     links: tuple[float, float | None],
     source: str,
 ) -> KnownDevice:
-    """``flops``: TFLOP/s in fp32, tf32, bf16, fp16; ``memory``: GB/s, GiB."""
+    """Returns a device of the catalogue; ``flops``: TFLOP/s in fp32, tf32, bf16, fp16; ``memory``:
+    GB/s, GiB."""
     rates = zip(("fp32", "tf32", "bf16", "fp16"), flops, strict=True)
     return KnownDevice(
         name=name,
@@ -94,12 +95,12 @@ def _known(
 
 
 _ECC = 15 / 16
-# Of that, what a driver leaves for programs, as torch reports it (total_memory): 14.6 GiB of a T4's
-# 15, 23.6 of an RTX 4090's 24, 79.1 of an H100's 80, 139.7 of an H200's 141. The smallest share of
-# these.
+# The share of that which a driver leaves for programs, as torch reports it (total_memory): 14.6 GiB
+# of a T4's 15, 23.6 of an RTX 4090's 24, 79.1 of an H100's 80, 139.7 of an H200's 141. The smallest
+# share of these.
 _VISIBLE = 0.973
-# Makers add both directions of a link up; half of that stands here. Where a short name could mean
-# several, the commonest is the one whose pattern takes it.
+# Makers add up both directions of a link; half of that stands here. If a short name could mean
+# several devices, the pattern of the commonest matches it.
 DEVICES: tuple[KnownDevice, ...] = (
     _known(
         "V100 SXM2 16GB",
@@ -325,32 +326,32 @@ DEVICES: tuple[KnownDevice, ...] = (
 
 
 def find_device(text: str) -> KnownDevice:
-    """The device that a driver's or a person's words name: ``"NVIDIA H100 80GB HBM3"``,
+    """Finds the device that a driver's or a person's words name: ``"NVIDIA H100 80GB HBM3"``,
     ``"a100_40gb"``, ``"H100"``.
 
-    Words that could mean several variants mean the commonest; the result's name says which, and
+    If the words could mean several variants, the commonest is returned; its name says which, and
     :func:`other_variants` names the others.
 
     Raises:
-        UsageError: none is known by that name.
+        UsageError: no device has that name.
     """
     wanted = _plain(text)
     for device in DEVICES:
         if re.fullmatch(device.pattern, wanted):
             return device
     raise UsageError(
-        "A device that is not on this machine is one of the catalogue's",
+        "A device that is not on this machine must be in the catalogue",
         got=repr(text),
         remedy=f"Nearest: {', '.join(_nearest(wanted))}",
     )
 
 
 def other_variants(text: str) -> tuple[str, ...]:
-    """Names of the devices, beside the one found, that all words of ``text`` fit as well; empty for
-    a complete name.
+    """Returns the names of the other devices that all words of ``text`` fit as well; empty for a
+    complete name.
 
     Raises:
-        UsageError: none is known by that name.
+        UsageError: no device has that name.
     """
     found, words = find_device(text), set(_plain(text).split())
     return tuple(
@@ -361,7 +362,8 @@ def other_variants(text: str) -> tuple[str, ...]:
 
 
 def _plain(text: str) -> str:
-    """In lower case, without makers, with single spaces, sizes written as ``80gb``."""
+    """Returns the text in lower case, without makers, with single spaces, sizes written as
+    ``80gb``."""
     words = _SEPARATORS.sub(" ", _NOISE.sub(" ", text.lower())).strip()
     return re.sub(r"(\d) ?gi?b\b", r"\1gb", words)
 

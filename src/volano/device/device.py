@@ -1,7 +1,7 @@
-"""One door to the machine: torch.accelerator where there is one, the CPU as a device among others.
+"""The one door to the machine: torch.accelerator if there is one, the CPU as a device among others.
 
-Outside this folder no code names a kind of device. What a backend does not offer (memory figures,
-streams, pinned memory) is asked for once and answered with None or False, never guessed.
+Outside this folder no code names a kind of device. A service that a backend does not offer (memory
+figures, streams, pinned memory) is asked for once and answered with None or False, never guessed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """Bytes in use now, at the peak since the last reset, and in all; None where the device does
-    not say."""
+    """The bytes in use now, at the peak since the last reset, and in all; None if the device does
+    not report them."""
 
     allocated: int | None
     peak: int | None
@@ -45,11 +45,11 @@ class Memory:
 
 
 class Device:
-    """A torch device with what a training asks of it.
+    """A torch device with the services that a training needs.
 
     Args:
-        name: as torch writes it (``"cpu"``, ``"mps"``, ``"xpu:1"``); None is the accelerator, or
-            the CPU without one.
+        name: the device's name as torch writes it (``"cpu"``, ``"mps"``, ``"xpu:1"``); None is the
+            accelerator, or the CPU if there is none.
 
     Raises:
         UsageError: torch does not know the device, or it is not on this machine.
@@ -62,12 +62,12 @@ class Device:
 
     @staticmethod
     def count() -> int:
-        """Accelerators of this machine."""
+        """Returns the number of accelerators of this machine."""
         return torch.accelerator.device_count()
 
     @property
     def name(self) -> str:
-        """As torch writes it."""
+        """The device's name as torch writes it."""
         return str(self.torch_device)
 
     @property
@@ -76,7 +76,7 @@ class Device:
         return self.torch_device.type
 
     def move(self, batch: Any, *, non_blocking: bool = False) -> Any:
-        """The batch (a tensor or a tree of them) on this device."""
+        """Moves the batch (a tensor or a tree of them) to this device."""
         from volano.task import map_tensors
 
         return map_tensors(
@@ -92,22 +92,22 @@ class Device:
 
     @cached_property
     def seed(self) -> Callable[[int], Any]:
-        """``seed(n)`` seeds the generator from which the device's stochastic layers draw; it costs
-        microseconds."""
+        """A function: ``seed(n)`` seeds the generator from which the device's stochastic layers
+        draw; it costs microseconds."""
         if self.is_cpu:
             return torch.default_generator.manual_seed
         return self._module.manual_seed
 
     def generator(self) -> torch.Generator:
-        """A generator of its own on the device; on the host where the backend has none."""
+        """Returns a new generator on the device; on the host if the backend has none."""
         try:
             return torch.Generator(device=self.torch_device)
         except (RuntimeError, NotImplementedError):
             return torch.Generator()
 
     def rng_state(self) -> dict[str, Any]:
-        """States of the default generators of torch (host and device), NumPy and ``random``, as
-        tensors and numbers."""
+        """Returns the states of the default generators of torch (host and device), NumPy and
+        ``random``, as tensors and numbers."""
         numpy_state: Any = np.random.get_state()
         kind, keys, position, has_gauss, gauss = numpy_state
         states: dict[str, Any] = {
@@ -120,7 +120,7 @@ class Device:
         return states
 
     def set_rng_state(self, states: dict[str, Any]) -> None:
-        """Restores what :meth:`rng_state` gave."""
+        """Restores a result of :meth:`rng_state`."""
         torch.set_rng_state(states["host"])
         kind, keys, *rest = states["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
@@ -129,8 +129,9 @@ class Device:
             self._module.set_rng_state(states["device"])
 
     def random_state_noted(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
-        """Notes where all default generators stand. What it returns makes a context in which they
-        stand there once more; afterwards they go on as if nothing had been drawn."""
+        """Notes the states of all default generators. Returns a function that makes a context in
+        which they have these states again; afterwards they continue as if nothing had been
+        drawn."""
         noted = self.generator_states()
 
         @contextlib.contextmanager
@@ -145,13 +146,13 @@ class Device:
         return standing_there
 
     def generator_states(self) -> tuple[Any, ...]:
-        """As :meth:`rng_state`, but quickly, for this process alone."""
+        """Returns the same states as :meth:`rng_state`, but quickly, for this process alone."""
         has_own = not self.is_cpu and hasattr(self._module, "get_rng_state")
         own = self._module.get_rng_state() if has_own else None
         return torch.get_rng_state(), np.random.get_state(), random.getstate(), own
 
     def set_generator_states(self, states: tuple[Any, ...]) -> None:
-        """Restores what :meth:`generator_states` gave."""
+        """Restores a result of :meth:`generator_states`."""
         host, numpy_state, python_state, own = states
         torch.set_rng_state(host)
         np.random.set_state(numpy_state)
@@ -160,8 +161,8 @@ class Device:
             self._module.set_rng_state(own)
 
     def has_drawn_elsewhere(self, states: tuple[Any, ...]) -> bool:
-        """Whether anything was drawn since ``states``, but from the generator that :attr:`seed`
-        seeds."""
+        """Checks whether anything was drawn since ``states``, except from the generator that
+        :attr:`seed` seeds."""
         now = self.generator_states()
         arrays = [np.array_equal(one, other) for one, other in zip(now[1], states[1], strict=True)]
         return not (
@@ -171,10 +172,11 @@ class Device:
     # ---- memory
 
     def memory(self) -> Memory:
-        """Device memory; for the CPU, this process's resident memory and the machine's memory."""
+        """Returns the device's memory; for the CPU, this process's resident memory and the
+        machine's memory."""
         if self.is_cpu:
             allocated, peak = resident_bytes(), peak_resident_bytes()
-            # The kernel updates the two at different times.
+            # The kernel updates the two figures at different times.
             return Memory(
                 allocated=allocated, peak=max(peak, allocated or 0), total=host_memory_bytes()
             )
@@ -190,14 +192,15 @@ class Device:
             self._ask(torch.accelerator.reset_peak_memory_stats)
 
     def free_bytes(self) -> int | None:
-        """Bytes that a new allocation could take now, or None where the device does not say."""
+        """Returns the bytes that a new allocation could take now, or None if the device does not
+        report them."""
         if self.is_cpu:
             return available_host_bytes()
         info = self._ask(lambda device: torch.accelerator.get_memory_info(device))
         return None if info is None else int(info[0])
 
     def release_memory(self) -> None:
-        """Gives freed memory that is held for later back: to the device, and to the host's
+        """Gives back freed memory that is held for later: to the device, and to the host's
         kernel."""
         give_back_freed_memory()
         if not self.is_cpu:
@@ -216,13 +219,14 @@ class Device:
 
     @property
     def can_keep_memory(self) -> bool:
-        """Whether the host's allocator can be told to keep what was freed (a plan's
+        """Checks whether the host's allocator can keep freed memory (a plan's
         ``allocator="keep"``)."""
         return can_keep_freed_memory()
 
     @cached_property
     def can_pin(self) -> bool:
-        """Whether copies from page-locked host memory run beside the computation."""
+        """The answer whether copies from page-locked host memory run in parallel to the
+        computation."""
         if self.is_cpu:
             return False
         try:
@@ -231,37 +235,37 @@ class Device:
             return False
 
     def to_host(self, tensor: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
-        """A copy in the host's memory, page-locked where the device can: it is complete when the
-        device has been synchronized, or the next copy of it to the device has. Strides are kept
-        where they leave no gaps.
+        """Copies a tensor to the host's memory, page-locked if the device can. The copy is complete
+        when the device has been synchronized, or the next copy of it to the device has. Strides are
+        kept if they leave no gaps.
 
         Args:
-            tensor: on this device.
-            target: what this method gave for a tensor like it, to be written again.
+            tensor: a tensor on this device.
+            target: an earlier result of this method for a tensor like it, to be overwritten.
         """
         if target is None:
             try:
                 target = torch.empty_like(tensor, device="cpu", pin_memory=self.can_pin)
             except (
                 NotImplementedError
-            ):  # the backend locks pages, but has no allocator of locked ones
+            ):  # the backend locks pages, but has no allocator of locked pages
                 target = torch.empty_like(tensor, device="cpu").pin_memory()
         return target.copy_(tensor, non_blocking=self.can_pin)
 
     def lock_pages(self, memory: torch.Tensor) -> bool:
-        """Page-locks host memory that is already allocated, so that copies from it run beside the
-        computation.
+        """Page-locks host memory that is already allocated, so that copies from it run in parallel
+        to the computation.
 
-        False where the device cannot; ``memory`` is then as good as before. What was locked is to
-        be unlocked before it is freed.
+        Returns False if the device cannot; ``memory`` is then unchanged. Unlock locked memory
+        before it is freed.
         """
         runtime = self._host_runtime()
-        if runtime is None or not memory.nbytes:  # locking nothing is an error there
+        if runtime is None or not memory.nbytes:  # locking 0 bytes is an error there
             return False
         return int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0
 
     def unlock_pages(self, memory: torch.Tensor) -> None:
-        """The inverse of :meth:`lock_pages`."""
+        """Unlocks memory that :meth:`lock_pages` has locked."""
         runtime = self._host_runtime()
         if runtime is not None:
             runtime.cudaHostUnregister(memory.data_ptr())
@@ -272,7 +276,7 @@ class Device:
         return runtime() if self.can_pin and runtime is not None else None
 
     def stream(self) -> torch.Stream | None:
-        """A stream beside the current one, or None where the device has no streams."""
+        """Returns a stream next to the current one, or None if the device has no streams."""
         if self.is_cpu:
             return None
         try:
@@ -281,17 +285,17 @@ class Device:
             return None
 
     def event(self) -> torch.Event:
-        """An event on this device."""
+        """Returns an event on this device."""
         return torch.Event(device=self.torch_device)
 
     def current_stream(self) -> torch.Stream:
-        """The stream on which the computation is queued."""
+        """Returns the stream on which the computation is queued."""
         return torch.accelerator.current_stream(self.torch_device)
 
     # ---- arithmetic
 
     def supports(self, precision: str) -> bool:
-        """Whether a plan's ``precision`` can run here."""
+        """Checks whether a plan's ``precision`` can run here."""
         if precision == "fp32":
             return True
         if precision == "tf32":
@@ -311,9 +315,9 @@ class Device:
 
     @cached_property
     def has_bf16_units(self) -> bool:
-        """The device multiplies bf16 on units made for it. A CPU without them computes it by
-        conversions, 6 to 100 times slower than fp32 (docs/log.md); accelerators that support the
-        type are taken to have them."""
+        """The answer whether the device multiplies bf16 on units made for it. A CPU without them
+        computes it by conversions, 6 to 100 times slower than fp32 (docs/log.md); accelerators that
+        support the type are taken to have them."""
         if not self.is_cpu:
             return self.supports("bf16")
         return has_bf16_units()
@@ -325,7 +329,7 @@ class Device:
         return isinstance(capability, tuple) and capability >= (8, 0)
 
     def has_fused(self, optimizer_class: type[torch.optim.Optimizer]) -> bool:
-        """Whether the one-kernel update of a class of torch.optim runs here; tried on one
+        """Checks whether the one-kernel update of a class of torch.optim runs here; tried on one
         parameter."""
         parameter = torch.zeros(1, device=self.torch_device, requires_grad=True)
         parameter.grad = torch.zeros_like(parameter)
@@ -337,35 +341,37 @@ class Device:
         return True
 
     def check_precision(self, precision: str) -> None:
-        """Raises PlanError when the device cannot compute in ``precision``."""
+        """Raises PlanError if the device cannot compute in ``precision``."""
         if not self.supports(precision):
             able = [name for name in ("fp32", "tf32", "bf16", "fp16") if self.supports(name)]
             raise PlanError(
                 f"The device {self.name} computes in {', '.join(able)}",
                 got=f"precision={precision!r}",
-                remedy=f"Pin --precision {able[-1]}",
+                remedy=f"Pin `precision` to {able[-1]}",
             )
 
     def autocast(self, precision: str) -> contextlib.AbstractContextManager[Any]:
-        """A context in which operations run in ``precision``; a null context for fp32 and tf32."""
+        """Returns a context in which operations run in ``precision``; a null context for fp32 and
+        tf32."""
         dtype = _AUTOCAST_DTYPES.get(precision)
         if dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.torch_device.type, dtype=dtype)
 
     def grad_scaler(self, precision: str) -> torch.amp.GradScaler | None:
-        """A scaler for fp16, whose gradients underflow without one (Micikevicius et al. 2018); None
-        otherwise."""
+        """Returns a scaler for fp16, whose gradients underflow without one (Micikevicius et al.
+        2018); None otherwise."""
         return torch.amp.GradScaler(self.torch_device.type) if precision == "fp16" else None
 
     @contextlib.contextmanager
     def settings(
         self, *, precision: str, threads: int | None = None, allocator: str = "system"
     ) -> Iterator[None]:
-        """Process-wide settings of a plan, put back afterwards."""
+        """Returns a context with the process-wide settings of a plan, which are put back
+        afterwards."""
         old_threads, old_matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
         with contextlib.ExitStack() as stack:
-            if not self.is_cpu:  # seeds and generator states are those of the current device
+            if not self.is_cpu:  # seeds and generator states belong to the current device
                 old_index = torch.accelerator.current_device_index()
                 torch.accelerator.set_device_index(self.torch_device)
                 stack.callback(torch.accelerator.set_device_index, old_index)
@@ -392,7 +398,7 @@ def _find(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(
-            "A device is one that torch knows", got=repr(name), remedy=f"Here: {here}"
+            "The device must be one that torch knows", got=repr(name), remedy=f"Here: {here}"
         ) from error
     if device.type == "cpu":
         return torch.device("cpu")
@@ -402,13 +408,13 @@ def _find(name: str | None) -> torch.device:
         or (device.index or 0) >= torch.accelerator.device_count()
     ):
         raise UsageError(
-            "A device is one of this machine's", got=repr(name), remedy=f"Here: {here}"
+            "The device must be one of this machine's", got=repr(name), remedy=f"Here: {here}"
         )
     return _indexed(device)
 
 
 def _indexed(device: torch.device) -> torch.device:
-    # Without an index the current one is meant: ranks of one machine share a plan, each has its own
-    # accelerator.
+    # A name without an index stands for the current device: ranks of one machine share a plan, and
+    # each has its own accelerator.
     index = torch.accelerator.current_device_index() if device.index is None else device.index
     return torch.device(device.type, index)

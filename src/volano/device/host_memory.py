@@ -12,14 +12,14 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def host_memory_bytes() -> int:
-    """Memory of the machine."""
+    """Returns the memory of the machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def available_host_bytes() -> int | None:
-    """Bytes that a new allocation could take now: what the machine has, a container or a control
-    group (cgroups(7)) leaves, and the limits of the process (getrlimit(2)) allow. None where nobody
-    says."""
+    """Returns the bytes that a new allocation could take now: within the machine's memory, the
+    limits of a container or control group (cgroups(7)), and the limits of the process
+    (getrlimit(2)). None if the system reports none."""
     found = [
         value
         for value in (_left_in_machine(), *_left_in_groups(), *_left_in_limits())
@@ -29,13 +29,14 @@ def available_host_bytes() -> int | None:
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process that lies in RAM."""
+    """Returns the bytes of this process that lie in RAM."""
     pages = _pages("/proc/self/statm", 1)
     return None if pages is None else pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_resident_bytes() -> int:
-    """The most of it since the process began; 0 where nobody says."""
+    """Returns the most resident bytes since the process began; 0 if the system does not report
+    them."""
     try:
         import resource
     except ImportError:  # not a Unix
@@ -55,8 +56,8 @@ def _left_in_machine() -> int | None:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What each control group above this process leaves: its limit less what is used and cannot be
-    reclaimed."""
+    """Returns what each control group above this process leaves: its limit less what is used and
+    cannot be reclaimed."""
     for line in _lines(Path("/proc/self/cgroup")):
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -68,8 +69,8 @@ def _left_in_groups() -> Iterator[int]:
         else:
             continue
         group = root / path.strip("/")
-        # Within a container the path may be that of the host, and the group is the root that is
-        # seen here.
+        # Within a container the path may be the host's; the group is then the root that is visible
+        # here.
         for folder in (group, *group.parents) if group.is_dir() else (root,):
             left = _left_in_group(folder, *names)
             if left is not None:
@@ -99,7 +100,7 @@ def _left_in_limits() -> Iterator[int]:
         import resource
     except ImportError:  # not a Unix
         return
-    # Columns of proc(5)'s statm: the whole address space, and data with stack.
+    # The columns of proc(5)'s statm: the whole address space, and data with stack.
     for kind, column in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
         limit, pages = resource.getrlimit(kind)[0], _pages("/proc/self/statm", column)
         if limit != resource.RLIM_INFINITY and pages is not None:

@@ -1,9 +1,9 @@
-"""Running a function where it can do no harm: in a forked process that may die, hang or leave
-settings behind.
+"""Runs a function in a forked process that may die, hang or leave settings behind without doing
+harm.
 
 Some calls end a process without an exception (a fake accelerator's autograd without that
 accelerator's library), and some leave process-wide state behind. The answer comes back by pickle;
-what went wrong, as one line.
+an error, as one line.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from volano.errors import RunError, reason_of
 
 _HEADER = 8  # bytes of an answer's length
 _LONGEST_REASON = 300
-# What a person's code may have set for itself and a child is not to act on.
+# Settings of the user's code that a child must not act on.
 _SIGNALS = (
     (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP) if os.name == "posix" else ()
 )
 
 
 class IsolatedError(RunError):
-    """The function gave no answer. ``reason`` says why in one line."""
+    """The error that the function gave no answer. ``reason`` says why in one line."""
 
     def __init__(self, rule: str, *, got: object = None, remedy: str | None = None) -> None:
         super().__init__(rule, got=got, remedy=remedy)
@@ -46,20 +46,20 @@ class IsolatedError(RunError):
 
 
 def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> Any:
-    """What ``function(*args)`` gives, computed in a forked process with one thread.
+    """Returns ``function(*args)``, computed in a forked process with one thread.
 
-    Nothing is pickled on the way there, the result on the way back. Where processes are not forked
-    the function runs in this one. A child may not start threads of OpenMP after a fork, hence the
-    single thread.
+    Nothing is pickled on the way there; the result is, on the way back. If the system does not
+    fork, the function runs in this process. A child may not start threads of OpenMP after a fork,
+    hence the single thread.
 
     Args:
-        function: anything callable; closures and lambdas too.
+        function: any callable; closures and lambdas too.
         args: its arguments.
         timeout: seconds after which the process is ended.
 
     Raises:
-        IsolatedError: the function raised, its process died, it gave no answer in time, or one that
-            does not pickle.
+        IsolatedError: the function raised, its process died, it gave no answer in time, or an
+            answer that does not pickle.
     """
     if start_method() != "fork":
         return run_here(function, *args)
@@ -68,7 +68,8 @@ def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> An
     reading, writing = os.pipe()
     try:
         with warnings.catch_warnings():
-            # Threads of ours hold no lock that a child needs: it computes, answers and leaves.
+            # This process's threads hold no lock that a child needs: the child computes, answers
+            # and leaves.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
     except OSError as error:
@@ -92,7 +93,8 @@ def run_isolated(function: Callable[..., Any], *args: Any, timeout: float) -> An
 
 
 def run_here(function: Callable[..., Any], *args: Any) -> Any:
-    """What ``function(*args)`` gives, computed in this process; what goes wrong is told alike."""
+    """Returns ``function(*args)``, computed in this process; errors are reported as from a
+    child."""
     try:
         with random_state_kept(Device("cpu")):
             return function(*args)
@@ -102,12 +104,12 @@ def run_here(function: Callable[..., Any], *args: Any) -> Any:
 
 def _failure(reason: str) -> IsolatedError:
     return IsolatedError(
-        "What is tried in a process of its own gives an answer", got=reason[:_LONGEST_REASON]
+        "A function in a process of its own must give an answer", got=reason[:_LONGEST_REASON]
     )
 
 
 def _read(reading: int, deadline: float) -> bytes | None:
-    """All that is written until the other end is closed or the answer is whole; None at the
+    """Reads everything until the other end is closed or the answer is whole; returns None at the
     deadline."""
     parts = bytearray()
     poll = select.poll()  # select() takes no descriptor above 1023
@@ -125,14 +127,15 @@ def _read(reading: int, deadline: float) -> bytes | None:
 
 
 def _ended(child: int) -> int | None:
-    """Ends the process if it still runs, and gives its wait status; None where another takes it."""
-    # What has answered leaves at once; what has not is not waited for.
+    """Ends the process if it still runs, and returns its wait status; None if another thread has
+    waited for it."""
+    # A child that has answered leaves at once; one that has not is not waited for.
     for _ in range(100):
         try:
             done, status = os.waitpid(child, os.WNOHANG)
         except (
             ChildProcessError
-        ):  # the parent has said that nobody waits for its children (SIGCHLD ignored)
+        ):  # the parent ignores SIGCHLD, so that its children are not waited for
             return None
         if done:
             return status
@@ -186,7 +189,7 @@ def _detach() -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     atexit._clear()
-    faulthandler.disable()  # a death is told in one line, not by a stack on the parent's screen
+    faulthandler.disable()  # a death is reported in one line, not by a stack on the parent's screen
     # Hooks that would write to what the parent watches.
     sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
     torch.set_num_threads(1)

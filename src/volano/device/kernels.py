@@ -1,4 +1,5 @@
-"""What typical operations of a training reach on this device, measured forwards and backwards.
+"""Measures the rates that typical operations of a training reach on this device, forwards and
+backwards.
 
 A large matrix product says little about convolutions, attention or recurrent layers: they run
 through other libraries. Measured on a CPU, fp32 convolutions reach 1.7 times the rate of a matrix
@@ -24,12 +25,12 @@ _BACKWARD, _ATTENTION_BACKWARD = 2, 2.5
 
 
 def measure_kernels(device: Device) -> dict[str, float]:
-    """Measures for about a second, on a device of any speed; random state is put back.
+    """Measures the rates for about a second, on a device of any speed; random state is put back.
 
     Returns:
         ``"convolution channels_last bf16"``, ``"convolution contiguous fp32"``, ``"attention
         bf16"``, ``"recurrent fp32"`` and so on -> floating-point operations per second of a forward
-        and a backward pass; those that fail here are missing. ``"launch"`` -> seconds of the host
+        and a backward pass; kernels that fail here are missing. ``"launch"`` -> seconds of the host
         for one small operation and its gradient, each.
     """
     rates: dict[str, float] = {}
@@ -90,8 +91,8 @@ def _attention(device: Device, size: tuple[int, int, int, int]) -> _Kernel:
     flops = 4 * batch * heads * length**2 * width
 
     def forward() -> torch.Tensor:
-        # Autocast leaves this operation's inputs as they come, which in a model is out of a linear
-        # layer.
+        # Autocast does not cast this operation's inputs; in a model they come out of a linear
+        # layer, already cast.
         query, key, value = (_as_autocast(leaf, device) for leaf in leaves)
         return F.scaled_dot_product_attention(query, key, value)
 
@@ -108,7 +109,7 @@ def _recurrent(device: Device, size: tuple[int, int, int]) -> _Kernel:
 
 def kernels_of(device: Device) -> dict[str, list[Callable[[Device], _Kernel]]]:
     """Returns makers of each kernel by its name, smallest first: the largest looks like a layer of
-    a model that such a device trains, the smallest ends at once where a type has no units of its
+    a model that such a device trains; the smallest ends at once if a type has no units of its
     own."""
     if device.is_cpu:
         images = [(1, 16, 16), (2, 32, 16), (4, 64, 16), (16, 64, 32)]

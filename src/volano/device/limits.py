@@ -1,4 +1,4 @@
-"""What the device can do at most, measured: the ceilings against which a training is judged."""
+"""The measured limits of the device: the ceilings against which a training is judged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SECONDS_PER_LIMIT = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Measured ceilings; None where the device does not support the type.
+    """The measured ceilings; None if the device does not support the type.
 
-    A type without units of its own is measured by a small product alone: a larger one would take
-    minutes and teach no more.
+    A type without units of its own is measured only by a small product: a larger one would take
+    minutes and show nothing more.
 
     Attributes:
         matmul_fp32: floating-point operations per second of a large square matrix product in fp32.
-        matmul_bf16: the same in bf16.
+        matmul_bf16: the same rate in bf16.
         memory_copy: bytes per second read plus written by a copy within the device's memory.
         host_to_device: bytes per second from host memory to the device; None on the CPU.
     """
@@ -35,9 +35,10 @@ class Limits:
 
 
 def measure_limits(device: Device) -> Limits:
-    """Measures for about a second, on a device of any speed; random state is put back."""
+    """Measures the limits for about a second, on a device of any speed; random state is put
+    back."""
     sizes = (128, 256, 512, 1024) if device.is_cpu else (256, 512, 1024, 2048, 4096)
-    # Four times a large last-level cache at last, so that the copy meets memory.
+    # The last size is four times a large last-level cache, so that the copy reaches memory.
     num_copied = (2**21, 2**24, 2**27) if device.is_cpu else (2**22, 2**25, 2**28)
     states = device.rng_state()
     try:

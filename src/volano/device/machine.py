@@ -1,4 +1,5 @@
-"""Facts about the machine and the installation, for ``volano doctor`` and for a run's record."""
+"""Collects facts about the machine and the installation, for ``volano doctor`` and for a run's
+record."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ OPTIONAL_PACKAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a run happens. Sizes in bytes."""
+    """The machine on which a run happens. Sizes in bytes."""
 
     system: str
     python: str
@@ -45,7 +46,7 @@ class Machine:
 
 
 def describe_machine(device: Device) -> Machine:
-    """Facts that cost nothing to ask."""
+    """Returns the facts that cost nothing to ask for."""
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -64,7 +65,7 @@ def describe_machine(device: Device) -> Machine:
 
 
 def versions() -> dict[str, str | None]:
-    """Package -> version, or None where an optional one is not installed."""
+    """Returns package -> version, or None if an optional package is not installed."""
     return {name: _version(name) for name in ("volano", *CORE_PACKAGES, *OPTIONAL_PACKAGES)}
 
 
@@ -77,8 +78,8 @@ def _version(package: str) -> str | None:
 
 
 def num_cores() -> int:
-    """The cores that this process may use; a container or taskset may leave fewer than the machine
-    has."""
+    """Returns the number of cores that this process may use; a container or taskset may leave fewer
+    than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

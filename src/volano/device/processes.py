@@ -1,4 +1,4 @@
-"""How processes are started here, and how values travel between them."""
+"""Starts processes, and carries values between them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def start_method() -> str:
 
 
 def pickled(value: Any) -> bytes:
-    """The value as bytes, tensors too: of a view, what it shows and not all the memory into which
-    it looks."""
+    """Returns the value as bytes, tensors too: of a view only the part that it shows, not the whole
+    memory behind it."""
     content = io.BytesIO()
     _Pickler(content, pickle.HIGHEST_PROTOCOL).dump(value)
     return content.getvalue()
 
 
 class _Pickler(pickle.Pickler):
-    """Plain pickling, tensors by their bytes. What multiprocessing does with tensors, shared memory
-    that is sent as a file descriptor, is bounded by /dev/shm and by the number of open files, and
+    """A pickler that writes tensors by their bytes. Multiprocessing sends tensors as shared memory
+    by a file descriptor instead, which is bounded by /dev/shm and by the number of open files, and
     leaves a folder behind."""
 
     def reducer_override(self, value: Any) -> Any:
@@ -52,8 +52,8 @@ def _is_a_view(tensor: Tensor) -> bool:
 
 
 def _owned(view: Tensor) -> Tensor:
-    # Pickling stores the whole memory into which a view looks; this is its part of it, strides and
-    # all.
+    # Pickling stores the whole memory behind a view; this is only the view's part of it, with its
+    # strides.
     span = view.as_strided((_span(view),), (1,)).clone()
     return span.as_strided(view.shape, view.stride())
 

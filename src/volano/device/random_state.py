@@ -1,4 +1,4 @@
-"""Work that leaves no trace in the default generators."""
+"""Contexts whose work leaves no trace in the default generators."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from volano.device.device import Device
 
 @contextmanager
 def random_state_kept(device: Device) -> Iterator[None]:
-    """A context after which the default generators of torch, NumPy and ``random`` stand as before
-    it."""
+    """Returns a context after which the default generators of torch, NumPy and ``random`` stand as
+    before it."""
     state = device.rng_state()
     try:
         yield

@@ -1,7 +1,7 @@
-"""Ranks: the processes that train one model together, as torchrun starts them.
+"""The ranks: the processes that train one model together, as torchrun starts them.
 
-What one process knows (which folder, whether a person asked to stop) reaches the others by the
-methods here. Nothing is pickled: texts travel as bytes.
+A process shares what it knows (which folder, whether the user asked to stop) with the others by
+these methods. Nothing is pickled: texts travel as bytes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from volano.errors import RunError, UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process's place among ``world_size`` processes; every method does nothing where it is
+    """The place of this process among ``world_size`` processes; every method does nothing if it is
     the only one.
 
     Attributes:
-        rank: from 0 to ``world_size - 1``, over all machines.
-        world_size: processes that train together.
+        rank: number from 0 to ``world_size - 1``, over all machines.
+        world_size: number of processes that train together.
         local_rank: rank among those of this machine; the index of its accelerator.
     """
 
@@ -37,10 +37,11 @@ class Ranks:
 
     @classmethod
     def from_environment(cls) -> Ranks:
-        """What torchrun says in RANK, WORLD_SIZE and LOCAL_RANK; a single process without it.
+        """Reads RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; a single process if they are
+        not set.
 
         Raises:
-            UsageError: one of them is missing or no number.
+            UsageError: one of them is missing or not a number.
         """
         if "WORLD_SIZE" not in os.environ:
             return cls()
@@ -49,7 +50,7 @@ class Ranks:
             rank, world_size, local_rank = (int(os.environ[name]) for name in names)
         except (KeyError, ValueError) as error:
             raise UsageError(
-                f"Processes that train together know {', '.join(names)}",
+                f"Processes that train together need {', '.join(names)}",
                 got=f"{error}",
                 remedy="Start with torchrun",
             ) from error
@@ -57,41 +58,41 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process prints, and writes the run's folder."""
+        """The answer whether this process prints, and writes the run's folder."""
         return self.rank == 0
 
     @property
     def are_several(self) -> bool:
-        """Whether there is anybody to talk to."""
+        """The answer whether there are other processes."""
         return self.world_size > 1
 
     def join(self) -> Ranks:
-        """Lets the ranks talk, until the process ends. A process group that a person's script has
+        """Connects the ranks, until the process ends. A process group that the user's script has
         made is used.
 
         A second group in one process would find the addresses of the first in torchrun's store,
         hence one for all runs.
 
         Raises:
-            RunError: the others were not reached.
+            RunError: the other ranks were not reached.
         """
         if not self.are_several or dist.is_initialized():
             return self
         if torch.accelerator.is_available() and self.local_rank < torch.accelerator.device_count():
             torch.accelerator.set_device_index(self.local_rank)
         try:
-            # For each device torch's own choice of a backend: host tensors can be sent besides.
+            # Torch's own choice of a backend for each device, so that host tensors can be sent too.
             dist.init_process_group(**self._meeting_place())
         except (RuntimeError, ValueError) as error:
             raise RunError(
-                "The ranks of a run reach each other", got=f"rank {self.rank}: {error}"
+                "The ranks of a run must reach each other", got=f"rank {self.rank}: {error}"
             ) from error
         atexit.register(_leave)
         return self
 
     def _meeting_place(self) -> dict[str, Any]:
         # torchrun's store outlives a restart, and so do the addresses of the processes that died:
-        # they are told apart by the number of the start (pytorch/pytorch#135712, #167288).
+        # the number of the start tells them apart (pytorch/pytorch#135712, #167288).
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return {}
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -104,13 +105,13 @@ class Ranks:
         }
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """``tensor``, in place, summed over the ranks."""
+        """Sums ``tensor`` over the ranks, in place."""
         if self.are_several:
             dist.all_reduce(tensor)
         return tensor
 
     def largest(self, values: Sequence[float]) -> list[float]:
-        """Of each number the largest over the ranks."""
+        """Returns the largest of each number over the ranks."""
         if not self.are_several:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -118,7 +119,8 @@ class Ranks:
         return tensor.tolist()
 
     def tell(self, text: str | None = None) -> str:
-        """The text that the first rank gives; the others wait for it and need not give one."""
+        """Returns the text that the first rank gives; the others wait for it and need not give
+        one."""
         if not self.are_several:
             return text or ""
         content = (
@@ -135,15 +137,15 @@ class Ranks:
         return bytes(content.tolist()).decode() if int(length) else ""
 
     def agreement(self) -> Agreement:
-        """See :class:`Agreement`."""
+        """Returns an :class:`Agreement`."""
         return Agreement(self)
 
 
 class Agreement:
-    """Flags that any rank may raise and that all ranks see at the same step, without waiting.
+    """The flags that any rank may raise and that all ranks see at the same step, without waiting.
 
-    With several ranks an answer is that of the call before: the exchange goes on beside the step.
-    Call it equally often on every rank, and :meth:`finish` at the end.
+    With several ranks an answer belongs to the call before, because the exchange runs in parallel
+    to the step. Call it equally often on every rank, and :meth:`finish` at the end.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -151,7 +153,7 @@ class Agreement:
         self._pending: tuple[Any, Tensor] | None = None
 
     def __call__(self, *flags: bool) -> list[bool]:
-        """Whether each flag was raised on any rank."""
+        """Returns whether each flag was raised on any rank."""
         if not self._ranks.are_several:
             return list(flags)
         answer = self.finish() or [False] * len(flags)
@@ -160,7 +162,7 @@ class Agreement:
         return answer
 
     def finish(self) -> list[bool]:
-        """The answer to the last call; nothing is in flight afterwards."""
+        """Returns the answer to the last call; nothing is in flight afterwards."""
         if self._pending is None:
             return []
         work, tensor = self._pending
@@ -170,6 +172,6 @@ class Agreement:
 
 
 def _leave() -> None:
-    gc.collect()  # sharded parameters hold the group's threads
+    gc.collect()  # sharded parameters hold on to the group's threads
     if dist.is_initialized():
         dist.destroy_process_group()

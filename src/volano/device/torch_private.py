@@ -1,8 +1,8 @@
-"""Torch's private names, each under a public one: the only module that imports or reads them.
+"""The private names of torch, each under a public one: the only module that imports or reads them.
 
-Read in torch 2.13; tests/device/test_torch_private.py shows what each does, so a torch that changes
-one says so there. What compilers need is imported when it is called for: ``import torch`` does not
-load it.
+Read in torch 2.13; tests/device/test_torch_private.py shows what each does, so that a torch that
+changes one fails there. The compilers' parts are imported when they are needed: ``import torch``
+does not load them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from torch.utils._pytree import tree_flatten, tree_iter, tree_map_only, tree_unf
 from torch.utils.data._utils.collate import collate as collate_by_type
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-# Those of torch.nn.Module that run with a forward or a backward pass.
+# Hooks of torch.nn.Module that run with a forward or a backward pass.
 _MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -57,8 +57,8 @@ def base_of(tensor: Tensor) -> Tensor | None:
 
 
 def storage_key(tensor: Tensor) -> int:
-    """Returns what tells its storage from any other that lives; tensors without memory (fake ones)
-    have one too."""
+    """Returns the key that tells a tensor's storage from any other that lives; tensors without
+    memory (fake ones) have one too."""
     return tensor.untyped_storage()._cdata
 
 
@@ -105,12 +105,12 @@ def schema_of(operation: OpOverload) -> Any:
 
 
 def packet_of(operation: OpOverload) -> Any:
-    """Returns what ``aten.add`` is to ``aten.add.Tensor``."""
+    """Returns the packet of an overload: ``aten.add`` for ``aten.add.Tensor``."""
     return operation._overloadpacket
 
 
 def operation_name(operation: OpOverload) -> str:
-    """Returns ``"add"`` of ``aten.add.Tensor``."""
+    """Returns the name of an operation: ``"add"`` for ``aten.add.Tensor``."""
     return operation._opname
 
 
@@ -140,13 +140,13 @@ def load_dynamo() -> None:
 
 
 def load_compiler() -> None:
-    """Loads what compiling loads."""
+    """Loads the modules that compiling needs."""
     import torch._dynamo
     import torch._inductor.lowering
 
 
 def dynamo_settings() -> Any:
-    """Returns Dynamo's settings; ``.patch(name=value)`` is a context in which they are others."""
+    """Returns Dynamo's settings; ``.patch(name=value)`` is a context with other values."""
     import torch._dynamo.config as settings
 
     return settings
@@ -168,7 +168,7 @@ def inductor_settings() -> Any:
 
 
 def compile_with_inductor(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-    """Compiles what ``torch.compile`` hands to a backend, as its own backend does."""
+    """Compiles the graph that ``torch.compile`` hands to a backend, as its own backend does."""
     from torch._inductor.compile_fx import compile_fx
 
     return compile_fx(graph, inputs)

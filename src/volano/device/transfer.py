@@ -1,4 +1,4 @@
-"""Copies from host to device that run beside the computation."""
+"""Copies batches from host to device in parallel to the computation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from volano.task import map_tensors
 
 
 class Transfer:
-    """Puts batches on a device one ahead of their use.
+    """A transfer that puts batches on a device one ahead of their use.
 
-    Where the device has streams, ``start`` queues the copy on a stream of its own and ``finish``
+    If the device has streams, ``start`` queues the copy on a stream of its own and ``finish``
     makes the computation wait for it. The destination is allocated on the *computation's* stream:
     memory allocated on the copying stream could be freed and reused there while the computation
     still reads it.
@@ -42,7 +42,7 @@ class Transfer:
         return (target, batch), copied
 
     def finish(self, pending: tuple[Any, torch.Event | None]) -> Any:
-        """The batch on the device, safe to read from the current stream."""
+        """Returns the batch on the device, safe to read from the current stream."""
         value, copied = pending
         if copied is None:
             return value

@@ -1,4 +1,4 @@
-"""How fast a device does one kind of work, measured in a fraction of a second however slow it is.
+"""Measures how fast a device does one kind of work, in a fraction of a second however slow it is.
 
 A processor without units for a type is a hundred times slower in it than in fp32, so no amount of
 work is right for every device. A measurement therefore begins with little work and takes more only
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from volano.device.device import Device
 
-# Work of one repetition: a callable that does it, and how much it is in the unit of the rate.
+# The work of one repetition: a callable that does it, and its amount in the unit of the rate.
 Work = tuple[Callable[[], object], float]
 
 
@@ -22,12 +22,13 @@ def measure_rate(
     """Returns units of work per second: the best repetition of the largest work that ends in time.
 
     Args:
-        device: on which the work runs; it is synchronized after each repetition.
+        device: the device on which the work runs; it is synchronized after each repetition.
         works: makers of the same kind of work, smallest first. The next is made only if the rate so
             far says that one repetition ends within ``limit_seconds``, so the first must be small
             on any device, and each next about ten times as large: on a shared machine, a small work
             waits longer for a second thread than it computes.
-        limit_seconds: for the repetitions of the largest; a fifth of it for each other.
+        limit_seconds: seconds for the repetitions of the largest work; a fifth of it for each
+            other.
 
     Raises:
         RuntimeError: the backend lacks an operation, or the memory, for the smallest work. Larger
