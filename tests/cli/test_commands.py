@@ -140,7 +140,7 @@ class TestTrainImage:
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),
         [
-            (["image", "nowhere"], 2, "path to train on exists; got .*nowhere"),
+            (["image", "nowhere"], 2, "PATH must exist; got .*nowhere"),
             (["image", "empty"], 1, "sub-folder for each class"),
             (["image", "one"], 1, r"at least two classes to tell apart; got 1 \(left\)"),
             (["image", "--image-size", "32"], 2, "--image-size is for files that are decoded"),

@@ -156,7 +156,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),
         [
-            (["nowhere"], 2, "path to train on exists; got .*nowhere"),
+            (["nowhere"], 2, "PATH must exist; got .*nowhere"),
             (["empty"], 1, "named like text"),
             (["void.txt"], 1, "There is text to train on; got none in .*empty"),
             (["binary.txt"], 1, "There is text to train on; got none in .*zero bytes"),

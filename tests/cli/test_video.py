@@ -247,11 +247,11 @@ class TestTrain:
         (tmp_path / "clips").mkdir()
         code, _, err = volano("train", "video", "clips")
         assert code == 1
-        assert "A folder of clips holds some (.mp4, .avi, .gif, .webm, ...)" in err
+        assert "A folder of clips must hold some (.mp4, .avi, .gif, .webm, ...)" in err
         (tmp_path / "clips" / "a.mp4").write_bytes(b"nothing")
         code, _, err = volano("train", "video", "clips")
         assert code == 1
-        assert "Some of the clips can be opened" in err
+        assert "Some of the clips must be readable" in err
 
 
 class TestResume:

@@ -80,7 +80,7 @@ def test_a_name_means_one_entry(text):
 )
 def test_an_unknown_name_gives_the_nearest(text, nearest):
     with pytest.raises(
-        UsageError, match=rf"one of the catalogue's; got '{text}'\. Nearest: .*{nearest}"
+        UsageError, match=rf"must be in the catalogue; got '{text}'\. Nearest: .*{nearest}"
     ):
         find_device(text)
 

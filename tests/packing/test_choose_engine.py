@@ -199,7 +199,7 @@ def test_an_engine_that_was_asked_for_says_what_it_does_not_take(make_task):
             return self.inner(x) if x.sum().item() > 0 else self.inner(-x)
 
     pack = Pack(members(make_task, model=Looks), device="cpu", engine="lowered")
-    with pytest.raises(UsageError, match="Engine lowered takes these tasks"):
+    with pytest.raises(UsageError, match="Engine lowered does not take these tasks"):
         pack.advance(dict.fromkeys(pack.numbers, 1))
 
 

@@ -315,7 +315,7 @@ def _far(parameters: object) -> torch.optim.Optimizer:
 
 @pytest.mark.parametrize("steps", [[], [0], [3, 3], [5, 2], [101]])
 def test_steps_rise_within_the_run(steps: list[int]) -> None:
-    with pytest.raises(UsageError, match="rising steps of its run; got"):
+    with pytest.raises(UsageError, match="rising steps of the task's run; got"):
         replay(STRUCTURES["mlp"].task(CONFIGS[0]), steps)
 
 

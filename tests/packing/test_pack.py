@@ -110,7 +110,7 @@ def test_orders_of_data_may_differ(engine: str) -> None:
 )
 def test_an_engine_says_what_it_does_not_take(engine: str, name: str) -> None:
     with pytest.raises(
-        UsageError, match=f"Engine {engine} takes these tasks; got .*{_WORDS[name]}"
+        UsageError, match=f"Engine {engine} does not take these tasks; got .*{_WORDS[name]}"
     ):
         packed(STRUCTURES[name].tasks(), 1, engine)
 

@@ -227,7 +227,10 @@ class TestRefusals:
         ("objective", "message"),
         [
             (lambda model, batch: model(batch[0]), "one number per batch"),
-            (lambda model, batch: classification(model, batch).item(), "must return a scalar tensor"),
+            (
+                lambda model, batch: classification(model, batch).item(),
+                "must return a scalar tensor",
+            ),
         ],
     )
     def test_an_objective_that_is_no_loss(self, make_task, quiet, tmp_path, objective, message):

@@ -1,4 +1,4 @@
-"""The order of the data, where it comes from, and how it reaches the device."""
+"""The data: its order, where it comes from, and how it reaches the device."""
 
 from volano.data.arrays import Arrays, rows_of, take
 from volano.data.counters import counter_hash

@@ -1,4 +1,4 @@
-"""Data that lies in tensors, and which data does."""
+"""Datasets whose data lies in tensors, and the check for them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from volano.task import Batch, map_tensors, num_bytes, num_examples, tensors_of
 class Arrays(Dataset[Any]):
     """A map-style dataset over a tree of tensors with the examples along dimension 0.
 
-    It can be kept on the device as it is, so keep the smallest type: bytes of pixels, ids of
-    tokens.
+    It can be kept on the device as it is, so use the smallest type: bytes of pixels, ids of tokens.
 
     Args:
         tree: a tensor, or tuples, lists or dicts of tensors of equal length.
@@ -29,7 +28,7 @@ class Arrays(Dataset[Any]):
         lengths = {tensor.shape[0] if tensor.ndim else None for tensor in tensors_of(tree)}
         if len(lengths) != 1 or None in lengths:
             raise TaskError(
-                "All tensors of an Arrays dataset have the same length along dimension 0",
+                "All tensors of an Arrays dataset must have the same length along dimension 0",
                 got=lengths,
             )
         self.tree = tree
@@ -41,7 +40,7 @@ class Arrays(Dataset[Any]):
         return map_tensors(lambda tensor: tensor[index], self.tree)
 
     def fingerprint(self) -> str:
-        """Digest of the content."""
+        """Returns a digest of the content."""
         digest = hashlib.sha256()
         for tensor in tensors_of(self.tree):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -49,24 +48,25 @@ class Arrays(Dataset[Any]):
         return digest.hexdigest()[:32]
 
 
-# The ``__getitem__``s that do nothing but index the tree.
+# The ``__getitem__``s that only index the tree.
 _PLAIN: set[Callable[..., Any]] = {Arrays.__getitem__}
 
 
 def plain_indexing(getitem: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks the ``__getitem__`` of a subclass of :class:`Arrays` as one that does nothing but index
-    the tree."""
+    """Marks the ``__getitem__`` of a subclass of :class:`Arrays` as one that only indexes the
+    tree."""
     _PLAIN.add(getitem)
     return getitem
 
 
 class Rows(NamedTuple):
-    """Rows of a tree of tensors: those at ``indices`` (int64 [rows]), or all of them where that is
+    """The rows of a tree of tensors: those at ``indices`` (int64 [rows]), or all of them if that is
     None.
 
-    ``announce`` and ``in_sequence`` are there where the tensors are mapped from files, and reading
-    a row may read a disk: told the rows of the tree that are read next, the one has them fetched
-    side by side; in the context that the other gives, the tree is read from one end to the other.
+    ``announce`` and ``in_sequence`` exist if the tensors are mapped from files, so that reading a
+    row may read a disk. ``announce`` takes the rows of the tree that are read next and has them
+    fetched in parallel; ``in_sequence`` gives a context in which the tree is read from one end to
+    the other.
     """
 
     tree: Batch
@@ -76,11 +76,11 @@ class Rows(NamedTuple):
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the tensors are mapped from files."""
+        """The answer whether the tensors are mapped from files."""
         return self.announce is not None
 
     def num_bytes(self) -> int:
-        """Bytes of the rows, without reading any."""
+        """The bytes of the rows, without reading any."""
         whole = num_bytes(self.tree)
         return (
             whole
@@ -89,11 +89,11 @@ class Rows(NamedTuple):
         )
 
     def picked(self, positions: Tensor) -> Tensor:
-        """Where rows ``positions`` lie in the tree, int64 [positions]."""
+        """Returns the places of rows ``positions`` in the tree, int64 [positions]."""
         return positions if self.indices is None else self.indices.index_select(0, positions)
 
     def tensors(self) -> Batch:
-        """The rows as one tree; a selection is copied."""
+        """Returns the rows as one tree; a selection is copied."""
         if self.indices is None:
             return self.tree
         if self.announce is not None:
@@ -102,10 +102,11 @@ class Rows(NamedTuple):
 
 
 def rows_of(data: Any) -> Rows | None:
-    """The rows of which ``data`` consists, or None for a dataset that computes its examples.
+    """Returns the rows of which ``data`` consists, or None for a dataset that computes its
+    examples.
 
-    Only datasets whose ``__getitem__`` is known to be plain indexing count, so no subclass that
-    overrides it: any other could draw a random crop, and storing its answers would freeze the
+    Only datasets whose ``__getitem__`` is known to be plain indexing count, and no subclass that
+    overrides it. Any other could draw a random crop, and storing its answers would freeze the
     augmentation.
     """
     if (
@@ -133,5 +134,5 @@ def rows_of(data: Any) -> Rows | None:
 
 
 def take(tree: Batch, indices: Tensor) -> Batch:
-    """Rows ``indices`` (int64 [rows], on the tree's device) of every tensor."""
+    """Takes rows ``indices`` (int64 [rows], on the tree's device) of every tensor."""
     return map_tensors(lambda tensor: tensor.index_select(0, indices), tree)

@@ -1,8 +1,8 @@
-"""Counter-based random numbers: pure functions of their arguments, the same on every platform and
-version.
+"""The counter-based random numbers: pure functions of their arguments, the same on every platform
+and version.
 
 torch's and NumPy's streams are not promised to stay the same between releases, and a stateful
-generator depends on who drew before. Here a number is the hash of where it is used.
+generator depends on who drew before. Here a number is a hash of the place where it is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MULTIPLIER_2 = 0x94D049BB133111EB
 
 
 def counter_hash(*counters: int) -> int:
-    """A 64-bit hash of whole numbers, sensitive to their order."""
+    """Returns a 64-bit hash of whole numbers, sensitive to their order."""
     state = 0
     for counter in counters:
         state = _mix((state ^ (counter & _MASK)) + _INCREMENT)
@@ -25,7 +25,7 @@ def counter_hash(*counters: int) -> int:
 
 
 def counter_hashes(counters: tuple[int, ...], num: int) -> np.ndarray:
-    """``[counter_hash(*counters, i) for i in range(num)]`` as uint64 [num]."""
+    """Returns ``[counter_hash(*counters, i) for i in range(num)]`` as uint64 [num]."""
     state = np.uint64(counter_hash(*counters))
     with np.errstate(over="ignore"):
         values = (np.arange(num, dtype=np.uint64) ^ state) + np.uint64(_INCREMENT)

@@ -1,7 +1,8 @@
-"""In which order the examples are visited: a pure function of (seed, epoch, number of examples).
+"""The order in which the examples are visited: a pure function of (seed, epoch, number of
+examples).
 
-It depends neither on workers, ranks nor micro-batches, so that the whole state of a feed is the
-step where it stands.
+It depends neither on workers, ranks nor micro-batches, so that the whole state of a feed is its
+step.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from volano.data.counters import counter_hash, counter_hashes
 from volano.task import Task
 
 ORDER_VERSION = 1
-_ORDER, _EXAMPLE, _SUBSTITUTE = 1, 2, 3  # first counters: what a number is used for
+_ORDER, _EXAMPLE, _SUBSTITUTE = 1, 2, 3  # first counters: the purpose of a number
 
 
 class Key(NamedTuple):
-    """What a feed fetches for one step: the epoch, and indices int64 [examples] into the data."""
+    """The key of one step for a feed: the epoch, and indices int64 [examples] into the data."""
 
     epoch: int
     indices: np.ndarray
@@ -29,8 +30,8 @@ class Key(NamedTuple):
 
 @lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """Epoch ``epoch``'s order, int64 [num_examples], read-only: the indices sorted by a 64-bit hash
-    of each."""
+    """Returns epoch ``epoch``'s order, int64 [num_examples], read-only: the indices sorted by a
+    64-bit hash of each."""
     keys = counter_hashes((_ORDER, seed, epoch), num_examples)
     order = np.argsort(keys, kind="stable")
     order.flags.writeable = False
@@ -42,9 +43,9 @@ class Order:
     """The batches of a run. Global batch ``g`` of an epoch is ``permutation[g * B : (g + 1) * B]``.
 
     Attributes:
-        num_examples: in the data.
+        num_examples: number of examples in the data.
         batch_size: examples of a global batch.
-        seed: the task's.
+        seed: the task's seed.
         keep_last: whether an epoch's incomplete last batch is visited.
     """
 
@@ -55,7 +56,7 @@ class Order:
 
     @classmethod
     def of(cls, task: Task) -> Order:
-        """The order in which a task's run visits its data."""
+        """Returns the order in which a task's run visits its data."""
         return cls(
             num_examples=len(task.data),
             batch_size=task.batch_size,
@@ -65,34 +66,35 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches in one epoch."""
+        """The global batches in one epoch."""
         full, rest = divmod(self.num_examples, self.batch_size)
         return full + (1 if rest and self.keep_last else 0)
 
     def key(self, step: int, *, rank: int = 0, world_size: int = 1) -> Key:
-        """What rank ``rank`` of ``world_size`` fetches for optimizer step ``step`` of the run:
-        every ``world_size``-th example of the global batch."""
+        """Returns the key of rank ``rank`` of ``world_size`` for optimizer step ``step`` of the
+        run: every ``world_size``-th example of the global batch."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         start = batch * self.batch_size
         indices = permutation(self.seed, epoch, self.num_examples)[start : start + self.batch_size]
         return Key(epoch, indices[rank::world_size])
 
     def keys(self, start: int, stop: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Key]:
-        """The keys of steps ``start`` to ``stop - 1``; see :meth:`key`."""
+        """Returns the keys of steps ``start`` to ``stop - 1``; see :meth:`key`."""
         return (self.key(step, rank=rank, world_size=world_size) for step in range(start, stop))
 
 
 def in_sequence(num_examples: int, batch_size: int) -> Iterator[Key]:
-    """Every example once, from first to last: the order of an evaluation."""
+    """Yields every example once, from first to last: the order of an evaluation."""
     for start in range(0, num_examples, batch_size):
         yield Key(0, np.arange(start, min(start + batch_size, num_examples), dtype=np.int64))
 
 
 def example_seed(seed: int, epoch: int, index: int) -> int:
-    """Seed of the randomness with which an example is made, whoever makes it."""
+    """Returns the seed of the randomness with which an example is made, the same in every
+    process."""
     return counter_hash(_EXAMPLE, seed, epoch, index)
 
 
 def substitute(seed: int, epoch: int, index: int, attempt: int, num_examples: int) -> int:
-    """The index that stands in for a corrupt example, at the ``attempt``-th attempt."""
+    """Returns the index that stands in for a corrupt example, at the ``attempt``-th attempt."""
     return counter_hash(_SUBSTITUTE, seed, epoch, index, attempt) % num_examples

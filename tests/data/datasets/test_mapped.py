@@ -222,23 +222,23 @@ class TestFingerprint:
 
 class TestWhatIsRefused:
     def test_no_file(self, tmp_path):
-        with pytest.raises(DataError, match=r"whole \.npy file; got .*none\.npy"):
+        with pytest.raises(DataError, match=r"complete \.npy file; got .*none\.npy"):
             MemoryMapped(tmp_path / "none.npy")
 
     def test_a_truncated_file(self, digits_on_disk):
         path = digits_on_disk["x"]
         path.write_bytes(path.read_bytes()[:5000])
-        with pytest.raises(DataError, match=r"whole \.npy file; got .*pixels\.npy"):
+        with pytest.raises(DataError, match=r"complete \.npy file; got .*pixels\.npy"):
             MemoryMapped(path)
 
     def test_objects_are_not_unpickled(self, tmp_path):
         np.save(tmp_path / "o.npy", np.array([{}, []], dtype=object), allow_pickle=True)
-        with pytest.raises(DataError, match=r"whole \.npy file"):
+        with pytest.raises(DataError, match=r"complete \.npy file"):
             MemoryMapped(tmp_path / "o.npy")
 
     def test_an_archive(self, tmp_path):
         np.savez(tmp_path / "a.npz", x=np.zeros(3))
-        with pytest.raises(DataError, match="one .npy file"):
+        with pytest.raises(DataError, match="single .npy file"):
             MemoryMapped(tmp_path / "a.npz")
 
     @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ class TestWhatIsRefused:
         spool([1, 2, 3], tmp_path / "a")
         path = tmp_path / "a" / "examples.arrow"
         path.write_bytes(path.read_bytes()[:-9])
-        with pytest.raises(DataError, match=r"whole folder.*Remove it"):
+        with pytest.raises(DataError, match=r"complete folder.*Remove it"):
             spool([1, 2, 3], tmp_path / "a")
 
     def test_an_iterable_that_raises_leaves_nothing(self, tmp_path):
@@ -185,7 +185,7 @@ class TestWhatIsRefused:
         with pytest.raises(FileNotFoundError, match="none"):
             spool(broken(), tmp_path / "a")
         (tmp_path / "file").touch()
-        with pytest.raises(DataError, match=r"can be written to disk; got .*/a: "):
+        with pytest.raises(DataError, match=r"must be writable to spool examples; got .*/a: "):
             spool([1], tmp_path / "file" / "a")
 
 

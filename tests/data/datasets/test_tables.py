@@ -152,12 +152,12 @@ class TestWhatIsRefused:
     def test_a_damaged_parquet(self, rows, tmp_path):
         path = write(rows, tmp_path, "parquet")
         path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(DataError, match=r"whole file of its kind; got .*digits\.parquet: "):
+        with pytest.raises(DataError, match=r"complete file of its kind; got .*digits\.parquet: "):
             volano.open_table(path, cache=tmp_path / "cache")
 
     def test_a_damaged_json(self, tmp_path):
         (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n')
-        with pytest.raises(DataError, match=r"whole file of its kind; got .*a\.jsonl"):
+        with pytest.raises(DataError, match=r"complete file of its kind; got .*a\.jsonl"):
             volano.open_table(tmp_path / "a.jsonl", cache=tmp_path / "cache")
 
     def test_a_missing_column(self, rows, tmp_path):

@@ -22,7 +22,7 @@ def test_tokens_come_back_from_their_file(tmp_path):
 def test_a_damaged_file_is_an_error(tmp_path, content):
     if content is not None:
         (tmp_path / "tokens.npy").write_bytes(content)
-    with pytest.raises(CheckpointError, match="tokens can be read"):
+    with pytest.raises(CheckpointError, match="tokens must be readable"):
         open_tokens(tmp_path / "tokens.npy")
 
 

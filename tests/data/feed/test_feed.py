@@ -162,6 +162,7 @@ def test_an_error_in_a_worker_is_one_message():
             return torch.zeros(index + 1)
 
     with pytest.raises(
-        DataError, match=r"\A(?!.*Traceback)The examples of a batch can be collated"
+        DataError,
+        match=r"\A(?!.*Traceback)The examples of a batch must be equal enough to be collated",
     ):
         run(Ragged(), workers=1)

@@ -136,7 +136,7 @@ class TestDataThatCannotLiveInAForkedProcess:
 
         chosen = choose_workers(Elsewhere(fail), None, 8, num_cores=8)
         assert chosen.workers == 0
-        assert "Examples can be fetched in a worker process" in chosen.reason
+        assert "Examples must be fetchable in a worker process" in chosen.reason
 
     def test_it_dies(self):
         chosen = choose_workers(Elsewhere(lambda: os._exit(3)), None, 8, num_cores=8)

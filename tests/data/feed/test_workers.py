@@ -310,7 +310,7 @@ class TestWhatCannotTravel:
             return {"pixels": torch.stack(examples), "meta": [1, threading.Lock()]}
 
         with pytest.raises(
-            DataError, match=r"can be pickled.*; got batch\['meta'\]\[1\], a lock: "
+            DataError, match=r"must be picklable.*; got batch\['meta'\]\[1\], a lock: "
         ):
             run(feed_of(Locked(), workers=1, collate=collate))
 

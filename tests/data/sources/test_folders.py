@@ -92,7 +92,7 @@ def test_texts_to_predict(run, tmp_path):
 
 @pytest.mark.parametrize("read", [find_texts, read_labelled_texts, read_image_sets])
 def test_a_run_named_as_data_is_refused(run, read):
-    with pytest.raises(UsageError, match="Data does not come from a run's folder"):
+    with pytest.raises(UsageError, match="Data must not come from a run's folder"):
         read(run)
-    with pytest.raises(UsageError, match="Data does not come from a run's folder"):
+    with pytest.raises(UsageError, match="Data must not come from a run's folder"):
         read_clip_folder(run, num_frames=4)

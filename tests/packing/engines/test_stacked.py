@@ -26,7 +26,9 @@ def made(change, **fields):
 
 def refused(tasks, words):
     """The traced engine says why it does not take them."""
-    with pytest.raises(UsageError, match=f"Engine lowered takes these tasks; got .*{words}"):
+    with pytest.raises(
+        UsageError, match=f"Engine lowered does not take these tasks; got .*{words}"
+    ):
         packed(tasks, 2, "lowered")
 
 

@@ -66,7 +66,9 @@ def numpy_as_it_was():
 def test_what_changes_with_each_call_is_refused(way):
     make, words = WAYS[way]
     tasks = [MLP.task(config, objective=make()) for config in CONFIGS]
-    with pytest.raises(UsageError, match=f"Engine lowered takes these tasks; got .*{words}"):
+    with pytest.raises(
+        UsageError, match=f"Engine lowered does not take these tasks; got .*{words}"
+    ):
         packed(tasks, 2, "lowered")
 
 
@@ -172,5 +174,7 @@ UNSEEN = {
 def test_what_may_change_where_nobody_looks_is_refused(make):
     objective = make()  # one for all, so that nothing splits them
     words = f"{UNSEEN[make]} cannot be looked into"
-    with pytest.raises(UsageError, match=f"Engine lowered takes these tasks; got .*{words}"):
+    with pytest.raises(
+        UsageError, match=f"Engine lowered does not take these tasks; got .*{words}"
+    ):
         packed([MLP.task(config, objective=objective) for config in CONFIGS], 2, "lowered")

@@ -1,1 +1,1 @@
-"""Data sets of the library: mapped arrays, tokens, tables, spooled streams."""
+"""The data sets of the library: mapped arrays, tokens, tables, spooled streams."""

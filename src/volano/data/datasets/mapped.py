@@ -1,4 +1,4 @@
-"""Arrays larger than memory: ``.npy`` files that are mapped, not read."""
+"""The arrays larger than memory: ``.npy`` files that are mapped, not read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from volano.data.arrays import Arrays, plain_indexing
 from volano.errors import DataError, TaskError
 from volano.task import Batch, map_tensors
 
-# A file up to this size is digested whole; of a larger one, so many blocks of this size, evenly
+# A file up to this size is digested whole; of a larger file so many blocks of this size are, evenly
 # spread.
 _WHOLE_BYTES, _NUM_BLOCKS, _BLOCK_BYTES = 64 * 2**20, 256, 64 * 2**10
 _SHORT_ROW_BYTES = 64 * 2**10
 
 
 class _Extent(NamedTuple):
-    """Where the rows of a mapped file lie: row ``i`` is ``length`` bytes from ``first + step * i``
-    on."""
+    """The position of the rows of a mapped file: row ``i`` is ``length`` bytes from ``first + step
+    * i`` on."""
 
     mapping: mmap.mmap
     first: int
@@ -46,34 +46,36 @@ class MemoryMapped(Arrays):
             have the same shape.
         window: for one-dimensional arrays (a stream of tokens): an example is ``window``
             consecutive values.
-        stride: from one window's start to the next; None is ``window``. A language model that
-            predicts each token from those before it takes ``window=context + 1, stride=context``.
+        stride: distance from one window's start to the next; None stands for ``window``. A language
+            model that predicts each token from those before it takes ``window=context + 1,
+            stride=context``.
 
     Raises:
         DataError: a file is missing, damaged, or not an array of plain numbers in C order.
-        TaskError: the lengths differ, or a window that cannot be meant.
+        TaskError: the lengths differ, or a window is invalid.
     """
 
     def __init__(self, paths: Any, *, window: int | None = None, stride: int | None = None) -> None:
         if window is None and stride is not None:
             raise TaskError(
-                "stride is the distance of windows", got=f"stride={stride} without a window"
+                "`stride` is the distance of windows, so it needs `window`",
+                got=f"stride={stride} without a window",
             )
         self.paths, self.window = _as_paths(paths), window
         self.stride = window if stride is None else stride
         for name in ("window", "stride"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise TaskError(f"{name} is a whole number above 0", got=value)
+                raise TaskError(f"`{name}` must be a whole number above 0", got=value)
         super().__init__(self._mapped())
 
     @plain_indexing
     def __getitem__(self, index: int) -> Any:
-        # A copy: the mapping cannot be written to, and an example is the caller's.
+        # A copy: the mapping cannot be written to, and an example belongs to the caller.
         return map_tensors(lambda tensor: tensor[index].clone(), self.tree)
 
     def __getstate__(self) -> dict[str, Any]:
-        # To another process goes where the data lies, not the data.
+        # Another process gets the data's place, not the data.
         return {
             name: value for name, value in self.__dict__.items() if name not in ("tree", "_extents")
         }
@@ -83,9 +85,9 @@ class MemoryMapped(Arrays):
         self.tree = self._mapped()
 
     def fingerprint(self) -> str:
-        """Digest of types, shapes and windows, and of the content: all of it up to 64 MiB a file,
-        256 blocks of 64 KiB of a larger one, so that it takes seconds for terabytes. A change
-        between the blocks is not seen."""
+        """Returns a digest of types, shapes and windows, and of the content: all of it up to 64 MiB
+        a file, 256 blocks of 64 KiB of a larger one, so that it takes seconds for terabytes. A
+        change between the blocks is not seen."""
         digest = hashlib.sha256(f"{self.window},{self.stride}".encode())
         for path in _files(self.paths):
             array = _open(path)
@@ -137,12 +139,12 @@ class MemoryMapped(Arrays):
         assert self.stride is not None
         if tensor.ndim != 1:
             raise TaskError(
-                "A window cuts a one-dimensional array",
+                "A window needs a one-dimensional array",
                 got=f"{path} of shape {tuple(tensor.shape)}",
             )
         if len(tensor) < self.window:
             raise TaskError(
-                "An array holds at least one window",
+                "An array must hold at least one window",
                 got=f"{len(tensor)} values in {path} and window={self.window}",
                 remedy="Take a smaller window",
             )
@@ -177,15 +179,15 @@ def _open(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
-            "A memory-mapped array is a whole .npy file", got=f"{path}: {error}"
+            "A memory-mapped array must be a complete .npy file", got=f"{path}: {error}"
         ) from error
     if not isinstance(array, np.memmap):
         raise DataError(
-            "A memory-mapped array is one .npy file", got=f"{path}, an archive of several"
+            "A memory-mapped array must be a single .npy file", got=f"{path}, an archive of several"
         )
     if array.dtype.kind not in "biufc" or not array.dtype.isnative or not array.flags.c_contiguous:
         raise DataError(
-            "A memory-mapped array holds plain numbers, in this machine's byte order and in C "
+            "A memory-mapped array must hold plain numbers, in this machine's byte order and in C "
             "order",
             got=f"{path} of type "
             f"{array.dtype.str}{'' if array.flags.c_contiguous else ' in Fortran order'}",
@@ -206,14 +208,14 @@ def _as_tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array)
         except TypeError as error:
             raise DataError(
-                "A memory-mapped array has a type that torch knows", got=array.dtype.str
+                "A memory-mapped array must have a type that torch knows", got=array.dtype.str
             ) from error
 
 
 def _usual_advice(array: np.ndarray) -> int:
-    # Otherwise the kernel reads megabytes around each row, and under a memory limit throws out rows
-    # to make room for them: measured, 62 GB read in 100 s to train on 1.6 GB. Long rows are better
-    # off with what the kernel does.
+    # Otherwise the kernel reads megabytes around each row, and under a memory limit evicts rows to
+    # make room for them: measured, 62 GB read in 100 s to train on 1.6 GB. For long rows the
+    # kernel's own reading ahead is better.
     row_bytes = array.nbytes // max(1, len(array)) if array.ndim else 0
     return mmap.MADV_RANDOM if row_bytes <= _SHORT_ROW_BYTES else mmap.MADV_NORMAL
 

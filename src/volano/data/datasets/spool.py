@@ -1,5 +1,5 @@
-"""Iterable datasets, written to disk once as Arrow: then they are map-style, and their order is
-Volano's."""
+"""Writes iterable datasets to disk once, as Arrow: then they are map-style, and Volano decides
+their order."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from volano.errors import DataError, MissingExtraError
 
 _FORMAT_VERSION = 1
 _EXAMPLES, _FACTS = "examples.arrow", "spool.json"
-# Examples are written in groups; a group is what is in memory at a time.
+# Examples are written in groups; one group is in memory at a time.
 _GROUP_EXAMPLES, _GROUP_BYTES = 1024, 16 * 2**20
 _PLAIN = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes"}
 
 
 def spool(examples: Iterable[Any], folder: str | Path, *, limit: int | None = None) -> Spooled:
-    """The examples as a map-style dataset that lies on disk.
+    """Writes the examples to disk and returns them as a map-style dataset.
 
-    A folder that holds one already is opened as it is, without asking for a single example: remove
-    it when the examples are to be others.
+    A folder that holds such a dataset already is opened as it is, without asking for a single
+    example: remove it to write other examples.
 
     Args:
         examples: an iterable dataset, a generator, any iterable. Examples are tensors, NumPy arrays
             and numbers, Python's numbers, strings and bytes, or tuples, lists and dicts of them,
             alike in structure.
-        folder: to write to. It appears when it is complete.
-        limit: examples at most, for an iterable without an end.
+        folder: the folder to write to. It appears when it is complete.
+        limit: largest number of examples, for an iterable without an end.
 
     Raises:
         DataError: an example of another structure or of a type that is not stored; no example; a
@@ -47,19 +47,21 @@ def spool(examples: Iterable[Any], folder: str | Path, *, limit: int | None = No
     if not folder.exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            # A name of its own: processes of two containers may have one number.
+            # A unique name, because processes of two containers may have the same number.
             own = tempfile.TemporaryDirectory(
                 prefix=f"{folder.name}.partial-", dir=folder.parent, ignore_cleanup_errors=True
             )
         except OSError as error:
-            raise DataError("Examples can be written to disk", got=f"{folder}: {error}") from error
+            raise DataError(
+                "The folder must be writable to spool examples", got=f"{folder}: {error}"
+            ) from error
         with own:
             _write_beside(examples, folder, limit, Path(own.name, folder.name))
     return Spooled(folder)
 
 
 def _write_beside(examples: Iterable[Any], folder: Path, limit: int | None, partial: Path) -> None:
-    # Within a temporary folder, since that one is for its maker's eyes only.
+    # Within a temporary folder, because mkdtemp makes that one private.
     failures: list[OSError] = []
     try:
         partial.mkdir()
@@ -67,12 +69,14 @@ def _write_beside(examples: Iterable[Any], folder: Path, limit: int | None, part
         try:
             partial.rename(folder)
         except OSError:
-            if not folder.exists():  # otherwise somebody else was faster: theirs stands
+            if not folder.exists():  # otherwise another process was faster, and its folder stays
                 raise
     except OSError as error:
         if error in failures:
             raise
-        raise DataError("Examples can be written to disk", got=f"{partial}: {error}") from error
+        raise DataError(
+            "The folder must be writable to spool examples", got=f"{partial}: {error}"
+        ) from error
 
 
 class Spooled(Dataset[Any]):
@@ -111,11 +115,11 @@ class Spooled(Dataset[Any]):
         self._open()
 
     def fingerprint(self) -> str:
-        """Digest of all examples, taken when they were written."""
+        """Returns the digest of all examples, taken when they were written."""
         return str(self._facts["digest"])
 
     def path_of(self, index: int) -> str:
-        """Where an example lies, for the list of corrupt ones."""
+        """Returns the place of an example, for the list of corrupt ones."""
         return f"{self._folder / _EXAMPLES}[{index}]"
 
     def _open(self) -> None:
@@ -132,15 +136,15 @@ class Spooled(Dataset[Any]):
             self._reader = arrow.ipc.open_file(arrow.memory_map(str(path)))
         except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
             raise DataError(
-                "A spooled dataset is a whole folder that volano.spool wrote",
+                "A spooled dataset must be a complete folder that volano.spool wrote",
                 got=f"{self._folder}: {error}",
-                remedy="Remove it, and it is written again",
+                remedy="Remove it; then it is written again",
             ) from error
         self._ends = np.cumsum(self._facts["groups"])
 
 
 def _asked(examples: Iterable[Any], failures: list[OSError]) -> Iterator[Any]:
-    # A file that the iterable itself cannot read is no failure of writing: its error stands.
+    # A file that the iterable itself cannot read is not a failure of writing: its error is kept.
     try:
         yield from examples
     except OSError as error:
@@ -181,7 +185,7 @@ def _write(examples: Iterable[Any], folder: Path, limit: int | None) -> None:
             writer.write_batch(batch)
             groups.append(len(group))
     if first is None:
-        raise DataError("A spooled dataset holds at least one example", got="0 examples")
+        raise DataError("A spooled dataset must hold at least one example", got="0 examples")
     digest.update(json.dumps(first).encode())
     facts = {
         "format_version": _FORMAT_VERSION,
@@ -198,7 +202,7 @@ def _write(examples: Iterable[Any], folder: Path, limit: int | None) -> None:
 def _check_alike(number: int, found: tuple[Any, list[str]], first: tuple[Any, list[str]]) -> None:
     if found != first:
         raise DataError(
-            "The examples of a spooled dataset are alike in structure and types",
+            "The examples of a spooled dataset must be alike in structure and types",
             got=f"example {number} of {_shown(*found)}, the first of {_shown(*first)}",
         )
 
@@ -237,7 +241,7 @@ def _taken_apart(example: Any, leaves: list[tuple[str, Any]], path: str) -> Any:
         for key in example:
             if not isinstance(key, str | int):
                 raise DataError(
-                    "The keys of a spooled example are strings or whole numbers",
+                    "The keys of a spooled example must be strings or whole numbers",
                     got=f"{path}[{key!r}]",
                 )
         return [
@@ -272,7 +276,7 @@ def _built(structure: Any, leaves: Iterator[Any]) -> Any:
 def _encoded(value: Any, path: str) -> tuple[str, Any]:
     plain = _PLAIN.get(type(value))
     if plain == "int" and not -(2**63) <= value < 2**63:
-        raise DataError("A spooled whole number has 64 bits", got=f"{value} at {path}")
+        raise DataError("A spooled whole number must fit into 64 bits", got=f"{value} at {path}")
     if plain is not None:
         return plain, value
     if isinstance(value, Tensor) and value.layout == torch.strided:
@@ -286,7 +290,7 @@ def _encoded(value: Any, path: str) -> tuple[str, Any]:
         kind = "array" if isinstance(value, np.ndarray) else "scalar"
         return f"{kind}:{value.dtype.str}", {"bytes": value.tobytes(), "shape": list(value.shape)}
     raise DataError(
-        "A spooled example consists of tensors, arrays, numbers, strings and bytes",
+        "A spooled example must consist of tensors, arrays, numbers, strings and bytes",
         got=f"a {type(value).__name__} at {path}",
         remedy="Turn it into one of these before spooling",
     )
@@ -296,7 +300,7 @@ def _decoded(kind: str, stored: Any) -> Any:
     name, _, dtype = kind.partition(":")
     if not dtype:
         return stored.as_py()
-    # A copy: the mapping cannot be written to, and an example is the caller's.
+    # A copy: the mapping cannot be written to, and an example belongs to the caller.
     content, shape = bytearray(stored["bytes"].as_buffer()), stored["shape"].as_py()
     if name == "tensor":
         if not content:

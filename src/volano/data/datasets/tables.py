@@ -1,5 +1,5 @@
-"""Local tables as map-style datasets, by Hugging Face's ``datasets``: Parquet, JSON lines, CSV and
-Arrow."""
+"""Opens local tables as map-style datasets, by Hugging Face's ``datasets``: Parquet, JSON lines,
+CSV and Arrow."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _FILE_MAGIC = b"ARROW1"
 def open_table(
     path: str | Path, *, columns: Sequence[str] | None = None, cache: str | Path | None = None
 ) -> Any:
-    """A table as a Hugging Face ``Dataset``, mapped from disk: rows are dicts, numbers in them
-    tensors.
+    """Opens a table as a Hugging Face ``Dataset``, mapped from disk: rows are dicts, numbers in
+    them tensors.
 
     Parquet, JSON lines and CSV are turned into Arrow once, in the cache; Arrow streams and files
     (Feather too) are mapped where they lie, except that compressed ones are read into memory. Any
@@ -37,18 +37,18 @@ def open_table(
     Args:
         path: a .parquet, .jsonl, .csv, .arrow or .feather file, or a folder that
             ``Dataset.save_to_disk`` wrote.
-        columns: to keep; None keeps all.
-        cache: folder of the Arrow copy; None is that of ``datasets``.
+        columns: columns to keep; None keeps all.
+        cache: folder of the Arrow copy; None stands for that of ``datasets``.
 
     Raises:
-        UsageError: there is nothing at ``path``, or something else.
-        DataError: it is damaged or empty, or a column is missing.
+        UsageError: there is nothing at ``path``, or something other than a table.
+        DataError: the table is damaged or empty, or a column is missing.
         MissingExtraError: ``datasets`` is not installed.
     """
     path = Path(path).absolute()
     if not path.exists():
         raise UsageError(
-            "A table is a file, or a folder that save_to_disk wrote",
+            "A table must be a file, or a folder that save_to_disk wrote",
             got=f"{path}, which is not there",
         )
     table = _opened(path, None if cache is None else str(cache))
@@ -57,7 +57,7 @@ def open_table(
     missing = [name for name in columns or () if name not in table.column_names]
     if missing:
         raise DataError(
-            "A table has the columns that are asked for",
+            "A table must have the requested columns",
             got=f"{path} without {', '.join(missing)}; it has {', '.join(table.column_names)}",
         )
     return table.with_format("torch", columns=None if columns is None else list(columns))
@@ -67,14 +67,16 @@ def _opened(path: Path, cache: str | None) -> Any:
     datasets = _datasets()
     suffix = path.suffix.lower()
     if not path.is_dir() and suffix not in (*_READERS, *_ARROW):
-        raise UsageError(f"A table ends in {', '.join((*_READERS, *_ARROW))}", got=str(path))
+        raise UsageError(
+            f"A table's name must end in {', '.join((*_READERS, *_ARROW))}", got=str(path)
+        )
     try:
         with _no_progress(datasets):
             if path.is_dir():
                 found = datasets.load_from_disk(str(path))
                 if isinstance(found, dict):
                     raise UsageError(
-                        "A folder of several tables is opened one by one",
+                        "A folder of several tables must be opened one by one",
                         got=f"{path} with {', '.join(found)}",
                         remedy=f"Open {path / next(iter(found))}",
                     )
@@ -91,7 +93,7 @@ def _opened(path: Path, cache: str | None) -> Any:
     except Exception as error:  # readers raise errors of pyarrow, pandas, json and of their own
         cause = error.__cause__ or error
         raise DataError(
-            "A table is a whole file of its kind",
+            "A table must be a complete file of its kind",
             got=f"{path}: {type(cause).__name__}: {str(cause)[:300]}",
         ) from error
 
@@ -104,7 +106,7 @@ def _arrow_table(datasets: Any, path: Path) -> Any:
     import pyarrow.ipc
 
     table = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
-    # Without a fingerprint datasets would read the whole table for one; only its own caches go by
+    # Without a fingerprint datasets would read the whole table to make one; only its own caches use
     # it.
     facts = path.stat()
     fingerprint = hashlib.sha256(
@@ -120,7 +122,7 @@ def _num_parquet_rows(path: Path) -> int:
 
 
 def _empty(path: Path) -> DataError:
-    return DataError("A table holds at least one row", got=f"{path} with none")
+    return DataError("A table must hold at least one row", got=f"{path} with none")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Token ids in a file, read where they lie, and windows over them."""
+"""The token ids in a file, read in place, and windows over them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch import Tensor
 from volano.data.arrays import Arrays
 from volano.errors import CheckpointError, DataError
 
-# Ids travel as int16, which torch indexes on every device; so many fit.
+# Ids travel as int16, which torch indexes on every device; so many ids fit.
 MOST_TOKENS = 2**15
 _BYTES_AT_ONCE = 2**24
 
 
 def write_tokens(path: Path, pieces: Iterable[np.ndarray]) -> int:
-    """Writes pieces of ids, uint16, one behind the other as one ``.npy``, however many they are.
+    """Writes pieces of ids, uint16, one behind the other as one ``.npy``, however many there are.
 
     Returns:
-        How many ids were written.
+        The number of ids that were written.
     """
     count = 0
     with path.open("wb") as file:
@@ -39,7 +39,7 @@ def write_tokens(path: Path, pieces: Iterable[np.ndarray]) -> int:
 
 
 def open_tokens(path: Path) -> np.ndarray:
-    """Ids uint16 [N], mapped into memory, read-only.
+    """Opens ids uint16 [N], mapped into memory, read-only.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -47,13 +47,13 @@ def open_tokens(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError("A run's tokens can be read", got=f"{path}: {error}") from error
+        raise CheckpointError("A run's tokens must be readable", got=f"{path}: {error}") from error
 
 
 class TokenWindows(Arrays):
-    """Overlapping windows of ``2 * context`` ids, int16 [windows, 2 * context]; window ``i`` begins
-    at id ``i * context``. They are views of the mapped file: nothing is copied before a batch is
-    made.
+    """The overlapping windows of ``2 * context`` ids, int16 [windows, 2 * context]; window ``i``
+    begins at id ``i * context``. They are views of the mapped file: nothing is copied before a
+    batch is made.
 
     A crop of ``context + 1`` ids at a random offset below ``context`` (see ``RandomOffsets``) then
     begins anywhere in the text with equal probability, and an epoch passes over each part of it
@@ -61,7 +61,7 @@ class TokenWindows(Arrays):
 
     Args:
         tokens: ids uint16 [N].
-        context: tokens that a model sees.
+        context: number of tokens that a model sees.
 
     Raises:
         DataError: there are fewer ids than one window takes.
@@ -70,16 +70,16 @@ class TokenWindows(Arrays):
     def __init__(self, tokens: np.ndarray, context: int) -> None:
         if len(tokens) < 2 * context:
             raise DataError(
-                "The training text fills one window of twice the context",
+                "The training text must fill one window of twice the context",
                 got=f"{len(tokens):,} tokens and a context of {context}",
-                remedy="Give more text or a smaller --context",
+                remedy="Give more text or a smaller `context`",
             )
         self._tokens = tokens
         ids = as_tensor(tokens)
         super().__init__(ids.as_strided((len(tokens) // context - 1, 2 * context), (context, 1)))
 
     def fingerprint(self) -> str:
-        """Digest of the ids and of how they are cut."""
+        """Returns a digest of the ids and of how they are cut."""
         digest = hashlib.sha256(f"windows{self.tree.shape[1]}".encode())
         raw = self._tokens.view(np.uint8)
         for start in range(0, len(raw), _BYTES_AT_ONCE):
@@ -88,20 +88,20 @@ class TokenWindows(Arrays):
 
 
 def as_tensor(tokens: np.ndarray) -> Tensor:
-    """Ids uint16 as int16 on the same memory; they are below ``MOST_TOKENS``. It is only ever
-    read."""
+    """Returns ids uint16 as int16 on the same memory; they are below ``MOST_TOKENS``. It is only
+    ever read."""
     view = tokens.view(np.int16)
     if view.flags.writeable:
         return torch.from_numpy(view)
     import warnings
 
-    with warnings.catch_warnings():  # torch knows no read-only tensors and says so
+    with warnings.catch_warnings():  # torch has no read-only tensors and warns about it
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(view)
 
 
 def scoring_windows(tokens: np.ndarray, context: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Fixed windows that predict every id but the first exactly once.
+    """Returns fixed windows that predict every id but the first exactly once.
 
     Returns:
         Ids int16 [windows, context + 1], the last window filled up with zeros; and for each window

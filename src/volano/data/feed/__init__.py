@@ -1,1 +1,1 @@
-"""How batches reach the device: resident, or through a ring of workers."""
+"""The feeds, which bring batches to the device: resident, or through a ring of workers."""

@@ -1,5 +1,5 @@
-"""Feeds: keys in, batches on the device out. Two of them, one contract; both give bitwise the same
-batches."""
+"""The feeds: keys in, batches on the device out. There are two with one contract; both give bitwise
+the same batches."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ from volano.device import Device, Transfer
 from volano.errors import PlanError
 from volano.task import Batch, num_examples
 
-# Share of the device's free memory that resident data may take; the rest is for the training.
+# The share of the device's free memory that resident data may take; the rest is for the training.
 _RESIDENT_SHARE = 0.4
 # Indices of this many batches go to the device in one copy.
 _KEYS_PER_COPY = 64
-# Of a ring's slots, one is in the consumer's hands, one is being copied, one is spare.
+# Slots in use at a time: one is held by the consumer, one is being copied, one is spare.
 SLOTS_IN_USE, _SLOTS_IN_PROCESS = 3, 4
 _END = object()
 
 
 class Feed(ABC):
-    """Gives the batches of a sequence of keys, in that order, on the device.
+    """A feed gives the batches of a sequence of keys, in that order, on the device.
 
     Attributes:
-        seconds_waited: that whoever asked for batches has spent in waiting for them; may be set
-            back.
-        on_notice: told what a person should know of the feeding.
+        seconds_waited: seconds that the consumer has waited for batches; may be reset.
+        on_notice: called with notices about the feeding.
     """
 
     def __init__(self) -> None:
@@ -48,11 +47,12 @@ class Feed(ABC):
         self.on_notice: Callable[[str], None] = lambda _: None
 
     def batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
-        """One batch a key. The iterator ends with the keys; closing it early frees what it holds.
+        """Yields one batch a key. The iterator ends with the keys; closing it early frees what it
+        holds.
 
         Raises:
-            DataError: the data cannot be trained on; between two batches, so that whoever asked can
-                still save.
+            DataError: the data cannot be trained on; raised between two batches, so that the caller
+                can still save.
         """
         with contextlib.closing(self._batches(keys)) as made:
             while True:
@@ -68,8 +68,8 @@ class Feed(ABC):
 
 
 class ResidentFeed(Feed):
-    """The encoded set lies on the device; a batch is gathered there. No worker, no copy of examples
-    in the loop."""
+    """A feed that keeps the encoded set on the device; a batch is gathered there. There are no
+    workers, and the loop copies no examples."""
 
     def __init__(self, tree: Batch, device: Device) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class ResidentFeed(Feed):
         keys = iter(keys)
         while group := list(itertools.islice(keys, _KEYS_PER_COPY)):
             joined = _as_tensor(np.concatenate([key.indices for key in group]))
-            if self._device.can_pin:  # from pageable memory the copy would wait for what is queued
+            if self._device.can_pin:  # from pageable memory the copy would wait for queued work
                 joined = joined.pin_memory()
             joined = self._device.move(joined, non_blocking=True)
             for indices in joined.split([len(key.indices) for key in group]):
@@ -92,11 +92,11 @@ class ResidentFeed(Feed):
 
 
 class RingFeed(Feed):
-    """Batches are made on the host, in a ring of slots; each is copied to the device while the one
-    before it is used.
+    """A feed that makes batches on the host, in a ring of slots; each is copied to the device while
+    the one before it is used.
 
-    With ``workers`` they are made by so many processes, each ``prefetch`` batches ahead. The first
-    batch of all tells how large slots must be, and travels by itself; so does any later one that
+    With ``workers`` so many processes make them, each ``prefetch`` batches ahead. The first batch
+    of all shows how large slots must be, and travels outside of slots; so does any later batch that
     does not fit, and larger slots follow it.
     """
 
@@ -157,7 +157,7 @@ class RingFeed(Feed):
                 slots.close()
 
     def _expected(self, keys: Iterable[Key]) -> Iterator[Key]:
-        """The keys, each so many batches after the fetcher was told of it."""
+        """Yields the keys, each so many batches after it was announced to the fetcher."""
         ahead: collections.deque[Key] = collections.deque()
         for key in keys:
             self._fetcher.expect(key)
@@ -193,9 +193,9 @@ class RingFeed(Feed):
             workers.use(given[-1])
 
     def _make_slots(self, made: list[Slots], num: int, *, shared: bool) -> bool:
-        """Adds slots where the largest batch does not fit the last ones. They double at least, so
-        that all that were made before take no more than these; batches that are on their way lie in
-        those."""
+        """Adds slots if the largest batch does not fit the last ones. They at least double, so that
+        all earlier slots together take no more than these; batches on their way still lie in the
+        earlier ones."""
         before = made[-1].num_bytes if made else 0
         if self._largest <= before:
             return False
@@ -228,12 +228,12 @@ def make_feed(
     seed: int,
     quarantine: Quarantine,
 ) -> Feed:
-    """The feed that a plan names. On the CPU, mapped files lie in the device's memory already: a
-    resident feed of them is the one that reads a batch's rows there, and tells the disk beforehand
-    where it has to be asked.
+    """Makes the feed that a plan names. On the CPU, mapped files lie in the device's memory
+    already: their resident feed reads a batch's rows there, and announces them to the disk
+    beforehand if needed.
 
     Raises:
-        PlanError: ``feed="resident"`` for data that cannot be.
+        PlanError: ``feed="resident"`` for data that cannot be resident.
     """
     if feed == "resident":
         possible, reason = can_be_resident(data, collate, device)
@@ -242,7 +242,7 @@ def make_feed(
             raise PlanError(
                 "A resident feed needs data in tensors that fit",
                 got=reason,
-                remedy="Pin --feed ring",
+                remedy="Pin `feed` to ring",
             )
         if rows.is_mapped and device.is_cpu:
             return RingFeed(Fetcher(data, collate, seed), device, quarantine)
@@ -259,7 +259,8 @@ def make_feed(
 
 
 def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]:
-    """Whether the data can be kept on the device without changing the experiment, and why."""
+    """Returns whether the data can be kept on the device without changing the experiment, and
+    why."""
     if collate is not None:
         return False, "the task has a collate function of its own"
     rows = rows_of(data)
@@ -270,7 +271,7 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
             "transform",
         )
     size, free = rows.num_bytes(), device.free_bytes()
-    # What lies in the device's memory already stays there; a selection of it is copied.
+    # Data that lies in the device's memory already stays there; a selection of it is copied.
     stays = device.is_cpu and not rows.is_mapped and rows.indices is None
     if not stays and free is not None and size > _RESIDENT_SHARE * free:
         return (
@@ -282,7 +283,8 @@ def can_be_resident(data: Any, collate: Any, device: Device) -> tuple[bool, str]
 
 
 def why_streamed(data: Any, collate: Any, device: Device) -> str | None:
-    """Why a ring is the better feed by default, or None where the data is kept on the device."""
+    """Returns why a ring is the better feed by default, or None if the data is kept on the
+    device."""
     possible, reason = can_be_resident(data, collate, device)
     rows = rows_of(data)
     if possible and device.is_cpu and rows is not None and rows.is_mapped:
@@ -291,5 +293,5 @@ def why_streamed(data: Any, collate: Any, device: Device) -> str | None:
 
 
 def _as_tensor(indices: np.ndarray) -> torch.Tensor:
-    # Orders are read-only and shared; torch wants to own what it might write to.
+    # A copy: orders are read-only and shared, but torch wants to own memory that it might write to.
     return torch.from_numpy(indices.copy())

@@ -1,7 +1,8 @@
-"""Making a batch from a dataset on the host: fetch the examples, put corrupt ones aside, collate.
+"""Makes a batch from a dataset on the host: fetches the examples, puts corrupt ones aside,
+collates.
 
-A batch is a pure function of (data, seed, epoch, indices): whatever worker makes it, it is the
-same, random transforms and substitutes included.
+A batch is a pure function of (data, seed, epoch, indices): every worker makes the same one, random
+transforms and substitutes included.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from volano.errors import DataError
 from volano.task import Batch, Task, map_tensors, num_bytes
 
 _MAX_ATTEMPTS = 20
-# A row out of the page cache takes a tenth of a microsecond, its announcement one, a read of a disk
-# a hundred.
+# Reading a row from the page cache takes 0.1 microseconds, announcing it 1, reading it from a disk
+# 100.
 _DISK_SECONDS_PER_ROW = 1e-5
-# Once a disk was read, so many more batches are announced: what is announced in time does not look
-# like a disk.
+# After a disk was read, so many more batches are announced: rows that are announced in time are as
+# fast as cached ones.
 _BATCHES_ANNOUNCED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A corrupt example: its index, where it lies if the data says so, and why it could not be
+    """A corrupt example: its index, its place if the data reports it, and why it could not be
     used."""
 
     index: int
@@ -52,13 +53,13 @@ class Fetched(NamedTuple):
 
 
 class Fetcher:
-    """Fetches and collates; it travels to worker processes.
+    """A fetcher and collator of batches; it is sent to worker processes.
 
     Args:
-        data: map-style dataset.
+        data: the map-style dataset.
         collate: ``(list of examples) -> batch``; None is torch's ``default_collate``.
-        seed: the task's; random transforms that use the global generators of ``random``, NumPy or
-            torch are seeded per example from it.
+        seed: the task's seed; random transforms that use the global generators of ``random``, NumPy
+            or torch are seeded per example from it.
     """
 
     def __init__(self, data: Any, collate: Callable[[list[Any]], Batch] | None, seed: int) -> None:
@@ -71,8 +72,8 @@ class Fetcher:
         self._is_told_ahead = False
 
     def expect(self, key: Key) -> None:
-        """Tells a disk that the rows of a key will be read a few batches later, where they are read
-        from one."""
+        """Tells a disk that the rows of a key will be read a few batches later, if they are read
+        from a disk."""
         if self._rows is not None and self._rows.announce is not None:
             self._is_told_ahead = True
             if self._to_announce:
@@ -80,11 +81,11 @@ class Fetcher:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What a worker process needs, by the names that a person knows."""
+        """Returns what a worker process needs, by the names that users know."""
         return {"data": self._data, "collate": self._collate}
 
     def __call__(self, key: Key, slot: SlotWriter | None = None) -> Fetched:
-        """The batch of a key; its tensors are made in the slot where that can be.
+        """Returns the batch of a key; its tensors are made in the slot if that is possible.
 
         Raises:
             DataError: no substitute for a corrupt example could be read, or ``collate`` failed.
@@ -112,7 +113,7 @@ class Fetcher:
 
     def _fetch_plainly(self, key: Key, state: _KeepRandomState) -> list[Any] | None:
         # Seeding costs more than a small example does. Data that draws nothing needs no seeds, and
-        # whether it drew is seen afterwards; the answer None means: do it again, example by
+        # whether it drew is checked afterwards; the answer None means: do it again, example by
         # example.
         indices = key.indices.tolist()
         try:
@@ -142,7 +143,7 @@ class Fetcher:
                 faults.append(Fault(candidate, path, f"{type(error).__name__}: {error}"))
                 candidate = substitute(self._seed, epoch, index, attempt, len(self._data))
         raise DataError(
-            f"A corrupt example is replaced by another; {_MAX_ATTEMPTS} in a row were corrupt",
+            f"A corrupt example is replaced by another, but {_MAX_ATTEMPTS} in a row were corrupt",
             got=f"example {faults[-1].index}: {faults[-1].reason}",
             remedy="Look at data[index] for one of them",
         )
@@ -161,18 +162,19 @@ class Fetcher:
             _raise_if_memory_ran_out(error)
             ids = ", ".join(map(str, key.indices[:8].tolist()))
             raise DataError(
-                "The examples of a batch can be collated",
+                "The examples of a batch must be equal enough to be collated",
                 got=f"{type(error).__name__}: {error} (examples "
                 f"{ids}{', ...' if len(key.indices) > 8 else ''})",
-                remedy="Make them equal in shape, or give the task a collate function of its own",
+                remedy="Make them equal in shape, or give the task a `collate` function of its own",
             ) from error
 
 
 def first_batches(task: Task, *, most: int = 4, seconds: float = 0.5) -> tuple[Batch, ...]:
     """Returns some of a run's first global batches on the host, the one with the most bytes first.
 
-    Padded batches differ, and what fits the largest fits the others. There are fewer than ``most``
-    if they take more than ``seconds`` to make. A corrupt example is replaced, as in the run.
+    Padded batches differ in size, and a step that fits the largest fits the others. There are fewer
+    than ``most`` if they take more than ``seconds`` to make. A corrupt example is replaced, as in
+    the run.
     """
     order = Order.of(task)
     order = dataclasses.replace(order, batch_size=min(order.batch_size, order.num_examples))
@@ -186,8 +188,8 @@ def first_batches(task: Task, *, most: int = 4, seconds: float = 0.5) -> tuple[B
 
 
 def _raise_if_memory_ran_out(error: Exception) -> None:
-    # That is no fault of an example: others in its place would hide it. torch says it in words, on
-    # the CPU.
+    # Lack of memory is not a fault of an example: a substitute would hide it. On the CPU torch
+    # reports it only in words.
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(
         error
     ):
@@ -207,7 +209,7 @@ def _take(tensor: Tensor, indices: Tensor, slot: SlotWriter | None) -> Tensor:
 
 
 def _stack(slot: SlotWriter, tensors: list[Tensor], **others: Any) -> Tensor:
-    # What torch's own function for a list of tensors does, into memory that is there already.
+    # The same as torch's own function for a list of tensors, into memory that exists already.
     first = tensors[0]
     if all(
         tensor.shape == first.shape and tensor.dtype == first.dtype and fits_a_slot(tensor)
@@ -220,8 +222,8 @@ def _stack(slot: SlotWriter, tensors: list[Tensor], **others: Any) -> Tensor:
 
 
 class _KeepRandomState:
-    """Puts the host's global generators back: data fetched in the training process must not move
-    the model's draws."""
+    """A context that restores the host's global generators: data fetched in the training process
+    must not move the model's draws."""
 
     def __enter__(self) -> _KeepRandomState:
         self._before = self._now()
@@ -235,7 +237,7 @@ class _KeepRandomState:
             torch.set_rng_state(host)
 
     def has_changed(self) -> bool:
-        """Whether anything was drawn or seeded since."""
+        """Checks whether anything was drawn or seeded since."""
         python, numpy, host = self._now()
         old_python, old_numpy, old_host = self._before
         return (

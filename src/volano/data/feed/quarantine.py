@@ -1,4 +1,4 @@
-"""The list of a run's corrupt examples, and when there are too many of them."""
+"""The quarantine: the list of a run's corrupt examples, and when there are too many of them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from volano.data.feed.fetch import Fault
 from volano.errors import DataError
 
 MAX_SHARE = 0.10
-# Below this many examples seen, a share says little.
+# If fewer examples than this were seen, a share says little.
 _FEW = 50
 
 
 class Quarantine:
-    """Collects faults; the same example counts once.
+    """A collection of faults; the same example counts once.
 
     Args:
-        num_examples: in the data.
+        num_examples: number of examples in the data.
         on_fault: called with each new fault.
     """
 
@@ -41,7 +41,7 @@ class Quarantine:
         if len(self.faults) > MAX_SHARE * max(self._num_seen, min(_FEW, self._num_examples)):
             first = next(iter(self.faults.values()))
             raise DataError(
-                f"At most {MAX_SHARE:.0%} of the examples are corrupt",
+                f"At most {MAX_SHARE:.0%} of the examples may be corrupt",
                 got=f"{len(self.faults)} of {self._num_seen} seen; the first: "
                 f"{first.path or f'example {first.index}'}: {first.reason}",
                 remedy="Mend or remove them; the run's quarantine.jsonl lists all that were found",

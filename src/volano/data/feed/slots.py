@@ -1,6 +1,6 @@
-"""Slots: host memory that is allocated once and filled again and again, a batch at a time.
+"""The slots: host memory that is allocated once and filled again and again, a batch at a time.
 
-A worker process writes a batch's tensors into a slot and sends only where they lie; the training
+A worker process writes a batch's tensors into a slot and sends only their places; the training
 process looks at the same memory. On an accelerator that allows it, a slot is page-locked, so that
 the copy to the device reads it directly.
 """
@@ -21,16 +21,16 @@ from torch import Tensor
 from volano.device import Device
 from volano.task import Batch
 
-# Every tensor begins at a multiple of a cache line, which is one of every element size too.
+# Every tensor begins at a multiple of a cache line, which is a multiple of every element size too.
 _ALIGNMENT = 64
-# Batches differ a little in size (padded text); what does not fit travels by itself.
+# Batches differ a little in size (padded text); one that does not fit travels outside of slots.
 _ROOM = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A contiguous tensor that lies in a slot: where, and what it is. It stands for the tensor in a
-    message."""
+    """A contiguous tensor that lies in a slot: its place, and its shape and type. It stands for the
+    tensor in a message."""
 
     offset: int
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Placed:
 
 
 class SlotWriter:
-    """Puts the tensors of one batch into a slot.
+    """A writer that puts the tensors of one batch into a slot.
 
     Args:
         memory: the slot, uint8 [bytes].
@@ -50,7 +50,7 @@ class SlotWriter:
         self._offsets: dict[int, int] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-        """An uninitialised tensor in the slot, or None where it does not fit."""
+        """Returns an uninitialised tensor in the slot, or None if it does not fit."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if not size or self._used + size > len(self._memory):
             return None
@@ -60,8 +60,8 @@ class SlotWriter:
         return tensor
 
     def packed(self, batch: Batch) -> Batch:
-        """The batch with :class:`Placed` where a tensor is in the slot now. Others are left as they
-        are."""
+        """Returns the batch with :class:`Placed` for each tensor that is in the slot now. Others
+        are left as they are."""
         return _map(_is_tensor, self._place, batch) if is_plain(batch) else batch
 
     def _place(self, tensor: Tensor) -> Placed | Tensor:
@@ -78,8 +78,8 @@ class SlotWriter:
 
 
 def fits_a_slot(tensor: Tensor) -> bool:
-    """Whether a tensor comes out of a slot as it went in: an ordinary, contiguous one on the host
-    without a graph."""
+    """Checks whether a tensor comes out of a slot as it went in: an ordinary, contiguous one on the
+    host without a graph."""
     if (
         type(tensor) is not Tensor
         or tensor.layout is not torch.strided
@@ -93,8 +93,8 @@ def fits_a_slot(tensor: Tensor) -> bool:
 
 
 def is_plain(batch: Batch) -> bool:
-    """Whether a batch consists of tuples, lists and dicts: other containers are not to be taken
-    apart."""
+    """Checks whether a batch consists of tuples, lists and dicts: other containers must not be
+    taken apart."""
     if isinstance(batch, Mapping):
         return type(batch) is dict and all(map(is_plain, batch.values()))
     if isinstance(batch, tuple | list):
@@ -104,7 +104,8 @@ def is_plain(batch: Batch) -> bool:
 
 
 def unpacked(batch: Batch, memory: Tensor) -> Batch:
-    """The inverse of :meth:`SlotWriter.packed`: views of the slot's memory, uint8 [bytes]."""
+    """Restores a batch from :meth:`SlotWriter.packed`: views of the slot's memory, uint8
+    [bytes]."""
 
     def view(placed: Placed) -> Tensor:
         size = int(np.prod(placed.shape, dtype=np.int64)) * placed.dtype.itemsize
@@ -114,7 +115,7 @@ def unpacked(batch: Batch, memory: Tensor) -> Batch:
 
 
 def bytes_in_slot(batch: Batch) -> int:
-    """Bytes that this batch takes in a slot; 0 where it holds no tensor that fits one."""
+    """Returns the bytes that this batch takes in a slot; 0 if it holds no tensor that fits one."""
     sizes: list[int] = []
 
     def note(tensor: Tensor) -> None:
@@ -127,20 +128,20 @@ def bytes_in_slot(batch: Batch) -> int:
 
 
 def with_room(num_bytes: int) -> int:
-    """Bytes of a slot for batches of about ``num_bytes``, in whole pages."""
+    """Returns the bytes of a slot for batches of about ``num_bytes``, in whole pages."""
     return -(-int(_ROOM * num_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Slots:
     """A number of slots of equal size, and which of them may be written to.
 
-    On the CPU a slot is free again when nobody holds a tensor that lies in it. On another device it
-    is free when the copy to the device has read it.
+    On the CPU a slot is free again when no tensor that lies in it is alive. On another device it is
+    free when the copy to the device has read it.
 
     Args:
-        device: to which the batches go.
-        num: of slots.
-        num_bytes: of each.
+        device: the device to which the batches go.
+        num: number of slots.
+        num_bytes: bytes of each slot.
         shared: whether worker processes write to them. ``file`` is then what they map.
     """
 
@@ -163,7 +164,7 @@ class Slots:
             self._array = np.empty((num, num_bytes), dtype=np.uint8)
 
     def acquire(self) -> int | None:
-        """A slot that may be written to; None where the consumer holds all of them.
+        """Returns a slot that may be written to; None if the consumer holds all of them.
 
         On an accelerator it waits for the oldest copy instead.
         """
@@ -176,8 +177,8 @@ class Slots:
         return slot
 
     def memory(self, slot: int) -> Tensor:
-        """The slot's memory, uint8 [bytes], to read or to write. On the CPU it is held until no
-        view of it is left."""
+        """Returns the slot's memory, uint8 [bytes], to read or to write. On the CPU the slot is
+        held until no view of it is left."""
         if self._locked is not None:
             return self._locked[slot]
         lease = self._array[slot]
@@ -189,7 +190,7 @@ class Slots:
         return torch.from_numpy(lease)
 
     def release(self, slot: int, copied: torch.Event | None) -> None:
-        """Says that the slot is free when ``copied`` has happened, or at once."""
+        """Declares the slot free when ``copied`` has happened, or at once."""
         if copied is None:
             self._held.pop(slot, None)
         else:
@@ -197,7 +198,7 @@ class Slots:
             self._held[slot] = lambda: not copied.query()
 
     def close(self) -> None:
-        """Gives the memory up once nobody looks at it any more."""
+        """Gives up the memory once no copy reads it any more."""
         for copied in self._copied.values():
             if not copied.query():
                 copied.synchronize()
@@ -217,14 +218,14 @@ class Slots:
 
 
 def can_share() -> bool:
-    """Whether worker processes can be given memory that is allocated after they began."""
+    """Checks whether worker processes can be given memory that is allocated after they began."""
     # An anonymous file is bounded by memory, not by the size of /dev/shm, which containers keep at
     # 64 MB.
     return hasattr(os, "memfd_create")
 
 
 def map_slots(file: int, num: int, num_bytes: int) -> np.ndarray:
-    """The memory of ``num`` slots, uint8 [num, bytes], in this process."""
+    """Maps the memory of ``num`` slots, uint8 [num, bytes], into this process."""
     return np.frombuffer(mmap.mmap(file, num * num_bytes), dtype=np.uint8).reshape(num, num_bytes)
 
 

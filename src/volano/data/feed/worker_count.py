@@ -1,4 +1,4 @@
-"""How many worker processes make a run's batches, measured on its own data."""
+"""Chooses how many worker processes make a run's batches, by measuring on its own data."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from volano.device import Device
 from volano.device.processes import start_method
 from volano.errors import DataError, VolanoError
 
-# Trials with two and more workers begin while what they have cost is below this share of what the
-# run spends in making batches, and below so many seconds. The first trial is made in any case:
-# three batches and the wait for the third, or one batch where that takes seconds; a fourth is begun
+# Trials with two and more workers begin as long as their cost so far is below this share of the
+# run's time for making batches, and below so many seconds. The first trial is made in any case:
+# three batches and the wait for the third, or one batch if that takes seconds; a fourth is begun
 # and dropped.
 _SHARE, _MOST_SECONDS = 0.02, 2.0
-# A worker takes the making off the training process and costs an exchange instead: it is to save
-# half at least.
+# A worker takes the making of batches off the training process and costs an exchange instead: it
+# must save at least half.
 _EXCHANGE_SHARE = 0.5
-# Another worker is to bring so much; on a machine that others use too, less is noise.
+# Another worker must gain so much; on a shared machine, less is noise.
 _GAIN = 1.15
 _MOST_WORKERS, _BATCHES_PER_WORKER = 4, 3
-# A forked process that waits for a lock which a thread held at the fork waits for ever; a batch
-# takes a minute rarely.
+# A forked process waits for ever for a lock that a thread held at the fork; a batch rarely takes a
+# minute.
 _PATIENCE_SECONDS = 60.0
-# As in the ring: batches ahead of each worker, and slots beside those.
+# As in the ring: batches ahead of each worker, and further slots.
 _PREFETCH, _SLOTS_BESIDE = 2, 3
-# A few corrupt examples are no sign of anything; data that cannot live in a forked process fails
-# wholly there.
+# A few corrupt examples prove nothing; data that cannot live in a forked process fails there
+# entirely.
 _FAULTY_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerChoice:
-    """How many workers, and the figures behind it in words."""
+    """The number of workers, and the figures behind it in words."""
 
     workers: int
     reason: str
@@ -57,17 +57,17 @@ def choose_workers(
     """Measures how long a batch takes in this process and through workers, on batches of the data
     itself.
 
-    The batches are made in worker processes, so that files which a dataset opens when first asked
-    are not opened here. Nothing that goes wrong is raised: the run itself says it better. Data that
-    fails in a worker process, or gives no answer there, is fetched in the training process.
+    The batches are made in worker processes, so that files which a dataset opens at first use are
+    not opened here. No error is raised: the run itself reports it better. Data that fails in a
+    worker process, or gives no answer there, is fetched in the training process.
 
     Args:
-        data: map-style dataset.
-        collate: the task's.
-        batch_size: examples a batch.
-        num_cores: that this process may use.
-        num_steps: of the run; a short one is measured less.
-        seed: the task's.
+        data: the map-style dataset.
+        collate: the task's collate function.
+        batch_size: examples of a batch.
+        num_cores: number of cores that this process may use.
+        num_steps: number of steps of the run; a short one is measured less.
+        seed: the task's seed.
     """
     order = Order(num_examples=len(data), batch_size=min(batch_size, len(data)), seed=seed)
     fetcher = Fetcher(data, collate, seed)
@@ -111,8 +111,8 @@ def _guessed(fetcher: Fetcher, order: Order, num_cores: int) -> WorkerChoice:
 
 
 class _Trials:
-    """Rings of more and more workers, each on the batches after those of the one before: files that
-    one has read are in the page cache, and would flatter the next."""
+    """The trials of rings with more and more workers, each on batches after those of the trial
+    before: files that one has read are in the page cache, and would flatter the next."""
 
     def __init__(self, fetcher: Fetcher, order: Order) -> None:
         self._fetcher = fetcher
@@ -149,9 +149,9 @@ class _Trials:
         return WorkerChoice(workers=best, reason=figures)
 
     def _with_one(self) -> tuple[float, float | None]:
-        """Seconds of making a batch, and of receiving one that lies ready; None where a batch takes
-        so long that this cannot matter. The first batch of all opens files and fills caches; it is
-        left out otherwise."""
+        """Returns the seconds of making a batch, and of receiving one that lies ready; None if a
+        batch takes so long that the exchange cannot matter. The first batch of all opens files and
+        fills caches; it is left out otherwise."""
         results = self._made(
             1, 4
         )  # the fourth is handed out when the third is received, as in the ring
@@ -181,7 +181,7 @@ class _Trials:
             results.close()
 
     def _made(self, num: int, count: int) -> Generator[Made, None, None]:
-        """``count`` batches of ``num`` workers, in slots and looked at as the ring does."""
+        """Yields ``count`` batches of ``num`` workers, in slots and touched as the ring does."""
         keys = self._order.keys(self._step, self._step + count)
         self._step += count
         ahead = _PREFETCH * num
@@ -214,7 +214,7 @@ class _Trials:
             raise made.error
         if len(made.faults) > _FAULTY_SHARE * self._order.batch_size:
             raise DataError(
-                "Examples can be fetched in a worker process",
+                "Examples must be fetchable in a worker process",
                 got=f"{len(made.faults)} that cannot, example {made.faults[0].index}: "
                 f"{made.faults[0].reason}",
             )

@@ -1,8 +1,8 @@
-"""Worker processes that make batches, in the order of their keys.
+"""The worker processes that make batches, in the order of their keys.
 
 Every worker has one connection to the training process and no lock in common with anyone, so that
-one that is killed at any moment leaves nothing locked. Why torch's DataLoader does not do:
-docs/decisions/ring.md.
+one that is killed at any moment leaves nothing locked. docs/decisions/ring.md says why torch's
+DataLoader is not enough.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ from volano.device.processes import pickled, start_method
 from volano.errors import DataError, VolanoError
 from volano.task import Batch
 
-# A worker that was told to end does so at once; one that is stuck in the kernel is told more
-# loudly.
+# A worker that is asked to end does so at once; one that is stuck in the kernel gets stronger
+# signals.
 _PATIENCE_SECONDS = 2.0
 
 
 class Made(NamedTuple):
-    """What a worker made of a key: the batch as ``SlotWriter.packed`` left it, its slot or None,
-    the faults found, and the seconds of its making. ``error`` is what went wrong instead."""
+    """The result of a worker for a key: the batch as ``SlotWriter.packed`` left it, its slot or
+    None, the faults found, and the seconds of its making. ``error`` is the error instead of a
+    batch."""
 
     batch: Batch
     slot: int | None
@@ -61,22 +62,22 @@ class _Given(NamedTuple):
     slots: Slots | None
 
     def free(self) -> None:
-        """Says that nobody writes to the slot."""
+        """Marks the slot as free of writers."""
         if self.slots is not None and self.job.slot is not None:
             self.slots.release(self.job.slot, None)
 
 
 class Workers:
-    """So many worker processes around one fetcher. A worker that dies is replaced once; then that
-    is an error.
+    """A number of worker processes around one fetcher. A worker that dies is replaced once; a
+    second death is an error.
 
     Args:
         fetcher: makes the batches; the processes are forked with it, so that nothing need be
             pickled.
-        num: of processes.
-        ahead: keys that are handed out before the first of them is wanted.
-        on_notice: told when a worker is replaced.
-        patience: seconds in which a batch is to come; None waits as long as it takes.
+        num: number of processes.
+        ahead: number of keys that are handed out before the first of them is wanted.
+        on_notice: called when a worker is replaced.
+        patience: seconds within which a batch must come; None waits as long as it takes.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Workers:
             raise
 
     def made(self, keys: Iterable[Key]) -> Generator[tuple[Made, Slots | None], None, None]:
-        """One result a key, in the order of the keys, and the slots among which its slot is.
+        """Yields one result a key, in the order of the keys, and the slots among which its slot is.
 
         Raises:
             DataError: a second worker died.
@@ -125,8 +126,7 @@ class Workers:
             yield self._received(waiting.popleft())
 
     def use(self, slots: Slots) -> None:
-        """Gives the workers memory into which batches go from the next key on, instead of what they
-        had before."""
+        """Gives the workers new memory for the batches from the next key on."""
         self._slots = slots
         for worker in self._workers:
             worker.give(slots)
@@ -166,8 +166,8 @@ class Workers:
             raise DataError(
                 "A worker process that dies is replaced once; then the run stops",
                 got=text,
-                remedy="SIGKILL often means that memory ran out: pin fewer workers, or --workers "
-                "0 to see what happens",
+                remedy="SIGKILL often means that memory ran out: pin fewer `workers`, or 0 to "
+                "see what happens",
             )
         dead.end()
         self._was_replaced = True
@@ -186,26 +186,26 @@ class Workers:
             )
         except OSError as error:
             raise DataError(
-                "The system starts the worker processes that a plan asks for",
+                "The system must be able to start the plan's worker processes",
                 got=f"{error} at one of {self._num}",
-                remedy="Pin fewer --workers",
+                remedy="Pin fewer `workers`",
             ) from error
 
 
 class _DeadError(Exception):
-    """A worker is no more; the text says how it ended."""
+    """The death of a worker; the text says how it ended."""
 
 
 class _Worker:
-    """A process, and the jobs that it has been given and not yet answered."""
+    """A process, and its jobs that are not yet answered."""
 
     def __init__(self, context: Any, fetcher: Fetcher, others: list[Connection]) -> None:
         self.jobs: deque[_Given] = deque()
         self._crashes = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         self.connection, there = context.Pipe()
         is_forked = context.get_start_method() == "fork"
-        # What is forked inherits both ends of every connection that is open, and closes those that
-        # are not its own.
+        # A forked process inherits both ends of every open connection, and closes those that are
+        # not its own.
         ends = [self.connection, *others] if is_forked else []
         crashes = self._crashes.fileno() if is_forked else None
         self._process = context.Process(
@@ -224,29 +224,32 @@ class _Worker:
             there.close()
 
     def send(self, given: _Given) -> None:
-        """Hands a job out. That the worker is dead shows when the answer is wanted."""
+        """Hands a job out. A dead worker is noticed when its answer is wanted."""
         self.jobs.append(given)
         with contextlib.suppress(OSError):
             self.connection.send(given.job)
 
     def give(self, slots: Slots) -> None:
-        """Hands memory over."""
+        """Hands slots over."""
         assert slots.file is not None
         with contextlib.suppress(OSError):
             self.connection.send((slots.num, slots.num_bytes))
             send_handle(self.connection, slots.file, self._process.pid)
 
     def receive(self, patience: float | None) -> Made:
-        """The answer to the oldest job.
+        """Returns the answer to the oldest job.
 
         Raises:
-            _DeadError: there will be none.
-            DataError: none came in ``patience`` seconds.
+            _DeadError: the worker is dead.
+            DataError: no answer came in ``patience`` seconds.
         """
         if not wait([self.connection, self._process.sentinel], patience):
-            raise DataError(f"A worker process makes a batch within {patience:.0f} s", got="none")
+            raise DataError(
+                f"A worker process must make a batch within {patience:.0f} s", got="none"
+            )
         try:
-            # It comes from a process that this one started, over a connection that nobody else has.
+            # Unpickling is safe: the answer comes from a process that this one started, over a
+            # private connection.
             answer = self.connection.recv() if self.connection.poll() else None
         except (EOFError, OSError):
             answer = None
@@ -262,7 +265,7 @@ class _Worker:
             self.connection.send(None)
 
     def end(self) -> None:
-        """Waits for the process to end; ends it where that takes too long."""
+        """Waits for the process to end; ends it if that takes too long."""
         if self._crashes.closed:
             return  # it was ended before
         self.connection.close()
@@ -271,7 +274,8 @@ class _Worker:
             self._process.join(_PATIENCE_SECONDS)
             if not self._process.is_alive():
                 self._process.close()
-                # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
+                # a process that is stuck in the kernel outlives even SIGKILL: it is left to the
+                # kernel
                 break
         self._crashes.close()
 
@@ -304,7 +308,7 @@ def _work(
     ):  # torchrun signals a rank's whole group; it needs us to the end
         os.setpgid(0, 0)
     if crashes is not None:
-        # where it was enabled, a library may have put its own handlers over these (Ray does)
+        # a library may have put its own handlers over faulthandler's, if it was enabled (Ray does)
         faulthandler.disable()
         faulthandler.enable(crashes)  # the stack of a segmentation fault
     torch.set_num_threads(1)  # the cores are for the training and for other workers
@@ -319,18 +323,16 @@ def _work(
         try:
             _send(there, _made(fetcher, job, slots))
         except BrokenPipeError:
-            os._exit(0)  # nobody listens any more
-        except (
-            BaseException
-        ):  # sys.exit in a person's code, or memory that ran out: said, then it is over
+            os._exit(0)  # the training process is gone
+        except BaseException:  # sys.exit in the user's code, or lack of memory: report it, then end
             with contextlib.suppress(OSError):
                 there.send(traceback.format_exc().strip())
             raise
 
 
 def _read(there: Connection, jobs: queue.SimpleQueue[Any], parent: int) -> None:
-    # Reading at all times, so that the training process never waits to hand a job out; and the
-    # first to hear that it is gone, in the middle of a batch too.
+    # This thread always reads, so that the training process never waits to hand a job out; and it
+    # notices first that the training process is gone, even in the middle of a batch.
     try:
         while True:
             while not there.poll(5.0):
@@ -381,9 +383,9 @@ def _unsendable(batch: Batch, error: Exception) -> DataError:
     else:
         found = f"{type(batch).__name__}: {error}"
     return DataError(
-        "What a worker process makes can be pickled, to be sent to the training process",
+        "A worker process's batch must be picklable, to be sent to the training process",
         got=found,
-        remedy="Leave it out of the examples or the batch, or pin --workers 0",
+        remedy="Leave it out of the examples or the batch, or pin `workers` to 0",
     )
 
 
@@ -402,16 +404,16 @@ def _others(batch: Batch, path: str) -> Generator[tuple[str, Any], None, None]:
 
 
 def check_pickles(fetcher: Fetcher) -> None:
-    """Raises DataError where what worker processes need cannot be pickled for them."""
+    """Raises DataError if something that worker processes need cannot be pickled for them."""
     for name, value in fetcher.parts.items():
         try:
             pickle.dumps(value)
         except Exception as error:
             raise DataError(
-                f"On this system worker processes are started anew, and the task's {name} is "
+                f"On this system worker processes are started afresh, and the task's {name} is "
                 "pickled for them",
                 got=f"{type(value).__name__}: {error}",
-                remedy="Define it at the top of a module that can be imported, or pin --workers 0",
+                remedy="Define it at the top of an importable module, or pin `workers` to 0",
             ) from error
 
 

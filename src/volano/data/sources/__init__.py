@@ -1,4 +1,4 @@
-"""Where data comes from."""
+"""The sources of data."""
 
 from volano.data.sources.folders import refuse_run, run_notices
 from volano.data.sources.image.decoding import (

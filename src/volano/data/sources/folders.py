@@ -1,4 +1,4 @@
-"""Walking through folders of data: in the order of names, without what is hidden, and without the
+"""Walks through folders of data: in the order of names, without hidden files, and without the
 folders of runs."""
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from pathlib import Path
 from volano.errors import UsageError
 
 # Files that every run's folder holds (record/run_folder.py). Its tokens, pictures and records are
-# made from data and are none.
+# made from data, but are not data themselves.
 _RUN_FILES = ("run.json", "task.json")
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Checks whether a folder belongs to a run."""
     return all((folder / name).is_file() for name in _RUN_FILES)
 
 
 def walk(root: Path, runs: set[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """Folders at and below ``root``, links followed, and the names of their files, sorted. Folders
-    of runs are added to ``runs`` instead."""
+    """Yields the folders at and below ``root``, links followed, and the names of their files,
+    sorted. Folders of runs are added to ``runs`` instead."""
     for parent, folders, names in os.walk(root, followlinks=True):
         folder = Path(parent)
         if is_run(folder):
@@ -33,7 +33,7 @@ def walk(root: Path, runs: set[Path]) -> Iterator[tuple[Path, list[str]]]:
 
 
 def subfolders(folder: Path, runs: set[Path]) -> list[Path]:
-    """The folders in one, sorted; those of runs are added to ``runs`` instead."""
+    """Returns the folders in one, sorted; those of runs are added to ``runs`` instead."""
     children = sorted(
         child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
     )
@@ -42,7 +42,7 @@ def subfolders(folder: Path, runs: set[Path]) -> list[Path]:
 
 
 def run_notices(runs: Collection[Path]) -> tuple[str, ...]:
-    """What is said of the folders of runs that were left out."""
+    """Returns the notices about the folders of runs that were left out."""
     if not runs:
         return ()
     what = "1 folder of a run is" if len(runs) == 1 else f"{len(runs):,} folders of runs are"
@@ -50,10 +50,10 @@ def run_notices(runs: Collection[Path]) -> tuple[str, ...]:
 
 
 def refuse_run(path: Path) -> None:
-    """Raises UsageError when a run's folder is named as data."""
+    """Raises UsageError if a run's folder is named as data."""
     if is_run(path):
         raise UsageError(
-            "Data does not come from a run's folder",
+            "Data must not come from a run's folder",
             got=str(path),
             remedy="Name the folder that the data lies in",
         )

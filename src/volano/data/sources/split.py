@@ -1,4 +1,4 @@
-"""Holding out a part of a labelled set when the source names no split."""
+"""Holds out a part of a labelled set if the source names no split."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SPLIT = 21  # first counter of the hashes
 def hold_out(
     images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`hold_out_rows` of pictures; copies are equal in every pixel, or in every byte where
-    they stay in files.
+    """Splits pictures by :func:`hold_out_rows`; copies are equal in every pixel, or in every byte
+    if they stay in files.
 
-    Files that could not be read take part in the division and are then left out of both sides: a
-    file that is mended or damaged later, or that is read at all only in training, moves no other to
-    the other side (unless it becomes the copy of another).
+    Unreadable files take part in the division and are then left out of both sides. So a file that
+    is repaired or damaged later, or that is read only in training, moves no other file to the other
+    side (unless it becomes the copy of another).
 
     Raises:
         DataError: a class has fewer than two different images.
@@ -67,8 +67,8 @@ def hold_out_rows(
     share: float = HOLD_OUT_SHARE,
     what: str = "examples",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on and indices held out, both ascending: ``share`` of each class, at least
-    one of each.
+    """Returns indices to train on and indices held out, both ascending: ``share`` of each class, at
+    least one of each.
 
     Exact copies (rows of equal digest) stay on the same side, or the held-out figures would be
     flattered.
@@ -98,14 +98,14 @@ def _hold_out(
         usable = [rows for rows in of_class if rows[0] not in lost]
         if len(usable) < 2:
             raise DataError(
-                f"A class has at least two different {what}, one to train on and one held out",
+                f"A class needs at least two different {what}, one to train on and one held out",
                 got=f"{len(usable)} in class {name!r}",
                 remedy=f"Add {what}, remove the class, or give a test set of your own",
             )
         sides = _divided(of_class, seed, share)
         if lost and any(
             set(rows) <= set(lost) for rows in sides
-        ):  # a side of nothing but unreadable files
+        ):  # a side of only unreadable files
             sides = _divided(usable, seed, share)
         kept += sides[0]
         held += sides[1]
@@ -113,7 +113,7 @@ def _hold_out(
 
 
 def _divided(groups: list[list[int]], seed: int, share: float) -> tuple[list[int], list[int]]:
-    """Rows kept and rows held out of one class, from its groups of copies."""
+    """Returns the rows kept and the rows held out of one class, from its groups of copies."""
     ordered = sorted(groups, key=lambda rows: counter_hash(_SPLIT, seed, rows[0]))
     wanted = max(1, round(share * sum(map(len, ordered))))
     kept: list[int] = []

@@ -117,7 +117,7 @@ class TestFolders:
                     class_folders(root / "train"),
                     class_folders(root / "val", classes=("bird", "cat")),
                 ),
-                "Every class has images to train on; got only in .*val: bird",
+                "Every class must have images to train on; got only in .*val: bird",
             ),
         ],
     )
@@ -127,7 +127,7 @@ class TestFolders:
             read_image_sets(tmp_path)
 
     def test_a_path_that_does_not_exist(self, tmp_path):
-        with pytest.raises(UsageError, match="path to train on exists; got .*nowhere"):
+        with pytest.raises(UsageError, match="`path` must exist; got .*nowhere"):
             read_image_sets(tmp_path / "nowhere")
         (tmp_path / "a.zip").write_text("")
         with pytest.raises(UsageError, match="folder of class folders"):
@@ -175,8 +175,11 @@ class TestTables:
                 "file,colour\na.png,red\n",
                 "a column named one of label, class, target, category; got file, colour",
             ),
-            ("file,label\n", "has rows"),
-            ("file,label\na.png,cat\nb.png,\n", "has a label; got 1 without, the first in line 3"),
+            ("file,label\n", "must have rows"),
+            (
+                "file,label\na.png,cat\nb.png,\n",
+                "must have a label; got 1 without, the first in line 3",
+            ),
             ("file,label\na.png,cat\nb.png,cat\n", "at least two classes"),
             (
                 "file,label,split\na.png,cat,tset\nb.png,dog,train\n",
@@ -215,7 +218,7 @@ class TestIdx:
         write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(2, dtype=np.uint8))
         content = (tmp_path / "train-images-idx3-ubyte").read_bytes()
         (tmp_path / "train-images-idx3-ubyte").write_bytes(content[:-4])
-        with pytest.raises(DataError, match="IDX file is whole; got .*train-images"):
+        with pytest.raises(DataError, match="IDX file must be complete; got .*train-images"):
             read_image_sets(tmp_path)
 
     @pytest.mark.skipif(

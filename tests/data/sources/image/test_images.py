@@ -28,7 +28,7 @@ class TestUnreadable:
             (tmp_path / "cat" / f"bad{number}.png").write_text("no")
         with pytest.raises(
             DataError,
-            match="At most 10% of the images are unreadable; got 3 of 13; the first: .*bad0",
+            match="At most 10% of the images may be unreadable; got 3 of 13; the first: .*bad0",
         ):
             read_image_sets(tmp_path)
 
@@ -36,7 +36,7 @@ class TestUnreadable:
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "1.jpg").write_text("no")
-        with pytest.raises(DataError, match="images can be opened; got none of the 2 tried"):
+        with pytest.raises(DataError, match="images must be readable; got none of the 2 tried"):
             read_image_sets(tmp_path)
 
 

@@ -58,14 +58,16 @@ class TestSources:
     def test_an_unknown_split_is_refused(self, tmp_path):
         (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,holdout\n")
         with pytest.raises(
-            DataError, match=r"split is train, val or test; got 'holdout' in .*t\.csv:2.* Rename it"
+            DataError,
+            match=r"split must be train, val or test; got 'holdout' in .*t\.csv:2.* Rename it",
         ):
             read_labelled_texts(tmp_path / "t.csv")
 
     def test_a_class_that_is_only_tested_is_refused(self, tmp_path):
         (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,train\nc,z,test\n")
         with pytest.raises(
-            DataError, match=r"Every class has texts to train on; got only in the test set of .*: z"
+            DataError,
+            match=r"Every class must have texts to train on; got only in the test set of .*: z",
         ):
             read_labelled_texts(tmp_path / "t.csv")
 
@@ -118,7 +120,7 @@ class TestSources:
         assert (plain.train.classes, plain.test) == (("x", "y"), None)
 
     def test_what_cannot_be_meant(self, tmp_path):
-        with pytest.raises(UsageError, match="exists"):
+        with pytest.raises(UsageError, match="must exist"):
             read_labelled_texts(tmp_path / "nowhere")
         (tmp_path / "a.txt").write_text("x")
         with pytest.raises(UsageError, match="table or a folder of class folders"):

@@ -47,7 +47,7 @@ def test_parquet(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     assert texts_of(find_texts(tmp_path)) == ["row 0", "row 1", "row 2"]
     (tmp_path / "rows.parquet").write_bytes(b"no table")
-    with pytest.raises(DataError, match=r"\.parquet file is a Parquet table"):
+    with pytest.raises(DataError, match=r"\.parquet file must be a Parquet table"):
         texts_of(find_texts(tmp_path / "rows.parquet"))
 
 

@@ -46,7 +46,7 @@ class TestSources:
         ]
 
     def test_nothing_there(self, tmp_path):
-        with pytest.raises(UsageError, match="path to train on exists"):
+        with pytest.raises(UsageError, match="`path` must exist"):
             find_texts(tmp_path / "nowhere")
         (tmp_path / "a.png").write_bytes(b"")
         with pytest.raises(DataError, match="named like text .* got .* with 1 other files"):

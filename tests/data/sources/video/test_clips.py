@@ -86,12 +86,14 @@ class TestFolder:
         folder_of(tmp_path, num=2)
         for number in range(3):
             (tmp_path / f"broken{number}.mp4").write_bytes(b"no clip" * 100)
-        with pytest.raises(DataError, match=r"At most 10% of the clips are unreadable; got 3 of 5"):
+        with pytest.raises(
+            DataError, match=r"At most 10% of the clips may be unreadable; got 3 of 5"
+        ):
             read_clip_folder(tmp_path, num_frames=16)
 
     def test_all_too_short(self, tmp_path):
         with pytest.raises(
-            DataError, match=r"at least 64 frames; got 20 in the longest.*fewer --frames"
+            DataError, match=r"at least 64 frames; got 20 in the longest.*fewer `frames`"
         ):
             read_clip_folder(folder_of(tmp_path), num_frames=64)
 
@@ -100,9 +102,11 @@ class TestFolder:
             read_clip_folder(folder_of(tmp_path, num=1), num_frames=16)
 
     def test_nothing_there(self, tmp_path):
-        with pytest.raises(DataError, match="A folder of clips holds some"):
+        with pytest.raises(DataError, match="A folder of clips must hold some"):
             read_clip_folder(tmp_path, num_frames=16)
-        with pytest.raises(UsageError, match="Clips come from a folder; got .*which is not there"):
+        with pytest.raises(
+            UsageError, match="Clips must come from a folder; got .*which is not there"
+        ):
             read_clip_folder(tmp_path / "gone", num_frames=16)
         (tmp_path / "file.mp4").write_bytes(b"")
         with pytest.raises(UsageError, match="which is a file"):
@@ -111,7 +115,7 @@ class TestFolder:
     def test_memory_is_counted(self, tmp_path, monkeypatch):
         monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 50_000)
         with pytest.raises(
-            DataError, match=r"at most half of the free memory.*--image-size or --fps"
+            DataError, match=r"at most half of the free memory.*`image_size` or `fps`"
         ):
             read_clip_folder(folder_of(tmp_path), num_frames=16)
 
@@ -122,7 +126,7 @@ class TestFolder:
             write_clip(tmp_path / f"long{number}.mp4", moving_square(num_frames=32, start=number))
         of_files = (7 * 8 + 3 * 32) * 32 * 32
         monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 2 * of_files)
-        with pytest.raises(DataError, match=r"at most half of the free memory.*fewer --frames"):
+        with pytest.raises(DataError, match=r"at most half of the free memory.*fewer `frames`"):
             read_clip_folder(tmp_path, num_frames=8)
         monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 2 * 10 * 32 * 32 * 32)
         assert len(read_clip_folder(tmp_path, num_frames=8).train.frames) == 8

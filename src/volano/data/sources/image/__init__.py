@@ -1,1 +1,1 @@
-"""Images on disk."""
+"""The images on disk."""

@@ -1,4 +1,4 @@
-"""From a file to pixels: which size and channels, and the decoding itself."""
+"""Decodes files to pixels, and chooses their size and channels."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 
 from volano.errors import DataError
 
-# Larger pictures are scaled down: small nets from scratch gain little above it and pay for every
-# pixel.
+# Larger pictures are scaled down: small networks trained from scratch gain little above this size
+# and pay for every pixel.
 _LARGEST_AUTOMATIC_SIZE = 128
 _NUM_SIZES_READ = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFile:
-    """One file and its class; ``label`` is None where it is not known."""
+    """A file and its class; ``label`` is None if it is not known."""
 
     path: Path
     label: int | None
@@ -29,14 +29,15 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelFormat:
-    """To what files are decoded: ``channels`` 1 or 3, ``size`` the height and width in pixels."""
+    """The format to which files are decoded: ``channels`` 1 or 3, ``size`` the height and width in
+    pixels."""
 
     channels: int
     size: int
 
 
 def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> PixelFormat:
-    """Channels and size that suit a set, read off the headers of some of its files.
+    """Chooses channels and size that suit a set, from the headers of some of its files.
 
     One channel if all of them are grey; the median of the shorter sides, at most 128, in steps of 8
     above 32.
@@ -57,7 +58,7 @@ def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> Pix
             continue
     if not sides:
         raise DataError(
-            "Some of the images can be opened",
+            "Some of the images must be readable",
             got=f"none of the {len(files[::step])} tried, the first {files[0].path}",
             remedy="Look at one of the files",
         )
@@ -69,11 +70,11 @@ def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> Pix
 
 
 def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
-    """A file's pixels, uint8 [channels, size, size]: upright, on white where transparent, cut to a
-    centred square.
+    """Returns a file's pixels, uint8 [channels, size, size]: upright, on white where transparent,
+    cut to a centred square.
 
     Raises:
-        OSError: the file cannot be read as an image, whatever Pillow raises for it.
+        OSError: the file cannot be read as an image, whichever error Pillow raises.
     """
     from PIL import Image
 
@@ -81,7 +82,7 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
     with _any_error_as_unreadable(), Image.open(path) as opened:
         opened.draft(
             None, (side, side)
-        )  # JPEG decodes at 1/2, 1/4 or 1/8 where that is still large enough
+        )  # JPEG decodes at 1/2, 1/4 or 1/8 if that is still large enough
         return pixels_of(opened, pixel_format)
 
 
@@ -89,7 +90,7 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
     """Returns the pixels of an opened picture as :func:`decode` does.
 
     Raises:
-        OSError: it cannot be brought into the format.
+        OSError: the picture cannot be brought into the format.
     """
     from PIL import Image, ImageOps
 
@@ -114,8 +115,8 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
 
 @contextlib.contextmanager
 def _any_error_as_unreadable() -> Iterator[None]:
-    """Damaged EXIF and TIFF directories end in struct.error, KeyError, TypeError, ZeroDivisionError
-    and others."""
+    """Turns any error into an OSError: damaged EXIF and TIFF directories end in struct.error,
+    KeyError, TypeError, ZeroDivisionError and others."""
     try:
         yield
     except (OSError, MemoryError):
@@ -125,7 +126,8 @@ def _any_error_as_unreadable() -> Iterator[None]:
 
 
 def _in_bytes(image: Any) -> Any:
-    """A 16-bit picture (modes I;16 and I) as bytes: the upper eight bits, where any are set."""
+    """Returns a 16-bit picture (modes I;16 and I) as bytes: the upper eight bits, if any are
+    set."""
     from PIL import Image
 
     values = np.asarray(image).astype(np.int64)

@@ -1,5 +1,5 @@
-"""Decoded images on disk: decoded once, then mapped. For folders larger than memory and smaller
-than a disk."""
+"""The cache of decoded images on disk: decoded once, then mapped. For folders larger than memory
+and smaller than a disk."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from numpy.lib import format as npy_format
 from volano.data.sources.image.decoding import PixelFormat, decode
 from volano.errors import DataError
 
-# Of the free disk space a cache may take so much; the rest is for checkpoints and for others.
+# The share of the free disk space that a cache may take; the rest is for checkpoints and for
+# others.
 MOST_OF_FREE_DISK = 0.5
 _FORMAT_VERSION = 1
 _PIXELS, _FAULTS = "pixels.npy", "faults.json"
-# What a file system says that cannot reserve space; pwrite then finds out that a disk is full.
+# Errors of a file system that cannot reserve space; then pwrite finds out that a disk is full.
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -33,16 +34,16 @@ class ImageCache:
 
     Both lie in a folder that is named by a digest of the files' names, sizes and times and of the
     pixel format: changed files are decoded again, into another folder. It appears when it is
-    complete, so of several processes that write it at a time the first to end gives it to all.
+    complete: if several processes write it at a time, all use the folder of the first one to end.
 
     Args:
-        folder: where caches lie.
-        paths: of the images.
-        pixel_format: to which they are decoded.
+        folder: the folder of caches.
+        paths: paths of the images.
+        pixel_format: the format to which they are decoded.
 
     Raises:
-        DataError: it would take more than half of the disk's free space, or cannot be written or
-            read.
+        DataError: the cache would take more than half of the disk's free space, or cannot be
+            written or read.
     """
 
     def __init__(self, folder: Path, paths: Sequence[Path], pixel_format: PixelFormat) -> None:
@@ -57,14 +58,14 @@ class ImageCache:
             self._open()
         except (OSError, ValueError, AttributeError) as error:
             raise DataError(
-                "A cache of decoded images can be written and read",
+                "The cache of decoded images must be readable and writable",
                 got=f"{self._folder} ({_PIXELS} and {_FAULTS}): {error}",
-                remedy="Remove that folder where it is there, and it is written again; or name "
+                remedy="Remove that folder if it exists, and it is written again; or name "
                 "one on another disk",
             ) from error
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """One image, uint8 [channels, size, size].
+        """Returns one image, uint8 [channels, size, size].
 
         Raises:
             OSError: its file could not be decoded.
@@ -96,7 +97,7 @@ def _digest(paths: Sequence[Path], pixel_format: PixelFormat) -> str:
             facts = path.stat()
             state = f"{facts.st_size}:{facts.st_mtime_ns}"
         except OSError:
-            state = "missing"  # it has a row all the same
+            state = "missing"  # an unreadable file still has a row
         digest.update(os.fsencode(path) + f"\0{state}\0".encode())
     return digest.hexdigest()[:32]
 
@@ -107,34 +108,32 @@ def _write(
     num_bytes, free = int(np.prod(shape)), shutil.disk_usage(folder.parent).free
     if num_bytes > MOST_OF_FREE_DISK * free:
         raise DataError(
-            f"A cache of decoded images takes at most {MOST_OF_FREE_DISK:.0%} of the free disk "
+            f"A cache of decoded images may take at most {MOST_OF_FREE_DISK:.0%} of the free disk "
             "space",
             got=f"{num_bytes / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free in {folder.parent}",
-            remedy="Name a folder on another disk, or choose a smaller --image-size",
+            remedy="Name a folder on another disk, or choose a smaller `image_size`",
         )
-    # A name of its own: processes of two containers may have one number.
+    # A unique name, because processes of two containers may have the same number.
     with tempfile.TemporaryDirectory(
         prefix="partial-", dir=folder.parent, ignore_cleanup_errors=True
     ) as own:
-        partial = Path(
-            own, folder.name
-        )  # within, since mkdtemp's folder is for its maker's eyes only
+        partial = Path(own, folder.name)  # within, because mkdtemp's folder is private
         partial.mkdir()
         reasons = _write_pixels(partial / _PIXELS, paths, pixel_format, shape)
         (partial / _FAULTS).write_text(json.dumps(reasons), encoding="utf-8")
         try:
             partial.rename(folder)
         except OSError:
-            if not folder.exists():  # otherwise somebody else was faster: theirs stands
+            if not folder.exists():  # otherwise another process was faster, and its folder stays
                 raise
 
 
 def _write_pixels(
     target: Path, paths: Sequence[Path], pixel_format: PixelFormat, shape: tuple[int, ...]
 ) -> dict[int, str]:
-    """Decodes the files into a .npy file, and says which rows stay empty and why."""
-    # Written, not mapped: a full disk ends a process that writes to a mapping by SIGBUS, and a
-    # write in an error.
+    """Decodes the files into a .npy file, and returns which rows stay empty and why."""
+    # Written, not mapped: if the disk is full, writing to a mapping ends the process by SIGBUS, but
+    # a write ends in an error.
     reasons: dict[int, str] = {}
     with target.open("xb") as file:
         npy_format.write_array_header_2_0(
@@ -167,14 +166,14 @@ def _write_pixels(
             except BaseException:
                 pool.shutdown(
                     cancel_futures=True
-                )  # not thousands of images after a full disk or Ctrl-C
+                )  # do not decode thousands of images after a full disk or Ctrl-C
                 raise
     return reasons
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:
-    """Gives a file its length, and its place on the disk where the system can, so that a full one
-    shows at once."""
+    """Gives a file its length, and reserves its place on the disk if the system can, so that a full
+    disk shows at once."""
     os.ftruncate(descriptor, num_bytes)
     if not hasattr(os, "posix_fallocate"):
         return

@@ -1,4 +1,4 @@
-"""Images that stay in their files and are decoded when they are asked for."""
+"""The images that stay in their files and are decoded when they are asked for."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from volano.data.sources.image.decoding import PixelFormat, decode
 from volano.data.sources.image.image_cache import ImageCache
 
 _NUM_DIGESTED = 64
-_NUM_MIDDLE_BYTES = 4096  # the beginnings of pictures are headers, often equal
+_NUM_MIDDLE_BYTES = 4096  # the beginnings of pictures are headers, which are often equal
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """What a tensor uint8 [N, channels, height, width] would be if it fitted into memory.
+    """The images of files, used like a tensor uint8 [N, channels, height, width] that would not fit
+    into memory.
 
     Attributes:
-        paths: of the files.
-        pixel_format: to which they are decoded.
-        cache: of their pixels, or None to decode them whenever they are asked for.
-        rows: of each image in the cache.
+        paths: paths of the files.
+        pixel_format: the format to which they are decoded.
+        cache: cache of their pixels, or None to decode them whenever they are asked for.
+        rows: row of each image in the cache.
     """
 
     paths: tuple[Path, ...]
@@ -42,7 +43,7 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """One image, uint8 [channels, height, width].
+        """Returns one image, uint8 [channels, height, width].
 
         Raises:
             OSError: the file cannot be read as an image.
@@ -53,19 +54,20 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """As a tensor's."""
+        """The shape, as a tensor's."""
         side = self.pixel_format.size
         return len(self.paths), self.pixel_format.channels, side, side
 
     def select(self, rows: Sequence[int]) -> ImageFiles:
-        """The images at ``rows``, in that order; nothing is decoded."""
+        """Returns the images at ``rows``, in that order; nothing is decoded."""
         places = tuple(self.rows[row] for row in rows) if self.cache is not None else ()
         return ImageFiles(
             tuple(self.paths[row] for row in rows), self.pixel_format, self.cache, places
         )
 
     def cached(self, folder: Path) -> ImageFiles:
-        """The same images with a cache in ``folder``, which is made where it is not there yet.
+        """Returns the same images with a cache in ``folder``, which is made if it does not exist
+        yet.
 
         Raises:
             DataError: see :class:`ImageCache`.
@@ -74,13 +76,14 @@ class ImageFiles:
         return ImageFiles(self.paths, self.pixel_format, cache, tuple(range(len(self.paths))))
 
     def copies(self) -> list[list[int]]:
-        """All rows, those of files with the same content together; see :func:`copies_of`."""
+        """Returns all rows, those of files with the same content together; see
+        :func:`copies_of`."""
         return copies_of(self.paths)
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """Of the format, the names and sizes of all files and the content of some. Taken once: it
-        asks for every file, and several tasks are made from the same images."""
+        """The digest of the format, the names and sizes of all files and the content of some. Taken
+        once: it asks for every file, and several tasks are made from the same images."""
         digest = hashlib.sha256(f"{self.pixel_format}:{len(self)}\n".encode())
         root = os.path.commonpath([path.parent for path in self.paths])
         for path in self.paths:
@@ -108,20 +111,20 @@ class ImageFilesDataset(Dataset[Any]):
         return self._images[index], self._labels[index]
 
     def path_of(self, index: int) -> str:
-        """The file of an example, for the list of corrupt ones."""
+        """Returns the file of an example, for the list of corrupt ones."""
         return str(self._images.paths[index])
 
     def fingerprint(self) -> str:
-        """Digest of the labels and the images; see :attr:`ImageFiles.digest`."""
+        """Returns a digest of the labels and the images; see :attr:`ImageFiles.digest`."""
         return hashlib.sha256(self._images.digest + self._labels.numpy().tobytes()).hexdigest()[:32]
 
 
 def copies_of(paths: Sequence[Path]) -> list[list[int]]:
-    """The places of all files, those of files with the same content together.
+    """Returns the places of all files, those of files with the same content together.
 
-    A folder of pictures may be of files of one size (bitmaps, a data set cut to tiles), so files of
-    equal size are told apart by 4 KiB from their middle, and only those that are equal there too
-    are read whole.
+    All files of a folder may have the same size (bitmaps, a data set cut to tiles). So files of
+    equal size are compared by 4 KiB from their middle, and only those that are equal there too are
+    read whole.
     """
     groups = [list(range(len(paths)))]
     for key in (_size, _middle, _content):

@@ -1,4 +1,4 @@
-"""Where labelled images come from: class folders, IDX files, tables, the embedded digits."""
+"""Reads labelled images from any source: class folders, IDX files, tables, the embedded digits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _LABEL_COLUMNS = ("label", "class", "target", "category")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
-    """A source's images by split. ``valid`` and ``test`` are None where the source names no such
+    """The images of a source by split. ``valid`` and ``test`` are None if the source names no such
     split; ``notices`` say what was left aside, and ``decoding``, one of them, that the images do
     not fit into memory."""
 
@@ -64,21 +64,21 @@ def read_image_sets(
     least_classes: int = 2,
     in_files: bool | None = None,
 ) -> ImageSets:
-    """Reads any of the sources; which one is seen from what lies at ``path``.
+    """Reads any of the sources, which is recognized by what lies at ``path``.
 
     Args:
         path: a folder of class folders (with or without train/ and val/ or test/), a folder of IDX
             files, a .csv or .parquet table of path and label, or None for scikit-learn's digits.
-        size: height and width to decode files to; None chooses.
-        pixel_format: to decode files to, channels and all; None reads it off the files.
-        least_classes: fewer are refused; images to evaluate on may be of one.
+        size: height and width to which files are decoded; None chooses.
+        pixel_format: the format to which files are decoded; None reads it off the files.
+        least_classes: least number of classes; images to evaluate on may have one.
         in_files: whether images stay in their files; None decides by the memory that is free now.
-            What is read again for the same run has to be told what was decided then: it is part of
-            the experiment. Images of which some are unreadable, and copies that are stored
-            differently, are split and digested in another way in memory.
+            To read images again for the same run, give the decision of the first time: it is part
+            of the experiment, because unreadable images, and copies that are stored differently,
+            are split and digested in another way in memory.
 
     Raises:
-        UsageError: ``path`` does not exist or is none of these, or is a run's folder.
+        UsageError: ``path`` does not exist, is none of these, or is a run's folder.
         DataError: it holds nothing that can be trained on.
     """
     if path is None:
@@ -86,15 +86,15 @@ def read_image_sets(
         return _embedded_digits()
     if not path.exists():
         raise UsageError(
-            "The path to train on exists",
+            "`path` must exist",
             got=str(path),
-            remedy="Leave it away for the embedded sample",
+            remedy="Omit `path` to train on the embedded sample",
         )
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".parquet"):
             raise UsageError(
-                "Images come from a folder of class folders, a folder of IDX files, or a .csv or "
-                ".parquet table",
+                "Images must come from a folder of class folders, a folder of IDX files, or a .csv "
+                "or .parquet table",
                 got=str(path),
             )
         return _from_table(path, size, pixel_format, least_classes, in_files)
@@ -108,7 +108,7 @@ def read_image_sets(
 def _refuse_size(size: int | None, kind: str) -> None:
     if size is not None:
         raise UsageError(
-            "--image-size is for files that are decoded",
+            "`image_size` is only for files that are decoded",
             got=f"{size} with {kind}, which have their own",
         )
 
@@ -153,7 +153,7 @@ def _from_folders(
     if not any(found["train"].values()):
         loose = listed(root)
         raise DataError(
-            "A folder of images holds a sub-folder for each class",
+            "A folder of images must hold a sub-folder for each class",
             got=f"{root} with {len(loose)} images and {len(found['train'])} sub-folders that hold "
             "any",
             remedy="Sort the images as CLASS/IMAGE.jpg, or name them in a table of path and label "
@@ -180,7 +180,8 @@ def _labelled(
     unknown = sorted(by_class.keys() - set(classes))
     if unknown:
         raise DataError(
-            "Every class has images to train on", got=f"only in {folder}: {', '.join(unknown[:5])}"
+            "Every class must have images to train on",
+            got=f"only in {folder}: {', '.join(unknown[:5])}",
         )
     return [
         ImageFile(path=path, label=classes.index(name))
@@ -201,7 +202,7 @@ def _from_table(
 ) -> ImageSets:
     rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not rows:
-        raise DataError("A table of images has rows", got=f"{path}, which has none")
+        raise DataError("A table of images must have rows", got=f"{path}, which has none")
     path_column, label_column = (
         _column(rows[0], _PATH_COLUMNS, path),
         _column(rows[0], _LABEL_COLUMNS, path),
@@ -212,7 +213,7 @@ def _from_table(
     ]
     if unlabelled:
         raise DataError(
-            "Every row of a table of images has a label",
+            "Every row of a table of images must have a label",
             got=f"{len(unlabelled)} without, the first in line {unlabelled[0]} of {path}",
             remedy="Fill in or remove these rows",
         )
@@ -222,14 +223,16 @@ def _from_table(
     for row in rows:
         split = str(row.get("split") or "train").lower()
         if split not in _SPLITS:
-            raise DataError("A table's split is train, val or test", got=f"{split!r} in {path}")
+            raise DataError(
+                "A table's split must be train, val or test", got=f"{split!r} in {path}"
+            )
         file = ImageFile(
             path=path.parent / str(row[path_column]), label=numbers[str(row[label_column])]
         )
         files.setdefault(_SPLITS[split], []).append(file)
     if "train" not in files:
         raise DataError(
-            "A table of images has rows to train on", got=f"only {', '.join(files)} in {path}"
+            "A table of images must have rows to train on", got=f"only {', '.join(files)} in {path}"
         )
     return _decoded(
         files,
@@ -245,7 +248,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError("A .csv table is text in UTF-8", got=f"{path}: {error}") from error
+        raise DataError("A .csv table must be text in UTF-8", got=f"{path}: {error}") from error
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
@@ -261,7 +264,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
     try:
         return pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError("A .parquet table can be read", got=f"{path}: {error}") from error
+        raise DataError("A .parquet table must be readable", got=f"{path}: {error}") from error
 
 
 def _column(row: dict[str, Any], names: Iterable[str], path: Path) -> str:
@@ -270,7 +273,7 @@ def _column(row: dict[str, Any], names: Iterable[str], path: Path) -> str:
         if name in lowered:
             return lowered[name]
     raise DataError(
-        f"A table of images has a column named one of {', '.join(names)}",
+        f"A table of images must have a column named one of {', '.join(names)}",
         got=f"{', '.join(map(str, row))} in {path}",
     )
 
@@ -287,7 +290,7 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
             continue
         if images is None or labels is None:
             raise DataError(
-                "IDX images and labels come in pairs",
+                "IDX images and labels must come in pairs",
                 got=f"{root} without the {split} {'images' if images is None else 'labels'}",
                 remedy="The MNIST family names them train-images-idx3-ubyte and "
                 "train-labels-idx1-ubyte, .gz or not",
@@ -295,7 +298,7 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
         parts[split] = (_read_idx(images, 3), _read_idx(labels, 1))
         if len(parts[split][0]) != len(parts[split][1]):
             raise DataError(
-                "IDX images and labels are equally many",
+                "IDX images and labels must be equal in number",
                 got=f"{images.name} and {labels.name} are not",
             )
     classes = class_names(str(label) for label in np.unique(parts["train"][1]))
@@ -306,7 +309,7 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
         unknown = set(np.unique(raw)) - {int(name) for name in classes}
         if unknown:
             raise DataError(
-                "Every class has images to train on",
+                "Every class must have images to train on",
                 got=f"only in the test labels: {sorted(unknown)}",
             )
         labels = np.array([numbers[str(label)] for label in raw], dtype=np.int64)
@@ -350,7 +353,7 @@ def _read_idx(path: Path, num_dimensions: int) -> np.ndarray:
         values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
         return values.reshape(shape)
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise DataError("An IDX file is whole", got=f"{path}: {error}") from error
+        raise DataError("An IDX file must be complete", got=f"{path}: {error}") from error
 
 
 # ---- shared
@@ -378,8 +381,8 @@ def _decoded(
         reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
     else:
         reason = "as was decided when the run began" if in_files else None
-    # Decided for all splits at once: what the first has taken must not change the answer for the
-    # second.
+    # Decided for all splits at once: the memory that the first takes must not change the answer for
+    # the second.
     read = functools.partial(decode_all, checks_memory=False) if reason is None else leave_in_files
     sets = {split: read(part, classes, pixel_format, root=root) for split, part in files.items()}
     decoding = (
@@ -398,7 +401,7 @@ def _decoded(
 def _check_classes(classes: tuple[str, ...], where: str, least: int) -> None:
     if len(classes) < least:
         raise DataError(
-            "A classifier has at least two classes to tell apart",
+            "A classifier needs at least two classes",
             got=f"{len(classes)} ({', '.join(classes)}) in {where}",
             remedy="Add a folder or label of another class",
         )

@@ -1,4 +1,4 @@
-"""Labelled images as bytes at one size, in memory or in the files where they lie."""
+"""The labelled images as bytes at one size, in memory or in their files."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from volano.errors import DataError
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-# Of images that stay in their files, so many at most are decoded to find out what a recipe needs to
-# know.
+# The largest number of images that are decoded to learn what a recipe needs to know, if images stay
+# in their files.
 _MOST_SAMPLED, _MOST_SAMPLED_BYTES = 2000, 256 * 2**20
 _PART = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """Images and their classes.
+    """The images and their classes.
 
     Attributes:
-        images: uint8 [N, channels, height, width]; files where that would not fit into memory.
+        images: uint8 [N, channels, height, width]; files if that would not fit into memory.
         labels: int64 [N], indices into ``classes``.
-        classes: names.
-        names: of each image, for tables and errors.
+        classes: names of the classes.
+        names: name of each image, for tables and errors.
         faults: files that could not be read, left out of the above; ``index`` is the place among
             all.
-        fault_labels: their classes, as ``labels``, for a split that does not depend on which can be
-            read.
+        fault_labels: their classes, as ``labels``, for a split that does not depend on which files
+            can be read.
     """
 
     images: Tensor | ImageFiles
@@ -55,7 +55,7 @@ class LabelledImages:
         return len(self.labels)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
-        """The images at ``indices``, in that order, without the faults."""
+        """Returns the images at ``indices``, in that order, without the faults."""
         rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         images = self.images
         return LabelledImages(
@@ -68,21 +68,21 @@ class LabelledImages:
         )
 
     def dataset(self) -> Arrays | ImageFilesDataset:
-        """A map-style dataset of (image, label)."""
+        """Returns a map-style dataset of (image, label)."""
         if isinstance(self.images, ImageFiles):
             return ImageFilesDataset(self.images, self.labels)
         return Arrays((self.images, self.labels))
 
     def in_memory(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, LabelledImages]:
-        """Those at ``indices``: the pixels uint8 [n, channels, height, width], and all about them.
-        Files that cannot be read are left out and stand in ``faults``."""
+        """Returns the images at ``indices``: the pixels uint8 [n, channels, height, width], and all
+        about them. Files that cannot be read are left out and stand in ``faults``."""
         part = self.select(indices)
         files = part.images
         if not isinstance(files, ImageFiles):
             return files, part
         pixels, outcomes = _read_all(
             lambda row: files[row].numpy(), files.shape
-        )  # of the cache where there is one
+        )  # of the cache if there is one
         good = [row for row, reason in enumerate(outcomes) if reason is None]
         faults = tuple(
             Fault(int(indices[row]), str(files.paths[row]), reason)
@@ -93,7 +93,7 @@ class LabelledImages:
         return images, replace(part.select(good), images=images, faults=faults)
 
     def parts(self) -> Iterator[tuple[Tensor, LabelledImages]]:
-        """All images, as :meth:`in_memory`, a part at a time where they are files."""
+        """Yields all images, as :meth:`in_memory`, a part at a time if they are files."""
         if not isinstance(self.images, ImageFiles):
             yield self.images, self
             return
@@ -101,12 +101,12 @@ class LabelledImages:
             yield self.in_memory(range(start, min(start + _PART, len(self))))
 
     def first(self, num: int) -> tuple[Tensor, LabelledImages]:
-        """The first ``num`` images, as :meth:`in_memory`."""
+        """Returns the first ``num`` images, as :meth:`in_memory`."""
         return self.in_memory(range(min(num, len(self))))
 
     def sample(self) -> tuple[Tensor, LabelledImages]:
-        """All images where they are in memory; otherwise up to 2,000 from everywhere, decoded, as
-        :meth:`in_memory`.
+        """Returns all images if they are in memory; otherwise up to 2,000 from everywhere, decoded,
+        as :meth:`in_memory`.
 
         Raises:
             DataError: more than a tenth of them are unreadable.
@@ -131,15 +131,15 @@ def decode_all(
     max_share: float = MAX_SHARE,
     checks_memory: bool = True,
 ) -> LabelledImages:
-    """All files decoded into memory, unreadable ones put aside.
+    """Decodes all files into memory, and puts unreadable ones aside.
 
     Raises:
         DataError: more than ``max_share`` are unreadable, or they do not fit into memory, which is
-            not asked where ``checks_memory`` is False.
+            not checked if ``checks_memory`` is False.
     """
     reason = why_they_do_not_fit(len(files), pixel_format) if checks_memory else None
     if reason is not None:
-        raise DataError("The decoded images take at most half of the free memory", got=reason)
+        raise DataError("The decoded images may take at most half of the free memory", got=reason)
     return _decoded(files, classes, pixel_format, root, max_share)
 
 
@@ -173,27 +173,26 @@ def _decoded(
 def _check_share(faults: Sequence[Fault], num_files: int, max_share: float) -> None:
     if len(faults) > max_share * num_files:
         raise DataError(
-            f"At most {max_share:.0%} of the images are unreadable",
+            f"At most {max_share:.0%} of the images may be unreadable",
             got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
             remedy="Mend or remove them",
         )
 
 
 def listed(folder: Path, runs: set[Path] | None = None) -> list[Path]:
-    """Image files below a folder, sorted, hidden ones left out. Folders of runs are added to
-    ``runs`` instead."""
+    """Returns the image files below a folder, sorted, hidden ones left out. Folders of runs are
+    added to ``runs`` instead."""
     walked = walk(folder, set() if runs is None else runs)
     return [parent / name for parent, names in walked for name in names if is_image(name)]
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image."""
+    """Checks whether a file's name is that of an image."""
     return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
 
 
 def class_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the names sorted and without repetition; whole numbers in the order of numbers, and
-    equal ones ("1" and "01") in that of their text, so that the order is total."""
+    """Returns the class names sorted and without repetition; numbers in the order of numbers."""
     unique = set(names)
     if all(name.isascii() and name.isdigit() for name in unique):
         return tuple(sorted(unique, key=lambda name: (int(name), name)))
@@ -203,7 +202,8 @@ def class_names(names: Iterable[str]) -> tuple[str, ...]:
 def _read_all(
     read: Callable[[int], np.ndarray], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, list[str | None]]:
-    """The pixels of all rows, and why a row could not be read (its pixels are then undefined)."""
+    """Returns the pixels of all rows, and why a row could not be read (its pixels are then
+    undefined)."""
     images = np.empty(shape, dtype=np.uint8)
 
     def read_into(row: int) -> str | None:
@@ -220,8 +220,8 @@ def _read_all(
 
 
 def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | None:
-    """In words, if so many decoded images take more than half of the free memory; None if they do
-    not."""
+    """Returns the reason in words, if so many decoded images take more than half of the free
+    memory; None if they do not."""
     from volano.device import Device
 
     num_bytes, free = (
@@ -239,8 +239,8 @@ def why_they_do_not_fit(num_images: int, pixel_format: PixelFormat) -> str | Non
 def leave_in_files(
     files: Sequence[ImageFile], classes: tuple[str, ...], pixel_format: PixelFormat, *, root: Path
 ) -> LabelledImages:
-    """All files as images that are decoded when they are asked for; one that cannot be read shows
-    only then."""
+    """Returns all files as images that are decoded when they are asked for; an unreadable file
+    shows only then."""
     return LabelledImages(
         images=ImageFiles(tuple(file.path for file in files), pixel_format),
         labels=torch.tensor([-1 if file.label is None else file.label for file in files]),

@@ -1,1 +1,1 @@
-"""Texts on disk."""
+"""The texts on disk."""

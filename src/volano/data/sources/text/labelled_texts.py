@@ -1,5 +1,5 @@
-"""Where labelled texts come from: tables with a column of labels and one of text, and class folders
-of text files."""
+"""Reads labelled texts: tables with a column of labels and one of text, and class folders of text
+files."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _SPLITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTexts:
-    """Texts and their classes.
+    """The texts and their classes.
 
     Attributes:
-        texts: none of them empty.
+        texts: the texts, none of them empty.
         labels: int64 [N], indices into ``classes``.
-        classes: names.
-        names: of each text, for tables and errors.
+        classes: names of the classes.
+        names: name of each text, for tables and errors.
     """
 
     texts: tuple[str, ...]
@@ -53,7 +53,7 @@ class LabelledTexts:
         return len(self.texts)
 
     def select(self, rows: Sequence[int] | np.ndarray) -> LabelledTexts:
-        """The texts at ``rows``, in that order."""
+        """Returns the texts at ``rows``, in that order."""
         chosen = [int(row) for row in rows]
         return LabelledTexts(
             texts=tuple(self.texts[row] for row in chosen),
@@ -63,7 +63,7 @@ class LabelledTexts:
         )
 
     def with_more(self, more: LabelledTexts) -> LabelledTexts:
-        """These, and behind them others of the same classes."""
+        """Returns these texts, followed by others of the same classes."""
         return LabelledTexts(
             texts=self.texts + more.texts,
             labels=np.concatenate([self.labels, more.labels]),
@@ -74,16 +74,16 @@ class LabelledTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTextSets:
-    """A source's texts by split.
+    """The texts of a source by split.
 
     Attributes:
-        train: to train on.
-        valid: to choose by; None where the source does not name train, val and test, all three.
-        test: of the final figures: test, or val where there is no test; None where the source names
-            neither.
-        origin: where the texts come from, in words.
-        faults: what could not be read.
-        notices: what was left aside.
+        train: texts to train on.
+        valid: texts to choose by; None unless the source names train, val and test, all three.
+        test: texts for the final figures: test, or val if there is no test; None if the source
+            names neither.
+        origin: origin of the texts, in words.
+        faults: files and rows that could not be read.
+        notices: notices about what was left aside.
     """
 
     train: LabelledTexts
@@ -102,17 +102,17 @@ def read_labelled_texts(
     class folders, with or without train/, val/ and test/.
 
     Args:
-        path: of the table or the folder.
-        classes: of a model, which labels must be among; None takes those that there are.
-        least_classes: fewer are refused.
+        path: path of the table or the folder.
+        classes: a model's classes, among which labels must be; None takes the labels' own.
+        least_classes: least number of classes.
 
     Raises:
-        UsageError: ``path`` does not exist, is a file that is no table, or a run's folder.
+        UsageError: ``path`` does not exist, is a file that is not a table, or is a run's folder.
         DataError: it holds nothing that can be trained on, an unknown split, or a class that is
             only tested.
     """
     if not path.exists():
-        raise UsageError("The path to train on exists", got=str(path))
+        raise UsageError("`path` must exist", got=str(path))
     refuse_run(path)
     faults: list[Fault] = []
     notices: list[str] = []
@@ -122,7 +122,7 @@ def read_labelled_texts(
         rows = list(_table_rows(path, faults))
     else:
         raise UsageError(
-            "Labelled texts come from a .csv, .jsonl or .parquet table or a folder of class "
+            "Labelled texts must come from a .csv, .jsonl or .parquet table or a folder of class "
             "folders",
             got=str(path),
         )
@@ -135,13 +135,13 @@ def read_labelled_texts(
         )
         reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
         raise DataError(
-            f"There are labelled texts of at least {least_classes} classes",
+            f"There must be labelled texts of at least {least_classes} classes",
             got=f"{found} in {path}{reason}",
         )
     unknown = sorted({row.label for row in rows} - set(known))
     if unknown:
         raise DataError(
-            "Texts to evaluate on are of the run's classes",
+            "Texts to evaluate on must have the run's classes",
             got=f"also {', '.join(unknown[:5])}",
             remedy=f"The run knows {', '.join(known[:10])}",
         )
@@ -150,7 +150,7 @@ def read_labelled_texts(
     )
     if not test:
         test, valid = valid, []
-    if not train:  # a table of test texts alone
+    if not train:  # a table of only test texts
         train, valid, test = test, [], []
         if len(train) < len(rows):
             notices.append(
@@ -180,7 +180,7 @@ def _check_trained(rows: list[_Row], classes: tuple[str, ...], path: Path) -> No
     only_tested = sorted(set(classes) - {row.label for row in rows})
     if only_tested:
         raise DataError(
-            "Every class has texts to train on",
+            "Every class must have texts to train on",
             got=f"only in the test set of {path}: {', '.join(only_tested[:5])}",
             remedy="Add texts of the class to the training set, or remove them from the test set",
         )
@@ -216,14 +216,14 @@ def _table_rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
 
 
 def _split_of(row: dict[str, Any], place: str) -> str:
-    """Of a table's row: case and blanks around it do not matter, and without one it is trained
-    on."""
+    """Returns the split of a table's row. Case and blanks around it do not matter, and a row
+    without one is trained on."""
     for name, value in row.items():
         if str(name).strip().lower() == "split" and value is not None and str(value).strip():
             split = _SPLITS.get(str(value).strip().lower())
             if split is None:
                 raise DataError(
-                    "A table's split is train, val or test", got=f"{value!r} in {place}",
+                    "A table's split must be train, val or test", got=f"{value!r} in {place}",
                     remedy="Rename it, or remove the column to have a test set split off",
                 )  # fmt: skip
             return split
@@ -253,8 +253,8 @@ def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterato
 
 
 def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault], tuple[str, ...]]:
-    """Names and texts of files, of the files in folders, and of the rows of tables; what could not
-    be read; and notices of folders that were left out.
+    """Returns names and texts of files, of the files in folders, and of the rows of tables; what
+    could not be read; and notices of folders that were left out.
 
     Raises:
         UsageError: a file does not exist, or is a run's folder.
@@ -264,7 +264,7 @@ def read_texts(files: Sequence[Path]) -> tuple[list[tuple[str, str]], list[Fault
     runs: set[Path] = set()
     for file in files:
         if not file.exists():
-            raise UsageError("A file to predict exists", got=str(file))
+            raise UsageError("A file to predict must exist", got=str(file))
         source, folder = find_texts(file, runs=runs), file if file.is_dir() else file.parent
         found += [(str(folder / document.name), document.text) for document in source.read(faults)]
     return found, faults, run_notices(runs)

@@ -1,5 +1,5 @@
-"""Which texts are held out, found in one pass over a source; and what such a figure would be
-flattered by."""
+"""Decides which texts are held out, in one pass over a source; copies of held-out text are left
+out, because they would flatter the figures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from volano.data.feed.fetch import Fault
 from volano.data.sources.text.texts import Document, TextSource
 from volano.errors import DataError
 
-# Of the bytes, and at most so many: enough for a third digit of bits per byte, and quick to
-# evaluate.
+# The share of the bytes that is held out, and the largest number of them: enough for a third digit
+# of bits per byte, and quick to evaluate.
 TEXT_SHARE, _MOST_HELD_BYTES = 0.07, 250_000
 _TEXT_SPLIT = 22  # first counter of the hashes
 # A header: leading lines of which most stand at the head of many other documents too.
@@ -24,18 +24,18 @@ _SHARED_BY, _LEAST_DOCUMENTS = 0.2, 4
 
 @dataclass(frozen=True, kw_only=True)
 class TextSplit:
-    """Numbers of documents, as ``TextSource.read`` gives them.
+    """The numbers of documents on each side of the split, as ``TextSource.read`` counts them.
 
     Attributes:
         held: documents held out whole.
-        tail: one more, of which the part from a character on is held out: (number, character);
-            where documents are too few or too large to be held out whole.
-        copies: exact copies of that one, which are left out: whoever trains on them has seen the
+        tail: (number, character) of one more document, held out from that character on, if
+            documents are too few or too large to be held out whole.
+        copies: exact copies of that one, which are left out: a model trained on them has seen its
             end.
-        num_documents: in all.
-        num_bytes: of text in all (UTF-8), without ``copies``.
-        faults: what could not be read.
-        notices: what a person should know.
+        num_documents: number of documents in all.
+        num_bytes: bytes of text in all (UTF-8), without ``copies``.
+        faults: documents that could not be read.
+        notices: notices for the user.
     """
 
     held: frozenset[int]
@@ -47,7 +47,8 @@ class TextSplit:
     notices: tuple[str, ...] = ()
 
     def parts(self, number: int, document: Document) -> tuple[str, str]:
-        """The document's text to train on and its text held out; one of them is mostly empty."""
+        """Returns the document's text to train on and its text held out; one of them is mostly
+        empty."""
         if number in self.copies:
             return "", ""
         if number in self.held:
@@ -59,7 +60,7 @@ class TextSplit:
 
 @dataclass
 class _Scan:
-    """What one pass over the documents finds out."""
+    """The findings of one pass over the documents."""
 
     sizes: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
@@ -74,7 +75,7 @@ class _Scan:
             self.heads.append([line.strip() for line in lines if len(line.strip()) >= _LEAST_LINE])
 
     def copies_of(self, number: int) -> frozenset[int]:
-        """The other documents with the same content."""
+        """Returns the other documents with the same content."""
         same = (
             other for other, digest in enumerate(self.digests) if digest == self.digests[number]
         )
@@ -83,8 +84,8 @@ class _Scan:
 
 def split_texts(source: TextSource, *, seed: int) -> TextSplit:
     """Holds out about 7 % of the bytes, at most 250 kB, by whole documents in the order of a hash
-    of their content and ``seed``; exact copies stay on one side. Where no document is small enough
-    for that, the end of the largest one, whose copies are left out.
+    of their content and ``seed``; exact copies stay on one side. If no document is small enough for
+    that, holds out the end of the largest one, whose copies are left out.
 
     Raises:
         DataError: there is no text.
@@ -98,7 +99,7 @@ def split_texts(source: TextSource, *, seed: int) -> TextSplit:
             largest, largest_bytes = (number, document.text), scan.sizes[number]
     if not scan.sizes:
         reason = f": {faults[0].path}: {faults[0].reason}" if faults else ""
-        raise DataError("There is text to train on", got=f"none in {source.origin}{reason}")
+        raise DataError("There must be text to train on", got=f"none in {source.origin}{reason}")
     held, num_copies = _choose(scan, min(_MOST_HELD_BYTES, TEXT_SHARE * sum(scan.sizes)), seed)
     notices = [*_copy_notices(num_copies), *_header_notices(scan.heads)]
     num_bytes, tail, copies = sum(scan.sizes), None, frozenset[int]()
@@ -131,7 +132,7 @@ def _choose(scan: _Scan, target: float, seed: int) -> tuple[list[int], int]:
         groups, key=lambda digest: counter_hash(_TEXT_SPLIT, seed, int.from_bytes(digest, "big"))
     ):
         size = sum(scan.sizes[number] for number in groups[digest])
-        # Within half as much again; a larger document waits for its like.
+        # Up to half as much again; larger documents are passed over.
         if num_bytes < target and num_bytes + size <= 1.5 * target:
             held += groups[digest]
             num_bytes += size
@@ -140,8 +141,8 @@ def _choose(scan: _Scan, target: float, seed: int) -> tuple[list[int], int]:
 
 
 def _cut(text: str, num_bytes: int, target: float) -> int:
-    """The character at which a tail of about ``target`` of the text's bytes begins: at a line's
-    beginning where one is near, within the second half of the text."""
+    """Returns the character at which a tail of about ``target`` of the text's bytes begins: at a
+    line's beginning if one is near, within the second half of the text."""
     start = max(len(text) // 2, len(text) - int(target * len(text) / num_bytes))
     line = text.find("\n", start, start + 2000)
     return start if line < 0 or line + 1 >= len(text) else line + 1

@@ -1,4 +1,4 @@
-"""Columns of text out of tables: JSON lines, CSV and Parquet."""
+"""Reads columns of text out of tables: JSON lines, CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ LABEL_COLUMNS = ("label", "class", "target", "category")
 _ROWS_AT_ONCE = 1024
 _REPLACEMENT = "\ufffd"
 
-# Told of a row that cannot be read, or only in part: (place, reason).
+# Called for a row that cannot be read, or only in part: (place, reason).
 OnFault = Callable[[str, str], None]
 
 
 def read_column(path: Path, column: str | None, *, on_fault: OnFault) -> Iterator[tuple[int, str]]:
-    """Row numbers (from 1) and texts of a table's column of text.
+    """Yields row numbers (from 1) and texts of a table's column of text.
 
     Raises:
-        DataError: no such column, or the file is not such a table.
-        MissingExtraError: Parquet without pyarrow.
+        DataError: there is no such column, or the file is not such a table.
+        MissingExtraError: the file is Parquet, and pyarrow is missing.
     """
     names = TEXT_COLUMNS if column is None else (column,)
     for number, row in read_rows(path, on_fault=on_fault):
@@ -51,17 +51,17 @@ def read_column(path: Path, column: str | None, *, on_fault: OnFault) -> Iterato
 
 
 def whole_characters(text: str) -> str:
-    """The text without halves of UTF-16 pairs, which JSON may hold and no encoding can write; they
-    become ``?``."""
+    """Returns the text without halves of UTF-16 pairs, which JSON may hold and no encoding can
+    write; they become ``?``."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def read_rows(path: Path, *, on_fault: OnFault) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Row numbers (from 1) and rows of a .jsonl, .csv or .parquet file.
+    """Yields row numbers (from 1) and rows of a .jsonl, .csv or .parquet file.
 
     Raises:
         DataError: the file is not such a table.
-        MissingExtraError: Parquet without pyarrow.
+        MissingExtraError: the file is Parquet, and pyarrow is missing.
     """
     suffix = path.suffix.lower()
     try:
@@ -72,21 +72,23 @@ def read_rows(path: Path, *, on_fault: OnFault) -> Iterator[tuple[int, dict[str,
         else:
             yield from _json_rows(path, on_fault)
     except OSError as error:
-        raise DataError("A table can be read", got=f"{path}: {error.strerror or error}") from error
+        raise DataError(
+            "A table must be readable", got=f"{path}: {error.strerror or error}"
+        ) from error
 
 
 def find_column(row: dict[str, Any], names: tuple[str, ...], path: Path, what: str) -> str:
-    """The first of ``names`` that the row has, whatever its case.
+    """Returns the first of ``names`` that the row has, ignoring case.
 
     Raises:
-        DataError: none.
+        DataError: the row has none of them.
     """
     by_name = {str(name).strip().lower(): name for name in row if name is not None}
     for name in names:
         if name.lower() in by_name:
             return by_name[name.lower()]
     raise DataError(
-        f"A table has a column of {what}, named {' or '.join(names)}",
+        f"A table must have a column of {what}, named {' or '.join(names)}",
         got=f"{path} with {', '.join(map(str, row)) or 'no columns'}",
         remedy="Rename the column",
     )
@@ -112,8 +114,8 @@ def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, A
 
 
 def _mended(line: str) -> tuple[str, int]:
-    """A line read with ``surrogateescape``, with U+FFFD for what could not be decoded, and how many
-    places that are."""
+    """Returns a line read with ``surrogateescape``, with U+FFFD for what could not be decoded, and
+    the number of such places."""
     if line.isascii():
         return line, 0
     whole = line.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
@@ -134,7 +136,7 @@ def _csv_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, An
             num_blemishes += count
             yield whole
 
-    # The csv module's limit on a field, 128 kB, is there against memory; a text may be longer.
+    # The csv module limits a field to 128 kB to save memory; a text may be longer.
     old = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -144,7 +146,7 @@ def _csv_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, An
                     num_blemishes = 0
                 yield number, row
     except csv.Error as error:
-        raise DataError("A .csv file is a table", got=f"{path}: {error}") from error
+        raise DataError("A .csv file must be a table", got=f"{path}: {error}") from error
     finally:
         csv.field_size_limit(old)
 
@@ -167,4 +169,6 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, row
     except pyarrow.ArrowException as error:
-        raise DataError("A .parquet file is a Parquet table", got=f"{path}: {error}") from error
+        raise DataError(
+            "A .parquet file must be a Parquet table", got=f"{path}: {error}"
+        ) from error

@@ -1,8 +1,8 @@
-"""Where text comes from: files and folders of text and code, tables with a column of text, Python's
+"""Finds and reads text: files and folders of text and code, tables with a column of text, Python's
 standard library.
 
-A source is read as often as it is asked for, one document at a time, so that it may be larger than
-memory.
+A source is read again each time it is asked for, one document at a time, so that it may be larger
+than memory.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ _SUFFIXES = (
     ".el .lisp .clj .erl .ex .vim .f90 .f .pas .asm .s"
 )
 TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
-# More undecodable places than one in so many bytes: not text with blemishes but something else.
+# Bytes with more undecodable places than one in so many are not text with blemishes but something
+# else.
 _BYTES_PER_BLEMISH = 20
 _REPLACEMENT = "\ufffd"
-# Folders of the standard library that are no part of it, or hold broken text on purpose.
+# Folders that do not belong to the standard library itself, or hold broken text on purpose.
 _NOT_LIBRARY = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 )
@@ -38,7 +39,7 @@ _NOT_LIBRARY = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A text and where it comes from: a file's path below the source, or a row of a table."""
+    """A text and its origin: a file's path below the source, or a row of a table."""
 
     name: str
     text: str
@@ -46,14 +47,14 @@ class Document:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSource:
-    """Texts that can be read again and again.
+    """The texts of a source, which can be read again and again.
 
     Attributes:
         root: the file or folder.
-        files: those to read, in order.
-        origin: in words.
+        files: the files to read, in order.
+        origin: the source's origin in words.
         field: the column that tables have the text in; None looks for a usual name.
-        notices: what was left aside.
+        notices: notices about what was left aside.
     """
 
     root: Path
@@ -64,13 +65,13 @@ class TextSource:
     notices: tuple[str, ...] = ()
 
     def read(self, faults: list[Fault] | None = None) -> Iterator[Document]:
-        """The documents in order, empty ones left out. What cannot be read, or only in part, is
-        added to ``faults``; so are tables in a folder that are none, lack the column, or are
-        Parquet files where pyarrow is missing.
+        """Yields the documents in order, empty ones left out. Documents that cannot be read, or
+        only in part, are added to ``faults``; so are files in a folder that are not tables, lack
+        the column, or are Parquet if pyarrow is missing.
 
         Raises:
-            DataError: the source is one table, which lacks the column.
-            MissingExtraError: it is one Parquet file, and there is no pyarrow.
+            DataError: the source is one table, and it lacks the column.
+            MissingExtraError: the source is one Parquet file, and pyarrow is missing.
         """
         found = [] if faults is None else faults
         for number, file in enumerate(self.files):
@@ -96,31 +97,31 @@ class TextSource:
 def find_texts(
     path: Path | None, *, field: str | None = None, runs: set[Path] | None = None
 ) -> TextSource:
-    """The source at ``path``: a file, a folder (all text files below it), or None for Python's
-    standard library. Folders of runs are left out, and added to ``runs``.
+    """Finds the source at ``path``: a file, a folder (all text files below it), or None for
+    Python's standard library. Folders of runs are left out, and added to ``runs``.
 
     Raises:
         UsageError: ``path`` does not exist, or is a run's folder.
-        DataError: no file there is named like text.
+        DataError: no file there has a name of text.
     """
     if path is None:
         return _standard_library()
     if not path.exists():
         raise UsageError(
-            "The path to train on exists",
+            "`path` must exist",
             got=str(path),
-            remedy="Leave it away for the embedded sample",
+            remedy="Omit `path` to train on the embedded sample",
         )
-    if path.is_file():  # named by itself, so whatever it is called it is meant
+    if path.is_file():  # the user named this very file, so it is read whatever its name
         return TextSource(root=path, files=(path,), origin=str(path), field=field)
     refuse_run(path)
     runs = set() if runs is None else runs
     files, others = _files_below(path, runs)
     if not files:
         raise DataError(
-            "A folder of texts holds files named like text (.txt, .md, code), .jsonl or .parquet",
+            "A folder of texts must hold text files (.txt, .md, code), .jsonl or .parquet",
             got=f"{path} with {others} other files",
-            remedy="Name one of the files itself if it is text all the same",
+            remedy="Name one of the files itself if it is text nevertheless",
         )
     notices = (f"{others} files are not named like text and are not read",) if others else ()
     return TextSource(
@@ -133,9 +134,9 @@ def find_texts(
 
 
 def decode_text(content: bytes) -> tuple[str, str | None]:
-    """Bytes as text, and what is wrong with them: UTF-8, or UTF-16 and UTF-32 with their byte order
-    mark. A few undecodable places become U+FFFD; a zero byte or more than one such place in 20
-    bytes means that it is no text at all, and the text is empty."""
+    """Returns bytes as text, and what is wrong with them: UTF-8, or UTF-16 and UTF-32 with their
+    byte order mark. A few undecodable places become U+FFFD; a zero byte or more than one such place
+    in 20 bytes means that it is not text, and the text is empty."""
     for mark, encoding in (
         (b"\xff\xfe\0\0", "utf-32"),
         (b"\xff\xfe", "utf-16"),
@@ -194,7 +195,7 @@ def _standard_library() -> TextSource:
         files += [Path(parent, name) for name in sorted(names) if name.endswith(".py")]
     if not files:
         raise DataError(
-            "Python's standard library lies on this machine as source files",
+            "Python's standard library must lie on this machine as source files",
             got=f"none in {root}",
             remedy="Name texts of your own",
         )

@@ -1,1 +1,1 @@
-"""Clips on disk."""
+"""The clips on disk."""

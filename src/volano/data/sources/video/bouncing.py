@@ -5,7 +5,7 @@ Srivastava, Mansimov & Salakhutdinov 2015 ("Unsupervised Learning of Video Repre
 LSTMs"): digits start at a random place in a random direction, keep their speed, bounce off the
 edges of the field, and the brighter pixel wins where they overlap. Here a digit of 8 x 8 is
 enlarged to 14 x 14 (theirs: 28 on a field of 64) and moves 2 pixels a frame on a field of 32. Built
-anew when it is asked for: the same on every machine.
+again whenever it is asked for: the same on every machine.
 
 Shapes: N clips, T frames, S pixels a side, D digits a clip.
 """
@@ -34,8 +34,8 @@ _SPLIT, _PLACE = 41, 42  # first counters of the hashes
 def bouncing_digits(
     *, num_frames: int = NUM_FRAMES, num_digits: int = 1, seed: int = 0
 ) -> ClipSets:
-    """The sample: 6,000 clips to train on and 512 to test on, of other digits; grey, 32 x 32, 10
-    frames a second."""
+    """Returns the sample: 6,000 clips to train on and 512 to test on, of other digits; grey, 32 x
+    32, 10 frames a second."""
     glyphs, held_out = _glyphs()
     make = functools.partial(_make, num_frames=num_frames, num_digits=num_digits, seed=seed)
     train = make(np.flatnonzero(~held_out), glyphs, num_clips=_NUM_TRAIN, part=0)
@@ -46,7 +46,8 @@ def bouncing_digits(
 
 
 def _glyphs() -> tuple[np.ndarray, np.ndarray]:
-    """The digits enlarged, uint8 [1797, 14, 14], and which of them are for testing, bool [1797]."""
+    """Returns the digits enlarged, uint8 [1797, 14, 14], and which of them are for testing, bool
+    [1797]."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -96,9 +97,9 @@ def _make(
 
 
 def paths(uniform: np.ndarray, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Upper edges and left edges of the digits, int64 [N, T, D] each, from numbers in 0..1 [3, N,
-    D]: start and direction. At a constant speed between two walls a coordinate is a triangle wave
-    of time."""
+    """Returns the upper edges and left edges of the digits, int64 [N, T, D] each, from numbers in
+    0..1 [3, N, D]: start and direction. At a constant speed between two walls a coordinate is a
+    triangle wave of time."""
     room = FIELD - DIGIT
     angle = 2 * np.pi * uniform[2]
     time = np.arange(num_frames)[None, :, None]

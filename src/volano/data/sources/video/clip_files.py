@@ -1,4 +1,4 @@
-"""Clips on disk: what a file says of itself, and its frames as bytes at a working size and rate.
+"""The clips on disk: a file's own facts, and its frames as bytes at a working size and rate.
 
 Shapes: F frames, C channels, S pixels a side.
 """
@@ -36,25 +36,25 @@ SUFFIXES = frozenset(
         ".3gp",
     }
 )
-# Pictures of which a person may make the first frame of a clip.
+# Suffixes of pictures that may be the first frame of a clip.
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-# Chroma is rounded on the way through YUV 4:2:0; grey clips come back with channels this far apart.
+# YUV 4:2:0 rounds chroma; grey clips come back with channels up to this far apart.
 _GREY_SPREAD = 10
-# Frames at the start of which every eighth is looked at for colour; in longer files one in the
-# middle is, too, if it is found within so many frames of the one where a decoder can begin.
+# Number of frames at the start of which every eighth is checked for colour. In longer files one in
+# the middle is checked too, if it is found within so many frames of one where a decoder can begin.
 _MOST_LOOKED_AT, _LOOK_EVERY, _MOST_SKIPPED = 64, 8, 128
-# Files without a rate of their own (a picture, a raw stream).
+# The rate of files without one of their own (a picture, a raw stream).
 _RATE_OF_A_PICTURE = 10.0
-# Rates this close are one rate: 29.97 is 30000/1001, and cameras drift.
+# Rates this close count as one rate: 29.97 is 30000/1001, and cameras drift.
 _SAME_RATE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFormat:
-    """To what clips are decoded: ``channels`` 1 or 3, ``size`` the height and width in pixels,
-    ``fps`` frames a second."""
+    """The format to which clips are decoded: ``channels`` 1 or 3, ``size`` the height and width in
+    pixels, ``fps`` frames a second."""
 
     channels: int
     size: int
@@ -63,8 +63,8 @@ class ClipFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFacts:
-    """What a file's header and some of its frames say: pixels, frames a second, about how many
-    frames, whether all that were looked at are grey."""
+    """The facts from a file's header and some of its frames: pixels, frames a second, about how
+    many frames, whether all checked frames are grey."""
 
     width: int
     height: int
@@ -74,23 +74,23 @@ class ClipFacts:
 
 
 def is_clip(name: str) -> bool:
-    """Whether a file's name is that of a clip."""
+    """Checks whether a file's name is that of a clip."""
     return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
 
 
 def listed_clips(folder: Path, runs: set[Path]) -> list[Path]:
-    """Clips below a folder, sorted, hidden ones left out. Folders of runs are added to ``runs``
-    instead."""
+    """Returns the clips below a folder, sorted, hidden ones left out. Folders of runs are added to
+    ``runs`` instead."""
     return [
         parent / name for parent, names in walk(folder, runs) for name in names if is_clip(name)
     ]
 
 
 def read_facts(path: Path) -> ClipFacts:
-    """Size, rate and kind of a file.
+    """Reads size, rate and kind of a file.
 
     Raises:
-        OSError: it cannot be decoded; the text says why.
+        OSError: the file cannot be decoded; the text says why.
     """
     with _opened(path) as (container, stream):
         first = next(_frames(container, stream), None)
@@ -117,12 +117,12 @@ def _is_grey(frame: Any) -> bool:
 
 
 def _some_frames(container: Any, stream: Any, num_frames: int) -> Iterator[Any]:
-    """Frames after the first one, which has been read: some of those that follow, and one about in
-    the middle."""
+    """Yields frames after the first one, which has been read: some of those that follow, and one
+    about in the middle."""
     av = _import_av()
     with suppress(
         av.error.FFmpegError
-    ):  # damage is found when all is decoded; formats without an index cannot jump
+    ):  # damage is found when the file is decoded; formats without an index cannot jump
         for number, frame in enumerate(
             itertools.islice(_frames(container, stream), _MOST_LOOKED_AT)
         ):
@@ -141,12 +141,13 @@ def _some_frames(container: Any, stream: Any, num_frames: int) -> Iterator[Any]:
 
 
 def decode_clip(path: Path, clip_format: ClipFormat) -> np.ndarray:
-    """A file's frames, uint8 [F, C, S, S]: upright, cut to a centred square, at the working rate.
+    """Decodes a file's frames, uint8 [F, C, S, S]: upright, cut to a centred square, at the working
+    rate.
 
-    At another rate than the file's, each moment gets the frame that is nearest in time.
+    If the working rate differs from the file's, each moment gets the frame that is nearest in time.
 
     Raises:
-        OSError: it cannot be decoded, or holds no frames; the text says why.
+        OSError: the file cannot be decoded, or holds no frames; the text says why.
     """
     pictures: list[np.ndarray] = []
     times: list[float] = []
@@ -164,12 +165,12 @@ def decode_clip(path: Path, clip_format: ClipFormat) -> np.ndarray:
 
 
 def nearest_frames(times: np.ndarray, fps: float, wanted_fps: float) -> np.ndarray:
-    """Indices int64 [F'] of the frames nearest to the moments ``k / wanted_fps``, over as long as
-    the clip lasts.
+    """Returns the indices int64 [F'] of the frames nearest to the moments ``k / wanted_fps``, over
+    as long as the clip lasts.
 
     Args:
-        times: of its frames, in seconds, ascending [F].
-        fps: of the file: its last frame is shown for ``1 / fps`` seconds.
+        times: times of its frames, in seconds, ascending [F].
+        fps: the file's rate: its last frame is shown for ``1 / fps`` seconds.
         wanted_fps: the rate to have.
     """
     times = times - times[0]
@@ -184,7 +185,7 @@ def nearest_frames(times: np.ndarray, fps: float, wanted_fps: float) -> np.ndarr
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Container and video stream of a file, with FFmpeg's errors as OSError."""
+    """Opens a file and yields its container and video stream, with FFmpeg's errors as OSError."""
     av = _import_av()
     try:
         with av.open(str(path)) as container:
@@ -225,14 +226,15 @@ def _rate(stream: Any) -> float:
 
 
 def _upright(frame: Any, pixels: np.ndarray) -> np.ndarray:
-    """Turned as the camera was held: ``frame.rotation`` is in degrees, counter-clockwise."""
+    """Turns a frame upright, as the camera was held: ``frame.rotation`` is in degrees,
+    counter-clockwise."""
     return np.rot90(
         pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4
-    )  # older PyAV does not tell
+    )  # older PyAV does not report it
 
 
 def _scaled(frame: Any, clip_format: ClipFormat) -> np.ndarray:
-    """uint8 [C, S, S]: the shorter side scaled to S, the centre kept."""
+    """Scales a frame to uint8 [C, S, S]: the shorter side scaled to S, the centre kept."""
     size, shorter = clip_format.size, min(frame.width, frame.height)
     width, height = (
         max(size, round(side * size / shorter)) for side in (frame.width, frame.height)

@@ -1,4 +1,4 @@
-"""Which clips lie in a folder, of which class, to train on or to test on."""
+"""Finds the clips of a folder, with their classes, to train on or to test on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRAIN_NAMES, _TEST_NAMES = ("train", "training"), ("test", "testing", "val", "v
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFile:
-    """A clip on disk; ``label`` is the index of its class, 0 where there are none."""
+    """A clip on disk; ``label`` is the index of its class, 0 if there are no classes."""
 
     path: Path
     label: int
@@ -25,7 +25,7 @@ class ClipFile:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundClips:
-    """Clips below a folder, their classes by name (empty for none), and in words what is left
+    """The clips below a folder, their classes by name (empty for none), and in words what is left
     out."""
 
     files: tuple[ClipFile, ...]
@@ -34,13 +34,13 @@ class FoundClips:
 
 
 def find_clips(root: Path) -> FoundClips:
-    """Clips below ``root``: those in train/ to train on and in test/ (else val/) to test on, where
-    there is a train/; else all. Sub-folders are classes where there are two or more that hold
-    clips, and no loose clips.
+    """Finds clips below ``root``: those in train/ to train on and in test/ (else val/) to test on,
+    if there is a train/; else all. Sub-folders are classes if two or more of them hold clips, and
+    there are no loose clips.
 
     Raises:
-        UsageError: it is a run's folder.
-        DataError: there are none, or a class has none to train on.
+        UsageError: ``root`` is a run's folder.
+        DataError: there are no clips, or a class has none to train on.
     """
     refuse_run(root)
     runs: set[Path] = set()  # folders of runs below it, which are left out
@@ -56,12 +56,13 @@ def find_clips(root: Path) -> FoundClips:
         unknown = sorted(set(held) - set(by_class))
         if classes and unknown:
             raise DataError(
-                "Every class has clips to train on", got=f"only in {test}: {', '.join(unknown)}"
+                "Every class must have clips to train on",
+                got=f"only in {test}: {', '.join(unknown)}",
             )
         files += _labelled(held, classes, is_test=True)
     if not files:
         raise DataError(
-            f"A folder of clips holds some ({', '.join(_SUFFIXES_SHOWN)}, ...)",
+            f"A folder of clips must hold some ({', '.join(_SUFFIXES_SHOWN)}, ...)",
             got=f"none in {root}",
             remedy="Name another folder, or none for the embedded sample",
         )
@@ -70,7 +71,7 @@ def find_clips(root: Path) -> FoundClips:
 
 
 def _left_out(root: Path, train: Path, test: Path | None, runs: set[Path]) -> tuple[str, ...]:
-    """In words, which clips lie beside the folders that are read."""
+    """Returns in words which clips lie next to the folders that are read."""
     counts = {
         f"in {child.name}/": len(listed_clips(child, runs))
         for child in subfolders(root, runs)
@@ -83,7 +84,7 @@ def _left_out(root: Path, train: Path, test: Path | None, runs: set[Path]) -> tu
 
 
 def _by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
-    """Clips by sub-folder; all under the name "" where there are not at least two that hold any, or
+    """Returns clips by sub-folder; all under the name "" if fewer than two hold any, or there are
     loose ones."""
     every = listed_clips(folder, runs)
     loose = any(path.parent == folder for path in every)

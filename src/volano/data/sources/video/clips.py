@@ -1,4 +1,4 @@
-"""Clips in memory, as bytes at one size and rate; and the folders that they come from.
+"""The clips in memory, as bytes at one size and rate; and the folders that they come from.
 
 Shapes: N clips, L frames kept of each (``lengths`` says how many are real), T frames that a model
 sees, C channels, S pixels a side.
@@ -28,14 +28,14 @@ from volano.data.sources.video.clip_files import ClipFacts, ClipFormat, decode_c
 from volano.data.sources.video.clip_folders import ClipFile, find_clips
 from volano.errors import DataError, UsageError
 
-# Larger frames are scaled down: every pixel is paid for at every frame, and small models make soft
-# pictures.
+# Larger frames are scaled down: every pixel costs time at every frame, and small models make soft
+# pictures anyway.
 LARGEST_AUTOMATIC_SIZE = 64
 # A file is kept in pieces of at most so many times the frames that a model sees, from which crops
 # are drawn.
 _MOST_WINDOWS = 4
-# Clips that last longer than so many windows are slowed to this rate: 16 frames of 60 a second show
-# no motion.
+# Clips that last longer than so many windows are reduced to this rate: 16 frames at 60 a second
+# show no motion.
 _LONG_WINDOWS, _CALM_FPS = 4, 15.0
 _NUM_FACTS_READ = 50
 _SPLIT = 43  # first counter of the hashes
@@ -43,14 +43,14 @@ _SPLIT = 43  # first counter of the hashes
 
 @dataclass(frozen=True, kw_only=True)
 class Clips:
-    """Clips, and their classes where there are any.
+    """The clips, and their classes if there are any.
 
     Attributes:
         frames: uint8 [N, L, C, S, S]; past a clip's length its last frame is repeated.
-        lengths: int64 [N], at least the frames that were asked for.
-        labels: int64 [N], indices into ``classes``; 0 where there are none.
-        classes: names; empty where the source has no classes.
-        names: of each clip, for tables and errors.
+        lengths: int64 [N], at least the number of frames that were asked for.
+        labels: int64 [N], indices into ``classes``; 0 if there are none.
+        classes: names of the classes; empty if the source has none.
+        names: name of each clip, for tables and errors.
     """
 
     frames: Tensor
@@ -65,16 +65,16 @@ class Clips:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSets:
-    """A source's clips to train on, and windows of exactly T frames to test on.
+    """The clips of a source to train on, and windows of exactly T frames to test on.
 
     Attributes:
         train: clips of at least T frames.
         test: clips of T frames, of other files.
         fps: frames a second of both.
         is_held_out: whether ``test`` was split off by Volano.
-        origin: where they come from, in words.
+        origin: origin of the clips, in words.
         faults: files that are left out, and why.
-        notices: what a person should know.
+        notices: notices for the user.
     """
 
     train: Clips
@@ -92,15 +92,15 @@ def read_clip_folder(
     """Decodes a folder of clips once.
 
     Args:
-        root: clips, or class folders of clips; below train/ and test/ (else val/) where there are
-            such. What lies beside these is left out, and said.
-        num_frames: T; shorter clips are left out, and said.
+        root: clips, or class folders of clips; below train/ and test/ (else val/) if there are
+            such. Clips outside of these are left out, with a notice.
+        num_frames: T; shorter clips are left out, with a notice.
         size: pixels a side; None takes the median of the shorter sides, at most 64.
-        fps: frames a second; None takes the median of the files', 15 where they are long.
-        seed: of the hold-out: 15 % of the files where there is no test folder.
+        fps: frames a second; None takes the median of the files', 15 if they are long.
+        seed: seed of the hold-out: 15 % of the files if there is no test folder.
 
     Raises:
-        UsageError: ``root`` is no folder, or a run's.
+        UsageError: ``root`` is not a folder, or is a run's.
         DataError: it holds nothing that can be trained on.
     """
     if not root.is_dir():
@@ -124,7 +124,7 @@ def read_clip_folder(
     if not train_rows or not test_rows:
         why = f"; left out: {faults[0].path}: {faults[0].reason}" if faults else ""
         raise DataError(
-            "There are at least two different clips, one to train on and one held out",
+            "There must be at least two different clips, one to train on and one held out",
             got=f"{len(decoded)} usable in {root}{why}",
             remedy="Add clips",
         )
@@ -147,11 +147,11 @@ def choose_clip_format(
     fps: float | None,
     channels: int | None = None,
 ) -> tuple[ClipFormat, tuple[str, ...]]:
-    """Channels, size and rate that suit a set, as given or read off some of its files; and what
-    that does to them, in words.
+    """Chooses channels, size and rate that suit a set, as given or read off some of its files; and
+    says in words what that does to them.
 
     Raises:
-        DataError: none of them can be opened.
+        DataError: none of the files can be opened.
     """
     facts: list[ClipFacts] = []
     reason = ""
@@ -162,7 +162,7 @@ def choose_clip_format(
             reason = reason or f"{path}: {error}"
     if not facts:
         raise DataError(
-            "Some of the clips can be opened",
+            "Some of the clips must be readable",
             got=f"none of those tried; {reason}",
             remedy="Mend them",
         )
@@ -218,8 +218,8 @@ def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, .
 
 
 class _Budget:
-    """Counts the bytes of clips, over all threads, against half of the memory that was free at
-    first."""
+    """A counter of the bytes of clips, over all threads, against half of the memory that was free
+    at first."""
 
     def __init__(self) -> None:
         from volano.device import Device
@@ -229,21 +229,21 @@ class _Budget:
         self.used, self._lock = 0, threading.Lock()
 
     def add(self, num_bytes: int) -> None:
-        """Raises DataError when the limit is passed."""
+        """Raises DataError if the limit is passed."""
         with self._lock:
             self.used += num_bytes
         if self.limit is not None and self.used > self.limit:
             raise DataError(
-                "The decoded clips take at most half of the free memory",
+                "The decoded clips may take at most half of the free memory",
                 got=f"more than {self.limit / 2**30:.1f} GiB",
-                remedy="Choose a smaller --image-size or --fps, or fewer --frames",
+                remedy="Choose a smaller `image_size` or `fps`, or fewer `frames`",
             )
 
 
 def _decode_all(
     files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int, budget: _Budget
 ) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
-    """Frames of the usable files by row; faults of the others; notices."""
+    """Returns the frames of the usable files by row; faults of the others; notices."""
 
     def decode(file: ClipFile) -> np.ndarray | str:
         try:
@@ -278,9 +278,9 @@ def _decode_all(
     )
     if len(short) == len(decoded):
         raise DataError(
-            f"A clip has at least {num_frames} frames",
+            f"A clip must have at least {num_frames} frames",
             got=f"{max(short.values(), default=0)} in the longest, at {clip_format.fps:g} a second",
-            remedy="Choose fewer --frames, or a higher --fps",
+            remedy="Choose fewer `frames`, or a higher `fps`",
         )
     usable = {row: frames for row, frames in decoded.items() if row not in short}
     return usable, (*unreadable, *too_short), notices
@@ -289,7 +289,7 @@ def _decode_all(
 def _check_share(faults: Sequence[Fault], num_files: int) -> None:
     if faults and len(faults) > MAX_SHARE * max(num_files, 10):
         raise DataError(
-            f"At most {MAX_SHARE:.0%} of the clips are unreadable",
+            f"At most {MAX_SHARE:.0%} of the clips may be unreadable",
             got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
             remedy="Mend or remove them",
         )
@@ -311,8 +311,8 @@ def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
 def _hold_out(
     files: Sequence[ClipFile], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int
 ) -> set[int]:
-    """Rows of 15 % of the files of each class, at least one; exact copies stay on one side. A class
-    of a single clip gives none."""
+    """Returns the rows of 15 % of the files of each class, at least one; exact copies stay on one
+    side. A class of a single clip gives none."""
     groups: dict[bytes, list[int]] = {}
     for row, frames in decoded.items():
         groups.setdefault(hashlib.blake2b(frames.tobytes(), digest_size=16).digest(), []).append(
@@ -344,8 +344,8 @@ def _packed(
     root: Path,
     budget: _Budget,
 ) -> Clips:
-    """Training clips as one array: files in pieces of at most L frames, the last piece as long as
-    it is and padded."""
+    """Packs training clips into one array: files in pieces of at most L frames, the last piece as
+    long as it is and padded."""
     most = min(max(len(decoded[row]) for row in rows), _MOST_WINDOWS * num_frames)
     pieces = [
         (row, start, min(most, len(decoded[row]) - start))
@@ -379,7 +379,7 @@ def _windows(
     num_frames: int,
     root: Path,
 ) -> Clips:
-    """Test clips: every file cut into windows of T frames that do not overlap."""
+    """Cuts every test file into windows of T frames that do not overlap."""
     places = [
         (row, start)
         for row in rows
@@ -411,21 +411,21 @@ def _clips(
 def read_clips_like(
     root: Path, clip_format: ClipFormat, *, num_frames: int, classes: tuple[str, ...]
 ) -> tuple[Clips, tuple[Fault, ...], tuple[str, ...]]:
-    """Windows of T frames of every clip in a folder, in the format and with the classes of another
-    set; of the test part alone where the folder has a train/ and a test/ (else val/).
+    """Reads windows of T frames of every clip in a folder, in the format and with the classes of
+    another set; only of the test part if the folder has a train/ and a test/ (else val/).
 
     Raises:
-        UsageError: ``root`` is no folder, or a run's.
-        DataError: nothing there can be used, or it is of classes that are not among ``classes``.
+        UsageError: ``root`` is not a folder, or is a run's.
+        DataError: nothing there can be used, or its classes are not among ``classes``.
     """
     if not root.is_dir():
-        raise UsageError("Clips to evaluate on lie in a folder", got=str(root))
+        raise UsageError("Clips to evaluate on must lie in a folder", got=str(root))
     found = find_clips(root)
     own_classes = found.classes
     unknown = sorted(set(own_classes) - set(classes))
     if classes and (unknown or not own_classes):
         raise DataError(
-            "Clips to evaluate on lie in sub-folders named like the run's classes",
+            "Clips to evaluate on must lie in sub-folders named like the run's classes",
             got=f"also {', '.join(unknown[:5])}" if unknown else f"none in {root}",
             remedy=f"The run knows {', '.join(classes[:10])}",
         )
