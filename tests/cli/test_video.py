@@ -177,7 +177,9 @@ class TestTrain:
 
         monkeypatch.setattr(figures, "write_gif", fail(OSError(28, "No space left on device")))
         monkeypatch.setattr(
-            figures, "write_mp4", fail(RunError("A clip can be written", got="a full disk"))
+            figures,
+            "write_mp4",
+            fail(RunError("The clip's file must be writable", got="a full disk")),
         )
         monkeypatch.setattr(figures, "draw_predictions", fail(ZeroDivisionError("no size")))
         code, _, err = volano(
@@ -189,7 +191,7 @@ class TestTrain:
         assert record["status"] == "finished"
         for said in (
             "clips-real.gif is missing: [Errno 28] No space left on device",
-            "clips-generated.mp4 is missing: A clip can be written; got a full disk",
+            "clips-generated.mp4 is missing: The clip's file must be writable; got a full disk",
             "predictions.png is missing: ZeroDivisionError: no size",
         ):
             assert any(notice.startswith(said) for notice in record["notices"])

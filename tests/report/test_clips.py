@@ -124,5 +124,5 @@ def test_a_folder_that_is_not_there(tmp_path):
         lambda: write_mp4(tiled(clips()), gone / "a.mp4", fps=10),
         lambda: write_grid(clips(), gone / "a.png"),
     ):
-        with pytest.raises(RunError, match="A clip can be written"):
+        with pytest.raises(RunError, match="The clip's file must be writable"):
             write()

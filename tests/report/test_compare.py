@@ -95,7 +95,7 @@ def test_hostile_and_missing(tmp_path):
 
 
 def test_how_many_may_be_compared(runs, tmp_path):
-    with pytest.raises(UsageError, match="A comparison is of 2 to 12 runs; got 13"):
+    with pytest.raises(UsageError, match="A comparison must have 2 to 12 runs; got 13"):
         write_comparison([runs[0]] * 13, tmp_path / "page.html")
     with pytest.raises(UsageError, match=r"must hold run\.json"):
         write_comparison([runs[0], tmp_path], tmp_path / "page.html")

@@ -311,7 +311,8 @@ class TestDegrades:
     def test_a_page_that_cannot_be_written(self, tmp_path):
         run = make_run(tmp_path / "run", "python")
         with pytest.raises(
-            RunError, match=r"The report can be written; got .*Name another file with --out"
+            RunError,
+            match=r"The report's file must be writable; got .*Name another file with `out`",
         ):
             write_page(run, tmp_path / "not" / "there.html")
         assert not list(tmp_path.glob("*.partial"))
@@ -323,7 +324,7 @@ class TestDegrades:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(
             UsageError,
-            match=r"--out of a report names a file; got .* is a folder. --out .*report.html",
+            match=r"`out` of a report must name a file; got .* is a folder. Give `out` as .*report.html",
         ):
             write_page(run, out)
         assert not list(tmp_path.glob("*.partial"))

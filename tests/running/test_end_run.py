@@ -54,8 +54,8 @@ class TestAtTheEnd:
         ("error", "told"),
         [
             (
-                RunError("The report can be written", got="a full disk"),
-                "no report: The report can be written; got a full",
+                RunError("The report's file must be writable", got="a full disk"),
+                "no report: The report's file must be writable; got a full",
             ),
             (
                 ZeroDivisionError("nobody thought of that"),

@@ -1,4 +1,4 @@
-"""Pictures and pages made from what a run leaves behind. Imports no torch."""
+"""The pictures and pages made from a run's files. Imports no torch."""
 
 from volano.report.clips import (
     MOST_IN_GRID,

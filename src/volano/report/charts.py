@@ -1,7 +1,7 @@
-"""Line charts as geometry; the template draws them as inline SVG.
+"""The geometry of line charts; the template draws them as inline SVG.
 
 The lines live in a square of 1,000 units that is stretched to whatever width the page has (strokes
-keep their width); ticks, labels and values stand beside it as HTML, so that text keeps its size at
+keep their width); ticks, labels and values stand around it as HTML, so that text keeps its size at
 400 pixels and at 1,400.
 """
 
@@ -25,14 +25,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What is to be drawn: points (x, y) in the order of x.
+    """A line to draw: points (x, y) in the order of x.
 
     Attributes:
-        label: for legend and readings.
-        points: where it goes.
+        label: label for legend and readings.
+        points: the points through which it goes.
         colour: 1 to 6, a colour of the page.
-        is_dotted: dots at the points, for few of them.
-        is_dashed: a broken line, for baselines.
+        is_dotted: whether dots stand at the points, for few of them.
+        is_dashed: whether the line is broken, for baselines.
     """
 
     label: str
@@ -74,8 +74,8 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """All that the template needs. ``spikes`` is a path of dots, ``skipped`` holds places in
-    percent of the width."""
+    """The values that the template needs for a chart. ``spikes`` is a path of dots, ``skipped``
+    holds places in percent of the width."""
 
     title: str
     unit: str
@@ -101,13 +101,13 @@ def draw_chart(
     spikes: Sequence[Point] = (),
     skipped: Sequence[float] = (),
 ) -> Chart | None:
-    """A chart of the lines, or None where no line has a point.
+    """Returns a chart of the lines, or None if no line has a point.
 
     Args:
-        title: what is shown.
-        lines: up to six or so can be told apart.
-        x_name: of the horizontal axis.
-        unit: after the values, such as ``" %"``.
+        title: the chart's title.
+        lines: the lines; about six can be distinguished.
+        x_name: name of the horizontal axis.
+        unit: unit after the values, such as ``" %"``.
         may_be_log: whether a wide span of positive values is drawn logarithmically.
         from_zero: whether the vertical axis begins at 0.
         spikes: points to mark.
@@ -168,7 +168,7 @@ class _Axis:
         return cls(low=low if has_floor else low - extra, high=high + extra)
 
     def place(self, value: float) -> float:
-        """0 at ``low``, 1 at ``high``."""
+        """Returns the place of a value: 0 at ``low``, 1 at ``high``."""
         if self.is_log:
             value = max(value, self.low)  # a marked point may lie below the lines
             return math.log(value / self.low) / math.log(self.high / self.low)
@@ -242,7 +242,7 @@ def _at(point: Point, across: _Axis, up: _Axis) -> str:
 
 
 def _thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """The lowest and the highest point of each stretch: what a dense line looks like, spikes
+    """Returns the lowest and the highest point of each stretch: the shape of a dense line, spikes
     included."""
     if len(points) <= _MOST_POINTS:
         return points

@@ -1,4 +1,4 @@
-"""What a classifier's scores say: the confusion matrix, classes, the commonest mistakes, the
+"""The report on a classifier's scores: the confusion matrix, classes, the commonest mistakes, the
 hardest examples."""
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _NUM_PAIRS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """``count`` examples; ``strength`` 0 to 1 is how strongly it is coloured, ``kind`` as what."""
+    """A cell of ``count`` examples; ``strength`` 0 to 1 is how strongly it is coloured, ``kind`` in
+    which colour."""
 
     count: int
     strength: float
@@ -45,7 +46,8 @@ class ClassRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """``count`` of the ``num_true`` examples of class ``true`` taken for ``predicted``."""
+    """A pair of classes: ``count`` of the ``num_true`` examples of class ``true`` were taken for
+    ``predicted``."""
 
     true: str
     predicted: str
@@ -55,7 +57,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationFigures:
-    """Everything that the section shows. ``table`` is empty for many classes, whose ``map`` is a
+    """The figures that the section shows. ``table`` is empty for many classes, whose ``map`` is a
     list of squares (column, row, kind, strength) in units of a class."""
 
     classes: tuple[str, ...]
@@ -81,7 +83,7 @@ class Hardest:
 
 
 def classification_of(record: RunRecord) -> ClassificationFigures | None:
-    """The section of a classifier, or None where there are no scores of one.
+    """Returns the section of a classifier, or None if there are no scores of one.
 
     Raises:
         ValueError: the scores contradict themselves.
@@ -112,8 +114,8 @@ def classification_of(record: RunRecord) -> ClassificationFigures | None:
 
 
 def hardest_of(record: RunRecord) -> tuple[list[Hardest], Media | None]:
-    """The test images with the highest loss, one by one where ``top-losses.json`` says where they
-    are on the sheet; else the sheet itself, where it is there.
+    """Returns the test images with the highest loss, one by one if ``top-losses.json`` has their
+    places on the sheet; else the sheet itself, if it exists.
 
     Raises:
         ValueError: the sheet or its list is damaged.
@@ -142,7 +144,7 @@ def hardest_of(record: RunRecord) -> tuple[list[Hardest], Media | None]:
 
 
 def _strength(share: float) -> float:
-    # The square root: a mistake of one in a hundred is to be seen.
+    # The square root makes a mistake of one in a hundred visible.
     return round(math.sqrt(share), 3)
 
 
@@ -191,8 +193,8 @@ def _pairs(counts: Any, classes: tuple[str, ...]) -> tuple[Pair, ...]:
 
 
 def _class_rows(record: RunRecord) -> tuple[tuple[ClassRow, ...], int]:
-    """Rows in the order of the classes, or the hardest of them where there are many; and how many
-    are left out."""
+    """Returns the rows in the order of the classes, or the hardest of them if there are many; and
+    how many are left out."""
     found = [
         (str(name), mapping(row)) for name, row in mapping(record.scores.get("per_class")).items()
     ]

@@ -1,4 +1,4 @@
-"""Clips as files that people can look at: mp4, gif, and still pictures of their frames.
+"""Writes clips as files that people can look at: mp4, gif, and still pictures of their frames.
 
 Shapes: N clips, T frames, C channels (1 or 3), S pixels a side; bytes.
 """
@@ -25,8 +25,8 @@ _BACKGROUND = 64
 
 
 def tiled(clips: np.ndarray) -> np.ndarray:
-    """Up to 64 clips uint8 [N, T, C, S, S] side by side as one, uint8 [T, H, W, 3], enlarged by
-    whole numbers."""
+    """Arranges up to 64 clips uint8 [N, T, C, S, S] side by side as one, uint8 [T, H, W, 3],
+    enlarged by whole numbers."""
     clips = clips[:MOST_SIDE_BY_SIDE]
     count, frames, _, size, _ = clips.shape
     columns = math.ceil(math.sqrt(count))
@@ -42,17 +42,17 @@ def tiled(clips: np.ndarray) -> np.ndarray:
 
 
 def enlarged(clip: np.ndarray) -> np.ndarray:
-    """One clip uint8 [T, C, S, S] as uint8 [T, H, W, 3], enlarged by a whole number to about 256
-    pixels."""
+    """Returns one clip uint8 [T, C, S, S] as uint8 [T, H, W, 3], enlarged by a whole number to
+    about 256 pixels."""
     return _enlarged(np.broadcast_to(clip.transpose(0, 2, 3, 1), (len(clip), *clip.shape[2:], 3)))
 
 
 def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
-    """An animation that repeats; frames uint8 [T, H, W, 3]. A gif's delays are whole hundredths of
-    a second.
+    """Writes an animation that repeats; frames uint8 [T, H, W, 3]. A gif's delays are whole
+    hundredths of a second.
 
     Returns:
-        What was stepped down to, in words; None where nothing was.
+        The compromise that was made, in words; None if there was none.
     """
     from PIL import Image
 
@@ -71,12 +71,12 @@ def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
 
 
 def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
-    """An mp4 of frames uint8 [T, H, W, 3], by H.264 where there is an encoder for it, else by
+    """Writes an mp4 of frames uint8 [T, H, W, 3], by H.264 if there is an encoder for it, else by
     MPEG-4.
 
     Returns:
-        What was stepped down to, in words; None where nothing was. Without any encoder no file is
-        written.
+        The compromise that was made, in words; None if there was none. Without any encoder no file
+        is written.
     """
     try:
         import av
@@ -103,7 +103,7 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
 
 
 def write_grid(clips: np.ndarray, path: Path, *, most: int = MOST_IN_GRID) -> Path:
-    """A still picture: a row for each of the first ``most`` clips, its frames from left to
+    """Writes a still picture: a row for each of the first ``most`` clips, its frames from left to
     right."""
     from PIL import Image
 
@@ -117,8 +117,8 @@ def write_grid(clips: np.ndarray, path: Path, *, most: int = MOST_IN_GRID) -> Pa
 def write_predictions(
     real: np.ndarray, predicted: np.ndarray, path: Path, *, most: int = 4
 ) -> Path:
-    """A still picture: real frames above those predicted from the first ones, which stand again at
-    the left.
+    """Writes a still picture: real frames above those predicted from the first ones, which stand
+    again at the left.
 
     real uint8 [N, T, C, S, S]; predicted uint8 [N, T - K, C, S, S].
     """
@@ -136,8 +136,8 @@ def write_predictions(
 
 
 def _strip(clips: np.ndarray, *, gap_before: int | None = None, gap_every: int = 1) -> np.ndarray:
-    """Rows of frames, uint8 [H, W, 3]; a wider gap before a column, and after every so many
-    rows."""
+    """Arranges rows of frames, uint8 [H, W, 3]; a wider gap before a column, and after every so
+    many rows."""
     count, frames, _, size, _ = clips.shape
     wide = 3 * _GAP
     lefts = [
@@ -158,7 +158,8 @@ def _strip(clips: np.ndarray, *, gap_before: int | None = None, gap_every: int =
 
 
 def _enlarged(pictures: np.ndarray) -> np.ndarray:
-    """[.., H, W, 3] by a whole number, so that the smaller side has about 256 pixels or more."""
+    """Enlarges [.., H, W, 3] by a whole number, so that the smaller side has about 256 pixels or
+    more."""
     factor = max(1, round(_LEAST_PIXELS / min(pictures.shape[-3:-1])))
     return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
@@ -168,7 +169,7 @@ def _encode(
 ) -> None:
     height, width = (
         side - side % 2 for side in frames.shape[1:3]
-    )  # chroma of 4:2:0 wants even sides
+    )  # chroma of 4:2:0 needs even sides
     with av.open(str(path), "w") as container:
         stream = container.add_stream(
             encoder, rate=Fraction(fps).limit_denominator(1000), options=options
@@ -184,5 +185,7 @@ def _encode(
 
 def _unwritable(path: Path, error: Exception) -> RunError:
     return RunError(
-        "A clip can be written", got=f"{path}: {error}", remedy="Make room, or name another --out"
+        "The clip's file must be writable",
+        got=f"{path}: {error}",
+        remedy="Make room, or give another `out`",
     )

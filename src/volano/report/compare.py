@@ -1,4 +1,4 @@
-"""Runs side by side: figures, curves over each other, and what differs between their tasks and
+"""Compares runs: figures, curves over each other, and the differences between their tasks and
 plans."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from volano.report.experiment import setting_text
 from volano.report.figures import device_name, in_order
 from volano.report.page import Pieces, render, save_page
 
-MOST_RUNS = 12  # more columns than this cannot be told apart
+MOST_RUNS = 12  # more columns than this cannot be distinguished
 _NUM_COLOURS = 6
 _MOST_DOTS = 40  # evaluations; more of them run together
 # Fields of task.json that tell less than the others together.
@@ -56,15 +56,15 @@ class Column:
 
 
 def write_comparison(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Writes a page on two or more runs, ``comparison.html`` in the current folder if not said
-    otherwise.
+    """Writes a page on two or more runs, ``comparison.html`` in the current folder unless another
+    is named.
 
     Raises:
-        UsageError: one of them is not a run's folder, or they are too many.
+        UsageError: one of them is not a run's folder, or there are too many.
         RunError: the page cannot be written.
     """
     if not 2 <= len(runs) <= MOST_RUNS:
-        raise UsageError(f"A comparison is of 2 to {MOST_RUNS} runs", got=len(runs))
+        raise UsageError(f"A comparison must have 2 to {MOST_RUNS} runs", got=len(runs))
     records = [read_run(run) for run in runs]
     return save_page(
         render_comparison(records), Path(out) if out is not None else Path("comparison.html")
@@ -72,7 +72,7 @@ def write_comparison(runs: Sequence[str | Path], out: str | Path | None = None) 
 
 
 def render_comparison(records: Sequence[RunRecord]) -> str:
-    """The page as HTML."""
+    """Returns the page as HTML."""
     columns = _columns(records)
     pieces = Pieces(
         missing=[
@@ -139,7 +139,8 @@ def _figure_rows(records: Sequence[RunRecord]) -> list[Row]:
 
 
 def _validation_data(record: RunRecord) -> str | None:
-    """The digest of what the figures were measured on; None where the data could not tell."""
+    """Returns the digest of the data on which the figures were measured; None if the data has
+    none."""
     digest = mapping(record.task.get("valid")).get("content_digest")
     return str(digest) if digest else None
 
@@ -213,7 +214,7 @@ def _charts(records: Sequence[RunRecord], columns: Sequence[Column]) -> list[Cha
 def _differing(
     records: Sequence[RunRecord], read: Callable[[RunRecord], Mapping[str, str]]
 ) -> tuple[int, list[Row]]:
-    """How many fields are the same in all runs, and a row for each of the others."""
+    """Returns how many fields are the same in all runs, and a row for each of the others."""
     tables = [read(record) for record in records]
     names = dict.fromkeys(name for table in tables for name in table)
     rows = [

@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture."""
+"""Draws a confusion matrix as a picture."""
 
 from __future__ import annotations
 

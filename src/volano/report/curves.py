@@ -11,7 +11,7 @@ from volano.record.json_values import number
 from volano.record.read_run import RunRecord
 from volano.report.charts import Chart, Line, Point, draw_chart
 
-# Fields of a logged line that are no metrics of the objective.
+# Fields of a logged line that are not metrics of the objective.
 _NO_METRIC = frozenset(
     {
         "step",
@@ -28,7 +28,7 @@ _GIB, _MIB = 2.0**30, 2.0**20
 
 
 def curves_of(record: RunRecord) -> list[Chart]:
-    """Charts, the loss first; one that has no data is left out."""
+    """Returns the charts, the loss first; a chart without data is left out."""
     skipped = _skipped_steps(record)
     loss = draw_chart(
         "Loss",
@@ -68,7 +68,7 @@ def curves_of(record: RunRecord) -> list[Chart]:
 
 
 def metric_chart(title: str, name: str, lines: Sequence[Line]) -> Chart | None:
-    """A chart of one of the objective's metrics, shares of 1 in percent."""
+    """Returns a chart of one of the objective's metrics, shares of 1 in percent."""
     if not is_share(name):
         return draw_chart(title, lines)
     percent = [
@@ -78,7 +78,7 @@ def metric_chart(title: str, name: str, lines: Sequence[Line]) -> Chart | None:
 
 
 def metric_names(records: Sequence[RunRecord]) -> list[str]:
-    """The objective's metrics, in the order in which they were logged; runs share them."""
+    """Returns the objective's metrics, in the order in which they were logged; runs share them."""
     names: dict[str, None] = {}
     for record in records:
         for line in (*record.logs, *record.evaluations):
@@ -87,7 +87,7 @@ def metric_names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def points(lines: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
-    """(step, value) wherever a line has both, in the order of the steps."""
+    """Returns (step, value) for each line that has both, in the order of the steps."""
     return sorted(
         (float(line["step"]), float(line[name])) for line in lines if _is_point(line, name)
     )
@@ -109,7 +109,7 @@ def _memory(record: RunRecord) -> Chart | None:
 
 
 def _waiting(record: RunRecord) -> Chart | None:
-    """The share of time spent waiting for data, where that is worth a look: one percent or more."""
+    """Returns the share of time spent waiting for data, if it is one percent or more."""
     found = [(x, 100 * y) for x, y in points(record.logs, "data_wait_share")]
     if not found or max(y for _, y in found) < 1.0:
         return None

@@ -1,4 +1,4 @@
-"""What was trained and how it was run, in words."""
+"""Describes in words what was trained and how it was run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Phase:
 
 
 def task_sentence(record: RunRecord) -> str:
-    """The task in one or two sentences; empty where ``task.json`` tells nothing."""
+    """Returns the task in one or two sentences; empty if ``task.json`` has nothing to say."""
     task, model, data = (
         record.task,
         mapping(record.task.get("model")),
@@ -80,7 +80,7 @@ def task_sentence(record: RunRecord) -> str:
 
 
 def task_rows(record: RunRecord) -> list[tuple[str, str]]:
-    """Name and value of what the task fixes."""
+    """Returns name and value of the fields that the task fixes."""
     task, model = record.task, mapping(record.task.get("model"))
     rows = [("Model made by", str(model["made_by"]))] if model.get("made_by") else []
     rows += [(title, _tidy(task[name])) for name, title in _ROWS if task.get(name) is not None]
@@ -94,7 +94,7 @@ def task_rows(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def knobs_of(record: RunRecord) -> list[Knob]:
-    """The plan's knobs, those first that differ from plain eager PyTorch."""
+    """Returns the plan's knobs, first those that differ from plain eager PyTorch."""
     plan = record.plan
     baseline = Plan.baseline(str(plan.get("device", "cpu"))).to_json()
     knobs = []
@@ -116,7 +116,7 @@ def knobs_of(record: RunRecord) -> list[Knob]:
 
 
 def setting_text(value: Any) -> str:
-    """A knob's value."""
+    """Returns a knob's value in words."""
     return (
         {None: NOTHING, True: "yes", False: "no"}.get(value, str(value))
         if _is_plain(value)
@@ -125,7 +125,7 @@ def setting_text(value: Any) -> str:
 
 
 def phases_of(record: RunRecord) -> list[Phase]:
-    """Where the time went, in the order of the run."""
+    """Returns the phases of the run with their seconds, in order."""
     seconds = {name: number(value) for name, value in mapping(record.run.get("seconds")).items()}
     total = seconds.pop("total", None)
     known = {str(name): value for name, value in seconds.items() if value is not None}
@@ -142,7 +142,7 @@ def phases_of(record: RunRecord) -> list[Phase]:
 
 
 def machine_rows(record: RunRecord) -> list[tuple[str, str]]:
-    """The machine and the versions."""
+    """Returns rows about the machine and the versions."""
     machine, versions = mapping(record.run.get("machine")), mapping(record.run.get("versions"))
     rows = [
         (
@@ -171,7 +171,7 @@ def machine_rows(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def notices_of(record: RunRecord) -> list[str]:
-    """What a person should know, as the run said it."""
+    """Returns the notices for the user, as the run reported them."""
     return [str(notice) for notice in sequence(record.run.get("notices"))]
 
 

@@ -1,4 +1,4 @@
-"""The final figures of a run, each beside its baseline."""
+"""The final figures of a run, each next to its baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from volano.record.format import (
 from volano.record.json_values import mapping, number, numbers
 from volano.record.read_run import RunRecord
 
-# Figures that stand beside another one, not for themselves.
+# Figures that are shown next to another one, not by themselves.
 _BESIDE = frozenset(
     {
         "baseline_accuracy",
@@ -30,7 +30,7 @@ _BESIDE = frozenset(
         "psnr_baselines",
     }
 )
-# What comes first where it is there.
+# The figures that come first, if they exist.
 _FIRST = (
     "test_accuracy",
     "bits_per_byte",
@@ -43,7 +43,7 @@ _FIRST = (
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A name, its value in words, and what it is to be compared with."""
+    """A figure: its name, its value in words, and the value to compare it with."""
 
     name: str
     value: str
@@ -51,7 +51,7 @@ class Figure:
 
 
 def figures_of(record: RunRecord) -> list[Figure]:
-    """The final figures, the most telling first."""
+    """Returns the final figures, the most telling first."""
     metrics = record.metrics
     return [
         Figure(
@@ -65,7 +65,7 @@ def figures_of(record: RunRecord) -> list[Figure]:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of figures, the most telling first."""
+    """Sorts names of figures, the most telling first."""
     known = list(names)
     return [name for name in _FIRST if name in known] + [
         name for name in known if name not in _FIRST
@@ -73,7 +73,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def facts_of(record: RunRecord) -> list[Figure]:
-    """What the run was: steps, time, speed, memory, size."""
+    """Returns the run's facts: steps, time, speed, memory, size."""
     steps = (
         f"{count_text(record.run.get('step'), 'step')} of "
         f"{count_text(record.run.get('num_steps'), 'step')}"
@@ -99,7 +99,7 @@ def facts_of(record: RunRecord) -> list[Figure]:
 
 
 def device_name(record: RunRecord) -> str | None:
-    """``cpu (AMD EPYC)``."""
+    """Returns the device with its name: ``cpu (AMD EPYC)``."""
     machine = mapping(record.run.get("machine"))
     device, name = machine.get("device"), machine.get("device_name")
     return None if not device else str(device) if name in (None, device) else f"{device} ({name})"

@@ -1,4 +1,4 @@
-"""Pictures and clips of a run's folder, as data that stands in the page itself."""
+"""The pictures and clips of a run's folder, as data that stands in the page itself."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-# A page that a browser opens at once and that can be sent by mail. Larger pictures stay beside it.
+# The limit for a page that a browser opens at once and that can be sent by mail. Larger pictures
+# stay in their files.
 _MOST_BYTES = 12 * 2**20
 _TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Media:
-    """A picture or a clip. ``still`` is its first frame, for whoever wants nothing to move; sizes
-    are pixels."""
+    """A picture or a clip. ``still`` is its first frame, for readers who want nothing to move;
+    sizes are pixels."""
 
     uri: str
     width: int
@@ -25,10 +26,10 @@ class Media:
 
 
 def read_media(path: Path) -> Media | None:
-    """A PNG, GIF or MP4 file; None where it is not there.
+    """Reads a PNG, GIF or MP4 file; returns None if it does not exist.
 
     Raises:
-        ValueError: it is damaged or too large to stand in a page; the text says which.
+        ValueError: the file is damaged or too large to stand in a page; the text says which.
         OSError: it cannot be read.
     """
     if not path.is_file():
@@ -47,10 +48,10 @@ def read_media(path: Path) -> Media | None:
 
 
 def cut(path: Path, boxes: list[tuple[int, int, int, int]]) -> list[Media]:
-    """Parts of a PNG file: (left, top, right, bottom) in pixels each.
+    """Cuts parts out of a PNG file: (left, top, right, bottom) in pixels each.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
         OSError: it cannot be read.
     """
     from PIL import Image

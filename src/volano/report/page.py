@@ -46,13 +46,14 @@ _DAMAGE = (
 
 @dataclass
 class Pieces:
-    """Collects what can be shown in ``found``, and in words what cannot in ``missing``."""
+    """The collector of what can be shown, in ``found``, and in words of what cannot, in
+    ``missing``."""
 
     missing: list[str]
     found: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, make: Callable[[], Any], *, otherwise: Any = None) -> None:
-        """Adds what ``make`` gives; where the run's files do not let it, ``otherwise``."""
+        """Adds the result of ``make``; ``otherwise`` if the run's files do not allow it."""
         try:
             self.found[name] = make()
         except _DAMAGE as error:
@@ -66,11 +67,11 @@ class Pieces:
 
 
 def write_page(run: str | Path, out: str | Path | None = None) -> Path:
-    """Writes a run's page, ``report.html`` in its folder if not said otherwise, and returns where
-    it lies.
+    """Writes a run's page, ``report.html`` in its folder unless another is named, and returns its
+    path.
 
     Raises:
-        UsageError: not a run's folder, or ``out`` is a folder.
+        UsageError: it is not a run's folder, or ``out`` is a folder.
         RunError: the page cannot be written.
     """
     record = read_run(run)
@@ -80,7 +81,7 @@ def write_page(run: str | Path, out: str | Path | None = None) -> Path:
 
 
 def render_page(record: RunRecord) -> str:
-    """The page as HTML; everything that it shows stands in it."""
+    """Returns the page as HTML; everything that it shows stands in it."""
     pieces = Pieces(missing=list(record.missing))
     nothing: tuple[Any, ...] = ()
     pieces.add("figures", lambda: figures_of(record), otherwise=nothing)
@@ -121,13 +122,13 @@ def render_page(record: RunRecord) -> str:
 
 
 def render(template: str, **context: Any) -> str:
-    """A template of this folder, filled in; every text is escaped."""
+    """Fills in a template of this folder; every text is escaped."""
     return _templates().get_template(template).render(**context)
 
 
 @functools.cache
 def _templates() -> Any:
-    """Jinja2's environment; templates are compiled once in a process."""
+    """Returns Jinja2's environment; templates are compiled once in a process."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -147,14 +148,14 @@ def save_page(text: str, path: Path) -> Path:
     """Writes a page so that a reader sees the old or the new one, never a part.
 
     Raises:
-        UsageError: it is a folder.
-        RunError: it cannot be written.
+        UsageError: the path is a folder.
+        RunError: the page cannot be written.
     """
     if path.is_dir():
         raise UsageError(
-            "--out of a report names a file",
+            "`out` of a report must name a file",
             got=f"{path}, which is a folder",
-            remedy=f"--out {path / 'report.html'}",
+            remedy=f"Give `out` as {path / 'report.html'}",
         )
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -164,15 +165,15 @@ def save_page(text: str, path: Path) -> Path:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise RunError(
-            "The report can be written",
+            "The report's file must be writable",
             got=f"{path}: {error.strerror}",
-            remedy="Name another file with --out",
+            remedy="Name another file with `out`",
         ) from error
     return path
 
 
 def _state(record: RunRecord) -> str:
-    """One sentence on a run that is not finished; empty for one that is."""
+    """Returns one sentence on a run that is not finished; empty for one that is."""
     reached = f"It stands at step {record.run.get('step')} of {record.run.get('num_steps')}."
     if record.status == "finished":
         return ""

@@ -1,5 +1,5 @@
-"""What the planner found, in words, for the terminal and for a run's page. Whatever is not known is
-left out."""
+"""Describes the planner's findings in words, for the terminal and for a run's page. Unknown figures
+are left out."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ _FIGURES = {
     "measured": "measured",
 }
 _VERDICTS = {"NO": "it does not fit", "UNCERTAIN": "it may not fit"}
-# Knobs that the feed's own measurements decide, before the race: the same in every candidate.
+# Knobs that the feed's own measurements decide before the race: they are the same in every
+# candidate.
 _OF_THE_FEED = frozenset({"feed", "workers", "prefetch"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeBar:
-    """A figure and how long its bar is; ``percent`` is of the longest, ``share`` of the whole in
+    """A figure and the length of its bar; ``percent`` is of the longest, ``share`` of the whole in
     words, or empty."""
 
     name: str
@@ -61,32 +62,32 @@ class CandidateRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanningFigures:
-    """Everything that is shown.
+    """The figures of planning that are shown.
 
     Attributes:
-        task: its name.
-        device: and its name, and whether it is here.
-        length: steps and examples of a step.
+        task: the task's name.
+        device: the device, its name, and whether it is here.
+        length: number of steps, and examples of a step.
         knobs: the plan in a few words.
-        semantics: its widest class.
-        origin: how it was found.
+        semantics: the plan's widest class.
+        origin: how the plan was found.
         verdict: ``"FITS"``, ``"NO"``, ``"UNCERTAIN"``, or empty.
-        verdict_text: the peak, the budget, and where nothing fits what the leanest candidate needs.
-        times: of the run under the plan and under plain eager.
-        planning_time: of the search.
-        gain: in a sentence; empty where either figure is missing.
+        verdict_text: the peak, the budget, and, if nothing fits, what the leanest candidate needs.
+        times: times of the run under the plan and under plain eager.
+        planning_time: time of the search.
+        gain: the gain in a sentence; empty if either figure is missing.
         knobs: class -> knobs that differ from plain eager, in words.
-        usual: names of the others.
+        usual: names of the other knobs.
         memory: bytes at the peak by category, the largest first.
         memory_origin, memory_facts: how those figures came about; peak, bounds, budget in
             sentences.
         bounds: the time of a step by what it waits for.
-        bounds_origin, bounds_facts: as with memory.
-        common: what all candidates have beyond plain eager, in words.
-        candidates: in the order of the explanation.
+        bounds_origin, bounds_facts: the same for the time.
+        common: the knobs that all candidates share beyond plain eager, in words.
+        candidates: candidates in the order of the explanation.
         refused: knob -> pairs of value and reason.
-        actual: name, predicted, actual, error of the prediction.
-        notices: what a person should know.
+        actual: rows of name, predicted, actual, error of the prediction.
+        notices: notices for the user.
     """
 
     task: str
@@ -158,12 +159,13 @@ def read_planning(found: Explanation) -> PlanningFigures:
 
 
 def ms_text(seconds: Any) -> str:
-    """``0.0412`` -> ``41.2 ms``."""
+    """Returns a time of milliseconds as text: ``0.0412`` -> ``41.2 ms``."""
     return f"{milliseconds(seconds)} ms" if number(seconds) is not None else NOTHING
 
 
 def milliseconds(seconds: Any) -> str:
-    """Three significant digits, no exponent above a microsecond; a dash for nothing."""
+    """Returns three significant digits, without an exponent above a microsecond; a dash for
+    nothing."""
     value = number(seconds)
     if value is None:
         return NOTHING
@@ -174,7 +176,7 @@ def milliseconds(seconds: Any) -> str:
 
 
 def amount(num_bytes: Any) -> str:
-    """Bytes with three significant digits: ``604 MiB``, ``1.18 GiB``."""
+    """Returns bytes with three significant digits: ``604 MiB``, ``1.18 GiB``."""
     value = number(num_bytes)
     if value is None:
         return NOTHING
@@ -189,7 +191,7 @@ def amount(num_bytes: Any) -> str:
 
 
 def brief_seconds(seconds: Any) -> str:
-    """In one unit, for tables: ``340 ms``, ``12.3 s``, ``4.2 min``, ``3.1 h``."""
+    """Returns seconds in one unit, for tables: ``340 ms``, ``12.3 s``, ``4.2 min``, ``3.1 h``."""
     value = number(seconds)
     if value is None:
         return NOTHING
@@ -267,7 +269,7 @@ def _by_class(changed: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _setting(value: Any) -> str:
-    """A value of a knob."""
+    """Returns a value of a knob in words."""
     if value is None or isinstance(value, bool):
         return {None: "as usual", True: "on", False: "off"}[value]
     return _line(value)
@@ -277,7 +279,7 @@ def _setting(value: Any) -> str:
 
 
 def _bars(figures: Mapping[str, float], text: Callable[[float], str]) -> tuple[TimeBar, ...]:
-    """Returns the largest first; those of nothing are left out."""
+    """Returns the bars, the largest first; empty ones are left out."""
     known = {name: value for name, value in figures.items() if value}
     whole, longest = sum(known.values()), max(known.values(), default=0.0)
     return tuple(
@@ -333,8 +335,8 @@ def _step_facts(time: TimePrediction | None, measured: float | None) -> Iterator
 
 
 def _common(plans: Sequence[Plan]) -> dict[str, Any]:
-    """Returns the knobs beyond plain eager in which all candidates agree; of a single one, those of
-    the feed."""
+    """Returns the knobs beyond plain eager in which all candidates agree; for a single candidate,
+    those of the feed."""
     if not plans:
         return {}
     shared = _changed(plans[0])
@@ -369,7 +371,7 @@ def _parity(figures: Mapping[str, float]) -> list[str]:
     error, eager = number(figures.get("error")), number(figures.get("eager_error"))
     if error is None:
         return []
-    beside = "" if eager is None else f", where {EAGER}'s own is {plain_number(eager)}"
+    beside = "" if eager is None else f"; {EAGER}'s own is {plain_number(eager)}"
     return [f"its gradients' error is {plain_number(error)}{beside}"]
 
 
@@ -382,7 +384,7 @@ def _refused(found: Explanation) -> dict[str, tuple[tuple[str, str], ...]]:
     return {knob: tuple(pairs) for knob, pairs in rows.items()}
 
 
-# ---- predicted beside actual
+# ---- predicted and actual
 
 
 def _actual(
@@ -400,7 +402,7 @@ def _actual(
         **({} if time is None else {"step": time.step, "startup": time.startup}),
     }
     for name, item in actual.items():
-        if name.endswith("_error"):  # of the figures that stand here
+        if name.endswith("_error"):  # of the figures that are shown here
             continue
         inner = mapping(item) or {name: item}
         for part, value in inner.items():
@@ -436,6 +438,6 @@ def _share(value: float, whole: float) -> str:
 
 
 def _line(value: Any) -> str:
-    """In one line, without characters that steer a terminal."""
+    """Returns the text in one line, without characters that steer a terminal."""
     text = printable(" ".join(str(value).split()))
     return "".join("\ufffd" if 0x7F <= ord(character) < 0xA0 else character for character in text)

@@ -1,5 +1,5 @@
-"""Sheets of pictures: an augmented batch, and the examples with the highest loss. Pixels are NumPy
-arrays."""
+"""Draws sheets of pictures: an augmented batch, and the examples with the highest loss. Pixels are
+NumPy arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INK, _PAPER = (40, 44, 50), (255, 255, 255)
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An image uint8 [channels, height, width] and what the model made of it."""
+    """An image uint8 [channels, height, width] and the model's result for it."""
 
     image: np.ndarray
     name: str
@@ -40,7 +40,7 @@ def draw_sheet(images: np.ndarray, out: Path) -> None:
     num_columns = min(len(images), max(1, round(math.sqrt(1.5 * len(images)))))
     num_rows = -(-len(images) // num_columns)
     pitch = side + _GAP // 2
-    # No background: between the images one sees whatever page the sheet stands on.
+    # No background: between the images the page shows through.
     sheet = _new(
         (num_columns * pitch - _GAP // 2, num_rows * pitch - _GAP // 2), "RGBA", (0, 0, 0, 0)
     )
@@ -88,7 +88,8 @@ def draw_top_losses(examples: Sequence[Example], out: Path) -> list[dict[str, An
 
 
 def _side(images: np.ndarray) -> int:
-    """Pixels of a tile: a whole multiple of a small image, an image over 96 pixels as it is."""
+    """Returns the pixels of a tile: a whole multiple of a small image, an image over 96 pixels as
+    it is."""
     return images.shape[-1] * max(1, _TILE // images.shape[-1])
 
 

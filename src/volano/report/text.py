@@ -1,5 +1,5 @@
-"""What a text run shows: bits per byte beside the compressors, and previews written while it
-learned."""
+"""The report of a text run: bits per byte against the compressors, and previews written during
+training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from volano.record.json_values import mapping, number
 from volano.record.read_run import RunRecord
 
 _MOST_PREVIEWS, _MOST_CHARACTERS = 12, 4000
-# Bytes that say nothing of each other cost eight bits each.
+# Bytes that are independent of each other cost eight bits each.
 _RAW_BITS = 8.0
 
 
@@ -29,8 +29,7 @@ class ScoreBar:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What the model gave at a step: texts after their prompts, and whatever else it was, as
-    JSON."""
+    """The model's output at a step: texts after their prompts, and other values as JSON."""
 
     step: str
     prompt: str
@@ -38,7 +37,7 @@ class Preview:
 
 
 def compression_of(record: RunRecord) -> list[ScoreBar]:
-    """Bits per byte of the model and of the compressors, the best first."""
+    """Returns bits per byte of the model and of the compressors, the best first."""
     own = number(record.scores.get("bits_per_byte"))
     if own is None:
         return []
@@ -60,7 +59,7 @@ def compression_of(record: RunRecord) -> list[ScoreBar]:
 
 
 def text_figures(record: RunRecord) -> list[tuple[str, str]]:
-    """The other figures of the test."""
+    """Returns the other figures of the test."""
     names = {
         "perplexity": "Perplexity per token",
         "bytes_per_token": "Bytes per token",
@@ -74,7 +73,7 @@ def text_figures(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def previews_of(record: RunRecord) -> list[Preview]:
-    """What the model wrote while it learned; of many, some from first to last."""
+    """Returns the texts that the model wrote during training; of many, some from first to last."""
     found = [preview for line in record.previews for preview in _read(line)]
     if len(found) <= _MOST_PREVIEWS:
         return found

@@ -1,4 +1,4 @@
-"""What a video run shows: real beside generated clips, prediction beside baselines, and the
+"""The report of a video run: real next to generated clips, prediction against baselines, and the
 metric's own test."""
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class ClipFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTestFigures:
-    """Whether the distances can tell spoiled clips from real ones.
+    """The result of the test whether the distances can tell spoiled clips from real ones.
 
     Attributes:
-        is_passed: they can.
-        reason: what speaks against it, or nothing.
-        pretext: how well the feature net learned what it was taught, or nothing.
+        is_passed: whether they can.
+        reason: why they cannot, or empty.
+        pretext: how well the feature net learned its task, or empty.
         rows: a set of clips, and its Frechet and kernel distance as a ratio.
     """
 
@@ -49,7 +49,7 @@ class SelfTestFigures:
 
 
 def clips_of(record: RunRecord, missing: list[str]) -> list[ClipFigures]:
-    """Real and generated clips, as far as they are there; what cannot be shown is added to
+    """Returns real and generated clips, as far as they exist; what cannot be shown is added to
     ``missing``, in words."""
     found = []
     for title, names, alt in _CLIPS:
@@ -69,7 +69,7 @@ def clips_of(record: RunRecord, missing: list[str]) -> list[ClipFigures]:
 
 
 def prediction_charts(record: RunRecord) -> list[Chart]:
-    """PSNR and SSIM of each predicted frame, the model's beside the baselines'."""
+    """Returns charts of PSNR and SSIM of each predicted frame, the model's and the baselines'."""
     titles = {
         "psnr": ("PSNR of each predicted frame", " dB"),
         "ssim": ("SSIM of each predicted frame", ""),
@@ -84,7 +84,7 @@ def prediction_charts(record: RunRecord) -> list[Chart]:
 
 
 def self_test_of(record: RunRecord) -> SelfTestFigures | None:
-    """The table of the self-test, or None where it was not made."""
+    """Returns the table of the self-test, or None if it was not made."""
     test = mapping(record.scores.get("self_test"))
     if not test:
         return None
@@ -114,7 +114,7 @@ def self_test_of(record: RunRecord) -> SelfTestFigures | None:
 
 
 def nearest_of(record: RunRecord) -> list[tuple[str, str]]:
-    """Distances to the nearest training clip."""
+    """Returns distances to the nearest training clip."""
     found = mapping(record.scores.get("nearest_training_distance"))
     return [
         (capital(title_of(str(name))), figure_text("distance", value))

@@ -1,1 +1,1 @@
-"""Pages about a study: what was tried, what came of it, how packs ran."""
+"""The pages about a study: what was tried, what came of it, how packs ran."""

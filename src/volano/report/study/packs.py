@@ -1,5 +1,5 @@
-"""What packs did in a study, in words and figures: who trained together, why not with others, and
-what it gained."""
+"""Describes the packs of a study in words and figures: who trained together, why not with others,
+and what was gained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from volano.record.json_values import mapping, number, sequence
 from volano.record.study import StudyRecord
 
 NOT_MEASURED = "not measured"
-# the engine that is one member at a time: against that it gains nothing and loses nothing
+# the engine of one member at a time: compared with that it gains and loses nothing
 ONE_BY_ONE = "loop"
 UNIT = "configuration-step"  # an optimizer step of one trial; the terminal counts the same
 _MOST_LISTED = 12  # numbers of trials in a row of the table
@@ -36,8 +36,8 @@ class PackRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PackGroup:
-    """All packs of one structure: ``apart`` says in what it differs from others, ``refused`` which
-    engines did not take it, or were not looked for, and why."""
+    """The packs of one structure: ``apart`` says in what it differs from others, ``refused`` which
+    engines did not take it, or were not tried, and why."""
 
     engines: str
     packs: str
@@ -53,8 +53,8 @@ class PackGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """Everything that is shown. ``verdict`` says in sentences what packing gained against trials
-    trained alone."""
+    """The figures of packing that are shown. ``verdict`` says in sentences what packing gained
+    against trials trained alone."""
 
     verdict: tuple[str, ...]
     groups: tuple[PackGroup, ...]
@@ -65,13 +65,13 @@ class Packing:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """Of packs that were compared with trials one at a time.
+    """The gain of packs that were compared with trials one at a time.
 
     Attributes:
         solo: seconds that the same steps would have taken one trial at a time.
-        training: seconds that they took.
-        startup: seconds of what came before: it is no part of either.
-        steps: configuration-steps.
+        training: seconds that they took in packs.
+        startup: seconds of the preparation, which are in neither.
+        steps: number of configuration-steps.
     """
 
     solo: float
@@ -81,7 +81,7 @@ class Gain:
 
 
 def packing_of(record: StudyRecord, most_rows: int) -> Packing | None:
-    """What packs did; None where no pack has run."""
+    """Returns the figures of packs; None if no pack has run."""
     packs = record.packs
     if not packs:
         return None
@@ -99,7 +99,7 @@ def packing_of(record: StudyRecord, most_rows: int) -> Packing | None:
 
 
 def gain_of(packs: Iterable[Mapping[str, Any]]) -> Gain | None:
-    """What packs gained where that was measured; None where it was not at all."""
+    """Returns the gain of packs that was measured; None if none was."""
     solo = training = startup = steps = 0.0
     for pack in packs:
         alone, seconds, made = (
@@ -143,7 +143,7 @@ def _verdict(packs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _compared(packs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """Of packs that are one program."""
+    """Returns the comparison for packs that are one program."""
     steps, found = _steps(packs), gain_of(packs)
     if found is None:
         yield f"What one program for several trials gained was {NOT_MEASURED} in this study."
@@ -198,8 +198,8 @@ def _group(packs: Sequence[Mapping[str, Any]]) -> PackGroup:
         training=seconds_text(_training(packs)),
         speed=_speed(packs),
         gain=_gain(packs),
-        # As a study goes on, a structure is found to differ from more others: the fullest account
-        # is the last one.
+        # As a study continues, a structure is found to differ from more others: the last account is
+        # the fullest.
         apart=max(apart, key=lambda reasons: (len(reasons), sum(map(len, reasons)))),
         refused=tuple(dict.fromkeys(refused))[:_MOST_REFUSALS],
     )

@@ -36,14 +36,14 @@ _SOURCES = {"image": "image classifier", "text": "text model", "video": "video m
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
-    """What was estimated of the parameters' importances, over trials that were trained equally far.
+    """The estimate of the parameters' importances, over trials that were trained equally far.
 
     Attributes:
-        shares: of the values' spread that each parameter explains; empty where that cannot be told.
-        num_trials: that have a value there.
-        share: of each trial's whole run at which the values were taken.
+        shares: share of the values' spread that each parameter explains; empty if that is unknown.
+        num_trials: number of trials that have a value there.
+        share: share of each trial's whole run at which the values were taken.
         is_flat: whether all have the same value.
-        failure: of the estimate, or empty.
+        failure: error of the estimate, or empty.
     """
 
     shares: Mapping[str, float]
@@ -55,7 +55,8 @@ class Importances:
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """Of a parameter: its share in words, and how long its bar is in percent of the longest."""
+    """The importance of a parameter: its share in words, and the length of its bar in percent of
+    the longest."""
 
     name: str
     text: str
@@ -76,14 +77,14 @@ class TrialRow:
 
 
 def write_study_report(folder: Path, importances: Importances | None = None) -> Path:
-    """Writes ``report.html`` into a study's folder and returns where it lies.
+    """Writes ``report.html`` into a study's folder and returns its path.
 
     Args:
-        folder: of the study, whether it has ended or not.
-        importances: of its parameters; None where nobody has estimated them.
+        folder: folder of the study, whether it has ended or not.
+        importances: importances of its parameters; None if they were not estimated.
 
     Raises:
-        UsageError: not a study's folder.
+        UsageError: it is not a study's folder.
         RunError: the page cannot be written.
     """
     record = read_study(folder)
@@ -91,7 +92,7 @@ def write_study_report(folder: Path, importances: Importances | None = None) -> 
 
 
 def render_study(record: StudyRecord, importances: Importances | None = None) -> str:
-    """The page as HTML; everything that it shows stands in it."""
+    """Returns the page as HTML; everything that it shows stands in it."""
     pieces = Pieces(missing=list(record.missing))
     nothing: tuple[Any, ...] = ()
     pieces.add("figures", lambda: _figures(record), otherwise=nothing)
@@ -143,7 +144,7 @@ def _lede(record: StudyRecord) -> str:
 
 
 def _state(record: StudyRecord) -> str:
-    """One sentence on a study that is not finished; empty for one that is."""
+    """Returns one sentence on a study that is not finished; empty for one that is."""
     reason = record.facts.get("reason")
     if record.status == "finished":
         return ""
@@ -152,13 +153,13 @@ def _state(record: StudyRecord) -> str:
     if record.status == "stopped":
         return (
             f"This study was stopped before its end: {reason or 'no reason was recorded'}. It "
-            "can go on."
+            "can continue."
         )
     return "This study had not ended when this page was made; it shows how far it had come."
 
 
 def _figures(record: StudyRecord) -> list[Figure]:
-    """The best value first."""
+    """Returns the figures, the best value first."""
     best, facts = record.find_best(), record.facts
     states = [trial.state for trial in record.trials]
     words = {"complete": "complete", "pruned": "cut", "failed": "failed", "running": "not ended"}
@@ -201,7 +202,7 @@ def _how_far(trial: BestTrial) -> str:
 
 
 def _best_rows(record: StudyRecord) -> list[tuple[str, str]]:
-    """Name and value of each of its parameters, with all their digits: they are there to be
+    """Returns name and value of each of its parameters, with all digits, so that they can be
     copied."""
     best = record.find_best()
     return [] if best is None else [(name, _whole(value)) for name, value in best.params.items()]
@@ -228,7 +229,7 @@ def _settings_rows(record: StudyRecord) -> list[tuple[str, str]]:
             "Rungs",
             ", ".join(f"{100 * share:.3g} %" for share in known) + " of a run" if known else None,
         ),
-        ("Goes on at a rung", None if eta is None else f"the best 1/{plain_number(eta)}"),
+        ("Continues at a rung", None if eta is None else f"the best 1/{plain_number(eta)}"),
         ("Side by side", settings.get("width")),
         ("Sampler", settings.get("sampler")),
         ("Seed", settings.get("seed")),
@@ -262,7 +263,7 @@ def _importances(importances: Importances | None) -> list[Importance]:
 
 
 def _about_importances(record: StudyRecord, found: Importances | None) -> str:
-    """Over what they were estimated, or why there are none."""
+    """Returns over what the importances were estimated, or why there are none."""
     if found is None:
         return "No importances: they were not estimated when this page was made."
     num = found.num_trials
@@ -325,7 +326,7 @@ def _trial_row(trial: TrialResult, metric: str, names: Sequence[str], *, is_best
 
 
 def _failures(record: StudyRecord) -> list[tuple[str, str]]:
-    """Reasons and the trials that they ended; then what befell workers."""
+    """Returns reasons and the trials that they ended; then the failures of workers."""
     by_reason: dict[str, list[int]] = {}
     for trial in record.trials:
         if trial.state == "failed":

@@ -1,5 +1,5 @@
-"""A study as pictures: its trials across their parameters, and their values along the rungs. Drawn
-by Matplotlib, once in the colours of the light page and once in those of the dark one."""
+"""Draws a study as pictures: its trials across their parameters, and their values along the rungs.
+Matplotlib draws them once in the colours of the light page and once in those of the dark one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from volano.record.format import plain_number, printable, short, title_of
 from volano.record.json_values import number
 from volano.record.study import StudyRecord, TrialResult, read_space
 
-# A picture of its own for each page, as style.css has it: ink, faint lines, the best trial, colours
-# of the values.
+# The colours of the light and the dark page, as in style.css: ink, faint lines, the best trial,
+# colours of the values.
 _LIGHT = {
     "ink": "#1e2226",
     "soft": "#5c646d",
@@ -31,24 +31,24 @@ _DARK = {
     "best": "#ef8e63",
     "card": "#1c2024",
 }
-# The part of Matplotlib's viridis that stands out from the paper: its yellow does not from white,
-# nor its violet from black.
+# The part of Matplotlib's viridis that stands out from the page: its yellow does not on white, nor
+# its violet on black.
 _SHADES = {_LIGHT["ink"]: (0.05, 0.86), _DARK["ink"]: (0.3, 1.0)}
 _DOTS_PER_INCH = 150
-MOST_AXES = 12  # more cannot be told apart on a screen
-_MOST_CHOICES = 16  # of a category that are written beside its axis
-# Where nobody says whether a space is logarithmic, values that span this many times their smallest
+MOST_AXES = 12  # more cannot be distinguished on a screen
+_MOST_CHOICES = 16  # choices of a category that are written next to its axis
+# If it is unknown whether a space is logarithmic, values that span this many times their smallest
 # are drawn so.
 _LOG_SPAN = 30.0
 # Values this far beyond the worse quartile, in distances between quartiles, do not stretch colours
-# and axes (Tukey's outer fence): of a trial that diverged it is enough to see that it did.
+# and axes (Tukey's outer fence): for a trial that diverged it is enough to see that it did.
 _FENCE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """PNGs as data that stands in the page; sizes are pixels of the page. ``alt`` says it in
-    words."""
+    """The PNGs of a picture as data that stands in the page; sizes are pixels of the page. ``alt``
+    says it in words."""
 
     light: str
     dark: str
@@ -60,7 +60,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A vertical axis: ``places`` are the trials' heights from 0 to 1, None where a trial has no
+    """A vertical axis: ``places`` are the trials' heights from 0 to 1, None if a trial has no
     place on it."""
 
     title: str
@@ -73,7 +73,7 @@ class Axis:
 
 
 def parallel_coordinates(record: StudyRecord) -> Picture | None:
-    """One line a trial; None where fewer than two trials have shown a value."""
+    """Draws one line a trial; returns None if fewer than two trials have shown a value."""
     trials = [trial for trial in record.ranked if trial.finite_value is not None]
     names = record.parameters[:MOST_AXES]
     if len(trials) < 2 or not names:
@@ -107,7 +107,8 @@ def parallel_coordinates(record: StudyRecord) -> Picture | None:
 
 
 def parameter_axis(name: str, trials: Sequence[TrialResult], space: Any = None) -> Axis:
-    """The axis of a parameter: logarithmic where its space is, categories one above the other."""
+    """Returns the axis of a parameter: logarithmic if its space is, categories one above the
+    other."""
     values = [trial.params.get(name) for trial in trials]
     has = [name in trial.params for trial in trials]
     figures = [number(value) for value in values]
@@ -171,7 +172,7 @@ def _numbers(
 
 
 def _ticks(low: float, high: float, *, is_log: bool) -> list[float]:
-    """Both ends, and what is round between them without touching them."""
+    """Returns both ends, and round values between them that do not touch them."""
     if low == high:
         return [low]
     if is_log:
@@ -194,7 +195,7 @@ def _spans(values: Sequence[float]) -> bool:
 
 
 def _fenced(values: Sequence[float], is_maximized: bool) -> list[float]:
-    """Values with the worst of them brought in to the fence."""
+    """Returns the values with the worst of them brought in to the fence."""
     ordered = sorted(values)
     lower, upper = (ordered[round(part * (len(ordered) - 1))] for part in (0.25, 0.75))
     reach = _FENCE * (upper - lower)
@@ -283,8 +284,8 @@ def _some(place: float | None) -> float:
 
 
 def _segments(axes: Sequence[Axis], trial: int) -> list[list[tuple[float, float]]]:
-    """A trial's line, broken where it has no place on an axis; a place between two gaps is a
-    stub."""
+    """Returns a trial's line, broken where it has no place on an axis; a place between two gaps is
+    a stub."""
     runs: list[list[tuple[float, float]]] = [[]]
     for across, axis in enumerate(axes):
         height = axis.places[trial]
@@ -303,7 +304,7 @@ def _segments(axes: Sequence[Axis], trial: int) -> list[list[tuple[float, float]
 
 
 def rung_curves(record: StudyRecord) -> Picture | None:
-    """Values against epochs; None where no trial has shown a value."""
+    """Draws values against epochs; returns None if no trial has shown a value."""
     curves = {}
     for trial in record.ranked:
         points = [
@@ -386,7 +387,7 @@ def _dress(plot: Any, look: dict[str, str]) -> None:
 def _drawn(
     draw: Callable[[Any, dict[str, str]], None], look: dict[str, str], width: float, height: float
 ) -> tuple[str, int, int]:
-    """A PNG as data, and its size in pixels of the page."""
+    """Returns a PNG as data, and its size in pixels of the page."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
