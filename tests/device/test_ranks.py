@@ -39,7 +39,7 @@ def test_half_a_place_is_an_error(environment, name, value):
         environment.setenv(each, "1")
     environment.delenv(name) if value is None else environment.setenv(name, value)
     with pytest.raises(
-        UsageError, match="know RANK, WORLD_SIZE, LOCAL_RANK; got .*Start with torchrun"
+        UsageError, match="need RANK, WORLD_SIZE, LOCAL_RANK; got .*Start with torchrun"
     ):
         Ranks.from_environment()
 

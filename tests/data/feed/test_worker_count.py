@@ -73,7 +73,7 @@ def test_batches_that_take_seconds_get_a_worker(monkeypatch):
     chosen = choose_workers(Digits(0.03), None, 8, num_cores=8)
     assert chosen.workers == 1
     assert (
-        "the exchange with a worker is nothing beside it; more workers were not tried on batches"
+        "the exchange with a worker is negligible; more workers were not tried on batches"
         in chosen.reason
     )
 

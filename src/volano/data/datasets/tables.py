@@ -30,7 +30,7 @@ def open_table(
     them tensors.
 
     Parquet, JSON lines and CSV are turned into Arrow once, in the cache; Arrow streams and files
-    (Feather too) are mapped where they lie, except that compressed ones are read into memory. Any
+    (Feather too) are mapped in place, except that compressed ones are read into memory. Any
     other map-style ``Dataset`` of Hugging Face can be a task's data just as well, in the format
     that you gave it.
 

@@ -126,8 +126,10 @@ class RingFeed(Feed):
         transfer, ahead = Transfer(self._device), None
         with contextlib.closing(source(keys)) as made:
             for batch, release in made:
+                # The slot is free only when this copy has read it, an event that `release` keeps.
                 pending = transfer.start(batch)
                 release(pending[1])
+                # Handed out one batch late: the copy runs while the consumer computes.
                 if ahead is not None:
                     yield transfer.finish(ahead)
                 ahead = pending
@@ -138,6 +140,7 @@ class RingFeed(Feed):
         made: list[Slots] = []
         try:
             for key in self._expected(keys):
+                # Without workers slots pay only if page-locked, for copies that need not wait.
                 if self._device.can_pin:
                     self._make_slots(made, _SLOTS_IN_PROCESS, shared=False)
                 slots = made[-1] if made else None
@@ -182,6 +185,7 @@ class RingFeed(Feed):
                         self._checked(unpacked(made.batch, slots.memory(made.slot)), made.faults),
                         functools.partial(slots.release, made.slot),
                     )
+                # After each batch: it may have been larger than any before it.
                 self._give_slots(workers, given, ahead)
         finally:
             workers.close()
@@ -288,7 +292,7 @@ def why_streamed(data: Any, collate: Any, device: Device) -> str | None:
     possible, reason = can_be_resident(data, collate, device)
     rows = rows_of(data)
     if possible and device.is_cpu and rows is not None and rows.is_mapped:
-        return f"{reason}, which are read where they lie: a ring tells the disk of a batch's rows"
+        return f"{reason}, which are read in place: a ring announces a batch's rows to the disk"
     return None if possible else reason
 
 

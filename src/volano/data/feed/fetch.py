@@ -90,7 +90,7 @@ class Fetcher:
         Raises:
             DataError: no substitute for a corrupt example could be read, or ``collate`` failed.
         """
-        if self._rows is not None:
+        if self._rows is not None:  # plain tensors: nothing is random, no example is corrupt
             indices = self._rows.picked(torch.from_numpy(np.array(key.indices)))
             return Fetched(self._gathered(self._rows, indices, slot), [])
         faults: list[Fault] = []
@@ -123,7 +123,7 @@ class Fetcher:
                 if fetch_many is None
                 else list(fetch_many(indices))
             )
-        except Exception as error:  # noqa: BLE001 - whatever a user's dataset raises; the faulty example is named next
+        except Exception as error:  # noqa: BLE001 - a user's dataset may raise anything; the faulty example is named next
             _raise_if_memory_ran_out(error)
             return None
         if state.has_changed():
@@ -137,7 +137,7 @@ class Fetcher:
             _seed_generators(example_seed(self._seed, epoch, candidate))
             try:
                 return self._data[candidate]
-            except Exception as error:  # noqa: BLE001 - whatever a user's dataset raises makes the example corrupt
+            except Exception as error:  # noqa: BLE001 - any error of a user's dataset makes the example corrupt
                 _raise_if_memory_ran_out(error)
                 path = getattr(self._data, "path_of", lambda _: None)(candidate)
                 faults.append(Fault(candidate, path, f"{type(error).__name__}: {error}"))

@@ -173,7 +173,7 @@ class Slots:
             slot = next(iter(self._copied))
             self._copied.pop(slot).synchronize()
         if slot is not None:
-            self._held[slot] = lambda: True
+            self._held[slot] = lambda: True  # until `memory` or `release` says what holds it
         return slot
 
     def memory(self, slot: int) -> Tensor:

@@ -80,14 +80,14 @@ def choose_workers(
             # without a worker, 0.62 with one (docs/log.md).
             return WorkerChoice(
                 workers=0,
-                reason="the disk is told some batches ahead which mapped rows will be read",
+                reason="the mapped rows of some batches are announced to the disk ahead",
             )
         if start_method() != "fork":
             return _guessed(fetcher, order, num_cores)
         return _Trials(fetcher, order).choice(max(1, num_cores - 1), num_steps)
     except VolanoError as error:
         reason = f"{error.rule}; got {error.got}"
-    except Exception as error:  # noqa: BLE001 - whatever a person's code raises
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         reason = f"{type(error).__name__}: {error}"
     return WorkerChoice(workers=0, reason=f"tried on a few batches: {reason}"[:300])
 
@@ -126,7 +126,7 @@ class _Trials:
             return WorkerChoice(
                 workers=0, reason=f"{here}, and its exchange with a worker {_in_ms(exchange)}"
             )
-        beside = "is nothing beside it" if exchange is None else f"takes {_in_ms(exchange)}"
+        beside = "is negligible" if exchange is None else f"takes {_in_ms(exchange)}"
         best, rate, figures = 1, 1 / made, f"{here}; the exchange with a worker {beside}"
         budget = min(_MOST_SECONDS, _SHARE * num_steps * made)
         for workers in range(2, min(most, _MOST_WORKERS) + 1):

@@ -118,6 +118,7 @@ class Workers:
         while True:
             while len(waiting) < self._ahead and (job := next(jobs, None)) is not None:
                 number, key = job
+                # In turn: each worker answers in order, so the results need no sorting.
                 place = number % len(self._workers)
                 self._hand_out(place, key)
                 waiting.append(place)
@@ -175,6 +176,7 @@ class Workers:
         new = self._workers[place] = self._started()
         if self._slots is not None:
             new.give(self._slots)
+        # A batch is a pure function of its key: made again it is the same.
         for given in dead.jobs:
             given.free()
             self._hand_out(place, given.job.key)
