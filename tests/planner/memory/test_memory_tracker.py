@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from volano.errors import ObjectiveError
@@ -90,32 +89,6 @@ def test_a_product_moves_the_bytes_of_its_three_matrices():
     ]
     assert product.num_bytes == 4 * (N * I + I * O + N * O)
     assert product.dtype == "fp32"
-
-
-def test_attention_on_the_host_is_counted():
-    tracker = MemoryTracker()
-    B, H, T, D = 2, 3, 32, 16
-    q, k, v = (torch.randn(B, H, T, D, requires_grad=True) for _ in range(3))
-    with tracker:
-        tracker.objective(lambda _, batch: F.scaled_dot_product_attention(*batch).sum())(
-            nn.Identity(), (q, k, v)
-        ).backward()
-    found = {o.phase: o.flops for o in tracker.operations() if o.kind == "attention"}
-    product = 2 * B * H * T * T * D
-    assert found["forward"] == 2 * product  # scores, and values weighted by them
-    assert found["backward"] == 5 * product  # scores once more, and two for each of the others
-
-
-def test_a_recurrent_layer_is_counted():
-    tracker = MemoryTracker()
-    T, hidden = 5, 16
-    layer = nn.LSTM(I, hidden, batch_first=True)
-    with tracker:
-        tracker.objective(lambda model, x: model(x)[0].sum())(
-            layer, torch.randn(N, T, I)
-        ).backward()
-    forward = sum(o.flops * c for o, c in tracker.operations().items() if o.phase == "forward")
-    assert forward == 2 * N * T * 4 * hidden * (I + hidden)
 
 
 def test_the_operator_of_the_peak_names_its_module_in_both_directions():

@@ -9,7 +9,6 @@ from torch import nn
 import volano
 from conftest import classification, make_mlp
 from volano.planner.parity.batch_split import is_divisible
-from volano.planner.parity.probe_batch import take_probe_batch
 
 
 def summed_over_tokens(model, batch):
@@ -169,27 +168,6 @@ def test_nothing_of_the_callers_is_touched(make_task):
     is_divisible(task)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_default_dtype() == torch.float32
-
-
-def test_the_specimen_is_the_batch_of_a_run(make_task):
-    seen = []
-
-    def augment(batch, generator):
-        return batch[0] + torch.rand(len(batch[0]), 1, generator=generator), batch[1]
-
-    def objective(model, batch):
-        seen.append(batch)
-        return classification(model, batch)
-
-    task = make_task(augment=augment, objective=objective)
-    session = volano.training.Session(task, volano.Plan.baseline(), on_notice=lambda _: None)
-    for step, batch in enumerate(session.feed.batches(session.order.keys(0, 2))):
-        session.step_once(batch, step)
-    for step in range(2):
-        probe_batch = take_probe_batch(task, volano.device.Device("cpu"), step=step)
-        assert torch.equal(probe_batch.batch[0], seen[step][0])
-        assert torch.equal(probe_batch.batch[1], seen[step][1])
-        assert probe_batch.task.num_steps == task.num_steps
 
 
 class Padded(torch.utils.data.Dataset):

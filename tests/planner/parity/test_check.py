@@ -11,8 +11,7 @@ from planner import faults
 from volano import Plan
 from volano.planner.parity.check import check_parity
 from volano.planner.parity.directional_derivative import slope_ratio
-from volano.planner.parity.reference import Reference, first_gradient
-from volano.training import Session
+from volano.planner.parity.reference import Reference
 
 BASELINE = Plan.baseline()
 # torch's compiler uses what torch deprecates.
@@ -326,102 +325,3 @@ class TestStruck:
         found = check_parity(make_task(tolerance="rounding"), BASELINE.pin(precision="bf16"))
         assert not found.passed
         assert "The task's tolerance is 'rounding'" in found.reason
-
-
-class TestReference:
-    def test_nothing_of_the_callers_is_touched(self, make_task):
-        model = functools.partial(make_mlp, dropout=0.5)
-        torch.manual_seed(5)
-        before, threads = torch.get_rng_state(), torch.get_num_threads()
-        data = make_task().data.tensors[0].clone()
-        task = make_task(model=model)
-        assert check_parity(
-            task, BASELINE.pin(precision="bf16", micro_batch=8, allocator="keep")
-        ).passed
-        assert torch.equal(torch.get_rng_state(), before)
-        assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, torch.float32)
-        assert torch.equal(task.data.tensors[0], data)
-
-    def test_the_batch_is_cut_to_what_is_affordable_and_it_is_said(self, make_task):
-        task = make_task(model=functools.partial(make_mlp, dropout=0.5))
-        found = check_parity(task, BASELINE.pin(micro_batch=16, precision="bf16"), seconds=0.0)
-        assert found.passed
-        assert "8 of the batch's 32 examples" in found.reason
-        assert found.figures["examples"] == 8
-
-    def test_a_micro_batch_is_the_same_share_of_a_cut_batch(self, make_task):
-        probe_batch = Reference(make_task(), seconds=0.0).probe_batch
-        assert [
-            probe_batch.fitted(BASELINE.pin(micro_batch=size)).micro_batch
-            for size in (1, 16, 24, 31)
-        ] == [
-            1,
-            4,
-            6,
-            7,
-        ]
-
-    def test_without_float64_eager_fp32_stands_in_and_it_is_said(self, make_task):
-        def objective(model, batch):
-            if batch[0].dtype == torch.float64:
-                raise TypeError("only singles")
-            return classification(model, batch)
-
-        task = make_task(objective=objective)
-        reference = Reference(task)
-        for plan in HONEST.values():
-            found = check_parity(task, plan, reference=reference)
-            assert found.passed, found
-            assert (
-                "against eager fp32, since float64 fails with TypeError: only singles"
-                in found.reason
-            )
-        task = make_task(
-            objective=objective, model=functools.partial(faults.WrongGradient, faults.in_parts)
-        )
-        assert not check_parity(task, BASELINE.pin(micro_batch=16)).passed
-
-    def test_float64_is_nearer_to_the_truth_than_fp32(self, make_task):
-        """The truth: a net, data and loss that were written in float64."""
-
-        def objective(model, batch):
-            return classification(model, (batch[0].double(), batch[1]))
-
-        truth = Reference(make_task(model=lambda: make_mlp().double(), objective=objective)).exact()
-        reference = Reference(
-            make_task(objective=lambda model, batch: classification(model, batch).float())
-        )
-        for name, value in truth.gradients.items():
-            exact, single = (
-                reference.exact().gradients[name],
-                reference.eager("fp32").gradient.gradients[name],
-            )
-            assert (exact - value).norm() < 1e-12 * value.norm()
-            assert (single - value).norm() > 1e-9 * value.norm()
-
-    def test_a_scale_that_is_too_large_for_fp16_is_halved(self, make_task):
-        """As a GradScaler does in the first steps of a run; stood in for on the CPU, which has no
-        fp16 to train in."""
-
-        class Halves(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.first, self.second = nn.Linear(64, 32), nn.Linear(32, 10)
-
-            def forward(self, x):
-                hidden = self.first(x)
-                if hidden.requires_grad:
-                    hidden.register_hook(lambda gradient: gradient.half().float())
-                return self.second(hidden)
-
-        reference = Reference(
-            make_task(
-                model=Halves, objective=lambda model, batch: 1e3 * classification(model, batch)
-            )
-        )
-        session = Session(reference.probe_batch.task, BASELINE, on_notice=lambda _: None)
-        session.state.scaler = torch.amp.GradScaler("cpu")
-        found, scale = first_gradient(session, reference.probe_batch)
-        assert 1 < scale < 2.0**16
-        for name, value in reference.exact().gradients.items():
-            assert (found.gradients[name] - value).norm() < 1e-3 * value.norm()

@@ -11,9 +11,8 @@ from planner.searching import PLAIN, SlowUnlessNarrow, by_plan, cache, make_task
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest
 from volano.planner.search import search as searching
-from volano.planner.search import timing
 from volano.planner.search.time_budget import TimeBudget
-from volano.planner.search.timing import Timing, TimingRuns
+from volano.planner.search.timing import TimingRuns
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache"]
@@ -74,58 +73,6 @@ def test_nothing_is_blamed_once_time_is_spent(monkeypatch):
     (struck,) = by_plan(found, precision="bf16")
     assert struck.status == "struck"
     assert "at fault" not in struck.reason
-
-
-class FakeTimingRun:
-    """A heat of 1 ms a step; of the plan with one thread it fails in the final."""
-
-    step = 0.001
-
-    def __init__(self, _task, plan, *_):
-        self.plan, self.runs = plan, []
-
-    def run(self, seconds, **_):
-        if self.plan.threads == 1:
-            raise RuntimeError("the machine is full")
-        self.runs.append(seconds)
-        ran.append(seconds)
-
-    def timing(self, **_):
-        return Timing(plan=self.plan, step=self.step, num_steps=1)
-
-
-ran: list[float] = []
-
-
-@pytest.fixture
-def timing_runs(monkeypatch):
-    ran.clear()
-    monkeypatch.setattr(timing, "TimingRun", FakeTimingRun)
-    return TimingRuns(make_task(duration="300st"), [], lambda: 60.0)
-
-
-def test_an_error_in_the_final_strikes_the_candidate(timing_runs):
-    one = PLAIN.pin(threads=1)
-    timing_runs.timings = {plan: Timing(plan=plan, step=0.001) for plan in (PLAIN, one)}
-    timing_runs.final(lambda one: one.step)
-    assert timing_runs.timings[one].failure == "RuntimeError: the machine is full"
-    assert timing_runs.timings[PLAIN].step == 0.001
-
-
-def test_the_first_heat_is_a_share_of_the_run(timing_runs):
-    timing_runs.run(PLAIN, seconds=0.5, most_share=0.01)
-    assert ran == [pytest.approx(0.003)]
-
-
-def test_totals_are_those_by_which_it_was_decided():
-    found = search()
-    chosen: Any
-    chosen, *others = found.explanation.candidates
-    assert chosen.measured is not None
-    assert chosen.total == pytest.approx(chosen.measured * 50000)
-    assert all(
-        c.total >= chosen.total for c in others if c.total is not None and c.status == "slower"
-    )
 
 
 @pytest.mark.parametrize(("budget", "is_raised"), [(None, False), (10, True)])

@@ -6,7 +6,6 @@ from torch import nn
 
 from planner.searching import PLAIN, cache, make_task, search  # noqa: F401 - a fixture
 from volano.errors import PlanError
-from volano.planner import PlanRequest, find_plan
 from volano.planner.cost_model import CostModel
 from volano.planner.memory.predict import predict
 from volano.planner.search.fit_memory import Fit, _first_that_fits
@@ -103,22 +102,6 @@ def test_data_that_takes_half_of_the_budget_is_streamed():
     )
     assert found.plan.feed == "ring"
     assert torch.is_grad_enabled()
-
-
-def test_what_is_too_large_once_compiled_is_not_compiled(monkeypatch):
-    """The verdict is the oracle's: here every compiled plan is too large."""
-    monkeypatch.setattr(CostModel, "_is_looked_into", lambda _, plan: not plan.compile)
-    monkeypatch.setattr(CostModel, "verdict", lambda _, plan: "NO" if plan.compile else "FITS")
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda *args, **_: compiled.append(args))
-    asked = PlanRequest(device="cpu", budget=4000 * MIB, is_free=True, recalls=False)
-    found = find_plan(make_task(duration="300st"), asked)
-    assert not compiled
-    assert not found.plan.compile
-    assert {c.status for c in found.explanation.candidates if c.plan.compile} == {"memory"}
-    assert [r.reason for r in found.explanation.refused if r.knob == "compile"][-1:] == [
-        "compiled it does not fit the budget"
-    ]
 
 
 def test_what_ran_and_is_too_large_is_not_taken(monkeypatch):

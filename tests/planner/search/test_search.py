@@ -11,8 +11,6 @@ from torch import nn
 
 from planner.faults import WrongGradient, in_bf16
 from planner.searching import (
-    LONG,
-    SlowIfNarrow,
     SlowUnlessNarrow,
     by_plan,
     cache,
@@ -21,9 +19,7 @@ from planner.searching import (
     search,
 )
 from volano.errors import PlanError
-from volano.planner import PlanRequest, find_plan
 from volano.planner.search import timing
-from volano.planner.search.race import CandidateRace
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache"]
@@ -130,9 +126,6 @@ class TestChoice:
             assert other.status == "slower"
             assert other.total > chosen.total
 
-    def test_a_narrow_type_that_is_slower_is_left(self):
-        assert search(make_task(model=SlowIfNarrow)).plan.precision == "fp32"
-
     def test_pins_and_forbidden_values(self):
         found = search(pins={"precision": "fp32"}, forbidden={"optimizer": ("fused",)})
         plans = [candidate.plan for candidate in found.explanation.candidates]
@@ -140,19 +133,6 @@ class TestChoice:
         assert {plan.optimizer for plan in plans} == {"as_given"}
         with pytest.raises(PlanError):
             search(pins={"speed": 1})
-
-    def test_every_admissible_value_stands_in_the_explanation(self):
-        for task in (make_task(), make_task(duration="20st")):
-            explanation = search(task).explanation
-            stands = {("precision", c.plan.precision) for c in explanation.candidates}
-            stands |= {("optimizer", c.plan.optimizer) for c in explanation.candidates}
-            stands |= {("allocator", c.plan.allocator) for c in explanation.candidates}
-            stands |= {(refusal.knob, refusal.value) for refusal in explanation.refused}
-            expected = {("precision", name) for name in ("fp32", "tf32", "bf16", "fp16")}
-            expected |= {("optimizer", name) for name in ("as_given", "foreach", "fused")}
-            expected |= {("allocator", name) for name in ("system", "keep")}
-            assert expected | {("compile", True), ("memory_format", "channels_last")} <= stands
-            assert all(c.reason for c in explanation.candidates)
 
     def test_a_candidate_that_fails(self):
         found = search(make_task(model=FailsIfNarrow))
@@ -229,26 +209,6 @@ class TestLength:
             assert found.plan.precision == "fp32"
             assert all(c.measured is None for c in found.explanation.candidates)
 
-    def test_what_is_spent_is_spent(self, monkeypatch):
-        # Nothing is left after the first candidate: only those without which there is no answer are
-        # run.
-        monkeypatch.setattr(CandidateRace, "seconds_left", -1.0)
-        found = search()
-        assert [
-            c.plan.precision for c in found.explanation.candidates if c.measured is not None
-        ] == ["fp32", "fp32"]
-        (left,) = by_plan(found, precision="bf16")
-        assert left.status == "untried"
-        assert "that planning may cost this run were spent" in left.reason
-
-    def test_start_up_counts(self):
-        one = functools.partial(timing.Timing, plan=None)
-        several = object.__new__(CandidateRace)
-        several._task, several._request = make_task(duration="100st"), PlanRequest(world_size=2)
-        assert several.cost(one(step=0.5, startup=30.0)) == 80.0
-        several._request = PlanRequest()
-        assert several.cost(one(step=0.5, startup=30.0)) == 50.0
-
 
 class TestSeveralRanks:
     def test_one_part_is_timed_and_the_plan_is_of_the_whole(self):
@@ -261,17 +221,3 @@ class TestSeveralRanks:
 
     def test_pinned_threads(self):
         assert search(world_size=2, pins={"threads": 1}).plan.threads == 1
-
-
-def test_a_model_that_does_not_compile(monkeypatch):
-    def fails(*_):
-        raise RuntimeError("cannot be compiled\nas more lines say")
-
-    monkeypatch.setattr(torch, "compile", lambda _: fails)
-    task = make_task(model=lambda: nn.Linear(64, 10), tolerance="rounding", duration=LONG)
-    found = find_plan(task, PlanRequest(device="cpu", is_free=True, recalls=False))
-    assert not found.plan.compile
-    tried = [c for c in by_plan(found, compile=True) if c.status != "untried"]
-    assert tried
-    assert {c.status for c in tried} == {"failed"}
-    assert all("\n" not in c.reason for c in tried)

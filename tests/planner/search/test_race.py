@@ -1,0 +1,202 @@
+"""Which candidates run, in which order, and when the race ends."""
+
+import functools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from planner.searching import LONG, PLAIN, SlowIfNarrow, by_plan, cache, make_task, search
+from volano.plan.explanation import Refusal
+from volano.planner import PlanRequest, find_plan
+from volano.planner.cost_model import CostModel
+from volano.planner.search import timing
+from volano.planner.search.candidates import CandidateSpace
+from volano.planner.search.fit_memory import Fit
+from volano.planner.search.race import CandidateRace
+from volano.planner.search.timing import Timing
+
+pytestmark = pytest.mark.usefixtures("cache")
+__all__ = ["cache"]
+MIB = 2**20
+
+
+class FakeRuns:
+    """Candidates whose seconds a step are known beforehand; a candidate that isn't listed fails."""
+
+    def __init__(self, steps):
+        self.steps, self.timings = steps, {}
+
+    @property
+    def best(self):
+        found = [one for one in self.timings.values() if one.step is not None]
+        return min(found, key=lambda one: one.step, default=None)
+
+    def run(self, plan, **_):
+        if plan not in self.timings:
+            self.timings[plan] = Timing(plan=plan, step=self.steps(plan), startup=5.0)
+        return self.timings[plan]
+
+    def final(self, _cost):
+        pass
+
+    def close(self):
+        pass
+
+
+OPTIONS: dict[str, Any] = {
+    "allocator": ("system",),
+    "optimizer": ("as_given",),
+    "memory_format": ("contiguous",),
+    "precision": ("fp32",),
+    "compile": (False,),
+    "threads": (None,),
+}
+
+
+def race_of(steps, *, left=1e9, fits=None, verdict=None, predicted=None, **options):
+    """A race without sessions; ``request`` and knobs are options."""
+    race: Any = object.__new__(CandidateRace)
+    race._request = options.pop("request", PlanRequest())
+    race._task = make_task(duration=options.pop("duration", LONG))
+    race.space = CandidateSpace(base=PLAIN, options={**OPTIONS, **options}, refused=())
+    race._fits, race._way, race.why_not_compiled = fits or {}, {}, None
+    race._cost_model = SimpleNamespace(
+        time=predicted or (lambda _: None), learn=lambda *_: None, startup=lambda _: 5.0,
+        verdict=verdict or (lambda _: None), is_asked=False,
+    )  # fmt: skip
+    race._time_budget = SimpleNamespace(
+        run_seconds=None, total=left, left=left, note_gain=lambda _: None,
+        note_reused=lambda _: None,
+    )  # fmt: skip
+    race._timing_runs = FakeRuns(steps)
+    return race
+
+
+def test_fewer_threads_are_tried_for_as_long_as_that_helps():
+    by_threads = {None: 0.4, 4: 0.2, 2: 0.3}
+    race = race_of(lambda plan: by_threads[plan.threads], threads=(None, 4, 2, 1))
+    race.run()
+    assert [plan.threads for plan in race.timings] == [None, 4, 2]
+    assert race.ranking()[0].plan.threads == 4
+    assert race.space.refused == (
+        Refusal(knob="threads", value=1, reason="2 are no faster than more are"),
+    )
+
+
+def test_what_was_predicted_to_be_fast_runs_first():
+    steps = {"fp32": 0.3, "bf16": 0.1, "tf32": 0.2}
+    race = race_of(
+        lambda plan: steps[plan.precision],
+        precision=tuple(steps),
+        predicted=lambda plan: SimpleNamespace(step=steps[plan.precision]),
+    )
+    assert [plan.precision for plan in race.eager_plans()] == ["bf16", "tf32", "fp32"]
+    # If one of them isn't predicted, the order is that of the options, from the last one on.
+    race._cost_model.time = lambda plan: None
+    assert [plan.precision for plan in race.eager_plans()] == ["tf32", "bf16", "fp32"]
+
+
+def test_compiling_must_save_more_than_it_takes():
+    race = race_of(lambda _: 0.01, compile=(False, True), duration="100st")
+    race.run()
+    assert not any(plan.compile for plan in race.timings)
+    assert race.why_not_compiled == "it takes about 5 s and may save 0 s of this run"
+    (refusal,) = race.space.refused
+    assert (refusal.knob, refusal.value) == ("compile", True)
+    race = race_of(lambda plan: 0.005 if plan.compile else 0.01, compile=(False, True))
+    race.run()
+    assert race.ranking()[0].plan.compile
+    assert race.why_not_compiled is None
+
+
+def test_the_next_is_not_compiled_if_the_first_was_no_faster():
+    race = race_of(
+        lambda plan: 0.1 if plan.precision == "fp32" and not plan.compile else 0.2,
+        compile=(False, True),
+        precision=("fp32", "bf16"),
+    )
+    race.run()
+    assert len([plan for plan in race.timings if plan.compile]) == 1
+    assert race.why_not_compiled == "another compiled candidate was no faster"
+    assert race.space.refused == ()  # since one was compiled
+
+
+def test_what_does_not_fit_does_not_run():
+    ways = Fit(ways=({"micro_batch": 16}, {"micro_batch": 8}), needed=1, missing="")
+    race = race_of(
+        lambda plan: 0.1 if plan.micro_batch == 8 else 0.2,
+        fits={"fp32": ways},
+        threads=(None, 1),
+        verdict=lambda plan: "NO" if plan.threads == 1 else "FITS",
+    )
+    race.run()
+    assert [plan.micro_batch for plan in race.timings] == [16, 8]
+    assert race.eager_plans() == [PLAIN.pin(micro_batch=8)]  # the faster way is that of all others
+
+
+def test_steps_of_a_run_of_given_length_are_those_of_the_first_candidate():
+    race = race_of(lambda _: 0.5, request=PlanRequest(seconds=60.0))
+    assert race.num_steps == 50000
+    race.run()
+    assert race.num_steps == 120
+    assert race.cost(race.ranking()[0]) == 60.0
+
+
+def test_a_narrow_type_that_is_slower_is_left():
+    assert search(make_task(model=SlowIfNarrow)).plan.precision == "fp32"
+
+
+def test_what_is_spent_is_spent(monkeypatch):
+    # Nothing is left after the first candidate: only those without which there is no answer are
+    # run.
+    monkeypatch.setattr(CandidateRace, "seconds_left", -1.0)
+    found = search()
+    assert [c.plan.precision for c in found.explanation.candidates if c.measured is not None] == [
+        "fp32",
+        "fp32",
+    ]
+    (left,) = by_plan(found, precision="bf16")
+    assert left.status == "untried"
+    assert "that planning may cost this run were spent" in left.reason
+
+
+def test_start_up_counts():
+    one = functools.partial(timing.Timing, plan=None)
+    several = object.__new__(CandidateRace)
+    several._task, several._request = make_task(duration="100st"), PlanRequest(world_size=2)
+    assert several.cost(one(step=0.5, startup=30.0)) == 80.0
+    several._request = PlanRequest()
+    assert several.cost(one(step=0.5, startup=30.0)) == 50.0
+
+
+def test_a_model_that_does_not_compile(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("cannot be compiled\nas more lines say")
+
+    monkeypatch.setattr(torch, "compile", lambda _: fails)
+    task = make_task(model=lambda: nn.Linear(64, 10), tolerance="rounding", duration=LONG)
+    found = find_plan(task, PlanRequest(device="cpu", is_free=True, recalls=False))
+    assert not found.plan.compile
+    tried = [c for c in by_plan(found, compile=True) if c.status != "untried"]
+    assert tried
+    assert {c.status for c in tried} == {"failed"}
+    assert all("\n" not in c.reason for c in tried)
+
+
+def test_what_is_too_large_once_compiled_is_not_compiled(monkeypatch):
+    """The verdict is the oracle's: here every compiled plan is too large."""
+    monkeypatch.setattr(CostModel, "_is_looked_into", lambda _, plan: not plan.compile)
+    monkeypatch.setattr(CostModel, "verdict", lambda _, plan: "NO" if plan.compile else "FITS")
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda *args, **_: compiled.append(args))
+    asked = PlanRequest(device="cpu", budget=4000 * MIB, is_free=True, recalls=False)
+    found = find_plan(make_task(duration="300st"), asked)
+    assert not compiled
+    assert not found.plan.compile
+    assert {c.status for c in found.explanation.candidates if c.plan.compile} == {"memory"}
+    assert [r.reason for r in found.explanation.refused if r.knob == "compile"][-1:] == [
+        "compiled it does not fit the budget"
+    ]

@@ -1,0 +1,122 @@
+"""Predictions are made once for plans that share a capture, and only if they are asked for."""
+
+import pytest
+
+from planner.searching import PLAIN, RATES, make_task
+from volano.device import Device
+from volano.device.isolated import IsolatedError
+from volano.plan.prediction import MemoryPrediction, Operation
+from volano.planner import cost_model
+from volano.planner.cost_model import CostModel
+from volano.planner.memory.predict import Prediction, needed_bytes
+from volano.planner.task_profile import profile_task
+
+MIB = 2**20
+PRODUCT = Operation(
+    name="aten.mm.default", phase="forward", kind="matmul", dtype="fp32", flops=10**9, num_bytes=1
+)
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return profile_task(make_task(), Device("cpu"))
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """The plans of which a capture was made; each would take 10 MiB."""
+    plans = []
+
+    def predict(_task, plan, **_):
+        plans.append(plan)
+        memory = MemoryPrediction(peak=10 * MIB, lower=10 * MIB, upper=12 * MIB)
+        return Prediction(memory=memory, target="cpu", operations=(PRODUCT,), has_randomness=False)
+
+    monkeypatch.setattr(cost_model, "predict", predict)
+    monkeypatch.setattr(cost_model, "kept_calibration", cost_model.Calibration)
+    monkeypatch.setattr(cost_model, "rates_of", lambda _: RATES)
+    return plans
+
+
+def model_of(profile, *, budget=None, **options):
+    return CostModel(make_task(), profile, budget=budget, **options)
+
+
+def test_a_small_net_on_much_memory_is_no_question(profile, monkeypatch):
+    monkeypatch.setattr(Device, "free_bytes", lambda _: 2**34)
+    found = model_of(profile)
+    assert (found.is_tight, found.is_asked, found.looks_into_compiled) == (False, False, False)
+    monkeypatch.setattr(Device, "free_bytes", lambda _: 2**17)
+    assert model_of(profile).is_tight
+    monkeypatch.setattr(Device, "free_bytes", lambda _: None)
+    assert not model_of(profile).is_tight
+    assert model_of(profile, budget=2**34).is_tight
+
+
+def test_nothing_is_captured_unless_it_is_asked_for(profile, captured, monkeypatch):
+    monkeypatch.setattr(Device, "free_bytes", lambda _: 2**34)
+    found = model_of(profile)
+    answers = (found.memory(PLAIN), found.verdict(PLAIN), found.time(PLAIN), found.needed(PLAIN))
+    assert answers == (None, None, None, None)
+    assert captured == []
+    assert found.startup(PLAIN.pin(compile=True)) == cost_model._COMPILE_SECONDS
+
+
+def test_plans_that_differ_in_their_threads_alone_share_a_capture(profile, captured):
+    found = model_of(profile, budget=100 * MIB)
+    assert found.verdict(PLAIN) == found.verdict(PLAIN.pin(threads=1)) == "FITS"
+    assert len(captured) == 1
+    found.memory(PLAIN.pin(precision="bf16"))
+    assert [plan.precision for plan in captured] == ["fp32", "bf16"]
+
+
+def test_a_verdict_is_of_the_budget(profile, captured):
+    assert model_of(profile, budget=9 * MIB).verdict(PLAIN) == "NO"
+    found = model_of(profile, budget=11 * MIB)
+    assert found.verdict(PLAIN) == "UNCERTAIN"
+    memory = MemoryPrediction(peak=10 * MIB, lower=10 * MIB, upper=12 * MIB)
+    assert found.needed(PLAIN) == needed_bytes(Prediction(memory=memory, target="cpu"))
+    assert found.has_randomness(PLAIN) is False
+
+
+def test_the_memory_of_compiled_plans_is_looked_into_on_request(profile, captured):
+    found = model_of(profile, budget=100 * MIB)
+    found.looks_into_compiled = False
+    assert found.memory(PLAIN.pin(compile=True)) is None
+    assert captured == []
+    found.looks_into_compiled = True
+    assert found.memory(PLAIN.pin(compile=True)) is not None
+
+
+def test_a_device_that_is_not_here_takes_the_eager_step_for_the_compiled(profile, captured):
+    found = model_of(profile, budget=100 * MIB, rates=RATES)
+    found.looks_into_compiled = False
+    assert found.memory(PLAIN.pin(compile=True)) is not None
+    assert not captured[0].compile
+
+
+def test_why_nothing_is_predicted_is_said_once(profile, monkeypatch):
+    def predict(*_, **__):
+        raise IsolatedError("it reads a value")
+
+    monkeypatch.setattr(cost_model, "predict", predict)
+    found = model_of(profile, budget=MIB)
+    assert found.memory(PLAIN) is found.verdict(PLAIN) is found.time(PLAIN) is None
+    found.memory(PLAIN.pin(precision="bf16"))
+    assert len(found.notices) == 1
+    assert found.notices[0].startswith("not predicted, but measured:")
+
+
+def test_what_was_told_stays_and_what_was_learned_is_kept_for_later(profile, captured, monkeypatch):
+    kept = []
+    monkeypatch.setattr(cost_model, "keep_calibration", kept.append)
+    found = model_of(profile, budget=100 * MIB)
+    before = found.time(PLAIN)
+    found.learn(PLAIN.pin(threads=3), 1.0)  # of this plan nothing was predicted
+    found.keep()
+    assert kept == []
+    found.learn(PLAIN, 7.0)
+    assert found.time(PLAIN) is before
+    found.keep()
+    (calibration,) = kept
+    assert calibration != cost_model.Calibration()
