@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volano.data import Order, in_sequence, permutation
-from volano.data.counters import counter_hash, counter_hashes
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -86,13 +85,6 @@ def test_the_order_cannot_be_written_to():
 def test_an_evaluation_visits_everything_in_sequence(num_examples, batch_size):
     indices = np.concatenate([key.indices for key in in_sequence(num_examples, batch_size)])
     assert indices.tolist() == list(range(num_examples))
-
-
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4), st.integers(1, 20))
-def test_hashes_of_arrays_and_of_numbers_agree(counters, num):
-    assert counter_hashes(tuple(counters), num).tolist() == [
-        counter_hash(*counters, i) for i in range(num)
-    ]
 
 
 def test_the_order_of_a_task(make_task):

@@ -5,26 +5,23 @@ import os
 import pickle
 import shutil
 import signal
-import struct
 import subprocess
 import threading
-import time
 
 import pytest
 import torch
 from torch import nn
 
 import volano
-from conftest import Quiet, classification, experiment_records, make_mlp
+from conftest import Quiet, classification, experiment_records
 from volano.errors import CheckpointError, UsageError
-from volano.training import RunFolder, Safety, load_weights
+from volano.training import RunFolder, Safety
 from volano.training.checkpoints.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     load_latest,
     save_checkpoint,
 )
-from volano.training.checkpoints.saver import Saver, to_host
 
 EVERY_STEP = Safety(save_every="1st")
 
@@ -144,17 +141,6 @@ class TestDamage:
         (run.path / "metrics.jsonl").write_bytes(b"\n".join(content))
         assert len(RunFolder.open(run.path).read_lines("metrics.jsonl")) == len(content) - 2
 
-    @pytest.mark.parametrize("damage", DAMAGES)
-    def test_final_weights(self, make_task, quiet, tmp_path, damage):
-        run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
-        path = run.path / "model.safetensors"
-        load_weights(make_mlp(), path)
-        DAMAGES[damage](path)  # the flipped bit is one of a weight
-        with pytest.raises(
-            CheckpointError, match=r"model.safetensors (can be read|has the digest)"
-        ):
-            load_weights(make_mlp(), path)
-
     def test_what_a_killed_process_left_half_written_goes(self, make_task, quiet, stopped):
         for name in (".partial-step-00000010", ".partial-old-step-00000007"):
             shutil.copytree(
@@ -195,37 +181,6 @@ class TestStrangers:
         run = volano.resume(stopped, task=make_task(), observer=quiet)
         assert any("nothing to execute" in notice for notice in run.notices)
         assert run.status == "finished"
-        assert not (tmp_path / "owned").exists()
-
-    @pytest.mark.parametrize(
-        "content",
-        [
-            struct.pack("<Q", 2**62) + b"{}",  # a header longer than any file
-            struct.pack("<Q", 2) + b"[]",
-            struct.pack("<Q", 8) + b'{"a": 1}',
-            struct.pack("<Q", 66)
-            + b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}'
-            + b"0000",
-            struct.pack("<Q", 56)
-            + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,99]}}  '
-            + b"0000",
-        ],
-    )
-    def test_weights(self, tmp_path, content):
-        path = tmp_path / "model.safetensors"
-        path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="can be read"):
-            load_weights(make_mlp(), path)
-
-    def test_a_pickle_in_place_of_weights(self, tmp_path):
-        path = tmp_path / "model.safetensors"
-        for content in (pickle.dumps(Malicious(tmp_path / "owned")),):
-            path.write_bytes(content)
-            with pytest.raises(CheckpointError, match="can be read"):
-                load_weights(make_mlp(), path)
-        torch.save({"weight": Malicious(tmp_path / "owned")}, path)
-        with pytest.raises(CheckpointError, match="can be read"):
-            load_weights(make_mlp(), path)
         assert not (tmp_path / "owned").exists()
 
 
@@ -319,109 +274,6 @@ class TestFullDisk:
         folder.append("metrics.jsonl", {"step": 3})
         assert [record["step"] for record in folder.read_lines("metrics.jsonl")] == [1, 3]
         assert folder.lost.keys() == {"metrics.jsonl"}
-
-
-class TestBesideTheLoop:
-    def test_a_copy_shares_nothing_and_keeps_ties(self):
-        weight = torch.arange(6.0).reshape(2, 3)
-        state = {"a": weight, "b": [weight, weight.T], "c": (1, "x", None), "empty": torch.empty(0)}
-        copy = to_host(state)
-        weight.zero_()
-        assert copy["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
-        assert copy["b"][0] is copy["a"]
-        assert copy["b"][1].tolist() == [[0, 3], [1, 4], [2, 5]]
-        assert copy["c"] == (1, "x", None)
-
-    def test_a_copy_is_in_the_same_memory_format(self):
-        kernel = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
-        assert to_host([kernel])[0].stride() == kernel.stride()
-
-    def test_what_is_saved_is_of_one_moment_while_training_goes_on(
-        self, make_task, quiet, tmp_path, monkeypatch
-    ):
-        real = torch.save
-
-        def slow(state, file):
-            time.sleep(0.1)
-            real(state, file)
-
-        monkeypatch.setattr(torch, "save", slow)
-        weights = {}
-
-        class Watch(Quiet):
-            def on_start(self, info):
-                self.first = info.first_step
-
-        run = volano.train(
-            make_task(), out=tmp_path / "run", observer=Watch(), safety=Safety(save_every="0.05s")
-        )
-        monkeypatch.undo()
-        reference = volano.train(
-            make_task(), out=tmp_path / "whole", observer=quiet, safety=EVERY_STEP
-        )
-        for path in list_checkpoints(run.path / "checkpoints"):
-            weights[path.name] = load_checkpoint(path)[1]["model"]
-        final = load_checkpoint(list_checkpoints(reference.path / "checkpoints")[-1])[1]["model"]
-        for name, tensor in weights["step-00000032"].items():
-            assert torch.equal(tensor, final[name])
-        # The one before it was written while later steps ran: going on from it must give the same
-        # end.
-        shutil.rmtree(run.path / "checkpoints" / "step-00000032")
-        folder = RunFolder.open(run.path)
-        folder.update_run(status="running")
-        again = volano.resume(run.path, task=make_task(), observer=quiet)
-        assert_same_weights(again.model, reference.model)
-
-    def test_one_save_at_a_time_and_none_left_at_the_end(
-        self, make_task, quiet, tmp_path, monkeypatch
-    ):
-        real, running, most = torch.save, [], []
-
-        def watched(state, file):
-            running.append(1)
-            most.append(len(running))
-            time.sleep(0.01)
-            real(state, file)
-            running.pop()
-
-        monkeypatch.setattr(torch, "save", watched)
-        volano.train(make_task(), out=tmp_path / "run", observer=quiet, safety=EVERY_STEP)
-        assert set(most) == {1}
-        assert len(most) == 32
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("volano")]
-
-    def test_an_error_of_any_kind_is_told_and_the_run_goes_on(
-        self, make_task, quiet, tmp_path, monkeypatch
-    ):
-        real = torch.save
-
-        def broken(state, file):
-            if state["step"] == 5:
-                raise MemoryError("no room for the archive")
-            real(state, file)
-
-        monkeypatch.setattr(torch, "save", broken)
-        run = volano.train(make_task(), out=tmp_path / "run", observer=quiet, safety=EVERY_STEP)
-        assert any(
-            "not saved at step 5: no room for the archive" in notice for notice in run.notices
-        )
-
-    def test_without_memory_for_a_copy_the_loop_writes_itself(
-        self, make_task, quiet, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr("volano.training.checkpoints.saver._COPY_SHARE", 0.0)
-        run = volano.train(make_task(), out=tmp_path / "run", observer=quiet, safety=EVERY_STEP)
-        assert sum("no room for a copy" in notice for notice in run.notices) == 1
-        assert len(list_checkpoints(run.path / "checkpoints")) == 2
-
-    def test_seconds_are_stretched_where_saving_is_dear(self, tmp_path):
-        folder = RunFolder(tmp_path)
-        saver = Saver(folder, Safety(save_every="0.001s"), lambda: {"step": 1}, lambda _: None)
-        saver._charge(1.0)
-        assert saver._interval == pytest.approx(50.0)  # 2 % of the time
-        every = Saver(folder, Safety(save_every="3st"), lambda: {"step": 1}, lambda _: None)
-        every._charge(1.0)
-        assert [step for step in range(1, 10) if every.is_at(step)] == [3, 6, 9]
 
 
 class TestBeforeTheFirstCheckpoint:

@@ -5,13 +5,12 @@ import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 import volano
 from conftest import classification, classification_with_accuracy, make_mlp
 from volano import Plan
-from volano.training import PlainProgress, RichProgress, load_weights
+from volano.training import PlainProgress
 
 
 def test_a_run_leaves_a_complete_folder(make_task, quiet, tmp_path):
@@ -77,32 +76,6 @@ def test_a_preview_is_kept_and_changes_no_number(make_task, quiet, tmp_path):
     assert f"  text: {records[0]['text']}" in shown.getvalue()
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, run.model.state_dict()[name])
-
-
-def test_the_final_weights_load_anywhere(make_task, quiet, tmp_path):
-    run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)
-    model = make_mlp()
-    model.load_state_dict(load_file(run.path / "model.safetensors"))
-    for got, expected in zip(model.parameters(), run.model.parameters(), strict=True):
-        assert torch.equal(got, expected)
-
-
-def test_tied_weights_are_written_and_read(make_task, quiet, tmp_path):
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.down, self.up = nn.Linear(64, 8, bias=False), nn.Linear(8, 64, bias=False)
-            self.up.weight = nn.Parameter(self.down.weight.T)
-            self.again = self.down
-            self.head = nn.Linear(8, 10)
-
-        def forward(self, x):
-            return self.head(self.again(self.up(self.down(x))))
-
-    run = volano.train(make_task(model=Tied), out=tmp_path / "run", observer=quiet)
-    model = Tied()
-    load_weights(model, run.path / "model.safetensors")
-    assert torch.equal(model.again.weight, run.model.down.weight)
 
 
 def test_batches_of_any_shape(make_task, quiet, tmp_path, digits):
@@ -200,37 +173,6 @@ class TestPins:
             volano.train(
                 make_task(), plan=Plan.baseline(), pins={"threads": 1}, out=tmp_path / "run"
             )
-
-
-class TestProgress:
-    def test_plain_lines_where_there_is_no_terminal(self, make_task, tmp_path):
-        stream = io.StringIO()
-        volano.train(make_task(name="digits"), out=tmp_path / "run", observer=PlainProgress(stream))
-        lines = stream.getvalue().splitlines()
-        assert lines[0].startswith("digits: 2,410 parameters on cpu, 32 steps of 32 -> ")
-        assert any(line.startswith("step 32/32  valid loss ") for line in lines)
-        assert lines[-1].startswith("finished after 0:0")
-        assert "\x1b" not in stream.getvalue()
-
-    @pytest.mark.parametrize("width", [80, 120])
-    def test_a_bar_fits_its_terminal(self, make_task, tmp_path, monkeypatch, width):
-        class Terminal(io.StringIO):
-            def isatty(self):
-                return True
-
-        monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setattr("volano.training.progress._REFRESH_SECONDS", 0.0)
-        stream = Terminal()
-        volano.train(make_task(name="digits"), out=tmp_path / "run", observer=RichProgress(stream))
-        text = stream.getvalue()
-        assert "examples/s" in text
-        assert "left" in text
-        bars = [line for line in text.replace("\r", "\n").split("\n") if "examples/s" in line]
-        import re
-
-        assert bars
-        assert max(len(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)) for line in bars) <= width
 
 
 class Killed(torch.utils.data.Dataset):

@@ -10,7 +10,7 @@ from torch import nn
 import volano
 from conftest import classification, classification_with_accuracy, make_mlp
 from volano import Plan
-from volano.errors import NumericsError, ObjectiveError, PlanError, TaskError
+from volano.errors import NumericsError, ObjectiveError
 from volano.training import Session
 
 
@@ -199,29 +199,6 @@ def test_bf16_stays_near_fp32(make_task):
     assert nn.functional.cosine_similarity(exact, narrow, dim=0) > 0.999
 
 
-def test_an_average_of_the_weights(make_task, quiet, tmp_path):
-    weights = []
-
-    class Watch(volano.Observer):
-        def on_log(self, record):
-            weights.append(live.model[0].weight.detach().clone())
-
-    task = make_task(
-        ema_decay=0.9, duration="8st", optimizer=functools.partial(torch.optim.SGD, lr=0.5)
-    )
-    live = session(task)
-    initial = live.model[0].weight.detach().clone()
-    for step, batch in enumerate(live.feed.batches(live.order.keys(0, 8))):
-        live.step_once(batch, step)
-        weights.append(live.model[0].weight.detach().clone())
-    expected = initial
-    for step, value in enumerate(weights):
-        decay = min(0.9, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * value
-    torch.testing.assert_close(live.kept_model[0].weight, expected)
-    assert not torch.equal(live.kept_model[0].weight, live.model[0].weight)
-
-
 class TestRefusals:
     @pytest.mark.parametrize(
         ("objective", "message"),
@@ -249,49 +226,6 @@ class TestRefusals:
         assert torch.equal(made.model[0].weight, before)
         with pytest.raises(NumericsError, match=f"at step 1 they were not; got loss {factor}"):
             volano.train(task, out=tmp_path / "run", observer=quiet)
-
-    def test_a_model_without_parameters(self, make_task):
-        with pytest.raises(TaskError, match="must have parameters to train; got ReLU"):
-            session(make_task(model=nn.ReLU))
-
-    def test_a_model_that_is_none(self, make_task):
-        with pytest.raises(TaskError, match="must return an nn.Module; got NoneType"):
-            session(make_task(model=lambda: None))
-
-    def test_an_optimizer_that_is_none(self, make_task):
-        with pytest.raises(TaskError, match="must return a torch.optim.Optimizer; got list"):
-            session(make_task(optimizer=list))
-
-    def test_a_micro_batch_larger_than_the_batch(self, make_task):
-        with pytest.raises(
-            PlanError, match="part of the batch; got micro_batch=64 with batch_size=32"
-        ):
-            session(make_task(), Plan.baseline().pin(micro_batch=64))
-
-    @pytest.mark.parametrize("precision", ["tf32", "fp16"])
-    def test_a_precision_that_the_device_lacks(self, make_task, precision):
-        with pytest.raises(PlanError, match=f"computes in fp32, bf16; got precision='{precision}'"):
-            session(make_task(), Plan.baseline().pin(precision=precision))
-
-
-class TestImplementations:
-    def test_fused_is_applied_where_the_class_has_it(self, make_task):
-        made = session(make_task(), Plan.baseline().pin(optimizer="fused"))
-        assert made.optimizer.param_groups[0]["fused"] is True
-        assert made.notices == []
-
-    def test_the_users_choice_stands_and_is_said(self, make_task):
-        task = make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3, foreach=True))
-        made = session(task, Plan.baseline().pin(optimizer="fused"))
-        assert made.optimizer.param_groups[0]["fused"] is None
-        assert "that stands" in made.notices[0]
-
-    def test_a_class_without_it_runs_as_given_and_it_is_said(self, make_task):
-        made = session(
-            make_task(optimizer=functools.partial(torch.optim.Adamax, lr=1e-3)),
-            Plan.baseline().pin(optimizer="fused"),
-        )
-        assert "Adamax has no fused implementation" in made.notices[0]
 
 
 class TestMeasuredChoices:
@@ -330,24 +264,6 @@ class TestMeasuredChoices:
         assert any("workers=3 has no effect" in notice for notice in run.notices)
 
 
-def test_tied_weights_are_averaged_once(make_task):
-    from volano.training.optim.ema import Ema
-
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one = nn.Linear(3, 3, bias=False)
-            self.two = nn.Linear(3, 3, bias=False)
-            self.two.weight = self.one.weight
-
-    model = Tied()
-    nn.init.zeros_(model.one.weight)
-    ema = Ema(model, 0.5)
-    nn.init.ones_(model.one.weight)
-    ema.update(1000)
-    assert torch.equal(ema.model.two.weight, torch.full((3, 3), 0.5))
-
-
 def test_metrics_keep_no_graph(make_task):
     def objective(model, batch):
         loss = classification(model, batch)
@@ -373,42 +289,3 @@ def test_frozen_modules_stay_frozen(make_task, quiet, tmp_path):
 
     run = volano.train(make_task(model=Frozen), out=tmp_path / "run", observer=quiet)
     assert torch.equal(run.model.norm.running_mean, torch.zeros(64))
-
-
-def test_metrics_come_at_every_step(make_task, quiet, tmp_path):
-    calls = []
-
-    def objective(model, batch):
-        calls.append(1)
-        loss = classification_with_accuracy(model, batch)
-        return volano.Loss(
-            total=loss.total, weight=loss.weight, metrics={} if len(calls) == 3 else loss.metrics
-        )
-
-    with pytest.raises(
-        ObjectiveError, match="same metrics at every step; got a step without 'accuracy'"
-    ):
-        volano.train(
-            make_task(objective=objective, duration="4000st"),
-            plan=Plan.baseline(),
-            out=tmp_path / "r",
-            observer=quiet,
-        )
-
-
-def test_a_whole_plan_respects_the_tolerance(make_task, quiet, tmp_path):
-    with pytest.raises(PlanError, match="tolerance is 'exact'; got precision='bf16'"):
-        volano.train(
-            make_task(tolerance="exact"),
-            plan=Plan.baseline().pin(precision="bf16"),
-            out=tmp_path / "r",
-            observer=quiet,
-        )
-
-
-def test_seeds_may_vary_over_one_order_of_the_data(make_task):
-    one, other = (session(make_task(seed=seed, data_seed=5)) for seed in (5, 6))
-    orders = [[key.indices.tolist() for key in made.keys()] for made in (one, other)]  # noqa: SIM118 - a method of the session
-    assert orders[0] == orders[1]
-    assert not torch.equal(*(next(made.model.parameters()) for made in (one, other)))
-    assert session(make_task(seed=5)).order == one.order

@@ -10,13 +10,11 @@ import torch
 from torch import nn
 
 import volano
-from conftest import Quiet, assert_same, classification, classification_with_accuracy, make_mlp
+from conftest import Quiet, assert_same, classification, classification_with_accuracy
 from volano import Plan
-from volano.errors import CheckpointError, NumericsError, UsageError
+from volano.errors import NumericsError
 from volano.training import RunFolder, Safety, Session
 from volano.training.checkpoints.checkpoint import load_latest
-from volano.training.health.loss_spikes import SpikeFinder
-from volano.training.health.nonfinite_origin import diagnose
 from volano.training.nonfinite_guard import NonfiniteGuard
 
 EVERY_STEP = "1st"
@@ -136,53 +134,6 @@ class TestStop:
         assert_same(after, before)
         assert_same(session.state.ema.model.state_dict(), average)
         assert not session.step_once(next(batches), 4).is_bad
-
-    def test_a_float64_and_a_complex_parameter_are_looked_at_too(self):
-        for dtype in (torch.float64, torch.complex64, torch.bfloat16):
-            parameters = [nn.Parameter(torch.ones(3, dtype=dtype)), nn.Parameter(torch.ones(3))]
-            optimizer = torch.optim.SGD(parameters, lr=0.1)
-            guard = NonfiniteGuard(
-                volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False
-            )
-            for parameter in parameters:
-                parameter.grad = torch.full_like(parameter, 0.3)
-            kept = [parameter.grad.clone() for parameter in parameters]
-            assert guard.lets_pass(torch.tensor(1.0), None)
-            assert all(torch.equal(p.grad, g) for p, g in zip(parameters, kept, strict=True))
-            parameters[0].grad[1] = float("inf")
-            assert not guard.lets_pass(torch.tensor(1.0), None)
-            parameters[0].grad[1] = 0.0
-            assert guard.lets_pass(torch.tensor(1.0), None)
-
-    def test_a_sparse_gradient_is_looked_at(self):
-        embedding = nn.Embedding(10, 4, sparse=True)
-        optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
-        guard = NonfiniteGuard(
-            volano.Device("cpu"), optimizer, has_scaler=False, reads_at_once=False
-        )
-        embedding(torch.tensor([1, 2])).sum().backward()
-        assert guard.lets_pass(torch.tensor(1.0), None)
-        (embedding(torch.tensor([1, 2])).sum() * float("inf")).backward()
-        assert not guard.lets_pass(torch.tensor(1.0), None)
-
-    def test_without_the_kernel_norms_say_the_same(self, monkeypatch):
-        def missing(*_):
-            raise NotImplementedError
-
-        monkeypatch.setattr("volano.training.nonfinite_guard.check_and_unscale", missing)
-        parameter = nn.Parameter(torch.ones(3))
-        guard = NonfiniteGuard(
-            volano.Device("cpu"),
-            torch.optim.SGD([parameter], lr=0.1),
-            has_scaler=False,
-            reads_at_once=False,
-        )
-        parameter.grad = torch.ones(3)
-        assert guard.lets_pass(torch.tensor(1.0), None)
-        parameter.grad[0] = float("nan")
-        assert not guard.lets_pass(torch.tensor(1.0), None)
-        parameter.grad[0] = 1.0
-        assert guard.lets_pass(torch.tensor(1.0), None)
 
 
 class TestDeferred:
@@ -332,46 +283,6 @@ class TestSkip:
         assert [record["step"] for record in records(run.path)] == [6, 10]
 
 
-class TestDiagnosis:
-    def session(self, make_task, **fields):
-        return Session(make_task(**fields), Plan.baseline(), on_notice=lambda _: None)
-
-    def test_the_module_whose_output_is_not_finite(self, make_task):
-        model = lambda: nn.Sequential(nn.Linear(64, 32), Overflows(), nn.Linear(32, 10))  # noqa: E731
-        found = diagnose(self.session(make_task, model=model), 0)
-        assert (found.module, found.where) == ("1 (Overflows)", "forward")
-
-    def test_the_module_whose_backward_pass_is_not_finite(self, make_task):
-        model = lambda: nn.Sequential(nn.Linear(64, 32), nn.ReLU(), Explodes(), nn.Linear(32, 10))  # noqa: E731
-        found = diagnose(self.session(make_task, model=model), 0)
-        assert (found.module, found.where) == ("2 (Explodes)", "backward")
-        first = lambda: nn.Sequential(Explodes(), nn.Linear(64, 10))  # noqa: E731 - nothing before it has a gradient
-        assert diagnose(self.session(make_task, model=first), 0).where is None
-
-    def test_a_gradient_that_the_objective_makes(self, make_task):
-        def objective(model, batch):
-            return InfiniteGradient.apply(classification(model, batch))
-
-        found = diagnose(self.session(make_task, objective=objective), 0)
-        assert (found.module, found.where) == ("objective", "backward")
-
-    def test_a_weight_that_was_bad_before(self, make_task):
-        session = self.session(make_task)
-        with torch.no_grad():
-            session.model[3].weight[2, 2] = float("nan")
-        found = diagnose(session, 0)
-        assert (found.module, found.where) == ("3.weight", "weights")
-
-    def test_what_does_not_show_again_is_said(self, make_task):
-        session = self.session(make_task)
-        before, random_state = state_of(session), torch.get_rng_state()
-        found = diagnose(session, 3)
-        assert "did not show it; examples" in str(found)
-        assert_same(state_of(session), before)
-        assert torch.equal(torch.get_rng_state(), random_state)
-        assert not any(module._forward_hooks for module in session.model.modules())
-
-
 class TestSpikes:
     def test_one_step_far_above_the_rest_is_marked(self, make_task, quiet, tmp_path):
         objective = bad_at(100, factor=50.0)
@@ -381,58 +292,3 @@ class TestSpikes:
         assert (
             next(line["step"] for line in lines if line.get("spike")) == 105
         )  # a line every fifth step
-
-    def test_a_healthy_run_has_none(self, make_task, quiet, tmp_path):
-        volano.train(make_task(duration="20ep"), out=tmp_path / "run", observer=quiet)
-        assert len(quiet.logs) > 20
-        assert not any("spike" in record for record in quiet.logs)
-
-    def test_the_rule(self):
-        finder = SpikeFinder()
-        assert not finder.look([1.0] * 19)
-        assert not finder.look([100.0])  # too few before it to tell
-        assert not finder.look([1.2])  # within a quarter of the median
-        assert finder.look([1.0, 1.3])
-        other = SpikeFinder()
-        other.load_state_dict(finder.state_dict())
-        assert other.look([1.3]) == finder.look([1.3]) is True
-
-
-class TestSettings:
-    @pytest.mark.parametrize(
-        "value", ["", "60", "0s", "0st", "-5s", "1e9s", "nans", "5ep", "5 s", None, 60]
-    )
-    def test_an_interval_that_is_none(self, value):
-        with pytest.raises(
-            UsageError,
-            match="`save_every` must be seconds or steps above 0; got .*Write 60s or 500st",
-        ):
-            Safety(save_every=value)
-
-    @pytest.mark.parametrize("value", [-1, 1.5, True, "3"])
-    def test_a_count_that_is_none(self, value):
-        with pytest.raises(UsageError, match="`skip_bad_steps` must be a whole number"):
-            Safety(skip_bad_steps=value)
-
-    def test_there_and_back(self):
-        safety = Safety(save_every="2.5s", skip_bad_steps=4)
-        assert Safety.from_json(safety.to_json()) == safety
-        assert (safety.save_seconds, safety.save_steps) == (2.5, None)
-        assert Safety.from_json(None) == Safety()
-        with pytest.raises(CheckpointError, match="safety settings"):
-            Safety.from_json({"save_every": "60s", "colour": 1})
-
-
-def test_the_first_loss_is_diagnosed_like_any_other(make_task, quiet, tmp_path):
-    with pytest.raises(
-        NumericsError,
-        match="at step 1 they were not; got loss nan: first seen in the forward of objective",
-    ):
-        volano.train(
-            make_task(
-                model=make_mlp,
-                objective=lambda model, batch: classification(model, batch) * float("nan"),
-            ),
-            out=tmp_path / "run",
-            observer=quiet,
-        )

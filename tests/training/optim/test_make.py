@@ -1,11 +1,132 @@
-"""Which parameters an optimizer gets, and what is said of those that it leaves out."""
+"""A task's optimizer, with the implementation that the plan names."""
 
+import functools
+
+import pytest
 import torch
 from torch import nn
 
-from volano.plan import Plan
+from training.tasks import full_task
+from volano import Plan
+from volano.device import Device
+from volano.errors import TaskError
 from volano.training import Session
-from volano.training.optim.make import left_out
+from volano.training.optim.make import (
+    choose_implementation,
+    left_out,
+    make_optimizer,
+    set_learning_rates,
+    with_own_marks,
+)
+
+
+def session(task, plan=None):
+    notices = []
+    made = Session(task, plan or Plan.baseline(), on_notice=notices.append)
+    made.notices = notices
+    return made
+
+
+class TestImplementations:
+    def test_fused_is_applied_where_the_class_has_it(self, make_task):
+        made = session(make_task(), Plan.baseline().pin(optimizer="fused"))
+        assert made.optimizer.param_groups[0]["fused"] is True
+        assert made.notices == []
+
+    def test_the_users_choice_stands_and_is_said(self, make_task):
+        task = make_task(optimizer=functools.partial(torch.optim.AdamW, lr=1e-3, foreach=True))
+        made = session(task, Plan.baseline().pin(optimizer="fused"))
+        assert made.optimizer.param_groups[0]["fused"] is None
+        assert "that stands" in made.notices[0]
+
+    def test_a_class_without_it_runs_as_given_and_it_is_said(self, make_task):
+        made = session(
+            make_task(optimizer=functools.partial(torch.optim.Adamax, lr=1e-3)),
+            Plan.baseline().pin(optimizer="fused"),
+        )
+        assert "Adamax has no fused implementation" in made.notices[0]
+
+
+def test_a_model_without_parameters(make_task):
+    with pytest.raises(TaskError, match="has parameters to train; got ReLU"):
+        session(make_task(model=nn.ReLU))
+
+
+def test_an_optimizer_that_is_none(make_task):
+    with pytest.raises(TaskError, match="returns a torch.optim.Optimizer; got list"):
+        session(make_task(optimizer=list))
+
+
+@pytest.mark.parametrize("now", ["as_given", "foreach", "fused"])
+@pytest.mark.parametrize("then", ["as_given", "foreach", "fused"])
+def test_the_implementation_of_the_optimizer_is_that_of_the_plan(make_task, tmp_path, then, now):
+    def session_of(implementation):
+        plan = Plan.baseline().pin(optimizer=implementation)
+        session = Session(full_task(make_task), plan, on_notice=lambda _: None)
+        return session, [
+            (group["foreach"], group["fused"]) for group in session.optimizer.param_groups
+        ]
+
+    earlier, _ = session_of(then)
+    for step, batch in enumerate(earlier.feed.batches(earlier.order.keys(0, 2))):
+        earlier.step_once(batch, step)
+    session, marks = session_of(now)
+    session.load_state_dict(earlier.state_dict(), earlier.description, tmp_path)
+    assert [(group["foreach"], group["fused"]) for group in session.optimizer.param_groups] == marks
+    for batch in session.feed.batches(session.order.keys(2, 3)):
+        session.step_once(batch, 2)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "model", "reason"),
+    [
+        (functools.partial(torch.optim.SGD, lr=0.1, maximize=True), None, "maximizes"),
+        (
+            functools.partial(torch.optim.SGD, lr=0.1),
+            lambda: nn.Embedding(64, 10, sparse=True),
+            "sparse gradients, which a foreach SGD",
+        ),
+        (functools.partial(torch.optim.SGD, lr=0.1, foreach=False), None, "that stands"),
+    ],
+)
+def test_why_an_implementation_is_not_applied(make_task, optimizer, model, reason):
+    task = make_task(optimizer=optimizer)
+    module = nn.Linear(2, 2) if model is None else model()
+    made = make_optimizer(task, module)
+    before = [dict(group) for group in made.param_groups]
+    plan = Plan.baseline().pin(optimizer="foreach")
+    assert reason in choose_implementation(made, module, plan, Device("cpu"))
+    assert [group["foreach"] for group in made.param_groups] == [g["foreach"] for g in before]
+
+
+def test_groups_keep_their_own_initial_rates(make_task):
+    def groups(model):
+        return [{"params": [model.weight], "lr": 0.5}, {"params": [model.bias]}]
+
+    made = make_optimizer(make_task(parameter_groups=groups), nn.Linear(2, 2))
+    assert [group["initial_lr"] for group in made.param_groups] == [0.5, 0.1]
+    set_learning_rates(made, 0.1)
+    set_learning_rates(made, 0.5)
+    assert [group["lr"] for group in made.param_groups] == [0.25, 0.05]
+
+
+def test_a_rate_that_is_a_tensor_stays_that_tensor(make_task):
+    optimizer = functools.partial(torch.optim.Adam, lr=torch.tensor(0.5), capturable=False)
+    made = make_optimizer(make_task(optimizer=optimizer), nn.Linear(2, 2))
+    (group,) = made.param_groups
+    rate = group["lr"]
+    set_learning_rates(made, 0.5)
+    assert group["lr"] is rate
+    assert float(rate) == 0.25
+    assert float(group["initial_lr"]) == 0.5
+
+
+def test_a_saved_state_takes_the_marks_of_here():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1, foreach=True)
+    saved = {"state": {}, "param_groups": [{"lr": 0.3, "foreach": None, "fused": True}]}
+    (group,) = with_own_marks(saved, optimizer)["param_groups"]
+    assert (group["lr"], group["foreach"], group["fused"]) == (0.3, True, None)
+    assert saved["param_groups"][0]["fused"] is True
 
 
 def two_comprehensions(params):
