@@ -15,14 +15,9 @@ from volano.apps.kinds import APPLICATIONS
 from volano.apps.options import (
     DeclaredOptions,
     Options,
-    Setting,
-    not_tried,
     option,
     table_of,
     takes_options,
-    tried_around,
-    tried_between,
-    tried_up_to_twice,
 )
 from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.options import TextGenerationOptions, TextOptions
@@ -195,30 +190,3 @@ class TestOneLineForAnOption:
             ).stdout.strip()
             == "False"
         )
-
-
-def test_what_a_study_tries():
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Recipe:
-        lr: float = tried_around(4.0)
-        dropout: float = tried_between(0.0, 0.3)
-        shift: int = tried_up_to_twice()
-        regime: str = not_tried()
-        width: int
-
-    from volano.apps.study_build import check_space, default_space
-    from volano.study.search_space import Range, SearchSpace
-
-    recipe = Recipe(lr=0.1, dropout=0.5, shift=2, regime="much", width=8)
-    space = default_space(recipe)
-    assert space.parameters == {
-        "lr": Range(low=0.025, high=0.4, log=True),
-        "dropout": Range(low=0.0, high=0.5),
-        "shift": Range(low=0, high=4),
-    }
-    assert Setting.of(dataclasses.fields(Recipe)[-1]) == Setting()
-    assert check_space(SearchSpace(parameters={"width": (4, 8)}), recipe).parameters == {
-        "width": (4, 8)
-    }
-    with pytest.raises(UsageError, match="must name settings of the recipe; got regime"):
-        check_space(SearchSpace(parameters={"regime": ("a", "b")}), recipe)

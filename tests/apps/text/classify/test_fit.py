@@ -1,0 +1,41 @@
+"""Which classifier is kept, and how many steps a time affords."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from volano import Plan
+from volano.apps.text.classify import fit
+from volano.apps.text.classify.fit import _affordable, _better, _head_plan, _try_head
+from volano.apps.text.classify.model_spec import BAG, HEAD
+
+
+def test_the_bag_is_kept_if_they_are_equal():
+    assert _better({BAG: 0.5, HEAD: 0.5}) == BAG
+    assert _better({BAG: 0.5, HEAD: 0.6}) == HEAD
+    assert _better({BAG: 0.5}) == BAG
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "steps"), [(10.0, 1000, 100), (10.0, 30, 30), (0.01, 1000, 1), (-5.0, 9, 1)]
+)
+def test_as_many_steps_as_the_seconds_afford(monkeypatch, seconds, most, steps):
+    monkeypatch.setattr(fit, "measure_step_time", lambda *_, **__: SimpleNamespace(step=0.1))
+    monkeypatch.setattr(fit.time, "perf_counter", lambda: 5.0)
+    assert _affordable(None, None, seconds, most=most) == steps
+
+
+def test_a_head_that_has_no_time_is_not_tried():
+    assert _try_head(None, None, {}, 3.9) == (
+        None,
+        f"{HEAD}: not tried, 4 s left are too few",
+    )
+    assert "0 s left" in _try_head(None, None, {}, -7.0)[1]
+
+
+def test_a_pin_holds_for_the_head_too():
+    plan = Plan.baseline().pin(feed="ring", optimizer="fused")
+    assert _head_plan(plan, {}).feed == "resident"
+    assert _head_plan(plan, {}).optimizer == "as_given"
+    pinned = _head_plan(plan, {"feed": "ring", "optimizer": None})
+    assert (pinned.feed, pinned.optimizer) == ("ring", "as_given")
