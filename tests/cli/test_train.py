@@ -1,4 +1,4 @@
-"""How plans are given on the command line."""
+"""``volano train``: how plans are given, and whose options there are."""
 
 import json
 import re
@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from volano.apps.kinds import APPLICATIONS
 from volano.cli import commands
+from volano.cli import options as opt
+from volano.cli.generated import parameters_from
 from volano.cli.main import app, run
+from volano.cli.train import help_of, options_of, planning
+from volano.errors import UsageError
 
 SHORT = ["--epochs", "1", "--batch-size", "128"]
 
@@ -74,3 +79,50 @@ def test_a_budget_that_fits(call):
     assert code == 0
     assert json.loads(Path("run/explanation.json").read_text())["verdict"] == "FITS"
     assert record["plan"]["micro_batch"] is None
+
+
+def values_of(**given):
+    """What a command line of ``volano train`` gives, if only these options were written."""
+    templates = (opt.run_options, opt.plan_options, opt.shared_options)
+    names = {parameter.name: parameter.default for template in templates
+             for parameter in parameters_from(template)}  # fmt: skip
+    return {**names, **given}
+
+
+class TestPlanning:
+    def test_only_what_was_given_is_passed_on(self):
+        assert planning(values_of()) == {}
+        assert planning(values_of(device="cpu", compile=False, threads=2)) == {
+            "device": "cpu",
+            "pins": {"compile": False, "threads": 2},
+        }
+
+    def test_amounts_and_forbidden_values_are_read(self):
+        found = planning(values_of(budget="2GiB", forbid=["precision=bf16", "precision=fp16"]))
+        assert found == {"budget": 2 * 2**30, "forbid": {"precision": ("bf16", "fp16")}}
+
+
+class TestOptionsOf:
+    def test_an_application_has_its_own_and_a_task_has_none(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "mine.py").write_text("task = 3\n")
+        assert options_of("video", "x", "y") is APPLICATIONS["video"]
+        assert options_of("mine.py:task", "x", "y") is None
+        assert options_of("", "x", "y") is None
+
+    def test_what_names_nothing_says_what_there_is(self):
+        with pytest.raises(UsageError) as caught:
+            options_of("cats", "The rule", "module:task")
+        assert str(caught.value) == (
+            "The rule; got 'cats'. Write image, text, video, or module:task."
+        )
+
+    def test_every_application_has_a_sentence(self):
+        assert all(help_of(name).endswith(".") for name in APPLICATIONS)
+        assert help_of("mine.py:App") == "Train the application mine.py:App."
+
+
+def test_options_of_a_trial_need_a_study(call):
+    code, record, _ = call("train", "--trial", "3")
+    assert code == 2
+    assert "--trial is for a trial of a study; got 3 without --from" in record["error"]

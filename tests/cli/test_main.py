@@ -1,0 +1,159 @@
+"""The entry point: exit codes, messages in flags, and hints."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from volano.cli import commands, main
+from volano.cli.main import app, in_flags, run
+from volano.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch, tmp_path):
+    commands.register(app)
+    monkeypatch.chdir(tmp_path)
+
+
+class TestInFlags:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("`image_size` and `batch_size`", "--image-size and --batch-size"),
+            ("`path` must exist", "PATH must exist"),
+            ("`run` is a folder", "RUN is a folder"),
+            ("`class_name` is one", "--class is one"),
+            ("no option", "no option"),
+            ("`module.name` and `two words`", "`module.name` and `two words`"),
+            ("a lone ` stays", "a lone ` stays"),
+            ("``image_size``", "`--image-size`"),
+        ],
+    )
+    def test_parameters_are_written_as_flags(self, text, expected):
+        assert in_flags(text, []) == expected
+
+    def test_a_name_that_is_no_option_stays(self):
+        assert in_flags("`num_eggs` is above 0", []) == "`num_eggs` is above 0"
+
+    def test_options_of_ones_own_are_those_among_the_arguments(self):
+        for argument in ("--num-eggs", "--num-eggs=3"):
+            assert in_flags("`num_eggs` is above 0", ["train", argument]) == "--num-eggs is above 0"
+
+    def test_a_flag_of_volanos_goes_before_one_of_ones_own(self):
+        assert in_flags("`class_name`", ["--class-name", "x"]) == "--class"
+
+
+class TestExitCodes:
+    @pytest.fixture
+    def failing(self, monkeypatch):
+        """``failing(error)``: a volano whose every command raises that error."""
+
+        def make(error):
+            def fails(*_, **__):
+                raise error
+
+            monkeypatch.setattr(main, "app", fails)
+            monkeypatch.setattr(commands, "register", lambda _: None)
+
+        # The messages are put into flags by the real one.
+        monkeypatch.setattr(main.typer.main, "get_command", lambda _: Nothing())
+        return make
+
+    def test_a_mistake_is_one_message(self, failing, capsys):
+        failing(UsageError("`path` must exist", got="x"))
+        assert run(["train"]) == UsageError("x").exit_code == 2
+        assert capsys.readouterr().err == "error: PATH must exist; got x.\n"
+
+    def test_with_json_it_is_an_object_too(self, failing, capsys):
+        failing(UsageError("It must exist", got="x"))
+        assert run(["train", "--json"]) == 2
+        captured = capsys.readouterr()
+        assert json.loads(captured.out) == {
+            "error": "It must exist; got x.",
+            "kind": "UsageError",
+        }
+        assert captured.err == "error: It must exist; got x.\n"
+
+    def test_ctrl_c(self, failing, capsys):
+        failing(KeyboardInterrupt())
+        assert run(["train", "--json"]) == 1
+        captured = capsys.readouterr()
+        assert captured.err == "interrupted\n"
+        assert json.loads(captured.out)["kind"] == "KeyboardInterrupt"
+
+    def test_what_was_not_foreseen_says_so(self, failing, capsys):
+        failing(ZeroDivisionError("division by zero"))
+        assert run(["train"]) == 1
+        text = capsys.readouterr().err
+        assert text.startswith("error: ZeroDivisionError: division by zero\n")
+        assert "--debug shows the whole traceback" in text
+
+    @pytest.mark.parametrize("error", [UsageError("no"), ZeroDivisionError("no")])
+    def test_debug_lets_it_through(self, failing, error):
+        failing(error)
+        with pytest.raises(type(error)):
+            run(["train", "--debug"])
+
+    @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+    def test_a_command_returns_its_code(self, monkeypatch, returned, code):
+        monkeypatch.setattr(main, "app", lambda **_: returned)
+        monkeypatch.setattr(commands, "register", lambda _: None)
+        assert run([]) == code
+
+
+class Nothing:
+    """A command without parameters."""
+
+    params = ()
+
+
+class TestOptionOfAnother:
+    def test_it_is_named(self, capsys):
+        assert run(["train", "image", "--depth", "3"]) == 2
+        captured = capsys.readouterr()
+        assert "No such option" in captured.err
+        assert captured.err.endswith("--depth is an option of: text\n")
+
+    def test_several_are_named(self, capsys):
+        assert run(["train", "text", "--flip", "yes"]) == 2
+        assert capsys.readouterr().err.endswith("--flip is an option of: image, video\n")
+
+    def test_an_option_of_none_has_no_hint(self, capsys):
+        assert run(["train", "image", "--nonsense", "3"]) == 2
+        assert "is an option of" not in capsys.readouterr().err
+
+    def test_with_json(self, capsys):
+        assert run(["train", "image", "--depth", "3", "--json"]) == 2
+        found = json.loads(capsys.readouterr().out)
+        assert found["kind"] == "UsageError"
+        assert "--depth" in found["error"]
+
+    def test_a_command_that_there_is_not(self, capsys):
+        assert run(["tarin", "image"]) == 2
+        assert "tarin" in capsys.readouterr().err
+
+
+def test_commands_are_listed_as_a_person_meets_them():
+    names = main.typer.main.get_command(app).list_commands(None)
+    assert names[:4] == ["train", "resume", "explain", "explore"]
+    assert "plans" in names[names.index("doctor") :]
+
+
+def test_help_names_every_command(capsys):
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    for name in ("train", "resume", "eval", "predict", "export", "report", "doctor"):
+        assert any(f" {name} " in line for line in out)
+
+
+def test_the_version_is_printed_without_loading_torch():
+    code = (
+        "import sys; sys.argv = ['volano', '--version']; from volano.cli import main\ntry: "
+        "main.main()\n"
+    )
+    code += "except SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"volano \d+\.\d+\.\d+\nFalse\n", done.stdout)

@@ -1,0 +1,62 @@
+"""What commands print: lines and tables for people, one object for programs."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from volano.apps.application import Table
+from volano.cli import output
+
+
+def test_an_object_is_one_line_and_knows_paths_and_sets(capsys):
+    output.print_json({"path": Path("runs/1"), "pair": (1, 2), "set": {3}, "text": "a\nb"})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"path": "runs/1", "pair": [1, 2], "set": [3], "text": "a\nb"}
+
+
+def test_what_is_not_json_is_not_guessed():
+    with pytest.raises(TypeError, match="object is not JSON"):
+        output.print_json({"thing": object()})
+
+
+def test_results_and_warnings_have_streams_of_their_own(capsys):
+    output.say("one", "two")
+    output.write("a piece")
+    output.warn("careful")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("one\ntwo\na piece", "careful\n")
+
+
+def test_lines_and_tables_in_their_order(capsys):
+    table = Table(title="Some figures", columns=("name", "count"), rows=[("a[b]", 3)], right=(1,))
+    output.show(["before", table, "after"])
+    text = capsys.readouterr().out
+    assert text.startswith("before\nSome figures\n")
+    assert text.endswith("after\n")
+    assert "a[b]" in text  # no markup of rich's
+
+
+def test_nothing_is_cut_where_there_is_no_terminal(capsys):
+    name = "a-long-name/" * 12
+    output.print_table("", ("path", "count"), [(name, 12345)], right=(1,))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(name in line and line.rstrip().endswith("12345") for line in lines)
+
+
+@pytest.mark.parametrize("has_page", [True, False])
+def test_where_a_run_and_its_page_lie(capsys, tmp_path, has_page):
+    run = SimpleNamespace(path=tmp_path)
+    if has_page:
+        (tmp_path / "report.html").write_text("")
+    output.say_finished(run)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"run: {tmp_path}"
+    assert lines[1:] == ([f"report: {tmp_path / 'report.html'}"] if has_page else [])
+    assert output.report_of(run) == (tmp_path / "report.html" if has_page else None)
+
+
+def test_how_a_stopped_run_goes_on(capsys):
+    output.say_unfinished(SimpleNamespace(path="runs/1"))
+    assert capsys.readouterr().out == "run: runs/1\ngo on: volano resume runs/1\n"
