@@ -194,3 +194,83 @@ def test_every_module_of_some_size_has_its_tests():
     assert large - has_its_own == set(TESTED_ELSEWHERE)
     assert len(TESTED_ELSEWHERE) <= MOST_TESTED_ELSEWHERE
     assert {place for place in TESTED_ELSEWHERE.values() if not (tests / place).is_file()} == set()
+
+
+# Folders whose texts are not in plain English yet.
+def _with_plain_texts():
+    for path in MODULES:
+        yield path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+# Docstrings that are the help of a command say what it does for a person, as `git --help` does; the
+# door's begins with the name.
+_COMMANDS = {
+    "__init__.py: Volano",
+    "cli/commands.py: export",
+    "cli/commands.py: report",
+    "cli/main.py: options",
+    "cli/plans.py: clear_plans",
+    "cli/plans.py: list_plans",
+    "cli/train.py: resume",
+}
+# They end in "s" and are no verbs.
+_NOUNS = {
+    "As", "Bits", "Candidates", "Clips", "Columns", "Dependencies", "Examples", "Figures",
+    "Files", "Groups", "Ids", "Images", "Its", "Keys", "Limits", "Lines", "Logits", "Loss",
+    "Modules", "Numbers", "Operations", "Options", "Pages", "Parameters", "Parts", "Pieces",
+    "Pixels", "Rates", "Rows", "Seconds", "Settings", "Shapes", "Tensors", "Texts", "These",
+    "This", "Those", "Tokens", "Trials", "Units", "Values", "Weights", "Whose", "Words",
+    "Workers",
+}  # fmt: skip
+
+
+def test_docstrings_begin_with_a_verb_or_an_article():
+    """In the third person, "Returns ...", or with "The ...", so that each can be read at speed."""
+    found = set()
+    for path, tree in _with_plain_texts():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text, name = ast.get_docstring(node), getattr(node, "name", "Volano")
+                if text and not _has_head(text) and f"{path}: {name}" not in _COMMANDS:
+                    found.add(f"{path}: {name}: {text[:40]}")
+    assert found == set()
+
+
+def _has_head(text):
+    first = text.split()[0].rstrip(",:;.")
+    is_verb = re.fullmatch("[A-Z][a-z]*(-[a-z]+)?s", first) is not None and first not in _NOUNS
+    return first in ("The", "A", "An") or is_verb
+
+
+def test_what_is_a_head_of_a_docstring():
+    assert all(map(_has_head, ("Returns it.", "The sum.", "A run: its parts.", "An end.")))
+    assert not any(
+        map(
+            _has_head, ("Of a run.", "Whether it is.", "Those.", "Trials of it.", "Return it.", "x")
+        )
+    )
+
+
+# Flags of other programs, and whole commands to give next, by the files that hold them.
+_FLAGS = {
+    "apps/image/application.py": {"--to"},  # of `volano export`, shown after a run
+    "apps/text/application.py": {"--prompt"},  # of `volano generate`
+    "apps/video/application.py": {"--clips"},  # of `volano generate`
+    "device/machine.py": {"--to"},  # of `volano export`, which needs a package
+    "apps/video/options.py": {"--class", "--frames"},  # declared: not the field's own name
+    "study/optuna_storage.py": {"--storage"},  # of `optuna storage upgrade`
+    "study/workers/ray_actors.py": {"--head"},  # of `ray start`
+}
+
+
+def test_libraries_name_parameters_and_not_flags():
+    """A Python user has no flags; the command line writes `image_size` as its flag by itself, see
+    cli/main.py."""
+    found = {}
+    for path, tree in _with_plain_texts():
+        if not path.startswith("cli/"):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", node.value):
+                        found.setdefault(path, set()).add(flag)
+    assert found == _FLAGS

@@ -206,7 +206,7 @@ class StackedUpdate:
 
 
 def _clipped(gradients: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clips each member's gradients to its own limit by its own norm, as
+    """Scales each member's gradients to its own limit by its own norm, as
     torch.nn.utils.clip_grad_norm_ does. Returns the norms and the gradients."""
     # Of each tensor, then over the tensors: the order in which torch rounds the norm.
     norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(

@@ -389,7 +389,7 @@ class _Accelerator(_Host):
     """The host, with the answers that an accelerator would give."""
 
     def has_fused(self, optimizer_class: type[torch.optim.Optimizer]) -> bool:
-        """Torch's accelerators have these."""
+        """Returns True: torch's accelerators have these."""
         return issubclass(optimizer_class, _FUSED)
 
 

@@ -105,9 +105,9 @@ def read_clip_folder(
     """
     if not root.is_dir():
         raise UsageError(
-            "Clips come from a folder",
+            "Clips must come from a folder",
             got=f"{root}, which is {'a file' if root.exists() else 'not there'}",
-            remedy="Leave the path away for the embedded sample",
+            remedy="Omit `path` to train on the embedded sample",
         )
     found = find_clips(root)
     files, classes = found.files, found.classes
