@@ -174,9 +174,9 @@ def with_numbers(value: Any, numbers: Mapping[Path, Any], path: Path = ()) -> An
         return filled(shell_of(value), inside)
     if isinstance(value, functools.partial):
         new = functools.partial(inside[("function", "func")], *_named("argument", inside).values())
-        new.__setstate__(
+        new.__setstate__(  # pyright: ignore[reportAttributeAccessIssue]
             (new.func, new.args, _named("keyword", inside), _named("attribute", inside))
-        )  # pyright: ignore[reportAttributeAccessIssue]
+        )
         return new
     if isinstance(value, types.MethodType):
         return types.MethodType(*inside.values())
