@@ -51,6 +51,7 @@ def test_randomness_is_found_in_the_graphs(make_task):
 
 @pytest.mark.compiles
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler itself
 def test_a_compiled_step_lies_in_its_interval(make_task):
     predicted, measured = (
         predict(make_task(model=make_chain), COMPILED).memory,
