@@ -1,5 +1,4 @@
-"""Explanations on the terminal: what stands in them, at every width, in any encoding; and the
-command."""
+"""``volano explain`` from the command line to the screen."""
 
 import importlib
 import json
