@@ -158,8 +158,8 @@ class TestTrain:
         [
             (["nowhere"], 2, "PATH must exist; got .*nowhere"),
             (["empty"], 1, "named like text"),
-            (["void.txt"], 1, "There is text to train on; got none in .*empty"),
-            (["binary.txt"], 1, "There is text to train on; got none in .*zero bytes"),
+            (["void.txt"], 1, "There must be text to train on; got none in .*empty"),
+            (["binary.txt"], 1, "There must be text to train on; got none in .*zero bytes"),
             (["short.txt"], 1, "at least 1,000 bytes; got 11"),
             (
                 ["--epochs", "1", "--minutes", "1"],

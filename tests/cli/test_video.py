@@ -214,7 +214,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["nowhere"], "Clips come from a folder; got .*nowhere, which is not there"),
+            (["nowhere"], "Clips must come from a folder; got .*nowhere, which is not there"),
             (
                 ["--minutes", "1", "--epochs", "1"],
                 "given either as --minutes or as --epochs; got both",

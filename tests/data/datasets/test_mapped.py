@@ -257,7 +257,7 @@ class TestWhatIsRefused:
             MemoryMapped(tmp_path / "three.npy", window=4)
         with pytest.raises(TaskError, match="without a window"):
             MemoryMapped(tmp_path / "three.npy", stride=4)
-        with pytest.raises(TaskError, match="window is a whole number"):
+        with pytest.raises(TaskError, match="window` must be a whole number"):
             MemoryMapped(tmp_path / "three.npy", window=0)
 
 

@@ -177,5 +177,5 @@ class TestWhatIsRefused:
         with pytest.raises(UsageError, match="not there"):
             volano.open_table(tmp_path / "a.parquet")
         (tmp_path / "a.txt").touch()
-        with pytest.raises(UsageError, match=r"ends in \.parquet"):
+        with pytest.raises(UsageError, match=r"must end in \.parquet"):
             volano.open_table(tmp_path / "a.txt")

@@ -31,7 +31,7 @@ class TestQuarantine:
 
         with pytest.raises(
             DataError,
-            match=r"At most 10% .* are corrupt; got 6 of .*file\d+.png: OSError: truncated",
+            match=r"At most 10% .* may be corrupt; got 6 of .*file\d+.png: OSError: truncated",
         ):
             run(Rotten())
 

@@ -149,4 +149,4 @@ class TestDataThatCannotLiveInAForkedProcess:
         with lock:  # as a thread of a library holds one at the moment of the fork
             chosen = choose_workers(Elsewhere(lock.acquire), None, 8, num_cores=8)
         assert chosen.workers == 0
-        assert "makes a batch within 0 s" in chosen.reason
+        assert "must make a batch within 0 s" in chosen.reason

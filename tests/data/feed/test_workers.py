@@ -272,7 +272,8 @@ class TestDeath:
 
         monkeypatch.setattr(processes._Worker, "__init__", begin_once)
         with pytest.raises(
-            DataError, match=r"starts the worker processes.*temporarily unavailable at one of 1\. "
+            DataError,
+            match=r"start the plan's worker processes.*temporarily unavailable at one of 1\. ",
         ):
             run(feed_of(Dies(tmp_path, 1), workers=1))
 

@@ -133,5 +133,5 @@ class TestSources:
         (tmp_path / "none.csv").write_text("words,text\nx,one")
         with pytest.raises(DataError, match="column of labels"):
             read_labelled_texts(tmp_path / "none.csv")
-        with pytest.raises(DataError, match="of the run's classes; got also x"):
+        with pytest.raises(DataError, match="have the run's classes; got also x"):
             read_labelled_texts(tmp_path / "one.csv", classes=("y", "z"), least_classes=1)

@@ -85,6 +85,7 @@ def test_near_duplicate_headers_are_noted(tmp_path):
 def test_no_text_at_all(tmp_path, content):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(
-        DataError, match=r"There is text to train on; got none in .*: .*a\.txt: (empty|not text)"
+        DataError,
+        match=r"There must be text to train on; got none in .*: .*a\.txt: (empty|not text)",
     ):
         split_texts(find_texts(tmp_path), seed=0)

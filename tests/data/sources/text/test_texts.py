@@ -49,7 +49,7 @@ class TestSources:
         with pytest.raises(UsageError, match="`path` must exist"):
             find_texts(tmp_path / "nowhere")
         (tmp_path / "a.png").write_bytes(b"")
-        with pytest.raises(DataError, match="named like text .* got .* with 1 other files"):
+        with pytest.raises(DataError, match="named like text .*got .* with 1 other files"):
             find_texts(tmp_path)
 
 

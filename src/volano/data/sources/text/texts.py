@@ -119,7 +119,8 @@ def find_texts(
     files, others = _files_below(path, runs)
     if not files:
         raise DataError(
-            "A folder of texts must hold text files (.txt, .md, code), .jsonl or .parquet",
+            "A folder of texts must hold files named like text (.txt, .md, code), .jsonl or "
+            ".parquet",
             got=f"{path} with {others} other files",
             remedy="Name one of the files itself if it is text nevertheless",
         )
