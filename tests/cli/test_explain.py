@@ -119,7 +119,7 @@ class TestCommand:
                 "amount of memory is a number of bytes.*; got 'much'",
             ),
             (["mine:task", "--forbid", "precision"], "written KNOB=VALUE; got 'precision'"),
-            (["mine:task", "--forbid", "precision=fp8"], "precision is one of"),
+            (["mine:task", "--forbid", "precision=fp8"], "--precision must be one of"),
         ],
     )
     def test_what_cannot_be_meant(self, volano, asked, arguments, message):
