@@ -32,7 +32,7 @@ class TestExplain:
         assert found.needed > 1000
 
     def test_on_another_device_nothing_runs(self, make_task):
-        with pytest.raises(UsageError, match="takes the device itself"):
+        with pytest.raises(UsageError, match="needs the device itself"):
             volano.explain(make_task(), on="H100", analyze=True)
         with pytest.raises(UsageError, match="for one device"):
             volano.explain(make_task(), on="H100", device="cpu")

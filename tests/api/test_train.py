@@ -107,7 +107,7 @@ class TestLoad:
             UsageError, match=r"bytes uint8 of 2 or 3 dimensions; got float64 \[8, 8\]"
         ):
             model.predict(np.zeros((8, 8)))
-        with pytest.raises(UsageError, match="exists; got nowhere.png"):
+        with pytest.raises(UsageError, match="must exist; got nowhere.png"):
             model.predict("nowhere.png")
         with pytest.raises(UsageError, match="`top_k` must be a whole number above 0"):
             model.predict(np.zeros((8, 8), dtype=np.uint8), top_k=0)

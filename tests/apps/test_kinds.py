@@ -56,7 +56,7 @@ def test_every_kind_has_its_application(kind):
 
 @pytest.mark.parametrize("kind", ["cats", "", "Image", "json:dumps", "json:__doc__"])
 def test_what_is_no_application_is_refused(kind):
-    with pytest.raises(UsageError, match="An application is one that this version knows") as caught:
+    with pytest.raises(UsageError, match="one that this version knows") as caught:
         application_class(kind)
     assert "Say image, text, video, or module:Class" in caught.value.remedy
 

@@ -83,7 +83,7 @@ def test_a_file_keeps_every_digit_and_every_name(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path):
-    with pytest.raises(UsageError, match="The table can be written; got .*nowhere"):
+    with pytest.raises(UsageError, match="table must be writable; got .*nowhere"):
         predictions().write_csv(tmp_path / "nowhere" / "table.csv")
     with pytest.raises(UsageError, match="Is a directory"):
         predictions().write_csv(tmp_path)
@@ -106,7 +106,9 @@ class TestClassPredictions:
 
     @pytest.mark.parametrize("top_k", [0, -1])
     def test_at_least_one(self, top_k):
-        with pytest.raises(UsageError, match=f"`top_k` is a whole number above 0; got {top_k}"):
+        with pytest.raises(
+            UsageError, match=f"`top_k` must be a whole number above 0; got {top_k}"
+        ):
             class_predictions(self.logits, ["x", "y"], ("a", "b", "c"), top_k)
 
     def test_of_nothing_there_is_nothing(self):

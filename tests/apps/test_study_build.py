@@ -104,13 +104,15 @@ class TestApplications:
     def test_a_space_of_ones_own_names_settings_of_the_recipe(self):
         space = SearchSpace.from_json({"kernel_rl": [0.1, 0.2]})
         with pytest.raises(
-            UsageError, match="names settings of the recipe; got kernel_rl. Say kernel_lr"
+            UsageError, match="must name settings of the recipe; got kernel_rl. Say kernel_lr"
         ):
             application_build("image", space=space, trials=4, minutes=0.5, device="cpu")
 
     @pytest.mark.parametrize("values", [{"low": -0.1, "high": 0.1}, [0.0, 0.1]])
     def test_rates_are_above_zero(self, values):
-        with pytest.raises(UsageError, match="A learning rate is above 0; got .* of kernel_lr"):
+        with pytest.raises(
+            UsageError, match="A learning rate must be above 0; got .* of kernel_lr"
+        ):
             application_build(
                 "image",
                 space=SearchSpace.from_json({"kernel_lr": values}),
@@ -144,7 +146,7 @@ class TestApplications:
         ("name", "value"), [("eta", 1), ("eta", 0), ("rungs", 0), ("trials", 0)]
     )
     def test_settings_that_cannot_be_meant_are_refused_before_anything_is_read(self, name, value):
-        with pytest.raises(UsageError, match=f"{name} is a whole number"):
+        with pytest.raises(UsageError, match=f"`{name}` must be a whole number"):
             application_build("image", **{"trials": 4, name: value}, minutes=0.5)
 
     def test_a_trial_may_be_trained_for_longer(self, of_images):
@@ -183,7 +185,7 @@ def test_what_a_study_tries():
     assert check_space(SearchSpace(parameters={"width": (4, 8)}), recipe).parameters == {
         "width": (4, 8)
     }
-    with pytest.raises(UsageError, match="names settings of the recipe; got regime"):
+    with pytest.raises(UsageError, match="must name settings of the recipe; got regime"):
         check_space(SearchSpace(parameters={"regime": ("a", "b")}), recipe)
 
 

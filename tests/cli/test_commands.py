@@ -142,8 +142,8 @@ class TestTrainImage:
         [
             (["image", "nowhere"], 2, "PATH must exist; got .*nowhere"),
             (["image", "empty"], 1, "sub-folder for each class"),
-            (["image", "one"], 1, r"at least two classes to tell apart; got 1 \(left\)"),
-            (["image", "--image-size", "32"], 2, "--image-size is for files that are decoded"),
+            (["image", "one"], 1, r"at least two classes; got 1 \(left\)"),
+            (["image", "--image-size", "32"], 2, "--image-size is only for files that are decoded"),
             (["image", "--seed", "99999999999999999999"], 2, "--seed must be a whole number"),
             (["image", "--model", "shapes.py:wide"], 2, r"logits \[2, 10\]; got \[2, 11\]"),
             (["image", "--model", "shapes.py:raising"], 2, "logits .*; got ZeroDivisionError"),
@@ -176,7 +176,7 @@ class TestTrainImage:
             (
                 ["image", "--model", "broken.py:net"],
                 2,
-                "can be imported; got broken.py: SyntaxError",
+                "must be importable; got broken.py: SyntaxError",
             ),
             (["image", "--model", "json:nothing"], 2, "json must have the name; got nothing"),
             (["image", "--model", "mine"], 2, "Code must be named as module:name; got 'mine'"),
@@ -285,7 +285,7 @@ class TestAfterTraining:
     @pytest.mark.parametrize(
         ("files", "code", "message"),
         [
-            (["none.png"], 2, "to predict exists"),
+            (["none.png"], 2, "to predict must exist"),
             (["text.txt"], 2, "named like an image"),
             (["bad.png"], 1, "be read"),
         ],

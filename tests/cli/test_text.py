@@ -434,7 +434,7 @@ class TestClasses:
         ("arguments", "code", "message"),
         [
             ([], 2, "--classify needs a path"),
-            (["nowhere.csv"], 2, "path to train on exists"),
+            (["nowhere.csv"], 2, "PATH must exist"),
             (["one.csv"], 1, "at least 2 classes; got 2 labelled texts of 1 classes"),
             (
                 ["table.csv", "--depth", "3"],

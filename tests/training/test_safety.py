@@ -12,13 +12,14 @@ class TestSettings:
     )
     def test_an_interval_that_is_none(self, value):
         with pytest.raises(
-            UsageError, match="save_every is seconds or steps above 0; got .*Write 60s or 500st"
+            UsageError,
+            match="`save_every` must be seconds or steps above 0; got .*Write 60s or 500st",
         ):
             Safety(save_every=value)
 
     @pytest.mark.parametrize("value", [-1, 1.5, True, "3"])
     def test_a_count_that_is_none(self, value):
-        with pytest.raises(UsageError, match="skip_bad_steps is a whole number"):
+        with pytest.raises(UsageError, match="`skip_bad_steps` must be a whole number"):
             Safety(skip_bad_steps=value)
 
     def test_there_and_back(self):

@@ -49,7 +49,7 @@ def test_a_program_takes_batches_of_any_size(images, tmp_path):
 
 def test_what_predicts_something_else_is_refused(images, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_safetensors", lambda model, *_: model(images) + 0.1)
-    with pytest.raises(RunError, match="predicts what the run's model does; got logits that diff"):
+    with pytest.raises(RunError, match="predict what the run's model does; got logits that diff"):
         export_classifier(Scaled(), Scaled(), images, "safetensors", tmp_path / "x")
     monkeypatch.setattr(export, "_safetensors", lambda model, *_: model(images) * float("nan"))
     with pytest.raises(RunError, match="nan"):

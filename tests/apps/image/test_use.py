@@ -64,7 +64,7 @@ class TestPredict:
         found = model.predict([tmp_path / "good.png", tmp_path / "bad.png"])
         assert len(found) == 1
         assert [fault.path for fault in found.unreadable] == [str(tmp_path / "bad.png")]
-        with pytest.raises(DataError, match="One of the images can be read; got none"):
+        with pytest.raises(DataError, match="one of the images must be readable; got none"):
             model.predict(tmp_path / "bad.png")
 
     def test_no_image(self, model):
@@ -98,11 +98,11 @@ class TestFiles:
     def test_what_names_no_image_is_refused(self, tmp_path):
         (tmp_path / "notes.txt").write_text("x")
         (tmp_path / "empty").mkdir()
-        with pytest.raises(UsageError, match="A file to predict exists"):
+        with pytest.raises(UsageError, match="A file to predict must exist"):
             _image_files([tmp_path / "none.png"], set())
         with pytest.raises(UsageError, match="named like an image"):
             _image_files([tmp_path / "notes.txt"], set())
-        with pytest.raises(DataError, match="There are images to predict"):
+        with pytest.raises(DataError, match="There must be images to predict"):
             _image_files([tmp_path / "empty"], set())
 
 
@@ -133,7 +133,7 @@ class TestOtherImages:
 
 class TestExport:
     def test_without_a_folder_or_samples_it_says_so(self, model, tmp_path):
-        with pytest.raises(UsageError, match="`out` names a file in a folder that exists"):
+        with pytest.raises(UsageError, match="`out` must name a file in a folder that exists"):
             model.export("pt2", tmp_path / "nowhere" / "x.pt2")
         with pytest.raises(UsageError, match="`out` names a file"):
             model.export("pt2", tmp_path)

@@ -89,10 +89,10 @@ class TestFirstFrames:
         with pytest.raises(UsageError, match="names a file; got .*none.mp4"):
             _first_frames(tmp_path / "none.mp4", SPEC, 6, [])
         (tmp_path / "x.txt").write_text("x")
-        with pytest.raises(UsageError, match="names a clip or a picture"):
+        with pytest.raises(UsageError, match="must name a clip or a picture"):
             _first_frames(tmp_path / "x.txt", SPEC, 6, [])
         (tmp_path / "x.mp4").write_text("x")
-        with pytest.raises(DataError, match="The first frames can be read"):
+        with pytest.raises(DataError, match="The first frames must be readable"):
             _first_frames(tmp_path / "x.mp4", SPEC, 6, [])
 
 

@@ -114,7 +114,7 @@ def test_later_checkpoints_that_were_passed_over_do_not_count(tmp_path):
         ({"schema_version": 99}, "reads checkpoints of schema version 1; got 99"),
         ({"step": 2}, "named after its step; got step 2"),
         ({"step": "1"}, "named after its step; got step '1'"),
-        ({"state_sha256": "0"}, "has the digest in its manifest"),
+        ({"state_sha256": "0"}, "must have the digest in its manifest"),
         ({"colour": 1}, "readable manifest.json.*colour"),
         ({"shards_sha256": 7}, "readable manifest.json"),
     ],

@@ -141,7 +141,7 @@ def test_a_full_disk_in_mid_run_is_announced_and_the_run_goes_on(
     assert run.status == "finished"
     assert 5 in calls
     assert any(
-        "not saved at step 5" in notice and "The run goes on" in notice for notice in run.notices
+        "not saved at step 5" in notice and "The run continues" in notice for notice in run.notices
     )
 
 

@@ -117,7 +117,7 @@ def test_tied_weights_are_written_and_read(make_task, quiet, tmp_path):
 
 def test_weights_of_another_structure_are_refused(tmp_path):
     save_weights(nn.Linear(3, 2), tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="The weights belong to the model") as caught:
+    with pytest.raises(CheckpointError, match="The weights must belong to the model") as caught:
         load_weights(nn.Linear(2, 3), tmp_path / "model.safetensors")
     assert "\n" not in str(caught.value)
 

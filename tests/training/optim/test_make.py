@@ -48,12 +48,12 @@ class TestImplementations:
 
 
 def test_a_model_without_parameters(make_task):
-    with pytest.raises(TaskError, match="has parameters to train; got ReLU"):
+    with pytest.raises(TaskError, match="must have parameters to train; got ReLU"):
         session(make_task(model=nn.ReLU))
 
 
 def test_an_optimizer_that_is_none(make_task):
-    with pytest.raises(TaskError, match="returns a torch.optim.Optimizer; got list"):
+    with pytest.raises(TaskError, match="return a torch.optim.Optimizer; got list"):
         session(make_task(optimizer=list))
 
 

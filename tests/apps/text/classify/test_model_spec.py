@@ -25,13 +25,13 @@ def test_the_description_comes_back():
         vocab_size=300, context=32, depth=2, tokenizer_digest="0",
     )  # fmt: skip
     assert ClassesSpec.from_json(spec.to_json()) == spec
-    with pytest.raises(CheckpointError, match="describes a classifier"):
+    with pytest.raises(CheckpointError, match="must describe a classifier"):
         ClassesSpec.from_json({**spec.to_json(), "goal": "language"})
 
 
 @pytest.mark.parametrize("change", [{"schema_version": 9}, {"colour": 1}, {"classes": None}])
 def test_another_is_refused(change):
-    with pytest.raises(CheckpointError, match="describes a classifier"):
+    with pytest.raises(CheckpointError, match="must describe a classifier"):
         ClassesSpec.from_json({**BAG_SPEC.to_json(), **change})
 
 
