@@ -161,7 +161,7 @@ class TestOfARun:
          {"source": {"dials": {"width": 0}}}, {"source": {"dials": None}}],
     )  # fmt: skip
     def test_a_run_without_its_options_is_told(self, tmp_path, record):
-        with pytest.raises(CheckpointError, match="a run of the dots application holds its"):
+        with pytest.raises(CheckpointError, match="a run of the dots application must hold its"):
             Dots.options_of(self.folder(tmp_path, record))
 
     def test_defaults_write_nothing_and_test_nothing(self, tmp_path):

@@ -139,7 +139,7 @@ class TestOptions:
 
     def test_options_are_checked_before_an_application_is_loaded(self, monkeypatch):
         monkeypatch.setattr(kinds, "application_class", None)  # would fail
-        with pytest.raises(UsageError, match="`size` is one of"):
+        with pytest.raises(UsageError, match="`size` must be one of"):
             choose_application("image", {"size": "huge"})
 
 

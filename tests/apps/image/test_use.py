@@ -135,7 +135,7 @@ class TestExport:
     def test_without_a_folder_or_samples_it_says_so(self, model, tmp_path):
         with pytest.raises(UsageError, match="`out` must name a file in a folder that exists"):
             model.export("pt2", tmp_path / "nowhere" / "x.pt2")
-        with pytest.raises(UsageError, match="`out` names a file"):
+        with pytest.raises(UsageError, match="`out` must name a file"):
             model.export("pt2", tmp_path)
         with pytest.raises(CheckpointError, match="holds samples.safetensors"):
             model.export("safetensors", tmp_path / "x")
