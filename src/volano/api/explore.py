@@ -96,7 +96,7 @@ def explore(
             given.
         observer: the observer that hears of the study, and is closed at its end; None shows
             progress on standard error.
-        on_progress: the function that is told what is done before the study begins.
+        on_progress: the function that hears what is done before the study begins.
         options: more of an application's.
 
     Raises:

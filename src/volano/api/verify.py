@@ -106,7 +106,7 @@ def verify(
             has returned, nor for the folder of one that was an application's or ``"module:build"``.
         trials: their numbers, instead of ``n``.
         device: the device to use; None is the study's.
-        on_progress: the function that is told of each training before it begins.
+        on_progress: the function that hears of each training before it begins.
 
     Raises:
         UsageError: there is nothing to compare, or ``build`` is missing or makes another task.

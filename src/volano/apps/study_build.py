@@ -147,7 +147,7 @@ def application_build(
         minutes: the minutes for all of it; 10.
         seed: the seed of weights, order and draws.
         device: the device on which it will run.
-        on_progress: the function that is told what is done before it is.
+        on_progress: the function that hears what is done before it is.
         options: more of the application's.
 
     Raises:

@@ -146,7 +146,7 @@ class StudyStorage:
         """Returns Optuna's study of that name, made if there is none.
 
         Args:
-            is_new: whether it begins now, so that one of that name is somebody else's.
+            is_new: whether it begins now, so that one of that name belongs to another.
 
         Raises:
             UsageError: it is there with another direction or several, or is one with a pruner.

@@ -151,7 +151,7 @@ class StudyLoop:
         return self._end_reason
 
     def _hand_out(self, stop: Interruption) -> bool:
-        """Gives idle workers what is next; gives whether anybody works."""
+        """Hands idle workers what is next; returns whether any worker has work."""
         self._pool.go_on()
         if not self._pool.is_free:
             return True

@@ -42,9 +42,9 @@ class Session:
     Args:
         task: the task to train.
         plan: the plan under which it is trained.
-        on_notice: the function that is told of every choice of the plan that does not apply; None
+        on_notice: the function that hears of every choice of the plan that does not apply; None
             is for sessions that are thrown away.
-        on_fault: the function that is told of every corrupt example, with the name of its set:
+        on_fault: the function that hears of every corrupt example, with the name of its set:
             ``"data"`` or ``"valid"``.
         may_skip: whether training continues after a step whose numbers are not finite.
         ranks: the ranks with which this process trains together; None is alone.
@@ -138,7 +138,7 @@ class Session:
         return self.ranks.are_several and self.plan.sharding == "full"
 
     def _evaluated_together(self) -> int | None:
-        """Returns the examples of a forward pass in evaluation: not more than in training, where
+        """Returns the examples of a forward pass in evaluation: not more than in training, if
         batches may be split."""
         if not self.ranks.are_several:
             return self.plan.micro_batch

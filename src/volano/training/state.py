@@ -94,12 +94,12 @@ def make_state(
     """Returns the state with which a training begins.
 
     Args:
-        task: what.
-        plan: how.
-        device: where the training runs.
-        model: on the device, in the plan's memory format.
-        average: a copy of the model, where it cannot be made from the model as it is by now.
-        on_notice: told what the optimizer leaves out, and if the plan's does not apply.
+        task: the task to train.
+        plan: the plan under which it is trained.
+        device: the device to train on.
+        model: the model, on the device, in the plan's memory format.
+        average: a copy of the model, if it cannot be made from the model as it is by now.
+        on_notice: the function that hears if the plan's optimizer does not apply.
     """
     optimizer = make_optimizer(task, model)
     missing = left_out(optimizer, model)

@@ -113,7 +113,7 @@ class Step:
         # Told of the plan from here on, the reason and the step; None lets a step that runs out of
         # memory fail.
         self.on_relief: Callable[[Plan, str, int], None] | None = None
-        # A forward pass moves statistics (BatchNorm's) before anybody has seen its loss, or runs
+        # A forward pass moves statistics (BatchNorm's) before its loss is known, or runs
         # out of memory.
         copied = places_of(state.model, None if may_skip else is_small)
         self._buffers = SavedBuffers(copied)

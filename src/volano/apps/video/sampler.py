@@ -114,7 +114,7 @@ def roll_out(
         network: the network of the video application, in evaluation mode.
         sampling: the settings of the draws.
         generators: the generators on the host, one for each clip, so that a clip does not depend on
-            those made beside it.
+            those made with it.
         shape: (B, T, C, S, S), of one window.
         num_frames: the number of frames to make, the given ones among them.
         context: frames handed from window to window, 1 to T - 1.

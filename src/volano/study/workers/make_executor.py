@@ -49,7 +49,7 @@ def make_executor(
         threads: the threads of each worker's host; None is its share of the cores, if there are
             several.
         num_trials: the number of trials that are to come: a process of its own needs some of them.
-        on_notice: the function that is told what a person should hear of the choice.
+        on_notice: the function that gets notices about the choice.
 
     Raises:
         UsageError: they are invalid; the extra ``cluster`` is missing; ``build`` cannot be sent

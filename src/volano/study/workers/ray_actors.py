@@ -61,7 +61,7 @@ class RayActors(Executor):
         cpus_per_worker: cores of each.
         threads: the threads of each worker; None is ``cpus_per_worker`` if there are no
             accelerators.
-        on_notice: the function that is told what a person should hear of the start.
+        on_notice: the function that gets notices about the start.
 
     Raises:
         UsageError: Ray is not installed, there is no cluster at the address, or the worker cannot

@@ -60,7 +60,7 @@ class TrialTask:
 def step_of_rung(task: Task, share: float) -> int:
     """The optimizer step at which a rung stands for a task.
 
-    The share of the task's steps, rounded up; of its epochs, rounded up to whole ones, where it has
+    The share of the task's steps, rounded up; of its epochs, rounded up to whole ones, if it has
     at least as many of them as ``1 / share``, so that rungs fall on the ends of epochs. 1.0 is the
     end of the run.
     """
@@ -91,8 +91,8 @@ class TrialTasks:
         """Returns the candidates of an assignment's trials, and the outcomes of trials that cannot
         be made ready.
 
-        A trial that was in the assignment before has the same Task object, where its parameters are
-        the same.
+        A trial that was in the assignment before has the same Task object, if its parameters
+        are the same.
 
         Raises:
             ExploreError: a trial's task is on other data than the study's other trials.

@@ -54,7 +54,7 @@ class Worker:
             ``"bf16"``.
         threads: the threads of the host; None leaves them as they are.
         engine: the engine of all packs; None finds the fastest for each.
-        on_notice: the function that is told at once what the report says too.
+        on_notice: the function that hears at once what the report says too.
 
     Raises:
         UsageError: the device is not one of this machine's.

@@ -1,1 +1,1 @@
-"""The saving of a run: checkpoints, their parts, weights, and saving beside the loop."""
+"""The saving of a run: checkpoints, their parts, weights, and saving while the loop runs."""

@@ -1,4 +1,4 @@
-"""The saving of a run beside the training loop: when it is due, and the thread that writes.
+"""The saving of a run while the training loop runs: when it is due, and the thread that writes.
 
 What a checkpoint holds is copied to the host between two steps, so that it is of one moment; a
 thread then writes the copy while training continues. One save is in flight at most. A run that is
@@ -36,7 +36,7 @@ class Saver:
         safety: the settings of when to save.
         make_state: the function that gives the step and all that a checkpoint holds; may raise to
             refuse a save.
-        on_notice: the function that is told of saves that failed.
+        on_notice: the function that hears of saves that failed.
         saved_step: step of the checkpoint from which the run is resumed, or None.
         ranks: all of which call every method alike; the first writes, or all their parts of a
             sharded state.

@@ -66,7 +66,7 @@ def put_back(state: Any, folder: Path, template: Callable[[str], Tensor | None])
     Args:
         state: the state that :func:`take_out` gave.
         folder: the folder of the checkpoint.
-        template: place -> this session's tensor that is sharded as the result shall be; None where
+        template: place -> this session's tensor that is sharded as the result shall be; None if
             there is none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The final weights as safetensors: a plain state_dict that anybody can load."""
+"""The final weights as safetensors: a plain state_dict that any program can load."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class NumericsPolicy:
         )
 
     def look(self, step: int) -> None:
-        """Asks the device for bad steps among those before ``step`` (from 1, included), where the
+        """Asks the device for bad steps among those before ``step`` (from 1, included), if the
         guard defers that.
 
         Raises:

@@ -26,7 +26,7 @@ class Activations:
         model: the model, on its device.
         plan: whose knobs.
         device: the device on which it computes.
-        on_notice: the function that is told of each of them that has no effect.
+        on_notice: the function that hears of each of them that has no effect.
     """
 
     def __init__(

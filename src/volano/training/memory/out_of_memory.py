@@ -26,7 +26,7 @@ _TEXTS = (
     "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "UR_RESULT_ERROR_OUT_OF_HOST_MEMORY",
 )  # fmt: skip
 # oneDNN, when there is no room for a kernel that it has already chosen. (If it has none, the
-# text goes on.)
+# text continues.)
 _WHOLE_TEXTS = ("could not create a primitive", "could not execute a primitive")
 
 

@@ -5,7 +5,7 @@ Frames are folded 2 x 2 into channels and all of them, with their noise levels a
 them, are the channels of one picture (as in SimVP, Gao et al. 2022, and MCVD, Voleti et al. 2022).
 Two residual blocks at half the resolution, four at a quarter, two at half again; group norm, SiLU,
 and a second convolution that starts at zero. Measured against a 3-D attention transformer at equal
-time on a CPU, it learned motion where the other learned the mean frame (docs/decisions/video.md).
+time on a CPU, it learned motion when the other learned the mean frame (docs/decisions/video.md).
 
 Shapes: B clips, T frames, C channels, S pixels a side, W the width.
 """
