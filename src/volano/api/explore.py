@@ -135,7 +135,7 @@ def explore(
             raise UsageError(
                 "A study to resume must have a folder",
                 got="resume without out",
-                remedy="Name it with out=",
+                remedy="Name it with `out`",
             )
         folder = StudyFolder.open(out)
         before = folder.read_json(STUDY).get("settings", {})

@@ -199,7 +199,7 @@ def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
     raise UsageError(
         "A study's build function must be one that can be made again",
         got="a study that was started from Python with a function",
-        remedy='Give build=, the function or "module:build"',
+        remedy='Give `build`, the function or "module:build"',
     )
 
 

@@ -161,7 +161,7 @@ def check_task(task: Any) -> None:
         raise UsageError(
             "The tasks of a study must have a validation set: rungs compare its figures",
             got="valid=None",
-            remedy="Give valid=",
+            remedy="Give `valid`",
         )
 
 

@@ -136,7 +136,7 @@ class StudyStorage:
         if isinstance(backend, RDBStorage) and backend.url.startswith("sqlite"):
             self.notices.append(
                 "SQLite takes about 40 ms a trial, and 10 ms for each value reported; "
-                "without storage= a study is kept in memory with a journal in its folder, and "
+                "without `storage` a study is kept in memory with a journal in its folder, and "
                 "costs 2 ms a trial"
             )
 
@@ -169,7 +169,7 @@ class StudyStorage:
                 "A resumed study must keep the direction that it has in its storage",
                 got=f"direction={direction!r} and the study {study.study_name!r} with "
                 f"{', '.join(directions)}",
-                remedy="Give the same direction, or another name: another out=",
+                remedy="Give the same direction, or another name: another `out`",
             )
         if num_there:
             self.notices.append(
@@ -198,8 +198,8 @@ def check_pruner(pruner: Any) -> None:
             "Optuna's is asked trial by "
             "trial and answers by who was asked before",
             got=type(pruner).__name__,
-            remedy="Make the Optuna study with pruner=optuna.pruners.NopPruner(); set eta= and "
-            "rungs= instead",
+            remedy="Make the Optuna study with pruner=optuna.pruners.NopPruner(); set `eta` and "
+            "`rungs` instead",
         )
 
 

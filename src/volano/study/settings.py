@@ -106,6 +106,6 @@ class StudySettings:
             raise UsageError(
                 "A resumed study must keep its settings",
                 got="; ".join(differences),
-                remedy="Give those, or start another one with another out=",
+                remedy="Give those, or start another one with another `out`",
             )
         return settings
