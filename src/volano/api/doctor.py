@@ -1,4 +1,4 @@
-"""The facts of the machine: what it is, what it can do at most, and what is missing."""
+"""Finds what the machine is, what it can do at most, and what is missing."""
 
 from __future__ import annotations
 

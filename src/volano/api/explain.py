@@ -1,4 +1,4 @@
-"""The planning without training: what the planner would do with a task, and why."""
+"""Plans without training: shows what the planner would do with a task, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exploring of many configurations of a task: sampled, trained as packs and pruned together."""
+"""Explores many configurations of a task: sampled, trained as packs and pruned together."""
 
 from __future__ import annotations
 

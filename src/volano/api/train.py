@@ -1,4 +1,4 @@
-"""The training, resuming and use of what a person names: a task of one's own or an application."""
+"""Trains, resumes and uses what a person names: a task of one's own or an application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that trials show in packs what they show alone: trials of a study, trained again one by
+"""Checks that trials show in packs what they show alone, by training some of a study again one by
 one."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The commands made from declarations: an application's options, and parameters that several
-commands share."""
+"""Makes commands from declarations: an application's options, and parameters that several commands
+share."""
 
 from __future__ import annotations
 

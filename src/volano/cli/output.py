@@ -1,4 +1,4 @@
-"""The output of the commands: tables for people, one JSON object for programs."""
+"""Prints what the commands have to say: tables for people, one JSON object for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names and numbers as a person reads them."""
+"""Writes names and numbers as a person reads them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The reading of JSON that others may have written: whatever is there, and in words what is
-missing.
+"""Reads JSON that others may have written: whatever is there, and in words what is missing.
 
 A report is also made of a run that failed, that was killed, or whose files a full disk cut short,
 and of a folder that a stranger sent. So nothing here raises for a piece that is missing, damaged or

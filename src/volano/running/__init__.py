@@ -1,1 +1,1 @@
-"""The course of a run from request to report: plan, processes, references, end."""
+"""Takes a run from request to report: plan, processes, references, end."""

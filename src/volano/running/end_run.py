@@ -1,4 +1,4 @@
-"""The end of a run: its figures, and the page about one run or several side by side."""
+"""Ends a run: writes its figures, and the page about one run or several side by side."""
 
 from __future__ import annotations
 

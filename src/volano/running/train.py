@@ -1,4 +1,4 @@
-"""The training of a task of one's own, and its resuming."""
+"""Trains and resumes a task of one's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The importance of each parameter of a study, over trials that were trained equally far."""
+"""Estimates how much each parameter of a study matters, over trials that were trained equally
+far."""
 
 from __future__ import annotations
 

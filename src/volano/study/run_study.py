@@ -1,4 +1,4 @@
-"""The assembly of a study: its folder, Optuna's study, its rungs and its driver; closed whatever
+"""Assembles a study: its folder, Optuna's study, its rungs and its driver; closes it whatever
 happens."""
 
 from __future__ import annotations

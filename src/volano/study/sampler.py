@@ -1,4 +1,4 @@
-"""The asking of a sampler for many trials at once, while others are half way."""
+"""Asks a sampler for many trials at once, while others are half way."""
 
 from __future__ import annotations
 

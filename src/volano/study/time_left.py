@@ -1,4 +1,5 @@
-"""The rest of a study, and how long it will take, from the rounds that it has made."""
+"""Estimates how much of a study is left, and how long it will take, from the rounds that it has
+made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evaluation of a model: the objective over every example of a set once, in evaluation mode."""
+"""Evaluates a model: the objective over every example of a set once, in evaluation mode."""
 
 from __future__ import annotations
 

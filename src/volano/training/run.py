@@ -1,4 +1,4 @@
-"""The run of a task under a plan, from an empty folder or a checkpoint to its end."""
+"""Runs a task under a plan, from an empty folder or a checkpoint to its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time of a task's step under a plan, measured on throw-away copies."""
+"""Measures the time of a task's step under a plan, on throw-away copies."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The pictures of a run of the image application: scores with their confusion matrix, the hardest
-test images, and an augmented batch."""
+"""Writes the pictures of an image run: scores with their confusion matrix, the hardest test images,
+and an augmented batch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The hyper-parameters as rules of the data and the length of the run; nothing here knows a data
-set by name.
+"""The rules for hyper-parameters, from the data and the length of the run; nothing here knows a
+data set by name.
 
 "Measured" refers to docs/log.md: Fashion-MNIST, two cores with AVX512_BF16, bf16, torch 2.13, one
 seed per setting unless said, so that differences under about 0.25 points are noise. "airbench" is

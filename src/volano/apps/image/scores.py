@@ -1,4 +1,4 @@
-"""The predictions over sets of images."""
+"""Predicts over sets of images."""
 
 from __future__ import annotations
 

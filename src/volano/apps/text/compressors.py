@@ -1,5 +1,5 @@
-"""The baselines of bits per byte: general compressors on the held-out text after the training
-text."""
+"""Measures the baselines of bits per byte: general compressors on the held-out text after the
+training text."""
 
 from __future__ import annotations
 

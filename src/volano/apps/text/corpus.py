@@ -1,4 +1,4 @@
-"""The way from a source of texts to tokens in files: split, learn the tokenizer, encode."""
+"""Makes tokens in files from a source of texts: splits, learns the tokenizer, encodes."""
 
 from __future__ import annotations
 

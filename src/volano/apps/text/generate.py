@@ -1,4 +1,4 @@
-"""The writing of text: one token after the other, with a cache of keys and values."""
+"""Writes text, one token after the other, with a cache of keys and values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hyper-parameters of language models as rules of the text, the length of the run and the
+"""The rules for a language model's hyper-parameters, from the text, the length of the run and the
 depth.
 
 "Measured" refers to docs/log.md: 5 MB of plays, bf16, torch 2.13, one core with AVX512_BF16, one

@@ -1,4 +1,4 @@
-"""The bits per byte of a language model over a text, every byte counted once."""
+"""Measures the bits per byte of a language model over a text, every byte counted once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way from a path and options to a Task: a language model of a person's text."""
+"""Makes a Task from a path and options: a language model of a person's text."""
 
 from __future__ import annotations
 

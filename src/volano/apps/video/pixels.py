@@ -1,4 +1,4 @@
-"""The scaling between bytes and what a network of the video application sees."""
+"""Scales between bytes and what a network of the video application sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The closeness of predicted frames to real ones: PSNR, SSIM, and what trivial predictions score.
+"""Measures how near predicted frames are to real ones: PSNR, SSIM, and the scores of trivial
+predictions.
 
 Shapes: N clips, F frames, C channels, S pixels a side; bytes in, fp32 out.
 """

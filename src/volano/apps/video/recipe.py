@@ -1,5 +1,5 @@
-"""The hyper-parameters as rules of the data and the length of the run; nothing here knows a data
-set by name.
+"""The rules for hyper-parameters, from the data and the length of the run; nothing here knows a
+data set by name.
 
 "Measured" refers to docs/log.md and docs/decisions/video.md.
 """

@@ -1,5 +1,5 @@
-"""The making of clips: integrating the flow from noise to pictures, after given first frames, and
-beyond the window.
+"""Makes clips: integrates the flow from noise to pictures, after given first frames, and beyond the
+window.
 
 Shapes: B clips, T frames of the network's window, C channels, S pixels a side.
 """

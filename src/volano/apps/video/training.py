@@ -1,4 +1,4 @@
-"""The way from a path and options to a Task: what is trained, and on which clips."""
+"""Makes a Task from a path and options: what is trained, and on which clips."""
 
 from __future__ import annotations
 

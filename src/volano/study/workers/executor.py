@@ -1,5 +1,5 @@
-"""The contract of what trains a study's assignments, and the executor that is this process
-itself."""
+"""The contract of executors, which train a study's assignments, and the executor of this
+process."""
 
 from __future__ import annotations
 

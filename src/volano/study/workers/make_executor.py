@@ -1,5 +1,4 @@
-"""The choice of where a study's trials are trained: in this process, in several, or on a
-cluster."""
+"""Chooses where a study's trials are trained: in this process, in several, or on a cluster."""
 
 from __future__ import annotations
 

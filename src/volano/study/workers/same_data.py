@@ -1,5 +1,5 @@
-"""The check that two tasks train on the same data: otherwise results cannot be compared, nor
-batches be shared."""
+"""Checks that two tasks train on the same data: otherwise results cannot be compared, nor batches
+be shared."""
 
 from __future__ import annotations
 

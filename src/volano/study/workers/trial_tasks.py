@@ -1,5 +1,4 @@
-"""The preparation of trials for training: their tasks, what they share with others, and how far
-they go."""
+"""Prepares trials for training: their tasks, what they share with others, and how far they go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The saving of a run while the training loop runs: when it is due, and the thread that writes.
+"""Saves a run while the training loop runs: decides when a save is due, and writes in a thread.
 
 What a checkpoint holds is copied to the host between two steps, so that it is of one moment; a
 thread then writes the copy while training continues. One save is in flight at most. A run that is

@@ -1,4 +1,4 @@
-"""The time for which a training waits for its data, and what would shorten it."""
+"""Reports the time for which a training waits for its data, and what would shorten it."""
 
 from __future__ import annotations
 

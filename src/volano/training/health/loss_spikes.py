@@ -1,4 +1,4 @@
-"""The spikes of the loss: steps whose loss stands far above those before it."""
+"""Finds spikes of the loss: steps whose loss is far above those before."""
 
 from __future__ import annotations
 

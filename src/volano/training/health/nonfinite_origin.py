@@ -1,4 +1,4 @@
-"""The origin of a number that is not finite: one step again, on a copy, with every module
+"""Finds the origin of a number that is not finite: repeats the step on a copy, with every module
 watched."""
 
 from __future__ import annotations

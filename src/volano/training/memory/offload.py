@@ -1,5 +1,5 @@
-"""The offloading to the host's memory of what the device does not need at the moment: saved
-activations, the optimizer's state.
+"""Offloads to the host's memory what the device does not need at the moment: saved activations, the
+optimizer's state.
 
 Rajbhandari et al. 2021, "ZeRO-Infinity"; Ren et al. 2021, "ZeRO-Offload". Copies are queued
 alongside the computation if the device can lock pages; the values are the same in either place.

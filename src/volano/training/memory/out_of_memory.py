@@ -1,4 +1,4 @@
-"""The answer to a step that runs out of memory: the same step once more, in smaller parts.
+"""Repeats a step that runs out of memory, in smaller parts.
 
 The batch stays what it is, so the experiment does too. Composer (MosaicML) halves its micro-batch
 likewise; there some ranks waited for ever for one that had run out, so here several ranks stop

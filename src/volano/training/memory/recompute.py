@@ -1,5 +1,5 @@
-"""The recomputation of the activations of a model's repeated blocks in the backward pass, instead
-of keeping them.
+"""Recomputes the activations of a model's repeated blocks in the backward pass, instead of keeping
+them.
 
 Chen et al. 2016, "Training deep nets with sublinear memory cost": of each block only its input is
 kept; the rest is computed again when the backward pass comes to it. The values are the same: random

@@ -1,4 +1,4 @@
-"""The making of a task's optimizer, with the implementation that a plan names."""
+"""Makes a task's optimizer, with the implementation that a plan names."""
 
 from __future__ import annotations
 

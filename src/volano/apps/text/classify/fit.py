@@ -1,5 +1,5 @@
-"""The choice of a classifier of texts: both are trained on what is not held back, in the time that
-there is."""
+"""Chooses a classifier of texts: both are trained on what is not held back, in the time that there
+is."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The way from labelled texts to Tasks: two kinds of classifier, the bag of n-grams and the
-language model's head."""
+"""Makes Tasks from labelled texts: two kinds of classifier, the bag of n-grams and the language
+model's head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The distances between two sets of clips: Frechet and polynomial-kernel on features, nearest
+"""Measures distances between two sets of clips: Frechet and polynomial-kernel on features, nearest
 neighbour on pixels.
 
 Shapes: N and M clips, D features. In float64 throughout: the square root of a product of

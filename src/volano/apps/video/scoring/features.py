@@ -1,5 +1,5 @@
-"""The features of clips that need no download: a small 3-D network trained here, on the training
-clips, to tell how a clip was tampered with.
+"""Computes features of clips without a download: a small 3-D network, trained here on the training
+clips, tells how a clip was tampered with.
 
 Its answers are thrown away; what it looks at to answer is kept. The pretexts are those of
 self-supervised video learning: is it played backwards, are its frames shuffled (Misra et al. 2016),

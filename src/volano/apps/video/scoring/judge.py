@@ -1,4 +1,4 @@
-"""The distances of generated clips from real ones, and a test of whether they may be trusted.
+"""Measures the distances of generated clips from real ones, and tests whether they may be trusted.
 
 The figure is a ratio, ``D(generated, test) / D(train, test)``: 1 is as far as other real clips are.
 It stands on features that were learned here, so it is tried first: real clips that were frozen,
