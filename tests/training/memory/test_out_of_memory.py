@@ -145,7 +145,7 @@ def test_a_batch_that_may_not_be_split_is_computed_with_less_kept(make_task, qui
             make_mlp,
             "got tried to allocate 1 GiB .micro_batch=32, .*Pin `micro_batch` 16, if the loss",
         ),
-        (False, make_mlp, "Take a smaller batch_size"),
+        (False, make_mlp, "Take a smaller `batch_size`"),
         (True, ResNet, "micro_batch=1, recompute=blocks, offload=none.*Train a smaller model"),
     ],
 )
