@@ -52,7 +52,7 @@ class TestProgress:
             "64 trials, minimize loss, TPESampler, rungs at 4%, 11%, 33%, 100% of the run, 2 "
             "workers"
         )
-        assert lines[1] == "33% of the run: 1 go on, 1 pruned, values 0.5 to 0.5"
+        assert lines[1] == "33% of the run: 1 continue, 1 pruned, values 0.5 to 0.5"
         assert lines[2] == "note: something"
         assert len(lines) == 3
 

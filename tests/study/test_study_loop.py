@@ -245,6 +245,6 @@ def test_the_rung_under_way_is_finished_when_the_time_is_over_and_more_time_goes
     )
     assert clock.now == 100.0
     assert study.best.share < 1.0
-    assert "to continue, resume it" in heard.notices[-1]
+    assert "continue with resume=True" in heard.notices[-1]
     monkeypatch.undo()
     assert run(tmp_path / "s", resume=True).status == "finished"

@@ -146,7 +146,7 @@ def _close(
 ) -> None:
     if status == "stopped":
         driver.notice(
-            f"stopped, as {driver.end_reason}; to continue, resume it with out={folder.path}"
+            f"stopped, as {driver.end_reason}; continue with resume=True and out={folder.path}"
         )
     elif driver.end_reason is not None:
         driver.notice(f"it ended before all trials were asked for: {driver.end_reason}")

@@ -111,11 +111,14 @@ def test_state_goes_round():
     ("group", "message"),
     [
         ({"algorithm": "lion"}, "'muon' or 'adamw'; got 'lion'"),
-        ({"algorithm": "adamw", "momentum": 0.9}, r"An adamw group takes|A adamw group takes"),
+        (
+            {"algorithm": "adamw", "momentum": 0.9},
+            r"An adamw group can take only|A adamw group can take only",
+        ),
         ({"algorithm": "muon", "adjust_lr": "none"}, "adjust_lr must be"),
         (
             {"algorithm": "muon", "params": [torch.nn.Parameter(torch.zeros(3))]},
-            r"matrices and kernels; got .*\(3,\)",
+            r"matrices and kernels only; got .*\(3,\)",
         ),
     ],
 )
