@@ -63,7 +63,7 @@ def test_it_tells_once_during_the_run_and_at_the_end(heard):
         (
             {"workers": 1},
             "a batch comes every 20.0 ms and takes 8.0 ms to train on; 1 worker of 4 cores; "
-            "--workers 3",
+            "workers=3",
         ),
         ({"workers": 3}, "no knob of the plan would change it: make fetching an example cheaper"),
         (
