@@ -5,7 +5,7 @@ import json
 import pytest
 
 from volano.cli import commands
-from volano.cli.main import app, run
+from volano.cli.main import app, in_flags, run
 
 BUILD = "study.builds:digits_mlp"
 
@@ -113,3 +113,12 @@ def test_what_cannot_be_meant_is_one_message(volano, arguments, message):
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def test_parameters_in_messages_are_written_as_flags():
+    commands.register(app)
+    text = "Name another with `out`, or continue with `resume` and `batch_size`; `valid` is `1 2`"
+    assert in_flags(text, []) == (
+        "Name another with --out, or continue with --resume and --batch-size; `valid` is `1 2`"
+    )
+    assert in_flags("`eggs`", ["--eggs=3"]) == "--eggs"
