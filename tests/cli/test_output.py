@@ -59,4 +59,4 @@ def test_where_a_run_and_its_page_lie(capsys, tmp_path, has_page):
 
 def test_how_a_stopped_run_goes_on(capsys):
     output.say_unfinished(SimpleNamespace(path="runs/1"))
-    assert capsys.readouterr().out == "run: runs/1\ngo on: volano resume runs/1\n"
+    assert capsys.readouterr().out == "run: runs/1\nresume: volano resume runs/1\n"

@@ -99,7 +99,8 @@ def make_state(
         device: the device to train on.
         model: the model, on the device, in the plan's memory format.
         average: a copy of the model, if it cannot be made from the model as it is by now.
-        on_notice: the function that hears if the plan's optimizer does not apply.
+        on_notice: the function that hears what the optimizer leaves out, and if the plan's does
+            not apply.
     """
     optimizer = make_optimizer(task, model)
     missing = left_out(optimizer, model)

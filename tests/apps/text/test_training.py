@@ -25,7 +25,7 @@ def test_a_context_is_halved_until_the_text_fills_windows(num_tokens, context):
 
 
 def test_a_text_that_fills_none_is_refused():
-    with pytest.raises(DataError, match="has at least 64 tokens; got 63 tokens"):
+    with pytest.raises(DataError, match="must have at least 64 tokens; got 63 tokens"):
         _fitting_context(256, corpus(63))
 
 

@@ -86,7 +86,7 @@ class TestFirstFrames:
             _first_frames(gif, SPEC, 1, [])
 
     def test_what_is_no_clip_is_refused(self, tmp_path):
-        with pytest.raises(UsageError, match="names a file; got .*none.mp4"):
+        with pytest.raises(UsageError, match="must name a file; got .*none.mp4"):
             _first_frames(tmp_path / "none.mp4", SPEC, 6, [])
         (tmp_path / "x.txt").write_text("x")
         with pytest.raises(UsageError, match="must name a clip or a picture"):

@@ -65,7 +65,7 @@ class TestCheckpoints:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(torch, "save", full)
-        with pytest.raises(CheckpointError, match=r"can be written; got .*No space left"):
+        with pytest.raises(CheckpointError, match=r"must be writable; got .*No space left"):
             save_checkpoint(tmp_path, 2, {"value": 2})
         assert load_latest(tmp_path)[0] == 1
         assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

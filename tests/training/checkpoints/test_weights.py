@@ -52,7 +52,9 @@ def test_final_weights(make_task, quiet, tmp_path, damage):
     path = run.path / "model.safetensors"
     load_weights(make_mlp(), path)
     DAMAGES[damage](path)  # the flipped bit is one of a weight
-    with pytest.raises(CheckpointError, match=r"model.safetensors must (be readable|have the digest)"):
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors must (be readable|have the digest)"
+    ):
         load_weights(make_mlp(), path)
 
 

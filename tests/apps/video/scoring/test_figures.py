@@ -120,5 +120,7 @@ class TestFeatures:
 
     def test_a_damaged_file_is_told(self, tmp_path):
         (tmp_path / "feature-net.safetensors").write_bytes(b"x")
-        with pytest.raises(CheckpointError, match="feature-net.safetensors of a run can be read"):
+        with pytest.raises(
+            CheckpointError, match="feature-net.safetensors of a run must be readable"
+        ):
             load_features(RunFolder(tmp_path), SPEC, Device("cpu"))

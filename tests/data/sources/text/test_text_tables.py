@@ -68,9 +68,9 @@ def test_tables_in_a_folder_that_cannot_be_read_are_passed_over(tmp_path, monkey
     assert texts_of(find_texts(tmp_path), faults) == ["one", "two"]
     assert [fault.path.rsplit("/", 1)[-1] for fault in faults] == ["a.csv", "b.parquet", "c.jsonl"]
     assert [fault.reason.split(";")[0].split(",")[0] for fault in faults] == [
-        "A table has a column of text",
+        "A table must have a column of text",
         "Parquet files are read with pyarrow",
-        "A table has a column of text",
+        "A table must have a column of text",
     ]
 
 
