@@ -247,7 +247,7 @@ def test_what_cannot_be_verified_says_why() -> None:
         volano.verify(nameless)
     with pytest.raises(UsageError, match=r"reached a rung can be verified; got \[9\]"):
         volano.verify(study, trials=[9])
-    with pytest.raises(UsageError, match="make the tasks that it made for the study; got figures"):
+    with pytest.raises(UsageError, match="make the same tasks as for the study; got figures"):
         volano.verify(study, trials=[0], build=build_more_metrics)
     with pytest.raises(UsageError, match="one of 36 steps for trial 3, which stood at step 40"):
         volano.verify(with_rung(study, 3, 2, step=40), trials=[3])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from volano import Observer
 from volano.apps import train as module
 from volano.apps.application import Finished, Fitted
 from volano.apps.train import _fit, _scratch, _time_limit, resume_application, task_to_plan
@@ -115,7 +116,7 @@ def test_what_the_final_test_says_is_kept_with_the_run(monkeypatch):
         is_held_out=False,
         finish=lambda run, task: Finished(metrics={"x": 3}, details={"figures": "all"}),
     )
-    found = module._finish(run, application, None, {}, 0.0, None)
+    found = module._finish(run, application, None, {}, 0.0, Observer())
     assert found.metrics == ended["metrics"] == {"valid_loss": 2.0, "x": 3}
     assert ended["is_held_out"] is False
     assert found.seconds == {"total": 9.0}

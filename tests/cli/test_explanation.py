@@ -67,7 +67,7 @@ class TestWhatIsShown:
             "Candidates (5)",
             "all of them: resident",
             "chosen (precision) the fastest that computes what plain eager does",
-            "its gradients' error is 0.0021, where plain eager's own is 0.0019",
+            "its gradients' error is 0.0021; plain eager's own is 0.0019",
             "plain eager 69.0 71.4 440 ms 2.9 min 590 MiB slower (exact) 1.84x the chosen one's "
             "time",
             f"struck (precision) {LONG_REASON.strip()}",

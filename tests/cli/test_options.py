@@ -26,4 +26,9 @@ def test_what_is_no_setting_is_refused(setting):
 
 
 def test_templates_do_nothing():
-    assert opt.plan_options() is opt.run_options() is opt.shared_options() is None
+    assert opt.budget_options() is opt.run_options() is opt.shared_options() is None
+
+
+def test_the_knobs_stand_between_the_device_and_the_budget():
+    names = [parameter.name for parameter in opt.plan_options()]
+    assert names == ["device", *KNOBS, "forbid", "budget"]

@@ -457,4 +457,4 @@ class TestClasses:
         (tmp_path / "more.csv").write_text("label,text\nplanet,mars")
         code, _, err = volano("eval", "run", "more.csv")
         assert code == 1
-        assert "of the run's classes; got also planet" in err
+        assert "have the run's classes; got also planet" in err

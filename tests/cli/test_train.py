@@ -8,10 +8,8 @@ import pytest
 
 from volano.apps.kinds import APPLICATIONS
 from volano.cli import commands
-from volano.cli import options as opt
-from volano.cli.generated import parameters_from
 from volano.cli.main import app, run
-from volano.cli.train import help_of, options_of, planning
+from volano.cli.train import help_of, how_options, options_of, planning
 from volano.errors import UsageError
 
 SHORT = ["--epochs", "1", "--batch-size", "128"]
@@ -83,10 +81,7 @@ def test_a_budget_that_fits(call):
 
 def values_of(**given):
     """What a command line of ``volano train`` gives, if only these options were written."""
-    templates = (opt.run_options, opt.plan_options, opt.shared_options)
-    names = {parameter.name: parameter.default for template in templates
-             for parameter in parameters_from(template)}  # fmt: skip
-    return {**names, **given}
+    return {parameter.name: parameter.default for parameter in how_options()} | given
 
 
 class TestPlanning:

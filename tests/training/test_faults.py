@@ -301,7 +301,7 @@ class TestBeforeTheFirstCheckpoint:
         folder = RunFolder.reserve(tmp_path / "run", "task")
         folder.make()
         folder.release()
-        with pytest.raises(UsageError, match="killed while it was being prepared.*--out"):
+        with pytest.raises(UsageError, match="killed while it was being prepared.*`out`"):
             volano.resume(tmp_path / "run", task=make_task(), observer=quiet)
         assert volano.train(make_task(), out=tmp_path / "run", observer=quiet).status == "finished"
 

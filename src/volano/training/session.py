@@ -263,9 +263,9 @@ class Session:
         model = task.model()
         if not isinstance(model, nn.Module):
             raise TaskError("model() returns an nn.Module", got=type(model).__name__)
-        # As every training loop does: a factory may give a model in evaluation mode. A module that
-        # stays in it by its own `train` method (frozen BatchNorm) does.
-        return model.train()
+        # As every training loop does: a factory may give a whole model in evaluation mode. A part
+        # that is in it within a model in training mode was frozen on purpose, and stays so.
+        return model if model.training else model.train()
 
     @staticmethod
     def describe(task: Task) -> dict[str, Any]:

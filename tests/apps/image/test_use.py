@@ -137,7 +137,7 @@ class TestExport:
             model.export("pt2", tmp_path / "nowhere" / "x.pt2")
         with pytest.raises(UsageError, match="`out` must name a file"):
             model.export("pt2", tmp_path)
-        with pytest.raises(CheckpointError, match="holds samples.safetensors"):
+        with pytest.raises(CheckpointError, match="must hold samples.safetensors"):
             model.export("safetensors", tmp_path / "x")
 
     def test_weights_are_written_and_compared(self, run, model, tmp_path):

@@ -49,7 +49,7 @@ class TestGenerate:
         assert (figures["num_tokens"], figures["text"]) == (0, "")
 
     def test_options_are_checked(self, model):
-        with pytest.raises(UsageError, match="`tokens` is"):
+        with pytest.raises(UsageError, match="`tokens` must be"):
             model.generate(tokens=0)
         with pytest.raises(UsageError, match="`clips` is no option of writing text"):
             model.generate(clips=2)

@@ -82,7 +82,7 @@ class TestFirstFrames:
         assert "1 first frames; the model was tested with 3" in notices
 
     def test_a_clip_of_one_frame_has_none_before_it(self, gif):
-        with pytest.raises(UsageError, match="have at least two; got 1 frames"):
+        with pytest.raises(UsageError, match="have at least two frames; got 1 frames"):
             _first_frames(gif, SPEC, 1, [])
 
     def test_what_is_no_clip_is_refused(self, tmp_path):

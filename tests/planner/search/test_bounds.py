@@ -84,7 +84,7 @@ def test_plain_eager_is_refused_under_a_given_budget_only(budget, is_raised):
     one._fits = {"fp32": type("Fit", (), {"applied": lambda *_: None})()}
     struck = {PLAIN.pin(micro_batch=4): ("it is off", {})}
     if is_raised:
-        with pytest.raises(searching.PlanError, match="computes what plain eager"):
+        with pytest.raises(searching.PlanError, match="compute the same as plain eager"):
             one._unguarded(struck)
     else:
         assert one._unguarded(struck) == PLAIN

@@ -106,7 +106,7 @@ def test_ranks_are_what_torchrun_says(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert Ranks.from_environment() == Ranks(rank=0, world_size=1, local_rank=0)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UsageError, match="know RANK, WORLD_SIZE, LOCAL_RANK.*torchrun"):
+    with pytest.raises(UsageError, match="need RANK, WORLD_SIZE, LOCAL_RANK.*torchrun"):
         Ranks.from_environment()
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")

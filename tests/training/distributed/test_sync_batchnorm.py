@@ -75,6 +75,6 @@ def test_a_norm_with_a_forward_pass_of_its_own_is_refused(group_of_one):
 
     with pytest.raises(
         PlanError,
-        match="share the statistics of torch's own BatchNorm layers; got a WithActivation",
+        match="share the statistics of torch's own BatchNorm layers only; got a WithActivation",
     ):
         share_batch_statistics(nn.Sequential(WithActivation(3)), Device("cpu"))
