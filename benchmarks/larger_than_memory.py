@@ -289,9 +289,8 @@ def compare(kind: str, limit: int, seconds: float) -> None:
 
 
 def main() -> None:
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(1)
-    )  # what was written is removed in this case too
+    # What was written is removed in this case too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", default=[*KINDS])
     parser.add_argument("--limit-mib", type=int, default=640)

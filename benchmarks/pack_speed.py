@@ -293,9 +293,8 @@ class Contest:
             numbers = list(finals)[:: max(1, len(finals) // count)][:count]
             for number in numbers:
                 if number not in alone:
-                    alone[number] = self.loops["plain, 2 threads"].ask(
-                        f"final {number}"
-                    )  # as many as the pack has
+                    # As many as the pack has.
+                    alone[number] = self.loops["plain, 2 threads"].ask(f"final {number}")
             differences = [
                 abs(finals[n]["loss"] - alone[n]["loss"]) / abs(alone[n]["loss"]) for n in numbers
             ]

@@ -76,9 +76,8 @@ def in_turn(task: Any, batches: Any, plans: list[Plan]) -> dict[Plan, float]:
     """Median seconds of a step of each plan, all of them running in turn."""
     allocator = HeldAllocator(Device("cpu"))
     heats = [TimingRun(task, plan, batches, allocator) for plan in plans]
-    heats.sort(
-        key=lambda heat: heat.plan.allocator
-    )  # an allocator that changes has to warm up again
+    # An allocator that changes has to warm up again.
+    heats.sort(key=lambda heat: heat.plan.allocator)
     for _ in range(ROUNDS):
         for heat in heats:
             heat.run(SLICE_SECONDS)

@@ -141,9 +141,8 @@ def shard_memory(whole: MemoryPrediction, units: Units, ranks: Ranks) -> MemoryP
     if ranks.world_size > 1:
         gathered = sum(largest) * units.gather_bytes + max(largest, default=0) * units.reduce_bytes
     categories["temporaries"] = categories.get("temporaries", 0) + gathered
-    saved = whole.peak - sum(
-        whole.categories.values()
-    )  # nothing, where the categories are complete
+    # Nothing, where the categories are complete.
+    saved = whole.peak - sum(whole.categories.values())
     peak = sum(categories.values()) + saved
     return MemoryPrediction(
         peak=peak,

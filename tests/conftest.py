@@ -38,9 +38,8 @@ FASHION_MNIST = Path(os.environ.get("VOLANO_FASHION_MNIST", "/usr/share/datasets
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compares the process before and after a test."""
-    torch.set_num_threads(
-        1
-    )  # small nets gain nothing from a second thread, and the tests run side by side
+    # Small nets gain nothing from a second thread, and the tests run side by side.
+    torch.set_num_threads(1)
 
     def state() -> dict[str, Any]:
         return {

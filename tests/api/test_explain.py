@@ -17,9 +17,8 @@ class TestExplain:
         assert abs(found.actual["memory_error"]) < 0.05
 
     def test_nothing_is_run_to_be_measured_where_nothing_fits(self, make_task, monkeypatch):
-        monkeypatch.setattr(
-            sys.modules["volano.api.explain"], "measured_beside", None
-        )  # would fail
+        # Would fail.
+        monkeypatch.setattr(sys.modules["volano.api.explain"], "measured_beside", None)
         found = volano.explain(make_task(), budget=1000, forbid={"compile": True}, analyze=True)
         assert found.verdict == "NO"
         assert "nothing was measured" in found.notices[-1]

@@ -156,12 +156,13 @@ class TestOneLineForAnOption:
     def test_every_option_is_declared_in_one_file(self):
         source = Path(sys.modules["volano"].__file__).parent
         texts = {path: path.read_text() for path in source.rglob("*.py")}
+        # Each application's own.
         common = set(Options.given_names()) | {
             "batch_size",
             "flip",
             "image_size",
             "fps",
-        }  # each application's own
+        }
         for options in APPLICATIONS.values():
             for name in options.given_names() - common:
                 declared = [

@@ -37,9 +37,8 @@ class TestCommand:
     @pytest.fixture
     def asked(self, monkeypatch):
         """What the command asks of the api, whose answer stands in ``asked["answer"]``."""
-        verbs = importlib.import_module(
-            "volano.api.explain"
-        )  # the door has a function of that name
+        # The door has a function of that name.
+        verbs = importlib.import_module("volano.api.explain")
         asked = {"answer": make_explanation()}
 
         def answer(*arguments, **options):

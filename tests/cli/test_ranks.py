@@ -105,9 +105,8 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named_and_the_run_goes_on(
     assert code == 1
     assert "rank 1: ended by SIGKILL" in err
     assert "Continue with --nproc 2: volano resume cut" in err
-    assert ("rank 0: another rank has gone" in err) == (
-        "rank 0: " in err
-    )  # unless it was ended before it could say so
+    # Unless it was ended before it could say so.
+    assert ("rank 0: another rank has gone" in err) == ("rank 0: " in err)
     assert "Traceback" not in err
     record = json.loads((folder / "cut" / "run.json").read_text())
     assert (record["status"], record["reason"]) == ("failed", "rank 1: ended by SIGKILL")

@@ -200,9 +200,8 @@ class TestTrain:
 
     @pytest.mark.parametrize("network", ["unet", "transformer"])
     def test_a_network_by_name(self, volano, tmp_path, monkeypatch, network):
-        monkeypatch.setattr(
-            recipe, "_TRANSFORMER_WIDTH", 64
-        )  # of the size that an accelerator wants it takes minutes
+        # Of the size that an accelerator wants it takes minutes.
+        monkeypatch.setattr(recipe, "_TRANSFORMER_WIDTH", 64)
         monkeypatch.setattr(recipe, "_TRANSFORMER_DEPTH", 2)
         clips = class_folders(tmp_path / "clips")
         code, _, err = volano("train", "video", clips, *SMALL, "--network", network, "--out", "run")
@@ -596,9 +595,8 @@ class TestGenerate:
         codec = av.Codec
 
         def find(name, mode="r"):
-            return codec(
-                "no-libx264" if name == "libx264" else name, mode
-            )  # PyAV itself says what it lacks
+            # PyAV itself says what it lacks.
+            return codec("no-libx264" if name == "libx264" else name, mode)
 
         monkeypatch.setattr(av, "Codec", find)
         result, err = self.generate(volano, classes_run, "--clips", "1")

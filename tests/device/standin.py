@@ -43,9 +43,8 @@ counters.reset()
 
 _C: Any = torch._C
 _libraries: list[torch.library.Library] = []  # a registration lives as long as its Library
-_generator = (
-    torch.Generator()
-)  # the device's random state; Python hooks cannot make a device's own kind
+# The device's random state; Python hooks cannot make a device's own kind.
+_generator = torch.Generator()
 
 # Operators, besides all tagged pointwise, whose 0-dim host operand a CUDA device takes too.
 _INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
@@ -202,9 +201,8 @@ class _Call:
                     return mine
             inference = torch.is_inference_mode_enabled()
             for mine, host in self.pairs:
-                if (
-                    host.untyped_storage() is value.untyped_storage()
-                ):  # a view: an inference tensor if its base is
+                # A view: an inference tensor if its base is.
+                if host.untyped_storage() is value.untyped_storage():
                     inference = mine.is_inference()
             with torch.inference_mode(inference):
                 new = _C._acc.create_empty_tensor((0,), value.dtype)

@@ -237,9 +237,8 @@ def test_units_for_bf16_are_asked_for(monkeypatch):
 
 
 @pytest.mark.compiles
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning"
-)  # torch's compiler uses what torch deprecates
+# Torch's compiler uses what torch deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 class TestCompiler:
     def test_settings_are_patched_and_put_back(self):
         for settings, name, value in (

@@ -164,9 +164,8 @@ def test_who_was_taken_over_notices_and_saves_nothing_more(make_task, tmp_path):
             observer=TakeOver(),
             safety=volano.Safety(save_every="1st"),
         )
-    assert (
-        json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
-    )  # the other's to say
+    # The other's to say.
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
         "step-00000001",
         "step-00000002",

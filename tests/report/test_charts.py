@@ -67,9 +67,8 @@ def test_a_wide_span_is_logarithmic_where_that_is_wanted():
     chart = chart_of(points, may_be_log=True)
     assert chart.is_log
     heights = [y for _, y in places(chart.lines[0].path)]
-    assert heights[1] - heights[0] == pytest.approx(
-        heights[2] - heights[1], abs=0.2
-    )  # equal factors, equal distances
+    # Equal factors, equal distances.
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)
     assert not chart_of(points).is_log
     assert not chart_of([(0, 100.0), (1, 0.0)], may_be_log=True).is_log
 

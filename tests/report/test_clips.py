@@ -73,9 +73,8 @@ def _without(monkeypatch, *missing):
     codec = av.Codec
 
     def find(name, mode="r"):
-        return codec(
-            f"no-{name}" if name in missing else name, mode
-        )  # PyAV itself says what it lacks
+        # PyAV itself says what it lacks.
+        return codec(f"no-{name}" if name in missing else name, mode)
 
     monkeypatch.setattr(av, "Codec", find)
 

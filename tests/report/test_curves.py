@@ -34,9 +34,8 @@ def test_a_chart_without_data_is_left_out(tmp_path):
         run / "metrics.jsonl",
         [{"step": step, "loss": 1.0 / step, "data_wait_share": 0.005} for step in (1, 2)],
     )
-    assert [chart.title for chart in curves_of(read_run(run))] == [
-        "Loss"
-    ]  # half a percent of waiting is not shown
+    # Half a percent of waiting is not shown.
+    assert [chart.title for chart in curves_of(read_run(run))] == ["Loss"]
     write_lines(
         run / "metrics.jsonl",
         [{"step": step, "loss": 1.0 / step, "data_wait_share": 0.5} for step in (1, 2)],

@@ -276,9 +276,8 @@ class TestDegrades:
                 write(run / name, {**whole, field: value})
                 page_of(run)
             write(run / name, whole)
-            for path in run.glob(
-                "*.gif"
-            ):  # only the scores are shown with them, and they take the longest
+            # Only the scores are shown with them, and they take the longest.
+            for path in run.glob("*.gif"):
                 path.unlink()
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         for field in records[0]:

@@ -127,9 +127,8 @@ def test_a_page_that_cannot_be_written_is_a_notice(tmp_path, monkeypatch):
         raise ZeroDivisionError("by a page")
 
     heard = []
-    monkeypatch.setattr(
-        sys.modules["volano.api.explore"], "write_study_report", fail
-    )  # the door has its function
+    # The door has its function.
+    monkeypatch.setattr(sys.modules["volano.api.explore"], "write_study_report", fail)
 
     class Ears(StudyObserver):
         def on_notice(self, text):

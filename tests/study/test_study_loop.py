@@ -50,10 +50,11 @@ def test_a_rung_waits_for_its_quorum_and_decides_about_latecomers_after_it(tmp_p
     heard = Heard()
     workers = Standin(num_workers=3, order=lambda busy: min(busy))
     study = run(tmp_path / "s", workers, trials=9, rungs=2, quorum=2 / 3, observer=heard)
+    # Two of three packs, then their survivors.
     assert [len(d.values) for d in heard.decisions][:2] == [
         6,
         2,
-    ]  # two of three packs, then their survivors
+    ]
     assert sum(len(d.values) for d in heard.decisions if d.rung == 0) == 9
     assert study.status == "finished"
 
@@ -81,9 +82,8 @@ def test_a_trial_that_fails_while_it_trains_fails_alone(tmp_path):
     study = run(tmp_path / "s", Standin(shows), observer=heard)
     failed = [trial for trial in study.trials if trial.params["x"] > 0.7]
     assert failed
-    assert heard.notices == [
-        f"trial {failed[0].number} failed: ZeroDivisionError: too far out"
-    ]  # said once
+    # Said once.
+    assert heard.notices == [f"trial {failed[0].number} failed: ZeroDivisionError: too far out"]
     assert {(t.state, t.reason) for t in failed} == {("failed", "ZeroDivisionError: too far out")}
     assert {study.optuna.trials[t.number].state.name for t in failed} == {"FAIL"}
     assert (
@@ -150,9 +150,8 @@ def test_where_all_workers_are_lost_the_study_says_how_it_goes_on(tmp_path):
         run(tmp_path / "s", workers)
     stopped = Study.open(tmp_path / "s")
     assert stopped.status == "failed"
-    assert not [
-        trial for trial in stopped.trials if trial.state == "failed"
-    ]  # it was none of theirs
+    # It was none of theirs.
+    assert not [trial for trial in stopped.trials if trial.state == "failed"]
     assert told(run(tmp_path / "s", resume=True)) == told(run(tmp_path / "alone"))
 
 

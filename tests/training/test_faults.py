@@ -248,9 +248,8 @@ class TestFullDisk:
             make_task(), out=small_disk / "run", observer=observer, safety=EVERY_STEP
         )
         assert run.status == "finished"
-        (notice,) = [
-            notice for notice in run.notices if "not saved" in notice
-        ]  # told once, and when it is over
+        # Told once, and when it is over.
+        (notice,) = [notice for notice in run.notices if "not saved" in notice]
         assert "No space left" in notice
         assert any("saved again at step" in notice for notice in run.notices)
         assert load_latest(run.path / "checkpoints")[0] == 32
@@ -280,9 +279,8 @@ class TestBeforeTheFirstCheckpoint:
     def test_a_run_that_was_killed_goes_on_from_its_first_step(self, make_task, quiet, tmp_path):
         whole = volano.train(make_task(), out=tmp_path / "whole", observer=quiet)
         run = volano.train(make_task(), out=tmp_path / "run", observer=StopAt(5))
-        shutil.rmtree(
-            run.path / "checkpoints"
-        )  # as if it had been killed at step 5, with its lines written
+        # As if it had been killed at step 5, with its lines written.
+        shutil.rmtree(run.path / "checkpoints")
         RunFolder.open(run.path).update_run(status="running")
         again = volano.resume(run.path, task=make_task(), observer=quiet)
         assert experiment_records(again.path) == experiment_records(whole.path)

@@ -39,9 +39,8 @@ class StopAt(Quiet):
 EVERY_STEP = volano.Safety(save_every="1st")
 
 
-@pytest.mark.parametrize(
-    "stop_at", [1, 16, 31]
-)  # within the first epoch, at its end, one before the last step
+# Within the first epoch, at its end, one before the last step.
+@pytest.mark.parametrize("stop_at", [1, 16, 31])
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_bitwise(make_task, quiet, tmp_path, stop_at, name):
     task = full_task(make_task)
@@ -106,10 +105,11 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match=r"now != then: .*clip_norm: 2.0 != 1.0"):
             volano.resume(run.path, task=full_task(make_task, clip_norm=2.0), observer=quiet)
         record = RunFolder.open(run.path).read_json("run.json")
+        # A refusal leaves the run as it was.
         assert (record["status"], record["step"]) == (
             "stopped",
             4,
-        )  # a refusal leaves the run as it was
+        )
 
     def test_a_finished_run_has_nothing_left(self, make_task, quiet, tmp_path):
         run = volano.train(make_task(), out=tmp_path / "run", observer=quiet)

@@ -42,9 +42,8 @@ def test_a_run_leaves_a_complete_folder(make_task, quiet, tmp_path):
 
 
 def test_evaluation_is_over_every_example_once(make_task, quiet, tmp_path, digits):
-    task = make_task(
-        objective=classification_with_accuracy, batch_size=48
-    )  # 64 examples in batches of 48 and 16
+    # 64 examples in batches of 48 and 16.
+    task = make_task(objective=classification_with_accuracy, batch_size=48)
     run = volano.train(task, out=tmp_path / "run", observer=quiet)
     inputs, labels = task.valid.tensors
     with torch.no_grad():
@@ -101,9 +100,8 @@ def test_batches_of_any_shape(make_task, quiet, tmp_path, digits):
         observer=quiet,
     )
     assert run.status == "finished"
-    assert any(
-        "computes its examples" in notice for notice in run.notices
-    )  # why the feed is a ring
+    # Why the feed is a ring.
+    assert any("computes its examples" in notice for notice in run.notices)
     assert run.plan.feed == "ring"
 
 

@@ -13,9 +13,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.compiles
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning"
-)  # torch's compiler uses what torch deprecates
+# Torch's compiler uses what torch deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_plan_learns_the_same(make_task, quiet, tmp_path):
     eager = volano.train(make_task(), plan=Plan.baseline(), out=tmp_path / "1", observer=quiet)
     compiled = volano.train(

@@ -129,9 +129,8 @@ class _Page:
                 .encode(self._encoding, "replace")
                 .decode(self._encoding)
             )
-        return Text(overflow="fold").append(
-            words, style
-        )  # a style of these words, not of what is appended
+        # A style of these words, not of what is appended.
+        return Text(overflow="fold").append(words, style)
 
     def bar(self, percent: float, most: int, style: str = "cyan") -> Text:
         """A bar of up to ``most`` columns, in eighths of one."""

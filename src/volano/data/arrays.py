@@ -126,9 +126,8 @@ def rows_of(data: Any) -> Rows | None:
         if rows is not None:
             positions = torch.as_tensor(data.indices, dtype=torch.int64)
             count = num_examples(rows.tree) if rows.indices is None else len(rows.indices)
-            positions = torch.where(
-                positions < 0, positions + count, positions
-            )  # as indexing counts
+            # As indexing counts.
+            positions = torch.where(positions < 0, positions + count, positions)
             return rows._replace(indices=rows.picked(positions))
     return None
 

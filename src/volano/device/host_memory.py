@@ -42,9 +42,8 @@ def peak_resident_bytes() -> int:
     except ImportError:  # not a Unix
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (
-        peak if sys.platform == "darwin" else peak * 1024
-    )  # getrusage(2): kilobytes on Linux, bytes on macOS
+    # Getrusage(2): kilobytes on Linux, bytes on macOS.
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _left_in_machine() -> int | None:
@@ -83,9 +82,8 @@ def _left_in_group(
     folder: Path, limit_name: str, used_name: str, reclaimable_name: str
 ) -> int | None:
     limit, used = _number(folder / limit_name), _number(folder / used_name)
-    if (
-        limit is None or used is None or limit >= 2**60
-    ):  # version 1 writes "no limit" as a very large number
+    # Version 1 writes "no limit" as a very large number.
+    if limit is None or used is None or limit >= 2**60:
         return None
     reclaimable = 0
     for line in _lines(folder / "memory.stat"):

@@ -262,9 +262,8 @@ def _is_of(value: Any, hint: Any) -> bool:
         return True
     if not isinstance(value, hint):
         return False
-    if dataclasses.is_dataclass(value) and not isinstance(
-        value, Plan
-    ):  # a plan is checked at birth
+    # A plan is checked at birth.
+    if dataclasses.is_dataclass(value) and not isinstance(value, Plan):
         _check_types(value)
     return True
 

@@ -98,9 +98,8 @@ class PlanRequest:
         forbidden = self.forbid.get(knob, ())
         if value in forbidden:
             return self
-        if any(
-            value == other for other in _others(knob, forbidden)
-        ):  # the last value that the user has left open
+        # The last value that the user has left open.
+        if any(value == other for other in _others(knob, forbidden)):
             return self
         return dataclasses.replace(self, forbid={**self.forbid, knob: (*forbidden, value)})
 

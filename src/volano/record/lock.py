@@ -78,10 +78,11 @@ class RunLock:
         """Gives the folder free and leaves nothing in it."""
         if self._descriptor >= 0:
             if not self._is_lost():
+                # The lock's file last, while it is still locked.
                 for name in (
                     OWNER_NAME,
                     LOCK_NAME,
-                ):  # the lock's file last, while it is still locked
+                ):
                     with contextlib.suppress(OSError):
                         (self._folder / name).unlink()
             self._close()
@@ -147,9 +148,8 @@ def _kernel_lock(folder: Path) -> tuple[int, bool]:
             if error.errno != errno.ENOENT:
                 raise
         else:
-            os.close(
-                descriptor
-            )  # the owner before removed this very file just now: take the new one
+            # The owner before removed this very file just now: take the new one.
+            os.close(descriptor)
 
 
 def _check_owner(folder: Path, is_locked: bool, on_notice: Callable[[str], None]) -> None:

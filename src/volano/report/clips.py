@@ -167,9 +167,8 @@ def _enlarged(pictures: np.ndarray) -> np.ndarray:
 def _encode(
     av: Any, encoder: str, options: dict[str, str], frames: np.ndarray, path: Path, fps: float
 ) -> None:
-    height, width = (
-        side - side % 2 for side in frames.shape[1:3]
-    )  # chroma of 4:2:0 needs even sides
+    # Chroma of 4:2:0 needs even sides.
+    height, width = (side - side % 2 for side in frames.shape[1:3])
     with av.open(str(path), "w") as container:
         stream = container.add_stream(
             encoder, rate=Fraction(fps).limit_denominator(1000), options=options

@@ -180,9 +180,8 @@ def check_space(
         task, missing = None, None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # of values out of range, which the difference tells better
+                # Of values out of range, which the difference tells better.
+                warnings.simplefilter("ignore")
                 task = build(again)
         except Exception as error:  # noqa: BLE001 - it may have failed then too
             missing = str(error)

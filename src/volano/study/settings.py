@@ -62,9 +62,8 @@ class StudySettings:
                 got=repr(self.metric),
                 remedy="Say 'loss'",
             )
-        if not (
-            isinstance(self.seed, int) and 0 <= self.seed < 2**32
-        ):  # what NumPy's RandomState takes
+        # What NumPy's RandomState takes.
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**32):
             raise UsageError(
                 "`seed` must be a whole number from 0 to 2**32 - 1", got=repr(self.seed)
             )

@@ -85,9 +85,10 @@ class Study(StudyRecord):
             CheckpointError: its storage cannot be opened.
         """
         if self._optuna is None:
+            # Optuna takes a second to load; most readers need none.
             from volano.study.optuna_storage import (
                 load_optuna,
-            )  # Optuna takes a second to load; most readers need none
+            )
 
             self._optuna = load_optuna(
                 self.folder, self.facts.get("name", ""), self.facts.get("storage")

@@ -378,9 +378,8 @@ def _load(
     description, record = folder.read_json("task.json"), folder.read_json("run.json")
     notices: list[str] = []
     step, state, problems = 0, {}, []
-    if (
-        ranks.is_first
-    ):  # it alone sees to the folder, and tells the others which checkpoint is whole
+    # It alone sees to the folder, and tells the others which checkpoint is whole.
+    if ranks.is_first:
         tidy(checkpoints)
         if list_checkpoints(checkpoints):
             step, state, problems = load_latest(checkpoints)

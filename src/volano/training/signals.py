@@ -35,9 +35,8 @@ class StopRequest:
         traceback: TracebackType | None,
     ) -> None:
         for name, handler in self._old.items():
-            if (
-                handler is not None
-            ):  # None: installed by a host program in C, which Python cannot put back
+            # None: installed by a host program in C, which Python cannot put back.
+            if handler is not None:
                 signal.signal(name, handler)  # pyright: ignore[reportArgumentType] - what signal.signal returned
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler

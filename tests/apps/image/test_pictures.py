@@ -47,9 +47,8 @@ class TestImageRun:
             for item in items:
                 row = test.names.index(item["name"])
                 assert test.classes[test.labels[row]] == item["true"]
-                tile = np.asarray(sheet.crop(item["box"]))[
-                    6::12, 6::12, 0
-                ]  # 8 pixels magnified to 96
+                # 8 pixels magnified to 96.
+                tile = np.asarray(sheet.crop(item["box"]))[6::12, 6::12, 0]
                 assert np.array_equal(tile, test.images[row, 0].numpy())
 
     def test_the_augmented_images_are_the_first_batch_of_the_run(self, result):

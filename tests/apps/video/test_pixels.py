@@ -39,9 +39,8 @@ class TestPixels:
         t = levels[:, :, None, None, None]
         noisy = t * clean + (1 - t) * torch.randn(clean.shape, generator=generator)
         factor = (linear_guess(noisy, levels) / noisy)[0, :, 0, 0, 0]
-        best = (noisy * clean).mean((0, 2, 3, 4)) / noisy.square().mean(
-            (0, 2, 3, 4)
-        )  # least squares
+        # Least squares.
+        best = (noisy * clean).mean((0, 2, 3, 4)) / noisy.square().mean((0, 2, 3, 4))
         # Over 40,000 pixels the coefficient's standard error is below 0.005.
         assert factor.tolist() == pytest.approx(best.tolist(), abs=0.02)
         assert factor[0] == 0

@@ -115,9 +115,8 @@ def test_a_large_one_stays_on_disk(digits_on_disk, monkeypatch):
     monkeypatch.setattr(Device, "free_bytes", lambda self: 200_000)
     assert not can_be_resident(data, None, CPU)[0]
     assert can_be_resident(Subset(data, [1, 2]), None, CPU)[0]
-    assert can_be_resident(in_memory(digits_on_disk), None, CPU)[
-        0
-    ]  # what is in memory is in memory
+    # What is in memory is in memory.
+    assert can_be_resident(in_memory(digits_on_disk), None, CPU)[0]
 
 
 @pytest.mark.parametrize("feed", ["ring", "resident"])
@@ -131,9 +130,8 @@ def test_rows_that_come_from_a_disk_are_announced(feed, digits_on_disk, tokens, 
     )
     found = batches(MemoryMapped(digits_on_disk), feed=feed)
     expected = batches(in_memory(digits_on_disk), feed="resident")
-    assert (
-        len(told) == len(found) - 3
-    )  # the first three were asked for before the first one was read
+    # The first three were asked for before the first one was read.
+    assert len(told) == len(found) - 3
     assert all(
         torch.equal(a, b)
         for one, other in zip(found, expected, strict=True)

@@ -64,9 +64,8 @@ class TestWindows:
         for seed in range(60):
             batch = crop(windows.tree, torch.Generator().manual_seed(seed))
             assert batch.shape == (len(windows), context + 1)
-            assert torch.equal(
-                batch.diff(dim=1), torch.ones_like(batch[:, 1:])
-            )  # whole stretches of the text
+            # Whole stretches of the text.
+            assert torch.equal(batch.diff(dim=1), torch.ones_like(batch[:, 1:]))
             starts |= set(batch[:, 0].tolist())
         assert starts == set(range(len(windows) * context))
         again = crop(windows.tree, torch.Generator().manual_seed(5))

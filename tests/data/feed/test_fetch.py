@@ -19,9 +19,8 @@ def test_random_transforms_change_with_the_epoch_and_leave_the_generators_alone(
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     rows = torch.cat(batches)
-    assert (
-        len(torch.unique(rows[:, 1])) == len(rows) == 80
-    )  # no draw is repeated, over examples and over epochs
+    # No draw is repeated, over examples and over epochs.
+    assert len(torch.unique(rows[:, 1])) == len(rows) == 80
     assert len(torch.unique(rows[:, 3])) == 80
 
 

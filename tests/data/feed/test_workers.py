@@ -159,9 +159,8 @@ class TestWithoutASlot:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         (first,) = feed_of(Digits(), workers=1).batches(ORDER.keys(0, 1))
         assert not first["pixels"].is_shared()  # nothing of /dev/shm, no file descriptor
-        assert not list(
-            tmp_path.iterdir()
-        )  # where multiprocessing's own sharing would leave a socket
+        # Where multiprocessing's own sharing would leave a socket.
+        assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(
         "cut",

@@ -204,9 +204,8 @@ def test_members_at_different_sizes_of_batches_go_on_one_by_one(slow_loop):
     tasks, heard = made(lambda _: None, batch_size=10, last_batch="keep"), []
     ahead = Pack([Member(number=0, task=tasks[0])], device="cpu", engine="loop")
     ahead.advance({0: 3})
-    pack = chosen(
-        tasks, heard, states=ahead.states()
-    )  # the first meets its last batch, of 6, before the others do
+    # The first meets its last batch, of 6, before the others do.
+    pack = chosen(tasks, heard, states=ahead.states())
     assert pack.engine == "lowered"
     pack.advance({0: 13, 1: 10, 2: 10, 3: 10})
     assert (pack.engine, pack.steps) == ("loop", {0: 13, 1: 10, 2: 10, 3: 10})

@@ -258,9 +258,8 @@ def test_hooks_on_a_step_run_with_the_members_own_optimizers(solos):
 def scheduled(k: int) -> Any:
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
         made = torch.optim.SGD(parameters, lr=0.1)
-        torch.optim.lr_scheduler.ConstantLR(
-            made
-        )  # counts the steps, in a step that it puts in place of the class's
+        # Counts the steps, in a step that it puts in place of the class's.
+        torch.optim.lr_scheduler.ConstantLR(made)
         return made
 
     return optimizer

@@ -65,9 +65,8 @@ def test_an_accelerator_keeps_masks_of_dropout_as_bytes_and_no_square_of_attenti
         names = {operation.name for operation in found.operations}
         assert f"aten._scaled_dot_product_{kernel}_attention.default" in names
         assert "aten.native_dropout.default" in names
-        assert (
-            found.memory.categories["activations"] < 32 * 64 * 64 * 4
-        )  # one square of scores alone would be this
+        # One square of scores alone would be this.
+        assert found.memory.categories["activations"] < 32 * 64 * 64 * 4
 
 
 def test_attention_within_a_layer_keeps_no_square_on_an_accelerator(make_task):

@@ -40,9 +40,8 @@ def test_categories_are_those_of_the_arithmetic():
     assert sum(peak.categories.values()) == peak.num_bytes
     assert peak.categories["parameters"] == 4 * I * O
     assert peak.categories["batch"] == 4 * N * I
-    assert (
-        peak.categories["optimizer_state"] == 2 * 4 * I * O + 4
-    )  # two moments, and the count of steps
+    # Two moments, and the count of steps.
+    assert peak.categories["optimizer_state"] == 2 * 4 * I * O + 4
     assert peak.categories["gradients"] == 4 * I * O
     # The peak stands in Adam's update, where the denominator is made of a square root.
     assert peak.categories["activations"] <= 4

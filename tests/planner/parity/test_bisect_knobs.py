@@ -97,9 +97,8 @@ def test_a_real_fault(make_task):
 
 
 @pytest.mark.compiles
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning"
-)  # torch's compiler uses what torch deprecates
+# Torch's compiler uses what torch deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_real_fault_of_two_levers(make_task):
     task = make_task(model=functools.partial(faults.WrongGradient, faults.compiled_in_bf16))
     plan = BASELINE.pin(precision="bf16", compile=True, optimizer="fused")

@@ -135,9 +135,8 @@ def test_recomputed_blocks_pass_bitwise(make_task, knobs):
 
 @pytest.mark.slow
 @pytest.mark.compiles
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning"
-)  # torch's compiler uses what torch deprecates
+# Torch's compiler uses what torch deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("net", NETS)
 def test_honest_compiled_plans_pass(make_task, net):
     task = make_task(model=NETS[net], optimizer=functools.partial(torch.optim.AdamW, lr=0.01))

@@ -61,9 +61,8 @@ class TestTolerance:
         space = space_of()
         assert space.options["precision"] == ("fp32",)
         assert "has no units for it" in reasons(space)["precision", "bf16"]
-        assert space_of(pins={"precision": "bf16"}).options["precision"] == (
-            "bf16",
-        )  # whoever wants it has it
+        # Whoever wants it has it.
+        assert space_of(pins={"precision": "bf16"}).options["precision"] == ("bf16",)
 
 
 class TestPinsAndForbidden:

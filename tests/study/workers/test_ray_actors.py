@@ -135,9 +135,8 @@ def test_errors_come_here():
         assert isinstance(finished(executor)[0], Report)
         assert ray.get_runtime_context().gcs_address
 
-        joined = RayActors(
-            functools.partial(Worker, digits_mlp, device="cpu"), num=1
-        )  # the one that is there
+        # The one that is there.
+        joined = RayActors(functools.partial(Worker, digits_mlp, device="cpu"), num=1)
         joined.submit(0, assignment(0, trial(0)))
         assert isinstance(finished(joined)[0], Report)
         joined.close()

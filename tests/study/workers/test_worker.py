@@ -137,9 +137,8 @@ class TestRungs:
         worker = Worker(build, device="cpu", engine="loop")
         first = by_number(worker.run(assignment([trial(0), trial(1)], share=0.5)))
         worker.run(assignment([trial(0, first[0].state), trial(1, first[1].state)]))
-        again = worker.run(
-            assignment([trial(0, first[0].state), trial(1, first[1].state)])
-        )  # as after a lost answer
+        # As after a lost answer.
+        again = worker.run(assignment([trial(0, first[0].state), trial(1, first[1].state)]))
         assert counted.made == 2
         assert_same(again.outcomes[1].state, alone(build, trial(1))[0])
         changed = worker.run(assignment([trial(0, lr=0.5)]))  # the number of another study's trial

@@ -102,9 +102,8 @@ def make_task(**fields: Any) -> volano.Task:
         "model": make_net,
         "objective": cross_entropy,
         "data": torch.utils.data.TensorDataset(pixels[:256], labels[:256]),
-        "valid": torch.utils.data.TensorDataset(
-            pixels[512:605], labels[512:605]
-        ),  # 93: batches of 32, 32 and 29
+        # 93: batches of 32, 32 and 29.
+        "valid": torch.utils.data.TensorDataset(pixels[512:605], labels[512:605]),
         "optimizer": functools.partial(torch.optim.AdamW, lr=3e-3),
         "schedule": volano.cosine(),
         "batch_size": 32,

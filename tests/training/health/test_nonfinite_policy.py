@@ -187,9 +187,8 @@ class TestDeferred:
         self, make_task, quiet, tmp_path, deferred
     ):
         objective = bad_at(5)
-        task = objective.prepare(
-            make_task(objective=objective, duration="320st")
-        )  # a line every tenth step
+        # A line every tenth step.
+        task = objective.prepare(make_task(objective=objective, duration="320st"))
         with pytest.raises(NumericsError, match="at step 6 they were not"):
             volano.train(
                 task,
@@ -252,9 +251,8 @@ class TestSkip:
             task, out=tmp_path / "run", observer=quiet, safety=Safety(skip_bad_steps=2)
         )
         assert all(buffer.isfinite().all() for buffer in run.model.buffers())
-        assert (
-            int(run.model[1].num_batches_tracked) == task.num_steps - 2
-        )  # once in each of two epochs
+        # Once in each of two epochs.
+        assert int(run.model[1].num_batches_tracked) == task.num_steps - 2
         assert [record["suspects"] for record in records(run.path)] == [[100], [100]]
 
     def test_a_resumed_run_knows_how_many_were_left_out(self, make_task, quiet, tmp_path):
@@ -289,6 +287,5 @@ class TestSpikes:
         task = objective.prepare(make_task(objective=objective, duration="160st"))
         run = volano.train(task, out=tmp_path / "run", observer=quiet)
         lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-        assert (
-            next(line["step"] for line in lines if line.get("spike")) == 105
-        )  # a line every fifth step
+        # A line every fifth step.
+        assert next(line["step"] for line in lines if line.get("spike")) == 105

@@ -42,9 +42,8 @@ def test_what_cannot_leave_says_why():
 
 
 def test_parameters_their_views_and_small_tensors_stay():
-    hooks = OffloadedActivations(
-        Device("cpu")
-    )  # whose host is its device: what is packed is a copy
+    # Whose host is its device: what is packed is a copy.
+    hooks = OffloadedActivations(Device("cpu"))
     weight, large, small = nn.Parameter(torch.rand(64, 64)), torch.rand(64, 64), torch.rand(4)
     for tensor in (weight, weight.t(), weight[1:], small):
         assert hooks._pack(tensor) is tensor

@@ -123,9 +123,8 @@ def test_later_steps_may_fail_and_a_resumed_run_stays_with_it(make_task, quiet, 
 def test_a_batch_that_may_not_be_split_is_computed_with_less_kept(make_task, quiet, tmp_path):
     class Twice(Scarce):
         def __call__(self, model, batch):
-            self.most = (
-                32 if "forward" in model.layer1[0].__dict__ else 10
-            )  # enough where blocks are recomputed
+            # Enough where blocks are recomputed.
+            self.most = 32 if "forward" in model.layer1[0].__dict__ else 10
             return super().__call__(model, batch)
 
     task = make_task(model=ResNet, objective=Twice(10))

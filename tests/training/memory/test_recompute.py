@@ -265,9 +265,8 @@ def test_a_large_buffer_that_changes_later_is_refused():
 
         def __init__(self):
             super().__init__()
-            self.register_buffer(
-                "table", torch.ones(20_000)
-            )  # of 80 kB: more than is copied each time
+            # Of 80 kB: more than is copied each time.
+            self.register_buffer("table", torch.ones(20_000))
 
         def forward(self, x):
             self.calls += 1
@@ -302,9 +301,8 @@ def test_statistics_that_were_frozen_may_move_later(make_task):
 
 @pytest.mark.slow
 @pytest.mark.compiles
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning"
-)  # torch's compiler uses what torch deprecates
+# Torch's compiler uses what torch deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("model", ["transformer", "resnet"])
 def test_under_the_compiler_it_differs_by_rounding(make_task, model):
     # Dropout's draws and BatchNorm's statistics are the same; what is fused with what is not.

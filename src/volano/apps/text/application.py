@@ -29,10 +29,11 @@ class TextApplication(TextTraining):
         assert scratch is not None
         folder.write_json("text.json", self.spec.to_json())
         (folder.path / "tokenizer.json").write_bytes(self.tokenizer.to_bytes())
+        # They are mapped; a rename leaves the mapping as it is.
         for name in (
             TRAIN_FILE,
             HELD_FILE,
-        ):  # they are mapped; a rename leaves the mapping as it is
+        ):
             shutil.move(scratch / name, folder.path / name)
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract

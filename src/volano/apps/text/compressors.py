@@ -31,9 +31,8 @@ class CompressorFigures:
     """
 
     def __init__(self, training: bytes, held: bytes) -> None:
-        self._pool = ThreadPoolExecutor(
-            max_workers=2
-        )  # both libraries work without the interpreter's lock
+        # Both libraries work without the interpreter's lock.
+        self._pool = ThreadPoolExecutor(max_workers=2)
         self._futures: dict[str, Future[float]] = {
             name: self._pool.submit(bits_after, compress, training, held)
             for name, compress in _COMPRESSORS.items()

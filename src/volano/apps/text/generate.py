@@ -81,9 +81,8 @@ def generate_ids(
     for _ in range(num_tokens):
         if cache.length + len(new) > context:
             cache.length, new = 0, seen[-(context // 2) :]
-        with (
-            torch.inference_mode()
-        ):  # not around the yield: it would hold for whoever takes the token
+        # Not around the yield: it would hold for whoever takes the token.
+        with torch.inference_mode():
             features = model.features(torch.tensor([new], device=device), cache)
             logits = model.logits(features[0, -1]).cpu()
         drawn = sampling.draw(logits, generator)

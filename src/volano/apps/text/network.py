@@ -199,12 +199,13 @@ def parameter_groups(
     """Returns the groups for ``MuonAdamW``: Muon for the matrices of the blocks, AdamW for
     embedding and head."""
     assert isinstance(model, Decoder)
+    # Nanochat.
     adamw = {
         "algorithm": "adamw",
         "betas": (0.8, 0.95),
         "eps": 1e-10,
         "weight_decay": 0.0,
-    }  # nanochat
+    }
     return [
         {
             "params": list(model.blocks.parameters()),

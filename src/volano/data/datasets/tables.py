@@ -83,9 +83,8 @@ def _opened(path: Path, cache: str | None) -> Any:
                 return found
             if suffix in _ARROW:
                 return _arrow_table(datasets, path)
-            if suffix == ".parquet" and not _num_parquet_rows(
-                path
-            ):  # datasets' own reader stumbles over it
+            # Datasets' own reader stumbles over it.
+            if suffix == ".parquet" and not _num_parquet_rows(path):
                 raise _empty(path)
             return getattr(datasets.Dataset, _READERS[suffix])(str(path), cache_dir=cache)
     except VolanoError:

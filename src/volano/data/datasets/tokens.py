@@ -32,9 +32,8 @@ def write_tokens(path: Path, pieces: Iterable[np.ndarray]) -> int:
             file.write(np.ascontiguousarray(piece, dtype="<u2").data)
             count += len(piece)
         file.seek(0)
-        _write_header(
-            file, count
-        )  # NumPy leaves room for longer numbers, so the header keeps its length
+        # NumPy leaves room for longer numbers, so the header keeps its length.
+        _write_header(file, count)
     return count
 
 

@@ -182,9 +182,8 @@ class Slots:
         if self._locked is not None:
             return self._locked[slot]
         lease = self._array[slot]
-        held = weakref.ref(
-            lease
-        )  # the tensor's memory keeps the array alive, and every view keeps the memory
+        # The tensor's memory keeps the array alive, and every view keeps the memory.
+        held = weakref.ref(lease)
         if self._device.is_cpu:
             self._held[slot] = lambda: held() is not None
         return torch.from_numpy(lease)

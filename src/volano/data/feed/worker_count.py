@@ -152,9 +152,8 @@ class _Trials:
         """Returns the seconds of making a batch, and of receiving one that lies ready; None if a
         batch takes so long that the exchange cannot matter. The first batch of all opens files and
         fills caches; it is left out otherwise."""
-        results = self._made(
-            1, 4
-        )  # the fourth is handed out when the third is received, as in the ring
+        # The fourth is handed out when the third is received, as in the ring.
+        results = self._made(1, 4)
         try:
             first = next(results).seconds
             if first >= _MOST_SECONDS:

@@ -305,9 +305,8 @@ def _work(
     # end a worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(
-        OSError, AttributeError
-    ):  # torchrun signals a rank's whole group; it needs us to the end
+    # Torchrun signals a rank's whole group; it needs us to the end.
+    with contextlib.suppress(OSError, AttributeError):
         os.setpgid(0, 0)
     if crashes is not None:
         # a library may have put its own handlers over faulthandler's, if it was enabled (Ray does)

@@ -103,9 +103,8 @@ def _hold_out(
                 remedy=f"Add {what}, remove the class, or give a test set of your own",
             )
         sides = _divided(of_class, seed, share)
-        if lost and any(
-            set(rows) <= set(lost) for rows in sides
-        ):  # a side of only unreadable files
+        # A side of only unreadable files.
+        if lost and any(set(rows) <= set(lost) for rows in sides):
             sides = _divided(usable, seed, share)
         kept += sides[0]
         held += sides[1]

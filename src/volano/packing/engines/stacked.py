@@ -133,9 +133,8 @@ class Stacked(Engine):
                 tables.setdefault(name, []).append(values.float())
         # Values stay on the device until here: one transfer, and no wait for each batch.
         names = [name for name in tables if name not in ("weight", "total")]
-        columns = [
-            torch.stack(tables[name]).cpu().double() for name in ("weight", "total", *names)
-        ]  # [batches, K] each
+        # [batches, K] each.
+        columns = [torch.stack(tables[name]).cpu().double() for name in ("weight", "total", *names)]
         rows = torch.stack(columns, dim=-1).transpose(0, 1).tolist()  # [K, batches, columns]
         return [means_of(sums_of(own, 2 + len(names)), names) for own in rows]
 

@@ -173,9 +173,8 @@ class StackedUpdate:
                 continue
             set_learning_rates(solo.optimizer, multiplier_at(solo, step - 1))
             parameters = dict(solo.model.named_parameters())
-            for name in [
-                name for name in self.state if name in self.updated
-            ]:  # in the parameters' order
+            # In the parameters' order.
+            for name in [name for name in self.state if name in self.updated]:
                 self._settle(name, slot, parameters[name], step)
 
     def _settle(self, name: str, slot: int, parameter: Tensor, step: int) -> None:

@@ -135,9 +135,8 @@ def _of_module(value: nn.Module) -> Parts | None:
     inside: Parts = []
     for name, item in value.__dict__.items():
         if name.endswith(_HOOKS) and isinstance(item, dict):
-            inside.append(
-                (("hooks", name), list(item.values()))
-            )  # their keys count all hooks of a process
+            # Their keys count all hooks of a process.
+            inside.append((("hooks", name), list(item.values())))
         elif name not in _TENSORS_AND_MODULES and not (
             isinstance(value, nn.RNNBase) and name in _OF_RECURRENT
         ):

@@ -188,9 +188,8 @@ def _recurrent_backward(args: tuple[Any, ...], _: Any) -> int:
 
 def _gates(args: tuple[Any, ...], length: int) -> int:
     num_sequences, num_gates, hidden = args[0].shape[1], *args[2].shape
-    row = (
-        num_gates + 16 if num_gates % 256 == 0 else num_gates
-    )  # get_good_ld: no rows at multiples of 4 KiB
+    # Get_good_ld: no rows at multiples of 4 KiB.
+    row = num_gates + 16 if num_gates % 256 == 0 else num_gates
     return 4 * num_sequences * (length * row + 2 * hidden) + _RECURRENT_SCRATCH
 
 

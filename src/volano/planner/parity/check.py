@@ -218,9 +218,8 @@ class _Check:
             return
         expected = self._reference.kept_outcome(twin, dropout=self._dropout)
         different = _different(found.gradient, expected.gradient)
-        if (
-            different and not self._reference.device.is_cpu
-        ):  # whose kernels may add in any order (atomics)
+        # Whose kernels may add in any order (atomics).
+        if different and not self._reference.device.is_cpu:
             again = self._reference.outcome(twin, dropout=self._dropout)
             if _different(again.gradient, expected.gradient):
                 self._said.append(

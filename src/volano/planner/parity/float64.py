@@ -104,10 +104,11 @@ class Float64(SameDraws):
             return func(*arguments, **{k: v if k == "out" else _wide(v) for k, v in kwargs.items()})
         kwargs = {name: _wide_type(value) for name, value in _wide(kwargs).items()}
         arguments = [_wide_type(value) for value in _wide(list(args))]
+        # Half_to_float is only for half precision.
         if schema.name in (
             "aten::_softmax",
             "aten::_log_softmax",
-        ):  # half_to_float is only for half precision
+        ):
             arguments[2] = False
         return _wide(func(*arguments, **kwargs))
 

@@ -126,9 +126,8 @@ def _levers(
     lean: dict[str, Any] = {}
     is_free = "allocator" not in pins and "return" not in forbidden.get("allocator", ())
     if is_free and cost_model.profile.can_keep_memory and Device(plan.device).is_cpu:
-        lean = {
-            "allocator": "return"
-        }  # gaps between the blocks of a heap take more than half of it again
+        # Gaps between the blocks of a heap take more than half of it again.
+        lean = {"allocator": "return"}
     choices: dict[str, Any] = {}
     yield from _distinct({}, lean)
     if "recompute" in pins:

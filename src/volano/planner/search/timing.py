@@ -215,9 +215,8 @@ class TimingRuns:
             return
         timing_runs: list[TimingRun] = []
         for timing in leaders:
-            with contextlib.suppress(
-                Exception
-            ):  # it ran before; if the machine is full by now, it is simply left out
+            # It ran before; if the machine is full by now, it is simply left out.
+            with contextlib.suppress(Exception):
                 timing_runs.append(
                     TimingRun(self._task, timing.plan, self._batches, self._allocator)
                 )

@@ -280,10 +280,11 @@ def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) ->
             answer = pickled(error)
         except Exception as error:  # noqa: BLE001 - what the import of a person's module raises
             answer = pickled(defect_of(error))
+        # A worker ends without running what flushes them otherwise.
         for stream in (
             sys.stdout,
             sys.stderr,
-        ):  # a worker ends without running what flushes them otherwise
+        ):
             with contextlib.suppress(Exception):
                 stream.flush()
         try:

@@ -176,9 +176,8 @@ class _ObjectiveModule(nn.Module):
     def __init__(self, model: nn.Module, objective: Callable[..., Any]) -> None:
         super().__init__()
         self.model = model
-        self._call = (
-            objective,
-        )  # in a tuple: an objective that is a module is no part of the model
+        # In a tuple: an objective that is a module is no part of the model.
+        self._call = (objective,)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | float, dict[str, Tensor | float]]:
         """Returns the total, weight and metrics of the objective; see :class:`Loss`."""

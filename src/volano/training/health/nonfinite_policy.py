@@ -25,9 +25,8 @@ class NumericsPolicy:
     def __init__(self, session: Session, folder: RunFolder, observer: Observer, limit: int) -> None:
         self._session, self._folder, self._observer, self._limit = session, folder, observer, limit
         self._num_skipped = 0
-        self.before_stopping: Callable[[], None] = lambda: (
-            None
-        )  # lets a save in flight end, to name the last one
+        # Lets a save in flight end, to name the last one.
+        self.before_stopping: Callable[[], None] = lambda: None
 
     def note_bad_step(self, step: int, loss: float | None) -> None:
         """Records that step ``step`` (from 1) was kept from the weights.

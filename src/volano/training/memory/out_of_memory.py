@@ -82,9 +82,8 @@ class OutOfMemoryFallback:
         """
         size = min(plan.micro_batch or num_examples, num_examples)
         smaller = max(1, size // 2)
-        if (
-            self._ranks > 1
-        ):  # what the others do by now waits for this one, and cannot be taken back
+        # What the others do by now waits for this one, and cannot be taken back.
+        if self._ranks > 1:
             raise _out_of_memory(reason, plan, size, f"Pin `micro_batch` {smaller}")
         if self._may_split and size > 1:
             return plan.pin(micro_batch=smaller)

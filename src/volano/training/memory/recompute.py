@@ -128,9 +128,8 @@ class _RecomputedBlock:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self._forward(*args, **kwargs)
-        if (
-            torch.compiler.is_compiling()
-        ):  # the compiler sees what is drawn and changed, and does it once
+        # The compiler sees what is drawn and changed, and does it once.
+        if torch.compiler.is_compiling():
             return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
         inputs = [(tensor, version_of(tensor)) for tensor in tensors_of((args, kwargs))]
         buffers = _Buffers(

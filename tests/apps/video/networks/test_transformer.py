@@ -10,6 +10,5 @@ def test_patches_come_back():
     tokens = _to_patches(clip, 4)
     assert tokens.shape == (2, 3 * 4, 2 * 16)
     assert torch.equal(_from_patches(tokens, clip.shape, 4), clip)
-    assert torch.equal(
-        tokens[0, 1], clip[0, 0, :, :4, 4:].flatten()
-    )  # the second token is the patch to the right
+    # The second token is the patch to the right.
+    assert torch.equal(tokens[0, 1], clip[0, 0, :, :4, 4:].flatten())

@@ -23,9 +23,8 @@ class TestCache:
         (root / "china" / "003.jpg").write_bytes(b"no image")
         plain = read(root).train.images
         cached = plain.cached(tmp_path / "cache")
-        monkeypatch.setattr(
-            "volano.data.sources.image.image_files.decode", None
-        )  # nothing is decoded any more
+        # Nothing is decoded any more.
+        monkeypatch.setattr("volano.data.sources.image.image_files.decode", None)
         rows = [5, 100, 2]
         picked = pickle.loads(pickle.dumps(cached.select(rows).select([1])))
         monkeypatch.undo()

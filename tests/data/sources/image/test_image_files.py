@@ -67,9 +67,8 @@ def test_copies_are_found_by_content(photographs, little_memory):
 
 def test_of_files_of_one_size_only_likely_copies_are_read_whole(photographs, tmp_path, monkeypatch):
     for path in sorted((photographs / "flower").iterdir())[:12]:
-        Image.open(path).save(
-            tmp_path / f"{path.stem}.bmp"
-        )  # every bitmap of so many pixels is of one size
+        # Every bitmap of so many pixels is of one size.
+        Image.open(path).save(tmp_path / f"{path.stem}.bmp")
     paths = sorted(tmp_path.iterdir())
     assert len({path.stat().st_size for path in paths}) == 1
     paths[9].write_bytes(paths[4].read_bytes())

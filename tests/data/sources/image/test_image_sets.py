@@ -87,12 +87,13 @@ class TestFolders:
         picture(tmp_path / "a" / "2.jpg", size=(100, 50), mode="L")
         picture(tmp_path / "b" / "1.gif", size=(64, 64), mode="P")
         picture(tmp_path / "b" / "2.png", size=(50, 50), mode="RGBA")
+        # Median 50, in steps of 8.
         assert read_image_sets(tmp_path).train.images.shape == (
             4,
             3,
             48,
             48,
-        )  # median 50, in steps of 8
+        )
 
     def test_a_size_of_ones_own(self, tmp_path):
         assert read_image_sets(class_folders(tmp_path), size=24).train.images.shape[-1] == 24

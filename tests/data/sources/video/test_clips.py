@@ -30,10 +30,11 @@ class TestFolder:
         folder_of(tmp_path, num=2, num_frames=70)
         sets = read_clip_folder(tmp_path, num_frames=8)
         assert sets.train.frames.shape[:2] == (2, 32)
+        # Of 70 frames the last 6 are fewer than a clip.
         assert sets.train.lengths.tolist() == [
             32,
             32,
-        ]  # of 70 frames the last 6 are fewer than a clip
+        ]
         assert len(sets.test) == 8
 
     def test_padding_repeats_the_last_frame(self, tmp_path):

@@ -163,13 +163,11 @@ class BagClassifier(nn.Module):
     def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
         """Runs the forward pass; see the class."""
         weights = weights * self.idf[ids.long()]
-        is_word = (
-            ids <= self.num_buckets // 2
-        )  # each half by itself: texts are rich in pieces, poor in words
+        # Each half by itself: texts are rich in pieces, poor in words.
+        is_word = ids <= self.num_buckets // 2
         weights = F.normalize(weights * is_word, dim=1) + F.normalize(weights * ~is_word, dim=1)
-        with torch.autocast(
-            ids.device.type, enabled=False
-        ):  # the bag's kernel takes weights of the table's type alone
+        # The bag's kernel takes weights of the table's type alone.
+        with torch.autocast(ids.device.type, enabled=False):
             bags = self.table(ids, per_sample_weights=weights)
         return self.head(bags) + self.bias
 

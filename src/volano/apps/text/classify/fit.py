@@ -43,9 +43,8 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     task = application.bag_task(everything=False)
     chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)
     check_plan(task, chosen.plan)
-    limit.check(
-        application.bag_task(everything=True), chosen.plan
-    )  # before the time that the trials take
+    # Before the time that the trials take.
+    limit.check(application.bag_task(everything=True), chosen.plan)
     bag = run_trial(task, chosen.plan)
     candidates = {BAG: round(bag.metrics["accuracy"], 4)}
     left = limit.left() - _RESERVE_SHARE * limit.seconds - _RESERVE_SECONDS - 1.2 * bag.seconds

@@ -243,9 +243,8 @@ class ClassifyTraining(Application):
         half of those with which it read, so that it does not forget."""
         rows = self.rows(everything=everything)
         tokens = token_rows(self.train.texts, head.tokenizer, head.shape.context)
-        weights = dict(
-            sorted(head.weights.items())
-        )  # a file gives them back in this order, and the description names them
+        # A file gives them back in this order, and the description names them.
+        weights = dict(sorted(head.weights.items()))
         return Task(
             name="text",
             model=functools.partial(

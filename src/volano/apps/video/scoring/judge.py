@@ -128,9 +128,8 @@ class Judge:
             )
         for name, values in ratios.items():
             for kind in spoiled:
-                if (
-                    reason is None and not values[kind] > values["real"]
-                ):  # nor if one is not a number
+                # Nor if one is not a number.
+                if reason is None and not values[kind] > values["real"]:
                     reason = f"{kind} clips are not farther by the {name} distance than real ones"
         return SelfTest(
             passed=reason is None,

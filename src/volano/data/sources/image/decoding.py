@@ -80,9 +80,8 @@ def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
 
     side = pixel_format.size
     with _any_error_as_unreadable(), Image.open(path) as opened:
-        opened.draft(
-            None, (side, side)
-        )  # JPEG decodes at 1/2, 1/4 or 1/8 if that is still large enough
+        # JPEG decodes at 1/2, 1/4 or 1/8 if that is still large enough.
+        opened.draft(None, (side, side))
         return pixels_of(opened, pixel_format)
 
 

@@ -164,9 +164,8 @@ def _write_pixels(
                 for _ in pool.map(decode_into, range(len(paths))):
                     pass
             except BaseException:
-                pool.shutdown(
-                    cancel_futures=True
-                )  # do not decode thousands of images after a full disk or Ctrl-C
+                # Do not decode thousands of images after a full disk or Ctrl-C.
+                pool.shutdown(cancel_futures=True)
                 raise
     return reasons
 

@@ -80,9 +80,8 @@ class LabelledImages:
         files = part.images
         if not isinstance(files, ImageFiles):
             return files, part
-        pixels, outcomes = _read_all(
-            lambda row: files[row].numpy(), files.shape
-        )  # of the cache if there is one
+        # Of the cache if there is one.
+        pixels, outcomes = _read_all(lambda row: files[row].numpy(), files.shape)
         good = [row for row, reason in enumerate(outcomes) if reason is None]
         faults = tuple(
             Fault(int(indices[row]), str(files.paths[row]), reason)

@@ -120,9 +120,8 @@ def _some_frames(container: Any, stream: Any, num_frames: int) -> Iterator[Any]:
     """Yields frames after the first one, which has been read: some of those that follow, and one
     about in the middle."""
     av = _import_av()
-    with suppress(
-        av.error.FFmpegError
-    ):  # damage is found when the file is decoded; formats without an index cannot jump
+    # Damage is found when the file is decoded; formats without an index cannot jump.
+    with suppress(av.error.FFmpegError):
         for number, frame in enumerate(
             itertools.islice(_frames(container, stream), _MOST_LOOKED_AT)
         ):
@@ -228,9 +227,8 @@ def _rate(stream: Any) -> float:
 def _upright(frame: Any, pixels: np.ndarray) -> np.ndarray:
     """Turns a frame upright, as the camera was held: ``frame.rotation`` is in degrees,
     counter-clockwise."""
-    return np.rot90(
-        pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4
-    )  # older PyAV does not report it
+    # Older PyAV does not report it.
+    return np.rot90(pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4)
 
 
 def _scaled(frame: Any, clip_format: ClipFormat) -> np.ndarray:

@@ -354,9 +354,8 @@ def _packed(
         if start == 0 or len(decoded[row]) - start >= num_frames
     ]
     frame = decoded[rows[0]][0]
-    budget.add(
-        sum(most - length for _, _, length in pieces) * frame.nbytes
-    )  # the frames themselves are counted
+    # The frames themselves are counted.
+    budget.add(sum(most - length for _, _, length in pieces) * frame.nbytes)
     frames = np.empty((len(pieces), most, *frame.shape), dtype=np.uint8)
     for number, (row, start, length) in enumerate(pieces):
         frames[number, :length] = decoded[row][start : start + length]
