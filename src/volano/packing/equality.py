@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from volano.data import Feed
 from volano.device import Device
-from volano.device.random_state import random_state_kept
 from volano.errors import UsageError
 from volano.packing.engines.engine import Engine
 from volano.packing.engines.sequential import Sequential
@@ -29,7 +28,7 @@ from volano.packing.member import Member, MemberState
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.task import Task
-from volano.training import Session, evaluate, settings_of
+from volano.training import Session, evaluate, throwaway_session
 
 # Twice the unit roundoff of each precision's arithmetic: 24, 11 and 8 bits of significand.
 UNIT_OF_PRECISION = {"fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7}
@@ -404,9 +403,7 @@ def replay(
             remedy=f"It has {task.num_steps} steps",
         )
     plan = plan_of_replays(None, "fp32") if plan is None else plan
-    device = Device(plan.device)
-    with random_state_kept(device), settings_of(plan, device):
-        session = Session(task, plan, on_notice=lambda _: None)
+    with throwaway_session(task, plan) as session:
         if shake:
             shake_weights(session.model, shake)
         return _shown_at(session, steps)

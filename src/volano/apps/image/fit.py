@@ -8,9 +8,8 @@ from volano.apps.application import Fitted, TimeLimit
 from volano.apps.image.recipe import DEFAULT_EPOCHS, MAX_EPOCHS, choose_size
 from volano.apps.image.scores import predict_logits
 from volano.apps.image.training import ImageTraining
-from volano.device import Device, random_state_kept
 from volano.plan import Plan
-from volano.training import settings_of
+from volano.training import throwaway_settings
 
 # Of the minutes asked for, kept back: for writing, the pictures and the report (0.8 s of processor
 # time), the interpreter's end, and because shared machines were seen to run 1.4 times slower for
@@ -69,9 +68,9 @@ def _measure(
     application: ImageTraining, plan: Plan, limit: TimeLimit
 ) -> tuple[float, float, float]:
     """Returns the seconds of a step, of what is paid once, and of the prediction of one image."""
-    task, device = application.task(application.steps_in(1.0)), Device(plan.device)
+    task = application.task(application.steps_in(1.0))
     time_of = limit.measure_step(task, plan, min(5.0, 0.02 * limit.seconds))
-    with random_state_kept(device), settings_of(plan, device):
+    with throwaway_settings(plan) as device:
         model = task.model().to(device.torch_device)
         some, _ = application.test.first(512)
         predict_logits(model, some[:64], device, precision=plan.precision, flip=False, translate=0)

@@ -10,9 +10,8 @@ from volano.apps.application import Fitted, TimeLimit
 from volano.apps.text.network import Decoder
 from volano.apps.text.recipe import MAX_EPOCHS
 from volano.apps.text.training import TextTraining, shaped
-from volano.device import Device, random_state_kept
 from volano.plan import Plan
-from volano.training import settings_of
+from volano.training import throwaway_settings
 
 # As for images, kept back: for writing, for the interpreter's end, and because shared machines slow
 # down.
@@ -74,10 +73,8 @@ def fit_into(application: TextTraining, limit: TimeLimit) -> Fitted:
 def _evaluation_seconds(application: TextTraining, plan: Plan) -> float:
     """Returns the seconds of the final test, of the evaluations and of the previews, from one batch
     timed here."""
-    device = Device(plan.device)
     with (
-        random_state_kept(device),
-        settings_of(plan, device),
+        throwaway_settings(plan) as device,
         torch.inference_mode(),
         device.autocast(plan.precision),
     ):

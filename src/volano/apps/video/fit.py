@@ -14,10 +14,9 @@ from volano.apps.video.scoring.features import train_feature_net
 from volano.apps.video.scoring.figures import NUM_SHOWN, sampling_for_figures
 from volano.apps.video.scoring.scores import generate_clips
 from volano.apps.video.training import NUM_GENERATED, VideoTraining
-from volano.device import Device, random_state_kept
 from volano.plan import Plan
 from volano.planner import PlanResult
-from volano.training import settings_of
+from volano.training import throwaway_settings
 
 # Of the minutes asked for, kept back, as for images: for the interpreter's start and end, and
 # because shared machines were seen to run slower for minutes than in the few seconds that are timed
@@ -120,13 +119,13 @@ def _said_of(effort: float) -> list[str]:
 
 
 def _measure(application: VideoTraining, plan: Plan, limit: TimeLimit) -> _Costs:
-    task, device = application.task(application.steps_in(1.0)), Device(plan.device)
+    task = application.task(application.steps_in(1.0))
     time_of = limit.measure_step(task, plan, min(5.0, 0.02 * limit.seconds))
     spec, train = (
         application.spec,
         application.sets.train.frames[:256, : application.spec.num_frames],
     )
-    with random_state_kept(device), settings_of(plan, device):
+    with throwaway_settings(plan) as device:
         model = task.model().to(device.torch_device).eval()
 
         def seconds_of(sampling: ClipSampling, count: int) -> float:
