@@ -2,8 +2,8 @@
 
     APP=examples/table/application.py:TableApplication
     volano train $APP houses.csv --target price --minutes 1
-    volano eval RUN                    # on the rows held out; or: volano eval RUN more.csv
-    volano predict RUN new.csv
+    volano eval RUN --trust            # on the rows held out; or: volano eval RUN more.csv --trust
+    volano predict RUN new.csv --trust
     volano explain $APP houses.csv --target price
     volano explore $APP houses.csv --target price --trials 32
     volano report RUN
@@ -170,7 +170,7 @@ class TableApplication(volano.Application):
     def finish(self, run, task):  # noqa: ARG002
         if run.status != "finished":
             return volano.Finished()
-        scores = scores_of(run.model.cpu(), self.spec, self.test)
+        scores = scores_of(run.model, self.spec, self.test)
         RunFolder(run.path).write_json("eval-test.json", scores)
         return volano.Finished(metrics={"test_r2": scores["r2"], "test_error": scores["error"]})
 
@@ -206,7 +206,7 @@ class TableModel(volano.TrainedModel):
         else:
             rows, faults = self._rows(path, [*self.spec.columns, self.spec.target])
         return {
-            **scores_of(self.module.cpu(), self.spec, rows),
+            **scores_of(self.module, self.spec, rows),
             "unreadable": [asdict(fault) for fault in faults],
         }
 
@@ -216,10 +216,10 @@ class TableModel(volano.TrainedModel):
             inputs, bad = self._rows(file, self.spec.columns)
             faults += bad
             with torch.inference_mode():
-                values = self.module.cpu()(inputs) * self.spec.std[-1] + self.spec.mean[-1]
+                values = self.module(self.device.move(inputs)) * self.spec.std[-1]
             rows += [
                 ValuePrediction(path=f"{file}:{number}", column=self.spec.target, value=value)
-                for number, value in enumerate(values.tolist(), 2)
+                for number, value in enumerate((values + self.spec.mean[-1]).tolist(), 2)
             ]
         if not rows:
             raise DataError("One of the rows can be read", got=f"none of {files}")
@@ -265,6 +265,7 @@ class ValuePrediction:
 def scores_of(network, spec, rows):
     """R2 and root mean squared error (in the target's own unit) of standardised rows fp32 [N,
     columns + 1]."""
+    rows = rows.to(next(network.parameters()).device)
     with torch.inference_mode():
         errors = network.eval()(rows[:, :-1]) - rows[:, -1]
     variance = rows[:, -1].var(unbiased=False).item()

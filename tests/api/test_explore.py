@@ -206,3 +206,19 @@ def test_a_study_goes_on_in_its_precision(tmp_path):
         volano.explore(
             digits_mlp, trials=3, out=tmp_path / "s", resume=True, precision="bf16", **HERE
         )
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "message"),
+    [
+        (digits_mlp, {"trails": 3}, "`trails` is no option of a study. Like it: `trials`"),
+        (digits_mlp, {"path": "photos"}, "`path` and `space` are for a new study"),
+        ("text", {"path": ".", "classify": True}, "images, language models or clips"),
+        ("image", {"epochs": 3}, "follows from its minutes; got `epochs`"),
+        ("image", {"siez": "thin"}, "`siez` is no option of the image application"),
+    ],
+)
+def test_options_that_no_study_has_are_refused(build, options, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        volano.explore(build, 3, out=tmp_path / "study", **options)
+    assert not (tmp_path / "study").exists()

@@ -91,9 +91,13 @@ class TestOwn:
         found = own_application(own)
         assert own_application(reference_to(found)).__qualname__ == "Dots"
 
-    def test_one_of_an_importable_module_is_named_by_it(self):
-        found = application_class("image")
-        assert reference_to(found) == "volano.apps.image.application:ImageApplication"
+    def test_one_of_an_importable_module_is_named_by_it(self, own, monkeypatch):
+        found = own_application(own)
+        monkeypatch.setattr(found, "__module__", "mine.tables")
+        assert reference_to(found) == "mine.tables:Dots"
+
+    def test_volanos_own_are_named_as_on_the_command_line(self):
+        assert reference_to(application_class("image")) == "image"
 
     def test_one_of_a_program_is_named_by_its_file(self, own, tmp_path, monkeypatch):
         found = own_application(own)

@@ -25,13 +25,14 @@ OWN = {
     "video": "--network --frames --image-size --fps --batch-size --flip",
 }
 SURFACE = {
-    "eval": "--device",
-    "predict": "--device --csv --top-k",
-    "export": "--out --to",
+    "eval": "--device --trust",
+    "predict": "--device --csv --top-k --trust",
+    "export": "--out --to --trust",
     "report": "--out",
     "doctor": "--device",
-    "resume": "--nproc --max-restarts --save-every --skip-bad-steps",
+    "resume": "--nproc --max-restarts --save-every --skip-bad-steps --trust",
     "generate": (
+        "--trust "
         "--device --seed --prompt --tokens --temperature --top-k --top-p --clips --steps --frames "
         "--first-frames --class --guidance --method --fps --out"
     ),

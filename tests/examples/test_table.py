@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,23 +69,30 @@ def test_its_options_are_on_the_command_line_alone(capsys):
 
 
 def test_it_evaluates_predicts_and_is_loaded(run, folder, capsys):
-    assert run_command(["eval", str(run), "--json"]) == 0
+    assert run_command(["eval", str(run), "--trust", "--json"]) == 0
     expected = json.loads((run / "run.json").read_text())["metrics"]["test_r2"]
     assert json.loads(capsys.readouterr().out)["r2"] == pytest.approx(expected, rel=1e-5)
     assert (
         run_command(
-            ["predict", str(run), str(folder / "patients.csv"), "--csv", str(folder / "out.csv")]
+            [
+                "predict",
+                str(run),
+                "--trust",
+                str(folder / "patients.csv"),
+                "--csv",
+                str(folder / "out.csv"),
+            ]
         )
         == 0
     )
     assert len((folder / "out.csv").read_text().splitlines()) == 443
-    model = volano.load(run)
+    model = volano.load(run, trust=True)
     assert abs(model.predict(folder / "patients.csv")[0].value - 151) < 300
 
 
 def test_it_explains_resumes_and_is_explored(run, folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
-    assert run_command(["resume", str(run)]) == 2
+    assert run_command(["resume", str(run), "--trust"]) == 2
     assert "which is finished" in capsys.readouterr().err
     explain = ["explain", APPLICATION, "patients.csv", "--epochs", "2", "--device", "cpu"]
     assert run_command([*explain, "--no-compile", "--json"]) == 0
@@ -113,3 +121,19 @@ def test_a_table_that_cannot_be_trained_on(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     assert run_command(["train", APPLICATION, str(tmp_path / "t.csv"), "--target", "c"]) == 1
     assert "The target is a column of the table; got c" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["eval", "predict", "export", "generate", "resume"])
+def test_a_folder_alone_runs_no_code(verb, tmp_path, capsys):
+    """What a stranger's folder names is not imported; neither from there nor from here."""
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath(__file__ + '.ran').touch()")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    source = {"kind": f"{tmp_path / 'evil.py'}:App", "dials": {}}
+    (folder / "run.json").write_text(json.dumps({"schema_version": 1, "source": source}))
+    (folder / "task.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    files = [str(folder)] if verb == "predict" else []
+    assert run_command([verb, str(folder), *files]) == 2
+    assert re.search("only if you trust it.*Give --trust", capsys.readouterr().err)
+    assert not (tmp_path / "evil.py.ran").exists()

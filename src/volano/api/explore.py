@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from volano.apps.application import Application
 from volano.apps.kinds import is_application, reference_to
-from volano.apps.study_build import ApplicationBuild, application_build
+from volano.apps.options import check_names
+from volano.apps.study_build import ApplicationBuild, application_build, build_of
 from volano.device import Device
 from volano.errors import UsageError, VolanoError
 from volano.record.study_folder import STUDY, StudyFolder
@@ -109,7 +111,10 @@ def explore(
 
     named = load_reference(build) if isinstance(build, str) and ":" in build else build
     is_own = isinstance(named, type) and issubclass(named, Application)
-    if (is_application(build) or is_own) and not resume:
+    of_application = is_application(build) or is_own
+    if of_application and resume and out is not None:
+        named = build = build_of(Study.open(out).facts.get("source") or {})
+    elif of_application and not resume:
         kind = build if isinstance(build, str) else reference_to(cast(Any, build))
         trials = 64 if trials is None else trials
         asked = {"minutes": minutes, "eta": eta, "rungs": rungs, "seed": seed, "device": device}
@@ -117,11 +122,13 @@ def explore(
         named = build = application_build(
             kind, path, space=space, trials=trials, on_progress=on_progress, **asked, **options
         )
-    elif {"path": path, "space": space, **options} != {"path": None, "space": None}:
-        raise UsageError(
-            "`path` and `space` are for the applications only",
-            got="one with a build function of your own",
-        )
+    if not of_application or resume:
+        check_names(options, inspect.signature(explore).parameters, "a study")
+        if path is not None or space is not None:
+            raise UsageError(
+                "`path` and `space` are for a new study of an application",
+                got="one with a build function of your own, or with `resume`",
+            )
     make, source = _build_and_source(build, named)
     if sampler is not None and not callable(getattr(sampler, "sample_relative", None)):
         raise UsageError(

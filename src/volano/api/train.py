@@ -104,6 +104,7 @@ def resume(
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
+    trust: bool = False,
 ) -> Run:
     """Resumes a run from its last whole checkpoint, or from its first step if it was killed
     before there was one, under the plan that it has. An application's run is tested at its end.
@@ -115,6 +116,7 @@ def resume(
         safety: None keeps the run's own.
         processes: the processes that continue it together; another number than before is fine.
         observer: the observer that hears of the run; None shows progress on standard error.
+        trust: whether an application of your own that the folder names may be imported.
 
     Raises:
         UsageError: not a run's folder, it is finished, or ``task`` is missing.
@@ -128,17 +130,19 @@ def resume(
     from volano.apps.kinds import application_of_run
     from volano.apps.train import resume_application
 
-    application = application_of_run(RunFolder.open(run))
+    application = application_of_run(RunFolder.open(run), trust=trust)
     assert application is not None
     return resume_application(application, run, **common)
 
 
-def load(run: Run | str | Path, *, device: str | None = None) -> TrainedModel:
+def load(run: Run | str | Path, *, device: str | None = None, trust: bool = False) -> TrainedModel:
     """Loads what an application's run has trained, to be used.
 
     Args:
         run: a run that has ended, or its folder.
         device: the device as torch writes it; None is the accelerator, or the CPU without one.
+        trust: whether an application of your own that the folder names may be imported; a run that
+            this process has made is trusted.
 
     Returns:
         An object with ``module``, the ``nn.Module`` in evaluation mode on the device; ``classes``;
@@ -153,7 +157,8 @@ def load(run: Run | str | Path, *, device: str | None = None) -> TrainedModel:
     """
     from volano.apps.kinds import load as load_model
 
-    return load_model(RunFolder.open(run.path if isinstance(run, Run) else run), device)
+    is_own = isinstance(run, Run)
+    return load_model(RunFolder.open(run.path if is_own else run), device, trust=trust or is_own)
 
 
 def named(what: Any) -> tuple[Task | str | type[Application], str | None]:

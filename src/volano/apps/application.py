@@ -28,8 +28,6 @@ from volano.running.plan_run import choose_plan
 from volano.task import Task
 from volano.training import Run, RunFolder, StepTime, measure_step_time
 
-Notify = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TimeLimit:
@@ -300,6 +298,7 @@ class TrainedModel:
     """
 
     generate_options: ClassVar[type[DeclaredOptions] | None] = None
+    unreadable_in_words: ClassVar[str] = "left out"  # of what an evaluation could not read
     classes: tuple[str, ...] = ()
 
     def __init__(self, folder: RunFolder, module: nn.Module, device: str | None = None) -> None:

@@ -82,6 +82,8 @@ def own_application(reference: str) -> type[Application] | None:
 def reference_to(application: type[Application]) -> str:
     """Returns how another process can name a person's own application."""
     module = application.__module__
+    if module.startswith("volano."):
+        return application.kind
     if module == "__main__":
         module = inspect.getsourcefile(application) or module
     return f"{module}:{application.__qualname__}"
@@ -117,23 +119,37 @@ def options_for(kind: str, given: Mapping[str, Any]) -> tuple[str, Options]:
     return kind, APPLICATIONS[kind].of(given, f"the {kind} application")
 
 
-def application_of_run(folder: RunFolder) -> type[Application] | None:
-    """Returns the application of a run; None for a task of a person's own."""
+def application_of_run(folder: RunFolder, *, trust: bool = False) -> type[Application] | None:
+    """Returns the application of a run; None for a task of a person's own.
+
+    Args:
+        folder: the run's folder, which a stranger may have written.
+        trust: whether an application of a person's own that it names may be imported.
+
+    Raises:
+        UsageError: it names one, and is not trusted.
+    """
     source = folder.read_json("run.json").get("source") or {}
     kind = source.get("kind", "python")
     if kind in ("python", "reference", "trial"):
         return None
+    if ":" in str(kind) and not trust:
+        raise UsageError(
+            "A run's folder may name code, which runs only if you trust it",
+            got=f"{kind} in {folder.path}",
+            remedy="Give `trust` if you know that code",
+        )
     return application_class(CLASSIFY if source.get("goal") == "classes" else kind)
 
 
 def task_of(folder: RunFolder) -> Task:
     """Returns the task of an application's run, made again from its folder."""
-    application = application_of_run(folder)
+    application = application_of_run(folder, trust=True)  # whoever resumed it has been asked
     assert application is not None
     return application.from_run(folder).task_of_run()
 
 
-def load(run: RunFolder, device: str | None = None) -> TrainedModel:
+def load(run: RunFolder, device: str | None = None, *, trust: bool = False) -> TrainedModel:
     """Loads what the run of an application has trained.
 
     Raises:
@@ -142,7 +158,7 @@ def load(run: RunFolder, device: str | None = None) -> TrainedModel:
     """
     from volano.running.checks import check_ended
 
-    application = application_of_run(run)
+    application = application_of_run(run, trust=trust)
     if application is None:
         raise UsageError(
             "A trained model is used so if an application trained it",

@@ -90,9 +90,8 @@ class ApplicationBuild:
         application_type, scratch = application_class(self.kind), None
         if application_type.needs_scratch:
             scratch = Path(tempfile.mkdtemp(prefix=f"volano-{application_type.kind}-"))
-            weakref.finalize(
-                self, shutil.rmtree, scratch, ignore_errors=True
-            )  # what is mapped stays readable
+            # What is mapped stays readable.
+            weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
         return application_type.read(application_type.options_type.from_json(self.options), scratch)
 
     def resolved(
@@ -157,7 +156,11 @@ def application_build(
     """
     chosen = SearchSpace.load(space) if isinstance(space, str | Path) else space
     own = {name: value for name, value in options.items() if value is not None}
-    _, given = choose_application(kind, {"path": path, "seed": seed, **own})
+    application_type, given = choose_application(kind, {"path": path, "seed": seed, **own})
+    if application_type is not application_class(kind):
+        raise UsageError("A study is of images, language models or clips", got="`classify`")
+    if given.epochs is not None:
+        raise UsageError("The length of a study's trials follows from its minutes", got="`epochs`")
     shares = StudySettings(trials=trials, minutes=minutes, eta=eta, rungs=rungs, seed=seed).shares
     whole = trials * sum(
         (share - before) / eta**rung
@@ -259,9 +262,8 @@ def task_of_trial(
     try:
         return made(optuna.trial.FixedTrial(dict(params), number=number)), number
     except ValueError as error:
-        if "is not found" not in str(
-            error
-        ):  # what Optuna says of a parameter that the trial has not
+        # What Optuna says of a parameter that the trial has not.
+        if "is not found" not in str(error):
             raise
         raise UsageError(
             "build must make the tasks that it made for the study", got=f"trial {number}: {error}"

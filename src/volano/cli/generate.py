@@ -26,7 +26,7 @@ _OPTIONS: dict[str, type[DeclaredOptions]] = {
 }
 
 
-def _what(run: opt.RunPath, device: opt.DeviceName = None) -> None:
+def _what(run: opt.RunPath, device: opt.DeviceName = None, trust: opt.Trust = False) -> None:
     """Declares the arguments of whose model makes it up, and where."""
 
 
@@ -40,9 +40,11 @@ def generate_function() -> Callable[..., int]:
     return function_of(_generate, [*parameters, *parameters_from(opt.shared_options)])
 
 
-def _generate(run: Path, *, device: str | None, json: bool, debug: bool, **values: Any) -> int:
+def _generate(
+    run: Path, *, device: str | None, trust: bool, json: bool, debug: bool, **values: Any
+) -> int:
     del debug  # read by cli.main
-    model = _load(run, device, given(values))
+    model = _load(run, device, trust, given(values))
     generated = model.generate(**given(values))
     notices = generated["notices"] if isinstance(generated, dict) else generated.notices
     for notice in notices:
@@ -70,14 +72,14 @@ def _generate(run: Path, *, device: str | None, json: bool, debug: bool, **value
     return 0
 
 
-def _load(run: Path, device: str | None, asked: dict[str, Any]) -> Any:
+def _load(run: Path, device: str | None, trust: bool, asked: dict[str, Any]) -> Any:
     """Loads the model; options that its application does not have are refused before."""
     from volano.apps.kinds import application_of_run, load
     from volano.training import RunFolder
 
     folder = RunFolder.open(run)
-    application = application_of_run(folder)
-    model = load(folder, device or getattr(application, "generate_device", None))
+    application = application_of_run(folder, trust=trust)
+    model = load(folder, device or getattr(application, "generate_device", None), trust=trust)
     if model.generate_options is None:
         raise UsageError(
             "generate is for runs of the applications that can: text, video", got=str(run)

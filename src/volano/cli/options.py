@@ -16,6 +16,10 @@ Json = Annotated[
     typer.Option("--json", help="Print one JSON object as the last line; progress goes to stderr."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Import an application of your own that the run's folder names."),
+]
 DeviceName = Annotated[
     str | None,
     typer.Option("--device", help="As torch writes it; default: the accelerator, else cpu."),

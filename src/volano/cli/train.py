@@ -165,6 +165,7 @@ def resume(
     max_restarts: opt.MaxRestarts = 0,
     save_every: opt.SaveEvery = None,
     skip_bad_steps: opt.SkipBadSteps = None,
+    trust: opt.Trust = False,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> int:
@@ -182,7 +183,7 @@ def resume(
         from volano.running.train import change_safety
 
         change_safety(run, **changes)
-    return print_run(resume_run(run, processes=processes), as_json=json)
+    return print_run(resume_run(run, processes=processes, trust=trust), as_json=json)
 
 
 def print_run(run: Any, *, as_json: bool) -> int:
@@ -195,7 +196,7 @@ def print_run(run: Any, *, as_json: bool) -> int:
         from volano.apps.kinds import application_of_run
         from volano.training import RunFolder
 
-        application = application_of_run(RunFolder.open(run.path))
+        application = application_of_run(RunFolder.open(run.path), trust=True)  # it has just run
         if application is None:
             output.say(
                 "  ".join(

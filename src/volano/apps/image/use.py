@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -172,7 +173,7 @@ class ImageModel(TrainedModel):
                 got=f"{error}",
             ) from error
         fresh = make_classifier(self.spec, own_model_of(self.spec.model_reference))
-        result = export_classifier(self.module.cpu(), fresh, samples, to, target)
+        result = export_classifier(copy.deepcopy(self.module).cpu(), fresh, samples, to, target)
         return {
             "run": str(self.path),
             "classes": list(self.classes),

@@ -34,6 +34,7 @@ class TextModel(TrainedModel):
     """A language model, with its tokenizer."""
 
     generate_options: ClassVar[type[DeclaredOptions] | None] = TextGenerationOptions
+    unreadable_in_words: ClassVar[str] = "not read, or in part"
 
     def __init__(
         self, folder: RunFolder, tokenizer: Tokenizer, module: Decoder, device: str | None = None
