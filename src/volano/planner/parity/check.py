@@ -137,6 +137,7 @@ class _Check:
         self._figures, self._said = figures, said
         self._precision = plan.precision
         self._multiplier = _MULTIPLIER[self._precision]
+        self._is_eager = False
         # Compiled code draws other numbers: it is compared with dropout off, or, if the objective
         # itself draws, with torch's eager generators in the compiled code.
         self._dropout = not plan.compile or not reference.draws(True) or reference.draws(False)
@@ -161,6 +162,11 @@ class _Check:
             self._figures["scale"] = found.scale
         self._check_structure(found, exact)
         self._check_twin(found)
+        # However far rounding takes a step (BatchNorm over constant features multiplies it by
+        # 300 a layer), bits that are those of plain eager PyTorch are the experiment's own.
+        self._is_eager = self._precision == "fp32" and not _different(
+            found.gradient, eager.gradient
+        )
         self._check_gradient(found, eager, exact)
         self._check_loss(found, eager, exact)
         self._check_buffers(found, eager, exact)
@@ -250,7 +256,8 @@ class _Check:
                 f"the gradient is off by {ours.error:.1e} of its norm, eager {self._precision} by "
                 f"{theirs.error:.1e}"
             )
-        self._check_precision(ours.error)
+        if not self._is_eager:
+            self._check_precision(ours.error)
         if not 1 - ours.cosine <= self._turned(theirs.cosine, _LEAST_COSINE[self._precision]):
             raise _StruckError(
                 f"the gradient's cosine is {ours.cosine:.6f}, that of eager {theirs.cosine:.6f}"
@@ -292,7 +299,8 @@ class _Check:
         expected = self._exact_of_eager().loss
         theirs = _relative(eager.gradient.loss, expected)
         self._figures |= {"loss_difference": ours, "eager_loss_difference": theirs}
-        if not ours <= min(max(_LOSS[self._precision], self._multiplier * theirs), _LARGEST_LOSS):
+        most = math.inf if self._is_eager else _LARGEST_LOSS
+        if not ours <= min(max(_LOSS[self._precision], self._multiplier * theirs), most):
             raise _StruckError(
                 f"the loss differs by {ours:.1e}, that of eager {self._precision} by {theirs:.1e}"
             )
