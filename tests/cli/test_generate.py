@@ -58,7 +58,9 @@ def model(monkeypatch, tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_json("run.json", {"schema_version": 1, "source": {"kind": "video"}})
     devices = []
-    monkeypatch.setattr(kinds, "load", lambda _, device, trust=False: devices.append(device) or made[0])
+    monkeypatch.setattr(
+        kinds, "load", lambda _, device, trust=False: devices.append(device) or made[0]
+    )
     made = []
 
     def use(one):
