@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volano.data import Order, in_sequence, permutation
+from volano.data import Order, in_sequence, order, permutation
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -91,3 +91,13 @@ def test_the_order_of_a_task(make_task):
     order = Order.of(make_task(batch_size=100, last_batch="keep", seed=7))
     assert (order.num_examples, order.batch_size, order.keep_last) == (512, 100, True)
     assert order.seed == make_task(seed=7).order_seed
+
+
+def test_many_orders_at_once_are_sorted_once_an_epoch(monkeypatch):
+    made = []
+    sort = order.permutation.__wrapped__
+    monkeypatch.setattr(order, "permutation", lambda *given: made.append(given) or sort(*given))
+    orders = [Order(num_examples=20, batch_size=4, seed=seed) for seed in range(7)]
+    for _ in zip(*(one.keys(0, 10) for one in orders), strict=True):
+        pass
+    assert sorted(made) == [(seed, epoch, 20) for seed in range(7) for epoch in range(2)]

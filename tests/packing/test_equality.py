@@ -20,6 +20,7 @@ from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
 from volano.packing.equality import UNIT_OF_PRECISION, MemberAlone, plan_of_replays, replay
 from volano.packing.feed import PackFeed, Place
+from volano.packing.optim.stacked_update import StackedUpdate
 from volano.packing.refusal import NotPackable
 from volano.plan import Plan
 from volano.training import MuonAdamW, RunFolder
@@ -38,18 +39,32 @@ def pack_of(tasks: list[volano.Task], precision: str = "fp32") -> Pack:
     return Pack(members, device="cpu", precision=precision, num_steps=100)
 
 
+class Divided:
+    """A stacked update that gets a part of one gradient."""
+
+    def __init__(self, update: StackedUpdate, name: str, by: float) -> None:
+        self._update, self._name, self._by = update, name, by
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._update, name)
+
+    def __call__(self, parameters: Any, gradients: dict[str, Tensor], *others: Any) -> Any:
+        changed = {**gradients, self._name: gradients[self._name] / self._by}
+        return self._update(parameters, changed, *others)
+
+
+def divide_gradient(engine: Any, name: str, by: float) -> None:
+    assert engine._update is not None
+    engine._update = Divided(engine._update, name, by)
+
+
 def wrong(engine: str) -> type[Any]:
     """The engine with a tenth of the gradient of one parameter."""
 
     class Wrong(choose_engine.ENGINES[engine]):
         def _hold(self, solos: Any) -> None:
             super()._hold(solos)
-            right = self._optimizer.step
-
-            def step(gradients: dict[str, Tensor], steps: Any) -> Any:
-                return right({**gradients, "1.weight": gradients["1.weight"] / 10}, steps)
-
-            self._optimizer.step = step
+            divide_gradient(self, "1.weight", 10)
 
     return Wrong
 
@@ -96,15 +111,11 @@ def averages_that_stand_still(engine: Any) -> None:
 def updates_without_decay(engine: Any) -> None:
     for solo in engine.solos:
         solo.optimizer.param_groups[0]["weight_decay"] = 0.0
+    engine._update = StackedUpdate(engine.solos, engine._stack.parameters)
 
 
 def small_gradients_halved(engine: Any) -> None:
-    right = engine._optimizer.step
-
-    def step(gradients: dict[str, Tensor], steps: Any) -> Any:
-        return right({**gradients, "faint": gradients["faint"] / 2}, steps)
-
-    engine._optimizer.step = step
+    divide_gradient(engine, "faint", 2)
 
 
 class Faint(nn.Module):

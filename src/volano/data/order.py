@@ -73,14 +73,19 @@ class Order:
     def key(self, step: int, *, rank: int = 0, world_size: int = 1) -> Key:
         """Returns the key of rank ``rank`` of ``world_size`` for optimizer step ``step`` of the
         run: every ``world_size``-th example of the global batch."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        start = batch * self.batch_size
-        indices = permutation(self.seed, epoch, self.num_examples)[start : start + self.batch_size]
-        return Key(epoch, indices[rank::world_size])
+        return next(self.keys(step, step + 1, rank=rank, world_size=world_size))
 
     def keys(self, start: int, stop: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Key]:
-        """Returns the keys of steps ``start`` to ``stop - 1``; see :meth:`key`."""
-        return (self.key(step, rank=rank, world_size=world_size) for step in range(start, stop))
+        """Yields the keys of steps ``start`` to ``stop - 1``; see :meth:`key`."""
+        # The epoch's order is held here: a pack goes through one order for each member at a time,
+        # more than the cache keeps.
+        held, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(start, stop):
+            epoch, batch = divmod(step, self.steps_per_epoch)
+            if epoch != held:
+                held, order = epoch, permutation(self.seed, epoch, self.num_examples)
+            first = batch * self.batch_size
+            yield Key(epoch, order[first : first + self.batch_size][rank::world_size])
 
 
 def in_sequence(num_examples: int, batch_size: int) -> Iterator[Key]:

@@ -34,6 +34,9 @@ from volano.training.step import MODEL
 # Each shape of a batch needs a program of its own, which takes 0.1 to 0.3 s to trace. A smaller
 # last batch and a few lengths are worth it; a new length for every batch is not.
 _MOST_SHAPES = 8
+# Parameters of a member up to which the update of all members in one pass, operator by operator, is
+# sooner than each member's own fused one on a CPU.
+_MOST_ELEMENTS = 10_000
 
 
 class Stacked(Engine):
@@ -89,6 +92,10 @@ class Stacked(Engine):
     def _trainer(
         self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool
     ) -> Callable[[], Tensor]:
+        if self._update is not None:
+            vectors, state = self._update.vectors(steps), self._update.state
+            whole_step = self._whole_step(inputs, vectors, is_shared=is_shared)
+            return lambda: whole_step(inputs, state, vectors)
         program = self._program(inputs, is_shared=is_shared, training=True)
 
         def train() -> Tensor:
@@ -99,6 +106,14 @@ class Stacked(Engine):
             return _marked(outputs.losses, self._optimizer.step(outputs.gradients, steps))
 
         return train
+
+    def _is_flat_sooner(self) -> bool:
+        """Checks whether the update of all members in one pass, operator by operator, takes less
+        time than each member's own fused one."""
+        if not self._device.is_cpu:
+            return True  # K members' launches take longer than any pass over their parameters
+        num_elements = sum(tensor[0].numel() for tensor in self._stack.parameters.values())
+        return num_elements <= _MOST_ELEMENTS
 
     def evaluate(self, data: Any, feed: Feed) -> list[dict[str, float]]:
         if self._family.why_evaluated_alone is None:
@@ -139,6 +154,7 @@ class Stacked(Engine):
         return [means_of(sums_of(own, 2 + len(names)), names) for own in rows]
 
     def settled(self) -> list[MemberState]:
+        self._settle()
         for solo in self.solos:
             if solo.ema is not None and solo.task.ema_decay is not None:
                 # Made again: the old average lists tensors from before they became views of the
@@ -147,10 +163,16 @@ class Stacked(Engine):
         return self.solos
 
     def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
+        self._settle()
         return [self.solos[slot].state() for slot in slots]
 
     def keep(self, slots: Sequence[int]) -> None:
+        self._settle()
         self._hold([self.solos[slot] for slot in slots])
+
+    def _settle(self) -> None:
+        if self._update is not None:
+            self._update.settle([solo.step for solo in self.solos])
 
     def _hold(self, solos: list[MemberState]) -> None:
         rows = [self._family.numbers(solo) for solo in solos]
@@ -168,6 +190,8 @@ class Stacked(Engine):
             )
         self._numbers = numbers_as_tensors(self._rows, next(iter(self._stack.parameters.values())))
         self._optimizer = StockOptimizer(solos)
+        is_flat = why_not_flat(solos) is None and self._is_flat_sooner()
+        self._update = StackedUpdate(solos, self._stack.parameters) if is_flat else None
         # Made for these members: draws hold their numbers, programs are of their count.
         self._draws: dict[Key, Draws] = {}
         self._programs: dict[Key, Callable[[Inputs], Any]] = {}
@@ -213,7 +237,42 @@ class Stacked(Engine):
             structure.training(is_shared=is_shared) if training else structure.evaluation(), inputs
         )
         structure.check_unchanged()
+        return self._prepared(graph, inputs) if training else graph
+
+    def _prepared(self, graph: Graph, inputs: Inputs, *others: Any) -> Graph:
+        """Returns the graph of a training step as it is run."""
         return graph
+
+    def _whole_step(
+        self, inputs: Inputs, vectors: Tensor, *, is_shared: bool
+    ) -> Callable[..., Tensor]:
+        key = ("whole step", is_shared, shape_of(inputs.batch))
+        if key not in self._programs:
+            self._note_shape(training=True)
+            update = self._update
+            assert update is not None
+            passes = self._family.structure.training(is_shared=is_shared)
+
+            def whole(
+                inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor
+            ) -> Tensor:
+                outputs: Outputs = passes(inputs)
+                for name, tensor in outputs.buffers.items():
+                    inputs.buffers[name].copy_(tensor)
+                return _marked(
+                    outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors)
+                )
+
+            def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
+                graph = Graph(whole, inputs, update.state, vectors)
+                self._family.structure.check_unchanged()
+                program = self._prepared(graph, inputs, update.state, vectors)
+                return program, frozenset(update.updated)
+
+            name = (self.name, *key, len(self.solos), update.signature)
+            self._programs[key], updated = self._family.program(name, make)
+            update.updated |= updated  # the program may have been made for other members
+        return self._programs[key]
 
     def _augmented(self, batch: PackBatch) -> tuple[Batch, bool]:
         """Returns the batch that the members see: one for all that see the same, or one each."""
@@ -250,74 +309,10 @@ class CompiledStack(Stacked):
 
     name: ClassVar[str] = "compiled"
 
-    def _hold(self, solos: list[MemberState]) -> None:
-        super()._hold(solos)
-        self._update = (
-            StackedUpdate(solos, self._stack.parameters) if why_not_flat(solos) is None else None
-        )
+    def _is_flat_sooner(self) -> bool:
+        return True  # compiled with the step
 
-    def settled(self) -> list[MemberState]:
-        self._settle()
-        return super().settled()
-
-    def states(self, slots: Sequence[int]) -> list[dict[str, Any]]:
-        self._settle()
-        return super().states(slots)
-
-    def keep(self, slots: Sequence[int]) -> None:
-        self._settle()
-        super().keep(slots)
-
-    def _settle(self) -> None:
-        if self._update is not None:
-            self._update.settle([solo.step for solo in self.solos])
-
-    def _trainer(
-        self, inputs: Inputs, steps: Sequence[int], *, is_shared: bool
-    ) -> Callable[[], Tensor]:
-        if self._update is None:
-            return super()._trainer(inputs, steps, is_shared=is_shared)
-        vectors, state = self._update.vectors(steps), self._update.state
-        program = self._whole_step(inputs, vectors, is_shared=is_shared)
-        return lambda: program(inputs, state, vectors)
-
-    def _whole_step(
-        self, inputs: Inputs, vectors: Tensor, *, is_shared: bool
-    ) -> Callable[..., Tensor]:
-        key = ("whole step", is_shared, shape_of(inputs.batch))
-        if key not in self._programs:
-            self._note_shape(training=True)
-            update = self._update
-            assert update is not None
-            passes = self._family.structure.training(is_shared=is_shared)
-
-            def whole(
-                inputs: Inputs, state: dict[str, tuple[Tensor, ...]], vectors: Tensor
-            ) -> Tensor:
-                outputs: Outputs = passes(inputs)
-                for name, tensor in outputs.buffers.items():
-                    inputs.buffers[name].copy_(tensor)
-                return _marked(
-                    outputs.losses, update(inputs.parameters, outputs.gradients, state, vectors)
-                )
-
-            def make() -> tuple[Callable[..., Tensor], frozenset[str]]:
-                graph = Graph(whole, inputs, update.state, vectors)
-                self._family.structure.check_unchanged()
-                return self._compiled(graph, inputs, update.state, vectors), frozenset(
-                    update.updated
-                )
-
-            name = (self.name, *key, len(self.solos), update.signature)
-            self._programs[key], updated = self._family.program(name, make)
-            update.updated |= updated  # the program may have been made for other members
-        return self._programs[key]
-
-    def _make(self, inputs: Inputs, *, is_shared: bool, training: bool) -> Callable[[Inputs], Any]:
-        graph = super()._make(inputs, is_shared=is_shared, training=training)
-        return self._compiled(graph, inputs) if training else graph
-
-    def _compiled(self, graph: Any, inputs: Inputs, *others: Any) -> Any:
+    def _prepared(self, graph: Graph, inputs: Inputs, *others: Any) -> Graph:
         first = next(t for t in tensors_of(inputs.batch) if t.dim())
         # [batch, ...] if shared, else [K, batch, ...]: a smaller last batch is not worth compiling.
         is_whole = self.solos[0].task.batch_size in first.shape[:2]

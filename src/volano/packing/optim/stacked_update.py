@@ -1,8 +1,9 @@
 """The update of SGD, Adam, AdamW and Muon for K members in one pass over all their parameters, each
 with its own options.
 
-Run operator by operator this is slower than torch's fused kernels. Compiled together with the step
-to which it belongs, it is several times as fast as K of them (``benchmarks/pack_speed.py``).
+Run operator by operator this is slower than torch's fused kernels where members are large, and
+sooner where a kernel's launch takes longer than its work. Compiled together with the step to which
+it belongs, it is several times as fast as K of them (``benchmarks/pack_speed.py``).
 """
 
 from __future__ import annotations
