@@ -239,7 +239,7 @@ class Stacked(Engine):
         structure.check_unchanged()
         return self._prepared(graph, inputs) if training else graph
 
-    def _prepared(self, graph: Graph, inputs: Inputs, *others: Any) -> Graph:
+    def _prepared(self, graph: Graph, inputs: Inputs, *others: Any) -> Graph:  # noqa: ARG002
         """Returns the graph of a training step as it is run."""
         return graph
 
