@@ -274,3 +274,16 @@ def test_libraries_name_parameters_and_not_flags():
                     for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", node.value):
                         found.setdefault(path, set()).add(flag)
     assert found == _FLAGS
+
+
+def test_doubles_are_made_on_the_host():
+    """Some accelerators (MPS, Intel's) have no 64-bit numbers. The guard's reference, which falls
+    back to fp32 there, is the one exception."""
+    found = [
+        f"{path.relative_to(SOURCE)}:{number}"
+        for path in SOURCE.rglob("*.py")
+        if path.name != "float64.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"(?<!\.cpu\(\))\.double\(\)", line)
+    ]
+    assert found == []

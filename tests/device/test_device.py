@@ -52,3 +52,43 @@ def test_seeds_reach_the_generator_of_the_device():
     assert torch.equal(torch.rand(3), first)
     device.set_rng_state(state)
     assert torch.equal(torch.get_rng_state(), state["host"])
+
+
+class Backend:
+    """A device module that says what CUDA's says on a card without units for bf16."""
+
+    @staticmethod
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    @staticmethod
+    def mem_get_info(_):
+        return 3, 7
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """A device that is none of this machine's, behind torch 2.9's interface."""
+    device = Device("cpu")
+    device.is_cpu, device._module = False, Backend
+    monkeypatch.delattr(torch.accelerator, "get_memory_info", raising=False)
+    return device
+
+
+def test_emulated_bf16_is_not_fast(accelerator):
+    assert accelerator.supports("bf16")
+    assert not accelerator.has_bf16_units
+
+
+def test_memory_is_asked_of_the_module_where_torch_has_no_other_way(accelerator):
+    assert accelerator.free_bytes() == 3
+    memory = accelerator.memory()
+    assert (memory.allocated, memory.peak, memory.total) == (None, None, 7)
+
+
+def test_a_backend_without_statistics_reports_none(accelerator, monkeypatch):
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.accelerator, name, lambda _: 0, raising=False)
+    memory = accelerator.memory()
+    assert memory.allocated is None
+    assert memory.peak is None

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 import volano
+from volano.device.torch_private import check_and_unscale
+from volano.training import nonfinite_guard
 from volano.training.nonfinite_guard import NonfiniteGuard
 
 
@@ -36,24 +38,32 @@ def test_a_sparse_gradient_is_looked_at():
     assert not guard.lets_pass(torch.tensor(1.0), None)
 
 
-def test_without_the_kernel_norms_say_the_same(monkeypatch):
-    def missing(*_):
-        raise NotImplementedError
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_the_kernel_for_a_type_norms_say_the_same(dtype, monkeypatch):
+    """As for bf16 on CUDA (pytorch#127176)."""
+    looked_at = []
 
-    monkeypatch.setattr(torch, "_amp_foreach_non_finite_check_and_unscale_", missing)
-    parameter = nn.Parameter(torch.ones(3))
+    def missing(tensors, *others):
+        if tensors[0].dtype == dtype:
+            raise NotImplementedError
+        looked_at.append(tensors[0].dtype)
+        check_and_unscale(tensors, *others)
+
+    monkeypatch.setattr(nonfinite_guard, "check_and_unscale", missing)
+    parameter = nn.Parameter(torch.ones(3, dtype=dtype))
     guard = NonfiniteGuard(
         volano.Device("cpu"),
         torch.optim.SGD([parameter], lr=0.1),
         has_scaler=False,
         reads_at_once=False,
     )
-    parameter.grad = torch.ones(3)
+    parameter.grad = torch.ones_like(parameter)
     assert guard.lets_pass(torch.tensor(1.0), None)
     parameter.grad[0] = float("nan")
     assert not guard.lets_pass(torch.tensor(1.0), None)
     parameter.grad[0] = 1.0
     assert guard.lets_pass(torch.tensor(1.0), None)
+    assert dtype not in looked_at
 
 
 def guard_of(*parameters, **options):

@@ -7,6 +7,7 @@ figures, streams, pinned memory) is asked for once and answered with None or Fal
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from volano.device.allocator import (
     freed_memory_returned,
     give_back_freed_memory,
 )
+from volano.device.fp32_products import fp32_products
 from volano.device.host_memory import (
     available_host_bytes,
     host_memory_bytes,
@@ -180,10 +182,12 @@ class Device:
             return Memory(
                 allocated=allocated, peak=max(peak, allocated or 0), total=host_memory_bytes()
             )
+        # A backend without statistics says 0; no process that asks has never allocated anything.
+        peak = self._ask(torch.accelerator.max_memory_allocated) or None
         return Memory(
-            allocated=self._ask(torch.accelerator.memory_allocated),
-            peak=self._ask(torch.accelerator.max_memory_allocated),
-            total=self._total_bytes(),
+            allocated=None if peak is None else self._ask(torch.accelerator.memory_allocated),
+            peak=peak,
+            total=self._memory_info()[1],
         )
 
     def reset_peak_memory(self) -> None:
@@ -196,8 +200,7 @@ class Device:
         report them."""
         if self.is_cpu:
             return available_host_bytes()
-        info = self._ask(lambda device: torch.accelerator.get_memory_info(device))
-        return None if info is None else int(info[0])
+        return self._memory_info()[0]
 
     def release_memory(self) -> None:
         """Gives back freed memory that is held for later: to the device, and to the host's
@@ -206,9 +209,12 @@ class Device:
         if not self.is_cpu:
             self._ask(lambda _: torch.accelerator.empty_cache())
 
-    def _total_bytes(self) -> int | None:
+    def _memory_info(self) -> tuple[int | None, int | None]:
+        """Returns free bytes and all bytes of an accelerator, None if it does not report them."""
+        # torch.accelerator asks from torch 2.10 on, modules of some devices before.
         info = self._ask(lambda device: torch.accelerator.get_memory_info(device))
-        return None if info is None else int(info[1])
+        info = info or self._ask(lambda device: self._module.mem_get_info(device))
+        return (None, None) if info is None else (int(info[0]), int(info[1]))
 
     def _ask(self, question: Callable[..., Any]) -> Any:
         # Backends without an allocator of their own raise RuntimeError or lack the hook altogether.
@@ -316,11 +322,15 @@ class Device:
     @cached_property
     def has_bf16_units(self) -> bool:
         """The answer whether the device multiplies bf16 on units made for it. A CPU without them
-        computes it by conversions, 6 to 100 times slower than fp32 (docs/log.md); accelerators that
-        support the type are taken to have them."""
-        if not self.is_cpu:
-            return self.supports("bf16")
-        return has_bf16_units()
+        computes it by conversions, 6 to 100 times slower than fp32 (docs/log.md), and so does an
+        accelerator whose backend says that it emulates the type. Others that support it are taken
+        to have them."""
+        if self.is_cpu:
+            return has_bf16_units()
+        asked = getattr(self._module, "is_bf16_supported", None)
+        if asked is not None and "including_emulation" in inspect.signature(asked).parameters:
+            return bool(asked(including_emulation=False))
+        return self.supports("bf16")
 
     def _has_tf32(self) -> bool:
         # Tensor cores round fp32 inputs to tf32 from compute capability 8.0 on (NVIDIA A100
@@ -369,7 +379,7 @@ class Device:
     ) -> Iterator[None]:
         """Returns a context with the process-wide settings of a plan, which are put back
         afterwards."""
-        old_threads, old_matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        old_threads = torch.get_num_threads()
         with contextlib.ExitStack() as stack:
             if not self.is_cpu:  # seeds and generator states belong to the current device
                 old_index = torch.accelerator.current_device_index()
@@ -380,10 +390,9 @@ class Device:
             elif allocator == "return":
                 stack.enter_context(freed_memory_returned())
             stack.callback(torch.set_num_threads, old_threads)
-            stack.callback(torch.set_float32_matmul_precision, old_matmul)
             if threads is not None:
                 torch.set_num_threads(threads)
-            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            stack.enter_context(fp32_products("tf32" if precision == "tf32" else "ieee"))
             yield
 
 

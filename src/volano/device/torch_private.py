@@ -96,6 +96,11 @@ def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
 
+def mark_scaling_in_step(optimizer: torch.optim.Optimizer) -> None:
+    """Tells a GradScaler that the optimizer's step looks at its scale and flag itself."""
+    optimizer._step_supports_amp_scaling = True  # pyright: ignore[reportAttributeAccessIssue]
+
+
 # ---- operations of the dispatcher and nodes of autograd
 
 

@@ -420,7 +420,7 @@ def _shown_at(session: Session, steps: Sequence[int]) -> tuple[Shown, ...]:
             unread.append(torch.full_like(result.loss, math.nan) if is_broken else result.loss)
         session.step += 1
         if session.step == steps[len(stops)]:
-            losses = torch.stack(unread).double().tolist() if unread else []
+            losses = torch.stack(unread).cpu().double().tolist() if unread else []
             mean = math.nan if is_broken or not losses else math.fsum(losses) / len(losses)
             metrics = {} if session.valid_feed is None else session.evaluate()
             metrics = dict.fromkeys(metrics, math.nan) if is_broken else metrics
@@ -437,7 +437,7 @@ def shake_weights(model: nn.Module, amount: float) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             draws = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * 2 - 1
-            parameter.copy_((parameter.double().cpu() * (1 + amount * draws)).to(parameter))
+            parameter.copy_((parameter.cpu().double() * (1 + amount * draws)).to(parameter))
 
 
 def _band(solo: float, shaken: float) -> float:

@@ -242,7 +242,7 @@ class Pack:
     def _read(self) -> None:
         if not self._unread:
             return
-        table = torch.stack(self._unread).double().cpu()
+        table = torch.stack(self._unread).cpu().double()
         for number, losses in zip(self.numbers, table.T[self._live], strict=True):
             self._sums[number] += losses.sum().item()
             self._counts[number] += len(losses)

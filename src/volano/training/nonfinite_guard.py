@@ -60,7 +60,7 @@ class NonfiniteGuard:
             for parameter in group["params"]:
                 groups[parameter.device, parameter.dtype].append(parameter)
         self._groups = list(groups.values())
-        self._look: Callable[[list[Tensor]], None] = _probe(self)
+        self._look_at: dict[torch.dtype, Callable[[list[Tensor]], None]] = {}
         self.is_deferred = not reads_at_once and not device.is_cpu
         self.holds_back = not self.is_deferred or (not has_scaler and _is_fused(optimizer))
         if self.is_deferred and self.holds_back:
@@ -105,6 +105,13 @@ class NonfiniteGuard:
         if self._share is not None:
             self._share(self._flag)
 
+    def _look(self, tensors: list[Tensor]) -> None:
+        """Looks at tensors of one type."""
+        dtype = tensors[0].dtype
+        if dtype not in self._look_at:  # a device may have the kernel for some types only
+            self._look_at[dtype] = _probe(self, dtype)
+        self._look_at[dtype](tensors)
+
     def look_by_kernel(self, tensors: list[Tensor]) -> None:
         """Looks at all tensors with one kernel: it multiplies them by one, which changes none, and
         raises the flag."""
@@ -116,9 +123,9 @@ class NonfiniteGuard:
         self._flag.copy_(torch.maximum(self._flag, (~norms.isfinite().all()).float()))
 
 
-def _probe(guard: NonfiniteGuard) -> Callable[[list[Tensor]], None]:
+def _probe(guard: NonfiniteGuard, dtype: torch.dtype) -> Callable[[list[Tensor]], None]:
     try:
-        guard.look_by_kernel([torch.ones_like(guard._one)])
+        guard.look_by_kernel([torch.ones_like(guard._one, dtype=dtype)])
     except (RuntimeError, NotImplementedError):
         return guard.look_by_norms
     return guard.look_by_kernel

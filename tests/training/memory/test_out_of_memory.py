@@ -208,10 +208,24 @@ def test_other_errors_are_not_taken_for_it():
             "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"
         )
     )
+    for text in (
+        "GET was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'",
+    ):
+        assert is_out_of_memory(RuntimeError(text)), text
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator: "))
     with pytest.raises(ZeroDivisionError):
         attempt(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("free", [None, 2**20, 2**34])
+def test_a_handle_that_cannot_be_made_is_lack_of_memory_if_there_is_little(free, monkeypatch):
+    monkeypatch.setattr(volano.Device, "free_bytes", lambda _: free)
+    error = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling cublasCreate")
+    assert is_out_of_memory(error) == (free == 2**20)
 
 
 def test_what_failed_keeps_nothing_alive():

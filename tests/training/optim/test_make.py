@@ -15,6 +15,7 @@ from volano.training.optim.make import (
     choose_implementation,
     left_out,
     make_optimizer,
+    set_implementation,
     set_learning_rates,
     with_own_marks,
 )
@@ -157,3 +158,11 @@ def test_what_no_group_holds_is_said(make_task):
     assert heard == [
         "1 trainable parameters are in no group of the optimizer and stay as they are: 1.weight"
     ]
+
+
+@pytest.mark.parametrize(("wanted", "looks_itself"), [("fused", True), ("foreach", False)])
+def test_a_fused_step_looks_at_the_scalers_flag_itself(wanted, looks_itself):
+    """Else a GradScaler reads the flag on the host at each step."""
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(2))])
+    set_implementation(optimizer, wanted)
+    assert getattr(optimizer, "_step_supports_amp_scaling", False) == looks_itself

@@ -97,7 +97,7 @@ def patch_whitening(images: Tensor, kernel: int, filters: int) -> Tensor:
     wanted = max(16, WHITENING_PATCHES // positions)
     chosen = torch.linspace(0, len(images) - 1, min(wanted, len(images))).long()
     patches = F.unfold(images[chosen.to(images.device)], kernel)
-    patches = patches.transpose(1, 2).reshape(-1, channels * kernel * kernel).double().cpu()
+    patches = patches.transpose(1, 2).reshape(-1, channels * kernel * kernel).cpu().double()
     variances, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     scaled = (vectors / (variances.clamp(min=0) + WHITENING_EPSILON).sqrt()).T.flip(0)[:filters]
     kernels = scaled.float().reshape(-1, channels, kernel, kernel)

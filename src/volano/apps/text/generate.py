@@ -42,7 +42,7 @@ class TokenSampling:
             values, ids = logits, None
         # From the largest down, in fp64: a tiny temperature makes -inf of the others, never
         # infinity or NaN.
-        probabilities = ((values - values.max()).double() / self.temperature).softmax(0)
+        probabilities = ((values - values.max()).cpu().double() / self.temperature).softmax(0)
         if self.top_p < 1:
             before = probabilities.cumsum(0) - probabilities
             probabilities = torch.where(before < self.top_p, probabilities, 0)

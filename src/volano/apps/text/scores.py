@@ -58,7 +58,7 @@ def score_tokens(
                 losses = F.cross_entropy(
                     logits.flatten(0, 1), moved[:, 1:].flatten(), reduction="none"
                 )
-                nats += float(losses.double()[counts.flatten()].sum())
+                nats += float(losses[counts.flatten()].cpu().double().sum())
                 num_tokens += int(counts.sum())
     finally:
         model.train(was_training)

@@ -176,8 +176,8 @@ def _relative(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) 
         mine = ours[name]
         if value is None or mine is None:
             continue
-        value = (value.to_dense() if value.is_sparse else value).double()
-        mine = (mine.to_dense() if mine.is_sparse else mine).double()
+        value = (value.to_dense() if value.is_sparse else value).cpu().double()
+        mine = (mine.to_dense() if mine.is_sparse else mine).cpu().double()
         off += float((mine - value).square().sum())
         norm += float(value.square().sum())
     return math.sqrt(off / norm) if norm else (0.0 if off == 0 else math.inf)

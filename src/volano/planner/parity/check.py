@@ -451,7 +451,7 @@ def _cosine(dot: float, ours: float, theirs: float) -> float:
 
 
 def _double(value: Tensor) -> Tensor:
-    return (value.to_dense() if value.is_sparse else value).double().flatten()
+    return (value.to_dense() if value.is_sparse else value).cpu().double().flatten()
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

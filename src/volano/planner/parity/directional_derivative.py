@@ -41,7 +41,9 @@ def slope_ratio(probe_batch: ProbeBatch, plan: Plan) -> float:
     gradient, _ = first_gradient(session, probe_batch)
     norm = math.sqrt(
         math.fsum(
-            float(g.double().square().sum()) for g in gradient.gradients.values() if g is not None
+            float(g.cpu().double().square().sum())
+            for g in gradient.gradients.values()
+            if g is not None
         )
     )
     if not norm or not math.isfinite(norm):

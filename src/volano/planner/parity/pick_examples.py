@@ -71,7 +71,7 @@ def _shares(rows: Tensor) -> list[Tensor]:
 
 
 def _share(rows: Tensor, value: Any) -> Tensor:
-    return ((rows == value).sum(1).double() / rows.shape[1]).cpu()
+    return (rows == value).sum(1).cpu().double() / rows.shape[1]
 
 
 def _is_along(tensor: Tensor, size: int) -> bool:

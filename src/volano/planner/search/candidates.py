@@ -143,7 +143,7 @@ def _alternatives(
                     f"{device.name} has no units for it, and is many times slower in it than "
                     "in fp32"
                 )
-            if value == "fp16" and reason is None and "bf16" in able:
+            if value == "fp16" and reason is None and "bf16" in able and device.has_bf16_units:
                 reason = "bf16 is as fast, and its range needs no scaling of the loss"
             yield value, reason
     elif knob == "compile":

@@ -13,18 +13,24 @@ from typing import TypeVar
 
 import torch
 
+from volano.device import Device
 from volano.errors import RunError
 from volano.plan import Plan
 
 _Result = TypeVar("_Result")
 
 # Backends that raise a plain RuntimeError: the host's allocator (c10/core/impl/alloc_cpu.cpp),
-# Apple's, libraries of kernels that allocate by themselves, C++'s own exception, and Unified
-# Runtime's for Intel's devices (ur_result_t).
+# Apple's, libraries of kernels that allocate by themselves (cuBLAS and cuDNN also say it by having
+# no engine left: pytorch#108645), C++'s own exception, and Unified Runtime's for Intel's devices
+# (ur_result_t).
 _TEXTS = (
     "DefaultCPUAllocator: ", "backend out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc",
+    "DEVICE_ALLOCATION_FAILED", "CUFFT_ALLOC_FAILED", "unable to find an engine to execute",
     "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "UR_RESULT_ERROR_OUT_OF_HOST_MEMORY",
 )  # fmt: skip
+# A library's handle that cannot be made says so for want of memory, and for other reasons too.
+_NO_HANDLE = ("CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_NOT_INITIALIZED")
+_ROOM_FOR_HANDLES = 2**30  # bytes
 # oneDNN, when there is no room for a kernel that it has already chosen. (If it has none, the
 # text continues.)
 _WHOLE_TEXTS = ("could not create a primitive", "could not execute a primitive")
@@ -39,7 +45,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError):
         return False
     text = str(error)
-    return text.strip() in _WHOLE_TEXTS or any(part in text for part in _TEXTS)
+    if any(part in text for part in _NO_HANDLE):
+        free = Device().free_bytes()
+        return free is not None and free < _ROOM_FOR_HANDLES
+    # NCCL wraps the runtime's text.
+    is_wrapped = "NCCL" in text and "out of memory" in text
+    return is_wrapped or text.strip() in _WHOLE_TEXTS or any(part in text for part in _TEXTS)
 
 
 def attempt(work: Callable[[], _Result]) -> tuple[_Result | None, str]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from volano.device import Device
+from volano.device.torch_private import mark_scaling_in_step
 from volano.errors import TaskError
 from volano.plan import Plan
 from volano.task import Task
@@ -91,6 +92,10 @@ def set_implementation(optimizer: torch.optim.Optimizer, wanted: str) -> None:
     """Marks every group; torch's optimizers read the mark at each step."""
     for group in optimizer.param_groups:
         group[wanted] = True
+    if wanted == "fused":
+        # As its constructor does for fused=True; else a GradScaler reads its flag on the host at
+        # each step.
+        mark_scaling_in_step(optimizer)
 
 
 def with_own_marks(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

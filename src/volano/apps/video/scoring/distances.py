@@ -21,7 +21,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     The trace of the root is the sum of the roots of the eigenvalues of ``Cx^(1/2) Cy Cx^(1/2)``,
     which is symmetric.
     """
-    x, y = x.double(), y.double()
+    x, y = x.cpu().double(), y.cpu().double()
     cx, cy = torch.cov(x.T).reshape(x.shape[1], -1), torch.cov(y.T).reshape(y.shape[1], -1)
     values, vectors = torch.linalg.eigh(cx)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
@@ -36,7 +36,7 @@ def kernel_distance(x: Tensor, y: Tensor, *, unbiased: bool = True) -> float:
 
     The unbiased one may come out below 0; the other does not, and serves for ratios.
     """
-    x, y = x.double(), y.double()
+    x, y = x.cpu().double(), y.cpu().double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3
