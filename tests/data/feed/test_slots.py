@@ -54,3 +54,26 @@ class TestSlots:
         slots.release(second, None)
         assert slots.acquire() == second
         slots.close()
+
+
+class Copy:
+    """A copy to a device that is behind."""
+
+    is_done = False
+
+    def query(self):
+        return self.is_done
+
+    def synchronize(self):
+        self.is_done = True
+
+
+def test_waiting_for_the_device_is_told_apart():
+    waits = []
+    slots = Slots(CPU, 1, 64, shared=False, on_throttled=waits.append)
+    assert slots.acquire() == 0
+    assert waits == []
+    slots.release(0, Copy())
+    assert slots.acquire() == 0
+    assert len(waits) == 1
+    slots.close()

@@ -6,6 +6,7 @@ import threading
 import time
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import Dataset, TensorDataset
@@ -54,6 +55,22 @@ def test_a_short_run_is_measured_less():
     chosen = choose_workers(Digits(0.005), None, 8, num_cores=8, num_steps=20)
     assert chosen.workers == 1
     assert "not tried in so short a run" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("made", "exchange", "cores", "workers"),
+    [
+        (0.26, 0.002, 16, 15),  # 128 pictures of 2 ms
+        (2.05, None, 16, 15),  # so long that an exchange cannot matter
+        (0.02, 0.003, 16, 7),  # more would wait for the exchange
+        (0.26, 0.002, 3, 2),
+        (0.26, 0.002, 128, 32),
+    ],
+)
+def test_cores_beside_an_accelerator_are_used(made, exchange, cores, workers, monkeypatch):
+    monkeypatch.setattr(worker_count._Trials, "_with_one", lambda _: (made, exchange))
+    chosen = choose_workers(Digits(0.0), None, 8, num_cores=cores, cpu_trains=False)
+    assert chosen.workers == workers
 
 
 def test_one_batch_is_all_there_is():

@@ -38,7 +38,8 @@ class Feed(ABC):
     """A feed gives the batches of a sequence of keys, in that order, on the device.
 
     Attributes:
-        seconds_waited: seconds that the consumer has waited for batches; may be reset.
+        seconds_waited: seconds that the consumer has waited for batches; may be reset. Waiting for
+            the device, which is behind, is not counted.
         on_notice: called with notices about the feeding.
     """
 
@@ -62,6 +63,9 @@ class Feed(ABC):
                 if batch is _END:
                     return
                 yield batch
+
+    def _not_waited(self, seconds: float) -> None:
+        self.seconds_waited -= seconds
 
     @abstractmethod
     def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]: ...
@@ -204,7 +208,13 @@ class RingFeed(Feed):
         if self._largest <= before:
             return False
         made.append(
-            Slots(self._device, num, max(with_room(self._largest), 2 * before), shared=shared)
+            Slots(
+                self._device,
+                num,
+                max(with_room(self._largest), 2 * before),
+                shared=shared,
+                on_throttled=self._not_waited,
+            )
         )
         return True
 

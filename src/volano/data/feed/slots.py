@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -143,9 +144,19 @@ class Slots:
         num: number of slots.
         num_bytes: bytes of each slot.
         shared: whether worker processes write to them. ``file`` is then what they map.
+        on_throttled: called with the seconds for which :meth:`acquire` has waited for the device.
     """
 
-    def __init__(self, device: Device, num: int, num_bytes: int, *, shared: bool) -> None:
+    def __init__(
+        self,
+        device: Device,
+        num: int,
+        num_bytes: int,
+        *,
+        shared: bool,
+        on_throttled: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._on_throttled = on_throttled
         self.num, self.num_bytes, self.file = num, num_bytes, None
         self._device = device
         self._held: dict[int, Callable[[], bool]] = {}
@@ -171,7 +182,9 @@ class Slots:
         slot = next((slot for slot in range(self.num) if not self._is_held(slot)), None)
         if slot is None and self._copied:
             slot = next(iter(self._copied))
+            start = time.perf_counter()
             self._copied.pop(slot).synchronize()
+            self._on_throttled(time.perf_counter() - start)
         if slot is not None:
             self._held[slot] = lambda: True  # until `memory` or `release` says what holds it
         return slot

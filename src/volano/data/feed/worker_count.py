@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -26,7 +27,13 @@ _SHARE, _MOST_SECONDS = 0.02, 2.0
 _EXCHANGE_SHARE = 0.5
 # Another worker must gain so much; on a shared machine, less is noise.
 _GAIN = 1.15
-_MOST_WORKERS, _BATCHES_PER_WORKER = 4, 3
+_BATCHES_PER_WORKER = 3
+# Where the CPU trains, more workers take its cores from the training; where it feeds an
+# accelerator, more than these rarely make more of a disk.
+_MOST_BESIDE_TRAINING, _MOST_WORKERS = 4, 32
+# If an exchange takes less than this share of making a batch, that many workers times faster are
+# expected without a trial of each.
+_FREE_EXCHANGE_SHARE = 0.2
 # A forked process waits for ever for a lock that a thread held at the fork; a batch rarely takes a
 # minute.
 _PATIENCE_SECONDS = 60.0
@@ -53,6 +60,7 @@ def choose_workers(
     *,
     num_steps: int = 1000,
     seed: int = 0,
+    cpu_trains: bool = True,
 ) -> WorkerChoice:
     """Measures how long a batch takes in this process and through workers, on batches of the data
     itself.
@@ -68,7 +76,9 @@ def choose_workers(
         num_cores: number of cores that this process may use.
         num_steps: number of steps of the run; a short one is measured less.
         seed: the task's seed.
+        cpu_trains: whether the model is trained on the cores that make the batches.
     """
+    most = max(1, min(num_cores - 1, _MOST_BESIDE_TRAINING if cpu_trains else _MOST_WORKERS))
     order = Order(num_examples=len(data), batch_size=min(batch_size, len(data)), seed=seed)
     fetcher = Fetcher(data, collate, seed)
     rows = rows_of(data)
@@ -83,8 +93,8 @@ def choose_workers(
                 reason="the mapped rows of some batches are announced to the disk ahead",
             )
         if start_method() != "fork":
-            return _guessed(fetcher, order, num_cores)
-        return _Trials(fetcher, order).choice(max(1, num_cores - 1), num_steps)
+            return _guessed(fetcher, order, most)
+        return _Trials(fetcher, order).choice(most, num_steps, cpu_trains=cpu_trains)
     except VolanoError as error:
         reason = f"{error.rule}; got {error.got}"
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
@@ -101,12 +111,12 @@ def _gathered(fetcher: Fetcher, order: Order) -> WorkerChoice:
     )
 
 
-def _guessed(fetcher: Fetcher, order: Order, num_cores: int) -> WorkerChoice:
+def _guessed(fetcher: Fetcher, order: Order, most: int) -> WorkerChoice:
     check_pickles(fetcher)
     start = time.perf_counter()
     fetcher(order.key(0))
     made = time.perf_counter() - start
-    workers = min(_MOST_WORKERS, max(1, num_cores - 1)) if made > 2e-3 else 0
+    workers = most if made > 2e-3 else 0
     return WorkerChoice(workers=workers, reason=f"a batch takes {_in_ms(made)} in this process")
 
 
@@ -119,7 +129,7 @@ class _Trials:
         self._order = order
         self._step = 0
 
-    def choice(self, most: int, num_steps: int) -> WorkerChoice:
+    def choice(self, most: int, num_steps: int, *, cpu_trains: bool) -> WorkerChoice:
         made, exchange = self._with_one()
         here = f"a batch takes {_in_ms(made)} in this process"
         if exchange is not None and exchange > _EXCHANGE_SHARE * made:
@@ -127,9 +137,17 @@ class _Trials:
                 workers=0, reason=f"{here}, and its exchange with a worker {_in_ms(exchange)}"
             )
         beside = "is negligible" if exchange is None else f"takes {_in_ms(exchange)}"
-        best, rate, figures = 1, 1 / made, f"{here}; the exchange with a worker {beside}"
+        figures = f"{here}; the exchange with a worker {beside}"
+        if not cpu_trains and (exchange or 0.0) < _FREE_EXCHANGE_SHARE * made:
+            # Its cores have nothing else to do. More workers than exchanges fit into the making of
+            # a batch would wait for each other.
+            workers = min(most, math.ceil(made / exchange)) if exchange else most
+            return WorkerChoice(
+                workers=workers, reason=f"{figures}; {workers} of at most {most} workers fill it"
+            )
+        best, rate = 1, 1 / made
         budget = min(_MOST_SECONDS, _SHARE * num_steps * made)
-        for workers in range(2, min(most, _MOST_WORKERS) + 1):
+        for workers in range(2, most + 1):
             if (_BATCHES_PER_WORKER + 1) * made > budget:
                 why = (
                     "in so short a run"

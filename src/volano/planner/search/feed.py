@@ -70,6 +70,7 @@ def choose_feed(
             cores,
             num_steps=task.num_steps,
             seed=task.order_seed,
+            cpu_trains=place.is_cpu,
         )
         plan = plan.pin(workers=choice.workers)
         reasons.append(f"workers={choice.workers}: {choice.reason}")
