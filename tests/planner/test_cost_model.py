@@ -1,6 +1,8 @@
 """Predictions are made once for plans that share a capture, and only if they are asked for."""
 
 import pytest
+import torch
+from torch import nn
 
 from planner.searching import PLAIN, RATES, make_task
 from volano.device import Device
@@ -51,6 +53,19 @@ def test_a_small_net_on_much_memory_is_no_question(profile, monkeypatch):
     monkeypatch.setattr(Device, "free_bytes", lambda _: None)
     assert not model_of(profile).is_tight
     assert model_of(profile, budget=2**34).is_tight
+
+
+@pytest.mark.parametrize(("num_tokens", "is_tight"), [(8, False), (1024, True)])
+def test_many_tokens_are_much_memory_though_their_batch_is_small(num_tokens, is_tight, monkeypatch):
+    monkeypatch.setattr(Device, "free_bytes", lambda _: 2**26)
+    ids = torch.zeros(64, num_tokens, dtype=torch.int64)
+    task = make_task(
+        model=lambda: nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 256), nn.Linear(256, 50)),
+        data=torch.utils.data.TensorDataset(ids, ids),
+    )
+    profile = profile_task(task, Device("cpu"))
+    assert profile.token_bytes == (16 + 256 + 50) * 12
+    assert CostModel(task, profile, budget=None).is_tight == is_tight
 
 
 def test_nothing_is_captured_unless_it_is_asked_for(profile, captured, monkeypatch):

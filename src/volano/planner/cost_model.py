@@ -3,6 +3,8 @@ several plans share."""
 
 from __future__ import annotations
 
+import torch
+
 from volano.device import describe_machine
 from volano.device.isolated import IsolatedError, reason_of
 from volano.plan import Plan, knobs_with
@@ -14,12 +16,13 @@ from volano.planner.task_profile import TaskProfile
 from volano.planner.time.calibration import Calibration
 from volano.planner.time.device_rates import keep_calibration, kept_calibration, rates_of
 from volano.planner.time.roofline import Rates, predict_time
-from volano.task import Task, num_bytes
+from volano.task import Task, num_bytes, tensors_of
 
 # Parameters, gradients, two moments, and activations of twice as much: if six times the parameters
-# plus a hundred times the batch stay below this share of the free memory, the step surely fits and
-# nothing is captured for it.
+# plus a hundred times the batch, and the activations of a batch of indices, stay below this share
+# of the free memory, the step surely fits and nothing is captured for it.
 _PARAMETER_COPIES, _BATCH_COPIES, _PLENTY = 6, 100, 0.25
+_INDICES = (torch.int32, torch.int64)
 # Seconds of compiling, if nothing was captured: 3 to 26 s were measured on two cores (docs/log.md).
 _COMPILE_SECONDS = 12.0
 # The knobs on which a capture depends, in addition to the task.
@@ -70,8 +73,13 @@ class CostModel:
             return True
         if self.budget is None:
             return False
-        guess = _PARAMETER_COPIES * self.profile.parameter_bytes + _BATCH_COPIES * num_bytes(
-            self.profile.batch
+        batch = self.profile.batch
+        # A batch of indices is tiny, whatever a model makes of it.
+        num_indices = sum(t.numel() for t in tensors_of(batch) if t.dtype in _INDICES)
+        guess = (
+            _PARAMETER_COPIES * self.profile.parameter_bytes
+            + _BATCH_COPIES * num_bytes(batch)
+            + num_indices * self.profile.token_bytes
         )
         return guess > _PLENTY * self.budget
 

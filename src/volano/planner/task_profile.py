@@ -14,6 +14,7 @@ from torch import nn
 from volano.data import first_batches, rows_of
 from volano.device import Device
 from volano.device.random_state import random_state_kept
+from volano.device.torch_private import parameters_of
 from volano.plan import Plan
 from volano.task import Batch, Task
 from volano.task.code_digest import module_code
@@ -28,6 +29,8 @@ class TaskProfile:
         device: the device of the run.
         structure: digest of the model's parameters, buffers and classes, and of the optimizer's.
         parameter_bytes: bytes of parameters and buffers.
+        token_bytes: about the bytes that one index of a batch (a token, a class) becomes in a
+            step's activations: of each layer's output and what is derived from it.
         has_images: whether a parameter has four dimensions, which is what ``channels_last``
             concerns.
         why_not_fused, why_not_foreach: why an implementation of the update does not apply; None if
@@ -44,6 +47,7 @@ class TaskProfile:
     device: Device
     structure: str
     parameter_bytes: int
+    token_bytes: int
     has_images: bool
     why_not_fused: str | None
     why_not_foreach: str | None
@@ -81,6 +85,7 @@ def profile_task(task: Task, device: Device) -> TaskProfile:
         device=device,
         structure=_structure(model, optimizer),
         parameter_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        token_bytes=_token_bytes(model),
         has_images=any(parameter.ndim == 4 for parameter in model.parameters()),
         why_not_fused=reasons["fused"],
         why_not_foreach=reasons["foreach"],
@@ -91,6 +96,20 @@ def profile_task(task: Task, device: Device) -> TaskProfile:
         resident_bytes=resident_bytes(task),
         batches=batches,
     )
+
+
+# Copies of a layer's output: the output, what its activation function keeps, its gradient.
+_OUTPUT_COPIES, _BYTES_OF_FP32 = 3, 4
+
+
+def _token_bytes(model: nn.Module) -> int:
+    widths = 0
+    for module in model.modules():
+        weight = parameters_of(module).get("weight")
+        if weight is not None and weight.ndim:
+            # [out, in] of a product; an embedding's is [indices, width].
+            widths += weight.shape[-1] if isinstance(module, nn.Embedding) else weight.shape[0]
+    return widths * _OUTPUT_COPIES * _BYTES_OF_FP32
 
 
 def _structure(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
