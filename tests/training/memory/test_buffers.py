@@ -11,6 +11,8 @@ from conftest import classification
 from volano import Plan
 from volano.errors import RunError
 from volano.training import Session
+from volano.training.memory import buffers
+from volano.training.memory.buffers import SavedBuffers, places_of
 from volano.training.optim.ema import Ema
 
 
@@ -129,3 +131,20 @@ def test_a_bad_step_leaves_no_trace_in_them(make_task):
     assert len(calls) == 4
     for name, value in session.model.state_dict().items():
         assert value.isfinite().all(), name
+
+
+def test_buffers_of_several_types_are_copied_type_by_type(monkeypatch):
+    model, copied = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3)), []
+    copy = buffers.foreach_copy_
+    monkeypatch.setattr(
+        buffers,
+        "foreach_copy_",
+        lambda ours, theirs: copied.append({t.dtype for t in theirs}) or copy(ours, theirs),
+    )
+    saved = SavedBuffers(places_of(model))
+    saved.save()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model(torch.rand(4, 3))
+    saved.put_back()
+    assert copied == [{torch.float32}, {torch.int64}] * 2
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())

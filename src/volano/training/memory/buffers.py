@@ -7,6 +7,7 @@ self.mean + ...``): a list of tensors would then hold what the model no longer u
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from operator import is_
 from typing import Any
@@ -72,14 +73,20 @@ class SavedBuffers:
     def __init__(self, places: list[Place]) -> None:
         self._places = places
         self._tensors: list[Tensor | None] = []
-        self._sources: list[Tensor] = []
-        self._copies: list[Tensor] = []
+        self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
         self._begin(tensors_at(places))
 
     def _begin(self, tensors: list[Tensor | None]) -> None:
         self._tensors = tensors
-        self._sources = [tensor for tensor in tensors if tensor is not None]
-        self._copies = [tensor.detach().clone() for tensor in self._sources]
+        # By type: torch copies a list of several types one by one, with a launch for each.
+        by_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+        for tensor in tensors:
+            if tensor is not None:
+                by_type[tensor.dtype].append(tensor)
+        self._pairs = [
+            (sources, [source.detach().clone() for source in sources])
+            for sources in by_type.values()
+        ]
 
     @torch.no_grad()
     def save(self) -> None:
@@ -89,16 +96,17 @@ class SavedBuffers:
         now = tensors_at(self._places)
         if not are_same(now, self._tensors):
             self._begin(now)
-        elif self._sources:
-            foreach_copy_(self._copies, self._sources)
+            return
+        for sources, copies in self._pairs:
+            foreach_copy_(copies, sources)
 
     @torch.no_grad()
     def put_back(self) -> None:
         """The same tensors stand in their places, with the values that they had."""
         for (held, name), tensor in zip(self._places, self._tensors, strict=True):
             held[name] = tensor
-        if self._sources:
-            foreach_copy_(self._sources, self._copies)
+        for sources, copies in self._pairs:
+            foreach_copy_(sources, copies)
 
 
 class Uncopied:
