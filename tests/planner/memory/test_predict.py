@@ -9,6 +9,7 @@ from torch import nn
 
 from conftest import make_mlp, runs_in_bf16
 from volano import Plan
+from volano.device import Device
 from volano.device.isolated import IsolatedError
 from volano.plan.prediction import CATEGORIES, MemoryPrediction
 from volano.planner.memory.predict import (
@@ -132,3 +133,14 @@ def test_a_verdict_is_certain_or_says_that_it_is_not():
 
 def test_an_accelerator_needs_its_context_too():
     assert needed_bytes(prediction(lower=0, upper=0, target="accelerator")) > 2**30
+
+
+def test_beside_an_accelerator_nothing_is_forked(monkeypatch, make_task):
+    """A child's autograd would ask for the device's context there, and end."""
+
+    def forked(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(Device, "count", lambda: 1)
+    monkeypatch.setattr("volano.planner.memory.predict.run_isolated", forked)
+    assert predict(make_task(), Plan.baseline("cpu")).memory.peak > 0

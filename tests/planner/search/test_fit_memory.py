@@ -72,6 +72,27 @@ def test_nothing_fits():
     assert any("Give a budget of" in notice for notice in told.notices)
 
 
+class Unpredictable(nn.Module):
+    """Looks at a value, which a step without values does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.inner(x) * (2.0 if x.sum().item() > 1e9 else 1.0)
+
+
+def test_a_budget_that_cannot_be_checked_is_no_silent_yes():
+    with pytest.raises(PlanError) as caught:
+        search(task(model=Unpredictable), budget=2**34, forbidden=ONE_PRECISION)
+    assert "must be predictable if a budget is given" in str(caught.value)
+    assert ".item()" in str(caught.value)
+    told = search(task(model=Unpredictable), budget=2**34, is_free=True, forbidden=ONE_PRECISION)
+    assert told.explanation.verdict is None
+    assert any("not predicted" in notice for notice in told.explanation.notices)
+
+
 def test_a_pinned_micro_batch_stays():
     found = search(task(), budget=120 * MIB, pins={"micro_batch": 64})
     assert found.plan.micro_batch == 64

@@ -104,11 +104,14 @@ def _aside(function: Callable[[], Any], timeout: float) -> Any:
     """Runs a capture in a child process, or in this one if an accelerator's autograd threads have
     been started, which do not survive a fork. Captures on the host's fake tensors are not known to
     end a process."""
-    try:
-        return run_isolated(function, timeout=timeout)
-    except IsolatedError as error:
-        if _NO_AUTOGRAD not in error.reason:
-            raise
+    # A child of a process with an accelerator's context ends at its first backward pass: the
+    # autograd threads of each device ask for that context.
+    if not Device.count():
+        try:
+            return run_isolated(function, timeout=timeout)
+        except IsolatedError as error:
+            if _NO_AUTOGRAD not in error.reason:
+                raise
     with random_state_kept(Device("cpu")):
         return run_here(function)
 

@@ -174,6 +174,7 @@ class _Search:
                 self._task, plan, self._cost_model,
                 pins=self._request.pins, guard=self._guard, forbidden=self._request.forbid,
             )  # fmt: skip
+        self._check_that_memory_is_known()
         if any(found.ways for found in self._fits.values()):
             largest = max(
                 way.get("micro_batch") or self._task.batch_size
@@ -192,6 +193,17 @@ class _Search:
         )
         self._reasons.append(f"memory: the leanest plan may need {needed}, and {free} are free")
         return None
+
+    def _check_that_memory_is_known(self) -> None:
+        """Raises PlanError if a run was given a budget, and nothing tells whether it is kept."""
+        if self._request.budget is None or self._request.is_free:
+            return
+        if self._cost_model.memory(self._space.safe) is None:
+            raise PlanError(
+                "The memory of a step must be predictable if a budget is given",
+                got="; ".join(self._cost_model.notices) or "no prediction",
+                remedy="Leave the budget out, and see what the run takes",
+            )
 
     def _told(self, nothing_fits: Fit) -> PlanResult:
         """Reports that nothing fits: returns the answer for an explanation, raises if a run waits.
