@@ -1,3 +1,4 @@
+import collections
 from collections import namedtuple
 
 import pytest
@@ -68,3 +69,51 @@ def test_a_batch_without_tensors_is_refused():
 def test_a_tensor_of_another_length_is_refused():
     with pytest.raises(TaskError, match="examples along dimension 0; got 4 and 12"):
         split({"tokens": torch.zeros(12, 3), "lengths": torch.zeros(4)}, 6)
+
+
+class Sharing:
+    """A mapping by its methods, of which copy.copy makes one with the same items."""
+
+    def __init__(self, items):
+        self.items_by_name = items
+
+    def keys(self):
+        return self.items_by_name.keys()
+
+    def __getitem__(self, name):
+        return self.items_by_name[name]
+
+    def __setitem__(self, name, value):
+        self.items_by_name[name] = value
+
+
+@pytest.mark.parametrize("kind", [collections.UserDict, collections.OrderedDict, Sharing])
+def test_mappings_keep_their_class(kind):
+    batch = kind({"x": torch.arange(4), "y": torch.ones(4)})
+    doubled = map_tensors(lambda tensor: tensor * 2, batch)
+    first, second = split(batch, 2)
+    assert {type(doubled), type(first), type(second)} == {kind}
+    assert doubled["x"].tolist() == [0, 2, 4, 6]
+    assert (first["x"].tolist(), second["x"].tolist()) == ([0, 1], [2, 3])
+    assert batch["x"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_mapping_that_cannot_be_made_again_is_refused():
+    class Closed(Sharing):
+        def __init__(self, one, two):
+            super().__init__({"x": one, "y": two})
+
+    with pytest.raises(TaskError, match=r"must be copied by copy.copy.*Closed.*__copy__"):
+        map_tensors(lambda tensor: tensor + 1, Closed(torch.ones(2), torch.ones(2)))
+
+
+def test_a_batch_that_is_one_piece_is_not_taken_apart():
+    batch = {"labels": torch.arange(3), "words": torch.arange(17)}
+    assert split(batch, 3)[0] is batch
+    with pytest.raises(TaskError, match="dimension 0; got 17 and 3"):
+        split(batch, 2)
+
+
+def test_sparse_tensors_are_cut():
+    parts = split((torch.eye(3).to_sparse(), torch.arange(3)), 2)
+    assert [part[0].to_dense().shape for part in parts] == [(2, 3), (1, 3)]

@@ -1,5 +1,6 @@
 """What is evaluated where parts weigh nothing, and where there is not enough memory."""
 
+import collections
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 import volano
 from volano import Plan
 from volano.errors import RunError
+from volano.task import split
 from volano.training import Session
 from volano.training.evaluate import means_of, sums_of
 
@@ -106,3 +108,96 @@ class TestMetricsByName:
         lacks = [[False, False, True], [False, False, False], [False, False, False]]
         assert means_of(sums_of(rows, 3, lacks), ["m"]) == {"loss": 3.0, "m": 7.0}
         assert math.isnan(means_of(sums_of(rows[2:], 3), ["m"])["loss"])
+
+
+def flat(examples):
+    """Texts of several lengths one behind the other, as EmbeddingBag takes them."""
+    words = torch.tensor([word for text, _ in examples for word in text])
+    starts = torch.tensor([0] + [len(text) for text, _ in examples[:-1]]).cumsum(0)
+    return {"words": words, "starts": starts, "labels": torch.tensor([y for _, y in examples])}
+
+
+class Bag(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bag, self.head = nn.EmbeddingBag(50, 8), nn.Linear(8, 3)
+
+    def forward(self, batch):
+        return self.head(self.bag(batch["words"], batch["starts"]))
+
+
+class Encoding(collections.UserDict):
+    """A mapping that objectives read by attributes, as tokenizers give them."""
+
+    def __getattr__(self, name):
+        if name in self.data:
+            return self.data[name]
+        raise AttributeError(name)
+
+
+def time_first(examples):
+    x = torch.stack([x for x, _ in examples], 1)[:, :, None]
+    return x, torch.tensor([y for _, y in examples])
+
+
+def sparse(examples):
+    x = torch.stack([x for x, _ in examples])
+    return x.to_sparse(), torch.tensor([y for _, y in examples])
+
+
+ROWS = [(torch.arange(8.0) * (i % 5) / 10, i % 3) for i in range(24)]
+TEXTS = [(list(range(i % 7 + 2)), i % 3) for i in range(24)]
+BATCHES = {
+    "flat": (TEXTS, flat, Bag, lambda model, b: (model(b), b["labels"])),
+    "time first": (
+        ROWS, time_first, lambda: nn.LSTM(1, 3), lambda model, b: (model(b[0])[0][-1], b[1])
+    ),
+    "sparse": (ROWS, sparse, lambda: nn.Linear(8, 3), lambda model, b: (model(b[0]), b[1])),
+    "encoding": (
+        ROWS,
+        lambda examples: Encoding(
+            x=torch.stack([x for x, _ in examples]), y=torch.tensor([y for _, y in examples])
+        ),
+        lambda: nn.Linear(8, 3),
+        lambda model, b: (model(b.x), b.y),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_batch_of_any_form_is_trained_on_and_evaluated_whole(name, make_task):
+    data, collate, model, outputs = BATCHES[name]
+
+    def objective(network, batch):
+        return nn.functional.cross_entropy(*outputs(network, batch))
+
+    task = make_task(
+        data=data, valid=data[:10], collate=collate, model=model, objective=objective,
+        batch_size=8, duration="2st",
+    )  # fmt: skip
+    session = Session(task, Plan.baseline(), on_notice=lambda _: None)
+    for batch in session.feed.batches(session.order.keys(0, 2)):
+        session.step_once(batch, session.step)
+        session.step += 1
+    found = session.evaluate()["loss"]
+    session.kept_model.eval()
+    with torch.no_grad():  # the last batch has two examples, and counts as two
+        means = [float(objective(session.model, collate(data[i:j]))) for i, j in ((0, 8), (8, 10))]
+    assert found == pytest.approx((8 * means[0] + 2 * means[1]) / 10, rel=1e-6)
+
+
+def test_micro_batches_and_evaluations_average_metrics_by_the_same_rule(make_task):
+    def objective(model, batch):
+        output, labels = model(batch[0]), batch[1]
+        hits = (output.argmax(1) == labels).float()
+        metrics = {f"of_{int(c)}": hits[labels == c].mean() for c in labels.unique()}
+        total = nn.functional.cross_entropy(output, labels, reduction="sum")
+        return volano.Loss(total=total, weight=len(labels), metrics=metrics)
+
+    session = session_of(make_task(objective=objective, batch_size=8), micro_batch=2)
+    batch = next(iter(session.feed.batches(session.order.keys(0, 1))))
+    result = session.step_once.gradient(batch, 0)
+    parts = [objective(session.model, part).metrics for part in split(batch, 2)]
+    for name in {name for part in parts for name in part}:
+        values = [float(part[name]) for part in parts if name in part]
+        assert float(result.metrics[name]) == pytest.approx(sum(values) / len(values))

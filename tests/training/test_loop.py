@@ -2,16 +2,17 @@
 
 import os
 import signal
+import types
 
 import pytest
 import torch
 
 import volano
-from conftest import Quiet, assert_same_runs, classification_with_accuracy
+from conftest import Quiet, assert_same_runs
 from training.tasks import full_task
 from volano import Plan
-from volano.errors import DataError, ObjectiveError
-from volano.training import RunFolder
+from volano.errors import DataError
+from volano.training import RunFolder, Session
 from volano.training.checkpoints.checkpoint import list_checkpoints
 from volano.training.loop import TrainingLog
 from volano.training.step import StepResult
@@ -55,27 +56,6 @@ def test_a_run_whose_data_ends_it_is_saved_first_and_goes_on(make_task, quiet, t
     assert_same_runs(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_metrics_come_at_every_step(make_task, quiet, tmp_path):
-    calls = []
-
-    def objective(model, batch):
-        calls.append(1)
-        loss = classification_with_accuracy(model, batch)
-        return volano.Loss(
-            total=loss.total, weight=loss.weight, metrics={} if len(calls) == 3 else loss.metrics
-        )
-
-    with pytest.raises(
-        ObjectiveError, match="same metrics at every step; got a step without 'accuracy'"
-    ):
-        volano.train(
-            make_task(objective=objective, duration="4000st"),
-            plan=Plan.baseline(),
-            out=tmp_path / "r",
-            observer=quiet,
-        )
-
-
 class TestTrainingLog:
     def step(self, loss=1.0, **metrics):
         return StepResult(torch.tensor(loss), metrics)
@@ -95,12 +75,21 @@ class TestTrainingLog:
         assert log.is_due(305)
         assert not log.is_due(304)
 
-    def test_a_metric_that_is_missing_is_told(self):
+    def test_a_metric_is_averaged_over_the_steps_that_have_it(self, make_task):
+        session = Session(make_task(), Plan.baseline(), on_notice=lambda _: None)
         log = TrainingLog(10)
-        log.add(self.step(accuracy=0.5))
-        log.add(self.step(accuracy=0.5, another=1.0))  # more than at first is left out
-        with pytest.raises(ObjectiveError, match="same metrics.*without 'accuracy'"):
-            log.add(self.step())
+        log.add(self.step(2.0, accuracy=0.5))
+        log.add(self.step(4.0, another=3.0, accuracy=1.0))
+        other = TrainingLog(10)
+        other.load_state_dict(log.state_dict())
+        other.add(self.step(6.0))
+        policy = types.SimpleNamespace(judge=lambda *_: None)
+        record = other.read(session, policy)
+        assert {name: record[name] for name in ("loss", "accuracy", "another")} == {
+            "loss": 4.0, "accuracy": 0.75, "another": 3.0,
+        }  # fmt: skip
+        other.add(self.step(1.0))
+        assert "accuracy" not in other.read(session, policy)
 
     def test_what_was_not_read_goes_on(self):
         log = TrainingLog(10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,6 +136,18 @@ class Ranks:
         if int(length):
             dist.broadcast(content, src=0)
         return bytes(content.tolist()).decode() if int(length) else ""
+
+    def union(self, texts: Sequence[str]) -> list[str]:
+        """Returns the texts that any rank gives, each once, in an order that all ranks share."""
+        found = dict.fromkeys(texts)
+        if not self.are_several:
+            return list(found)
+        content = json.dumps(list(found)).encode()
+        size = int(self.largest([len(content)])[0])
+        parts = [torch.empty(size, dtype=torch.uint8) for _ in range(self.world_size)]
+        padded = torch.frombuffer(bytearray(content.ljust(size)), dtype=torch.uint8)
+        dist.all_gather(parts, padded)
+        return list(dict.fromkeys(t for p in parts for t in json.loads(bytes(p.tolist()))))
 
     def agreement(self) -> Agreement:
         """Returns an :class:`Agreement`."""

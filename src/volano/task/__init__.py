@@ -1,10 +1,25 @@
 """The Task: WHAT is trained, with its losses, durations, schedules and batches. Knows nothing of
 plans."""
 
-from volano.task.batch import Batch, map_tensors, num_bytes, num_examples, split, tensors_of
+from volano.task.batch import (
+    Batch,
+    is_mapping,
+    map_tensors,
+    num_bytes,
+    num_examples,
+    split,
+    tensors_of,
+)
 from volano.task.describe import describe, describe_callable, describe_data, differences
 from volano.task.duration import Duration
-from volano.task.loss import Loss, as_loss, check_finite, check_objective_result, weighted_metric
+from volano.task.loss import (
+    Loss,
+    as_loss,
+    check_finite,
+    check_objective_result,
+    mean_metrics,
+    metric_sums,
+)
 from volano.task.schedule import Schedule, constant, cosine, linear, progress_at, trapezoid
 from volano.task.task import Objective, Task
 
@@ -24,13 +39,15 @@ __all__ = [
     "describe_callable",
     "describe_data",
     "differences",
+    "is_mapping",
     "linear",
     "map_tensors",
+    "mean_metrics",
+    "metric_sums",
     "num_bytes",
     "num_examples",
     "progress_at",
     "split",
     "tensors_of",
     "trapezoid",
-    "weighted_metric",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,9 +107,25 @@ def _check_scalar(value: Any, name: str) -> None:
         )
 
 
-def weighted_metric(loss: Loss, name: str) -> Tensor | float:
-    """Returns a metric times ``Loss.weight``: zero if the weight is zero, though a mean over
-    nothing is NaN."""
+def metric_sums(losses: Sequence[Loss], name: str) -> tuple[Any, Any]:
+    """Returns the weight of the parts that have a metric, and the sum of the metric times the
+    weight over these; nothing is read from the device."""
+    having = [loss for loss in losses if name in loss.metrics]
+    return sum(loss.weight for loss in having), sum(_weighted(loss, name) for loss in having)
+
+
+def mean_metrics(losses: Sequence[Loss]) -> dict[str, Tensor | float]:
+    """Returns each metric's mean over the parts that have it, weighted by ``Loss.weight``; NaN if
+    these weigh nothing."""
+    means: dict[str, Tensor | float] = {}
+    for name in dict.fromkeys(name for loss in losses for name in loss.metrics):
+        weight, total = metric_sums(losses, name)
+        means[name] = total / weight if isinstance(weight, Tensor) or weight else math.nan
+    return means
+
+
+def _weighted(loss: Loss, name: str) -> Tensor | float:
+    # A mean over nothing is NaN, and counts nothing.
     value = loss.metrics[name] * loss.weight
     if isinstance(loss.weight, Tensor):
         return torch.where(loss.weight == 0, 0.0, value)

@@ -67,14 +67,13 @@ def evaluate(
             for turn, index, batch in zip(
                 turns, mine, feed.batches(keys[index] for index in mine), strict=True
             ):
-                found = passes.rows(batch, index)
+                found = passes.rows(batch, index, len(keys[index].indices))
                 if turn == index:
                     rows += found
     finally:
         for module, was_training in modes:  # one by one: a person may have frozen some of them
             module.training = was_training
-    # Ranks add up columns, so that they must have the same ones in the same order.
-    names = sorted(passes.names) if ranks.are_several else list(passes.names)
+    names = ranks.union(list(passes.names))
     values = [
         [weight, total, *(metrics.get(name, math.nan) for name in names)]
         for weight, total, metrics in rows
@@ -127,33 +126,37 @@ class _Passes:
         self._size, self._may_split = micro_batch, may_split
         self.names: dict[str, None] = {}  # of metrics, in the order in which they came
 
-    def rows(self, batch: Any, index: int) -> list[tuple[Any, Any, Mapping[str, Any]]]:
-        """Returns for each part its weight, its total, and its metrics by name."""
+    def rows(self, batch: Any, index: int, count: int) -> list[tuple[Any, Any, Mapping[str, Any]]]:
+        """Returns for each part its weight, its total, and its metrics by name. ``count`` is the
+        number of examples of the batch, which need not lie along a dimension of it."""
         if not self._may_split:
-            return self._rows(batch, index)
-        found, reason = attempt(lambda: self._rows(batch, index))
+            return self._rows(batch, index, count)
+        found, reason = attempt(lambda: self._rows(batch, index, count))
         while found is None:
-            size = min(self._size or num_examples(batch), num_examples(batch))
+            size = min(self._size or count, count)
             if size == 1:
                 raise RunError("An example must fit into the memory in evaluation", got=reason,
                                remedy="Train a smaller model, or on a larger device")  # fmt: skip
             self._size = size // 2
             self._device.release_memory()
-            found, reason = attempt(lambda: self._rows(batch, index))
+            found, reason = attempt(lambda: self._rows(batch, index, count))
         return found
 
-    def _rows(self, batch: Any, index: int) -> list[tuple[Any, Any, Mapping[str, Any]]]:
+    def _rows(self, batch: Any, index: int, count: int) -> list[tuple[Any, Any, Mapping[str, Any]]]:
         self._device.seed(counter_hash(EVALUATION, self._task.seed, index))
         rows: list[tuple[Any, Any, Mapping[str, Any]]] = []
-        for part in split(batch, self._size or num_examples(batch)):
-            loss = as_loss(self._task.objective(self._model, part), num_examples(part))
+        is_whole = self._size is None or self._size >= count
+        for part in [batch] if is_whole else split(batch, self._size or count):
+            result = self._task.objective(self._model, part)
+            loss = as_loss(result, count if is_whole else num_examples(part))
             self.names.update(dict.fromkeys(loss.metrics))
             rows.append((loss.weight, loss.total, loss.metrics))
         return rows
 
 
-def read_scalars(rows: list[list[Any]]) -> list[list[float]]:
-    """Returns numbers and scalar tensors as floats, with one read of the device for all of them."""
+def read_scalars(rows: list[list[Any]]) -> list[list[Any]]:
+    """Returns numbers and scalar tensors as floats, with one read of the device for all of them;
+    None stays."""
     tensors = [value for row in rows for value in row if isinstance(value, torch.Tensor)]
     flat = iter(
         torch.stack([tensor.detach().reshape(()).float() for tensor in tensors]).tolist()
@@ -161,6 +164,13 @@ def read_scalars(rows: list[list[Any]]) -> list[list[float]]:
         else []
     )
     return [
-        [next(flat) if isinstance(value, torch.Tensor) else float(value) for value in row]
+        [
+            next(flat)
+            if isinstance(value, torch.Tensor)
+            else None
+            if value is None
+            else float(value)
+            for value in row
+        ]
         for row in rows
     ]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from volano.errors import DataError, ObjectiveError
+from volano.errors import DataError
 from volano.record.run_folder import RunFolder
 from volano.task import Batch
 from volano.training.checkpoints.saver import Saver
@@ -123,22 +123,15 @@ class TrainingLog:
         self._every = max(1, min(_MOST_STEPS_PER_LOG, num_steps // _LOGS_PER_RUN))
         self._num_steps = num_steps
         self._pending: list[list[Any]] = []
-        self._names: list[str] = []
+        self._names = ["loss"]
         self._spikes = SpikeFinder()
         self.restart_clock()
 
     def add(self, result: StepResult) -> None:
         """Notes a step's scalars without reading them."""
-        if not self._pending:
-            self._names = ["loss", *result.metrics]
-        try:
-            self._pending.append([result.loss, *(result.metrics[name] for name in self._names[1:])])
-        except KeyError as error:
-            raise ObjectiveError(
-                "An objective must give the same metrics at every step",
-                got=f"a step without {error}",
-                remedy="Give all of them",
-            ) from error
+        self._names = list(dict.fromkeys([*self._names, *result.metrics]))
+        # A step without a metric does not count in its mean.
+        self._pending.append([result.loss, *(result.metrics.get(name) for name in self._names[1:])])
         self._num_timed += 1
 
     def is_due(self, step: int) -> bool:
@@ -154,10 +147,11 @@ class TrainingLog:
         )
         # Before the means are used: a raised flag says that some of them are of bad steps.
         policy.judge(session.step, int(num_flagged))
-        means = {
-            n: math.fsum(c) / len(c)
-            for n, c in zip(self._names, zip(*rows, strict=True), strict=True)
+        columns = {
+            name: [row[index] for row in rows if index < len(row) and row[index] is not None]
+            for index, name in enumerate(self._names)
         }
+        means = {name: math.fsum(c) / len(c) for name, c in columns.items() if c}
         seconds = time.perf_counter() - self._start
         waited, session.feed.seconds_waited = session.feed.seconds_waited / len(self._pending), 0.0
         record = {
@@ -172,7 +166,7 @@ class TrainingLog:
         if self._spikes.look([row[0] for row in rows]):
             record["spike"] = True
         self.restart_clock()
-        self._pending = []
+        self._pending, self._names = [], ["loss"]
         return record
 
     def restart_clock(self) -> None:
@@ -190,7 +184,7 @@ class TrainingLog:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
-        self._names, self._pending = state["names"], state["pending"]
+        self._names, self._pending = state["names"] or ["loss"], state["pending"]
         self._spikes.load_state_dict(state.get("spikes", []))
 
 

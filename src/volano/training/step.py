@@ -22,11 +22,11 @@ from volano.task import (
     as_loss,
     check_finite,
     check_objective_result,
+    mean_metrics,
     num_examples,
     progress_at,
     split,
     tensors_of,
-    weighted_metric,
 )
 from volano.training.compiling import CompiledObjective
 from volano.training.distributed.data_parallel import DataParallel, local, whole
@@ -191,7 +191,7 @@ class Step:
         if not (isinstance(weight, float | int) and weight == count):
             gradients = [local(p.grad) for p in self._parameters if p.grad is not None]
             foreach_mul_(gradients, count / weight)
-        return StepResult(total / weight, {name: value / weight for name, value in metrics.items()})
+        return StepResult(total / weight, metrics)
 
     def _relieved(
         self,
@@ -298,15 +298,9 @@ def _mean(result: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
 
 
 def _sums(losses: list[Loss]) -> tuple[Tensor, Tensor | float, dict[str, Tensor | float]]:
-    """Returns the loss, its weight, and each metric times its weight, over micro-batches."""
-    metrics = {
-        name: sum(weighted_metric(loss, name) for loss in losses) for name in losses[0].metrics
-    }
-    return (
-        torch.stack([loss.total for loss in losses]).sum(),
-        sum(loss.weight for loss in losses),
-        metrics,
-    )
+    """Returns the loss, its weight, and each metric's mean, over micro-batches."""
+    total = torch.stack([loss.total for loss in losses]).sum()
+    return total, sum(loss.weight for loss in losses), mean_metrics(losses)
 
 
 def _detached(metrics: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:

@@ -119,4 +119,5 @@ def test_a_single_process_agrees_with_itself():
     assert ranks.agreement()(True, False) == [True, False]
     assert ranks.largest([1.5, -2.0]) == [1.5, -2.0]
     assert ranks.tell("here") == "here"
+    assert ranks.union(["b", "a", "b"]) == ["b", "a"]
     assert torch.equal(ranks.add_up(torch.ones(2)), torch.ones(2))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from volano.device import Device, Ranks
 from volano.device.torch_private import foreach_copy_
-from volano.errors import PlanError
+from volano.errors import ObjectiveError, PlanError
 from volano.plan import Plan
 from volano.task import (
     Batch,
@@ -26,9 +26,9 @@ from volano.task import (
     Task,
     as_loss,
     map_tensors,
+    metric_sums,
     num_examples,
     split,
-    weighted_metric,
 )
 from volano.training.distributed.sync_batchnorm import share_batch_statistics
 
@@ -81,6 +81,7 @@ class DataParallel:
         if sharding == "full":
             shard(model, device, ranks)
         self._device = device
+        self._metrics: list[str] | None = None  # names that the ranks have agreed upon
         self._forward: nn.Module | None = None
 
     def parts_of(
@@ -136,21 +137,28 @@ class DataParallel:
         total, weight, metrics = self._forward(batch)
         return Loss(total=total, weight=weight, metrics=metrics)
 
-    def sums(self, losses: list[Loss]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Returns the loss, its weight, and each metric times its weight, over all micro-batches of
-        all ranks."""
-        names = list(losses[0].metrics)
-        rows = [
-            [loss.total, loss.weight, *(weighted_metric(loss, name) for name in names)]
-            for loss in losses
-        ]
+    def sums(self, losses: list[Loss]) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
+        """Returns the loss, its weight, and each metric's mean, over all micro-batches of all
+        ranks."""
+        own = dict.fromkeys(name for loss in losses for name in loss.metrics)
+        # Agreed upon once: to ask at every step would cost an exchange, and a wait for the device.
+        if self._metrics is None:
+            self._metrics = self.ranks.union(list(own))
+        if unknown := [name for name in own if name not in self._metrics]:
+            raise ObjectiveError(
+                "Metrics that several ranks add up must all be there at the first step, on one of "
+                "the ranks",
+                got=f"{unknown[0]!r} at a later one",
+                remedy="Give it at each step, NaN with Loss.weight 0 if there is none",
+            )
         kind = losses[0].total
-        columns = [
-            sum(torch.as_tensor(value, dtype=kind.dtype, device=kind.device) for value in c)
-            for c in zip(*rows, strict=True)
-        ]
-        total, weight, *metrics = self.ranks.add_up(torch.stack(columns)).unbind()  # pyright: ignore[reportArgumentType]
-        return total, weight, dict(zip(names, metrics, strict=True))
+        columns = [sum(loss.total for loss in losses), sum(loss.weight for loss in losses)]
+        for name in self._metrics:
+            columns += metric_sums(losses, name)
+        vector = [torch.as_tensor(c, dtype=kind.dtype, device=kind.device) for c in columns]
+        total, weight, *rest = self.ranks.add_up(torch.stack(vector)).unbind()
+        means = [value / of for of, value in zip(rest[::2], rest[1::2], strict=True)]
+        return total, weight, dict(zip(self._metrics, means, strict=True))
 
     def share_flag(self, flag: Tensor) -> None:
         """Raises a flag on every rank if one has raised it: each sees its part of the gradients
