@@ -1,6 +1,8 @@
 """Folders of runs are not read as data, by any source."""
 
+import os
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from volano.data.sources import (
     read_labelled_texts,
     read_texts,
 )
+from volano.data.sources.folders import subfolders, walk
 from volano.data.sources.video.clip_files import listed_clips
 from volano.errors import UsageError
 
@@ -96,3 +99,39 @@ def test_a_run_named_as_data_is_refused(run, read):
         read(run)
     with pytest.raises(UsageError, match="Data must not come from a run's folder"):
         read_clip_folder(run, num_frames=4)
+
+
+class TestLinks:
+    def test_each_folder_is_visited_once(self, tmp_path):
+        root = tmp_path / "data"
+        for name in ("a", "b"):
+            (root / name).mkdir(parents=True)
+            (root / name / "1.txt").write_text(name)
+            (root / name / "up").symlink_to("..")
+        (root / "x").symlink_to(".")
+        (root / "y").symlink_to("b")
+        found = [(str(parent.relative_to(root)), names) for parent, names in walk(root, set())]
+        assert found == [(".", []), ("a", ["1.txt"]), ("b", ["1.txt"])]
+        # Nor does a link lead a walk out of its folder to what lies beside it.
+        assert list(walk(root / "a", set())) == [(root / "a", ["1.txt"])]
+        assert subfolders(root, set()) == [root / "a", root / "b", root / "y"]
+
+    def test_a_folder_elsewhere_is_read_through_its_link(self, tmp_path):
+        (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+        (tmp_path / "elsewhere" / "deep" / "1.txt").write_text("one")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
+        source = find_texts(tmp_path / "data")
+        assert [document.name for document in source.read()] == ["link/deep/1.txt"]
+
+    def test_pipes_and_sockets_are_no_files_and_a_broken_link_says_so_itself(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.txt")
+        (tmp_path / "link.txt").symlink_to("pipe.txt")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(tmp_path / "socket.txt"))
+            (tmp_path / "gone.txt").symlink_to("nowhere")
+            (tmp_path / "a.txt").write_text("one")
+            assert list(walk(tmp_path, set())) == [(tmp_path, ["a.txt", "gone.txt"])]
+        for read in (find_texts, read_labelled_texts, read_image_sets):
+            with pytest.raises(UsageError, match="in a folder or in a regular file; got .*neither"):
+                read(tmp_path / "pipe.txt")
