@@ -1,5 +1,6 @@
 """Which parameters matter: estimated over all trials where they were trained equally far."""
 
+import json
 import logging.handlers
 import sys
 from typing import Any, cast
@@ -9,7 +10,6 @@ import pytest
 
 from study.standin import Standin, bowl, run, task
 from volano.api.explore import explore
-from volano.errors import CheckpointError
 from volano.running.end_run import write_report
 from volano.study import importances as module
 from volano.study.importances import importances
@@ -113,13 +113,44 @@ def test_nothing_that_is_raised_gets_out(study, monkeypatch):
     assert "TypeError: no such choice" in page
 
 
-def test_a_storage_that_is_gone_costs_the_importances_alone(study, monkeypatch):
-    def gone(*_):
-        raise CheckpointError("A study's storage can be opened", got="a file that is gone")
+def test_a_storage_that_the_folder_names_is_not_opened(tmp_path, monkeypatch):
+    def opened(*_):
+        raise AssertionError("a storage was opened")
 
-    monkeypatch.setattr("volano.study.optuna_storage.load_optuna", gone)
-    assert "a file that is gone" in importances(Study.open(study.folder)).failure
-    assert "a file that is gone" in write_report(study.folder).read_text()
+    study = run(tmp_path / "s", build=build)
+    expected = importances(study)
+    monkeypatch.setattr("volano.study.optuna_storage.load_optuna", opened)
+    facts = json.loads(study.path("study.json").read_text())
+    facts["storage"] = f"sqlite:///{tmp_path}/made.db"
+    study.path("study.json").write_text(json.dumps(facts))
+    assert importances(Study.open(study.folder)) == expected
+    study.path("journal.log").unlink()  # the values themselves tell enough
+    found = importances(Study.open(study.folder))
+    assert (next(iter(found.shares)), found.failure) == ("x", "")
+    assert found.shares["x"] > 0.8
+    write_report(study.folder)
+    assert not (tmp_path / "made.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "values", "expected"),
+    [
+        ({"low": 0.0, "high": 1.0, "log": False, "step": None}, [0.5], "FloatDistribution"),
+        ({"low": 1, "high": 9, "log": True, "step": 1}, [3], "IntDistribution"),
+        ({"choices": ["a", None]}, [None], "CategoricalDistribution"),
+        (None, [1, 4], "IntDistribution"),
+        (None, [1e-4, 0.1], "FloatDistribution"),
+        (None, [True, False, True], "CategoricalDistribution"),
+        (None, [[64], [64, 64]], "CategoricalDistribution"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_a_distribution_is_as_told_or_holds_the_values(told, values, expected):
+    found = module._distribution(told, values)
+    assert type(found).__name__ == expected
+    assert getattr(found, "log", False) == (told or {}).get("log", values == [1e-4, 0.1])
+    for value in values:
+        found.to_internal_repr(value)
 
 
 def test_a_page_that_cannot_be_written_is_a_notice(tmp_path, monkeypatch):

@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from volano.record.study import TrialResult
+from volano.record.json_values import number
+from volano.record.study import TrialResult, read_space
 from volano.report import LEAST_TRIALS, Importances
 from volano.study.study import Study
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+# Values that span so many times their least are taken for ones that were drawn on a logarithmic
+# scale, where nothing says so.
+_LOG_FROM = 100
 _SEED = 0  # of the forest that the estimate grows: a page that is written again says the same
 
 
@@ -23,7 +29,8 @@ def importances(study: Study) -> Importances:
 
     The few trials that are complete are the best of all: they differ by chance, not by what
     matters. So the values are those of the furthest rung that every trial with a value has reached,
-    mostly the first. Raises nothing: a study is worth more than a page about it.
+    mostly the first. They come from the study's own files: a storage that these name is not opened.
+    Raises nothing: a study is worth more than a page about it.
     """
     trials = [(trial, found) for trial in study.trials if (found := _finite(trial))]
     rung = min((max(found) for _, found in trials), default=0)
@@ -35,7 +42,7 @@ def importances(study: Study) -> Importances:
     failure = ""
     try:
         if len(values) >= LEAST_TRIALS and len(set(values.values())) > 1:
-            shares = _estimated(study.optuna.get_trials(deepcopy=False), values)
+            shares = _estimated(_recorded(study), values)
     except Exception as error:  # noqa: BLE001 - Optuna raises various errors if it cannot tell, see above
         failure = f"{type(error).__name__}: {error}"
     is_flat = len(set(values.values())) == 1
@@ -49,7 +56,62 @@ def _finite(trial: TrialResult) -> dict[int, float]:
     return {shown.rung: shown.value for shown in trial.rungs if math.isfinite(shown.value)}
 
 
-def _estimated(trials: Sequence[FrozenTrial], values: Mapping[int, float]) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True)
+class RecordedTrial:
+    """A trial as the study's files tell of it: what Optuna needs for an estimate."""
+
+    number: int
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+
+
+def _recorded(study: Study) -> list[RecordedTrial]:
+    """Returns the trials with the distributions that the journal in the folder tells of, or else
+    with the narrowest that hold the values."""
+    space = read_space(study.folder)
+    names = dict.fromkeys(name for trial in study.trials for name in trial.params)
+    distributions = {
+        name: _distribution(
+            space.get(name), [trial.params[name] for trial in study.trials if name in trial.params]
+        )
+        for name in names
+    }
+    return [
+        RecordedTrial(
+            number=trial.number,
+            params=trial.params,
+            distributions={name: distributions[name] for name in trial.params},
+        )
+        for trial in study.trials
+    ]
+
+
+def _distribution(told: Mapping[str, Any] | None, values: Sequence[Any]) -> BaseDistribution:
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if told and "choices" in told:
+        return CategoricalDistribution(told["choices"])
+    if told:
+        is_whole = isinstance(told["low"], int) and isinstance(told["high"], int)
+        return (IntDistribution if is_whole else FloatDistribution)(**told)
+    if any(isinstance(value, bool) or number(value) is None for value in values):
+        return CategoricalDistribution(
+            [one for at, one in enumerate(values) if one not in values[:at]]
+        )
+    low, high = min(values), max(values)
+    is_log = low > 0 and high / low >= _LOG_FROM
+    if all(isinstance(value, int) for value in values):
+        return IntDistribution(low, high, log=is_log)
+    return FloatDistribution(low, high, log=is_log)
+
+
+def _estimated(
+    trials: Sequence[RecordedTrial | FrozenTrial], values: Mapping[int, float]
+) -> dict[str, float]:
     """Returns the importances, largest first. Optuna looks at complete trials alone, so the trials
     are shown to it in a study in which all are complete."""
     import optuna
@@ -65,8 +127,8 @@ def _estimated(trials: Sequence[FrozenTrial], values: Mapping[int, float]) -> di
         if trial.number in values:
             study.add_trial(
                 optuna.trial.create_trial(
-                    params=trial.params,
-                    distributions=trial.distributions,
+                    params=dict(trial.params),
+                    distributions=dict(trial.distributions),
                     value=values[trial.number],
                 )
             )
