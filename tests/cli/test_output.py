@@ -29,6 +29,26 @@ def test_results_and_warnings_have_streams_of_their_own(capsys):
     assert (captured.out, captured.err) == ("one\ntwo\na piece", "careful\n")
 
 
+def test_a_name_gives_the_terminal_no_orders(capsys):
+    name = "a\x1b[2J\x9b1m\x07\r\u202egnp.exe\udc80\tb"
+    shown = "a\\x1b[2J\\x9b1m\\x07\\r\\u202egnp.exe\\udc80\tb"
+    output.say(name, "two\nlines")
+    output.warn(name)
+    output.print_table("", ("name",), [(name,)])
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{shown}\ntwo\nlines\n")
+    assert captured.err == f"{shown}\n"
+    assert "\x1b[2J" not in captured.out
+
+
+def test_a_piece_of_text_is_left_as_it_is_for_a_file(capsys, monkeypatch):
+    output.write("a\x1bb")
+    assert capsys.readouterr().out == "a\x1bb"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    output.write("a\x1bb")
+    assert capsys.readouterr().out == "a\\x1bb"
+
+
 def test_lines_and_tables_in_their_order(capsys):
     table = Table(title="Some figures", columns=("name", "count"), rows=[("a[b]", 3)], right=(1,))
     output.show(["before", table, "after"])

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from volano.record.format import for_terminal
+
 
 def print_json(value: dict[str, Any]) -> None:
     """Prints a JSON object on a line of standard output."""
@@ -17,17 +19,18 @@ def print_json(value: dict[str, Any]) -> None:
 def say(*lines: str) -> None:
     """Prints lines on standard output."""
     for line in lines:
-        print(line, flush=True)  # noqa: T201 - this is the printer
+        print(for_terminal(line), flush=True)  # noqa: T201 - this is the printer
 
 
 def write(text: str) -> None:
-    """A piece of a line on standard output, at once."""
+    """A piece of a line on standard output, at once; as it is if no terminal obeys it."""
+    text = for_terminal(text) if sys.stdout.isatty() else text
     print(text, end="", flush=True)  # noqa: T201 - this is the printer
 
 
 def warn(line: str) -> None:
     """A line on standard error."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
+    print(for_terminal(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
 
 
 def run_record(run: Any) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def print_table(
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row))
+        table.add_row(*(escape(for_terminal(str(value))) for value in row))
     # Not a terminal: as wide as it needs to be, so that nothing is cut in a file or a pipe.
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False).print(table)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from volano.record.json_values import number
+
+# Characters that move a terminal's cursor, change its colours, or turn the direction of writing;
+# and halves of characters, by which Python keeps bytes of names that are no UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 NOTHING = "—"  # for an absent value
 # Metrics that are shares of 1, by the last word of their names.
@@ -28,6 +33,12 @@ _TITLES = {
     "bits_per_byte_bz2": "bits per byte, bz2",
     "examples_per_second": "examples per second",
 }
+
+
+def for_terminal(text: str) -> str:
+    """Returns a text that a terminal shows and does not obey: control characters are written as
+    Python writes them, but for line ends and tabs."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def title_of(name: str) -> str:

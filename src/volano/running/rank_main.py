@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from volano.device import Ranks
 from volano.errors import VolanoError
+from volano.record.format import for_terminal
 from volano.running.processes import DEBUG, tells_of_lost_rank, work
 from volano.training import RunFolder, make_progress
 
@@ -30,5 +31,6 @@ if __name__ == "__main__":
         text = str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
         if tells_of_lost_rank(text):
             text = "another rank has gone"
-        print(f"rank {Ranks.from_environment().rank}: {text.splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        line = f"rank {Ranks.from_environment().rank}: {text.splitlines()[0]}"
+        print(for_terminal(line), file=sys.stderr)  # noqa: T201
         sys.exit(1)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from volano.record.format import for_terminal
 from volano.study.observe import RungDecision, StudyInfo, StudyObserver, Summary
 from volano.study.study import Study
 
@@ -112,7 +113,7 @@ class PlainStudyProgress(StudyObserver):
 
     def _print(self, line: str) -> None:
         self._last = time.perf_counter()
-        print(line, file=self._stream, flush=True)
+        print(for_terminal(line), file=self._stream, flush=True)
 
 
 class RichStudyProgress(StudyObserver):
@@ -135,10 +136,13 @@ class RichStudyProgress(StudyObserver):
         )
         self._ticker = _Ticker(self._live.refresh)
 
+    def _say(self, text: str, style: str) -> None:
+        self._console.print(for_terminal(text), style=style)
+
     def on_start(self, info: StudyInfo) -> None:
         """Implements :class:`StudyObserver`."""
         self._info = info
-        self._console.print(headline(info), style="bold")
+        self._say(headline(info), style="bold")
         self._live.start()
         self._ticker.start()
 
@@ -152,16 +156,16 @@ class RichStudyProgress(StudyObserver):
 
     def on_rung(self, decision: RungDecision) -> None:
         """Implements :class:`StudyObserver`."""
-        self._console.print(decided(decision), style="dim")
+        self._say(decided(decision), style="dim")
 
     def on_notice(self, text: str) -> None:
         """Implements :class:`StudyObserver`."""
-        self._console.print(f"note: {text}", style="yellow")
+        self._say(f"note: {text}", style="yellow")
 
     def on_end(self, study: Study) -> None:
         """Implements :class:`StudyObserver`."""
         self.close()
-        self._console.print(ended(study), style="bold")
+        self._say(ended(study), style="bold")
 
     def close(self) -> None:
         """Implements :class:`StudyObserver`."""

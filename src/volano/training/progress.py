@@ -7,6 +7,7 @@ import textwrap
 import time
 from typing import Any, TextIO
 
+from volano.record.format import for_terminal
 from volano.training.observe import Observer, StartInfo
 
 _PLAIN_SECONDS = 10.0
@@ -62,7 +63,7 @@ class PlainProgress(Observer):
         self._print(f"{status} after {_clock(self._pace.elapsed())}")
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(for_terminal(line), file=self._stream, flush=True)
 
 
 class RichProgress(Observer):
@@ -87,16 +88,23 @@ class RichProgress(Observer):
         self._task_id: Any = None
         self._last = 0.0
 
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(for_terminal(text), style=style)
+
     def on_phase(self, text: str) -> None:
         """Prints what begins."""
-        self._console.print(f"{text} ...", style="dim")
+        self._say(f"{text} ...", style="dim")
 
     def on_start(self, info: StartInfo) -> None:
         """Implements :class:`Observer`."""
         self._pace.start(info)
-        self._console.print(_headline(info), style="bold")
+        self._say(_headline(info), style="bold")
         self._task_id = self._bar.add_task(
-            info.name, total=info.num_steps, completed=info.first_step, text="", start=False
+            for_terminal(info.name),
+            total=info.num_steps,
+            completed=info.first_step,
+            text="",
+            start=False,
         )
         self._bar.start()
         self._bar.refresh()
@@ -111,22 +119,22 @@ class RichProgress(Observer):
 
     def on_evaluation(self, record: dict[str, Any]) -> None:
         """Implements :class:`Observer`."""
-        self._console.print(f"{self._pace.position(record['step'])}  {_metrics(record)}")
+        self._say(f"{self._pace.position(record['step'])}  {_metrics(record)}")
         self._bar.refresh()
 
     def on_preview(self, record: dict[str, Any]) -> None:
         """Implements :class:`Observer`."""
-        self._console.print(_shown(record), style="dim")
+        self._say(_shown(record), style="dim")
 
     def on_notice(self, text: str) -> None:
         """Implements :class:`Observer`."""
-        self._console.print(f"note: {text}", style="yellow")
+        self._say(f"note: {text}", style="yellow")
 
     def on_end(self, status: str) -> None:
         """Implements :class:`Observer`."""
         self._bar.stop()
         style = {"finished": "green", "stopped": "yellow"}.get(status, "red")
-        self._console.print(f"{status} after {_clock(self._pace.elapsed())}", style=style)
+        self._say(f"{status} after {_clock(self._pace.elapsed())}", style=style)
 
 
 class _Pace:
