@@ -82,6 +82,22 @@ def test_a_file_keeps_every_digit_and_every_name(tmp_path):
         ]
 
 
+def test_a_spreadsheet_runs_no_name(tmp_path):
+    names = ["=1+1", "+cmd", "-x.png", "@a", "\tb", "\rc", "-1.5", "a=b"]
+    rows = [ClassPrediction(path=name, top=(("=cat", 0.5),)) for name in names]
+    predictions(rows=rows).write_csv(tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
+        (_, *found) = csv.reader(file)
+    expected = [f"'{name}" for name in names[:6]] + names[6:]
+    assert found == [[name, "'=cat", "0.5"] for name in expected]
+
+
+def test_a_table_replaces_no_link(tmp_path):
+    (tmp_path / "table.csv").symlink_to("elsewhere")
+    with pytest.raises(UsageError, match="`csv` must name a new file"):
+        predictions().write_csv(tmp_path / "table.csv")
+
+
 def test_a_file_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(UsageError, match="table must be writable; got .*nowhere"):
         predictions().write_csv(tmp_path / "nowhere" / "table.csv")

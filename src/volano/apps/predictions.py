@@ -14,6 +14,10 @@ from torch import Tensor
 from volano.apps.application import Table
 from volano.data import Fault
 from volano.errors import UsageError
+from volano.record.files import check_out, written
+
+# https://owasp.org/www-community/attacks/CSV_Injection; the last four are of full width.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 class OnePrediction(Protocol):
@@ -135,15 +139,31 @@ class Predictions(Sequence[Any]):
         Raises:
             UsageError: it cannot be written.
         """
+        check_out(Path(path), "csv")
         try:
-            with Path(path).open("w", newline="", encoding="utf-8") as file:
+            with (
+                written(Path(path)) as partial,
+                partial.open("w", newline="", encoding="utf-8", errors="replace") as file,
+            ):
                 writer = csv.writer(file)
                 writer.writerow(self.rows[0].columns)
-                writer.writerows(row.cells for row in self.rows)
+                writer.writerows(map(_plain, row.cells) for row in self.rows)
         except OSError as error:
             raise UsageError(
                 "The table must be writable", got=f"{path}: {error.strerror}"
             ) from error
+
+
+def _plain(cell: Any) -> Any:
+    """Returns a cell that a spreadsheet shows and does not run: a text that begins like a formula
+    gets an apostrophe in front, as OWASP advises, unless it is a number."""
+    if not isinstance(cell, str) or not cell.startswith(_FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def class_predictions(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import first_line
+from volano.record.files import read_bytes
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -44,7 +45,7 @@ def numbers(value: Any) -> list[float]:
 def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
     """A JSON object; an empty one if there is none, and ``missing`` gets the reason."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_bytes(path))
     except FileNotFoundError:
         if is_expected:
             missing.append(f"{path.name} is not there")
@@ -64,7 +65,7 @@ def read_lines(
     """A file of JSON objects, one a line; damaged ones are left out, and ``missing`` hears of
     them."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_bytes(path).decode(errors="replace").split("\n")
     except FileNotFoundError:
         if is_expected:
             missing.append(f"{path.name} is not there")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import RunError, UsageError
+from volano.record import files
 
 try:
     import fcntl
@@ -58,7 +59,7 @@ class RunLock:
         lock = cls(folder, descriptor)
         try:
             _check_owner(folder, is_locked, on_notice)
-            (folder / OWNER_NAME).write_text(json.dumps(lock._record) + "\n", encoding="utf-8")
+            files.write_bytes(folder / OWNER_NAME, (json.dumps(lock._record) + "\n").encode())
         except BaseException:
             lock._close()
             raise
@@ -123,7 +124,7 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
     """Returns the record of who holds, or last held, a folder; None if there is none that can be
     read."""
     try:
-        value = json.loads((folder / OWNER_NAME).read_bytes())
+        value = json.loads(files.read_bytes(folder / OWNER_NAME))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -132,8 +133,11 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
 def _kernel_lock(folder: Path) -> tuple[int, bool]:
     """Returns the descriptor of ``.lock``, and whether it is locked: not every file system can."""
     path = folder / LOCK_NAME
+    flags = os.O_RDWR | os.O_CREAT
+    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
+        flags |= getattr(os, name, 0)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        descriptor = os.open(path, flags, 0o644)
         try:
             if fcntl is not None:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

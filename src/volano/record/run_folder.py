@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from volano.errors import CheckpointError, RunError, UsageError
+from volano.record import files
 from volano.record.json_values import parse_line
 from volano.record.lock import LOCK_NAME, OWNER_NAME, RunLock
 
@@ -93,7 +94,7 @@ class RunFolder:
                 )
             for name in self.begun if self._is_stillborn() else ():
                 (self.path / name).unlink(missing_ok=True)
-            (self.path / self.inner).mkdir(exist_ok=True)
+            files.make_folder(self.path / self.inner)
             # Replaced in one go, and last: whoever is killed here leaves what can be started again.
             self.write_json(self.main, {"schema_version": SCHEMA_VERSION, "status": "starting"})
         except OSError as error:
@@ -121,6 +122,7 @@ class RunFolder:
             names = (
                 {path.name for path in self.path.iterdir()} if self.path.is_dir() else {"a file"}
             )
+            names = {name for name in names if not name.startswith(files.PARTIAL)}
             return names <= {self.inner, f"{Path(self.main).stem}.partial", LOCK_NAME, OWNER_NAME}
         return self.read_json(self.main).get("status") in ("failed", "starting")
 
@@ -132,8 +134,15 @@ class RunFolder:
             on_notice: gets a warning if a process on another machine may work in it too.
 
         Raises:
-            UsageError: another process works in it, or it cannot be written to.
+            UsageError: another process works in it, it cannot be written to, or its inner folder
+                is a link, through which would be written elsewhere.
         """
+        if (self.path / self.inner).is_symlink():
+            raise UsageError(
+                f"The folder {self.inner} of a {self.noun} must lie in it",
+                got=f"{self.path / self.inner}, which is a symbolic link",
+                remedy="Put what it leads to in its place",
+            )
         try:
             self._lock = self._lock or RunLock.acquire(self.path, on_notice)
         except OSError as error:
@@ -142,6 +151,7 @@ class RunFolder:
                 got=f"{self.path}: {error.strerror}",
                 remedy="Change its permissions",
             ) from error
+        files.tidy(self.path)
         try:
             yield
         finally:
@@ -198,7 +208,7 @@ class RunFolder:
             CheckpointError: it is missing or damaged.
         """
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+            value = json.loads(files.read_bytes(self.path / name))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{name} of a {self.noun}'s folder must hold JSON", got=f"{self.path}: {error}"
@@ -217,10 +227,8 @@ class RunFolder:
             RunError: it could not be written; the old one is whole.
         """
         target = self.path / name
-        partial = target.with_suffix(".partial")
         try:
-            _write_synced(partial, json.dumps(_finite(value), indent=2) + "\n")
-            partial.replace(target)
+            files.write_bytes(target, (json.dumps(_finite(value), indent=2) + "\n").encode())
         except OSError as error:
             raise RunError(
                 f"A {self.noun}'s folder must be writable", got=f"{target}: {error.strerror}"
@@ -239,7 +247,7 @@ class RunFolder:
                 self._begun.add(name)
                 if _is_torn(self.path / name):
                     self._torn.add(name)
-            with (self.path / name).open("ab", buffering=0) as file:
+            with files.open_to_append(self.path / name) as file:
                 # Half a line may be all that there was room for; the next must not grow together
                 # with it.
                 file.write(
@@ -256,7 +264,7 @@ class RunFolder:
         """The records of a ``.jsonl`` file; a line that is damaged, or cut short by a crash, is
         left out."""
         path = self.path / name
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        lines = files.read_bytes(path).splitlines() if path.exists() else []
         return [record for record in map(parse_line, lines) if record is not None]
 
     def keep_until(self, name: str, step: int) -> None:
@@ -265,15 +273,13 @@ class RunFolder:
         target = self.path / name
         if target.exists():
             records = [record for record in self.read_lines(name) if record.get("step", 0) <= step]
-            partial = target.with_suffix(".partial")
-            _write_synced(partial, "".join(json.dumps(record) + "\n" for record in records))
-            partial.replace(target)
+            files.write_bytes(target, "".join(json.dumps(line) + "\n" for line in records).encode())
 
     def sync_lines(self) -> None:
         """Makes what was appended survive a power cut: a checkpoint must not be ahead of its
         figures."""
         for path in self.path.glob("*.jsonl"):
-            with contextlib.suppress(OSError), path.open("rb") as file:
+            with contextlib.suppress(OSError), files.open_regular(path) as file:
                 os.fsync(file.fileno())
 
 
@@ -308,13 +314,6 @@ def _is_torn(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from volano.errors import RunError
+from volano.record.files import written
 
 # Encoders in the order of preference: H.264 plays in every browser, MPEG-4 part 2 in players.
 _ENCODERS = (("libx264", {"crf": "18"}), ("mpeg4", {"qscale:v": "3"}))
@@ -59,7 +60,10 @@ def write_gif(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
     pictures = [Image.fromarray(frame) for frame in frames]
     delay = min(max(1000 // _FASTEST_GIF, 10 * round(100 / fps)), _LONGEST_DELAY)
     try:
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=delay, loop=0)
+        with written(path) as partial:
+            pictures[0].save(
+                partial, save_all=True, append_images=pictures[1:], duration=delay, loop=0
+            )
     except OSError as error:
         raise _unwritable(path, error) from error
     if fps <= _FASTEST_GIF:
@@ -90,7 +94,8 @@ def write_mp4(frames: np.ndarray, path: Path, *, fps: float) -> str | None:
         except (av.error.FFmpegError, UnknownCodecError):  # the latter is a ValueError
             continue
         try:
-            _encode(av, encoder, options, frames, path, fps)
+            with written(path) as partial:
+                _encode(av, encoder, options, frames, partial, fps)
         except (av.error.FFmpegError, OSError) as error:
             raise _unwritable(path, error) from error
         if encoder == _ENCODERS[0][0]:
@@ -108,7 +113,8 @@ def write_grid(clips: np.ndarray, path: Path, *, most: int = MOST_IN_GRID) -> Pa
     from PIL import Image
 
     try:
-        Image.fromarray(_enlarged(_strip(clips[:most]))).save(path)
+        with written(path) as partial:
+            Image.fromarray(_enlarged(_strip(clips[:most]))).save(partial)
     except OSError as error:
         raise _unwritable(path, error) from error
     return path
@@ -129,7 +135,8 @@ def write_predictions(
 
     strip = _strip(pairs, gap_before=context, gap_every=2)
     try:
-        Image.fromarray(_enlarged(strip)).save(path)
+        with written(path) as partial:
+            Image.fromarray(_enlarged(strip)).save(partial)
     except OSError as error:
         raise _unwritable(path, error) from error
     return path
@@ -169,7 +176,8 @@ def _encode(
 ) -> None:
     # Chroma of 4:2:0 needs even sides.
     height, width = (side - side % 2 for side in frames.shape[1:3])
-    with av.open(str(path), "w") as container:
+    # An absolute path: FFmpeg takes a relative one such as "http:/x" for an address.
+    with av.open(str(path.absolute()), "w") as container:
         stream = container.add_stream(
             encoder, rate=Fraction(fps).limit_denominator(1000), options=options
         )

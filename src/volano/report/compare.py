@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
+from volano.record.files import check_out
 from volano.record.format import (
     NOTHING,
     bytes_text,
@@ -66,6 +67,8 @@ def write_comparison(runs: Sequence[str | Path], out: str | Path | None = None) 
     if not 2 <= len(runs) <= MOST_RUNS:
         raise UsageError(f"A comparison must have 2 to {MOST_RUNS} runs", got=len(runs))
     records = [read_run(run) for run in runs]
+    if out is not None:
+        check_out(Path(out))
     return save_page(
         render_comparison(records), Path(out) if out is not None else Path("comparison.html")
     )

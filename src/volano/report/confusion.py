@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from volano.record.files import written
+
 # Above this many classes the numbers no longer fit into their squares.
 _MOST_WRITTEN = 20
 
@@ -57,7 +59,8 @@ def draw_confusion(
         # A name in letters that Matplotlib's font lacks is drawn as boxes; the report's page has it
         # in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(out, dpi=120)
+        with written(out) as partial:
+            figure.savefig(partial, dpi=120)
 
 
 def _are_long(classes: Sequence[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from volano.errors import PlanError, RunError, UsageError
 from volano.plan.explanation import Explanation
+from volano.record import files
 from volano.record.format import NOTHING, short
 from volano.record.read_run import RunRecord, read_run
 from volano.report.classification import classification_of, hardest_of
@@ -75,6 +75,8 @@ def write_page(run: str | Path, out: str | Path | None = None) -> Path:
         RunError: the page cannot be written.
     """
     record = read_run(run)
+    if out is not None:
+        files.check_out(Path(out))
     return save_page(
         render_page(record), Path(out) if out is not None else record.path / "report.html"
     )
@@ -151,19 +153,15 @@ def save_page(text: str, path: Path) -> Path:
         UsageError: the path is a folder.
         RunError: the page cannot be written.
     """
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         raise UsageError(
             "`out` of a report must name a file",
             got=f"{path}, which is a folder",
             remedy=f"Give `out` as {path / 'report.html'}",
         )
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8", errors="replace")
-        partial.replace(path)
+        files.write_bytes(path, text.encode("utf-8", errors="replace"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise RunError(
             "The report's file must be writable",
             got=f"{path}: {error.strerror}",

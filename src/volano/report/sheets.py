@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from volano.record.files import written
+
 _TILE = 96  # pixels that a small image is magnified to
 _GAP = 8
 _CAPTION = 44  # two lines of text
@@ -47,7 +49,8 @@ def draw_sheet(images: np.ndarray, out: Path) -> None:
     for place, image in enumerate(images):
         row, column = divmod(place, num_columns)
         sheet.paste(_tile(image, side), (column * pitch, row * pitch))
-    sheet.save(out, optimize=True)
+    with written(out) as partial:
+        sheet.save(partial, optimize=True)
 
 
 def draw_top_losses(examples: Sequence[Example], out: Path) -> list[dict[str, Any]]:
@@ -83,7 +86,8 @@ def draw_top_losses(examples: Sequence[Example], out: Path) -> list[dict[str, An
                 "box": [left, top, left + side, top + side],
             }
         )
-    sheet.save(out, optimize=True)
+    with written(out) as partial:
+        sheet.save(partial, optimize=True)
     return found
 
 

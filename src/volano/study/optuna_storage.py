@@ -10,6 +10,7 @@ for each parameter); SQLite takes 34 ms and more.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import warnings
@@ -48,6 +49,8 @@ class JournalInMemory(BaseJournalBackend):
     """
 
     def __init__(self, path: Path) -> None:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise OSError(errno.EINVAL, "not a regular file of the study's folder", str(path))
         self._path = path
         Path(f"{path}.lock").unlink(missing_ok=True)  # of a process that was killed while it wrote
         self._logs = list(_read_whole_lines(path))

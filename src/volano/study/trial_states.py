@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from volano.errors import ExploreError
+from volano.record import files
 
-_PREFIX, _PARTIAL = "trial-", ".partial"
+_PREFIX = "trial-"
 
 
 class TrialStates:
@@ -36,16 +37,14 @@ class TrialStates:
             ExploreError: it cannot be written; the old one is whole.
         """
         target = self._path(number)
-        partial = target.with_suffix(_PARTIAL)
         try:
-            self._folder.mkdir(exist_ok=True)
-            torch.save(state, partial)
-            partial.replace(target)
+            files.make_folder(self._folder)
+            with files.written(target) as partial:
+                torch.save(state, partial)
         except (
             OSError,
             RuntimeError,
         ) as error:  # torch's writer turns a full disk into a RuntimeError
-            partial.unlink(missing_ok=True)
             raise ExploreError(
                 "The states of a study's live trials must be writable",
                 got=f"{target}: {error}",
@@ -55,7 +54,8 @@ class TrialStates:
     def load(self, number: int) -> dict[str, Any] | None:
         """The state of a trial on the host, or None if there is none that can be read."""
         try:
-            state = torch.load(self._path(number), map_location="cpu", weights_only=True)
+            with files.open_regular(self._path(number)) as file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception:  # noqa: BLE001 - what torch's reader raises for bytes that are none of its own has no end
             return None
         return state if isinstance(state, dict) else None
@@ -67,3 +67,4 @@ class TrialStates:
         for path in self._folder.glob(f"{_PREFIX}*"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
+        files.tidy(self._folder)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.errors import MissingExtraError, RunError, UsageError
+from volano.record.files import written
 from volano.training import load_weights, save_weights
 
 FORMATS = ("safetensors", "pt2", "onnx")
@@ -71,7 +72,8 @@ def _safetensors(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) 
 def _pt2(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:  # noqa: ARG001 - one signature
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: batch},))
-    torch.export.save(program, out)
+    with written(out) as partial:
+        torch.export.save(program, partial)
     return torch.export.load(out).module()(images).float()
 
 
@@ -86,10 +88,11 @@ def _onnx(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tens
             remedy="pip install 'volano[onnx]'",
         ) from error
     batch = torch.export.Dim("batch", min=1)
-    torch.onnx.export(
-        model, (images[:2],), out, dynamic_shapes=({0: batch},), input_names=["images"],
-        output_names=["logits"], dynamo=True, external_data=False, verbose=False,
-    )  # fmt: skip
+    with written(out) as partial:
+        torch.onnx.export(
+            model, (images[:2],), partial, dynamic_shapes=({0: batch},), input_names=["images"],
+            output_names=["logits"], dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
     evaluator = onnx.reference.ReferenceEvaluator(str(out))
     (logits,) = evaluator.run(None, {"images": images.numpy()})
     return torch.from_numpy(logits).float()

@@ -12,6 +12,7 @@ from volano.apps.text.fit import fit_into
 from volano.apps.text.scores import text_figures
 from volano.apps.text.training import TextTraining
 from volano.apps.text.use import TextModel
+from volano.record.files import write_bytes, written
 from volano.task import Task
 from volano.training import Run, RunFolder
 
@@ -28,13 +29,14 @@ class TextApplication(TextTraining):
         """Writes description and tokenizer, and moves the tokens."""
         assert scratch is not None
         folder.write_json("text.json", self.spec.to_json())
-        (folder.path / "tokenizer.json").write_bytes(self.tokenizer.to_bytes())
+        write_bytes(folder.path / "tokenizer.json", self.tokenizer.to_bytes())
         # They are mapped; a rename leaves the mapping as it is.
         for name in (
             TRAIN_FILE,
             HELD_FILE,
         ):
-            shutil.move(scratch / name, folder.path / name)
+            with written(folder.path / name) as partial:
+                shutil.move(scratch / name, partial)
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
         """Scores the whole held-out text of a finished run."""

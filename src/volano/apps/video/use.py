@@ -37,6 +37,7 @@ from volano.data.sources import (
     read_clips_like,
 )
 from volano.errors import DataError, RunError, UsageError
+from volano.record.files import write_bytes
 from volano.report import (
     MOST_IN_GRID,
     MOST_SIDE_BY_SIDE,
@@ -333,9 +334,7 @@ def _write_clips(made: np.ndarray, target: Path, fps: float, notices: list[str])
 
 def _write_settings(target: Path, settings: dict[str, Any]) -> None:
     try:
-        (target / "generated.json").write_text(
-            json.dumps(settings, indent=1) + "\n", encoding="utf-8"
-        )
+        write_bytes(target / "generated.json", (json.dumps(settings, indent=1) + "\n").encode())
     except OSError as error:
         raise RunError(
             "A clip's settings must be writable", got=f"{target}: {error}", remedy="Make room"

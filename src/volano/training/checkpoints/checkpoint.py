@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ import torch
 
 from volano.device import Ranks
 from volano.errors import CheckpointError
+from volano.record import files
 from volano.record.run_folder import sync_folder
 from volano.training.checkpoints import shards
 
@@ -61,7 +61,7 @@ def save_checkpoint(
         shards.save(partial / shards.FOLDER, parts)
     except CheckpointError:
         if ranks.is_first:  # on a full disk it would be in the way of the next
-            shutil.rmtree(partial, ignore_errors=True)
+            files.remove(partial)
         raise
     _together(ranks, lambda: _write(partial, target, step, state))
     return target
@@ -81,8 +81,9 @@ def _together(ranks: Ranks, act: Callable[[], None]) -> None:
 
 
 def _fresh(partial: Path) -> None:
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    files.make_folder(partial.parent)
+    files.remove(partial)
+    partial.mkdir()
 
 
 def _write(partial: Path, target: Path, step: int, state: dict[str, Any]) -> None:
@@ -110,7 +111,7 @@ def _write(partial: Path, target: Path, step: int, state: dict[str, Any]) -> Non
         partial.rename(target)
         sync_folder(target.parent)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        shutil.rmtree(partial, ignore_errors=True)
+        files.remove(partial)
         raise CheckpointError(
             "A checkpoint must be writable",
             got=f"{target}: {(watched and watched.error) or error}",
@@ -124,7 +125,7 @@ def tidy(folder: Path) -> None:
     """Removes what a process that was killed had half written or half removed. Only the folder's
     holder may."""
     for path in folder.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        files.remove(path)
 
 
 def _remove(path: Path) -> None:
@@ -133,7 +134,7 @@ def _remove(path: Path) -> None:
     doomed = path.with_name(f"{_PARTIAL}old-{path.name}")
     with contextlib.suppress(OSError):
         path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    files.remove(doomed)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -170,7 +171,7 @@ def set_aside_after(folder: Path, step: int) -> None:
     for path in list_checkpoints(folder):
         if path.name > f"{_PREFIX}{step:08d}":
             target = path.with_name(f"{_DAMAGED}{path.name}")
-            shutil.rmtree(target, ignore_errors=True)
+            files.remove(target)
             with contextlib.suppress(OSError):
                 path.rename(target)
 
@@ -263,5 +264,5 @@ def _sync(file: Any) -> None:
 
 def digest_of(path: Path) -> str:
     """Returns the SHA-256 of a file's content."""
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from volano.errors import CheckpointError
+from volano.record.files import open_regular, read_bytes, written
 from volano.training.checkpoints.checkpoint import digest_of
 
 
@@ -37,15 +38,12 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         CheckpointError: it could not be written.
     """
-    partial = path.with_suffix(".partial")
     try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(tensors, partial)
-        partial.chmod(mode)  # the library makes files that only their owner may read
-        partial.replace(path)
+        with written(path) as partial:
+            mode = partial.stat().st_mode
+            save_file(tensors, partial)
+            partial.chmod(mode)  # the library makes files that only their owner may read
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise CheckpointError(
             "Tensors must be writable", got=f"{path}: {error}", remedy="Make room"
         ) from error
@@ -67,6 +65,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 remedy="It is damaged, or not the run's own; the run's last checkpoint holds the "
                 "weights too",
             )
+        open_regular(path).close()  # a pipe would never end
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -84,6 +83,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def _noted_digest(path: Path) -> str | None:
     # A file that was copied out of its run's folder has nothing next to it, and is read as it is.
     try:
-        return json.loads((path.parent / "run.json").read_bytes()).get("weights_sha256")
+        return json.loads(read_bytes(path.parent / "run.json")).get("weights_sha256")
     except (OSError, ValueError, AttributeError):
         return None

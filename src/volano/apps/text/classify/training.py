@@ -45,6 +45,7 @@ from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.data import Fault, TokenWindows, permutation
 from volano.data.sources import LabelledTexts, hold_out_rows, read_labelled_texts
 from volano.errors import CheckpointError, UsageError
+from volano.record.files import write_bytes
 from volano.task import Task, linear, trapezoid
 from volano.training import MuonAdamW, RunFolder, save_tensors
 
@@ -312,7 +313,7 @@ class ClassifyTraining(Application):
         assert self.kept is not None
         folder.write_json("text.json", self.kept.to_json())
         if self.head is not None:
-            (folder.path / "tokenizer.json").write_bytes(self.head.tokenizer.to_bytes())
+            write_bytes(folder.path / "tokenizer.json", self.head.tokenizer.to_bytes())
             save_tensors(self.head.weights, folder.path / _PRETRAINED)
 
     @classmethod

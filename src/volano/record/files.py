@@ -1,0 +1,147 @@
+"""Reads and writes files in folders that other hands may have filled: a run's, a study's.
+
+A file is written under a new name next to its place, and renamed onto it when it is whole: whatever
+lies there, a symbolic link too, is replaced and never followed. Only regular files are read: a pipe
+or a device may have no end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from volano.errors import UsageError
+
+PARTIAL = ".partial-"
+# Flags that Windows lacks; there the kinds of files that they guard against are lacking too.
+_NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A context that yields a new, empty file in the folder of ``path``, with its suffix. When the
+    context ends well the file takes the place of whatever is there; otherwise it is removed.
+
+    Raises:
+        OSError: the folder cannot be written to, or ``path`` is a folder.
+    """
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _FLAGS, 0o666))
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file that survives a power cut, so that a reader sees the old or the new one.
+
+    Raises:
+        OSError: it cannot be written; the old one is whole.
+    """
+    with written(path) as partial, partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def open_to_append(path: Path) -> IO[bytes]:
+    """Opens a file to append to, unbuffered. One that has another name too, as in a snapshot made
+    of hard links, is copied first.
+
+    Raises:
+        OSError: it cannot be written, or is not a regular file of the folder: a link, a pipe.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW | _NO_WAIT | _FLAGS
+    file = os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return file
+    file.close()
+    _check_regular(status, path)
+    with written(path) as partial:
+        shutil.copyfile(path, partial)
+    return open_to_append(path)
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a file to read.
+
+    Raises:
+        OSError: it cannot be read, or is not a regular file.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | _NO_WAIT | _FLAGS), "rb")
+    try:
+        _check_regular(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the content of a regular file; raises OSError as :func:`open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, unless it is there.
+
+    Raises:
+        OSError: it cannot be made, or what is there is a link or a file.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, as far as that is possible; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a process that was killed had half written. Only the folder's holder may."""
+    for path in folder.glob(f"{PARTIAL}*"):
+        remove(path)
+
+
+def check_out(path: Path, name: str = "out") -> None:
+    """Raises UsageError unless a path that a person named is free, or a regular file to replace.
+    That it is a folder is left to the writer to say."""
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):  # it is free, or writing will say why it cannot be
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = next((words for is_one, words in _KINDS if is_one(mode)), "no file")
+        raise UsageError(
+            f"`{name}` must name a new file, or a regular one to replace",
+            got=f"{path}, which is {kind}",
+            remedy="Name another",
+        )
+
+
+def _check_regular(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
