@@ -1,5 +1,7 @@
 """Frames of clip files: rates, colour, sizes, and what cannot be read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,6 +29,13 @@ class TestDecoding:
             assert middle[number, number + 12 :].max() < 70
         assert read_facts(path).is_grey
         assert read_facts(path).fps == pytest.approx(10, rel=0.01)
+
+    @pytest.mark.parametrize("name", ["http:a.mp4", "concat:a|b.mp4", "-i.mp4", "file:a.gif"])
+    def test_a_name_is_no_address(self, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        written = write_clip(tmp_path / f"plain{Path(name).suffix}", moving_square(num_frames=12))
+        written.rename(tmp_path / name)
+        assert len(decode_clip(Path(name), GREY)) == 12
 
     def test_colour(self, tmp_path):
         path = write_clip(tmp_path / "a.mp4", moving_square(colour=(250, 30, 30)))

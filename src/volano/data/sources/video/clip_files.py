@@ -187,7 +187,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Opens a file and yields its container and video stream, with FFmpeg's errors as OSError."""
     av = _import_av()
     try:
-        with av.open(str(path)) as container:
+        # As a file whatever its name: FFmpeg takes "http:x" and "concat:x" for addresses. And what
+        # the file's content leads to must not lie on a network.
+        name = f"file:{path.absolute()}"
+        with av.open(name, options={"protocol_whitelist": "file"}) as container:
             if not container.streams.video:
                 raise OSError("it holds no pictures that move")
             stream = container.streams.video[0]
