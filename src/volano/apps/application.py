@@ -19,6 +19,7 @@ from torch import nn
 
 from volano.apps.options import DeclaredOptions, Options
 from volano.data import Fault
+from volano.data.sources import SPLITS_NAME, SplitRecord
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
@@ -248,6 +249,18 @@ class Application(ABC):
         options = cls.options_of(folder)
         check_data_is_there(options.path, cls.data_name)
         return cls.read(options, folder.path if cls.needs_scratch else None)
+
+    @staticmethod
+    def splits_of(folder: RunFolder) -> SplitRecord | None:
+        """Returns which example is in which split of a run; None of a run that was begun before
+        this was kept, or that keeps its data itself.
+
+        Raises:
+            CheckpointError: the record is damaged.
+        """
+        if not (folder.path / SPLITS_NAME).is_file():
+            return None
+        return SplitRecord.from_json(folder.read_json(SPLITS_NAME))
 
     @classmethod
     def options_of(cls, folder: RunFolder) -> Any:

@@ -40,6 +40,7 @@ class Declaration:
         is_path: whether a text names a file or a folder.
         is_resolved: whether Volano sets it when a run begins, and no caller gives it.
         is_kept: whether a run's folder keeps it among its options.
+        before: the value in folders that were written before the option was; None: its default.
     """
 
     help: str
@@ -53,6 +54,7 @@ class Declaration:
     is_path: bool = False
     is_resolved: bool = False
     is_kept: bool = True
+    before: Any = None
 
 
 def option(default: Any, help: str, **declared: Any) -> Any:
@@ -194,7 +196,12 @@ class DeclaredOptions:
             TypeError: there are others.
             UsageError: a value cannot be.
         """
-        return cls(**value)
+        before = {
+            field.name: field.declaration.before
+            for field in cls.declared()
+            if field.declaration.before is not None
+        }
+        return cls(**{**before, **value})
 
 
 def takes_options(options: type[DeclaredOptions]) -> typing.Callable[[_Function], _Function]:
@@ -263,6 +270,17 @@ class Options(DeclaredOptions):
             raise UsageError(
                 "The length of a run must be given either as `minutes` or as `epochs`", got="both"
             )
+
+
+def held_out_by() -> Any:
+    """Returns the field of an option that says by which rule examples were held out."""
+    return option(
+        "content",
+        "What decides whether an example is held out.",
+        choices=("content", "place"),
+        is_resolved=True,
+        before="place",
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ metrics.jsonl          one line for every logged step and evaluation
 previews.jsonl         what the task's preview gave after each evaluation
 quarantine.jsonl       corrupt examples, if there were any
 numerics.jsonl         steps whose numbers were not finite, if there were any
+splits.json            which example is in which split, of applications
 checkpoints/           the last two, see checkpoint.py
 model.safetensors      the final weights
 .lock, owner.json      while a process works in it, see lock.py
@@ -48,7 +49,7 @@ class RunFolder:
     noun, verb, main, inner = "run", "train", "run.json", "checkpoints"
     begun: tuple[str, ...] = (
         "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
-        "numerics.jsonl", "image.json", "text.json", "video.json", "report.html",
+        "numerics.jsonl", "splits.json", "image.json", "text.json", "video.json", "report.html",
     )  # fmt: skip
 
     def __init__(self, path: Path) -> None:

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volano.data.sources import LabelledImages, hold_out
+from volano.data.sources import (
+    LabelledImages,
+    content_key,
+    hold_out,
+    hold_out_rows,
+)
 from volano.errors import DataError
 
 
@@ -33,13 +38,32 @@ class TestHoldOut:
         labels = [number for number, count in enumerate(counts) for _ in range(count)]
         images = self.images(labels, copies)
         kept, held = hold_out(images, seed=seed)
-        assert sorted([*kept, *held]) == list(range(len(images)))
+        # Of a group of copies one is held out, or all are trained on.
+        tested, trained = ({row // copies for row in side.tolist()} for side in (held, kept))
+        assert sorted([*tested, *trained]) == list(range(len(labels)))
+        assert len(held) == len(tested)
+        assert len(kept) == copies * len(trained)
         for number, count in enumerate(counts):
             of_class = (images.labels[torch.from_numpy(held)] == number).sum().item()
-            assert 1 <= of_class <= count * copies - 1
-            assert abs(of_class - 0.15 * count * copies) <= copies + 1
-        # Copies of a picture lie next to each other here, and on the same side.
-        assert not {row // copies for row in kept} & {row // copies for row in held}
+            assert 1 <= of_class <= min(count - 1, max(1, round(0.3 * count)))
+
+    @settings(deadline=None)
+    @given(st.integers(0, 99), st.integers(0, 200))
+    def test_a_new_one_moves_no_other(self, seed, place):
+        keys = [content_key(f"{number}".encode()) for number in range(200)]
+        _, held = hold_out_rows(keys, [0, 1] * 100, ("a", "b"), seed=seed)
+        more = [*keys[:place], content_key(b"new"), *keys[place:]]
+        labels = [0, 1] * 100
+        labels.insert(place, 0)
+        _, again = hold_out_rows(more, labels, ("a", "b"), seed=seed)
+        assert {more[row] for row in again} - {content_key(b"new")} == {keys[row] for row in held}
+
+    def test_many_copies_do_not_unbalance_a_share(self):
+        keys = [content_key(f"{number}".encode()) for number in range(300)]
+        for seed in range(20):
+            copied = [*keys, *[keys[0]] * 92]
+            _, held = hold_out_rows(copied, [0] * 392, ("a",), seed=seed)
+            assert 0.05 < len(held) / 300 < 0.3
 
     def test_the_seed_decides(self):
         images = self.images([0] * 40 + [1] * 40)

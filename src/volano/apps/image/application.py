@@ -28,10 +28,6 @@ class ImageApplication(ImageTraining):
         """Finds the size of the network, the plan and the number of steps that suit the time."""
         return fit_into(self, limit)
 
-    def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002
-        """Writes the description of the classifier."""
-        folder.write_json("image.json", self.spec.to_json())
-
     def finish(self, run: Run, task: Task) -> Finished:
         """Tests a finished run, and draws what its report shows."""
         folder, test, spec = RunFolder(run.path), self.test, self.spec

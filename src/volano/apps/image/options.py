@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import Options, option
+from volano.apps.options import Options, held_out_by, option
 from volano.errors import UsageError
 
 SIZES = ("thin", "base", "wide")
@@ -32,6 +32,7 @@ class ImageOptions(Options):
     flip: str = option(
         "auto", "Mirror images: auto finds out whether classes allow it.", choices=FLIPS
     )
+    held_out_by: str = held_out_by()
     in_files: bool | None = option(None, "Whether images stay in their files.", is_resolved=True)
 
     def __post_init__(self) -> None:

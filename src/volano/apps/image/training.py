@@ -27,11 +27,27 @@ from volano.apps.image.options import ImageOptions
 from volano.apps.image.recipe import ImageRecipe, choose_recipe
 from volano.apps.options import Options
 from volano.data import Fault
-from volano.data.sources import ImageFiles, ImageSets, LabelledImages, hold_out, read_image_sets
+from volano.data.sources import (
+    BY_CONTENT,
+    SPLITS_NAME,
+    TEST,
+    TRAIN,
+    VALID,
+    ImageFiles,
+    ImageSets,
+    LabelledImages,
+    SplitMember,
+    SplitRecord,
+    copies_of_training,
+    hold_out,
+    picked,
+    read_image_sets,
+)
 from volano.device import Device
-from volano.errors import DataError
+from volano.errors import CheckpointError, DataError
+from volano.running.checks import check_data_is_there
 from volano.task import Task, cosine, linear
-from volano.training import MuonAdamW
+from volano.training import MuonAdamW, RunFolder
 
 # Images whose patches' statistics whiten the stem (airbench94 takes 5,000).
 _NUM_WHITENING_IMAGES = 5000
@@ -81,19 +97,81 @@ class ImageTraining(Application):
     def read(cls, options: ImageOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
         """Reads the images, splits them if the source does not, and finds out what the recipe needs
         to know."""
-        own_model = own_model_of(options.model)
         path = None if options.path is None else Path(options.path)
         sets = read_image_sets(path, size=options.image_size, in_files=options.in_files)
-        if options.image_cache is not None:
-            sets = _with_cache(sets, Path(options.image_cache))
-        train, valid, test, is_held_out = _split(sets, options.seed)
+        return cls._of(options, _with_cache(sets, options.image_cache))
+
+    @classmethod
+    def from_run(cls, folder: RunFolder) -> Self:
+        """Reads the images of a run again, each on its side.
+
+        Raises:
+            CheckpointError: images that the run was trained on are missing.
+            UsageError: the images are no longer there.
+        """
+        options, record = cls.options_of(folder), cls.splits_of(folder)
+        if record is None:
+            return super().from_run(folder)
+        sets = _with_cache(_read_again(options, folder), options.image_cache)
+        found = _recorded(sets, record)
+        for split in (TRAIN, VALID, TEST):
+            if len(found[split]) < len(record[split]):
+                raise CheckpointError(
+                    "The images of a run must be there to go on with it",
+                    got=f"{options.path}: {record.changes(_members(sets), 'images')[0]}",
+                    remedy="Put them back, or train anew",
+                )
+        return cls._of(options, sets, found)
+
+    @classmethod
+    def test_of_run(cls, folder: RunFolder) -> tuple[LabelledImages, str, tuple[str, ...]]:
+        """Returns a run's own test images, their origin, and notices of what has changed since.
+
+        Raises:
+            DataError: none of them is there.
+            UsageError: the images are no longer there.
+        """
+        options, record = cls.options_of(folder), cls.splits_of(folder)
+        if record is None:
+            again = cls.from_run(folder)
+            return again.test, again.origin, ()
+        sets = _read_again(options, folder)
+        test = picked(_parts(sets), record[TEST], record.classes)
+        notices = record.changes(_members(sets), "images")
+        faults = [fault for part in _parts(sets) for fault in part.faults]
+        if not len(test):
+            raise DataError(
+                "Some of a run's own test images must be there",
+                got=f"none of {len(record[TEST]):,} in {options.path}",
+                remedy="Put them back, or name others to evaluate on",
+            )
+        return test, sets.origin, (*notices, *_fault_notices(faults))
+
+    @classmethod
+    def _of(
+        cls,
+        options: ImageOptions,
+        sets: ImageSets,
+        recorded: dict[str, LabelledImages] | None = None,
+    ) -> Self:
+        own_model = own_model_of(options.model)
+        if recorded is None:
+            train, valid, test, is_held_out = _split(sets, options.seed, options.held_out_by)
+        else:
+            train, valid, test = (recorded[split] for split in (TRAIN, VALID, TEST))
+            is_held_out = sets.test is None and sets.valid is None
         faults = [
             fault
             for part in (sets.train, sets.valid, sets.test)
             if part is not None
             for fault in part.faults
         ]
-        notices = [*sets.notices, *_fault_notices(faults)]
+        notices = [
+            *sets.notices,
+            *_fault_notices(faults),
+            *(_copies_left_out(sets, train, test) if is_held_out and recorded is None else ()),
+            *copies_of_training(train.members(), test.members(), "images"),
+        ]
         empty = [
             train.classes[row]
             for row in (torch.bincount(train.labels, minlength=len(train.classes)) == 0).nonzero()
@@ -151,6 +229,16 @@ class ImageTraining(Application):
             own_model=own_model,
             patches=_patches(known),
         )
+
+    def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002
+        """Writes the description of the classifier, and which image is in which split."""
+        folder.write_json("image.json", self.spec.to_json())
+        parts = {TRAIN: self.train, TEST: self.test}
+        if self.valid is not self.test:
+            parts[VALID] = self.valid
+        members = {split: part.members() for split, part in parts.items()}
+        record = SplitRecord(classes=self.train.classes, parts=members)
+        folder.write_json(SPLITS_NAME, record.to_json())
 
     def recipe(self, epochs: float) -> ImageRecipe:
         """The recipe for so many passes over the training images."""
@@ -230,17 +318,54 @@ class ImageTraining(Application):
 
 
 def _split(
-    sets: ImageSets, seed: int
+    sets: ImageSets, seed: int, by: str = BY_CONTENT
 ) -> tuple[LabelledImages, LabelledImages, LabelledImages, bool]:
     test = sets.test if sets.test is not None else sets.valid
     if test is not None:
         return sets.train, sets.valid if sets.valid is not None else test, test, False
-    kept, held = hold_out(sets.train, seed=seed)
+    kept, held = hold_out(sets.train, seed=seed, by=by)
     test = sets.train.select(held)
     return sets.train.select(kept), test, test, True
 
 
-def _with_cache(sets: ImageSets, folder: Path) -> ImageSets:
+def _copies_left_out(
+    sets: ImageSets, train: LabelledImages, test: LabelledImages
+) -> tuple[str, ...]:
+    num = len(sets.train) - len(train) - len(test)
+    return (f"left out: {num:,} exact copies of held-out images",) if num > 0 else ()
+
+
+def _parts(sets: ImageSets) -> list[LabelledImages]:
+    return [part for part in (sets.train, sets.valid, sets.test) if part is not None]
+
+
+def _members(sets: ImageSets) -> list[SplitMember]:
+    return [member for part in _parts(sets) for member in part.members()]
+
+
+def _read_again(options: ImageOptions, folder: RunFolder) -> ImageSets:
+    """Reads a run's source in the run's own format, whatever it has become."""
+    check_data_is_there(options.path, "images")
+    spec = ClassifierSpec.from_json(folder.read_json("image.json"))
+    return read_image_sets(
+        None if options.path is None else Path(options.path),
+        pixel_format=spec.pixel_format,
+        least_classes=1,
+        in_files=options.in_files,
+    )
+
+
+def _recorded(sets: ImageSets, record: SplitRecord) -> dict[str, LabelledImages]:
+    """Returns the images of each split of a run; without a validation set of its own, that is the
+    test set."""
+    found = {split: picked(_parts(sets), record[split], record.classes) for split in record.parts}
+    return {VALID: found[TEST], **found}
+
+
+def _with_cache(sets: ImageSets, cache: str | None) -> ImageSets:
+    if cache is None:
+        return sets
+    folder = Path(cache)
     parts = {name: getattr(sets, name) for name in ("train", "valid", "test")}
     lazy = {
         name: part

@@ -74,17 +74,15 @@ class ImageModel(TrainedModel):
         """
         spec = self.spec
         if path is None:
-            application = ImageTraining.from_run(self.folder)
-            test, name, origin, notices = (
-                application.test,
-                "test",
-                f"{application.origin}, test",
-                (),
-            )
+            test, origin, notices = ImageTraining.test_of_run(self.folder)
+            name, origin = "test", f"{origin}, test"
         else:
             sets = read_image_sets(Path(path), pixel_format=spec.pixel_format, least_classes=1)
             test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
             name, origin, notices = evaluation_name(path), sets.origin, sets.notices
+            record = ImageTraining.splits_of(self.folder)
+            if record is not None:
+                notices += record.trained_on(test.members(), "images")
         logits, labels, faults = predict_labelled(
             self.module,
             test,
@@ -240,6 +238,7 @@ def _in_terms_of(spec: ClassifierSpec, images: LabelledImages) -> LabelledImages
         classes=spec.classes,
         names=images.names,
         faults=images.faults,
+        keys=images.keys,
     )
 
 

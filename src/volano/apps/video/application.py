@@ -25,10 +25,6 @@ class VideoApplication(VideoTraining):
         suit the time."""
         return fit_into(self, limit)
 
-    def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002 - of the contract
-        """Writes the description of the model."""
-        folder.write_json("video.json", self.spec.to_json())
-
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
         """Tests a finished run, and draws what its report shows."""
         if run.status != "finished":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import MOST_SEED, DeclaredOptions, Options, option
+from volano.apps.options import MOST_SEED, DeclaredOptions, Options, held_out_by, option
 from volano.errors import UsageError
 
 NETWORKS = ("unet", "transformer")
@@ -42,6 +42,7 @@ class VideoOptions(Options):
     )
     batch_size: int | None = option(None, "Clips a step.", at_least=1)
     flip: str = option("auto", "Mirror clips: auto is no.", choices=FLIPS)
+    held_out_by: str = held_out_by()
     num_generated: int | None = option(
         None, "Clips generated for the final figures.", at_least=0, is_resolved=True
     )

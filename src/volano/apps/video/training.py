@@ -25,10 +25,19 @@ from volano.apps.video.recipe import (
     parameter_groups,
 )
 from volano.data import Arrays, Fault
-from volano.data.sources import Clips, ClipSets, bouncing_digits, read_clip_folder
+from volano.data.sources import (
+    SPLITS_NAME,
+    ClipFormat,
+    Clips,
+    ClipSets,
+    SplitRecord,
+    bouncing_digits,
+    read_clip_folder,
+)
 from volano.device import Device
+from volano.running.checks import check_data_is_there
 from volano.task import Task, trapezoid
-from volano.training import MuonAdamW
+from volano.training import MuonAdamW, RunFolder
 
 DEFAULT_FRAMES = 16
 # Generated clips for the final figures: four times the features of which the covariance is taken.
@@ -69,6 +78,27 @@ class VideoTraining(Application):
     @classmethod
     def read(cls, options: VideoOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
         """Reads the clips and finds out what the recipe needs to know."""
+        return cls._of(options)
+
+    @classmethod
+    def from_run(cls, folder: RunFolder) -> Self:
+        """Reads the clips of a run again, each on its side.
+
+        Raises:
+            UsageError: the clips are no longer there.
+        """
+        options, record = cls.options_of(folder), cls.splits_of(folder)
+        check_data_is_there(options.path, cls.data_name)
+        spec = VideoSpec.from_json(folder.read_json("video.json"))
+        return cls._of(options, record, None if record is None else spec.clip_format)
+
+    @classmethod
+    def _of(
+        cls,
+        options: VideoOptions,
+        recorded: SplitRecord | None = None,
+        clip_format: ClipFormat | None = None,
+    ) -> Self:
         num_frames = options.num_frames or DEFAULT_FRAMES
         if options.path is None:
             sets = bouncing_digits(num_frames=num_frames)
@@ -79,6 +109,9 @@ class VideoTraining(Application):
                 size=options.image_size,
                 fps=options.fps,
                 seed=options.seed,
+                held_out_by=options.held_out_by,
+                recorded=recorded,
+                clip_format=clip_format,
             )
         train = sets.train
         notices = list(sets.notices)
@@ -124,6 +157,12 @@ class VideoTraining(Application):
             faults=sets.faults,
             notices=tuple(notices),
         )
+
+    def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002
+        """Writes the description of the model, and which clip is in which split."""
+        folder.write_json("video.json", self.spec.to_json())
+        if self.sets.splits is not None:
+            folder.write_json(SPLITS_NAME, self.sets.splits.to_json())
 
     def recipe(self, num_steps: int) -> VideoRecipe:
         """The recipe for so many steps."""

@@ -31,8 +31,10 @@ from volano.apps.video.scoring.scores import generate_clips
 from volano.apps.video.training import NUM_GENERATED, VideoTraining
 from volano.data.sources import (
     PICTURE_SUFFIXES,
+    SplitMember,
     choose_clip_format,
     decode_clip,
+    file_key,
     is_clip,
     read_clips_like,
 )
@@ -96,13 +98,20 @@ class VideoModel(TrainedModel):
                 "test",
                 f"{application.origin}, test",
                 (),
-                (),
+                tuple(n for n in application.notices if n.startswith("changed since the run")),
             )
         else:
             root = Path(path)
             test, faults, notices = read_clips_like(
                 root, spec.clip_format, num_frames=spec.num_frames, classes=spec.classes
             )
+            record = VideoTraining.splits_of(self.folder)
+            if record is not None:
+                files = [
+                    SplitMember(file_key(root / name), "", name)
+                    for name in dict.fromkeys(test.names)
+                ]
+                notices += record.trained_on(files, "clips")
             name, origin = evaluation_name(root), f"{len(test)} windows of clips in {root.name}"
         count = NUM_GENERATED if options.num_generated is None else options.num_generated
         net = load_features(self.folder, spec, self.device) if count else None

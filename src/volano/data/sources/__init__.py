@@ -16,8 +16,27 @@ from volano.data.sources.image.images import (
     is_image,
     leave_in_files,
     listed,
+    picked,
 )
-from volano.data.sources.split import HOLD_OUT_SHARE, hold_out, hold_out_rows
+from volano.data.sources.split import (
+    BY_CONTENT,
+    BY_PLACE,
+    HOLD_OUT_SHARE,
+    hold_out,
+    hold_out_rows,
+)
+from volano.data.sources.split_record import (
+    SPLITS_NAME,
+    TEST,
+    TRAIN,
+    VALID,
+    SplitMember,
+    SplitRecord,
+    content_key,
+    copies_of_training,
+    file_key,
+    pick,
+)
 from volano.data.sources.text.labelled_texts import (
     LabelledTexts,
     LabelledTextSets,
@@ -37,8 +56,14 @@ from volano.data.sources.video.clips import (
 )
 
 __all__ = [
+    "BY_CONTENT",
+    "BY_PLACE",
     "HOLD_OUT_SHARE",
     "PICTURE_SUFFIXES",
+    "SPLITS_NAME",
+    "TEST",
+    "TRAIN",
+    "VALID",
     "ClipFormat",
     "ClipSets",
     "Clips",
@@ -51,15 +76,20 @@ __all__ = [
     "LabelledTextSets",
     "LabelledTexts",
     "PixelFormat",
+    "SplitMember",
+    "SplitRecord",
     "TextSource",
     "TextSplit",
     "bouncing_digits",
     "choose_clip_format",
     "choose_format",
+    "content_key",
+    "copies_of_training",
     "decode",
     "decode_all",
     "decode_clip",
     "decode_text",
+    "file_key",
     "find_texts",
     "hold_out",
     "hold_out_rows",
@@ -67,6 +97,8 @@ __all__ = [
     "is_image",
     "leave_in_files",
     "listed",
+    "pick",
+    "picked",
     "pixels_of",
     "read_clip_folder",
     "read_clips_like",

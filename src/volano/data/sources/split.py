@@ -1,130 +1,131 @@
-"""Holds out a part of a labelled set if the source names no split."""
+"""Holds out a part of a labelled set if the source names no split.
+
+Each example is held out or not by a hash of its own content and the seed, whatever else there is: a
+new file, another order of rows or another name moves no other example to the other side. So the
+share of a class is that of so many throws of a die, 15 % on the average: the price of the former.
+Only where the die gives a class none or more than twice its share is it set right, by the examples
+whose hashes are nearest; there alone a new example can move one other.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from volano.data.counters import counter_hash
-from volano.data.sources.image.image_files import ImageFiles, copies_of
+from volano.data.sources.image.image_files import ImageFiles
 from volano.data.sources.image.images import LabelledImages
+from volano.data.sources.split_by_place import (
+    grouped,
+    hold_out_by_place,
+    hold_out_rows_by_place,
+)
 from volano.errors import DataError
 
 HOLD_OUT_SHARE = 0.15
-_SPLIT = 21  # first counter of the hashes
+BY_CONTENT, BY_PLACE = "content", "place"
+_SPLIT = 23  # first counter of the hashes
 
 
 def hold_out(
-    images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE
+    images: LabelledImages, *, seed: int, share: float = HOLD_OUT_SHARE, by: str = BY_CONTENT
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits pictures by :func:`hold_out_rows`; copies are equal in every pixel, or in every byte
-    if they stay in files.
-
-    Unreadable files take part in the division and are then left out of both sides. So a file that
-    is repaired or damaged later, or that is read only in training, moves no other file to the other
-    side (unless it becomes the copy of another).
+    if they stay in files. A file that cannot be read moves no other.
 
     Raises:
         DataError: a class has fewer than two different images.
     """
-    labels = images.labels.tolist()
+    if by == BY_PLACE:
+        return hold_out_by_place(images, seed=seed, share=share)
+    keys = [member.key for member in images.members()]
     if isinstance(images.images, ImageFiles):
-        return _hold_out(images.images.copies(), labels, images.classes, seed, share, "images")
-    copies = _grouped(
-        [hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()]
+        copies = images.images.copies()
+    else:
+        copies = grouped(
+            [hashlib.blake2b(p.tobytes(), digest_size=16).digest() for p in images.images.numpy()]
+        )
+    labels = images.labels.tolist()
+    return hold_out_groups(
+        copies, keys, labels, images.classes, seed=seed, share=share, what="images"
     )
-    if not images.fault_labels:
-        return _hold_out(copies, labels, images.classes, seed, share, "images")
-    lost = {
-        fault.index: label for fault, label in zip(images.faults, images.fault_labels, strict=True)
-    }
-    places = [place for place in range(len(labels) + len(lost)) if place not in lost]
-    row_of = {place: row for row, place in enumerate(places)}
-    broken = list(lost)
-    copies = [[places[row] for row in rows] for rows in copies]
-    copies += [
-        [broken[n] for n in group]
-        for group in copies_of([Path(str(f.path)) for f in images.faults])
-    ]
-    everything = [
-        lost[place] if place in lost else labels[row_of[place]]
-        for place in range(len(places) + len(lost))
-    ]
-    sides = _hold_out(copies, everything, images.classes, seed, share, "images", lost.keys())
-    kept, held = ([row_of[place] for place in side.tolist() if place in row_of] for side in sides)
-    return np.array(kept, dtype=np.int64), np.array(held, dtype=np.int64)
 
 
 def hold_out_rows(
-    digests: Sequence[bytes],
+    keys: Sequence[str],
     labels: Sequence[int],
     classes: Sequence[str],
     *,
     seed: int,
     share: float = HOLD_OUT_SHARE,
     what: str = "examples",
+    by: str = BY_CONTENT,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns indices to train on and indices held out, both ascending: ``share`` of each class, at
-    least one of each.
+    """Returns indices to train on and indices held out, both ascending: about ``share`` of each
+    class, at least one of each.
 
-    Exact copies (rows of equal digest) stay on the same side, or the held-out figures would be
-    flattered.
+    Exact copies (rows of equal key) count as one, or a text that stands there a hundred times would
+    decide the figures: all are trained on, or one is held out and the others are left out. No copy
+    of a held-out example is trained on.
 
     Raises:
         DataError: a class has fewer than two different examples.
     """
-    return _hold_out(_grouped(digests), labels, classes, seed, share, what)
+    if by == BY_PLACE:
+        return hold_out_rows_by_place(keys, labels, classes, seed=seed, share=share, what=what)
+    return hold_out_groups(grouped(keys), keys, labels, classes, seed=seed, share=share, what=what)
 
 
-def _hold_out(
-    copies: list[list[int]],
+def hold_out_groups(
+    copies: Sequence[Sequence[int]],
+    keys: Sequence[str],
     labels: Sequence[int],
     classes: Sequence[str],
+    *,
     seed: int,
-    share: float,
-    what: str,
-    lost: Collection[int] = (),
+    share: float = HOLD_OUT_SHARE,
+    what: str = "examples",
+    least: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Splits as :func:`hold_out_rows`, with the rows of ``copies`` together.
+
+    Args:
+        copies: the rows in groups of equal examples.
+        keys: the key of each row's content.
+        labels: the class of each row. A group with several is of the first of them.
+        classes: the names of the classes.
+        seed: the seed of the hashes.
+        share: the share to be held out.
+        what: what the rows are, in words.
+        least: the least number of groups of a class; of a class of one, none is held out.
+
+    Raises:
+        DataError: a class has fewer.
+    """
+    by_class: dict[int, list[tuple[int, Sequence[int]]]] = {}
+    for rows in copies:
+        chance = min(counter_hash(_SPLIT, seed, int(keys[row], 16)) for row in rows)
+        by_class.setdefault(min(labels[row] for row in rows), []).append((chance, rows))
     kept: list[int] = []
     held: list[int] = []
-    by_class: dict[int, list[list[int]]] = {}
-    for rows in copies:
-        by_class.setdefault(labels[rows[0]], []).append(rows)
     for number, name in enumerate(classes):
-        of_class = by_class.get(number, [])
-        usable = [rows for rows in of_class if rows[0] not in lost]
-        if len(usable) < 2:
+        groups = sorted(by_class.get(number, []), key=lambda group: group[0])
+        if len(groups) < least:
             raise DataError(
                 f"A class needs at least two different {what}, one to train on and one held out",
-                got=f"{len(usable)} in class {name!r}",
+                got=f"{len(groups)} in class {name!r}",
                 remedy=f"Add {what}, remove the class, or give a test set of your own",
             )
-        sides = _divided(of_class, seed, share)
-        # A side of only unreadable files.
-        if lost and any(set(rows) <= set(lost) for rows in sides):
-            sides = _divided(usable, seed, share)
-        kept += sides[0]
-        held += sides[1]
+        num_held = _num_held([chance for chance, _ in groups], share)
+        held += [min(rows, key=lambda row: (labels[row], row)) for _, rows in groups[:num_held]]
+        kept += [row for _, rows in groups[num_held:] for row in rows]
     return np.array(sorted(kept), dtype=np.int64), np.array(sorted(held), dtype=np.int64)
 
 
-def _divided(groups: list[list[int]], seed: int, share: float) -> tuple[list[int], list[int]]:
-    """Returns the rows kept and the rows held out of one class, from its groups of copies."""
-    ordered = sorted(groups, key=lambda rows: counter_hash(_SPLIT, seed, rows[0]))
-    wanted = max(1, round(share * sum(map(len, ordered))))
-    kept: list[int] = []
-    held: list[int] = []
-    for position, rows in enumerate(ordered):
-        last_group = position == len(ordered) - 1 and len(kept) == 0
-        (held if len(held) < wanted and not last_group else kept).extend(rows)
-    return kept, held
-
-
-def _grouped(digests: Sequence[bytes]) -> list[list[int]]:
-    groups: dict[bytes, list[int]] = {}
-    for row, digest in enumerate(digests):
-        groups.setdefault(digest, []).append(row)
-    return list(groups.values())
+def _num_held(chances: Sequence[int], share: float) -> int:
+    """Returns how many of a class are held out: those below the share, but at least one, at most
+    twice the share, and never all."""
+    most = min(max(0, len(chances) - 1), max(1, round(2 * share * len(chances))))
+    return min(most, max(1, sum(chance < share * 2**64 for chance in chances)))

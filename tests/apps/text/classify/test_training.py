@@ -8,7 +8,7 @@ from volano.training import run_trial
 def test_the_bag_learns(tmp_path):
     application = read_classes(write_table(tmp_path / "t.csv"))
     assert application.is_held_out
-    assert len(application.test) == 18
+    assert 3 <= len(application.test) <= 36
     assert not set(application.fit_rows) & set(application.choice)
     plan = Plan.default("cpu").pin(feed="ring", workers=0, memory_format="contiguous")
     trial = run_trial(application.bag_task(everything=False), plan)

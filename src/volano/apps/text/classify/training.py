@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +42,22 @@ from volano.apps.text.objective import NextToken, RandomOffsets
 from volano.apps.text.recipe import choose_recipe
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.data import Fault, TokenWindows, permutation
-from volano.data.sources import LabelledTexts, hold_out_rows, read_labelled_texts
-from volano.errors import CheckpointError, UsageError
+from volano.data.sources import (
+    SPLITS_NAME,
+    TEST,
+    TRAIN,
+    VALID,
+    LabelledTexts,
+    LabelledTextSets,
+    SplitRecord,
+    copies_of_training,
+    hold_out_rows,
+    pick,
+    read_labelled_texts,
+)
+from volano.errors import CheckpointError, DataError, UsageError
 from volano.record.files import write_bytes
+from volano.running.checks import check_data_is_there
 from volano.task import Task, linear, trapezoid
 from volano.training import MuonAdamW, RunFolder, save_tensors
 
@@ -129,10 +141,16 @@ class ClassifyTraining(Application):
         sets, seed = read_labelled_texts(Path(options.path)), options.seed
         train, test, notices = sets.train, sets.test, list(sets.notices)
         if test is None:
+            keys = [member.key for member in train.members()]
             kept, held = hold_out_rows(
-                _digests(train.texts), train.labels.tolist(), train.classes, seed=seed, what="texts"
+                keys, train.labels.tolist(), train.classes, seed=seed, what="texts",
+                by=options.held_out_by,
             )  # fmt: skip
             train, test = sets.train.select(kept), sets.train.select(held)
+            num_left = len(sets.train) - len(train) - len(test)
+            if num_left:
+                notices.append(f"left out: {num_left:,} exact copies of held-out texts")
+        notices += copies_of_training(train.members(), test.members(), "texts")
         if sets.valid is None:
             order = permutation(seed, 0, len(train))
             choice = np.sort(order[: max(1, round(_CHOICE_SHARE * len(train)))])
@@ -143,9 +161,7 @@ class ClassifyTraining(Application):
                 f"the {len(choice):,} texts of split val are held back to choose, and trained on "
                 "after that"
             )
-        notices += [f"left out: {fault.path}: {fault.reason}" for fault in sets.faults[:_MOST_SAID]]
-        if len(sets.faults) > _MOST_SAID:
-            notices.append(f"{len(sets.faults) - _MOST_SAID} more are listed in quarantine.jsonl")
+        notices += fault_notices(sets.faults)
         return cls(
             options=options,
             train=train,
@@ -308,9 +324,17 @@ class ClassifyTraining(Application):
         )
 
     def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002 - of the contract
-        """Writes the description, and tokenizer and weights of a decoder that has read the
-        texts."""
+        """Writes the description, which text is in which split, and tokenizer and weights of a
+        decoder that has read the texts."""
         assert self.kept is not None
+        train = self.train.members()
+        parts = {
+            TRAIN: train,
+            VALID: [train[row] for row in self.choice],
+            TEST: self.test.members(),
+        }
+        record = SplitRecord(classes=self.train.classes, parts=parts)
+        folder.write_json(SPLITS_NAME, record.to_json())
         folder.write_json("text.json", self.kept.to_json())
         if self.head is not None:
             write_bytes(folder.path / "tokenizer.json", self.head.tokenizer.to_bytes())
@@ -324,11 +348,89 @@ class ClassifyTraining(Application):
             CheckpointError: the folder does not hold it.
             UsageError: the texts are no longer there.
         """
+        options, record = cls.options_of(folder), cls.splits_of(folder)
         spec = ClassesSpec.from_json(folder.read_json("text.json"))
-        return dataclasses.replace(
-            super().from_run(folder), kept=spec, head=ReadHead.load(folder, spec)
+        found = super().from_run(folder) if record is None else cls._recorded(options, spec, record)
+        return dataclasses.replace(found, kept=spec, head=ReadHead.load(folder, spec))
+
+    @classmethod
+    def _recorded(cls, options: ClassifyOptions, spec: ClassesSpec, record: SplitRecord) -> Self:
+        """Reads the texts of a run again, each on its side.
+
+        Raises:
+            CheckpointError: texts that the run was trained on are missing.
+            UsageError: the texts are no longer there.
+        """
+        sets = _read_again(options, spec)
+        every = _together(sets)
+        present = every.members()
+        train, test = (every.select(pick(record[split], present)) for split in (TRAIN, TEST))
+        if (len(train), len(test)) != (len(record[TRAIN]), len(record[TEST])):
+            raise CheckpointError(
+                "The texts of a run must be there to go on with it",
+                got=f"{options.path}: {record.changes(present, 'texts')[0]}",
+                remedy="Put them back, or train anew",
+            )
+        return cls(
+            options=options,
+            train=train,
+            choice=np.sort(np.array(pick(record[VALID], train.members()), dtype=np.int64)),
+            test=test,
+            is_held_out=sets.test is None,
+            origin=sets.origin,
+            faults=sets.faults,
+            notices=sets.notices,
         )
 
+    @classmethod
+    def test_of_run(cls, folder: RunFolder) -> tuple[LabelledTexts, str, tuple[str, ...]]:
+        """Returns a run's own test texts, their origin, and notices of what has changed since.
 
-def _digests(texts: Sequence[str]) -> list[bytes]:
-    return [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        Raises:
+            DataError: none of them is there.
+            UsageError: the texts are no longer there.
+        """
+        options, record = cls.options_of(folder), cls.splits_of(folder)
+        if record is None:
+            again = cls.from_run(folder)
+            return again.test, again.origin, ()
+        sets = _read_again(options, ClassesSpec.from_json(folder.read_json("text.json")))
+        every = _together(sets)
+        present = every.members()
+        test = every.select(pick(record[TEST], present))
+        if not len(test):
+            raise DataError(
+                "Some of a run's own test texts must be there",
+                got=f"none of {len(record[TEST]):,} in {options.path}",
+                remedy="Put them back, or name others to evaluate on",
+            )
+        notices = (
+            *sets.notices,
+            *record.changes(present, "texts"),
+            *fault_notices(sets.faults),
+        )
+        return test, sets.origin, notices
+
+
+def _read_again(options: ClassifyOptions, spec: ClassesSpec) -> LabelledTextSets:
+    """Reads a run's source, whatever it has become, as being of the run's classes."""
+    check_data_is_there(options.path, "texts")
+    assert options.path is not None
+    return read_labelled_texts(
+        Path(options.path), classes=spec.classes, least_classes=1, leaves_out_unknown=True
+    )
+
+
+def _together(sets: LabelledTextSets) -> LabelledTexts:
+    every = sets.train
+    for more in (sets.valid, sets.test):
+        every = every if more is None else every.with_more(more)
+    return every
+
+
+def fault_notices(faults: Sequence[Fault]) -> list[str]:
+    """Returns in words what could not be read."""
+    notices = [f"left out: {fault.path}: {fault.reason}" for fault in faults[:_MOST_SAID]]
+    if len(faults) > _MOST_SAID:
+        notices.append(f"{len(faults) - _MOST_SAID} more are listed in quarantine.jsonl")
+    return notices

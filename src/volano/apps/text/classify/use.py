@@ -64,18 +64,15 @@ class ClassifyModel(TrainedModel):
         """
         spec = self.spec
         if path is None:
-            application = ClassifyTraining.from_run(self.folder)
-            test, name, origin, faults, notices = (
-                application.test,
-                "test",
-                f"{application.origin}, test",
-                (),
-                (),
-            )
+            test, origin, notices = ClassifyTraining.test_of_run(self.folder)
+            name, origin, faults = "test", f"{origin}, test", ()
         else:
             sets = read_labelled_texts(Path(path), classes=spec.classes, least_classes=1)
             test, name, origin = sets.test or sets.train, evaluation_name(path), sets.origin
             faults, notices = sets.faults, sets.notices
+            record = ClassifyTraining.splits_of(self.folder)
+            if record is not None:
+                notices += record.trained_on(test.members(), "texts")
         logits = predict_texts(self.module, spec, test.texts, self.device, self._tokenizer)
         scores = classification_scores(logits, torch.from_numpy(test.labels), spec.classes)
         result = {

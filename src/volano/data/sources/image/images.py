@@ -18,6 +18,7 @@ from volano.data.feed.quarantine import MAX_SHARE
 from volano.data.sources.folders import walk
 from volano.data.sources.image.decoding import ImageFile, PixelFormat, decode
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
+from volano.data.sources.split_record import SplitMember, content_key, file_key, members_of, pick
 from volano.errors import DataError
 
 SUFFIXES = frozenset(
@@ -42,6 +43,7 @@ class LabelledImages:
             all.
         fault_labels: their classes, as ``labels``, for a split that does not depend on which files
             can be read.
+        keys: key of each image's content; empty: of its pixels.
     """
 
     images: Tensor | ImageFiles
@@ -50,6 +52,7 @@ class LabelledImages:
     names: tuple[str, ...]
     faults: tuple[Fault, ...] = field(default=())
     fault_labels: tuple[int, ...] = field(default=())
+    keys: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,7 +68,20 @@ class LabelledImages:
             labels=self.labels.index_select(0, rows),
             classes=self.classes,
             names=tuple(self.names[row] for row in rows.tolist()),
+            keys=tuple(self.keys[row] for row in rows.tolist()) if self.keys else (),
         )
+
+    def members(self) -> list[SplitMember]:
+        """Returns the images as members of a split, in their order."""
+        keys = self.keys
+        if not keys:
+            pixels = self.images
+            keys = (
+                tuple(map(file_key, pixels.paths))
+                if isinstance(pixels, ImageFiles)
+                else tuple(content_key(image.tobytes()) for image in pixels.numpy())
+            )
+        return members_of(keys, self.labels.tolist(), self.classes, self.names)
 
     def dataset(self) -> Arrays | ImageFilesDataset:
         """Returns a map-style dataset of (image, label)."""
@@ -121,6 +137,46 @@ class LabelledImages:
         return pixels, about
 
 
+def picked(
+    parts: Sequence[LabelledImages], wanted: Sequence[SplitMember], classes: tuple[str, ...]
+) -> LabelledImages:
+    """Returns the wanted images out of the parts of a source, in the order of ``wanted`` and as
+    being of ``classes``; those that are missing are left out."""
+    present = [member for part in parts for member in part.members()]
+    places = pick(wanted, present)
+    start, chosen = 0, []
+    order: list[int] = []
+    for part in parts:
+        own = [place for place in places if start <= place < start + len(part)]
+        if own or (part is parts[-1] and not chosen):
+            chosen.append(part.select([place - start for place in own]))
+        order += own
+        start += len(part)
+    row_of = {place: row for row, place in enumerate(order)}
+    names = tuple(name for part in chosen for name in part.names)
+    joined = LabelledImages(
+        images=_joined([part.images for part in chosen]),
+        labels=torch.tensor(
+            [classes.index(present[place].label) for place in order], dtype=torch.int64
+        ),
+        classes=classes,
+        names=names,
+        keys=tuple(present[place].key for place in order),
+    )
+    return joined.select([row_of[place] for place in places])
+
+
+def _joined(images: Sequence[Tensor | ImageFiles]) -> Tensor | ImageFiles:
+    if len(images) == 1:
+        return images[0]
+    files = [part for part in images if isinstance(part, ImageFiles)]
+    if len(files) == len(images):
+        return ImageFiles(
+            tuple(path for part in files for path in part.paths), files[0].pixel_format
+        )
+    return torch.cat([part for part in images if isinstance(part, Tensor)])
+
+
 def decode_all(
     files: Sequence[ImageFile],
     classes: tuple[str, ...],
@@ -159,6 +215,7 @@ def _decoded(
     _check_share(faults, len(files), max_share)
     good = [row for row, reason in enumerate(outcomes) if reason is None]
     labels = [-1 if file.label is None else file.label for file in files]
+    keys = _keys([files[row].path for row in good])
     return LabelledImages(
         images=torch.from_numpy(images if len(good) == len(files) else images[good]),
         labels=torch.tensor([labels[row] for row in good]),
@@ -166,6 +223,7 @@ def _decoded(
         names=tuple(_relative(files[row].path, root) for row in good),
         faults=faults,
         fault_labels=tuple(labels[fault.index] for fault in faults),
+        keys=keys,
     )
 
 
@@ -245,7 +303,13 @@ def leave_in_files(
         labels=torch.tensor([-1 if file.label is None else file.label for file in files]),
         classes=classes,
         names=tuple(_relative(file.path, root) for file in files),
+        keys=_keys([file.path for file in files]),
     )
+
+
+def _keys(paths: Sequence[Path]) -> tuple[str, ...]:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return tuple(pool.map(file_key, paths))
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from volano.data.feed.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.image.images import class_names
+from volano.data.sources.split_record import SplitMember, content_key, members_of
 from volano.data.sources.text.text_tables import (
     LABEL_COLUMNS,
     TABLE_SUFFIXES,
@@ -62,6 +63,11 @@ class LabelledTexts:
             names=tuple(self.names[row] for row in chosen),
         )
 
+    def members(self) -> list[SplitMember]:
+        """Returns the texts as members of a split, in their order."""
+        keys = (content_key(text.encode()) for text in self.texts)
+        return members_of(keys, self.labels.tolist(), self.classes, self.names)
+
     def with_more(self, more: LabelledTexts) -> LabelledTexts:
         """Returns these texts, followed by others of the same classes."""
         return LabelledTexts(
@@ -95,7 +101,11 @@ class LabelledTextSets:
 
 
 def read_labelled_texts(
-    path: Path, *, classes: tuple[str, ...] | None = None, least_classes: int = 2
+    path: Path,
+    *,
+    classes: tuple[str, ...] | None = None,
+    least_classes: int = 2,
+    leaves_out_unknown: bool = False,
 ) -> LabelledTextSets:
     """Reads a .csv, .jsonl or .parquet table (columns ``label`` and ``text`` or their usual other
     names; a column ``split`` says train, val or test; an empty one means train), or a folder of
@@ -105,6 +115,8 @@ def read_labelled_texts(
         path: path of the table or the folder.
         classes: a model's classes, among which labels must be; None takes the labels' own.
         least_classes: least number of classes.
+        leaves_out_unknown: whether texts of other classes than ``classes`` are left out, which is
+            said, and all sets stand as the source names them.
 
     Raises:
         UsageError: ``path`` does not exist, is a file that is not a table, or is a run's folder.
@@ -139,7 +151,10 @@ def read_labelled_texts(
             got=f"{found} in {path}{reason}",
         )
     unknown = sorted({row.label for row in rows} - set(known))
-    if unknown:
+    if unknown and leaves_out_unknown:
+        notices.append(f"texts of other classes are left out: {', '.join(unknown[:5])}")
+        rows = [row for row in rows if row.label not in unknown]
+    elif unknown:
         raise DataError(
             "Texts to evaluate on must have the run's classes",
             got=f"also {', '.join(unknown[:5])}",
@@ -150,7 +165,7 @@ def read_labelled_texts(
     )
     if not test:
         test, valid = valid, []
-    if not train:  # a table of only test texts
+    if not train and not leaves_out_unknown:  # a table of only test texts
         train, valid, test = test, [], []
         if len(train) < len(rows):
             notices.append(

@@ -7,7 +7,6 @@ sees, C channels, S pixels a side.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import statistics
 import threading
@@ -20,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from volano.data.counters import counter_hash
 from volano.data.feed.fetch import Fault
 from volano.data.feed.quarantine import MAX_SHARE
-from volano.data.sources.split import HOLD_OUT_SHARE
+from volano.data.sources.split import BY_CONTENT
+from volano.data.sources.split_record import TEST, TRAIN, SplitRecord
 from volano.data.sources.video.clip_files import ClipFacts, ClipFormat, decode_clip, read_facts
 from volano.data.sources.video.clip_folders import ClipFile, find_clips
+from volano.data.sources.video.clip_splits import clip_members, clips_again, hold_out_clips
 from volano.errors import DataError, UsageError
 
 # Larger frames are scaled down: every pixel costs time at every frame, and small models make soft
@@ -38,7 +38,6 @@ _MOST_WINDOWS = 4
 # show no motion.
 _LONG_WINDOWS, _CALM_FPS = 4, 15.0
 _NUM_FACTS_READ = 50
-_SPLIT = 43  # first counter of the hashes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,7 @@ class ClipSets:
         origin: origin of the clips, in words.
         faults: files that are left out, and why.
         notices: notices for the user.
+        splits: which file is in which split; None if they come from no files.
     """
 
     train: Clips
@@ -84,10 +84,19 @@ class ClipSets:
     origin: str
     faults: tuple[Fault, ...] = ()
     notices: tuple[str, ...] = ()
+    splits: SplitRecord | None = None
 
 
 def read_clip_folder(
-    root: Path, *, num_frames: int, size: int | None = None, fps: float | None = None, seed: int = 0
+    root: Path,
+    *,
+    num_frames: int,
+    size: int | None = None,
+    fps: float | None = None,
+    seed: int = 0,
+    held_out_by: str = BY_CONTENT,
+    recorded: SplitRecord | None = None,
+    clip_format: ClipFormat | None = None,
 ) -> ClipSets:
     """Decodes a folder of clips once.
 
@@ -98,6 +107,10 @@ def read_clip_folder(
         size: pixels a side; None takes the median of the shorter sides, at most 64.
         fps: frames a second; None takes the median of the files', 15 if they are long.
         seed: seed of the hold-out: 15 % of the files if there is no test folder.
+        held_out_by: "content", or "place" as runs of earlier versions.
+        recorded: which file was in which split of a run, which is then read again; what is missing
+            and new is said.
+        clip_format: the run's format; None chooses.
 
     Raises:
         UsageError: ``root`` is not a folder, or is a run's.
@@ -111,16 +124,29 @@ def read_clip_folder(
         )
     found = find_clips(root)
     files, classes = found.files, found.classes
-    clip_format, notices = choose_clip_format(
-        [file.path for file in files], num_frames, size=size, fps=fps
-    )
+    members = clip_members(files, classes, root)
+    said: tuple[str, ...] = ()
+    if recorded is not None:
+        said = recorded.changes(members, "clips")
+        files, members = clips_again(files, members, recorded, root)
+        classes = recorded.classes
+    notices: tuple[str, ...] = ()
+    if clip_format is None:
+        clip_format, notices = choose_clip_format(
+            [file.path for file in files], num_frames, size=size, fps=fps
+        )
     budget = _Budget()
     decoded, faults, more = _decode_all(files, clip_format, num_frames, budget)
-    is_held_out = not any(file.is_test for file in files)
-    test_rows = (
-        _hold_out(files, decoded, classes, seed) if is_held_out else _test_rows(files, decoded)
-    )
-    train_rows = [row for row in decoded if row not in test_rows]
+    is_held_out = recorded is None and not any(file.is_test for file in files)
+    if is_held_out:
+        keys = [member.key for member in members]
+        train_rows, test_rows = hold_out_clips(files, decoded, keys, classes, seed, held_out_by)
+        num_left = len(decoded) - len(train_rows) - len(test_rows)
+        if num_left:
+            more.append(f"left out: {num_left:,} exact copies of held-out clips")
+    else:
+        test_rows = [row for row in decoded if files[row].is_test]
+        train_rows = [row for row in decoded if not files[row].is_test]
     if not train_rows or not test_rows:
         why = f"; left out: {faults[0].path}: {faults[0].reason}" if faults else ""
         raise DataError(
@@ -130,12 +156,19 @@ def read_clip_folder(
         )
     return ClipSets(
         train=_packed(files, decoded, train_rows, classes, num_frames, root, budget),
-        test=_windows(files, decoded, sorted(test_rows), classes, num_frames, root),
+        test=_windows(files, decoded, test_rows, classes, num_frames, root),
         fps=clip_format.fps,
         is_held_out=is_held_out,
         origin=f"{len(decoded)} clips in {root.name}",
         faults=faults,
-        notices=(*found.notices, *notices, *more),
+        notices=(*found.notices, *said, *notices, *more),
+        splits=SplitRecord(
+            classes=classes,
+            parts={
+                TRAIN: [members[row] for row in train_rows],
+                TEST: [members[row] for row in test_rows],
+            },
+        ),
     )
 
 
@@ -306,33 +339,6 @@ def _fault_notices(faults: Sequence[Fault], words: str) -> list[str]:
 
 
 # ---- splitting and packing
-
-
-def _hold_out(
-    files: Sequence[ClipFile], decoded: dict[int, np.ndarray], classes: tuple[str, ...], seed: int
-) -> set[int]:
-    """Returns the rows of 15 % of the files of each class, at least one; exact copies stay on one
-    side. A class of a single clip gives none."""
-    groups: dict[bytes, list[int]] = {}
-    for row, frames in decoded.items():
-        groups.setdefault(hashlib.blake2b(frames.tobytes(), digest_size=16).digest(), []).append(
-            row
-        )
-    held: set[int] = set()
-    for label in range(max(1, len(classes))):
-        of_class = [rows for rows in groups.values() if files[rows[0]].label == label]
-        of_class.sort(key=lambda rows: counter_hash(_SPLIT, seed, rows[0]))
-        wanted = max(1, round(HOLD_OUT_SHARE * sum(map(len, of_class))))
-        taken = 0
-        for rows in of_class[:-1]:
-            if taken < wanted:
-                held.update(rows)
-                taken += len(rows)
-    return held
-
-
-def _test_rows(files: Sequence[ClipFile], decoded: dict[int, np.ndarray]) -> set[int]:
-    return {row for row in decoded if files[row].is_test}
 
 
 def _packed(
