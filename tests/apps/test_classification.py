@@ -39,4 +39,6 @@ def test_a_table_for_a_person(scores):
     assert table.title == "4 texts of a folder"
     assert table.columns == ("class", "texts", "precision", "recall", "F1")
     assert table.rows[0] == ("a", 1, "0.5000", "1.0000", "0.6667")
-    assert accuracy == "accuracy 0.7500   (always the commonest class: 0.7500)"
+    assert (
+        accuracy == "accuracy 0.7500   (95 %: 0.3006 to 0.9544; always the commonest class: 0.7500)"
+    )

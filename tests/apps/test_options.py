@@ -191,3 +191,11 @@ class TestOneLineForAnOption:
             ).stdout.strip()
             == "False"
         )
+
+
+def test_the_words_of_a_command_are_what_differs_from_the_defaults():
+    given = ImageOptions(path="/photos", size="wide", image_size=32, minutes=2.0)
+    assert given.words(leave_out=("minutes",)) == [
+        "/photos", "--size", "wide", "--image-size", "32"
+    ]  # fmt: skip
+    assert ImageOptions().words() == []

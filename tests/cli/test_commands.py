@@ -62,7 +62,10 @@ class TestTrainImage:
         code, out, err = volano("train", "image", "--epochs", "3", "--out", "run")
         assert code == 0
         assert out[0].startswith("test accuracy 0.9")
-        assert out[1:4] == ["run: run", "report: run/report.html", "next: volano eval run"]
+        assert out[1].startswith("finished: better than always the commonest class (0.1")
+        place = out.index("run: run")
+        assert out[place + 1] == "report: run/report.html"
+        assert any(line.endswith("volano eval run") for line in out[place + 2 :])
         assert "flip=no" in err
         assert "valid accuracy" in err
 
@@ -376,7 +379,7 @@ class TestReport:
     def test_a_run_says_where_its_report_is(self, volano):
         code, out, _ = volano("train", "image", *FAST, "--out", "run")
         assert code == 0
-        assert out[1:3] == ["run: run", f"report: {Path('run', 'report.html')}"]
+        assert out[out.index("run: run") + 1] == f"report: {Path('run', 'report.html')}"
         code, out, _ = volano("report", "run", "--out", "page.html")
         assert (code, out) == (0, ["report: page.html"])
         assert Path("page.html").read_text() == Path("run/report.html").read_text()

@@ -8,6 +8,7 @@ import pytest
 
 from volano.apps.application import Table
 from volano.cli import output
+from volano.report.verdict import Verdict
 
 
 def test_an_object_is_one_line_and_knows_paths_and_sets(capsys):
@@ -80,3 +81,13 @@ def test_where_a_run_and_its_page_lie(capsys, tmp_path, has_page):
 def test_how_a_stopped_run_goes_on(capsys):
     output.say_unfinished(SimpleNamespace(path="runs/1"))
     assert capsys.readouterr().out == "run: runs/1\nresume: volano resume runs/1\n"
+
+
+def test_a_verdict_is_green_only_if_it_is_good_news(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    for is_good, colour in ((True, "32m"), (False, "33m")):
+        output.say_verdict(Verdict(is_good=is_good, reasons=("a reason", "another")))
+        out = capsys.readouterr().out
+        assert colour in out
+        assert "a reason" in out

@@ -69,8 +69,11 @@ class TestTrain:
             r"after the training text, xz needs \d\.\d{4} and bz2 \d\.\d{4}", out[1]
         )
         assert out[2].startswith("perplexity")
-        assert max(map(len, out)) <= 80
-        assert "next: volano generate run --prompt TEXT" in out
+        assert max(len(line) for line in out if "volano train" not in line) <= 80
+        assert out[3].startswith("finished, but: only ")
+        assert any(line.endswith("volano generate run --prompt TEXT") for line in out)
+        longer = next(line for line in out if line.startswith("next: volano train text "))
+        assert str(texts) in longer
         assert re.search(r"regime: much data \([\d.]+ epochs", err)
         assert "depth 2 (width 128)" in err
         assert "prompt:" in err

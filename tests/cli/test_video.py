@@ -126,11 +126,11 @@ class TestTrain:
         assert out[0].startswith("first predicted frame ")
         assert "copy last" in out[0]
         assert "mean frame" in out[0]
-        assert out[1:3] == ["run: run", "report: run/report.html"]
-        assert out[3:] == ["next: volano eval run", "      volano generate run --clips 16"]
+        assert out[1].startswith("finished, but: ")
+        assert out[-2:] == ["      volano eval run", "      volano generate run --clips 16"]
         assert "classes by sub-folder: fast, slow" in err
         assert "no distances of generated clips: 2 test clips" in err
-        assert max(map(len, out)) <= 100
+        assert max(len(line) for line in out if "volano train" not in line) <= 100
 
     def test_json_carries_the_figures(self, volano, tmp_path):
         clips = class_folders(tmp_path / "clips")

@@ -16,10 +16,14 @@ def test_the_most_telling_comes_first():
     ]
 
 
+# Wilson, of 60 of 63.
+BESIDE = "always the commonest class: 33.33 %; 63 examples; 95 % interval 86.91 to 98.37 %"
+
+
 @pytest.mark.parametrize(
     ("kind", "first"),
     [
-        ("image", ("Test accuracy", "95.24 %", "always the commonest class: 33.33 %; 63 examples")),
+        ("image", ("Test accuracy", "95.24 %", BESIDE)),
         ("text", ("Bits per byte", "2.043", "bz2 2.208, xz 2.316")),
         ("video", ("PSNR, first frame", "21.42 dB", "copy last 15.10 dB, mean frame 16.04 dB")),
     ],

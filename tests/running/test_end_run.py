@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import pytest
 
 import volano
@@ -33,6 +35,9 @@ class TestAtTheEnd:
         assert "trained on 512 examples for 2 epochs, 32 steps of 32 examples" in page
         assert f"{run.metrics['valid_loss']:.4g}" in page
         assert "What this page lacks" not in page
+        assert run.verdict.is_good
+        assert RunFolder.open(run.path).read_json("run.json")["verdict"] == run.verdict.to_json()
+        assert run.verdict.lines()[0] in html.unescape(page)
 
     def test_a_stopped_run_has_none_and_a_resumed_one_does(
         self, make_task, tmp_path, quiet, monkeypatch
@@ -45,6 +50,7 @@ class TestAtTheEnd:
         )
         run = volano.train(make_task(), out=tmp_path / "run", device="cpu", observer=quiet)
         assert run.status == "stopped"
+        assert run.verdict is None
         assert not (run.path / "report.html").exists()
         monkeypatch.undo()
         volano.resume(run.path, task=make_task(), observer=quiet)

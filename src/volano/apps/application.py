@@ -24,6 +24,7 @@ from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest, PlanResult, share_of_rank
+from volano.report.verdict import Score
 from volano.running.checks import check_data_is_there
 from volano.running.plan_run import choose_plan
 from volano.task import Task
@@ -92,11 +93,13 @@ class Finished:
         metrics: figures for ``run.json``, as well as those of the training.
         notices: texts that a person should read.
         details: more for ``Run.details``.
+        score: the figure by which the run is judged, with trivial answers; None if there is none.
     """
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     notices: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    score: Score | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,15 @@ import numpy as np
 from torch import Tensor
 
 from volano.apps.application import Table
+from volano.report.verdict import Score, interval_text, wilson_interval
 
 
 def classification_scores(
     logits: Tensor, labels: Tensor, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Returns accuracy, the accuracy of always naming the commonest class, per-class precision,
-    recall and F1, and the confusion matrix (rows: true class, columns: predicted). Logits [N,
-    classes], labels int64 [N]."""
+    """Returns accuracy with its 95 % interval, the accuracy of always naming the commonest class,
+    per-class precision, recall and F1, and the confusion matrix (rows: true class, columns:
+    predicted). Logits [N, classes], labels int64 [N]."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     predicted, true = logits.argmax(1).numpy(), labels.numpy()
@@ -26,14 +27,46 @@ def classification_scores(
         name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
         for name, p, r, f, s in zip(classes, *columns, strict=True)
     }
+    accuracy = float((predicted == true).mean())
     return {
         "num_examples": len(true),
-        "accuracy": float((predicted == true).mean()),
+        "accuracy": accuracy,
+        "accuracy_interval": list(wilson_interval(accuracy, len(true))),
         "baseline_accuracy": float(np.bincount(true, minlength=len(classes)).max() / len(true)),
         "per_class": per_class,
         "confusion": confusion_matrix(true, predicted, labels=every).tolist(),
         "classes": list(classes),
     }
+
+
+def final_figures(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the figures of a classifier's final test for ``run.json``."""
+    return {
+        "test_accuracy": scores["accuracy"],
+        "test_accuracy_interval": scores["accuracy_interval"],
+        "baseline_accuracy": scores["baseline_accuracy"],
+        "num_test": scores["num_examples"],
+    }
+
+
+def accuracy_score(scores: Mapping[str, Any]) -> Score:
+    """Returns the figure by which a classifier is judged."""
+    return Score(
+        name="test accuracy",
+        value=scores["accuracy"],
+        trivial={"always the commonest class": scores["baseline_accuracy"]},
+        num_examples=scores["num_examples"],
+    )
+
+
+def accuracy_in_words(metrics: Mapping[str, Any], what: str) -> str:
+    """Puts the final figures into words, with the interval and the trivial answer; ``what`` names
+    the test examples."""
+    accuracy, num = metrics["test_accuracy"], metrics["num_test"]
+    return (
+        f"test accuracy {accuracy:.4f} on {num:,} {what}   ({interval_text(accuracy, num)}; always "
+        f"the commonest class: {metrics['baseline_accuracy']:.4f})"
+    )
 
 
 def per_class_table(result: Mapping[str, Any], what: str) -> list[str | Table]:
@@ -51,8 +84,9 @@ def per_class_table(result: Mapping[str, Any], what: str) -> list[str | Table]:
     ]
     title = f"{result['num_examples']:,} {what} of {result['origin']}"
     accuracy = (
-        f"accuracy {result['accuracy']:.4f}   (always the commonest class: "
-        f"{result['baseline_accuracy']:.4f})"
+        f"accuracy {result['accuracy']:.4f}   "
+        f"({interval_text(result['accuracy'], result['num_examples'])}; always the commonest "
+        f"class: {result['baseline_accuracy']:.4f})"
     )
     return [
         Table(

@@ -113,6 +113,11 @@ class OptionField:
         above = f"must be {kind} above {declared.above or 0:,}{unit}"
         return above if declared.at_most is None else f"{above}, at most {declared.at_most:,}"
 
+    @property
+    def flag(self) -> str:
+        """The flag on the command line."""
+        return self.declaration.flag or f"--{self.name.replace('_', '-')}"
+
     def _is_of_type(self, value: Any) -> bool:
         if self.type in (int, float):
             return (
@@ -182,6 +187,20 @@ class DeclaredOptions:
         """
         check_names(given, cls.given_names(), what)
         return cls(**given)
+
+    def words(self, leave_out: Collection[str] = ()) -> list[str]:
+        """Returns the options that differ from their defaults, as a command line gives them; a path
+        stands first."""
+        found: list[str] = []
+        for field in self.declared():
+            value = getattr(self, field.name)
+            if field.name in leave_out or field.declaration.is_resolved or value == field.default:
+                continue
+            if field.name == "path":
+                found.insert(0, str(value))
+            else:
+                found += [field.flag] if field.type is bool else [field.flag, f"{value}"]
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The options that a run's folder keeps."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from volano.apps.application import Application, Fitted, TimeLimit
-from volano.apps.kinds import reference_to
+from volano.apps.kinds import CLASSIFY, reference_to
+from volano.apps.text.model_spec import CLASSES
 from volano.planner import PlanRequest
 from volano.running.end_run import end_run, with_notices
 from volano.running.processes import Processes, check_processes, execute
@@ -73,6 +74,7 @@ def train_application(
         **application.goal(),
         "dials": application.resolved(num_steps),
         "minutes": options.minutes,
+        "again": _again(application_type, application, options, kind),
         "origin": application.origin,
     }
     run = execute(
@@ -144,6 +146,19 @@ def _time_limit(
     )
 
 
+def _again(
+    application_type: type[Application], application: Application, options: Any, kind: str | None
+) -> dict[str, Any]:
+    """The words of the command of such a training, without its length, and that length."""
+    words = [*("volano", "train"), kind or reference_to(application_type)]
+    words += options.words(leave_out=("minutes", "epochs"))
+    words += [f"--{CLASSIFY}"] if application.goal().get("goal") == CLASSES else []
+    if options.epochs is not None:
+        return {"words": words, "epochs": options.epochs}
+    minutes = application_type.default_minutes if options.minutes is None else options.minutes
+    return {"words": words, "minutes": minutes}
+
+
 def _fit(application: Application, limit: TimeLimit) -> Fitted:
     epochs = application.options.epochs
     return application.fit(limit) if epochs is None else application.fit_epochs(limit, epochs)
@@ -185,7 +200,8 @@ def _finish(
     is_held_out = getattr(application, "is_held_out", None)
     kept = {} if is_held_out is None else {"is_held_out": is_held_out}
     run, phases = end_run(
-        run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark, **kept
+        run, observer, metrics=metrics, seconds=seconds, started=started, tested=mark,
+        score=finished.score, **kept
     )  # fmt: skip
     return dataclasses.replace(
         run, metrics=metrics, seconds=phases, details={**finished.details, **kept}

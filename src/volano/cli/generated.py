@@ -104,7 +104,7 @@ def group_of(kind: type[GroupByFirst], help: str, metavar: str) -> typer.Typer:
 
 def flag_of(field: OptionField) -> str:
     """Returns an option's flag on the command line."""
-    return field.declaration.flag or f"--{field.name.replace('_', '-')}"
+    return field.flag
 
 
 def _parameter(field: OptionField, panel: str | None) -> inspect.Parameter:

@@ -43,6 +43,7 @@ def run_record(run: Any) -> dict[str, Any]:
         "task": RunFolder.open(run.path).read_json("task.json"),
         "plan": run.plan.to_json(),
         "metrics": run.metrics,
+        "verdict": None if run.verdict is None else run.verdict.to_json(),
         "seconds": run.seconds,
         "notices": list(run.notices),
         "report": str(report_of(run)) if report_of(run) else None,
@@ -53,6 +54,16 @@ def report_of(run: Any) -> Path | None:
     """The page about a run, if there is one."""
     page = Path(run.path) / "report.html"
     return page if page.is_file() else None
+
+
+def say_verdict(verdict: Any) -> None:
+    """Prints what a finished run's figures are worth: in green only if that is good news."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    style = "green" if verdict.is_good else "yellow"
+    for line in verdict.lines():
+        console.print(line, style=style, soft_wrap=True)
 
 
 def say_finished(run: Any) -> None:

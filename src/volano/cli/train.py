@@ -203,12 +203,16 @@ def print_run(run: Any, *, as_json: bool) -> int:
                     f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.metrics.items()
                 )
             )
-            output.say_finished(run)
+            commands = []
         else:
             output.say(*application.summary(run))
-            output.say_finished(run)
-            first, *others = application.next_commands(run.path)
-            output.say(f"next: {first}", *(f"      {command}" for command in others))
+            commands = application.next_commands(run.path)
+        if run.verdict is not None:
+            output.say_verdict(run.verdict)
+            commands = [*([run.verdict.longer] if run.verdict.longer else []), *commands]
+        output.say_finished(run)
+        for place, command in enumerate(commands):
+            output.say(f"{'      ' if place else 'next: '}{command}")
     return 0 if run.status == "finished" else 1
 
 

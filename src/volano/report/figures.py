@@ -18,6 +18,7 @@ from volano.record.format import (
 )
 from volano.record.json_values import mapping, number, numbers
 from volano.record.read_run import RunRecord
+from volano.report.verdict import wilson_interval
 
 # Figures that are shown next to another one, not by themselves.
 _BESIDE = frozenset(
@@ -113,9 +114,13 @@ def _beside(name: str, metrics: Mapping[str, Any]) -> str:
             if number(baseline)
             else []
         )
-        return "; ".join(
-            [*parts, *([f"{count_text(num_test, 'example')}"] if number(num_test) else [])]
-        )
+        share, count = number(metrics[name]), number(num_test)
+        if count:
+            parts.append(count_text(count, "example"))
+        if count and count > 0 and share is not None and 0 <= share <= 1:
+            low, high = wilson_interval(share, int(count) or 1)
+            parts.append(f"95 % interval {100 * low:.2f} to {100 * high:.2f} %")
+        return "; ".join(parts)
     if name == "bits_per_byte":
         others = [(coder, number(metrics.get(f"bits_per_byte_{coder}"))) for coder in ("bz2", "xz")]
         return ", ".join(f"{coder} {value:.3f}" for coder, value in others if value is not None)

@@ -27,6 +27,7 @@ from volano.report.figures import facts_of, figures_of
 from volano.report.media import read_media
 from volano.report.planning import PlanningFigures, read_planning
 from volano.report.text import compression_of, previews_of, text_figures
+from volano.report.verdict import Verdict
 from volano.report.video import clips_of, nearest_of, prediction_charts, self_test_of
 
 _KINDS = {"image": "image classifier", "text": "text model", "video": "video model"}
@@ -87,6 +88,7 @@ def render_page(record: RunRecord) -> str:
     pieces = Pieces(missing=list(record.missing))
     nothing: tuple[Any, ...] = ()
     pieces.add("figures", lambda: figures_of(record), otherwise=nothing)
+    pieces.add("verdict", lambda: Verdict.of_json(record.run.get("verdict")))
     pieces.add("facts", lambda: facts_of(record), otherwise=nothing)
     pieces.add(
         "task_in_words", lambda: (task_sentence(record), task_rows(record)), otherwise=("", [])

@@ -12,6 +12,7 @@ from typing import Any
 from volano.errors import UsageError, VolanoError
 from volano.record.study_folder import STUDY
 from volano.report import write_comparison, write_page, write_study_report
+from volano.report.verdict import Score, judge, longer_command
 from volano.training import Observer, Run, RunFolder
 
 
@@ -59,6 +60,7 @@ def end_run(
     seconds: dict[str, float],
     started: float,
     tested: float,
+    score: Score | None = None,
     **fields: Any,
 ) -> tuple[Run, dict[str, float]]:
     """Writes the figures of an application's tested run to ``run.json``, and the report.
@@ -70,6 +72,7 @@ def end_run(
         seconds: the seconds of the phases before the training.
         started: the time at which the whole began, by ``time.perf_counter``.
         tested: the time at which the test began.
+        score: the figure by which the run is judged; None if it has none.
         fields: more of ``run.json``.
 
     Returns:
@@ -80,7 +83,28 @@ def end_run(
     phases |= {"test": now - tested, "total": now - started}
     phases = {name: round(value, 3) for name, value in phases.items()}
     RunFolder(run.path).update_run(metrics=metrics, seconds=phases, **fields)
-    return with_report(run, observer), phases
+    return with_report(with_verdict(run, observer, score), observer), phases
+
+
+def with_verdict(run: Run, observer: Observer, score: Score | None = None) -> Run:
+    """The run with a verdict, which ``run.json`` keeps, if it has finished. The figures are worth
+    more than what is said of them: a verdict that cannot be given is a notice."""
+    if run.status != "finished":
+        return run
+    folder = RunFolder(run.path)
+    try:
+        record, lines = folder.read_json("run.json"), folder.read_lines("metrics.jsonl")
+        losses = [line["valid_loss"] for line in lines if "valid_loss" in line]
+        num_steps = int(record.get("num_steps") or 0)
+        verdict = judge(num_steps=num_steps, losses=losses, score=score)
+        if verdict.wants_more:
+            again, seconds = (record.get("source") or {}).get("again"), record.get("seconds") or {}
+            longer = longer_command(again, seconds=seconds, num_steps=num_steps)
+            verdict = dataclasses.replace(verdict, longer=longer)
+        folder.update_run(verdict=verdict.to_json())
+    except VolanoError as error:
+        return with_notices(run, [f"no verdict: {error}"], observer)
+    return dataclasses.replace(run, verdict=verdict)
 
 
 def with_report(run: Run, observer: Observer) -> Run:

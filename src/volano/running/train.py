@@ -9,7 +9,7 @@ from typing import Any
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest
-from volano.running.end_run import with_report
+from volano.running.end_run import with_report, with_verdict
 from volano.running.plan_run import choose_plan
 from volano.running.processes import Processes, check_processes, execute, task_of
 from volano.task import Task
@@ -59,7 +59,7 @@ def train_task(
         processes=processes,
         may_split=chosen.may_split,
     )
-    return with_report(run, observer)
+    return with_report(with_verdict(run, observer), observer)
 
 
 def resume_task(
@@ -76,7 +76,7 @@ def resume_task(
     observer = observer or make_progress()
     run_of = task_of(folder) if task is None else task
     ended = go_on(run_of, folder, observer=observer, safety=safety, processes=processes)
-    return with_report(ended, observer)
+    return with_report(with_verdict(ended, observer), observer)
 
 
 def kind_of(run: str | Path) -> str:

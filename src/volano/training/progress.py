@@ -133,7 +133,8 @@ class RichProgress(Observer):
     def on_end(self, status: str) -> None:
         """Implements :class:`Observer`."""
         self._bar.stop()
-        style = {"finished": "green", "stopped": "yellow"}.get(status, "red")
+        # Whether it is good news to have finished is not known before the final test.
+        style = {"finished": "bold", "stopped": "yellow"}.get(status, "red")
         self._say(f"{status} after {_clock(self._pace.elapsed())}", style=style)
 
 

@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -34,6 +34,9 @@ from volano.training.safety import Safety
 from volano.training.session import Session
 from volano.training.signals import StopRequest
 
+if TYPE_CHECKING:
+    from volano.report.verdict import Verdict
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -48,6 +51,7 @@ class Run:
         seconds: the seconds by phase.
         notices: texts that a person should read.
         details: figures of an application that are no metrics.
+        verdict: what the figures are worth; None if the run was stopped.
     """
 
     path: Path
@@ -58,6 +62,7 @@ class Run:
     seconds: dict[str, float]
     notices: tuple[str, ...]
     details: dict[str, Any] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
 
 def run_task(

@@ -26,7 +26,7 @@ def test_a_summary_stands_beside_the_trivial_answer(is_held_out, where):
     )
     (line,) = ImageApplication.summary(run)
     assert line.startswith(f"test accuracy 0.9877 on 1,234 of {where} ")
-    assert line.endswith("(always the commonest class: 0.1000)")
+    assert line.endswith("; always the commonest class: 0.1000)")
 
 
 def test_what_can_be_done_next():

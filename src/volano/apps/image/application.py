@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from volano.apps.application import Finished, Fitted, TimeLimit
-from volano.apps.classification import classification_scores
+from volano.apps.classification import (
+    accuracy_in_words,
+    accuracy_score,
+    classification_scores,
+    final_figures,
+)
 from volano.apps.image.fit import fit_into
 from volano.apps.image.pictures import write_pictures
 from volano.apps.image.scores import predict_labelled
@@ -51,13 +56,10 @@ class ImageApplication(ImageTraining):
         scores = classification_scores(logits, labels, spec.classes)
         for fault in faults[len(test.faults) :]:  # of files that were not read before
             folder.append("quarantine.jsonl", {"set": "test", **asdict(fault)})
-        metrics = {
-            "test_accuracy": scores["accuracy"],
-            "baseline_accuracy": scores["baseline_accuracy"],
-            "num_test": scores["num_examples"],
-        }
         notices = write_pictures(folder, self, task, logits, labels, scores, faults, device)
-        return Finished(metrics=metrics, notices=notices)
+        return Finished(
+            metrics=final_figures(scores), notices=notices, score=accuracy_score(scores)
+        )
 
     @classmethod
     def load(cls, folder: RunFolder, device: str | None = None) -> ImageModel:
@@ -68,11 +70,7 @@ class ImageApplication(ImageTraining):
     def summary(run: Run) -> list[str]:
         """The test accuracy, with that of the trivial answer."""
         where = "the held-out test images" if run.details["is_held_out"] else "the test images"
-        return [
-            f"test accuracy {run.metrics['test_accuracy']:.4f} on {run.metrics['num_test']:,} of "
-            f"{where}   "
-            f"(always the commonest class: {run.metrics['baseline_accuracy']:.4f})"
-        ]
+        return [accuracy_in_words(run.metrics, f"of {where}")]
 
     @classmethod
     def next_commands(cls, path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from volano.apps.text.scores import text_figures
 from volano.apps.text.training import TextTraining
 from volano.apps.text.use import TextModel
 from volano.record.files import write_bytes, written
+from volano.report.verdict import Score
 from volano.task import Task
 from volano.training import Run, RunFolder
 
@@ -51,7 +52,13 @@ class TextApplication(TextTraining):
         metrics |= {f"bits_per_byte_{name}": value for name, value in scores["baselines"].items()}
         metrics["num_test_bytes"] = scores["num_bytes"]
         metrics["tokens_per_second"] = self._tokens_per_second(folder)
-        return Finished(metrics=metrics)
+        score = Score(
+            name="bits per byte",
+            value=scores["bits_per_byte"],
+            trivial=scores["baselines"],
+            is_more_better=False,
+        )
+        return Finished(metrics=metrics, score=score)
 
     @classmethod
     def load(cls, folder: RunFolder, device: str | None = None) -> TextModel:

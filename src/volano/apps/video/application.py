@@ -11,6 +11,7 @@ from volano.apps.video.scoring.figures import distances_in_words, write_results
 from volano.apps.video.training import VideoTraining
 from volano.apps.video.use import VideoModel
 from volano.device import Device, random_state_kept
+from volano.report.verdict import Score
 from volano.task import Task
 from volano.training import Run, RunFolder, settings_of
 
@@ -34,7 +35,16 @@ class VideoApplication(VideoTraining):
             figures, self_test, notices = write_results(
                 RunFolder(run.path), run.model, self, device, precision=run.plan.precision
             )
-        return Finished(metrics=figures, notices=notices, details={"self_test": self_test})
+        baselines = figures["psnr_baselines"]
+        score = Score(
+            name="the first predicted frame",
+            value=figures["psnr_first_frame"],
+            trivial={name.replace("_", " "): psnr for name, psnr in baselines.items()},
+            digits=2,
+            unit=" dB",
+        )
+        details = {"self_test": self_test}
+        return Finished(metrics=figures, notices=notices, details=details, score=score)
 
     @classmethod
     def load(cls, folder: RunFolder, device: str | None = None) -> VideoModel:

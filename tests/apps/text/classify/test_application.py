@@ -15,7 +15,8 @@ def test_a_summary_says_the_choice():
         }
     )  # fmt: skip
     assert ClassifyApplication.summary(run) == [
-        "test accuracy 0.7500 on 1,234 texts   (always the commonest class: 0.5000)",
+        "test accuracy 0.7500 on 1,234 texts   (95 %: 0.7251 to 0.7734; always the commonest "
+        "class: 0.5000)",
         "kept: a bag   (to choose: a bag 0.8000, a head 0.7000)",
     ]
 

@@ -8,7 +8,12 @@ from pathlib import Path
 import torch
 
 from volano.apps.application import Finished, Fitted, TimeLimit
-from volano.apps.classification import classification_scores
+from volano.apps.classification import (
+    accuracy_in_words,
+    accuracy_score,
+    classification_scores,
+    final_figures,
+)
 from volano.apps.text.classify.fit import fit_into
 from volano.apps.text.classify.model_spec import predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
@@ -39,13 +44,8 @@ class ClassifyApplication(ClassifyTraining):
         scores = classification_scores(logits, torch.from_numpy(self.test.labels), spec.classes)
         choice = {"candidates": spec.candidates, "kept": spec.kept}
         folder.write_json("eval-test.json", {"origin": f"{self.origin}, test", **scores, **choice})
-        metrics = {
-            "test_accuracy": scores["accuracy"],
-            "baseline_accuracy": scores["baseline_accuracy"],
-            "num_test": scores["num_examples"],
-            **choice,
-        }
-        return Finished(metrics=metrics)
+        metrics = {**final_figures(scores), **choice}
+        return Finished(metrics=metrics, score=accuracy_score(scores))
 
     @classmethod
     def load(cls, folder: RunFolder, device: str | None = None) -> ClassifyModel:
@@ -60,8 +60,7 @@ class ClassifyApplication(ClassifyTraining):
             f"{name} {accuracy:.4f}" for name, accuracy in metrics["candidates"].items()
         )
         return [
-            f"test accuracy {metrics['test_accuracy']:.4f} on {metrics['num_test']:,} texts   "
-            f"(always the commonest class: {metrics['baseline_accuracy']:.4f})",
+            accuracy_in_words(metrics, "texts"),
             f"kept: {metrics['kept']}   (to choose: {figures})",
         ]
 
