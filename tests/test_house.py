@@ -171,6 +171,7 @@ TESTED_ELSEWHERE = {
     "__init__.py": "test_package.py",
     "data/__init__.py": "test_package.py",
     "data/sources/__init__.py": "test_package.py",
+    "task/__init__.py": "test_package.py",
     "training/__init__.py": "test_package.py",
     # Declarations without code, which one test takes together: checks, JSON, command line, table.
     "apps/image/options.py": "apps/test_options.py",

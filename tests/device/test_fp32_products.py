@@ -16,6 +16,7 @@ def settings():
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 def test_all_places_are_set_and_put_back(precision):
     before, older = settings(), torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn.allow_tf32
     with fp32_products(precision):
         assert set(settings().values()) == {precision}
         assert torch.get_float32_matmul_precision() == (
@@ -25,6 +26,7 @@ def test_all_places_are_set_and_put_back(precision):
         assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
     assert settings() == before
     assert torch.get_float32_matmul_precision() == older
+    assert torch.backends.cudnn.allow_tf32 == cudnn  # raises if the two interfaces disagree
 
 
 @pytest.mark.parametrize(
@@ -46,11 +48,23 @@ import torch
 from volano.device import Device
 from volano.device.fp32_products import _PLACES, _place
 settings = lambda: [_place(name).fp32_precision for name in _PLACES]
+def older():
+    found = []
+    for read in (torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.allow_tf32):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append(None)
+    return found
+read_before = older()
 before = settings()
 for precision, value in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")):
     with Device("cpu").settings(precision=precision):
         assert settings() == [value] * 6, settings()
     assert settings() == before, (settings(), before)
+    # What raised before, because of a mix, may be read now.
+    pairs = list(zip(older(), read_before, strict=True))
+    assert all(now == then for now, then in pairs if then is not None), pairs
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -20,21 +21,38 @@ def fp32_products(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
     places = {name: _place(name) for name in _PLACES}
     # Read by the newer interface: the older one raises if the two were mixed.
     before = {name: place.fp32_precision for name, place in places.items()}
-    is_older_used, older = _older_setting()
+    put_back = [*_older_settings()]
     # Set by the older one, which keeps both in step: libraries may read either.
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    _set_matrices("high" if precision == "tf32" else "highest")
+    _set_cudnn(precision == "tf32")
     for place in places.values():
         if place.fp32_precision != precision:
             place.fp32_precision = precision
     try:
         yield
     finally:
-        if is_older_used:
-            torch.set_float32_matmul_precision(older)
+        for set_older in put_back:
+            set_older()
         for name, place in places.items():
             if place.fp32_precision != before[name]:
                 place.fp32_precision = before[name]
+
+
+def _older_settings() -> Iterator[Callable[[], None]]:
+    """Yields a function for each setting of the older interface that can be read: it sets that
+    again. Read after a mix of both interfaces, it raises."""
+    with contextlib.suppress(RuntimeError):
+        yield functools.partial(_set_matrices, torch.get_float32_matmul_precision())
+    with contextlib.suppress(RuntimeError):
+        yield functools.partial(_set_cudnn, torch.backends.cudnn.allow_tf32)
+
+
+def _set_matrices(precision: str) -> None:
+    torch.set_float32_matmul_precision(precision)
+
+
+def _set_cudnn(allow_tf32: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = allow_tf32
 
 
 def _place(name: str) -> Any:
@@ -42,10 +60,3 @@ def _place(name: str) -> Any:
     for part in name.split("."):
         place = getattr(place, part)
     return place
-
-
-def _older_setting() -> tuple[bool, str]:
-    try:
-        return True, torch.get_float32_matmul_precision()
-    except RuntimeError:  # a mix of the two interfaces
-        return False, ""
