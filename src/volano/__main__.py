@@ -1,6 +1,6 @@
 """Runs ``volano`` for ``python -m volano``."""
 
-from volano.cli.main import main
+from volano.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -81,8 +81,41 @@ class TestExitCodes:
         failing(KeyboardInterrupt())
         assert run(["train", "--json"]) == 1
         captured = capsys.readouterr()
-        assert captured.err == "interrupted\n"
+        assert captured.err.startswith("interrupted before the end; ")
         assert json.loads(captured.out)["kind"] == "KeyboardInterrupt"
+
+    def test_ctrl_c_within_a_command_of_typers(self, monkeypatch, capsys):
+        monkeypatch.setattr(main, "app", lambda **_: 130)
+        monkeypatch.setattr(commands, "register", lambda _: None)
+        assert run(["train"]) == 1
+        assert capsys.readouterr().err.startswith("interrupted before the end; ")
+
+    def test_what_an_interrupted_import_raises(self, failing, capsys):
+        failing(ImportError("half of it"))
+        assert run(["train"], lambda: True) == 1
+        assert capsys.readouterr().err.startswith("interrupted before the end; ")
+
+    @pytest.mark.parametrize(
+        ("error", "text"),
+        [
+            (PermissionError(13, "Permission denied", "/there"), "/there: Permission denied"),
+            (OSError(28, "No space left on device"), "got No space left on device"),
+            ("\udcff".encode, "surrogates not allowed"),
+            (MemoryError(), "memory of the machine must suffice; got too little"),
+            (SystemExit(3), "must return, not end the program; got SystemExit: 3"),
+        ],
+    )
+    def test_what_any_system_refuses_is_a_sentence(self, failing, capsys, error, text):
+        if callable(error):
+            with pytest.raises(UnicodeEncodeError) as caught:
+                error()
+            error = caught.value
+        failing(error)
+        assert run(["train", "--json"]) == 1
+        captured = capsys.readouterr()
+        assert text in captured.err
+        assert "not foreseen" not in captured.err
+        assert json.loads(captured.out)["kind"] == "RunError"
 
     def test_what_was_not_foreseen_says_so(self, failing, capsys):
         failing(ZeroDivisionError("division by zero"))

@@ -5,8 +5,9 @@ Exit codes: 0 fine, 2 usage, 1 failure or a run that was stopped before its end.
 
 from __future__ import annotations
 
+import contextlib
 import re
-import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,10 @@ from typer.core import TyperGroup
 
 import volano
 from volano.cli import output
-from volano.errors import VolanoError
+from volano.cli.interrupts import say_interrupted
+from volano.errors import RunError, VolanoError
+
+_TYPER_INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt in a command
 
 
 class _InOrder(TyperGroup):
@@ -69,48 +73,72 @@ def options(
 
 
 def main() -> None:
-    """Runs the ``volano`` command."""
-    sys.exit(run(sys.argv[1:]))
+    """Runs the ``volano`` command; what was installed earlier calls it by this name."""
+    from volano.cli.entry import main as enter
+
+    enter()
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda: False) -> int:
     """Runs a command and returns its exit code; a user's mistake is one message, not a
-    traceback."""
+    traceback. Code that was interrupted may raise anything."""
     from volano.cli import commands
 
     commands.register(app)
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except VolanoError as error:
-        if "--debug" in arguments:
-            raise
-        text = in_flags(str(error), arguments)
-        _report(f"error: {text}", arguments, {"error": text, "kind": type(error).__name__})
-        return error.exit_code
+        code = int(app(args=arguments, standalone_mode=False) or 0)
+        return say_interrupted(arguments) if code == _TYPER_INTERRUPTED else code
     except KeyboardInterrupt:
-        _report("interrupted", arguments, {"error": "interrupted", "kind": "KeyboardInterrupt"})
-        return 1
-    except Exception as error:
-        if _is_usage(error):
-            error.show()  # pyright: ignore[reportAttributeAccessIssue] - a ClickException
-            owners = _owners(getattr(error, "option_name", ""))
-            if owners:
-                output.warn(
-                    f"{getattr(error, 'option_name', '')} is an option of: {', '.join(owners)}"
-                )
-            if "--json" in arguments:
-                output.print_json({"error": error.format_message(), "kind": "UsageError"})  # pyright: ignore[reportAttributeAccessIssue]
-            return 2
+        return say_interrupted(arguments)
+    except BaseException as error:
+        if isinstance(error, Exception) and _is_usage(error):
+            return _report_usage(error, arguments)
         if "--debug" in arguments:
             raise
-        text = f"{type(error).__name__}: {error}"
-        _report(
-            f"error: {text}\nThis was not foreseen; --debug shows the whole traceback.",
-            arguments,
-            {"error": text},
+        if has_been_interrupted():
+            return say_interrupted(arguments)
+        said = _foreseen(error)
+        if said is None:
+            text = f"{type(error).__name__}: {error}"
+            hint = "\nThis was not foreseen; --debug shows the whole traceback."
+            _report(f"error: {text}{hint}", arguments, {"error": text})
+            return 1
+        text = in_flags(str(said), arguments)
+        _report(f"error: {text}", arguments, {"error": text, "kind": type(said).__name__})
+        return said.exit_code
+
+
+def _foreseen(error: BaseException) -> VolanoError | None:
+    """Returns what an exception says in Volano's words: its own ones, and the kinds that any system
+    raises anywhere; None for a defect."""
+    if isinstance(error, VolanoError):
+        return error
+    if isinstance(error, SystemExit):
+        return RunError(
+            "Code that is trained must return, not end the program", got=f"SystemExit: {error.code}"
         )
-        return 1
-    return int(code or 0)
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return RunError(
+            "The system must allow it", got=": ".join([*names, error.strerror or str(error)])
+        )
+    if isinstance(error, UnicodeError):
+        return RunError("Text must be valid in its encoding", got=str(error))
+    if isinstance(error, MemoryError):
+        return RunError("The memory of the machine must suffice", got=str(error) or "too little")
+    return None
+
+
+def _report_usage(error: Any, arguments: list[str]) -> int:
+    """Says what is wrong with a command line. Returns the exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        error.show()
+    owners = _owners(getattr(error, "option_name", ""))
+    if owners:
+        output.warn(f"{error.option_name} is an option of: {', '.join(owners)}")
+    if "--json" in arguments:
+        output.print_json({"error": error.format_message(), "kind": "UsageError"})
+    return 2
 
 
 def in_flags(text: str, arguments: list[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.record.format import for_terminal
+from volano.terminal import unfailing
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -30,7 +31,7 @@ def write(text: str) -> None:
 
 def warn(line: str) -> None:
     """A line on standard error."""
-    print(for_terminal(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
+    print(for_terminal(line), file=unfailing(sys.stderr), flush=True)
 
 
 def run_record(run: Any) -> dict[str, Any]:

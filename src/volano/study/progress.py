@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from volano.record.format import for_terminal
 from volano.study.observe import RungDecision, StudyInfo, StudyObserver, Summary
 from volano.study.study import Study
+from volano.terminal import unfailing
 
 _PLAIN_SECONDS = 10.0
 _REFRESH_SECONDS = 0.25
@@ -23,7 +24,7 @@ _TICK_SECONDS = 1.0
 
 def make_study_progress(stream: TextIO | None = None) -> StudyObserver:
     """A table if ``stream`` (standard error) is a terminal, else plain lines."""
-    target: TextIO = sys.stderr if stream is None else stream
+    target = unfailing(sys.stderr if stream is None else stream)
     return RichStudyProgress(target) if target.isatty() else PlainStudyProgress(target)
 
 

@@ -8,6 +8,7 @@ import time
 from typing import Any, TextIO
 
 from volano.record.format import for_terminal
+from volano.terminal import unfailing
 from volano.training.observe import Observer, StartInfo
 
 _PLAIN_SECONDS = 10.0
@@ -17,7 +18,7 @@ _PREVIEW_WIDTH = 200  # characters of a preview that are shown; previews.jsonl h
 
 def make_progress(stream: TextIO | None = None) -> Observer:
     """A bar if ``stream`` (standard error) is a terminal, else plain lines."""
-    target: TextIO = sys.stderr if stream is None else stream
+    target = unfailing(sys.stderr if stream is None else stream)
     return RichProgress(target) if target.isatty() else PlainProgress(target)
 
 

@@ -231,9 +231,7 @@ def _run(
                 if ranks.is_first:
                     save_weights(model, folder.path / "model.safetensors")
         except BaseException as error:
-            reason = (
-                str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
-            )
+            reason = _reason_of(error)
             # A refused resume has not changed the run. On a full disk the first error is the
             # one to be told.
             if has_begun:
@@ -274,6 +272,12 @@ def _run(
         seconds=seconds,
         notices=tuple(keeper.notices),
     )
+
+
+def _reason_of(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) if isinstance(error, VolanoError) else f"{type(error).__name__}: {error}"
 
 
 class _Keeper(Observer):

@@ -1,5 +1,5 @@
-"""The signals Ctrl-C and SIGTERM ask a run to stop after the step in flight, and a study when it
-waits."""
+"""The signals Ctrl-C, SIGTERM and SIGHUP ask a run to stop after the step in flight, and a study
+when it waits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from types import FrameType, TracebackType
 from typing import Self
 
 
+def signals_to_stop() -> list[signal.Signals]:
+    """Returns the signals that ask for an end."""
+    names = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        names.append(signal.SIGHUP)
+    return names
+
+
 class StopRequest:
-    """A context in which SIGINT and SIGTERM only set ``requested``; a second Ctrl-C interrupts at
-    once.
+    """A context in which SIGINT, SIGTERM and SIGHUP only set ``requested``; a second Ctrl-C
+    interrupts at once. SIGHUP stays ignored where it was (nohup).
 
     Outside the main thread Python allows no handlers; there the context does nothing.
     """
@@ -24,7 +32,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for name in (signal.SIGINT, signal.SIGTERM):
+            for name in signals_to_stop():
                 self._old[name] = signal.signal(name, self._handle)
         return self
 
@@ -46,8 +54,9 @@ class StopRequest:
 
 
 class Interruption(StopRequest):
-    """A context in which the first Ctrl-C or SIGTERM interrupts what :meth:`waiting` waits for, and
-    nothing else: what is written is written to its end. A second Ctrl-C interrupts anything."""
+    """A context in which the first Ctrl-C, SIGTERM or SIGHUP interrupts what :meth:`waiting`
+    waits for, and nothing else: what is written is written to its end. A second Ctrl-C interrupts
+    anything."""
 
     def __init__(self) -> None:
         super().__init__()
