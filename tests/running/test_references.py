@@ -5,7 +5,12 @@ import sys
 import pytest
 
 from volano.errors import UsageError
-from volano.running.references import load_reference, load_task, task_again
+from volano.running.references import (
+    load_reference,
+    load_task,
+    task_again,
+    training_at_import,
+)
 
 MODULE = """
 import dataclasses
@@ -72,6 +77,56 @@ def test_a_task_or_what_makes_one(here, make_task, monkeypatch):
         UsageError, match=r"must name a volano.Task or a function.*of_my_own.py:answer: Answer"
     ):
         load_task(str(here / "of_my_own.py:answer"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("os:system", "builtin"),
+        ("shutil:which", "Python's own module shutil"),
+        ("mine.py:Net", "Net, a class"),
+        ("mine.py:net", "got mine.py:net: Net"),
+        ("mine.py:model", "a function that returns Net"),
+        ("mine.py:build", "a function with arguments"),
+        ("mine.py:plain", "a function that returns int"),
+        ("mine.py:broken", "which raised ZeroDivisionError"),
+    ],
+)
+def test_what_is_no_task_by_its_type_is_not_called(here, name, message):
+    (here / "mine.py").write_text(
+        "class Net:\n    def __call__(self): raise AssertionError\n"
+        "net = Net()\ndef model() -> Net: raise AssertionError\n"
+        "def build(trial): raise AssertionError\ndef plain(): return 3\ndef broken(): 1 / 0\n"
+    )
+    with pytest.raises(UsageError, match=f"must name a volano.Task.*{message}"):
+        load_task(name)
+
+
+def test_a_file_imports_what_lies_beside_it(here):
+    folder = here / "elsewhere"
+    folder.mkdir()
+    (folder / "beside_it.py").write_text("answer = 43")
+    (folder / "main_file.py").write_text("from beside_it import answer")
+    try:
+        assert load_reference("elsewhere/main_file.py:answer") == 43
+        assert sys.path[0] == str(folder)
+    finally:
+        for name in ("beside_it", "volano_user_main_file"):
+            sys.modules.pop(name, None)
+
+
+def test_code_that_ends_the_program_at_import(here):
+    (here / "ends.py").write_text("import sys\nsys.exit(0)")
+    with pytest.raises(UsageError, match="ends.py: SystemExit: 0"):
+        load_reference("ends.py:x")
+
+
+def test_code_that_trains_at_import_is_said(here):
+    (here / "trains.py").write_text(
+        "from volano.running.references import training_at_import\nsaid = training_at_import()"
+    )
+    assert load_reference("trains.py:said").startswith("trains.py trains while it is imported")
+    assert training_at_import() is None
 
 
 def test_a_file_is_run_once(here):

@@ -10,10 +10,10 @@ from volano.errors import UsageError
 from volano.plan import Plan, parse_bytes
 from volano.planner import PlanRequest
 from volano.running.processes import Processes, follow, is_follower
-from volano.running.references import as_task, load_reference
+from volano.running.references import as_task, load_reference, training_at_import
 from volano.running.train import kind_of, resume_task, train_task
 from volano.task import Task
-from volano.training import Observer, Run, RunFolder, Safety
+from volano.training import Observer, Run, RunFolder, Safety, make_progress
 
 if TYPE_CHECKING:
     from volano.apps.application import Application, TrainedModel
@@ -70,6 +70,10 @@ def train(
     """
     if is_follower():
         return follow(what if isinstance(what, Task) else None)
+    warning = training_at_import()
+    if warning is not None:
+        observer = observer or make_progress()
+        observer.on_notice(warning)
     planning = PlanRequest(
         device=device,
         pins=pins or {},

@@ -4,14 +4,19 @@ imports."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import importlib.util
+import inspect
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from volano.errors import UsageError
+from volano.errors import UsageError, VolanoError
 from volano.record.run_folder import RunFolder
 from volano.task import Task
 
@@ -21,6 +26,8 @@ _APPLICATIONS, _STUDIES = "volano.apps.kinds", "volano.apps.study_build"
 
 
 _LOADED_FILES: dict[tuple[Path, int, int], ModuleType] = {}
+# What is being imported now, from the outermost on.
+_IMPORTING: list[str] = []
 
 
 def task_again(folder: RunFolder, kind: str) -> Task:
@@ -48,10 +55,13 @@ def load_reference(reference: str) -> Any:
             remedy="For example my_task:task",
         )
     try:
-        module = (
-            _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
-        )
-    except Exception as error:
+        with _importing(module_name):
+            module = (
+                _load_file(module_name)
+                if module_name.endswith(".py")
+                else _load_module(module_name)
+            )
+    except (Exception, SystemExit) as error:
         raise UsageError(
             "The module must be importable",
             got=f"{module_name}: {type(error).__name__}: {error}",
@@ -76,18 +86,70 @@ def load_task(reference: str) -> Task:
 
 def as_task(value: Any, reference: str) -> Task:
     """Returns what a reference named as a Task: it is one, or a function without arguments that
-    returns one.
+    returns one. What by its type is neither is not called.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or the function raises.
     """
-    task = value() if callable(value) and not isinstance(value, Task) else value
-    if not isinstance(task, Task):
+    rule = "module:name must name a volano.Task or a function that returns one"
+    if isinstance(value, Task):
+        return value
+    reason = _why_not_called(value)
+    if reason is not None:
+        raise UsageError(rule, got=f"{reference}: {reason}")
+    try:
+        task = value()
+    except VolanoError:
+        raise
+    except (Exception, SystemExit) as error:
         raise UsageError(
-            "module:name must name a volano.Task or a function that returns one",
-            got=f"{reference}: {type(task).__name__}",
-        )
+            rule,
+            got=f"{reference}, which raised {type(error).__name__}: {error}",
+            remedy="`debug` shows the whole traceback",
+        ) from error
+    if not isinstance(task, Task):
+        raise UsageError(rule, got=f"{reference}: a function that returns {type(task).__name__}")
     return task
+
+
+def training_at_import() -> str | None:
+    """Returns a notice if this is called by code that is being imported by its reference, else
+    None: such code trains whenever it is looked at."""
+    if not _IMPORTING:
+        return None
+    return (
+        f"{_IMPORTING[-1]} trains while it is imported, before what was asked for: put that under "
+        'if __name__ == "__main__":'
+    )
+
+
+def _why_not_called(value: Any) -> str | None:
+    """Returns what a value is if it is no function that may make a task; None if it may."""
+    function = value.func if isinstance(value, functools.partial) else value
+    if not isinstance(function, types.FunctionType | types.MethodType):
+        kind = "class" if isinstance(value, type) else type(value).__name__
+        return f"{value.__name__}, a class" if kind == "class" else kind
+    if (function.__module__ or "").partition(".")[0] in sys.stdlib_module_names:
+        return f"a function of Python's own module {function.__module__}"
+    try:
+        signature = inspect.signature(value)
+        signature.bind()
+    except TypeError as error:
+        return f"a function with arguments ({error})"
+    returns = signature.return_annotation
+    name = returns if isinstance(returns, str) else getattr(returns, "__name__", str(returns))
+    # An annotation may be a name, a union or a quoted text: it says no only if no Task is in it.
+    is_said = returns is not inspect.Signature.empty and "Any" not in name
+    return f"a function that returns {name}" if is_said and "Task" not in name else None
+
+
+@contextlib.contextmanager
+def _importing(name: str) -> Iterator[None]:
+    _IMPORTING.append(name)
+    try:
+        yield
+    finally:
+        _IMPORTING.pop()
 
 
 def _load_module(name: str) -> Any:
@@ -105,6 +167,11 @@ def _load_file(path: str) -> Any:
     key = (file, stat.st_mtime_ns, stat.st_size)
     if key in _LOADED_FILES:
         return _LOADED_FILES[key]
+    if not file.is_file():
+        raise FileNotFoundError(path)
+    # As Python does with a script: it imports what lies beside it.
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
     name = f"volano_user_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
