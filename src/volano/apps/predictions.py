@@ -141,9 +141,10 @@ class Predictions(Sequence[Any]):
         """
         check_out(Path(path), "csv")
         try:
+            # Names of files that are no UTF-8 are written as the bytes that they are.
             with (
                 written(Path(path)) as partial,
-                partial.open("w", newline="", encoding="utf-8", errors="replace") as file,
+                partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
             ):
                 writer = csv.writer(file)
                 writer.writerow(self.rows[0].columns)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from volano.apps.text.network import Cache, Decoder
 from volano.apps.text.tokenizer import SEPARATOR_ID, Tokenizer
+from volano.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,13 @@ class TokenSampling:
 def prompt_ids(tokenizer: Tokenizer, prompt: str, context: int) -> tuple[list[int], int]:
     """A prompt's ids behind a separator, at most ``context - 1`` of them, and how many were dropped
     at the front."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            "`prompt` must be text in the encoding of the terminal, usually UTF-8",
+            got=repr(prompt[:40]),
+        ) from error
     ids = [SEPARATOR_ID, *tokenizer.encode(prompt)]
     num_dropped = max(0, len(ids) - (context - 1))
     return ids[num_dropped:], num_dropped
