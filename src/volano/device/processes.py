@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import multiprocessing
 import pickle
+import time
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +28,38 @@ def pickled(value: Any) -> bytes:
     content = io.BytesIO()
     _Pickler(content, pickle.HIGHEST_PROTOCOL).dump(value)
     return content.getvalue()
+
+
+def end_processes(processes: Sequence[BaseProcess], patience: float) -> None:
+    """Ends processes that were asked to end: waits ``patience`` seconds for all together, then
+    terminates those that are left, then kills them. What the kernel holds fast outlives even that,
+    and is left to it."""
+    left = list(processes)
+    for insist in (lambda _: None, BaseProcess.terminate, BaseProcess.kill):
+        for process in left:
+            insist(process)
+        deadline = time.monotonic() + patience
+        for process in left:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if not process.is_alive():
+                process.close()
+        left = [process for process in left if is_open(process) and process.is_alive()]
+
+
+def is_open(process: BaseProcess) -> bool:
+    """Returns whether a process was not closed yet."""
+    return not getattr(process, "_closed", False)
+
+
+def cpu_ticks(pid: int) -> int | None:
+    """Returns the processor time that a process has used so far; None if the system does not
+    tell."""
+    try:
+        # After the name, which may hold anything: state is field 3, and utime and stime are 14, 15.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 class _Pickler(pickle.Pickler):

@@ -7,6 +7,7 @@ these methods. Nothing is pickled: texts travel as bytes.
 from __future__ import annotations
 
 import atexit
+import datetime
 import gc
 import json
 import os
@@ -19,6 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from volano.errors import RunError, UsageError
+
+_STORE_SECONDS = 10.0  # within which torchrun's store answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,19 @@ class Ranks:
             ) from error
         atexit.register(_leave)
         return self
+
+    def open_store(self, name: str) -> dist.Store:
+        """Returns a part of torchrun's store, of this start of the ranks alone.
+
+        Raises:
+            RuntimeError: it is not reached.
+        """
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(
+            address, port, is_master=False, timeout=datetime.timedelta(seconds=_STORE_SECONDS)
+        )
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return dist.PrefixStore(f"{name}/start-{start}", store)
 
     def _meeting_place(self) -> dict[str, Any]:
         # torchrun's store outlives a restart, and so do the addresses of the processes that died:

@@ -12,12 +12,14 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import uuid
+from pathlib import Path
 from typing import Any
 
 from volano.errors import UsageError
-from volano.running.processes import tells_of_lost_rank
+from volano.running.processes import END_AT_ONCE, tells_of_lost_rank
 from volano.training import RunFolder
 
 # The step in flight, an evaluation and a save may take so long before torchrun ends the ranks.
@@ -26,6 +28,14 @@ _SECONDS_TO_STOP = 600
 
 def main(path: str, num_processes: int, max_restarts: int) -> int:
     """Returns the exit code; what went wrong stands in ``run.json``."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # until torch's agent has its own
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix="volano-ranks-", ignore_cleanup_errors=True) as logs:
+        return _launch(path, num_processes, max_restarts, logs)
+
+
+def _launch(path: str, num_processes: int, max_restarts: int, logs: str) -> int:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -42,8 +52,8 @@ def main(path: str, num_processes: int, max_restarts: int) -> int:
         max_restarts=max_restarts,
         monitor_interval=0.2,
         shutdown_timeout=_SECONDS_TO_STOP,
+        logs_specs=DefaultLogsSpecs(log_dir=logs),  # its own would stay in the temporary folder
     )
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         elastic_launch(config, sys.executable)("-m", "volano.running.rank_main", path)
     except ChildFailedError as error:
@@ -59,9 +69,23 @@ def main(path: str, num_processes: int, max_restarts: int) -> int:
 
 def _end_with_the_parent() -> None:
     """Asks the ranks to stop when the process at the other end of standard input is gone, however
-    it went."""
-    sys.stdin.buffer.read()
+    it went; ends them at once when that process says so."""
+    # From the descriptor: a thread within the buffer of sys.stdin at the interpreter's end is a
+    # fatal error.
+    if os.read(0, 1) == END_AT_ONCE:
+        for rank in _children():
+            with contextlib.suppress(OSError):
+                os.killpg(rank, signal.SIGKILL)  # the agent starts each in a session of its own
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _children() -> list[int]:
+    """Returns the processes that this one has started, on a system that tells; elsewhere ranks see
+    for themselves that it has gone."""
+    lists = Path("/proc/self/task").glob("*/children")
+    with contextlib.suppress(OSError):
+        return [int(number) for file in lists for number in file.read_text().split()]
+    return []
 
 
 def _reason(failures: dict[int, Any], max_restarts: int) -> str:

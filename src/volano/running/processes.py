@@ -35,9 +35,12 @@ from volano.training import (
     prepare_run,
     run_task,
 )
+from volano.training.signals import signals_to_stop
 
 # In the environment of the ranks: show whole tracebacks.
 DEBUG = "VOLANO_DEBUG"
+# What is said to the launcher of the ranks at a second Ctrl-C.
+END_AT_ONCE = b"!"
 _LOST_RANK = re.compile(r"gloo|nccl|xccl|by peer|DistBackendError|remote process", re.IGNORECASE)
 
 
@@ -220,10 +223,14 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
     child = subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=2, start_new_session=True
     )
-    with _handed_on(child), child:  # closes the pipe
+    with _handed_on(child) as asked, child:  # closes the pipe
         code = child.wait()
     record = folder.read_json("run.json")
     if code and record.get("status") not in ("finished", "stopped"):
+        if asked:
+            with contextlib.suppress(UsageError), folder.held():
+                folder.update_run(status="failed", reason="interrupted")
+            raise KeyboardInterrupt
         raise RunError(
             "The processes of a run must end well",
             got=record.get("reason") or f"exit code {code}",
@@ -232,25 +239,31 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
 
 
 @contextlib.contextmanager
-def _handed_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A context in which SIGINT and SIGTERM reach the child as SIGTERM, once: a second one would
-    end torchrun's agent before its ranks have saved."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    has_asked = False
+def _handed_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """A context in which the signals to stop reach the child as SIGTERM, once: a second one would
+    end torchrun's agent before its ranks have saved. A second Ctrl-C ends them all at once.
 
-    def ask(*_: Any) -> None:
-        nonlocal has_asked
-        if not has_asked:
-            has_asked = True
+    Yields:
+        the signals that came.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    old = {number: signal.getsignal(number) for number in signals_to_stop()}
+
+    def ask(number: int, _: Any) -> None:
+        asked.append(number)
+        if len(asked) == 1:
             child.send_signal(signal.SIGTERM)
+        elif number == signal.SIGINT and child.stdin is not None:
+            with contextlib.suppress(OSError):
+                os.write(child.stdin.fileno(), END_AT_ONCE)
 
     for number in old:
         signal.signal(number, ask)
     try:
-        yield
+        yield asked
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -12,6 +12,7 @@ from volano.errors import DataError
 from volano.record.run_folder import RunFolder
 from volano.task import Batch
 from volano.training.checkpoints.saver import Saver
+from volano.training.distributed.rank_watch import RankWatch
 from volano.training.evaluate import read_scalars
 from volano.training.health.data_stalls import DataStalls
 from volano.training.health.loss_spikes import SpikeFinder
@@ -56,15 +57,19 @@ def run_loop(
     agree = session.ranks.agreement()
     policy.before_stopping = saver.close
     stalls = DataStalls(task, session.plan, session.device, session.step, observer.on_notice)
+    session.feed.is_stopping = lambda: stop.requested
     batches = session.feed.batches(session.keys())
     with (
         contextlib.closing(saver),
+        RankWatch(session.ranks, observer.on_notice, lambda: stop.requested) as watch,
         session.phase("train"),
         contextlib.closing(batches),  # its workers end, whatever happens
     ):
-        for batch in _until_no_more(batches, saver, session):
+        for batch in _until_no_more(batches, saver, session, stop):
+            watch.mark()
             result = session.step_once(batch, session.step)
             session.step += 1
+            watch.mark()
             if result.is_bad:
                 # Rare, so the device may be waited for here.
                 policy.note_bad_step(session.step, result.loss.item())
@@ -99,14 +104,18 @@ def run_loop(
     return "finished" if is_finished else "stopped"
 
 
-def _until_no_more(batches: Iterator[Batch], saver: Saver, session: Session) -> Iterator[Batch]:
+def _until_no_more(
+    batches: Iterator[Batch], saver: Saver, session: Session, stop: StopRequest
+) -> Iterator[Batch]:
     """The batches; if there are no more to be had, what was learned so far is saved first. Its
-    steps are whole."""
+    steps are whole. A run that was asked to stop has no need of more."""
     try:
         yield from batches
     except DataError:
         # Other ranks do not know of the error, and cannot save with this one.
         if not session.ranks.are_several:
+            if stop.requested:
+                return
             with session.phase("checkpoint"):
                 saver.finish(must=False)
         raise

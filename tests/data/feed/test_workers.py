@@ -4,6 +4,7 @@ said."""
 import os
 import pickle
 import random
+import re
 import signal
 import tempfile
 import threading
@@ -298,6 +299,34 @@ class TestDeath:
         real.join(20)  # it was asked to end
         assert not real.is_alive()
         real.close()
+
+
+class TestOneThatStandsStill:
+    @pytest.fixture
+    def impatient(self, monkeypatch):
+        monkeypatch.setattr(processes, "_LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(processes, "_STANDS_STILL_SECONDS", 0.05)
+        monkeypatch.setattr(processes, "_STOPPING_SECONDS", 0.1)
+
+    def test_it_is_named_once_and_does_not_hold_a_run_that_stops(self, impatient):
+        said, is_stopping = [], []
+
+        class Sleeps(Digits):
+            def __getitem__(self, index):
+                threading.Event().wait()
+
+        feed = feed_of(Sleeps(), workers=1)
+        feed.is_stopping = lambda: bool(is_stopping)
+
+        def note(text):
+            said.append(text)
+            is_stopping.append(True)
+
+        feed.on_notice = note
+        with pytest.raises(DataError, match=r"asked to stop must get its batch.*\(pid \d+\)"):
+            run(feed)
+        assert len(said) == 1
+        assert re.search(r"\(pid \d+\) has stood still for 0 s over a batch of examples", said[0])
 
 
 class TestWhatCannotTravel:

@@ -41,11 +41,13 @@ class Feed(ABC):
         seconds_waited: seconds that the consumer has waited for batches; may be reset. Waiting for
             the device, which is behind, is not counted.
         on_notice: called with notices about the feeding.
+        is_stopping: whether the run was asked to stop, and waits for no batch much longer.
     """
 
     def __init__(self) -> None:
         self.seconds_waited = 0.0
         self.on_notice: Callable[[str], None] = lambda _: None
+        self.is_stopping: Callable[[], bool] = lambda: False
 
     def batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
         """Yields one batch a key. The iterator ends with the keys; closing it early frees what it
@@ -176,7 +178,13 @@ class RingFeed(Feed):
     def _from_workers(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
         ahead = self._workers * self._prefetch
         given: list[Slots] = []
-        workers = Workers(self._fetcher, num=self._workers, ahead=ahead, on_notice=self.on_notice)
+        workers = Workers(
+            self._fetcher,
+            num=self._workers,
+            ahead=ahead,
+            on_notice=self.on_notice,
+            is_stopping=lambda: self.is_stopping(),
+        )
         try:
             self._give_slots(workers, given, ahead)
             for made, slots in workers.made(keys):

@@ -29,13 +29,16 @@ import torch
 from volano.data.feed.fetch import Fault, Fetcher
 from volano.data.feed.slots import Slots, SlotWriter, map_slots
 from volano.data.order import Key
-from volano.device.processes import pickled, start_method
+from volano.device.processes import end_processes, pickled, start_method
 from volano.errors import DataError, VolanoError
 from volano.task import Batch
 
 # A worker that is asked to end does so at once; one that is stuck in the kernel gets stronger
 # signals.
 _PATIENCE_SECONDS = 2.0
+# A worker without an answer is named after so long; a run that was asked to stop waits no longer
+# than this for a batch.
+_STANDS_STILL_SECONDS, _STOPPING_SECONDS, _LOOK_SECONDS = 30.0, 5.0, 0.5
 
 
 class Made(NamedTuple):
@@ -78,6 +81,7 @@ class Workers:
         ahead: number of keys that are handed out before the first of them is wanted.
         on_notice: called when a worker is replaced.
         patience: seconds within which a batch must come; None waits as long as it takes.
+        is_stopping: whether the run was asked to stop: a worker that stands still does not hold it.
     """
 
     def __init__(
@@ -88,8 +92,10 @@ class Workers:
         ahead: int,
         on_notice: Callable[[str], None],
         patience: float | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._fetcher = fetcher
+        self._is_stopping = is_stopping
         self._num = num
         self._ahead = ahead
         self._patience = patience
@@ -111,7 +117,7 @@ class Workers:
         """Yields one result a key, in the order of the keys, and the slots among which its slot is.
 
         Raises:
-            DataError: a second worker died.
+            DataError: a second worker died, or one stands still while the run is asked to stop.
         """
         jobs = enumerate(keys)
         waiting: deque[int] = deque()
@@ -134,10 +140,7 @@ class Workers:
 
     def close(self) -> None:
         """Ends the processes."""
-        for worker in self._workers:
-            worker.dismiss()
-        for worker in self._workers:
-            worker.end()
+        _end(self._workers)
         self._workers = []
 
     def _hand_out(self, place: int, key: Key) -> None:
@@ -148,7 +151,7 @@ class Workers:
         while True:
             worker = self._workers[place]
             try:
-                made = worker.receive(self._patience)
+                made = worker.receive(self._patience, self._look_at)
             except _DeadError as death:
                 self._replace(place, str(death))
                 continue
@@ -156,6 +159,21 @@ class Workers:
             if made.slot is None:
                 given.free()
             return made, given.slots
+
+    def _look_at(self, worker: _Worker, seconds: float) -> None:
+        """Looks at a worker that was waited for so long."""
+        what = (
+            f"a worker process (pid {worker.pid}) has stood still for {seconds:.0f} s over a batch "
+            f"of examples {_some(worker.jobs[0].job.key)}"
+        )
+        if seconds >= _STANDS_STILL_SECONDS and worker.named is not worker.jobs[0]:
+            worker.named = worker.jobs[0]
+            self._on_notice(f"{what}; it is waited for")
+        if seconds >= _STOPPING_SECONDS and self._is_stopping():
+            raise DataError(
+                f"A run that is asked to stop must get its batch within {_STOPPING_SECONDS:.0f} s",
+                got=what,
+            )
 
     def _replace(self, place: int, reason: str) -> None:
         dead = self._workers[place]
@@ -170,7 +188,7 @@ class Workers:
                 remedy="SIGKILL often means that memory ran out: pin fewer `workers`, or 0 to "
                 "see what happens",
             )
-        dead.end()
+        _end([dead])
         self._was_replaced = True
         self._on_notice(f"{text}; it was replaced, and nothing is lost")
         new = self._workers[place] = self._started()
@@ -203,6 +221,7 @@ class _Worker:
 
     def __init__(self, context: Any, fetcher: Fetcher, others: list[Connection]) -> None:
         self.jobs: deque[_Given] = deque()
+        self.named: _Given | None = None  # over which it was said to stand still
         self._crashes = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         self.connection, there = context.Pipe()
         is_forked = context.get_start_method() == "fork"
@@ -238,17 +257,26 @@ class _Worker:
             self.connection.send((slots.num, slots.num_bytes))
             send_handle(self.connection, slots.file, self._process.pid)
 
-    def receive(self, patience: float | None) -> Made:
-        """Returns the answer to the oldest job.
+    @property
+    def pid(self) -> int | None:
+        """The id of the process."""
+        return self._process.pid
+
+    def receive(self, patience: float | None, look: Callable[[_Worker, float], None]) -> Made:
+        """Returns the answer to the oldest job; tells ``look`` how long it has waited.
 
         Raises:
             _DeadError: the worker is dead.
             DataError: no answer came in ``patience`` seconds.
         """
-        if not wait([self.connection, self._process.sentinel], patience):
-            raise DataError(
-                f"A worker process must make a batch within {patience:.0f} s", got="none"
-            )
+        start = time.monotonic()
+        while not wait([self.connection, self._process.sentinel], _LOOK_SECONDS):
+            seconds = time.monotonic() - start
+            if patience is not None and seconds >= patience:
+                raise DataError(
+                    f"A worker process must make a batch within {patience:.0f} s", got="none"
+                )
+            look(self, seconds)
         try:
             # Unpickling is safe: the answer comes from a process that this one started, over a
             # private connection.
@@ -261,25 +289,15 @@ class _Worker:
             return answer
         raise _DeadError(f"(pid {self._process.pid}) ended itself:\n{answer}")
 
-    def dismiss(self) -> None:
-        """Asks the process to end."""
+    def ended(self) -> Any | None:
+        """Asks the process to end, and returns it; None if it has ended before."""
+        if self._crashes.closed:
+            return None
         with contextlib.suppress(OSError):
             self.connection.send(None)
-
-    def end(self) -> None:
-        """Waits for the process to end; ends it if that takes too long."""
-        if self._crashes.closed:
-            return  # it was ended before
         self.connection.close()
-        for insist in (lambda: None, self._process.terminate, self._process.kill):
-            insist()
-            self._process.join(_PATIENCE_SECONDS)
-            if not self._process.is_alive():
-                self._process.close()
-                # a process that is stuck in the kernel outlives even SIGKILL: it is left to the
-                # kernel
-                break
         self._crashes.close()
+        return self._process
 
     def _how_it_ended(self) -> str:
         self._process.join(_PATIENCE_SECONDS)
@@ -291,6 +309,12 @@ class _Worker:
         self._crashes.seek(0)
         stack = self._crashes.read().decode(errors="replace").strip()
         return f"(pid {self._process.pid}) {how}" + (f":\n{stack}\n" if stack else "")
+
+
+def _end(workers: list[_Worker]) -> None:
+    """Ends workers, and those that died for good."""
+    processes = [worker.ended() for worker in workers]
+    end_processes([process for process in processes if process is not None], _PATIENCE_SECONDS)
 
 
 # ---- in the worker
@@ -305,6 +329,8 @@ def _work(
     # end a worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Torchrun signals a rank's whole group; it needs us to the end.
     with contextlib.suppress(OSError, AttributeError):
         os.setpgid(0, 0)

@@ -76,7 +76,7 @@ def make_executor(
         for name in devices
     ]
     try:
-        return ProcessPool(makers, is_forked=is_forked)
+        return ProcessPool(makers, is_forked=is_forked, on_notice=on_notice)
     except UsageError as error:
         if not can_fork(threads=1):
             raise
@@ -84,7 +84,7 @@ def make_executor(
         makers = [
             functools.partial(Worker, build, device=name, threads=1, **settings) for name in devices
         ]
-        return ProcessPool(makers, is_forked=True)
+        return ProcessPool(makers, is_forked=True, on_notice=on_notice)
 
 
 def _workers_that_pay(device: str | None, num_trials: int | None) -> int | None:

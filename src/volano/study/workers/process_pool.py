@@ -10,6 +10,7 @@ again and ``build`` is pickled for it.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -17,8 +18,9 @@ import queue
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.util import Finalize
@@ -26,7 +28,7 @@ from typing import Any
 
 import torch
 
-from volano.device.processes import pickled, start_method
+from volano.device.processes import cpu_ticks, end_processes, pickled, start_method
 from volano.errors import RunError, UsageError, VolanoError
 from volano.study.workers.executor import Executor, Make, answer_of, defect_of, report_in
 from volano.study.workers.messages import Assignment, Lost, Report
@@ -37,6 +39,7 @@ _PATIENCE_SECONDS = 2.0
 # How often a process looks whether the one that started it still runs. The end of the connection
 # says so at once, but for copies of it that other forked processes may hold.
 _LOOK_SECONDS = 5.0
+_STANDS_STILL_SECONDS = 30.0
 _CAN_HOLD = hasattr(signal, "pthread_sigmask")
 
 
@@ -48,13 +51,21 @@ class ProcessPool(Executor):
         makers: the makers of the workers; each is called in its process, which is forked with it or
             to which it is pickled.
         is_forked: see :func:`can_fork`.
+        on_notice: hears of a worker that stands still.
 
     Raises:
         UsageError: a worker is to be pickled and cannot be.
         RunError: the system starts no more processes.
     """
 
-    def __init__(self, makers: Sequence[Make], *, is_forked: bool) -> None:
+    def __init__(
+        self,
+        makers: Sequence[Make],
+        *,
+        is_forked: bool,
+        on_notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._on_notice = on_notice
         self.num_workers = len(makers)
         self._is_forked = is_forked
         self._makers: list[Any] = (
@@ -87,9 +98,19 @@ class ProcessPool(Executor):
         ]
         if not busy:
             return None
-        ready = wait(
-            [end for _, process in busy for end in (process.connection, process.sentinel)], timeout
-        )
+        ends = [end for _, process in busy for end in (process.connection, process.sentinel)]
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            ready = wait(ends, min(left, _LOOK_SECONDS))
+            if ready or left <= _LOOK_SECONDS:
+                break
+            for number, process in busy:
+                if process.stands_still():
+                    self._on_notice(
+                        f"worker {number} of the study (pid {process.pid}) has stood still for "
+                        f"{_STANDS_STILL_SECONDS:.0f} s: it has used no processor; it is waited for"
+                    )
         for number, process in busy:
             if process.connection in ready or process.sentinel in ready:
                 return number, self._answer(number, process)
@@ -108,14 +129,14 @@ class ProcessPool(Executor):
         if answer is not None:
             return report_in(answer)
         reason = process.how_it_ended()
-        process.end()
+        _end([process])
         self._workers[number] = None
         return Lost(assignment=assignment.number, reason=reason)
 
     def _start(self, worker: int) -> _Process:
         before = self._workers[worker]
         if before is not None:
-            before.end()
+            _end([before])
             self._workers[worker] = None
         others = [process.connection for process in self._workers if process is not None]
         try:
@@ -157,10 +178,12 @@ def _end_all(workers: list[_Process | None]) -> None:
     for process in workers:
         if process is not None:
             process.dismiss()
-    for number, process in enumerate(workers):
-        if process is not None:
-            process.end()
-        workers[number] = None
+    _end([process for process in workers if process is not None])
+    workers[:] = [None] * len(workers)
+
+
+def _end(processes: Sequence[_Process]) -> None:
+    end_processes([process.ended() for process in processes], _PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -207,6 +230,9 @@ class _Process:
         finally:
             there.close()
         self.sentinel: int = self._process.sentinel
+        self.pid = self._process.pid
+        self._ticks: int | None = None
+        self._moved_at, self._is_named = time.monotonic(), False
 
     def is_alive(self) -> bool:
         """Returns whether it still runs."""
@@ -215,8 +241,19 @@ class _Process:
     def send(self, assignment: Assignment) -> None:
         """Hands an assignment out. That the process is dead shows when the answer is wanted."""
         self.assignment = assignment
+        self._ticks, self._moved_at, self._is_named = None, time.monotonic(), False
         with contextlib.suppress(OSError):
             self.connection.send_bytes(pickled(assignment))
+
+    def stands_still(self) -> bool:
+        """Returns, once an assignment, that it has used no processor for long."""
+        ticks, now = cpu_ticks(self.pid or 0), time.monotonic()
+        if ticks is None or ticks != self._ticks:
+            self._ticks, self._moved_at = ticks, now
+        if self._is_named or now - self._moved_at < _STANDS_STILL_SECONDS:
+            return False
+        self._is_named = True
+        return True
 
     def receive(self) -> bytes | None:
         """The answer to the assignment; None if there will be none."""
@@ -242,16 +279,10 @@ class _Process:
         with contextlib.suppress(OSError):
             self.connection.send_bytes(b"")
 
-    def end(self) -> None:
-        """Waits for it to end; ends it if that takes too long."""
+    def ended(self) -> Any:
+        """Closes the connection, and returns the process that is to end."""
         self.connection.close()
-        for insist in (lambda: None, self._process.terminate, self._process.kill):
-            insist()
-            self._process.join(_PATIENCE_SECONDS)
-            if not self._process.is_alive():
-                self._process.close()
-                # one that the kernel holds fast outlives even SIGKILL: it is left to the kernel
-                return
+        return self._process
 
 
 # ---- in the process
@@ -264,6 +295,8 @@ def _serve(there: Connection, make: Any, ends: list[Connection], parent: int) ->
     # must end a worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if _CAN_HOLD:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     if ends:
