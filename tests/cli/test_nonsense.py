@@ -49,7 +49,8 @@ PLACES = [
 VALUES = [
     "0", "1", "-1", "3", "0.5", "nan", "inf", "1e309", "1" * 40, "\N{ARABIC-INDIC DIGIT THREE}",
     "60s", "0s", "10st", "best", "cpu", "cuda:99", "meta", "nonsense", "fp32", "bf16", "true",
-    "precision=bf16", "=", "compile=", "8GiB", "-8GiB", "H100", "onnx", "minimize", "\udcff\udcfe", "/dev/full", *PLACES,
+    "precision=bf16", "=", "compile=", "8GiB", "-8GiB", "H100", "onnx", "minimize", "\udcff\udcfe",
+    "/dev/full", *PLACES,
 ]  # fmt: skip
 
 calls = st.tuples(
@@ -103,8 +104,8 @@ def nothing_is_trained(monkeypatch):
         raise RunError("A test must train nothing", got="a training")
 
     for name in (
-        "volano.apps.train._fit", "volano.running.train.choose_plan", "volano.api.explain.find_plan",
-        "volano.api.explain.explain_absent", "volano.study.run_study.run_study",
+        "volano.apps.train._fit", "volano.running.train.choose_plan",
+        "volano.api.explain.find_plan", "volano.api.explain.explain_absent", "volano.study.run_study.run_study",
         "volano.api.explore.application_build", "volano.api.doctor.doctor",
     ):  # fmt: skip
         monkeypatch.setattr(name, refuse)

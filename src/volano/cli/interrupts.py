@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+from volano.terminal import finish_streams, prepare_streams
 
 INTERRUPTED = "interrupted before the end; a run that has begun goes on with: volano resume RUN"
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -48,6 +51,24 @@ class Interrupts:
     def _raise(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
         self.has_come = True
         raise CommandInterrupt
+
+
+def enter(load: Callable[[], Callable[..., int]]) -> None:
+    """Runs a command and ends the process with its exit code; ``load`` imports what runs it."""
+    arguments = sys.argv[1:]
+    with Interrupts() as interrupts:
+        try:
+            prepare_streams()
+            code = load()(arguments, lambda: interrupts.has_come)
+        except KeyboardInterrupt:
+            code = say_interrupted(arguments)
+        except Exception:
+            # What the import of a library has made of an interruption.
+            if not interrupts.has_come or "--debug" in arguments:
+                raise
+            code = say_interrupted(arguments)
+    finish_streams()
+    sys.exit(code)
 
 
 def say_interrupted(arguments: list[str]) -> int:

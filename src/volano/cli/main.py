@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 import volano
 from volano.cli import output
-from volano.cli.interrupts import say_interrupted
+from volano.cli.interrupts import enter, say_interrupted
 from volano.errors import RunError, VolanoError
 
 _TYPER_INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt in a command
@@ -74,9 +74,7 @@ def options(
 
 def main() -> None:
     """Runs the ``volano`` command; what was installed earlier calls it by this name."""
-    from volano.cli.entry import main as enter
-
-    enter()
+    enter(lambda: run)
 
 
 def run(arguments: list[str], has_been_interrupted: Callable[[], bool] = lambda: False) -> int:
