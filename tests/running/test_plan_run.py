@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 import volano
 from volano.errors import PlanError
@@ -46,3 +47,26 @@ def test_a_plan_beyond_the_tolerance_is_refused(make_task, tmp_path):
     plan = Plan.baseline().pin(precision="bf16")
     with pytest.raises(PlanError, match="tolerance is 'exact'"):
         volano.train(make_task(tolerance="exact"), plan=plan, out=tmp_path / "run")
+
+
+def weighted(model, batch):
+    """A mean over weights that differ, not said in ``Loss.weight``."""
+    weights = batch[1].float() + 1
+    losses = torch.nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+@pytest.mark.parametrize("how", ["pinned", "given"])
+def test_a_micro_batch_that_changes_the_loss_is_said(make_task, quiet, tmp_path, how):
+    wanted = (
+        {"pins": {"micro_batch": 8}}
+        if how == "pinned"
+        else {"plan": Plan.baseline().pin(micro_batch=8)}
+    )
+    notices = [
+        volano.train(task, out=tmp_path / name, observer=quiet, **wanted).notices
+        for name, task in (("honest", make_task()), ("weighted", make_task(objective=weighted)))
+    ]
+    said = [[text for text in found if "changes the experiment" in text] for found in notices]
+    assert said[0] == []
+    assert "micro_batch=8" in said[1][0] and "volano.Loss" in said[1][0]

@@ -8,6 +8,8 @@ from volano.device import Device
 from volano.errors import PlanError, UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest, PlanResult, find_plan
+from volano.planner.parity.batch_split import said_of_split
+from volano.planner.parity.guard import ParityGuard
 from volano.task import Task
 from volano.training import check_plan
 
@@ -39,12 +41,21 @@ def choose_plan(
     if request.plan is not None:
         plan = request.given()
         check_given(task, plan)
-        return PlanResult(plan=plan)
+        return _as_given(task, plan)
     is_raced = is_raced and request.is_raced
     return find_plan(
         task,
         dataclasses.replace(request, world_size=world_size, seconds=seconds, is_raced=is_raced),
     )
+
+
+def _as_given(task: Task, plan: Plan) -> PlanResult:
+    size = plan.micro_batch
+    if size is None or size >= task.batch_size:
+        return PlanResult(plan=plan)
+    found = ParityGuard(task, Device(plan.device), lambda: 0.0).divisible
+    reasons = () if found.yes else (said_of_split(size, found),)
+    return PlanResult(plan=plan, reasons=reasons, may_split=found.yes)
 
 
 def check_given(task: Task, plan: Plan) -> None:

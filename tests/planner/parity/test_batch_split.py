@@ -207,3 +207,24 @@ def test_examples_that_differ_are_looked_at(make_task, seed):
     assert not is_divisible(make_task(data=Padded(lambda index: index % 4 == 0), **fields)).yes
     assert not is_divisible(make_task(data=Padded(lambda index: index % 16 == 0), **fields)).yes
     assert is_divisible(make_task(data=Padded(lambda index: False), **fields)).yes
+
+
+def test_a_class_weighted_mean_is_recognised_by_a_rare_class():
+    torch.manual_seed(0)
+    labels = torch.arange(512) % 4
+    labels[300] = 9
+    weight = torch.ones(10)
+    weight[9] = 50.0
+    task = volano.Task(
+        model=lambda: torch.nn.Linear(6, 10),
+        objective=lambda model, batch: torch.nn.functional.cross_entropy(
+            model(batch[0]), batch[1], weight=weight
+        ),
+        data=torch.utils.data.TensorDataset(torch.randn(512, 6), labels),
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.1),
+        batch_size=64,
+        duration="1ep",
+    )
+    found = is_divisible(task)
+    assert not found.yes
+    assert "couples the examples" in found.reason

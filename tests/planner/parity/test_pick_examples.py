@@ -62,3 +62,14 @@ def test_unlikeness_is_the_deviation_of_a_share():
 def test_empty_tensors_and_other_lengths_say_nothing():
     batch = torch.arange(4.0), torch.zeros(4, 0), torch.tensor([[0], [1]])
     assert unlikeness(batch) == unlikeness(batch[0])
+
+
+def test_rare_labels_are_among_the_examples():
+    labels = torch.arange(60) % 3
+    labels[40] = 7
+    weights = torch.ones(60)
+    weights[50] = 9.0
+    chosen = most_unlike({"x": torch.ones(60, 2), "y": labels, "w": weights}, 12)
+    assert len(chosen["y"]) == 12
+    assert set(chosen["y"].tolist()) == {0, 1, 2, 7}
+    assert 9.0 in chosen["w"]

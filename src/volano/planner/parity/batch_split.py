@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +23,13 @@ from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import tree_map_only
 from volano.planner.parity.float64 import Float64
-from volano.planner.parity.pick_examples import unlikeness
+from volano.planner.parity.pick_examples import unlikeness, values_of
 from volano.planner.parity.probe_batch import Gradient, ProbeBatch, gradient_of, take_probe_batch
 from volano.task import Batch, Task, num_bytes, num_examples, split
 
-_NUM_EXAMPLES = 8
-# The number of batches that are fetched for the check, and the seconds that fetching may take.
-_NUM_BATCHES, _BATCH_SECONDS = 4, 0.5
+_NUM_EXAMPLES = 12
+# The number of batches that are looked through for the check, and the seconds that it may take.
+_NUM_BATCHES, _BATCH_SECONDS = 16, 0.5
 # The largest difference that rounding explains. Sums of the same terms in another order differ by
 # some hundred roundings of 1.1e-16 each, and a network that cancels digits multiplies them:
 # BatchNorm after convolutions shows 1e-12. Operations that couple the examples of a batch differ by
@@ -66,14 +67,24 @@ def is_divisible(task: Task, device: Device | None = None) -> BatchSplit:
         return divisible(take_probe_batch(task, device), device)
 
 
+def said_of_split(micro_batch: int, found: BatchSplit) -> str:
+    """Returns the notice for a micro-batch that a person asks for although it changes the loss."""
+    return (
+        f"micro_batch={micro_batch} changes the experiment: {found.reason}. Return volano.Loss "
+        "with `total` and `weight` from the objective, or do not set micro_batch"
+    )
+
+
 def divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:
     """Measures divisibility on a probe batch that was taken already. Later batches are looked at
-    too: the one whose examples differ most, in the number of padded places for example."""
+    too: the one whose examples differ most, in the number of padded places for example, and the
+    one with the rarest value."""
     found = _divisible(probe_batch, device)
-    if not found.yes:
-        return found
-    other = _most_unlike_batch(probe_batch, device)
-    return found if other is None else _more(found, _divisible(other, device))
+    for step in _telling_steps(probe_batch, device) if found.yes else ():
+        found = _more(found, _divisible(_at(probe_batch, device, step), device))
+        if not found.yes:
+            break
+    return found
 
 
 def _more(one: BatchSplit, other: BatchSplit) -> BatchSplit:
@@ -82,17 +93,28 @@ def _more(one: BatchSplit, other: BatchSplit) -> BatchSplit:
     return max(one, other, key=lambda found: found.difference)
 
 
-def _most_unlike_batch(probe_batch: ProbeBatch, device: Device) -> ProbeBatch | None:
+def _at(probe_batch: ProbeBatch, device: Device, step: int) -> ProbeBatch:
+    return take_probe_batch(probe_batch.source, device, step=step)
+
+
+def _telling_steps(probe_batch: ProbeBatch, device: Device) -> list[int]:
+    """Returns the steps of later batches that may show what the first one does not."""
     end = time.monotonic() + _BATCH_SECONDS
-    others: list[ProbeBatch] = []
-    for step in range(
-        probe_batch.step + 1, min(probe_batch.step + _NUM_BATCHES, probe_batch.source.num_steps)
-    ):
+    seen: list[tuple[float, int, int]] = []
+    counts: Counter[Any] = Counter(values := values_of(probe_batch.batch))
+    first = dict.fromkeys(values, probe_batch.step)
+    stop = min(probe_batch.step + _NUM_BATCHES, probe_batch.source.num_steps)
+    for step in range(probe_batch.step + 1, stop):
         if time.monotonic() > end:
             break
         with contextlib.suppress(Exception):  # the run itself reports such a batch
-            others.append(take_probe_batch(probe_batch.source, device, step=step))
-    return max(others, key=lambda s: (unlikeness(s.batch), num_bytes(s.batch)), default=None)
+            batch = _at(probe_batch, device, step).batch
+            seen.append((unlikeness(batch), num_bytes(batch), -step))
+            counts.update(values := values_of(batch))
+            first = {**dict.fromkeys(values, step), **first}
+    steps = [-max(seen)[2]] if seen else []
+    steps += [first[value] for value, _ in counts.most_common()[:-2:-1]]
+    return [step for step in dict.fromkeys(steps) if step != probe_batch.step]
 
 
 def _divisible(probe_batch: ProbeBatch, device: Device) -> BatchSplit:

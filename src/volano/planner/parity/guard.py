@@ -13,6 +13,7 @@ from volano.plan import Plan
 from volano.planner.parity.batch_split import BatchSplit, is_divisible
 from volano.planner.parity.bisect_knobs import find_fault
 from volano.planner.parity.check import Parity, check_parity
+from volano.planner.parity.evaluation import EvaluationTrials
 from volano.planner.parity.reference import Reference
 from volano.task import Task
 
@@ -37,6 +38,7 @@ class ParityGuard:
 
     def __init__(self, task: Task, device: Device, seconds_left: Callable[[], float]) -> None:
         self._task, self._device, self._seconds_left = task, device, seconds_left
+        self._evaluations = EvaluationTrials(task)
         self.most_seconds = math.inf
         self.most_examples: int | None = None
 
@@ -70,6 +72,9 @@ class ParityGuard:
         Float64 and whole passes take more memory than the plan. If they run out of it, fewer
         examples are compared.
         """
+        failure = self._evaluations.failure(plan)
+        if failure is not None:
+            return Parity(passed=False, reason=f"an evaluation fails with {failure}")
         try:
             reference = self.reference
             while True:
@@ -86,6 +91,8 @@ class ParityGuard:
 
     def knobs_at_fault(self, plan: Plan) -> tuple[str, ...]:
         """Returns the knobs because of which a plan fails; empty if that cannot be found out."""
+        if knobs := self._evaluations.knobs_at_fault(plan):
+            return knobs
         try:
             return find_fault(self._task, plan, self.reference)
         except Exception:  # noqa: BLE001 - the plan is rejected in any case

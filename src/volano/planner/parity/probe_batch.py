@@ -82,7 +82,9 @@ class ProbeBatch:
         over."""
         if size >= self.size:
             return self
-        return dataclasses.replace(self, batch=most_unlike(self.batch, size)).cut(size)
+        picked = most_unlike(self.batch, size)
+        task = dataclasses.replace(self.task, batch_size=size)
+        return dataclasses.replace(self, task=task, batch=split(picked, size)[0])
 
     def fitted(self, plan: Plan) -> Plan:
         """Fits the plan to this batch: a micro-batch is the same share of it, and its examples lie

@@ -23,6 +23,7 @@ from volano.plan import Plan
 from volano.planner.cache.fingerprint import fingerprint
 from volano.planner.cache.store import remember
 from volano.planner.cost_model import CostModel
+from volano.planner.parity.batch_split import said_of_split
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest, PlanResult
 from volano.planner.search.candidates import admissible
@@ -332,12 +333,20 @@ class _Search:
             may_split=self._guard.may_split, **more,
         )  # fmt: skip
 
+    def _said_of_pinned_split(self) -> tuple[str, ...]:
+        """Says that a pinned micro-batch changes the loss. One that the search chooses does not."""
+        size = self._request.pins.get("micro_batch")
+        if size is None or size >= self._task.batch_size or self._guard.divisible.yes:
+            return ()
+        return (said_of_split(size, self._guard.divisible),)
+
     def _ended(self, found: PlanResult, *more: str) -> PlanResult:
         """Completes the answer with all its reasons, and with threads as the ranks' plan names
         them."""
         plan = found.plan
         if self._request.world_size > 1 and plan.threads == self._space.base.threads:
             plan = plan.pin(threads=self._threads)
+        more += self._said_of_pinned_split()
         assert found.explanation is not None
         explanation = dataclasses.replace(
             found.explanation,
