@@ -69,4 +69,5 @@ def test_a_micro_batch_that_changes_the_loss_is_said(make_task, quiet, tmp_path,
     ]
     said = [[text for text in found if "changes the experiment" in text] for found in notices]
     assert said[0] == []
-    assert "micro_batch=8" in said[1][0] and "volano.Loss" in said[1][0]
+    assert "micro_batch=8" in said[1][0]
+    assert "volano.Loss" in said[1][0]

@@ -241,3 +241,35 @@ def test_an_unchanged_task_of_objects_is_the_same_task(make_task):
         for _ in range(2)
     }
     assert len(digests) == 1
+
+
+def objective_with(factor):
+    source = (
+        "def body(loss):\n    return loss * FACTOR\ndef objective(model, batch):\n    return body("
+    )
+    source += "cross_entropy(model(batch[0]), batch[1]))"
+    names = {"cross_entropy": torch.nn.functional.cross_entropy}
+    exec(source.replace("FACTOR", str(factor)), names)
+    return names["objective"]
+
+
+def test_a_resumed_run_has_the_code_with_which_it_began(make_task, tmp_path):
+    class StopAtOnce(volano.Observer):
+        def on_evaluation(self, record):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def task(factor):
+        return make_task(objective=objective_with(factor), evaluate_every="1st", duration="9st")
+
+    run = volano.train(task(1.5), plan=Plan.baseline(), out=tmp_path / "run", observer=StopAtOnce())
+    assert run.status == "stopped"
+    common = {"observer": StopAtOnce()}
+    with pytest.raises(CheckpointError, match="the code of objective: .*accept="):
+        volano.resume(run.path, task=task(2.5), **common)
+    with pytest.raises(UsageError, match="`accept` must name code: objective, forward"):
+        volano.resume(run.path, task=task(2.5), accept=["model"], **common)
+    changed = volano.resume(run.path, task=task(2.5), accept=["objective"], **common)
+    assert any("the code of objective is not that" in notice for notice in changed.notices)
+    assert volano.resume(run.path, task=task(2.5), **common).status == "stopped"
+    with pytest.raises(CheckpointError, match="the code of objective"):
+        volano.resume(run.path, task=task(3.5), **common)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from volano.plan import Plan, parse_bytes
 from volano.planner import PlanRequest
 from volano.running.processes import Processes, follow, is_follower
 from volano.running.references import as_task, load_reference, training_at_import
-from volano.running.train import kind_of, resume_task, train_task
+from volano.running.train import accept_code, kind_of, resume_task, train_task
 from volano.task import Task
 from volano.training import Observer, Run, RunFolder, Safety, make_progress
 
@@ -109,6 +109,7 @@ def resume(
     processes: Processes | None = None,
     observer: Observer | None = None,
     trust: bool = False,
+    accept: Collection[str] = (),
 ) -> Run:
     """Resumes a run from its last whole checkpoint, or from its first step if it was killed
     before there was one, under the plan that it has. An application's run is tested at its end.
@@ -121,6 +122,8 @@ def resume(
         processes: the processes that continue it together; another number than before is fine.
         observer: the observer that hears of the run; None shows progress on standard error.
         trust: whether an application of your own that the folder names may be imported.
+        accept: the code that may be another than that with which the run began: ``"objective"``,
+            ``"forward"``, ``"collate"``, ``"augment"``.
 
     Raises:
         UsageError: not a run's folder, it is finished, or ``task`` is missing.
@@ -129,6 +132,8 @@ def resume(
     if is_follower():
         return follow(task)
     common: dict[str, Any] = {"safety": safety, "processes": processes, "observer": observer}
+    if accept:
+        accept_code(run, [accept] if isinstance(accept, str) else accept)
     if kind_of(run) in _OWN_KINDS:
         return resume_task(run, task=task, **common)
     from volano.apps.kinds import application_of_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from volano.running.end_run import with_report, with_verdict
 from volano.running.plan_run import choose_plan
 from volano.running.processes import Processes, check_processes, execute, task_of
 from volano.task import Task
+from volano.task.code_digest import CODE
 from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
 
 
@@ -114,6 +116,20 @@ def change_safety(run: str | Path, **changes: Any) -> None:
     with folder.held():
         safety = Safety.from_json(folder.read_json("run.json").get("safety"))
         folder.update_run(safety=dataclasses.replace(safety, **changes).to_json())
+
+
+def accept_code(run: str | Path, names: Collection[str]) -> None:
+    """Lets the next resume take another code of a task's ``names``.
+
+    Raises:
+        UsageError: not a run's folder, a process works in it, or a name is none of code.
+    """
+    for name in names:
+        if name not in CODE:
+            raise UsageError(f"`accept` must name code: {', '.join(CODE)}", got=repr(name))
+    folder = RunFolder.open(run)
+    with folder.held():
+        folder.update_run(accept=list(names))
 
 
 def check_unfinished(folder: RunFolder) -> None:

@@ -10,7 +10,8 @@ from volano.task.batch import (
     split,
     tensors_of,
 )
-from volano.task.describe import describe, describe_callable, describe_data, differences
+from volano.task.callables import describe_callable
+from volano.task.describe import describe, describe_data, differences
 from volano.task.duration import Duration
 from volano.task.loss import (
     Loss,

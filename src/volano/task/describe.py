@@ -3,19 +3,18 @@ recognizes its experiment."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from volano.task.batch import tensors_of
+from volano.task.callables import describe_callable, describe_value, digest_tensor
+from volano.task.code_digest import code_of
 from volano.task.task import Task
 
 SCHEMA_VERSION = 1
@@ -58,6 +57,7 @@ def describe(task: Task, model: nn.Module) -> dict[str, Any]:
         "evaluate_every": str(task.evaluate_every),
         "seed": task.seed,
         "tolerance": task.tolerance,
+        "code": code_of(task, model),
     }
     if task.data_seed is not None:
         text["data_seed"] = task.data_seed
@@ -70,60 +70,25 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
     The module in which Volano keeps a function does not count as a difference: versions may move
     it.
     """
-    names = sorted((mine.keys() | other.keys()) - {"digest"})
-    return [
+    names = sorted((mine.keys() | other.keys()) - {"digest", "code"})
+    changed = [
         f"{name}: {mine.get(name)!r} != {other.get(name)!r}"
         for name in names
         if _without_modules(mine.get(name)) != _without_modules(other.get(name))
     ]
+    ours, theirs = mine.get("code") or {}, other.get("code") or {}
+    # Earlier versions kept no code, and another Python compiles the same code to other bytes.
+    if ours.get("python") == theirs.get("python"):
+        changed += [
+            f"the code of {name}: {ours[name]} != {theirs.get(name)}"
+            for name in sorted(ours)
+            if ours[name] != theirs.get(name)
+        ]
+    return changed
 
 
 def _without_modules(value: Any) -> str:
     return _OWN_MODULE.sub("volano.", json.dumps(value, sort_keys=True))
-
-
-def describe_callable(function: Any) -> str | None:
-    """Returns a text for a callable that is the same in every process: no addresses in it."""
-    if function is None:
-        return None
-    if isinstance(function, functools.partial):
-        arguments = [_describe_value(value) for value in function.args]
-        arguments += [
-            f"{name}={_describe_value(value)}" for name, value in function.keywords.items()
-        ]
-        return f"{describe_callable(function.func)}({', '.join(arguments)})"
-    if dataclasses.is_dataclass(function) and not isinstance(function, type):
-        return _describe_value(function)
-    name = getattr(function, "__qualname__", None)
-    if name is None:
-        function, name = type(function), type(function).__qualname__
-    return f"{getattr(function, '__module__', '?')}.{name}"
-
-
-def _describe_value(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"tensor{list(value.shape)}:{_digest_tensor(value)[:12]}"
-    if isinstance(value, Mapping):
-        return (
-            "{"
-            + ", ".join(f"{name!r}: {_describe_value(item)}" for name, item in value.items())
-            + "}"
-        )
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_describe_value(item) for item in value) + "]"
-    if callable(value) and not dataclasses.is_dataclass(value):
-        return describe_callable(value) or "None"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field.name for field in dataclasses.fields(value) if field.repr]
-        inside = ", ".join(f"{name}={_describe_value(getattr(value, name))}" for name in fields)
-        return f"{type(value).__qualname__}({inside})"
-    text = repr(value)
-    if " at 0x" in text:  # object's own repr: another in every process
-        inside = getattr(value, "__dict__", {})
-        return (
-            f"{type(value).__module__}.{type(value).__qualname__}({_describe_value(dict(inside))})"
-        )
-    return text
 
 
 def describe_data(data: Any) -> dict[str, Any]:
@@ -141,7 +106,7 @@ def describe_data(data: Any) -> dict[str, Any]:
         step = max(1, len(data) // _NUM_PROBES)
         rows = [data[index] for index in range(0, len(data), step)]
         text["content_digest"] = _digest(
-            [_digest_tensor(tensor) for row in rows for tensor in tensors_of(row)]
+            [digest_tensor(tensor) for row in rows for tensor in tensors_of(row)]
         )
     elif hasattr(data, "with_format") and hasattr(data, "features"):
         text["content_digest"] = _digest_table(data)
@@ -151,7 +116,7 @@ def describe_data(data: Any) -> dict[str, Any]:
 def _digest_rows(indices: Any) -> str:
     rows = np.asarray(indices)
     if rows.dtype.kind not in "iu":  # the data behind may be indexed by anything
-        return _digest([_describe_value(index) for index in indices])
+        return _digest([describe_value(index) for index in indices])
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:32]
 
 
@@ -162,19 +127,9 @@ def _digest_table(data: Any) -> str:
     step = max(1, len(data) // _NUM_TABLE_PROBES)
     rows = [repr(stored[index].to_pylist()) for index in range(0, len(data), step)]
     return _digest(
-        [repr(data.features), sorted(data.column_names), _describe_value(data.format), rows]
+        [repr(data.features), sorted(data.column_names), describe_value(data.format), rows]
     )
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _digest_tensor(tensor: Tensor) -> str:
-    content = (
-        tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        if tensor.numel()
-        else tensor
-    )
-    head = f"{tensor.dtype}{list(tensor.shape)}".encode()
-    return hashlib.sha256(head + content.numpy().tobytes()).hexdigest()[:32]

@@ -385,7 +385,7 @@ def _load(
     should know."""
     checkpoints, ranks = folder.path / "checkpoints", session.ranks
     description, record = folder.read_json("task.json"), folder.read_json("run.json")
-    notices: list[str] = []
+    description, notices = _with_accepted(session, description, record)
     step, state, problems = 0, {}, []
     # It alone sees to the folder, and tells the others which checkpoint is whole.
     if ranks.is_first:
@@ -413,8 +413,26 @@ def _load(
             notices.append("no checkpoint had been written yet: the run begins at its first step")
     for name in ("metrics.jsonl", "previews.jsonl", "numerics.jsonl", QUARANTINE):
         folder.keep_until(name, step)
+    if notes := record.get("accept"):
+        accepted = {name: session.description["code"][name] for name in notes}
+        folder.update_run(accept=[], accepted={**(record.get("accepted") or {}), **accepted})
     ranks.tell()  # no rank adds a line before the first rank has done with the old ones
     return notices
+
+
+def _with_accepted(
+    session: Session, description: dict[str, Any], record: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns a run's description with the code that a person has accepted since it began, and
+    what is new in it."""
+    own, then = session.description["code"], description.get("code")
+    if then is None:
+        return description, []
+    now = {**then, **(record.get("accepted") or {})}
+    changed = [name for name in record.get("accept") or () if now.get(name) != own[name]]
+    code = {**now, **{name: own[name] for name in changed}}
+    notices = [f"the code of {name} is not that with which the run began" for name in changed]
+    return {**description, "code": code}, notices
 
 
 def _start_info(session: Session, folder: RunFolder) -> StartInfo:

@@ -282,7 +282,8 @@ class Session:
             raise CheckpointError(
                 "A resumed run must have the task with which it began",
                 got="now != then: " + ("; ".join(changed) or "another digest"),
-                remedy="Put back what changed, or start again with volano train",
+                remedy="Put back what changed, or start again with volano train; another code is "
+                "taken with volano.resume(run, accept=[...])",
             )
 
     def _offloaded(self, on_notice: Callable[[str], None]) -> OffloadedState | None:

@@ -26,8 +26,8 @@ _MOST_PLACES = 1_000_000
 def most_unlike(batch: Batch, count: int) -> Batch:
     """Picks ``count`` examples of a batch: those with the fewest, then those with the most of the
     value whose number differs most between examples; up to a third are examples with labels that
-    these do not have, the rarest first. The first examples if nothing differs or if the batch holds lists of its
-    examples.
+    these do not have, the rarest first. The first examples if nothing differs or if the batch
+    holds lists of its examples.
     """
     size = num_examples(batch)
     if count >= size or _holds_lists(batch, size):
