@@ -160,7 +160,7 @@ class ImageTraining(Application):
         else:
             train, valid, test = (recorded[split] for split in (TRAIN, VALID, TEST))
             is_held_out = sets.test is None and sets.valid is None
-        faults = [
+        faults = [*sets.faults] + [
             fault
             for part in (sets.train, sets.valid, sets.test)
             if part is not None

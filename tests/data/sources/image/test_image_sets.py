@@ -169,12 +169,45 @@ class TestTables:
         )
         self.check(read_image_sets(tmp_path / "table.parquet"))
 
+    def test_bytes_in_parquet(self, tmp_path):
+        pyarrow = pytest.importorskip("pyarrow", reason="needs the extra `data`")
+        pytest.importorskip("pyarrow.parquet")
+        rows = [
+            {
+                "image": {"bytes": (tmp_path / row["file"]).read_bytes(), "path": row["file"]},
+                "label": row["label"],
+            }
+            for row in self.rows(tmp_path)
+        ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "table.parquet")
+        sets = read_image_sets(tmp_path / "table.parquet")
+        assert torch.equal(sets.train.images, read_image_sets(tmp_path / "pictures").train.images)
+
+    def test_a_row_that_cannot_be_read_loses_no_other(self, tmp_path):
+        rows = self.rows(tmp_path)
+        lines = [f"{row['file']};{row['label']}" for row in rows]
+        lines.insert(3, 'pictures/cat/cat0.png;"cat')
+        (tmp_path / "table.csv").write_text("\n".join(["File;LABEL", *lines]))
+        sets = read_image_sets(tmp_path / "table.csv")
+        assert len(sets.train) == 10
+        assert [fault.path.rsplit(":", 1)[1] for fault in sets.faults] == ["5"]
+
+    def test_a_second_validation_folder_is_said(self, tmp_path):
+        for name in ("training_set", "val", "valid"):
+            class_folders(tmp_path / name)
+        sets = read_image_sets(tmp_path)
+        assert len(sets.valid) == 10
+        assert "valid/ is not read: val/ is the valid set already" in sets.notices
+        (tmp_path / "training_set").rename(tmp_path / "test_set")
+        with pytest.raises(DataError, match="must have one to train on"):
+            read_image_sets(tmp_path)
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
             (
                 "file,colour\na.png,red\n",
-                "a column named one of label, class, target, category; got file, colour",
+                "column of labels, named label or class or target or category; got .*file, colour",
             ),
             ("file,label\n", "must have rows"),
             (

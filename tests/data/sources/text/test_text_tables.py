@@ -84,7 +84,10 @@ def test_undecodable_bytes_in_tables_are_listed(tmp_path, name):
     faults = []
     assert texts_of(find_texts(tmp_path / name), faults) == ["plain", "na\ufffdve", "\ufffd meant"]
     assert [(fault.path, fault.reason) for fault in faults] == [
-        (f"{tmp_path / name}:2", "1 undecodable places were read as U+FFFD")
+        (
+            f"{tmp_path / name}:{3 if name == 'rows.csv' else 2}",
+            "1 undecodable places were read as U+FFFD",
+        )
     ]
 
 

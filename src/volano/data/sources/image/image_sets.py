@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
+import atexit
 import dataclasses
 import functools
 import gzip
+import shutil
 import struct
+import tempfile
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from volano.data.feed.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.image.decoding import ImageFile, PixelFormat, choose_format
 from volano.data.sources.image.images import (
@@ -26,27 +28,26 @@ from volano.data.sources.image.images import (
     listed,
     why_they_do_not_fit,
 )
-from volano.errors import DataError, MissingExtraError, UsageError
-
-_TRAIN_NAMES, _VALID_NAMES, _TEST_NAMES = (
-    ("train", "training"),
-    ("val", "valid", "validation"),
-    ("test", "testing"),
+from volano.data.sources.split_record import TRAIN
+from volano.data.sources.tables import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
+    TABLE_SUFFIXES,
+    check_has_train,
+    find_column,
+    labels_of,
+    read_rows,
+    split_named,
+    split_of_row,
 )
-_SPLITS = {
-    **dict.fromkeys(_TRAIN_NAMES, "train"),
-    **dict.fromkeys(_VALID_NAMES, "valid"),
-    **dict.fromkeys(_TEST_NAMES, "test"),
-}
-_PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
-_LABEL_COLUMNS = ("label", "class", "target", "category")
+from volano.errors import DataError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
     """The images of a source by split. ``valid`` and ``test`` are None if the source names no such
     split; ``notices`` say what was left aside, and ``decoding``, one of them, that the images do
-    not fit into memory."""
+    not fit into memory; ``faults`` are rows of a table that could not be read."""
 
     train: LabelledImages
     valid: LabelledImages | None
@@ -54,6 +55,7 @@ class ImageSets:
     origin: str
     notices: tuple[str, ...] = ()
     decoding: str | None = None
+    faults: tuple[Fault, ...] = ()
 
 
 def read_image_sets(
@@ -91,7 +93,7 @@ def read_image_sets(
             remedy="Omit `path` to train on the embedded sample",
         )
     if path.is_file():
-        if path.suffix.lower() not in (".csv", ".parquet"):
+        if path.suffix.lower() not in TABLE_SUFFIXES:
             raise UsageError(
                 "Images must come from a folder of class folders, a folder of IDX files, or a .csv "
                 "or .parquet table",
@@ -137,17 +139,19 @@ def _from_folders(
 ) -> ImageSets:
     runs: set[Path] = set()
     children = subfolders(root, runs)
-    parts = {
-        _SPLITS[folder.name.lower()]: folder
-        for folder in children
-        if folder.name.lower() in _SPLITS
-    }
+    parts: dict[str, Path] = {}
+    notices: list[str] = []
+    for folder in children:
+        split = split_named(folder.name)
+        if split is not None and parts.setdefault(split, folder) is not folder:
+            notices.append(
+                f"{folder.name}/ is not read: {parts[split].name}/ is the {split} set already"
+            )
+    check_has_train(parts, root)
     folders = parts if "train" in parts else {"train": root}
     found = {split: _files_by_class(folder, runs) for split, folder in folders.items()}
     unsorted = [split for split, by_class in found.items() if split != "train" and not by_class]
-    notices = tuple(
-        f"{folders[split]} holds no class folders and is not used" for split in unsorted
-    )
+    notices += [f"{folders[split]} holds no class folders and is not used" for split in unsorted]
     found = {split: by_class for split, by_class in found.items() if split not in unsorted}
     classes = class_names(found["train"])
     if not any(found["train"].values()):
@@ -200,82 +204,62 @@ def _from_table(
     least_classes: int,
     in_files: bool | None,
 ) -> ImageSets:
-    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    faults: list[Fault] = []
+
+    def note(place: str, reason: str) -> None:
+        faults.append(Fault(len(faults), place, reason))
+
+    rows = list(read_rows(path, on_fault=note))
     if not rows:
-        raise DataError("A table of images must have rows", got=f"{path}, which has none")
-    path_column, label_column = (
-        _column(rows[0], _PATH_COLUMNS, path),
-        _column(rows[0], _LABEL_COLUMNS, path),
+        reason = f"; {faults[0].path}: {faults[0].reason}" if faults else ""
+        raise DataError("A table of images must have rows", got=f"{path}, which has none{reason}")
+    first = rows[0][1]
+    path_column = find_column(first, PATH_COLUMNS, path, "images")
+    label_column = find_column(first, LABEL_COLUMNS, path, "labels")
+    labels, said = labels_of(
+        [row.get(label_column) for _, row in rows], [number for number, _ in rows], path
     )
-    files: dict[str, list[ImageFile]] = {}
-    unlabelled = [
-        number for number, row in enumerate(rows, start=2) if row[label_column] in (None, "")
-    ]
-    if unlabelled:
-        raise DataError(
-            "Every row of a table of images must have a label",
-            got=f"{len(unlabelled)} without, the first in line {unlabelled[0]} of {path}",
-            remedy="Fill in or remove these rows",
-        )
-    classes = class_names(str(row[label_column]) for row in rows)
+    classes = class_names(labels)
     _check_classes(classes, str(path), least_classes)
     numbers = {name: number for number, name in enumerate(classes)}
-    for row in rows:
-        split = str(row.get("split") or "train").lower()
-        if split not in _SPLITS:
-            raise DataError(
-                "A table's split must be train, val or test", got=f"{split!r} in {path}"
-            )
-        file = ImageFile(
-            path=path.parent / str(row[path_column]), label=numbers[str(row[label_column])]
-        )
-        files.setdefault(_SPLITS[split], []).append(file)
-    if "train" not in files:
+    files: dict[str, list[ImageFile]] = {}
+    unpacked: list[Path] = []
+    for (number, row), label in zip(rows, labels, strict=True):
+        picture = _picture_of(row.get(path_column), number, path, unpacked)
+        if picture is None:
+            note(f"{path}:{number}", "without an image")
+            continue
+        split = split_of_row(row, f"{path}:{number}")
+        files.setdefault(split, []).append(ImageFile(path=picture, label=numbers[label]))
+    if TRAIN not in files:
         raise DataError(
             "A table of images must have rows to train on", got=f"only {', '.join(files)} in {path}"
         )
-    return _decoded(
+    sets = _decoded(
         files,
         classes,
         path.parent,
-        pixel_format or choose_format(files["train"], size=size),
+        pixel_format or choose_format(files[TRAIN], size=size),
         in_files,
     )
+    return dataclasses.replace(sets, notices=(*said, *sets.notices), faults=tuple(faults))
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError("A .csv table must be text in UTF-8", got=f"{path}: {error}") from error
-
-
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            "Parquet tables need pyarrow",
-            got="it is not installed",
-            remedy="pip install 'volano[data]', or give a .csv",
-        ) from error
-    try:
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError("A .parquet table must be readable", got=f"{path}: {error}") from error
-
-
-def _column(row: dict[str, Any], names: Iterable[str], path: Path) -> str:
-    lowered = {str(column).strip().lower(): column for column in row}
-    for name in names:
-        if name in lowered:
-            return lowered[name]
-    raise DataError(
-        f"A table of images must have a column named one of {', '.join(names)}",
-        got=f"{', '.join(map(str, row))} in {path}",
-    )
+def _picture_of(cell: Any, number: int, table: Path, unpacked: list[Path]) -> Path | None:
+    """Returns the file of a row: named by its cell, or with the bytes of a cell ``{bytes, path}``
+    as Hugging Face writes them, in a temporary folder (``unpacked``) until the process ends."""
+    name = cell.get("path") if isinstance(cell, dict) else cell
+    content = cell.get("bytes") if isinstance(cell, dict) else None
+    if content is None and isinstance(cell, bytes):
+        name, content = None, cell
+    if content is None:
+        return table.parent / str(name).strip() if name and str(name).strip() else None
+    if not unpacked:
+        unpacked.append(Path(tempfile.mkdtemp(prefix="volano-images-")))
+        atexit.register(shutil.rmtree, unpacked[0], ignore_errors=True)
+    file = unpacked[0] / f"{number:09}{Path(str(name or '')).suffix}"
+    file.write_bytes(content)
+    return file
 
 
 # ---- IDX (http://yann.lecun.com/exdb/mnist, "the IDX file format")

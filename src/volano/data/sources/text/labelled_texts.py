@@ -14,24 +14,30 @@ import numpy as np
 from volano.data.feed.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.image.images import class_names
-from volano.data.sources.split_record import SplitMember, content_key, members_of
-from volano.data.sources.text.text_tables import (
+from volano.data.sources.split_record import (
+    TEST,
+    TRAIN,
+    VALID,
+    SplitMember,
+    content_key,
+    members_of,
+)
+from volano.data.sources.tables import (
     LABEL_COLUMNS,
     TABLE_SUFFIXES,
     TEXT_COLUMNS,
+    check_has_train,
     find_column,
+    labels_of,
     read_rows,
-    whole_characters,
+    split_named,
+    split_of_row,
 )
+from volano.data.sources.text.text_tables import whole_characters
 from volano.data.sources.text.texts import find_texts
 from volano.errors import DataError, UsageError
 
-_TRAIN, _VALID, _TEST = "train", "val", "test"
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), _TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), _VALID),
-    **dict.fromkeys(("test", "testing"), _TEST),
-}
+_TRAIN, _VALID, _TEST = TRAIN, VALID, TEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +137,7 @@ def read_labelled_texts(
     if path.is_dir():
         rows = list(_folder_rows(path, faults, notices))
     elif path.suffix.lower() in TABLE_SUFFIXES:
-        rows = list(_table_rows(path, faults))
+        rows = _table_rows(path, faults, notices, classes or ())
     else:
         raise UsageError(
             "Labelled texts must come from a .csv, .jsonl or .parquet table or a folder of class "
@@ -211,47 +217,34 @@ def _gathered(rows: list[_Row], classes: tuple[str, ...]) -> LabelledTexts:
     )
 
 
-def _table_rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
+def _table_rows(
+    path: Path, faults: list[Fault], notices: list[str], known: Sequence[str]
+) -> list[_Row]:
     note = functools.partial(_note, faults)
+    found: list[tuple[int, str, Any, str]] = []
     for number, row in read_rows(path, on_fault=note):
-        text, label = (
-            row[find_column(row, TEXT_COLUMNS, path, "text")],
-            row[find_column(row, LABEL_COLUMNS, path, "labels")],
-        )
-        name = f"{path.name}:{number}"
+        text = row[find_column(row, TEXT_COLUMNS, path, "text")]
+        label = row[find_column(row, LABEL_COLUMNS, path, "labels")]
         if not isinstance(text, str) or not text.strip():
-            note(name, "without text")
-        elif label is None or not str(label).strip():
-            note(name, "without a label")
-        else:
-            split = _split_of(row, f"{path}:{number}")
-            yield _Row(
-                text=whole_characters(text), label=str(label).strip(), name=name, split=split
-            )
-
-
-def _split_of(row: dict[str, Any], place: str) -> str:
-    """Returns the split of a table's row. Case and blanks around it do not matter, and a row
-    without one is trained on."""
-    for name, value in row.items():
-        if str(name).strip().lower() == "split" and value is not None and str(value).strip():
-            split = _SPLITS.get(str(value).strip().lower())
-            if split is None:
-                raise DataError(
-                    "A table's split must be train, val or test", got=f"{value!r} in {place}",
-                    remedy="Rename it, or remove the column to have a test set split off",
-                )  # fmt: skip
-            return split
-    return _TRAIN
+            note(f"{path.name}:{number}", "without text")
+            continue
+        found.append((number, text, label, split_of_row(row, f"{path}:{number}")))
+    labels, said = labels_of([one[2] for one in found], [one[0] for one in found], path, known)
+    notices += said
+    return [
+        _Row(text=whole_characters(text), label=label, name=f"{path.name}:{number}", split=split)
+        for (number, text, _, split), label in zip(found, labels, strict=True)
+    ]
 
 
 def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
     runs: set[Path] = set()
     parts = {
-        child: _SPLITS[child.name.lower()]
+        child: split
         for child in subfolders(root, runs)
-        if child.name.lower() in _SPLITS
+        if (split := split_named(child.name)) is not None
     }
+    check_has_train(parts.values(), root)
     for part, split in (parts if _TRAIN in parts.values() else {root: _TRAIN}).items():
         for folder in subfolders(part, runs):
             try:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from volano.data.feed.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, walk
-from volano.data.sources.text.text_tables import TABLE_SUFFIXES, read_column
+from volano.data.sources.tables import TABLE_SUFFIXES
+from volano.data.sources.text.text_tables import read_column
 from volano.errors import DataError, MissingExtraError, UsageError
 
 _SUFFIXES = (

@@ -1,0 +1,247 @@
+"""Reads tables, for pictures as for texts: CSV, JSON lines and Parquet; which column is meant, what
+a row's split and label are."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from volano.data.sources.csv_rows import OnFault, csv_rows, mended, undecodable
+from volano.data.sources.split_record import TEST, TRAIN, VALID
+from volano.errors import DataError, MissingExtraError
+
+TABLE_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"})
+TEXT_COLUMNS = (
+    "text",
+    "content",
+    "body",
+    "document",
+    "sentence",
+    "description",
+    "review",
+    "message",
+)
+PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
+LABEL_COLUMNS = ("label", "class", "target", "category")
+_SPLIT_COLUMNS, _IS_VALID = ("split", "subset"), "is_valid"
+_KNOWN = {*TEXT_COLUMNS, *PATH_COLUMNS, *LABEL_COLUMNS, *_SPLIT_COLUMNS, _IS_VALID}
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trainset", "train_set", "training_set"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "devel", "development"), VALID),
+    **dict.fromkeys(("val_set", "valid_set", "validation_set", "dev_set"), VALID),
+    **dict.fromkeys(("test", "testing", "testset", "test_set", "testing_set"), TEST),
+}
+_NO_LABELS = frozenset({"", "nan", "null", "<na>"})
+_SEPARATORS = "|;"
+_ROWS_AT_ONCE = 1024
+
+
+def split_named(name: str) -> str | None:
+    """Returns the split (train, valid or test) that a folder or a cell names, or None."""
+    return _SPLITS.get(re.sub(r"[\s-]+", "_", name.strip().lower()))
+
+
+def check_has_train(splits: Iterable[str], root: Path) -> None:
+    """Raises DataError if a folder has both a validation and a test folder, and none to train
+    on."""
+    if set(splits) == {VALID, TEST}:
+        raise DataError(
+            "A folder with a validation and a test set must have one to train on",
+            got=f"{root} without train/",
+            remedy="Name the folder that is to be read itself, or rename the one to train on",
+        )
+
+
+def split_of_row(row: dict[str, Any], place: str) -> str:
+    """Returns the split of a table's row, by a column ``split``, ``subset`` or ``is_valid``; a row
+    without one is trained on.
+
+    Raises:
+        DataError: it names no split.
+    """
+    cells = {str(name).strip().lower(): str(value).strip() for name, value in row.items()
+             if value is not None}  # fmt: skip
+    for name in _SPLIT_COLUMNS:
+        if cells.get(name):
+            split = split_named(cells[name])
+            if split is None:
+                raise DataError(
+                    "A table's split must be train, val or test", got=f"{cells[name]!r} in {place}",
+                    remedy="Rename it, or remove the column to have a test set split off",
+                )  # fmt: skip
+            return split
+    return VALID if cells.get(_IS_VALID, "").lower() in ("true", "1", "1.0", "yes") else TRAIN
+
+
+def labels_of(
+    cells: Sequence[Any], numbers: Sequence[int], path: Path, known: Sequence[str] = ()
+) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the label of each row of a table, and notices. Blanks around it do not count; in a
+    column of numbers 1, 1.0 and True are one label.
+
+    Args:
+        cells: what stands in the column.
+        numbers: the numbers of the rows.
+        path: path of the table.
+        known: labels that stay as they are.
+
+    Raises:
+        DataError: a row has no label, or several.
+    """
+    texts = [
+        _text_of(cell, f"{path}:{number}") for cell, number in zip(cells, numbers, strict=True)
+    ]
+    missing = [n for text, n in zip(texts, numbers, strict=True) if text.lower() in _NO_LABELS]
+    if missing:
+        raise DataError(
+            "Every row of a table must have a label",
+            got=f"{len(missing)} without, the first in line {missing[0]} of {path}",
+            remedy="Fill in or remove these rows",
+        )
+    damaged = [n for text, n in zip(texts, numbers, strict=True) if "\ufffd" in text]
+    if damaged:
+        raise DataError(
+            "Labels must be text in UTF-8 or UTF-16",
+            got=f"{len(damaged)} that are not, the first in line {damaged[0]} of {path}",
+            remedy="Save the table as UTF-8",
+        )
+    plain = {text: _plain_number(text) for text in set(texts)}
+    if all(value is not None for value in plain.values()):
+        are_answers = all(text.lower() in ("true", "false") for text in plain)
+        texts = [
+            text if text in known else text.capitalize() if are_answers else plain[text] or text
+            for text in texts
+        ]
+    return texts, _several(texts)
+
+
+def _text_of(cell: Any, place: str) -> str:
+    if isinstance(cell, str) and re.fullmatch(r"\s*\[.*,.*\]\s*", cell):
+        cell = cell.strip()[1:-1].split(",")
+    if isinstance(cell, list | tuple):
+        if len(cell) > 1:
+            raise DataError(
+                "A row of a table must have one label",
+                got=f"{len(cell)} in {place}: {', '.join(map(str, cell))[:80]}",
+                remedy="Keep one of them; a classifier tells classes that exclude each other",
+            )
+        cell = cell[0] if cell else None
+    is_none = cell is None or (isinstance(cell, float) and math.isnan(cell))
+    return "" if is_none else str(cell).strip()
+
+
+def _plain_number(text: str) -> str | None:
+    """Returns a number as the shortest text that means it, None for what is no number."""
+    if text.lower() in ("true", "false"):
+        return str(int(text.lower() == "true"))
+    if not re.fullmatch(r"[+-]?\d+(\.\d*)?", text, flags=re.ASCII):
+        return None
+    return re.sub(r"\.0*$", "", text)
+
+
+def _several(texts: Sequence[str]) -> tuple[str, ...]:
+    """Returns a notice if cells look like several labels: parts of them stand in others too."""
+    cells = set(texts)
+    for separator in _SEPARATORS:
+        joined = sorted(cell for cell in cells if separator in cell)
+        parts = Counter(part.strip() for cell in cells for part in set(cell.split(separator)))
+        if joined and any(
+            parts[part.strip()] > 1 for cell in joined for part in cell.split(separator)
+        ):
+            return (
+                f"labels such as {joined[0]!r} look like several with {separator!r} between them: "
+                "each combination is a class of its own",
+            )
+    return ()
+
+
+def read_rows(
+    path: Path, *, on_fault: OnFault, names: Iterable[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields numbers (of lines, or of the rows of a .parquet file, from 1) and rows of a table.
+
+    Args:
+        path: path of a .jsonl, .csv, .tsv or .parquet file.
+        on_fault: called for a row that cannot be read, or only in part.
+        names: columns that will be asked for, beside the usual ones.
+
+    Raises:
+        DataError: the file is not such a table.
+        MissingExtraError: the file is Parquet, and pyarrow is missing.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            yield from _parquet_rows(path)
+        elif suffix in (".csv", ".tsv"):
+            yield from csv_rows(path, _KNOWN | set(names), on_fault=on_fault)
+        else:
+            yield from _json_rows(path, on_fault)
+    except OSError as error:
+        raise DataError(
+            "A table must be readable", got=f"{path}: {error.strerror or error}"
+        ) from error
+
+
+def find_column(row: dict[str, Any], names: tuple[str, ...], path: Path, what: str) -> str:
+    """Returns the first of ``names`` that the row has, ignoring case.
+
+    Raises:
+        DataError: the row has none of them.
+    """
+    by_name = {str(name).strip().lower(): name for name in row if name is not None}
+    for name in names:
+        if name.lower() in by_name:
+            return by_name[name.lower()]
+    raise DataError(
+        f"A table must have a column of {what}, named {' or '.join(names)}",
+        got=f"{path} with {', '.join(map(str, row)) or 'no columns'}",
+        remedy="Rename the column",
+    )
+
+
+def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            whole, num_blemishes = mended(line)
+            try:
+                row = json.loads(whole)
+            except ValueError as error:
+                on_fault(f"{path}:{number}", f"not JSON: {error}")
+                continue
+            if num_blemishes:
+                on_fault(f"{path}:{number}", undecodable(num_blemishes))
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                on_fault(f"{path}:{number}", f"a JSON {type(row).__name__}, not an object")
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            "Parquet files are read with pyarrow",
+            got="not installed",
+            remedy="pip install 'volano[data]'",
+        ) from error
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowException as error:
+        raise DataError(
+            "A .parquet file must be a Parquet table", got=f"{path}: {error}"
+        ) from error

@@ -1,0 +1,71 @@
+"""Labels and splits of tables, for pictures as for texts."""
+
+from pathlib import Path
+
+import pytest
+
+from volano.data.sources.tables import check_has_train, labels_of, split_named, split_of_row
+from volano.errors import DataError
+
+TABLE = Path("t.csv")
+
+
+def labels(*cells, known=()):
+    return labels_of(cells, range(2, 2 + len(cells)), TABLE, known)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (("cat ", " cat", "dog"), ["cat", "cat", "dog"]),
+        ((1, 1.0, True, "1", "1.0", 0), ["1", "1", "1", "1", "1", "0"]),
+        ((True, "false", "TRUE"), ["True", "False", "True"]),
+        (("01", "1"), ["01", "1"]),
+        (("1.0", "cat"), ["1.0", "cat"]),
+        ((["x"], ("y",)), ["x", "y"]),
+    ],
+)
+def test_labels(cells, expected):
+    assert labels(*cells) == (expected, ())
+
+
+@pytest.mark.parametrize("cell", [None, float("nan"), "", "  ", "NaN", "nan", "null", []])
+def test_no_label_is_refused(cell):
+    with pytest.raises(DataError, match="must have a label; got 1 without, the first in line 3"):
+        labels("x", cell, "y")
+
+
+def test_several_labels_are_seen():
+    for cell in (["x", "y"], "['x', 'y']"):
+        with pytest.raises(DataError, match="must have one label; got 2 in t.csv:2"):
+            labels(cell, "x")
+    assert "each combination is a class of its own" in labels("cat|big", "cat|small")[1][0]
+    assert labels("cat|dog", "bird")[1] == ()
+
+
+def test_labels_of_a_run_stay():
+    assert labels("1.0", "0.0", known=("0.0", "1.0"))[0] == ["1.0", "0.0"]
+
+
+@pytest.mark.parametrize(
+    ("row", "split"),
+    [
+        ({"Split ": " Test"}, "test"),
+        ({"subset": "dev"}, "valid"),
+        ({"is_valid": True}, "valid"),
+        ({"is_valid": "False"}, "train"),
+        ({"split": None}, "train"),
+        ({}, "train"),
+    ],
+)
+def test_splits_of_rows(row, split):
+    assert split_of_row(row, "here") == split
+
+
+def test_usual_names_of_splits():
+    assert [split_named(name) for name in ("Training_Set", "test-set", "dev", "cat")] == [
+        "train", "test", "valid", None
+    ]  # fmt: skip
+    check_has_train(["train", "valid", "test"], TABLE)
+    with pytest.raises(DataError, match="must have one to train on"):
+        check_has_train(["valid", "test"], TABLE)
