@@ -20,7 +20,7 @@ def test_public_names_are_pinned():
         "Application", "Arrays", "Device", "Duration", "Explanation", "Finished", "Fitted",
         "ImageOptions", "Loss", "MemoryMapped", "Observer", "Options", "Plan", "Processes", "Run",
         "Safety", "Study", "Table", "Task", "TextOptions", "TrainedModel", "VideoOptions",
-        "VolanoError", "__version__", "constant", "cosine", "doctor", "explain", "explore",
+        "VolanoError", "__version__", "bench", "constant", "cosine", "doctor", "explain", "explore",
         "linear", "load", "open_table", "option", "resume", "spool", "train", "trapezoid", "verify",
     ]  # fmt: skip
     for name in volano.__all__:

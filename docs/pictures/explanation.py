@@ -38,6 +38,11 @@ def draw(explanation: dict, sections: list[str], title: str) -> str:
         highlight=False, markup=False, emoji=False,
     )  # fmt: skip
     print_parts(render(Explanation.from_json(explanation), console, sections=sections), console)
+    return svg_of(console, title)
+
+
+def svg_of(console: Console, title: str) -> str:
+    """What a console has recorded, as a picture without fonts of its own."""
     picture = console.export_svg(title=title, theme=_DARK, unique_id="volano")
     picture = re.sub(r"@font-face\s*{[^}]*}", "", picture)  # pictures on pages may load no fonts
     return re.sub(r"font-family: [^;]*;", f"font-family: {_FONTS};", picture)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from volano.api.bench import bench
     from volano.api.doctor import doctor
     from volano.api.explain import explain
     from volano.api.explore import explore
@@ -55,6 +56,7 @@ _HOMES = {
     "TrainedModel": "volano.apps.application",
     "VideoOptions": "volano.apps.video.options",
     "VolanoError": "volano.errors",
+    "bench": "volano.api.bench",
     "constant": "volano.task",
     "cosine": "volano.task",
     "doctor": "volano.api.doctor",
@@ -96,6 +98,7 @@ __all__ = [
     "VideoOptions",
     "VolanoError",
     "__version__",
+    "bench",
     "constant",
     "cosine",
     "doctor",

@@ -25,6 +25,7 @@ OWN = {
     "video": "--network --frames --image-size --fps --batch-size --flip",
 }
 SURFACE = {
+    "bench": "--minutes --device",
     "eval": "--device --trust",
     "predict": "--device --csv --top-k --trust",
     "export": "--out --to --trust",

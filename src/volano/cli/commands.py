@@ -10,6 +10,7 @@ import typer
 
 from volano.cli import options as opt
 from volano.cli import output, plans
+from volano.cli.bench import BENCH_HELP, bench
 from volano.cli.explain import explain_app
 from volano.cli.explore import explore_app
 from volano.cli.generate import GENERATE_HELP, generate_function
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command("resume")(resume)
     app.add_typer(explain_app(), name="explain")
     app.add_typer(explore_app(), name="explore")
+    app.command("bench", help=BENCH_HELP)(bench)
     commands = {
         "eval": evaluate,
         "predict": predict,

@@ -1,0 +1,1 @@
+"""Compares plain loops with what Volano does, in turn on this machine."""

@@ -1,0 +1,46 @@
+"""Blocks in turn, by a clock that only the sides move."""
+
+import pytest
+
+from volano.benchmark.rounds import Gain, take_turns
+
+
+class Machine:
+    """A clock, and sides whose steps take so many seconds."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, []
+
+    def clock(self):
+        return self.now
+
+    def side(self, name, seconds):
+        def run(count):
+            self.calls.append((name, count))
+            self.now += seconds * count
+
+        return run
+
+
+def test_sides_take_turns_in_blocks_of_a_second():
+    machine = Machine()
+    sides = {"slow": machine.side("slow", 0.5), "fast": machine.side("fast", 0.1)}
+    found = take_turns(sides, deadline=10.0, clock=machine.clock)
+    assert found["slow"] == pytest.approx([0.5] * len(found["slow"]))
+    assert found["fast"] == pytest.approx([0.1] * len(found["slow"]))
+    blocks = machine.calls[4:]
+    assert blocks[:4] == [("slow", 2), ("fast", 10), ("fast", 10), ("slow", 2)]
+    assert machine.now <= 10.0
+
+
+def test_there_are_three_rounds_at_least_and_twelve_at_most():
+    for deadline, expected in ((0.0, 3), (1e9, 12)):
+        machine = Machine()
+        found = take_turns({"a": machine.side("a", 2.0)}, deadline=deadline, clock=machine.clock)
+        assert len(found["a"]) == expected
+
+
+def test_a_gain_is_taken_round_by_round():
+    # The machine is twice as slow in the second round, for both.
+    gain = Gain.of([2.0, 4.0, 2.4], [1.0, 2.0, 1.0])
+    assert (gain.median, gain.least, gain.most) == pytest.approx((2.0, 2.0, 2.4))
