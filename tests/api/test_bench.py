@@ -4,7 +4,7 @@ import pytest
 
 import volano
 from volano.api import bench as module
-from volano.benchmark.rounds import Gain
+from volano.benchmark.rounds import StepGain
 from volano.errors import TaskError, UsageError
 
 TASK = """
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 def row(name, place):
     return module.BenchRow(
         task=name, device=place.name, plain_seconds=0.2, planned_seconds=0.1, planning_seconds=9.0,
-        gain=Gain(median=2.0, least=1.9, most=2.1), run_gain=1.8, num_rounds=3, plan="plain eager",
+        gain=StepGain(median=2.0, least=1.9, most=2.1), run_gain=1.8, num_rounds=3, plan="plain eager",
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from volano.benchmark.rounds import Gain, take_turns
+from volano.benchmark.rounds import StepGain, take_turns
 
 
 class Machine:
@@ -42,5 +42,5 @@ def test_there_are_three_rounds_at_least_and_twelve_at_most():
 
 def test_a_gain_is_taken_round_by_round():
     # The machine is twice as slow in the second round, for both.
-    gain = Gain.of([2.0, 4.0, 2.4], [1.0, 2.0, 1.0])
+    gain = StepGain.of([2.0, 4.0, 2.4], [1.0, 2.0, 1.0])
     assert (gain.median, gain.least, gain.most) == pytest.approx((2.0, 2.0, 2.4))

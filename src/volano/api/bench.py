@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from volano.apps.kinds import APPLICATIONS
-from volano.benchmark.rounds import Gain, take_turns
+from volano.benchmark.rounds import StepGain, take_turns
 from volano.benchmark.sides import OneByOne, PlainLoop, PlannedLoop, Together, changes_in_words
 from volano.benchmark.tasks import NUM_MEMBERS, bare, embedded_task, pack_tasks
 from volano.device import Device, describe_machine, versions
@@ -44,7 +44,7 @@ class BenchRow:
     device: str
     plain_seconds: float
     planned_seconds: float
-    gain: Gain
+    gain: StepGain
     planning_seconds: float
     run_gain: float
     num_rounds: int
@@ -187,7 +187,7 @@ def _row(
         device=place.name,
         plain_seconds=plain,
         planned_seconds=planned,
-        gain=Gain.of(found["plain"], found["planned"]),
+        gain=StepGain.of(found["plain"], found["planned"]),
         planning_seconds=before,
         run_gain=run_seconds / (before + run_seconds * planned / plain),
         num_rounds=len(found["plain"]),

@@ -18,6 +18,7 @@ from volano.planner import (
     find_plan,
     measured_beside,
 )
+from volano.running.minutes import with_probe_steps
 from volano.task import Task
 from volano.training import RunFolder
 
@@ -61,7 +62,7 @@ def explain(
     value, _ = named(what)
     if isinstance(value, Task):
         refuse_options({"path": path, **options})
-        return _explained(value, planning, on, analyze)
+        return _explained(*with_probe_steps(value, planning), on, analyze)
     from volano.apps.kinds import CLASSIFY, application_class, choose_application
     from volano.apps.train import task_to_plan
 

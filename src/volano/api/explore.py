@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Build = Callable[[Any], Task]
 _DEFAULTS: dict[str, Any] = {
-    "trials": 128,
+    "trials": 64,
     "metric": "loss",
     "direction": "minimize",
     "seed": 0,
@@ -72,10 +72,11 @@ def explore(
             have the same data, and ``valid``. Called more than once for a trial, in the workers
             too. Or an application, as ``volano.train`` takes it: its recipe is varied, over
             ``space`` or its own.
-        trials: the number of trials to ask for; 128, for an application 64.
+        trials: the number of trials to ask for; 64.
         path: the path of an application's data; None is its embedded sample.
         space: for an application, a search space or the JSON or TOML file of one; None is its own.
-        minutes: after which nothing new begins.
+        minutes: the time for the whole study, after which nothing new begins; None is no limit,
+            for an application 10.
         metric: the metric of the evaluation, by which trials are compared; ``"loss"``, or what
             ``build.metric`` says.
         direction: ``"minimize"`` or ``"maximize"`` it; ``"minimize"``, or what ``build.direction``
@@ -116,7 +117,7 @@ def explore(
         named = build = build_of(Study.open(out).facts.get("source") or {})
     elif of_application and not resume:
         kind = build if isinstance(build, str) else reference_to(cast(Any, build))
-        trials = 64 if trials is None else trials
+        trials = _DEFAULTS["trials"] if trials is None else trials
         asked = {"minutes": minutes, "eta": eta, "rungs": rungs, "seed": seed, "device": device}
         asked = {name: value for name, value in asked.items() if value is not None}
         named = build = application_build(

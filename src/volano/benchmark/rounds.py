@@ -15,7 +15,7 @@ _LEAST_ROUNDS, _MOST_ROUNDS = 3, 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gain:
+class StepGain:
     """The gain of one side over another: the median over the rounds, the least and the most."""
 
     median: float
@@ -23,7 +23,7 @@ class Gain:
     most: float
 
     @classmethod
-    def of(cls, slow: Sequence[float], fast: Sequence[float]) -> Gain:
+    def of(cls, slow: Sequence[float], fast: Sequence[float]) -> StepGain:
         """Returns the gain from seconds of a step, round by round."""
         ratios = [one / other for one, other in zip(slow, fast, strict=True)]
         return cls(median=statistics.median(ratios), least=min(ratios), most=max(ratios))

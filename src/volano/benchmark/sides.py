@@ -1,4 +1,5 @@
-"""What is compared: a plain PyTorch loop and a planned one, and many of them and a pack."""
+"""The sides that are compared: a plain PyTorch loop and a planned one, and many of them and a
+pack."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from volano.data.arrays import rows_of
 from volano.device import Device
 from volano.device.machine import num_cores
 from volano.device.random_state import random_state_kept
+from volano.device.torch_private import foreach_lerp_
 from volano.packing import Member, Pack
 from volano.plan import Plan
 from volano.planner import PlanRequest, find_plan
@@ -84,9 +86,7 @@ class PlainLoop:
         if self.average is not None:
             assert task.ema_decay is not None
             with torch.no_grad():
-                torch._foreach_lerp_(
-                    self.average, list(self.model.parameters()), 1 - task.ema_decay
-                )
+                foreach_lerp_(self.average, list(self.model.parameters()), 1 - task.ema_decay)
         self.step += 1
 
 
@@ -126,7 +126,7 @@ class PlannedLoop:
 
 
 class OneByOne:
-    """Plain loops, of which one is trained after the other."""
+    """A number of plain loops, of which one is trained after the other."""
 
     def __init__(self, tasks: Sequence[Task], device: Device) -> None:
         self.loops = [PlainLoop(task, device) for task in tasks]

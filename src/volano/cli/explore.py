@@ -47,7 +47,7 @@ def _study_options(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Time for the study; nothing new begins after it.", rich_help_panel=_STUDY
+            help="Time for the whole study; 10 for an application.", rich_help_panel=_STUDY
         ),
     ] = None,
     metric: Annotated[
@@ -174,7 +174,7 @@ def _explore(
             "one",
         )
     else:
-        study = explore(what, out=out, on_progress=output.warn, **{"trials": 64, **asked})
+        study = explore(what, out=out, on_progress=output.warn, **asked)
     return _finish(study, verify=verify, as_json=json)
 
 

@@ -22,6 +22,7 @@ from volano.device import Device, Ranks
 from volano.errors import RunError, UsageError
 from volano.plan import Plan
 from volano.planner import share_of_threads
+from volano.running.minutes import with_steps_of
 from volano.running.references import load_task, task_again
 from volano.task import Task
 from volano.training import (
@@ -172,7 +173,7 @@ def work(
     joined."""
     plan = Plan.load(folder.path / "plan.json")
     return run_task(
-        task_of(folder) if task is None else task,
+        with_steps_of(task_of(folder) if task is None else task, folder),
         plan,
         folder,
         observer=observer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from volano.errors import UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest
 from volano.running.end_run import with_report, with_verdict
+from volano.running.minutes import fit_minutes, is_in_minutes, with_steps_of
 from volano.running.plan_run import choose_plan
 from volano.running.processes import Processes, check_processes, execute, task_of
 from volano.task import Task
@@ -39,13 +41,16 @@ def train_task(
     Raises:
         VolanoError: as its subclasses say.
     """
+    started = time.perf_counter()
     source = {"kind": "python"} if source is None else source
     folder = RunFolder.reserve(out, task.name)
     observer = observer or make_progress()
     observer.on_phase(f"choosing a plan for {task.name}")
-    chosen = choose_plan(
-        task, planning or PlanRequest(), world_size=(processes or Processes()).world_size
-    )
+    planning, world_size = planning or PlanRequest(), (processes or Processes()).world_size
+    if is_in_minutes(task):
+        task, chosen = fit_minutes(task, planning, started=started, world_size=world_size)
+    else:
+        chosen = choose_plan(task, planning, world_size=world_size)
     check_plan(task, chosen.plan)
     check_processes(task, chosen.plan, processes, source)
     folder.make()
@@ -100,7 +105,7 @@ def go_on(
     processes: Processes | None = None,
 ) -> Run:
     """Runs the rest of a task in its folder."""
-    plan = Plan.load(folder.path / "plan.json")
+    plan, task = Plan.load(folder.path / "plan.json"), with_steps_of(task, folder)
     return execute(
         task, plan, folder, observer=observer, resume=True, safety=safety, processes=processes
     )

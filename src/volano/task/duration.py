@@ -1,4 +1,5 @@
-"""The duration of a training: ``"10ep"`` epochs or ``"5000st"`` optimizer steps."""
+"""The duration of a training: ``"10ep"`` epochs, ``"5000st"`` optimizer steps or ``"10min"``
+minutes."""
 
 from __future__ import annotations
 
@@ -10,21 +11,22 @@ from typing import Literal
 
 from volano.errors import TaskError
 
-_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|st)\s*")
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|st|min)\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """An amount of training with its unit: ``ep`` (epochs, fractions allowed) or ``st`` (optimizer
-    steps)."""
+    """An amount of training with its unit: ``ep`` (epochs, fractions allowed), ``st`` (optimizer
+    steps) or ``min`` (minutes of the whole call, resolved into steps before the first one)."""
 
     amount: float
-    unit: Literal["ep", "st"]
+    unit: Literal["ep", "st", "min"]
 
     def __post_init__(self) -> None:
-        if self.unit not in ("ep", "st"):
+        if self.unit not in ("ep", "st", "min"):
             raise TaskError(
-                "The unit of a duration must be 'ep' (epochs) or 'st' (steps)", got=repr(self.unit)
+                "The unit of a duration must be 'ep' (epochs), 'st' (steps) or 'min' (minutes)",
+                got=repr(self.unit),
             )
         if not (math.isfinite(self.amount) and self.amount > 0):
             raise TaskError("A duration must be above 0", got=f"{self.amount}{self.unit}")
@@ -37,7 +39,7 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str | Duration) -> Duration:
-        """Parses ``"10ep"``, ``"0.5ep"``, ``"5000st"``.
+        """Parses ``"10ep"``, ``"0.5ep"``, ``"5000st"``, ``"10min"``.
 
         Raises:
             TaskError: the text has another form.
@@ -49,13 +51,24 @@ class Duration:
             raise TaskError(
                 "A duration must be a number with its unit",
                 got=repr(text),
-                remedy="Write '10ep' for ten epochs or '5000st' for five thousand optimizer steps",
+                remedy="Write '10ep' for ten epochs, '5000st' for five thousand optimizer steps or "
+                "'10min' for ten minutes",
             )
-        return cls(float(match[1]), match[2])  # pyright: ignore[reportArgumentType] - the pattern admits only the two
+        return cls(float(match[1]), match[2])  # pyright: ignore[reportArgumentType] - the pattern admits only these
 
     def steps(self, steps_per_epoch: int) -> int:
         """Returns the number of optimizer steps, at least one; a fraction of a step counts as a
-        step."""
+        step.
+
+        Raises:
+            TaskError: it is a time, which ``volano.train`` resolves by timing steps.
+        """
+        if self.unit == "min":
+            raise TaskError(
+                "Minutes must be resolved into steps, which volano.train does before the first one",
+                got=str(self),
+                remedy="Give epochs ('10ep') or steps ('5000st') here",
+            )
         if self.unit == "st":
             return int(self.amount)
         # Round first: 0.1 epochs of 30 steps is 3.0000000000000004 in binary.

@@ -35,7 +35,8 @@ class Task:
         optimizer: ``(params) -> torch.optim.Optimizer``; ``params`` are the model's parameters, or
             the result of ``parameter_groups``.
         batch_size: examples per optimizer step, over all ranks and micro-batches.
-        duration: ``"10ep"`` or ``"5000st"``.
+        duration: ``"10ep"``, ``"5000st"``, or ``"10min"`` of the whole call: turned into steps
+            before the first one, by timing some.
         valid: map-style set for evaluation, or None.
         parameter_groups: ``(model) -> list of dicts``, as ``torch.optim`` takes them; None is one
             group of all.
@@ -87,6 +88,13 @@ class Task:
     def __post_init__(self) -> None:
         object.__setattr__(self, "duration", Duration.parse(self.duration))
         object.__setattr__(self, "evaluate_every", Duration.parse(self.evaluate_every))
+        assert isinstance(self.evaluate_every, Duration)
+        if self.evaluate_every.unit == "min":
+            raise TaskError(
+                "`evaluate_every` must be epochs or steps",
+                got=str(self.evaluate_every),
+                remedy="Write '1ep' or '500st'",
+            )
         self._check_callables()
         self._check_numbers()
         self._check_data("data", self.data)
