@@ -105,7 +105,8 @@ def nothing_is_trained(monkeypatch):
 
     for name in (
         "volano.apps.train._fit", "volano.running.train.choose_plan",
-        "volano.api.explain.find_plan", "volano.api.explain.explain_absent", "volano.study.run_study.run_study",
+        "volano.api.explain.find_plan", "volano.api.explain.explain_absent",
+        "volano.study.run_study.run_study",
         "volano.api.explore.application_build", "volano.api.doctor.doctor",
     ):  # fmt: skip
         monkeypatch.setattr(name, refuse)
