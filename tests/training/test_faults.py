@@ -15,6 +15,7 @@ from torch import nn
 import volano
 from conftest import Quiet, classification, experiment_records
 from volano.errors import CheckpointError, UsageError
+from volano.record import files
 from volano.training import RunFolder, Safety
 from volano.training.checkpoints.checkpoint import (
     list_checkpoints,
@@ -255,20 +256,18 @@ class TestFullDisk:
         assert load_latest(run.path / "checkpoints")[0] == 32
 
     def test_lines_that_were_lost_do_not_spoil_their_neighbours(self, tmp_path, monkeypatch):
-        from pathlib import Path
-
         folder = RunFolder(tmp_path)
         folder.append("metrics.jsonl", {"step": 1})
-        real_open = Path.open
+        real_open = files.open_to_append
 
-        def torn(self, mode="r", *args, **kwargs):
-            file = real_open(self, mode, *args, **kwargs)
+        def torn(path):
+            file = real_open(path)
             file.write(b'{"st')
             file.close()
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "open", torn)
+            patch.setattr(files, "open_to_append", torn)
             folder.append("metrics.jsonl", {"step": 2})
         folder.append("metrics.jsonl", {"step": 3})
         assert [record["step"] for record in folder.read_lines("metrics.jsonl")] == [1, 3]
