@@ -18,11 +18,19 @@ from volano.errors import UsageError
 from volano.packing import Member, Pack
 from volano.packing.equality import Shown
 from volano.record.study_folder import StudyFolder
+from volano.running.trust import name_code
 from volano.study.run_study import run_study
 from volano.study.settings import StudySettings
 from volano.study.workers.make_executor import make_executor
 
 STEPS = (4, 12, 36)
+
+
+@pytest.fixture(autouse=True)
+def _build_is_the_persons_own() -> None:
+    name_code("tests.api.test_verify:build")
+
+
 PARAMS = [
     {"lr": 0.002 * 2**index, "drop": 0.05 + 0.1 * index, "smoothing": 0.02 * index}
     for index in range(4)

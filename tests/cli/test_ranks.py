@@ -110,7 +110,7 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named_and_the_run_goes_on(
     assert "Traceback" not in err
     record = json.loads((folder / "cut" / "run.json").read_text())
     assert (record["status"], record["reason"]) == ("failed", "rank 1: ended by SIGKILL")
-    assert run(folder, "resume", "cut", "--nproc", "2")[0] == 0
+    assert run(folder, "resume", "cut", "--trust", "--nproc", "2")[0] == 0
     assert_same_weights(whole[0], folder / "cut")
 
 
@@ -143,7 +143,7 @@ def test_ctrl_c_stops_all_ranks_and_the_run_goes_on_alone(folder):
     assert child.returncode == 1, err
     assert "resume: volano resume run" in out
     assert json.loads((folder / "run" / "run.json").read_text())["status"] == "stopped"
-    code, out, _ = run(folder, "resume", "run")
+    code, out, _ = run(folder, "resume", "run", "--code", "dying.py:task")
     assert code == 0
     assert "valid loss" in out
 

@@ -26,14 +26,14 @@ OWN = {
 }
 SURFACE = {
     "bench": "--minutes --device",
-    "eval": "--device --trust",
-    "predict": "--device --csv --top-k --trust",
-    "export": "--out --to --trust",
+    "eval": "--device --code --trust",
+    "predict": "--device --csv --top-k --code --trust",
+    "export": "--out --to --code --trust",
     "report": "--out",
     "doctor": "--device",
-    "resume": "--nproc --max-restarts --save-every --skip-bad-steps --trust",
+    "resume": "--nproc --max-restarts --save-every --skip-bad-steps --code --trust",
     "generate": (
-        "--trust "
+        "--code --trust "
         "--device --seed --prompt --tokens --temperature --top-k --top-p --clips --steps --frames "
         "--first-frames --class --guidance --method --fps --out"
     ),
@@ -47,9 +47,9 @@ SURFACE = {
 for _verb in ("train", "explain"):
     SURFACE[f"{_verb} text"] += " --classify"
 OF_OWN_TASKS = {
-    "train": f"{PLAN} {RUN} --from --trial --epochs",
+    "train": f"{PLAN} {RUN} --from --trial --epochs --trust",
     "explain": f"{PLAN} --on --analyze",
-    "explore": f"{STUDY} --resume".replace(" --space", ""),
+    "explore": f"{STUDY} --resume --trust".replace(" --space", ""),
 }
 
 

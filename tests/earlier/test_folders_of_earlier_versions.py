@@ -39,7 +39,7 @@ def earlier(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_of_a_task_goes_on_to_its_end(earlier):
-    assert earlier("resume", "stopped")["metrics"]["valid_loss"] < 2.3
+    assert earlier("resume", "stopped", "--code", "kept_task:task")["metrics"]["valid_loss"] < 2.3
     record = json.loads(Path("stopped/run.json").read_text())
     assert (record["status"], record["step"]) == ("finished", 16)
     earlier("report", "stopped")
@@ -57,13 +57,13 @@ def test_a_study_is_reported_goes_on_and_its_best_is_trained(earlier):
     earlier("report", "study")
     assert Path("study/report.html").is_file()
     assert len(Path("study/trials.jsonl").read_text().splitlines()) > 0
-    earlier("train", "--from", "study", "--no-plan", "--out", "best")
+    earlier("train", "kept_task:build", "--from", "study", "--no-plan", "--out", "best")
     assert json.loads(Path("best/run.json").read_text())["status"] == "finished"
-    earlier("explore", "--resume", "study", "--trials", "6", "--workers", "1")
+    earlier("explore", "--resume", "study", "--trust", "--trials", "6", "--workers", "1")
 
 
 def test_another_task_is_still_refused(earlier, capsys):
     path = Path("kept_task.py")
     path.write_text(path.read_text().replace("batch_size=64", "batch_size=32"))
-    assert run(["resume", "stopped"]) != 0
+    assert run(["resume", "stopped", "--trust"]) != 0
     assert "batch_size: 32 != 64" in capsys.readouterr().err

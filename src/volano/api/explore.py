@@ -18,6 +18,7 @@ from volano.errors import UsageError, VolanoError
 from volano.record.study_folder import STUDY, StudyFolder
 from volano.report import write_study_report
 from volano.running.references import load_reference
+from volano.running.trust import name_code, trust_folder
 from volano.study.importances import importances
 from volano.study.observe import StudyObserver
 from volano.study.search_space import SearchSpace
@@ -60,6 +61,7 @@ def explore(
     workers: int | None = None,
     ray: str | None = None,
     resume: bool = False,
+    trust: bool = False,
     observer: StudyObserver | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
     **options: Any,
@@ -97,6 +99,7 @@ def explore(
         ray: ``"local"``, ``"auto"`` or ``"host:port"``: the devices of a Ray cluster.
         resume: continues the study in ``out``, with the settings that it has if none are
             given.
+        trust: whether code that the folder of a resumed study names may be imported.
         observer: the observer that hears of the study, and is closed at its end; None shows
             progress on standard error.
         on_progress: the function that hears what is done before the study begins.
@@ -110,11 +113,15 @@ def explore(
     from volano.study.run_study import run_study
     from volano.study.workers.make_executor import make_executor
 
+    name_code(build)
+    if resume and out is not None:
+        trust_folder(out, trust)
     named = load_reference(build) if isinstance(build, str) and ":" in build else build
     is_own = isinstance(named, type) and issubclass(named, Application)
     of_application = is_application(build) or is_own
     if of_application and resume and out is not None:
-        named = build = build_of(Study.open(out).facts.get("source") or {})
+        before = Study.open(out)
+        named = build = build_of(before.facts.get("source") or {}, before.folder)
     elif of_application and not resume:
         kind = build if isinstance(build, str) else reference_to(cast(Any, build))
         trials = _DEFAULTS["trials"] if trials is None else trials

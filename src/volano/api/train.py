@@ -12,6 +12,7 @@ from volano.planner import PlanRequest
 from volano.running.processes import Processes, follow, is_follower
 from volano.running.references import as_task, load_reference, training_at_import
 from volano.running.train import accept_code, kind_of, resume_task, train_task
+from volano.running.trust import name_code, trust_folder
 from volano.task import Task
 from volano.training import Observer, Run, RunFolder, Safety, make_progress
 
@@ -108,6 +109,7 @@ def resume(
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
+    code: str | None = None,
     trust: bool = False,
     accept: Collection[str] = (),
 ) -> Run:
@@ -121,7 +123,10 @@ def resume(
         safety: None keeps the run's own.
         processes: the processes that continue it together; another number than before is fine.
         observer: the observer that hears of the run; None shows progress on standard error.
-        trust: whether an application of your own that the folder names may be imported.
+        code: ``"module:name"`` of the code that the folder names: a task or an application of your
+            own, or a network. A folder may come from a stranger, so it is loaded only if you name
+            the same, here or before in this process, or trust the folder.
+        trust: whether code that the folder names may be imported, whichever it is.
         accept: the code that may be another than that with which the run began: ``"objective"``,
             ``"forward"``, ``"collate"``, ``"augment"``.
 
@@ -131,6 +136,8 @@ def resume(
     """
     if is_follower():
         return follow(task)
+    name_code(code)
+    trust_folder(run, trust)
     common: dict[str, Any] = {"safety": safety, "processes": processes, "observer": observer}
     if accept:
         accept_code(run, [accept] if isinstance(accept, str) else accept)
@@ -144,14 +151,21 @@ def resume(
     return resume_application(application, run, **common)
 
 
-def load(run: Run | str | Path, *, device: str | None = None, trust: bool = False) -> TrainedModel:
+def load(
+    run: Run | str | Path,
+    *,
+    device: str | None = None,
+    code: str | None = None,
+    trust: bool = False,
+) -> TrainedModel:
     """Loads what an application's run has trained, to be used.
 
     Args:
         run: a run that has ended, or its folder.
         device: the device as torch writes it; None is the accelerator, or the CPU without one.
-        trust: whether an application of your own that the folder names may be imported; a run that
-            this process has made is trusted.
+        code: ``"module:name"`` of the code that the folder names, see ``volano.resume``.
+        trust: whether code that the folder names may be imported; a run that this process has made
+            is trusted.
 
     Returns:
         An object with ``module``, the ``nn.Module`` in evaluation mode on the device; ``classes``;
@@ -166,6 +180,7 @@ def load(run: Run | str | Path, *, device: str | None = None, trust: bool = Fals
     """
     from volano.apps.kinds import load as load_model
 
+    name_code(code)
     is_own = isinstance(run, Run)
     return load_model(RunFolder.open(run.path if is_own else run), device, trust=trust or is_own)
 
@@ -188,6 +203,7 @@ def named(what: Any) -> tuple[Task | str | type[Application], str | None]:
         return what, what
     from volano.apps.application import Application
 
+    name_code(what)
     value = load_reference(what) if isinstance(what, str) and ":" in what else what
     if isinstance(value, type) and issubclass(value, Application):
         return value, what if isinstance(what, str) else None

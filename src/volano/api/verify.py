@@ -15,6 +15,7 @@ from volano.errors import UsageError
 from volano.packing.equality import Compared, compare_figures, plan_of_replays
 from volano.record.study import TrialResult
 from volano.running.references import load_reference
+from volano.running.trust import name_code, trust_folder
 from volano.study.study import Study
 from volano.task import Task
 
@@ -90,6 +91,7 @@ def verify(
     build: Build | str | None = None,
     trials: Iterable[int] | None = None,
     device: str | None = None,
+    trust: bool = False,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Verification:
     """Trains some of a study's trials alone, each from its first step to where it stood, and
@@ -106,18 +108,21 @@ def verify(
             has returned, nor for the folder of one that was an application's or ``"module:build"``.
         trials: their numbers, instead of ``n``.
         device: the device to use; None is the study's.
+        trust: whether code that the study's folder names may be imported.
         on_progress: the function that hears of each training before it begins.
 
     Raises:
         UsageError: there is nothing to compare, or ``build`` is missing or makes another task.
     """
     if isinstance(study, str | Path):
+        trust_folder(study, trust)
         study = Study.open(study)
     settings = study.settings
+    name_code(build)
     build = build or getattr(study, "build", None)
     precision = settings.get("precision") or "fp32"
     if build is None:
-        make = build_of(study.facts.get("source") or {})
+        make = build_of(study.facts.get("source") or {}, getattr(study, "folder", None))
     else:
         make = load_reference(build) if isinstance(build, str) else build
     plan = plan_of_replays(device or settings.get("device"), precision)

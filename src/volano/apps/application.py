@@ -27,6 +27,7 @@ from volano.planner import PlanRequest, PlanResult, share_of_rank
 from volano.report.verdict import Score
 from volano.running.checks import check_data_is_there
 from volano.running.plan_run import choose_plan
+from volano.running.trust import check_trusted
 from volano.task import Task
 from volano.training import Run, RunFolder, StepTime, measure_step_time
 
@@ -271,14 +272,18 @@ class Application(ABC):
 
         Raises:
             CheckpointError: ``run.json`` does not hold them.
+            UsageError: they name code that the person has neither named nor trusts.
         """
         try:
-            return cls.options_type.from_json(folder.read_json("run.json")["source"]["dials"])
+            options = cls.options_type.from_json(folder.read_json("run.json")["source"]["dials"])
         except (KeyError, TypeError, UsageError) as error:
             raise CheckpointError(
                 f"run.json of a run of the {cls.kind} application must hold its options",
                 got=f"{folder.path}: {error}",
             ) from error
+        for reference in options.code_named():
+            check_trusted(reference, folder.path)
+        return options
 
     def task_of_run(self) -> Task:
         """The Task of the run whose resolved options these are."""

@@ -12,6 +12,7 @@ from volano.apps.text.classify.options import ClassifyOptions
 from volano.apps.text.options import TextOptions
 from volano.apps.video.options import VideoOptions
 from volano.errors import UsageError
+from volano.running.trust import check_trusted, name_code, trust_folder
 
 if TYPE_CHECKING:
     from volano.apps.application import Application, TrainedModel
@@ -98,6 +99,7 @@ def choose_application(
     Raises:
         UsageError: there is no such application, it has no such option, or a value cannot be.
     """
+    name_code(kind if isinstance(kind, str) else reference_to(kind), *given.values())
     if is_application(kind):
         name, options = options_for(str(kind), given)  # before torch is loaded
         return application_class(name), options
@@ -124,40 +126,39 @@ def application_of_run(folder: RunFolder, *, trust: bool = False) -> type[Applic
 
     Args:
         folder: the run's folder, which a stranger may have written.
-        trust: whether an application of a person's own that it names may be imported.
+        trust: whether code that it names may be imported, whoever has named it.
 
     Raises:
-        UsageError: it names one, and is not trusted.
+        UsageError: it names an application that the person has not named, and is not trusted.
     """
     source = folder.read_json("run.json").get("source") or {}
     kind = source.get("kind", "python")
     if kind in ("python", "reference", "trial"):
         return None
     if ":" in str(kind) and not trust:
-        raise UsageError(
-            "A run's folder may name code, which runs only if you trust it",
-            got=f"{kind} in {folder.path}",
-            remedy="Give `trust` if you know that code",
-        )
+        check_trusted(kind, folder.path)
     return application_class(CLASSIFY if source.get("goal") == "classes" else kind)
 
 
 def task_of(folder: RunFolder) -> Task:
     """Returns the task of an application's run, made again from its folder."""
-    application = application_of_run(folder, trust=True)  # whoever resumed it has been asked
+    application = application_of_run(folder)
     assert application is not None
     return application.from_run(folder).task_of_run()
 
 
 def load(run: RunFolder, device: str | None = None, *, trust: bool = False) -> TrainedModel:
-    """Loads what the run of an application has trained.
+    """Loads what the run of an application has trained. Whether code that its folder names is
+    trusted holds for what is done with it later, too.
 
     Raises:
-        UsageError: it is the run of a task of a person's own.
+        UsageError: it is the run of a task of a person's own, or names code that the person has
+            neither named nor trusts.
         CheckpointError: it has not ended.
     """
     from volano.running.checks import check_ended
 
+    trust_folder(run.path, trust)
     application = application_of_run(run, trust=trust)
     if application is None:
         raise UsageError(

@@ -279,6 +279,10 @@ class Options(DeclaredOptions):
         0, "Of splits, weights, order and augmentation.", at_least=0, at_most=MOST_SEED
     )
 
+    def code_named(self) -> tuple[str, ...]:
+        """Returns the references of Python code among the values."""
+        return ()
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in self.declared():  # a run is resumed from anywhere

@@ -23,6 +23,7 @@ from volano.plan import Plan
 from volano.record.run_folder import RunFolder
 from volano.running.checks import check_data_is_there
 from volano.running.references import load_reference
+from volano.running.trust import check_trusted, is_trusted, name_code, trust_folder
 from volano.study.search_space import Range, SearchSpace
 from volano.study.settings import StudySettings
 from volano.study.study import Study
@@ -185,16 +186,27 @@ def application_build(
     )
 
 
-def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
+def build_of(source: Mapping[str, Any], folder: Path | None = None) -> Callable[[Any], Task]:
     """The build function of a study, made again from the ``source`` in its ``study.json``.
 
+    Args:
+        folder: the study's folder; without it, what code it names must have been named.
+
     Raises:
-        UsageError: it was a Python function of which nothing is known.
+        UsageError: it was a Python function of which nothing is known, or it names code that the
+            person has neither named nor trusts.
     """
-    kind = source.get("kind", "python")
+    kind, where = source.get("kind", "python"), folder or Path("study.json")
     if kind == "reference":
+        check_trusted(source.get("reference"), where, by="build")
         return load_reference(source["reference"])
     if kind != "python":
+        if ":" in str(kind):
+            check_trusted(kind, where, by="build")
+        for reference in (
+            application_class(kind).options_type.from_json(source["dials"]).code_named()
+        ):
+            check_trusted(reference, where, by="build")
         check_data_is_there(source["dials"].get("path"), "data")
         return ApplicationBuild(
             kind, source["dials"], SearchSpace.from_json(source["space"]), source["num_steps"]
@@ -209,7 +221,14 @@ def build_of(source: Mapping[str, Any]) -> Callable[[Any], Task]:
 def task_of(folder: RunFolder) -> Task:
     """Returns the task of a run that trains a trial, made again from the study."""
     source = folder.read_json("run.json")["source"]
-    return task_of_trial(source["study"], source["trial"], epochs=source.get("epochs"))[0]
+    if is_trusted(folder.path):
+        trust_folder(source["study"])
+    build = source.get("build")  # named by whoever trained the trial
+    if build is not None:
+        check_trusted(build, folder.path)
+    return task_of_trial(
+        source["study"], source["trial"], build=build, epochs=source.get("epochs")
+    )[0]
 
 
 def task_of_trial(
@@ -233,6 +252,7 @@ def task_of_trial(
     """
     import optuna
 
+    name_code(build)
     opened = Study.open(study)
     if trial == "best":
         number, params = opened.best.number, opened.best.params
@@ -251,7 +271,7 @@ def task_of_trial(
     made = (
         load_reference(build)
         if isinstance(build, str)
-        else build or build_of(opened.facts.get("source") or {})
+        else build or build_of(opened.facts.get("source") or {}, opened.folder)
     )
     if epochs is not None:
         if not isinstance(made, ApplicationBuild):

@@ -46,13 +46,14 @@ def evaluate(
         Path | None, typer.Argument(help="Other data; none: the run's own test set.")
     ] = None,
     device: opt.DeviceName = None,
+    code: opt.Code = None,
     trust: opt.Trust = False,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001 - read by cli.main
 ) -> int:
     """The figures of a run's model; for images per-class figures and the confusion matrix, for
     clips predicted frames and trivial ones."""
-    model = _model_that_can("evaluate", run, device, trust)
+    model = _model_that_can("evaluate", run, device, code, trust)
     result = model.evaluate(path)
     for notice in result.get("notices", ()):
         output.warn(f"note: {notice}")
@@ -75,12 +76,13 @@ def predict(
         Path | None, typer.Option(help="Write a table here instead of printing one.")
     ] = None,
     device: opt.DeviceName = None,
+    code: opt.Code = None,
     trust: opt.Trust = False,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """The most likely classes of files."""
-    model = _model_that_can("predict", run, device, trust)
+    model = _model_that_can("predict", run, device, code, trust)
     predictions = model.predict(files, **({} if top_k is None else {"top_k": top_k}))
     if csv is not None:
         predictions.write_csv(csv)
@@ -103,12 +105,13 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="File to write; default model.SUFFIX in the run's folder.")
     ] = None,
+    code: opt.Code = None,
     trust: opt.Trust = False,
     json: opt.Json = False,
     debug: opt.Debug = False,  # noqa: ARG001
 ) -> int:
     """Write the model for other programs, load it back, and compare predictions."""
-    result = _model_that_can("export", run, "cpu", trust).export(to, out)
+    result = _model_that_can("export", run, "cpu", code, trust).export(to, out)
     if json:
         output.print_json(result)
     else:
@@ -120,7 +123,7 @@ def export(
     return 0
 
 
-def _model_that_can(verb: str, run: Path, device: str | None, trust: bool) -> Any:
+def _model_that_can(verb: str, run: Path, device: str | None, code: str | None, trust: bool) -> Any:
     """Loads what a run has trained.
 
     Raises:
@@ -128,7 +131,7 @@ def _model_that_can(verb: str, run: Path, device: str | None, trust: bool) -> An
     """
     from volano.api.train import load
 
-    model = load(run, device=device, trust=trust)
+    model = load(run, device=device, code=code, trust=trust)
     if not hasattr(model, verb):
         able = {"predict": "image, and text with --classify", "export": "image"}.get(
             verb, "your own"

@@ -115,6 +115,7 @@ def _resume_option(
     resume: Annotated[
         Path | None, typer.Option(metavar="STUDY", help="Resume the study in this folder.")
     ] = None,
+    trust: opt.Trust = False,
 ) -> None:
     """Declares the option of which study is resumed."""
 
@@ -155,6 +156,7 @@ def _explore(
     json: bool,
     debug: bool,
     resume: Path | None = None,
+    trust: bool = False,
     **values: Any,
 ) -> int:
     del debug  # read by cli.main
@@ -164,7 +166,11 @@ def _explore(
     asked = given(values)
     if resume is not None:
         study = explore(
-            _build_again(resume, what or None), out=_folder(resume, out), resume=True, **asked
+            _build_again(resume, what or None, trust),
+            out=_folder(resume, out),
+            resume=True,
+            trust=trust,
+            **asked,
         )
     elif not what:
         raise UsageError(
@@ -178,8 +184,9 @@ def _explore(
     return _finish(study, verify=verify, as_json=json)
 
 
-def _build_again(study: Path, what: str | None) -> Any:
+def _build_again(study: Path, what: str | None, trust: bool) -> Any:
     from volano.apps.study_build import build_of
+    from volano.running.trust import trust_folder
     from volano.study.study import Study
 
     if what is not None and ":" not in what:
@@ -188,7 +195,11 @@ def _build_again(study: Path, what: str | None) -> Any:
             got=f"{what} with --resume",
             remedy="Leave it out",
         )
-    return what or build_of(Study.open(study).facts.get("source") or {})
+    trust_folder(study, trust)
+    if what is not None:
+        return what
+    opened = Study.open(study)
+    return build_of(opened.facts.get("source") or {}, opened.folder)
 
 
 def _folder(resume: Path, out: Path | None) -> Path:
@@ -244,10 +255,12 @@ def _print(study: Study) -> None:
     output.say(f"study: {study.folder}")
     if study.path("report.html").is_file():
         output.say(f"report: {study.path('report.html')}")
+    source = study.facts.get("source", {})
+    trust = " --trust" if source.get("kind") == "reference" else ""  # of one's own, just now
     if study.status != "finished":
-        output.say(f"resume: volano explore --resume {study.folder}")
-    elif shown and study.facts.get("source", {}).get("kind") != "python":
-        output.say(f"train the best: volano train --from {study.folder}")
+        output.say(f"resume: volano explore --resume {study.folder}{trust}")
+    elif shown and source.get("kind") != "python":
+        output.say(f"train the best: volano train --from {study.folder}{trust}")
 
 
 def _record(study: Study, verification: Verification | None) -> dict[str, Any]:

@@ -26,7 +26,12 @@ _OPTIONS: dict[str, type[DeclaredOptions]] = {
 }
 
 
-def _what(run: opt.RunPath, device: opt.DeviceName = None, trust: opt.Trust = False) -> None:
+def _what(
+    run: opt.RunPath,
+    device: opt.DeviceName = None,
+    code: opt.Code = None,
+    trust: opt.Trust = False,
+) -> None:
     """Declares the arguments of whose model makes it up, and where."""
 
 
@@ -41,9 +46,19 @@ def generate_function() -> Callable[..., int]:
 
 
 def _generate(
-    run: Path, *, device: str | None, trust: bool, json: bool, debug: bool, **values: Any
+    run: Path,
+    *,
+    device: str | None,
+    code: str | None,
+    trust: bool,
+    json: bool,
+    debug: bool,
+    **values: Any,
 ) -> int:
     del debug  # read by cli.main
+    from volano.running.trust import name_code
+
+    name_code(code)
     model = _load(run, device, trust, given(values))
     generated = model.generate(**given(values))
     notices = generated["notices"] if isinstance(generated, dict) else generated.notices

@@ -153,7 +153,7 @@ def in_flags(text: str, arguments: list[str]) -> str:
     given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     own = {flag[2:].replace("-", "_"): flag for flag in given}
     # The help of `explore` lists the applications, which have no --resume.
-    others = {"path": "PATH", "resume": "--resume"}
+    others = {"path": "PATH", "resume": "--resume", "build": "MODULE:BUILD"}
     flags = {**own, **flags_of(typer.main.get_command(app)), **others}
     return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), text)
 

@@ -18,7 +18,13 @@ Json = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Import an application of your own that the run's folder names."),
+    typer.Option("--trust", help="Import whatever code the folder names; only if you know it."),
+]
+Code = Annotated[
+    str | None,
+    typer.Option(
+        "--code", metavar="MODULE:NAME", help="Code of yours that the folder names; imported."
+    ),
 ]
 DeviceName = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from volano.record.format import for_terminal
+from volano.record.json_values import mapping, read_object
 from volano.terminal import unfailing
 
 
@@ -74,7 +75,18 @@ def say_finished(run: Any) -> None:
 
 def say_unfinished(run: Any) -> None:
     """Prints where a stopped run lies, and how it is resumed."""
-    say(f"run: {run.path}", f"resume: volano resume {run.path}")
+    say(f"run: {run.path}", f"resume: {_resume_command(run.path)}")
+
+
+def _resume_command(path: str | Path) -> str:
+    """Returns the command that resumes a run, with the code that its folder names."""
+    source = mapping(read_object(Path(path) / "run.json", []).get("source"))
+    names = (
+        source.get("reference"), source.get("build"), source.get("kind"),
+        mapping(source.get("dials")).get("model"),
+    )  # fmt: skip
+    code = next((name for name in names if isinstance(name, str) and ":" in name), None)
+    return f"volano resume {path}" + ("" if code is None else f" --code {code}")
 
 
 def print_table(

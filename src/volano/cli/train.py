@@ -60,6 +60,7 @@ def _trial_options(
     epochs: Annotated[
         float | None, typer.Option(help="Another length of the trial, with --from.")
     ] = None,
+    trust: opt.Trust = False,
 ) -> None:
     """Declares the option of which trial of a study is trained."""
 
@@ -98,7 +99,9 @@ def options_of(name: str, rule: str, reference: str) -> type[Options] | None:
         return APPLICATIONS[name]
     if ":" in name:
         from volano.apps.kinds import own_application
+        from volano.running.trust import name_code
 
+        name_code(name)
         application = own_application(name)
         return None if application is None else application.options_type
     if name:
@@ -139,12 +142,19 @@ def _train(what: str, **values: Any) -> int:
 
 
 def _train_own(
-    what: str, *, study: Path | None, trial: str | None, epochs: float | None, **values: Any
+    what: str,
+    *,
+    study: Path | None,
+    trial: str | None,
+    epochs: float | None,
+    trust: bool,
+    **values: Any,
 ) -> int:
     """Trains a task of a person's own, or a trial of a study; ``what`` with a study is its build
     function."""
     if study is None:
-        for name, value in given({"trial": trial, "epochs": epochs}).items():
+        only = {"trial": trial, "epochs": epochs, "trust": trust or None}
+        for name, value in given(only).items():
             raise UsageError(f"`{name}` is for a trial of a study", got=f"{value} without --from")
         return _train(what, **values)
     begin(f"a trial of {study}")
@@ -152,10 +162,12 @@ def _train_own(
         return 0
     from volano.api.train import train
     from volano.apps.study_build import task_of_trial
+    from volano.running.trust import trust_folder
 
+    trust_folder(study, trust)
     task, number = task_of_trial(study, trial or "best", build=what or None, epochs=epochs)
     source = {"kind": "trial", "study": str(study.absolute()), "trial": number, "epochs": epochs}
-    run = train(task, source=None if what else source, **_common(values))
+    run = train(task, source={**source, "build": what} if what else source, **_common(values))
     return print_run(run, as_json=values["json"])
 
 
@@ -165,6 +177,7 @@ def resume(
     max_restarts: opt.MaxRestarts = 0,
     save_every: opt.SaveEvery = None,
     skip_bad_steps: opt.SkipBadSteps = None,
+    code: opt.Code = None,
     trust: opt.Trust = False,
     json: opt.Json = False,
     debug: opt.Debug = False,
@@ -183,7 +196,7 @@ def resume(
         from volano.running.train import change_safety
 
         change_safety(run, **changes)
-    return print_run(resume_run(run, processes=processes, trust=trust), as_json=json)
+    return print_run(resume_run(run, processes=processes, code=code, trust=trust), as_json=json)
 
 
 def print_run(run: Any, *, as_json: bool) -> int:

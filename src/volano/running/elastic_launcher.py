@@ -55,7 +55,7 @@ def _launch(path: str, num_processes: int, max_restarts: int, logs: str) -> int:
         logs_specs=DefaultLogsSpecs(log_dir=logs),  # its own would stay in the temporary folder
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "volano.running.rank_main", path)
+        elastic_launch(config, sys.executable)("-P", "-m", "volano.running.rank_main", path)
     except ChildFailedError as error:
         folder = RunFolder.open(path)
         with contextlib.suppress(UsageError), folder.held():  # another process may have it by now

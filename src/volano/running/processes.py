@@ -24,6 +24,7 @@ from volano.plan import Plan
 from volano.planner import share_of_threads
 from volano.running.minutes import with_steps_of
 from volano.running.references import load_task, task_again
+from volano.running.trust import check_trusted, trust_folder
 from volano.task import Task
 from volano.training import (
     PREPARED,
@@ -171,6 +172,7 @@ def work(
 ) -> Run:
     """A rank's part in a run that is prepared, from where it stands to the end. The ranks have
     joined."""
+    trust_folder(folder.path)  # whoever started the ranks has been asked
     plan = Plan.load(folder.path / "plan.json")
     return run_task(
         with_steps_of(task_of(folder) if task is None else task, folder),
@@ -186,11 +188,13 @@ def task_of(folder: RunFolder) -> Task:
     """The task of a run, made again.
 
     Raises:
-        UsageError: it was started from Python with a Task object, or what it was made of is gone.
+        UsageError: it was started from Python with a Task object, what it was made of is gone, or
+            it names code that the person has not.
     """
     source = folder.read_json("run.json").get("source") or {}
     kind = source.get("kind", "python")
     if kind == "reference":
+        check_trusted(source.get("reference"), folder.path)
         return load_task(source["reference"])
     if kind == "python":
         raise UsageError(
@@ -209,7 +213,8 @@ def tells_of_lost_rank(text: str) -> bool:
 def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
     """Runs the ranks and waits for them. Ctrl-C and SIGTERM ask them to stop after the step in
     flight, and to save."""
-    command = [sys.executable, "-m", "volano.running.elastic_launcher", str(folder.path)]
+    # Not with the current folder first on the path of modules: data may lie there.
+    command = [sys.executable, "-P", "-m", "volano.running.elastic_launcher", str(folder.path)]
     command += [str(processes.nproc), str(processes.max_restarts)]
     environment = {**os.environ}
     if Device(

@@ -47,7 +47,7 @@ def load_reference(reference: str) -> Any:
     Raises:
         UsageError: it is not of that form, the module does not import, or has no such name.
     """
-    module_name, separator, name = reference.rpartition(":")
+    module_name, separator, name = str(reference).rpartition(":")
     if not separator or not module_name or not name:
         raise UsageError(
             "Code must be named as module:name",

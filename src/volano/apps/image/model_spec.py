@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from volano.apps.image.network import build_network
 from volano.data.sources import PixelFormat
 from volano.errors import CheckpointError, TaskError, UsageError
 from volano.running.references import load_reference
+from volano.running.trust import check_trusted
 
 SCHEMA_VERSION = 1
 
@@ -164,14 +166,20 @@ class Normalized(nn.Module):
         return self.module((images.float() - self.mean) / self.std)
 
 
-def own_model_of(reference: str | None) -> Callable[..., Any] | None:
+def own_model_of(reference: str | None, folder: Path | None = None) -> Callable[..., Any] | None:
     """Returns what ``module:function`` names, or None.
 
+    Args:
+        folder: the run's folder that names it; None if the person does.
+
     Raises:
-        UsageError: it cannot be imported or called.
+        UsageError: it cannot be imported or called, or the person has neither named it nor trusts
+            the folder.
     """
     if reference is None:
         return None
+    if folder is not None:
+        check_trusted(reference, folder)
     function = load_reference(reference)
     if not callable(function):
         raise UsageError(

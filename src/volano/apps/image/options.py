@@ -35,6 +35,10 @@ class ImageOptions(Options):
     held_out_by: str = held_out_by()
     in_files: bool | None = option(None, "Whether images stay in their files.", is_resolved=True)
 
+    def code_named(self) -> tuple[str, ...]:
+        """Returns the reference of the person's own network."""
+        return () if self.model is None else (self.model,)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.model is not None and self.size is not None:

@@ -34,6 +34,7 @@ from volano.data.sources import (
     run_notices,
 )
 from volano.errors import CheckpointError, DataError, UsageError
+from volano.record.files import check_out
 from volano.running.checks import evaluation_name
 from volano.training import RunFolder, load_weights
 
@@ -57,7 +58,7 @@ class ImageModel(TrainedModel):
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
         spec = ClassifierSpec.from_json(folder.read_json("image.json"))
-        module = make_classifier(spec, own_model_of(spec.model_reference))
+        module = make_classifier(spec, own_model_of(spec.model_reference, folder.path))
         load_weights(module, folder.path / "model.safetensors")
         return cls(folder, spec, module, device)
 
@@ -162,6 +163,8 @@ class ImageModel(TrainedModel):
         target = Path(out) if out is not None else self.path / f"model.{suffix}"
         if not target.parent.is_dir() or target.is_dir():
             raise UsageError("`out` must name a file in a folder that exists", got=str(target))
+        if out is not None:
+            check_out(target)
         try:
             samples = load_file(self.path / "samples.safetensors")["images"]
         except (OSError, SafetensorError, KeyError) as error:
@@ -170,7 +173,7 @@ class ImageModel(TrainedModel):
                 "predictions on",
                 got=f"{error}",
             ) from error
-        fresh = make_classifier(self.spec, own_model_of(self.spec.model_reference))
+        fresh = make_classifier(self.spec, own_model_of(self.spec.model_reference, self.path))
         result = export_classifier(copy.deepcopy(self.module).cpu(), fresh, samples, to, target)
         return {
             "run": str(self.path),
