@@ -180,6 +180,8 @@ TESTED_ELSEWHERE = {
     # Values without a method, looked at where they are made and where they are answered.
     "plan/prediction.py": "plan/test_explanation.py",
     "study/workers/messages.py": "study/workers/test_worker.py",
+    "task/__init__.py": "task/test_task.py",
+    "task/callables.py": "task/test_describe.py",
 }
 
 

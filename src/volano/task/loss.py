@@ -68,6 +68,17 @@ def check_objective_result(result: Any) -> None:
     as_loss(result, 1)
 
 
+def check_has_gradient(result: Any) -> None:
+    """Raises ObjectiveError if nothing can be learned from an objective's result in a step."""
+    loss = result.total if isinstance(result, Loss) else result
+    if not loss.requires_grad:
+        raise ObjectiveError(
+            "A loss must depend on the model's parameters",
+            got="one without a gradient",
+            remedy="Leave out .detach(), .data, torch.no_grad() and frozen models from it",
+        )
+
+
 def check_finite(value: float, *, where: str) -> None:
     """Raises ObjectiveError if ``value`` is NaN or infinite; ``where`` says at which step."""
     if not math.isfinite(value):

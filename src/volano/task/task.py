@@ -154,10 +154,26 @@ class Task:
                 raise TaskError(
                     f"`{name}` must be a callable", got=type(getattr(self, name)).__name__
                 )
+        self._check_schedule()
         for name in ("parameter_groups", "collate", "augment", "preview"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise TaskError(f"`{name}` must be a callable or None", got=type(value).__name__)
+
+    def _check_schedule(self) -> None:
+        rule = "`schedule` must be a function from progress (0 to 1) to a multiplier of the rates"
+        remedy = "Take volano.cosine(), linear(), trapezoid() or constant(), or a function of yours"
+        made = getattr(self.schedule, "func", self.schedule)
+        scheduler = torch.optim.lr_scheduler.LRScheduler
+        if isinstance(made, scheduler) or (isinstance(made, type) and issubclass(made, scheduler)):
+            raise TaskError(rule, got="a scheduler of torch.optim's", remedy=remedy)
+        found: Any = self.schedule(0.0)
+        try:
+            is_number = math.isfinite(found)
+        except TypeError:
+            is_number = False
+        if not is_number:
+            raise TaskError(rule, got=f"{found!r} at progress 0", remedy=remedy)
 
     def _check_numbers(self) -> None:
         if not (isinstance(self.batch_size, int) and self.batch_size > 0):
@@ -190,6 +206,12 @@ class Task:
 
     @staticmethod
     def _check_data(name: str, data: Any) -> None:
+        if why := _why_no_examples(data):
+            raise TaskError(
+                f"`{name}` must hold one example at each index",
+                got=why,
+                remedy="Make tensors of it: torch.utils.data.TensorDataset(X, y)",
+            )
         has_getitem = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
         if isinstance(data, Mapping) or not (isinstance(data, Sized) and has_getitem):
             is_iterable = isinstance(data, Iterable) and not isinstance(data, Mapping | DataLoader)
@@ -203,3 +225,15 @@ class Task:
             )
         if len(data) == 0:
             raise TaskError(f"`{name}` must hold at least one example", got="0 examples")
+
+
+def _why_no_examples(data: Any) -> str | None:
+    """Returns what data is whose indices count columns or arrays, not examples; None if it is
+    not."""
+    if hasattr(data, "iloc") or (hasattr(data, "columns") and hasattr(data, "to_numpy")):
+        return f"a table, {type(data).__name__}, whose indices are columns"
+    if isinstance(data, tuple | list) and len(data) == 2:
+        shapes = [tuple(getattr(part, "shape", ())) for part in data]
+        if all(shapes) and shapes[0][0] == shapes[1][0] and len(shapes[0]) > len(shapes[1]):
+            return f"two arrays of {shapes[0][0]} examples"
+    return None

@@ -51,7 +51,7 @@ def run_trial(task: Task, plan: Plan) -> QuickRun:
             raise _not_finite(session.step, last)
         metrics = {} if session.valid_feed is None else session.evaluate()
         return QuickRun(
-            model=session.kept_model.eval(), metrics=metrics, seconds=time.perf_counter() - start
+            model=session.gathered().eval(), metrics=metrics, seconds=time.perf_counter() - start
         )
 
 

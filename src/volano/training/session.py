@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from volano.data import ORDER_VERSION, Fault, Feed, Key, Order, Quarantine, make_feed
 from volano.device import Device, Ranks
@@ -32,6 +33,7 @@ from volano.training.evaluate import evaluate
 from volano.training.memory.activations import Activations
 from volano.training.memory.offload import OffloadedState, why_not_offloaded
 from volano.training.memory.out_of_memory import OutOfMemoryFallback
+from volano.training.optim.make import set_mode
 from volano.training.state import make_state
 from volano.training.step import Step
 
@@ -97,6 +99,7 @@ class Session:
                     shard(average, device, ranks)
             self.state = make_state(task, plan, device, self.model, average, on_notice=on_notice)
             self.optimizer = self.state.optimizer
+            set_mode(self.optimizer, training=True)
             self.order = Order.of(task)
             self.feed = self._feed("data", task.data)
             self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
@@ -118,6 +121,7 @@ class Session:
     def evaluate(self) -> dict[str, float]:
         """Returns loss and metrics of the validation set."""
         assert self.valid_feed is not None
+        set_mode(self.optimizer, training=False)
         try:
             return evaluate(
                 self.task,
@@ -132,6 +136,7 @@ class Session:
             )
         finally:
             resharded(self.kept_model)
+            set_mode(self.optimizer, training=True)
 
     @property
     def _is_sharded(self) -> bool:
@@ -155,7 +160,9 @@ class Session:
         )
 
     def gathered(self) -> nn.Module:
-        """The kept model with whole parameters. Every rank of a sharded model takes part."""
+        """The kept model with whole parameters, after the last step. Every rank of a sharded model
+        takes part."""
+        set_mode(self.optimizer, training=False)
         if not self.ranks.are_several or self.plan.sharding == "none":
             return self.kept_model
         state = whole_state(self.kept_model)
@@ -170,12 +177,14 @@ class Session:
         modes = [(module, module.training) for module in self.kept_model.modules()]
         state = self.device.rng_state()
         self.kept_model.eval()
+        set_mode(self.optimizer, training=False)
         try:
             with torch.no_grad(), self.device.autocast(self.plan.precision):
                 return dict(self.task.preview(self.kept_model))
         finally:
             # A preview must leave no trace in the training that follows.
             resharded(self.kept_model)
+            set_mode(self.optimizer, training=True)
             self.device.set_rng_state(state)
             for module, was_training in modes:
                 module.training = was_training
@@ -263,6 +272,12 @@ class Session:
         model = task.model()
         if not isinstance(model, nn.Module):
             raise TaskError("model() returns an nn.Module", got=type(model).__name__)
+        if any(isinstance(p, UninitializedTensorMixin) for p in model.parameters()):
+            raise TaskError(
+                "A model's parameters must have their shapes when it is made",
+                got=f"{type(model).__name__} with lazy modules",
+                remedy="Pass an example through it in `model`, before it is returned",
+            )
         # As every training loop does: a factory may give a whole model in evaluation mode. A part
         # that is in it within a model in training mode was frozen on purpose, and stays so.
         return model if model.training else model.train()

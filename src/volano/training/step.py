@@ -21,6 +21,7 @@ from volano.task import (
     Task,
     as_loss,
     check_finite,
+    check_has_gradient,
     check_objective_result,
     mean_metrics,
     num_examples,
@@ -40,7 +41,7 @@ from volano.training.memory.out_of_memory import (
     update_failed,
 )
 from volano.training.nonfinite_guard import NonfiniteGuard
-from volano.training.optim.make import set_learning_rates
+from volano.training.optim.make import closure_needed, set_learning_rates
 from volano.training.state import TrainState
 
 AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is for
@@ -243,6 +244,7 @@ class Step:
             )
         if not self._is_checked:
             check_objective_result(result)
+            check_has_gradient(result)
         return result
 
     def _backward(self, loss: Tensor) -> None:
@@ -274,6 +276,8 @@ class Step:
         except Exception as error:
             if is_out_of_memory(error):
                 raise update_failed(error) from error
+            if "closure" in str(error):  # of an optimizer whose signature does not say so
+                raise closure_needed(type(self._optimizer).__name__) from error
             raise
         if self._state.ema is not None:
             self._state.ema.update(step)

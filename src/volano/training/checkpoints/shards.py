@@ -130,7 +130,7 @@ def save(folder: Path, tensors: dict[str, Tensor]) -> None:
         try:
             writer = checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True)
             checkpoint.save(tensors, storage_writer=writer, no_dist=not dist.is_initialized())
-        except Exception as error:
+        except (Exception, checkpoint.CheckpointException) as error:  # which is a BaseException
             raise CheckpointError(
                 "The parts of a checkpoint must be writable", got=f"{folder}: {_first(error)}"
             ) from error
@@ -148,7 +148,7 @@ def load(folder: Path, tensors: dict[str, Tensor]) -> None:
         try:
             reader = checkpoint.HuggingFaceStorageReader(str(folder))
             checkpoint.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
-        except Exception as error:
+        except (Exception, checkpoint.CheckpointException) as error:  # which is a BaseException
             raise CheckpointError(
                 "The parts of a checkpoint must be readable", got=f"{folder}: {_first(error)}"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -40,10 +41,30 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
         raise TaskError(
             "optimizer(params) must return a torch.optim.Optimizer", got=type(optimizer).__name__
         )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise closure_needed(type(optimizer).__name__)
     for group in optimizer.param_groups:
         rate = group.get("initial_lr", group["lr"])
         group["initial_lr"] = rate.clone() if isinstance(rate, torch.Tensor) else float(rate)
     return optimizer
+
+
+def closure_needed(name: str) -> TaskError:
+    """Returns the error that an optimizer asks for gradients in the middle of its step."""
+    return TaskError(
+        "An optimizer must make a step from one gradient",
+        got=f"{name}, which needs a closure that computes more of them",
+        remedy="Take another optimizer, such as torch.optim.AdamW",
+    )
+
+
+def set_mode(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
+    """Tells an optimizer that keeps other weights for evaluation (schedule-free ones) which of
+    them the model must have."""
+    method = getattr(optimizer, "train" if training else "eval", None)
+    if callable(method):
+        method()
 
 
 def left_out(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
@@ -82,6 +103,8 @@ def choose_implementation(
             f"the model has sparse gradients, which a {wanted} {kind} does not take; it runs "
             "as given"
         )
+    if any(p.is_complex() for group in optimizer.param_groups for p in group["params"]):
+        return f"the model has complex parameters; {kind} runs as given, not {wanted}"
     if wanted == "fused" and not device.has_fused(type(optimizer)):
         return f"{device.name} has no fused {kind}; it runs as given"
     set_implementation(optimizer, wanted)
