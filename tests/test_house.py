@@ -171,12 +171,13 @@ TESTED_ELSEWHERE = {
     "__init__.py": "test_package.py",
     "data/__init__.py": "test_package.py",
     "data/sources/__init__.py": "test_package.py",
-    "task/__init__.py": "test_package.py",
     "training/__init__.py": "test_package.py",
     # Declarations without code, which one test takes together: checks, JSON, command line, table.
     "apps/image/options.py": "apps/test_options.py",
     "apps/text/options.py": "apps/test_options.py",
     "apps/video/options.py": "apps/test_options.py",
+    # The main program of a rank, which runs as a process of its own.
+    "running/rank_main.py": "cli/test_ranks.py",
     # Values without a method, looked at where they are made and where they are answered.
     "plan/prediction.py": "plan/test_explanation.py",
     "study/workers/messages.py": "study/workers/test_worker.py",

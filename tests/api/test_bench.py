@@ -30,7 +30,8 @@ def clock(monkeypatch):
 def row(name, place):
     return module.BenchRow(
         task=name, device=place.name, plain_seconds=0.2, planned_seconds=0.1, planning_seconds=9.0,
-        gain=StepGain(median=2.0, least=1.9, most=2.1), run_gain=1.8, num_rounds=3, plan="plain eager",
+        gain=StepGain(median=2.0, least=1.9, most=2.1), run_gain=1.8, num_rounds=3,
+        plan="plain eager",
     )  # fmt: skip
 
 

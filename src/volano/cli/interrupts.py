@@ -43,7 +43,7 @@ class Interrupts:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """From here on the command only ends: Ctrl-C would print a traceback of the interpreter's
+        """Leaves the command to its end: Ctrl-C would print a traceback of the interpreter's
         own end."""
         for number in _numbers():
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
