@@ -5,11 +5,8 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import functools
-import gzip
 import shutil
-import struct
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import torch
 from volano.data.feed.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.image.decoding import ImageFile, PixelFormat, choose_format
+from volano.data.sources.image.idx_files import read_idx
 from volano.data.sources.image.images import (
     LabelledImages,
     class_names,
@@ -279,7 +277,7 @@ def _from_idx(root: Path, least_classes: int) -> ImageSets:
                 remedy="The MNIST family names them train-images-idx3-ubyte and "
                 "train-labels-idx1-ubyte, .gz or not",
             )
-        parts[split] = (_read_idx(images, 3), _read_idx(labels, 1))
+        parts[split] = (read_idx(images, 3), read_idx(labels, 1))
         if len(parts[split][0]) != len(parts[split][1]):
             raise DataError(
                 "IDX images and labels must be equal in number",
@@ -320,24 +318,6 @@ def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
         if split and kind:
             found.setdefault((split, kind), path)
     return found
-
-
-def _read_idx(path: Path, num_dimensions: int) -> np.ndarray:
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        _, kind, dimensions = struct.unpack_from(">HBB", content)
-        if kind != 0x08 or dimensions != num_dimensions:
-            raise ValueError(
-                f"it holds type 0x{kind:02x} in {dimensions} dimensions, not bytes in "
-                f"{num_dimensions}"
-            )
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
-        values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
-        return values.reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise DataError("An IDX file must be complete", got=f"{path}: {error}") from error
 
 
 # ---- shared
