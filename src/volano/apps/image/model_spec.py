@@ -35,6 +35,7 @@ class ClassifierSpec:
         model_reference: ``module:function`` of a model of one's own, or None.
         flip: whether mirrored images keep their class.
         translate: pixels of the shifts in training and in test-time augmentation.
+        pixel_range: see ``PixelFormat``.
     """
 
     classes: tuple[str, ...]
@@ -46,11 +47,14 @@ class ClassifierSpec:
     model_reference: str | None
     flip: bool
     translate: int
+    pixel_range: tuple[float, float] | None = None
 
     @property
     def pixel_format(self) -> PixelFormat:
         """The format to which files are decoded."""
-        return PixelFormat(channels=self.channels, size=self.image_size)
+        return PixelFormat(
+            channels=self.channels, size=self.image_size, pixel_range=self.pixel_range
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns all fields and the schema's version."""
@@ -72,8 +76,11 @@ class ClassifierSpec:
         try:
             for name in ("classes", "mean", "std"):
                 fields[name] = tuple(fields[name])
+            if fields.get("pixel_range") is not None:
+                low, high = map(float, fields["pixel_range"])
+                fields["pixel_range"] = (low, high)
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError("image.json must describe a classifier", got=error) from error
 
 

@@ -34,6 +34,13 @@ class ImageOptions(Options):
     )
     held_out_by: str = held_out_by()
     in_files: bool | None = option(None, "Whether images stay in their files.", is_resolved=True)
+    black: float | None = option(None, "Value of deep pixels that is 0.", is_resolved=True)
+    white: float | None = option(None, "Value of deep pixels that is 255.", is_resolved=True)
+
+    @property
+    def pixel_range(self) -> tuple[float, float] | None:
+        """Returns both, or None if the images hold bytes or have not been looked at."""
+        return None if self.black is None or self.white is None else (self.black, self.white)
 
     def code_named(self) -> tuple[str, ...]:
         """Returns the reference of the person's own network."""

@@ -98,7 +98,12 @@ class ImageTraining(Application):
         """Reads the images, splits them if the source does not, and finds out what the recipe needs
         to know."""
         path = None if options.path is None else Path(options.path)
-        sets = read_image_sets(path, size=options.image_size, in_files=options.in_files)
+        sets = read_image_sets(
+            path,
+            size=options.image_size,
+            in_files=options.in_files,
+            pixel_range=options.pixel_range,
+        )
         return cls._of(options, _with_cache(sets, options.image_cache))
 
     @classmethod
@@ -210,13 +215,17 @@ class ImageTraining(Application):
             model_reference=options.model,
             flip=flip,
             translate=recipe.tta_translate,
+            pixel_range=sets.pixel_range,
         )
         check_classifier(spec, own_model)
+        black, white = sets.pixel_range or (None, None)
         return cls(
             options=dataclasses.replace(
                 options,
                 flip="yes" if flip else "no",
                 in_files=isinstance(sets.train.images, ImageFiles),
+                black=black,
+                white=white,
             ),
             spec=spec,
             train=train,

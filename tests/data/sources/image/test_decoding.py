@@ -1,6 +1,7 @@
 """Pixels of picture files: sizes, channels, transparency, orientation, and what cannot be read."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -46,10 +47,47 @@ class TestDecode:
         pixels = decode(tmp_path / "a.png", PixelFormat(channels=channels, size=16))
         assert np.array_equal(pixels[0].reshape(-1), np.arange(256))
 
-    def test_floats_have_no_range(self, tmp_path):
+    def test_floats_have_no_range_without_a_set(self, tmp_path):
         Image.fromarray(np.random.rand(16, 16).astype(np.float32)).save(tmp_path / "a.tiff")
         with pytest.raises(OSError, match="floating-point pixels"):
             decode(tmp_path / "a.tiff", self.FORMAT)
+
+    def test_thirty_two_bits_have_no_range_without_a_set(self, tmp_path):
+        Image.fromarray(np.full((16, 16), -5, dtype=np.int32)).save(tmp_path / "a.tiff")
+        with pytest.raises(OSError, match="32-bit pixels have no range"):
+            decode(tmp_path / "a.tiff", self.FORMAT)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_every_orientation_of_exif(self, tmp_path, orientation):
+        stored = np.zeros((16, 16), dtype=np.uint8)
+        stored[:4, :8] = 255
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+        turned = [
+            stored, stored[:, ::-1], stored[::-1, ::-1], stored[::-1],
+            stored.T, np.rot90(stored, -1), stored[::-1, ::-1].T, np.rot90(stored),
+        ]  # fmt: skip
+        pixels = decode(tmp_path / "a.png", PixelFormat(channels=1, size=16))[0]
+        assert np.array_equal(pixels, turned[orientation - 1])
+
+    def test_a_transparent_value_of_sixteen_bits_is_white(self, tmp_path):
+        stored = np.full((16, 16), 300, dtype=np.uint16)
+        stored[:8] = 7
+        Image.fromarray(stored).save(tmp_path / "a.png", transparency=7)
+        pixels = decode(tmp_path / "a.png", PixelFormat(channels=1, size=16, pixel_range=(0, 600)))
+        assert pixels[0, :8].min() == 255
+        assert set(pixels[0, 8:].ravel()) == {128}
+
+    @pytest.mark.parametrize("side", [20_000, 60_000])
+    def test_a_header_that_states_a_huge_picture(self, tmp_path, side):
+        picture(tmp_path / "a.png")
+        content = bytearray((tmp_path / "a.png").read_bytes())
+        content[16:24] = struct.pack(">II", side, side)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(OSError, match="header states more pixels than an image may have"):
+            decode(tmp_path / "a.png", self.FORMAT)
 
     @pytest.mark.parametrize(
         "error",
@@ -92,3 +130,76 @@ class TestDecode:
         assert choose_format([ImageFile(path=tmp_path / "big.png", label=0)]) == PixelFormat(
             channels=3, size=128
         )
+
+
+def deep(path, low, high, dtype=np.uint16):
+    values = np.linspace(low, high, 32 * 32).reshape(32, 32).astype(dtype)
+    Image.fromarray(values).save(path)
+    return ImageFile(path=path, label=0)
+
+
+class TestOneRangeForASet:
+    @pytest.mark.parametrize(
+        ("dtype", "suffix", "values", "chosen"),
+        [
+            (np.uint16, ".png", [(0, 900), (30, 1000)], (0, 1023)),
+            (np.uint16, ".png", [(0, 200), (30, 4000)], (0, 4095)),
+            (np.uint16, ".tif", [(5, 9000), (30, 16000)], (0, 16383)),
+            (np.uint16, ".tif", [(5, 200), (30, 60000)], (0, 65535)),
+            (np.uint16, ".png", [(520, 600), (500, 620)], (500, 620)),  # dark: no bytes to tell
+            (np.int32, ".tif", [(-1000, 10), (0, 1000)], (-1000, 1000)),
+            (np.int32, ".tif", [(0, 10**6), (5, 7)], (0, 10**6)),
+            (np.float32, ".tif", [(0.25, 0.5), (-0.5, 0)], (-0.5, 0.5)),
+            (np.float32, ".tif", [(3, 3)], (3, 4)),
+        ],
+    )
+    def test_the_range(self, tmp_path, dtype, suffix, values, chosen):
+        files = [
+            deep(tmp_path / f"{number}{suffix}", low, high, dtype)
+            for number, (low, high) in enumerate(values)
+        ]
+        said = []
+        pixel_format = choose_format(files, said=said)
+        assert pixel_format.pixel_range == chosen
+        assert pixel_format.channels == 1
+        assert f"values of {chosen[0]:g} to {chosen[1]:g} become 0 to 255" in said[0]
+
+    def test_equal_values_become_equal_bytes_whatever_else_a_picture_holds(self, tmp_path):
+        files = [deep(tmp_path / "a.png", 0, 200), deep(tmp_path / "b.png", 0, 4000)]
+        pixel_format = choose_format(files)
+        dark, bright = (decode(file.path, pixel_format) for file in files)
+        assert dark.max() == round(200 * 255 / 4095)
+        assert bright.max() == round(4000 * 255 / 4095)
+        assert len(np.unique(bright)) > 240
+
+    def test_what_is_no_number_is_black_and_counts_for_nothing(self, tmp_path):
+        values = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+        values[0, :3] = np.nan, np.inf, -np.inf
+        Image.fromarray(values).save(tmp_path / "a.tif")
+        pixel_format = choose_format([ImageFile(path=tmp_path / "a.tif", label=0)])
+        assert pixel_format.pixel_range == (np.float32(3 / 255), 1)
+        assert decode(tmp_path / "a.tif", pixel_format)[0, 0, :3].tolist() == [0, 255, 0]
+
+    def test_what_was_chosen_once_is_kept(self, tmp_path):
+        files = [deep(tmp_path / "a.png", 0, 4000)]
+        assert choose_format(files, pixel_range=(7, 9)).pixel_range == (7, 9)
+
+    def test_one_picture_in_colour_among_hundreds(self, tmp_path):
+        for number in range(450):
+            picture(tmp_path / f"{number:03}.png", mode="L")
+        picture(tmp_path / "001.png", mode="RGB")
+        files = [ImageFile(path=path, label=0) for path in sorted(tmp_path.iterdir())]
+        assert choose_format(files).channels == 3
+
+    def test_frames_and_pages_are_said(self, tmp_path):
+        frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+        for suffix in (".gif", ".webp", ".png", ".tiff"):
+            frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
+        frames[0].save(tmp_path / "single.gif")
+        said = []
+        files = [ImageFile(path=path, label=0) for path in sorted(tmp_path.iterdir())]
+        pixel_format = choose_format(files, said=said)
+        assert said == ["4 images hold several frames or pages: the first one is read"]
+        for file in files:
+            red, _, blue = decode(file.path, pixel_format).reshape(3, -1).mean(1)
+            assert red > 200 > 50 > blue

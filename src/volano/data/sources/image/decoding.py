@@ -1,10 +1,16 @@
-"""Decodes files to pixels, and chooses their size and channels."""
+"""Decodes files to pixels, and chooses their size, channels and range.
+
+Pixels of more than 8 bits become bytes by one rule for a whole set, ``PixelFormat.pixel_range``:
+whatever a picture holds itself, equal values become equal bytes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,17 @@ from volano.errors import DataError
 # and pay for every pixel.
 _LARGEST_AUTOMATIC_SIZE = 128
 _NUM_SIZES_READ = 200
+# The most pixels that a header may state, which is Pillow's own bound: a file of a few bytes can
+# state any number.
+_MOST_PIXELS = 178_956_970
+# The ends of what cameras and scanners write in 16 bits: 8, 10, 12, 14 and 16 of them.
+_ENDS = (255, 1023, 4095, 16383, 65535)
+# Values that fill a smaller share of these are spread over their own range instead: of 256 bytes
+# they would use fewer than 32.
+_LEAST_FILLED = 1 / 8
+_FLAT = ("1", "L")
+# Containers of several pictures in which they are frames or pages of one work.
+_WITH_FRAMES = ("GIF", "WEBP", "PNG", "TIFF")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,59 +47,167 @@ class ImageFile:
 @dataclass(frozen=True, kw_only=True)
 class PixelFormat:
     """The format to which files are decoded: ``channels`` 1 or 3, ``size`` the height and width in
-    pixels."""
+    pixels, ``pixel_range`` the values of 16-bit, 32-bit and floating-point pixels that become 0 and
+    255. None takes the type's own range, which 32-bit and floating-point pixels don't have."""
 
     channels: int
     size: int
+    pixel_range: tuple[float, float] | None = None
+
+    def __repr__(self) -> str:
+        # Digests of caches and data hold this text: that of a set of bytes stays as it was.
+        scaled = "" if self.pixel_range is None else f", pixel_range={self.pixel_range}"
+        return f"PixelFormat(channels={self.channels}, size={self.size}{scaled})"
 
 
-def choose_format(files: Sequence[ImageFile], *, size: int | None = None) -> PixelFormat:
-    """Chooses channels and size that suit a set, from the headers of some of its files.
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The facts in a file's header, and the least and the largest of its values if they are more
+    than bytes."""
 
-    One channel if all of them are grey; the median of the shorter sides, at most 128, in steps of 8
-    above 32.
+    shorter_side: int
+    mode: str
+    has_frames: bool
+    is_deep_colour: bool
+    is_sixteen_bits: bool
+    values: tuple[float, float] | None
+
+
+def choose_format(
+    files: Sequence[ImageFile],
+    *,
+    size: int | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    said: list[str] | None = None,
+) -> PixelFormat:
+    """Chooses channels, size and range that suit a set, from the headers of all of its files.
+
+    One channel if all of them are grey; the median of the shorter sides of some, at most 128, in
+    steps of 8 above 32; the range of all pixels of more than 8 bits.
+
+    Args:
+        files: the files of the set.
+        size: height and width; None chooses.
+        pixel_range: the range that was chosen before; None looks at all values.
+        said: gets what a person should know of it, in words.
+
+    Raises:
+        DataError: none of the files can be read.
     """
-    from PIL import Image
-
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        headers = list(pool.map(lambda file: _look(file.path, pixel_range is None), files))
     step = max(1, len(files) // _NUM_SIZES_READ)
-    sides: list[int] = []
-    is_grey = True
-    for file in files[::step]:
-        try:
-            with Image.open(file.path) as image:
-                sides.append(min(image.size))
-                is_grey = is_grey and image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L")
-        except MemoryError:
-            raise
-        except Exception:  # noqa: BLE001 - as in decode
-            continue
-    if not sides:
+    found = [header for header in headers if header is not None]
+    if not found:
         raise DataError(
             "Some of the images must be readable",
-            got=f"none of the {len(files[::step])} tried, the first {files[0].path}",
+            got=f"none of the {len(files)} tried, the first {files[0].path}",
             remedy="Look at one of the files",
         )
     if size is None:
+        sides = [header.shorter_side for header in headers[::step] if header is not None]
+        sides = sides or [header.shorter_side for header in found]
         size = min(_LARGEST_AUTOMATIC_SIZE, int(statistics.median(sides)))
         if size > 32:
             size -= size % 8
-    return PixelFormat(channels=1 if is_grey else 3, size=size)
+    chosen = PixelFormat(
+        channels=1 if all(one.mode in _FLAT or is_deep(one.mode) for one in found) else 3,
+        size=size,
+        pixel_range=pixel_range or _range_of(found),
+    )
+    if said is not None:
+        said += _in_words(found, chosen)
+    return chosen
+
+
+def is_deep(mode: str) -> bool:
+    """Checks whether Pillow's mode is one of 16-bit, 32-bit or floating-point pixels."""
+    return mode[:1] in ("I", "F")
+
+
+def _look(path: Path, looks_at_values: bool) -> _Header | None:
+    """Returns the facts of a file; None if it cannot be read, which is said when it is decoded."""
+    try:
+        with _opened(path) as image:
+            rawmodes = [
+                part[0] if isinstance(part, tuple) else part for _, _, _, part in image.tile
+            ]
+            return _Header(
+                shorter_side=min(image.size),
+                mode=image.mode,
+                has_frames=image.format in _WITH_FRAMES and getattr(image, "is_animated", False),
+                is_deep_colour=image.mode in ("RGB", "RGBA") and "16" in str(rawmodes),
+                is_sixteen_bits=";16" in image.mode or image.format in ("PNG", "PPM"),
+                values=_ends_of(image) if looks_at_values and is_deep(image.mode) else None,
+            )
+    except OSError:
+        return None
+
+
+def _ends_of(image: Any) -> tuple[float, float] | None:
+    values = np.asarray(image)
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if values.size else None
+
+
+def _range_of(headers: Sequence[_Header]) -> tuple[float, float] | None:
+    """Returns the range of a set: 0 to the end of the bits that hold it if all are of 16 bits and
+    fill an eighth of that; otherwise from its least to its largest value."""
+    deep = [header for header in headers if header.values is not None]
+    if not deep:
+        return None
+    ends = [header.values for header in deep if header.values is not None]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    if all(header.is_sixteen_bits for header in deep):
+        end = next(end for end in _ENDS if high <= end)
+        if high - low >= _LEAST_FILLED * end:
+            return 0.0, float(end)
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _in_words(headers: Sequence[_Header], chosen: PixelFormat) -> list[str]:
+    num_deep = sum(is_deep(header.mode) for header in headers)
+    num_frames = sum(header.has_frames for header in headers)
+    num_colour = sum(header.is_deep_colour for header in headers)
+    said = []
+    if num_deep and chosen.pixel_range is not None:
+        low, high = chosen.pixel_range
+        said.append(
+            f"{num_deep:,} images hold pixels of more than 8 bits: values of {low:g} to {high:g} "
+            "become 0 to 255, in all of them alike"
+        )
+    if num_colour:
+        said.append(f"{num_colour:,} images in colour of 16 bits are read by their upper 8 bits")
+    if num_frames:
+        said.append(f"{num_frames:,} images hold several frames or pages: the first one is read")
+    return said
 
 
 def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
     """Returns a file's pixels, uint8 [channels, size, size]: upright, on white where transparent,
-    cut to a centred square.
+    cut to a centred square; the first of several frames.
 
     Raises:
-        OSError: the file cannot be read as an image, whichever error Pillow raises.
+        OSError: the file cannot be read as an image, whichever error Pillow raises, or its header
+            states more pixels than any camera takes.
     """
-    from PIL import Image
-
     side = pixel_format.size
-    with _any_error_as_unreadable(), Image.open(path) as opened:
+    with _opened(path) as opened:
         # JPEG decodes at 1/2, 1/4 or 1/8 if that is still large enough.
         opened.draft(None, (side, side))
         return pixels_of(opened, pixel_format)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a file and yields the picture, whose header alone has been read."""
+    from PIL import Image
+
+    with _any_error_as_unreadable(), Image.open(path) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise Image.DecompressionBombError
+        yield image
 
 
 def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
@@ -96,13 +221,11 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
     side = pixel_format.size
     with _any_error_as_unreadable():
         image = ImageOps.exif_transpose(picture)
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        if is_deep(image.mode):
+            image = _in_bytes(image, pixel_format.pixel_range)
+        elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        if image.mode.startswith("I"):
-            image = _in_bytes(image)
-        elif image.mode == "F":
-            raise OSError("floating-point pixels have no range of their own; save them as bytes")
         mode = "L" if pixel_format.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
@@ -116,20 +239,49 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
 def _any_error_as_unreadable() -> Iterator[None]:
     """Turns any error into an OSError: damaged EXIF and TIFF directories end in struct.error,
     KeyError, TypeError, ZeroDivisionError and others."""
+    from PIL import Image
+
     try:
         yield
     except (OSError, MemoryError):
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise OSError(
+            f"its header states more pixels than an image may have, {_MOST_PIXELS:,}"
+        ) from error
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-def _in_bytes(image: Any) -> Any:
-    """Returns a 16-bit picture (modes I;16 and I) as bytes: the upper eight bits, if any are
-    set."""
+def _in_bytes(image: Any, pixel_range: tuple[float, float] | None) -> Any:
+    """Returns a picture of 16-bit, 32-bit or floating-point pixels as bytes; what its header calls
+    transparent is white, and what is no number black."""
     from PIL import Image
 
-    values = np.asarray(image).astype(np.int64)
-    if values.max(initial=0) > 255:
-        values >>= 8
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    stored = np.asarray(image)
+    low, high = pixel_range or _range_of_type(stored)
+    # 16 bits fit into fp32 exactly; 32 bits do not.
+    values = stored.astype(np.float32 if stored.dtype.itemsize == 2 else np.float64)
+    values -= low
+    values *= 255 / (high - low)
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    pixels = np.rint(values.clip(0, 255)).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        pixels[stored == transparent] = 255
+    return Image.fromarray(pixels)
+
+
+def _range_of_type(stored: np.ndarray) -> tuple[float, float]:
+    if stored.dtype.kind == "f":
+        raise OSError(
+            "floating-point pixels have no range of their own, and the set that was trained on has "
+            "none either; save them as bytes"
+        )
+    # Older versions of Pillow read 16 bits into 32.
+    if stored.dtype.itemsize > 2 and (stored.min(initial=0) < 0 or stored.max(initial=0) > 65535):
+        raise OSError(
+            "32-bit pixels have no range of their own, and the set that was trained on has none "
+            "either; save them as bytes"
+        )
+    return 0.0, 65535.0

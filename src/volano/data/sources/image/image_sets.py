@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ from volano.errors import DataError, UsageError
 class ImageSets:
     """The images of a source by split. ``valid`` and ``test`` are None if the source names no such
     split; ``notices`` say what was left aside, and ``decoding``, one of them, that the images do
-    not fit into memory; ``faults`` are rows of a table that could not be read."""
+    not fit into memory; ``faults`` are rows of a table that could not be read. ``pixel_range`` is
+    that of their format."""
 
     train: LabelledImages
     valid: LabelledImages | None
@@ -54,6 +56,7 @@ class ImageSets:
     notices: tuple[str, ...] = ()
     decoding: str | None = None
     faults: tuple[Fault, ...] = ()
+    pixel_range: tuple[float, float] | None = None
 
 
 def read_image_sets(
@@ -63,6 +66,7 @@ def read_image_sets(
     pixel_format: PixelFormat | None = None,
     least_classes: int = 2,
     in_files: bool | None = None,
+    pixel_range: tuple[float, float] | None = None,
 ) -> ImageSets:
     """Reads any of the sources, which is recognized by what lies at ``path``.
 
@@ -76,6 +80,8 @@ def read_image_sets(
             To read images again for the same run, give the decision of the first time: it is part
             of the experiment, because unreadable images, and copies that are stored differently,
             are split and digested in another way in memory.
+        pixel_range: the range of pixels of more than 8 bits that was chosen the first time; None
+            looks at all values.
 
     Raises:
         UsageError: ``path`` does not exist, is none of these, or is a run's folder.
@@ -90,6 +96,7 @@ def read_image_sets(
             got=str(path),
             remedy="Omit `path` to train on the embedded sample",
         )
+    choose = functools.partial(_format_of, pixel_format, size, pixel_range)
     if path.is_file():
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise UsageError(
@@ -97,12 +104,26 @@ def read_image_sets(
                 "or .parquet table",
                 got=str(path),
             )
-        return _from_table(path, size, pixel_format, least_classes, in_files)
+        return _from_table(path, choose, least_classes, in_files)
     refuse_run(path)
     if _idx_files(path):
         _refuse_size(size, "IDX files")
         return _from_idx(path, least_classes)
-    return _from_folders(path, size, pixel_format, least_classes, in_files)
+    return _from_folders(path, choose, least_classes, in_files)
+
+
+# Chooses the format of files to train on; the list gets what is said of it.
+_Choose = Callable[[Sequence[ImageFile], list[str]], PixelFormat]
+
+
+def _format_of(
+    given: PixelFormat | None,
+    size: int | None,
+    pixel_range: tuple[float, float] | None,
+    files: Sequence[ImageFile],
+    said: list[str],
+) -> PixelFormat:
+    return given or choose_format(files, size=size, pixel_range=pixel_range, said=said)
 
 
 def _refuse_size(size: int | None, kind: str) -> None:
@@ -130,8 +151,7 @@ def _embedded_digits() -> ImageSets:
 
 def _from_folders(
     root: Path,
-    size: int | None,
-    pixel_format: PixelFormat | None,
+    choose: _Choose,
     least_classes: int,
     in_files: bool | None,
 ) -> ImageSets:
@@ -165,9 +185,7 @@ def _from_folders(
     files = {
         split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()
     }
-    sets = _decoded(
-        files, classes, root, pixel_format or choose_format(files["train"], size=size), in_files
-    )
+    sets = _decoded(files, classes, root, choose, in_files)
     return dataclasses.replace(sets, notices=(*notices, *run_notices(runs), *sets.notices))
 
 
@@ -197,8 +215,7 @@ def _labelled(
 
 def _from_table(
     path: Path,
-    size: int | None,
-    pixel_format: PixelFormat | None,
+    choose: _Choose,
     least_classes: int,
     in_files: bool | None,
 ) -> ImageSets:
@@ -233,13 +250,7 @@ def _from_table(
         raise DataError(
             "A table of images must have rows to train on", got=f"only {', '.join(files)} in {path}"
         )
-    sets = _decoded(
-        files,
-        classes,
-        path.parent,
-        pixel_format or choose_format(files[TRAIN], size=size),
-        in_files,
-    )
+    sets = _decoded(files, classes, path.parent, choose, in_files)
     return dataclasses.replace(sets, notices=(*said, *sets.notices), faults=tuple(faults))
 
 
@@ -338,9 +349,11 @@ def _decoded(
     files: dict[str, list[ImageFile]],
     classes: tuple[str, ...],
     root: Path,
-    pixel_format: PixelFormat,
+    choose: _Choose,
     in_files: bool | None,
 ) -> ImageSets:
+    said: list[str] = []
+    pixel_format = choose(files["train"], said)
     if in_files is None:
         reason = why_they_do_not_fit(sum(map(len, files.values())), pixel_format)
     else:
@@ -357,8 +370,9 @@ def _decoded(
         valid=sets.get("valid"),
         test=sets.get("test"),
         origin=str(root.name or root),
-        notices=() if decoding is None else (decoding,),
+        notices=(*said, *(() if decoding is None else (decoding,))),
         decoding=decoding,
+        pixel_range=pixel_format.pixel_range,
     )
 
 
