@@ -1,0 +1,223 @@
+"""How the minutes of a run are shared out: from measured costs to a schedule, as pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# The largest shares of the minutes that planning, evaluations during the run and the final test may
+# take, and what is kept back for a machine that slows down late. A tenth remains for reading,
+# start-up and writing before training gets less than 65 %.
+PLANNING_SHARE, EVALUATION_SHARE, TEST_SHARE, RESERVE_SHARE = 0.05, 0.06, 0.08, 0.05
+# A training of fewer steps comes with a warning.
+LEAST_STEPS = 30
+# The number of steps is looked at again after this share of the training.
+_REVISION_SHARE = 0.1
+# The first step of a run allocates and loads: so many are made before its timing is believed.
+_STEPS_TO_REVISE = 5
+# Timings that differ by less are one.
+_SAME = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCosts:
+    """The seconds that a network of one size (and batch) costs on this machine.
+
+    Attributes:
+        name: its name, in words.
+        step: seconds of a training step.
+        startup: seconds that are paid once before the first step.
+        evaluation: seconds of an evaluation of the whole validation set.
+        test: seconds of the cheapest final test of all test examples (one view, plain windows).
+        least_steps: the number of steps from which this network is worth its size.
+        most_steps: the number of steps after which more are of no use.
+    """
+
+    name: str
+    step: float
+    startup: float = 0.0
+    evaluation: float = 0.0
+    test: float = 0.0
+    least_steps: int = LEAST_STEPS
+    most_steps: int = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCosts:
+    """The measured costs of a run.
+
+    Attributes:
+        spent: seconds that have passed: start, reading, and what was planned already.
+        planning: of these, seconds of planning.
+        writing: seconds for the files and the report at the end.
+        networks: networks among which the time decides, the largest first.
+        num_evaluations: evaluations that are wanted.
+        test_factor: the cost of the wanted final test, in cheapest ones of all examples.
+        least_test_share, least_evaluation_share: the smallest share of the examples that says
+            anything.
+    """
+
+    spent: float
+    planning: float = 0.0
+    writing: float = 1.0
+    networks: Sequence[NetworkCosts]
+    num_evaluations: int = 1
+    test_factor: float = 1.0
+    least_test_share: float = 0.1
+    least_evaluation_share: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSchedule:
+    """How the minutes of a run are used.
+
+    Attributes:
+        network: the place of the network among those that were given.
+        num_steps: training steps.
+        num_evaluations: evaluations during the run, the last one included.
+        evaluation_share: the share of the validation examples that each of them looks at.
+        test_factor: the effort of the final test: 1 is the cheapest of all test examples.
+        test_share: the share of the test examples that it looks at.
+        planning: seconds that planning may still take.
+        training, evaluation, test, startup, writing: seconds of these phases.
+        warning: what a person should know of a time that is too short, or None.
+    """
+
+    network: int
+    num_steps: int
+    num_evaluations: int
+    evaluation_share: float
+    test_factor: float
+    test_share: float
+    planning: float
+    training: float
+    evaluation: float
+    test: float
+    startup: float
+    writing: float
+    warning: str | None
+
+    @property
+    def kept(self) -> float:
+        """The seconds that must be left when the last step is made."""
+        return self.test + self.writing
+
+
+def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
+    """Returns the schedule of a run of so many seconds in all.
+
+    The network is the first that gets its ``least_steps``; if none does, the last. Evaluations and
+    final test get a share of the seconds, and no more than they need: so a longer time never gives
+    fewer steps of the same network.
+    """
+    chosen = next(
+        (
+            number
+            for number, network in enumerate(costs.networks)
+            if _affordable(network, costs, seconds) >= network.least_steps
+        ),
+        len(costs.networks) - 1,
+    )
+    network = costs.networks[chosen]
+    affordable = _affordable(network, costs, seconds)
+    num_steps = max(1, min(network.most_steps, affordable))
+    evaluations = _evaluation_seconds(network, costs, seconds)
+    num_evaluations, evaluation_share = 1, 1.0
+    if network.evaluation > 0.0:
+        num_evaluations = max(1, min(costs.num_evaluations, int(evaluations / network.evaluation)))
+        evaluation_share = min(1.0, evaluations / network.evaluation)
+    elif costs.num_evaluations:
+        num_evaluations = costs.num_evaluations
+    tested = _test_seconds(network, costs, seconds)
+    test_factor = test_share = 1.0
+    if network.test <= 0.0 or tested >= costs.test_factor * network.test:
+        test_factor = costs.test_factor
+    else:
+        test_share = min(1.0, tested / network.test)
+    return TimeSchedule(
+        network=chosen,
+        num_steps=num_steps,
+        num_evaluations=min(num_evaluations, num_steps),
+        evaluation_share=evaluation_share,
+        test_factor=test_factor,
+        test_share=test_share,
+        planning=max(0.0, PLANNING_SHARE * seconds - costs.planning),
+        training=num_steps * network.step,
+        evaluation=min(num_evaluations, num_steps) * evaluation_share * network.evaluation,
+        test=test_factor * test_share * network.test,
+        startup=network.startup,
+        writing=costs.writing,
+        warning=_warning(network, costs, seconds, num_steps) if affordable < LEAST_STEPS else None,
+    )
+
+
+def minutes_that_do(network: NetworkCosts, costs: RunCosts) -> float:
+    """Returns the least minutes, in tenths, in which a network gets ``LEAST_STEPS`` steps."""
+    steps = min(LEAST_STEPS, network.most_steps)
+    minutes = math.ceil(10 * (costs.spent + steps * network.step) / 60) / 10
+    while _affordable(network, costs, 60 * minutes) < steps:
+        minutes = math.ceil(10 * max(1.05 * minutes, minutes + 0.05)) / 10
+    return minutes
+
+
+def revision_point(num_steps: int, training_seconds: float) -> tuple[int, float]:
+    """Returns the step, and the seconds of training, at the earlier of which the number of steps is
+    looked at again; five steps are made before, or all but one of a run of fewer."""
+    least = max(2, min(_STEPS_TO_REVISE, num_steps - 1))
+    return max(least, math.ceil(_REVISION_SHARE * num_steps)), _REVISION_SHARE * training_seconds
+
+
+def revised_steps(
+    *,
+    step: int,
+    num_steps: int,
+    expected: float,
+    measured: float,
+    left: float,
+    kept: float,
+    most_steps: int,
+) -> int:
+    """Returns the number of steps of a run that has made ``step`` of ``num_steps``.
+
+    Args:
+        step: steps made.
+        num_steps: steps by the first timing.
+        expected: seconds of a step by the first timing.
+        measured: seconds of a step as the run has made them.
+        left: seconds left of the whole time.
+        kept: seconds of what is still to be done besides training, by the first timing; a machine
+            that is slower takes longer over that too.
+        most_steps: the number of steps after which more are of no use.
+    """
+    if abs(measured / expected - 1.0) < _SAME:
+        return num_steps
+    slowdown = max(1.0, measured / expected)
+    more = int((left - slowdown * kept) / measured)
+    return max(step + 1, min(most_steps, step + more))
+
+
+def _affordable(network: NetworkCosts, costs: RunCosts, seconds: float) -> int:
+    planning = max(0.0, PLANNING_SHARE * seconds - costs.planning)
+    others = costs.spent + planning + network.startup + costs.writing + RESERVE_SHARE * seconds
+    others += _evaluation_seconds(network, costs, seconds) + _test_seconds(network, costs, seconds)
+    return int((seconds - others) / network.step)
+
+
+def _evaluation_seconds(network: NetworkCosts, costs: RunCosts, seconds: float) -> float:
+    wanted = costs.num_evaluations * network.evaluation
+    least = min(1.0, costs.least_evaluation_share) * network.evaluation
+    return max(least, min(wanted, EVALUATION_SHARE * seconds))
+
+
+def _test_seconds(network: NetworkCosts, costs: RunCosts, seconds: float) -> float:
+    least = min(1.0, costs.least_test_share) * network.test
+    return max(least, min(costs.test_factor * network.test, TEST_SHARE * seconds))
+
+
+def _warning(network: NetworkCosts, costs: RunCosts, seconds: float, num_steps: int) -> str:
+    steps = "one step" if num_steps == 1 else f"{num_steps} steps"
+    return (
+        f"too short a time to learn from: {steps} of the {network.name} in {seconds / 60:g} min; "
+        f"give {minutes_that_do(network, costs):g} minutes or more"
+    )

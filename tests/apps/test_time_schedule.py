@@ -1,0 +1,174 @@
+"""Minutes become a schedule: properties over simulated machines."""
+
+import dataclasses
+import math
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from volano.apps.time_schedule import (
+    LEAST_STEPS,
+    NetworkCosts,
+    RunCosts,
+    make_schedule,
+    minutes_that_do,
+    revised_steps,
+    revision_point,
+)
+
+MINUTES = st.floats(0.1, 600.0)
+
+
+def logarithmic(low, high):
+    return st.floats(math.log(low), math.log(high)).map(math.exp)
+
+
+@st.composite
+def machines(draw):
+    """The costs of three networks on a machine: steps of 0.1 ms to 10 s, tests of 1 ms to
+    minutes."""
+    step, test = draw(logarithmic(1e-4, 10.0)), draw(logarithmic(1e-3, 300.0))
+    evaluation, startup = draw(logarithmic(1e-3, 60.0)), draw(logarithmic(1e-3, 60.0))
+    networks = [
+        NetworkCosts(
+            name=name,
+            step=step * size,
+            startup=startup,
+            evaluation=evaluation * size,
+            test=test * size,
+            least_steps=least,
+        )
+        for name, size, least in (("wide", 8.0, 2000), ("base", 3.0, 500), ("thin", 1.0, 30))
+    ]
+    return RunCosts(
+        spent=draw(logarithmic(0.1, 60.0)),
+        planning=draw(st.floats(0.0, 5.0)),
+        writing=draw(st.floats(0.1, 3.0)),
+        networks=networks,
+        num_evaluations=draw(st.integers(1, 10)),
+        test_factor=draw(st.sampled_from([1.0, 3.0])),
+    )
+
+
+def total(costs, found):
+    phases = found.planning, found.training, found.evaluation, found.test, found.startup
+    return costs.spent + sum(phases) + found.writing
+
+
+@given(machines(), MINUTES)
+def test_all_phases_end_in_the_minutes(costs, minutes):
+    found = make_schedule(costs, 60 * minutes)
+    assert total(costs, found) <= 60 * minutes * (1 + 1e-9) or found.warning is not None
+
+
+@given(machines(), MINUTES)
+def test_most_of_the_minutes_are_training(costs, minutes):
+    seconds = 60 * minutes
+    found = make_schedule(costs, seconds)
+    network = costs.networks[found.network]
+    assume(network.step <= seconds / 100)
+    others = costs.spent - costs.planning + network.startup + costs.writing
+    assume(costs.planning <= 0.05 * seconds)
+    assume(others <= 0.1 * seconds)
+    assume(0.1 * network.test <= 0.08 * seconds)
+    assume(0.1 * network.evaluation <= 0.06 * seconds)
+    assert found.training >= 0.65 * seconds
+    assert found.planning + costs.planning <= 0.05 * seconds + 1e-9
+
+
+@given(machines(), MINUTES)
+def test_few_steps_come_with_the_minutes_that_would_do(costs, minutes):
+    found = make_schedule(costs, 60 * minutes)
+    assert (found.warning is None) == (found.num_steps >= LEAST_STEPS)
+    if found.warning is not None:
+        would_do = minutes_that_do(costs.networks[found.network], costs)
+        assert f"give {would_do:g} minutes" in found.warning
+        assert make_schedule(costs, 60 * would_do).num_steps >= LEAST_STEPS
+
+
+@given(machines(), MINUTES)
+def test_a_larger_network_has_the_steps_that_it_needs(costs, minutes):
+    found = make_schedule(costs, 60 * minutes)
+    network = costs.networks[found.network]
+    assert network.name == "thin" or found.num_steps >= network.least_steps
+
+
+@given(machines(), MINUTES, st.floats(1.0, 10.0))
+def test_more_minutes_never_give_fewer_steps_of_a_network(costs, minutes, factor):
+    for network in costs.networks:
+        only = dataclasses.replace(costs, networks=[network])
+        first = make_schedule(only, 60 * minutes)
+        assert make_schedule(only, 60 * minutes * factor).num_steps >= first.num_steps
+
+
+@given(machines(), MINUTES)
+def test_the_final_test_and_evaluations_keep_to_their_shares(costs, minutes):
+    found = make_schedule(costs, 60 * minutes)
+    network = costs.networks[found.network]
+    assert found.test <= max(0.08 * 60 * minutes, 0.1 * network.test) + 1e-9
+    assert found.evaluation <= max(0.06 * 60 * minutes, 0.1 * network.evaluation) + 1e-9
+    assert found.test_share == 1.0 or found.test_factor == 1.0  # views go before examples do
+    assert 1 <= found.num_evaluations <= max(1, min(costs.num_evaluations, found.num_steps))
+
+
+def test_a_slow_machine_gets_a_smaller_network_and_not_one_step_of_a_larger_one():
+    def costs(slower):
+        sizes = (("wide", 1.0, 1000), ("thin", 0.1, 30))
+        return RunCosts(
+            spent=5.0,
+            networks=[
+                NetworkCosts(name=name, step=slower * step, least_steps=least)
+                for name, step, least in sizes
+            ],
+        )
+
+    fast, slow = (make_schedule(costs(slower), 60.0) for slower in (0.01, 5.0))
+    assert (fast.network, slow.network) == (0, 1)
+    assert slow.num_steps > 30
+
+
+def test_views_go_first_and_then_examples():
+    def found(minutes):
+        network = NetworkCosts(name="thin", step=0.01, test=10.0)
+        costs = RunCosts(spent=1.0, networks=[network], test_factor=3.0)
+        schedule = make_schedule(costs, 60 * minutes)
+        return schedule.test_factor, round(schedule.test_share, 3)
+
+    assert found(10.0) == (3.0, 1.0)
+    assert found(3.0) == (1.0, 1.0)
+    assert found(1.0) == (1.0, 0.48)
+    assert found(0.1) == (1.0, 0.1)
+
+
+@given(machines(), MINUTES, st.floats(0.2, 10.0), st.floats(0.5, 1.0))
+def test_a_machine_that_changes_its_speed_keeps_the_minutes(costs, minutes, slower, later):
+    """A machine that is ``slower`` than in the first timing from the first step on, and goes on so;
+    or becomes faster later."""
+    seconds = 60 * minutes
+    found = make_schedule(costs, seconds)
+    assume(found.warning is None)
+    step = slower * costs.networks[found.network].step
+    at_step, at_seconds = revision_point(found.num_steps, found.training)
+    made = min(at_step, max(3, math.ceil(at_seconds / step)))
+    assume(made * step < 0.3 * seconds)
+    clock = costs.spent + found.planning + found.startup + made * step
+    kept = found.kept + found.evaluation
+    steps = revised_steps(
+        step=made, num_steps=found.num_steps, expected=found.training / found.num_steps,
+        measured=step, left=seconds - clock, kept=kept, most_steps=10**9,
+    )  # fmt: skip
+    end = clock + later * ((steps - made) * step + max(1.0, slower) * kept)
+    assert steps > made
+    assert end <= seconds * (1 + 1e-9) or steps == made + 1 or abs(slower - 1) < 0.05
+    if later == 1.0 and steps < 10**9:
+        assert end >= 0.8 * seconds or steps <= found.num_steps
+
+
+def test_a_timing_that_was_right_is_not_revised():
+    facts = {"step": 10, "num_steps": 100, "expected": 1.0, "left": 1000.0, "kept": 5.0}
+    facts |= {"most_steps": 10**9}
+    assert revised_steps(**facts, measured=1.04) == 100
+    assert revised_steps(**facts, measured=2.0) == 10 + (1000 - 10) // 2
+    assert revised_steps(**facts, measured=0.5) == 10 + (1000 - 5) * 2
+    assert revised_steps(**{**facts, "most_steps": 200}, measured=0.5) == 200
+    assert revised_steps(**{**facts, "left": 1.0}, measured=9.0) == 11
