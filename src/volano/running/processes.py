@@ -28,6 +28,7 @@ from volano.running.trust import check_trusted, trust_folder
 from volano.task import Task
 from volano.training import (
     PREPARED,
+    LengthRule,
     Observer,
     Run,
     RunFolder,
@@ -120,6 +121,7 @@ def execute(
     safety: Safety | None = None,
     processes: Processes | None = None,
     may_split: bool | None = None,
+    length: LengthRule | None = None,
 ) -> Run:
     """Trains a task in its folder, by as many processes as were asked for; see ``run_task`` for the
     arguments.
@@ -133,7 +135,7 @@ def execute(
     if world_size == 1:
         return run_task(
             task, plan, folder, observer=observer, source=source, resume=resume, notices=notices,
-            safety=safety, may_split=may_split,
+            safety=safety, may_split=may_split, length=length,
         )  # fmt: skip
     check_processes(task, plan, processes, source)
     if not resume:

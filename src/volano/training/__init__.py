@@ -5,6 +5,7 @@ from volano.record.run_folder import PREPARED, RunFolder
 from volano.training.checkpoints.weights import load_weights, save_tensors, save_weights
 from volano.training.distributed.data_parallel import check_ranks
 from volano.training.evaluate import evaluate
+from volano.training.health.length_revision import LengthRule
 from volano.training.memory.out_of_memory import is_out_of_memory
 from volano.training.memory.recompute import blocks_of
 from volano.training.observe import Observer, Observers, StartInfo
@@ -21,6 +22,7 @@ from volano.training.throwaway import throwaway_session, throwaway_settings
 
 __all__ = [
     "PREPARED",
+    "LengthRule",
     "MuonAdamW",
     "Observer",
     "Observers",

@@ -15,6 +15,7 @@ from volano.training.checkpoints.saver import Saver
 from volano.training.distributed.rank_watch import RankWatch
 from volano.training.evaluate import read_scalars
 from volano.training.health.data_stalls import DataStalls
+from volano.training.health.length_revision import LengthRevision
 from volano.training.health.loss_spikes import SpikeFinder
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.observe import Observer
@@ -35,10 +36,11 @@ def run_loop(
     log: TrainingLog,
     policy: NumericsPolicy,
     safety: Safety,
+    revision: LengthRevision,
 ) -> str:
     """Trains from ``session.step`` to the end, or until asked to stop: ``"finished"`` or
     ``"stopped"``."""
-    task, num_steps = session.task, session.task.num_steps
+    task = session.task
 
     def state() -> dict[str, Any]:
         folder.check_held()
@@ -57,15 +59,17 @@ def run_loop(
     agree = session.ranks.agreement()
     policy.before_stopping = saver.close
     stalls = DataStalls(task, session.plan, session.device, session.step, observer.on_notice)
+    revision.take_up()
+    log.num_steps = session.task.num_steps
     session.feed.is_stopping = lambda: stop.requested
-    batches = session.feed.batches(session.keys())
+    batches = _until_no_more(saver, session, stop)
     with (
         contextlib.closing(saver),
         RankWatch(session.ranks, observer.on_notice, lambda: stop.requested) as watch,
         session.phase("train"),
         contextlib.closing(batches),  # its workers end, whatever happens
     ):
-        for batch in _until_no_more(batches, saver, session, stop):
+        for batch in batches:
             watch.mark()
             result = session.step_once(batch, session.step)
             session.step += 1
@@ -75,18 +79,21 @@ def run_loop(
                 policy.note_bad_step(session.step, result.loss.item())
             else:
                 log.add(result)
+            revision.look()
+            num_steps = log.num_steps = session.task.num_steps
             if log.is_due(session.step):
                 record = log.read(session, policy)
                 observer.on_log(record)
                 stalls.look(record)
             if session.valid_feed is not None and (
-                session.step % task.evaluation_interval == 0 or session.step == num_steps
+                session.step % session.task.evaluation_interval == 0 or session.step == num_steps
             ):
                 with session.phase("evaluate"):
                     observer.on_evaluation({"step": session.step, **_named(session.evaluate())})
                     if task.preview is not None:
                         observer.on_preview({"step": session.step, **session.preview()})
                 log.restart_clock()
+                revision.restart_clock()
             # After the last step the run ends and saves below, once.
             if session.step < num_steps:
                 must_stop, is_late = agree(stop.requested, saver.is_late())
@@ -96,21 +103,28 @@ def run_loop(
                     with session.phase("checkpoint"):
                         saver.save()
                     log.restart_clock()
+                    revision.restart_clock()
         agree.finish()
         stalls.finish()
-        is_finished = session.step == num_steps
+        is_finished = session.step == session.task.num_steps
         with session.phase("checkpoint"):
             saver.finish(must=not is_finished)
     return "finished" if is_finished else "stopped"
 
 
-def _until_no_more(
-    batches: Iterator[Batch], saver: Saver, session: Session, stop: StopRequest
-) -> Iterator[Batch]:
-    """The batches; if there are no more to be had, what was learned so far is saved first. Its
-    steps are whole. A run that was asked to stop has no need of more."""
+def _until_no_more(saver: Saver, session: Session, stop: StopRequest) -> Iterator[Batch]:
+    """The batches to the end of the run, anew from where it stands if that has been moved; if
+    there are no more to be had, what was learned so far is saved first. Its steps are whole. A run
+    that was asked to stop has no need of more."""
     try:
-        yield from batches
+        end = -1
+        while end != session.task.num_steps:
+            end = session.task.num_steps
+            with contextlib.closing(session.feed.batches(session.keys())) as batches:
+                for batch in batches:
+                    yield batch
+                    if session.task.num_steps != end:
+                        break
     except DataError:
         # Other ranks do not know of the error, and cannot save with this one.
         if not session.ranks.are_several:
@@ -130,7 +144,7 @@ class TrainingLog:
 
     def __init__(self, num_steps: int) -> None:
         self._every = max(1, min(_MOST_STEPS_PER_LOG, num_steps // _LOGS_PER_RUN))
-        self._num_steps = num_steps
+        self.num_steps = num_steps
         self._pending: list[list[Any]] = []
         self._names = ["loss"]
         self._spikes = SpikeFinder()
@@ -145,7 +159,7 @@ class TrainingLog:
 
     def is_due(self, step: int) -> bool:
         """Returns whether a line is due after ``step`` steps and there is anything to write."""
-        return bool(self._pending) and (step % self._every == 0 or step == self._num_steps)
+        return bool(self._pending) and (step % self._every == 0 or step == self.num_steps)
 
     def read(self, session: Session, policy: NumericsPolicy) -> dict[str, Any]:
         """The means since the last line, and the throughput; ``"spike": True`` if a step's loss

@@ -3,6 +3,7 @@
 on_phase(text)
 on_start(info)
 repeat:  on_log(record)  on_evaluation(record)  on_preview(record)  on_notice(text)
+once at most:  on_length(num_steps)
 on_end(status)
 on_phase(text)
 """
@@ -49,6 +50,9 @@ class Observer:
         """Hears something that a person should know: a step-down, a corrupt example, a late
         save."""
 
+    def on_length(self, num_steps: int) -> None:
+        """Hears that the run has another number of steps from here on."""
+
     def on_end(self, status: str) -> None:
         """Hears the end: ``"finished"``, ``"stopped"`` or ``"failed"``."""
 
@@ -88,6 +92,11 @@ class Observers(Observer):
         """Implements :class:`Observer`."""
         for observer in self._observers:
             observer.on_notice(text)
+
+    def on_length(self, num_steps: int) -> None:
+        """Implements :class:`Observer`."""
+        for observer in self._observers:
+            observer.on_length(num_steps)
 
     def on_end(self, status: str) -> None:
         """Implements :class:`Observer`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import textwrap
 import time
@@ -58,6 +59,10 @@ class PlainProgress(Observer):
     def on_notice(self, text: str) -> None:
         """Implements :class:`Observer`."""
         self._print(f"note: {text}")
+
+    def on_length(self, num_steps: int) -> None:
+        """Implements :class:`Observer`."""
+        self._pace.change_length(num_steps)
 
     def on_end(self, status: str) -> None:
         """Implements :class:`Observer`."""
@@ -131,6 +136,11 @@ class RichProgress(Observer):
         """Implements :class:`Observer`."""
         self._say(f"note: {text}", style="yellow")
 
+    def on_length(self, num_steps: int) -> None:
+        """Implements :class:`Observer`."""
+        self._pace.change_length(num_steps)
+        self._bar.update(self._task_id, total=num_steps)
+
     def on_end(self, status: str) -> None:
         """Implements :class:`Observer`."""
         self._bar.stop()
@@ -150,6 +160,11 @@ class _Pace:
     def start(self, info: StartInfo) -> None:
         """Begins the clock."""
         self._info, self._start = info, time.perf_counter()
+
+    def change_length(self, num_steps: int) -> None:
+        """Takes in another number of steps."""
+        assert self._info is not None
+        self._info = dataclasses.replace(self._info, num_steps=num_steps)
 
     def note(self, record: dict[str, Any]) -> None:
         """Takes in a logged line."""

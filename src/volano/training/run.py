@@ -27,6 +27,7 @@ from volano.training.checkpoints.checkpoint import (
     tidy,
 )
 from volano.training.checkpoints.weights import load_weights, save_weights
+from volano.training.health.length_revision import LengthRevision, LengthRule
 from volano.training.health.nonfinite_policy import NumericsPolicy
 from volano.training.loop import TrainingLog, run_loop
 from volano.training.observe import Observer, Observers, StartInfo
@@ -77,6 +78,7 @@ def run_task(
     safety: Safety | None = None,
     ranks: Ranks | None = None,
     may_split: bool | None = None,
+    length: LengthRule | None = None,
 ) -> Run:
     """Trains, and leaves a complete run folder.
 
@@ -96,6 +98,7 @@ def run_task(
         ranks: the ranks with which this process trains together, joined already; all call this
             alike. None is alone.
         may_split: see :class:`Session`; None with ``resume`` is what the run had.
+        length: the rule by which a new run of one process revises its number of steps, once.
 
     Raises:
         VolanoError: as its subclasses say. ``run.json`` then holds the reason, and checkpoints stay
@@ -114,6 +117,7 @@ def run_task(
         return _run(
             task, plan, folder, observer, source,
             resume=resume, notices=notices, safety=safety, ranks=ranks, may_split=may_split,
+            length=length,
         )  # fmt: skip
 
 
@@ -185,6 +189,7 @@ def _run(
     safety: Safety,
     ranks: Ranks,
     may_split: bool | None,
+    length: LengthRule | None,
 ) -> Run:
     keeper = _Keeper(folder)
     everyone = Observers(keeper, *([observer] if observer is not None else []))
@@ -206,6 +211,8 @@ def _run(
                 may_split=may_split,
             )
             log = TrainingLog(task.num_steps)
+            recorded = folder.read_json("run.json").get("revision") if resume else None
+            revision = LengthRevision(session, folder, everyone, length, recorded)
             policy = NumericsPolicy(session, folder, everyone, safety.skip_bad_steps)
             if resume:
                 facts: dict[str, Any] = {"safety": safety.to_json()}
@@ -217,7 +224,8 @@ def _run(
             has_begun = True
             folder.write_json("plan.json", plan.to_json())
             # From here on it can be resumed: run.json says so last, when all that takes is there.
-            facts |= {"num_steps": task.num_steps, "notices": [*keeper.notices, *choices]}
+            facts |= {"num_steps": (recorded or {}).get("num_steps", task.num_steps)}
+            facts |= {"notices": [*keeper.notices, *choices]}
             facts |= {"reason": None, "weights_sha256": None, "may_split": may_split}
             folder.update_run(status="running", world_size=ranks.world_size, **facts)
             everyone.on_start(_start_info(session, folder))
@@ -226,7 +234,7 @@ def _run(
             session.tell(everyone.on_notice)
             session.step_once.on_relief = _Reliefs(session, folder, everyone)
             with StopRequest() as stop:
-                status = run_loop(session, folder, everyone, stop, log, policy, safety)
+                status = run_loop(session, folder, everyone, stop, log, policy, safety, revision)
                 model = session.gathered()
                 if ranks.is_first:
                     save_weights(model, folder.path / "model.safetensors")

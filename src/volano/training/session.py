@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import random
 import time
@@ -194,6 +195,15 @@ class Session:
         for feed in (self.feed, self.valid_feed):
             if feed is not None:
                 feed.on_notice = on_notice
+
+    def set_num_steps(self, num_steps: int) -> None:
+        """Gives the run another length from here on, with evaluations in proportion. Batches must
+        be asked for anew; the description stays that of the task with which it began."""
+        every = -(-self.task.evaluation_interval * num_steps // self.task.num_steps)
+        self.task = dataclasses.replace(
+            self.task, duration=f"{num_steps}st", evaluate_every=f"{max(1, every)}st"
+        )
+        self.step_once.num_steps = num_steps
 
     def take_relief(self, plan: Plan) -> None:
         """Continues under a plan that takes less memory: the step that has found it already

@@ -101,7 +101,7 @@ class Step:
         self._objective: Any = CompiledObjective(task.objective) if plan.compile else task.objective
         self._parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         self._generator = device.generator()
-        self._num_steps = task.num_steps
+        self.num_steps = task.num_steps  # of the whole run, by which progress is measured
         self._autocast = functools.partial(device.autocast, plan.precision)
         self._is_checked = False
         self._has_values = has_values
@@ -133,7 +133,7 @@ class Step:
         """The step without its update: each parameter's ``grad`` is then that of the batch's loss,
         not yet clipped, and times the scaler's scale if there is one."""
         task = self._task
-        set_learning_rates(self._optimizer, task.schedule(progress_at(step, self._num_steps)))
+        set_learning_rates(self._optimizer, task.schedule(progress_at(step, self.num_steps)))
         self._buffers.save()
         if self._relief is None or self.on_relief is None:
             result = self._gradients(batch, step)
