@@ -30,6 +30,8 @@ class PlanRequest:
         plan: a whole plan, or the file of one; then nothing is planned.
         seconds: the run's length, if its number of steps follows from that; None if
             ``task.num_steps`` is given.
+        planning_seconds: the seconds that planning may take at most; None leaves that to the run's
+            length.
         world_size: ranks that will train together.
         is_raced: whether candidates may be measured; otherwise the planner takes the choices that
             need no measuring.
@@ -43,6 +45,7 @@ class PlanRequest:
     budget: int | None = None
     plan: Plan | str | Path | None = None
     seconds: float | None = None
+    planning_seconds: float | None = None
     world_size: int = 1
     is_raced: bool = True
     is_free: bool = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,8 @@ _LEAST_STEPS = 300
 # of most tasks.
 _LEAST_SECONDS = 30.0
 _MOST_EXPLAIN_SECONDS = 120.0
+# With fewer for all of planning, no candidate can be timed and checked.
+_LEAST_PLANNING_SECONDS = 1.0
 # Seconds for the guard if nothing is raced: the run's length is unknown, or it is short.
 _UNRACED_GUARD_SECONDS = 3.0
 # Knobs that place data and memory, and torch's own implementations of the same update: nothing to
@@ -73,6 +76,9 @@ class _Search:
     def __init__(self, task: Task, request: PlanRequest) -> None:
         self._started = time.perf_counter()
         self._whole_task, self._request = task, request
+        self._most_seconds = (
+            math.inf if request.planning_seconds is None else request.planning_seconds
+        )
         device = Device(request.device)
         base = Plan.baseline(device.name if request.world_size == 1 else device.kind).pin(
             **request.pins
@@ -98,7 +104,9 @@ class _Search:
             world_size=request.world_size,
         )
         self._time_budget = TimeBudget(
-            run_seconds=request.seconds, most_seconds=_MOST_EXPLAIN_SECONDS, is_free=request.is_free
+            run_seconds=request.seconds,
+            most_seconds=min(_MOST_EXPLAIN_SECONDS, self._most_seconds),
+            is_free=request.is_free,
         )
         self._cost_model = CostModel(self._task, self._profile, budget=request.budget)
         self._guard = ParityGuard(self._task, device, lambda: self._time_budget.left)
@@ -223,12 +231,14 @@ class _Search:
         if self._request.is_free:
             return False
         seconds = self._request.seconds
+        if self._most_seconds < _LEAST_PLANNING_SECONDS:
+            return True
         return self._task.num_steps < _LEAST_STEPS if seconds is None else seconds < _LEAST_SECONDS
 
     def _without_race(self, origin: str, *more: str) -> PlanResult:
         plan = self._space.base if origin == "given" else self._space.safe
         if not self._request.is_free:
-            self._guard.most_seconds = _UNRACED_GUARD_SECONDS
+            self._guard.most_seconds = min(_UNRACED_GUARD_SECONDS, self._most_seconds)
         passed: dict[Plan, Mapping[str, float]] = {}
         if not self._fits_as_it_is(plan):
             plan, figures = self._first_that_fits(plan)
