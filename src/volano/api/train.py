@@ -36,6 +36,7 @@ def train(
     processes: Processes | None = None,
     observer: Observer | None = None,
     source: dict[str, Any] | None = None,
+    started: float | None = None,
     **options: Any,
 ) -> Run:
     """Plans a training, then runs it. Under torchrun every rank calls this with the same arguments.
@@ -60,6 +61,8 @@ def train(
         observer: the observer that hears of the run; None shows progress on standard error.
         source: the way in which another process can make a Task again; None says that only Python
             can.
+        started: the time from which an application's ``minutes`` count, by ``time.perf_counter``;
+            None is this call.
         options: the options of an application: ``minutes`` or ``epochs``, ``seed``, and its own;
             see ``volano.ImageOptions``, ``volano.TextOptions`` and ``volano.VideoOptions``.
 
@@ -99,7 +102,7 @@ def train(
     from volano.apps.train import train_application
 
     application, chosen = choose_application(value, {"path": path, **options})
-    return train_application(application, chosen, kind=kind, **common)
+    return train_application(application, chosen, kind=kind, started=started, **common)
 
 
 def resume(

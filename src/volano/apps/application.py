@@ -8,6 +8,7 @@ shows one.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import nn
 
 from volano.apps.options import DeclaredOptions, Options
+from volano.apps.time_schedule import (
+    PLANNING_SHARE,
+    RESERVE_SHARE,
+    NetworkCosts,
+    TimeSchedule,
+    revised_steps,
+    revision_point,
+)
 from volano.data import Fault
 from volano.data.sources import SPLITS_NAME, SplitRecord
 from volano.device import Device
@@ -29,7 +39,11 @@ from volano.running.checks import check_data_is_there
 from volano.running.plan_run import choose_plan
 from volano.running.trust import check_trusted
 from volano.task import Task
-from volano.training import Run, RunFolder, StepTime, measure_step_time
+from volano.training import LengthRule, Run, RunFolder, StepTime, measure_step_time
+
+# The share of the time for which steps with fewer threads may be tried, and what they must save.
+_THREADS_SHARE, _LEAST_SAVED = 0.1, 0.2
+_SLOWER = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +70,11 @@ class TimeLimit:
         """The seconds that are left of the call."""
         return self.seconds - (time.perf_counter() - self.started)
 
+    def planning_left(self, begun: float) -> float:
+        """The seconds that planning may still take; ``begun``: what was left of the call when it
+        began."""
+        return max(0.0, PLANNING_SHARE * self.seconds - (begun - self.left()))
+
     def choose_plan(
         self,
         task: Task,
@@ -63,9 +82,12 @@ class TimeLimit:
         seconds: float | None = None,
         is_raced: bool = True,
         planning: PlanRequest | None = None,
+        planning_seconds: float | None = None,
     ) -> PlanResult:
         """Chooses a plan; see :func:`volano.running.plan_run.choose_plan`."""
         planning = planning or self.planning
+        if planning_seconds is not None:
+            planning = dataclasses.replace(planning, planning_seconds=planning_seconds)
         return choose_plan(
             task, planning, world_size=self.world_size, seconds=seconds, is_raced=is_raced
         )
@@ -74,16 +96,56 @@ class TimeLimit:
         """Times steps of one rank's share for about ``seconds``."""
         return measure_step_time(*share_of_rank(task, plan, self.world_size), seconds=seconds)
 
+    def with_fewer_threads(
+        self, task: Task, chosen: PlanResult, timed: StepTime
+    ) -> tuple[PlanResult, StepTime, tuple[str, ...]]:
+        """Halves the threads of a plan as long as that saves time: beside other
+        processes, the threads of a step wait for the one that has no core. Returns plan, timing and
+        reasons."""
+        plan, reasons = chosen.plan, ()
+        # A timing of the race stands, unless the machine has become slower since.
+        is_timed = chosen.step is not None and timed.step < _SLOWER * chosen.step
+        is_open = plan.threads is None and self.planning.plan is None and not is_timed
+        is_named = "threads" in self.planning.pins or "threads" in self.planning.forbid
+        if not is_open or is_named or not Device(plan.device).is_cpu or self.world_size > 1:
+            return chosen, timed, reasons
+        threads = torch.get_num_threads() // 2
+        while threads and timed.step < _THREADS_SHARE * self.seconds:
+            fewer = self.measure_step(task, plan.pin(threads=threads), 0.0)
+            if fewer.step > (1.0 - _LEAST_SAVED) * timed.step:
+                break
+            reasons = (
+                f"threads={threads}: {fewer.step * 1e3:.3g} ms a step instead of "
+                f"{timed.step * 1e3:.3g} ms with more",
+            )
+            chosen = dataclasses.replace(chosen, plan=plan.pin(threads=threads))
+            timed, threads = fewer, threads // 2
+        return chosen, timed, reasons
+
+    def length_rule(self, schedule: TimeSchedule, network: NetworkCosts) -> LengthRule:
+        """The rule by which the run looks at its number of steps again, early and once."""
+        after_steps, after_seconds = revision_point(schedule.num_steps, schedule.training)
+
+        def num_steps(step: int, measured: float) -> int:
+            return revised_steps(
+                step=step, num_steps=schedule.num_steps, expected=network.step, measured=measured,
+                left=self.left() - RESERVE_SHARE * self.seconds,
+                kept=schedule.kept + schedule.evaluation, most_steps=network.most_steps,
+            )  # fmt: skip
+
+        return LengthRule(after_steps=after_steps, after_seconds=after_seconds, num_steps=num_steps)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
     """An application with all that its run's length decides: the plan, the number of steps, and the
-    reasons."""
+    reasons; and the rule by which the run revises its number of steps, if it may."""
 
     application: Application
     chosen: PlanResult
     num_steps: int
     reasons: tuple[str, ...] = ()
+    length: LengthRule | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

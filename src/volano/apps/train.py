@@ -33,6 +33,7 @@ def train_application(
     safety: Safety | None = None,
     processes: Processes | None = None,
     observer: Observer | None = None,
+    started: float | None = None,
 ) -> Run:
     """Trains an application, and tests it.
 
@@ -40,7 +41,7 @@ def train_application(
         application_type: the class of the application.
         options: its options, with ``path`` and the length of the run.
         kind: the name by which another process finds the application; None is found out.
-        planning, out, safety, processes, observer: see ``volano.train``.
+        planning, out, safety, processes, observer, started: see ``volano.train``.
 
     Returns:
         The run; ``metrics`` and ``seconds`` include the final test.
@@ -48,14 +49,16 @@ def train_application(
     Raises:
         VolanoError: as its subclasses say.
     """
-    started = time.perf_counter()
+    begun = time.perf_counter()
+    started = begun if started is None else started
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, application_type.kind)
     limit = _time_limit(application_type, options, planning or PlanRequest(), started, processes)
     with _scratch(application_type, near=folder.path) as scratch:
         observer.on_phase(f"reading {options.path or 'the embedded sample'}")
         application = application_type.read(options, scratch)
-        seconds = {"data": time.perf_counter() - started}
+        seconds = {"load": begun - started} if begun > started else {}
+        seconds["data"] = time.perf_counter() - begun
         mark = time.perf_counter()
         observer.on_phase(f"{application.origin}; choosing network, plan and number of steps")
         fitted = _fit(application, limit)
@@ -87,6 +90,7 @@ def train_application(
         safety=safety,
         processes=processes,
         may_split=chosen.may_split,
+        length=fitted.length,
     )
     return _finish(run, application, task, seconds, started, observer)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -129,6 +130,7 @@ def train_app() -> typer.Typer:
 
 def _train(what: str, **values: Any) -> int:
     """Trains an application, or a task that a reference names."""
+    started = time.perf_counter()  # loading PyTorch is a part of the minutes
     known = values.keys() - {parameter.name for parameter in how_options()}
     if what in APPLICATIONS:
         options_for(what, given(values, known))  # a wrong value is said before torch is loaded
@@ -138,7 +140,8 @@ def _train(what: str, **values: Any) -> int:
     from volano.api.train import train
 
     common = _common(values)
-    return print_run(train(what, **given(values, known), **common), as_json=values["json"])
+    run = train(what, **given(values, known), **common, started=started)
+    return print_run(run, as_json=values["json"])
 
 
 def _train_own(
