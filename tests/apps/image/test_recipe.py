@@ -1,6 +1,6 @@
 """Numbers of a training follow from its data and its length."""
 
-from volano.apps.image.recipe import choose_recipe, choose_size
+from volano.apps.image.recipe import choose_recipe, relative_costs
 
 
 class TestRecipe:
@@ -30,8 +30,10 @@ class TestRecipe:
         recipe = self.make(resolution=8, epochs=60)
         assert (recipe.translate, recipe.tta_translate, recipe.cutout) == (1, 0, 0)
 
-    def test_the_size_follows_the_time(self):
+    def test_a_larger_size_costs_more_and_needs_more_epochs(self):
         facts = {"num_train": 60000, "resolution": 28, "channels": 1, "num_classes": 10}
-        sizes = [choose_size(epochs_of_thin=epochs, **facts) for epochs in (4, 30, 1000)]
-        assert sizes == ["thin", "base", "wide"]
-        assert choose_size(epochs_of_thin=1000, **{**facts, "num_train": 2000}) == "thin"
+        costs = relative_costs(**facts)
+        assert [*costs] == ["wide", "base", "thin"]
+        assert costs["thin"] == (1.0, 0.0)
+        assert costs["wide"] > costs["base"] > costs["thin"]
+        assert [*relative_costs(**{**facts, "num_train": 2000})] == ["thin"]

@@ -30,17 +30,22 @@ def limit(monkeypatch):
         monkeypatch.setattr(TimeLimit, "left", lambda self: seconds)
         monkeypatch.setattr(TimeLimit, "choose_plan", choose_plan)
         monkeypatch.setattr(TimeLimit, "measure_step", measure_step)
-        monkeypatch.setattr(fit, "_evaluation_seconds", lambda *_: 5.0)
+        monkeypatch.setattr(TimeLimit, "with_fewer_threads", lambda _, task, *given: (*given, ()))
+        monkeypatch.setattr(fit, "_window_seconds", lambda *_: 0.0)
         make.asked = asked
         return TimeLimit(planning=PlanRequest(device="cpu"), started=0.0, seconds=seconds)
 
     return make
 
 
-def test_a_part_of_the_time_is_kept_back(small_text, limit):
-    found = fit.fit_into(small_text, limit(100.0, step=10.0, startup=7.0))
-    assert found.num_steps == int((100 - 5 - 7 - 2 - 10) / 10.0)
-    assert "10000 ms a step, 1.66667 min" in found.reasons[0]
+def test_the_time_is_shared_out_and_a_batch_halved_if_there_are_few_steps(small_text, limit):
+    found = fit.fit_into(small_text.with_shape(depth=4, batch_size=8), limit(100.0, step=10.0))
+    # As asked: 2 s for writing, 5 % each for planning and a slow machine, and a half a preview.
+    assert found.num_steps == int((100 - 2 - 10 - 4.0) / 10.0)
+    assert found.application.batch_size == 8
+    assert "1e+04 ms a step, 1.66667 min" in found.reasons[0]
+    assert found.reasons[2].startswith("warning: too short a time to learn from: 8 steps")
+    assert [size.batch_size for size in fit._halved(found.application)] == [4, 2, 1]
 
 
 def test_a_probe_is_timed_uncompiled_and_the_run_as_it_will_be(small_text, limit):
@@ -48,7 +53,7 @@ def test_a_probe_is_timed_uncompiled_and_the_run_as_it_will_be(small_text, limit
     quick, probed, chosen, measured = limit.asked
     assert quick["planning"].forbid == {"compile": (True,)}
     assert quick["seconds"] == pytest.approx(30.0)
-    assert chosen == {"seconds": pytest.approx(0.7 * 88)}
+    assert chosen == {"seconds": pytest.approx(80.0), "planning_seconds": pytest.approx(5.0)}
     assert (probed, measured) == (False, True)
 
 
@@ -61,7 +66,7 @@ def test_a_small_text_is_not_read_for_ever(small_text, limit):
 def test_one_step_is_made_however_short_the_time_is(small_text, limit):
     found = fit.fit_into(small_text, limit(1.0, step=9.0))
     assert found.num_steps == 1
-    assert found.reasons[0].endswith("which is short")
+    assert any("one step of the depth" in reason for reason in found.reasons)
 
 
 def test_a_pinned_depth_stands(small_text, limit):

@@ -35,7 +35,7 @@ class ImageApplication(ImageTraining):
 
     def finish(self, run: Run, task: Task) -> Finished:
         """Tests a finished run, and draws what its report shows."""
-        folder, test, spec = RunFolder(run.path), self.test, self.spec
+        folder, test, spec = RunFolder(run.path), self.tested, self.spec
         pixels, samples = test.first(_NUM_SAMPLES)
         save_tensors(
             {"images": pixels.contiguous(), "labels": samples.labels.contiguous()},
@@ -50,8 +50,8 @@ class ImageApplication(ImageTraining):
                 test,
                 device,
                 precision=run.plan.precision,
-                flip=spec.flip,
-                translate=spec.translate,
+                flip=spec.flip and self.options.views is not False,
+                translate=0 if self.options.views is False else spec.translate,
             )
         scores = classification_scores(logits, labels, spec.classes)
         for fault in faults[len(test.faults) :]:  # of files that were not read before

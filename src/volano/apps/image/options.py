@@ -34,6 +34,18 @@ class ImageOptions(Options):
     )
     held_out_by: str = held_out_by()
     in_files: bool | None = option(None, "Whether images stay in their files.", is_resolved=True)
+    num_evaluations: int | None = option(
+        None, "Evaluations during the run at most.", at_least=1, is_resolved=True
+    )
+    num_valid: int | None = option(
+        None, "Images that an evaluation looks at.", at_least=1, is_resolved=True
+    )
+    num_test: int | None = option(
+        None, "Images that the final test looks at.", at_least=1, is_resolved=True
+    )
+    views: bool | None = option(
+        None, "Whether the final test looks at unsure images again, moved.", is_resolved=True
+    )
     black: float | None = option(None, "Value of deep pixels that is 0.", is_resolved=True)
     white: float | None = option(None, "Value of deep pixels that is 255.", is_resolved=True)
 

@@ -95,16 +95,18 @@ def choose_recipe(
     )
 
 
-def choose_size(
-    *, epochs_of_thin: float, num_train: int, resolution: int, channels: int, num_classes: int
-) -> str:
-    """The largest net that gets enough epochs in the time in which ``thin`` gets
-    ``epochs_of_thin``."""
+def relative_costs(
+    *, num_train: int, resolution: int, channels: int, num_classes: int
+) -> dict[str, tuple[float, float]]:
+    """Returns for each size of network, the largest first, the cost of a step in steps of ``thin``,
+    and the epochs from which it pays."""
     if num_train < _LARGE_SET:
-        return "thin"
-    thin = forward_flops(choose_shape("thin", channels, resolution, num_classes), resolution)
-    for size, needed in _EPOCHS_FOR.items():
-        flops = forward_flops(choose_shape(size, channels, resolution, num_classes), resolution)
-        if epochs_of_thin * thin / flops * _EFFICIENCY[size] >= needed:
-            return size
-    return "thin"
+        return {"thin": (1.0, 0.0)}
+    flops = {
+        size: forward_flops(choose_shape(size, channels, resolution, num_classes), resolution)
+        for size in _EFFICIENCY
+    }
+    return {
+        size: (flops[size] / flops["thin"] / _EFFICIENCY[size], _EPOCHS_FOR.get(size, 0.0))
+        for size in ("wide", "base", "thin")
+    }

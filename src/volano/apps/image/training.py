@@ -249,6 +249,16 @@ class ImageTraining(Application):
         record = SplitRecord(classes=self.train.classes, parts=members)
         folder.write_json(SPLITS_NAME, record.to_json())
 
+    @property
+    def looked_at(self) -> LabelledImages:
+        """The validation images that an evaluation looks at."""
+        return _some_of(self.valid, self.options.num_valid)
+
+    @property
+    def tested(self) -> LabelledImages:
+        """The test images that the final test looks at."""
+        return _some_of(self.test, self.options.num_test)
+
     def recipe(self, epochs: float) -> ImageRecipe:
         """The recipe for so many passes over the training images."""
         return choose_recipe(
@@ -282,14 +292,14 @@ class ImageTraining(Application):
             model=functools.partial(make_classifier, self.spec, self.own_model, self.patches),
             objective=Classification(label_smoothing=smoothing, class_weights=weights),
             data=self.train.dataset(),
-            valid=self.valid.dataset(),
+            valid=self.looked_at.dataset(),
             augment=Augmentation(
                 flip=self.spec.flip, translate=recipe.translate, cutout=recipe.cutout
             ),
             **self._optimization(recipe),
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
-            evaluate_every=f"{max(1, -(-num_steps // recipe.num_evaluations))}st",
+            evaluate_every=f"{max(1, -(-num_steps // self._num_evaluations(recipe)))}st",
             seed=self.options.seed,
         )
 
@@ -307,6 +317,10 @@ class ImageTraining(Application):
     def resolved(self, num_steps: int) -> dict[str, Any]:
         """Implements :meth:`Application.resolved`; the network's size is chosen by then."""
         return {**super().resolved(num_steps), "size": self.spec.size}
+
+    def _num_evaluations(self, recipe: ImageRecipe) -> int:
+        most = self.options.num_evaluations
+        return recipe.num_evaluations if most is None else min(most, recipe.num_evaluations)
 
     def _optimization(self, recipe: ImageRecipe) -> dict[str, Any]:
         if self.own_model is None:
@@ -335,6 +349,13 @@ def _split(
     kept, held = hold_out(sets.train, seed=seed, by=by)
     test = sets.train.select(held)
     return sets.train.select(kept), test, test, True
+
+
+def _some_of(images: LabelledImages, count: int | None) -> LabelledImages:
+    """Returns so many of the images, evenly spaced; None is all of them."""
+    if count is None or count >= len(images):
+        return images
+    return images.select(torch.linspace(0, len(images) - 1, count).round().long())
 
 
 def _copies_left_out(

@@ -24,6 +24,9 @@ class TextOptions(Options):
     )
     context: int = option(256, "Tokens seen at once.", at_least=16, at_most=8192, unit="tokens")
     batch_size: int | None = option(None, "Windows of `context` tokens a step.", at_least=1)
+    num_evaluations: int | None = option(
+        None, "Evaluations during the run at most.", at_least=1, is_resolved=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

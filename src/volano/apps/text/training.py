@@ -176,6 +176,12 @@ class TextTraining(Application):
             options=dataclasses.replace(self.options, depth=depth, batch_size=batch_size),
         )
 
+    def with_evaluations(self, count: int) -> Self:
+        """The same with so many evaluations during the run at most."""
+        return dataclasses.replace(
+            self, options=dataclasses.replace(self.options, num_evaluations=count)
+        )
+
     def recipe_of(self, num_steps: int) -> TextRecipe:
         """Returns the same as :meth:`recipe`."""
         return self.recipe(num_steps)
@@ -184,6 +190,8 @@ class TextTraining(Application):
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
         recipe = recipe or self.recipe(num_steps)
         ids, first, bytes_per_token = self._valid()
+        most = self.options.num_evaluations
+        num_evaluations = min(recipe.num_evaluations, most or recipe.num_evaluations)
         return Task(
             name="text",
             model=functools.partial(Decoder, self.spec.shape(recipe.dropout)),
@@ -208,7 +216,7 @@ class TextTraining(Application):
             ema_decay=recipe.ema_decay,
             batch_size=self.batch_size,
             duration=f"{num_steps}st",
-            evaluate_every=f"{max(1, -(-num_steps // recipe.num_evaluations))}st",
+            evaluate_every=f"{max(1, -(-num_steps // num_evaluations))}st",
             seed=self.options.seed,
         )
 

@@ -49,6 +49,9 @@ class VideoOptions(Options):
     feature_steps: int | None = option(
         None, "Steps of the feature net.", at_least=0, is_resolved=True
     )
+    num_evaluations: int | None = option(
+        None, "Evaluations during the run at most.", at_least=1, is_resolved=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

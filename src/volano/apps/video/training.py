@@ -191,6 +191,8 @@ class VideoTraining(Application):
     def task(self, num_steps: int, recipe: VideoRecipe | None = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
         spec, recipe, train = self.spec, recipe or self.recipe(num_steps), self.sets.train
+        most = self.options.num_evaluations
+        num_evaluations = min(recipe.num_evaluations, most or recipe.num_evaluations)
         return Task(
             name="video",
             model=functools.partial(make_network, spec),
@@ -211,7 +213,7 @@ class VideoTraining(Application):
             ema_decay=recipe.ema_decay,
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
-            evaluate_every=f"{max(1, -(-num_steps // recipe.num_evaluations))}st",
+            evaluate_every=f"{max(1, -(-num_steps // num_evaluations))}st",
             seed=self.options.seed,
         )
 
