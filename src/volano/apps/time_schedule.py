@@ -1,4 +1,4 @@
-"""How the minutes of a run are shared out: from measured costs to a schedule, as pure functions."""
+"""Shares out the minutes of a run: from measured costs to a schedule, as pure functions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RunCosts:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSchedule:
-    """How the minutes of a run are used.
+    """The use of the minutes of a run.
 
     Attributes:
         network: the place of the network among those that were given.
