@@ -411,13 +411,17 @@ class TestDoctor:
         code, out, _ = volano("doctor")
         assert code == 0
         text = "\n".join(out)
+        assert re.search(r"accelerator|bf16", "\n".join(out[:2]))  # the verdict comes first
+        assert max(map(len, out)) <= 80
         for word in ("matmul fp32", "memory copy", "host memory", "torch 2."):
             assert word in text
 
     def test_json(self, volano):
         code, out, _ = volano("doctor", "--json")
         assert code == 0
-        assert json.loads(out[-1]).keys() == {"machine", "limits", "versions", "missing"}
+        assert json.loads(out[-1]).keys() == {
+            "verdict", "machine", "limits", "versions", "missing",
+        }  # fmt: skip
 
 
 # Steps that sleep: an hour of them, whatever the processor does.

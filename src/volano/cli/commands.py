@@ -163,7 +163,7 @@ def report(
 
 
 def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001
-    """The machine, what it can do at most, the versions, and what is missing."""
+    """The verdict: what is slow, what to set. The machine, what it can do, what is missing."""
     from volano.api.doctor import doctor as examine
 
     result = examine(device)
@@ -191,9 +191,10 @@ def doctor(device: opt.DeviceName = None, json: opt.Json = False, debug: opt.Deb
             ),
         ),
     ]
-    output.print_table("", ("machine", ""), facts)
-    for package, purpose in result["missing"].items():
-        output.say(f"missing: {package} ({purpose})")
+    facts += [("missing", f"{name} ({purpose})") for name, purpose in result["missing"].items()]
+    output.say_wrapped(*result["verdict"])
+    output.say("")
+    output.say_facts(facts)
     return 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,25 @@ def say(*lines: str) -> None:
     """Prints lines on standard output."""
     for line in lines:
         print(for_terminal(line), flush=True)  # noqa: T201 - this is the printer
+
+
+def say_wrapped(*paragraphs: str) -> None:
+    """Prints paragraphs as wide as the terminal, and 80 columns wide in a pipe."""
+    for paragraph in paragraphs:
+        say(*textwrap.wrap(paragraph, _columns()))
+
+
+def say_facts(facts: Iterable[tuple[str, Any]]) -> None:
+    """Prints names and what is known of them, as wide as the terminal, 80 columns in a pipe."""
+    facts = [(name, str(value)) for name, value in facts]
+    width = max(len(name) for name, _ in facts) + 2
+    for name, value in facts:
+        lines = textwrap.wrap(value, _columns() - width) or [""]
+        say(f"{name:<{width}}{lines[0]}", *(" " * width + line for line in lines[1:]))
+
+
+def _columns() -> int:
+    return max(40, min(100, shutil.get_terminal_size((80, 24)).columns))
 
 
 def write(text: str) -> None:
