@@ -127,11 +127,14 @@ def test_what_was_told_stays_and_what_was_learned_is_kept_for_later(profile, cap
     monkeypatch.setattr(cost_model, "keep_calibration", kept.append)
     found = model_of(profile, budget=100 * MIB)
     before = found.time(PLAIN)
-    found.learn(PLAIN.pin(threads=3), 1.0)  # of this plan nothing was predicted
     found.keep()
     assert kept == []
+    assert found.expected(PLAIN) == before.step
     found.learn(PLAIN, 7.0)
     assert found.time(PLAIN) is before
+    # The same operations, asked for after the measurement: the same prediction.
+    assert found.time(PLAIN.pin(allocator="keep")).step == before.step
+    assert found.expected(PLAIN) > before.step
     found.keep()
     (calibration,) = kept
     assert calibration != cost_model.Calibration()

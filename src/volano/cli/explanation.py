@@ -285,6 +285,8 @@ def _candidates(planning: PlanningFigures, page: _Page) -> Iterator[RenderableTy
         if row.reason:
             words.append_text(page.text(f"  {row.reason}"))
         yield page.inset(words, 2 * _INDENT)
+    if planning.accuracy:
+        yield page.inset(page.text(planning.accuracy, "dim"))
 
 
 def _figures_of(row: CandidateRow) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import UnionType
@@ -151,6 +152,25 @@ class Explanation:
     actual: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
 
+    @property
+    def prediction_error(self) -> dict[str, float] | None:
+        """The error of the predictions over all candidates with a predicted and a measured step:
+        ``num_candidates``, the ``median`` relative error, and the ``worst_factor``; None without
+        any."""
+        pairs = [
+            (candidate.predicted.step, candidate.measured)
+            for candidate in self.candidates
+            if candidate.predicted is not None and candidate.measured
+        ]
+        factors = [max(p / m, m / p) for p, m in pairs if p > 0]
+        if not factors:
+            return None
+        return {
+            "num_candidates": len(factors),
+            "median": statistics.median(abs(p / m - 1.0) for p, m in pairs if p > 0),
+            "worst_factor": max(factors),
+        }
+
     @staticmethod
     def following_from(candidates: Iterable[Candidate], base: Plan) -> dict[str, Any]:
         """Returns the fields that follow from the candidates, the chosen one first; ``base`` is
@@ -191,6 +211,7 @@ class Explanation:
             else {**asdict(self.time), "bounds": dict(self.time.bounds)},
             "actual": None if self.actual is None else dict(self.actual),
             "candidates": [candidate.to_json() for candidate in self.candidates],
+            "prediction_error": self.prediction_error,
             "refused": [refusal.to_json() for refusal in self.refused],
             "notices": list(self.notices),
         }
@@ -206,7 +227,8 @@ class Explanation:
             found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
             raise PlanError(f"An explanation must have schema version {SCHEMA_VERSION}", got=found)
         try:
-            fields = {name: item for name, item in value.items() if name != "schema_version"}
+            derived = ("schema_version", "prediction_error")
+            fields = {name: item for name, item in value.items() if name not in derived}
             fields |= {
                 "plan": Plan.from_json(value["plan"]),
                 "memory": None if value["memory"] is None else _memory(value["memory"]),

@@ -63,7 +63,9 @@ class CostModel:
         self._is_here = rates is None
         self._rates = rates
         self._name = describe_machine(profile.device).device_name if rates is None else rates.name
-        self._calibration = kept_calibration() if rates is None else Calibration()
+        # Shown predictions are by what was known before the search, for all plans alike, in
+        # whatever order they are asked for; what the search measures corrects its expectations.
+        self._known = self._learned = kept_calibration() if rates is None else Calibration()
         self._has_learned = False
 
     @property
@@ -111,8 +113,8 @@ class CostModel:
     # ---- time
 
     def time(self, plan: Plan) -> TimePrediction | None:
-        """Returns the seconds of a step by what was known when this plan was first asked for; None
-        if they are not predicted."""
+        """Returns the seconds of a step by what was known before the search; None if they are
+        not predicted."""
         if plan not in self._times:
             if not self.is_asked and self._rates is None:
                 return None
@@ -122,12 +124,21 @@ class CostModel:
             try:
                 self._times[plan] = None
                 if prediction is not None:
-                    self._times[plan] = self._calibration.apply(
+                    self._times[plan] = self._known.apply(
                         plan, self._raw(plan, prediction), device=self._name
                     )
             except Exception as error:  # noqa: BLE001 - of the device's rates: what cannot be predicted is measured
                 self._tell_unpredicted(reason_of(error))
         return self._times[plan]
+
+    def expected(self, plan: Plan) -> float | None:
+        """Returns the seconds of a step by all that was measured until now; None if they are not
+        predicted."""
+        prediction = None if self.time(plan) is None else self._capture_eager(plan)
+        if prediction is None:
+            return None
+        raw = self._raw(plan, prediction)
+        return self._learned.apply(plan, raw, device=self._name).step
 
     def _raw(self, plan: Plan, prediction: Prediction) -> TimePrediction:
         """Predicts a step from the device's rates alone, without calibration."""
@@ -138,14 +149,14 @@ class CostModel:
 
     def learn(self, plan: Plan, measured: float) -> None:
         """Corrects later predictions by the measured seconds of one step of a plan."""
-        if self._times.get(plan) is None:
+        if self.time(plan) is None:
             return
         prediction = self._capture_eager(plan)
         if prediction is None:
             return
         try:
             raw = self._raw(plan, prediction)
-            self._calibration = self._calibration.update(plan, raw, measured, device=self._name)
+            self._learned = self._learned.update(plan, raw, measured, device=self._name)
             self._has_learned = True
         except Exception as error:  # noqa: BLE001 - a prediction is no reason to end a search
             self._tell(f"nothing is learned for later predictions: {type(error).__name__}: {error}")
@@ -153,7 +164,7 @@ class CostModel:
     def keep(self) -> None:
         """Leaves what was learned for the next search on this machine."""
         if self._has_learned:
-            keep_calibration(self._calibration)
+            keep_calibration(self._learned)
 
     def startup(self, plan: Plan) -> float:
         """Returns the seconds that compiling a plan takes."""

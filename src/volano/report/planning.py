@@ -85,6 +85,7 @@ class PlanningFigures:
         bounds_origin, bounds_facts: the same for the time.
         common: the knobs that all candidates share beyond plain eager, in words.
         candidates: candidates in the order of the explanation.
+        accuracy: how far predictions were off over all measured candidates; empty without any.
         refused: knob -> pairs of value and reason.
         actual: rows of name, predicted, actual, error of the prediction.
         notices: notices for the user.
@@ -111,6 +112,7 @@ class PlanningFigures:
     bounds_facts: tuple[str, ...]
     common: str
     candidates: tuple[CandidateRow, ...]
+    accuracy: str
     refused: Mapping[str, tuple[tuple[str, str], ...]]
     actual: tuple[tuple[str, str, str, str], ...]
     notices: tuple[str, ...]
@@ -152,6 +154,7 @@ def read_planning(found: Explanation) -> PlanningFigures:
         bounds_facts=tuple(_step_facts(time, found.measured)),
         common=", ".join(lever(name, value) for name, value in common.items()),
         candidates=tuple(_row(candidate, common) for candidate in found.candidates),
+        accuracy=_accuracy(found),
         refused=_refused(found),
         actual=tuple(_actual(found.actual or {}, memory, time)),
         notices=tuple(map(_line, found.notices)),
@@ -241,12 +244,19 @@ def _gain(found: Explanation) -> str:
     plan, eager = found.seconds.get("plan"), found.seconds.get("eager")
     if not plan or eager is None:
         return ""
+    # Planning is paid by a run on this machine; another device's seconds know nothing of it.
+    plan += found.planning_seconds if found.is_present else 0.0
     saved = eager - plan
     if abs(saved) < 0.005 * eager:
         return f"none: as long as {EAGER}"
     if saved > 0:
-        return f"{eager / plan:.2f} times as fast as {EAGER}: {_whole_seconds(saved)} saved"
-    return f"none: {_whole_seconds(-saved)} longer than {EAGER}"
+        text = f"{_whole_seconds(saved)} saved{_net(found)}"
+        return f"{eager / plan:.2f} times as fast as {EAGER}: {text}"
+    return f"none: {_whole_seconds(-saved)} longer than {EAGER}{_net(found)}"
+
+
+def _net(found: Explanation) -> str:
+    return ", planning counted" if found.is_present else ""
 
 
 # ---- knobs
@@ -363,6 +373,17 @@ def _row(candidate: Candidate, common: Mapping[str, Any]) -> CandidateRow:
         memory=amount(candidate.memory_bytes),
         status=candidate.status,
         reason="; ".join(filter(None, reasons)),
+    )
+
+
+def _accuracy(found: Explanation) -> str:
+    off = found.prediction_error
+    if off is None:
+        return ""
+    return (
+        f"predictions, made before anything ran, were off by {100 * off['median']:.0f} % in the "
+        f"median and by a factor of {off['worst_factor']:.2f} at worst, over "
+        f"{count_text(off['num_candidates'], 'candidate')}"
     )
 
 

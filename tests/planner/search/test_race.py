@@ -64,7 +64,9 @@ def race_of(steps, *, left=1e9, fits=None, verdict=None, predicted=None, **optio
     race.space = CandidateSpace(base=PLAIN, options={**OPTIONS, **options}, refused=())
     race._fits, race._way, race.why_not_compiled = fits or {}, {}, None
     race._cost_model = SimpleNamespace(
-        time=predicted or (lambda _: None), learn=lambda *_: None, startup=lambda _: 5.0,
+        time=predicted or (lambda _: None),
+        expected=lambda plan: getattr((predicted or (lambda _: None))(plan), "step", None),
+        learn=lambda *_: None, startup=lambda _: 5.0,
         verdict=verdict or (lambda _: None), is_asked=False,
     )  # fmt: skip
     race._time_budget = SimpleNamespace(
@@ -95,7 +97,7 @@ def test_what_was_predicted_to_be_fast_runs_first():
     )
     assert [plan.precision for plan in race.eager_plans()] == ["bf16", "tf32", "fp32"]
     # If one of them isn't predicted, the order is that of the options, from the last one on.
-    race._cost_model.time = lambda plan: None
+    race._cost_model.expected = lambda plan: None
     assert [plan.precision for plan in race.eager_plans()] == ["tf32", "bf16", "fp32"]
 
 

@@ -138,10 +138,11 @@ class CandidateRace:
             if (fitted := self._fitted(safe.pin(precision=precision, memory_format=memory_format)))
             is not None
         ]
-        predicted = {plan: self._cost_model.time(plan) for plan in plans}
-        if any(value is None for value in predicted.values()):
+        expected = [self._cost_model.expected(plan) for plan in plans]
+        order = [step for step in expected if step is not None]
+        if len(order) < len(plans):
             return plans
-        return sorted(plans, key=lambda plan: predicted[plan].step)  # pyright: ignore[reportOptionalMemberAccess]
+        return [plan for _, plan in sorted(zip(order, plans, strict=True), key=lambda p: p[0])]
 
     # ---- timing runs
 
@@ -168,7 +169,6 @@ class CandidateRace:
             self._way[safe.precision] = min(ran, key=lambda item: self.cost(item[1]))[0]
 
     def _enter(self, plan: Plan) -> Timing:
-        self._cost_model.time(plan)  # as predicted before it was known
         is_known = self._time_budget.run_seconds is not None or self._request.is_free
         timing = self._timing_runs.run(
             plan,
