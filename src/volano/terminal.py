@@ -76,9 +76,10 @@ def finish_streams() -> None:
     """Writes what is still buffered; what cannot be written is dropped, since the interpreter would
     try again at its end and change the exit code."""
     for stream in (sys.stdout, sys.__stderr__):
+        if stream is None:
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except (OSError, ValueError):
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

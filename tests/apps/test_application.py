@@ -16,7 +16,7 @@ from volano.apps import application as module
 from volano.apps.application import Application, Finished, Table, TimeLimit, TrainedModel
 from volano.apps.options import Options, option
 from volano.errors import CheckpointError, UsageError
-from volano.planner import PlanRequest
+from volano.planner import PlanRequest, PlanResult
 from volano.training import RunFolder
 
 
@@ -82,6 +82,41 @@ class FakeLimit(TimeLimit):
 def limit(monkeypatch):
     monkeypatch.setattr(FakeLimit, "asked", [])
     return lambda seconds: FakeLimit(planning=PlanRequest(), started=0.0, seconds=seconds)
+
+
+class TestFewerThreads:
+    """Beside other processes a step of two threads waits for the one that has no core."""
+
+    @pytest.fixture
+    def fitted(self, monkeypatch):
+        def fit(seconds_by_threads, *, agrees=True, **planning):
+            class Limit(FakeLimit):
+                def measure_step(self, task, plan, seconds):
+                    return SimpleNamespace(step=seconds_by_threads[plan.threads], startup=0.0)
+
+            monkeypatch.setattr(module.torch, "get_num_threads", lambda: 4)
+            monkeypatch.setattr(
+                module, "check_parity", lambda *_, **__: SimpleNamespace(passed=agrees)
+            )
+            limit = Limit(planning=PlanRequest(**planning), started=0.0, seconds=60.0)
+            chosen = PlanResult(plan=Plan.baseline("cpu"), explanation=None, reasons=())
+            timed = SimpleNamespace(step=seconds_by_threads[None], startup=0.0)
+            found, step, said = limit.with_fewer_threads(None, chosen, timed)
+            return found.plan.threads, step.step, said
+
+        return fit
+
+    def test_as_few_as_save_time(self, fitted):
+        assert fitted({None: 0.4, 2: 0.2, 1: 0.1}) == (
+            1, 0.1, ("threads=1: 100 ms a step instead of 200 ms with more",),
+        )  # fmt: skip
+        assert fitted({None: 0.4, 2: 0.2, 1: 0.19})[0] == 2
+
+    def test_none_that_computes_something_else(self, fitted):
+        assert fitted({None: 0.4, 2: 0.2, 1: 0.1}, agrees=False) == (None, 0.4, ())
+
+    def test_what_the_user_says_stands(self, fitted):
+        assert fitted({None: 0.4, 2: 0.2, 1: 0.1}, forbid={"threads": (1,)})[0] is None
 
 
 class TestFit:

@@ -34,6 +34,7 @@ from volano.device import Device
 from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest, PlanResult, share_of_rank
+from volano.planner.parity.check import check_parity
 from volano.report.verdict import Score
 from volano.running.checks import check_data_is_there
 from volano.running.plan_run import choose_plan
@@ -44,6 +45,7 @@ from volano.training import LengthRule, Run, RunFolder, StepTime, measure_step_t
 # The share of the time for which steps with fewer threads may be tried, and what they must save.
 _THREADS_SHARE, _LEAST_SAVED = 0.1, 0.2
 _SLOWER = 1.5
+_GUARD_SECONDS = 1.0  # about what comparing fewer threads may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +116,17 @@ class TimeLimit:
             fewer = self.measure_step(task, plan.pin(threads=threads), 0.0)
             if fewer.step > (1.0 - _LEAST_SAVED) * timed.step:
                 break
+            # Sums of fewer parts are rounded otherwise: guarded, as all that is no trusted knob.
+            if not check_parity(task, plan.pin(threads=threads), seconds=_GUARD_SECONDS).passed:
+                break
             reasons = (
                 f"threads={threads}: {fewer.step * 1e3:.3g} ms a step instead of "
                 f"{timed.step * 1e3:.3g} ms with more",
             )
-            chosen = dataclasses.replace(chosen, plan=plan.pin(threads=threads))
+            told = chosen.explanation
+            if told is not None:
+                told = dataclasses.replace(told, plan=plan.pin(threads=threads))
+            chosen = dataclasses.replace(chosen, plan=plan.pin(threads=threads), explanation=told)
             timed, threads = fewer, threads // 2
         return chosen, timed, reasons
 

@@ -127,8 +127,8 @@ def _why_not_called(value: Any) -> str | None:
     """Returns what a value is if it is no function that may make a task; None if it may."""
     function = value.func if isinstance(value, functools.partial) else value
     if not isinstance(function, types.FunctionType | types.MethodType):
-        kind = "class" if isinstance(value, type) else type(value).__name__
-        return f"{value.__name__}, a class" if kind == "class" else kind
+        is_class = isinstance(value, type)
+        return f"{value.__name__}, a class" if is_class else type(value).__name__
     if (function.__module__ or "").partition(".")[0] in sys.stdlib_module_names:
         return f"a function of Python's own module {function.__module__}"
     try:

@@ -233,7 +233,7 @@ def _why_no_examples(data: Any) -> str | None:
     if hasattr(data, "iloc") or (hasattr(data, "columns") and hasattr(data, "to_numpy")):
         return f"a table, {type(data).__name__}, whose indices are columns"
     if isinstance(data, tuple | list) and len(data) == 2:
-        shapes = [tuple(getattr(part, "shape", ())) for part in data]
-        if all(shapes) and shapes[0][0] == shapes[1][0] and len(shapes[0]) > len(shapes[1]):
-            return f"two arrays of {shapes[0][0]} examples"
+        first, second = (tuple[int, ...](getattr(part, "shape", ())) for part in data)
+        if first and second and first[0] == second[0] and len(first) > len(second):
+            return f"two arrays of {first[0]} examples"
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from volano.errors import DataError
@@ -112,7 +112,9 @@ def run_loop(
     return "finished" if is_finished else "stopped"
 
 
-def _until_no_more(saver: Saver, session: Session, stop: StopRequest) -> Iterator[Batch]:
+def _until_no_more(
+    saver: Saver, session: Session, stop: StopRequest
+) -> Generator[Batch, None, None]:
     """The batches to the end of the run, anew from where it stands if that has been moved; if
     there are no more to be had, what was learned so far is saved first. Its steps are whole. A run
     that was asked to stop has no need of more."""

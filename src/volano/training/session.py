@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
 
 from volano.data import ORDER_VERSION, Fault, Feed, Key, Order, Quarantine, make_feed
 from volano.device import Device, Ranks
@@ -282,7 +281,7 @@ class Session:
         model = task.model()
         if not isinstance(model, nn.Module):
             raise TaskError("model() returns an nn.Module", got=type(model).__name__)
-        if any(isinstance(p, UninitializedTensorMixin) for p in model.parameters()):
+        if any(map(nn.parameter.is_lazy, model.parameters())):
             raise TaskError(
                 "A model's parameters must have their shapes when it is made",
                 got=f"{type(model).__name__} with lazy modules",

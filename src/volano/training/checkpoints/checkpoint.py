@@ -15,8 +15,9 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -265,4 +266,4 @@ def _sync(file: Any) -> None:
 def digest_of(path: Path) -> str:
     """Returns the SHA-256 of a file's content."""
     with files.open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()

@@ -99,7 +99,7 @@ class LengthRevision:
     def _revise(self, step: int, num_steps: int, seconds: float) -> None:
         before = self._session.task.num_steps
         # Before the next step: a run that is killed after it goes on in the same way.
-        record = {"step": step, "num_steps": num_steps, "begun_with": before}
+        record: dict[str, float] = {"step": step, "num_steps": num_steps, "begun_with": before}
         record["seconds_a_step"] = round(seconds, 6)
         self._folder.update_run(num_steps=num_steps, revision=record)
         self._session.set_num_steps(num_steps)

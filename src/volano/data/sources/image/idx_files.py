@@ -40,7 +40,7 @@ def read_idx(path: Path, num_dimensions: int) -> np.ndarray:
         raise DataError("An IDX file must be complete", got=f"{path}: {error}") from error
 
 
-def _shape(file: IO[bytes], num_dimensions: int) -> tuple[int, ...]:
+def _shape(file: IO[bytes] | gzip.GzipFile, num_dimensions: int) -> tuple[int, ...]:
     head = file.read(4)
     _, kind, dimensions = struct.unpack(">HBB", head)
     if kind != _BYTES_TYPE or dimensions != num_dimensions:
