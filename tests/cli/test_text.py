@@ -351,7 +351,7 @@ class TestClasses:
             "train", "text", table, "--classify", "--minutes", "0.05", "--out", "run"
         )
         assert code == 0, err
-        assert out[0].startswith("test accuracy 1.0000 on 36 texts")
+        assert re.match(r"test accuracy 1\.0000 on \d+ texts", out[0])
         assert out[1].startswith("kept: bag of n-grams   (to choose: bag of n-grams 1.0000)")
         assert "language model's head: not tried" in err
         result = json.loads(Path("run/eval-test.json").read_text())
@@ -411,7 +411,7 @@ class TestClasses:
         assert code == 0
         assert out[-1].startswith("accuracy 1.0000")
         assert "1 texts of split val are left out: test is evaluated" in err
-        assert "left out: more.csv:3: without text" in err
+        assert "left out: more.csv:4: without text" in err
 
     @pytest.mark.parametrize("kept", ["bag", "head"])
     def test_resume_is_bitwise(self, volano, table, tmp_path, monkeypatch, request, kept):

@@ -45,7 +45,7 @@ def test_the_average_is_kept_where_there_is_one(make_task):
 
 def test_what_does_not_apply_is_said(make_task):
     notices = []
-    task = make_task(optimizer=lambda parameters: torch.optim.LBFGS(parameters))
+    task = make_task(optimizer=lambda parameters: torch.optim.Rprop(parameters))
     make_state(
         task,
         Plan(optimizer="fused"),
@@ -54,7 +54,7 @@ def test_what_does_not_apply_is_said(make_task):
         on_notice=notices.append,
     )
     assert notices == [
-        "optimizer=fused does not apply: LBFGS has no fused implementation of torch's; it runs as "
+        "optimizer=fused does not apply: Rprop has no fused implementation of torch's; it runs as "
         "given"
     ]
 

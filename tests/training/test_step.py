@@ -168,8 +168,9 @@ def test_augmentation_is_keyed_by_seed_and_step(make_task, quiet, tmp_path):
     once, drawn = drawn, []
     torch.rand(5)
     volano.train(task, plan=Plan.baseline().pin(micro_batch=8), out=tmp_path / "2", observer=quiet)
-    assert drawn == once
-    assert len({tuple(values) for values in drawn}) == task.num_steps
+    # Whether a batch may be split was found out before, on batches of the run.
+    assert drawn[-len(once) :] == once
+    assert len({tuple(values) for values in once}) == task.num_steps
 
 
 def test_the_default_plan_learns_the_same(make_task, quiet, tmp_path):

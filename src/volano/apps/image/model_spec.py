@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class ClassifierSpec:
     model_reference: str | None
     flip: bool
     translate: int
-    pixel_range: tuple[float, float] | None = None
+    # No part of the model, and so of no description of a task: the images themselves are.
+    pixel_range: tuple[float, float] | None = field(default=None, repr=False)
 
     @property
     def pixel_format(self) -> PixelFormat:
