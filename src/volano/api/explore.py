@@ -124,11 +124,12 @@ def explore(
         named = build = build_of(before.facts.get("source") or {}, before.folder)
     elif of_application and not resume:
         kind = build if isinstance(build, str) else reference_to(cast(Any, build))
-        trials = _DEFAULTS["trials"] if trials is None else trials
+        num_trials = _DEFAULTS["trials"] if trials is None else trials
+        trials = num_trials
         asked = {"minutes": minutes, "eta": eta, "rungs": rungs, "seed": seed, "device": device}
         asked = {name: value for name, value in asked.items() if value is not None}
         named = build = application_build(
-            kind, path, space=space, trials=trials, on_progress=on_progress, **asked, **options
+            kind, path, space=space, trials=num_trials, on_progress=on_progress, **asked, **options
         )
     if not of_application or resume:
         check_names(options, inspect.signature(explore).parameters, "a study")

@@ -4,7 +4,7 @@ pack."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ class PlainLoop:
         """Ends the worker processes."""
         self.batches.close()
 
-    def _endless(self) -> Iterator[Any]:
+    def _endless(self) -> Generator[Any, None, None]:
         while True:
             yield from self.loader
 
@@ -119,7 +119,7 @@ class PlannedLoop:
         """Ends the worker processes."""
         self.batches.close()
 
-    def _endless(self) -> Iterator[Any]:
+    def _endless(self) -> Generator[Any, None, None]:
         session = self.session
         while True:
             yield from session.feed.batches(session.order.keys(0, session.task.num_steps))

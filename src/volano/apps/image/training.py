@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -355,7 +356,7 @@ def _some_of(images: LabelledImages, count: int | None) -> LabelledImages:
     """Returns so many of the images, evenly spaced; None is all of them."""
     if count is None or count >= len(images):
         return images
-    return images.select(torch.linspace(0, len(images) - 1, count).round().long())
+    return images.select(np.linspace(0, len(images) - 1, count).round().astype(int))
 
 
 def _copies_left_out(
