@@ -109,13 +109,13 @@ class TestTrainImage:
         assert json.loads(out[-1])["metrics"]["test_accuracy"] > 0.6
 
     def test_ones_own_model_and_pins(self, volano, tmp_path):
-        (tmp_path / "mine.py").write_text(
+        (tmp_path / "own_net.py").write_text(
             "from torch import nn\n"
             "def net(num_classes, in_channels):\n"
             "    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))\n"
         )
         code, out, err = volano(
-            "train", "image", "--epochs", "10", "--batch-size", "64", "--model", "mine:net",
+            "train", "image", "--epochs", "10", "--batch-size", "64", "--model", "own_net:net",
             "--out", "run", "--json", "--precision", "bf16", "--micro-batch", "32",
             "--memory-format", "contiguous", "--threads", "1", "--feed", "ring", "--workers", "1",
             "--no-compile",

@@ -48,7 +48,8 @@ class TestCommand:
         monkeypatch.setattr(verbs, "explain", answer)
         Path("mine.py").write_text("task = None")
         sys.modules.pop("mine", None)
-        return asked
+        yield asked
+        sys.modules.pop("mine", None)
 
     def test_a_task_of_ones_own(self, volano, asked):
         code, out, _ = volano(
