@@ -1,5 +1,8 @@
 """Blocks in turn, by a clock that only the sides move."""
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 
 from volano.benchmark.rounds import StepGain, take_turns
@@ -15,11 +18,11 @@ class Machine:
         return self.now
 
     def side(self, name, seconds):
-        def run(count):
+        def make(count):
             self.calls.append((name, count))
             self.now += seconds * count
 
-        return run
+        return SimpleNamespace(settled=contextlib.nullcontext, make=make)
 
 
 def test_sides_take_turns_in_blocks_of_a_second():
@@ -28,8 +31,10 @@ def test_sides_take_turns_in_blocks_of_a_second():
     found = take_turns(sides, deadline=10.0, clock=machine.clock)
     assert found["slow"] == pytest.approx([0.5] * len(found["slow"]))
     assert found["fast"] == pytest.approx([0.1] * len(found["slow"]))
+    # Each block begins with a step that is not counted.
     blocks = machine.calls[4:]
-    assert blocks[:4] == [("slow", 2), ("fast", 10), ("fast", 10), ("slow", 2)]
+    assert blocks[:4] == [("slow", 1), ("slow", 2), ("fast", 1), ("fast", 10)]
+    assert blocks[4:8] == [("fast", 1), ("fast", 10), ("slow", 1), ("slow", 2)]
     assert machine.now <= 10.0
 
 
@@ -44,3 +49,25 @@ def test_a_gain_is_taken_round_by_round():
     # The machine is twice as slow in the second round, for both.
     gain = StepGain.of([2.0, 4.0, 2.4], [1.0, 2.0, 1.0])
     assert (gain.median, gain.least, gain.most) == pytest.approx((2.0, 2.0, 2.4))
+
+
+def test_what_the_side_before_has_left_is_not_counted():
+    """A first step after another side, which has given the memory back, takes longer."""
+    machine = Machine()
+
+    def make_side():
+        def make(count):
+            first = 5.0 if side.is_cold else 0.0
+            side.is_cold = False
+            machine.now += first + 0.1 * count
+
+        @contextlib.contextmanager
+        def settled():
+            side.is_cold = True
+            yield
+
+        side = SimpleNamespace(settled=settled, make=make, is_cold=True)
+        return side
+
+    found = take_turns({"a": make_side(), "b": make_side()}, deadline=0.0, clock=machine.clock)
+    assert found["a"] + found["b"] == pytest.approx([0.1] * 6)

@@ -23,7 +23,8 @@ def test_a_plain_loop_trains_and_leaves_random_state_as_it_was():
     before = torch.random.get_rng_state()
     with contextlib.closing(PlainLoop(task, CPU)) as loop:
         first = loss_of(task, loop.model)
-        loop.run(60)
+        with loop.settled():
+            loop.make(60)
         assert loss_of(task, loop.model) < 0.5 * first
         assert loop.step == 60
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -35,7 +36,8 @@ def test_the_first_weights_are_those_of_a_planned_run():
     fresh = PlainLoop(task, CPU).model.state_dict()
     for name, value in plain.model.state_dict().items():
         assert torch.equal(value, fresh[name])
-    planned.run(100)  # more than the task has: it begins again
+    with planned.settled():
+        planned.make(100)  # more than the task has: it begins again
     assert planned.session.step == 102
     assert planned.planning_seconds > 0
     planned.close()
@@ -44,10 +46,10 @@ def test_the_first_weights_are_those_of_a_planned_run():
 def test_a_pack_and_one_by_one_make_the_same_steps():
     tasks = pack_tasks(1000)[:3]
     together = Together(tasks, CPU)
-    together.run(4)
+    together.make(4)
     assert set(together.pack.steps.values()) == {5}
     with contextlib.closing(OneByOne(tasks, CPU)) as one_by_one:
-        one_by_one.run(5)
+        one_by_one.make(5)
         assert [loop.step for loop in one_by_one.loops] == [5, 5, 5]
 
 

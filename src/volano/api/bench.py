@@ -148,15 +148,14 @@ def _compare(name: str, place: Device, deadline: float, run_seconds: float) -> B
     with _task(name, _PROBE_STEPS) as probe, contextlib.ExitStack() as stack:
         plain = PlainLoop(probe, place)
         stack.callback(plain.close)
-        plain.run(2)
-        start = _clock()
-        plain.run(2)
+        with plain.settled():
+            plain.make(2)
+            start = _clock()
+            plain.make(2)
         num_steps = max(1, round(2 * run_seconds / max(_clock() - start, 1e-6)))
         planned = PlannedLoop(bare(probe, num_steps), place)
         stack.callback(planned.close)
-        found = take_turns(
-            {"plain": plain.run, "planned": planned.run}, deadline=deadline, clock=_clock
-        )
+        found = take_turns({"plain": plain, "planned": planned}, deadline=deadline, clock=_clock)
     before = planned.planning_seconds + planned.startup_seconds
     return _row(name, place, found, before, run_seconds, changes_in_words(planned.plan))
 
@@ -167,7 +166,7 @@ def _compare_pack(name: str, place: Device, deadline: float, run_seconds: float)
     together = Together(tasks, place)
     with contextlib.closing(one_by_one):
         found = take_turns(
-            {"plain": one_by_one.run, "planned": together.run}, deadline=deadline, clock=_clock
+            {"plain": one_by_one, "planned": together}, deadline=deadline, clock=_clock
         )
     plan = f"one program: {together.pack.engine}"
     return _row(name, place, found, together.startup_seconds, run_seconds, plan)

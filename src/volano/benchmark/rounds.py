@@ -8,10 +8,24 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 _BLOCK_SECONDS = 1.0
 _LEAST_ROUNDS, _MOST_ROUNDS = 3, 12
+
+
+class Side(Protocol):
+    """A side that is timed: the steps of a training."""
+
+    def settled(self) -> AbstractContextManager[object]:
+        """Returns a context in which its settings hold."""
+        ...
+
+    def make(self, count: int) -> object:
+        """Makes the next ``count`` steps within that context, and waits for the device."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +44,7 @@ class StepGain:
 
 
 def take_turns(
-    sides: Mapping[str, Callable[[int], object]],
+    sides: Mapping[str, Side],
     *,
     deadline: float,
     clock: Callable[[], float] = time.perf_counter,
@@ -38,17 +52,17 @@ def take_turns(
     """Returns the seconds of a step of each side in each round.
 
     A round is a block of about a second of each side; every other round goes through them
-    backwards. There are three rounds at least, also after the deadline.
+    backwards. There are three rounds at least, also after the deadline. A block begins with a step
+    that is not counted: the side before has left memory and caches as suits it.
 
     Args:
-        sides: name -> a function that makes so many steps and waits for the device.
+        sides: the sides by name.
         deadline: the time, by the clock, after which no round begins.
         clock: seconds.
     """
     counts = {}
-    for name, run in sides.items():
-        run(2)  # warms up
-        counts[name] = max(1, round(_BLOCK_SECONDS / max(_seconds(run, 1, clock), 1e-6)))
+    for name, side in sides.items():
+        counts[name] = max(1, round(_BLOCK_SECONDS / max(_seconds(side, 1, clock), 1e-6)))
     found: dict[str, list[float]] = {name: [] for name in sides}
     longest = 0.0
     for number in range(_MOST_ROUNDS):
@@ -61,7 +75,9 @@ def take_turns(
     return found
 
 
-def _seconds(run: Callable[[int], object], count: int, clock: Callable[[], float]) -> float:
-    start = clock()
-    run(count)
-    return clock() - start
+def _seconds(side: Side, count: int, clock: Callable[[], float]) -> float:
+    with side.settled():
+        side.make(1)
+        start = clock()
+        side.make(count)
+        return clock() - start

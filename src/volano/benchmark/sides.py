@@ -3,8 +3,9 @@ pack."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -54,12 +55,15 @@ class PlainLoop:
         )
         self.batches, self.step = self._endless(), 0
 
-    def run(self, count: int) -> None:
-        """Makes the next ``count`` steps."""
-        with random_state_kept(self.device):
-            for _ in range(count):
-                self._step(next(self.batches))
-            self.device.synchronize()
+    def settled(self) -> contextlib.AbstractContextManager[object]:
+        """Implements :class:`Side`."""
+        return random_state_kept(self.device)
+
+    def make(self, count: int) -> None:
+        """Implements :class:`Side`."""
+        for _ in range(count):
+            self._step(next(self.batches))
+        self.device.synchronize()
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -103,17 +107,24 @@ class PlannedLoop:
         with random_state_kept(device), settings_of(self.plan, device):
             self.session = Session(task, self.plan)
         self.batches = self._endless()
-        self.run(2)
+        with self.settled():
+            self.make(2)
         self.startup_seconds = time.perf_counter() - start
 
-    def run(self, count: int) -> None:
-        """Makes the next ``count`` steps."""
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """Implements :class:`Side`."""
+        device = self.session.device
+        with random_state_kept(device), settings_of(self.plan, device):
+            yield
+
+    def make(self, count: int) -> None:
+        """Implements :class:`Side`."""
         session = self.session
-        with random_state_kept(session.device), settings_of(self.plan, session.device):
-            for _ in range(count):
-                session.step_once(next(self.batches), session.step % session.task.num_steps)
-                session.step += 1
-            session.device.synchronize()
+        for _ in range(count):
+            session.step_once(next(self.batches), session.step % session.task.num_steps)
+            session.step += 1
+        session.device.synchronize()
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -131,10 +142,14 @@ class OneByOne:
     def __init__(self, tasks: Sequence[Task], device: Device) -> None:
         self.loops = [PlainLoop(task, device) for task in tasks]
 
-    def run(self, count: int) -> None:
-        """Makes the next ``count`` steps of each."""
+    def settled(self) -> contextlib.AbstractContextManager[object]:
+        """Implements :class:`Side`."""
+        return self.loops[0].settled()
+
+    def make(self, count: int) -> None:
+        """Implements :class:`Side`, by steps of each."""
         for loop in self.loops:
-            loop.run(count)
+            loop.make(count)
 
     def close(self) -> None:
         """Ends the loops."""
@@ -149,11 +164,15 @@ class Together:
         start = time.perf_counter()
         members = [Member(number=number, task=task) for number, task in enumerate(tasks)]
         self.pack = Pack(members, device=device.name)
-        self.run(1)
+        self.make(1)
         self.startup_seconds = time.perf_counter() - start
 
-    def run(self, count: int) -> None:
-        """Makes the next ``count`` steps of each."""
+    def settled(self) -> contextlib.AbstractContextManager[object]:
+        """Implements :class:`Side`; a pack sees to its settings itself."""
+        return contextlib.nullcontext()
+
+    def make(self, count: int) -> None:
+        """Implements :class:`Side`, by steps of each."""
         self.pack.advance({number: step + count for number, step in self.pack.steps.items()})
 
 

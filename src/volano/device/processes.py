@@ -54,10 +54,22 @@ def is_open(process: BaseProcess) -> bool:
 def cpu_ticks(pid: int) -> int | None:
     """Returns the processor time that a process has used so far; None if the system does not
     tell."""
+    fields = _status_of(pid)  # utime and stime are fields 14 and 15
+    return None if fields is None else fields[10] + fields[11]
+
+
+def parent_of(pid: int) -> int | None:
+    """Returns the process that has started another; None if the system does not tell."""
+    fields = _status_of(pid)
+    return None if fields is None else fields[0]
+
+
+def _status_of(pid: int) -> list[int] | None:
+    """Returns the fields of proc_pid_stat(5) from the fourth on."""
     try:
-        # After the name, which may hold anything: state is field 3, and utime and stime are 14, 15.
+        # After the name, which may hold anything, comes a letter: the state.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
+        return [int(field) for field in fields[1:]]
     except (OSError, ValueError, IndexError):
         return None
 

@@ -51,8 +51,9 @@ def test_one_that_is_behind_the_others():
     assert first.standing_still(now) == [(2, 12, "m")]
 
 
-def test_it_is_named_once_and_ended_when_the_run_is_to_stop():
+def test_it_is_named_once_and_ended_when_the_run_is_to_stop(monkeypatch):
     said = []
+    monkeypatch.setattr(os, "getppid", os.getpid)  # this process is the agent of both
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with child:
         for is_stopping in (False, True):
@@ -62,6 +63,17 @@ def test_it_is_named_once_and_ended_when_the_run_is_to_stop():
             assert said[-1].startswith(f"rank 1 (pid {child.pid} on ")
         assert child.wait(20) == -signal.SIGKILL
     assert len(said) == 2
+
+
+def test_a_process_of_another_agent_is_left_alone():
+    """Machines may bear one name, and their numbers of processes mean others."""
+    said = []
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with child:
+        watch(0, said, is_stopping=True)._name(1, child.pid, socket.gethostname())
+        assert len(said) == 1
+        child.communicate(b"\n", timeout=20)
+    assert child.returncode == 0
 
 
 def test_alone_nothing_is_watched():

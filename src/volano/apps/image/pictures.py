@@ -61,9 +61,10 @@ def write_pictures(
     """
     try:
         write_scores(folder, "test", scores, faults, f"{application.origin}, test")
-        unread = {fault.index for fault in faults[len(application.tested.faults) :]}
-        rows = [row for row in range(len(application.tested)) if row not in unread]
-        _write_hardest(folder, application.tested, rows, logits, labels)
+        tested = application.tested
+        unread = {fault.index for fault in faults[len(tested.faults) :]}
+        rows = [row for row in range(len(tested)) if row not in unread]
+        _write_hardest(folder, tested, rows, logits, labels)
         draw_sheet(_first_batch(task, device), folder.path / "augmented.png")
     except (OSError, VolanoError) as error:
         return [f"pictures of the final test are missing: {error}"]

@@ -101,9 +101,9 @@ def _captured(
 
 
 def _aside(function: Callable[[], Any], timeout: float) -> Any:
-    """Runs a capture in a child process, or in this one if an accelerator's autograd threads have
-    been started, which do not survive a fork. Captures on the host's fake tensors are not known to
-    end a process."""
+    """Runs a capture in a child process, or in this one beside an accelerator, whose autograd
+    threads do not survive a fork. Captures on the host's fake tensors are not known to end a
+    process."""
     # A child of a process with an accelerator's context ends at its first backward pass: the
     # autograd threads of each device ask for that context.
     if not Device.count():

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from volano.device import Ranks
+from volano.device.processes import parent_of
 from volano.terminal import unfailing
 
 STANDS_STILL_SECONDS = 30.0
@@ -116,6 +117,8 @@ class RankWatch:
                 self._on_notice(text)
             else:
                 print(f"note: {text}", file=unfailing(sys.stderr), flush=True)
-        if self._is_stopping() and host == socket.gethostname() and rank != self._ranks.rank:
+        # Of this machine by its name, which others may bear, and of the same agent.
+        is_here = host == socket.gethostname() and parent_of(pid) == os.getppid()
+        if self._is_stopping() and is_here and rank != self._ranks.rank:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
