@@ -11,8 +11,8 @@ from volano.cli.main import app
 SHARED = "--json --debug"
 LENGTH = "--minutes --epochs --seed"
 PLAN = (
-    "--device --precision --memory-format --compile --no-compile --micro-batch --recompute "
-    "--offload --feed --workers --threads --sharding --forbid --budget"
+    "--device --precision --memory-format --compile --no-compile --graph --no-graph --micro-batch "
+    "--recompute --offload --feed --workers --threads --sharding --forbid --budget"
 )
 RUN = "--out --plan --no-plan --nproc --max-restarts --save-every --skip-bad-steps"
 STUDY = (

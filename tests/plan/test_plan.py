@@ -58,7 +58,7 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "schema versions 2 to 3; got 99"),
+        ({"schema_version": 99}, "schema versions 2 to 4; got 99"),
         ({"tile": 3}, r"must name every knob once; got missing \[\], unknown \['tile'\]"),
         ({"precision": "fp8"}, "`precision` must be one of fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"micro_batch": 0}, "`micro_batch` must be a whole number, at least 1; got 0"),
@@ -81,9 +81,10 @@ def test_a_wrong_plan_is_refused(change, message):
 
 def test_a_plan_of_an_earlier_version_means_what_it_meant():
     old = {name: value for name, value in Plan.baseline().to_json().items()
-           if name not in ("recompute", "activation_budget", "offload")}  # fmt: skip
+           if name not in ("recompute", "activation_budget", "offload", "graph")}  # fmt: skip
     assert Plan.from_json({**old, "schema_version": 2}) == Plan.baseline()
-    with pytest.raises(PlanError, match=r"missing \['activation_budget', 'offload', 'recompute'\]"):
+    missing = r"missing \['activation_budget', 'graph', 'offload', 'recompute'\]"
+    with pytest.raises(PlanError, match=missing):
         Plan.from_json(old)
 
 
@@ -107,6 +108,7 @@ class TestDeclarations:
             "precision",
             "compile",
             "threads",
+            "graph",
         )
         assert knobs_with("suspicion")[:3] == ("compile", "activation_budget", "recompute")
         assert {"device", "threads", "sharding"} & set(knobs_with("is_captured")) == set()

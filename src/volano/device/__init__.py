@@ -2,10 +2,10 @@
 
 from volano.device.catalogue import KnownDevice, find_device, other_variants
 from volano.device.device import Device, Memory
-from volano.device.host_memory import host_memory_bytes
 from volano.device.kernels import measure_kernels
 from volano.device.limits import Limits, measure_limits
 from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, num_cores, versions
+from volano.device.memory.host_memory import host_memory_bytes
 from volano.device.random_state import random_state_kept
 from volano.device.ranks import Agreement, Ranks
 from volano.device.transfer import Transfer

@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from volano.device.allocator import (
+from volano.device.fp32_products import fp32_products
+from volano.device.graphs import DeviceGraph, has_graphs
+from volano.device.memory.allocator import (
     can_keep_freed_memory,
     freed_memory_kept,
     freed_memory_returned,
     give_back_freed_memory,
 )
-from volano.device.fp32_products import fp32_products
-from volano.device.host_memory import (
+from volano.device.memory.host_memory import (
     available_host_bytes,
     host_memory_bytes,
     peak_resident_bytes,
@@ -297,6 +298,15 @@ class Device:
     def current_stream(self) -> torch.Stream:
         """Returns the stream on which the computation is queued."""
         return torch.accelerator.current_stream(self.torch_device)
+
+    @cached_property
+    def has_graphs(self) -> bool:
+        """The answer whether the device records kernels and launches them as one."""
+        return not self.is_cpu and has_graphs(self._module)
+
+    def graph(self) -> DeviceGraph:
+        """Returns a graph in which nothing is recorded yet."""
+        return DeviceGraph(self._module)
 
     # ---- arithmetic
 

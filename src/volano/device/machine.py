@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from volano.device.device import Device
-from volano.device.host_memory import host_memory_bytes
+from volano.device.memory.host_memory import host_memory_bytes
 
 CORE_PACKAGES = (
     "torch", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib",

@@ -21,10 +21,13 @@ from typing import Any, Literal
 
 from volano.errors import PlanError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Knobs that a schema version introduced, with the value that every earlier plan stands for.
 _FIRST_READ = 2
-_SINCE = {3: {"recompute": "none", "activation_budget": 1.0, "offload": "none"}}
+_SINCE = {
+    3: {"recompute": "none", "activation_budget": 1.0, "offload": "none"},
+    4: {"graph": False},
+}
 Semantics = Literal["exact", "rounding", "precision"]
 SEMANTICS: tuple[Semantics, ...] = ("exact", "rounding", "precision")
 
@@ -74,6 +77,8 @@ class Plan:
         memory_format: memory format of 4-dimensional parameters, which convolutions then give to
             the activations.
         compile: whether the objective runs through ``torch.compile``.
+        graph: whether the kernels of a batch's gradient are recorded once and then launched as
+            one (on a GPU, a CUDA graph).
         micro_batch: examples per forward and backward pass; None is the whole batch.
         recompute: what the backward pass computes again instead of keeping it: ``"blocks"`` keeps
             the inputs of the model's repeated blocks only (Chen et al. 2016, arXiv:1604.06174).
@@ -113,6 +118,11 @@ class Plan:
     compile: bool = knob(
         False, "rounding", choices=(False, True), raced=5, suspicion=1,
         help="torch.compile.", words={True: "compile", False: "no compile"},
+    )  # fmt: skip
+    graph: bool = knob(
+        False, "rounding", choices=(False, True), is_captured=False, raced=7, suspicion=12,
+        help="Record a step's kernels and launch them as one.",
+        words={True: "graph", False: "no graph"},
     )  # fmt: skip
     micro_batch: int | None = knob(
         None, "rounding", least=1, fits_memory=True, suspicion=8,

@@ -5,6 +5,7 @@ from volano.record.run_folder import PREPARED, RunFolder
 from volano.training.checkpoints.weights import load_weights, save_tensors, save_weights
 from volano.training.distributed.data_parallel import check_ranks
 from volano.training.evaluate import evaluate
+from volano.training.graphs.gradient_graph import check_recorded
 from volano.training.health.length_revision import LengthRule
 from volano.training.memory.out_of_memory import is_out_of_memory
 from volano.training.memory.recompute import blocks_of
@@ -39,6 +40,7 @@ __all__ = [
     "blocks_of",
     "check_plan",
     "check_ranks",
+    "check_recorded",
     "choose_implementation",
     "evaluate",
     "is_out_of_memory",

@@ -30,6 +30,7 @@ from volano.training.distributed.data_parallel import (
     whole_state,
 )
 from volano.training.evaluate import evaluate
+from volano.training.graphs.gradient_graph import why_not_graph
 from volano.training.memory.activations import Activations
 from volano.training.memory.offload import OffloadedState, why_not_offloaded
 from volano.training.memory.out_of_memory import OutOfMemoryFallback
@@ -112,6 +113,7 @@ class Session:
                     self.activations.start_recomputing, may_split=may_split, ranks=ranks.world_size
                 ),
             )  # fmt: skip
+            self._tell_of_graph(on_notice)
 
     @property
     def kept_model(self) -> nn.Module:
@@ -190,7 +192,9 @@ class Session:
                 module.training = was_training
 
     def tell(self, on_notice: Callable[[str], None]) -> None:
-        """Says who is to hear what happens to the feeds from now on."""
+        """Says who is to hear what happens to feeds and step from now on."""
+        if self.step_once.graph is not None:
+            self.step_once.graph.on_failure = on_notice
         for feed in (self.feed, self.valid_feed):
             if feed is not None:
                 feed.on_notice = on_notice
@@ -309,6 +313,11 @@ class Session:
                 remedy="Put back what changed, or start again with volano train; another code is "
                 "taken with volano.resume(run, accept=[...])",
             )
+
+    def _tell_of_graph(self, on_notice: Callable[[str], None]) -> None:
+        if self.plan.graph and self.step_once.graph is None:
+            reason = why_not_graph(self.plan, self.device, are_several=self.ranks.are_several)
+            on_notice(f"graph=True does not apply: {reason}")
 
     def _offloaded(self, on_notice: Callable[[str], None]) -> OffloadedState | None:
         if self.plan.offload not in ("optimizer", "all"):

@@ -29,8 +29,9 @@ from volano.task import (
     split,
     tensors_of,
 )
-from volano.training.compiling import CompiledObjective
 from volano.training.distributed.data_parallel import DataParallel, local, whole
+from volano.training.graphs.compiling import CompiledObjective
+from volano.training.graphs.gradient_graph import GradientGraph, generators_of, why_not_graph
 from volano.training.memory.activations import Activations
 from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
 from volano.training.memory.offload import OffloadedState
@@ -110,6 +111,12 @@ class Step:
             share=None if parallel is None else parallel.share_flag, has_values=has_values,
         )  # fmt: skip
         self._relief = relief
+        self.graph: GradientGraph | None = None
+        if plan.graph and not why_not_graph(plan, device, are_several=self._ranks.are_several):
+            self.graph = GradientGraph(
+                device, state.model, self._parameters, self._whole,
+                generators_of(task, self._generator),
+            )  # fmt: skip
         self._draws_elsewhere: bool | None = None
         # Told of the plan from here on, the reason and the step; None lets a step that runs out of
         # memory fail.
@@ -153,6 +160,12 @@ class Step:
         if self._task.augment is not None:
             # Seeded by the step: a resumed run, or a repeated attempt, draws the same numbers.
             self._generator.manual_seed(seed_of_augmentation(self._task, step))
+        if self.graph is not None:
+            self._seed(step, 0)
+            result = self.graph(batch)
+            if result is not None:
+                return StepResult(*result)
+        if self._task.augment is not None:
             batch = self._task.augment(batch, self._generator)
         self._optimizer.zero_grad(set_to_none=True)
         parallel, ranks, size = self._parallel, self._ranks, self._plan.micro_batch
@@ -164,11 +177,8 @@ class Step:
         elif size is not None and size < num_examples(batch):
             parts = split(batch, size)
         else:
-            # The weight of a whole batch is known before its backward pass: nothing to correct.
-            result = self._forward(batch, step, 0)
-            mean, metrics = _mean(result)
-            self._backward(mean)
-            return StepResult(mean.detach(), metrics)
+            self._seed(step, 0)
+            return StepResult(*self._summed(batch))
         sizes = [num_examples(part) for part in parts]
         # All ranks take equal parts, so the number of examples needs no exchange.
         count = sum(sizes) * ranks.world_size
@@ -226,6 +236,7 @@ class Step:
             if self._task.augment is not None:
                 own //= self._ranks.world_size
             self._plan = relief.after(self._plan, own, reason)
+            self.graph = None  # of a whole batch
             on_relief(self._plan, reason, step)
             result, reason = attempt(lambda: self._gradients(batch, step))
         self._uncopied.settle()
@@ -236,7 +247,25 @@ class Step:
     def _forward(self, batch: Batch, step: int, number: int) -> Any:
         """Returns the objective's result for a part of a step's batch, which draws by its
         number."""
+        self._seed(step, number)
+        return self._objective_of(batch)
+
+    def _seed(self, step: int, number: int) -> None:
         self._device.seed(counter_hash(MODEL, self._task.seed, step, number))
+
+    def _whole(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Augments a whole batch and adds up its gradient, from generators as they stand."""
+        if self._task.augment is not None:
+            batch = self._task.augment(batch, self._generator)
+        return self._summed(batch)
+
+    def _summed(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        # The weight of a whole batch is known before its backward pass: nothing to correct.
+        mean, metrics = _mean(self._objective_of(batch))
+        self._backward(mean)
+        return mean.detach(), metrics
+
+    def _objective_of(self, batch: Batch) -> Any:
         with self._kept(), self._autocast():
             parallel = self._parallel
             result = (

@@ -1,6 +1,7 @@
 """Which candidates run, in which order, and when the race ends."""
 
 import functools
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from planner.searching import LONG, PLAIN, SlowIfNarrow, by_plan, cache, make_task, search
+from training.graphs.recording_graph import recording
 from volano.plan.explanation import Refusal
 from volano.planner import PlanRequest, find_plan
 from volano.planner.cost_model import CostModel
@@ -19,7 +21,7 @@ from volano.planner.search.race import CandidateRace
 from volano.planner.search.timing import Timing
 
 pytestmark = pytest.mark.usefixtures("cache")
-__all__ = ["cache"]
+__all__ = ["cache", "recording"]
 MIB = 2**20
 
 
@@ -53,6 +55,7 @@ OPTIONS: dict[str, Any] = {
     "precision": ("fp32",),
     "compile": (False,),
     "threads": (None,),
+    "graph": (False,),
 }
 
 
@@ -202,3 +205,54 @@ def test_what_is_too_large_once_compiled_is_not_compiled(monkeypatch):
     assert [r.reason for r in found.explanation.refused if r.knob == "compile"][-1:] == [
         "compiled it does not fit the budget"
     ]
+
+
+class SlowOnTheHost(nn.Module):
+    """A net whose host is slow, as it is beside a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(64, 10)
+
+    def forward(self, x):
+        time.sleep(0.01)
+        return self.inner(x)
+
+
+def test_a_step_that_the_host_makes_slow_is_recorded(recording):
+    found = search(make_task(model=SlowOnTheHost, tolerance="rounding"))
+    assert found.plan.graph
+    (candidate,) = by_plan(found, graph=True)
+    assert candidate.status == "chosen"
+    assert "error" in candidate.parity
+    assert recording.num_replays > 10
+
+
+def test_a_graph_that_computes_something_else_is_struck(recording, monkeypatch):
+    monkeypatch.setattr(recording, "replay", lambda _: None)
+    found = search(make_task(model=SlowOnTheHost, tolerance="rounding"))
+    assert not found.plan.graph
+    (candidate,) = by_plan(found, graph=True)
+    assert candidate.status == "struck"
+
+
+def test_what_cannot_be_recorded_loses_with_the_reason(recording):
+    def reads(model, batch):
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        return loss * (1.0 if loss.item() > 0 else 2.0)
+
+    found = search(make_task(model=SlowOnTheHost, objective=reads))
+    assert not found.plan.graph
+    (candidate,) = by_plan(found, graph=True)
+    assert "cannot be recorded" in candidate.reason
+
+
+def test_a_graph_is_not_tried_if_memory_is_short():
+    fit = Fit(ways=({"micro_batch": 8},), needed=MIB, missing="")
+    race = race_of(lambda plan: 1.0, fits={"fp32": fit}, graph=(False, True))
+    race.run()
+    assert race.timings
+    assert not any(plan.graph for plan in race.timings)
+    (refusal,) = race.space.refused
+    assert refusal.knob == "graph"
+    assert "memory is short" in refusal.reason

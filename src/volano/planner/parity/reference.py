@@ -26,8 +26,8 @@ from volano.planner.parity.probe_batch import (
     switch_off_dropout,
     take_probe_batch,
 )
-from volano.task import Loss, Task, num_examples, split
-from volano.training import Session, is_out_of_memory, throwaway_settings
+from volano.task import Loss, Task, map_tensors, num_examples, split
+from volano.training import Session, check_recorded, is_out_of_memory, throwaway_settings
 
 # Passes over the batch in the candidates' types for a reference and one candidate: eager fp32,
 # eager at the candidate's precision and the candidate itself take a gradient and three steps each.
@@ -51,7 +51,7 @@ class StepOutcome:
         updates: name -> change of the weights since the start, after the first step and after the
             last.
         examples: number of examples that the objective was given in a step; None if that cannot be
-            seen (compiled).
+            seen (compiled or recorded).
         scale: the factor by which the loss was multiplied for the range of fp16.
     """
 
@@ -249,11 +249,13 @@ def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool)
     start = weights_of(session)
     updates: list[dict[str, Tensor]] = []
     with same_draws(plan, draws):
+        record_elsewhere(session, probe_batch, start)
         gradient, scale = first_gradient(session, probe_batch, counted.begin)
-        examples, weight = (
-            (None, gradient.weight) if plan.compile else (counted.examples, counted.weight)
-        )
-        gradient = dataclasses.replace(gradient, weight=weight)
+        # Neither compiled nor recorded code calls the objective that counts.
+        examples = None
+        if not plan.compile and session.step_once.graph is None:
+            examples = counted.examples
+            gradient = dataclasses.replace(gradient, weight=counted.weight)
         restore(session, start)
         for step in range(_NUM_STEPS):
             session.step_once(probe_batch.batch, probe_batch.step + step)
@@ -261,7 +263,19 @@ def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool)
                 updates.append(
                     {name: p.detach() - start[name] for name, p in session.model.named_parameters()}
                 )
+    check_recorded(session.step_once.graph)
     return StepOutcome(gradient=gradient, updates=tuple(updates), examples=examples, scale=scale)
+
+
+def record_elsewhere(session: Session, probe_batch: ProbeBatch, start: dict[str, Tensor]) -> None:
+    """Has a plan's graph recorded on another batch, its first example over and over, so that what
+    is compared afterwards is a replay, with other inputs than those it was recorded with."""
+    if session.step_once.graph is None:
+        return
+    other = map_tensors(lambda t: t[:1].expand_as(t).clone() if t.ndim else t, probe_batch.batch)
+    for _ in range(2):  # the first one of a shape is eager
+        session.step_once.gradient(other, probe_batch.step)
+        restore(session, start)
 
 
 def first_gradient(

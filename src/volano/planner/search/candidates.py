@@ -13,6 +13,7 @@ from volano.plan import SEMANTICS, Plan, knobs_with, semantics_of
 from volano.plan.explanation import Refusal
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
+from volano.training.graphs.gradient_graph import why_not_graph
 
 # The knobs that the race decides; those of memory are in fit_memory.py, those of the feed in
 # feed.py.
@@ -153,6 +154,8 @@ def _alternatives(
             else None
         )
         yield True, profile.why_not_compile or several
+    elif knob == "graph" and (device.has_graphs or not device.is_cpu):
+        yield True, why_not_graph(base, device, are_several=world_size > 1)
     elif knob == "threads":
         yield from _threads(device, profile, world_size)
 

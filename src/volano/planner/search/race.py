@@ -87,6 +87,7 @@ class CandidateRace:
             self._try(plan)
         self._try_threads()
         self._try_compiled()
+        self._try_graph()
         if not self._fits:  # a final holds several sessions, and a fitted plan has no room
             self._timing_runs.final(self.cost)
 
@@ -254,6 +255,17 @@ class CandidateRace:
             elif not self._request.is_free:
                 self._stop_compiling("another compiled candidate was no faster")
                 return
+
+    def _try_graph(self) -> None:
+        """Records the steps of the best candidate, which costs about two of them."""
+        best = next(iter(self.ranking()), None)
+        if True not in self.space.options["graph"] or best is None:
+            return
+        if self._fits:
+            reason = "memory is short, and a graph holds a step's memory of its own"
+            self._refuse(Refusal(knob="graph", value=True, reason=reason))
+        else:
+            self._try(best.plan.pin(graph=True))
 
     def _stop_compiling(self, reason: str) -> None:
         self.why_not_compiled = reason

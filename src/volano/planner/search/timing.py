@@ -15,7 +15,7 @@ from volano.device.random_state import random_state_kept
 from volano.errors import VolanoError
 from volano.plan import Plan
 from volano.task import Batch, Task, map_tensors
-from volano.training import Session, StepTimer, is_out_of_memory
+from volano.training import Session, StepTimer, check_recorded, is_out_of_memory
 
 # Seconds of a block of steps: so long that a clock's tick and one wait for the device do not show
 # in it.
@@ -102,6 +102,7 @@ class TimingRun:
                 self._make_step, self._device.synchronize, begun=begun, block_seconds=_BLOCK_SECONDS
             )
             self._timer.warm_up()
+            check_recorded(self._session.step_once.graph)
 
     @property
     def step(self) -> float:

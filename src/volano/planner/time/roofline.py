@@ -243,9 +243,11 @@ def _seconds(operation: Operation, rates: Rates, plan: Plan) -> tuple[float, flo
 
 
 def _num_launches(operations: Iterable[Operation], plan: Plan) -> float:
+    # A graph's kernels are launched as one.
     return sum(
         operation.count * (_FUSED_LAUNCHES if _is_fused(operation, plan) else 1.0)
         for operation in operations
+        if not plan.graph or operation.phase == "optimizer"
     )
 
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from volano.device import Device, host_memory, host_memory_bytes
+from volano.device import Device, host_memory_bytes
+from volano.device.memory import host_memory
 
 MIB = 2**20
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from volano.device.allocator import freed_memory_returned
 from volano.device.isolated import run_isolated
+from volano.device.memory.allocator import freed_memory_returned
 
 pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"),

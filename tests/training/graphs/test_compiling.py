@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from volano.training.compiling import CompiledObjective
+from volano.training.graphs.compiling import CompiledObjective
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
