@@ -1,0 +1,1 @@
+"""Scripts of other people: observed, raced and run from outside, as they are."""
