@@ -14,6 +14,7 @@ from volano.cli.bench import BENCH_HELP, bench
 from volano.cli.explain import explain_app
 from volano.cli.explore import explore_app
 from volano.cli.generate import GENERATE_HELP, generate_function
+from volano.cli.run import RUN_HELP, run_command
 from volano.cli.train import resume, train_app
 from volano.errors import UsageError
 
@@ -26,6 +27,9 @@ def register(app: typer.Typer) -> None:
     app.command("resume")(resume)
     app.add_typer(explain_app(), name="explain")
     app.add_typer(explore_app(), name="explore")
+    # What follows the script is the script's.
+    of_script = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+    app.command("run", help=RUN_HELP, context_settings=of_script)(run_command)
     app.command("bench", help=BENCH_HELP)(bench)
     commands = {
         "eval": evaluate,

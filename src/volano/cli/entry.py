@@ -3,6 +3,7 @@ imported."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from volano.cli.interrupts import enter
@@ -10,6 +11,12 @@ from volano.cli.interrupts import enter
 
 def main() -> None:
     """Runs the ``volano`` command, and ends the process with its exit code."""
+    if sys.argv[1:2] == ["run"]:
+        # Before any signal is handled otherwise: they are the script's.
+        from volano.cli.run import run_early
+
+        if run_early(sys.argv[1:]):
+            return
     enter(_load)
 
 

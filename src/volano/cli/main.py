@@ -29,6 +29,7 @@ class _InOrder(TyperGroup):
         "resume",
         "explain",
         "explore",
+        "run",
         "bench",
         "eval",
         "predict",

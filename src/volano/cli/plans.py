@@ -32,7 +32,8 @@ def register(app: typer.Typer) -> None:
 
 def list_plans(json: opt.Json = False, debug: opt.Debug = False) -> int:  # noqa: ARG001 - read by cli.main
     """List every remembered plan, the newest first."""
-    from volano.planner.cache.store import cache_folder, list_remembered
+    from volano.planner.cache.store import list_remembered
+    from volano.record.cache_folder import cache_folder
 
     found = list_remembered()
     if json:

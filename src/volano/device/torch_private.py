@@ -7,6 +7,7 @@ does not load them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -207,3 +208,30 @@ def takes_boxed_values(function: Callable[[list[Any]], Any]) -> Callable[[list[A
     last references."""
     function._boxed_call = True  # pyright: ignore[reportFunctionMemberAccess]
     return function
+
+
+# ---- modules and loaders of other people's scripts
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Returns whether a module is what ``torch.compile`` returned, or ``module.compile()`` was
+    called."""
+    return hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+
+
+def has_workers(loader: Any) -> bool:
+    """Returns whether a loader keeps workers from one pass to the next, and has started them."""
+    return loader._iterator is not None
+
+
+def is_half_read(loader: Any) -> bool:
+    """Returns whether somebody still holds the pass over a loader with persistent workers, and has
+    not read it to its end."""
+    iterator = loader._iterator
+    # The loader, the name here and the argument of getrefcount.
+    return sys.getrefcount(iterator) > 3 and iterator._tasks_outstanding > 0
+
+
+def forget_workers(loader: Any) -> None:
+    """Ends the workers that a loader keeps from one pass to the next."""
+    loader._iterator = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -55,3 +58,53 @@ def _copy(source: Any, target: Any) -> None:
 
     for from_tensor, to_tensor in zip(tensors_of(source), tensors_of(target), strict=True):
         to_tensor.copy_(from_tensor, non_blocking=True)
+
+
+@contextlib.contextmanager
+def copies_without_waiting(on_copy: Callable[[str], None]) -> Iterator[None]:
+    """Returns a context in which ``tensor.to(device)`` and its like from page-locked host memory
+    return before the copy is done, unless the caller says otherwise.
+
+    Args:
+        on_copy: the function that hears in words that it was done.
+    """
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None or not Device().can_pin:
+        yield
+        return
+    names = [name for name in ("to", accelerator.type) if hasattr(torch.Tensor, name)]
+    for name in names:
+        setattr(torch.Tensor, name, _not_waiting(getattr(torch.Tensor, name), name, on_copy))
+    try:
+        yield
+    finally:
+        for name in names:  # they are inherited
+            delattr(torch.Tensor, name)
+
+
+def _not_waiting(
+    original: Callable[..., Any], name: str, on_copy: Callable[[str], None]
+) -> Callable[..., Any]:
+    """Returns a method of tensors that copies to a device without waiting for it."""
+
+    @functools.wraps(original)
+    def copy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if (
+            len(args) < 2  # the second or third positional argument is `non_blocking`
+            and "non_blocking" not in kwargs
+            and tensor.device.type == "cpu"
+            and (name != "to" or _is_accelerator(args[0] if args else kwargs.get("device")))
+            and tensor.is_pinned()
+        ):
+            on_copy("copies to the device without waiting")
+            kwargs["non_blocking"] = True
+        return original(tensor, *args, **kwargs)
+
+    return copy
+
+
+def _is_accelerator(target: Any) -> bool:
+    # A number is the index of an accelerator.
+    if isinstance(target, str):
+        target = torch.device(target)
+    return isinstance(target, int) or (isinstance(target, torch.device) and target.type != "cpu")

@@ -6,13 +6,11 @@ from report.explanations import make_explanation
 from volano.errors import UsageError
 from volano.planner.cache import store
 from volano.planner.cache.store import (
-    cache_folder,
     find_remembered,
     forget_all,
     list_remembered,
     recall,
     remember,
-    write_record,
 )
 
 
@@ -61,23 +59,3 @@ def test_a_beginning_must_be_that_of_one_plan(monkeypatch):
 def test_none_is_said_if_none_is_remembered():
     with pytest.raises(UsageError, match="There are: none"):
         find_remembered("ab")
-
-
-def test_a_record_that_cannot_be_written_says_why_and_leaves_nothing(tmp_path):
-    (tmp_path / "file").write_text("")
-    why = write_record(tmp_path / "file" / "plans" / "x.json", {})
-    assert why.startswith(str(tmp_path / "file" / "plans"))
-    (tmp_path / "taken.json").mkdir()
-    assert "taken" not in write_record(tmp_path / "taken.json", {}).removeprefix(str(tmp_path))
-    assert list(tmp_path.glob("*.part")) == []
-
-
-@pytest.mark.parametrize(
-    ("system", "place"), [("darwin", "Library/Caches"), ("linux", ".cache"), ("win32", "Local")]
-)
-def test_each_system_has_its_place(monkeypatch, tmp_path, system, place):
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "Local"))
-    monkeypatch.setattr(store.sys, "platform", system)
-    monkeypatch.setattr(store.Path, "home", lambda: tmp_path)
-    assert cache_folder() == tmp_path / place / "volano"

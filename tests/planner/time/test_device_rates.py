@@ -5,10 +5,10 @@ import pytest
 from volano.device import Device, Limits
 from volano.plan import Plan
 from volano.plan.prediction import TimePrediction
-from volano.planner.cache.store import cache_folder
 from volano.planner.time import device_rates
 from volano.planner.time.calibration import Calibration
 from volano.planner.time.device_rates import keep_calibration, kept_calibration, rates_of
+from volano.record.cache_folder import cache_folder
 
 CPU = Device("cpu")
 LIMITS = Limits(matmul_fp32=1e11, matmul_bf16=None, memory_copy=1e10, host_to_device=None)

@@ -3,18 +3,14 @@ by its fingerprint."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from volano.errors import PlanError, UsageError
 from volano.plan.explanation import Explanation
+from volano.record.cache_folder import cache_folder, write_record
 
 SCHEMA_VERSION = 1
 
@@ -37,29 +33,6 @@ class Remembered:
     explanation: Explanation
     may_split: bool | None
     path: Path
-
-
-def cache_folder() -> Path:
-    """Returns the folder of remembered plans: ``volano`` in the user's cache folder, as each system
-    has it.
-
-    For a user without a home it is a folder that cannot exist: nothing is found in it, and writing
-    to it fails as in any other place that cannot be written.
-    """
-    try:
-        return _cache_root() / "volano"
-    except RuntimeError:  # of Path.home
-        return Path(os.devnull) / "volano"
-
-
-def _cache_root() -> Path:
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"])
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home())
-    return (
-        Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
-    )
 
 
 def remember(
@@ -140,23 +113,3 @@ def _read(path: Path) -> Remembered | None:
         PlanError,
     ):  # of another version, or damaged: planned again
         return None
-
-
-def write_record(path: Path, record: dict[str, Any]) -> str | None:
-    """Writes a file of the cache folder to a temporary file that is then renamed. Returns why it
-    could not be written, or None."""
-    name = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8"
-        ) as file:
-            name = file.name
-            json.dump(record, file, indent=1)
-        Path(name).replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            if name:
-                Path(name).unlink()
-        return f"{path.parent}: {error.strerror}"
-    return None

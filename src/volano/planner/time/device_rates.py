@@ -17,9 +17,9 @@ from volano.device import (
     versions,
 )
 from volano.errors import VolanoError
-from volano.planner.cache.store import cache_folder, write_record
 from volano.planner.time.calibration import Calibration
 from volano.planner.time.roofline import Rates
+from volano.record.cache_folder import cache_folder, write_record
 
 SCHEMA_VERSION = 1
 _CALIBRATION = "calibration.json"

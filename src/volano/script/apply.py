@@ -1,0 +1,123 @@
+"""Applies a script's plan from outside: hooks on what every script calls, taken off again.
+
+What the script does already (workers, autocast, compile, a chosen implementation of its optimizer)
+is left. A plan that sets nothing installs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from volano.device import Device
+from volano.device.fp32_products import fp32_products
+from volano.device.transfer import copies_without_waiting
+from volano.errors import PlanError
+from volano.script.loaders import LoaderSettings, loaders_treated
+from volano.script.model_calls import ModelSettings, model_calls_treated
+from volano.script.optimizers import optimizers_fused
+from volano.script.plan import ScriptPlan
+
+
+class Applied:
+    """What has become of a plan in this process.
+
+    Attributes:
+        plan: the plan.
+        has_finished_step: whether an optimizer has made a step.
+    """
+
+    def __init__(self, plan: ScriptPlan) -> None:
+        self.plan = plan
+        self.has_finished_step = False
+        self._deeds: dict[str, None] = {}
+        self._left: dict[str, None] = {}
+
+    def did(self, words: str) -> None:
+        """Notes that something was done."""
+        self._deeds[words] = None
+
+    def left(self, words: str) -> None:
+        """Notes that something was left as the script does it, and why."""
+        self._left[words] = None
+
+    @property
+    def deeds(self) -> tuple[str, ...]:
+        """What was done to the script's objects, each once. A failure before the first one is the
+        script's own."""
+        return tuple(self._deeds)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was left as the script does it, and why."""
+        return tuple(self._left)
+
+
+@contextlib.contextmanager
+def applied(plan: ScriptPlan) -> Iterator[Applied]:
+    """Returns a context in which scripts run under a plan; afterwards hooks and settings are as
+    before, and so are the loaders and optimizers that the plan has changed.
+
+    Raises:
+        PlanError: the plan cannot be applied on this machine.
+    """
+    result = Applied(plan)
+    if plan.is_empty:
+        yield result
+        return
+    check_applicable(plan)
+    with contextlib.ExitStack() as stack:
+        _note_first_step(result, stack)
+        _settings_of_process(plan, stack)
+        loaders = LoaderSettings.of(plan)
+        if loaders is not None:
+            stack.enter_context(loaders_treated(loaders, result))
+        models = ModelSettings.of(plan)
+        if models is not None:
+            stack.enter_context(model_calls_treated(models, result))
+        if plan.fused:
+            stack.enter_context(optimizers_fused(result))
+        if plan.non_blocking:
+            stack.enter_context(copies_without_waiting(result.did))
+        yield result
+
+
+def check_applicable(plan: ScriptPlan) -> None:
+    """Raises PlanError if a plan cannot be applied on this machine."""
+    if plan.precision == "fp16":
+        # The gradient has to be scaled between the script's backward pass and its clipping, which
+        # cannot be told apart from outside.
+        raise PlanError(
+            "fp16 needs a scaler, which only the script can have",
+            got="precision='fp16'",
+            remedy="Take bf16, or write torch.amp.GradScaler into the script",
+        )
+    if plan.precision is not None:
+        Device().check_precision(plan.precision)
+
+
+def _note_first_step(result: Applied, stack: contextlib.ExitStack) -> None:
+    def finished(*_: Any) -> None:
+        result.has_finished_step = True
+        handle.remove()
+
+    handle = register_optimizer_step_post_hook(finished)
+    stack.callback(handle.remove)
+
+
+def _settings_of_process(plan: ScriptPlan, stack: contextlib.ExitStack) -> None:
+    """Makes the settings that hold for a process. The script may make others later, which
+    stand."""
+    if plan.threads is not None:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(plan.threads)
+    if plan.precision == "tf32":
+        stack.enter_context(fp32_products("tf32"))
+    if plan.cudnn_benchmark is not None:
+        backend = torch.backends.cudnn
+        stack.callback(setattr, backend, "benchmark", backend.benchmark)
+        backend.benchmark = plan.cudnn_benchmark

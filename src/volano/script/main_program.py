@@ -1,0 +1,120 @@
+"""Runs a script in this process as ``python`` would run it: arguments, ``__main__``, the first
+place of the path, tracebacks, exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType, TracebackType
+from typing import Any
+
+from volano.errors import UsageError
+from volano.script.remembered import Script
+
+
+def run_as_main(script: Script) -> None:
+    """Runs a script to its end. What it raises is raised here; if nobody catches it, Python prints
+    and ends as it would for the script alone.
+
+    Raises:
+        UsageError: there is no such script.
+    """
+    if not sys.flags.safe_path:
+        sys.path[0] = str(script.folder())
+    code, spec, file = _module_code(script) if script.is_module else _file_code(script)
+    sys.argv = [file if script.is_module else script.target, *script.arguments]
+    main = types.ModuleType("__main__")
+    main.__file__ = file
+    main.__loader__ = SourceFileLoader("__main__", file) if spec is None else spec.loader
+    main.__spec__ = spec
+    main.__package__ = None if spec is None else spec.parent
+    vars(main).update(__builtins__=__builtins__, __cached__=None)
+    # It stays to the end of the process, as usual: threads, workers and exit handlers look there.
+    sys.modules["__main__"] = main
+    try:
+        exec(code(), vars(main))
+    except SystemExit:
+        raise
+    except BaseException:
+        # The hook as the script has left it; it sees the script's part of the traceback alone.
+        sys.excepthook = _without_own_frames(sys.excepthook)
+        raise
+
+
+def after_import(name: str, callback: Callable[[], None]) -> None:
+    """Calls a function when a module has been imported for the first time; at once if it has
+    been."""
+    if name in sys.modules:
+        callback()
+    else:
+        sys.meta_path.insert(0, _AfterImport(name, callback))
+
+
+class _AfterImport:
+    """A finder that lets the usual ones find a module, and calls a function when it has run."""
+
+    def __init__(self, name: str, callback: Callable[[], None]) -> None:
+        self._name, self._callback = name, callback
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Returns the spec of the usual finders, whose loader is watched."""
+        del path, target
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)  # pyright: ignore[reportArgumentType] - a finder by its method
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def execute_and_tell(module: types.ModuleType) -> None:
+                del loader.exec_module  # the instance's; the class's is left
+                execute(module)
+                self._callback()
+
+            loader.exec_module = execute_and_tell
+        return spec
+
+
+def _file_code(script: Script) -> tuple[Callable[[], CodeType], None, str]:
+    path = script.file().absolute()
+
+    # Compiled when it is run, so that a mistake in its syntax is told as the script's.
+    def code() -> CodeType:
+        return compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+
+    return code, None, str(path)
+
+
+def _module_code(script: Script) -> tuple[Callable[[], CodeType], ModuleSpec, str]:
+    name = script.target
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            name = f"{name}.__main__"
+            spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    loader: Any = None if spec is None else spec.loader
+    if spec is None or spec.origin is None or not hasattr(loader, "get_code"):
+        raise UsageError("A module to run must exist", got=name, remedy="Look at the spelling")
+    return lambda: loader.get_code(name), spec, spec.origin
+
+
+def _without_own_frames(
+    hook: Callable[..., Any],
+) -> Callable[[type[BaseException], BaseException, TracebackType | None], Any]:
+    def called(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> Any:
+        found = traceback
+        while found is not None:
+            found, frame = found.tb_next, found.tb_frame
+            if frame.f_code.co_filename == __file__:
+                traceback = found
+        return hook(kind, error.with_traceback(traceback), traceback)
+
+    return called

@@ -1,0 +1,186 @@
+"""The outermost call of a model in training mode: the place for precision, memory format and
+compilation.
+
+Most scripts compute the loss outside of the model, so what comes out of a narrower type is widened
+to fp32, as Accelerate does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from volano.device.torch_private import is_compiled
+from volano.script.plan import ScriptPlan
+from volano.task import map_tensors
+
+_NARROW = (torch.bfloat16, torch.float16)
+
+
+class Notes(Protocol):
+    """The hearer of what was done, and of what was left and why."""
+
+    def did(self, words: str) -> None:
+        """Hears what was done."""
+
+    def left(self, words: str) -> None:
+        """Hears what was left as the script does it, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The settings of a plan that concern a model's call.
+
+    Attributes:
+        precision: ``"bf16"``, or None.
+        is_channels_last: whether 4-dimensional tensors lie in channels_last.
+        compile: mode of ``torch.compile``, or None.
+    """
+
+    precision: str | None
+    is_channels_last: bool
+    compile: str | None
+
+    @classmethod
+    def of(cls, plan: ScriptPlan) -> ModelSettings | None:
+        """Returns a plan's settings; None if it has none of them."""
+        precision = plan.precision if plan.precision == "bf16" else None
+        is_channels_last = plan.memory_format == "channels_last"
+        if precision is None and not is_channels_last and plan.compile is None:
+            return None
+        return cls(precision=precision, is_channels_last=is_channels_last, compile=plan.compile)
+
+
+@contextlib.contextmanager
+def model_calls_treated(settings: ModelSettings, notes: Notes) -> Iterator[None]:
+    """Returns a context in which the outermost call of every model that is trained goes through
+    the plan's settings."""
+    original: Any = nn.Module.__call__
+    here, roots = _Here(), _Roots(settings, notes)
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        # Every module comes by: the usual case, a part of a model, leaves at once. The compiler
+        # sees a constant in the first question, and nothing of the others.
+        if (
+            torch.compiler.is_compiling()
+            or here.is_inside
+            or not module.training
+            or not torch.is_grad_enabled()
+        ):
+            return original(module, *args, **kwargs)
+        here.is_inside = True
+        try:
+            return roots.call(module, original, args, kwargs)
+        finally:
+            here.is_inside = False
+
+    nn.Module.__call__ = call  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = original
+
+
+class _Here(threading.local):
+    """Whether this thread is inside of a model's call: replicas run in threads of their own."""
+
+    is_inside = False
+
+
+@dataclass(frozen=True)
+class _Root:
+    """An outermost module: the type of its device, and what is called; None is left alone."""
+
+    device: str
+    compiled: Callable[..., Any] | None = None
+
+
+class _Roots:
+    """The outermost modules, each looked at when it is called first."""
+
+    def __init__(self, settings: ModelSettings, notes: Notes) -> None:
+        self._settings, self._notes = settings, notes
+        self._known: weakref.WeakKeyDictionary[nn.Module, _Root | None] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def call(
+        self,
+        module: nn.Module,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Calls an outermost module under the settings."""
+        root = self._known[module] if module in self._known else self._prepare(module)
+        if root is None:
+            return original(module, *args, **kwargs)
+        if self._settings.is_channels_last:
+            args, kwargs = map_tensors(_in_channels_last, (args, kwargs))
+        function = original if root.compiled is None else root.compiled
+        own = (module,) if root.compiled is None else ()
+        # Asked at each call: a script may have its own autocast around some of them.
+        if self._settings.precision is None or torch.is_autocast_enabled(root.device):
+            return function(*own, *args, **kwargs)
+        with torch.autocast(root.device, dtype=torch.bfloat16):
+            result = function(*own, *args, **kwargs)
+        return map_tensors(_widened, result)
+
+    def _prepare(self, module: nn.Module) -> _Root | None:
+        """Looks at an outermost module, and brings it into the memory format."""
+        parameters = list(module.parameters())
+        if any(is_lazy(parameter) for parameter in parameters):
+            return None  # asked again at its next call, when it has its shapes
+        root = self._known[module] = self._root_of(module, parameters)
+        if root is not None:
+            self._say(module, root)
+        return root
+
+    def _root_of(self, module: nn.Module, parameters: list[nn.Parameter]) -> _Root | None:
+        # A loss function or a transform has nothing to train; neither has a teacher.
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if not trained:
+            return None
+        name = type(module).__name__
+        if any(p.dtype != torch.float32 for p in trained if p.is_floating_point()):
+            self._notes.left(f"{name} has parameters in another type than fp32: left as it is")
+            return None
+        if self._settings.is_channels_last:
+            module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        compiled = None
+        if self._settings.compile is not None:
+            if any(map(is_compiled, module.modules())):
+                self._notes.left(f"{name} is compiled by the script")
+            else:
+                compiled = torch.compile(module, mode=self._settings.compile)
+        return _Root(trained[0].device.type, compiled)
+
+    def _say(self, module: nn.Module, root: _Root) -> None:
+        name, settings = type(module).__name__, self._settings
+        if settings.is_channels_last:
+            self._notes.did(f"{name} in channels_last")
+        if root.compiled is not None:
+            self._notes.did(f"{name} compiled")
+        if settings.precision is not None:
+            if torch.is_autocast_enabled(root.device):
+                self._notes.left(f"{name} has the script's own autocast")
+            else:
+                self._notes.did(f"{name} in {settings.precision}")
+
+
+def _in_channels_last(tensor: Tensor) -> Tensor:
+    if tensor.ndim != 4 or not tensor.is_floating_point():
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _NARROW else tensor

@@ -1,0 +1,214 @@
+"""The plans of scripts that were found before, by what determines them: code, the shape of the
+arguments, the machine, the versions.
+
+Nothing here imports torch before the script does.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from volano.errors import PlanError, UsageError
+from volano.record.cache_folder import cache_folder, write_record
+from volano.script.plan import ScriptPlan
+
+SCHEMA_VERSION = 1
+# Options whose values say how long, from where and to where: none of them changes what a step
+# costs.
+_FREE = re.compile(
+    r"--?(\w*[-_])?(epochs?|steps?|iters?|iterations|seed|lr|learning[-_]rate|wd|weight[-_]decay"
+    r"|momentum|out|output|output[-_]dir|log[-_]?dir|save[-_]?dir|run[-_]name|name|resume)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """A script with its arguments, as they follow ``python``.
+
+    Attributes:
+        target: path of the file, or name of the module.
+        is_module: whether it is run by ``python -m``.
+        arguments: what follows it.
+    """
+
+    target: str
+    is_module: bool = False
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The script as a command line names it."""
+        return f"-m {self.target}" if self.is_module else self.target
+
+    def file(self) -> Path:
+        """Returns the file whose code runs first.
+
+        Raises:
+            UsageError: there is none, or it is no script.
+        """
+        if self.is_module:
+            return _file_of_module(self.target)
+        path = Path(self.target)
+        if path.suffix == ".ipynb":
+            raise UsageError(
+                "A script must be Python",
+                got=f"the notebook {path}",
+                remedy=f"Convert it: jupyter nbconvert --to script {path}",
+            )
+        if not path.is_file():
+            got = f"{path}, a folder" if path.is_dir() else f"no such file: {path}"
+            raise UsageError("A script must be a file of Python", got=got)
+        return path
+
+    def folder(self) -> Path:
+        """Returns the folder from which the script imports first, as Python has it."""
+        return Path.cwd() if self.is_module else Path(os.path.realpath(self.target)).parent
+
+
+def remember(script: Script, plan: ScriptPlan, **figures: Any) -> str | None:
+    """Remembers a plan for a script, with figures that led to it. Returns why it could not be
+    written, or None."""
+    key = digest(script)
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "script": script.words,
+        "created": time.time(),
+        "machine": machine(),
+        "plan": plan.to_json(),
+        "figures": figures,
+    }
+    return write_record(_file(key), record)
+
+
+def remembered(script: Script) -> ScriptPlan | None:
+    """Returns the plan that was found for a script on this machine; None if there is none, or none
+    that this version can read. Imports torch if there may be one."""
+    try:
+        record = json.loads(_file(digest(script)).read_text(encoding="utf-8"))
+        if record["schema_version"] != SCHEMA_VERSION or record["machine"] != machine():
+            return None
+        return ScriptPlan.from_json(record["plan"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, PlanError):
+        return None  # damaged, or of another version: found again
+
+
+def may_be_remembered(script: Script) -> bool:
+    """Returns whether there may be a plan for a script. Imports nothing."""
+    try:
+        return _file(digest(script)).is_file()
+    except UsageError:
+        return False  # a module whose code is not looked at
+
+
+def digest(script: Script) -> str:
+    """Returns 32 hexadecimal digits of a script's code, that of the files beside it that it
+    imports, the shape of its arguments, and the versions."""
+    text = {
+        "code": [ast.dump(tree) for _, tree in sorted(own_code(script).items())],
+        "arguments": argument_shape(script.arguments),
+        "versions": [*map(_version, ("volano", "torch", "lightning", "transformers"))],
+        "python": platform.python_version(),
+        "ranks": os.environ.get("WORLD_SIZE", "1"),
+    }
+    return hashlib.sha256(json.dumps(text).encode()).hexdigest()[:32]
+
+
+def machine() -> list[Any]:
+    """Returns what of this machine a plan depends on. Imports torch."""
+    from volano.device import Device, describe_machine
+
+    found = describe_machine(Device())
+    return [
+        found.device_name,
+        found.device_memory,
+        found.num_cores,
+        os.environ.get("OMP_NUM_THREADS"),
+    ]
+
+
+def argument_shape(arguments: tuple[str, ...]) -> list[str]:
+    """Returns the arguments without the values that say how long, from where and to where."""
+    shape, is_free = [], False
+    for argument in arguments:
+        if is_free and not argument.startswith("-"):
+            is_free = False
+            continue
+        name, separator, _ = argument.partition("=")
+        is_free = _FREE.fullmatch(name) is not None
+        shape.append(name if is_free else argument)
+        is_free = is_free and not separator
+    return shape
+
+
+def own_code(script: Script) -> dict[Path, ast.Module]:
+    """Returns the script's file and those beside it that it imports, directly or not, with their
+    code; a file that does not parse is left out."""
+    folder, found = script.folder(), dict[Path, ast.Module]()
+    waiting = [script.file()]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError, RecursionError):
+            continue
+        found[path] = tree
+        waiting += [other for other in _imports(tree, path, folder) if other.is_file()]
+    return found
+
+
+def _imports(tree: ast.Module, path: Path, folder: Path) -> Iterator[Path]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield from _places(folder, name.name)
+        elif isinstance(node, ast.ImportFrom):
+            start = folder if not node.level else path.parents[node.level - 1]
+            module = node.module or ""
+            for name in ("", *(f".{alias.name}" for alias in node.names)):
+                yield from _places(start, f"{module}{name}".strip("."))
+
+
+def _places(folder: Path, name: str) -> Iterator[Path]:
+    """Yields the files that an import by this name may run: of the module and of its packages."""
+    parts = name.split(".") if name else []
+    for count in range(1, len(parts) + 1):
+        place = folder.joinpath(*parts[:count])
+        yield place / "__init__.py"
+        yield place.with_suffix(".py")
+
+
+def _file_of_module(name: str) -> Path:
+    # Not imported: its packages would be, before the script's own start.
+    place = Path.cwd().joinpath(*name.split("."))
+    for path in (place.with_suffix(".py"), place / "__main__.py"):
+        if path.is_file():
+            return path
+    raise UsageError(
+        "A module's plan is remembered if its code lies in the current folder",
+        got=f"no {name.replace('.', '/')}.py here",
+        remedy="Run from the folder in which it lies, or give --plan FILE",
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _file(key: str) -> Path:
+    return cache_folder() / "scripts" / f"{key}.json"

@@ -1,0 +1,49 @@
+"""``volano run``: where its options end and the script's begin."""
+
+from __future__ import annotations
+
+import pytest
+
+from volano.cli.main import run
+from volano.cli.run import parsed, run_early
+from volano.script.remembered import Script
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("a.py", (Script(target="a.py"), None, False)),
+        ("a.py --plan x -m", (Script(target="a.py", arguments=("--plan", "x", "-m")), None, False)),
+        ("--plan p a.py", (Script(target="a.py"), "p", False)),
+        ("--plan=p -m a.b c", (Script(target="a.b", is_module=True, arguments=("c",)), "p", False)),
+        ("--no-plan a.py", (Script(target="a.py"), None, True)),
+    ],
+)
+def test_options_stand_before_the_script(words, expected):
+    assert parsed(words.split()) == expected
+
+
+@pytest.mark.parametrize("words", ["", "--help", "-h", "--plan", "--nothing a.py", "-m"])
+def test_what_is_not_understood_goes_the_usual_way(words):
+    assert parsed(words.split()) is None
+    assert run_early(["run", *words.split()]) is False
+
+
+def test_other_commands_are_not_run_early():
+    assert run_early(["train", "image"]) is False
+    assert run_early([]) is False
+
+
+def test_mistakes_are_usage_errors(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_early(["run", "nothing.py"])
+    assert ended.value.code == 2
+    assert "no such file" in capsys.readouterr().err
+    (tmp_path / "a.py").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        run_early(["run", "--plan", "none.json", "a.py"])
+    assert ended.value.code == 2
+    assert run(["run"]) == 2
+    assert run(["run", "--help"]) == 0
+    assert "as python would" in capsys.readouterr().out

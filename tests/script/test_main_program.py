@@ -1,0 +1,58 @@
+"""A script runs here as ``python`` runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys, __main__, signal
+print(sys.argv, __name__, __file__, sys.path[0], __spec__ is None, __package__, "torch" in sys.modules)
+print(__main__.__dict__ is globals(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+def fail(): raise ValueError("mine")
+match sys.argv[1:]:
+    case ["raise"]: fail()
+    case ["words"]: sys.exit("words")
+    case ["code"]: sys.exit(7)
+    case ["interrupt"]: raise KeyboardInterrupt
+    case ["hook"]:
+        sys.excepthook = lambda kind, error, traceback: print("hook", kind, traceback.tb_lineno)
+        fail()
+"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scripts")
+    (path / "sub").mkdir()
+    (path / "sub" / "__init__.py").write_text("")
+    (path / "sub" / "script.py").write_text(SCRIPT)
+    (path / "wrong.py").write_text("x = = 1\n")
+    return path
+
+
+def outcome(folder, *words):
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, env={**os.environ}
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("volano: ")]
+    return done.returncode, done.stdout, lines, len(done.stderr.splitlines()) - len(lines)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sub/script.py --plan x", "sub/script.py raise", "sub/script.py words",
+        "sub/script.py code", "sub/script.py interrupt", "sub/script.py hook", "wrong.py",
+        "-m sub.script a", "-m sub.script code",
+    ],
+)  # fmt: skip
+def test_output_traceback_and_exit_code_are_the_scripts(folder, words):
+    alone = outcome(folder, *words.split())
+    run = outcome(folder, "-m", "volano", "run", *words.split())
+    assert run[:3] == alone[:3]
+    assert run[3] == 1  # one line is ours
+    assert alone[1] or "wrong" in words

@@ -1,0 +1,106 @@
+"""Plans of scripts in the user's cache folder: what finds one again, and what does not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from volano.errors import UsageError
+from volano.script.plan import ScriptPlan
+from volano.script.remembered import (
+    Script,
+    argument_shape,
+    digest,
+    may_be_remembered,
+    own_code,
+    remember,
+    remembered,
+)
+
+PLAN = ScriptPlan(num_workers=2)
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("import data\nfrom parts import net\nimport json\n")
+    (tmp_path / "data.py").write_text("size = 3\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "__init__.py").write_text("")
+    (tmp_path / "parts" / "net.py").write_text("from . import block\n")
+    (tmp_path / "parts" / "block.py").write_text("")
+    (tmp_path / "other.py").write_text("")
+    return tmp_path
+
+
+def names(script):
+    return sorted(path.name for path in own_code(script))
+
+
+def test_a_plan_comes_back_for_the_same_script(folder):
+    script = Script(target="train.py", arguments=("--epochs", "3"))
+    assert remembered(script) is None
+    assert not may_be_remembered(script)
+    assert remember(script, PLAN, seconds=1.5) is None
+    assert may_be_remembered(script)
+    assert remembered(script) == PLAN
+    assert remembered(Script(target="train.py", arguments=("--epochs", "30"))) == PLAN
+    assert remembered(Script(target="train.py", arguments=("--width", "30"))) is None
+
+
+def test_code_beside_the_script_belongs_to_it(folder):
+    script = Script(target="train.py")
+    found = ["__init__.py", "block.py", "data.py", "net.py", "train.py"]
+    assert names(script) == found
+    before = digest(script)
+    (folder / "other.py").write_text("changed = 1")
+    (folder / "data.py").write_text("size = 3  # a comment\n")
+    assert digest(script) == before
+    (folder / "parts" / "block.py").write_text("changed = 1")
+    assert digest(script) != before
+
+
+def test_code_that_does_not_parse_and_circles_are_no_trouble(folder):
+    (folder / "data.py").write_text("import train\nfrom parts.net import *\n")
+    (folder / "parts" / "net.py").write_text("((")
+    assert names(Script(target="train.py")) == ["__init__.py", "data.py", "train.py"]
+
+
+def test_a_module_is_found_in_the_current_folder(folder):
+    assert names(Script(target="parts.net", is_module=True)) == ["block.py", "net.py"]
+    away = Script(target="json.tool", is_module=True)
+    assert not may_be_remembered(away)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [
+        (("--epochs", "3", "--batch-size", "8"), ["--epochs", "--batch-size", "8"]),
+        (("--lr=0.1", "data"), ["--lr", "data"]),
+        (("--num-epochs=3", "--width=4"), ["--num-epochs", "--width=4"]),
+        (("--seed", "--amp", "x"), ["--seed", "--amp", "x"]),
+    ],
+)
+def test_lengths_rates_and_places_are_no_part_of_the_shape(arguments, shape):
+    assert argument_shape(arguments) == shape
+
+
+@pytest.mark.parametrize("change", [{"machine": ["another"]}, {"plan": {}}, {"schema_version": 9}])
+def test_what_is_of_another_machine_or_damaged_is_not_taken(folder, change):
+    script = Script(target="train.py")
+    remember(script, PLAN)
+    (path,) = (folder / "cache").rglob("*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert remembered(script) is None
+    path.write_text("{")
+    assert remembered(script) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.ipynb", "nbconvert"), ("parts", "a folder"), ("none.py", "no such")]
+)
+def test_what_is_no_script_is_said(folder, name, words):
+    with pytest.raises(UsageError, match=words):
+        Script(target=name).file()
