@@ -109,6 +109,7 @@ def test_an_error_in_the_model_leaves_the_hook_in_order():
     assert net.seen[-1][0] == torch.bfloat16
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler loads
 @pytest.mark.compiles
 def test_the_root_is_compiled_and_a_compiled_one_is_left():
     def made():

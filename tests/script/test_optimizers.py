@@ -50,11 +50,21 @@ def test_what_the_script_chose_stands():
 
 
 def test_parameters_without_a_fused_update_are_made_plainly():
-    complex_ones = [nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)]
+    whole_numbers = [nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)]
     with applied(FUSED) as result:
-        optimizer = torch.optim.AdamW(complex_ones)
+        optimizer = torch.optim.AdamW(whole_numbers)
     assert not optimizer.param_groups[0]["fused"]
-    assert "no fused update" in result.notices[0]
+    assert result.notices == ("AdamW has no fused update for torch.int64 on cpu",)
+
+
+def test_groups_and_names_are_looked_into():
+    net = nn.Linear(2, 2)
+    with applied(FUSED) as result:
+        groups = torch.optim.SGD([{"params": net.parameters(), "lr": 0.2}])
+        named = torch.optim.SGD(net.named_parameters())
+    assert [len(groups.param_groups[0]["params"]), groups.param_groups[0]["lr"]] == [2, 0.2]
+    assert len(named.param_groups[0]["params"]) == 2
+    assert result.deeds == ("SGD fused",)
 
 
 def test_mistakes_of_the_script_are_told_as_ever():

@@ -133,7 +133,8 @@ def test_after_a_step_a_failure_is_the_scripts(script, tmp_path):
 def test_every_rank_of_torchrun_takes_the_plan(script, tmp_path):
     (tmp_path / "loop.py").write_text(LOOP + "import os; print('rank', os.environ['RANK'])\n")
     ScriptPlan(fused=True).save(tmp_path / "plan.json")
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "volano", "run"]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words += ["-m", "volano", "run"]
     done = subprocess.run(
         [sys.executable, *words, "--plan", "plan.json", "loop.py"],
         capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from volano.device.torch_private import is_compiled
+from volano.device.torch_private import is_compiled, load_compiler
 from volano.script.plan import ScriptPlan
 from volano.task import map_tensors
 
@@ -160,6 +160,7 @@ class _Roots:
             if any(map(is_compiled, module.modules())):
                 self._notes.left(f"{name} is compiled by the script")
             else:
+                load_compiler()
                 compiled = torch.compile(module, mode=self._settings.compile)
         return _Root(trained[0].device.type, compiled)
 

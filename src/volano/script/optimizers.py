@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from volano.device import Device
 from volano.script.model_calls import Notes
 
 # Settings by which a script chooses an implementation itself, or with which the fused one is
@@ -24,11 +25,14 @@ def optimizers_fused(notes: Notes) -> Iterator[None]:
     script has not chosen otherwise."""
     made: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
     is_making: list[bool] = []
+    # Tried before the script begins: it makes a step of an optimizer, and hooks count steps.
+    devices = {device.kind: device for device in (Device("cpu"), Device())}
     with contextlib.ExitStack() as stack:
         for kind in _with_fused():
+            able = {name for name, device in devices.items() if device.has_fused(kind)}
             original = kind.__init__
             stack.callback(setattr, kind, "__init__", original)
-            kind.__init__ = _maker(kind, original, made, is_making, notes)
+            kind.__init__ = _maker(kind, able, made, is_making, notes)
         try:
             yield
         finally:
@@ -48,12 +52,14 @@ def _with_fused() -> list[Any]:
 
 
 def _maker(
-    kind: type,
-    original: Callable[..., None],
+    kind: Any,
+    devices: set[str],
     made: weakref.WeakSet[torch.optim.Optimizer],
     is_making: list[bool],
     notes: Notes,
 ) -> Callable[..., None]:
+    """Returns a constructor of a class of torch that asks for the fused update."""
+    original = kind.__init__
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -63,21 +69,16 @@ def _maker(
             return original(self, *args, **kwargs)
         is_making.append(True)
         try:
-            try:
-                bound = signature.bind(self, *args, **kwargs)
-            except TypeError:
-                return original(self, *args, **kwargs)  # with its own message
+            bound = signature.bind(self, *args, **kwargs)
             given = bound.arguments
-            if not isinstance(given.get("params"), dict | list | torch.Tensor):
-                given["params"] = list(given["params"])  # it may be made twice
-            if any(given.get(name) is not None and given[name] is not False for name in _CHOICES):
-                notes.left(f"{kind.__name__} has an implementation that the script chose")
-                return original(*bound.args, **bound.kwargs)
-            if _made_fused(original, bound):
+            if isinstance(given["params"], Iterator):
+                given["params"] = list(given["params"])  # looked at, and taken
+            reason = _why_as_given(given, devices)
+            if reason is None:
+                original(*bound.args, **{**bound.kwargs, "fused": True})
                 made.add(self)
-                notes.did(f"{kind.__name__} fused")
-                return None
-            notes.left(f"{kind.__name__} has no fused update for these parameters here")
+                return notes.did(f"{kind.__name__} fused")
+            notes.left(f"{kind.__name__} {reason}")
             return original(*bound.args, **bound.kwargs)
         finally:
             is_making.pop()
@@ -85,9 +86,25 @@ def _maker(
     return make
 
 
-def _made_fused(original: Callable[..., None], bound: inspect.BoundArguments) -> bool:
-    try:
-        original(*bound.args, **{**bound.kwargs, "fused": True})
-    except Exception:  # noqa: BLE001 - what is wrong anyway is said when it is made plainly
-        return False
-    return True
+def _why_as_given(given: dict[str, Any], devices: set[str]) -> str | None:
+    """Returns why an optimizer has to be made as the script does it; None if it may be fused."""
+    if any(given.get(name) not in (None, False) for name in _CHOICES):
+        return "has an implementation that the script chose"
+    for tensor in _tensors(given["params"]):
+        if not (tensor.is_floating_point() and tensor.device.type in devices):
+            return f"has no fused update for {tensor.dtype} on {tensor.device.type}"
+    return None
+
+
+def _tensors(params: Any) -> Iterator[torch.Tensor]:
+    """Yields the parameters among what an optimizer takes: them, with names, or groups of them."""
+    if isinstance(params, torch.Tensor):
+        yield params
+    elif isinstance(params, dict):
+        inside = params.get("params", ())
+        if isinstance(inside, Iterator):
+            inside = params["params"] = list(inside)
+        yield from _tensors(inside)
+    elif isinstance(params, list | tuple):
+        for item in params:
+            yield from _tensors(item)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from volano.errors import PlanError
 from volano.plan import SEMANTICS, Semantics
+from volano.script.hosts import OF_LOADERS, arguments_of_host
 
 SCHEMA_VERSION = 1
 # More is a mistake, or somebody who wants to hurt the machine: files of plans travel.
@@ -113,6 +114,26 @@ class ScriptPlan:
         about = {declared.name: declared.metadata["words"] for declared in dataclasses.fields(self)}
         said = [about[name].format(value) for name, value in self.settings().items()]
         return ", ".join(said) or "as it is"
+
+    def for_lightning(self) -> dict[str, Any]:
+        """Returns keyword arguments of ``lightning.Trainer`` for what it has arguments for."""
+        return self._for("lightning")
+
+    def for_transformers(self) -> dict[str, Any]:
+        """Returns keyword arguments of ``transformers.TrainingArguments``."""
+        return self._for("transformers")
+
+    def for_accelerate(self) -> dict[str, Any]:
+        """Returns keyword arguments of ``accelerate.Accelerator``."""
+        return self._for("accelerate")
+
+    def for_loader(self) -> dict[str, Any]:
+        """Returns keyword arguments of ``torch.utils.data.DataLoader``."""
+        return {name: value for name, value in self.settings().items() if name in OF_LOADERS}
+
+    def _for(self, host: str) -> dict[str, Any]:
+        found = arguments_of_host(host, self.settings()).values()
+        return {name: value for arguments in found for name, value in arguments.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Returns what the plan sets, and the schema's version."""

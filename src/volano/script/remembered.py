@@ -155,7 +155,7 @@ def own_code(script: Script) -> dict[Path, ast.Module]:
     """Returns the script's file and those beside it that it imports, directly or not, with their
     code; a file that does not parse is left out."""
     folder, found = script.folder(), dict[Path, ast.Module]()
-    waiting = [script.file()]
+    waiting = [Path(os.path.realpath(script.file()))]
     while waiting:
         path = waiting.pop()
         if path in found:

@@ -1,0 +1,272 @@
+"""What to write into a script so that it runs as its plan: in the words of whoever runs its loop,
+with file and line."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from volano.script.hosts import OF_LOADERS, arguments_of_host
+from volano.script.plan import ScriptPlan
+from volano.script.remembered import Script, own_code
+from volano.script.source_edits import SourceFile
+
+# Whoever runs the loop, by the call that shows it.
+_HOSTS = {
+    ("transformers", "TrainingArguments"): "transformers",
+    ("transformers", "Seq2SeqTrainingArguments"): "transformers",
+    ("lightning", "Trainer"): "lightning",
+    ("pytorch_lightning", "Trainer"): "lightning",
+    ("accelerate", "Accelerator"): "accelerate",
+}
+_FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # of torch.optim
+# Where a plain line has to stand, in words, with what it sets.
+_LINES = {
+    "threads": "torch.set_num_threads({})",
+    "cudnn_benchmark": "torch.backends.cudnn.benchmark = {}",
+    "tf32": 'torch.set_float32_matmul_precision("high")',
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptChange:
+    """A change to a script.
+
+    Attributes:
+        file, line: the place; line 0 is anywhere before the model is made.
+        settings: the settings of the plan that it makes.
+        code: what to write there.
+        is_literal: whether it is an argument that a diff can write.
+    """
+
+    file: str
+    line: int
+    settings: tuple[str, ...]
+    code: str
+    is_literal: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields."""
+        return {**vars(self), "settings": list(self.settings)}
+
+    def in_words(self) -> str:
+        """Returns the change as a line."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}  {self.code}"
+
+
+class Advice(NamedTuple):
+    """The changes that make a script run as its plan, and those that a diff can write."""
+
+    changes: tuple[ScriptChange, ...]
+    diff: str
+
+
+class _Call(NamedTuple):
+    """A call in a script's code, and the dotted name of what is called."""
+
+    source: SourceFile
+    node: ast.Call
+    package: str
+    name: str
+
+
+def changes_for(plan: ScriptPlan, script: Script) -> Advice:
+    """Returns what to write into a script so that it runs as a plan. The files are read and stay as
+    they are.
+
+    Raises:
+        UsageError: there is no such script.
+    """
+    return _Writer(plan, _sources(script)).advice()
+
+
+class _Writer:
+    """Collects changes to a script's files."""
+
+    def __init__(self, plan: ScriptPlan, sources: list[SourceFile]) -> None:
+        self._plan, self._sources = plan, sources
+        self._calls = [call for source in sources for call in _calls(source)]
+        found = [_HOSTS.get((call.package, call.name)) for call in self._calls]
+        self._hosts = {
+            host: call for host, call in zip(found, self._calls, strict=True) if host is not None
+        }
+        self._changes: list[ScriptChange] = []
+
+    def advice(self) -> Advice:
+        """Returns the changes."""
+        of_host, left = self._of_host(dict(self._plan.settings()))
+        for call, values, settings in of_host:
+            self._argue(call, values, settings)
+        loaders = {name: str(left.pop(name)) for name in OF_LOADERS if name in left}
+        if loaders:
+            self._each("torch", ("DataLoader",), loaders, tuple(loaders))
+        if left.pop("fused", None):
+            self._each("torch", _FUSED, {"fused": "True"}, ("fused",))
+        if left.pop("non_blocking", None):
+            for call in self._copies():
+                self._argue(call, {"non_blocking": "True"}, ("non_blocking",))
+        self._of_model(left)
+        order = sorted(self._changes, key=lambda change: (change.file, change.line))
+        return Advice(tuple(order), "".join(source.diff() for source in self._sources))
+
+    def _of_host(
+        self, settings: dict[str, Any]
+    ) -> tuple[list[tuple[_Call, dict[str, str], tuple[str, ...]]], dict[str, Any]]:
+        """Returns what the host's own arguments say, and the settings that they cannot."""
+        told = []
+        for host, call in self._hosts.items():
+            said = arguments_of_host(host, settings)
+            if said:
+                values = {key: repr(v) for found in said.values() for key, v in found.items()}
+                told.append((call, values, tuple(said)))
+                settings = {name: value for name, value in settings.items() if name not in said}
+        return told, settings
+
+    def _each(
+        self, package: str, names: Iterable[str], values: dict[str, str], settings: tuple[str, ...]
+    ) -> None:
+        calls = [call for call in self._calls if call.package == package and call.name in names]
+        for call in calls:
+            self._argue(call, values, settings)
+        if not calls:
+            said = ", ".join(f"{name}={value}" for name, value in values.items())
+            where = "where the loaders are made" if "DataLoader" in names else "to the optimizer"
+            self._note(0, settings, f"{said}, {where}")
+
+    def _argue(self, call: _Call, values: dict[str, str], settings: tuple[str, ...]) -> None:
+        """Has a call give arguments."""
+        is_literal = call.source.set_keywords(call.node, values)
+        said = ", ".join(f"{name}={value}" for name, value in values.items())
+        function = call.source.code_of(call.node.func)
+        self._changes.append(
+            ScriptChange(
+                file=call.source.name,
+                line=call.node.lineno,
+                settings=settings,
+                code=f"{function}(..., {said})",
+                is_literal=is_literal,
+            )
+        )
+
+    def _note(self, line: int, settings: tuple[str, ...], code: str) -> None:
+        """Notes what no diff can write."""
+        change = ScriptChange(
+            file=self._sources[0].name, line=line, settings=settings, code=code, is_literal=False
+        )
+        self._changes.append(change)
+
+    def _of_model(self, left: dict[str, Any]) -> None:
+        """Notes what concerns the model or the process, in a loop of one's own."""
+        line, name = self._model()
+        for setting, value in left.items():
+            if setting == "memory_format":
+                moved = self._moved(name)
+                if moved is not None:
+                    self._argue(moved, {setting: "torch.channels_last"}, (setting,))
+                else:
+                    code = f"{name} = {name}.to(memory_format=torch.channels_last)"
+                    self._note(line, (setting,), code)
+            elif setting == "compile":
+                mode = "" if value == "default" else f", mode={value!r}"
+                self._note(line, (setting,), f"{name} = torch.compile({name}{mode})")
+            elif setting == "precision" and value != "tf32":
+                kind = "torch.bfloat16" if value == "bf16" else "torch.float16"
+                code = f"with torch.autocast(device.type, dtype={kind}): around {name}(...)"
+                self._note(self._line_of_call(name), (setting,), code)
+            else:
+                words = _LINES["tf32" if setting == "precision" else setting]
+                self._note(0, (setting,), f"{words.format(value)}, at the start")
+
+    def _model(self) -> tuple[int, str]:
+        """Returns the line behind which the model is whole, and its name: of what an optimizer is
+        given the parameters."""
+        for call in self._calls:
+            if call.package != "torch" or not call.node.args:
+                continue
+            inside = call.node.args[0]
+            owner = getattr(getattr(inside, "func", None), "value", None)
+            if getattr(getattr(inside, "func", None), "attr", "") == "parameters" and owner:
+                return call.node.lineno, ast.unparse(owner)
+        return 0, "model"
+
+    def _line_of_call(self, name: str) -> int:
+        for call in self._calls:
+            if ast.unparse(call.node.func) == name:
+                return call.node.lineno
+        return 0
+
+    def _moved(self, model: str) -> _Call | None:
+        """Returns the call that moves the model to its device."""
+        for source in self._sources:
+            for node in ast.walk(source.tree):
+                value = getattr(node, "value", None)
+                if not _is_move(value) or "torch" not in _imports(source.tree):
+                    continue
+                targets = [ast.unparse(target) for target in getattr(node, "targets", ())]
+                if model in (*targets, ast.unparse(value.func.value)):
+                    return _Call(source, value, "", "to")
+        return None
+
+    def _copies(self) -> Iterator[_Call]:
+        """Yields the calls in loops that move what they loop over to a device."""
+        for source in self._sources:
+            for loop in ast.walk(source.tree):
+                if isinstance(loop, ast.For):
+                    inside = [node for statement in loop.body for node in ast.walk(statement)]
+                    fresh = {
+                        node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)
+                    }
+                    for node in inside:
+                        if _is_move(node) and ast.unparse(node.func.value).split("[")[0] in fresh:
+                            yield _Call(source, node, "", "to")
+
+
+def _sources(script: Script) -> list[SourceFile]:
+    """Returns the script's files, the one that runs first at the start."""
+    folder, first = script.folder(), Path(os.path.realpath(script.file()))
+    paths = [first, *sorted(path for path in own_code(script) if path != first)]
+    sources = []
+    for path in paths:
+        inside = path.is_relative_to(folder)
+        name = path.relative_to(folder).as_posix() if inside else path.name
+        sources.append(SourceFile(path, name))
+    return sources
+
+
+def _imports(tree: ast.Module) -> dict[str, str]:
+    """Returns the dotted names of what a file imports, by the names under which it has them."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.split(".")[0]
+                found[alias.asname or first] = alias.name if alias.asname else first
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return found
+
+
+def _calls(source: SourceFile) -> Iterator[_Call]:
+    imports = _imports(source.tree)
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Call):
+            first, *others = ast.unparse(node.func).split(".")
+            parts = [*imports.get(first, first).split("."), *others]
+            yield _Call(source, node, parts[0], parts[-1])
+
+
+def _is_move(node: Any) -> bool:
+    """Checks whether a node is ``something.to(device)``."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "to"
+        and len(node.args) == 1
+        and "device" in ast.unparse(node.args[0]).lower()
+    )

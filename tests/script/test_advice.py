@@ -1,0 +1,122 @@
+"""What to write into scripts of four hosts."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from volano.script.advice import changes_for
+from volano.script.plan import ScriptPlan
+from volano.script.remembered import Script
+
+PLAN = ScriptPlan(
+    num_workers=2, persistent_workers=True, fused=True, memory_format="channels_last",
+    precision="bf16", compile="default", threads=2, non_blocking=True, cudnn_benchmark=True,
+)  # fmt: skip
+PLAIN = """import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader
+device = "cpu"
+loader = DataLoader(data, batch_size=64, shuffle=True)
+model = Net().to(device)
+optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+for x, y in loader:
+    x, y = x.to(device), y.to(device)
+    loss = nn.functional.cross_entropy(model(x), y)
+"""
+LIGHTNING = """import lightning as L
+from torch.utils.data import DataLoader
+loader = DataLoader(data, num_workers=workers)
+trainer = L.Trainer(max_epochs=3)
+trainer.fit(module, loader)
+"""
+TRANSFORMERS = """from transformers import Trainer, TrainingArguments
+arguments = TrainingArguments(
+    "out",
+    learning_rate=1e-3,
+)
+Trainer(model, arguments).train()
+"""
+ACCELERATE = """import torch, accelerate
+accelerator = accelerate.Accelerator()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+
+
+def advice(tmp_path, text, plan=PLAN):
+    (tmp_path / "train.py").write_text(text)
+    found = changes_for(plan, Script(target=str(tmp_path / "train.py")))
+    lines = [
+        line[1:] for line in found.diff.splitlines() if line.startswith("+") and line[1] != "+"
+    ]
+    said = {(change.line, change.code): change for change in found.changes}
+    return said, lines
+
+
+def test_a_plain_loop(tmp_path):
+    said, lines = advice(tmp_path, PLAIN)
+    assert lines == [
+        "loader = DataLoader(data, batch_size=64, shuffle=True, num_workers=2, "
+        "persistent_workers=True)",
+        "model = Net().to(device, memory_format=torch.channels_last)",
+        "optimizer = optim.AdamW(model.parameters(), lr=1e-3, fused=True)",
+        "    x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)",
+    ]
+    noted = {key for key, change in said.items() if not change.is_literal}
+    assert noted == {
+        (7, "model = torch.compile(model)"),
+        (10, "with torch.autocast(device.type, dtype=torch.bfloat16): around model(...)"),
+        (0, "torch.set_num_threads(2), at the start"),
+        (0, "torch.backends.cudnn.benchmark = True, at the start"),
+    }
+    assert {name for change in said.values() for name in change.settings} == {*PLAN.settings()}
+
+
+def test_lightning_is_told_by_its_trainer_and_variables_in_words(tmp_path):
+    said, lines = advice(tmp_path, LIGHTNING)
+    assert lines == ["trainer = L.Trainer(max_epochs=3, precision='bf16-mixed', benchmark=True)"]
+    loader = said[3, "DataLoader(..., num_workers=2, persistent_workers=True)"]
+    assert not loader.is_literal
+    assert loader.in_words().startswith("train.py:3  DataLoader(")
+
+
+def test_transformers_is_told_by_its_arguments(tmp_path):
+    said, lines = advice(tmp_path, TRANSFORMERS)
+    assert len(lines) == 1
+    for word in ("bf16=True", "optim='adamw_torch_fused'", "dataloader_num_workers=2,"):
+        assert word in lines[0]
+    assert said.keys() >= {(0, "torch.set_num_threads(2), at the start")}
+
+
+def test_accelerate_is_told_by_its_accelerator(tmp_path):
+    said, lines = advice(tmp_path, ACCELERATE)
+    assert lines == [
+        "accelerator = accelerate.Accelerator(mixed_precision='bf16', dynamo_backend='inductor')",
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)",
+    ]
+    assert (0, "num_workers=2, persistent_workers=True, where the loaders are made") in said
+
+
+def test_an_empty_plan_has_nothing_to_say(tmp_path):
+    assert advice(tmp_path, PLAIN, ScriptPlan()) == ({}, [])
+
+
+def test_the_files_stay_and_those_beside_are_looked_into(tmp_path):
+    (tmp_path / "parts.py").write_text(PLAIN)
+    said, _ = advice(tmp_path, "from parts import loader\n", ScriptPlan(num_workers=1))
+    (change,) = said.values()
+    assert (change.file, change.line) == ("parts.py", 5)
+    assert change.to_json()["settings"] == ["num_workers"]
+    assert (tmp_path / "parts.py").read_text() == PLAIN
+
+
+@pytest.mark.parametrize("text", [PLAIN, LIGHTNING, TRANSFORMERS, ACCELERATE])
+def test_what_comes_out_parses(tmp_path, text):
+    from volano.script.advice import _sources, _Writer
+
+    (tmp_path / "train.py").write_text(text)
+    sources = _sources(Script(target=str(tmp_path / "train.py")))
+    _Writer(PLAN, sources).advice()
+    for source in sources:
+        ast.parse(source.edited())
