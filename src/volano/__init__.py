@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from volano.plan import Plan
     from volano.planner import Explanation
     from volano.running.processes import Processes
+    from volano.script.plan import ScriptPlan
+    from volano.script.prepare import advise, prepare
     from volano.study import Study
     from volano.task import Duration, Loss, Task, constant, cosine, linear, trapezoid
     from volano.training import Observer, Run, Safety
@@ -49,6 +51,7 @@ _HOMES = {
     "Processes": "volano.running.processes",
     "Run": "volano.training",
     "Safety": "volano.training",
+    "ScriptPlan": "volano.script.plan",
     "Study": "volano.study",
     "Table": "volano.apps.application",
     "Task": "volano.task",
@@ -56,6 +59,7 @@ _HOMES = {
     "TrainedModel": "volano.apps.application",
     "VideoOptions": "volano.apps.video.options",
     "VolanoError": "volano.errors",
+    "advise": "volano.script.prepare",
     "bench": "volano.api.bench",
     "constant": "volano.task",
     "cosine": "volano.task",
@@ -66,6 +70,7 @@ _HOMES = {
     "load": "volano.api.train",
     "open_table": "volano.data",
     "option": "volano.apps.options",
+    "prepare": "volano.script.prepare",
     "resume": "volano.api.train",
     "spool": "volano.data",
     "train": "volano.api.train",
@@ -90,6 +95,7 @@ __all__ = [
     "Processes",
     "Run",
     "Safety",
+    "ScriptPlan",
     "Study",
     "Table",
     "Task",
@@ -98,6 +104,7 @@ __all__ = [
     "VideoOptions",
     "VolanoError",
     "__version__",
+    "advise",
     "bench",
     "constant",
     "cosine",
@@ -108,6 +115,7 @@ __all__ = [
     "load",
     "open_table",
     "option",
+    "prepare",
     "resume",
     "spool",
     "train",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -155,6 +157,16 @@ def accelerate_losses(tmp_path, epochs=2):
     return losses
 
 
+@pytest.fixture
+def environment_kept():
+    """Other libraries set variables when they are imported."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("environment_kept")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("losses_of", [lightning_losses, trainer_losses, accelerate_losses])
 def test_the_same_hooks_serve_other_peoples_loops(losses_of, tmp_path):

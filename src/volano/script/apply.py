@@ -71,7 +71,6 @@ def applied(plan: ScriptPlan) -> Iterator[Applied]:
         return
     check_applicable(plan)
     with contextlib.ExitStack() as stack:
-        _note_first_step(result, stack)
         _settings_of_process(plan, stack)
         loaders = LoaderSettings.of(plan)
         if loaders is not None:
@@ -83,6 +82,7 @@ def applied(plan: ScriptPlan) -> Iterator[Applied]:
             stack.enter_context(optimizers_fused(result))
         if plan.non_blocking:
             stack.enter_context(copies_without_waiting(result.did))
+        _note_first_step(result, stack)  # at last: to see what can be fused takes a step
         yield result
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,17 +62,23 @@ class _Treated:
     dataset: list[Any] | None = None
 
 
-@contextlib.contextmanager
-def loaders_treated(settings: LoaderSettings, notes: Notes) -> Iterator[None]:
-    """Returns a context in which loaders have a plan's settings; afterwards their own, and the
-    workers are gone."""
-    original: Any = DataLoader.__iter__
-    known: weakref.WeakKeyDictionary[Any, _Treated] = weakref.WeakKeyDictionary()
+class TreatedLoaders:
+    """Loaders that have a plan's settings from their first pass on.
 
-    def iterate(loader: Any) -> Any:
-        treated = known.get(loader)
+    Args:
+        settings: the settings.
+        notes: the hearer of what is done and left.
+    """
+
+    def __init__(self, settings: LoaderSettings, notes: Notes) -> None:
+        self._settings, self._notes = settings, notes
+        self._known: weakref.WeakKeyDictionary[Any, _Treated] = weakref.WeakKeyDictionary()
+
+    def iterate(self, loader: Any, original: Callable[[Any], Any] = DataLoader.__iter__) -> Any:
+        """Begins a pass over a loader, by ``original``."""
+        treated = self._known.get(loader)
         if treated is None:
-            treated = known[loader] = _treat(loader, settings, notes)
+            treated = self._known[loader] = _treat(loader, self._settings, self._notes)
         if treated.dataset is None or not has_workers(loader):
             return original(loader)
         if is_half_read(loader):
@@ -90,15 +96,31 @@ def loaders_treated(settings: LoaderSettings, notes: Notes) -> Iterator[None]:
             torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
         return original(loader)
 
+    def undo(self) -> None:
+        """Gives the loaders their own settings back, and ends the workers."""
+        for loader, treated in self._known.items():
+            if treated.before:
+                forget_workers(loader)
+                vars(loader).update(treated.before)
+        self._known.clear()
+
+
+@contextlib.contextmanager
+def loaders_treated(settings: LoaderSettings, notes: Notes) -> Iterator[None]:
+    """Returns a context in which loaders have a plan's settings; afterwards their own, and the
+    workers are gone."""
+    original: Any = DataLoader.__iter__
+    loaders = TreatedLoaders(settings, notes)
+
+    def iterate(loader: Any) -> Any:
+        return loaders.iterate(loader, original)
+
     DataLoader.__iter__ = iterate
     try:
         yield
     finally:
         DataLoader.__iter__ = original
-        for loader, treated in known.items():
-            if treated.before:
-                forget_workers(loader)
-                vars(loader).update(treated.before)
+        loaders.undo()
 
 
 @contextlib.contextmanager
@@ -114,8 +136,11 @@ def _attributes(loader: Any, **values: Any) -> Iterator[None]:
 def _treat(loader: Any, settings: LoaderSettings, notes: Notes) -> _Treated:
     """Gives a loader the settings; those that are the script's own stay."""
     treated, wanted = _Treated(), {}
-    if settings.pin_memory and not loader.pin_memory and Device().can_pin:
-        wanted["pin_memory"] = True
+    if settings.pin_memory and not loader.pin_memory:
+        if Device().can_pin:
+            wanted["pin_memory"] = True
+        else:
+            notes.left("pin_memory: there is no device that copies from page-locked memory")
     if settings.num_workers:
         reason = _why_no_workers(loader)
         if reason is None:
