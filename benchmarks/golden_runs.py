@@ -340,7 +340,7 @@ def study(recorder: Recorder) -> None:
         "6",
         "--seed",
         "0",
-        "--workers",
+        "--nproc",
         "1",
         "--out",
         "study",

@@ -16,7 +16,7 @@ from volano.study.observe import StudyObserver
 from volano.study.progress import PlainStudyProgress
 from volano.study.search_space import SearchSpace
 
-HERE = {"device": "cpu", "workers": 1}
+HERE = {"device": "cpu", "nproc": 1}
 
 
 class Heard(StudyObserver):
@@ -139,7 +139,7 @@ def test_the_table_is_taken_away_however_a_study_ends(tmp_path, monkeypatch):
 def test_a_study_goes_on_where_it_was(tmp_path):
     volano.explore(digits_mlp, 2, rungs=1, out=tmp_path / "study", observer=Heard(), **HERE)
     more = volano.explore(digits_mlp, 3, out=tmp_path / "study", resume=True, observer=Heard())
-    assert (more.settings["device"], more.settings["workers"]) == ("cpu", 1)
+    assert (more.settings["device"], more.settings["nproc"]) == ("cpu", 1)
 
 
 def test_a_member_that_diverges_is_pruned_with_the_reason(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +10,14 @@ from typing import Any
 import pytest
 from torch import nn
 
-from volano import Plan
 from volano.apps import application as module
-from volano.apps.application import Application, Finished, Table, TimeLimit, TrainedModel
+from volano.apps.application import Application, Finished, Table, TrainedModel
 from volano.apps.options import Options, option
 from volano.errors import CheckpointError, UsageError
-from volano.planner import PlanRequest, PlanResult
+from volano.planner import PlanRequest
+from volano.running.fit_time import FittedSize
+from volano.running.time_limit import TimeLimit
+from volano.running.time_schedule import NetworkCosts
 from volano.training import RunFolder
 
 
@@ -54,87 +55,43 @@ class Dots(Application):
 
     def task(self, num_steps, recipe=None):
         self.tasks.append((num_steps, recipe))
-        return SimpleNamespace(num_steps=num_steps)
+        return SimpleNamespace(num_steps=num_steps, evaluation_interval=3)
 
 
 def dots(**options):
     return Dots(options=DotOptions(**options), tasks=[])
 
 
-class FakeLimit(TimeLimit):
-    """A limit of which the clock stands still and a step takes what is said here."""
-
-    step, startup, asked = 0.1, 2.0, None
-
-    def left(self):
-        return self.seconds
-
-    def choose_plan(self, task, **options):
-        self.asked.append((task.num_steps, options))
-        return SimpleNamespace(plan=Plan.baseline())
-
-    def measure_step(self, task, plan, seconds):
-        self.asked.append((task.num_steps, seconds))
-        return SimpleNamespace(step=self.step, startup=self.startup)
-
-
-@pytest.fixture
-def limit(monkeypatch):
-    monkeypatch.setattr(FakeLimit, "asked", [])
-    return lambda seconds: FakeLimit(planning=PlanRequest(), started=0.0, seconds=seconds)
-
-
-class TestFewerThreads:
-    """Beside other processes a step of two threads waits for the one that has no core."""
-
-    @pytest.fixture
-    def fitted(self, monkeypatch):
-        def fit(seconds_by_threads, *, agrees=True, **planning):
-            class Limit(FakeLimit):
-                def measure_step(self, task, plan, seconds):
-                    return SimpleNamespace(step=seconds_by_threads[plan.threads], startup=0.0)
-
-            monkeypatch.setattr(module.torch, "get_num_threads", lambda: 4)
-            monkeypatch.setattr(
-                module, "check_parity", lambda *_, **__: SimpleNamespace(passed=agrees)
-            )
-            limit = Limit(planning=PlanRequest(**planning), started=0.0, seconds=60.0)
-            chosen = PlanResult(plan=Plan.baseline("cpu"), explanation=None, reasons=())
-            timed = SimpleNamespace(step=seconds_by_threads[None], startup=0.0)
-            found, step, said = limit.with_fewer_threads(None, chosen, timed)
-            return found.plan.threads, step.step, said
-
-        return fit
-
-    def test_as_few_as_save_time(self, fitted):
-        assert fitted({None: 0.4, 2: 0.2, 1: 0.1}) == (
-            1, 0.1, ("threads=1: 100 ms a step instead of 200 ms with more",),
-        )  # fmt: skip
-        assert fitted({None: 0.4, 2: 0.2, 1: 0.19})[0] == 2
-
-    def test_none_that_computes_something_else(self, fitted):
-        assert fitted({None: 0.4, 2: 0.2, 1: 0.1}, agrees=False) == (None, 0.4, ())
-
-    def test_what_the_user_says_stands(self, fitted):
-        assert fitted({None: 0.4, 2: 0.2, 1: 0.1}, forbid={"threads": (1,)})[0] is None
-
-
 class TestFit:
-    def test_as_many_steps_as_the_time_that_is_left(self, limit):
-        found = dots().fit(limit(100.0))
-        # A tenth and two seconds are kept back, and what the first step takes beyond a step.
-        assert found.num_steps == int((100 - 2.0 - 12.0) / 0.1)
-        assert found.reasons == ("860 steps: 100 ms a step, 1.66667 min",)
-        assert FakeLimit.asked == [(10, {"seconds": 88.0}), (10, 2.0)]
+    @pytest.fixture
+    def found(self, monkeypatch):
+        """What the time of a run comes to, as given."""
+        asked = []
 
-    def test_one_step_is_made_in_any_case(self, limit):
-        assert dots().fit(limit(1.0)).num_steps == 1
-        assert FakeLimit.asked[0] == (10, {"seconds": 1.0})
+        def fit_time(limit, sizes, **given):
+            asked.append((limit, [size.task().num_steps for size in sizes], given))
+            network = NetworkCosts(name="net", step=0.1)
+            schedule = SimpleNamespace(num_steps=860)
+            return FittedSize(
+                number=0, chosen="a plan", schedule=schedule, network=network,
+                reasons=("said",), length=None,
+            )  # fmt: skip
 
-    def test_epochs_need_no_timing(self, limit):
-        found = dots().fit_epochs(limit(100.0), 2.5)
-        assert (found.num_steps, found.reasons) == (25, ())
-        assert FakeLimit.asked == [(25, {})]
+        monkeypatch.setattr(module, "fit_time", fit_time)
+        return asked
+
+    def test_as_many_steps_as_the_time_comes_to(self, found):
+        limit = TimeLimit(planning=PlanRequest(), started=0.0, seconds=100.0)
+        fitted = dots().fit(limit)
+        assert (fitted.num_steps, fitted.chosen) == (860, "a plan")
+        assert fitted.reasons == ("860 steps: 100 ms a step, 1.66667 min", "said")
+        assert found == [(limit, [10], {"num_evaluations": 4})]
+
+    def test_epochs_need_no_timing(self, monkeypatch):
+        monkeypatch.setattr(TimeLimit, "choose_plan", lambda self, task: f"for {task.num_steps}")
+        limit = TimeLimit(planning=PlanRequest(), started=0.0, seconds=100.0)
+        found = dots().fit_epochs(limit, 2.5)
+        assert (found.num_steps, found.chosen, found.reasons) == (25, "for 25", ())
 
     def test_a_trial_is_the_application_itself(self):
         one = dots()
@@ -144,26 +101,10 @@ class TestFit:
         assert (seconds, seen) == (0.5, [1000])
 
 
-class TestTimeLimit:
-    def test_what_is_left_is_what_has_not_passed(self, monkeypatch):
-        monkeypatch.setattr(time, "perf_counter", lambda: 130.0)
-        limit = TimeLimit(planning=PlanRequest(), started=100.0, seconds=60.0)
-        assert limit.left() == 30.0
-
-    def test_a_plan_is_chosen_for_all_ranks(self, monkeypatch):
-        calls = []
-        monkeypatch.setattr(module, "choose_plan", lambda *given, **how: calls.append((given, how)))
-        own, other = PlanRequest(), PlanRequest(device="cpu")
-        limit = TimeLimit(planning=own, started=0.0, seconds=1.0, world_size=4)
-        limit.choose_plan("task")
-        limit.choose_plan("task", seconds=3.0, is_raced=False, planning=other)
-        assert calls == [
-            (("task", own), {"world_size": 4, "seconds": None, "is_raced": True}),
-            (("task", other), {"world_size": 4, "seconds": 3.0, "is_raced": False}),
-        ]
-
-    def test_any_processes_may_train_unless_something_is_said(self):
-        assert TimeLimit(planning=PlanRequest(), started=0, seconds=1).check(None, None) is None
+def test_the_minutes_are_those_asked_for_or_those_of_the_data(monkeypatch):
+    monkeypatch.setattr(Dots, "sample_minutes", 0.5)
+    for given, minutes in (({}, 0.5), ({"path": "x"}, 3.0), ({"path": "x", "minutes": 7.0}, 7.0)):
+        assert Dots.minutes_of(DotOptions(**given)) == minutes
 
 
 class TestOfARun:

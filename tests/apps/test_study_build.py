@@ -137,7 +137,7 @@ class TestApplications:
             rungs=1,
             out=tmp_path / "study",
             device="cpu",
-            workers=1,
+            nproc=1,
             observer=StudyObserver(),
         )
         assert volano.verify(study.folder, n=1).passed

@@ -8,7 +8,7 @@ import pytest
 
 from volano import Observer
 from volano.apps import train as module
-from volano.apps.application import Finished, Fitted
+from volano.apps.application import Application, Finished, Fitted
 from volano.apps.train import _fit, _scratch, _time_limit, resume_application, task_to_plan
 from volano.errors import UsageError
 from volano.planner import PlanRequest
@@ -20,6 +20,9 @@ class Dots:
     """Stands in for an application."""
 
     kind, default_minutes, needs_scratch, final_metric = "dots", 3.0, False, "test_dots"
+
+    minutes_of = classmethod(Application.minutes_of.__func__)
+    sample_minutes = 0.25
 
     def __init__(self, options):
         self.options = options
@@ -40,7 +43,7 @@ class Dots:
 
 
 def options(**fields) -> Any:
-    return SimpleNamespace(**{"minutes": None, "epochs": None, **fields})
+    return SimpleNamespace(**{"minutes": None, "epochs": None, "path": "here", **fields})
 
 
 def limit_of(given, processes=None):

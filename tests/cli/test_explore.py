@@ -26,7 +26,7 @@ def volano(capsys, monkeypatch, tmp_path):
 
 def test_a_study_from_the_first_command_to_the_training_of_its_best(volano, tmp_path):
     code, out, err = volano(
-        "explore", BUILD, "--trials", "6", "--rungs", "2", "--out", "study", "--workers", "1",
+        "explore", BUILD, "--trials", "6", "--rungs", "2", "--out", "study", "--nproc", "1",
         "--device", "cpu", "--verify", "1",
     )  # fmt: skip
     assert code == 0, err
@@ -53,7 +53,7 @@ def test_json_is_one_object(volano):
         "--out",
         "study",
         "--json",
-        "--workers",
+        "--nproc",
         "1",
     )
     assert code == 0
@@ -64,7 +64,7 @@ def test_json_is_one_object(volano):
 
 
 def test_its_page_is_written_again(volano, tmp_path):
-    volano("explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--workers", "1")
+    volano("explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--nproc", "1")
     (tmp_path / "study" / "report.html").unlink()
     code, out, _ = volano("report", "study")
     assert code == 0
@@ -73,10 +73,8 @@ def test_its_page_is_written_again(volano, tmp_path):
 
 
 def test_a_study_goes_on_for_more_trials(volano):
-    volano("explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--workers", "1")
-    code, out, _ = volano(
-        "explore", "--resume", "study", "--trials", "5", "--json", "--workers", "1"
-    )
+    volano("explore", BUILD, "--trials", "3", "--rungs", "1", "--out", "study", "--nproc", "1")
+    code, out, _ = volano("explore", "--resume", "study", "--trials", "5", "--json", "--nproc", "1")
     assert code == 0
     assert json.loads(out)["counts"]["asked"] == 5
 

@@ -17,7 +17,7 @@ PLAN = (
 RUN = "--out --plan --no-plan --nproc --max-restarts --save-every --skip-bad-steps"
 STUDY = (
     "--trials --minutes --metric --direction --eta --rungs --seed --storage --out --verify "
-    "--workers --ray --device --precision --space"
+    "--nproc --workers --ray --device --precision --space"
 )
 OWN = {
     "image": "--size --model --image-size --image-cache --batch-size --flip",

@@ -107,7 +107,7 @@ def test_it_explains_resumes_and_is_explored(run, folder, capsys, monkeypatch):
         "1",
         "--minutes",
         "0.4",
-        "--workers",
+        "--nproc",
         "1",
     ]
     assert run_command([*explore, "--out", "study", "--json"]) == 0

@@ -3,34 +3,18 @@
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import volano
 from volano.errors import TaskError
 from volano.planner import PlanRequest
+from volano.running import minutes
 from volano.running.minutes import (
     fit_minutes,
     is_in_minutes,
-    steps_in,
     with_probe_steps,
     with_steps_of,
 )
 from volano.training import RunFolder
-
-
-def test_steps_and_their_evaluations_fill_the_time():
-    assert steps_in(10.0, step=0.1, evaluation=0.0, interval=5) == 100
-    # One at the end, and one after each ten.
-    assert steps_in(21.0, step=0.1, evaluation=1.0, interval=10) == 100
-    assert steps_in(-3.0, step=0.1, evaluation=1.0, interval=10) == 1
-
-
-@given(st.floats(0.1, 1e4), st.floats(1e-4, 10), st.floats(0, 60), st.integers(1, 1000))
-def test_they_never_take_longer(seconds, step, evaluation, interval):
-    num = steps_in(seconds, step=step, evaluation=evaluation, interval=interval)
-    taken = num * step + (num // interval + 1) * evaluation
-    assert num == 1 or taken <= seconds * (1 + 1e-9)
 
 
 def test_a_task_of_steps_is_left_as_it_is(make_task):
@@ -50,9 +34,28 @@ def test_minutes_are_no_steps_before_they_are_resolved(make_task):
 def test_the_time_counts_from_the_start_of_the_call(make_task):
     task = make_task(duration="0.1min")
     plan = PlanRequest(plan=volano.Plan.baseline("cpu"))
-    late, chosen = fit_minutes(task, plan, started=time.perf_counter() - 100)
-    assert late.num_steps == 1
-    assert chosen.reasons[-1].endswith("0.1 min")
+    late, chosen, length = fit_minutes(task, plan, started=time.perf_counter() - 100)
+    assert late.num_steps == 6  # with which a run begins that looks again
+    assert any(reason.endswith("0.1 min") for reason in chosen.reasons)
+    assert "too short a time" in chosen.reasons[-1]
+    assert length is not None
+    assert length.num_steps(2, 0.01) == 3
+    late, _, length = fit_minutes(task, plan, started=time.perf_counter() - 100, world_size=2)
+    assert (late.num_steps, length) == (1, None)
+
+
+def test_evaluations_at_an_interval_of_the_persons_own_take_their_time(make_task, monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        minutes, "fit_time", lambda limit, sizes, **wishes: found.append(sizes) or 1 / 0
+    )
+    for task, interval in (
+        (make_task(duration="1min", evaluate_every="7st"), 7),
+        (make_task(duration="1min", valid=None), None),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            fit_minutes(task, PlanRequest(), started=0.0)
+        assert found[-1][0].evaluation_interval == interval
 
 
 def test_a_run_keeps_the_steps_and_is_resumed_with_them(make_task, tmp_path, quiet):
@@ -61,7 +64,9 @@ def test_a_run_keeps_the_steps_and_is_resumed_with_them(make_task, tmp_path, qui
         task, out=tmp_path / "run", plan=volano.Plan.baseline("cpu"), observer=quiet
     )  # fmt: skip
     folder = RunFolder.open(run.path)
-    num_steps = folder.read_json("run.json")["num_steps"]
+    record = folder.read_json("run.json")
+    num_steps = (record.get("revision") or {}).get("begun_with", record["num_steps"])
+    assert record["step"] == record["num_steps"]
     assert folder.read_json("task.json")["duration"] == f"{num_steps}st"
     assert with_steps_of(task, folder).num_steps == num_steps
     assert any(notice.startswith(f"{num_steps:,} steps: ") for notice in run.notices)

@@ -172,7 +172,7 @@ def test_a_page_that_cannot_be_written_is_a_notice(tmp_path, monkeypatch):
         out=tmp_path / "s",
         observer=Ears(),
         device="cpu",
-        workers=1,
+        nproc=1,
     )
     assert study.status == "finished"
     assert "the report could not be written: ZeroDivisionError: by a page" in heard

@@ -52,3 +52,15 @@ def test_a_task_of_few_steps_can_be_timed(make_task, num_steps):
     )
     assert found.step > 0
     assert found.startup >= 0
+
+
+def test_no_further_step_is_begun_after_the_seconds_that_there_are(make_task):
+    made = []
+
+    def objective(model, batch):
+        made.append(1)
+        return model(batch[0]).square().mean()
+
+    task = make_task(duration="9st", valid=None, objective=objective)
+    found = measure_step_time(task, Plan.baseline(), seconds=60.0, most_seconds=0.0)
+    assert (len(made), found.step > 0) == (1, True)

@@ -58,7 +58,7 @@ def explore(
     rungs: int | None = None,
     device: str | None = None,
     precision: str | None = None,
-    workers: int | None = None,
+    nproc: int | None = None,
     ray: str | None = None,
     resume: bool = False,
     trust: bool = False,
@@ -94,8 +94,8 @@ def explore(
             from ``trials``.
         device: the device as torch writes it; None is every accelerator, or the CPU.
         precision: ``"fp32"``, ``"tf32"`` or ``"bf16"``; fp32.
-        workers: processes that train packs; None is one for each accelerator, or as many as pay on
-            the CPU's cores.
+        nproc: processes that train packs on this machine; None is one for each accelerator, or as
+            many as pay on the CPU's cores.
         ray: ``"local"``, ``"auto"`` or ``"host:port"``: the devices of a Ray cluster.
         resume: continues the study in ``out``, with the settings that it has if none are
             given.
@@ -172,8 +172,9 @@ def explore(
             "A resumed study must keep its precision", got=f"{precision}, and it has {kept}"
         )
     precision = precision or kept or "fp32"
-    where = {"device": device, "workers": workers, "ray": ray}
-    where = {name: before.get(name) if value is None else value for name, value in where.items()}
+    where = {"device": device, "nproc": nproc, "ray": ray}
+    known = {"nproc": before.get("workers"), **before}  # as studies of version 0.1 call it
+    where = {name: known.get(name) if value is None else value for name, value in where.items()}
     where["precision"] = precision
     with contextlib.closing(observer or make_study_progress()) as observer:
         study = run_study(

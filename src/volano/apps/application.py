@@ -8,140 +8,27 @@ shows one.
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import nn
 
 from volano.apps.options import DeclaredOptions, Options
-from volano.apps.time_schedule import (
-    PLANNING_SHARE,
-    RESERVE_SHARE,
-    NetworkCosts,
-    TimeSchedule,
-    revised_steps,
-    revision_point,
-)
 from volano.data import Fault
 from volano.data.sources import SPLITS_NAME, SplitRecord
 from volano.device import Device
 from volano.errors import CheckpointError, UsageError
-from volano.plan import Plan
-from volano.planner import PlanRequest, PlanResult, share_of_rank
-from volano.planner.parity.check import check_parity
+from volano.planner import PlanResult
 from volano.report.verdict import Score
 from volano.running.checks import check_data_is_there
-from volano.running.plan_run import choose_plan
+from volano.running.fit_time import FittedSize, TrainingSize, fit_time
+from volano.running.time_limit import TimeLimit
 from volano.running.trust import check_trusted
 from volano.task import Task
-from volano.training import LengthRule, Run, RunFolder, StepTime, measure_step_time
-
-# The share of the time for which steps with fewer threads may be tried, and what they must save.
-_THREADS_SHARE, _LEAST_SAVED = 0.1, 0.2
-_SLOWER = 1.5
-_GUARD_SECONDS = 1.0  # about what comparing fewer threads may take
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeLimit:
-    """The time that a run may take, and how it is to be planned.
-
-    Attributes:
-        planning: the request for the plan.
-        started: the time at which the whole call began, by ``time.perf_counter``.
-        seconds: the seconds of the whole call.
-        is_default: whether no length was asked for.
-        world_size: ranks that will train together.
-        check: raises UsageError unless the processes asked for can train a task under a plan.
-    """
-
-    planning: PlanRequest
-    started: float
-    seconds: float
-    is_default: bool = False
-    world_size: int = 1
-    check: Callable[[Task, Plan], None] = lambda task, plan: None  # noqa: ARG005
-
-    def left(self) -> float:
-        """The seconds that are left of the call."""
-        return self.seconds - (time.perf_counter() - self.started)
-
-    def planning_left(self, begun: float) -> float:
-        """The seconds that planning may still take; ``begun``: what was left of the call when it
-        began."""
-        return max(0.0, PLANNING_SHARE * self.seconds - (begun - self.left()))
-
-    def choose_plan(
-        self,
-        task: Task,
-        *,
-        seconds: float | None = None,
-        is_raced: bool = True,
-        planning: PlanRequest | None = None,
-        planning_seconds: float | None = None,
-    ) -> PlanResult:
-        """Chooses a plan; see :func:`volano.running.plan_run.choose_plan`."""
-        planning = planning or self.planning
-        if planning_seconds is not None:
-            planning = dataclasses.replace(planning, planning_seconds=planning_seconds)
-        return choose_plan(
-            task, planning, world_size=self.world_size, seconds=seconds, is_raced=is_raced
-        )
-
-    def measure_step(self, task: Task, plan: Plan, seconds: float) -> StepTime:
-        """Times steps of one rank's share for about ``seconds``."""
-        return measure_step_time(*share_of_rank(task, plan, self.world_size), seconds=seconds)
-
-    def with_fewer_threads(
-        self, task: Task, chosen: PlanResult, timed: StepTime
-    ) -> tuple[PlanResult, StepTime, tuple[str, ...]]:
-        """Halves the threads of a plan as long as that saves time: beside other
-        processes, the threads of a step wait for the one that has no core. Returns plan, timing and
-        reasons."""
-        plan, reasons = chosen.plan, ()
-        # A timing of the race stands, unless the machine has become slower since.
-        is_timed = chosen.step is not None and timed.step < _SLOWER * chosen.step
-        is_open = plan.threads is None and self.planning.plan is None and not is_timed
-        is_named = "threads" in self.planning.pins or "threads" in self.planning.forbid
-        if not is_open or is_named or not Device(plan.device).is_cpu or self.world_size > 1:
-            return chosen, timed, reasons
-        threads = torch.get_num_threads() // 2
-        while threads and timed.step < _THREADS_SHARE * self.seconds:
-            fewer = self.measure_step(task, plan.pin(threads=threads), 0.0)
-            if fewer.step > (1.0 - _LEAST_SAVED) * timed.step:
-                break
-            # Sums of fewer parts are rounded otherwise: guarded, as all that is no trusted knob.
-            if not check_parity(task, plan.pin(threads=threads), seconds=_GUARD_SECONDS).passed:
-                break
-            reasons = (
-                f"threads={threads}: {fewer.step * 1e3:.3g} ms a step instead of "
-                f"{timed.step * 1e3:.3g} ms with more",
-            )
-            told = chosen.explanation
-            if told is not None:
-                told = dataclasses.replace(told, plan=plan.pin(threads=threads))
-            chosen = dataclasses.replace(chosen, plan=plan.pin(threads=threads), explanation=told)
-            timed, threads = fewer, threads // 2
-        return chosen, timed, reasons
-
-    def length_rule(self, schedule: TimeSchedule, network: NetworkCosts) -> LengthRule:
-        """The rule by which the run looks at its number of steps again, early and once."""
-        after_steps, after_seconds = revision_point(schedule.num_steps, schedule.training)
-
-        def num_steps(step: int, measured: float) -> int:
-            return revised_steps(
-                step=step, num_steps=schedule.num_steps, expected=network.step, measured=measured,
-                left=self.left() - RESERVE_SHARE * self.seconds,
-                kept=schedule.kept + schedule.evaluation, most_steps=network.most_steps,
-            )  # fmt: skip
-
-        return LengthRule(after_steps=after_steps, after_seconds=after_seconds, num_steps=num_steps)
+from volano.training import LengthRule, Run, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +41,17 @@ class Fitted:
     num_steps: int
     reasons: tuple[str, ...] = ()
     length: LengthRule | None = None
+
+    @classmethod
+    def of(cls, application: Application, found: FittedSize, *reasons: str) -> Self:
+        """Returns an application with what its time came to; ``reasons``: more of them."""
+        return cls(
+            application=application,
+            chosen=found.chosen,
+            num_steps=found.schedule.num_steps,
+            reasons=(*reasons, *found.reasons),
+            length=found.length,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +88,7 @@ class Application(ABC):
         kind: its name, also of its runs' folders.
         options_type: its options.
         default_minutes: the length of a run if none is asked for.
+        sample_minutes: the same on the embedded sample.
         final_metric: a figure that only the final test gives.
         study_metric: by which trials are compared, and ``"minimize"`` or ``"maximize"``.
         data_name: what its data is, in words ("images"); so the list of unreadable files names it
@@ -209,6 +108,7 @@ class Application(ABC):
     kind: ClassVar[str]
     options_type: ClassVar[type[Options]]
     default_minutes: ClassVar[float] = 3.0
+    sample_minutes: ClassVar[float] = 3.0
     final_metric: ClassVar[str]
     study_metric: ClassVar[tuple[str, str]] = ("loss", "minimize")
     data_name: ClassVar[str] = "data"
@@ -251,6 +151,13 @@ class Application(ABC):
 
     # ---- what most applications leave as it is
 
+    @classmethod
+    def minutes_of(cls, options: Any) -> float:
+        """Returns the length of a run: what is asked for, or what suits its data."""
+        if options.minutes is not None:
+            return options.minutes
+        return cls.sample_minutes if options.path is None else cls.default_minutes
+
     def write(self, folder: RunFolder, scratch: Path | None) -> None:
         """Writes into a new run's folder what is needed to use the model without the data; moves
         files of ``scratch``."""
@@ -278,16 +185,11 @@ class Application(ABC):
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the plan and the number of steps that suit the time, once, before the first
         step."""
-        reserve = 2.0 + 0.1 * limit.seconds
-        chosen = limit.choose_plan(
-            self.task(self.steps_in(1.0)), seconds=max(1.0, limit.left() - reserve)
-        )
-        step = limit.measure_step(
-            self.task(self.steps_in(1.0)), chosen.plan, min(5.0, 0.02 * limit.seconds)
-        )
-        num_steps = max(1, int((limit.left() - step.startup - reserve) / step.step))
-        reason = f"{num_steps:,} steps: {step.step * 1e3:.0f} ms a step, {limit.seconds / 60:g} min"
-        return Fitted(application=self, chosen=chosen, num_steps=num_steps, reasons=(reason,))
+        task = self.task(self.steps_in(1.0))
+        size = TrainingSize(name=f"{self.kind} network", task=lambda: task)
+        num_evaluations = -(-task.num_steps // task.evaluation_interval)
+        found = fit_time(limit, [size], num_evaluations=num_evaluations)
+        return Fitted.of(self, found, f"{found.schedule.num_steps:,} steps: {found.pace(limit)}")
 
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the plan for a number of passes over the data."""

@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from volano.apps.application import Application, Fitted, TimeLimit
+from volano.apps.application import Application, Fitted
 from volano.apps.kinds import CLASSIFY, reference_to
 from volano.apps.text.model_spec import CLASSES
 from volano.planner import PlanRequest
 from volano.running.end_run import end_run, with_notices
 from volano.running.processes import Processes, check_processes, execute
+from volano.running.time_limit import TimeLimit
 from volano.running.train import check_unfinished, go_on
 from volano.task import Task
 from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
@@ -139,11 +140,10 @@ def _time_limit(
     started: float,
     processes: Processes | None,
 ) -> TimeLimit:
-    minutes = application_type.default_minutes if options.minutes is None else options.minutes
     return TimeLimit(
         planning=planning,
         started=started,
-        seconds=60 * minutes,
+        seconds=60 * application_type.minutes_of(options),
         is_default=options.minutes is None,
         world_size=(processes or Processes()).world_size,
         check=lambda task, plan: check_processes(task, plan, processes),
@@ -159,8 +159,7 @@ def _again(
     words += [f"--{CLASSIFY}"] if application.goal().get("goal") == CLASSES else []
     if options.epochs is not None:
         return {"words": words, "epochs": options.epochs}
-    minutes = application_type.default_minutes if options.minutes is None else options.minutes
-    return {"words": words, "minutes": minutes}
+    return {"words": words, "minutes": application_type.minutes_of(options)}
 
 
 def _fit(application: Application, limit: TimeLimit) -> Fitted:

@@ -83,9 +83,14 @@ def _study_options(
             help="Train so many trials again alone and compare; differences: exit code 1.",
         ),
     ] = 0,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that train packs.", rich_help_panel=_WHERE)
+    nproc: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that train packs on this machine; as many as pay.",
+            rich_help_panel=_WHERE,
+        ),
     ] = None,
+    workers: Annotated[int | None, typer.Option(help="Now --nproc.", hidden=True)] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -163,7 +168,8 @@ def _explore(
     begin(what or str(resume))
     from volano.api.explore import explore
 
-    asked = given(values)
+    workers = values.pop("workers")  # the name of version 0.1
+    asked = given({**values, "nproc": workers if values["nproc"] is None else values["nproc"]})
     if resume is not None:
         study = explore(
             _build_again(resume, what or None, trust),

@@ -22,7 +22,7 @@ JSON has no NaN and no infinity: null stands for both.
      {"kind": "image", ...}, "settings": {"trials": 128, "minutes": null, "metric": "loss",
      "direction": "minimize", "seed": 0, "eta": 3,
                   "shares": [0.037, ..., 1.0], "width": 43, "quorum": 0.66, "sampler": "TPESampler",
-                  "device": null, "workers": null, "ray": null},
+                  "device": null, "nproc": null, "ray": null},
      "data": {"data": {...}, "valid": {...}}, both in words and digests as in a run's task.json,
      "versions": {"volano": ..., "torch": ..., "optuna": ..., ...},
      "created": ISO time of the first run,

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
-from volano.planner import PlanRequest, PlanResult, share_of_rank
+from volano.planner import PlanRequest, PlanResult
 from volano.record.run_folder import RunFolder
-from volano.running.plan_run import choose_plan
+from volano.running.fit_time import TrainingSize, fit_time
+from volano.running.time_limit import TimeLimit
 from volano.task import Duration, Task
-from volano.training import measure_step_time
+from volano.training import LengthRule
 
-# Of the minutes, for saving, the report and a pace that drops.
-_RESERVE_SHARE, _RESERVE_SECONDS = 0.1, 2.0
-_TIMING_SHARE, _MOST_TIMING_SECONDS = 0.02, 5.0
-# An example costs an evaluation a forward pass; a step, a backward pass of twice as much too.
-_FORWARD_SHARE = 1 / 3
 _LEAST_PROBE_STEPS = 1000
 
 
@@ -38,8 +33,9 @@ def with_probe_steps(task: Task, request: PlanRequest) -> tuple[Task, PlanReques
 
 def fit_minutes(
     task: Task, request: PlanRequest, *, started: float, world_size: int = 1
-) -> tuple[Task, PlanResult]:
-    """Returns a task of minutes as one of steps, with its plan.
+) -> tuple[Task, PlanResult, LengthRule | None]:
+    """Returns a task of minutes as one of steps, with its plan, and the rule by which the run looks
+    at its number of steps again.
 
     Args:
         task: a task whose duration is a time, which counts from ``started``.
@@ -48,40 +44,23 @@ def fit_minutes(
         world_size: ranks that will train together.
     """
     assert isinstance(task.duration, Duration)
-    seconds = 60 * task.duration.amount
     probe, _ = with_probe_steps(task, request)
-    end = started + seconds - _RESERVE_SECONDS - _RESERVE_SHARE * seconds
-    left = max(1.0, end - time.perf_counter())
-    chosen = choose_plan(probe, request, world_size=world_size, seconds=left)
-    timing = measure_step_time(
-        *share_of_rank(probe, chosen.plan, world_size),
-        seconds=min(_MOST_TIMING_SECONDS, _TIMING_SHARE * seconds),
+    limit = TimeLimit(
+        planning=request, started=started, seconds=60 * task.duration.amount, world_size=world_size
     )
-    num_valid = 0 if task.valid is None else len(task.valid)
-    num_steps = steps_in(
-        end - time.perf_counter() - timing.startup,
-        step=timing.step,
-        evaluation=timing.step * _FORWARD_SHARE * num_valid / task.batch_size,
-        interval=task.evaluation_interval,
-    )
-    reason = f"{num_steps:,} steps: {1e3 * timing.step:.3g} ms a step, {task.duration.amount:g} min"
-    fitted = dataclasses.replace(task, duration=f"{num_steps}st")
-    return fitted, dataclasses.replace(chosen, reasons=(*chosen.reasons, reason))
-
-
-def steps_in(seconds: float, *, step: float, evaluation: float, interval: int) -> int:
-    """Returns the optimizer steps that fit into seconds, at least one.
-
-    Args:
-        seconds: the time for steps and evaluations.
-        step, evaluation: seconds of one.
-        interval: steps between two evaluations; there is one more at the end.
-    """
-    return max(1, int((seconds - evaluation) / (step + evaluation / interval)))
+    interval = None if task.valid is None else task.evaluation_interval
+    size = TrainingSize(name=task.name, task=lambda: probe, evaluation_interval=interval)
+    found = fit_time(limit, [size], least_evaluation_share=1.0)
+    num_steps = found.schedule.num_steps
+    reasons = (f"{num_steps:,} steps: {found.pace(limit)}", *found.reasons)
+    chosen = dataclasses.replace(found.chosen, reasons=(*found.chosen.reasons, *reasons))
+    return dataclasses.replace(task, duration=f"{num_steps}st"), chosen, found.length
 
 
 def with_steps_of(task: Task, folder: RunFolder) -> Task:
     """Returns the task of a run with the steps that its minutes became when it began."""
     if not is_in_minutes(task):
         return task
-    return dataclasses.replace(task, duration=f"{folder.read_json('run.json')['num_steps']}st")
+    record = folder.read_json("run.json")
+    num_steps = (record.get("revision") or {}).get("begun_with", record["num_steps"])
+    return dataclasses.replace(task, duration=f"{num_steps}st")

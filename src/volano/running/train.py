@@ -47,8 +47,9 @@ def train_task(
     observer = observer or make_progress()
     observer.on_phase(f"choosing a plan for {task.name}")
     planning, world_size = planning or PlanRequest(), (processes or Processes()).world_size
+    length = None
     if is_in_minutes(task):
-        task, chosen = fit_minutes(task, planning, started=started, world_size=world_size)
+        task, chosen, length = fit_minutes(task, planning, started=started, world_size=world_size)
     else:
         chosen = choose_plan(task, planning, world_size=world_size)
     check_plan(task, chosen.plan)
@@ -65,6 +66,7 @@ def train_task(
         safety=safety,
         processes=processes,
         may_split=chosen.may_split,
+        length=length,
     )
     return with_report(with_verdict(run, observer), observer)
 

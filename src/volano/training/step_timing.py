@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -62,13 +63,17 @@ class StepTimer:
     @property
     def startup(self) -> float:
         """The seconds until the warm-up was done, without those of its steps themselves."""
-        return max(0.0, sum(self._warm_up) - 2 * self.step)
+        return max(0.0, sum(self._warm_up) - len(self._warm_up) * self.step)
 
     def warm_up(self) -> None:
         """Makes the first two steps: the second still allocates what the optimizer keeps, and
         compiles what the first could not know."""
         for _ in range(2):
-            self._warm_up.append(self._seconds_of(1))
+            self.make_first()
+
+    def make_first(self) -> None:
+        """Makes one of the first steps."""
+        self._warm_up.append(self._seconds_of(1))
 
     def skip_block(self) -> None:
         """Makes a block of steps that do not count."""
@@ -96,10 +101,19 @@ class StepTimer:
         return self._last - before
 
 
-def measure_step_time(task: Task, plan: Plan, *, seconds: float) -> StepTime:
+def measure_step_time(
+    task: Task, plan: Plan, *, seconds: float, most_seconds: float = math.inf
+) -> StepTime:
     """Runs steps for about ``seconds``, at least one after the warm-up if the task has one.
 
     Nothing of it is kept. Random state and settings are put back; the data is only read.
+
+    Args:
+        task: the task whose steps are timed.
+        plan: the plan under which they are made.
+        seconds: about how long steps are timed after the warm-up.
+        most_seconds: the seconds after which no further step is begun: one of the warm-up then
+            stands for all, which is no less than a step takes.
     """
     with throwaway_settings(plan):
         begun = time.perf_counter()
@@ -110,8 +124,15 @@ def measure_step_time(task: Task, plan: Plan, *, seconds: float) -> StepTime:
             session.step_once(next(batches), session.step)
             session.step += 1
 
-        timer = StepTimer(make_step, session.device.synchronize, begun=begun)
+        def is_late() -> bool:
+            return time.perf_counter() - begun > most_seconds
+
+        built = time.perf_counter() - begun
+        timer = StepTimer(make_step, session.device.synchronize, begun=begun + built)
         with contextlib.suppress(StopIteration):  # the task has no more steps
-            timer.warm_up()
-            timer.run(seconds)
-        return StepTime(step=timer.step, startup=timer.startup)
+            timer.make_first()
+            if not is_late():
+                timer.make_first()
+            if not is_late():
+                timer.run(seconds)
+        return StepTime(step=timer.step, startup=built + timer.startup)

@@ -6,14 +6,16 @@ import types
 import pytest
 import torch
 
-from volano.apps.application import TimeLimit
 from volano.apps.video import fit
 from volano.apps.video.application import VideoApplication
 from volano.apps.video.options import VideoOptions
-from volano.apps.video.training import NUM_GENERATED
+from volano.apps.video.scoring.figures import NUM_SHOWN
+from volano.apps.video.training import NUM_GENERATED, NUM_VALID
 from volano.device import Device
 from volano.plan import Plan
-from volano.planner import PlanRequest
+from volano.planner import PlanRequest, PlanResult
+from volano.running.fit_time import EvaluationCosts
+from volano.running.time_limit import TimeLimit
 
 
 @pytest.fixture(scope="module")
@@ -21,34 +23,48 @@ def application():
     return VideoApplication.read(VideoOptions())
 
 
-def costs(scale):
-    return fit._Costs(
-        step=0.1 * scale,
-        startup=0.0,
-        answer=0.003 * scale,
-        sampling_step=0.003 * scale,
-        feature_step=0.02 * scale,
-    )
+@pytest.fixture
+def limit(monkeypatch):
+    """``limit(seconds, step=...)``: all of these are left, and a step of 32 clips takes so
+    long."""
+
+    def make(seconds, *, step, costs=None, **options):
+        def measure_step(self, task, plan):
+            return types.SimpleNamespace(step=step * task.batch_size / 32, startup=0.0)
+
+        plan = PlanResult(plan=Plan.baseline("cpu"))
+        monkeypatch.setattr(TimeLimit, "left", lambda self: seconds)
+        monkeypatch.setattr(TimeLimit, "choose_plan", lambda *_, **__: plan)
+        monkeypatch.setattr(TimeLimit, "measure_step", measure_step)
+        given = costs or EvaluationCosts()
+        monkeypatch.setattr(fit, "_evaluation_costs", lambda *_: given)
+        return TimeLimit(planning=PlanRequest(device="cpu"), started=0.0, seconds=seconds)
+
+    return make
 
 
-class TestEffort:
-    def test_figures_take_a_stated_share_at_most(self):
-        for scale in (0.1, 1, 2, 5):
-            for budget in (5, 60, 180, 3600):
-                effort = fit._effort(costs(scale), budget)
-                assert effort in (0.0, 1.0) or 0.25 <= effort < 1
-                assert effort * fit._figures_seconds(costs(scale)) <= 0.15 * budget + 1e-9
+class TestTime:
+    def test_a_batch_is_halved_if_there_are_few_steps(self, application, limit):
+        for step, batch in ((0.1, None), (0.5, 16), (2.0, 8)):
+            found = fit.fit_into(application, limit(100.0, step=step)).application
+            assert found.options.batch_size == batch
+        asked = application.with_batch_size(24)
+        assert fit.fit_into(asked, limit(100.0, step=9.0)).application.options.batch_size == 24
 
-    def test_three_minutes_are_enough_for_all_and_seconds_for_none(self, application):
-        assert fit._effort(costs(1), 180) == 1.0
-        assert fit._effort(costs(1), 5) == 0.0
-        assert fit._with_effort(application, 0.5).options.num_generated == NUM_GENERATED // 2
-        assert fit._with_effort(application, 0.0).options.feature_steps == 0
+    def test_the_figures_take_their_share_or_say_little_and_are_left_out(self, application, limit):
+        costs = EvaluationCosts(test=1.0, more=20.0)
+        for seconds, generated in ((600.0, 128), (150.0, 70), (50.0, 0)):
+            found = fit.fit_into(application, limit(seconds, step=0.1, costs=costs))
+            options = found.application.options
+            assert options.num_generated == generated
+            assert (options.feature_steps == 0) == (generated == 0)
+            said = [reason for reason in found.reasons if "distances of generated" in reason]
+            assert len(said) == (generated < 128)
 
-    def test_what_is_left_out_is_said(self):
-        assert fit._said_of(1.0) == []
-        assert "64 instead of 128" in fit._said_of(0.5)[0]
-        assert "too short" in fit._said_of(0.0)[0]
+    def test_the_run_looks_at_its_steps_again(self, application, limit):
+        found = fit.fit_into(application, limit(100.0, step=0.1))
+        assert found.length.num_steps(found.length.after_steps, 0.2) < found.num_steps
+        assert f"{found.num_steps * 32:,} clips seen" in found.reasons[1]
 
 
 class TestNetwork:
@@ -91,8 +107,6 @@ class TestCosts:
         once."""
         clock = types.SimpleNamespace(now=0.0)
         monkeypatch.setattr(fit, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
-        measured = types.SimpleNamespace(step=1.0, startup=0.0)
-        monkeypatch.setattr(TimeLimit, "measure_step", lambda *a, **k: measured)
         monkeypatch.setattr(fit, "train_feature_net", lambda *a, **k: None)
         spec = dataclasses.replace(
             application.spec, classes=classes, class_shares=(0.5, 0.5)[: len(classes)]
@@ -104,8 +118,8 @@ class TestCosts:
 
         monkeypatch.setattr(fit, "generate_clips", generate)
         some = dataclasses.replace(application, spec=spec)
-        found = fit._measure(
-            some, Plan.baseline("cpu"), TimeLimit(planning=PlanRequest(), started=0.0, seconds=60.0)
-        )
-        assert (found.answer, found.sampling_step) == (1.0, times)
-        assert fit._figures_seconds(found) == NUM_GENERATED * 20 * times
+        found = fit._evaluation_costs(some, Plan.baseline("cpu"))
+        num_test = len(application.sets.test)
+        assert found.evaluation == min(NUM_VALID, num_test)
+        assert found.test == num_test + NUM_SHOWN * 20 * times
+        assert found.more == (NUM_GENERATED - NUM_SHOWN) * 20 * times

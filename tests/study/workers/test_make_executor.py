@@ -32,7 +32,7 @@ def test_one_worker_is_this_process():
 
 
 def test_more_are_processes():
-    with make_executor(digits_mlp, device="cpu", workers=2, threads=1) as executor:
+    with make_executor(digits_mlp, device="cpu", nproc=2, threads=1) as executor:
         assert isinstance(executor, ProcessPool)
         assert executor.num_workers == 2
         executor.submit(1, assignment())
@@ -47,7 +47,7 @@ def test_what_cannot_be_pickled_is_forked_with_one_thread():
     with make_executor(
         lambda trial: digits_mlp(trial),
         device="cpu",
-        workers=2,
+        nproc=2,
         threads=2,
         on_notice=notices.append,
     ) as executor:
@@ -59,7 +59,7 @@ def test_what_cannot_be_pickled_is_forked_with_one_thread():
 
 def test_numbers_that_cannot_be():
     with pytest.raises(UsageError, match="at least 1; got 0"):
-        make_executor(digits_mlp, workers=0)
+        make_executor(digits_mlp, nproc=0)
 
 
 class TestDevices:

@@ -148,7 +148,7 @@ def test_errors_come_here():
 def test_what_cannot_be_sent_is_refused():
     lock = threading.Lock()
     with pytest.raises(UsageError, match="can be sent to a cluster"):
-        make_executor(lambda trial: lock, ray="local", workers=1)
+        make_executor(lambda trial: lock, ray="local", nproc=1)
     assert not ray.is_initialized()
 
 

@@ -47,8 +47,8 @@ def test_it_is_decided_once_and_recorded(make_task, tmp_path, num_steps):
     ended = run(task, tmp_path / "run", rule(num_steps, asked))
     record = RunFolder(ended.path).read_json("run.json")
     assert ended.status == "finished"
-    assert [step for step, _ in asked] == [5]
-    assert asked[0][1] > 0.0
+    assert [step for step, _ in asked] == [2, 3, 4, 5]  # before the look, whether there is time
+    assert asked[-1][1] > 0.0
     assert (record["step"], record["num_steps"]) == (num_steps, num_steps)
     if num_steps == task.num_steps:
         assert "revision" not in record
@@ -77,3 +77,12 @@ def test_a_resumed_run_is_the_same_experiment(make_task, quiet, tmp_path, num_st
     record = RunFolder(resumed.path).read_json("run.json")
     assert (record["step"], record["num_steps"]) == (num_steps, num_steps)
     assert_same_runs(resumed.path, whole.path)
+
+
+def test_a_run_that_has_no_time_ends_before_its_look(make_task, tmp_path):
+    """The rule of which every answer is within the look says so at the first step that is timed."""
+    asked = []
+    ended = run(full_task(make_task), tmp_path / "run", rule(3, asked))
+    record = RunFolder(ended.path).read_json("run.json")
+    assert (record["step"], record["revision"]["step"]) == (3, 2)
+    assert [step for step, _ in asked][-1] == 2

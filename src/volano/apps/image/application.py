@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from volano.apps.application import Finished, Fitted, TimeLimit
+from volano.apps.application import Finished, Fitted
 from volano.apps.classification import (
     accuracy_in_words,
     accuracy_score,
@@ -18,6 +18,7 @@ from volano.apps.image.scores import predict_labelled
 from volano.apps.image.training import ImageTraining
 from volano.apps.image.use import ImageModel
 from volano.device import Device
+from volano.running.time_limit import TimeLimit
 from volano.task import Task
 from volano.training import Run, RunFolder, save_tensors, settings_of
 

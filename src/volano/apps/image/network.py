@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from volano.errors import DataError, UsageError
 
-FIRST_WIDTH = {"thin": 32, "base": 64, "wide": 128}
+FIRST_WIDTH = {"tiny": 16, "thin": 32, "base": 64, "wide": 128}
 LARGE_RESOLUTION = 96  # from here on the stem halves the resolution
 WHITENING_EPSILON = 5e-4  # airbench94: added to the patch variances (of inputs of variance one)
 WHITENING_PATCHES = 200_000  # enough for a covariance of at most 48 x 48 entries

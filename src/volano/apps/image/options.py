@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from volano.apps.options import Options, held_out_by, option
 from volano.errors import UsageError
 
-SIZES = ("thin", "base", "wide")
+SIZES = ("tiny", "thin", "base", "wide")
 FLIPS = ("auto", "yes", "no")
 
 

@@ -78,6 +78,7 @@ class ImageTraining(Application):
 
     kind: ClassVar[str] = "image"
     options_type: ClassVar[type[Options]] = ImageOptions
+    sample_minutes: ClassVar[float] = 0.5
     final_metric: ClassVar[str] = "test_accuracy"
     study_metric: ClassVar[tuple[str, str]] = ("accuracy", "maximize")
     data_name: ClassVar[str] = "images"
@@ -273,6 +274,23 @@ class ImageTraining(Application):
     def steps_in(self, epochs: float) -> int:
         """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.train) // self.recipe(epochs).batch_size)))
+
+    @property
+    def has_views(self) -> bool:
+        """Whether a final test can look at an image more than once, moved or mirrored."""
+        return bool(self.spec.flip or self.spec.translate)
+
+    @property
+    def size_in_words(self) -> str:
+        """The network and its batch."""
+        network = self.spec.size or self.spec.model_reference
+        return f"{network} network at {self.recipe(1.0).batch_size} images a step"
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """The same with another batch."""
+        return dataclasses.replace(
+            self, options=dataclasses.replace(self.options, batch_size=batch_size)
+        )
 
     def with_size(self, size: str) -> Self:
         """The same with a network of another size."""

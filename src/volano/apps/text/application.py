@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from volano.apps.application import Finished, Fitted, TimeLimit
+from volano.apps.application import Finished, Fitted
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE
 from volano.apps.text.fit import fit_into
 from volano.apps.text.scores import text_figures
@@ -14,6 +14,7 @@ from volano.apps.text.training import TextTraining
 from volano.apps.text.use import TextModel
 from volano.record.files import write_bytes, written
 from volano.report.verdict import Score
+from volano.running.time_limit import TimeLimit
 from volano.task import Task
 from volano.training import Run, RunFolder
 

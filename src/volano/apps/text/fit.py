@@ -2,128 +2,108 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import torch
 
-from volano.apps.application import Fitted, TimeLimit
+from volano.apps.application import Fitted
 from volano.apps.text.network import Decoder
-from volano.apps.text.recipe import MAX_EPOCHS
+from volano.apps.text.recipe import MAX_EPOCHS, depths_by_operations, least_tokens_for
 from volano.apps.text.training import TextTraining, shaped
-from volano.apps.time_schedule import (
-    LEAST_STEPS,
-    NetworkCosts,
-    RunCosts,
-    make_schedule,
-)
 from volano.plan import Plan
-from volano.training import StepTime, throwaway_settings
+from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
+from volano.running.time_limit import TimeLimit
+from volano.running.time_schedule import LEAST_STEPS
+from volano.training import throwaway_settings
 
-# The files, the report and the interpreter's end.
-_WRITING_SECONDS = 2.0
-# Of the time, what is not training by the first estimate, before depth and batch are known.
-_OTHERS_SHARE = 0.2
-# Steps are timed for this share of the minutes, at most so many seconds, once or twice.
-_TIMING_SHARE, _TIMING_SECONDS = 0.01, 3.0
 # A batch is halved, at most so often, if the time has fewer steps than this for it.
 _MOST_HALVINGS, _STEPS_OF_WHOLE_BATCHES = 3, 100
 _MOST_EVALUATIONS = 8
 _PREVIEW_SECONDS = 0.5  # sixty tokens at two to ten milliseconds
-# Planning may cost a share of the time that it is given: so much of it is given for the probe, the
-# rest for the shape that is trained.
-_PROBE_SHARE = 0.3
-# Of a plan's probe with torch.compile switched off: compiled steps were measured to take 0.7 of the
-# time.
-_COMPILED_SHARE = 0.7
+# Muon's five Newton-Schulz steps cost about so many times the width, in tokens' forward and
+# backward passes.
+_MUON_TOKENS_A_CHANNEL = 4.4
+_NUM_TIMED = 4
 
 
 def fit_into(application: TextTraining, limit: TimeLimit) -> Fitted:
     """Finds depth, batch, plan and number of steps, from steps timed here."""
-    begun = limit.left()
-    timing = min(_TIMING_SECONDS, _TIMING_SHARE * limit.seconds)
-    place = limit.planning.place
+    choices = _choices(application, limit)
+    sizes = [_size(some, least) for some, least in choices]
 
-    # The shape that the time allows depends on the speed, and so on the plan: a quick one for a
-    # probe is close enough.
-    depth = application.options.depth or application.spec.depth
-    has_batch = application.options.batch_size is not None
-    probe = shaped(application, place, flops=1.0, num_tokens=1e6, depth=depth)
-    quick = limit.choose_plan(
-        probe.task(1000),
-        planning=limit.planning.without("compile", True),
-        seconds=_PROBE_SHARE * limit.seconds,
-        planning_seconds=_PROBE_SHARE * limit.planning_left(begun),
-    )
-    eager = quick.plan.pin(compile=False)
-    step = limit.measure_step(probe.task(1000), eager, timing).step
-    step *= _COMPILED_SHARE if quick.plan.compile else 1.0
-    left = max(0.0, limit.left() - _OTHERS_SHARE * limit.seconds)
-    flops = left * probe.tokens_per_step / step * probe.spec.shape().flops_per_token
-    num_tokens = flops / probe.spec.shape().flops_per_token
-    num_tokens = min(num_tokens, MAX_EPOCHS * len(application.train))
-    application = shaped(application, place, flops=flops, num_tokens=num_tokens)
-    chosen = limit.choose_plan(
-        application.task(1000), seconds=max(1.0, left), planning_seconds=limit.planning_left(begun)
-    )
-    timed = limit.measure_step(application.task(1000), chosen.plan, timing)
-    chosen, timed, said = limit.with_fewer_threads(application.task(1000), chosen, timed)
-    per_window = _window_seconds(application, chosen.plan)
-    sizes = [application]
-    if not has_batch:
-        sizes += _halved(application)
-    networks = [
-        _network(size, timed.step * size.batch_size / application.batch_size, timed, per_window)
-        for size in sizes
-    ]
-    costs = RunCosts(
-        spent=limit.seconds - limit.left(),
-        planning=begun - limit.left(),
-        writing=_WRITING_SECONDS,
-        networks=networks,
-        num_evaluations=_MOST_EVALUATIONS,
-        least_test_share=1.0,
+    def evaluation_costs(number: int, plan: Plan) -> EvaluationCosts:
+        some = choices[number][0]
+        seconds = _window_seconds(some, plan)
+        # A quarter of each window of the final test is context only.
+        num_windows = 4 / 3 * len(some.held) / some.spec.context
+        return EvaluationCosts(
+            evaluation=48 * seconds + _PREVIEW_SECONDS, test=num_windows * seconds
+        )
+
+    found = fit_time(
+        limit, sizes, evaluation_costs, num_evaluations=_MOST_EVALUATIONS, least_test_share=1.0,
         least_evaluation_share=1.0,
-    )
-    schedule = make_schedule(costs, limit.seconds)
-    network = networks[schedule.network]
-    application = sizes[schedule.network].with_evaluations(schedule.num_evaluations)
-    num_steps = schedule.num_steps
-    is_most = num_steps == network.most_steps
-    length = f"at most {MAX_EPOCHS:g} epochs" if is_most else f"{limit.seconds / 60:g} min"
-    reasons = application.reasons(num_steps, f"{network.step * 1e3:.3g} ms a step, {length}")
-    if schedule.warning is not None:
-        reasons = (*reasons, f"warning: {schedule.warning}")
-    rule = limit.length_rule(schedule, network) if limit.world_size == 1 else None
-    return Fitted(
-        application=application,
-        chosen=chosen,
-        num_steps=num_steps,
-        reasons=(*reasons, *said),
-        length=rule,
-    )
+    )  # fmt: skip
+    application = choices[found.number][0].with_evaluations(found.schedule.num_evaluations)
+    pace = found.pace(limit, f"at most {MAX_EPOCHS:g} epochs")
+    return Fitted.of(application, found, *application.reasons(found.schedule.num_steps, pace))
 
 
-def _halved(application: TextTraining) -> list[TextTraining]:
-    """The application with a half, a quarter and an eighth of its batch."""
-    depth, batch_size = application.spec.depth, application.batch_size
-    sizes = [batch_size // 2**number for number in range(1, _MOST_HALVINGS + 1)]
-    return [application.with_shape(depth=depth, batch_size=size) for size in sizes if size]
-
-
-def _network(
-    application: TextTraining, step: float, timed: StepTime, per_window: float
-) -> NetworkCosts:
-    # A quarter of each window of the final test is context only.
-    num_windows = 4 / 3 * len(application.held) / application.spec.context
-    return NetworkCosts(
-        name=f"depth {application.spec.depth} at {application.tokens_per_step:,} tokens a step",
-        step=step,
-        startup=timed.startup,
-        evaluation=48 * per_window + _PREVIEW_SECONDS,
-        test=num_windows * per_window,
-        least_steps=max(LEAST_STEPS, _STEPS_OF_WHOLE_BATCHES),
+def _size(application: TextTraining, least_steps: int) -> TrainingSize:
+    shape = application.spec.shape()
+    muon = _MUON_TOKENS_A_CHANNEL * shape.width
+    return TrainingSize(
+        name=f"depth {shape.depth} at {application.tokens_per_step:,} tokens a step",
+        task=lambda: application.task(1000),
+        cost=shape.flops_per_token * (application.tokens_per_step + muon),
+        example_cost=shape.flops_per_token,
+        least_steps=least_steps,
         most_steps=application.steps_in(MAX_EPOCHS),
     )
+
+
+def _choices(application: TextTraining, limit: TimeLimit) -> list[tuple[TextTraining, int]]:
+    """Returns depths with their batches, the largest first, and the steps from which they are what
+    the recipe's rules choose; behind the smallest, halves of its batch."""
+    spec, options, place = application.spec, application.options, limit.planning.place
+    depths = [(options.depth, 0.0)] if options.depth else depths_by_operations(
+        num_bytes=spec.num_train_bytes, vocab_size=spec.vocab_size, context=spec.context
+    )  # fmt: skip
+    choices = []
+    for depth, flops in depths:
+        least = (
+            flops / application.with_shape(depth=depth, batch_size=1).spec.shape().flops_per_token
+        )
+        some = shaped(application, place, flops=flops, num_tokens=max(1.0, least), depth=depth)
+        choices += reversed([*_with_larger_batches(some, least, is_open=not options.batch_size)])
+    smallest = choices[-1][0]
+    if not options.batch_size:
+        sizes = [smallest.batch_size // 2**halvings for halvings in range(1, _MOST_HALVINGS + 1)]
+        for size in filter(None, sizes):
+            half = smallest.with_shape(depth=smallest.spec.depth, batch_size=size)
+            choices.append((half, _STEPS_OF_WHOLE_BATCHES))
+    choices[-1] = (choices[-1][0], LEAST_STEPS)
+    return choices
+
+
+def _with_larger_batches(
+    application: TextTraining, least_tokens: float, *, is_open: bool
+) -> list[tuple[TextTraining, int]]:
+    """Returns the application with its batch, twice that, ..., while a run over the text can be
+    long enough for them, and the least steps of each."""
+    most_tokens = MAX_EPOCHS * len(application.train)
+    found = []
+    for doublings in itertools.count():
+        size = 2**doublings * application.batch_size
+        tokens = size * application.spec.context
+        least = least_tokens if not doublings else max(least_tokens, least_tokens_for(tokens))
+        is_too_large = least > most_tokens or size > max(1, len(application.windows) // 8)
+        if doublings and (not is_open or is_too_large or tokens > 2**19):
+            return found
+        some = application.with_shape(depth=application.spec.depth, batch_size=size)
+        found.append((some, max(_STEPS_OF_WHOLE_BATCHES, int(least / tokens))))
+    raise AssertionError("batches do not end")
 
 
 def _window_seconds(application: TextTraining, plan: Plan) -> float:
@@ -134,8 +114,8 @@ def _window_seconds(application: TextTraining, plan: Plan) -> float:
         device.autocast(plan.precision),
     ):
         model = Decoder(application.spec.shape()).to(device.torch_device)
-        batch = device.move(torch.zeros(8, application.spec.context, dtype=torch.int64))
-        model(batch)
+        batch = device.move(torch.zeros(_NUM_TIMED, application.spec.context, dtype=torch.int64))
+        model(batch[:1])
         mark = time.perf_counter()
         model(batch)
         device.synchronize()

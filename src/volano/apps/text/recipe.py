@@ -23,6 +23,8 @@ MAX_EPOCHS = 20.0
 # Below the first, each text is new; from the second on it is known (slowrun: reuse is harmless up
 # to about 4 epochs).
 _MUCH_DATA, _LITTLE_DATA = 2.0, 4.0
+# See choose_tokens_per_step.
+_TOKENS_AT_A_MILLION, _EXPONENT = 2048, 0.383
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,22 +105,33 @@ def _between(value: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
-def choose_depth(*, flops: float, num_bytes: int, vocab_size: int, context: int) -> int:
-    """The depth whose number of weights is nearest to what a training of ``flops`` operations can
-    teach.
+def depths_by_operations(
+    *, num_bytes: int, vocab_size: int, context: int
+) -> list[tuple[int, float]]:
+    """Returns the depths that suit a text, the deepest first, each with the operations of a
+    training from which on its number of weights is nearest to what they can teach.
 
     10.5 tokens for each weight (nanochat), which is ``sqrt(flops / 63)`` weights. Measured, with
     2,048 tokens a step: depth 2, 900 steps: 2.020 bits per byte in 71 s of one core; depth 3, 500
     steps: 2.063 in 81 s; depth 4, 330 steps: 2.113 in 101 s. At most two weights for each training
     byte (slowrun's models that gained from more were regularised beyond this recipe).
     """
-    wanted = min(math.sqrt(flops / 63), 2.0 * num_bytes)
-
-    def distance(depth: int) -> float:
+    found, before = [(MIN_DEPTH, 0.0)], 0
+    for depth in range(MIN_DEPTH, MAX_DEPTH + 1):
         shape = DecoderShape(vocab_size=vocab_size, context=context, depth=depth)
-        return abs(math.log(shape.num_matrix_parameters / max(1.0, wanted)))
+        weights = shape.num_matrix_parameters
+        # By the ratio, half way between two depths.
+        if before and before * weights < (2.0 * num_bytes) ** 2:
+            found.append((depth, 63.0 * before * weights))
+        before = weights
+    return found[::-1]
 
-    return min(range(MIN_DEPTH, MAX_DEPTH + 1), key=distance)
+
+def choose_depth(*, flops: float, num_bytes: int, vocab_size: int, context: int) -> int:
+    """Returns the depth for a training of ``flops`` operations; see
+    :func:`depths_by_operations`."""
+    depths = depths_by_operations(num_bytes=num_bytes, vocab_size=vocab_size, context=context)
+    return next(depth for depth, least in depths if flops >= least)
 
 
 def choose_tokens_per_step(*, num_tokens: float, width: int, is_cpu: bool) -> int:
@@ -132,5 +145,15 @@ def choose_tokens_per_step(*, num_tokens: float, width: int, is_cpu: bool) -> in
     - At least 2,048 on a CPU and 16,384 elsewhere, where smaller batches leave the device idle; at
       most 2**19.
     """
-    wanted = max(2048 * (num_tokens / 1e6) ** 0.383, 8.0 * width, 2048 if is_cpu else 16384)
+    wanted = max(
+        _TOKENS_AT_A_MILLION * (num_tokens / 1e6) ** _EXPONENT,
+        8.0 * width,
+        2048 if is_cpu else 16384,
+    )
     return min(2**19, 2 ** round(math.log2(wanted)))
+
+
+def least_tokens_for(tokens_per_step: int) -> float:
+    """Returns the tokens of a run from which on its batch has so many, by
+    :func:`choose_tokens_per_step`, a power of two."""
+    return 1e6 * (tokens_per_step / math.sqrt(2) / _TOKENS_AT_A_MILLION) ** (1 / _EXPONENT)

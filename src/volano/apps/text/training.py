@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from volano.apps.application import Application, Fitted, TimeLimit
+from volano.apps.application import Application, Fitted
 from volano.apps.options import Options
 from volano.apps.text.corpus import HELD_FILE, TRAIN_FILE, Corpus, prepare_corpus
 from volano.apps.text.generate import TextPreview
@@ -36,6 +36,7 @@ from volano.data.sources import find_texts
 from volano.device import Device
 from volano.errors import DataError
 from volano.plan import Plan
+from volano.running.time_limit import TimeLimit
 from volano.task import Task, trapezoid
 from volano.training import MuonAdamW, RunFolder, settings_of
 
@@ -63,6 +64,7 @@ class TextTraining(Application):
 
     kind: ClassVar[str] = "text"
     options_type: ClassVar[type[Options]] = TextOptions
+    sample_minutes: ClassVar[float] = 1.0
     final_metric: ClassVar[str] = "bits_per_byte"
     data_name: ClassVar[str] = "text"
     generate_device: ClassVar[str | None] = "cpu"  # faster for one token at a time of a small model

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from volano.apps.application import Finished, Fitted, TimeLimit
+from volano.apps.application import Finished, Fitted
 from volano.apps.video.fit import fit_into
 from volano.apps.video.scoring.figures import distances_in_words, write_results
 from volano.apps.video.training import VideoTraining
 from volano.apps.video.use import VideoModel
 from volano.device import Device, random_state_kept
 from volano.report.verdict import Score
+from volano.running.time_limit import TimeLimit
 from volano.task import Task
 from volano.training import Run, RunFolder, settings_of
 

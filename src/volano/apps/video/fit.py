@@ -1,106 +1,78 @@
-"""The network, the plan, the number of steps and the effort of the final figures of a video run
-that suit its time."""
+"""The network, the batch, the plan, the number of steps and the effort of the final figures of a
+video run that suit its time."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 
-from volano.apps.application import Fitted, TimeLimit
-from volano.apps.video.recipe import FEATURE_STEPS
+from volano.apps.application import Fitted
+from volano.apps.video.recipe import FEATURE_STEPS, LEAST_BATCH, STEPS_OF_WHOLE_BATCHES
 from volano.apps.video.sampler import ClipSampling
 from volano.apps.video.scoring.features import train_feature_net
 from volano.apps.video.scoring.figures import NUM_SHOWN, sampling_for_figures
 from volano.apps.video.scoring.scores import generate_clips
-from volano.apps.video.training import NUM_GENERATED, VideoTraining
+from volano.apps.video.training import NUM_GENERATED, NUM_VALID, VideoTraining
 from volano.plan import Plan
-from volano.planner import PlanResult
+from volano.running.fit_time import EvaluationCosts, FittedSize, TrainingSize, fit_time
+from volano.running.time_limit import TimeLimit
+from volano.running.time_schedule import LEAST_STEPS
 from volano.training import throwaway_settings
 
-# Of the minutes asked for, kept back, as for images: for the interpreter's start and end, and
-# because shared machines were seen to run slower for minutes than in the few seconds that are timed
-# here (docs/log.md).
-_RESERVE_SHARE, _RESERVE_SECONDS = 0.12, 4.0
-# The figures on generated clips may take so much of the minutes; under a quarter of the usual
-# effort they say little.
-_FIGURES_SHARE, _LEAST_EFFORT = 0.15, 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Costs:
-    """The seconds of a training step, of what is paid once, of the network's answer for one clip,
-    of one step of making a clip (two answers if a class guides it), of a feature step."""
-
-    step: float
-    startup: float
-    answer: float
-    sampling_step: float
-    feature_step: float
+_MOST_EVALUATIONS = 10
+# Under a quarter of the usual effort the figures on generated clips say little.
+_LEAST_EFFORT = 0.25
+_NUM_TIMED = 8
 
 
 def fit_into(application: VideoTraining, limit: TimeLimit) -> Fitted:
-    """Finds network, plan, number of steps and effort of the final figures, from steps and answers
-    timed here."""
-
-    def planned(application: VideoTraining) -> PlanResult:
-        task = application.task(application.steps_in(1.0))
-        return limit.choose_plan(task, seconds=max(1.0, (1 - _RESERVE_SHARE) * limit.left()))
-
-    chosen = planned(application)
-    costs = _measure(application, chosen.plan, limit)
-    reserve = _RESERVE_SECONDS + _RESERVE_SHARE * limit.seconds
-
-    def steps_left(application: VideoTraining, costs: _Costs, effort: float) -> int:
-        recipe = application.recipe(1000)
-        answers = (recipe.num_evaluations + 4) * min(128, len(application.sets.test)) + len(
-            application.sets.test
-        )
-        spent = costs.startup + costs.answer * answers
-        if not effort:  # some are made to be looked at in any case
-            spent += NUM_SHOWN * ClipSampling().steps * costs.sampling_step
-        left = limit.left() - spent - effort * _figures_seconds(costs) - reserve
-        return max(1, int(left / costs.step))  # one step is the least that is a training
-
-    effort = _effort(costs, limit.seconds)
+    """Finds network, batch, plan, number of steps and effort of the final figures, from steps and
+    answers timed here."""
     before = application
-    num_steps = steps_left(application, costs, effort)
-    application, reason = application.with_network_for(limit.planning.place, num_steps)
-    if application is not before:
-        chosen = planned(application)
-        costs = _measure(application, chosen.plan, limit)
-        effort = _effort(costs, limit.seconds)
-    num_steps = steps_left(application, costs, effort)
-    application = _with_effort(application, effort)
+    application, found = _fitted(application, limit)
+    whole = application.with_batch_size(before.options.batch_size)
+    application_of, reason = whole.with_network_for(limit.planning.place, found.schedule.num_steps)
+    if application_of is not whole:
+        application, found = _fitted(application_of, limit)
+    num_steps, effort = found.schedule.num_steps, found.schedule.more_share
     views = num_steps * application.recipe(num_steps).batch_size
-    length = (
-        f"{num_steps:,} steps ({views:,} clips seen): {costs.step * 1e3:.0f} ms a step, "
-        f"{limit.seconds / 60:g} min"
-    )
-    length += " are too short for more" if num_steps == 1 else ""
-    reasons = (reason, length, *_said_of(effort))
-    return Fitted(application=application, chosen=chosen, num_steps=num_steps, reasons=reasons)
+    length = f"{num_steps:,} steps ({views:,} clips seen) of the {found.network.name}"
+    reasons = (reason, f"{length}: {found.pace(limit)}", *_said_of(effort))
+    evaluated = _with_effort(application, effort, found.schedule.num_evaluations)
+    return Fitted.of(evaluated, found, *reasons)
 
 
-def _figures_seconds(costs: _Costs) -> float:
-    return (
-        NUM_GENERATED * ClipSampling().steps * costs.sampling_step
-        + FEATURE_STEPS * costs.feature_step
-    )
+def _fitted(application: VideoTraining, limit: TimeLimit) -> tuple[VideoTraining, FittedSize]:
+    """Returns the application with the batch that suits the time, and what the time comes to."""
+    choices = [application]
+    size = application.recipe(1).batch_size
+    while application.options.batch_size is None and size >= 2 * LEAST_BATCH:
+        size //= 2
+        choices.append(application.with_batch_size(size))
+    sizes = [
+        TrainingSize(
+            name=f"{some.spec.network} at {some.recipe(1).batch_size} clips a step",
+            task=lambda some=some: some.task(some.steps_in(1.0)),
+            cost=some.recipe(1).batch_size,
+            least_steps=STEPS_OF_WHOLE_BATCHES,
+        )
+        for some in choices
+    ]
+    sizes[-1] = dataclasses.replace(sizes[-1], least_steps=LEAST_STEPS)
+    found = fit_time(
+        limit, sizes, lambda number, plan: _evaluation_costs(choices[number], plan),
+        num_evaluations=_MOST_EVALUATIONS, least_more=_LEAST_EFFORT, least_test_share=1.0,
+        least_evaluation_share=1.0,
+    )  # fmt: skip
+    return choices[found.number], found
 
 
-def _effort(costs: _Costs, seconds: float) -> float:
-    """Returns the share of the usual effort of the figures on generated clips; 0 leaves them
-    out."""
-    effort = min(1.0, _FIGURES_SHARE * seconds / _figures_seconds(costs))
-    return effort if effort >= _LEAST_EFFORT else 0.0
-
-
-def _with_effort(application: VideoTraining, effort: float) -> VideoTraining:
+def _with_effort(application: VideoTraining, effort: float, num_evaluations: int) -> VideoTraining:
     options = dataclasses.replace(
         application.options,
         num_generated=round(NUM_GENERATED * effort),
         feature_steps=round(FEATURE_STEPS * effort),
+        num_evaluations=num_evaluations,
     )
     return dataclasses.replace(application, options=options)
 
@@ -118,15 +90,13 @@ def _said_of(effort: float) -> list[str]:
     return []
 
 
-def _measure(application: VideoTraining, plan: Plan, limit: TimeLimit) -> _Costs:
-    task = application.task(application.steps_in(1.0))
-    time_of = limit.measure_step(task, plan, min(5.0, 0.02 * limit.seconds))
-    spec, train = (
-        application.spec,
-        application.sets.train.frames[:256, : application.spec.num_frames],
-    )
+def _evaluation_costs(application: VideoTraining, plan: Plan) -> EvaluationCosts:
+    """Measures the network's answer for one clip, a step of making a clip (two answers if a class
+    guides it) and a step of the feature net. Some clips are made to be looked at in any case."""
+    spec = application.spec
+    train, test = application.sets.train.frames[:256, : spec.num_frames], application.sets.test
     with throwaway_settings(plan) as device:
-        model = task.model().to(device.torch_device).eval()
+        model = application.task(1).model().to(device.torch_device).eval()
 
         def seconds_of(sampling: ClipSampling, count: int) -> float:
             mark = time.perf_counter()
@@ -136,21 +106,19 @@ def _measure(application: VideoTraining, plan: Plan, limit: TimeLimit) -> _Costs
             )  # fmt: skip
             return (time.perf_counter() - mark) / count
 
-        plain, guided = (
-            ClipSampling(steps=1),
-            dataclasses.replace(sampling_for_figures(spec), steps=1),
-        )
-        seconds_of(guided, 8)
-        answer = seconds_of(plain, 32)
-        sampling_step = answer if guided == plain else seconds_of(guided, 32)
+        plain = ClipSampling(steps=1)
+        guided = dataclasses.replace(sampling_for_figures(spec), steps=1)
+        seconds_of(guided, 2)
+        answer = seconds_of(plain, _NUM_TIMED)
+        sampling_step = answer if guided == plain else seconds_of(guided, _NUM_TIMED)
         train_feature_net(train, spec.scale, device, num_steps=1, seed=0)
         mark = time.perf_counter()
-        train_feature_net(train, spec.scale, device, num_steps=2, seed=0)
+        train_feature_net(train, spec.scale, device, num_steps=1, seed=0)
         device.synchronize()
-        return _Costs(
-            step=time_of.step,
-            startup=time_of.startup,
-            answer=answer,
-            sampling_step=sampling_step,
-            feature_step=(time.perf_counter() - mark) / 2,
-        )
+        feature_step = time.perf_counter() - mark
+    made = ClipSampling().steps * sampling_step
+    return EvaluationCosts(
+        evaluation=answer * min(NUM_VALID, len(test)),
+        test=answer * len(test) + NUM_SHOWN * made,
+        more=(NUM_GENERATED - NUM_SHOWN) * made + FEATURE_STEPS * feature_step,
+    )

@@ -16,7 +16,9 @@ from volano.apps.options import not_tried, tried_around, tried_between
 # From so many clips seen on, the transformer's better scaling can pay. An estimate: at a twentieth
 # of it, and equal time on a CPU, it had learned the mean frame when the U-Net had learned motion.
 TRANSFORMER_FROM_VIEWS = 300_000
-_BATCH = 32
+_BATCH, LEAST_BATCH = 32, 8
+# A batch is halved if the time has fewer steps than this for it.
+STEPS_OF_WHOLE_BATCHES = 200
 _UNET_WIDTH = 64
 _TRANSFORMER_WIDTH, _TRANSFORMER_DEPTH = 384, 8
 # Tokens of a frame: 8 x 8 keep attention over 16 frames at 1,024 tokens.

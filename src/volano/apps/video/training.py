@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from volano.apps.application import Application, Fitted, TimeLimit
+from volano.apps.application import Application, Fitted
 from volano.apps.options import Options
 from volano.apps.video.augment import ClipAugmentation
 from volano.apps.video.flow import FrameFlow
@@ -36,6 +36,7 @@ from volano.data.sources import (
 )
 from volano.device import Device
 from volano.running.checks import check_data_is_there
+from volano.running.time_limit import TimeLimit
 from volano.task import Task, trapezoid
 from volano.training import MuonAdamW, RunFolder
 
@@ -43,7 +44,7 @@ DEFAULT_FRAMES = 16
 # Generated clips for the final figures: four times the features of which the covariance is taken.
 NUM_GENERATED = 128
 # Clips looked at by an evaluation during the run; the final figures are over all test clips.
-_NUM_VALID = 128
+NUM_VALID = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ class VideoTraining(Application):
 
     kind: ClassVar[str] = "video"
     options_type: ClassVar[type[Options]] = VideoOptions
+    sample_minutes: ClassVar[float] = 1.5
     final_metric: ClassVar[str] = "psnr_first_frame"
     data_name: ClassVar[str] = "clips"
 
@@ -177,6 +179,12 @@ class VideoTraining(Application):
         """Returns the optimizer steps in so many passes."""
         return max(1, round(epochs * (len(self.sets.train) // self.recipe(1).batch_size)))
 
+    def with_batch_size(self, batch_size: int | None) -> Self:
+        """The same with another batch; None is the recipe's."""
+        return dataclasses.replace(
+            self, options=dataclasses.replace(self.options, batch_size=batch_size)
+        )
+
     def with_network(self, network: str) -> Self:
         """The same with another network."""
         shape = network_shape(network, self.spec.size)
@@ -203,7 +211,7 @@ class VideoTraining(Application):
                 velocity=spec.network == "transformer",
             ),
             data=Arrays((train.frames, train.lengths, train.labels)),
-            valid=Arrays(_rows(self.sets.test, _NUM_VALID)),
+            valid=Arrays(_rows(self.sets.test, NUM_VALID)),
             augment=ClipAugmentation(num_frames=spec.num_frames, flip=self.flip),
             optimizer=MuonAdamW,
             parameter_groups=functools.partial(

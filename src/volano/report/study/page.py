@@ -214,7 +214,7 @@ def _settings_rows(record: StudyRecord) -> list[tuple[str, str]]:
     eta, minutes = number(settings.get("eta")), number(settings.get("minutes"))
     workers = [
         f"{name} {settings[name]}"
-        for name in ("device", "workers", "ray", "precision")
+        for name in ("device", "nproc", "workers", "ray", "precision")
         if settings.get(name)
     ]
     versions = mapping(record.facts.get("versions"))

@@ -25,7 +25,7 @@ def make_executor(
     build: Build,
     *,
     device: str | None = None,
-    workers: int | None = None,
+    nproc: int | None = None,
     ray: str | None = None,
     precision: str = "fp32",
     engine: str | None = None,
@@ -38,9 +38,9 @@ def make_executor(
     Args:
         build: ``(trial) -> Task``.
         device: the device as torch writes it; None is every accelerator, or the CPU without one.
-        workers: the number of workers; None is one for each accelerator, and on the CPU one of one
-            thread for each core, as far as there are trials and processes can be forked: steps of
-            small nets gain less from a second thread.
+        nproc: the number of processes, a worker each; None is one for each accelerator, and on the
+            CPU one of one thread for each core, as far as there are trials and processes can be
+            forked: steps of small nets gain less from a second thread.
         ray: ``"local"`` starts a cluster of this machine; ``"auto"`` or ``"host:port"`` joins one
             that runs.
         precision: the precision of the forward and backward pass.
@@ -55,16 +55,16 @@ def make_executor(
             to them.
         RunError: they do not start.
     """
-    if workers is not None and workers < 1:
-        raise UsageError("`workers` must be a number of workers, at least 1", got=workers)
+    if nproc is not None and nproc < 1:
+        raise UsageError("`nproc` must be a number of processes, at least 1", got=nproc)
     settings: dict[str, Any] = {"precision": precision, "engine": engine}
     if ray is not None:
         from volano.study.workers.ray_actors import RayActors
 
         address = None if ray in ("", LOCAL) else ray
         make = functools.partial(Worker, build, device=device, **settings)
-        return RayActors(make, address=address, num=workers, threads=threads, on_notice=on_notice)
-    devices = devices_of_workers(device, workers or _workers_that_pay(device, num_trials))
+        return RayActors(make, address=address, num=nproc, threads=threads, on_notice=on_notice)
+    devices = devices_of_workers(device, nproc or _workers_that_pay(device, num_trials))
     if len(devices) == 1:
         return InProcess(
             functools.partial(Worker, build, device=devices[0], threads=threads, **settings)

@@ -26,7 +26,8 @@ class LengthRule:
 
     Attributes:
         after_steps, after_seconds: the number of steps, and the seconds of steps, at the earlier of
-            which it is looked at, after three steps if seconds decide.
+            which it is looked at, after three steps if seconds decide; before both, if the time
+            is not enough for so many steps.
         num_steps: ``(step, seconds of a step) -> number of steps`` of the whole run.
     """
 
@@ -84,12 +85,13 @@ class LengthRevision:
         self._mark = now
         num_timed = self._num_made - _NUM_WARM_UP_STEPS
         is_long = self._num_made >= _LEAST_STEPS and self._seconds >= rule.after_seconds
-        if num_timed < 1 or (self._num_made < rule.after_steps and not is_long):
+        step, before = self._session.step, self._session.task.num_steps
+        if num_timed < 1 or step >= before:
+            return
+        is_due = is_long or self._num_made >= rule.after_steps
+        if not is_due and rule.num_steps(step, self._seconds / num_timed) > rule.after_steps:
             return
         self._rule = None
-        step, before = self._session.step, self._session.task.num_steps
-        if step >= before:
-            return
         self._session.device.synchronize()
         self._seconds += time.perf_counter() - now
         num_steps = max(step + 1, rule.num_steps(step, self._seconds / num_timed))

@@ -8,6 +8,8 @@ from volano import Plan
 from volano.apps.text.classify import fit
 from volano.apps.text.classify.fit import _affordable, _better, _head_plan, _try_head
 from volano.apps.text.classify.model_spec import BAG, HEAD
+from volano.planner import PlanRequest
+from volano.running.time_limit import TimeLimit
 
 
 def test_the_bag_is_kept_if_they_are_equal():
@@ -16,21 +18,30 @@ def test_the_bag_is_kept_if_they_are_equal():
     assert _better({BAG: 0.5}) == BAG
 
 
+def limit_of(step, **fields):
+    class Limit(TimeLimit):
+        def measure_step(self, task, plan):
+            assert self.world_size == 1
+            return SimpleNamespace(step=step)
+
+    return Limit(planning=PlanRequest(), started=0.0, seconds=60.0, **fields)
+
+
 @pytest.mark.parametrize(
     ("seconds", "most", "steps"), [(10.0, 1000, 100), (10.0, 30, 30), (0.01, 1000, 1), (-5.0, 9, 1)]
 )
 def test_as_many_steps_as_the_seconds_afford(monkeypatch, seconds, most, steps):
-    monkeypatch.setattr(fit, "measure_step_time", lambda *_, **__: SimpleNamespace(step=0.1))
     monkeypatch.setattr(fit.time, "perf_counter", lambda: 5.0)
-    assert _affordable(None, None, seconds, most=most) == steps
+    limit = limit_of(0.1, world_size=2)
+    assert _affordable(limit, None, None, seconds, most=most) == steps
 
 
 def test_a_head_that_has_no_time_is_not_tried():
-    assert _try_head(None, None, {}, 3.9) == (
+    assert _try_head(None, None, limit_of(0.1), 3.9) == (
         None,
         f"{HEAD}: not tried, 4 s left are too few",
     )
-    assert "0 s left" in _try_head(None, None, {}, -7.0)[1]
+    assert "0 s left" in _try_head(None, None, limit_of(0.1), -7.0)[1]
 
 
 def test_a_pin_holds_for_the_head_too():

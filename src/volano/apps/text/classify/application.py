@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from volano.apps.application import Finished, Fitted, TimeLimit
+from volano.apps.application import Finished, Fitted
 from volano.apps.classification import (
     accuracy_in_words,
     accuracy_score,
@@ -19,6 +19,7 @@ from volano.apps.text.classify.model_spec import predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.classify.use import ClassifyModel
 from volano.device import Device
+from volano.running.time_limit import TimeLimit
 from volano.task import Task
 from volano.training import Run, RunFolder
 

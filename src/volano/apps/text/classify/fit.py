@@ -10,19 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from volano.apps.application import Fitted, TimeLimit
+from volano.apps.application import Fitted
 from volano.apps.text.classify.model_spec import BAG, DEPTH, HEAD, choose_context
 from volano.apps.text.classify.training import ClassifyTraining, ReadHead
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import choose_vocab_size, train_tokenizer
 from volano.plan import Plan
+from volano.running.time_limit import TimeLimit
+from volano.running.time_schedule import (
+    PLANNING_SHARE,
+    RESERVE_SHARE,
+    WRITING_SECONDS,
+    NetworkCosts,
+    RunCosts,
+    make_schedule,
+    said_of_time,
+)
 from volano.task import Task
-from volano.training import check_plan, measure_step_time, run_trial
+from volano.training import check_plan, run_trial
 
-_RESERVE_SHARE, _RESERVE_SECONDS = 0.10, 1.5
-# Shares of the time left that the decoder reads and that its head learns; what remains is for the
-# head's second training, on everything, should it be kept.
-_READ_SHARE, _HEAD_SHARE = 0.4, 0.2
+# Shares of the time left that the bag learns at most, that the decoder reads and that its head
+# learns; what remains is for a second training, on everything, of the one that is kept.
+_BAG_SHARE, _READ_SHARE, _HEAD_SHARE = 0.4, 0.4, 0.2
 # With less, the head is not tried: a decoder that has read for a second knows nothing.
 _LEAST_SECONDS = 4.0
 _MOST_HEAD_EPOCHS, _MOST_READ_EPOCHS = 6, 10
@@ -32,48 +41,66 @@ _MOST_HEAD_EPOCHS, _MOST_READ_EPOCHS = 6, 10
 class _TriedHead:
     head: ReadHead
     num_steps: int
+    step: float
     accuracy: float
 
 
 def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     """Trains a bag of n-grams, then in the time that is left a language model's head; the better on
     the texts held back is kept, the bag if they are equal. These trainings are too short to measure
-    plans: the choices that need no measuring are taken. A bag takes what it takes, seconds for ten
-    thousand texts."""
+    plans: the choices that need no measuring are taken."""
+    begun = limit.left()
     task = application.bag_task(everything=False)
-    chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)
+    chosen = limit.choose_plan(
+        task, planning=limit.planning.preferring(workers=0), is_raced=False,
+        planning_seconds=limit.planning_left(begun),
+    )  # fmt: skip
     check_plan(task, chosen.plan)
     # Before the time that the trials take.
     limit.check(application.bag_task(everything=True), chosen.plan)
-    bag = run_trial(task, chosen.plan)
+    num_steps = _affordable(
+        limit, task, chosen.plan, _BAG_SHARE * _left(limit), most=task.num_steps
+    )
+    bag = run_trial(application.bag_task(everything=False, num_steps=num_steps), chosen.plan)
     candidates = {BAG: round(bag.metrics["accuracy"], 4)}
-    left = limit.left() - _RESERVE_SHARE * limit.seconds - _RESERVE_SECONDS - 1.2 * bag.seconds
-    tried, reason = _try_head(application, chosen.plan, limit.planning.pins, left)
+    whole = application.bag_task(everything=True).num_steps * num_steps // task.num_steps
+    step = bag.seconds / num_steps
+    left = _left(limit) - 1.1 * whole * step
+    tried, reason = _try_head(application, chosen.plan, limit, left)
     if tried is not None:
         candidates[HEAD] = round(tried.accuracy, 4)
     head = None
     if tried is not None and _better(candidates) == HEAD:
-        head = tried.head
+        head, whole, step = tried.head, tried.num_steps, tried.step
         chosen = dataclasses.replace(chosen, plan=_head_plan(chosen.plan, limit.planning.pins))
     kept = application.spec_of(candidates, head)
-    application = dataclasses.replace(application, kept=kept, head=head)
-    num_steps = (
-        application.bag_task(everything=True).num_steps
-        if head is None or tried is None
-        else tried.num_steps
-    )
     figures = ", ".join(f"{name} {accuracy:.4f}" for name, accuracy in candidates.items())
     choice = (
         f"kept: {kept.kept}; accuracy on {len(application.choice):,} training texts held "
         f"back to choose: {figures}"
     )
+    network = NetworkCosts(name=kept.kept, step=step, most_steps=whole)
+    costs = RunCosts(
+        spent=limit.seconds - limit.left(), networks=[network], is_revised=limit.world_size == 1,
+        planning=PLANNING_SHARE * limit.seconds, num_evaluations=0,
+    )  # fmt: skip
+    schedule = make_schedule(costs, limit.seconds)
     return Fitted(
-        application=application, chosen=chosen, num_steps=num_steps, reasons=(reason, choice)
+        application=dataclasses.replace(application, kept=kept, head=head),
+        chosen=chosen,
+        num_steps=schedule.num_steps,
+        reasons=(reason, choice, *said_of_time(schedule)),
+        length=limit.length_rule(schedule, network),
     )
 
 
+def _left(limit: TimeLimit) -> float:
+    """The seconds that are left for trainings."""
+    return limit.left() - RESERVE_SHARE * limit.seconds - WRITING_SECONDS
+
+
 def _try_head(
-    application: ClassifyTraining, plan: Plan, pins: Mapping[str, Any], left: float
+    application: ClassifyTraining, plan: Plan, limit: TimeLimit, left: float
 ) -> tuple[_TriedHead | None, str]:
     """Trains the language model's head on what is not held back, in the seconds that are left; and
     says so."""
@@ -90,7 +117,11 @@ def _try_head(
     left -= time.perf_counter() - mark
     read = application.language_task(tokens, shape, 1000)
     read_steps = _affordable(
-        read, plan, _READ_SHARE * left, most=_MOST_READ_EPOCHS * len(tokens) // read.batch_size
+        limit,
+        read,
+        plan,
+        _READ_SHARE * left,
+        most=_MOST_READ_EPOCHS * len(tokens) // read.batch_size,
     )
     trial = run_trial(application.language_task(tokens, shape, read_steps), plan)
     weights = {
@@ -98,12 +129,15 @@ def _try_head(
     }
     head = ReadHead(tokenizer=tokenizer, shape=shape, weights=weights)
     task = application.head_task(head, 1000, everything=False)
-    plan = _head_plan(plan, pins)
+    plan = _head_plan(plan, limit.planning.pins)
     head_steps = _affordable(
-        task, plan, _HEAD_SHARE * left, most=_MOST_HEAD_EPOCHS * task.steps_per_epoch
+        limit, task, plan, _HEAD_SHARE * left, most=_MOST_HEAD_EPOCHS * task.steps_per_epoch
     )
     trial = run_trial(application.head_task(head, head_steps, everything=False), plan)
-    tried = _TriedHead(head=head, num_steps=head_steps, accuracy=trial.metrics["accuracy"])
+    tried = _TriedHead(
+        head=head, num_steps=head_steps, step=trial.seconds / head_steps,
+        accuracy=trial.metrics["accuracy"],
+    )  # fmt: skip
     return (
         tried,
         f"{HEAD}: depth {DEPTH}, read for {read_steps:,} steps, learned classes for {head_steps:,}",
@@ -115,9 +149,11 @@ def _better(candidates: Mapping[str, float]) -> str:
     return max(candidates, key=lambda name: candidates[name])
 
 
-def _affordable(task: Task, plan: Plan, seconds: float, *, most: int) -> int:
+def _affordable(limit: TimeLimit, task: Task, plan: Plan, seconds: float, *, most: int) -> int:
+    """Returns the steps for which the seconds are enough; a trial is one process's, whoever trains
+    afterwards."""
     start = time.perf_counter()
-    step = measure_step_time(task, plan, seconds=min(1.0, 0.1 * seconds)).step
+    step = dataclasses.replace(limit, world_size=1).measure_step(task, plan).step
     return max(1, min(most, int((seconds - (time.perf_counter() - start)) / step)))
 
 

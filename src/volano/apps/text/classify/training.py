@@ -64,6 +64,7 @@ from volano.training import MuonAdamW, RunFolder, save_tensors
 # Of the training texts, held back to choose between the two.
 _CHOICE_SHARE = 0.1
 _TOKENS_PER_STEP = 2048
+_BAG_EPOCHS = 10
 _PRETRAINED = "pretrained.safetensors"
 _MOST_SAID = 3  # unreadable files that are named in a notice each
 
@@ -192,8 +193,8 @@ class ClassifyTraining(Application):
         """Returns the rows that are trained on: all, or what is not held back."""
         return np.arange(len(self.train)) if everything else self.fit_rows
 
-    def bag_task(self, *, everything: bool) -> Task:
-        """The Task of the bag.
+    def bag_task(self, *, everything: bool, num_steps: int | None = None) -> Task:
+        """The Task of the bag; ``num_steps``: fewer than its ten epochs, if they take too long.
 
         Ten epochs of 256 texts, SGD with Nesterov momentum 0.9, lr 16 (inputs have norm 1, so
         curvature is small) with linear decay, and the L2 penalty of a logistic regression with C =
@@ -205,6 +206,9 @@ class ClassifyTraining(Application):
         rows = self.rows(everything=everything)
         idf = inverse_frequencies(self.hashed.select(rows), self.num_buckets)
         batch_size = min(256, max(1, len(rows) // 8))
+        most = _BAG_EPOCHS * max(1, len(rows) // batch_size)
+        is_whole = num_steps is None or num_steps == most
+        duration = f"{_BAG_EPOCHS}ep" if is_whole else f"{num_steps}st"
         return Task(
             name="text",
             model=functools.partial(BagClassifier, self.num_buckets, len(self.train.classes), idf),
@@ -220,8 +224,8 @@ class ClassifyTraining(Application):
             ),
             schedule=linear(),
             batch_size=batch_size,
-            duration="10ep",
-            evaluate_every="10ep",
+            duration=duration,
+            evaluate_every=duration,
             seed=self.options.seed,
         )
 
@@ -298,7 +302,7 @@ class ClassifyTraining(Application):
     def task(self, num_steps: int, recipe: Any = None) -> Task:  # noqa: ARG002 - of the contract
         """Builds the Task that trains what is kept on all training texts."""
         if self.head is None:
-            return self.bag_task(everything=True)
+            return self.bag_task(everything=True, num_steps=num_steps)
         return self.head_task(self.head, num_steps, everything=True)
 
     def goal(self) -> dict[str, Any]:

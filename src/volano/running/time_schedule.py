@@ -10,8 +10,14 @@ from dataclasses import dataclass
 # take, and what is kept back for a machine that slows down late. A tenth remains for reading,
 # start-up and writing before training gets less than 65 %.
 PLANNING_SHARE, EVALUATION_SHARE, TEST_SHARE, RESERVE_SHARE = 0.05, 0.06, 0.08, 0.05
+# Files, pictures, the report and the interpreter's end: 0.8 s of processor time, more on a shared
+# machine (docs/log.md).
+WRITING_SECONDS = 2.0
 # A training of fewer steps comes with a warning.
 LEAST_STEPS = 30
+# A run that looks at its number of steps again begins with so many at least: a first timing from a
+# slow moment costs it nothing, and it ends as soon as its own steps say that there is no time.
+_LEAST_TO_BEGIN_WITH = 6
 # The number of steps is looked at again after this share of the training.
 _REVISION_SHARE = 0.1
 # The first step of a run allocates and loads: so many are made before its timing is believed.
@@ -29,7 +35,10 @@ class NetworkCosts:
         step: seconds of a training step.
         startup: seconds that are paid once before the first step.
         evaluation: seconds of an evaluation of the whole validation set.
+        evaluating: seconds of evaluations for each step, if somebody has said how often they are
+            made.
         test: seconds of the cheapest final test of all test examples (one view, plain windows).
+        more: seconds that the wanted final test takes beyond that (more views, generated clips).
         least_steps: the number of steps from which this network is worth its size.
         most_steps: the number of steps after which more are of no use.
     """
@@ -38,9 +47,16 @@ class NetworkCosts:
     step: float
     startup: float = 0.0
     evaluation: float = 0.0
+    evaluating: float = 0.0
     test: float = 0.0
+    more: float = 0.0
     least_steps: int = LEAST_STEPS
     most_steps: int = 10**9
+
+    @property
+    def pace(self) -> float:
+        """The seconds of a step with its share of evaluations."""
+        return self.step + self.evaluating
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +69,22 @@ class RunCosts:
         writing: seconds for the files and the report at the end.
         networks: networks among which the time decides, the largest first.
         num_evaluations: evaluations that are wanted.
-        test_factor: the cost of the wanted final test, in cheapest ones of all examples.
+        least_more: the smallest share of what the wanted final test does beyond the cheapest that
+            is of use.
         least_test_share, least_evaluation_share: the smallest share of the examples that says
             anything.
+        is_revised: whether the run looks at its number of steps again.
     """
 
     spent: float
     planning: float = 0.0
-    writing: float = 1.0
+    writing: float = WRITING_SECONDS
     networks: Sequence[NetworkCosts]
     num_evaluations: int = 1
-    test_factor: float = 1.0
+    least_more: float = 1.0
     least_test_share: float = 0.1
     least_evaluation_share: float = 0.1
+    is_revised: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +96,7 @@ class TimeSchedule:
         num_steps: training steps.
         num_evaluations: evaluations during the run, the last one included.
         evaluation_share: the share of the validation examples that each of them looks at.
-        test_factor: the effort of the final test: 1 is the cheapest of all test examples.
+        more_share: the share of what the wanted final test does beyond the cheapest.
         test_share: the share of the test examples that it looks at.
         planning: seconds that planning may still take.
         training, evaluation, test, startup, writing: seconds of these phases.
@@ -88,7 +107,7 @@ class TimeSchedule:
     num_steps: int
     num_evaluations: int
     evaluation_share: float
-    test_factor: float
+    more_share: float
     test_share: float
     planning: float
     training: float
@@ -121,7 +140,8 @@ def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
     )
     network = costs.networks[chosen]
     affordable = _affordable(network, costs, seconds)
-    num_steps = max(1, min(network.most_steps, affordable))
+    least = min(network.most_steps, _LEAST_TO_BEGIN_WITH) if costs.is_revised else 1
+    num_steps = max(least, min(network.most_steps, affordable))
     evaluations = _evaluation_seconds(network, costs, seconds)
     num_evaluations, evaluation_share = 1, 1.0
     if network.evaluation > 0.0:
@@ -130,32 +150,38 @@ def make_schedule(costs: RunCosts, seconds: float) -> TimeSchedule:
     elif costs.num_evaluations:
         num_evaluations = costs.num_evaluations
     tested = _test_seconds(network, costs, seconds)
-    test_factor = test_share = 1.0
-    if network.test <= 0.0 or tested >= costs.test_factor * network.test:
-        test_factor = costs.test_factor
-    else:
-        test_share = min(1.0, tested / network.test)
+    more_share = test_share = 1.0
+    if tested < network.test + costs.least_more * network.more:
+        more_share, test_share = 0.0, min(1.0, tested / network.test) if network.test else 1.0
+    elif network.more:
+        share = (tested - network.test) / network.more
+        more_share = min(1.0, max(costs.least_more, share))
     return TimeSchedule(
         network=chosen,
         num_steps=num_steps,
         num_evaluations=min(num_evaluations, num_steps),
         evaluation_share=evaluation_share,
-        test_factor=test_factor,
+        more_share=more_share,
         test_share=test_share,
         planning=max(0.0, PLANNING_SHARE * seconds - costs.planning),
         training=num_steps * network.step,
         evaluation=min(num_evaluations, num_steps) * evaluation_share * network.evaluation,
-        test=test_factor * test_share * network.test,
+        test=test_share * network.test + more_share * network.more,
         startup=network.startup,
         writing=costs.writing,
         warning=_warning(network, costs, seconds, num_steps) if affordable < LEAST_STEPS else None,
     )
 
 
+def said_of_time(schedule: TimeSchedule) -> tuple[str, ...]:
+    """Returns what a person should know of a schedule, as reasons of a run."""
+    return () if schedule.warning is None else (f"warning: {schedule.warning}",)
+
+
 def minutes_that_do(network: NetworkCosts, costs: RunCosts) -> float:
     """Returns the least minutes, in tenths, in which a network gets ``LEAST_STEPS`` steps."""
     steps = min(LEAST_STEPS, network.most_steps)
-    minutes = math.ceil(10 * (costs.spent + steps * network.step) / 60) / 10
+    minutes = math.ceil(10 * (costs.spent + steps * network.pace) / 60) / 10
     while _affordable(network, costs, 60 * minutes) < steps:
         minutes = math.ceil(10 * max(1.05 * minutes, minutes + 0.05)) / 10
     return minutes
@@ -190,10 +216,10 @@ def revised_steps(
             that is slower takes longer over that too.
         most_steps: the number of steps after which more are of no use.
     """
-    if abs(measured / expected - 1.0) < _SAME:
-        return num_steps
     slowdown = max(1.0, measured / expected)
     more = int((left - slowdown * kept) / measured)
+    if abs(measured / expected - 1.0) < _SAME and step + more >= (1.0 - _SAME) * num_steps:
+        return num_steps
     return max(step + 1, min(most_steps, step + more))
 
 
@@ -201,7 +227,7 @@ def _affordable(network: NetworkCosts, costs: RunCosts, seconds: float) -> int:
     planning = max(0.0, PLANNING_SHARE * seconds - costs.planning)
     others = costs.spent + planning + network.startup + costs.writing + RESERVE_SHARE * seconds
     others += _evaluation_seconds(network, costs, seconds) + _test_seconds(network, costs, seconds)
-    return int((seconds - others) / network.step)
+    return int((seconds - others) / network.pace)
 
 
 def _evaluation_seconds(network: NetworkCosts, costs: RunCosts, seconds: float) -> float:
@@ -212,7 +238,7 @@ def _evaluation_seconds(network: NetworkCosts, costs: RunCosts, seconds: float) 
 
 def _test_seconds(network: NetworkCosts, costs: RunCosts, seconds: float) -> float:
     least = min(1.0, costs.least_test_share) * network.test
-    return max(least, min(costs.test_factor * network.test, TEST_SHARE * seconds))
+    return max(least, min(network.test + network.more, TEST_SHARE * seconds))
 
 
 def _warning(network: NetworkCosts, costs: RunCosts, seconds: float, num_steps: int) -> str:

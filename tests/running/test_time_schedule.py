@@ -6,7 +6,7 @@ import math
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from volano.apps.time_schedule import (
+from volano.running.time_schedule import (
     LEAST_STEPS,
     NetworkCosts,
     RunCosts,
@@ -29,6 +29,7 @@ def machines(draw):
     minutes."""
     step, test = draw(logarithmic(1e-4, 10.0)), draw(logarithmic(1e-3, 300.0))
     evaluation, startup = draw(logarithmic(1e-3, 60.0)), draw(logarithmic(1e-3, 60.0))
+    more = draw(st.sampled_from([0.0, 2.0]))
     networks = [
         NetworkCosts(
             name=name,
@@ -36,6 +37,7 @@ def machines(draw):
             startup=startup,
             evaluation=evaluation * size,
             test=test * size,
+            more=more * test * size,
             least_steps=least,
         )
         for name, size, least in (("wide", 8.0, 2000), ("base", 3.0, 500), ("thin", 1.0, 30))
@@ -46,7 +48,7 @@ def machines(draw):
         writing=draw(st.floats(0.1, 3.0)),
         networks=networks,
         num_evaluations=draw(st.integers(1, 10)),
-        test_factor=draw(st.sampled_from([1.0, 3.0])),
+        least_more=draw(st.sampled_from([0.25, 1.0])),
     )
 
 
@@ -107,7 +109,9 @@ def test_the_final_test_and_evaluations_keep_to_their_shares(costs, minutes):
     network = costs.networks[found.network]
     assert found.test <= max(0.08 * 60 * minutes, 0.1 * network.test) + 1e-9
     assert found.evaluation <= max(0.06 * 60 * minutes, 0.1 * network.evaluation) + 1e-9
-    assert found.test_share == 1.0 or found.test_factor == 1.0  # views go before examples do
+    # Views go before examples do, and what is of no use is not done at all.
+    assert found.test_share == 1.0 or found.more_share == 0.0 or network.more == 0.0
+    assert found.more_share == 0.0 or found.more_share >= costs.least_more
     assert 1 <= found.num_evaluations <= max(1, min(costs.num_evaluations, found.num_steps))
 
 
@@ -128,16 +132,26 @@ def test_a_slow_machine_gets_a_smaller_network_and_not_one_step_of_a_larger_one(
 
 
 def test_views_go_first_and_then_examples():
-    def found(minutes):
-        network = NetworkCosts(name="thin", step=0.01, test=10.0)
-        costs = RunCosts(spent=1.0, networks=[network], test_factor=3.0)
-        schedule = make_schedule(costs, 60 * minutes)
-        return schedule.test_factor, round(schedule.test_share, 3)
+    def found(minutes, **wishes):
+        network = NetworkCosts(name="thin", step=0.01, test=10.0, more=20.0)
+        schedule = make_schedule(RunCosts(spent=1.0, networks=[network], **wishes), 60 * minutes)
+        return round(schedule.more_share, 3), round(schedule.test_share, 3)
 
-    assert found(10.0) == (3.0, 1.0)
-    assert found(3.0) == (1.0, 1.0)
-    assert found(1.0) == (1.0, 0.48)
-    assert found(0.1) == (1.0, 0.1)
+    assert found(10.0) == (1.0, 1.0)
+    assert found(3.0) == (0.0, 1.0)
+    assert found(3.0, least_more=0.2) == (0.22, 1.0)
+    assert found(1.0) == (0.0, 0.48)
+    assert found(0.1) == (0.0, 0.1)
+
+
+def test_a_run_that_looks_again_begins_with_a_few_steps_and_says_that_they_are_few():
+    network = NetworkCosts(name="thin", step=30.0)
+    for is_revised, steps in ((False, 1), (True, 6)):
+        costs = RunCosts(spent=1.0, networks=[network], is_revised=is_revised)
+        found = make_schedule(costs, 60.0)
+        assert (found.num_steps, found.warning is None) == (steps, False)
+    few = dataclasses.replace(network, most_steps=2)
+    assert make_schedule(dataclasses.replace(costs, networks=[few]), 60.0).num_steps == 2
 
 
 @given(machines(), MINUTES, st.floats(0.2, 10.0), st.floats(0.5, 1.0))
@@ -172,3 +186,5 @@ def test_a_timing_that_was_right_is_not_revised():
     assert revised_steps(**facts, measured=0.5) == 10 + (1000 - 5) * 2
     assert revised_steps(**{**facts, "most_steps": 200}, measured=0.5) == 200
     assert revised_steps(**{**facts, "left": 1.0}, measured=9.0) == 11
+    # The timing was right, but there is no time for so many: they were only to begin with.
+    assert revised_steps(**{**facts, "left": 8.0}, measured=1.0) == 13

@@ -1,0 +1,276 @@
+"""Fits a training into its time: which of several networks with which batch, under which plan, for
+how many steps; from steps that are timed here, a few at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from volano.device import Device
+from volano.plan import Plan
+from volano.planner import PlanRequest, PlanResult
+from volano.planner.parity.check import check_parity
+from volano.running.time_limit import TimeLimit
+from volano.running.time_schedule import (
+    LEAST_STEPS,
+    NetworkCosts,
+    RunCosts,
+    TimeSchedule,
+    make_schedule,
+    said_of_time,
+)
+from volano.task import Task
+from volano.training import LengthRule, StepTime
+
+# Sizes that are timed after the first: the guess from another size is right within a factor of two.
+_MOST_TIMED = 3
+# With less time left for it, no candidate can be timed and checked.
+_LEAST_RACE_SECONDS = 1.0
+# The share of the time that a step must be under for others with fewer threads to be tried, what
+# they must save, and about the seconds that comparing them may take.
+_THREADS_SHARE, _LEAST_SAVED, _GUARD_SECONDS = 0.1, 0.2, 1.0
+# An example costs an evaluation a forward pass; a step, a backward pass of twice as much too.
+_FORWARD_SHARE = 1 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSize:
+    """A network with a batch, as one of those among which the time decides.
+
+    Attributes:
+        name: its name, in words.
+        task: makes its Task, of any number of steps.
+        cost: the cost of a step, in one unit for all sizes.
+        example_cost: the cost of the prediction of an example, likewise.
+        least_steps: the number of steps from which it is worth its size.
+        most_steps: the number of steps after which more are of no use.
+        evaluation_interval: the steps between evaluations, if somebody has said how many.
+    """
+
+    name: str
+    task: Callable[[], Task]
+    cost: float = 1.0
+    example_cost: float = 1.0
+    least_steps: int = LEAST_STEPS
+    most_steps: int = 10**9
+    evaluation_interval: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationCosts:
+    """The seconds of an evaluation of all validation examples, of the cheapest final test of all
+    test examples, and of what the wanted final test does beyond that."""
+
+    evaluation: float = 0.0
+    test: float = 0.0
+    more: float = 0.0
+
+    def times(self, factor: float) -> EvaluationCosts:
+        """Returns the costs of a network whose predictions cost ``factor`` times as much."""
+        return EvaluationCosts(
+            evaluation=factor * self.evaluation, test=factor * self.test, more=factor * self.more
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedSize:
+    """What a time comes to.
+
+    Attributes:
+        number: the place of the size among those that were given.
+        chosen: its plan.
+        schedule: the use of the time, with the number of steps.
+        network: the measured costs behind it.
+        reasons: what a person should know.
+        length: the rule by which the run looks at its number of steps again, if it may.
+    """
+
+    number: int
+    chosen: PlanResult
+    schedule: TimeSchedule
+    network: NetworkCosts
+    reasons: tuple[str, ...]
+    length: LengthRule | None
+
+    def pace(self, limit: TimeLimit, most: str = "as many as are of use") -> str:
+        """Returns in words why there are so many steps; ``most``: if more are of no use."""
+        is_most = self.schedule.num_steps == self.network.most_steps
+        length = most if is_most else f"{limit.seconds / 60:g} min"
+        return f"{self.network.step * 1e3:.3g} ms a step, {length}"
+
+
+def fit_time(
+    limit: TimeLimit,
+    sizes: Sequence[TrainingSize],
+    evaluation_costs: Callable[[int, Plan], EvaluationCosts] | None = None,
+    **wishes: Any,
+) -> FittedSize:
+    """Finds the size, its plan and its number of steps.
+
+    The smallest size is timed first, then those that the time seems to be enough for. A plan is
+    raced for the one that is taken, with what is left of planning's share.
+
+    Args:
+        limit: the time.
+        sizes: the sizes among which it decides, the largest first.
+        evaluation_costs: measures the costs of evaluations of a size under a plan; None guesses
+            them from the time of its steps.
+        wishes: fields of :class:`RunCosts` about evaluations and the final test.
+    """
+    return _TimeFitting(limit, sizes, evaluation_costs, wishes).found()
+
+
+class _TimeFitting:
+    """The state of one search; its methods stand in the order of the search."""
+
+    def __init__(
+        self,
+        limit: TimeLimit,
+        sizes: Sequence[TrainingSize],
+        evaluation_costs: Callable[[int, Plan], EvaluationCosts] | None,
+        wishes: dict[str, Any],
+    ) -> None:
+        self._limit, self._sizes, self._wishes = limit, sizes, wishes
+        self._evaluation_costs = evaluation_costs or self._guessed
+        self._begun = limit.left()
+        self._timed: dict[int, StepTime] = {}
+        self._threads: dict[int, int] = {}
+        self._evaluated: tuple[int, EvaluationCosts] = (len(sizes) - 1, EvaluationCosts())
+        self._said: tuple[str, ...] = ()
+
+    def found(self) -> FittedSize:
+        """Finds all of it."""
+        number = len(self._sizes) - 1
+        quick = self._plan(number, is_raced=False)
+        self._time(number, quick.plan)
+        self._evaluate(number, quick.plan)
+        tried: set[int] = set()
+        while (number := self._schedule().network) not in tried and len(tried) < _MOST_TIMED:
+            tried.add(number)
+            if number not in self._timed:
+                self._time(number, quick.plan)
+            self._try_fewer_threads(number, quick.plan)
+        chosen = self._settled(number, quick)
+        if number != self._evaluated[0]:
+            self._evaluate(number, chosen.plan)
+        schedule = make_schedule(self._costs([number]), self._limit.seconds)
+        network = self._network(number)
+        return FittedSize(
+            number=number,
+            chosen=chosen,
+            schedule=schedule,
+            network=network,
+            reasons=(*self._said, *said_of_time(schedule)),
+            length=self._limit.length_rule(schedule, network),
+        )
+
+    def _plan(
+        self, number: int, *, is_raced: bool, planning: PlanRequest | None = None
+    ) -> PlanResult:
+        return self._limit.choose_plan(
+            self._sizes[number].task(),
+            seconds=max(1.0, self._limit.left()),
+            is_raced=is_raced,
+            planning=planning,
+            planning_seconds=self._limit.planning_left(self._begun),
+        )
+
+    def _time(self, number: int, plan: Plan) -> None:
+        self._timed[number] = self._limit.measure_step(self._sizes[number].task(), plan)
+
+    def _evaluate(self, number: int, plan: Plan) -> None:
+        self._evaluated = number, self._evaluation_costs(number, plan)
+
+    def _guessed(self, number: int, plan: Plan) -> EvaluationCosts:  # noqa: ARG002 - as measured
+        task = self._sizes[number].task()
+        num_valid = 0 if task.valid is None else len(task.valid)
+        step = self._timed[number].step
+        return EvaluationCosts(evaluation=_FORWARD_SHARE * step * num_valid / task.batch_size)
+
+    def _schedule(self) -> TimeSchedule:
+        return make_schedule(self._costs(range(len(self._sizes))), self._limit.seconds)
+
+    def _costs(self, numbers: Sequence[int]) -> RunCosts:
+        left = self._limit.left()
+        return RunCosts(
+            spent=self._limit.seconds - left,
+            planning=self._begun - left,
+            networks=[self._network(number) for number in numbers],
+            is_revised=self._limit.world_size == 1,
+            **self._wishes,
+        )
+
+    def _network(self, number: int) -> NetworkCosts:
+        """Returns the costs of a size: timed, or guessed from the nearest that was."""
+        size = self._sizes[number]
+        near = min(self._timed, key=lambda other: abs(other - number))
+        step = self._timed[near].step * size.cost / self._sizes[near].cost
+        place, costs = self._evaluated
+        costs = costs.times(size.example_cost / self._sizes[place].example_cost)
+        return NetworkCosts(
+            name=size.name,
+            step=step,
+            startup=self._timed[near].startup,
+            **dataclasses.asdict(costs),
+            evaluating=costs.evaluation / (size.evaluation_interval or math.inf),
+            least_steps=size.least_steps,
+            most_steps=size.most_steps,
+        )
+
+    def _try_fewer_threads(self, number: int, plan: Plan) -> None:
+        """Halves the threads as long as that saves time: beside other processes, the threads of a
+        step wait for the one that has no core."""
+        planning = self._limit.planning
+        is_named = "threads" in planning.pins or "threads" in planning.forbid
+        is_open = plan.threads is None and planning.plan is None and not is_named
+        if not is_open or not Device(plan.device).is_cpu or self._limit.world_size > 1:
+            return
+        threads, task = torch.get_num_threads() // 2, self._sizes[number].task()
+        while threads and self._timed[number].step < _THREADS_SHARE * self._limit.seconds:
+            fewer = self._limit.measure_step(task, plan.pin(threads=threads))
+            if fewer.step > (1.0 - _LEAST_SAVED) * self._timed[number].step:
+                break
+            self._timed[number], self._threads[number] = fewer, threads
+            threads //= 2
+
+    def _settled(self, number: int, quick: PlanResult) -> PlanResult:
+        """Returns the plan of the size that is taken, and times its steps under it."""
+        planning, threads = self._limit.planning, self._checked_threads(number, quick.plan)
+        if threads is not None:
+            planning = planning.preferring(threads=threads)
+        is_open = self._limit.planning.plan is None
+        is_raced = is_open and self._limit.planning_left(self._begun) >= _LEAST_RACE_SECONDS
+        if number == len(self._sizes) - 1 and not is_raced:
+            pinned = quick.plan if threads is None else quick.plan.pin(threads=threads)
+            told = quick.explanation
+            told = None if told is None else dataclasses.replace(told, plan=pinned)
+            chosen = dataclasses.replace(quick, plan=pinned, explanation=told)
+        else:
+            chosen = self._plan(number, is_raced=is_raced, planning=planning)
+        told = chosen.explanation
+        if chosen.step is not None and told is not None and told.origin == "raced":
+            self._timed[number] = StepTime(step=chosen.step, startup=chosen.startup)
+        elif chosen.plan.pin(threads=None) != quick.plan or number not in self._timed:
+            self._time(number, chosen.plan)
+        return chosen
+
+    def _checked_threads(self, number: int, plan: Plan) -> int | None:
+        """Returns the threads of a size if they are fewer and compute the same: sums of fewer parts
+        are rounded otherwise, so they are guarded as all that is no trusted knob."""
+        threads = self._threads.get(number)
+        if threads is None:
+            return None
+        task, fewer = self._sizes[number].task(), plan.pin(threads=threads)
+        if not check_parity(task, fewer, seconds=_GUARD_SECONDS).passed:
+            self._time(number, plan)
+            return None
+        self._said = (
+            f"threads={threads}: {self._timed[number].step * 1e3:.3g} ms a step, more take at "
+            f"least {1 / (1 - _LEAST_SAVED):.3g} times as long beside other processes",
+        )
+        return threads

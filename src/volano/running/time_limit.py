@@ -1,0 +1,99 @@
+"""The time that a run may take: what is left of it, and what may be measured in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from volano.plan import Plan
+from volano.planner import PlanRequest, PlanResult, share_of_rank
+from volano.running.plan_run import choose_plan
+from volano.running.time_schedule import (
+    PLANNING_SHARE,
+    RESERVE_SHARE,
+    NetworkCosts,
+    TimeSchedule,
+    revised_steps,
+    revision_point,
+)
+from volano.task import Task
+from volano.training import LengthRule, StepTime, measure_step_time
+
+# Steps of one network are timed for this share of the time, at most so many seconds; and with
+# building it and warming up no further step begins after twice that. Three or four are timed.
+_TIMING_SHARE, _MOST_TIMING_SECONDS = 0.005, 3.0
+_LATE_SHARE, _LEAST_LATE_SECONDS = 0.01, 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLimit:
+    """The time that a run may take, and how it is to be planned.
+
+    Attributes:
+        planning: the request for the plan.
+        started: the time at which the whole call began, by ``time.perf_counter``.
+        seconds: the seconds of the whole call.
+        is_default: whether no length was asked for.
+        world_size: ranks that will train together.
+        check: raises UsageError unless the processes asked for can train a task under a plan.
+    """
+
+    planning: PlanRequest
+    started: float
+    seconds: float
+    is_default: bool = False
+    world_size: int = 1
+    check: Callable[[Task, Plan], None] = lambda task, plan: None  # noqa: ARG005
+
+    def left(self) -> float:
+        """The seconds that are left of the call."""
+        return self.seconds - (time.perf_counter() - self.started)
+
+    def planning_left(self, begun: float) -> float:
+        """The seconds that planning may still take; ``begun``: what was left of the call when it
+        began."""
+        return max(0.0, PLANNING_SHARE * self.seconds - (begun - self.left()))
+
+    def choose_plan(
+        self,
+        task: Task,
+        *,
+        seconds: float | None = None,
+        is_raced: bool = True,
+        planning: PlanRequest | None = None,
+        planning_seconds: float | None = None,
+    ) -> PlanResult:
+        """Chooses a plan; see :func:`volano.running.plan_run.choose_plan`."""
+        planning = planning or self.planning
+        if planning_seconds is not None:
+            planning = dataclasses.replace(planning, planning_seconds=planning_seconds)
+        return choose_plan(
+            task, planning, world_size=self.world_size, seconds=seconds, is_raced=is_raced
+        )
+
+    def measure_step(self, task: Task, plan: Plan) -> StepTime:
+        """Times steps of one rank's share, for a small share of the time."""
+        return measure_step_time(
+            *share_of_rank(task, plan, self.world_size),
+            seconds=min(_MOST_TIMING_SECONDS, _TIMING_SHARE * self.seconds),
+            most_seconds=max(_LEAST_LATE_SECONDS, _LATE_SHARE * self.seconds),
+        )
+
+    def length_rule(self, schedule: TimeSchedule, network: NetworkCosts) -> LengthRule | None:
+        """The rule by which the run looks at its number of steps again, early and once; None if
+        several ranks train, each with a clock of its own."""
+        if self.world_size > 1:
+            return None
+        after_steps, after_seconds = revision_point(schedule.num_steps, schedule.training)
+
+        def num_steps(step: int, measured: float) -> int:
+            return revised_steps(
+                step=step, num_steps=schedule.num_steps, expected=network.pace,
+                measured=measured * network.pace / network.step,
+                left=self.left() - RESERVE_SHARE * self.seconds,
+                kept=schedule.kept + schedule.evaluation, most_steps=network.most_steps,
+            )  # fmt: skip
+
+        return LengthRule(after_steps=after_steps, after_seconds=after_seconds, num_steps=num_steps)
