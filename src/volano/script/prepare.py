@@ -33,7 +33,7 @@ from volano.task import (
     tensors_of,
 )
 from volano.training import choose_implementation
-from volano.training.compiling import CompiledObjective
+from volano.training.graphs.compiling import CompiledObjective
 from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
 from volano.training.memory.out_of_memory import OutOfMemoryFallback, attempt
 from volano.training.optim.make import with_own_marks
