@@ -19,9 +19,10 @@ def test_public_names_are_pinned():
     assert sorted(volano.__all__) == [
         "Application", "Arrays", "Device", "Duration", "Explanation", "Finished", "Fitted",
         "ImageOptions", "Loss", "MemoryMapped", "Observer", "Options", "Plan", "Processes", "Run",
-        "Safety", "ScriptPlan", "Study", "Table", "Task", "TextOptions", "TrainedModel", "VideoOptions",
-        "VolanoError", "__version__", "advise", "bench", "constant", "cosine", "doctor", "explain", "explore",
-        "linear", "load", "open_table", "option", "prepare", "resume", "spool", "train", "trapezoid", "verify",
+        "Safety", "ScriptPlan", "Study", "Table", "Task", "TextOptions", "TrainedModel",
+        "VideoOptions", "VolanoError", "__version__", "advise", "bench", "constant", "cosine",
+        "doctor", "explain", "explore", "linear", "load", "open_table", "option", "prepare",
+        "resume", "spool", "train", "trapezoid", "verify",
     ]  # fmt: skip
     for name in volano.__all__:
         assert getattr(volano, name) is not None
