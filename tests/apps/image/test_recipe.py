@@ -36,4 +36,4 @@ class TestRecipe:
         assert [*costs] == ["wide", "base", "thin", "tiny"]
         assert costs["thin"] == (1.0, 0.0)
         assert costs["wide"] > costs["base"] > costs["thin"]
-        assert [*relative_costs(**{**facts, "num_train": 2000})] == ["thin"]
+        assert [*relative_costs(**{**facts, "num_train": 2000})] == ["thin", "tiny"]
