@@ -21,8 +21,8 @@ def test_public_names_are_pinned():
         "ImageOptions", "Loss", "MemoryMapped", "Observer", "Options", "Plan", "Processes", "Run",
         "Safety", "ScriptPlan", "Study", "Table", "Task", "TextOptions", "TrainedModel",
         "VideoOptions", "VolanoError", "__version__", "advise", "bench", "constant", "cosine",
-        "doctor", "explain", "explore", "linear", "load", "open_table", "option", "prepare",
-        "resume", "spool", "train", "trapezoid", "verify",
+        "doctor", "explain", "explore", "from_lightning", "from_trainer", "linear", "load",
+        "open_table", "option", "prepare", "resume", "spool", "train", "trapezoid", "verify",
     ]  # fmt: skip
     for name in volano.__all__:
         assert getattr(volano, name) is not None

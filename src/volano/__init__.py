@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from volano.data import Arrays, MemoryMapped, open_table, spool
     from volano.device import Device
     from volano.errors import VolanoError
+    from volano.integrations.from_lightning import from_lightning
+    from volano.integrations.from_trainer import from_trainer
     from volano.plan import Plan
     from volano.planner import Explanation
     from volano.running.processes import Processes
@@ -66,6 +68,8 @@ _HOMES = {
     "doctor": "volano.api.doctor",
     "explain": "volano.api.explain",
     "explore": "volano.api.explore",
+    "from_lightning": "volano.integrations.from_lightning",
+    "from_trainer": "volano.integrations.from_trainer",
     "linear": "volano.task",
     "load": "volano.api.train",
     "open_table": "volano.data",
@@ -111,6 +115,8 @@ __all__ = [
     "doctor",
     "explain",
     "explore",
+    "from_lightning",
+    "from_trainer",
     "linear",
     "load",
     "open_table",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +35,7 @@ from volano.training import choose_implementation
 from volano.training.graphs.compiling import CompiledObjective
 from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
 from volano.training.memory.out_of_memory import OutOfMemoryFallback, attempt
-from volano.training.optim.make import with_own_marks
+from volano.training.optim.make import make_again, with_own_marks
 
 
 def advise(
@@ -263,7 +262,10 @@ class PreparedLoop:
                 check_has_gradient(result)
                 self._is_checked = True
             loss = as_loss(result, num_examples(part))
-            mean = loss.total / (loss.weight if size is None else count)
+            if size is not None:
+                mean = loss.total / count
+            else:  # of a plain mean, that number itself: bitwise that of a loop by hand
+                mean = result if isinstance(result, Tensor) else loss.total / loss.weight
             (mean if self._scaler is None else self._scaler.scale(mean)).backward()
             losses.append(Loss(total=loss.total.detach(), weight=loss.weight))
         total = torch.stack([loss.total for loss in losses]).sum()
@@ -315,7 +317,7 @@ def _task_of(
         model=lambda: copy.deepcopy(model),
         objective=loss,
         data=loader.dataset,
-        optimizer=lambda parameters: _made_again(optimizer, parameters),
+        optimizer=lambda parameters: make_again(optimizer, parameters),
         parameter_groups=own_groups,
         batch_size=loader.batch_size,
         collate=loader.collate_fn,
@@ -324,15 +326,6 @@ def _task_of(
         duration=f"{num_steps or max(1, len(loader))}st",
         name="loop",
     )
-
-
-def _made_again(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> Any:
-    """Returns an optimizer of the same class with the same settings; moments begin at 0."""
-    known = inspect.signature(type(optimizer)).parameters
-    settings = {name: value for name, value in optimizer.defaults.items() if name in known}
-    kind: Any = type(optimizer)
-    plain = [{k: v for k, v in group.items() if k != "initial_lr"} for group in groups]
-    return kind(plain, **settings)
 
 
 def _script_plan(plan: Plan, loader: DataLoader[Any]) -> ScriptPlan:

@@ -14,6 +14,7 @@ from volano.training import Session
 from volano.training.optim.make import (
     choose_implementation,
     left_out,
+    make_again,
     make_optimizer,
     set_implementation,
     set_learning_rates,
@@ -166,3 +167,16 @@ def test_a_fused_step_looks_at_the_scalers_flag_itself(wanted, looks_itself):
     optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(2))])
     set_implementation(optimizer, wanted)
     assert getattr(optimizer, "_step_supports_amp_scaling", False) == looks_itself
+
+
+def test_an_optimizer_is_made_again_for_other_parameters():
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    first = torch.optim.SGD(
+        [{"params": one.weight, "lr": 0.5}, {"params": one.bias}], lr=0.1, momentum=0.9
+    )
+    groups = [{**first.param_groups[0], "params": [other.weight], "initial_lr": 9.0}]
+    again = make_again(first, groups)
+    assert type(again) is torch.optim.SGD
+    assert again.param_groups[0]["params"][0] is other.weight
+    assert (again.param_groups[0]["lr"], again.defaults["momentum"]) == (0.5, 0.9)
+    assert "initial_lr" not in again.param_groups[0]

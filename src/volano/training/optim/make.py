@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -48,6 +49,19 @@ def make_optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
         rate = group.get("initial_lr", group["lr"])
         group["initial_lr"] = rate.clone() if isinstance(rate, torch.Tensor) else float(rate)
     return optimizer
+
+
+def make_again(
+    optimizer: torch.optim.Optimizer, groups: Iterable[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """Returns an optimizer of the same class and settings over other parameters; its state begins
+    at zero."""
+    known = inspect.signature(type(optimizer)).parameters
+    settings = {name: value for name, value in optimizer.defaults.items() if name in known}
+    kind: Any = type(optimizer)
+    # `initial_lr` is a scheduler's note: what the optimizer has now is the rate.
+    plain = [{k: v for k, v in group.items() if k != "initial_lr"} for group in groups]
+    return kind(plain, **settings)
 
 
 def closure_needed(name: str) -> TaskError:
