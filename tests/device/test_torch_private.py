@@ -274,3 +274,39 @@ class TestCompiler:
         found.backward()
         assert len(graphs) == 2
         torch.testing.assert_close(module.weight.grad, torch.full((2, 3), 4.0))
+
+
+class TestScripts:
+    def test_compiled_modules_are_known(self):
+        plain, own = nn.Linear(2, 2), nn.Linear(2, 2)
+        assert not private.is_compiled(plain)
+        assert private.is_compiled(torch.compile(plain, backend="eager"))
+        own.compile(backend="eager")
+        assert private.is_compiled(own)
+
+    def test_a_loader_keeps_forgets_and_tells_of_its_workers(self):
+        data = torch.utils.data.TensorDataset(torch.zeros(12))
+        loader = torch.utils.data.DataLoader(data, num_workers=1, persistent_workers=True)
+        assert not private.has_workers(loader)
+        batches = iter(loader)
+        next(batches)
+        assert private.has_workers(loader)
+        assert private.is_half_read(loader)
+        list(batches)
+        assert not private.is_half_read(loader)  # held, and read to its end
+        del batches
+        next(iter(loader))
+        assert not private.is_half_read(loader)  # left in the middle, by nobody held
+        private.forget_workers(loader)
+        assert not private.has_workers(loader)
+
+    def test_steps_that_nobody_is_to_count(self):
+        counted = []
+        hook = register_optimizer_step_pre_hook(lambda *_: counted.append(1))
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+        with private.step_hooks_suspended():
+            optimizer.step()
+        assert not counted
+        optimizer.step()
+        hook.remove()
+        assert counted == [1]

@@ -101,6 +101,15 @@ def test_a_plan_for_another_machine_is_said(script, capfd):
     assert "runs as it is: fp16 needs a scaler" in err
 
 
+def test_a_script_without_torch_is_said(script, capfd, tmp_path):
+    (tmp_path / "plain.py").write_text("print('hello')")
+    words = "-m volano run --plan plan.json plain.py"
+    ScriptPlan(fused=True).save(tmp_path / "plan.json")
+    done = subprocess.run([sys.executable, *words.split()], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert done.stderr == "volano: plain.py has not imported torch: nothing to plan\n"
+
+
 def test_no_script_is_a_mistake(script):
     with pytest.raises(UsageError, match="no such file"):
         run_script(Script(target="nothing.py"))

@@ -55,7 +55,7 @@ def describe_machine(device: Device) -> Machine:
         num_threads=torch.get_num_threads(),
         host_memory=host_memory_bytes(),
         device=device.name,
-        device_name=_device_name(device),
+        device_name=name_of(device),
         device_memory=device.memory().total,
         num_accelerators=torch.accelerator.device_count(),
         precisions=tuple(
@@ -93,7 +93,9 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _device_name(device: Device) -> str:
+def name_of(device: Device) -> str:
+    """Returns the name of the chip that a device is."""
+    # Asks for no memory of the device: what starts later may want it whole.
     if device.is_cpu:
         return _processor()
     ask = getattr(torch.get_device_module(device.torch_device), "get_device_name", None)

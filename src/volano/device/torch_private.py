@@ -7,8 +7,9 @@ does not load them.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -95,6 +96,23 @@ def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """Returns whether hooks run with the optimizer's step, its own or those of all optimizers."""
     own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
+
+
+@contextlib.contextmanager
+def step_hooks_suspended() -> Iterator[None]:
+    """Returns a context in which the hooks of all optimizers do not run: for steps that only show
+    what can be done."""
+    kept = [
+        (hooks, dict(hooks))
+        for hooks in (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
+    ]
+    for hooks, _ in kept:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, before in kept:
+            hooks.update(before)
 
 
 def mark_scaling_in_step(optimizer: torch.optim.Optimizer) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from volano.device import Device
 from volano.device.fp32_products import fp32_products
 from volano.device.transfer import copies_without_waiting
 from volano.errors import PlanError
@@ -63,7 +62,7 @@ def applied(plan: ScriptPlan) -> Iterator[Applied]:
     before, and so are the loaders and optimizers that the plan has changed.
 
     Raises:
-        PlanError: the plan cannot be applied on this machine.
+        PlanError: the plan cannot be applied from outside.
     """
     result = Applied(plan)
     if plan.is_empty:
@@ -82,12 +81,13 @@ def applied(plan: ScriptPlan) -> Iterator[Applied]:
             stack.enter_context(optimizers_fused(result))
         if plan.non_blocking:
             stack.enter_context(copies_without_waiting(result.did))
-        _note_first_step(result, stack)  # at last: to see what can be fused takes a step
+        _note_first_step(result, stack)
         yield result
 
 
 def check_applicable(plan: ScriptPlan) -> None:
-    """Raises PlanError if a plan cannot be applied on this machine."""
+    """Raises PlanError if a plan cannot be applied from outside. The device is not asked: it is
+    the script that chooses and starts it."""
     if plan.precision == "fp16":
         # The gradient has to be scaled between the script's backward pass and its clipping, which
         # cannot be told apart from outside.
@@ -96,8 +96,6 @@ def check_applicable(plan: ScriptPlan) -> None:
             got="precision='fp16'",
             remedy="Take bf16, or write torch.amp.GradScaler into the script",
         )
-    if plan.precision is not None:
-        Device().check_precision(plan.precision)
 
 
 def _note_first_step(result: Applied, stack: contextlib.ExitStack) -> None:

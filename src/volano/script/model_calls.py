@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from volano.device import Device
 from volano.device.torch_private import is_compiled, load_compiler
 from volano.script.plan import ScriptPlan
 from volano.task import map_tensors
@@ -97,9 +98,11 @@ class _Here(threading.local):
 
 @dataclass(frozen=True)
 class _Root:
-    """An outermost module: the type of its device, and what is called; None is left alone."""
+    """An outermost module: the type of its device, the precision in which it can run there, and
+    what is called if it is compiled."""
 
     device: str
+    precision: str | None
     compiled: Callable[..., Any] | None = None
 
 
@@ -128,7 +131,7 @@ class _Roots:
         function = original if root.compiled is None else root.compiled
         own = (module,) if root.compiled is None else ()
         # Asked at each call: a script may have its own autocast around some of them.
-        if self._settings.precision is None or torch.is_autocast_enabled(root.device):
+        if root.precision is None or torch.is_autocast_enabled(root.device):
             return function(*own, *args, **kwargs)
         with torch.autocast(root.device, dtype=torch.bfloat16):
             result = function(*own, *args, **kwargs)
@@ -162,7 +165,11 @@ class _Roots:
             else:
                 load_compiler()
                 compiled = torch.compile(module, mode=self._settings.compile)
-        return _Root(trained[0].device.type, compiled)
+        device, precision = trained[0].device, self._settings.precision
+        if precision is not None and not Device(str(device)).supports(precision):
+            self._notes.left(f"{device} does not compute in {precision}")
+            precision = None
+        return _Root(device.type, precision, compiled)
 
     def _say(self, module: nn.Module, root: _Root) -> None:
         name, settings = type(module).__name__, self._settings
@@ -170,11 +177,11 @@ class _Roots:
             self._notes.did(f"{name} in channels_last")
         if root.compiled is not None:
             self._notes.did(f"{name} compiled")
-        if settings.precision is not None:
+        if root.precision is not None:
             if torch.is_autocast_enabled(root.device):
                 self._notes.left(f"{name} has the script's own autocast")
             else:
-                self._notes.did(f"{name} in {settings.precision}")
+                self._notes.did(f"{name} in {root.precision}")
 
 
 def _in_channels_last(tensor: Tensor) -> Tensor:

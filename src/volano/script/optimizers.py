@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from volano.device import Device
+from volano.device.torch_private import step_hooks_suspended
+from volano.errors import UsageError
 from volano.script.model_calls import Notes
 
 # Settings by which a script chooses an implementation itself, or with which the fused one is
@@ -25,14 +27,11 @@ def optimizers_fused(notes: Notes) -> Iterator[None]:
     script has not chosen otherwise."""
     made: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
     is_making: list[bool] = []
-    # Tried before the script begins: it makes a step of an optimizer, and hooks count steps.
-    devices = {device.kind: device for device in (Device("cpu"), Device())}
     with contextlib.ExitStack() as stack:
         for kind in _with_fused():
-            able = {name for name, device in devices.items() if device.has_fused(kind)}
             original = kind.__init__
             stack.callback(setattr, kind, "__init__", original)
-            kind.__init__ = _maker(kind, able, made, is_making, notes)
+            kind.__init__ = _maker(kind, made, is_making, notes)
         try:
             yield
         finally:
@@ -53,7 +52,6 @@ def _with_fused() -> list[Any]:
 
 def _maker(
     kind: Any,
-    devices: set[str],
     made: weakref.WeakSet[torch.optim.Optimizer],
     is_making: list[bool],
     notes: Notes,
@@ -73,7 +71,7 @@ def _maker(
             given = bound.arguments
             if isinstance(given["params"], Iterator):
                 given["params"] = list(given["params"])  # looked at, and taken
-            reason = _why_as_given(given, devices)
+            reason = _why_as_given(kind, given)
             if reason is None:
                 original(*bound.args, **{**bound.kwargs, "fused": True})
                 made.add(self)
@@ -86,14 +84,25 @@ def _maker(
     return make
 
 
-def _why_as_given(given: dict[str, Any], devices: set[str]) -> str | None:
+def _why_as_given(kind: Any, given: dict[str, Any]) -> str | None:
     """Returns why an optimizer has to be made as the script does it; None if it may be fused."""
     if any(given.get(name) not in (None, False) for name in _CHOICES):
         return "has an implementation that the script chose"
     for tensor in _tensors(given["params"]):
-        if not (tensor.is_floating_point() and tensor.device.type in devices):
-            return f"has no fused update for {tensor.dtype} on {tensor.device.type}"
+        place = tensor.device.type
+        if not (tensor.is_floating_point() and _has_fused(kind, place)):
+            return f"has no fused update for {tensor.dtype} on {place}"
     return None
+
+
+@functools.cache
+def _has_fused(kind: Any, device: str) -> bool:
+    """Tries it with a step, which nobody is to count."""
+    try:
+        with step_hooks_suspended():
+            return Device(device).has_fused(kind)
+    except UsageError:  # "meta"
+        return False
 
 
 def _tensors(params: Any) -> Iterator[torch.Tensor]:

@@ -126,15 +126,10 @@ def digest(script: Script) -> str:
 
 def machine() -> list[Any]:
     """Returns what of this machine a plan depends on. Imports torch."""
-    from volano.device import Device, describe_machine
+    from volano.device import Device
+    from volano.device.machine import name_of, num_cores
 
-    found = describe_machine(Device())
-    return [
-        found.device_name,
-        found.device_memory,
-        found.num_cores,
-        os.environ.get("OMP_NUM_THREADS"),
-    ]
+    return [name_of(Device()), num_cores(), os.environ.get("OMP_NUM_THREADS")]
 
 
 def argument_shape(arguments: tuple[str, ...]) -> list[str]:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from volano.errors import PlanError
 from volano.record.format import for_terminal
 from volano.script.main_program import after_import, run_as_main
 from volano.script.plan import ScriptPlan
@@ -76,12 +75,14 @@ class _Running:
         self._script = script
         self._context = contextlib.ExitStack()
         self._applied: Any = None
+        self._is_waiting = False
         self._started_in = Path.cwd()  # the script may change it
 
     def plan_at_import(self, plan_of: Callable[[], ScriptPlan | None]) -> None:
         """Applies a plan as soon as the script has imported torch: it may set variables of the
         environment before, which torch reads then."""
-        after_import("torch", lambda: self._apply(plan_of()))
+        self._is_waiting = True
+        after_import("torch", lambda: self._apply(plan_of))
 
     def run(self) -> None:
         """Runs the script."""
@@ -91,17 +92,21 @@ class _Running:
             if self._is_of_plan():
                 self._start_again(error)
             raise
+        finally:
+            if self._is_waiting:
+                _say(f"{self._script.words} has not imported torch: nothing to plan")
 
-    def _apply(self, plan: ScriptPlan | None) -> None:
-        from volano.script.apply import applied
-
-        words = self._script.words
-        if plan is None:
-            _say(f"{words} runs as it is: its plan was found for another machine")
-            return
+    def _apply(self, plan_of: Callable[[], ScriptPlan | None]) -> None:
+        words, self._is_waiting = self._script.words, False
         try:
+            from volano.script.apply import applied
+
+            plan = plan_of()
+            if plan is None:
+                _say(f"{words} runs as it is: its plan was found for another machine")
+                return
             self._applied = self._context.enter_context(applied(plan))
-        except PlanError as error:
+        except Exception as error:  # noqa: BLE001 - no reason for the script not to run
             _say(f"{words} runs as it is: {error}")
             return
         _say(f"{words} runs with {plan.in_words()}; without: --no-plan")
@@ -109,10 +114,12 @@ class _Running:
     def _is_of_plan(self) -> bool:
         """Checks whether a failure may be the plan's, and nothing is lost by starting again."""
         applied = self._applied
-        is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-        return (
-            applied is not None and bool(applied.deeds) and not applied.has_finished_step
-        ) and is_alone  # other ranks would wait for this one
+        if applied is None or not applied.deeds or applied.has_finished_step:
+            return False
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # other ranks would wait for this one
+            _say(f"{self._script.words} has failed before a step; without the plan: --no-plan")
+            return False
+        return True
 
     def _start_again(self, error: Exception) -> None:
         self._context.close()  # ends the loaders' workers
@@ -124,11 +131,10 @@ class _Running:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        script = self._script
-        own = ["-m", "volano", "run", *(["-m"] if script.is_module else [])]
         with contextlib.suppress(OSError):
             os.chdir(self._started_in)
-        os.execv(sys.executable, [sys.executable, *own, script.target, *script.arguments])
+        # The same command line, with its options of the interpreter.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _spans_machines() -> bool:
