@@ -10,7 +10,8 @@
         ├── NumericsError     NaN or infinity instead of a finite number
         ├── ExploreError      a study that cannot continue
         ├── CheckpointError   a checkpoint or run folder that cannot be used
-        └── MissingExtraError an optional package is not installed
+        ├── MissingExtraError an optional package is not installed
+        └── ScriptError       a script that fails, or that cannot be explained
 
 An error states the rule, what was found and the remedy.
 """
@@ -89,6 +90,17 @@ class CheckpointError(RunError):
 
 class MissingExtraError(RunError):
     """An optional package is not installed."""
+
+
+class ScriptError(RunError):
+    """A script of somebody's that fails by itself, with the exit code that it has, or one in which
+    there is nothing to explain."""
+
+    def __init__(
+        self, rule: str, *, got: object = None, remedy: str | None = None, exit_code: int = 1
+    ) -> None:
+        super().__init__(rule, got=got, remedy=remedy)
+        self.exit_code = exit_code
 
 
 def first_line(error: BaseException) -> str:

@@ -100,8 +100,8 @@ def check_applicable(plan: ScriptPlan) -> None:
 
 def _note_first_step(result: Applied, stack: contextlib.ExitStack) -> None:
     def finished(*_: Any) -> None:
+        # Taken off with the context: within its own call torch walks over the hooks.
         result.has_finished_step = True
-        handle.remove()
 
     handle = register_optimizer_step_post_hook(finished)
     stack.callback(handle.remove)

@@ -1,0 +1,1 @@
+"""A script in a child process: how it is started there, watched and stopped."""

@@ -1,0 +1,188 @@
+"""The child process in which a script runs as ``python SCRIPT.py ARGS`` would run it, watched.
+
+``python -m volano.script.watch.child JOB`` reads what to do from a file, and writes what it saw
+into another. Torch is imported by the script, not before it: until then it may set variables of the
+environment that torch reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import random
+import sys
+import types
+from pathlib import Path
+from typing import Any, NoReturn
+
+from volano.script.main_program import after_import, run_as_main
+from volano.script.remembered import Script
+
+_SEED = 0  # for a script that sets none
+_OWN = str(Path(__file__).resolve().parents[1])
+
+
+class _Child:
+    """One run of a script."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._job = job
+        self._context = contextlib.ExitStack()
+        self._hooks: Any = None
+        self._recorder: Any = None
+        self._applied: Any = None
+        self._num_forks = self._num_inputs = 0
+        self._script = Script(
+            target=job["target"], is_module=job["is_module"], arguments=tuple(job["arguments"])
+        )
+        # Before the script may change the folder.
+        self._roots = [self._script.file().parent, self._script.folder(), Path.cwd()]
+
+    def run(self) -> int:
+        """Runs the script. Returns the exit code that it would have, and writes what was seen."""
+        job = self._job
+        sys.addaudithook(self._audit)
+        random.seed(_SEED)
+        after_import("numpy", _seed_numpy)
+        after_import("torch", self._torch_is_there)
+        with Path(job["where"]).open("w") as where:
+            faulthandler.dump_traceback_later(job["limit_seconds"], file=where)
+            code, status = self._run_script()
+            faulthandler.cancel_dump_traceback_later()
+        self._finish(status)
+        return code
+
+    def _run_script(self) -> tuple[int, str]:
+        try:
+            run_as_main(self._script)
+        except SystemExit as error:
+            return _exit_code(error), "ended" if not error.code else "failed"
+        except BaseException as error:  # noqa: BLE001 - reported as Python does
+            if type(error).__name__ == "EnoughStepsError":
+                return 0, "measured"
+            _without_own_frames(error, set())
+            sys.excepthook(type(error), error, error.__traceback__)
+            is_asked = isinstance(error, EOFError) and self._num_inputs
+            return 1, "asked for input" if is_asked else "failed"
+        return 0, "ended"
+
+    def _torch_is_there(self) -> None:
+        import torch
+
+        torch.manual_seed(_SEED)
+        from volano.script.watch.call_sites import CallSites
+        from volano.script.watch.hooks import TorchHooks
+        from volano.script.watch.observe import ObservationLimits, StepRecorder
+
+        job = self._job
+        if job["plan"]:
+            from volano.script.apply import applied
+            from volano.script.plan import ScriptPlan
+
+            self._applied = self._context.enter_context(applied(ScriptPlan.from_json(job["plan"])))
+        self._recorder = StepRecorder(ObservationLimits(**job["limits"]))
+        sites = CallSites(self._roots)
+        self._hooks = TorchHooks(self._recorder, sites, self._end_process)
+        self._context.enter_context(self._hooks.installed())
+        os.register_at_fork(after_in_child=self._leave_to_itself)
+
+    def _leave_to_itself(self) -> None:
+        self._recorder.is_active = False
+
+    def _audit(self, event: str, arguments: Any) -> None:
+        del arguments
+        if event == "builtins.input":
+            self._num_inputs += 1
+        elif event in ("os.fork", "os.posix_spawn", "subprocess.Popen"):
+            # Workers of a loader are no processes that train.
+            is_loader = self._recorder is not None and self._recorder.is_in("data")
+            self._num_forks += not is_loader
+
+    def _end_process(self) -> NoReturn:
+        self._finish("measured")
+        os._exit(0)
+
+    def _finish(self, status: str) -> None:
+        """Writes what was seen; the file is there when it is whole."""
+        record: dict[str, Any] = {"status": status, "num_processes": self._num_forks}
+        if self._recorder is not None:
+            if status == "measured":
+                self._recorder.is_active = False
+            record |= self._recorder.to_json()
+            record |= {"facts": self._hooks.described(), "has_torch": True}
+            record |= {"losses": self._hooks.first_steps.losses(), **self._facts_of_device()}
+            self._hooks.first_steps.save(Path(self._job["gradients"]))
+        if self._applied is not None:
+            record |= {"deeds": self._applied.deeds, "left": self._applied.notices}
+        path = Path(self._job["result"])
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record), encoding="utf-8")
+        part.replace(path)
+
+    def _facts_of_device(self) -> dict[str, Any]:
+        """Returns the peak of the device's memory, for the CPU that of the process; and in which
+        types it computes faster than in fp32."""
+        from volano.device import Device
+        from volano.device.torch_private import has_bf16_units
+        from volano.errors import VolanoError
+
+        device = Device(self._hooks.facts.get("device", "cpu"))
+        precisions = []
+        for name in ("tf32", "bf16"):
+            with contextlib.suppress(VolanoError):
+                device.check_precision(name)
+                if not device.is_cpu or (name == "bf16" and has_bf16_units()):
+                    precisions.append(name)
+        return {"peak_bytes": device.memory().peak, "precisions": precisions}
+
+
+def main() -> None:
+    """Runs the script that a job names, and ends with its exit code."""
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    code = _Child(job).run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def _seed_numpy() -> None:
+    import numpy as np
+
+    np.random.seed(_SEED)
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
+    print(error.code, file=sys.stderr)  # noqa: T201 - as Python does
+    return 1
+
+
+def _without_own_frames(error: BaseException, seen: set[int]) -> None:
+    """Removes the frames of this package from tracebacks: what is left is what
+    ``python SCRIPT.py`` prints."""
+    if id(error) in seen:
+        return
+    seen.add(id(error))
+    frames = []
+    entry = error.__traceback__
+    while entry is not None:
+        file = entry.tb_frame.f_code.co_filename
+        if not file.startswith(_OWN):
+            frames.append(entry)
+        entry = entry.tb_next
+    chain: types.TracebackType | None = None
+    for frame in reversed(frames):
+        chain = types.TracebackType(chain, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    error.__traceback__ = chain
+    for other in (error.__cause__, error.__context__):
+        if other is not None:
+            _without_own_frames(other, seen)
+
+
+if __name__ == "__main__":
+    main()

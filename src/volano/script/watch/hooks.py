@@ -1,0 +1,344 @@
+"""The hooks in torch through which a script is watched: the outermost call of a module, backward,
+an optimizer's step, a loader's next batch, copies between devices, reads by the host.
+
+They change no number and draw nothing. What torch compiles is traced as if they were not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.data import DataLoader
+
+from volano.device.torch_private import is_compiled
+from volano.script.watch.call_sites import CallSites
+from volano.script.watch.first_steps import FirstSteps
+from volano.script.watch.observe import EVALUATION, StepRecorder
+
+# Methods of a tensor that hand its values to the host.
+_READS = (
+    "item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__repr__", "__format__",
+)  # fmt: skip
+# After so many attempts to stop a script that catches everything, its process is ended.
+_MOST_ATTEMPTS = 3
+
+
+class EnoughStepsError(BaseException):
+    """The end of a script of which enough was seen. No ``except Exception`` catches it."""
+
+
+class TorchHooks:
+    """The hooks of one process.
+
+    Args:
+        recorder: the clock that they call.
+        sites: the lookup of the person's lines.
+        end_process: called if the script catches :class:`EnoughStepsError` again and again.
+
+    Attributes:
+        first_steps: losses and gradients of the first steps.
+        facts: what the script does by itself, by name.
+    """
+
+    def __init__(
+        self, recorder: StepRecorder, sites: CallSites, end_process: Callable[[], Any]
+    ) -> None:
+        self._recorder, self._here, self._sites = recorder, sites.here, sites
+        self._end_process = end_process
+        self._attempts = 0
+        self._is_reading = self._is_in_backward = False
+        self._loaders: dict[int, dict[str, Any]] = {}
+        self._optimizers: dict[int, dict[str, Any]] = {}
+        self._loader_of: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._patched: set[type] = set()
+        self._undo: list[Callable[[], None]] = []
+        self.first_steps = FirstSteps()
+        self.facts: dict[str, Any] = {"transfers": {}}
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Returns a context in which torch is watched."""
+        try:
+            self._install()
+            yield
+        finally:
+            for undo in reversed(self._undo):
+                undo()
+            self._undo.clear()
+
+    def described(self) -> dict[str, Any]:
+        """Returns what is known of the script, JSON."""
+        trained = self._recorder.training_loaders
+        loaders = [about for key, about in self._loaders.items() if key in trained]
+        return {**self.facts, "loaders": loaders, "optimizers": [*self._optimizers.values()]}
+
+    def _install(self) -> None:
+        self._wrap(nn.Module, "__call__", self._forward)
+        self._wrap(torch.autograd, "backward", self._backward)
+        self._wrap(torch.autograd, "grad", self._backward)
+        self._wrap(Tensor, "backward", self._backward)
+        self._wrap(DataLoader, "__init__", self._loader_made)
+        self._wrap(DataLoader, "__iter__", self._loader_begun)
+        for name in _READS:
+            self._wrap(Tensor, name, self._read)
+        accelerator = torch.accelerator.current_accelerator()
+        # A device has a method of its name.
+        for name in ("to", "cpu", *([] if accelerator is None else [accelerator.type])):
+            if hasattr(Tensor, name):
+                self._wrap(Tensor, name, self._copy)
+        self._undo.append(register_optimizer_step_pre_hook(self._before_step).remove)
+        self._undo.append(register_optimizer_step_post_hook(self._after_step).remove)
+
+    def _wrap(self, owner: Any, name: str, wrapped: Callable[[Any], Any]) -> None:
+        is_own = name in vars(owner)
+        original = getattr(owner, name)
+        setattr(owner, name, functools.wraps(original)(wrapped(original)))
+        self._undo.append(
+            functools.partial(setattr, owner, name, original)
+            if is_own
+            else functools.partial(delattr, owner, name)
+        )
+
+    # ---- modules and backward
+
+    def _forward(self, original: Any) -> Any:
+        recorder, is_compiling = self._recorder, torch.compiler.is_compiling
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if is_compiling():
+                return original(module, *args, **kwargs)
+            has_gradient = torch.is_grad_enabled()
+            part = "forward" if has_gradient or module.training else EVALUATION
+            if not recorder.takes(part):
+                return original(module, *args, **kwargs)
+            recorder.enter(part, self._here())
+            if has_gradient and "model" not in self.facts:
+                self.facts |= _facts_of_model(module)
+            try:
+                return original(module, *args, **kwargs)
+            finally:
+                recorder.leave()
+
+        return call
+
+    def _backward(self, original: Any) -> Any:
+        recorder = self._recorder
+
+        def backward(*args: Any, **kwargs: Any) -> Any:
+            # Tensor.backward calls autograd.backward.
+            if self._is_in_backward or not recorder.takes("backward"):
+                return original(*args, **kwargs)
+            if args and isinstance(args[0], Tensor) and args[0].numel() == 1:
+                self.first_steps.note_loss(args[0])
+            self._is_in_backward = True
+            recorder.enter("backward", self._here())
+            try:
+                return original(*args, **kwargs)
+            finally:
+                recorder.leave()
+                self._is_in_backward = False
+
+        return backward
+
+    # ---- optimizers
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        del args, kwargs
+        recorder = self._recorder
+        if not recorder.takes("optimizer"):
+            return
+        key = id(optimizer)
+        place = self._here()
+        if key not in self._optimizers:
+            self._optimizers[key] = {
+                "class": type(optimizer).__name__,
+                "fused": bool(optimizer.defaults.get("fused")),
+                "takes_fused": "fused" in optimizer.defaults,
+            }
+            self._note_device(optimizer)
+        if recorder.num_steps == 0:
+            self.first_steps.note_gradients(key, optimizer)
+        recorder.enter("optimizer", place)
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        del args, kwargs
+        recorder = self._recorder
+        if recorder.is_complete:
+            self._stop()
+        if not recorder.is_active:
+            return
+        recorder.leave_all("optimizer")
+        self.first_steps.note_update(id(optimizer), optimizer)
+        recorder.end_step(id(optimizer))
+        if recorder.is_complete:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._attempts += 1
+        if self._attempts > _MOST_ATTEMPTS:
+            self._end_process()
+        raise EnoughStepsError
+
+    def _note_device(self, optimizer: Optimizer) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                device = parameter.device
+                self.facts.setdefault("device", str(device))
+                if device.type != "cpu" and self._recorder.can_synchronize is None:
+                    self._recorder.can_synchronize = functools.partial(
+                        torch.accelerator.synchronize, device
+                    )
+                return
+
+    # ---- loaders
+
+    def _loader_made(self, original: Any) -> Any:
+        def init(loader: Any, *args: Any, **kwargs: Any) -> None:
+            original(loader, *args, **kwargs)
+            place = self._here()
+            self._loaders[id(loader)] = {"made": None if place is None else place[:2]}
+
+        return init
+
+    def _loader_begun(self, original: Any) -> Any:
+        recorder = self._recorder
+
+        def begin(loader: Any) -> Any:
+            self._loaders.setdefault(id(loader), {"made": None}).update(self._facts_of(loader))
+            if not recorder.takes("data"):
+                iterator = original(loader)
+            else:
+                recorder.enter("data", self._here())
+                recorder.read_from(id(loader))
+                try:
+                    iterator = original(loader)
+                finally:
+                    recorder.leave()
+            with contextlib.suppress(TypeError):  # a generator of a subclass's
+                self._watch(iterator, loader)
+            return iterator
+
+        return begin
+
+    def _watch(self, iterator: Any, loader: Any) -> None:
+        """Watches the batches of an iterator; its class is private to torch."""
+        self._loader_of[iterator] = id(loader)
+        kind = type(iterator)
+        if kind in self._patched or not hasattr(kind, "__next__"):
+            return
+        self._patched.add(kind)
+        self._wrap(kind, "__next__", self._fetch)
+
+    def _fetch(self, original: Any) -> Any:
+        recorder = self._recorder
+
+        def fetch(iterator: Any) -> Any:
+            if not recorder.takes("data"):
+                return original(iterator)
+            recorder.enter("data", self._here())
+            recorder.read_from(self._loader_of.get(iterator, 0))
+            try:
+                return original(iterator)
+            finally:
+                recorder.leave()
+
+        return fetch
+
+    def _facts_of(self, loader: Any) -> dict[str, Any]:
+        names = (
+            "num_workers", "pin_memory", "prefetch_factor", "persistent_workers", "batch_size"
+        )  # fmt: skip
+        dataset = getattr(loader, "dataset", None)
+        kind = type(dataset)
+        reader = getattr(kind, "__getitem__", None) or getattr(kind, "__iter__", None)
+        place = None if reader is None else self._sites.of_code(reader)
+        return {
+            **{name: getattr(loader, name, None) for name in names},
+            "dataset": kind.__name__,
+            "dataset_place": None if place is None else place[:2],
+        }
+
+    # ---- copies and reads
+
+    def _copy(self, original: Any) -> Any:
+        recorder = self._recorder
+
+        def copy(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if not recorder.takes("transfer") or torch.compiler.is_compiling():
+                return original(tensor, *args, **kwargs)
+            started = recorder.now()
+            result = original(tensor, *args, **kwargs)
+            if result.device.type != tensor.device.type and recorder.takes("transfer"):
+                self._note_copy(tensor, result, started, kwargs)
+            return result
+
+        return copy
+
+    def _note_copy(
+        self, tensor: Tensor, result: Tensor, started: float, kwargs: dict[str, Any]
+    ) -> None:
+        place = self._here()
+        is_read = result.device.type == "cpu"
+        self._recorder.span("read" if is_read else "transfer", started, place)
+        if not is_read and place is not None:
+            self.facts["transfers"][f"{place[0]}:{place[1]}"] = {
+                "is_pinned": tensor.is_pinned(),
+                "non_blocking": bool(kwargs.get("non_blocking", False)),
+            }
+
+    def _read(self, original: Any) -> Any:
+        recorder = self._recorder
+
+        def read(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if (
+                self._is_reading
+                or torch.compiler.is_compiling()
+                or not recorder.takes("read")
+                # A step counter of an optimizer, which lies on the host: nothing waits for it.
+                or (recorder.is_in("optimizer") and tensor.device.type == "cpu")
+            ):
+                return original(tensor, *args, **kwargs)
+            self._is_reading = True
+            started = recorder.now()
+            try:
+                return original(tensor, *args, **kwargs)
+            finally:
+                self._is_reading = False
+                recorder.span("read", started, self._here())
+
+        return read
+
+
+def _facts_of_model(module: nn.Module) -> dict[str, Any]:
+    """Returns what the outermost module does by itself; nothing for one without parameters, as a
+    loss."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters:
+        return {}
+    kind = parameters[0].device.type
+    is_autocast = torch.is_autocast_enabled(kind)
+    planes = [parameter for parameter in parameters if parameter.dim() == 4]
+    return {
+        "model": type(getattr(module, "_orig_mod", module)).__name__,
+        "num_parameters": sum(parameter.numel() for parameter in parameters),
+        "dtype": str(parameters[0].dtype).removeprefix("torch."),
+        "is_compiled": is_compiled(module),
+        "autocast": str(torch.get_autocast_dtype(kind)).removeprefix("torch.")
+        if is_autocast
+        else None,
+        "has_convolutions": bool(planes),
+        "is_channels_last": bool(planes)
+        and all(plane.is_contiguous(memory_format=torch.channels_last) for plane in planes),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,273 @@
+"""Runs a script in a child process and reads what was seen there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volano.errors import RunError, ScriptError, UsageError
+from volano.script.plan import ScriptPlan
+from volano.script.remembered import Script
+
+# A child that was told to stop and has written what it saw may still save things: so long.
+_END_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedRun:
+    """A run of a script, and what was seen of it.
+
+    Attributes:
+        record: what the child wrote, see ``script/watch/child.py``.
+        gradients: path of the first gradients and updates.
+        startup_seconds: seconds from the start of the process to the end of its watching, less
+            the measured ones.
+    """
+
+    record: dict[str, Any]
+    gradients: Path
+    startup_seconds: float
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a step."""
+        return self.record["free_step_seconds"] or self.record["step_seconds"]
+
+
+class ScriptRunner:
+    """The runner of one script's children, and the temporary folder in which they meet.
+
+    Args:
+        script: the script and its arguments.
+        scratch: folders and files in the current folder of which each child gets a copy.
+        is_verbose: whether what the script prints is shown, on standard error.
+
+    Raises:
+        UsageError: when it is made, if there is no such script, or it is a notebook.
+    """
+
+    def __init__(
+        self, script: Script, *, scratch: Sequence[str] = (), is_verbose: bool = False
+    ) -> None:
+        script.file()
+        for name in scratch:
+            parts = Path(name).parts
+            if Path(name).is_absolute() or ".." in parts or not parts:
+                raise UsageError(
+                    "`scratch` must name something in the current folder", got=repr(name)
+                )
+        self.script, self._scratch, self._is_verbose = script, scratch, is_verbose
+        self._folder = Path(tempfile.mkdtemp(prefix="volano-script-"))
+        self._number = 0
+
+    def __enter__(self) -> ScriptRunner:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(
+        self, plan: ScriptPlan, *, limits: dict[str, float], seconds: float, least_steps: int = 1
+    ) -> WatchedRun:
+        """Runs the script under a plan until enough steps were seen.
+
+        Args:
+            plan: an empty one is the script as it is.
+            limits: see :class:`~volano.script.watch.observe.ObservationLimits`.
+            seconds: the most that the child may take.
+            least_steps: measured steps below which there is nothing to say.
+
+        Raises:
+            ScriptError: it fails by itself, or does nothing that can be measured.
+        """
+        self._number += 1
+        folder = self._folder / str(self._number)
+        folder.mkdir()
+        job = {
+            "target": self.script.target, "is_module": self.script.is_module,
+            "arguments": list(self.script.arguments),
+            "plan": plan.settings() and plan.to_json(),
+            "limits": {**limits, "end_seconds": max(0.5 * seconds, seconds - _END_SECONDS)},
+            "limit_seconds": max(1.0, seconds - 0.5),
+            "result": str(folder / "result.json"), "where": str(folder / "where.txt"),
+            "gradients": str(folder / "first.safetensors"),
+        }  # fmt: skip
+        started = time.monotonic()
+        code = self._run_child(folder, job, seconds)
+        taken = time.monotonic() - started
+        record = _read(folder / "result.json")
+        self._check(record, code, folder, seconds, least_steps)
+        assert record is not None
+        measured = sum(record["each_step_seconds"]) + record["evaluation_seconds"]
+        return WatchedRun(
+            record=record,
+            gradients=folder / "first.safetensors",
+            startup_seconds=max(0.0, taken - measured),
+        )
+
+    def _run_child(self, folder: Path, job: dict[str, Any], seconds: float) -> int | None:
+        """Returns the exit code; None for a child that took too long."""
+        path = folder / "job.json"
+        path.write_text(json.dumps(job), encoding="utf-8")
+        # Sets have the same order in each child, unless the person has said how.
+        environment = {"PYTHONHASHSEED": "0", **os.environ}
+        here = self._working_copy(folder)
+        with contextlib.ExitStack() as stack:
+            errors: Any = None
+            if not self._is_verbose:
+                errors = stack.enter_context((folder / "errors.txt").open("wb"))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "volano.script.watch.child", str(path)],
+                cwd=here, env=environment, stdin=subprocess.DEVNULL,
+                stdout=sys.stderr if self._is_verbose else subprocess.DEVNULL,
+                stderr=errors, start_new_session=True,
+            )  # fmt: skip
+            stack.callback(_end_group, process)
+            return _wait(process, folder / "result.json", seconds)
+
+    def _working_copy(self, folder: Path) -> Path:
+        """Returns the folder to run in: the current one; or one that looks like it, with copies of
+        what the script writes."""
+        here = Path.cwd()
+        if not self._scratch:
+            return here
+        place = folder / "scratch"
+        _link_all(here, place, [Path(name) for name in self._scratch])
+        return place
+
+    def _check(
+        self, record: dict[str, Any] | None, code: int | None, folder: Path, seconds: float,
+        least_steps: int,
+    ) -> None:  # fmt: skip
+        name = self.script.words
+        if record is None and code is not None:
+            self._show_errors(folder)
+            end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise ScriptError(f"{name} must run by itself", got=end, exit_code=_shell_code(code))
+        if record is None:
+            raise ScriptError(
+                f"{name} must step an optimizer within `seconds`",
+                got=f"none in {seconds:.0f} s{_where(folder / 'where.txt')}",
+                remedy="Give it longer, or arguments with which it begins sooner",
+            )
+        if record["status"] == "asked for input":
+            self._show_errors(folder)
+            raise ScriptError(
+                f"{name} must ask for nothing while it is explained",
+                got="a question, to which there is no answer",
+                remedy="Give what it asks for as arguments",
+            )
+        if record["status"] == "failed":
+            self._show_errors(folder)
+            raise ScriptError(
+                f"{name} must run by itself", got=f"exit code {code}", exit_code=code or 1
+            )
+        self._check_steps(record, least_steps)
+
+    def _check_steps(self, record: dict[str, Any], least_steps: int) -> None:
+        name, several = self.script.words, record["num_processes"]
+        hint = (
+            f"It has started {several} processes; training is seen in the first one only"
+            if several
+            else None
+        )
+        if not record.get("has_torch"):
+            raise ScriptError(f"{name} must train with torch", got="no import of it", remedy=hint)
+        num_steps = record["num_steps"] + record["num_warmup_steps"]
+        if not num_steps:
+            raise ScriptError(
+                f"{name} must step an optimizer of torch's", got="its end without one", remedy=hint
+            )
+        if record["num_steps"] < least_steps:
+            raise ScriptError(
+                f"{name} must make some steps after the first, which are slower than others",
+                got=f"its end after {num_steps}",
+                remedy="Give it arguments with which it trains for longer",
+            )
+
+    def _show_errors(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write((folder / "errors.txt").read_text(errors="replace"))
+
+
+def _wait(process: subprocess.Popen[bytes], result: Path, seconds: float) -> int | None:
+    deadline = time.monotonic() + seconds
+    seen = False
+    while process.poll() is None:
+        if not seen and result.exists():
+            seen = True
+            deadline = min(deadline, time.monotonic() + _END_SECONDS)
+        if time.monotonic() > deadline:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_SECONDS)
+    return process.returncode
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends a child and all that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _link_all(source: Path, target: Path, copied: list[Path]) -> None:
+    """Makes a folder that looks like another: links, but copies of the named parts."""
+    target.mkdir()
+    for entry in source.iterdir():
+        inside = [path.relative_to(entry.name) for path in copied if path.parts[0] == entry.name]
+        if not inside:
+            (target / entry.name).symlink_to(entry)
+        elif any(not path.parts for path in inside):
+            copy = shutil.copytree if entry.is_dir() else shutil.copy2
+            copy(entry, target / entry.name)
+        else:
+            _link_all(entry, target / entry.name, inside)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _where(path: Path) -> str:
+    """Returns where a script was when its time was over, of what faulthandler wrote."""
+    here = str(Path.cwd())
+    for file, line in _frames(path):
+        if "site-packages" not in file and file.startswith(here):
+            return f"; it was at {os.path.relpath(file, here)}:{line}"
+    return ""
+
+
+def _frames(path: Path) -> Iterator[tuple[str, str]]:
+    with contextlib.suppress(OSError):
+        yield from re.findall(r'File "(.+?)", line (\d+)', path.read_text(errors="replace"))
+
+
+def _shell_code(code: int) -> int:
+    return 128 - code if code < 0 else code or 1
+
+
+def check_single_process() -> None:
+    """Raises RunError under torchrun: ranks wait for each other, and each would explain alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "A script must be explained in one process",
+            got=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            remedy="Start `volano explain` without torchrun",
+        )

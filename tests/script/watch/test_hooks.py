@@ -1,0 +1,107 @@
+"""Torch, watched in this process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from volano.script.watch.call_sites import CallSites
+from volano.script.watch.hooks import EnoughStepsError, TorchHooks
+from volano.script.watch.observe import ObservationLimits, StepRecorder
+
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return torch.full((4,), float(index)), 0
+
+
+def make_hooks(steps=4):
+    limits = ObservationLimits(warmup_steps=1, steps=steps)
+    recorder = StepRecorder(limits)
+    return TorchHooks(recorder, CallSites([Path(__file__).parent]), lambda: None), recorder
+
+
+def train(seen):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+    optimizer = torch.optim.AdamW(model.parameters())
+    loader = DataLoader(Slow(), batch_size=4)
+    for inputs, labels in loader:  # the line of the waits
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())  # the line of the reads
+
+
+def line_of(text):
+    lines = Path(__file__).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def test_planted_waits_are_found_with_file_and_line_and_all_time_has_a_name():
+    hooks, recorder = make_hooks()
+    seen = []
+    with hooks.installed(), pytest.raises(EnoughStepsError):
+        train(seen)
+    assert len(seen) == 4  # stopped in the fifth step
+    record = recorder.to_json()
+    parts = {part["part"]: part for part in record["parts"]}
+    assert parts["data"]["line"] == line_of("# the line of the waits")
+    assert parts["data"]["seconds"] >= 0.008
+    assert parts["read"]["line"] == line_of("# the line of the reads")
+    assert parts["read"]["count"] == 1  # not AdamW's, which read the host's memory
+    assert {"forward", "backward", "optimizer"} <= parts.keys()
+    assert sum(p["seconds"] for p in record["parts"]) == pytest.approx(record["step_seconds"])
+    assert all(part["file"] == __file__ for part in record["parts"])
+    (loader,) = hooks.described()["loaders"]
+    assert loader["dataset_place"] == (__file__, line_of("def __getitem__"))
+    assert hooks.described()["model"] == "Sequential"
+
+
+def test_hooks_change_no_number_and_leave_nothing_behind():
+    before = nn.Module.__call__, torch.Tensor.backward, torch.Tensor.item, DataLoader.__iter__
+    alone, watched = [], []
+    train(alone)
+    hooks, _ = make_hooks(steps=1000)
+    with hooks.installed():
+        train(watched)
+    assert watched == alone
+    assert hooks.first_steps.losses() == alone
+    after = nn.Module.__call__, torch.Tensor.backward, torch.Tensor.item, DataLoader.__iter__
+    assert after == before
+    assert "item" not in vars(torch.Tensor)
+
+
+def test_a_script_that_catches_everything_is_ended_with_its_process():
+    ended = []
+    hooks, recorder = make_hooks(steps=1)
+    hooks._end_process = lambda: ended.append(1)
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    with hooks.installed():
+        for _ in range(7):
+            parameter.grad = torch.ones(2)
+            try:
+                optimizer.step()
+            except BaseException:  # noqa: BLE001 - what this is about
+                continue
+    assert recorder.num_steps == 2
+    assert len(ended) >= 1
+
+
+def test_a_model_under_a_compiler_is_traced_as_if_there_were_no_hooks():
+    hooks, _ = make_hooks()
+    with hooks.installed():
+        model = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), backend="eager")
+        graphs = torch._dynamo.explain(model)(torch.ones(2, 4))
+    assert graphs.graph_break_count == 0

@@ -1,0 +1,79 @@
+"""Scripts in which there is nothing to explain: what is said of each."""
+
+from __future__ import annotations
+
+import pytest
+
+from volano.errors import RunError, ScriptError, UsageError
+from volano.script.plan import ScriptPlan
+from volano.script.remembered import Script
+from volano.script.watch.launch import ScriptRunner, check_single_process
+
+
+def run(folder, text, *, seconds=60, **command):
+    (folder / "train.py").write_text(text)
+    with ScriptRunner(Script(target="train.py"), **command) as runner:
+        return runner.run(ScriptPlan(), limits={}, seconds=seconds)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "said"), [("a.ipynb", "nbconvert"), ("b.py", "no such file")])
+def test_a_notebook_and_a_script_that_is_not_there(name, said):
+    with pytest.raises(UsageError, match=said):
+        ScriptRunner(Script(target=name))
+
+
+@pytest.mark.parametrize("name", ["/tmp", "../other", ""])
+def test_scratch_is_in_the_current_folder(here, name):
+    (here / "train.py").write_text("")
+    with pytest.raises(UsageError, match="`scratch` must name"):
+        ScriptRunner(Script(target="train.py"), scratch=(name,))
+
+
+def test_a_script_that_asks(here, capfd):
+    with pytest.raises(ScriptError, match="must ask for nothing.*as arguments"):
+        run(here, "input('Which? ')\n")
+    assert "EOFError" in capfd.readouterr().err
+
+
+def test_a_script_without_torch_that_starts_others(here):
+    with pytest.raises(ScriptError, match=r"no import of it. It has started 1 processes"):
+        run(here, "import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''])\n")
+
+
+def test_a_script_that_never_steps(here):
+    with pytest.raises(ScriptError, match="must step an optimizer of torch's; got its end"):
+        run(here, "import torch\ntorch.ones(3).sum().item()\n")
+
+
+def test_a_script_that_takes_too_long_says_where_it_was(here):
+    with pytest.raises(ScriptError, match=r"none in 2 s; it was at train.py:3\. Give it longer"):
+        run(here, "import time\n\ntime.sleep(30)\n", seconds=2)
+
+
+def test_scratch_keeps_what_a_script_writes_from_the_persons_folder(here):
+    (here / "data").mkdir()
+    (here / "data" / "x").write_text("read")
+    (here / "runs" / "old").mkdir(parents=True)
+    (here / "runs" / "old" / "log").write_text("old")
+    script = (
+        "from pathlib import Path\n"
+        "assert Path('data/x').read_text() == 'read'\n"
+        "assert Path('runs/old/log').read_text() == 'old'\n"
+        "Path('runs/old/log').write_text('new')\nPath('model.pt').write_text('')\n"
+    )
+    with pytest.raises(ScriptError, match="no import of it"):
+        run(here, script, scratch=("runs",))
+    assert (here / "runs" / "old" / "log").read_text() == "old"
+    assert not (here / "model.pt").exists()
+
+
+def test_ranks_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="in one process; got WORLD_SIZE=2"):
+        check_single_process()
