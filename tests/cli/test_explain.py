@@ -12,6 +12,7 @@ from cli.printing import printed
 from report.explanations import make_explanation
 from report.folders import make_run, write
 from volano.cli import commands
+from volano.cli.explain import is_script, name_first
 from volano.cli.main import app, run
 from volano.errors import UsageError
 
@@ -107,7 +108,7 @@ class TestCommand:
         [
             (
                 ["nothing"],
-                "an application, a task of your own, or the folder of a run; got 'nothing'",
+                "an application, a task of your own, a run, or a script; got 'nothing'",
             ),
             (
                 ["mine:task", "--minutes", "1"],
@@ -169,3 +170,70 @@ def test_a_real_task_from_the_search_to_the_screen(volano, tmp_path):
     text = printed(record)
     assert "Plan of digits" in text
     assert f"Candidates ({len(record['candidates'])})" in text
+
+
+# ---- scripts
+
+VALUED = {"--steps", "--seconds", "--scratch"}
+
+
+@pytest.mark.parametrize(
+    ("line", "split"),
+    [
+        ("train.py", "train.py --"),
+        ("train.py --steps 3 --json x", "train.py -- --steps 3 --json x"),
+        ("--steps 20 --json train.py --lr 1", "train.py --steps 20 --json -- --lr 1"),
+        ("--steps=20 train.py -m x", "train.py --steps=20 -- -m x"),
+        ("image ./photos --size thin", "image ./photos --size thin"),
+        ("train.py:task --json", "train.py:task --json"),
+        ("--json image train.py", "--json image train.py"),
+        ("--help", "--help"),
+    ],
+)
+def test_what_stands_behind_a_script_is_the_scripts(line, split):
+    assert name_first(line.split(), VALUED) == split.split()
+
+
+def test_a_module():
+    line = ["--seconds", "9", "-m", "a.b", "--json"]
+    assert name_first(line, VALUED) == ["-m a.b", "--seconds", "9", "--", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("train.py", True),
+        ("b.ipynb", True),
+        ("my.py:task", False),
+        ("runs/x", False),
+        ("", False),
+    ],
+)
+def test_what_is_a_script(name, is_one):
+    assert is_script(name) == is_one
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("missing.py", "no such file: missing.py"),
+        ("book.ipynb", "nbconvert --to script book.ipynb"),
+        ("--steps 0 train.py", "--steps must be at least 1"),
+        ("--seconds -1 train.py", "--seconds must be a number above 0"),
+        ("--scratch /tmp train.py", "--scratch must name something in the current folder"),
+    ],
+)
+def test_what_a_script_and_its_options_must_be(line, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    assert run(["explain", *line.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_script_that_fails_ends_with_its_exit_code(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("import sys\nprint(1)\nsys.exit('no data')\n")
+    assert run(["explain", "--json", "train.py", "--json"]) == 1
+    shown = capfd.readouterr()
+    assert shown.err == "no data\nerror: train.py must run by itself; got exit code 1.\n"
+    assert json.loads(shown.out)["kind"] == "ScriptError"

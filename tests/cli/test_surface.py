@@ -86,3 +86,11 @@ def test_the_flags_for_a_task_of_ones_own(verb, tmp_path, monkeypatch):
     group = typer.main.get_command(app).get_command(None, verb)
     found = flags_of(group.get_command(None, "mine_for_flags:task"))
     assert found - {"--help"} == {*OF_OWN_TASKS[verb].split(), *SHARED.split()}
+
+
+def test_the_flags_for_a_script():
+    commands.register(app)
+    group = typer.main.get_command(app).get_command(None, "explain")
+    found = flags_of(group.get_command(None, "train.py"))
+    own = "--seconds --steps --scratch --verbose"
+    assert found - {"--help"} == {*own.split(), *SHARED.split()}

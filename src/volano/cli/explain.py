@@ -1,9 +1,13 @@
-"""The command ``volano explain``: what the planner would choose, or has chosen for a run, and
-why."""
+"""The command ``volano explain``: what the planner would choose, or has chosen for a run, and why;
+and for another's script, where its time goes.
+
+Volano's options stand before a script; all that follows it is the script's.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -22,6 +26,8 @@ from volano.cli.generated import (
     parameters_of,
 )
 from volano.cli.train import begin, options_of, planning
+from volano.errors import UsageError
+from volano.script.remembered import Script
 
 if TYPE_CHECKING:
     from volano.plan.explanation import Explanation
@@ -36,8 +42,14 @@ volano explain text ./books --on H100
 
 volano explain runs/image-1               why that run's plan is what it is
 
+volano explain train.py --lr 0.1          a script of yours, as it is: where its time goes
+
 Exit code 1: nothing fits into the memory.
 """
+
+
+MODULE = "-m "  # begins the name of a script that is a module
+_SUFFIXES = (".py", ".pyw", ".ipynb")
 
 
 def _explain_options(
@@ -57,14 +69,42 @@ def _explain_options(
     """Declares the options of how a plan is explained."""
 
 
+def _script_options(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="About how long everything may take.")] = 60.0,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps to measure in each run, at most.")
+    ] = None,
+    scratch: Annotated[
+        list[str] | None,
+        typer.Option(help="What the script writes here: each run gets a copy. Several times."),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show what the script prints, on stderr.")
+    ] = False,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Declares the options of how a script is explained."""
+
+
 class ExplainGroup(GroupByFirst):
     """The group ``volano explain``: the commands are the applications, what MODULE:NAME names, and
     folders of runs."""
 
     shown: ClassVar[tuple[str, ...]] = tuple(APPLICATIONS)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts a script's name before Volano's options, which stand first there."""
+        valued = {flag for option in _script_command("").params for flag in _valued(option)}
+        return super().parse_args(ctx, name_first(args, valued))
+
     def named(self, name: str) -> Any:
-        """The command for an application, for MODULE:NAME, or for a run."""
+        """The command for an application, for MODULE:NAME, for a run, or for a script."""
+        if is_script(name):
+            return _script_command(name)
         if name and (Path(name) / "run.json").is_file():
             function = functools.partial(_explain_run, Path(name))
             help = (
@@ -72,8 +112,8 @@ class ExplainGroup(GroupByFirst):
                 "nothing left to choose."
             )
             return command_of(function, parameters_from(opt.shared_options), name=name, help=help)
-        rule = "What to explain is an application, a task of your own, or the folder of a run"
-        own = options_of(name, rule, "module:task, or the folder that train printed")
+        rule = "What to explain must be an application, a task of your own, a run, or a script"
+        own = options_of(name, rule, "module:task, the folder that train printed, or train.py")
         asked, shared = parameters_from(_explain_options), parameters_from(opt.shared_options)
         parameters = [*asked, *opt.plan_options(), *shared]
         if own is not None:
@@ -84,7 +124,19 @@ class ExplainGroup(GroupByFirst):
 
 def explain_app() -> typer.Typer:
     """Returns ``volano explain``."""
-    return group_of(ExplainGroup, HELP, "image|text|video|MODULE:NAME|RUN [PATH] [OPTIONS]")
+    return group_of(ExplainGroup, HELP, "image|text|video|MODULE:NAME|RUN|SCRIPT.py ...")
+
+
+def _script_command(name: str) -> Any:
+    """Returns the command that explains a script."""
+    help = "Say where the time of a script's steps goes. Its own arguments stand behind its name."
+    function = functools.partial(_explain_script, name)
+    return command_of(function, parameters_from(_script_options), name=name, help=help)
+
+
+def _valued(option: Any) -> list[str]:
+    """Returns the flags of an option that takes a value."""
+    return [] if getattr(option, "is_flag", True) else option.opts
 
 
 def show(explanation: Explanation, *, as_json: bool) -> int:
@@ -114,3 +166,66 @@ def _explain_run(run: Path, *, json: bool, debug: bool) -> int:
     from volano.api.explain import explain_run
 
     return show(explain_run(run), as_json=json)
+
+
+def name_first(arguments: list[str], valued: set[str]) -> list[str]:
+    """Returns a command line with the script's name first, and its own arguments behind ``--``; as
+    it is, if it names no script.
+
+    Args:
+        arguments: Volano's options, then ``SCRIPT.py`` or ``-m MODULE``, then the script's.
+        valued: those of Volano's options that take a value.
+    """
+    place = 0
+    while place < len(arguments):
+        argument = arguments[place]
+        if argument == "-m" and place + 1 < len(arguments):
+            name, rest = MODULE + arguments[place + 1], arguments[place + 2 :]
+            return [name, *arguments[:place], "--", *rest]
+        if not argument.startswith("-"):
+            if not is_script(argument):
+                return arguments
+            return [argument, *arguments[:place], "--", *arguments[place + 1 :]]
+        place += 2 if argument in valued else 1
+    return arguments
+
+
+def is_script(name: str) -> bool:
+    """Returns whether a name is that of a script, and no reference, application or run."""
+    return name.startswith(MODULE) or (name.endswith(_SUFFIXES) and ":" not in Path(name).name)
+
+
+def _explain_script(
+    name: str,
+    *,
+    arguments: list[str] | None,
+    seconds: float,
+    steps: int | None,
+    scratch: list[str] | None,
+    verbose: bool,
+    json: bool,
+    debug: bool,
+) -> int:
+    """Explains a script, and prints what is found as it is found. Returns the exit code."""
+    del debug  # read by cli.main
+    from volano.script.search.explain import explain_script
+
+    if not 0 < seconds < float("inf"):
+        raise UsageError("`seconds` must be a number above 0", got=seconds)
+    if steps is not None and steps < 1:
+        raise UsageError("`steps` must be at least 1", got=steps)
+    write: Any = output.warn if json else output.say
+
+    def say(line: str) -> None:
+        write(re.sub(r"`(\w+)`", r"--\1", line))
+
+    is_module = name.startswith(MODULE)
+    script = Script(
+        target=name.removeprefix(MODULE), is_module=is_module, arguments=tuple(arguments or ())
+    )
+    explanation = explain_script(
+        script, scratch=scratch or (), is_verbose=verbose, seconds=seconds, steps=steps, say=say
+    )
+    if json:
+        output.print_json(explanation.to_json())
+    return 0

@@ -155,6 +155,7 @@ def in_flags(text: str, arguments: list[str]) -> str:
     own = {flag[2:].replace("-", "_"): flag for flag in given}
     # The help of `explore` lists the applications, which have no --resume.
     others = {"path": "PATH", "resume": "--resume", "build": "MODULE:BUILD"}
+    others |= {"seconds": "--seconds", "scratch": "--scratch"}  # of a script that is explained
     flags = {**own, **flags_of(typer.main.get_command(app)), **others}
     return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), text)
 

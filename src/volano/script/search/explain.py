@@ -1,0 +1,103 @@
+"""Explains a script: first where the time of its steps goes, then which plans make it faster."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from volano.script.advice import changes_for
+from volano.script.plan import ScriptPlan
+from volano.script.remembered import Script, remember
+from volano.script.search.candidates import candidates_for
+from volano.script.search.explanation import (
+    ScriptExplanation,
+    describe_choice,
+    describe_time,
+    explanation_of,
+)
+from volano.script.search.race import ScriptRace
+from volano.script.watch.launch import ScriptRunner, check_single_process
+
+# Of the seconds for everything, the share in which the script is watched as it is.
+_WATCH_SHARE, _LEAST_WATCH_SECONDS = 0.12, 1.0
+_LEAST_SECONDS = 10.0  # for the first run, which imports torch
+
+
+def explain_script(
+    script: Script,
+    *,
+    scratch: Sequence[str] = (),
+    is_verbose: bool = False,
+    seconds: float = 60.0,
+    steps: int | None = None,
+    say: Callable[[str], Any] = lambda _: None,
+) -> ScriptExplanation:
+    """Returns where the time of a script's steps goes, and what makes it faster.
+
+    Args:
+        script: the script and its arguments.
+        scratch: folders and files in the current folder of which each run gets a copy.
+        is_verbose: whether what the script prints is shown, on standard error.
+        seconds: about how long everything may take.
+        steps: the most steps that are measured in each run; None is as many as there is time for.
+        say: called with lines of text as soon as they are known.
+
+    Raises:
+        ScriptError: the script fails, or has nothing to explain.
+    """
+    check_single_process()
+    deadline = time.monotonic() + seconds
+    with ScriptRunner(script, scratch=scratch, is_verbose=is_verbose) as runner:
+        limits = watch_limits(seconds, steps)
+        seen = runner.run(ScriptPlan(), limits=limits, seconds=max(seconds, _LEAST_SECONDS))
+        explanation = explanation_of(seen.record, script.words, script.arguments)
+        for line in describe_time(explanation):
+            say(line)
+        race = ScriptRace(runner, seen, deadline=deadline, steps=steps, say=say)
+        explanation = _raced(explanation, race, script, seen.record["precisions"], seconds, say)
+    for line in describe_choice(explanation):
+        say(line)
+    return explanation
+
+
+def _raced(
+    explanation: ScriptExplanation,
+    race: ScriptRace,
+    script: Script,
+    precisions: Sequence[str],
+    seconds: float,
+    say: Callable[[str], Any],
+) -> ScriptExplanation:
+    """Returns the explanation with its candidates, and remembers the chosen plan."""
+    candidates = candidates_for(explanation, precisions, seconds)
+    say("")
+    say("candidates, each against the script as it is:")
+    best = race.run(candidates.tried)
+    chosen = ScriptPlan() if best is None else best.plan
+    notices = [*explanation.notices, *race.notices]
+    if race.candidates:
+        gain = 1.0 if best is None else best.gain or 1.0
+        said = remember(script, chosen, gain=gain, step_seconds=race.base_seconds)
+        notices += [] if said is None else [f"the plan is not remembered: {said}"]
+    return dataclasses.replace(
+        explanation,
+        candidates=tuple(
+            dataclasses.replace(one, status="chosen") if one is best else one
+            for one in race.candidates
+        ),
+        refused=candidates.refused,
+        chosen=chosen,
+        gain=1.0 if best is None else best.gain or 1.0,
+        advice=tuple(change.in_words() for change in changes_for(chosen, script).changes),
+        notices=tuple(notices),
+    )
+
+
+def watch_limits(seconds: float, steps: int | None) -> dict[str, float]:
+    """Returns how long the script is watched as it is."""
+    limits: dict[str, float] = {"seconds": max(_LEAST_WATCH_SECONDS, _WATCH_SHARE * seconds)}
+    if steps is not None:
+        limits["steps"] = steps
+    return limits

@@ -1,0 +1,187 @@
+"""Races plans of a script: each in a child of its own, against the script as it is, which runs
+before, between and after them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from volano.errors import ScriptError, VolanoError, first_line
+from volano.script.plan import ScriptPlan
+from volano.script.search.candidates import PlanToTry, other_threads
+from volano.script.search.explanation import ScriptCandidate, candidate_line
+from volano.script.search.guard import FirstResults, ScriptGuard
+from volano.script.watch.launch import ScriptRunner, WatchedRun
+
+# A gain below this is noise on any machine.
+_LEAST_GAIN = 1.03
+# A candidate is timed for so long, or so many steps if they take longer.
+_SECONDS, _STEPS = 2.0, 4
+_LONGEST_CHILD = 8.0  # times as long as the script needs to its end, compiling left out
+
+
+class ScriptRace:
+    """The race of one script.
+
+    Args:
+        runner: runs the script.
+        base: what was seen of it as it is.
+        deadline: when the race must be over, by ``time.monotonic``.
+        steps: the most steps that are measured in a run.
+        say: called with a line for each candidate.
+
+    Attributes:
+        candidates: what became of each, in their order.
+        notices: what else must be known.
+    """
+
+    def __init__(
+        self,
+        runner: ScriptRunner,
+        base: WatchedRun,
+        *,
+        deadline: float,
+        steps: int | None,
+        say: Callable[[str], Any],
+    ) -> None:
+        self._runner, self._say, self._deadline = runner, say, deadline
+        self._base = [base]
+        self._first = _computed(base)
+        self._guard: ScriptGuard | None = None
+        self._limits: dict[str, float] = {"seconds": max(_SECONDS, _STEPS * base.step_seconds)}
+        if steps is not None:
+            self._limits["steps"] = steps
+        self.candidates: list[ScriptCandidate] = []
+        self.notices: list[str] = []
+
+    def run(self, candidates: Sequence[PlanToTry]) -> ScriptCandidate | None:
+        """Tries candidates, most promising first, then the best of them together. Returns the one
+        to take, or None if none is faster and computes the same."""
+        if not candidates or not self._prepare_guard():
+            return None
+        for number, candidate in enumerate(candidates):
+            if not self._has_time(num_children=2):
+                rest = ", ".join(left.plan.in_words() for left in candidates[number:])
+                self.notices.append(f"no time was left to try {rest}")
+                break
+            self._try(candidate.plan)
+        self._measure_base()
+        return self._choose()
+
+    @property
+    def base_seconds(self) -> float:
+        """The seconds of a step of the script as it is, over all its runs."""
+        return sum(seen.step_seconds for seen in self._base) / len(self._base)
+
+    def _prepare_guard(self) -> bool:
+        """Runs the script again, as it is and with other threads. Returns whether plans can be
+        compared with it."""
+        threads = ScriptPlan(threads=other_threads(self._base[0].record["facts"]))
+        try:
+            rounded = self._seen(threads)
+            repeated = self._seen(ScriptPlan())
+        except ScriptError as error:
+            self.notices.append(f"it does not run a second time: {first_line(error)}")
+            return False
+        self._base.append(repeated)
+        self._guard = ScriptGuard(self._first, _computed(repeated), _computed(rounded))
+        if self._guard.why_not is not None:
+            self.notices.append(f"no plan can be compared with it: {self._guard.why_not}")
+            return False
+        if not self._guard.is_reproducible:
+            self.notices.append("two runs of the script as it is differ in the last bits")
+        self._judge(threads, rounded)
+        return True
+
+    def _try(self, plan: ScriptPlan) -> None:
+        try:
+            seen = self._seen(plan)
+        except VolanoError as error:
+            self._note(ScriptCandidate(plan=plan, status="failed", reason=first_line(error)))
+            return
+        if not plan.is_empty and not seen.record.get("deeds") and _wants_deeds(plan):
+            left = "; ".join(seen.record.get("left", ())) or "there is nothing that it applies to"
+            self._note(ScriptCandidate(plan=plan, status="failed", reason=left))
+            return
+        self._judge(plan, seen)
+
+    def _judge(self, plan: ScriptPlan, seen: WatchedRun) -> None:
+        assert self._guard is not None
+        verdict = self._guard.check(plan, _computed(seen))
+        self._note(
+            ScriptCandidate(
+                plan=plan,
+                status="measured" if verdict.passed else "struck",
+                seconds=seen.step_seconds,
+                gain=self.base_seconds / seen.step_seconds,
+                startup_seconds=seen.startup_seconds - self._base[0].startup_seconds,
+                reason=verdict.reason,
+            )
+        )
+
+    def _note(self, candidate: ScriptCandidate) -> None:
+        self.candidates.append(candidate)
+        for line in candidate_line(candidate):
+            self._say(line)
+
+    def _choose(self) -> ScriptCandidate | None:
+        least = max(_LEAST_GAIN, self._spread())
+        winners: list[ScriptCandidate] = []
+        for candidate in sorted(self._sound(), key=lambda one: one.seconds or 0.0):
+            is_new = not any(
+                set(candidate.plan.settings()) & set(other.plan.settings()) for other in winners
+            )
+            if is_new and (candidate.gain or 0.0) >= least:
+                winners.append(candidate)
+        if len(winners) > 1 and self._has_time(num_children=1):
+            self._try(_together(winners))
+        best = min(self._sound(), key=lambda one: one.seconds or 0.0, default=None)
+        return best if best is not None and (best.gain or 0.0) >= least else None
+
+    def _sound(self) -> list[ScriptCandidate]:
+        """Returns what computes the same, with gains over the script in all its runs."""
+        self.candidates = [
+            one if one.seconds is None
+            else dataclasses.replace(one, gain=self.base_seconds / one.seconds)
+            for one in self.candidates
+        ]  # fmt: skip
+        return [one for one in self.candidates if one.status == "measured"]
+
+    def _spread(self) -> float:
+        """Returns how many times as long the script's slowest run took as its fastest."""
+        times = [seen.step_seconds for seen in self._base]
+        return max(times) / min(times)
+
+    def _measure_base(self) -> None:
+        if self._has_time(num_children=2):
+            self._base.append(self._seen(ScriptPlan()))
+
+    def _has_time(self, num_children: int) -> bool:
+        needed = num_children * (self._base[-1].startup_seconds + self._limits["seconds"])
+        return time.monotonic() + needed < self._deadline
+
+    def _seen(self, plan: ScriptPlan) -> WatchedRun:
+        usual = self._base[0].startup_seconds + self._limits["seconds"]
+        most = max(_LONGEST_CHILD * usual, 60.0)
+        if plan.compile is None:
+            most = max(2 * usual, min(most, self._deadline - time.monotonic()))
+        return self._runner.run(plan, limits=self._limits, seconds=most)
+
+
+def _computed(seen: WatchedRun) -> FirstResults:
+    return FirstResults.of(seen.record["losses"], seen.gradients)
+
+
+def _together(winners: Sequence[ScriptCandidate]) -> ScriptPlan:
+    settings = [one.plan.settings() for one in winners]
+    return ScriptPlan(**{name: value for one in settings for name, value in one.items()})
+
+
+def _wants_deeds(plan: ScriptPlan) -> bool:
+    """Returns whether a plan changes objects of the script, not settings of the process alone."""
+    of_process = {"threads", "cudnn_benchmark"} | (
+        {"precision"} if plan.precision == "tf32" else set()
+    )
+    return bool(plan.settings().keys() - of_process)

@@ -1,0 +1,77 @@
+"""Which plans are tried for which script."""
+
+from __future__ import annotations
+
+import pytest
+
+from volano.script.plan import ScriptPlan
+from volano.script.search import candidates
+from volano.script.search.candidates import candidates_for, other_threads
+from volano.script.search.explanation import ScriptExplanation, StepPart
+
+SLOW = {
+    "num_workers": 0, "pin_memory": False, "prefetch_factor": None, "persistent_workers": False,
+}  # fmt: skip
+PLAIN = {
+    "dtype": "float32", "autocast": None, "is_compiled": False, "has_convolutions": True,
+    "is_channels_last": False, "threads": 2, "loaders": [SLOW],
+    "optimizers": [{"class": "AdamW", "fused": False, "takes_fused": True}],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(candidates, "_cores", lambda: 2)
+
+
+def make(facts=PLAIN, device="cpu", **shares):
+    parts = [StepPart(name=n, seconds=s, share=s, places=()) for n, s in shares.items()]
+    return ScriptExplanation(
+        script="train.py", arguments=(), device=device, num_steps=9, num_warmup_steps=3,
+        step_seconds=1.0, split_step_seconds=1.0, parts=tuple(parts), facts=facts,
+    )  # fmt: skip
+
+
+def tried(explanation, precisions=("bf16",), seconds=60.0):
+    found = candidates_for(explanation, precisions, seconds)
+    return [candidate.plan.in_words() for candidate in found.tried], dict(found.refused)
+
+
+def test_the_longest_part_comes_first():
+    plans, refused = tried(make(data=0.5, forward=0.2, backward=0.2, optimizer=0.1))
+    assert plans[:2] == [
+        ScriptPlan(num_workers=n, persistent_workers=True).in_words() for n in (1, 2)
+    ]
+    assert plans[2:] == ["bf16", "channels_last", "fused=True"]
+    assert "seconds" in refused["torch.compile"]
+
+
+def test_what_is_short_is_not_tried():
+    plans, refused = tried(make(data=0.01, forward=0.02, optimizer=0.02, rest=0.95))
+    assert plans == []
+    assert refused["data workers"] == "waiting for data and copying are 1.0% of a step"
+    assert refused["fused optimizer"] == "the optimizer is 2.0% of a step"
+
+
+def test_what_the_script_does_itself_is_left():
+    own = {
+        "autocast": "bfloat16", "is_compiled": True, "is_channels_last": True,
+        "loaders": [{**SLOW, "num_workers": 4, "prefetch_factor": 2}],
+        "optimizers": [{"class": "AdamW", "fused": True, "takes_fused": True}],
+    }  # fmt: skip
+    plans, refused = tried(make({**PLAIN, **own}, data=0.3, forward=0.5, optimizer=0.2))
+    assert plans == ["prefetch_factor=4"]
+    assert refused["precision"] == "the script computes in bfloat16"
+    assert {"data workers", "channels_last", "torch.compile", "fused optimizer"} <= refused.keys()
+
+
+def test_a_device_and_more_time_have_more_candidates():
+    shares = {"data": 0.1, "transfer": 0.2, "forward": 0.5}
+    plans, _ = tried(make(device="meta", **shares), ("tf32", "bf16"), seconds=300)
+    wanted = {"pin_memory=True, non_blocking=True", "tf32", "bf16", "cudnn.benchmark=True"}
+    assert wanted < set(plans)
+    assert any("compile" in plan for plan in plans)
+
+
+def test_another_number_of_threads():
+    assert [other_threads({"threads": n}) for n in (1, 2, 8)] == [2, 1, 4]

@@ -1,0 +1,101 @@
+"""The race, with a stand-in for the child processes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from volano.errors import ScriptError
+from volano.script.plan import ScriptPlan
+from volano.script.search.candidates import PlanToTry
+from volano.script.search.race import ScriptRace
+from volano.script.watch.launch import WatchedRun
+
+WORKERS = ScriptPlan(num_workers=2)
+LAST = ScriptPlan(memory_format="channels_last")
+FUSED = ScriptPlan(fused=True)
+TOGETHER = ScriptPlan(num_workers=2, memory_format="channels_last")
+
+
+class Runner:
+    """A runner of scripts that take as long as is said."""
+
+    def __init__(self, folder, seconds, *, wrong=(), failing=(), idle=()):
+        self._folder, self._seconds = folder, seconds
+        self._wrong, self._failing, self._idle = wrong, failing, idle
+        self.ran = []
+
+    def run(self, plan, *, limits, seconds):
+        self.ran.append(plan)
+        if plan in self._failing:
+            raise ScriptError("train.py must run by itself", got="exit code 1")
+        path = self._folder / f"{len(self.ran)}.safetensors"
+        value = 2.0 if plan in self._wrong else 1.0
+        save_file({"gradient.0.0": np.full(3, value, np.float32)}, path)
+        record = {
+            "losses": [1.0], "facts": {"threads": 2}, "step_seconds": self._seconds.get(plan, 0.1),
+            "free_step_seconds": None, "deeds": [] if plan in self._idle else ["it"],
+            "left": ["the script has its own"],
+        }  # fmt: skip
+        return WatchedRun(record=record, gradients=path, startup_seconds=1.0)
+
+
+def race(folder, seconds, plans, *, left=1e6, **faults):
+    runner, lines = Runner(folder, seconds, **faults), []
+    base = runner.run(ScriptPlan(), limits={}, seconds=1)
+    deadline = time.monotonic() + left
+    found = ScriptRace(runner, base, deadline=deadline, steps=None, say=lines.append)
+    return found, found.run([PlanToTry(plan, 0.5) for plan in plans]), runner, lines
+
+
+def statuses(found):
+    return {one.plan: one.status for one in found.candidates}
+
+
+def test_the_winners_are_tried_together(tmp_path):
+    seconds = {WORKERS: 0.05, LAST: 0.08, TOGETHER: 0.04}
+    _, best, _, lines = race(tmp_path, seconds, [WORKERS, LAST, FUSED])
+    assert best.plan == TOGETHER
+    assert best.gain == pytest.approx(2.5)
+    text = "\n".join(lines)
+    assert "2.00 times as fast" in text
+    assert "equal to the last bit" in text
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_computes_something_else_is_not_chosen_however_fast(tmp_path):
+    found, best, _, lines = race(tmp_path, {WORKERS: 0.01}, [WORKERS], wrong=[WORKERS])
+    assert best is None
+    assert statuses(found)[WORKERS] == "struck"
+    assert any("struck: other numbers" in line for line in lines)
+
+
+def test_noise_is_no_gain(tmp_path):
+    _, best, runner, _ = race(tmp_path, {LAST: 0.099}, [LAST])
+    assert best is None
+    assert runner.ran.count(ScriptPlan()) == 3  # before, between and after
+
+
+def test_what_fails_or_changes_nothing_is_said(tmp_path):
+    faults = {"failing": [LAST], "idle": [FUSED]}
+    found, best, _, lines = race(tmp_path, {}, [LAST, FUSED], **faults)
+    assert best is None
+    assert statuses(found) == {ScriptPlan(threads=1): "measured", LAST: "failed", FUSED: "failed"}
+    text = "\n".join(lines)
+    assert "failed: train.py must run by itself; got exit code 1." in text
+    assert "failed: the script has its own" in text
+
+
+def test_the_time_is_kept_and_what_was_left_is_said(tmp_path):
+    found, _, runner, _ = race(tmp_path, {}, [WORKERS, LAST], left=1)
+    assert len(runner.ran) == 3
+    assert found.notices == ["no time was left to try num_workers=2, channels_last"]
+
+
+def test_a_script_that_cannot_run_twice_is_explained_without_a_race(tmp_path):
+    found, best, _, _ = race(tmp_path, {}, [WORKERS], failing=[ScriptPlan(threads=1)])
+    assert best is None
+    assert found.notices[0].startswith("it does not run a second time: train.py must run")
