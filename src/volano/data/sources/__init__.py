@@ -1,5 +1,6 @@
 """The sources of data."""
 
+from volano.data.sources.fitting import CUT, FITS
 from volano.data.sources.folders import refuse_run, run_notices
 from volano.data.sources.image.decoding import (
     ImageFile,
@@ -9,13 +10,12 @@ from volano.data.sources.image.decoding import (
     pixels_of,
 )
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
+from volano.data.sources.image.image_names import is_image, listed
 from volano.data.sources.image.image_sets import ImageSets, read_image_sets
 from volano.data.sources.image.images import (
     LabelledImages,
     decode_all,
-    is_image,
     leave_in_files,
-    listed,
     picked,
 )
 from volano.data.sources.split import (
@@ -46,11 +46,12 @@ from volano.data.sources.text.labelled_texts import (
 from volano.data.sources.text.text_split import TextSplit, split_texts
 from volano.data.sources.text.texts import Document, TextSource, decode_text, find_texts
 from volano.data.sources.video.bouncing import bouncing_digits
-from volano.data.sources.video.clip_files import PICTURE_SUFFIXES, ClipFormat, decode_clip, is_clip
+from volano.data.sources.video.clip_files import PICTURE_SUFFIXES, decode_clip, is_clip
+from volano.data.sources.video.clip_format import choose_clip_format
+from volano.data.sources.video.clip_pixels import ClipFormat
 from volano.data.sources.video.clips import (
     Clips,
     ClipSets,
-    choose_clip_format,
     read_clip_folder,
     read_clips_like,
 )
@@ -58,6 +59,8 @@ from volano.data.sources.video.clips import (
 __all__ = [
     "BY_CONTENT",
     "BY_PLACE",
+    "CUT",
+    "FITS",
     "HOLD_OUT_SHARE",
     "PICTURE_SUFFIXES",
     "SPLITS_NAME",

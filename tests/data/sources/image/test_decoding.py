@@ -116,10 +116,10 @@ class TestDecode:
         picture(tmp_path / "b.png", size=(24, 24))
         real = Image.open
 
-        def opening(path):
+        def opening(path, **options):
             if path.name == "a.png":
                 raise ZeroDivisionError
-            return real(path)
+            return real(path, **options)
 
         monkeypatch.setattr(Image, "open", opening)
         files = [ImageFile(path=tmp_path / name, label=0) for name in ("a.png", "b.png")]
@@ -203,3 +203,43 @@ class TestOneRangeForASet:
         for file in files:
             red, _, blue = decode(file.path, pixel_format).reshape(3, -1).mean(1)
             assert red > 200 > 50 > blue
+
+
+@pytest.mark.parametrize(
+    ("fit", "edge"), [("cut", (200, 200)), ("pad", (0, 200)), ("squeeze", (50, 200))]
+)
+def test_pictures_that_are_no_squares(tmp_path, fit, edge):
+    pixels = np.full((32, 64), 50, dtype=np.uint8)
+    pixels[:, 16:48] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    found = decode(tmp_path / "a.png", PixelFormat(channels=1, size=32, fit=fit))[0]
+    corner, middle = edge
+    assert abs(int(found[0, 0]) - corner) <= 2
+    assert abs(int(found[16, 16]) - middle) <= 2
+
+
+def test_a_format_that_cuts_is_told_as_before():
+    assert repr(PixelFormat(channels=3, size=8)) == "PixelFormat(channels=3, size=8)"
+    assert repr(PixelFormat(channels=3, size=8, fit="pad")).endswith("size=8, fit=pad)")
+
+
+def test_a_program_that_would_be_run_is_not(tmp_path):
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+    )
+    with pytest.raises(OSError, match="cannot identify"):
+        decode(tmp_path / "a.png", PixelFormat(channels=1, size=8))
+
+
+def test_what_is_far_from_square_is_said(tmp_path):
+    files = []
+    for number in range(4):
+        files.append(ImageFile(path=tmp_path / f"{number}.png", label=0))
+        picture(files[-1].path, size=(64, 24 if number else 64))
+    said = []
+    choose_format(files, said=said)
+    assert said[0].startswith("fit=cut: 3 of 4 images lose more than a quarter")
+    said.clear()
+    assert choose_format(files, fit="pad", said=said).fit == "pad"
+    assert said == []

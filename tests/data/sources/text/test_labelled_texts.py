@@ -81,16 +81,29 @@ class TestSources:
         assert [application.train.texts[row] for row in application.fit_rows] == [
             f"word {n}" for n in range(0, 30, 3)
         ]
-        assert application.notices == (
+        assert application.notices[0].startswith("texts: 10 to train on and 10 to evaluate on")
+        assert application.notices[1:] == (
             "the 10 texts of split val are held back to choose, and trained on after that",
         )
         assert not application.is_held_out
+
+    def test_what_lies_beside_the_classes_is_said(self, tmp_path):
+        for place in ("train/a/1", "train/b/1", "test/a/1", "train/loose", "extra/x", "readme"):
+            path = tmp_path / f"{place}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"text of {place}")
+        assert read_labelled_texts(tmp_path).notices == (
+            "texts are read from test/ and train/; left out: 1 in extra/, 1 in no folder",
+            "left out: 1 texts beside the class folders of train/",
+        )
 
     def test_val_is_tested_where_there_is_no_test_set(self, tmp_path):
         (tmp_path / "t.csv").write_text("text,label,split\na,x,train\nb,y,train\nc,x,val\n")
         application = read_classes(tmp_path / "t.csv")
         assert application.test.texts == ("c",)
-        assert application.notices == ()
+        assert application.notices == (
+            "texts: 2 to train on and 1 to test on, of 2 classes: x 1 + 1, y 1 + 0",
+        )
 
     def test_texts_in_folders_keep_their_folders(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

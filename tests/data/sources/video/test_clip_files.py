@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clips import moving_square, write_clip
 from volano.data.sources import ClipFormat, choose_clip_format, decode_clip
-from volano.data.sources.video.clip_files import nearest_frames, read_facts
+from volano.data.sources.video.clip_files import ClipBudget, read_facts
+from volano.errors import DataError
 
 GREY = ClipFormat(channels=1, size=32, fps=10.0)
 
@@ -80,16 +79,6 @@ class TestDecoding:
             decode_clip(path, GREY)[::2],
         )
 
-    @given(st.integers(1, 40), st.floats(1, 60), st.floats(1, 60))
-    def test_nearest_frames_are_nearest(self, num, fps, wanted):
-        times = np.arange(num) / fps
-        chosen = nearest_frames(times, fps, wanted)
-        moments = np.arange(len(chosen)) / wanted
-        assert (np.diff(chosen) >= 0).all()
-        best = np.abs(times[None] - moments[:, None]).min(1)
-        assert np.abs(times[chosen] - moments) == pytest.approx(best, abs=1e-9)
-        assert abs(len(chosen) / wanted - num / fps) <= 0.5 / wanted + 1 / wanted
-
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
@@ -130,3 +119,64 @@ class TestDecoding:
             container.mux(stream.encode())
         with pytest.raises(OSError, match="no pictures that move"):
             decode_clip(path, GREY)
+
+
+class TestTimes:
+    """Files whose frames do not follow each other at the rate that their header states."""
+
+    TIMES = (0.0, 0.1, 0.2, 0.3, 2.0, 2.1, 2.95)
+
+    @pytest.mark.parametrize("fps", [5, 10])
+    def test_each_moment_gets_the_frame_of_its_time(self, tmp_path, fps):
+        frames = moving_square(num_frames=len(self.TIMES))
+        path = write_clip(tmp_path / "a.mkv", frames, times=self.TIMES)
+        every = decode_clip(path, ClipFormat(channels=1, size=32, fps=1000.0))
+        found = decode_clip(path, ClipFormat(channels=1, size=32, fps=float(fps)))
+        assert 2.9 * fps <= len(found) <= 3.1 * fps + 1
+        for number, frame in enumerate(found):
+            nearest = np.abs(np.array(self.TIMES) - number / fps).argmin()
+            assert np.array_equal(frame, every[round(1000 * self.TIMES[nearest])])
+
+    def test_a_clock_that_is_set_takes_no_memory(self, tmp_path):
+        times = [0.1 * number + (80_000 if number >= 6 else 0) for number in range(12)]
+        path = write_clip(tmp_path / "a.mkv", moving_square(num_frames=12), times=times)
+        said = []
+        assert len(decode_clip(path, GREY, said=said)) == 12
+        assert said == ["the clock of its frames jumps 1 times, and is read without jumps"]
+
+    def test_memory_is_counted_before_it_is_taken(self, tmp_path):
+        times = [0, 59, 118]
+        path = write_clip(tmp_path / "a.mkv", moving_square(num_frames=3), times=times)
+        budget = ClipBudget()
+        budget.limit = 1200 * 32 * 32
+        with pytest.raises(DataError, match="at most half of the free memory"):
+            decode_clip(path, ClipFormat(channels=1, size=32, fps=240.0), budget=budget)
+        assert len(decode_clip(path, GREY, budget=ClipBudget())) == 1770
+
+
+class TestDamage:
+    def test_good_frames_are_kept(self, tmp_path):
+        frames = moving_square(num_frames=12)
+        whole = decode_clip(write_clip(tmp_path / "whole.mkv", frames, codec="mjpeg"), GREY)
+        path = write_clip(tmp_path / "a.mkv", frames, codec="mjpeg", spoil=(4, 5))
+        said = []
+        found = decode_clip(path, GREY, said=said)
+        assert said == ["2 frames are missing beside 10 good ones"]
+        assert np.array_equal(found[:4], whole[:4])
+        assert np.array_equal(found[6:], whole[6:])
+        assert np.array_equal(found[4], whole[3])
+
+    def test_nothing_good_says_why(self, tmp_path):
+        path = write_clip(
+            tmp_path / "a.mkv", moving_square(num_frames=3), codec="mjpeg", spoil=(0, 1, 2)
+        )
+        with pytest.raises(OSError, match="Invalid data"):
+            decode_clip(path, GREY)
+
+    def test_files_that_end_early_say_how_much_is_missing(self, tmp_path):
+        path = write_clip(tmp_path / "a.mkv", moving_square(num_frames=40))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        said = []
+        num = len(decode_clip(path, GREY, said=said))
+        assert 5 < num < 35
+        assert f"{40 - num} frames are missing beside {num} good ones" in said[0]

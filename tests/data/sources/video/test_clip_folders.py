@@ -1,8 +1,11 @@
 """Folders of clips: classes, splits, and what is left out."""
 
+import pytest
+
 from clips import moving_square, write_clip
 from data.sources.video.test_clips import folder_of
 from volano.data.sources import read_clip_folder
+from volano.errors import DataError
 
 
 def test_class_folders(tmp_path):
@@ -53,3 +56,28 @@ def test_val_where_test_holds_nothing(tmp_path):
     sets = read_clip_folder(tmp_path, num_frames=20)
     assert (len(sets.train), len(sets.test), sets.is_held_out) == (3, 2, False)
     assert not any("left out" in text for text in sets.notices)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("Train", "dev"), ("training", "validation")]
+)
+def test_splits_have_the_names_that_they_have_for_images(tmp_path, train, test):
+    folder_of(tmp_path / train, num=3)
+    folder_of(tmp_path / test, num=2)
+    sets = read_clip_folder(tmp_path, num_frames=20)
+    assert (len(sets.train), len(sets.test), sets.is_held_out) == (3, 2, False)
+
+
+def test_splits_without_one_to_train_on(tmp_path):
+    folder_of(tmp_path / "val", num=3)
+    folder_of(tmp_path / "test", num=2)
+    with pytest.raises(DataError, match="must have one to train on"):
+        read_clip_folder(tmp_path, num_frames=20)
+
+
+def test_loose_clips_that_undo_classes_are_said(tmp_path):
+    folder_of(tmp_path / "left", num=2)
+    folder_of(tmp_path / "right", num=2, speed=2)
+    write_clip(tmp_path / "loose.mp4", moving_square(speed=3))
+    notices = read_clip_folder(tmp_path, num_frames=8).notices
+    assert f"{tmp_path.name}/ holds 1 loose clips: its folders are no classes" in notices

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from clips import moving_square, write_clip
-from volano.data.sources import ClipFormat, choose_clip_format, read_clip_folder, read_clips_like
-from volano.data.sources.video import clips as clips_module
+from volano.data.sources import ClipFormat, read_clip_folder, read_clips_like
 from volano.errors import DataError, UsageError
 
 GREY = ClipFormat(channels=1, size=32, fps=10.0)
@@ -86,6 +85,16 @@ class TestFolder:
         assert len(sets.train) + len(sets.test) == 12 - left_out
         assert any("1 clips are too short" in text for text in sets.notices)
 
+    def test_damaged_clips_keep_their_good_frames(self, tmp_path):
+        folder_of(tmp_path, num=4)
+        write_clip(tmp_path / "a.mkv", moving_square(speed=2), codec="mjpeg", spoil=(7, 8, 9))
+        sets = read_clip_folder(tmp_path, num_frames=16)
+        assert len(set(sets.train.names) | set(sets.test.names)) == 5
+        assert sets.notices[-1] == (
+            f"1 clips are damaged; the first: {tmp_path / 'a.mkv'}: 3 frames are missing beside "
+            "17 good ones"
+        )
+
     def test_too_many_broken_ones(self, tmp_path):
         folder_of(tmp_path, num=2)
         for number in range(3):
@@ -134,18 +143,6 @@ class TestFolder:
             read_clip_folder(tmp_path, num_frames=8)
         monkeypatch.setattr("volano.device.Device.free_bytes", lambda self: 2 * 10 * 32 * 32 * 32)
         assert len(read_clip_folder(tmp_path, num_frames=8).train.frames) in {8, 9}
-
-    def test_long_fast_clips_are_slowed(self, tmp_path):
-        path = write_clip(tmp_path / "a.mp4", moving_square(num_frames=300), fps=60)
-        assert choose_clip_format([path], 16, size=None, fps=None)[0].fps == 15.0
-        short = write_clip(tmp_path / "b.mp4", moving_square(num_frames=30), fps=60)
-        assert choose_clip_format([short], 16, size=None, fps=None)[0].fps == 60.0
-
-    def test_large_frames_are_scaled_down(self, tmp_path):
-        path = write_clip(tmp_path / "a.mp4", moving_square(num_frames=4, size=(160, 120)))
-        chosen, notices = choose_clip_format([path], 16, size=None, fps=None)
-        assert chosen.size == clips_module.LARGEST_AUTOMATIC_SIZE
-        assert "160x120 are cut to a centred square" in notices[0]
 
 
 class TestLikeAnotherSet:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from volano.data.sources.fitting import CUT, SQUEEZE, shape_notices
+from volano.data.sources.image.image_names import picture_formats
 from volano.errors import DataError
 
 # Larger pictures are scaled down: small networks trained from scratch gain little above this size
@@ -48,16 +50,19 @@ class ImageFile:
 class PixelFormat:
     """The format to which files are decoded: ``channels`` 1 or 3, ``size`` the height and width in
     pixels, ``pixel_range`` the values of 16-bit, 32-bit and floating-point pixels that become 0 and
-    255. None takes the type's own range, which 32-bit and floating-point pixels don't have."""
+    255. None takes the type's own range, which 32-bit and floating-point pixels don't have. ``fit``
+    is how a picture that is no square becomes one."""
 
     channels: int
     size: int
     pixel_range: tuple[float, float] | None = None
+    fit: str = CUT
 
     def __repr__(self) -> str:
-        # Digests of caches and data hold this text: that of a set of bytes stays as it was.
+        # Digests of caches and data hold this text: that of a set of bytes, cut, stays as it was.
         scaled = "" if self.pixel_range is None else f", pixel_range={self.pixel_range}"
-        return f"PixelFormat(channels={self.channels}, size={self.size}{scaled})"
+        fitted = "" if self.fit == CUT else f", fit={self.fit}"
+        return f"PixelFormat(channels={self.channels}, size={self.size}{scaled}{fitted})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,7 @@ class _Header:
     """The facts in a file's header, and the least and the largest of its values if they are more
     than bytes."""
 
-    shorter_side: int
+    size: tuple[int, int]
     mode: str
     has_frames: bool
     is_deep_colour: bool
@@ -78,6 +83,7 @@ def choose_format(
     *,
     size: int | None = None,
     pixel_range: tuple[float, float] | None = None,
+    fit: str = CUT,
     said: list[str] | None = None,
 ) -> PixelFormat:
     """Chooses channels, size and range that suit a set, from the headers of all of its files.
@@ -89,6 +95,7 @@ def choose_format(
         files: the files of the set.
         size: height and width; None chooses.
         pixel_range: the range that was chosen before; None looks at all values.
+        fit: how pictures that are no squares become some.
         said: gets what a person should know of it, in words.
 
     Raises:
@@ -105,8 +112,8 @@ def choose_format(
             remedy="Look at one of the files",
         )
     if size is None:
-        sides = [header.shorter_side for header in headers[::step] if header is not None]
-        sides = sides or [header.shorter_side for header in found]
+        sides = [min(header.size) for header in headers[::step] if header is not None]
+        sides = sides or [min(header.size) for header in found]
         size = min(_LARGEST_AUTOMATIC_SIZE, int(statistics.median(sides)))
         if size > 32:
             size -= size % 8
@@ -114,6 +121,7 @@ def choose_format(
         channels=1 if all(one.mode in _FLAT or is_deep(one.mode) for one in found) else 3,
         size=size,
         pixel_range=pixel_range or _range_of(found),
+        fit=fit,
     )
     if said is not None:
         said += _in_words(found, chosen)
@@ -133,7 +141,7 @@ def _look(path: Path, looks_at_values: bool) -> _Header | None:
                 part[0] if isinstance(part, tuple) else part for _, _, _, part in image.tile
             ]
             return _Header(
-                shorter_side=min(image.size),
+                size=image.size,
                 mode=image.mode,
                 has_frames=image.format in _WITH_FRAMES and getattr(image, "is_animated", False),
                 is_deep_colour=image.mode in ("RGB", "RGBA") and "16" in str(rawmodes),
@@ -170,7 +178,7 @@ def _in_words(headers: Sequence[_Header], chosen: PixelFormat) -> list[str]:
     num_deep = sum(is_deep(header.mode) for header in headers)
     num_frames = sum(header.has_frames for header in headers)
     num_colour = sum(header.is_deep_colour for header in headers)
-    said = []
+    said = shape_notices([header.size for header in headers], chosen.fit, "images")
     if num_deep and chosen.pixel_range is not None:
         low, high = chosen.pixel_range
         said.append(
@@ -186,7 +194,7 @@ def _in_words(headers: Sequence[_Header], chosen: PixelFormat) -> list[str]:
 
 def decode(path: Path, pixel_format: PixelFormat) -> np.ndarray:
     """Returns a file's pixels, uint8 [channels, size, size]: upright, on white where transparent,
-    cut to a centred square; the first of several frames.
+    brought into a square; the first of several frames.
 
     Raises:
         OSError: the file cannot be read as an image, whichever error Pillow raises, or its header
@@ -204,7 +212,7 @@ def _opened(path: Path) -> Iterator[Any]:
     """Opens a file and yields the picture, whose header alone has been read."""
     from PIL import Image
 
-    with _any_error_as_unreadable(), Image.open(path) as image:
+    with _any_error_as_unreadable(), Image.open(path, formats=picture_formats()) as image:
         if image.width * image.height > _MOST_PIXELS:
             raise Image.DecompressionBombError
         yield image
@@ -218,7 +226,6 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    side = pixel_format.size
     with _any_error_as_unreadable():
         image = ImageOps.exif_transpose(picture)
         if is_deep(image.mode):
@@ -229,10 +236,20 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
         mode = "L" if pixel_format.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
-        if image.size != (side, side):
-            image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
+        pixels = np.asarray(_squared(image, pixel_format))
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _squared(image: Any, pixel_format: PixelFormat) -> Any:
+    from PIL import Image, ImageOps
+
+    sides, method = (pixel_format.size, pixel_format.size), Image.Resampling.BILINEAR
+    if image.size == sides:
+        return image
+    if pixel_format.fit == SQUEEZE:
+        return image.resize(sides, method)
+    fit = ImageOps.fit if pixel_format.fit == CUT else ImageOps.pad
+    return fit(image, sides, method)
 
 
 @contextlib.contextmanager

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 
 from volano.data.feed.fetch import Fault
-from volano.data.sources.folders import refuse_run, run_notices, subfolders
+from volano.data.sources.fitting import CUT
+from volano.data.sources.folders import refuse_run
 from volano.data.sources.image.decoding import ImageFile, PixelFormat, choose_format
 from volano.data.sources.image.idx_files import read_idx
+from volano.data.sources.image.image_folders import find_class_folders
 from volano.data.sources.image.images import (
     LabelledImages,
     class_names,
     decode_all,
     leave_in_files,
-    listed,
     why_they_do_not_fit,
 )
 from volano.data.sources.split_record import TRAIN
@@ -32,11 +33,9 @@ from volano.data.sources.tables import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
     TABLE_SUFFIXES,
-    check_has_train,
     find_column,
     labels_of,
     read_rows,
-    split_named,
     split_of_row,
 )
 from volano.errors import DataError, UsageError
@@ -67,6 +66,7 @@ def read_image_sets(
     least_classes: int = 2,
     in_files: bool | None = None,
     pixel_range: tuple[float, float] | None = None,
+    fit: str = CUT,
 ) -> ImageSets:
     """Reads any of the sources, which is recognized by what lies at ``path``.
 
@@ -82,13 +82,14 @@ def read_image_sets(
             are split and digested in another way in memory.
         pixel_range: the range of pixels of more than 8 bits that was chosen the first time; None
             looks at all values.
+        fit: how files that are no squares become some.
 
     Raises:
         UsageError: ``path`` does not exist, is none of these, or is a run's folder.
         DataError: it holds nothing that can be trained on.
     """
     if path is None:
-        _refuse_size(size, "the embedded digits")
+        _refuse_decoding(size, fit, "the embedded digits")
         return _embedded_digits()
     if not path.exists():
         raise UsageError(
@@ -96,7 +97,7 @@ def read_image_sets(
             got=str(path),
             remedy="Omit `path` to train on the embedded sample",
         )
-    choose = functools.partial(_format_of, pixel_format, size, pixel_range)
+    choose = functools.partial(_format_of, pixel_format, size, pixel_range, fit)
     if path.is_file():
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise UsageError(
@@ -107,7 +108,7 @@ def read_image_sets(
         return _from_table(path, choose, least_classes, in_files)
     refuse_run(path)
     if _idx_files(path):
-        _refuse_size(size, "IDX files")
+        _refuse_decoding(size, fit, "IDX files")
         return _from_idx(path, least_classes)
     return _from_folders(path, choose, least_classes, in_files)
 
@@ -120,17 +121,18 @@ def _format_of(
     given: PixelFormat | None,
     size: int | None,
     pixel_range: tuple[float, float] | None,
+    fit: str,
     files: Sequence[ImageFile],
     said: list[str],
 ) -> PixelFormat:
-    return given or choose_format(files, size=size, pixel_range=pixel_range, said=said)
+    return given or choose_format(files, size=size, pixel_range=pixel_range, fit=fit, said=said)
 
 
-def _refuse_size(size: int | None, kind: str) -> None:
-    if size is not None:
+def _refuse_decoding(size: int | None, fit: str, kind: str) -> None:
+    if size is not None or fit != CUT:
         raise UsageError(
-            "`image_size` is only for files that are decoded",
-            got=f"{size} with {kind}, which have their own",
+            "`image_size` and `fit` are only for files that are decoded",
+            got=f"{fit if size is None else size} with {kind}, which are squares of their own size",
         )
 
 
@@ -155,59 +157,10 @@ def _from_folders(
     least_classes: int,
     in_files: bool | None,
 ) -> ImageSets:
-    runs: set[Path] = set()
-    children = subfolders(root, runs)
-    parts: dict[str, Path] = {}
-    notices: list[str] = []
-    for folder in children:
-        split = split_named(folder.name)
-        if split is not None and parts.setdefault(split, folder) is not folder:
-            notices.append(
-                f"{folder.name}/ is not read: {parts[split].name}/ is the {split} set already"
-            )
-    check_has_train(parts, root)
-    folders = parts if "train" in parts else {"train": root}
-    found = {split: _files_by_class(folder, runs) for split, folder in folders.items()}
-    unsorted = [split for split, by_class in found.items() if split != "train" and not by_class]
-    notices += [f"{folders[split]} holds no class folders and is not used" for split in unsorted]
-    found = {split: by_class for split, by_class in found.items() if split not in unsorted}
-    classes = class_names(found["train"])
-    if not any(found["train"].values()):
-        loose = listed(root)
-        raise DataError(
-            "A folder of images must hold a sub-folder for each class",
-            got=f"{root} with {len(loose)} images and {len(found['train'])} sub-folders that hold "
-            "any",
-            remedy="Sort the images as CLASS/IMAGE.jpg, or name them in a table of path and label "
-            "(.csv)",
-        )
-    _check_classes(classes, str(folders["train"]), least_classes)
-    files = {
-        split: _labelled(by_class, classes, folders[split]) for split, by_class in found.items()
-    }
-    sets = _decoded(files, classes, root, choose, in_files)
-    return dataclasses.replace(sets, notices=(*notices, *run_notices(runs), *sets.notices))
-
-
-def _files_by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
-    by_class = {child.name: listed(child, runs) for child in subfolders(folder, runs)}
-    return {name: paths for name, paths in by_class.items() if paths}
-
-
-def _labelled(
-    by_class: dict[str, list[Path]], classes: tuple[str, ...], folder: Path
-) -> list[ImageFile]:
-    unknown = sorted(by_class.keys() - set(classes))
-    if unknown:
-        raise DataError(
-            "Every class must have images to train on",
-            got=f"only in {folder}: {', '.join(unknown[:5])}",
-        )
-    return [
-        ImageFile(path=path, label=classes.index(name))
-        for name, paths in by_class.items()
-        for path in paths
-    ]
+    found = find_class_folders(root)
+    _check_classes(found.classes, str(found.train), least_classes)
+    sets = _decoded(found.labelled(), found.classes, root, choose, in_files)
+    return dataclasses.replace(sets, notices=(*found.notices, *sets.notices))
 
 
 # ---- tables

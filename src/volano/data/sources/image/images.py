@@ -15,15 +15,11 @@ from torch import Tensor
 from volano.data.arrays import Arrays
 from volano.data.feed.fetch import Fault
 from volano.data.feed.quarantine import MAX_SHARE
-from volano.data.sources.folders import walk
 from volano.data.sources.image.decoding import ImageFile, PixelFormat, decode
 from volano.data.sources.image.image_files import ImageFiles, ImageFilesDataset
 from volano.data.sources.split_record import SplitMember, content_key, file_key, members_of, pick
 from volano.errors import DataError
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
 # The largest number of images that are decoded to learn what a recipe needs to know, if images stay
 # in their files.
 _MOST_SAMPLED, _MOST_SAMPLED_BYTES = 2000, 256 * 2**20
@@ -234,18 +230,6 @@ def _check_share(faults: Sequence[Fault], num_files: int, max_share: float) -> N
             got=f"{len(faults)} of {num_files}; the first: {faults[0].path}: {faults[0].reason}",
             remedy="Mend or remove them",
         )
-
-
-def listed(folder: Path, runs: set[Path] | None = None) -> list[Path]:
-    """Returns the image files below a folder, sorted, hidden ones left out. Folders of runs are
-    added to ``runs`` instead."""
-    walked = walk(folder, set() if runs is None else runs)
-    return [parent / name for parent, names in walked for name in names if is_image(name)]
-
-
-def is_image(name: str) -> bool:
-    """Checks whether a file's name is that of an image."""
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
 
 
 def class_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from volano.data.feed.fetch import Fault
 from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.image.images import class_names
+from volano.data.sources.split_folders import left_beside, loose_in_words, split_folders
 from volano.data.sources.split_record import (
     TEST,
     TRAIN,
@@ -26,15 +27,13 @@ from volano.data.sources.tables import (
     LABEL_COLUMNS,
     TABLE_SUFFIXES,
     TEXT_COLUMNS,
-    check_has_train,
     find_column,
     labels_of,
     read_rows,
-    split_named,
     split_of_row,
 )
 from volano.data.sources.text.text_tables import whole_characters
-from volano.data.sources.text.texts import find_texts
+from volano.data.sources.text.texts import find_texts, is_text, texts_below
 from volano.errors import DataError, UsageError
 
 _TRAIN, _VALID, _TEST = TRAIN, VALID, TEST
@@ -239,13 +238,19 @@ def _table_rows(
 
 def _folder_rows(root: Path, faults: list[Fault], notices: list[str]) -> Iterator[_Row]:
     runs: set[Path] = set()
-    parts = {
-        child: split
-        for child in subfolders(root, runs)
-        if (split := split_named(child.name)) is not None
-    }
-    check_has_train(parts.values(), root)
-    for part, split in (parts if _TRAIN in parts.values() else {root: _TRAIN}).items():
+    children = subfolders(root, runs)
+    parts = split_folders(root, children, notices)
+    if parts is not None:
+        notices += left_beside(
+            root,
+            list(parts.values()),
+            children,
+            lambda child: texts_below(child, runs)[0],
+            is_text,
+            "texts",
+        )
+    for split, part in (parts or {_TRAIN: root}).items():
+        notices += loose_in_words(part, is_text, "texts")
         for folder in subfolders(part, runs):
             try:
                 source = find_texts(folder, runs=runs)

@@ -117,7 +117,7 @@ def find_texts(
         return TextSource(root=path, files=(path,), origin=str(path), field=field)
     refuse_run(path)
     runs = set() if runs is None else runs
-    files, others = _files_below(path, runs)
+    files, others = texts_below(path, runs)
     if not files:
         raise DataError(
             "A folder of texts must hold files named like text (.txt, .md, code), .jsonl or "
@@ -173,15 +173,18 @@ def _note(faults: list[Fault], number: int, path: str, reason: str) -> None:
     faults.append(Fault(number, path, reason))
 
 
-def _files_below(folder: Path, runs: set[Path]) -> tuple[list[Path], int]:
+def is_text(name: str) -> bool:
+    """Checks whether a file's name is that of a text or of a table."""
+    return not name.startswith(".") and Path(name).suffix.lower() in TEXT_SUFFIXES | TABLE_SUFFIXES
+
+
+def texts_below(folder: Path, runs: set[Path]) -> tuple[list[Path], int]:
+    """Returns the files below a folder that are named like text, and how many others there are.
+    Folders of runs are added to ``runs`` instead."""
     files: list[Path] = []
     others = 0
     for parent, names in walk(folder, runs):
-        texts = [
-            parent / name
-            for name in names
-            if Path(name).suffix.lower() in TEXT_SUFFIXES | TABLE_SUFFIXES
-        ]
+        texts = [parent / name for name in names if is_text(name)]
         files += texts
         others += len(names) - len(texts)
     return files, others

@@ -6,7 +6,7 @@ Shapes: F frames, C channels, S pixels a side.
 from __future__ import annotations
 
 import itertools
-import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +16,20 @@ from typing import Any
 import numpy as np
 
 from volano.data.sources.folders import walk
-from volano.errors import MissingExtraError
+from volano.data.sources.video.clip_pixels import (
+    ClipFormat,
+    pixels_of_frame,
+    shown_size,
+    stretch_of,
+)
+from volano.data.sources.video.clip_times import (
+    LONGEST_STILL_SECONDS,
+    nearest_frames,
+    num_moments,
+    on_one_line,
+    usual_seconds,
+)
+from volano.errors import DataError, MissingExtraError
 
 SUFFIXES = frozenset(
     {
@@ -47,18 +60,11 @@ _GREY_SPREAD = 10
 _MOST_LOOKED_AT, _LOOK_EVERY, _MOST_SKIPPED = 64, 8, 128
 # The rate of files without one of their own (a picture, a raw stream).
 _RATE_OF_A_PICTURE = 10.0
-# Rates this close count as one rate: 29.97 is 30000/1001, and cameras drift.
-_SAME_RATE = 0.01
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipFormat:
-    """The format to which clips are decoded: ``channels`` 1 or 3, ``size`` the height and width in
-    pixels, ``fps`` frames a second."""
-
-    channels: int
-    size: int
-    fps: float
+# A last frame that its file shows for so many frames' time is shown as long as that.
+_STANDS_STILL = 1.5
+# Formats whose headers state how long the clip is meant to be; others are estimated from sizes.
+_STATING_LENGTH = ("matroska", "mov", "avi")
+_LEAST_MISSING_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,29 @@ def listed_clips(folder: Path, runs: set[Path]) -> list[Path]:
     ]
 
 
+class ClipBudget:
+    """A counter of the bytes of clips, over all threads, against half of the memory that was free
+    at first."""
+
+    def __init__(self) -> None:
+        from volano.device import Device
+
+        free = Device("cpu").free_bytes()
+        self.limit = None if free is None else free // 2
+        self.used, self._lock = 0, threading.Lock()
+
+    def add(self, num_bytes: int) -> None:
+        """Raises DataError if the limit is passed."""
+        with self._lock:
+            self.used += num_bytes
+        if self.limit is not None and self.used > self.limit:
+            raise DataError(
+                "The decoded clips may take at most half of the free memory",
+                got=f"more than {self.limit / 2**30:.1f} GiB",
+                remedy="Choose a smaller `image_size` or `fps`, or fewer `frames`",
+            )
+
+
 def read_facts(path: Path) -> ClipFacts:
     """Reads size, rate and kind of a file.
 
@@ -93,16 +122,16 @@ def read_facts(path: Path) -> ClipFacts:
         OSError: the file cannot be decoded; the text says why.
     """
     with _opened(path) as (container, stream):
-        first = next(_frames(container, stream), None)
+        first = next(_good_frames(container, stream), None)
         if first is None:
             raise OSError("it holds no frames")
-        pixels = _upright(first, first.to_ndarray(format="rgb24"))
+        width, height = shown_size(first, stretch_of(stream))
         fps = _rate(stream)
         seconds = float(container.duration or 0) / 1_000_000  # av.time_base
         num_frames = stream.frames or max(1, round(seconds * fps))
         return ClipFacts(
-            width=pixels.shape[1],
-            height=pixels.shape[0],
+            width=width,
+            height=height,
             fps=fps,
             num_frames=num_frames,
             is_grey=_is_grey(first)
@@ -123,7 +152,7 @@ def _some_frames(container: Any, stream: Any, num_frames: int) -> Iterator[Any]:
     # Damage is found when the file is decoded; formats without an index cannot jump.
     with suppress(av.error.FFmpegError):
         for number, frame in enumerate(
-            itertools.islice(_frames(container, stream), _MOST_LOOKED_AT)
+            itertools.islice(_good_frames(container, stream), _MOST_LOOKED_AT)
         ):
             if number % _LOOK_EVERY == 0:
                 yield frame
@@ -132,54 +161,62 @@ def _some_frames(container: Any, stream: Any, num_frames: int) -> Iterator[Any]:
         middle = (container.start_time or 0) + container.duration // 2
         container.seek(middle)
         found = None
-        for found in itertools.islice(_frames(container, stream), _MOST_SKIPPED):
+        for found in itertools.islice(_good_frames(container, stream), _MOST_SKIPPED):
             if found.time is not None and found.time * 1_000_000 >= middle:  # av.time_base
                 break
         if found is not None:
             yield found
 
 
-def decode_clip(path: Path, clip_format: ClipFormat) -> np.ndarray:
-    """Decodes a file's frames, uint8 [F, C, S, S]: upright, cut to a centred square, at the working
-    rate.
-
-    If the working rate differs from the file's, each moment gets the frame that is nearest in time.
-
-    Raises:
-        OSError: the file cannot be decoded, or holds no frames; the text says why.
-    """
-    pictures: list[np.ndarray] = []
-    times: list[float] = []
-    with _opened(path) as (container, stream):
-        fps = _rate(stream)
-        for frame in _frames(container, stream):
-            pictures.append(_scaled(frame, clip_format))
-            times.append(float(frame.time) if frame.time is not None else len(times) / fps)
-    if not pictures:
-        raise OSError("it holds no frames")
-    frames = np.stack(pictures)
-    if abs(fps - clip_format.fps) <= _SAME_RATE * clip_format.fps:
-        return frames
-    return frames[nearest_frames(np.array(times), fps, clip_format.fps)]
-
-
-def nearest_frames(times: np.ndarray, fps: float, wanted_fps: float) -> np.ndarray:
-    """Returns the indices int64 [F'] of the frames nearest to the moments ``k / wanted_fps``, over
-    as long as the clip lasts.
+def decode_clip(
+    path: Path,
+    clip_format: ClipFormat,
+    *,
+    budget: ClipBudget | None = None,
+    said: list[str] | None = None,
+) -> np.ndarray:
+    """Decodes a file's frames, uint8 [F, C, S, S]: upright, of square pixels, brought into a
+    square, at the working rate. Each moment gets the frame that is nearest in time.
 
     Args:
-        times: times of its frames, in seconds, ascending [F].
-        fps: the file's rate: its last frame is shown for ``1 / fps`` seconds.
-        wanted_fps: the rate to have.
+        path: path of the file.
+        clip_format: the format to which it is decoded.
+        budget: counts the bytes before they are taken; None is one for this file.
+        said: gets what is wrong with the file, in words.
+
+    Raises:
+        OSError: the file cannot be decoded, or holds no good frames; the text says why.
+        DataError: it would take too much memory.
     """
-    times = times - times[0]
-    count = max(1, math.floor((times[-1] + 1 / fps) * wanted_fps + 0.5))
-    moments = np.arange(count) / wanted_fps
-    right = np.searchsorted(times, moments).clip(1, max(1, len(times) - 1))
-    if len(times) == 1:
-        return np.zeros(count, dtype=np.int64)
-    left = right - 1
-    return np.where(moments - times[left] < times[right] - moments, left, right)
+    budget = budget or ClipBudget()
+    pictures: list[np.ndarray] = []
+    times: list[float] = []
+    damage: list[str] = []
+    last = None
+    with _opened(path) as (container, stream):
+        fps, stretch = _rate(stream), stretch_of(stream)
+        for frame in _frames(container, stream):
+            if isinstance(frame, str):
+                damage.append(frame)
+                continue
+            pictures.append(pixels_of_frame(frame, clip_format, stretch))
+            times.append(float(frame.time) if frame.time is not None else len(times) / fps)
+            budget.add(pictures[-1].nbytes)
+            last = frame
+        if last is None:
+            raise OSError(damage[0] if damage else "it holds no frames")
+        usual = usual_seconds(times, fps)
+        line, num_set = on_one_line(times, usual)
+        last_rate = _last_rate(last, 1 / usual)
+        num_missing = len(damage)
+        if not num_set:  # the header's length counts by the same clock
+            num_missing = max(num_missing, _num_cut_off(container, stream, line, fps, last_rate))
+    if said is not None and num_missing:
+        said.append(f"{num_missing:,} frames are missing beside {len(pictures):,} good ones")
+    if said is not None and num_set:
+        said.append(f"the clock of its frames jumps {num_set:,} times, and is read without jumps")
+    budget.add((num_moments(line, last_rate, clip_format.fps) - len(pictures)) * pictures[0].nbytes)
+    return np.stack([pictures[row] for row in nearest_frames(line, last_rate, clip_format.fps)])
 
 
 @contextmanager
@@ -219,7 +256,24 @@ def _import_av() -> Any:
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    yield from container.decode(stream)
+    """Yields the frames in the order in which they are shown, and for each packet or frame that is
+    damaged a text that says why. Those after it are decoded as far as they can be."""
+    av = _import_av()
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError as error:
+                yield error.strerror or type(error).__name__
+                continue
+            for frame in frames:
+                yield "a damaged frame" if frame.is_corrupt else frame
+    except av.error.FFmpegError as error:  # nothing behind it can be read
+        yield error.strerror or type(error).__name__
+
+
+def _good_frames(container: Any, stream: Any) -> Iterator[Any]:
+    return (frame for frame in _frames(container, stream) if not isinstance(frame, str))
 
 
 def _rate(stream: Any) -> float:
@@ -227,23 +281,25 @@ def _rate(stream: Any) -> float:
     return float(rate) if rate else _RATE_OF_A_PICTURE
 
 
-def _upright(frame: Any, pixels: np.ndarray) -> np.ndarray:
-    """Turns a frame upright, as the camera was held: ``frame.rotation`` is in degrees,
-    counter-clockwise."""
-    # Older PyAV does not report it.
-    return np.rot90(pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4)
+def _last_rate(frame: Any, fps: float) -> float:
+    """Returns one over the seconds for which the last frame is shown."""
+    seconds = float(frame.duration * frame.time_base) if frame.duration else 0.0
+    is_still = _STANDS_STILL / fps < seconds <= LONGEST_STILL_SECONDS
+    return 1 / seconds if is_still else fps
 
 
-def _scaled(frame: Any, clip_format: ClipFormat) -> np.ndarray:
-    """Scales a frame to uint8 [C, S, S]: the shorter side scaled to S, the centre kept."""
-    size, shorter = clip_format.size, min(frame.width, frame.height)
-    width, height = (
-        max(size, round(side * size / shorter)) for side in (frame.width, frame.height)
-    )
-    kind = "gray" if clip_format.channels == 1 else "rgb24"
-    pixels = frame.reformat(
-        width=width, height=height, format=kind, interpolation="AREA"
-    ).to_ndarray()
-    top, left = (height - size) // 2, (width - size) // 2
-    pixels = _upright(frame, pixels[top : top + size, left : left + size])
-    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+def _num_cut_off(
+    container: Any, stream: Any, line: np.ndarray, fps: float, last_rate: float
+) -> int:
+    """Returns about how many frames are missing at the end, by the length that the header
+    states."""
+    if not container.format.name.startswith(_STATING_LENGTH):
+        return 0
+    if stream.duration:
+        stated = float(stream.duration * stream.time_base)
+    elif len(container.streams) == 1:
+        stated = float(container.duration or 0) / 1_000_000  # av.time_base
+    else:  # that of its sound
+        return 0
+    missing = stated - float(line[-1]) - 1 / last_rate
+    return round(missing * fps) if missing > _LEAST_MISSING_SHARE * stated else 0

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from volano.data.sources.folders import refuse_run, run_notices, subfolders
 from volano.data.sources.image.images import class_names
-from volano.data.sources.video.clip_files import listed_clips
+from volano.data.sources.split_folders import left_beside, loose_in, split_folders
+from volano.data.sources.split_record import TEST, TRAIN, VALID
+from volano.data.sources.video.clip_files import is_clip, listed_clips
 from volano.errors import DataError
 
 _SUFFIXES_SHOWN = (".mp4", ".avi", ".gif", ".webm")
-_TRAIN_NAMES, _TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,25 +35,28 @@ class FoundClips:
 
 
 def find_clips(root: Path) -> FoundClips:
-    """Finds clips below ``root``: those in train/ to train on and in test/ (else val/) to test on,
-    if there is a train/; else all. Sub-folders are classes if two or more of them hold clips, and
-    there are no loose clips.
+    """Finds clips below ``root``: those of the training folder to train on and of the test folder
+    (else the validation folder) to test on, if there is one to train on; else all. Sub-folders are
+    classes if two or more of them hold clips, and there are no loose clips.
 
     Raises:
         UsageError: ``root`` is a run's folder.
-        DataError: there are no clips, or a class has none to train on.
+        DataError: there are no clips, a class has none to train on, or there are a validation and
+            a test folder alone.
     """
     refuse_run(root)
     runs: set[Path] = set()  # folders of runs below it, which are left out
-    parts = {child.name.lower(): child for child in subfolders(root, runs)}
-    train = next((parts[name] for name in _TRAIN_NAMES if name in parts), None)
-    held_out = [parts[name] for name in _TEST_NAMES if train is not None and name in parts]
+    notices: list[str] = []
+    children = subfolders(root, runs)
+    parts = split_folders(root, children, notices) or {}
+    train = parts.get(TRAIN)
+    held_out = [parts[split] for split in (TEST, VALID) if split in parts]
     test = next((part for part in held_out if listed_clips(part, runs)), None)
-    by_class = _by_class(train or root, runs)
+    by_class = _by_class(train or root, runs, notices)
     classes = class_names(by_class) if "" not in by_class else ()
     files = _labelled(by_class, classes, is_test=False)
     if test is not None:
-        held = _by_class(test, runs)
+        held = _by_class(test, runs, notices)
         unknown = sorted(set(held) - set(by_class))
         if classes and unknown:
             raise DataError(
@@ -66,31 +70,27 @@ def find_clips(root: Path) -> FoundClips:
             got=f"none in {root}",
             remedy="Name another folder, or none for the embedded sample",
         )
-    notices = () if train is None else _left_out(root, train, test, runs)
-    return FoundClips(files=tuple(files), classes=classes, notices=(*run_notices(runs), *notices))
+    if train is not None:
+        read = [part for part in (train, test) if part is not None]
+        notices += left_beside(
+            root, read, children, lambda child: listed_clips(child, runs), is_clip, "clips"
+        )
+    notices += run_notices(runs)
+    return FoundClips(files=tuple(files), classes=classes, notices=tuple(notices))
 
 
-def _left_out(root: Path, train: Path, test: Path | None, runs: set[Path]) -> tuple[str, ...]:
-    """Returns in words which clips lie next to the folders that are read."""
-    counts = {
-        f"in {child.name}/": len(listed_clips(child, runs))
-        for child in subfolders(root, runs)
-        if child not in (train, test)
-    }
-    counts["in no folder"] = sum(path.parent == root for path in listed_clips(root, runs))
-    found = ", ".join(f"{count:,} {place}" for place, count in counts.items() if count)
-    read = " and ".join(f"{part.name}/" for part in (train, test) if part is not None)
-    return (f"clips are read from {read}; left out: {found}",) if found else ()
-
-
-def _by_class(folder: Path, runs: set[Path]) -> dict[str, list[Path]]:
+def _by_class(folder: Path, runs: set[Path], notices: list[str]) -> dict[str, list[Path]]:
     """Returns clips by sub-folder; all under the name "" if fewer than two hold any, or there are
-    loose ones."""
+    loose ones, which ``notices`` get."""
     every = listed_clips(folder, runs)
-    loose = any(path.parent == folder for path in every)
+    num_loose = len(loose_in(folder, is_clip))
     found = {child.name: listed_clips(child, runs) for child in subfolders(folder, runs)}
     found = {name: paths for name, paths in found.items() if paths}
-    if loose or len(found) < 2:
+    if num_loose and len(found) > 1:
+        notices.append(
+            f"{folder.name}/ holds {num_loose:,} loose clips: its folders are no classes"
+        )
+    if num_loose or len(found) < 2:
         return {"": every} if every else {}
     return found
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import statistics
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,23 +19,19 @@ from torch import Tensor
 
 from volano.data.feed.fetch import Fault
 from volano.data.feed.quarantine import MAX_SHARE
+from volano.data.sources.fitting import CUT
 from volano.data.sources.split import BY_CONTENT
 from volano.data.sources.split_record import TEST, TRAIN, SplitRecord
-from volano.data.sources.video.clip_files import ClipFacts, ClipFormat, decode_clip, read_facts
+from volano.data.sources.video.clip_files import ClipBudget, decode_clip
 from volano.data.sources.video.clip_folders import ClipFile, find_clips
+from volano.data.sources.video.clip_format import choose_clip_format
+from volano.data.sources.video.clip_pixels import ClipFormat
 from volano.data.sources.video.clip_splits import clip_members, clips_again, hold_out_clips
 from volano.errors import DataError, UsageError
 
-# Larger frames are scaled down: every pixel costs time at every frame, and small models make soft
-# pictures anyway.
-LARGEST_AUTOMATIC_SIZE = 64
 # A file is kept in pieces of at most so many times the frames that a model sees, from which crops
 # are drawn.
 _MOST_WINDOWS = 4
-# Clips that last longer than so many windows are reduced to this rate: 16 frames at 60 a second
-# show no motion.
-_LONG_WINDOWS, _CALM_FPS = 4, 15.0
-_NUM_FACTS_READ = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +91,7 @@ def read_clip_folder(
     held_out_by: str = BY_CONTENT,
     recorded: SplitRecord | None = None,
     clip_format: ClipFormat | None = None,
+    fit: str = CUT,
 ) -> ClipSets:
     """Decodes a folder of clips once.
 
@@ -111,6 +106,7 @@ def read_clip_folder(
         recorded: which file was in which split of a run, which is then read again; what is missing
             and new is said.
         clip_format: the run's format; None chooses.
+        fit: how frames that are no squares become some.
 
     Raises:
         UsageError: ``root`` is not a folder, or is a run's.
@@ -133,9 +129,9 @@ def read_clip_folder(
     notices: tuple[str, ...] = ()
     if clip_format is None:
         clip_format, notices = choose_clip_format(
-            [file.path for file in files], num_frames, size=size, fps=fps
+            [file.path for file in files], num_frames, size=size, fps=fps, fit=fit
         )
-    budget = _Budget()
+    budget = ClipBudget()
     decoded, faults, more = _decode_all(files, clip_format, num_frames, budget)
     is_held_out = recorded is None and not any(file.is_test for file in files)
     if is_held_out:
@@ -172,124 +168,26 @@ def read_clip_folder(
     )
 
 
-def choose_clip_format(
-    paths: Sequence[Path],
-    num_frames: int,
-    *,
-    size: int | None,
-    fps: float | None,
-    channels: int | None = None,
-) -> tuple[ClipFormat, tuple[str, ...]]:
-    """Chooses channels, size and rate that suit a set, as given or read off some of its files; and
-    says in words what that does to them.
-
-    Raises:
-        DataError: none of the files can be opened.
-    """
-    facts: list[ClipFacts] = []
-    reason = ""
-    for path in paths[:: max(1, len(paths) // _NUM_FACTS_READ)]:
-        try:
-            facts.append(read_facts(path))
-        except OSError as error:
-            reason = reason or f"{path}: {error}"
-    if not facts:
-        raise DataError(
-            "Some of the clips must be readable",
-            got=f"none of those tried; {reason}",
-            remedy="Mend them",
-        )
-    if size is None:
-        size = min(
-            LARGEST_AUTOMATIC_SIZE,
-            int(statistics.median(min(one.width, one.height) for one in facts)),
-        )
-        size = max(8, size - size % 8)
-    if fps is None:
-        fps = statistics.median(one.fps for one in facts)
-        seconds = statistics.median(one.num_frames / one.fps for one in facts)
-        if fps > _CALM_FPS and seconds * _CALM_FPS >= _LONG_WINDOWS * num_frames:
-            fps = _CALM_FPS
-    asked, channels = channels, channels or (1 if all(one.is_grey for one in facts) else 3)
-    chosen = ClipFormat(channels=channels, size=size, fps=round(float(fps), 3))
-    return chosen, (
-        *_what_changes(facts, size, fps),
-        *_loss_of_colour(facts, channels, is_asked=asked is not None),
-    )
-
-
-def _loss_of_colour(facts: list[ClipFacts], channels: int, *, is_asked: bool) -> tuple[str, ...]:
-    if channels > 1:
-        return ()
-    if not is_asked:
-        return (f"no colour in the {len(facts)} clips looked at: all are read in grey",)
-    return (
-        ()
-        if all(one.is_grey for one in facts)
-        else ("clips in colour are read in grey, as the run's are",)
-    )
-
-
-def _what_changes(facts: list[ClipFacts], size: int, fps: float) -> tuple[str, ...]:
-    sizes = sorted({(one.width, one.height) for one in facts})
-    rates = sorted({round(one.fps, 2) for one in facts})
-    notices = []
-    if sizes != [(size, size)]:
-        seen = (
-            " and ".join(f"{w}x{h}" for w, h in sizes[:2])
-            if len(sizes) <= 2
-            else f"{len(sizes)} sizes"
-        )
-        notices.append(f"frames of {seen} are cut to a centred square and scaled to {size} pixels")
-    if any(abs(rate - fps) > 0.01 * fps for rate in rates):
-        span = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
-        notices.append(f"clips of {span} frames a second are resampled to {fps:g}")
-    return tuple(notices)
-
-
 # ---- decoding
 
 
-class _Budget:
-    """A counter of the bytes of clips, over all threads, against half of the memory that was free
-    at first."""
-
-    def __init__(self) -> None:
-        from volano.device import Device
-
-        free = Device("cpu").free_bytes()
-        self.limit = None if free is None else free // 2
-        self.used, self._lock = 0, threading.Lock()
-
-    def add(self, num_bytes: int) -> None:
-        """Raises DataError if the limit is passed."""
-        with self._lock:
-            self.used += num_bytes
-        if self.limit is not None and self.used > self.limit:
-            raise DataError(
-                "The decoded clips may take at most half of the free memory",
-                got=f"more than {self.limit / 2**30:.1f} GiB",
-                remedy="Choose a smaller `image_size` or `fps`, or fewer `frames`",
-            )
-
-
 def _decode_all(
-    files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int, budget: _Budget
+    files: Sequence[ClipFile], clip_format: ClipFormat, num_frames: int, budget: ClipBudget
 ) -> tuple[dict[int, np.ndarray], tuple[Fault, ...], list[str]]:
     """Returns the frames of the usable files by row; faults of the others; notices."""
 
-    def decode(file: ClipFile) -> np.ndarray | str:
+    said: list[list[str]] = [[] for _ in files]
+
+    def decode(row: int) -> np.ndarray | str:
         try:
-            frames = decode_clip(file.path, clip_format)
+            return decode_clip(files[row].path, clip_format, budget=budget, said=said[row])
         except OSError as error:
             return str(error) or type(error).__name__
-        budget.add(frames.nbytes)
-        return frames
 
     with ThreadPoolExecutor(
         max_workers=os.cpu_count()
     ) as pool:  # FFmpeg decodes without the interpreter's lock
-        outcomes = list(pool.map(decode, files))
+        outcomes = list(pool.map(decode, range(len(files))))
     unreadable = [
         Fault(row, str(files[row].path), f"unreadable: {outcome}")
         for row, outcome in enumerate(outcomes)
@@ -309,6 +207,10 @@ def _decode_all(
     notices = _fault_notices(unreadable, "could not be read") + _fault_notices(
         too_short, "are too short"
     )
+    damaged = [(files[row].path, texts) for row, texts in enumerate(said) if texts]
+    if damaged:
+        path, texts = damaged[0]
+        notices.append(f"{len(damaged):,} clips are damaged; the first: {path}: {', '.join(texts)}")
     if len(short) == len(decoded):
         raise DataError(
             f"A clip must have at least {num_frames} frames",
@@ -348,7 +250,7 @@ def _packed(
     classes: tuple[str, ...],
     num_frames: int,
     root: Path,
-    budget: _Budget,
+    budget: ClipBudget,
 ) -> Clips:
     """Packs training clips into one array: files in pieces of at most L frames, the last piece as
     long as it is and padded."""
@@ -448,7 +350,8 @@ def read_clips_like(
         size=clip_format.size,
         fps=clip_format.fps,
         channels=clip_format.channels,
+        fit=clip_format.fit,
     )
-    decoded, faults, notices = _decode_all(files, clip_format, num_frames, _Budget())
+    decoded, faults, notices = _decode_all(files, clip_format, num_frames, ClipBudget())
     clips = _windows(files, decoded, sorted(decoded), classes, num_frames, root)
     return clips, faults, (*found.notices, *part, *changes, *notices)

@@ -1,0 +1,70 @@
+"""Finds the folders of the splits in a source's folder, by one rule for images and clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from volano.data.sources.split_record import TRAIN
+from volano.data.sources.tables import check_has_train, split_named
+
+
+def split_folders(
+    root: Path, children: Sequence[Path], notices: list[str]
+) -> Mapping[str, Path] | None:
+    """Returns the folder of each split, by the usual names; None if there is none to train on, and
+    the whole folder is meant. Of two for one split the second is left out, which ``notices`` get.
+
+    Raises:
+        DataError: there are a validation and a test set, and none to train on.
+    """
+    parts: dict[str, Path] = {}
+    said = []
+    for folder in children:
+        split = split_named(folder.name)
+        if split is not None and parts.setdefault(split, folder) is not folder:
+            said.append(
+                f"{folder.name}/ is not read: {parts[split].name}/ is the {split} set already"
+            )
+    check_has_train(parts, root)
+    if TRAIN not in parts:
+        return None
+    notices += said
+    return parts
+
+
+def left_beside(
+    root: Path,
+    read: Sequence[Path],
+    children: Sequence[Path],
+    listed: Callable[[Path], Sequence[Path]],
+    is_one: Callable[[str], bool],
+    what: str,
+) -> list[str]:
+    """Returns in words what lies next to the folders that are read.
+
+    Args:
+        root: the source's folder.
+        read: its folders that are read.
+        children: all of its folders.
+        listed: lists what counts in a folder and below it.
+        is_one: checks by its name whether a file counts.
+        what: what that is, in words ("clips").
+    """
+    counts = {f"in {child.name}/": len(listed(child)) for child in children if child not in read}
+    counts["in no folder"] = len(loose_in(root, is_one))
+    found = ", ".join(f"{count:,} {place}" for place, count in counts.items() if count)
+    names = " and ".join(f"{part.name}/" for part in read)
+    return [f"{what} are read from {names}; left out: {found}"] if found else []
+
+
+def loose_in_words(folder: Path, is_one: Callable[[str], bool], what: str) -> list[str]:
+    """Returns in words how many lie beside the class folders of a folder; nothing if none does."""
+    num_loose = len(loose_in(folder, is_one))
+    where = f"beside the class folders of {folder.name}/"
+    return [f"left out: {num_loose:,} {what} {where}"] if num_loose else []
+
+
+def loose_in(folder: Path, is_one: Callable[[str], bool]) -> list[Path]:
+    """Returns the files that count in a folder itself."""
+    return [path for path in folder.iterdir() if is_one(path.name) and path.is_file()]

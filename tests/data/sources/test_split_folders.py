@@ -1,0 +1,47 @@
+"""The folders of splits."""
+
+import pytest
+
+from volano.data.sources.split_folders import left_beside, loose_in, split_folders
+from volano.errors import DataError
+
+
+def folders(root, *names):
+    for name in names:
+        (root / name).mkdir()
+    return sorted(root.iterdir())
+
+
+def test_folders_by_their_usual_names(tmp_path):
+    notices = []
+    found = split_folders(tmp_path, folders(tmp_path, "Training Set", "dev", "valid"), notices)
+    assert {split: part.name for split, part in found.items()} == {
+        "train": "Training Set", "valid": "dev",
+    }  # fmt: skip
+    assert notices == ["valid/ is not read: dev/ is the valid set already"]
+
+
+def test_without_one_to_train_on_all_are_meant(tmp_path):
+    notices = []
+    assert split_folders(tmp_path, folders(tmp_path, "dev", "valid", "cats"), notices) is None
+    assert notices == []
+    with pytest.raises(DataError, match="must have one to train on"):
+        split_folders(tmp_path, folders(tmp_path, "test"), notices)
+
+
+def test_what_lies_beside(tmp_path):
+    children = folders(tmp_path, "train", "extra", "empty")
+    for place in ("extra/a.x", "b.x", "c.y"):
+        (tmp_path / place).touch()
+
+    def is_one(name):
+        return name.endswith(".x")
+
+    def listed(folder):
+        return [path for path in folder.rglob("*") if is_one(path.name)]
+
+    read = [tmp_path / "train"]
+    assert left_beside(tmp_path, read, children, listed, is_one, "things") == [
+        "things are read from train/; left out: 1 in extra/, 1 in no folder"
+    ]
+    assert loose_in(tmp_path, is_one) == [tmp_path / "b.x"]

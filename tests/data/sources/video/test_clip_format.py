@@ -1,0 +1,33 @@
+"""The format that suits a set of clips."""
+
+import pytest
+
+from clips import moving_square, write_clip
+from volano.data.sources import choose_clip_format
+from volano.data.sources.video.clip_format import LARGEST_AUTOMATIC_SIZE
+
+
+def test_long_fast_clips_are_slowed(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving_square(num_frames=300), fps=60)
+    assert choose_clip_format([path], 16, size=None, fps=None)[0].fps == 15.0
+    short = write_clip(tmp_path / "b.mp4", moving_square(num_frames=30), fps=60)
+    assert choose_clip_format([short], 16, size=None, fps=None)[0].fps == 60.0
+
+
+def test_large_frames_are_scaled_down(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving_square(num_frames=4, size=(160, 120)))
+    chosen, notices = choose_clip_format([path], 16, size=None, fps=None)
+    assert chosen.size == LARGEST_AUTOMATIC_SIZE
+    assert "160x120 are cut to a centred square" in notices[0]
+
+
+@pytest.mark.parametrize("fit", ["cut", "pad", "squeeze"])
+def test_what_is_far_from_square_is_said_if_it_is_cut(tmp_path, fit):
+    for number in range(3):
+        write_clip(tmp_path / f"{number}.mkv", moving_square(num_frames=4, size=(64, 36)))
+    write_clip(tmp_path / "3.mkv", moving_square(num_frames=4, size=(40, 36)))
+    paths = sorted(tmp_path.iterdir())
+    chosen, notices = choose_clip_format(paths, 16, size=None, fps=None, fit=fit)
+    assert chosen.fit == fit
+    is_said = any("3 of 4 clips looked at lose more than a quarter" in text for text in notices)
+    assert is_said == (fit == "cut")
