@@ -13,3 +13,9 @@ def test_a_confusion_matrix_takes_any_name(tmp_path):
     draw_confusion(np.eye(4, dtype=int).tolist(), names, "$title$", tmp_path / "matrix.png")
     with Image.open(tmp_path / "matrix.png") as picture:
         assert min(picture.size) > 400
+
+
+def test_names_that_are_no_utf_8_are_drawn(tmp_path):
+    names = ["caf\udce9", "b\udcff\udcfe"]
+    draw_confusion([[3, 1], [0, 4]], names, "a folder \udce9", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000

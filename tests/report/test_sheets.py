@@ -52,3 +52,11 @@ def test_boxes_say_where_the_images_are(tmp_path):
             tile = np.asarray(sheet.crop(item["box"]))
             assert tile.shape == (96, 96, 3)
             assert np.array_equal(tile[3::6, 3::6], np.moveaxis(image, 0, -1))
+
+
+def test_names_that_are_no_utf_8_are_written(tmp_path):
+    example = Example(
+        image=np.zeros((1, 8, 8), dtype=np.uint8), name="a\udcff", true="caf\udce9",
+        predicted="\udcfe", probability=0.5, loss=1.0,
+    )  # fmt: skip
+    assert draw_top_losses([example], tmp_path / "a.png")[0]["true"] == "caf\udce9"

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from volano.bounded_json import parse_json
 from volano.errors import PlanError
 
 SCHEMA_VERSION = 4
@@ -284,7 +285,7 @@ class Plan:
             PlanError: the file does not exist, is not JSON, or is not a plan.
         """
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(path.read_bytes())
         except OSError as error:
             raise PlanError(
                 "The plan's file must be readable", got=f"{path}: {error.strerror}"

@@ -20,6 +20,8 @@ from typing import IO
 from volano.errors import UsageError
 
 PARTIAL = ".partial-"
+# The largest file that is read whole: which of a few million examples is in which split.
+MOST_READ_BYTES = 2**29
 # Flags that Windows lacks; there the kinds of files that they guard against are lacking too.
 _NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -95,8 +97,15 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns the content of a regular file; raises OSError as :func:`open_regular` does."""
+    """Returns the content of a regular file.
+
+    Raises:
+        OSError: as :func:`open_regular`, or it is larger than any that is read whole.
+    """
     with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_READ_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {MOST_READ_BYTES:,} bytes", str(path))
         return file.read()
 
 

@@ -7,12 +7,12 @@ of another type.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from volano.bounded_json import parse_json
 from volano.errors import first_line
 from volano.record.files import read_bytes
 
@@ -45,12 +45,12 @@ def numbers(value: Any) -> list[float]:
 def read_object(path: Path, missing: list[str], *, is_expected: bool = True) -> Mapping[str, Any]:
     """A JSON object; an empty one if there is none, and ``missing`` gets the reason."""
     try:
-        value = json.loads(read_bytes(path))
+        value = parse_json(read_bytes(path))
     except FileNotFoundError:
         if is_expected:
             missing.append(f"{path.name} is not there")
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         missing.append(f"{path.name} cannot be read: {first_line(error)}")
         return {}
     if not isinstance(value, dict):
@@ -87,7 +87,7 @@ def parse_line(line: str | bytes) -> dict[str, Any] | None:
     """Returns the JSON object in a line, or None if it holds none: damaged, or cut short by a
     crash."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):  # bytes that are no text are a ValueError too
+        value = parse_json(line)
+    except ValueError:  # bytes that are no text are a ValueError too
         return None
     return value if isinstance(value, dict) else None

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from volano.bounded_json import parse_json
 from volano.errors import RunError, UsageError
 from volano.record import files
 
@@ -124,8 +125,8 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
     """Returns the record of who holds, or last held, a folder; None if there is none that can be
     read."""
     try:
-        value = json.loads(files.read_bytes(folder / OWNER_NAME))
-    except (OSError, ValueError, RecursionError):
+        value = parse_json(files.read_bytes(folder / OWNER_NAME))
+    except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 

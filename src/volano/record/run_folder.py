@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from volano.bounded_json import parse_json
 from volano.errors import CheckpointError, RunError, UsageError
 from volano.record import files
 from volano.record.json_values import parse_line
@@ -209,8 +210,8 @@ class RunFolder:
             CheckpointError: it is missing or damaged.
         """
         try:
-            value = json.loads(files.read_bytes(self.path / name))
-        except (OSError, ValueError, RecursionError) as error:
+            value = parse_json(files.read_bytes(self.path / name))
+        except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{name} of a {self.noun}'s folder must hold JSON", got=f"{self.path}: {error}"
             ) from error

@@ -6,13 +6,13 @@ What the files hold stands in ``volano.record.study_folder``.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from volano.bounded_json import parse_json
 from volano.errors import CheckpointError, UsageError
 from volano.record.json_values import mapping, number, read_lines, read_object
 from volano.record.run_folder import SCHEMA_VERSION
@@ -274,11 +274,11 @@ def read_space(folder: Path) -> dict[str, Mapping[str, Any]]:
             continue
         try:
             found[name] = (
-                mapping(mapping(json.loads(text)).get("attributes"))
+                mapping(mapping(parse_json(text)).get("attributes"))
                 if isinstance(text, str)
                 else {}
             )
-        except (ValueError, RecursionError):
+        except ValueError:
             continue
     return found
 

@@ -3,13 +3,14 @@ hardest examples."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from volano.bounded_json import parse_json
+from volano.record.files import read_bytes
 from volano.record.format import figure_text, share_text, short
 from volano.record.json_values import mapping, number, sequence
 from volano.record.read_run import RunRecord
@@ -127,8 +128,7 @@ def hardest_of(record: RunRecord) -> tuple[list[Hardest], Media | None]:
     if not table.is_file():
         return [], read_media(sheet)
     items = [
-        mapping(item)
-        for item in sequence(mapping(json.loads(table.read_text(encoding="utf-8"))).get("items"))
+        mapping(item) for item in sequence(mapping(parse_json(read_bytes(table))).get("items"))
     ]
     boxes = [tuple(int(edge) for edge in item["box"]) for item in items]
     return [

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from volano.record.files import written
+from volano.record.format import printable
 
 # Above this many classes the numbers no longer fit into their squares.
 _MOST_WRITTEN = 20
@@ -72,4 +73,5 @@ def _short(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # Matplotlib would read a formula between two of them
+    # Matplotlib would read a formula between two of them, and draws no halves of characters.
+    return printable(text).replace("$", r"\$")

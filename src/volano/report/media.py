@@ -79,7 +79,7 @@ def _measure(content: bytes, name: str) -> tuple[int, int, str]:
             buffer = io.BytesIO()
             picture.convert("RGB").save(buffer, "PNG", optimize=True)
             return picture.width, picture.height, _uri(buffer.getvalue(), ".png")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is damaged: {error}") from error
 
 

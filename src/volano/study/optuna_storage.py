@@ -23,6 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
+from volano.bounded_json import parse_json
 from volano.errors import (
     CheckpointError,
     ExploreError,
@@ -31,6 +32,7 @@ from volano.errors import (
     VolanoError,
     first_line,
 )
+from volano.record.files import read_bytes
 from volano.record.study_folder import JOURNAL
 
 # How long SQLite waits for another process to let go of the file; its driver's own 5 s are short on
@@ -85,13 +87,13 @@ def _read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     it."""
     if not path.exists():
         return
-    content = path.read_bytes()
+    content = read_bytes(path)
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
     for number, line in enumerate(content[:whole].splitlines(), start=1):
         try:
-            yield json.loads(line)
+            yield parse_json(line)
         except ValueError as error:
             raise CheckpointError(
                 "A study's journal must hold JSON lines", got=f"line {number} of {path}"

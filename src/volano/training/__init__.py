@@ -2,7 +2,14 @@
 application."""
 
 from volano.record.run_folder import PREPARED, RunFolder
-from volano.training.checkpoints.weights import load_weights, save_tensors, save_weights
+from volano.training.checkpoints.weights import (
+    WEIGHTS,
+    build_and_load,
+    load_tensors,
+    load_weights,
+    save_tensors,
+    save_weights,
+)
 from volano.training.distributed.data_parallel import check_ranks
 from volano.training.evaluate import evaluate
 from volano.training.graphs.gradient_graph import check_recorded
@@ -23,6 +30,7 @@ from volano.training.throwaway import throwaway_session, throwaway_settings
 
 __all__ = [
     "PREPARED",
+    "WEIGHTS",
     "LengthRule",
     "MuonAdamW",
     "Observer",
@@ -38,6 +46,7 @@ __all__ = [
     "StepTime",
     "StepTimer",
     "blocks_of",
+    "build_and_load",
     "check_plan",
     "check_ranks",
     "check_recorded",
@@ -45,6 +54,7 @@ __all__ = [
     "evaluate",
     "is_out_of_memory",
     "load_run",
+    "load_tensors",
     "load_weights",
     "make_optimizer",
     "make_progress",

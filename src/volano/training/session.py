@@ -310,8 +310,8 @@ class Session:
             raise CheckpointError(
                 "A resumed run must have the task with which it began",
                 got="now != then: " + ("; ".join(changed) or "another digest"),
-                remedy="Put back what changed, or start again with volano train; another code is "
-                "taken with volano.resume(run, accept=[...])",
+                remedy="Put back what changed, or start again with volano train; code that you "
+                "changed on purpose is taken with `accept` and its name",
             )
 
     def _tell_of_graph(self, on_notice: Callable[[str], None]) -> None:

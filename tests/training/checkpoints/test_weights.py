@@ -13,7 +13,12 @@ import volano
 from conftest import make_mlp
 from volano.errors import CheckpointError
 from volano.training import load_weights
-from volano.training.checkpoints.weights import save_tensors, save_weights
+from volano.training.checkpoints.weights import (
+    build_and_load,
+    save_tensors,
+    save_weights,
+    shapes_in,
+)
 
 
 def flip(path, where=0.5):
@@ -145,3 +150,43 @@ def test_others_may_read_what_the_user_lets_them(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_shapes_are_read_off_the_header(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    save_weights(model, tmp_path / "model.safetensors")
+    assert shapes_in(tmp_path / "model.safetensors") == {
+        name: list(tensor.shape) for name, tensor in model.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x02" + b"\0" * 7 + b"{", b"no weights at all",
+    b"\x0a" + b"\0" * 7 + b'{"a": {}}', b"\x08" + b"\0" * 7 + b'{"a": 1}',
+])  # fmt: skip
+def test_a_header_that_is_none_is_said(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="must be readable"):
+        build_and_load(lambda: nn.Linear(3, 2), tmp_path / "model.safetensors")
+
+
+def test_a_folder_whose_name_is_no_utf_8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"run\xe9")
+    folder.mkdir()
+    model = nn.Linear(3, 2)
+    save_weights(model, folder / "model.safetensors")
+    found = build_and_load(lambda: nn.Linear(3, 2), folder / "model.safetensors")
+    assert torch.equal(found.weight, model.weight)
+
+
+def test_a_model_of_other_shapes_is_not_built(tmp_path):
+    save_weights(nn.Linear(3, 2), tmp_path / "model.safetensors")
+    made = []
+
+    def make():
+        made.append(nn.Linear(4, 2))
+        return made[-1]
+
+    with pytest.raises(CheckpointError, match=r"weight of shape \[2, 3\] in .* has \[2, 4\]"):
+        build_and_load(make, tmp_path / "model.safetensors")
+    assert [model.weight.device.type for model in made] == ["meta"]

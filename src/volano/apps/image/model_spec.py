@@ -12,13 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from volano.apps.dimensions import check_dimensions, check_figures
 from volano.apps.image.network import build_network
-from volano.data.sources import PixelFormat
+from volano.data.sources import CUT, FITS, PixelFormat
 from volano.errors import CheckpointError, TaskError, UsageError
 from volano.running.references import load_reference
 from volano.running.trust import check_trusted
 
 SCHEMA_VERSION = 1
+# Larger ones than any options ask for: IDX files have their own sizes.
+_BOUNDS = {"channels": (1, 4), "image_size": (1, 8192), "translate": (0, 8192)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class ClassifierSpec:
         model_reference: ``module:function`` of a model of one's own, or None.
         flip: whether mirrored images keep their class.
         translate: pixels of the shifts in training and in test-time augmentation.
-        pixel_range: see ``PixelFormat``.
+        pixel_range, fit: see ``PixelFormat``.
     """
 
     classes: tuple[str, ...]
@@ -49,12 +52,16 @@ class ClassifierSpec:
     translate: int
     # No part of the model, and so of no description of a task: the images themselves are.
     pixel_range: tuple[float, float] | None = field(default=None, repr=False)
+    fit: str = field(default=CUT, repr=False)
 
     @property
     def pixel_format(self) -> PixelFormat:
         """The format to which files are decoded."""
         return PixelFormat(
-            channels=self.channels, size=self.image_size, pixel_range=self.pixel_range
+            channels=self.channels,
+            size=self.image_size,
+            pixel_range=self.pixel_range,
+            fit=self.fit,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -74,12 +81,17 @@ class ClassifierSpec:
                 f"image.json must be of schema version {SCHEMA_VERSION}",
                 got=value.get("schema_version"),
             )
+        check_dimensions(fields, _BOUNDS, "image.json")
+        check_figures(fields, dict.fromkeys(("mean", "std"), fields.get("channels")), "image.json")
         try:
             for name in ("classes", "mean", "std"):
                 fields[name] = tuple(fields[name])
+            fields["classes"] = tuple(map(str, fields["classes"]))
             if fields.get("pixel_range") is not None:
                 low, high = map(float, fields["pixel_range"])
                 fields["pixel_range"] = (low, high)
+            if fields.get("fit", CUT) not in FITS:
+                raise ValueError(f"fit={fields['fit']!r}")
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError("image.json must describe a classifier", got=error) from error

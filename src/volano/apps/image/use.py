@@ -10,7 +10,6 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from volano.apps.application import Table, TrainedModel
@@ -25,6 +24,7 @@ from volano.data import Fault
 from volano.data.sources import (
     ImageFile,
     LabelledImages,
+    decode,
     decode_all,
     is_image,
     listed,
@@ -36,7 +36,7 @@ from volano.data.sources import (
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.record.files import check_out
 from volano.running.checks import evaluation_name
-from volano.training import RunFolder, load_weights
+from volano.training import WEIGHTS, RunFolder, build_and_load, load_tensors, load_weights
 
 
 class ImageModel(TrainedModel):
@@ -58,8 +58,11 @@ class ImageModel(TrainedModel):
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
         spec = ClassifierSpec.from_json(folder.read_json("image.json"))
-        module = make_classifier(spec, own_model_of(spec.model_reference, folder.path))
-        load_weights(module, folder.path / "model.safetensors")
+        own_model, weights = own_model_of(spec.model_reference, folder.path), folder.path / WEIGHTS
+        if own_model is None:
+            return cls(folder, spec, build_and_load(lambda: make_classifier(spec), weights), device)
+        module = make_classifier(spec, own_model)  # trusted code, which may need real tensors
+        load_weights(module, weights)
         return cls(folder, spec, module, device)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
@@ -166,7 +169,7 @@ class ImageModel(TrainedModel):
         if out is not None:
             check_out(target)
         try:
-            samples = load_file(self.path / "samples.safetensors")["images"]
+            samples = load_tensors(self.path / "samples.safetensors")["images"]
         except (OSError, SafetensorError, KeyError) as error:
             raise CheckpointError(
                 "A run of the image application must hold samples.safetensors to compare "
@@ -188,7 +191,7 @@ class ImageModel(TrainedModel):
         pixels, names, faults = [], [], []
         for place, picture in enumerate(pictures):
             try:
-                pixels.append(pixels_of(_as_picture(picture), self.spec.pixel_format))
+                pixels.append(self._pixels_of_one(picture))
                 names.append(f"image {place}")
             except OSError as error:
                 faults.append(Fault(place, f"image {place}", str(error)))
@@ -199,15 +202,18 @@ class ImageModel(TrainedModel):
             )
         return torch.from_numpy(np.stack(pixels)), names, tuple(faults)
 
+    def _pixels_of_one(self, picture: Any) -> np.ndarray:
+        if isinstance(picture, str | Path):
+            return decode(Path(picture), self.spec.pixel_format)
+        return pixels_of(_as_picture(picture), self.spec.pixel_format)
+
 
 def _as_picture(picture: Any) -> Any:
-    """A picture of Pillow from one, from a file, or from bytes in an array or a tensor."""
+    """A picture of Pillow from one, or from bytes in an array or a tensor."""
     from PIL import Image
 
     if hasattr(picture, "convert"):
         return picture
-    if isinstance(picture, str | Path):
-        return Image.open(picture)
     values = np.asarray(picture.cpu() if isinstance(picture, Tensor) else picture)
     if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[-1] not in (1, 3, 4):
         values = values.transpose(1, 2, 0)

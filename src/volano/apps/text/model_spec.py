@@ -6,11 +6,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from volano.apps.dimensions import check_dimensions
 from volano.apps.text.network import DecoderShape
 from volano.errors import CheckpointError
 
 SCHEMA_VERSION = 1
 LANGUAGE, CLASSES = "language", "classes"
+DECODER_BOUNDS = {"vocab_size": (2, 2**24), "context": (1, 2**16), "depth": (1, 256)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class TextSpec:
             )
         if fields.pop("goal", None) != LANGUAGE:
             raise CheckpointError("text.json must describe a language model", got=value.get("goal"))
+        check_dimensions(fields, DECODER_BOUNDS, "text.json")
         try:
             return cls(**fields)
         except TypeError as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from volano.data.sources import find_texts
 from volano.errors import DataError
 from volano.plan import Plan
 from volano.running.checks import evaluation_name
-from volano.training import RunFolder, load_weights
+from volano.training import WEIGHTS, RunFolder, build_and_load
 
 
 class TextModel(TrainedModel):
@@ -47,9 +47,8 @@ class TextModel(TrainedModel):
         """Loads the language model of a run."""
         spec = TextSpec.from_json(folder.read_json("text.json"))
         tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
-        module = Decoder(spec.shape())
-        load_weights(module, folder.path / "model.safetensors")
-        return cls(folder, tokenizer, module, device)
+        module = build_and_load(lambda: Decoder(spec.shape()), folder.path / WEIGHTS)
+        return cls(folder, tokenizer, cast(Decoder, module), device)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
         """Computes bits per byte, in fp32.

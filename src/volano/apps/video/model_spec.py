@@ -3,18 +3,29 @@ in ``video.json``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
+from volano.apps.dimensions import check_dimensions, check_figures
 from volano.apps.video.networks.transformer import Transformer
 from volano.apps.video.networks.unet import UNet
 from volano.apps.video.pixels import PixelScale
-from volano.data.sources import ClipFormat
+from volano.data.sources import CUT, FITS, ClipFormat
 from volano.errors import CheckpointError
 
 SCHEMA_VERSION = 1
+_BOUNDS = {
+    "width": (8, 8192),
+    "depth": (0, 256),
+    "patch": (0, 256),
+    "num_frames": (1, 1024),
+    "context": (0, 1024),
+    "channels": (1, 4),
+    "size": (1, 1024),
+}
+_MOST_FPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,7 @@ class VideoSpec:
         class_shares: the share of the training clips, one for each class.
         mean: the mean of each channel's bytes over the training clips.
         std: likewise.
+        fit: see ``ClipFormat``.
     """
 
     network: str
@@ -50,11 +62,13 @@ class VideoSpec:
     class_shares: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    # No part of the model: the clips themselves are what a task's description tells.
+    fit: str = field(default=CUT, repr=False)
 
     @property
     def clip_format(self) -> ClipFormat:
         """The format to which files are decoded."""
-        return ClipFormat(channels=self.channels, size=self.size, fps=self.fps)
+        return ClipFormat(channels=self.channels, size=self.size, fps=self.fps, fit=self.fit)
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -83,11 +97,16 @@ class VideoSpec:
                 f"video.json must be of schema version {SCHEMA_VERSION}",
                 got=value.get("schema_version"),
             )
+        check_dimensions(fields, _BOUNDS, "video.json")
+        check_figures(fields, dict.fromkeys(("mean", "std"), fields.get("channels")), "video.json")
         try:
             for name in ("classes", "class_shares", "mean", "std"):
                 fields[name] = tuple(fields[name])
+            fields["classes"] = tuple(map(str, fields["classes"]))
+            if fields.get("fit", CUT) not in FITS or not 0 < float(fields["fps"]) <= _MOST_FPS:
+                raise ValueError(f"fit={fields.get('fit')!r}, fps={fields['fps']!r}")
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError("video.json must describe a model of clips", got=error) from error
 
 

@@ -50,7 +50,7 @@ from volano.report import (
     write_mp4,
 )
 from volano.running.checks import evaluation_name
-from volano.training import RunFolder, load_weights
+from volano.training import WEIGHTS, RunFolder, build_and_load
 
 
 class VideoModel(TrainedModel):
@@ -73,8 +73,7 @@ class VideoModel(TrainedModel):
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the model of a run."""
         spec = VideoSpec.from_json(folder.read_json("video.json"))
-        module = make_network(spec)
-        load_weights(module, folder.path / "model.safetensors")
+        module = build_and_load(lambda: make_network(spec), folder.path / WEIGHTS)
         return cls(folder, spec, module, device)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from volano.bounded_json import parse_json
 from volano.device import Ranks
 from volano.errors import CheckpointError
 from volano.record import files
@@ -189,7 +190,7 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
         CheckpointError: a file is missing or damaged, or it is of another schema version.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = parse_json(files.read_bytes(path / "manifest.json"))
         unknown = sorted(manifest.keys() - _MANIFEST)
         if unknown:  # a name that lost a bit
             raise KeyError(*unknown)

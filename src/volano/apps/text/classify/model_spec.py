@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volano.apps.dimensions import check_dimensions
 from volano.apps.text.classify.bag import BagClassifier, hash_texts
 from volano.apps.text.classify.classifier import DecoderClassifier, token_rows
+from volano.apps.text.model_spec import DECODER_BOUNDS
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import Tokenizer
 from volano.device import Device
@@ -66,8 +68,9 @@ class ClassesSpec:
             raise CheckpointError(
                 f"text.json must describe a classifier, schema version {SCHEMA_VERSION}", got=head
             )
+        check_dimensions(fields, {**DECODER_BOUNDS, "num_buckets": (0, 2**30)}, "text.json")
         try:
-            return cls(**{**fields, "classes": tuple(fields["classes"])})
+            return cls(**{**fields, "classes": tuple(map(str, fields["classes"]))})
         except (KeyError, TypeError) as error:
             raise CheckpointError("text.json must describe a classifier", got=error) from error
 

@@ -19,7 +19,7 @@ from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.data.sources import read_labelled_texts, read_texts
 from volano.errors import DataError
 from volano.running.checks import evaluation_name
-from volano.training import RunFolder, load_weights
+from volano.training import WEIGHTS, RunFolder, build_and_load
 
 
 class ClassifyModel(TrainedModel):
@@ -45,8 +45,7 @@ class ClassifyModel(TrainedModel):
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
         spec = ClassesSpec.from_json(folder.read_json("text.json"))
-        module, tokenizer = spec.build(), None
-        load_weights(module, folder.path / "model.safetensors")
+        module, tokenizer = build_and_load(spec.build, folder.path / WEIGHTS), None
         if spec.tokenizer_digest is not None:
             tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
         return cls(folder, spec, module, tokenizer, device)

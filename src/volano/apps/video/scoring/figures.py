@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from volano.apps.video.model_spec import VideoSpec
@@ -28,7 +27,7 @@ from volano.data.sources import Clips
 from volano.device import Device
 from volano.errors import CheckpointError, VolanoError
 from volano.report import tiled, write_gif, write_mp4, write_predictions
-from volano.training import RunFolder, save_weights
+from volano.training import RunFolder, load_tensors, save_weights
 
 DEFAULT_GUIDANCE = 1.5
 _FEATURES = "feature-net.safetensors"
@@ -209,7 +208,7 @@ def load_features(folder: RunFolder, spec: VideoSpec, device: Device) -> Feature
         return None
     net = FeatureNet(channels=spec.channels, scale=spec.scale)
     try:
-        net.load_state_dict(load_file(path))
+        net.load_state_dict(load_tensors(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{_FEATURES} of a run must be readable", got=f"{path}: {error}"
