@@ -1,10 +1,16 @@
 """Figures of a classifier, against those worked out by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from volano.apps.application import Table
-from volano.apps.classification import classification_scores, per_class_table
+from volano.apps.classification import (
+    classes_in_words,
+    classification_scores,
+    per_class_table,
+)
 
 # Named: 0 0 1 1; true: 0 1 1 1; nobody names or is of the third class.
 LOGITS = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
@@ -41,4 +47,31 @@ def test_a_table_for_a_person(scores):
     assert table.rows[0] == ("a", 1, "0.5000", "1.0000", "0.6667")
     assert (
         accuracy == "accuracy 0.7500   (95 %: 0.3006 to 0.9544; always the commonest class: 0.7500)"
+    )
+
+
+def parts(**labels):
+    return {name: SimpleNamespace(labels=torch.tensor(values)) for name, values in labels.items()}
+
+
+def test_what_was_read_in_a_line():
+    read = parts(train=[0, 0, 1], test=[1, 1])
+    assert classes_in_words("images", ("a", "b"), read, is_held_out=True) == (
+        "images: 3 to train on and 2 held out, of 2 classes: a 2 + 0, b 1 + 2"
+    )
+    three = parts(train=[0, 1], valid=[0], test=[1])
+    assert classes_in_words("texts", ("a", "b"), three, is_held_out=False) == (
+        "texts: 2 to train on and 1 to evaluate on meanwhile and 1 to test on, of 2 classes: "
+        "a 1 + 1 + 0, b 1 + 0 + 1"
+    )
+    assert classes_in_words("clips", (), read, is_held_out=True) == (
+        "clips: 3 to train on and 2 held out"
+    )
+
+
+def test_many_classes_are_told_by_the_rarest_and_the_commonest():
+    names = tuple(f"k{number}" for number in range(100))
+    read = parts(train=[*range(100), 7, 7], test=[3])
+    assert classes_in_words("images", names, read, is_held_out=True) == (
+        "images: 102 to train on and 1 held out, of 100 classes with 1 (k0) to 3 (k7) to train on"
     )

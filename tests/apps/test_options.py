@@ -84,8 +84,10 @@ class TestChecks:
     def test_options_that_exclude_each_other(self):
         with pytest.raises(UsageError, match="`size` can only choose among Volano's networks"):
             ImageOptions(size="thin", model="a:b")
-        with pytest.raises(UsageError, match="`image_size` and `fps` are for decoded clips only"):
+        with pytest.raises(UsageError, match="`image_size`, `fps` and `fit` are for decoded"):
             VideoOptions(fps=8)
+        with pytest.raises(UsageError, match="got one with the embedded sample"):
+            VideoOptions(fit="pad")
         with pytest.raises(UsageError, match="`classify` needs a path of labelled texts"):
             ClassifyOptions()
 
@@ -161,6 +163,7 @@ class TestOneLineForAnOption:
             "batch_size",
             "flip",
             "image_size",
+            "fit",
             "fps",
         }
         for options in APPLICATIONS.values():

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from volano.apps.application import Table
+from volano.data.sources import TEST, TRAIN, VALID
 from volano.report.verdict import Score, interval_text, wilson_interval
+
+# Classes of which each is named with its counts.
+_MOST_CLASSES_NAMED = 8
+_PARTS = {TRAIN: "to train on", VALID: "to evaluate on meanwhile", TEST: "to test on"}
+
+
+def classes_in_words(
+    what: str,
+    classes: Sequence[str],
+    parts: Mapping[str, Any],
+    *,
+    is_held_out: bool,
+) -> str:
+    """Puts into words what was read: how many examples of each split, and of each class.
+
+    Args:
+        what: what they are ("images").
+        classes: the class names; none of a source without.
+        parts: the examples by split, with the class of each as ``labels``.
+        is_held_out: whether Volano split the test examples off.
+    """
+    words = {**_PARTS, TEST: "held out"} if is_held_out else _PARTS
+    read = " and ".join(f"{len(part.labels):,} {words[split]}" for split, part in parts.items())
+    if not classes:
+        return f"{what}: {read}"
+    counts = [np.bincount(part.labels, minlength=len(classes)).tolist() for part in parts.values()]
+    if len(classes) > _MOST_CLASSES_NAMED:
+        each = sorted((counts[0][label], name) for label, name in enumerate(classes))
+        (least, rarest), (most, commonest) = each[0], each[-1]
+        return (
+            f"{what}: {read}, of {len(classes):,} classes with {least:,} ({rarest}) to {most:,} "
+            f"({commonest}) to train on"
+        )
+    named = ", ".join(
+        f"{name} {' + '.join(f'{one[label]:,}' for one in counts)}"
+        for label, name in enumerate(classes)
+    )
+    return f"{what}: {read}, of {len(classes)} classes: {named}"
 
 
 def classification_scores(

@@ -278,6 +278,9 @@ class Options(DeclaredOptions):
     seed: int = option(
         0, "Of splits, weights, order and augmentation.", at_least=0, at_most=MOST_SEED
     )
+    tried: str | None = option(
+        None, "The numbers of a study's trial for the recipe, as JSON.", is_resolved=True
+    )
 
     def code_named(self) -> tuple[str, ...]:
         """Returns the references of Python code among the values."""
@@ -293,6 +296,15 @@ class Options(DeclaredOptions):
             raise UsageError(
                 "The length of a run must be given either as `minutes` or as `epochs`", got="both"
             )
+
+
+def fit() -> Any:
+    """Returns the field of an option that says how pictures that are no squares become some."""
+    return option(
+        "cut",
+        "Pictures that are no squares: cut to the centre, pad with black, or squeeze.",
+        choices=("cut", "pad", "squeeze"),
+    )
 
 
 def held_out_by() -> Any:

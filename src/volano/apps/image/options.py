@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import Options, held_out_by, option
+from volano.apps.options import Options, fit, held_out_by, option
 from volano.errors import UsageError
 
 SIZES = ("tiny", "thin", "base", "wide")
@@ -25,6 +25,7 @@ class ImageOptions(Options):
     image_size: int | None = option(
         None, "Pixels a side to decode files to.", at_least=8, at_most=512, unit="px"
     )
+    fit: str = fit()
     image_cache: str | None = option(
         None, "Folder for decoded images that do not fit into memory.", is_path=True
     )

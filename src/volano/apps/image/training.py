@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from volano.apps.application import Application
+from volano.apps.classification import classes_in_words
 from volano.apps.image.augment import Augmentation
 from volano.apps.image.flip import flip_is_label_preserving
 from volano.apps.image.model_spec import (
@@ -105,6 +106,7 @@ class ImageTraining(Application):
             size=options.image_size,
             in_files=options.in_files,
             pixel_range=options.pixel_range,
+            fit=options.fit,
         )
         return cls._of(options, _with_cache(sets, options.image_cache))
 
@@ -173,16 +175,16 @@ class ImageTraining(Application):
             if part is not None
             for fault in part.faults
         ]
+        parts = {TRAIN: train, **({} if valid is test else {VALID: valid}), TEST: test}
         notices = [
+            classes_in_words("images", train.classes, parts, is_held_out=is_held_out),
             *sets.notices,
             *_fault_notices(faults),
             *(_copies_left_out(sets, train, test) if is_held_out and recorded is None else ()),
             *copies_of_training(train.members(), test.members(), "images"),
         ]
-        empty = [
-            train.classes[row]
-            for row in (torch.bincount(train.labels, minlength=len(train.classes)) == 0).nonzero()
-        ]
+        counts = torch.bincount(train.labels, minlength=len(train.classes))
+        empty = [train.classes[row] for row in (counts == 0).nonzero()]
         if empty:
             raise DataError(
                 "Every class must have readable images to train on",
@@ -194,7 +196,6 @@ class ImageTraining(Application):
         flip, reason = _decide_flip(options.flip, known, about.labels, options.seed)
         notices.append(f"flip={'yes' if flip else 'no'}: {reason}")
         if balanced_weights(train.labels, len(train.classes)) is not None:
-            counts = torch.bincount(train.labels)
             notices.append(
                 f"classes of {int(counts.min())} to {int(counts.max())} images: weighted inversely"
             )
@@ -218,6 +219,7 @@ class ImageTraining(Application):
             flip=flip,
             translate=recipe.tta_translate,
             pixel_range=sets.pixel_range,
+            fit=options.fit,
         )
         check_classifier(spec, own_model)
         black, white = sets.pixel_range or (None, None)

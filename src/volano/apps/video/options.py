@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import MOST_SEED, DeclaredOptions, Options, held_out_by, option
+from volano.apps.options import MOST_SEED, DeclaredOptions, Options, fit, held_out_by, option
 from volano.errors import UsageError
 
 NETWORKS = ("unet", "transformer")
@@ -33,6 +33,7 @@ class VideoOptions(Options):
     image_size: int | None = option(
         None, "Pixels a side to decode to.", at_least=8, at_most=256, multiple_of=8, unit="px"
     )
+    fit: str = fit()
     fps: float | None = option(
         None,
         "Frames a second to decode to.",
@@ -55,9 +56,9 @@ class VideoOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.path is None and (self.image_size, self.fps) != (None, None):
+        if self.path is None and (self.image_size, self.fps, self.fit) != (None, None, "cut"):
             raise UsageError(
-                "`image_size` and `fps` are for decoded clips only",
+                "`image_size`, `fps` and `fit` are for decoded clips only",
                 got="one with the embedded sample",
             )
 

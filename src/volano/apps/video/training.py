@@ -6,11 +6,13 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import torch
 
 from volano.apps.application import Application, Fitted
+from volano.apps.classification import classes_in_words
 from volano.apps.options import Options
 from volano.apps.video.augment import ClipAugmentation
 from volano.apps.video.flow import FrameFlow
@@ -27,6 +29,8 @@ from volano.apps.video.recipe import (
 from volano.data import Arrays, Fault
 from volano.data.sources import (
     SPLITS_NAME,
+    TEST,
+    TRAIN,
     ClipFormat,
     Clips,
     ClipSets,
@@ -114,16 +118,13 @@ class VideoTraining(Application):
                 held_out_by=options.held_out_by,
                 recorded=recorded,
                 clip_format=clip_format,
+                fit=options.fit,
             )
         train = sets.train
-        notices = list(sets.notices)
+        notices = [*_clips_in_words(sets), *sets.notices]
         if train.classes:
             counts = torch.bincount(train.labels, minlength=len(train.classes))
             shares = tuple(round(value, 6) for value in (counts / counts.sum()).tolist())
-            notices.append(
-                "classes by sub-folder: "
-                f"{', '.join(train.classes[:6])}{', ...' * (len(train.classes) > 6)}"
-            )
         else:
             shares = ()
         if options.batch_size is not None and options.batch_size > len(train):
@@ -148,6 +149,7 @@ class VideoTraining(Application):
             class_shares=shares,
             mean=mean,
             std=std,
+            fit=options.fit,
         )
         return cls(
             options=options,
@@ -252,6 +254,17 @@ class VideoTraining(Application):
     def resolved(self, num_steps: int) -> dict[str, Any]:
         """Implements :meth:`Application.resolved`; the network is chosen by then."""
         return {**super().resolved(num_steps), "network": self.spec.network}
+
+
+def _clips_in_words(sets: ClipSets) -> list[str]:
+    if sets.splits is None:
+        return []
+    number = {name: label for label, name in enumerate(sets.train.classes)}
+    parts = {
+        split: SimpleNamespace(labels=[number.get(one.label, 0) for one in sets.splits[split]])
+        for split in (TRAIN, TEST)
+    }
+    return [classes_in_words("clips", sets.train.classes, parts, is_held_out=sets.is_held_out)]
 
 
 def _rows(clips: Clips, count: int) -> tuple[torch.Tensor, ...]:

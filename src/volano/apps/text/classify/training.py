@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from volano.apps.application import Application
+from volano.apps.classification import classes_in_words
 from volano.apps.options import Options
 from volano.apps.text.classify.bag import (
     BagClassifier,
@@ -59,7 +59,7 @@ from volano.errors import CheckpointError, DataError, UsageError
 from volano.record.files import write_bytes
 from volano.running.checks import check_data_is_there
 from volano.task import Task, linear, trapezoid
-from volano.training import MuonAdamW, RunFolder, save_tensors
+from volano.training import MuonAdamW, RunFolder, load_tensors, save_tensors
 
 # Of the training texts, held back to choose between the two.
 _CHOICE_SHARE = 0.1
@@ -88,7 +88,7 @@ class ReadHead:
             return None
         tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
         try:
-            weights = load_file(folder.path / _PRETRAINED)
+            weights = load_tensors(folder.path / _PRETRAINED)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"{_PRETRAINED} of a run must be readable", got=f"{folder.path}: {error}"
@@ -151,6 +151,10 @@ class ClassifyTraining(Application):
             num_left = len(sets.train) - len(train) - len(test)
             if num_left:
                 notices.append(f"left out: {num_left:,} exact copies of held-out texts")
+        parts = {TRAIN: train, **({} if sets.valid is None else {VALID: sets.valid}), TEST: test}
+        notices.insert(
+            0, classes_in_words("texts", train.classes, parts, is_held_out=sets.test is None)
+        )
         notices += copies_of_training(train.members(), test.members(), "texts")
         if sets.valid is None:
             order = permutation(seed, 0, len(train))
