@@ -258,6 +258,7 @@ def test_what_is_a_head_of_a_docstring():
 # Flags of other programs, and whole commands to give next, by the files that hold them.
 _FLAGS = {
     "report/verdict.py": {"--epochs", "--minutes"},  # of `volano train`, for longer
+    "apps/train.py": {"--from", "--trial"},  # of `volano train`, to train a trial for longer
     "apps/image/application.py": {"--to"},  # of `volano export`, shown after a run
     "apps/text/application.py": {"--prompt"},  # of `volano generate`
     "apps/video/application.py": {"--clips"},  # of `volano generate`

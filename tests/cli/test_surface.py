@@ -20,9 +20,9 @@ STUDY = (
     "--nproc --workers --ray --device --precision --space"
 )
 OWN = {
-    "image": "--size --model --image-size --image-cache --batch-size --flip",
+    "image": "--size --model --image-size --fit --image-cache --batch-size --flip",
     "text": "--depth --context --batch-size",
-    "video": "--network --frames --image-size --fps --batch-size --flip",
+    "video": "--network --frames --image-size --fit --fps --batch-size --flip",
 }
 SURFACE = {
     "bench": "--minutes --device",
@@ -32,7 +32,7 @@ SURFACE = {
     "report": "--out",
     "run": "--plan --no-plan",
     "doctor": "--device",
-    "resume": "--nproc --max-restarts --save-every --skip-bad-steps --code --trust",
+    "resume": "--nproc --max-restarts --save-every --skip-bad-steps --code --trust --accept",
     "generate": (
         "--code --trust "
         "--device --seed --prompt --tokens --temperature --top-k --top-p --clips --steps --frames "

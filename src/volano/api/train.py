@@ -78,13 +78,7 @@ def train(
     if warning is not None:
         observer = observer or make_progress()
         observer.on_notice(warning)
-    planning = PlanRequest(
-        device=device,
-        pins=pins or {},
-        forbid=forbid or {},
-        budget=parse_bytes(budget) if isinstance(budget, str) else budget,
-        plan=plan,
-    )
+    planning = _request(device=device, pins=pins, forbid=forbid, budget=budget, plan=plan)
     common: dict[str, Any] = {
         "planning": planning,
         "out": out,
@@ -103,6 +97,48 @@ def train(
 
     application, chosen = choose_application(value, {"path": path, **options})
     return train_application(application, chosen, kind=kind, started=started, **common)
+
+
+def train_trial(
+    study: str | Path,
+    trial: str | int = "best",
+    *,
+    build: str | None = None,
+    epochs: float | None = None,
+    trust: bool = False,
+    planning: Mapping[str, Any] | None = None,
+    **how: Any,
+) -> Run:
+    """Trains a trial of a study from its start to its end, as a run of the study's application like
+    any other; that of a build function as a task of a person's own.
+
+    Args:
+        study: the study's folder.
+        trial: ``"best"``, or its number.
+        build: ``"module:build"`` of the function with which the study was made, if it was one.
+        epochs: another length than the trial had; of a study of an application.
+        trust: whether code that the folder names may be imported.
+        planning, how: the arguments of :func:`train` for how it is planned and run.
+    """
+    from volano.apps.kinds import application_class
+    from volano.apps.study_build import application_of_trial, task_of_trial
+    from volano.apps.train import train_application
+
+    trust_folder(study, trust)
+    planning = dict(planning or {})
+    found = None if build else application_of_trial(study, trial, epochs=epochs)
+    if found is None:
+        task, number = task_of_trial(study, trial, build=build, epochs=epochs)
+        source = {"kind": "trial", "study": str(Path(study).absolute()), "trial": number,
+                  "epochs": epochs}  # fmt: skip
+        return train(
+            task, source={**source, "build": build} if build else source, **planning, **how
+        )
+    kind, options, more = found
+    application = application_class(kind)
+    return train_application(
+        application, options, kind=kind, planning=_request(**planning), more=more, **how
+    )
 
 
 def resume(
@@ -186,6 +222,23 @@ def load(
     name_code(code)
     is_own = isinstance(run, Run)
     return load_model(RunFolder.open(run.path if is_own else run), device, trust=trust or is_own)
+
+
+def _request(
+    *,
+    plan: Plan | str | Path | None = None,
+    device: str | None = None,
+    pins: Mapping[str, Any] | None = None,
+    forbid: Mapping[str, Any] | None = None,
+    budget: int | str | None = None,
+) -> PlanRequest:
+    return PlanRequest(
+        device=device,
+        pins=pins or {},
+        forbid=forbid or {},
+        budget=parse_bytes(budget) if isinstance(budget, str) else budget,
+        plan=plan,
+    )
 
 
 def named(what: Any) -> tuple[Task | str | type[Application], str | None]:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 from torch import nn
 
 from volano.apps.options import DeclaredOptions, Options
+from volano.bounded_json import parse_json
 from volano.data import Fault
 from volano.data.sources import SPLITS_NAME, SplitRecord
 from volano.device import Device
@@ -257,10 +258,27 @@ class Application(ABC):
             check_trusted(reference, folder.path)
         return options
 
+    def task_for(self, num_steps: int) -> Task:
+        """The Task of a run of so many steps, with the numbers of a study's trial if it trains one.
+
+        Raises:
+            CheckpointError: they are none of the recipe's.
+        """
+        if self.options.tried is None:
+            return self.task(num_steps)
+        try:
+            numbers = parse_json(self.options.tried)
+            return self.task(num_steps, dataclasses.replace(self.recipe_of(num_steps), **numbers))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                "The numbers of a trial must be those of the application's recipe",
+                got=f"{self.options.tried}: {error}",
+            ) from error
+
     def task_of_run(self) -> Task:
         """The Task of the run whose resolved options these are."""
         assert self.options.num_steps is not None  # resolved before step 0
-        return self.task(self.options.num_steps)
+        return self.task_for(self.options.num_steps)
 
     @staticmethod
     def summary(run: Run) -> list[str]:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import json
 import math
 import shutil
 import tempfile
@@ -254,20 +255,7 @@ def task_of_trial(
 
     name_code(build)
     opened = Study.open(study)
-    if trial == "best":
-        number, params = opened.best.number, opened.best.params
-    else:
-        with contextlib.suppress(ValueError):
-            trial = int(trial)
-        if not isinstance(trial, int):
-            raise UsageError("A trial must be 'best' or a number", got=repr(trial))
-        found = opened.trial(trial)
-        if found.state == "failed":
-            raise UsageError(
-                "A trial to train again must not have failed",
-                got=f"trial {trial}, which failed: {found.reason}",
-            )
-        number, params = trial, found.params
+    number, params = _number_and_params(opened, trial)
     made = (
         load_reference(build)
         if isinstance(build, str)
@@ -288,6 +276,53 @@ def task_of_trial(
         raise UsageError(
             "build must make the tasks that it made for the study", got=f"trial {number}: {error}"
         ) from error
+
+
+def application_of_trial(
+    study: str | Path, trial: str | int = "best", *, epochs: float | None = None
+) -> tuple[str, Any, dict[str, Any]] | None:
+    """Returns what trains a trial as a run of its application: the application's kind, its options,
+    and what the run's folder says of where it comes from; None if the study is of a build function.
+
+    Args:
+        study: the folder.
+        trial: ``"best"``, or its number.
+        epochs: another length than the trial had.
+
+    Raises:
+        UsageError: no such trial, one that has failed, or code that the folder names is not
+            trusted.
+    """
+    import optuna
+
+    opened = Study.open(study)
+    source = opened.facts.get("source") or {}
+    if source.get("kind", "python") in ("python", "reference"):
+        return None
+    number, params = _number_and_params(opened, trial)
+    build = build_of(source, opened.folder)
+    assert isinstance(build, ApplicationBuild)
+    numbers = build.space.suggest(optuna.trial.FixedTrial(dict(params), number=number))
+    length = {"num_steps": build.num_steps} if epochs is None else {"epochs": epochs}
+    dials = {**build.options, "num_steps": None, **length, "tried": json.dumps(numbers)}
+    more = {"study": str(Path(study).absolute()), "trial": number}
+    return build.kind, application_class(build.kind).options_type.from_json(dials), more
+
+
+def _number_and_params(opened: Study, trial: str | int) -> tuple[int, Mapping[str, Any]]:
+    if trial == "best":
+        return opened.best.number, opened.best.params
+    with contextlib.suppress(ValueError):
+        trial = int(trial)
+    if not isinstance(trial, int):
+        raise UsageError("A trial must be 'best' or a number", got=repr(trial))
+    found = opened.trial(trial)
+    if found.state == "failed":
+        raise UsageError(
+            "A trial to train again must not have failed",
+            got=f"trial {trial}, which failed: {found.reason}",
+        )
+    return trial, found.params
 
 
 def default_space(recipe: Any) -> SearchSpace:

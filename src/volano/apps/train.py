@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def train_application(
     processes: Processes | None = None,
     observer: Observer | None = None,
     started: float | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Run:
     """Trains an application, and tests it.
 
@@ -43,6 +44,7 @@ def train_application(
         options: its options, with ``path`` and the length of the run.
         kind: the name by which another process finds the application; None is found out.
         planning, out, safety, processes, observer, started: see ``volano.train``.
+        more: more of what a run's folder says of where the run comes from.
 
     Returns:
         The run; ``metrics`` and ``seconds`` include the final test.
@@ -64,7 +66,7 @@ def train_application(
         observer.on_phase(f"{application.origin}; choosing network, plan and number of steps")
         fitted = _fit(application, limit)
         application, chosen, num_steps = fitted.application, fitted.chosen, fitted.num_steps
-        task, plan = application.task(num_steps), chosen.plan
+        task, plan = application.task_for(num_steps), chosen.plan
         check_plan(task, plan)
         limit.check(task, plan)
         seconds["plan"] = time.perf_counter() - mark
@@ -78,8 +80,11 @@ def train_application(
         **application.goal(),
         "dials": application.resolved(num_steps),
         "minutes": options.minutes,
-        "again": _again(application_type, application, options, kind),
+        "again": _again(application_type, application, options, kind)
+        if more is None
+        else _again_from_study(application, more, num_steps),
         "origin": application.origin,
+        **(more or {}),
     }
     run = execute(
         task,
@@ -162,8 +167,19 @@ def _again(
     return {"words": words, "minutes": application_type.minutes_of(options)}
 
 
+def _again_from_study(
+    application: Application, more: Mapping[str, Any], num_steps: int
+) -> dict[str, Any]:
+    words = ["volano", "train", "--from", more["study"], "--trial", str(more["trial"])]
+    return {"words": words, "epochs": num_steps / application.steps_in(1.0)}
+
+
 def _fit(application: Application, limit: TimeLimit) -> Fitted:
     epochs = application.options.epochs
+    if application.options.tried is not None:  # network and length are those of the study
+        num_steps = application.options.num_steps or application.steps_in(epochs)
+        chosen = limit.choose_plan(application.task_for(num_steps))
+        return Fitted(application=application, chosen=chosen, num_steps=num_steps)
     return application.fit(limit) if epochs is None else application.fit_epochs(limit, epochs)
 
 

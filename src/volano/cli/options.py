@@ -30,6 +30,15 @@ DeviceName = Annotated[
     str | None,
     typer.Option("--device", help="As torch writes it; default: the accelerator, else cpu."),
 ]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept",
+        metavar="NAME",
+        help="Code that may be another than when the run began: objective, forward, collate, "
+        "augment; may be given several times.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 _PLAN = "Plan (how; pins a knob)"

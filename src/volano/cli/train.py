@@ -163,14 +163,14 @@ def _train_own(
     begin(f"a trial of {study}")
     if _has_followed():
         return 0
-    from volano.api.train import train
-    from volano.apps.study_build import task_of_trial
-    from volano.running.trust import trust_folder
+    from volano.api.train import train_trial
 
-    trust_folder(study, trust)
-    task, number = task_of_trial(study, trial or "best", build=what or None, epochs=epochs)
-    source = {"kind": "trial", "study": str(study.absolute()), "trial": number, "epochs": epochs}
-    run = train(task, source={**source, "build": what} if what else source, **_common(values))
+    common = _common(values)
+    how = {name: common.pop(name) for name in ("out", "processes", "safety")}
+    run = train_trial(
+        study, trial or "best", build=what or None, epochs=epochs, trust=trust, planning=common,
+        **how,
+    )  # fmt: skip
     return print_run(run, as_json=values["json"])
 
 
@@ -182,6 +182,7 @@ def resume(
     skip_bad_steps: opt.SkipBadSteps = None,
     code: opt.Code = None,
     trust: opt.Trust = False,
+    accept: opt.Accept = None,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> int:
@@ -199,7 +200,8 @@ def resume(
         from volano.running.train import change_safety
 
         change_safety(run, **changes)
-    return print_run(resume_run(run, processes=processes, code=code, trust=trust), as_json=json)
+    ended = resume_run(run, processes=processes, code=code, trust=trust, accept=accept or ())
+    return print_run(ended, as_json=json)
 
 
 def print_run(run: Any, *, as_json: bool) -> int:

@@ -241,7 +241,7 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
             raise KeyboardInterrupt
         raise RunError(
             "The processes of a run must end well",
-            got=record.get("reason") or f"exit code {code}",
+            got=str(record.get("reason") or f"exit code {code}").rstrip("."),
             remedy=f"Continue with `nproc` {processes.nproc}: volano resume {folder.path}",
         )
 

@@ -18,6 +18,7 @@ from volano.device import versions
 from volano.errors import CheckpointError, RunError, UsageError, VolanoError
 from volano.record.study import read_trials
 from volano.record.study_folder import JOURNAL, STUDY, StudyFolder
+from volano.report.study.rank_noise import rank_notices
 from volano.study.ask_trials import Build, TrialSource, check_space
 from volano.study.observe import StudyInfo, StudyObserver
 from volano.study.optuna_storage import StudyStorage, storage_errors
@@ -150,6 +151,15 @@ def _close(
         )
     elif driver.end_reason is not None:
         driver.notice(f"it ended before all trials were asked for: {driver.end_reason}")
+    facts = folder.read_json(STUDY)
+    valid = (facts.get("data") or {}).get("valid") or {}
+    for text in rank_notices(
+        ledger.trials.values(),
+        metric=str(facts["settings"].get("metric")),
+        direction=str(facts["settings"].get("direction")),
+        num_valid=valid.get("num_examples"),
+    ):
+        driver.notice(text)
     ledger.save(status=status, reason=driver.end_reason)
     for name, error in folder.lost.items():
         observer.on_notice(f"some lines of {name} could not be written: {error.strerror}")
