@@ -264,6 +264,8 @@ _FLAGS = {
     "apps/video/application.py": {"--clips"},  # of `volano generate`
     "device/machine.py": {"--to"},  # of `volano export`, which needs a package
     "apps/video/options.py": {"--class", "--frames"},  # declared: not the field's own name
+    "script/remembered.py": {"--plan", "--to"},  # of `volano run`, and of jupyter
+    "script/run.py": {"--plan", "--no-plan"},  # of `volano run`, which is told by them
     "study/optuna_storage.py": {"--storage"},  # of `optuna storage upgrade`
     "study/workers/ray_actors.py": {"--head"},  # of `ray start`
 }

@@ -102,7 +102,7 @@ def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
 def step_hooks_suspended() -> Iterator[None]:
     """Returns a context in which the hooks of all optimizers do not run: for steps that only show
     what can be done."""
-    kept = [
+    kept: list[tuple[Any, dict[int, Any]]] = [
         (hooks, dict(hooks))
         for hooks in (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
     ]

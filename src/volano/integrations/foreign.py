@@ -1,4 +1,5 @@
-"""What the integrations share: schedules as tables, loaders as sets, refusals that name a hook."""
+"""The pieces that the integrations share: schedules as tables, loaders as sets, refusals by the name
+of a hook."""
 
 from __future__ import annotations
 
@@ -80,10 +81,14 @@ def set_of(loader: Any, *, is_training: bool) -> dict[str, Any]:
         raise TaskError("Data must come as a torch DataLoader", got=type(loader).__name__)
     if not is_training:
         return {"data": loader.dataset, "collate": loader.collate_fn}
-    batches = loader.batch_sampler
-    is_usual = type(batches) is BatchSampler and loader.batch_size is not None
-    if not is_usual or type(loader.sampler) is not RandomSampler or loader.sampler.replacement:
-        kind = type(loader.sampler if is_usual else batches).__name__
+    batches: Any = loader.batch_sampler
+    sampler = batches.sampler if type(batches) is BatchSampler else None
+    # Accelerate makes one of its own, which shuffles too.
+    is_usual = isinstance(sampler, RandomSampler) and type(sampler).__module__.startswith(
+        ("torch.", "accelerate.")
+    )
+    if not is_usual or sampler.replacement:
+        kind = type(batches if sampler is None else sampler).__name__
         raise TaskError(
             "A Task goes through its examples in a shuffled order of its own",
             got=f"a loader with a {kind}",
@@ -92,8 +97,8 @@ def set_of(loader: Any, *, is_training: bool) -> dict[str, Any]:
     return {
         "data": loader.dataset,
         "collate": loader.collate_fn,
-        "batch_size": loader.batch_size,
-        "last_batch": "drop" if loader.drop_last else "keep",
+        "batch_size": batches.batch_size,
+        "last_batch": "drop" if batches.drop_last else "keep",
     }
 
 

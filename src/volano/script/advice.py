@@ -1,4 +1,4 @@
-"""What to write into a script so that it runs as its plan: in the words of whoever runs its loop,
+"""Advises what to write into a script so that it runs as its plan: in the words of whoever runs its loop,
 with file and line."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from volano.script.hosts import OF_LOADERS, arguments_of_host
 from volano.script.plan import ScriptPlan
@@ -208,7 +208,7 @@ class _Writer:
                 if not _is_move(value) or "torch" not in _imports(source.tree):
                     continue
                 targets = [ast.unparse(target) for target in getattr(node, "targets", ())]
-                if model in (*targets, ast.unparse(value.func.value)):
+                if model in (*targets, _receiver(value)):
                     return _Call(source, value, "", "to")
         return None
 
@@ -222,7 +222,7 @@ class _Writer:
                         node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)
                     }
                     for node in inside:
-                        if _is_move(node) and ast.unparse(node.func.value).split("[")[0] in fresh:
+                        if _is_move(node) and _receiver(node).split("[")[0] in fresh:
                             yield _Call(source, node, "", "to")
 
 
@@ -261,7 +261,7 @@ def _calls(source: SourceFile) -> Iterator[_Call]:
             yield _Call(source, node, parts[0], parts[-1])
 
 
-def _is_move(node: Any) -> bool:
+def _is_move(node: Any) -> TypeGuard[ast.Call]:
     """Checks whether a node is ``something.to(device)``."""
     return (
         isinstance(node, ast.Call)
@@ -270,3 +270,8 @@ def _is_move(node: Any) -> bool:
         and len(node.args) == 1
         and "device" in ast.unparse(node.args[0]).lower()
     )
+
+
+def _receiver(call: ast.Call) -> str:
+    """Returns the code of the object whose method is called."""
+    return ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""

@@ -23,7 +23,7 @@ from volano.script.plan import ScriptPlan
 
 
 class Applied:
-    """What has become of a plan in this process.
+    """A plan in this process, and what has become of it.
 
     Attributes:
         plan: the plan.
@@ -46,13 +46,13 @@ class Applied:
 
     @property
     def deeds(self) -> tuple[str, ...]:
-        """What was done to the script's objects, each once. A failure before the first one is the
-        script's own."""
+        """The deeds: what was done to the script's objects, each once. A failure before the first
+        is the script's own."""
         return tuple(self._deeds)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was left as the script does it, and why."""
+        """The notices: what was left as the script does it, and why."""
         return tuple(self._left)
 
 

@@ -1,4 +1,4 @@
-"""What the libraries that run other people's loops call a plan's settings."""
+"""The names that libraries which run other people's loops have for a plan's settings."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ class LoaderSettings:
 
 @dataclass
 class _Treated:
-    """What was done to a loader: the attributes that it had before, and its dataset as it was when
-    its workers were started."""
+    """A note of what was done to a loader: the attributes that it had before, and its dataset as it
+    was when its workers were started."""
 
     before: dict[str, Any] = field(default_factory=dict)
     dataset: list[Any] | None = None
@@ -112,8 +112,8 @@ def loaders_treated(settings: LoaderSettings, notes: Notes) -> Iterator[None]:
     original: Any = DataLoader.__iter__
     loaders = TreatedLoaders(settings, notes)
 
-    def iterate(loader: Any) -> Any:
-        return loaders.iterate(loader, original)
+    def iterate(self: Any) -> Any:
+        return loaders.iterate(self, original)
 
     DataLoader.__iter__ = iterate
     try:

@@ -78,7 +78,6 @@ class ScriptPlan:
             "default",
             "reduce-overhead",
             "max-autotune",
-            "max-autotune-no-cudagraphs",
         ),
         words="torch.compile ({})",
     )
@@ -107,7 +106,7 @@ class ScriptPlan:
     def semantics(self) -> Semantics:
         """The widest class among the settings."""
         classes = [semantics_of_setting(name) for name in self.settings()]
-        return max(classes, key=SEMANTICS.index, default="exact")
+        return SEMANTICS[max((SEMANTICS.index(found) for found in classes), default=0)]
 
     def in_words(self) -> str:
         """Returns the settings as one line."""

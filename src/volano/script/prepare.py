@@ -1,4 +1,4 @@
-"""One's own loop under a plan: ``volano.prepare`` and ``volano.advise``."""
+"""A loop of one's own under a plan: ``volano.prepare`` and ``volano.advise``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from volano.device.torch_private import version_of
 from volano.errors import UsageError
 from volano.plan import Plan
 from volano.planner import PlanRequest, find_plan
-from volano.planner.parity.batch_split import BatchSplit, is_divisible
+from volano.planner.parity.batch_split import BatchSplit
+from volano.planner.parity.guard import ParityGuard
 from volano.script.loaders import LoaderSettings, TreatedLoaders
 from volano.script.plan import ScriptPlan
 from volano.task import (
@@ -129,7 +130,7 @@ class PreparedLoop:
     ) -> None:
         self.plan, self.num_steps = plan, 0
         self._model, self._optimizer, self._loader = model, optimizer, loader
-        self._device, self._clip_norm, self.left = device, clip_norm, on_notice
+        self._device, self._clip_norm, self._on_notice = device, clip_norm, on_notice
         self._precision = plan.precision or "fp32"
         device.check_precision(self._precision)
         self._context = contextlib.ExitStack()
@@ -155,6 +156,10 @@ class PreparedLoop:
 
     def did(self, words: str) -> None:
         """Hears what was done to the loader: what the plan says."""
+
+    def left(self, words: str) -> None:
+        """Hears what was left as it was, and why; tells it."""
+        self._on_notice(words)
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the loader's batches of one pass, on the device."""
@@ -281,7 +286,7 @@ class PreparedLoop:
         if self._split.micro_batch is not None:
             return BatchSplit(yes=True, reason="", difference=0.0)  # found out before
         task = _task_of(self._model, self._optimizer, self._loader, self._loss)
-        found = is_divisible(task, self._device)
+        found = ParityGuard(task, self._device, lambda: 0.0).divisible
         if not found.yes:
             self.left(f"the batch stays whole: {found.reason}")
         return found
