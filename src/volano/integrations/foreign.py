@@ -1,5 +1,5 @@
-"""The pieces that the integrations share: schedules as tables, loaders as sets, refusals by the name
-of a hook."""
+"""The pieces that the integrations share: schedules as tables, loaders as sets, refusals by the
+name of a hook."""
 
 from __future__ import annotations
 

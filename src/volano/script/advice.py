@@ -1,5 +1,5 @@
-"""Advises what to write into a script so that it runs as its plan: in the words of whoever runs its loop,
-with file and line."""
+"""Advises what to write into a script so that it runs as its plan: in the words of whoever runs its
+loop, with file and line."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def model_calls_treated(settings: ModelSettings, notes: Notes) -> Iterator[None]
 
 
 class _Here(threading.local):
-    """A note whether this thread is inside of a model's call: replicas run in threads of their own."""
+    """A note whether this thread is inside of a model's call: replicas run in threads."""
 
     is_inside = False
 
