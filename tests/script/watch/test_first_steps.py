@@ -18,7 +18,7 @@ def step(seen, model, optimizer, inputs):
     seen.note_gradients(id(optimizer), optimizer)
     optimizer.step()
     seen.note_update(id(optimizer), optimizer)
-    return float(loss)
+    return loss.item()
 
 
 def test_the_first_gradient_and_update_are_kept_and_all_first_losses(tmp_path):

@@ -44,7 +44,7 @@ class ScriptVerdict(NamedTuple):
 
 @dataclass(frozen=True)
 class FirstResults:
-    """What a run has computed: its first losses, and the first gradients and updates by name."""
+    """The results of a run: its first losses, and the first gradients and updates by name."""
 
     losses: Sequence[float]
     values: dict[str, Any]
