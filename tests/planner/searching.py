@@ -122,6 +122,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("volano.planner.cost_model.rates_of", lambda _device: RATES)
     monkeypatch.setattr(Device, "has_bf16_units", True)
+    monkeypatch.setattr("volano.planner.task_profile.bf16_speed", lambda _device: 2.0)
     spent: Any = TimeBudget.spent
     monkeypatch.setattr(TimeBudget, "spent", property(lambda self: spent.fget(self) / 20))
     return tmp_path / "cache" / "volano"

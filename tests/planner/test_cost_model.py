@@ -29,12 +29,16 @@ def captured(monkeypatch):
     """The plans of which a capture was made; each would take 10 MiB."""
     plans = []
 
-    def predict(_task, plan, **_):
+    def trace(_task, plan, **_):
         plans.append(plan)
-        memory = MemoryPrediction(peak=10 * MIB, lower=10 * MIB, upper=12 * MIB)
-        return Prediction(memory=memory, target="cpu", operations=(PRODUCT,), has_randomness=False)
+        return plan
 
-    monkeypatch.setattr(cost_model, "predict", predict)
+    def prediction_of(_traced, _plan, target):
+        memory = MemoryPrediction(peak=10 * MIB, lower=10 * MIB, upper=12 * MIB)
+        return Prediction(memory=memory, target=target, operations=(PRODUCT,), has_randomness=False)
+
+    monkeypatch.setattr(cost_model, "trace", trace)
+    monkeypatch.setattr(cost_model, "prediction_of", prediction_of)
     monkeypatch.setattr(cost_model, "kept_calibration", cost_model.Calibration)
     monkeypatch.setattr(cost_model, "rates_of", lambda _: RATES)
     return plans
@@ -74,12 +78,13 @@ def test_nothing_is_captured_unless_it_is_asked_for(profile, captured, monkeypat
     answers = (found.memory(PLAIN), found.verdict(PLAIN), found.time(PLAIN), found.needed(PLAIN))
     assert answers == (None, None, None, None)
     assert captured == []
-    assert found.startup(PLAIN.pin(compile=True)) == cost_model._COMPILE_SECONDS
+    assert found.startup(PLAIN.pin(compile=True)) == cost_model.COMPILE_SECONDS
 
 
-def test_plans_that_differ_in_their_threads_alone_share_a_capture(profile, captured):
+def test_plans_that_differ_in_threads_and_allocator_alone_share_a_capture(profile, captured):
     found = model_of(profile, budget=100 * MIB)
     assert found.verdict(PLAIN) == found.verdict(PLAIN.pin(threads=1)) == "FITS"
+    assert found.verdict(PLAIN.pin(allocator="keep")) == "FITS"
     assert len(captured) == 1
     found.memory(PLAIN.pin(precision="bf16"))
     assert [plan.precision for plan in captured] == ["fp32", "bf16"]
@@ -99,8 +104,12 @@ def test_the_memory_of_compiled_plans_is_looked_into_on_request(profile, capture
     found.looks_into_compiled = False
     assert found.memory(PLAIN.pin(compile=True)) is None
     assert captured == []
-    found.looks_into_compiled = True
+    found.is_asked = True
+    found.look_into(PLAIN.pin(compile=True))
     assert found.memory(PLAIN.pin(compile=True)) is not None
+    assert found.memory(PLAIN.pin(compile=True, optimizer="fused")) is None
+    found.looks_into_compiled = True
+    assert found.memory(PLAIN.pin(compile=True, optimizer="fused")) is not None
 
 
 def test_a_device_that_is_not_here_takes_the_eager_step_for_the_compiled(profile, captured):
@@ -111,10 +120,10 @@ def test_a_device_that_is_not_here_takes_the_eager_step_for_the_compiled(profile
 
 
 def test_why_nothing_is_predicted_is_said_once(profile, monkeypatch):
-    def predict(*_, **__):
+    def trace(*_, **__):
         raise IsolatedError("it reads a value")
 
-    monkeypatch.setattr(cost_model, "predict", predict)
+    monkeypatch.setattr(cost_model, "trace", trace)
     found = model_of(profile, budget=MIB)
     assert found.memory(PLAIN) is found.verdict(PLAIN) is found.time(PLAIN) is None
     found.memory(PLAIN.pin(precision="bf16"))

@@ -3,7 +3,7 @@
 from volano.device.catalogue import KnownDevice, find_device, other_variants
 from volano.device.device import Device, Memory
 from volano.device.kernels import measure_kernels
-from volano.device.limits import Limits, measure_limits
+from volano.device.limits import Limits, bf16_speed, measure_limits
 from volano.device.machine import OPTIONAL_PACKAGES, Machine, describe_machine, num_cores, versions
 from volano.device.memory.host_memory import host_memory_bytes
 from volano.device.random_state import random_state_kept
@@ -20,6 +20,7 @@ __all__ = [
     "Memory",
     "Ranks",
     "Transfer",
+    "bf16_speed",
     "describe_machine",
     "find_device",
     "host_memory_bytes",

@@ -30,14 +30,15 @@ def measure_kernels(device: Device) -> dict[str, float]:
     Returns:
         ``"convolution channels_last bf16"``, ``"convolution contiguous fp32"``, ``"attention
         bf16"``, ``"recurrent fp32"`` and so on -> floating-point operations per second of a forward
-        and a backward pass; kernels that fail here are missing. ``"launch"`` -> seconds of the host
+        and a backward pass; kernels that fail here are missing, and those of a type without units
+        of its own, which is not trained in. ``"launch"`` -> seconds of the host
         for one small operation and its gradient, each.
     """
     rates: dict[str, float] = {}
     states = device.rng_state()
     try:
-        for precision in ("fp32", "bf16"):
-            for name, kernels in kernels_of(device).items() if device.supports(precision) else ():
+        for precision in ("fp32", "bf16") if device.has_bf16_units else ("fp32",):
+            for name, kernels in kernels_of(device).items():
                 rate = _rate(device, kernels, precision)
                 if rate is not None:
                     rates[f"{name} {precision}"] = rate

@@ -10,8 +10,14 @@ from volano.device.isolated import IsolatedError, reason_of
 from volano.plan import Plan, knobs_with
 from volano.plan.explanation import Verdict
 from volano.plan.prediction import MemoryPrediction, TimePrediction
-from volano.planner.memory.predict import Prediction, needed_bytes, predict, verdict
-from volano.planner.memory.trace_step import Target
+from volano.planner.memory.predict import (
+    Prediction,
+    needed_bytes,
+    prediction_of,
+    trace,
+    verdict,
+)
+from volano.planner.memory.trace_step import Target, TracedStep
 from volano.planner.task_profile import TaskProfile
 from volano.planner.time.calibration import Calibration
 from volano.planner.time.device_rates import keep_calibration, kept_calibration, rates_of
@@ -24,9 +30,10 @@ from volano.task import Task, num_bytes, tensors_of
 _PARAMETER_COPIES, _BATCH_COPIES, _PLENTY = 6, 100, 0.25
 _INDICES = (torch.int32, torch.int64)
 # Seconds of compiling, if nothing was captured: 3 to 26 s were measured on two cores (docs/log.md).
-_COMPILE_SECONDS = 12.0
-# The knobs on which a capture depends, in addition to the task.
-_CAPTURED = knobs_with("is_captured")
+COMPILE_SECONDS = 12.0
+# The knobs on which a capture depends, in addition to the task. The allocator adds to its memory
+# afterwards.
+_CAPTURED = tuple(knob for knob in knobs_with("is_captured") if knob != "allocator")
 
 
 class CostModel:
@@ -58,7 +65,7 @@ class CostModel:
         self.is_asked = self.looks_into_compiled = self.is_tight
         self.notices: list[str] = []
         self._target: Target = "cpu" if profile.device.is_cpu else "accelerator"
-        self._captures: dict[tuple[object, ...], Prediction | None] = {}
+        self._captures: dict[tuple[object, ...], TracedStep | None] = {}
         self._times: dict[Plan, TimePrediction | None] = {}
         self._is_here = rates is None
         self._rates = rates
@@ -169,13 +176,18 @@ class CostModel:
     def startup(self, plan: Plan) -> float:
         """Returns the seconds that compiling a plan takes."""
         predicted = self.time(plan)
-        return _COMPILE_SECONDS if predicted is None else predicted.startup
+        return COMPILE_SECONDS if predicted is None else predicted.startup
 
     # ---- captures
 
+    def look_into(self, plan: Plan) -> None:
+        """Predicts the memory of one compiled plan, which takes several seconds."""
+        self._capture(plan)
+
     def _is_looked_into(self, plan: Plan) -> bool:
         # The partitioner's graphs take several seconds.
-        return self.looks_into_compiled or not plan.compile or not self._is_here
+        is_quick = not plan.compile or not self._is_here or self._key(plan) in self._captures
+        return is_quick or self.looks_into_compiled
 
     def _capture_eager(self, plan: Plan) -> Prediction | None:
         # Fusion is estimated from the eager step's operations.
@@ -183,18 +195,22 @@ class CostModel:
 
     def _capture(self, plan: Plan) -> Prediction | None:
         plan = plan if self._is_here else plan.pin(compile=False)
-        key = tuple(getattr(plan, knob) for knob in _CAPTURED)
+        key = self._key(plan)
         if key not in self._captures:
             if not self.is_asked:
                 return None
             try:
-                self._captures[key] = predict(
+                self._captures[key] = trace(
                     self._task, plan, target=self._target, batch=self.profile.batch
                 )
             except IsolatedError as error:
                 self._captures[key] = None
                 self._tell_unpredicted(error.reason)
-        return self._captures[key]
+        traced = self._captures[key]
+        return None if traced is None else prediction_of(traced, plan, self._target)
+
+    def _key(self, plan: Plan) -> tuple[object, ...]:
+        return tuple(getattr(plan, knob) for knob in _CAPTURED)
 
     def _tell_unpredicted(self, reason: str) -> None:
         self._tell(

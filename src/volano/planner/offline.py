@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 from volano.device import Device, KnownDevice, find_device, other_variants
 from volano.plan import Plan
-from volano.plan.explanation import Candidate, Explanation
+from volano.plan.explanation import Explanation
 from volano.planner.cost_model import CostModel
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import admissible
 from volano.planner.search.fit_memory import micro_batches, why_whole_batch
+from volano.planner.search.predicted import predicted_candidates
 from volano.planner.task_profile import TaskProfile, profile_task
 from volano.planner.time.roofline import Rates
 from volano.task import Task
@@ -64,7 +65,7 @@ class _Absent:
         self._budget = request.budget or smallest.memory
         here = profile_task(task, Device("cpu"))
         self._profile: TaskProfile = dataclasses.replace(
-            here, device=AbsentDevice(known), why_not_compile=None
+            here, device=AbsentDevice(known), why_not_compile=None, bf16_speed=1.0
         )
         base = Plan.baseline(known.torch_type).pin(**request.pins)
         if "feed" not in request.pins:
@@ -86,10 +87,10 @@ class _Absent:
 
     def explanation(self) -> Explanation:
         """Returns the explanation of all candidates."""
-        found = sorted((self._candidate(plan) for plan in self._plans()), key=_preference)
-        best = found[0]
-        chosen = dataclasses.replace(best, status="chosen", reason=self._why(best))
-        candidates = (chosen, *(self._beside(candidate, best) for candidate in found[1:]))
+        candidates = predicted_candidates(
+            self._plans(), self._cost_model, self._task.num_steps, is_tight=True
+        )
+        best = candidates[0]
         needed = [size for c in candidates if (size := self._cost_model.needed(c.plan)) is not None]
         return Explanation(
             task=self._task.name,
@@ -140,50 +141,3 @@ class _Absent:
                 yield leaner
                 if self._cost_model.verdict(leaner) == "FITS":
                     break
-
-    # ---- figures
-
-    def _candidate(self, plan: Plan) -> Candidate:
-        memory, predicted = self._cost_model.memory(plan), self._cost_model.time(plan)
-        if memory is None or predicted is None:
-            return Candidate(plan=plan, status="untried", reason="it cannot be predicted")
-        return Candidate(
-            plan=plan,
-            status="slower",
-            reason="",
-            predicted=predicted,
-            startup=predicted.startup,
-            total=predicted.startup + predicted.step * self._task.num_steps,
-            memory_bytes=memory.peak,
-            verdict=self._cost_model.verdict(plan),
-        )
-
-    def _why(self, best: Candidate) -> str:
-        if best.verdict == "FITS":
-            return "predicted to be the fastest that fits"
-        return (
-            "nothing certainly fits; this is the leanest"
-            if best.verdict
-            else "nothing could be predicted"
-        )
-
-    def _beside(self, candidate: Candidate, best: Candidate) -> Candidate:
-        if candidate.total is None or not best.total:
-            return candidate
-        if candidate.verdict != "FITS" and best.verdict == "FITS":
-            certain = "does not fit" if candidate.verdict == "NO" else "may not fit"
-            return dataclasses.replace(
-                candidate, status="memory", reason=f"it {certain} the budget"
-            )
-        return dataclasses.replace(
-            candidate, reason=f"{candidate.total / best.total:.2f}x the chosen one's time"
-        )
-
-
-def _preference(candidate: Candidate) -> tuple[int, float]:
-    """Returns the sort key: candidates that fit, then those that may, by time; if none does, the
-    leanest first."""
-    order = {"FITS": 0, "UNCERTAIN": 1, "NO": 2, None: 3}[candidate.verdict]
-    if order == 0:
-        return 0, candidate.total or 0.0
-    return order, float(candidate.memory_bytes or 0)

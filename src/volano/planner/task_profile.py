@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from volano.data import first_batches, rows_of
-from volano.device import Device
+from volano.device import Device, bf16_speed
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import parameters_of
 from volano.plan import Plan
@@ -31,6 +31,8 @@ class TaskProfile:
         parameter_bytes: bytes of parameters and buffers.
         token_bytes: about the bytes that one index of a batch (a token, a class) becomes in a
             step's activations: of each layer's output and what is derived from it.
+        bf16_speed: rate of a small bf16 product as a multiple of fp32's; 0 if the device has no
+            units for it.
         has_images: whether a parameter has four dimensions, which is what ``channels_last``
             concerns.
         why_not_fused, why_not_foreach: why an implementation of the update does not apply; None if
@@ -48,6 +50,7 @@ class TaskProfile:
     structure: str
     parameter_bytes: int
     token_bytes: int
+    bf16_speed: float
     has_images: bool
     why_not_fused: str | None
     why_not_foreach: str | None
@@ -86,6 +89,7 @@ def profile_task(task: Task, device: Device) -> TaskProfile:
         structure=_structure(model, optimizer),
         parameter_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         token_bytes=_token_bytes(model),
+        bf16_speed=bf16_speed(device) if device.has_bf16_units else 0.0,
         has_images=any(parameter.ndim == 4 for parameter in model.parameters()),
         why_not_fused=reasons["fused"],
         why_not_foreach=reasons["foreach"],

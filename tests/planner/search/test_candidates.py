@@ -15,7 +15,8 @@ from volano.planner.task_profile import profile_task
 
 def space_of(task=None, *, pins=None, forbidden=None, world_size=1, **profile):
     task = make_task() if task is None else task
-    known = dataclasses.replace(profile_task(task, Device("cpu")), **{"num_threads": 4, **profile})
+    usual = {"num_threads": 4, "bf16_speed": 2.0} | profile
+    known = dataclasses.replace(profile_task(task, Device("cpu")), **usual)
     base = PLAIN.pin(**(pins or {}))
     return admissible(
         task, known, base, pins=pins or {}, forbidden=forbidden, world_size=world_size
@@ -55,6 +56,12 @@ class TestTolerance:
         space = space_of()
         assert space.options["precision"] == ("fp32", "bf16")
         assert "computes in" in reasons(space)["precision", "tf32"]
+
+    def test_a_type_that_a_small_product_shows_to_be_slow_is_not_raced(self):
+        space = space_of(bf16_speed=0.3)
+        assert space.options["precision"] == ("fp32",)
+        assert "at 0.3 times the rate of fp32" in reasons(space)["precision", "bf16"]
+        assert space_of(bf16_speed=0.9).options["precision"] == ("fp32", "bf16")
 
     def test_a_processor_without_units_for_bf16_races_none_of_it(self, monkeypatch):
         monkeypatch.setattr(Device, "has_bf16_units", False)

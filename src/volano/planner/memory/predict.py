@@ -75,12 +75,34 @@ def predict(
         IsolatedError: the step cannot be captured; ``reason`` says why in one line. Measure the
             step instead.
     """
+    return prediction_of(
+        trace(task, plan, target=target, batch=batch, timeout=timeout), plan, target
+    )
+
+
+def trace(
+    task: Task,
+    plan: Plan,
+    *,
+    target: Target = "cpu",
+    batch: Batch | None = None,
+    timeout: float = _TIMEOUT,
+) -> TracedStep:
+    """Captures a step as :func:`predict` does; the plan's allocator is of no account.
+
+    Raises:
+        IsolatedError: as in :func:`predict`.
+    """
     load_libraries(compiles=plan.compile)
-    captured = _captured(task, plan, target, batch, timeout)
+    return _aside(lambda: capture(task, plan, target=target, batch=batch), timeout)
+
+
+def prediction_of(traced: TracedStep, plan: Plan, target: Target) -> Prediction:
+    """Returns the prediction that follows from a traced step."""
     return Prediction(
-        memory=_bounded(captured, plan, target),
-        operations=captured.operations,
-        has_randomness=captured.has_randomness,
+        memory=_bounded(traced, plan, target),
+        operations=traced.operations,
+        has_randomness=traced.has_randomness,
         target=target,
     )
 
@@ -92,12 +114,6 @@ def load_libraries(*, compiles: bool = False) -> None:
     load_dynamo()
     if compiles:
         load_compiler()
-
-
-def _captured(
-    task: Task, plan: Plan, target: Target, batch: Batch | None, timeout: float
-) -> TracedStep:
-    return _aside(lambda: capture(task, plan, target=target, batch=batch), timeout)
 
 
 def _aside(function: Callable[[], Any], timeout: float) -> Any:

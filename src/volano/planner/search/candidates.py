@@ -18,6 +18,9 @@ from volano.training.graphs.gradient_graph import why_not_graph
 # The knobs that the race decides; those of memory are in fit_memory.py, those of the feed in
 # feed.py.
 RACED = knobs_with("raced")
+# A type in which a small product is slower than this share of fp32's rate is not raced. A training
+# may gain by its fewer bytes what the product loses, but not more.
+_LEAST_SPEED = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,11 @@ class CandidateSpace:
         return self.base.pin(
             **{knob: value for knob, value in wanted.items() if value in self.options[knob]}
         )
+
+    def is_trusted(self, plan: Plan) -> bool:
+        """Checks whether a plan differs from ``base`` only in where data and memory lie and in
+        torch's own implementations of the same update: there is nothing to check."""
+        return set(self.base.changes(plan)) <= {"allocator", "optimizer"}
 
     def plans(self) -> Iterator[Plan]:
         """Returns every combination, ``base`` first."""
@@ -143,6 +151,10 @@ def _alternatives(
                 reason = (
                     f"{device.name} has no units for it, and is many times slower in it than "
                     "in fp32"
+                )
+            elif value == "bf16" and reason is None and profile.bf16_speed < _LEAST_SPEED:
+                reason = (
+                    f"a small product in it runs at {profile.bf16_speed:.2g} times the rate of fp32"
                 )
             if value == "fp16" and reason is None and "bf16" in able and device.has_bf16_units:
                 reason = "bf16 is as fast, and its range needs no scaling of the loss"
