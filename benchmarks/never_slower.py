@@ -253,12 +253,13 @@ def compare_whole(name: str, seconds: float, tolerance: str) -> float:
         planned = Side("whole", "planned", name, steps, tolerance, cache)
         planned.close()
     ratio = planned.first["seconds"] / plain.first["seconds"]
+    phases = ", ".join(f"{name} {took:.1f}" for name, took in planned.first["phases"].items())
     print(
         f"{name:7s} {steps:,} steps: plain {plain.first['seconds']:.1f} s, planned "
         f"{planned.first['seconds']:.1f} s "
         f"(planning {planned.first['planning']:.1f} s): ratio {ratio:.3f}, {1 / ratio:.2f} times "
         "as fast; "
-        f"{planned.first['plan']}",
+        f"{planned.first['plan']}; seconds by phase: {phases}",
         flush=True,
     )
     return ratio

@@ -43,6 +43,7 @@ class TestCommand:
         asked = {"answer": make_explanation()}
 
         def answer(*arguments, **options):
+            options["observer"] = bool(options["observer"])
             asked["arguments"], asked["options"] = arguments, options
             return asked["answer"]
 
@@ -56,7 +57,7 @@ class TestCommand:
         code, out, _ = volano(
             "explain", "mine:task", "--budget", "2GiB", "--forbid", "compile=yes", "--forbid",
             "precision=bf16", "--forbid", "precision=fp16", "--memory-format", "contiguous",
-            "--device", "cpu", "--analyze",
+            "--device", "cpu", "--analyze", "--no-race",
         )  # fmt: skip
         assert code == 0
         assert out.startswith("Plan of digits\n")
@@ -65,6 +66,8 @@ class TestCommand:
             "device": "cpu",
             "budget": 2 * 2**30,
             "analyze": True,
+            "race": False,
+            "observer": True,
             "on": None,
             "forbid": {"compile": (True,), "precision": ("bf16", "fp16")},
             "pins": {"memory_format": "contiguous"},
@@ -77,7 +80,7 @@ class TestCommand:
         assert code == 0
         assert asked["arguments"] == ("image",)
         options = {"path": tmp_path, "on": "H100", "analyze": False, "minutes": 2.0, "size": "thin"}
-        assert asked["options"] == options
+        assert asked["options"] == {**options, "race": None, "observer": True}
 
     def test_json_is_one_line_and_no_means_exit_code_1(self, volano, asked):
         code, out, _ = volano("explain", "mine:task", "--json")
@@ -159,7 +162,8 @@ def test_a_real_task_from_the_search_to_the_screen(volano, tmp_path):
         "objective=objective,\n"
         "    optimizer=torch.optim.SGD, batch_size=64, duration='2ep')\n"
     )
-    code, out, err = volano("explain", "small:task", "--device", "cpu", "--no-compile", "--json")
+    arguments = ("explain", "small:task", "--device", "cpu", "--no-compile", "--race", "--json")
+    code, out, err = volano(*arguments)
     assert code == 0, err
     record = json.loads(out)
     assert record["plan"]["compile"] is False

@@ -20,7 +20,7 @@ from volano.planner import (
 )
 from volano.running.minutes import with_probe_steps
 from volano.task import Task
-from volano.training import RunFolder
+from volano.training import Observer, RunFolder, make_progress
 
 if TYPE_CHECKING:
     from volano.apps.application import Application
@@ -35,11 +35,16 @@ def explain(
     budget: int | str | None = None,
     pins: Mapping[str, Any] | None = None,
     forbid: Mapping[str, Any] | None = None,
+    race: bool | None = None,
     analyze: bool = False,
+    observer: Observer | None = None,
     **options: Any,
 ) -> Explanation:
     """Explains what the planner would choose, every candidate with its figures, and why. Nothing is
     trained.
+
+    Every candidate is predicted first, from the measured rates of this machine; then they are run
+    for some steps each, if that takes less time than it can save of the run.
 
     Args:
         what, path: the things that would be trained; see ``volano.train``.
@@ -49,8 +54,12 @@ def explain(
         budget: bytes that the training may hold on the device, or a text such as ``"6GiB"``; None
             is what is there.
         pins, forbid: see ``volano.train``.
+        race: whether candidates are run; None if that pays. Within two minutes if it was asked for,
+            half a minute otherwise.
         analyze: whether the chosen plan is run for some steps, and what is measured shown next to
             what was predicted.
+        observer: the observer that hears of phases, of the predictions before a race, and of each
+            candidate as it has run; None shows progress on standard error.
         options: the options of an application; see ``volano.train``.
 
     Raises:
@@ -58,7 +67,10 @@ def explain(
         VolanoError: the task cannot be run, as the run itself would say it.
     """
     num_bytes = parse_bytes(budget) if isinstance(budget, str) else budget
-    planning = PlanRequest(device=device, pins=pins or {}, forbid=forbid or {}, budget=num_bytes)
+    planning = PlanRequest(
+        device=device, pins=pins or {}, forbid=forbid or {}, budget=num_bytes, is_raced=race,
+        is_free=True, observer=observer or make_progress(),
+    )  # fmt: skip
     value, _ = named(what)
     if isinstance(value, Task):
         refuse_options({"path": path, **options})
@@ -98,12 +110,18 @@ def _explained(task: Task, planning: PlanRequest, on: str | None, analyze: bool)
                 "A plan must be explained for one device",
                 got=f"`device` {planning.device} and `on` {on}",
             )
-        if analyze:
-            raise UsageError("Measuring needs the device itself", got=f"`analyze` with `on` {on}")
+        for name, is_given in (("analyze", analyze), ("race", planning.is_raced)):
+            if is_given:
+                raise UsageError(
+                    "Measuring needs the device itself", got=f"`{name}` with `on` {on}"
+                )
         return explain_absent(task, on, planning)
-    explanation = find_plan(task, dataclasses.replace(planning, is_free=True)).explanation
+    explanation = find_plan(task, planning).explanation
     assert explanation is not None
     if analyze and explanation.verdict == "NO":  # running it would take the memory that it must not
         notice = "nothing was measured: no plan fits the budget"
         return dataclasses.replace(explanation, notices=(*explanation.notices, notice))
-    return measured_beside(task, explanation) if analyze else explanation
+    if not analyze:
+        return explanation
+    planning.observer.on_phase("running the plan for some steps")
+    return measured_beside(task, explanation)

@@ -56,7 +56,8 @@ def train_application(
     started = begun if started is None else started
     observer = observer or make_progress()
     folder = RunFolder.reserve(out, application_type.kind)
-    limit = _time_limit(application_type, options, planning or PlanRequest(), started, processes)
+    planning = dataclasses.replace(planning or PlanRequest(), observer=observer)
+    limit = _time_limit(application_type, options, planning, started, processes)
     with _scratch(application_type, near=folder.path) as scratch:
         observer.on_phase(f"reading {options.path or 'the embedded sample'}")
         application = application_type.read(options, scratch)
@@ -133,8 +134,12 @@ def task_to_plan(
 ) -> Iterator[Task]:
     """Yields the task that :func:`train_application` would train, to be planned and not trained."""
     limit = _time_limit(application_type, options, planning.quick(), time.perf_counter(), None)
+    observer = planning.observer
     with _scratch(application_type) as scratch:
-        fitted = _fit(application_type.read(options, scratch), limit)
+        observer.on_phase(f"reading {options.path or 'the embedded sample'}")
+        application = application_type.read(options, scratch)
+        observer.on_phase(f"{application.origin}; choosing network and number of steps")
+        fitted = _fit(application, limit)
         yield fitted.application.task(fitted.num_steps)
 
 

@@ -31,12 +31,15 @@ from volano.script.remembered import Script
 
 if TYPE_CHECKING:
     from volano.plan.explanation import Explanation
+    from volano.training import Observer
 
 HELP = """Say how a training would be run and why, without training: memory, time, candidates.
 
 volano explain image ./photos
 
 volano explain my_task:task --budget 8GiB --analyze
+
+volano explain my_task:task --no-race     predictions only
 
 volano explain text ./books --on H100
 
@@ -59,6 +62,12 @@ def _explain_options(
             "--analyze", help="Run the plan for some steps; show measured next to predicted."
         ),
     ] = False,
+    race: Annotated[
+        bool | None,
+        typer.Option(
+            "--race/--no-race", help="Run the candidates, or none; default: if that pays."
+        ),
+    ] = None,
     on: Annotated[
         str | None,
         typer.Option(
@@ -139,6 +148,22 @@ def _valued(option: Any) -> list[str]:
     return [] if getattr(option, "is_flag", True) else option.opts
 
 
+def first_answer() -> Observer:
+    """Returns an observer that shows progress on standard error, and on standard output what is
+    predicted, before the race: all that a race may change."""
+    from volano.training import Observer, Observers, make_progress
+
+    class FirstAnswer(Observer):
+        """Prints the predictions."""
+
+        def on_explanation(self, explanation: Explanation) -> None:
+            """Implements :class:`Observer`."""
+            print_explanation(explanation, sections=("headline", "candidates"))
+            output.say("")
+
+    return Observers(make_progress(), FirstAnswer())
+
+
 def show(explanation: Explanation, *, as_json: bool) -> int:
     """Prints an explanation. Returns the exit code: 1 if nothing fits."""
     if as_json:
@@ -149,7 +174,14 @@ def show(explanation: Explanation, *, as_json: bool) -> int:
 
 
 def _explain(
-    what: str, *, json: bool, debug: bool, analyze: bool, on: str | None, **values: Any
+    what: str,
+    *,
+    json: bool,
+    debug: bool,
+    analyze: bool,
+    race: bool | None,
+    on: str | None,
+    **values: Any,
 ) -> int:
     del debug  # read by cli.main
     begin(what)
@@ -157,7 +189,11 @@ def _explain(
 
     how = {parameter.name for parameter in opt.plan_options()}
     options = given({name: value for name, value in values.items() if name not in how})
-    return show(explain(what, analyze=analyze, on=on, **planning(values), **options), as_json=json)
+    found = explain(
+        what, analyze=analyze, race=race, on=on, observer=None if json else first_answer(),
+        **planning(values), **options,
+    )  # fmt: skip
+    return show(found, as_json=json)
 
 
 def _explain_run(run: Path, *, json: bool, debug: bool) -> int:

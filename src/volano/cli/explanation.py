@@ -28,7 +28,11 @@ _FIGURES = ("predicted", "measured", "start-up", "whole run", "memory")
 
 
 def print_explanation(
-    explanation: Explanation, *, file: TextIO | None = None, width: int | None = None
+    explanation: Explanation,
+    *,
+    file: TextIO | None = None,
+    width: int | None = None,
+    sections: Iterable[str] | None = None,
 ) -> None:
     """Prints an explanation for a person, on standard output if not said otherwise.
 
@@ -36,9 +40,10 @@ def print_explanation(
         explanation: fresh, remembered, or read from a run's folder.
         file: the stream to print to.
         width: columns; None is the terminal's, at most 100.
+        sections: names of :data:`SECTIONS`; None is all.
     """
     console = _console(file, width)
-    print_parts(render(explanation, console), console)
+    print_parts(render(explanation, console, sections=sections), console)
 
 
 def print_table(

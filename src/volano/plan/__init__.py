@@ -1,6 +1,6 @@
 """The Plan: HOW a task is run, as a value. Imports no torch."""
 
-from volano.plan.format import lever, parse_bytes, parse_setting
+from volano.plan.format import lever, levers, parse_bytes, parse_setting
 from volano.plan.plan import SEMANTICS, Plan, Semantics, knobs_with, semantics_of
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Semantics",
     "knobs_with",
     "lever",
+    "levers",
     "parse_bytes",
     "parse_setting",
     "semantics_of",

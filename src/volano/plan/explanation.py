@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from volano.errors import PlanError
-from volano.plan.format import lever
+from volano.plan.format import levers
 from volano.plan.plan import Plan, Semantics, semantics_of
 from volano.plan.prediction import MemoryPrediction, TimePrediction
 
@@ -82,8 +82,7 @@ class Candidate:
 
     def levers(self, base: Plan) -> str:
         """Returns in a few words how it differs from ``base``; ``"plain eager"`` if it does not."""
-        words = [lever(knob, getattr(self.plan, knob)) for knob in base.changes(self.plan)]
-        return " + ".join(words) or "plain eager"
+        return levers(self.plan, base)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all fields; times in seconds."""

@@ -31,6 +31,12 @@ def lever(knob: str, value: Any) -> str:
     return (phrase or f"{knob.replace('_', ' ')} {{}}").format(value)
 
 
+def levers(plan: Plan, base: Plan) -> str:
+    """Returns in a few words how a plan differs from ``base``; ``"plain eager"`` if it does not."""
+    words = [lever(knob, getattr(plan, knob)) for knob in base.changes(plan)]
+    return " + ".join(words) or "plain eager"
+
+
 def parse_bytes(text: str) -> int:
     """Parses ``"40GiB"``, ``"512 MiB"``, ``"2GB"`` or a plain number as bytes. KiB, MiB, GiB, TiB
     are powers of 1024; kB, MB, GB, TB of 1000; upper or lower case.

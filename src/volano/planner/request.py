@@ -13,6 +13,7 @@ from volano.errors import UsageError
 from volano.plan import Plan
 from volano.plan.explanation import Explanation
 from volano.record.run_folder import RunFolder
+from volano.training import Observer
 
 EXPLANATION = "explanation.json"
 
@@ -34,9 +35,12 @@ class PlanRequest:
             length.
         world_size: ranks that will train together.
         is_raced: whether candidates may be measured; otherwise the planner takes the choices that
-            need no measuring.
-        is_free: whether no run waits for the plan, so that everything may be looked at.
+            need no measuring. None, of a free search, measures them if that takes less than it can
+            gain.
+        is_free: whether no run waits for the plan: candidates are predicted first, and without
+            measuring the one is taken that is predicted to be the fastest.
         recalls: whether a remembered plan may be taken, and a new plan is remembered.
+        observer: the observer that hears what the search does.
     """
 
     device: str | None = None
@@ -47,13 +51,15 @@ class PlanRequest:
     seconds: float | None = None
     planning_seconds: float | None = None
     world_size: int = 1
-    is_raced: bool = True
+    is_raced: bool | None = True
     is_free: bool = False
     recalls: bool = True
+    observer: Observer = field(default_factory=Observer, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in self.pins.items() if value is not None}
         object.__setattr__(self, "pins", given)
+        assert self.is_raced is not None or self.is_free, "a run must know whether it is raced"
         object.__setattr__(
             self, "forbid", {knob: _values(value) for knob, value in self.forbid.items()}
         )
@@ -73,6 +79,11 @@ class PlanRequest:
                 got="plan together with device, pins, forbid or budget",
                 remedy="Change the plan itself: Plan.load(path).pin(...)",
             )
+
+    @property
+    def is_thorough(self) -> bool:
+        """Checks whether everything is to be tried, as far as the time allows: somebody asked."""
+        return self.is_free and self.is_raced is True
 
     @property
     def place(self) -> Device:

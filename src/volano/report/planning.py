@@ -244,8 +244,7 @@ def _gain(found: Explanation) -> str:
     plan, eager = found.seconds.get("plan"), found.seconds.get("eager")
     if not plan or eager is None:
         return ""
-    # Planning is paid by a run on this machine; another device's seconds know nothing of it.
-    plan += found.planning_seconds if found.is_present else 0.0
+    plan += found.planning_seconds if _counts_planning(found) else 0.0
     saved = eager - plan
     if abs(saved) < 0.005 * eager:
         return f"none: as long as {EAGER}"
@@ -255,8 +254,14 @@ def _gain(found: Explanation) -> str:
     return f"none: {_whole_seconds(-saved)} longer than {EAGER}{_net(found)}"
 
 
+def _counts_planning(found: Explanation) -> bool:
+    """Checks whether a run pays what this search took: not one of which nothing ran, here or on
+    another device."""
+    return found.is_present and found.origin != "predicted"
+
+
 def _net(found: Explanation) -> str:
-    return ", planning counted" if found.is_present else ""
+    return ", planning counted" if _counts_planning(found) else ""
 
 
 # ---- knobs

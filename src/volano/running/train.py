@@ -46,7 +46,8 @@ def train_task(
     folder = RunFolder.reserve(out, task.name)
     observer = observer or make_progress()
     observer.on_phase(f"choosing a plan for {task.name}")
-    planning, world_size = planning or PlanRequest(), (processes or Processes()).world_size
+    planning = dataclasses.replace(planning or PlanRequest(), observer=observer)
+    world_size = (processes or Processes()).world_size
     length = None
     if is_in_minutes(task):
         task, chosen, length = fit_minutes(task, planning, started=started, world_size=world_size)

@@ -1,6 +1,6 @@
 """The events of a run, for observers.
 
-on_phase(text)
+on_phase(text)  on_explanation(explanation)  on_candidate(text)
 on_start(info)
 repeat:  on_log(record)  on_evaluation(record)  on_preview(record)  on_notice(text)
 once at most:  on_length(num_steps)
@@ -11,7 +11,10 @@ on_phase(text)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from volano.plan.explanation import Explanation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,12 @@ class Observer:
 
     def on_phase(self, text: str) -> None:
         """A part of the work begins that is no step: reading, planning, testing."""
+
+    def on_explanation(self, explanation: Explanation) -> None:
+        """Hears what a search that no run waits for has predicted, before it runs a candidate."""
+
+    def on_candidate(self, text: str) -> None:
+        """A candidate of the race has been timed: its knobs, and what came of it."""
 
     def on_start(self, info: StartInfo) -> None:
         """Hears the start, before the first step."""
@@ -67,6 +76,16 @@ class Observers(Observer):
         """Tells every observer of a phase."""
         for observer in self._observers:
             observer.on_phase(text)
+
+    def on_explanation(self, explanation: Explanation) -> None:
+        """Tells every observer of a first explanation."""
+        for observer in self._observers:
+            observer.on_explanation(explanation)
+
+    def on_candidate(self, text: str) -> None:
+        """Tells every observer of a candidate."""
+        for observer in self._observers:
+            observer.on_candidate(text)
 
     def on_start(self, info: StartInfo) -> None:
         """Implements :class:`Observer`."""

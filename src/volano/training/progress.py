@@ -35,6 +35,10 @@ class PlainProgress(Observer):
         """Prints what begins."""
         self._print(f"{text} ...")
 
+    def on_candidate(self, text: str) -> None:
+        """Prints what came of a candidate."""
+        self._print(f"  {text}")
+
     def on_start(self, info: StartInfo) -> None:
         """Implements :class:`Observer`."""
         self._pace.start(info)
@@ -100,6 +104,10 @@ class RichProgress(Observer):
     def on_phase(self, text: str) -> None:
         """Prints what begins."""
         self._say(f"{text} ...", style="dim")
+
+    def on_candidate(self, text: str) -> None:
+        """Prints what came of a candidate."""
+        self._say(f"  {text}", style="dim")
 
     def on_start(self, info: StartInfo) -> None:
         """Implements :class:`Observer`."""

@@ -17,7 +17,7 @@ from volano.planner.cost_model import CostModel
 from volano.planner.search import timing
 from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.fit_memory import Fit
-from volano.planner.search.race import CandidateRace
+from volano.planner.search.race import CandidateRace, share_to_time
 from volano.planner.search.timing import Timing
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -66,6 +66,7 @@ def race_of(steps, *, left=1e9, fits=None, verdict=None, predicted=None, **optio
     race._task = make_task(duration=options.pop("duration", LONG))
     race.space = CandidateSpace(base=PLAIN, options={**OPTIONS, **options}, refused=())
     race._fits, race._way, race.why_not_compiled = fits or {}, {}, None
+    race.share, race.has_ended_early = 1.0, False
     race._cost_model = SimpleNamespace(
         time=predicted or (lambda _: None),
         expected=lambda plan: getattr((predicted or (lambda _: None))(plan), "step", None),
@@ -166,6 +167,17 @@ def test_what_is_spent_is_spent(monkeypatch):
     (left,) = by_plan(found, precision="bf16")
     assert left.status == "untried"
     assert "that planning may cost this run were spent" in left.reason
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "batch_size", "is_cpu", "share"),
+    [
+        (300, 64, True, 1.0), (300, 64, False, 1.0), (299, 64, True, 0.299), (299, 64, False, None),
+        (100, 128, True, 0.1), (60, 64, True, 0.125), (40, 64, True, None), (19, 64, True, None),
+    ],
+)  # fmt: skip
+def test_the_share_of_a_batch_that_tells(num_steps, batch_size, is_cpu, share):
+    assert share_to_time(num_steps, batch_size, is_cpu=is_cpu) == share
 
 
 def test_start_up_counts():

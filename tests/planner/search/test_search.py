@@ -15,10 +15,13 @@ from planner.searching import (
     by_plan,
     cache,
     make_task,
+    objective,
     random_states,
     search,
 )
 from volano.errors import PlanError
+from volano.planner.parity.check import Parity
+from volano.planner.parity.guard import ParityGuard
 from volano.planner.search import timing
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -200,7 +203,7 @@ class TestLength:
     def test_a_run_too_short_is_trusted_and_measures_nothing(self, monkeypatch):
         monkeypatch.setattr(timing, "TimingRun", None)  # would fail
         for found in (
-            search(make_task(duration="299st")),
+            search(make_task(duration="19st")),
             search(seconds=29.0),
             search(is_raced=False),
         ):
@@ -208,6 +211,48 @@ class TestLength:
             assert found.step is None
             assert found.plan.precision == "fp32"
             assert all(c.measured is None for c in found.explanation.candidates)
+
+    def test_a_short_run_tries_on_parts_of_batches_what_the_first_steps_tell(
+        self, cache, monkeypatch
+    ):
+        sizes = set()
+
+        def seen(model, batch):
+            if model.training:
+                sizes.add(len(batch[0]))
+            return objective(model, batch)
+
+        monkeypatch.setattr(ParityGuard, "parity", lambda *_: Parity(passed=True, reason=""))
+        found = search(make_task(duration="299st", objective=seen))
+        assert sizes == {10}  # of 32, times 0.299
+        assert found.explanation.origin == "raced"
+        timed = [c.plan.precision for c in found.explanation.candidates if c.measured is not None]
+        assert sorted(timed) == ["bf16", "fp32"]
+        assert any("timed on 30% of each batch" in reason for reason in found.reasons)
+        assert not (cache / "plans").exists()  # another run's steps are timed whole
+
+    def test_an_objective_of_whole_batches_is_not_timed_on_parts(self):
+        def whole(model, batch):
+            assert len(batch[0]) == 32
+            return objective(model, batch)
+
+        found = search(make_task(duration="299st", objective=whole))
+        assert (found.explanation.origin, found.step) == ("trusted", None)
+
+    def test_a_gain_smaller_than_the_guards_own_time_is_left(self, monkeypatch):
+        monkeypatch.setattr(ParityGuard, "parity", None)  # would fail
+        monkeypatch.setattr("volano.planner.search.search.GUARD_SECONDS", 60.0)
+        found = search(make_task(duration="299st"))
+        assert found.plan.precision == "fp32"
+        (faster,) = by_plan(found, precision="bf16")
+        assert (faster.status, faster.measured < found.step) == ("untried", True)
+
+    def test_nothing_is_left_that_could_be_faster(self, monkeypatch):
+        monkeypatch.setattr(timing.TimingRuns, "final", None)  # would fail
+        monkeypatch.setattr("volano.planner.cost_model.trace", None)
+        found = search(make_task(tolerance="rounding"), pins={"threads": 1})
+        assert found.explanation.origin == "raced"
+        assert any("planning ended early" in reason for reason in found.reasons)
 
 
 class TestSeveralRanks:

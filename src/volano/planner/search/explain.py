@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from volano.device import describe_machine
-from volano.plan import Plan
+from volano.plan import Plan, levers
 from volano.plan.explanation import Candidate, Explanation, Status
 from volano.planner.cost_model import CostModel
 from volano.planner.request import PlanRequest, PlanResult
@@ -38,6 +38,7 @@ class Findings:
         struck: candidates that the guard rejected: plan -> reason and figures.
         passed: candidates that the guard passed: plan -> figures.
         unchecked: candidates that the guard did not check, for lack of time.
+        predicted: the candidates by prediction, the chosen one first, if none of them ran.
         may_split: whether the batch may be split; None if that is not known.
         too_large: the leanest way, if nothing fits the budget.
     """
@@ -55,6 +56,7 @@ class Findings:
     struck: Mapping[Plan, tuple[str, Mapping[str, float]]] = field(default_factory=dict)
     passed: Mapping[Plan, Mapping[str, float]] = field(default_factory=dict)
     unchecked: Collection[Plan] = ()
+    predicted: tuple[Candidate, ...] = ()
     may_split: bool | None = None
     too_large: Fit | None = None
 
@@ -138,8 +140,7 @@ def _said_of_memory(explanation: Explanation) -> list[str]:
 def _said_of_struck(findings: Findings) -> list[str]:
     base = findings.space.base
     return [
-        "rejected by the guard: "
-        f"{Candidate(plan=plan, status='struck', reason=reason).levers(base)}: {reason}"
+        f"rejected by the guard: {levers(plan, base)}: {reason}"
         for plan, (reason, figures) in findings.struck.items()
         if figures
     ]
@@ -148,6 +149,9 @@ def _said_of_struck(findings: Findings) -> list[str]:
 def _candidates(findings: Findings) -> tuple[Candidate, ...]:
     """Returns all candidates: the chosen one first, then by the seconds of the whole run."""
     space, race = findings.space, findings.race
+    if findings.predicted:
+        unseen = _unseen(space, [candidate.plan for candidate in findings.predicted])
+        return (*findings.predicted, *(_candidate(plan, findings) for plan in unseen))
     looked_at = [findings.chosen, *findings.timings, space.base, space.safe]
     if race is not None:
         eager = race.eager_plans()
@@ -206,7 +210,10 @@ def _status(plan: Plan, findings: Findings, timing: Timing | None) -> tuple[Stat
     if plan in findings.struck:
         return "struck", findings.struck[plan][0]
     if plan in findings.unchecked:
-        return "untried", "the guard was not asked: what planning may cost was spent"
+        return (
+            "untried",
+            "the guard was not asked: it costs more than this saves, or than planning may cost",
+        )
     if timing is None:
         return "untried", _why_untried(plan, findings)
     if timing.failure is not None:
@@ -232,6 +239,8 @@ def _why_chosen(plan: Plan, findings: Findings) -> str:
 
 
 def _why_untried(plan: Plan, findings: Findings) -> str:
+    if findings.predicted:
+        return "what it gains is not predicted: only a race tells"
     if findings.race is None:
         return "nothing was measured"
     if plan.compile and findings.race.why_not_compiled is not None:

@@ -8,24 +8,32 @@ import dataclasses
 import time
 from collections.abc import Mapping
 
-from volano.plan import Plan
+from volano.plan import Plan, levers
 from volano.plan.explanation import Refusal
-from volano.planner.cost_model import CostModel
+from volano.planner.cost_model import COMPILE_SECONDS, CostModel
 from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.fit_memory import Fit
 from volano.planner.search.time_budget import TimeBudget
 from volano.planner.search.timing import Timing, TimingRuns
 from volano.planner.task_profile import TaskProfile
-from volano.task import Task
+from volano.task import Batch, Task, num_examples, split
 
 # The share of a step that torch.compile may save, measured from -40 to 24 % on the CPU
 # (docs/log.md). It is tried if this share of the rest of the run is worth so many of its start-ups,
 # because it often saves nothing.
 _COMPILE_GAIN, _WORTH_STARTUPS = 0.2, 2.0
+# A search that says how long it will take starts no compilation unless there is time for so many
+# of its predicted start-ups: 3 to 54 s were measured where 5 to 22 s were predicted.
+_LATE = 2.0
 # The guard's work, in plain steps: a reference in float64, and some steps of the candidate.
-_GUARD_STEPS = 12
+GUARD_STEPS = 12
+# The same for what it needs however short a step is, and for a session: building the model, loading
+# kernels.
+GUARD_SECONDS, _SESSION_SECONDS = 1.0, 0.2
 _MOST_TIMING_SECONDS = 0.5
+# The steps of a candidate that warm up and time.
+_FEWEST_STEPS = 3
 # Share of the run, before its length is known: the first share of the time budget is 0.015.
 _FIRST_TIMING_SHARE = 0.01
 # Seconds of two captures in processes of their own, and of the device's rates if they are not
@@ -45,9 +53,12 @@ class CandidateRace:
         cost_model: the cost model.
         time_budget: the seconds that may be spent.
         request: the request to the planner.
+        share: the share of each batch on which candidates are timed.
 
     Attributes:
         space: the candidates, with the refusals that the race brought.
+        share: as given.
+        has_ended_early: whether nothing was left that could be faster.
         why_not_compiled: why candidates were not compiled; None if there were none.
     """
 
@@ -60,12 +71,14 @@ class CandidateRace:
         cost_model: CostModel,
         time_budget: TimeBudget,
         request: PlanRequest,
+        share: float = 1.0,
     ) -> None:
-        self.space = space
+        self.space, self.share = space, share
+        self.has_ended_early = False
         self._task, self._request = task, request
         self._fits, self._cost_model, self._time_budget = fits, cost_model, time_budget
-        batches = [profile.device.move(batch) for batch in profile.batches]
-        self._timing_runs = TimingRuns(task, batches, lambda: self.seconds_left)
+        batches = [profile.device.move(_first_part(batch, share)) for batch in profile.batches]
+        self._timing_runs = TimingRuns(task, batches, lambda: self.seconds_left, share)
         self._way: dict[str, int] = {}
         self.why_not_compiled: str | None = None
 
@@ -74,10 +87,44 @@ class CandidateRace:
         """Timings of all candidates, in the order in which they ran."""
         return self._timing_runs.timings
 
+    def plans(self) -> list[Plan]:
+        """Returns the plans that the race may run: the safe choices, then the others, plain eager
+        last. Fewer threads are not among them: whether those help depends on what was measured."""
+        eager = [plan for plan in (self._fitted(self.space.safe), *self.eager_plans()) if plan]
+        compiled = [
+            plan.pin(compile=True) for plan in eager if True in self.space.options["compile"]
+        ]
+        base = [self.space.base] if self._fitted(self.space.base) == self.space.base else []
+        return [*dict.fromkeys([*eager, *compiled, *base])]
+
+    def expected_seconds(self, num_steps: int) -> float:
+        """Returns the seconds that the race and the guard are expected to take by predictions.
+
+        Args:
+            num_steps: the number of steps of the run.
+        """
+        plain = self._cost_model.time(self.space.base)
+        step = 0.0 if plain is None else plain.step
+        seconds = GUARD_SECONDS + GUARD_STEPS * step
+        for plan in self.plans():
+            predicted = self._cost_model.time(plan)
+            startup = self._cost_model.startup(plan) if plan.compile else 0.0
+            if not plan.compile or self._is_worth_compiling(num_steps * step, startup):
+                of_plan = step if predicted is None else predicted.step
+                seconds += _SESSION_SECONDS + startup + _FEWEST_STEPS * of_plan
+                seconds += _MOST_TIMING_SECONDS
+        return seconds
+
     def run(self) -> None:
-        """Runs the whole race."""
+        """Runs the whole race; if it has only parts of batches, what the first steps tell: the
+        memory format and the precision, on top of the safe choices."""
         with contextlib.closing(self._timing_runs):
-            self._run()
+            if self.share < 1.0:
+                self._enter(self.space.safe)
+                for plan in self.eager_plans():
+                    self._try(plan)
+            else:
+                self._run()
 
     def _run(self) -> None:
         if self._fitted(self.space.base) == self.space.base:  # plain eager itself, if that fits
@@ -88,7 +135,10 @@ class CandidateRace:
         self._try_threads()
         self._try_compiled()
         self._try_graph()
-        if not self._fits:  # a final holds several sessions, and a fitted plan has no room
+        self.has_ended_early = all(map(self.space.is_trusted, self.timings))
+        # A final holds several sessions, and a fitted plan has no room. It decides nothing between
+        # choices that need no measuring.
+        if not self._fits and not self.has_ended_early:
             self._timing_runs.final(self.cost)
 
     def ranking(self) -> list[Timing]:
@@ -125,7 +175,7 @@ class CandidateRace:
         """Returns the seconds left for racing. The guard must be paid afterwards, with a smaller
         batch if time is short."""
         return self._time_budget.left - min(
-            _GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._time_budget.total
+            GUARD_STEPS * (self.first_step or 0.0), 0.3 * self._time_budget.total
         )
 
     def eager_plans(self) -> list[Plan]:
@@ -176,7 +226,8 @@ class CandidateRace:
             seconds=min(_MOST_TIMING_SECONDS, max(0.02, 0.05 * self._time_budget.total)),
             most_share=1.0 if is_known else _FIRST_TIMING_SHARE,
         )
-        if timing.step is not None:
+        self._tell(timing)
+        if timing.step is not None and self.share == 1.0:
             self._cost_model.learn(plan, timing.step)
         if (
             self._request.seconds is None
@@ -187,9 +238,28 @@ class CandidateRace:
         first, best = self.first_step, self._timing_runs.best
         if first and best is not None and best.step is not None:
             self._time_budget.note_gain(1.0 - best.step / first)
-        if self.seconds_left > _PREDICTION_SECONDS:
+        if self.seconds_left > _PREDICTION_SECONDS and self._has_choice:
             self._cost_model.is_asked = True
         return timing
+
+    @property
+    def _has_choice(self) -> bool:
+        """Checks whether predictions have something to decide: which candidate runs first, and
+        whether compiling is worth it."""
+        options, best = self.space.options, self._timing_runs.best
+        if len(options["precision"]) * len(options["memory_format"]) > 1:
+            return True
+        seconds = 0.0 if best is None or best.step is None else best.step * self.num_steps
+        return True in options["compile"] and self._is_worth_compiling(seconds, COMPILE_SECONDS)
+
+    def _tell(self, timing: Timing) -> None:
+        name = levers(timing.plan, self.space.base)
+        if timing.step is None:
+            self._request.observer.on_candidate(f"{name}: {timing.failure}")
+            return
+        predicted = self._cost_model.time(timing.plan)
+        beside = "" if predicted is None else f", {1e3 * predicted.step:.3g} ms predicted"
+        self._request.observer.on_candidate(f"{name}: {1e3 * timing.step:.3g} ms a step{beside}")
 
     def _try(self, plan: Plan, *, startup: float = 0.0) -> Timing | None:
         """Runs a candidate, if there is time left for it."""
@@ -197,9 +267,11 @@ class CandidateRace:
         step = best.step if best is not None and best.step is not None else 0.0
         if plan in self.timings:
             return self.timings[plan]
-        if self._is_too_large(plan):
+        if self._is_too_large(plan) or self.seconds_left < 2 * self.share * step + startup:
             return None
-        return self._enter(plan) if self.seconds_left >= 2 * step + startup else None
+        if plan.compile:
+            self._request.observer.on_phase(f"compiling {levers(plan, self.space.base)}")
+        return self._enter(plan)
 
     def _is_too_large(self, plan: Plan) -> bool:
         """Checks whether the plan's memory is known and does not fit."""
@@ -231,19 +303,19 @@ class CandidateRace:
         for plan in dict.fromkeys([best.plan, *self.eager_plans()]):
             compiled = plan.pin(compile=True)
             startup = self._cost_model.startup(compiled)
-            saved = _COMPILE_GAIN * self.num_steps * best.step
-            if not self._request.is_free and saved < _WORTH_STARTUPS * startup:
+            if not self._is_worth_compiling(self.num_steps * best.step, startup):
+                saved = _COMPILE_GAIN * self.num_steps * best.step
                 self._stop_compiling(
                     f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run"
                 )
                 return
             if self._is_too_large(compiled):
                 self._stop_compiling("compiled it does not fit the budget")
-                if self._request.is_free:
+                if self._request.is_thorough:
                     continue
                 return
             mark = time.perf_counter()
-            timing = self._try(compiled, startup=startup)
+            timing = self._try(compiled, startup=startup * (_LATE if self._request.is_free else 1))
             if timing is None:
                 left = max(0.0, self.seconds_left)
                 self._stop_compiling(
@@ -252,7 +324,7 @@ class CandidateRace:
                 return
             if timing.step is not None and self.cost(timing) <= self.cost(self.ranking()[0]):
                 self._time_budget.note_reused(min(timing.startup, time.perf_counter() - mark))
-            elif not self._request.is_free:
+            elif not self._request.is_thorough:
                 self._stop_compiling("another compiled candidate was no faster")
                 return
 
@@ -267,6 +339,10 @@ class CandidateRace:
         else:
             self._try(best.plan.pin(graph=True))
 
+    def _is_worth_compiling(self, run_seconds: float, startup: float) -> bool:
+        saved = _COMPILE_GAIN * run_seconds
+        return self._request.is_thorough or saved >= _WORTH_STARTUPS * startup
+
     def _stop_compiling(self, reason: str) -> None:
         self.why_not_compiled = reason
         if not any(plan.compile for plan in self.timings):
@@ -274,3 +350,30 @@ class CandidateRace:
 
     def _refuse(self, *refusals: Refusal) -> None:
         self.space = dataclasses.replace(self.space, refused=(*self.space.refused, *refusals))
+
+
+# ---- parts of batches
+
+# A run of so many steps times candidates on whole batches; one of fewer, on this share of each, for
+# each step of the run, at most that: three steps each of two candidates then take 0.6 to 1.5 % of
+# the run.
+_WHOLE_BATCH_STEPS, _SHARE_OF_STEP, _MOST_OF_STEP = 300, 1e-3, 2.5e-3
+# Fewer examples say nothing of many.
+_FEWEST_EXAMPLES = 8
+
+
+def share_to_time(num_steps: int, batch_size: int, *, is_cpu: bool) -> float | None:
+    """Returns the share of each batch on which the candidates of a run of so many steps are timed;
+    None if the run is too short for that.
+
+    On a CPU a step costs about as much as its examples. An accelerator starts its kernels however
+    few they are, and its runs of so few steps last seconds.
+    """
+    if num_steps >= _WHOLE_BATCH_STEPS:
+        return 1.0
+    share = max(_SHARE_OF_STEP * num_steps, _FEWEST_EXAMPLES / batch_size)
+    return share if is_cpu and share <= _MOST_OF_STEP * num_steps else None
+
+
+def _first_part(batch: Batch, share: float) -> Batch:
+    return batch if share == 1.0 else split(batch, max(1, round(share * num_examples(batch))))[0]

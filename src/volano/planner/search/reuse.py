@@ -29,9 +29,7 @@ def recalled(
     eager = next((c for c in old.candidates if c.plan == space.base), None)
     length = _length(request, eager, num_steps)
     was_cut_short = any(candidate.status == "untried" for candidate in old.candidates)
-    if (was_cut_short and length > _LONGER * max(1, old.num_steps)) or (
-        was_cut_short and request.is_free
-    ):
+    if was_cut_short and (request.is_thorough or length > _LONGER * max(1, old.num_steps)):
         return None
     # Only plans that the guard has passed, or that need no guard.
     able = [c for c in old.candidates if c.status == "chosen" or c.plan in (space.base, space.safe)]

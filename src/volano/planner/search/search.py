@@ -4,9 +4,10 @@
    (feed.py).
 2. Whether it was planned before (cache/, reuse.py).
 3. Which of it fits the memory (cost_model.py, fit_memory.py).
-4. Which is fastest, by running it (race.py, timing.py), as far as the run's length pays for it
+4. If no run waits: which is predicted to be the fastest (predicted.py), and whether a race pays.
+5. Which is fastest, by running it (race.py, timing.py), as far as the run's length pays for it
    (time_budget.py).
-5. Whether it computes the same (parity/); the cheapest that does is taken.
+6. Whether it computes the same (parity/); the cheapest that does is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from volano.device import Device
 from volano.errors import PlanError
-from volano.plan import Plan
+from volano.plan import Plan, levers
 from volano.planner.cache.fingerprint import fingerprint
 from volano.planner.cache.store import remember
 from volano.planner.cost_model import CostModel
@@ -32,26 +33,25 @@ from volano.planner.search.explain import Findings, answer
 from volano.planner.search.feed import choose_feed
 from volano.planner.search.fit_memory import Fit, fit
 from volano.planner.search.per_rank import share_of_rank
-from volano.planner.search.race import CandidateRace
+from volano.planner.search.predicted import possible_gain, predicted_candidates
+from volano.planner.search.race import GUARD_SECONDS, GUARD_STEPS, CandidateRace, share_to_time
 from volano.planner.search.reuse import recalled
 from volano.planner.search.time_budget import TimeBudget
+from volano.planner.search.timing import Timing
 from volano.planner.task_profile import profile_task
 from volano.task import Task
 
-# The shortest run that is raced. Two steps warm a candidate up and one is timed: below so many
-# steps that alone is more than a hundredth of the run.
-_LEAST_STEPS = 300
-# The same if the run's length is given in seconds: a hundredth of less is too short for two steps
-# of most tasks.
+# The shortest run that is raced if its length is given in seconds: a hundredth of less is too short
+# for two steps of most tasks.
 _LEAST_SECONDS = 30.0
-_MOST_EXPLAIN_SECONDS = 120.0
+# The longest race for an explanation that was asked for, and that was not.
+_MOST_EXPLAIN_SECONDS, _MOST_UNASKED_SECONDS = 120.0, 30.0
+# Seconds of a compiled plan's capture, for its memory.
+_LOOK_SECONDS = 10.0
 # With fewer for all of planning, no candidate can be timed and checked.
 _LEAST_PLANNING_SECONDS = 1.0
 # Seconds for the guard if nothing is raced: the run's length is unknown, or it is short.
 _UNRACED_GUARD_SECONDS = 3.0
-# Knobs that place data and memory, and torch's own implementations of the same update: nothing to
-# check.
-_TRUSTED = {"allocator", "optimizer"}
 
 
 def find_plan(task: Task, request: PlanRequest) -> PlanResult:
@@ -110,7 +110,6 @@ class _Search:
         )
         self._cost_model = CostModel(self._task, self._profile, budget=request.budget)
         self._guard = ParityGuard(self._task, device, lambda: self._time_budget.left)
-        self._cost_model.looks_into_compiled |= request.is_free
         self._fits: dict[str, Fit] = {}
 
     def found(self) -> PlanResult:
@@ -119,7 +118,7 @@ class _Search:
         asks_for_room = self._cost_model.is_tight and self._request.budget is None
         key = (
             self._fingerprint()
-            if self._request.recalls and self._request.is_raced and not asks_for_room
+            if self._request.recalls and self._measures and not asks_for_room
             else None
         )
         if (
@@ -133,7 +132,7 @@ class _Search:
             return self._told(nothing_fits)
         if all(len(values) == 1 for values in self._space.options.values()):
             return self._without_race("given")
-        if not self._request.is_raced:
+        if not self._measures:
             return self._without_race("trusted")
         if self._is_short():
             seconds, steps = self._request.seconds, self._task.num_steps
@@ -142,28 +141,84 @@ class _Search:
                 "trusted", f"{length} are too short a run to measure candidates"
             )
         race = CandidateRace(
-            self._task,
-            self._profile,
-            self._space,
-            self._fits,
-            self._cost_model,
-            self._time_budget,
-            self._request,
-        )
+            self._task, self._profile, self._space, self._fits, self._cost_model,
+            self._time_budget, self._request, self._share or 1.0,
+        )  # fmt: skip
+        if self._request.is_free and (predicted := self._predicted(race)) is not None:
+            return predicted
+        return self._raced(race, key)
+
+    @property
+    def _measures(self) -> bool:
+        """Whether anything that was measured may be told."""
+        return self._request.is_free or bool(self._request.is_raced)
+
+    def _raced(self, race: CandidateRace, key: str | None) -> PlanResult:
+        """Runs the race, and returns its answer."""
         race.run()
+        more: list[str] = []
+        if race.share < 1.0:
+            if not race.ranking():  # an objective that needs whole batches
+                return self._without_race("trusted")
+            more.append(
+                f"steps were timed on {race.share:.0%} of each batch: the run has "
+                f"{self._task.num_steps:,} steps"
+            )
+        if race.has_ended_early:
+            more.append("planning ended early: nothing was left that could be faster")
         self._cost_model.keep()
         findings = self._first_that_agrees(race)
+        left = self._time_budget.left
+        if self._request.is_free and findings.chosen.compile and left > _LOOK_SECONDS:
+            self._cost_model.look_into(findings.chosen)
         self._cost_model.is_asked = self._cost_model.is_asked and (
-            self._request.is_free or self._time_budget.left > 0
+            self._request.is_free or left > 0
         )
         found = answer(findings)
         assert found.explanation is not None
-        problem = None
-        if key is not None and race.ranking():
+        if key is not None and race.ranking() and race.share == 1.0:
             problem = remember(key, found.explanation, may_split=found.may_split)
-        return self._ended(
-            found, *([] if problem is None else [f"the plan could not be remembered: {problem}"])
+            more += [] if problem is None else [f"the plan could not be remembered: {problem}"]
+        return self._ended(found, *more)
+
+    def _predicted(self, race: CandidateRace) -> PlanResult | None:
+        """Predicts every candidate, which is the answer unless a race is wanted; returns None if it
+        is to be run, after it was said how long it takes."""
+        is_raced = self._request.is_raced
+        most = _MOST_EXPLAIN_SECONDS if is_raced else _MOST_UNASKED_SECONDS
+        self._request.observer.on_phase("predicting memory and time of the candidates")
+        self._cost_model.is_asked = True
+        eager = self._cost_model.time(self._space.base)
+        if eager is None:  # of a step that cannot be captured
+            return self._without_race("trusted") if is_raced is False else self._begin(most)
+        num_steps = self._task.num_steps
+        if self._request.seconds is not None:
+            num_steps = max(1, int(self._request.seconds / eager.step))
+        candidates = predicted_candidates(
+            race.plans(), self._cost_model, num_steps, is_tight=bool(self._fits)
         )
+        more: Any = {"predicted": candidates, "num_steps": num_steps}
+        found = answer(self._findings(candidates[0].plan, "predicted", None, **more))
+        if is_raced is False:
+            return self._ended(found)
+        gain = possible_gain(candidates, eager.step * num_steps, self._space)
+        expected = race.expected_seconds(num_steps)
+        if is_raced is None and gain < expected:
+            notice = f"no race: it would take about {expected:.0f} s, and could save {gain:.0f} s"
+            notice += " of such a run at most; `race` runs it in any case"
+            return self._ended(found, notice=notice)
+        explanation = self._ended(found).explanation
+        assert explanation is not None
+        self._request.observer.on_explanation(explanation)
+        return self._begin(most if is_raced else min(most, gain), expected)
+
+    def _begin(self, most_seconds: float, expected: float | None = None) -> None:
+        """Says how long the race will take, and lets it take no longer."""
+        about = "" if expected is None else f"about {min(expected, most_seconds):.0f} s, "
+        self._request.observer.on_phase(
+            f"racing the candidates: {about}at most {most_seconds:.0f} s"
+        )
+        self._time_budget.restart(most_seconds)
 
     def _fingerprint(self) -> str:
         request = self._request
@@ -233,7 +288,18 @@ class _Search:
         seconds = self._request.seconds
         if self._most_seconds < _LEAST_PLANNING_SECONDS:
             return True
-        return self._task.num_steps < _LEAST_STEPS if seconds is None else seconds < _LEAST_SECONDS
+        return self._share is None if seconds is None else seconds < _LEAST_SECONDS
+
+    @property
+    def _share(self) -> float | None:
+        """The share of each batch on which candidates are timed; None if the run is too short."""
+        is_fitted = self._fits or self._request.world_size > 1
+        if self._request.is_free or self._request.seconds is not None:
+            return 1.0
+        return share_to_time(
+            self._task.num_steps, self._task.batch_size,
+            is_cpu=self._profile.device.is_cpu and not is_fitted,
+        )  # fmt: skip
 
     def _without_race(self, origin: str, *more: str) -> PlanResult:
         plan = self._space.base if origin == "given" else self._space.safe
@@ -285,30 +351,41 @@ class _Search:
             if self._fits and self._cost_model.verdict(timing.plan) == "NO":
                 struck[timing.plan] = ("it does not fit the budget", {})
                 continue
-            is_spent = not self._request.is_free and self._time_budget.left <= 0
-            if is_spent and has_trusted:
+            if has_trusted and not self._is_worth_checking(timing, race):
                 unchecked.append(timing.plan)
                 continue
+            self._request.observer.on_phase(
+                f"checking that {levers(timing.plan, self._space.base)} computes the same"
+            )
             parity = self._guard.parity(timing.plan)
             if parity.passed:
                 passed[timing.plan] = parity.figures
                 chosen = timing.plan
                 break
             # Up to a dozen more checks, each of which may compile.
-            can_ask = self._request.is_free or self._time_budget.left > 0
-            levers = self._guard.knobs_at_fault(timing.plan) if can_ask else ()
-            fault = f"; at fault: {' with '.join(levers)}" if levers else ""
+            can_ask = self._time_budget.left > 0
+            knobs = self._guard.knobs_at_fault(timing.plan) if can_ask else ()
+            fault = f"; at fault: {' with '.join(knobs)}" if knobs else ""
             struck[timing.plan] = (f"{parity.reason}{fault}", parity.figures)
-            if len(levers) == 1:
-                faulty.append((levers[0], getattr(timing.plan, levers[0])))
+            if len(knobs) == 1:
+                faulty.append((knobs[0], getattr(timing.plan, knobs[0])))
         chosen = chosen or self._unguarded(struck)
         return self._findings(
             chosen, "raced", race, struck=struck, passed=passed, unchecked=unchecked
         )
 
+    def _is_worth_checking(self, timing: Timing, race: CandidateRace) -> bool:
+        """Checks whether there is time for the guard, and the run gains more than it takes."""
+        left = self._time_budget.left
+        if left <= 0 or self._request.is_free:
+            return left > 0
+        trusted = (t for t in race.ranking() if self._is_trusted(t.plan, race))
+        saved = race.cost(next(trusted)) - race.cost(timing)
+        return saved > max(GUARD_SECONDS, min(GUARD_STEPS * (race.first_step or 0.0), left))
+
     def _is_trusted(self, plan: Plan, race: CandidateRace) -> bool:
         is_small = not self._fits or self._cost_model.verdict(plan) != "NO"
-        return is_small and set(race.space.base.changes(plan)) <= _TRUSTED
+        return is_small and race.space.is_trusted(plan)
 
     def _unguarded(self, struck: Mapping[Plan, tuple[str, Mapping[str, float]]]) -> Plan:
         """Returns the plan that is taken if no candidate ran, or none that ran agrees: plain eager,
@@ -334,12 +411,12 @@ class _Search:
     def _findings(
         self, chosen: Plan, origin: str, race: CandidateRace | None, **more: Any
     ) -> Findings:
+        more.setdefault("num_steps", self._task.num_steps if race is None else race.num_steps)
         return Findings(
             task=self._whole_task, request=self._request, profile=self._profile,
             cost_model=self._cost_model, race=race,
             space=self._space if race is None else race.space, chosen=chosen, origin=origin,
             allowed=self._time_budget.total,
-            num_steps=self._task.num_steps if race is None else race.num_steps,
             may_split=self._guard.may_split, **more,
         )  # fmt: skip
 
@@ -350,7 +427,7 @@ class _Search:
             return ()
         return (said_of_split(size, self._guard.divisible),)
 
-    def _ended(self, found: PlanResult, *more: str) -> PlanResult:
+    def _ended(self, found: PlanResult, *more: str, notice: str | None = None) -> PlanResult:
         """Completes the answer with all its reasons, and with threads as the ranks' plan names
         them."""
         plan = found.plan
@@ -362,6 +439,7 @@ class _Search:
             found.explanation,
             task=self._whole_task.name,
             plan=plan,
+            notices=(*found.explanation.notices, *([notice] if notice else [])),
             planning_seconds=time.perf_counter() - self._started,
         )
         reasons = (*self._reasons, *found.reasons, *more)

@@ -38,6 +38,11 @@ class TimeBudget:
         self._not_lost = 0.0
         self._gain = 0.0
 
+    def restart(self, most_seconds: float) -> None:
+        """Counts from now on, with another ceiling."""
+        self._start, self._not_lost = time.perf_counter(), 0.0
+        self._most = most_seconds
+
     @property
     def spent(self) -> float:
         """Returns the seconds since the beginning, without those that the run itself saves by it

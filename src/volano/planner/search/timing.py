@@ -4,6 +4,7 @@ stopped early."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -150,12 +151,19 @@ class TimingRuns:
             made again for each candidate.
         batches: batches on the device, the largest first.
         seconds_left: returns the seconds that timing runs may still take.
+        share: the share of a whole batch that they are; the seconds of a step are those of a whole
+            one, as if each example cost the same.
     """
 
     def __init__(
-        self, task: Task, batches: Sequence[Batch], seconds_left: Callable[[], float]
+        self,
+        task: Task,
+        batches: Sequence[Batch],
+        seconds_left: Callable[[], float],
+        share: float = 1.0,
     ) -> None:
         self._task, self._batches, self._seconds_left = task, batches, seconds_left
+        self._share = share
         self._allocator = HeldAllocator(Device("cpu"))
         self.timings: dict[Plan, Timing] = {}
 
@@ -173,7 +181,10 @@ class TimingRuns:
         """Returns the timing of a candidate, from about so many seconds after its warm-up, and at
         most a share of the task's steps; a candidate that fails has a timing too."""
         if plan not in self.timings:
-            self.timings[plan] = self._run(plan, seconds, most_share)
+            timing = self._run(plan, seconds, most_share)
+            if timing.step is not None:
+                timing = dataclasses.replace(timing, step=timing.step / self._share)
+            self.timings[plan] = timing
             # Sessions hold reference cycles (modules and their hooks), and with them the device's
             # memory.
             gc.collect()
@@ -183,14 +194,12 @@ class TimingRuns:
         try:
             timing_run = TimingRun(self._task, plan, self._batches, self._allocator)
             best = self.best
-            if (
-                best is not None
-                and best.step is not None
-                and timing_run.step > _HOPELESS * best.step
-            ):
-                timing_run.run(0.0)  # once more: the second step may have paid for something
-                if timing_run.step > _HOPELESS * best.step:
-                    return timing_run.timing(is_stopped=True)
+            if best is not None and best.step is not None:
+                hopeless = _HOPELESS * best.step * self._share
+                if timing_run.step > hopeless:
+                    timing_run.run(0.0)  # once more: the second step may have paid for something
+                    if timing_run.step > hopeless:
+                        return timing_run.timing(is_stopped=True)
             seconds = min(seconds, most_share * timing_run.step * self._task.num_steps)
             if seconds > timing_run.step / 2:  # for a long step, the second one alone is enough
                 timing_run.run(seconds)
