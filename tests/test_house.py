@@ -175,6 +175,7 @@ TESTED_ELSEWHERE = {
     # Declarations without code, which one test takes together: checks, JSON, command line, table.
     "apps/image/options.py": "apps/test_options.py",
     "apps/text/options.py": "apps/test_options.py",
+    "apps/text/classify/read_head.py": "apps/text/classify/test_training.py",
     "apps/video/options.py": "apps/test_options.py",
     # The main program of a rank, which runs as a process of its own.
     "running/rank_main.py": "cli/test_ranks.py",
@@ -261,6 +262,9 @@ _FLAGS = {
     "apps/train.py": {"--from", "--trial"},  # of `volano train`, to train a trial for longer
     "apps/image/application.py": {"--to"},  # of `volano export`, shown after a run
     "apps/text/application.py": {"--prompt"},  # of `volano generate`
+    "apps/text/causal/application.py": {"--prompt", "--to"},  # likewise
+    "apps/options.py": {"--from"},  # declared: not the field's own name
+    "pretrained/references.py": {"--from"},  # of `volano train`, for a study
     "apps/video/application.py": {"--clips"},  # of `volano generate`
     "device/machine.py": {"--to"},  # of `volano export`, which needs a package
     "apps/video/options.py": {"--class", "--frames"},  # declared: not the field's own name

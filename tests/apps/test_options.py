@@ -162,6 +162,8 @@ class TestOneLineForAnOption:
         common = set(Options.given_names()) | {
             "batch_size",
             "flip",
+            "from_",
+            "tune",
             "image_size",
             "fit",
             "fps",

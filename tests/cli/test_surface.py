@@ -9,7 +9,7 @@ from volano.cli import commands
 from volano.cli.main import app
 
 SHARED = "--json --debug"
-LENGTH = "--minutes --epochs --seed"
+LENGTH = "--minutes --epochs --seed --keep --patience"
 PLAN = (
     "--device --precision --memory-format --compile --no-compile --graph --no-graph --micro-batch "
     "--recompute --offload --feed --workers --threads --sharding --forbid --budget"
@@ -20,8 +20,8 @@ STUDY = (
     "--nproc --workers --ray --device --precision --space"
 )
 OWN = {
-    "image": "--size --model --image-size --fit --image-cache --batch-size --flip",
-    "text": "--depth --context --batch-size",
+    "image": "--from --tune --size --model --image-size --fit --image-cache --batch-size --flip",
+    "text": "--from --tune --depth --context --batch-size",
     "video": "--network --frames --image-size --fit --fps --batch-size --flip",
 }
 SURFACE = {

@@ -279,7 +279,25 @@ class Application(ABC):
     def task_of_run(self) -> Task:
         """The Task of the run whose resolved options these are."""
         assert self.options.num_steps is not None  # resolved before step 0
-        return self.task_for(self.options.num_steps)
+        return self.kept_as_asked(self.task_for(self.options.num_steps))
+
+    def kept_as_asked(self, task: Task) -> Task:
+        """The Task that keeps the weights that the options ask for.
+
+        Raises:
+            TaskError: it has no validation set to know the best by.
+        """
+        options = self.options
+        if options.keep == "last":
+            return task
+        return dataclasses.replace(task, keep=options.keep, patience=options.patience)
+
+    def about_keeping(self) -> tuple[str, ...]:
+        """Returns what must be known of figures if the best weights are kept."""
+        return (
+            "keep=best: where the examples that are looked at during the run are those of the "
+            "final test, its figures are a little better than the truth",
+        )
 
     @staticmethod
     def summary(run: Run) -> list[str]:

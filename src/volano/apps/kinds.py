@@ -25,7 +25,7 @@ APPLICATIONS: dict[str, type[Options]] = {
     "text": TextOptions,
     "video": VideoOptions,
 }
-CLASSIFY = "classify"
+CLASSIFY, CAUSAL = "classify", "causal"
 
 
 def is_application(name: Any) -> bool:
@@ -34,8 +34,8 @@ def is_application(name: Any) -> bool:
 
 
 def application_class(kind: str) -> type[Application]:
-    """Returns the application of a kind: a name of :data:`APPLICATIONS`, ``"classify"``, or
-    ``module:Class``.
+    """Returns the application of a kind: a name of :data:`APPLICATIONS`, ``"classify"``,
+    ``"causal"``, or ``module:Class``.
 
     Raises:
         UsageError: there is no such application.
@@ -52,6 +52,10 @@ def application_class(kind: str) -> type[Application]:
         from volano.apps.text.classify.application import ClassifyApplication
 
         return ClassifyApplication
+    if kind == CAUSAL:
+        from volano.apps.text.causal.application import CausalApplication
+
+        return CausalApplication
     if kind == "video":
         from volano.apps.video.application import VideoApplication
 
@@ -118,6 +122,8 @@ def options_for(kind: str, given: Mapping[str, Any]) -> tuple[str, Options]:
     given = {name: value for name, value in given.items() if value is not None}
     if kind == "text" and given.pop("classify", False):
         return CLASSIFY, ClassifyOptions.of(given, "the text application with `classify`")
+    if kind == "text" and given.get("from_") is not None:
+        return CAUSAL, TextOptions.of(given, "the text application with `from_`")
     return kind, APPLICATIONS[kind].of(given, f"the {kind} application")
 
 
@@ -137,7 +143,8 @@ def application_of_run(folder: RunFolder, *, trust: bool = False) -> type[Applic
         return None
     if ":" in str(kind) and not trust:
         check_trusted(kind, folder.path)
-    return application_class(CLASSIFY if source.get("goal") == "classes" else kind)
+    goals = {"classes": CLASSIFY, CAUSAL: CAUSAL}
+    return application_class(goals.get(source.get("goal"), kind))
 
 
 def task_of(folder: RunFolder) -> Task:

@@ -23,6 +23,7 @@ from volano.errors import UsageError
 
 _METADATA = "option"
 MOST_SEED = 2**63 - 1
+KEPT = ("last", "best")
 _Function = typing.TypeVar("_Function", bound=typing.Callable[..., Any])
 
 
@@ -275,6 +276,12 @@ class Options(DeclaredOptions):
         None, "Passes over the training data, instead of minutes.", above=0
     )
     num_steps: int | None = option(None, "Optimizer steps.", at_least=1, is_resolved=True)
+    keep: str = option(
+        "last", "Weights to keep: of the last step, or of the best evaluation.", choices=KEPT
+    )
+    patience: int | None = option(
+        None, "Evaluations without a better one that end the run, with `keep` best.", at_least=1
+    )
     seed: int = option(
         0, "Of splits, weights, order and augmentation.", at_least=0, at_most=MOST_SEED
     )
@@ -296,6 +303,8 @@ class Options(DeclaredOptions):
             raise UsageError(
                 "The length of a run must be given either as `minutes` or as `epochs`", got="both"
             )
+        if self.patience is not None and self.keep != "best":
+            raise UsageError("`patience` must come with `keep` best", got=f"{self.patience} alone")
 
 
 def fit() -> Any:
@@ -316,6 +325,19 @@ def held_out_by() -> Any:
         is_resolved=True,
         before="place",
     )
+
+
+def from_option(forms: str) -> Any:
+    """Returns the field of an option that names a pretrained network; ``forms``: how."""
+    return option(None, f"Pretrained network to begin with: {forms}.", flag="--from")
+
+
+def check_tune(from_: str | None, tune: str | None) -> None:
+    """Raises UsageError if a part of a network is named and no pretrained network is."""
+    if tune is not None and from_ is None:
+        raise UsageError(
+            "`tune` must come with a pretrained network", got=tune, remedy="Name one by `from_`"
+        )
 
 
 @dataclass(frozen=True)

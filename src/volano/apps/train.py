@@ -67,7 +67,7 @@ def train_application(
         observer.on_phase(f"{application.origin}; choosing network, plan and number of steps")
         fitted = _fit(application, limit)
         application, chosen, num_steps = fitted.application, fitted.chosen, fitted.num_steps
-        task, plan = application.task_for(num_steps), chosen.plan
+        task, plan = application.kept_as_asked(application.task_for(num_steps)), chosen.plan
         check_plan(task, plan)
         limit.check(task, plan)
         seconds["plan"] = time.perf_counter() - mark
@@ -93,7 +93,12 @@ def train_application(
         folder,
         observer=observer,
         source=source,
-        notices=(*application.notices, *chosen.reasons, *fitted.reasons),
+        notices=(
+            *application.notices,
+            *(application.about_keeping() if task.keep == "best" else ()),
+            *chosen.reasons,
+            *fitted.reasons,
+        ),
         safety=safety,
         processes=processes,
         may_split=chosen.may_split,

@@ -105,9 +105,12 @@ def predict(
 
 def export(
     run: opt.RunPath,
-    to: Annotated[str, typer.Option(help="safetensors, pt2 or onnx.")] = "safetensors",
+    to: Annotated[
+        str, typer.Option(help="safetensors, pt2, onnx, or hf for transformers.")
+    ] = "safetensors",
     out: Annotated[
-        Path | None, typer.Option(help="File to write; default model.SUFFIX in the run's folder.")
+        Path | None,
+        typer.Option(help="File (hf: folder) to write; default model.SUFFIX in the run's."),
     ] = None,
     code: opt.Code = None,
     trust: opt.Trust = False,
@@ -137,9 +140,10 @@ def _model_that_can(verb: str, run: Path, device: str | None, code: str | None, 
 
     model = load(run, device=device, code=code, trust=trust)
     if not hasattr(model, verb):
-        able = {"predict": "image, and text with --classify", "export": "image"}.get(
-            verb, "your own"
-        )
+        able = {
+            "predict": "image, and text with --classify",
+            "export": "image, and text with --from",
+        }.get(verb, "your own")
         raise UsageError(f"{verb} is for runs of the applications that can: {able}", got=str(run))
     return model
 

@@ -39,6 +39,9 @@ volano explore --resume runs/image-study-1
 Exit code 1: the study was stopped before its end, or a verified trial differs.
 """
 
+# Of one training: a study has its own, or compares trials by their last figures.
+_NOT_OF_STUDIES = ("minutes", "epochs", "seed", "classify", "keep", "patience")
+
 
 def _study_options(
     trials: Annotated[
@@ -139,7 +142,7 @@ class ExploreGroup(GroupByFirst):
         if own is None:
             parameters = [*parameters_from(_resume_option), *study]
         else:
-            path, *others = parameters_of(own, leave_out=("minutes", "epochs", "seed", "classify"))
+            path, *others = parameters_of(own, leave_out=_NOT_OF_STUDIES)
             parameters = [path, *parameters_from(_space_option), *study, *others]
         help = (
             f"Try many configurations of {name or 'a task'} at once, trained as one program "

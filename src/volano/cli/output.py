@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from volano.pretrained.references import code_of_reference
 from volano.record.format import for_terminal
 from volano.record.json_values import mapping, read_object
 from volano.terminal import unfailing
@@ -105,6 +106,7 @@ def _resume_command(path: str | Path) -> str:
     names = (
         source.get("reference"), source.get("build"), source.get("kind"),
         mapping(source.get("dials")).get("model"),
+        *code_of_reference(mapping(source.get("dials")).get("from_")),
     )  # fmt: skip
     code = next((name for name in names if isinstance(name, str) and ":" in name), None)
     return f"volano resume {path}" + ("" if code is None else f" --code {code}")

@@ -155,6 +155,13 @@ def _train_own(
 ) -> int:
     """Trains a task of a person's own, or a trial of a study; ``what`` with a study is its build
     function."""
+    if study is not None and not (study / "study.json").is_file():
+        raise UsageError(
+            "Without an application, --from must name a study's folder",
+            got=f"{study}, which is none",
+            remedy="To fine-tune a pretrained network, say for what: volano train image PATH "
+            f"--from {study}",
+        )
     if study is None:
         only = {"trial": trial, "epochs": epochs, "trust": trust or None}
         for name, value in given(only).items():

@@ -59,6 +59,9 @@ def describe(task: Task, model: nn.Module) -> dict[str, Any]:
         "tolerance": task.tolerance,
         "code": code_of(task, model),
     }
+    # Left out if they are as in versions that did not have them.
+    if task.keep != "last":
+        text |= {"keep": task.keep, "patience": task.patience}
     if task.data_seed is not None:
         text["data_seed"] = task.data_seed
     return {**text, "digest": _digest(text)}

@@ -49,6 +49,10 @@ class Task:
         augment: ``(batch, generator) -> batch`` on the device, training only; draws from the
             generator alone.
         evaluate_every: how often ``valid`` is evaluated; it is always evaluated at the end.
+        keep: ``"last"`` keeps the weights of the last step, ``"best"`` those of the evaluation with
+            the smallest loss of ``valid``.
+        patience: with ``keep="best"``, so many evaluations without a smaller loss end the run; None
+            trains to the end.
         preview: ``(model) -> mapping`` of samples to look at during the run (of text, say): called
             after each evaluation with the model that is kept, in evaluation mode and without
             gradients. Its JSON goes to ``previews.jsonl``; no number of the run depends on it.
@@ -78,6 +82,8 @@ class Task:
     collate: Callable[[list[Any]], Batch] | None = None
     augment: Callable[[Batch, torch.Generator], Batch] | None = None
     evaluate_every: str | Duration = "1ep"
+    keep: Literal["last", "best"] = "last"
+    patience: int | None = None
     preview: Callable[[nn.Module], Mapping[str, Any]] | None = None
     last_batch: Literal["drop", "keep"] = "drop"
     seed: int = 0
@@ -106,6 +112,7 @@ class Task:
                 got="a task without valid",
                 remedy="Give valid",
             )
+        self._check_keep()
         if self.last_batch == "drop" and len(self.data) < self.batch_size:
             raise TaskError(
                 "The training set must fill at least one batch",
@@ -135,6 +142,25 @@ class Task:
         """The optimizer steps between two evaluations."""
         assert isinstance(self.evaluate_every, Duration)
         return self.evaluate_every.steps(self.steps_per_epoch)
+
+    def _check_keep(self) -> None:
+        if self.keep not in ("last", "best"):
+            raise TaskError("`keep` must be 'last' or 'best'", got=repr(self.keep))
+        if self.keep == "best" and self.valid is None:
+            raise TaskError(
+                "`keep` 'best' needs `valid`, whose loss says which weights are best",
+                got="a task without valid",
+                remedy="Give valid, or keep 'last'",
+            )
+        patience = self.patience
+        if patience is not None and not (isinstance(patience, int) and patience > 0):
+            raise TaskError(
+                "`patience` must be a whole number of evaluations above 0", got=repr(patience)
+            )
+        if patience is not None and self.keep != "best":
+            raise TaskError(
+                "`patience` must come with `keep` 'best'", got=f"patience={patience} alone"
+            )
 
     def _check_callables(self) -> None:
         if isinstance(self.model, nn.Module):

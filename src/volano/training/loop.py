@@ -89,7 +89,9 @@ def run_loop(
                 session.step % session.task.evaluation_interval == 0 or session.step == num_steps
             ):
                 with session.phase("evaluate"):
-                    observer.on_evaluation({"step": session.step, **_named(session.evaluate())})
+                    metrics = session.evaluate()
+                    observer.on_evaluation({"step": session.step, **named_for_valid(metrics)})
+                    num_steps = _look_at_best(session, metrics, log, observer)
                     if task.preview is not None:
                         observer.on_preview({"step": session.step, **session.preview()})
                 log.restart_clock()
@@ -135,6 +137,25 @@ def _until_no_more(
             with session.phase("checkpoint"):
                 saver.finish(must=False)
         raise
+
+
+def _look_at_best(
+    session: Session, metrics: dict[str, float], log: TrainingLog, observer: Observer
+) -> int:
+    """Keeps the weights if they are the best so far, and ends the run here if its patience is at
+    its end; returns the number of steps."""
+    best = session.best
+    if best is not None:
+        best.look(session.step, metrics, session.kept_model)
+        if best.has_waited and session.step < session.task.num_steps:
+            observer.on_notice(
+                f"ended at step {session.step:,} of {session.task.num_steps:,}: no smaller valid "
+                f"loss since step {best.step:,}"
+            )
+            session.set_num_steps(session.step)
+            log.num_steps = session.step
+            observer.on_length(session.step)
+    return session.task.num_steps
 
 
 class TrainingLog:
@@ -213,5 +234,6 @@ class TrainingLog:
         self._spikes.load_state_dict(state.get("spikes", []))
 
 
-def _named(metrics: dict[str, float], prefix: str = "valid_") -> dict[str, float]:
+def named_for_valid(metrics: dict[str, float], prefix: str = "valid_") -> dict[str, float]:
+    """Returns the metrics of an evaluation under the names of the figures of a run."""
     return {prefix + name: value for name, value in metrics.items()}

@@ -29,7 +29,7 @@ from volano.training.checkpoints.checkpoint import (
 from volano.training.checkpoints.weights import load_weights, save_weights
 from volano.training.health.length_revision import LengthRevision, LengthRule
 from volano.training.health.nonfinite_policy import NumericsPolicy
-from volano.training.loop import TrainingLog, run_loop
+from volano.training.loop import TrainingLog, named_for_valid, run_loop
 from volano.training.observe import Observer, Observers, StartInfo
 from volano.training.safety import Safety
 from volano.training.session import Session
@@ -235,6 +235,10 @@ def _run(
             session.step_once.on_relief = _Reliefs(session, folder, everyone)
             with StopRequest() as stop:
                 status = run_loop(session, folder, everyone, stop, log, policy, safety, revision)
+                if status == "finished" and session.best is not None:
+                    everyone.on_notice(session.best.in_words())
+                    keeper.metrics.update(named_for_valid(session.best.metrics))
+                    folder.update_run(num_steps=session.step, kept_step=session.best.step)
                 model = session.gathered()
                 if ranks.is_first:
                     save_weights(model, folder.path / "model.safetensors")

@@ -22,6 +22,7 @@ from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
 from volano.task import Task, describe, differences
 from volano.training.checkpoints import shards
+from volano.training.checkpoints.best_weights import BestWeights
 from volano.training.distributed.data_parallel import (
     DataParallel,
     check_ranks,
@@ -81,6 +82,7 @@ class Session:
         self._phases: list[str] = []
         self._charged_until = time.perf_counter()
         self._on_fault, self._may_split = on_fault, bool(may_split)
+        self.best = BestWeights(task.patience) if task.keep == "best" else None
         with self.phase("prepare"):
             self.model = self.make_model(task)
             # Described before ranks replace parameters by parts, so that a run can be resumed by
@@ -165,6 +167,8 @@ class Session:
         """The kept model with whole parameters, after the last step. Every rank of a sharded model
         takes part."""
         set_mode(self.optimizer, training=False)
+        if self.best is not None:
+            self.best.put_into(self.kept_model)
         if not self.ranks.are_several or self.plan.sharding == "none":
             return self.kept_model
         state = whole_state(self.kept_model)
@@ -242,6 +246,7 @@ class Session:
             "plan": self.plan.to_json(),
             "order_version": ORDER_VERSION,
             **self.state.state_dict(),
+            **({} if self.best is None else {"best": self.best.state_dict()}),
             "rng": self.device.rng_state(),
         }
 
@@ -263,6 +268,8 @@ class Session:
         state = shards.put_back(state, folder, self.state.template)
         self.step = state["step"]
         self.state.load_state_dict(state)
+        if self.best is not None:
+            self.best.load_state_dict(state["best"])
         # The optimizer has loaded its state onto the device.
         if self.offloaded is not None:
             self.offloaded.put_away()
@@ -355,6 +362,12 @@ def check_plan(task: Task, plan: Plan) -> None:
             "A micro-batch must be a part of the batch",
             got=f"micro_batch={plan.micro_batch} with batch_size={task.batch_size}",
             remedy="Pin a smaller one",
+        )
+    if task.keep == "best" and plan.sharding == "full":
+        raise PlanError(
+            "The best weights must be whole on each process to be kept",
+            got="sharding='full' with keep='best'",
+            remedy="Pin sharding='none', or keep 'last'",
         )
     limit = SEMANTICS.index(task.tolerance)
     for name, (value, _) in plan.changes(Plan.baseline(plan.device)).items():

@@ -8,7 +8,8 @@ import torch
 from volano.apps.image import training
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
-from volano.apps.image.training import _decide_flip, _fault_notices, _split, _statistics
+from volano.apps.image.splits import split_sets
+from volano.apps.image.training import _decide_flip, _fault_notices, _statistics
 from volano.data import Fault
 from volano.data.sources import ImageSets, LabelledImages
 from volano.device import Device
@@ -72,20 +73,20 @@ class TestSplit:
     def test_sets_of_the_source_stand(self):
         train, valid, test = images([0, 1]), images([0]), images([1])
         sets = ImageSets(train=train, valid=valid, test=test, origin="x")
-        assert _split(sets, 0) == (train, valid, test, False)
+        assert split_sets(sets, 0) == (train, valid, test, False)
         # One of the two is both.
         for one in ({"valid": valid, "test": None}, {"valid": None, "test": valid}):
             sets = ImageSets(train=train, origin="x", **one)
-            assert _split(sets, 0) == (train, valid, valid, False)
+            assert split_sets(sets, 0) == (train, valid, valid, False)
 
     def test_some_are_held_out_if_there_is_one_set(self):
         sets = ImageSets(train=images([0, 1] * 20), valid=None, test=None, origin="x")
-        train, valid, test, is_held_out = _split(sets, 3)
+        train, valid, test, is_held_out = split_sets(sets, 3)
         assert is_held_out
         assert valid is test
         assert set(train.names) | set(test.names) == set(map(str, range(40)))
         assert not set(train.names) & set(test.names)
-        assert _split(sets, 3)[2].names == test.names != _split(sets, 4)[2].names
+        assert split_sets(sets, 3)[2].names == test.names != split_sets(sets, 4)[2].names
 
 
 def test_mirroring_is_found_out_unless_it_is_asked_for(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from volano.apps.classification import (
     classification_scores,
     final_figures,
 )
-from volano.apps.image.fit import fit_into
+from volano.apps.image.fit import begun_into, fit_into
 from volano.apps.image.pictures import write_pictures
 from volano.apps.image.scores import predict_labelled
 from volano.apps.image.training import ImageTraining
@@ -32,7 +33,19 @@ class ImageApplication(ImageTraining):
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Finds the size of the network, the plan and the number of steps that suit the time."""
-        return fit_into(self, limit)
+        if self.network is None:
+            return fit_into(self, limit)
+        begun, reasons = begun_into(self, limit)
+        fitted = fit_into(begun, limit)
+        return dataclasses.replace(fitted, reasons=(*reasons, *fitted.reasons))
+
+    def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
+        """Finds the plan for a number of passes over the images."""
+        if self.network is None:
+            return super().fit_epochs(limit, epochs)
+        begun, reasons = begun_into(self, limit, epochs)
+        fitted = super(ImageApplication, begun).fit_epochs(limit, epochs)
+        return dataclasses.replace(fitted, reasons=(*reasons, *fitted.reasons))
 
     def finish(self, run: Run, task: Task) -> Finished:
         """Tests a finished run, and draws what its report shows."""

@@ -40,7 +40,9 @@ def export_classifier(
         RunError: what was loaded back predicts something else.
     """
     if to not in FORMATS:
-        raise UsageError(f"A model must be exported to one of {', '.join(FORMATS)}", got=repr(to))
+        raise UsageError(
+            f"A model must be exported to one of {', '.join((*FORMATS, 'hf'))}", got=repr(to)
+        )
     model.eval()
     with torch.no_grad():
         expected = model(images).float()

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from volano.apps.application import Fitted
+from volano.apps.image.fine_tuning.recipe import MOST_EPOCHS
 from volano.apps.image.recipe import (
     DEFAULT_EPOCHS,
     LEAST_BATCH,
@@ -17,6 +18,8 @@ from volano.apps.image.recipe import (
 from volano.apps.image.scores import predict_logits
 from volano.apps.image.training import ImageTraining
 from volano.plan import Plan
+from volano.pretrained.fine_tuned import parameters_in_words
+from volano.pretrained.recipe import choose_tune
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import LEAST_STEPS, TimeSchedule
@@ -33,7 +36,7 @@ _NUM_TIMED = 128
 def fit_into(application: ImageTraining, limit: TimeLimit) -> Fitted:
     """Finds the size of network, the batch, the plan and the number of steps, from steps and
     predictions timed here."""
-    most_epochs = DEFAULT_EPOCHS if limit.is_default else MAX_EPOCHS
+    most_epochs = _most_epochs(application, limit)
     choices = _choices(application)
     sizes = [
         TrainingSize(
@@ -75,7 +78,7 @@ def _choices(application: ImageTraining) -> list[tuple[ImageTraining, float, int
     """Returns networks with their batches, the largest first; the cost of an image in those of
     ``thin``, and the steps from which they are worth it."""
     costs = {"": (1.0, 0.0)}
-    if application.options.size is None and application.own_model is None:
+    if application.options.size is None and application.spec.size is not None:
         costs = relative_costs(
             num_train=len(application.train),
             resolution=application.spec.image_size,
@@ -89,7 +92,8 @@ def _choices(application: ImageTraining) -> list[tuple[ImageTraining, float, int
         choices.append((some, cost, least))
     # Only the smallest is worth smaller batches: what is gained is steps.
     some, cost, least = choices[-1]
-    while application.options.batch_size is None and some.recipe(1.0).batch_size >= 2 * LEAST_BATCH:
+    may_shrink = application.options.batch_size is None and application.network is None
+    while may_shrink and some.recipe(1.0).batch_size >= 2 * LEAST_BATCH:
         some = some.with_batch_size(some.recipe(1.0).batch_size // 2)
         choices.append((some, cost, least))
     choices[-1] = (choices[-1][0], cost, LEAST_STEPS)
@@ -127,8 +131,36 @@ def _with_tests(
     return dataclasses.replace(application, options=options), said
 
 
+def _most_epochs(application: ImageTraining, limit: TimeLimit) -> float:
+    if application.options.tune is not None:
+        return MOST_EPOCHS[application.options.tune]
+    return DEFAULT_EPOCHS if limit.is_default else MAX_EPOCHS
+
+
+def begun_into(
+    application: ImageTraining, limit: TimeLimit, epochs: float | None = None
+) -> tuple[ImageTraining, tuple[str, ...]]:
+    """Begins fine-tuning: solves the head on frozen features, and chooses what is trained in the
+    time, or in so many epochs. Returns reasons too."""
+    start = application.begin(limit.planning.place)
+    found = choose_tune(
+        application.options.tune,
+        num_examples=len(application.train),
+        num_classes=len(application.spec.classes),
+        pass_seconds=start.image_seconds * len(application.train),
+        seconds=limit.left() if epochs is None else None,
+        epochs=epochs,
+    )
+    begun = dataclasses.replace(application, start=start).with_tune(found.tune)
+    with throwaway_settings(Plan.baseline(limit.planning.place.name)):
+        trainable = parameters_in_words(begun.task(begun.steps_in(1.0)).model())
+    return begun, (f"{trainable}; {found.reason}", start.probe.in_words())
+
+
 def _forward_seconds(application: ImageTraining, plan: Plan) -> float:
     """Returns the seconds of the prediction of one image."""
+    if application.network is not None and application.begun.image_seconds:
+        return application.begun.image_seconds  # timed already, over more images
     task = application.task(application.steps_in(1.0))
     with throwaway_settings(plan) as device:
         model = task.model().to(device.torch_device)

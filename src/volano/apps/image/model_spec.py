@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from volano.apps.dimensions import check_dimensions, check_figures
 from volano.apps.image.network import build_network
-from volano.data.sources import CUT, FITS, PixelFormat
+from volano.data.sources import BILINEAR, CUT, FITS, PixelFormat
 from volano.errors import CheckpointError, TaskError, UsageError
 from volano.running.references import load_reference
 from volano.running.trust import check_trusted
@@ -39,6 +39,7 @@ class ClassifierSpec:
         flip: whether mirrored images keep their class.
         translate: pixels of the shifts in training and in test-time augmentation.
         pixel_range, fit: see ``PixelFormat``.
+        pretrained: what ``fine_tuning/network.py`` says of a pretrained network, or None.
     """
 
     classes: tuple[str, ...]
@@ -53,15 +54,19 @@ class ClassifierSpec:
     # No part of the model, and so of no description of a task: the images themselves are.
     pixel_range: tuple[float, float] | None = field(default=None, repr=False)
     fit: str = field(default=CUT, repr=False)
+    # Described by its weights' digest instead.
+    pretrained: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def pixel_format(self) -> PixelFormat:
         """The format to which files are decoded."""
+        own = {} if self.pretrained is None else self.pretrained["preprocessing"]
         return PixelFormat(
             channels=self.channels,
             size=self.image_size,
             pixel_range=self.pixel_range,
             fit=self.fit,
+            interpolation=own.get("interpolation", BILINEAR),
         )
 
     def to_json(self) -> dict[str, Any]:

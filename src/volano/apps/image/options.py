@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import Options, fit, held_out_by, option
+from volano.apps.options import Options, check_tune, fit, from_option, held_out_by, option
 from volano.errors import UsageError
+from volano.pretrained.references import absolute_reference, code_of_reference
 
 SIZES = ("tiny", "thin", "base", "wide")
+TUNES = ("head", "all")
 FLIPS = ("auto", "yes", "no")
 
 
@@ -22,6 +24,10 @@ class ImageOptions(Options):
     )
     size: str | None = option(None, "Of the network; chosen by time and data.", choices=SIZES)
     model: str | None = option(None, "MODULE:FUNCTION that makes your own network.")
+    from_: str | None = from_option("hf:NAME, timm:NAME, MODULE:FUNCTION, a run or weights")
+    tune: str | None = option(
+        None, "Part of a pretrained network to train; chosen by examples and time.", choices=TUNES
+    )
     image_size: int | None = option(
         None, "Pixels a side to decode files to.", at_least=8, at_most=512, unit="px"
     )
@@ -56,11 +62,19 @@ class ImageOptions(Options):
         return None if self.black is None or self.white is None else (self.black, self.white)
 
     def code_named(self) -> tuple[str, ...]:
-        """Returns the reference of the person's own network."""
-        return () if self.model is None else (self.model,)
+        """Returns the references of the person's own networks."""
+        own = () if self.model is None else (self.model,)
+        return (*own, *code_of_reference(self.from_))
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_tune(self.from_, self.tune)
+        if self.from_ is not None:
+            object.__setattr__(self, "from_", absolute_reference(self.from_))
+        if self.from_ is not None and self.size is not None:
+            raise UsageError(
+                "`size` can only choose among Volano's networks", got="`size` together with `from_`"
+            )
         if self.model is not None and self.size is not None:
             raise UsageError(
                 "`size` can only choose among Volano's networks", got="`size` together with `model`"

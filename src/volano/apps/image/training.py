@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from volano.apps.application import Application
 from volano.apps.classification import classes_in_words
 from volano.apps.image.augment import Augmentation
+from volano.apps.image.fine_tuning.begin import FineTuningStart, begin, start_of_run
+from volano.apps.image.fine_tuning.network import described, input_of, network_of, scale_of
+from volano.apps.image.fine_tuning.recipe import FineTuningRecipe, choose_fine_tuning
+from volano.apps.image.fine_tuning.task import fine_tuning_fields
 from volano.apps.image.flip import flip_is_label_preserving
 from volano.apps.image.model_spec import (
     ClassifierSpec,
@@ -27,10 +30,20 @@ from volano.apps.image.network import parameter_groups
 from volano.apps.image.objective import Classification, balanced_weights
 from volano.apps.image.options import ImageOptions
 from volano.apps.image.recipe import ImageRecipe, choose_recipe
+from volano.apps.image.splits import (
+    copies_left_out,
+    members_of_sets,
+    parts_of,
+    read_again,
+    recorded_sets,
+    some_of,
+    split_sets,
+    with_cache,
+    with_own_validation,
+)
 from volano.apps.options import Options
 from volano.data import Fault
 from volano.data.sources import (
-    BY_CONTENT,
     SPLITS_NAME,
     TEST,
     TRAIN,
@@ -38,18 +51,18 @@ from volano.data.sources import (
     ImageFiles,
     ImageSets,
     LabelledImages,
-    SplitMember,
     SplitRecord,
     copies_of_training,
-    hold_out,
     picked,
     read_image_sets,
 )
 from volano.device import Device
 from volano.errors import CheckpointError, DataError
-from volano.running.checks import check_data_is_there
+from volano.pretrained.fine_tuned import HEAD
+from volano.pretrained.image_networks import ImageNetwork
+from volano.pretrained.linear_probe import PROBE
 from volano.task import Task, cosine, linear
-from volano.training import MuonAdamW, RunFolder
+from volano.training import MuonAdamW, RunFolder, save_tensors
 
 # Images whose patches' statistics whiten the stem (airbench94 takes 5,000).
 _NUM_WHITENING_IMAGES = 5000
@@ -73,6 +86,8 @@ class ImageTraining(Application):
         faults: files that could not be read, left out.
         notices: texts that a person should read.
         own_model: the function that ``options.model`` names.
+        network: the pretrained network that ``options.from_`` names.
+        start: the solved head with which it is trained; None: found when it is needed.
         patches: training images uint8 [n, channels, height, width] whose statistics whiten the
             stem.
     """
@@ -95,20 +110,25 @@ class ImageTraining(Application):
     notices: tuple[str, ...]
     own_model: Callable[..., Any] | None
     patches: Tensor = field(repr=False)
+    network: ImageNetwork | None = None
+    start: FineTuningStart | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, options: ImageOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
         """Reads the images, splits them if the source does not, and finds out what the recipe needs
         to know."""
         path = None if options.path is None else Path(options.path)
+        network = network_of(options)
+        own = {} if network is None else input_of(network)
         sets = read_image_sets(
             path,
-            size=options.image_size,
+            size=None if own else options.image_size,
             in_files=options.in_files,
             pixel_range=options.pixel_range,
             fit=options.fit,
+            **own,
         )
-        return cls._of(options, _with_cache(sets, options.image_cache))
+        return cls._of(options, with_cache(sets, options.image_cache), network)
 
     @classmethod
     def from_run(cls, folder: RunFolder) -> Self:
@@ -121,16 +141,16 @@ class ImageTraining(Application):
         options, record = cls.options_of(folder), cls.splits_of(folder)
         if record is None:
             return super().from_run(folder)
-        sets = _with_cache(_read_again(options, folder), options.image_cache)
-        found = _recorded(sets, record)
+        sets = with_cache(read_again(options, folder), options.image_cache)
+        found = recorded_sets(sets, record)
         for split in (TRAIN, VALID, TEST):
             if len(found[split]) < len(record[split]):
                 raise CheckpointError(
                     "The images of a run must be there to go on with it",
-                    got=f"{options.path}: {record.changes(_members(sets), 'images')[0]}",
+                    got=f"{options.path}: {record.changes(members_of_sets(sets), 'images')[0]}",
                     remedy="Put them back, or train anew",
                 )
-        return cls._of(options, sets, found)
+        return cls._of(options, sets, network_of(options), found, start_of_run(folder))
 
     @classmethod
     def test_of_run(cls, folder: RunFolder) -> tuple[LabelledImages, str, tuple[str, ...]]:
@@ -144,10 +164,10 @@ class ImageTraining(Application):
         if record is None:
             again = cls.from_run(folder)
             return again.test, again.origin, ()
-        sets = _read_again(options, folder)
-        test = picked(_parts(sets), record[TEST], record.classes)
-        notices = record.changes(_members(sets), "images")
-        faults = [fault for part in _parts(sets) for fault in part.faults]
+        sets = read_again(options, folder)
+        test = picked(parts_of(sets), record[TEST], record.classes)
+        notices = record.changes(members_of_sets(sets), "images")
+        faults = [fault for part in parts_of(sets) for fault in part.faults]
         if not len(test):
             raise DataError(
                 "Some of a run's own test images must be there",
@@ -161,11 +181,15 @@ class ImageTraining(Application):
         cls,
         options: ImageOptions,
         sets: ImageSets,
+        network: ImageNetwork | None = None,
         recorded: dict[str, LabelledImages] | None = None,
+        start: FineTuningStart | None = None,
     ) -> Self:
-        own_model = own_model_of(options.model)
+        own_model = None if network is not None else own_model_of(options.model)
         if recorded is None:
-            train, valid, test, is_held_out = _split(sets, options.seed, options.held_out_by)
+            train, valid, test, is_held_out = split_sets(sets, options.seed, options.held_out_by)
+            if options.keep == "best" and valid is test:
+                train, valid, test = with_own_validation(train, test, options.seed)
         else:
             train, valid, test = (recorded[split] for split in (TRAIN, VALID, TEST))
             is_held_out = sets.test is None and sets.valid is None
@@ -178,9 +202,10 @@ class ImageTraining(Application):
         parts = {TRAIN: train, **({} if valid is test else {VALID: valid}), TEST: test}
         notices = [
             classes_in_words("images", train.classes, parts, is_held_out=is_held_out),
+            *(() if network is None else (network.in_words(), *network.notices)),
             *sets.notices,
             *_fault_notices(faults),
-            *(_copies_left_out(sets, train, test) if is_held_out and recorded is None else ()),
+            *(copies_left_out(sets, train, test) if is_held_out and recorded is None else ()),
             *copies_of_training(train.members(), test.members(), "images"),
         ]
         counts = torch.bincount(train.labels, minlength=len(train.classes))
@@ -199,7 +224,7 @@ class ImageTraining(Application):
             notices.append(
                 f"classes of {int(counts.min())} to {int(counts.max())} images: weighted inversely"
             )
-        mean, std = _statistics(known)
+        mean, std = _statistics(known) if network is None else scale_of(network)
         channels, image_size = train.images.shape[1], train.images.shape[-1]
         recipe = choose_recipe(
             num_train=len(train),
@@ -214,12 +239,13 @@ class ImageTraining(Application):
             image_size=image_size,
             mean=mean,
             std=std,
-            size=None if own_model is not None else options.size or "thin",
+            size=options.size or "thin" if own_model is None and network is None else None,
             model_reference=options.model,
             flip=flip,
-            translate=recipe.tta_translate,
+            translate=recipe.tta_translate if network is None else 0,
             pixel_range=sets.pixel_range,
             fit=options.fit,
+            pretrained=None if network is None else described(network, options.tune or HEAD),
         )
         check_classifier(spec, own_model)
         black, white = sets.pixel_range or (None, None)
@@ -240,6 +266,8 @@ class ImageTraining(Application):
             faults=tuple(faults),
             notices=tuple(notices),
             own_model=own_model,
+            network=network,
+            start=start,
             patches=_patches(known),
         )
 
@@ -252,19 +280,59 @@ class ImageTraining(Application):
         members = {split: part.members() for split, part in parts.items()}
         record = SplitRecord(classes=self.train.classes, parts=members)
         folder.write_json(SPLITS_NAME, record.to_json())
+        if self.network is not None:
+            self.begun.probe.save(folder.path / PROBE, save_tensors)
+
+    @functools.cached_property
+    def begun(self) -> FineTuningStart:
+        """The solved head of the pretrained network, found now if it was not yet."""
+        return self.start or self.begin(Device("cpu"))
+
+    def begin(self, device: Device) -> FineTuningStart:
+        """Solves a head of the pretrained network; see ``fine_tuning/begin.py``."""
+        assert self.network is not None
+        is_balanced = self.class_weights is not None
+        return begin(
+            self.network, self.train, device, seed=self.options.seed, is_balanced=is_balanced
+        )
+
+    def with_tune(self, tune: str) -> Self:
+        """The same with that part of the network trained."""
+        assert self.network is not None
+        spec = dataclasses.replace(self.spec, pretrained=described(self.network, tune))
+        return dataclasses.replace(
+            self, spec=spec, options=dataclasses.replace(self.options, tune=tune)
+        )
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """The weight of each class's examples, or None for equal ones."""
+        return balanced_weights(self.train.labels, len(self.spec.classes))
+
+    def about_keeping(self) -> tuple[str, ...]:
+        """Implements :meth:`Application.about_keeping`: no test image has a say."""
+        return (f"keep=best: the best by {len(self.valid):,} images that are not trained on",)
 
     @property
     def looked_at(self) -> LabelledImages:
         """The validation images that an evaluation looks at."""
-        return _some_of(self.valid, self.options.num_valid)
+        return some_of(self.valid, self.options.num_valid)
 
     @property
     def tested(self) -> LabelledImages:
         """The test images that the final test looks at."""
-        return _some_of(self.test, self.options.num_test)
+        return some_of(self.test, self.options.num_test)
 
-    def recipe(self, epochs: float) -> ImageRecipe:
+    def recipe(self, epochs: float) -> ImageRecipe | FineTuningRecipe:
         """The recipe for so many passes over the training images."""
+        if self.network is not None:
+            return choose_fine_tuning(
+                self.options.tune or HEAD,
+                num_train=len(self.train),
+                resolution=self.spec.image_size,
+                epochs=epochs,
+                batch_size=self.options.batch_size,
+            )
         return choose_recipe(
             num_train=len(self.train),
             resolution=self.spec.image_size,
@@ -285,7 +353,8 @@ class ImageTraining(Application):
     @property
     def size_in_words(self) -> str:
         """The network and its batch."""
-        network = self.spec.size or self.spec.model_reference
+        own = None if self.network is None else self.network.reference
+        network = own or self.spec.size or self.spec.model_reference
         return f"{network} network at {self.recipe(1.0).batch_size} images a step"
 
     def with_batch_size(self, batch_size: int) -> Self:
@@ -298,26 +367,18 @@ class ImageTraining(Application):
         """The same with a network of another size."""
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, size=size))
 
-    def recipe_of(self, num_steps: int) -> ImageRecipe:
+    def recipe_of(self, num_steps: int) -> ImageRecipe | FineTuningRecipe:
         """The recipe of a run of so many steps."""
         return self.recipe(num_steps / self.steps_in(1.0))
 
-    def task(self, num_steps: int, recipe: ImageRecipe | None = None) -> Task:
+    def task(self, num_steps: int, recipe: Any = None) -> Task:
         """The Task for a number of steps; ``recipe``: another than the one for that length."""
-        labels = self.train.labels
         recipe = recipe or self.recipe_of(num_steps)
-        weights = balanced_weights(labels, len(self.spec.classes))
-        smoothing = recipe.label_smoothing
         return Task(
             name="image",
-            model=functools.partial(make_classifier, self.spec, self.own_model, self.patches),
-            objective=Classification(label_smoothing=smoothing, class_weights=weights),
             data=self.train.dataset(),
             valid=self.looked_at.dataset(),
-            augment=Augmentation(
-                flip=self.spec.flip, translate=recipe.translate, cutout=recipe.cutout
-            ),
-            **self._optimization(recipe),
+            **self._fields(recipe),
             batch_size=recipe.batch_size,
             duration=f"{num_steps}st",
             evaluate_every=f"{max(1, -(-num_steps // self._num_evaluations(recipe)))}st",
@@ -331,7 +392,9 @@ class ImageTraining(Application):
         for."""
         del seconds, device
         sized = (
-            self.with_size("thin") if self.options.size is None and self.own_model is None else self
+            self.with_size("thin")
+            if self.options.size is None and self.spec.size is not None
+            else self
         )
         return sized, seconds_per_step(sized.task(1000))
 
@@ -339,9 +402,27 @@ class ImageTraining(Application):
         """Implements :meth:`Application.resolved`; the network's size is chosen by then."""
         return {**super().resolved(num_steps), "size": self.spec.size}
 
-    def _num_evaluations(self, recipe: ImageRecipe) -> int:
+    def _num_evaluations(self, recipe: Any) -> int:
         most = self.options.num_evaluations
         return recipe.num_evaluations if most is None else min(most, recipe.num_evaluations)
+
+    def _fields(self, recipe: Any) -> dict[str, Any]:
+        """The fields of the Task that differ from network to network."""
+        weights, smoothing = self.class_weights, recipe.label_smoothing
+        if self.network is not None:
+            return fine_tuning_fields(
+                self.network, self.options.tune or HEAD, recipe, self.begun.probe,
+                num_classes=len(self.spec.classes), flip=self.spec.flip, class_weights=weights,
+            )  # fmt: skip
+        augment = Augmentation(
+            flip=self.spec.flip, translate=recipe.translate, cutout=recipe.cutout
+        )
+        return {
+            "model": functools.partial(make_classifier, self.spec, self.own_model, self.patches),
+            "objective": Classification(label_smoothing=smoothing, class_weights=weights),
+            "augment": augment,
+            **self._optimization(recipe),
+        }
 
     def _optimization(self, recipe: ImageRecipe) -> dict[str, Any]:
         if self.own_model is None:
@@ -359,82 +440,6 @@ class ImageTraining(Application):
             "schedule": cosine(warmup=0.1),
             "clip_norm": 1.0,
         }
-
-
-def _split(
-    sets: ImageSets, seed: int, by: str = BY_CONTENT
-) -> tuple[LabelledImages, LabelledImages, LabelledImages, bool]:
-    test = sets.test if sets.test is not None else sets.valid
-    if test is not None:
-        return sets.train, sets.valid if sets.valid is not None else test, test, False
-    kept, held = hold_out(sets.train, seed=seed, by=by)
-    test = sets.train.select(held)
-    return sets.train.select(kept), test, test, True
-
-
-def _some_of(images: LabelledImages, count: int | None) -> LabelledImages:
-    """Returns so many of the images, evenly spaced; None is all of them."""
-    if count is None or count >= len(images):
-        return images
-    return images.select(np.linspace(0, len(images) - 1, count).round().astype(int))
-
-
-def _copies_left_out(
-    sets: ImageSets, train: LabelledImages, test: LabelledImages
-) -> tuple[str, ...]:
-    num = len(sets.train) - len(train) - len(test)
-    return (f"left out: {num:,} exact copies of held-out images",) if num > 0 else ()
-
-
-def _parts(sets: ImageSets) -> list[LabelledImages]:
-    return [part for part in (sets.train, sets.valid, sets.test) if part is not None]
-
-
-def _members(sets: ImageSets) -> list[SplitMember]:
-    return [member for part in _parts(sets) for member in part.members()]
-
-
-def _read_again(options: ImageOptions, folder: RunFolder) -> ImageSets:
-    """Reads a run's source in the run's own format, whatever it has become."""
-    check_data_is_there(options.path, "images")
-    spec = ClassifierSpec.from_json(folder.read_json("image.json"))
-    return read_image_sets(
-        None if options.path is None else Path(options.path),
-        pixel_format=spec.pixel_format,
-        least_classes=1,
-        in_files=options.in_files,
-    )
-
-
-def _recorded(sets: ImageSets, record: SplitRecord) -> dict[str, LabelledImages]:
-    """Returns the images of each split of a run; without a validation set of its own, that is the
-    test set."""
-    found = {split: picked(_parts(sets), record[split], record.classes) for split in record.parts}
-    return {VALID: found[TEST], **found}
-
-
-def _with_cache(sets: ImageSets, cache: str | None) -> ImageSets:
-    if cache is None:
-        return sets
-    folder = Path(cache)
-    parts = {name: getattr(sets, name) for name in ("train", "valid", "test")}
-    lazy = {
-        name: part
-        for name, part in parts.items()
-        if part is not None and isinstance(part.images, ImageFiles)
-    }
-    if not lazy:
-        notice = "image_cache has no effect: the decoded images fit into memory"
-        return dataclasses.replace(sets, notices=(*sets.notices, notice))
-    cached: dict[str, Any] = {
-        name: dataclasses.replace(part, images=part.images.cached(folder))
-        for name, part in lazy.items()
-    }
-    notices = (
-        *(text for text in sets.notices if text != sets.decoding),
-        f"images are decoded once, into {folder}",
-    )
-    return dataclasses.replace(sets, **cached, notices=notices)
 
 
 def _decide_flip(wanted: str, images: Tensor, labels: Tensor, seed: int) -> tuple[bool, str]:

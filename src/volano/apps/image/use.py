@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from volano.apps.application import Table, TrainedModel
 from volano.apps.classification import classification_scores, per_class_table
 from volano.apps.image.export import export_classifier
-from volano.apps.image.model_spec import ClassifierSpec, make_classifier, own_model_of
+from volano.apps.image.fine_tuning.export import export_hf
+from volano.apps.image.fine_tuning.network import fresh_classifier, load_classifier
+from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.image.pictures import write_scores
 from volano.apps.image.scores import predict_labelled, predict_logits
 from volano.apps.image.training import ImageTraining
@@ -36,7 +38,9 @@ from volano.data.sources import (
 from volano.errors import CheckpointError, DataError, UsageError
 from volano.record.files import check_out
 from volano.running.checks import evaluation_name
-from volano.training import WEIGHTS, RunFolder, build_and_load, load_tensors, load_weights
+from volano.training import RunFolder, load_tensors
+
+HF = "hf"
 
 
 class ImageModel(TrainedModel):
@@ -58,11 +62,7 @@ class ImageModel(TrainedModel):
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the classifier of a run."""
         spec = ClassifierSpec.from_json(folder.read_json("image.json"))
-        own_model, weights = own_model_of(spec.model_reference, folder.path), folder.path / WEIGHTS
-        if own_model is None:
-            return cls(folder, spec, build_and_load(lambda: make_classifier(spec), weights), device)
-        module = make_classifier(spec, own_model)  # trusted code, which may need real tensors
-        load_weights(module, weights)
+        module = load_classifier(spec, folder.path)
         return cls(folder, spec, module, device)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
@@ -156,17 +156,17 @@ class ImageModel(TrainedModel):
         )
 
     def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
-        """Writes the classifier as safetensors, pt2 or onnx, loads it back and compares
-        predictions.
+        """Writes the classifier as safetensors, pt2 or onnx, or one of transformers as a folder
+        that ``from_pretrained`` loads (hf), loads it back and compares predictions.
 
         The exported program takes bytes uint8 [N, channels, size, size] and gives logits [N,
         classes].
         """
         suffix = {"safetensors": "exported.safetensors"}.get(to, to)
         target = Path(out) if out is not None else self.path / f"model.{suffix}"
-        if not target.parent.is_dir() or target.is_dir():
+        if to != HF and (not target.parent.is_dir() or target.is_dir()):
             raise UsageError("`out` must name a file in a folder that exists", got=str(target))
-        if out is not None:
+        if out is not None and to != HF:
             check_out(target)
         try:
             samples = load_tensors(self.path / "samples.safetensors")["images"]
@@ -176,14 +176,17 @@ class ImageModel(TrainedModel):
                 "predictions on",
                 got=f"{error}",
             ) from error
-        fresh = make_classifier(self.spec, own_model_of(self.spec.model_reference, self.path))
-        result = export_classifier(copy.deepcopy(self.module).cpu(), fresh, samples, to, target)
-        return {
+        about = {
             "run": str(self.path),
             "classes": list(self.classes),
             "input": list(samples.shape[1:]),
-            **result,
         }
+        if to == HF:
+            module = copy.deepcopy(self.module).cpu()
+            return {**about, **export_hf(module, self.spec, self.folder, samples, target)}
+        fresh = fresh_classifier(self.spec, self.path)
+        result = export_classifier(copy.deepcopy(self.module).cpu(), fresh, samples, to, target)
+        return {**about, **result}
 
     def _pixels_of(self, pictures: Sequence[Any]) -> tuple[Tensor, list[str], tuple[Fault, ...]]:
         """Returns the pixels uint8 [N, channels, size, size] of pictures in memory, their places as

@@ -63,8 +63,8 @@ def prepare_corpus(source: TextSource, folder: Path, *, seed: int) -> Corpus:
             got=f"{split.num_bytes:,} in {source.origin}",
             remedy="Give more text",
         )
-    train = _reader(source, split, part=0)
-    held_texts = list(_reader(source, split, part=1)())
+    train = part_reader(source, split, part=0)
+    held_texts = list(part_reader(source, split, part=1)())
     held_bytes = "".join(held_texts).encode()
     num_train_bytes = split.num_bytes - len(held_bytes)
     with CompressorFigures(_last_bytes(train), held_bytes) as figures:
@@ -93,7 +93,9 @@ def prepare_corpus(source: TextSource, folder: Path, *, seed: int) -> Corpus:
     )
 
 
-def _reader(source: TextSource, split: TextSplit, *, part: int) -> Callable[[], Iterator[str]]:
+def part_reader(source: TextSource, split: TextSplit, *, part: int) -> Callable[[], Iterator[str]]:
+    """Returns what yields the training part (0) of each document, or the held-out one (1)."""
+
     def read() -> Iterator[str]:
         for number, document in enumerate(source.read()):
             text = split.parts(number, document)[part]

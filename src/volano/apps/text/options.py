@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import MOST_SEED, DeclaredOptions, Options, option
+from volano.apps.options import (
+    MOST_SEED,
+    DeclaredOptions,
+    Options,
+    check_tune,
+    from_option,
+    option,
+)
+from volano.errors import UsageError
+from volano.pretrained.references import absolute_reference
 
 MIN_DEPTH, MAX_DEPTH = 2, 24
+TUNES = ("head", "all", "lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +29,10 @@ class TextOptions(Options):
         is_path=True,
     )
     classify: bool = option(False, "Tell classes of labelled texts apart instead.", is_kept=False)
+    from_: str | None = from_option("hf:NAME or a folder of transformers")
+    tune: str | None = option(
+        None, "Part of a pretrained network to train; chosen by texts and time.", choices=TUNES
+    )
     depth: int | None = option(
         None, "Blocks of the model; chosen by time and text.", at_least=MIN_DEPTH, at_most=MAX_DEPTH
     )
@@ -27,6 +41,17 @@ class TextOptions(Options):
     num_evaluations: int | None = option(
         None, "Evaluations during the run at most.", at_least=1, is_resolved=True
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_tune(self.from_, self.tune)
+        if self.from_ is not None:
+            object.__setattr__(self, "from_", absolute_reference(self.from_))
+            if self.depth is not None:
+                raise UsageError(
+                    "`depth` can only choose among Volano's networks",
+                    got="`depth` together with `from_`",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

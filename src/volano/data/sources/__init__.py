@@ -3,6 +3,7 @@
 from volano.data.sources.fitting import CUT, FITS
 from volano.data.sources.folders import refuse_run, run_notices
 from volano.data.sources.image.decoding import (
+    BILINEAR,
     ImageFile,
     PixelFormat,
     choose_format,
@@ -57,6 +58,7 @@ from volano.data.sources.video.clips import (
 )
 
 __all__ = [
+    "BILINEAR",
     "BY_CONTENT",
     "BY_PLACE",
     "CUT",

@@ -149,7 +149,7 @@ def groups_of(
 def _compare(one: _Side, other: _Side, *, limit: int) -> Comparison:
     found = Comparison(limit=limit)
     evaluated = () if one.task.valid is None else ("evaluation_interval",)
-    for name in ("batch_size", "last_batch", "num_steps", *evaluated, "tolerance"):
+    for name in ("batch_size", "last_batch", "num_steps", *evaluated, "tolerance", "keep"):
         mine, others = getattr(one.task, name), getattr(other.task, name)
         if mine != others:
             found.differ(name, str(mine), str(others))

@@ -14,7 +14,7 @@ from volano.apps.classification import (
     classification_scores,
     final_figures,
 )
-from volano.apps.text.classify.fit import fit_into
+from volano.apps.text.classify.fit import fit_encoder, fit_into
 from volano.apps.text.classify.model_spec import predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.classify.use import ClassifyModel
@@ -31,8 +31,8 @@ class ClassifyApplication(ClassifyTraining):
 
     def fit(self, limit: TimeLimit) -> Fitted:
         """Trains both kinds of classifier on what is not held back, in the time, and keeps the
-        better."""
-        return fit_into(self, limit)
+        better; or fine-tunes the pretrained encoder that was named."""
+        return fit_into(self, limit) if self.encoder is None else fit_encoder(self, limit)
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
         """Tests a finished run."""
@@ -41,6 +41,7 @@ class ClassifyApplication(ClassifyTraining):
         assert self.kept is not None
         spec, folder = self.kept, RunFolder(run.path)
         tokenizer = None if self.head is None else self.head.tokenizer
+        tokenizer = tokenizer if self.encoder is None else self.encoder.tokenizer
         logits = predict_texts(run.model, spec, self.test.texts, Device(run.plan.device), tokenizer)
         scores = classification_scores(logits, torch.from_numpy(self.test.labels), spec.classes)
         choice = {"candidates": spec.candidates, "kept": spec.kept}

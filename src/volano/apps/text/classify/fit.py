@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from volano.apps.application import Fitted
-from volano.apps.text.classify.model_spec import BAG, DEPTH, HEAD, choose_context
-from volano.apps.text.classify.training import ClassifyTraining, ReadHead
+from volano.apps.text.classify.encoder import MOST_EPOCHS
+from volano.apps.text.classify.model_spec import BAG, DEPTH, ENCODER, HEAD, choose_context
+from volano.apps.text.classify.read_head import ReadHead
+from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import choose_vocab_size, train_tokenizer
 from volano.plan import Plan
+from volano.pretrained.fine_tuned import parameters_in_words
+from volano.pretrained.linear_probe import some_of_each
+from volano.pretrained.recipe import choose_tune
+from volano.pretrained.text_encoders import cut_in_words
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import (
     PLANNING_SHARE,
@@ -27,7 +33,7 @@ from volano.running.time_schedule import (
     said_of_time,
 )
 from volano.task import Task
-from volano.training import check_plan, run_trial
+from volano.training import check_plan, run_trial, throwaway_settings
 
 # Shares of the time left that the bag learns at most, that the decoder reads and that its head
 # learns; what remains is for a second training, on everything, of the one that is kept.
@@ -97,6 +103,44 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
 def _left(limit: TimeLimit) -> float:
     """The seconds that are left for trainings."""
     return limit.left() - RESERVE_SHARE * limit.seconds - WRITING_SECONDS
+
+
+def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
+    """Begins with the head that is solved on the frozen features of the training texts, chooses
+    what is trained, and fits the number of steps to the time."""
+    encoder = application.encoder
+    assert encoder is not None
+    place, labels = limit.planning.place, application.train.labels
+    rows = some_of_each(labels, len(application.train.classes))
+    mark = time.perf_counter()
+    probe = application.solved(place, rows)
+    pass_seconds = (time.perf_counter() - mark) / len(rows) * len(labels)
+    found = choose_tune(
+        application.options.tune, num_examples=len(labels),
+        num_classes=len(application.train.classes), pass_seconds=pass_seconds, seconds=limit.left(),
+    )  # fmt: skip
+    application = dataclasses.replace(
+        application, probe=probe, options=dataclasses.replace(application.options, tune=found.tune)
+    )
+    candidates = {} if probe.accuracy is None else {ENCODER: round(probe.accuracy, 4)}
+    application = dataclasses.replace(application, kept=application.spec_of(candidates, None))
+    task = application.task(1000)
+    chosen = limit.choose_plan(task, planning=limit.planning.preferring(workers=0), is_raced=False)
+    check_plan(task, chosen.plan)
+    limit.check(task, chosen.plan)
+    test_seconds = pass_seconds / len(labels) * len(application.test)
+    left = max(0.0, _left(limit) - test_seconds)
+    most = application.steps_in(MOST_EPOCHS[found.tune])
+    num_steps = _affordable(limit, task, chosen.plan, left, most=most)
+    with throwaway_settings(chosen.plan):
+        trainable = parameters_in_words(task.model())
+    told = f"{num_steps:,} steps ({num_steps / application.steps_in(1.0):.1f} epochs)"
+    reasons = (
+        encoder.in_words(), *encoder.notices,
+        *cut_in_words(application.tokens, encoder.tokenizer.most_tokens),
+        f"{trainable}; {found.reason}", probe.in_words(), told,
+    )  # fmt: skip
+    return Fitted(application=application, chosen=chosen, num_steps=num_steps, reasons=reasons)
 
 
 def _try_head(

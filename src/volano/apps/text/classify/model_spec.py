@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from volano.apps.dimensions import check_dimensions
 from volano.apps.text.classify.bag import BagClassifier, hash_texts
 from volano.apps.text.classify.classifier import DecoderClassifier, token_rows
+from volano.apps.text.classify.encoder import build_encoder
 from volano.apps.text.model_spec import DECODER_BOUNDS
 from volano.apps.text.network import DecoderShape
 from volano.apps.text.tokenizer import Tokenizer
 from volano.device import Device
 from volano.errors import CheckpointError
+from volano.pretrained.text_encoders import EncoderTokenizer
 
 SCHEMA_VERSION = 1
-BAG, HEAD = "bag of n-grams", "language model's head"
-_TEXTS_AT_ONCE = 256
+BAG, HEAD, ENCODER = "bag of n-grams", "language model's head", "pretrained encoder"
+_TEXTS_AT_ONCE, _ENCODED_AT_ONCE = 256, 32
 # The decoder of a few seconds.
 DEPTH, MOST_CONTEXT = 2, 128
 
@@ -33,13 +35,14 @@ class ClassesSpec:
 
     Attributes:
         classes: the class names, in the order of the logits.
-        kept: ``BAG`` or ``HEAD``.
+        kept: ``BAG``, ``HEAD`` or ``ENCODER``.
         candidates: accuracy of each on the texts held back to choose.
         num_buckets: the number of buckets of the bag.
         vocab_size: the vocabulary size of the decoder; None for a bag, as the following.
         context: likewise.
         depth: likewise.
         tokenizer_digest: likewise.
+        encoder: what ``encoder.py`` says of a pretrained encoder; None without one.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +53,7 @@ class ClassesSpec:
     context: int | None = None
     depth: int | None = None
     tokenizer_digest: str | None = None
+    encoder: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns all fields, the goal and the schema's version."""
@@ -85,6 +89,8 @@ class ClassesSpec:
         """The classifier with fresh weights, for trained ones to be loaded."""
         if self.kept == BAG:
             return BagClassifier(self.num_buckets, len(self.classes))
+        if self.encoder is not None:
+            return build_encoder(self.encoder, len(self.classes))
         return DecoderClassifier(self.shape(), len(self.classes))
 
 
@@ -93,16 +99,19 @@ def predict_texts(
     spec: ClassesSpec,
     texts: Sequence[str],
     device: Device,
-    tokenizer: Tokenizer | None,
+    tokenizer: Tokenizer | EncoderTokenizer | None,
 ) -> Tensor:
     """Returns the logits fp32 [N, classes] on the host; ``tokenizer`` is the run's, None for a
     bag."""
     model.eval()
     parts: list[Tensor] = []
+    at_once = _TEXTS_AT_ONCE if spec.encoder is None else _ENCODED_AT_ONCE
     with torch.inference_mode():
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            batch = texts[start : start + _TEXTS_AT_ONCE]
-            if spec.kept == BAG:
+        for start in range(0, len(texts), at_once):
+            batch = texts[start : start + at_once]
+            if isinstance(tokenizer, EncoderTokenizer):
+                inputs = tokenizer.encode(batch).padded(np.arange(len(batch)))
+            elif spec.kept == BAG:
                 hashed = hash_texts(batch, spec.num_buckets)
                 inputs = hashed.padded(np.arange(len(batch)))
             else:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volano.apps.options import Options, held_out_by, option
+from volano.apps.options import Options, check_tune, from_option, held_out_by, option
 from volano.errors import UsageError
+from volano.pretrained.references import absolute_reference
+
+TUNES = ("head", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +16,10 @@ class ClassifyOptions(Options):
     """The options of training a classifier of texts: where they lie, how long, and the seed."""
 
     path: str | None = option(None, "Labelled texts: class folders or a table.", is_path=True)
+    from_: str | None = from_option("hf:NAME or a folder of transformers")
+    tune: str | None = option(
+        None, "Part of a pretrained encoder to train; chosen by texts and time.", choices=TUNES
+    )
     held_out_by: str = held_out_by()
     epochs: float | None = option(
         None, "Not for this application.", above=0, is_resolved=True, is_kept=False
@@ -22,3 +29,6 @@ class ClassifyOptions(Options):
         super().__post_init__()
         if self.path is None:
             raise UsageError("`classify` needs a path of labelled texts", got="none")
+        check_tune(self.from_, self.tune)
+        if self.from_ is not None:
+            object.__setattr__(self, "from_", absolute_reference(self.from_))

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from volano.apps.application import Application
 from volano.apps.classification import classes_in_words
@@ -34,13 +31,21 @@ from volano.apps.text.classify.classifier import (
     token_arrays,
     token_rows,
 )
-from volano.apps.text.classify.model_spec import BAG, HEAD, ClassesSpec
+from volano.apps.text.classify.encoder import (
+    described_encoder,
+    encoder_batch,
+    encoder_features,
+    encoder_of,
+    encoder_task,
+)
+from volano.apps.text.classify.model_spec import BAG, ENCODER, HEAD, ClassesSpec
 from volano.apps.text.classify.options import ClassifyOptions
+from volano.apps.text.classify.read_head import PRETRAINED, ReadHead
+from volano.apps.text.classify.splits import fault_notices, read_again, together
 from volano.apps.text.model_spec import CLASSES
 from volano.apps.text.network import Decoder, DecoderShape, parameter_groups
 from volano.apps.text.objective import NextToken, RandomOffsets
 from volano.apps.text.recipe import choose_recipe
-from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.data import Fault, TokenWindows, permutation
 from volano.data.sources import (
     SPLITS_NAME,
@@ -48,52 +53,24 @@ from volano.data.sources import (
     TRAIN,
     VALID,
     LabelledTexts,
-    LabelledTextSets,
     SplitRecord,
     copies_of_training,
     hold_out_rows,
     pick,
     read_labelled_texts,
 )
+from volano.device import Device
 from volano.errors import CheckpointError, DataError, UsageError
+from volano.pretrained.linear_probe import PROBE, LinearProbe, solve_probe
+from volano.pretrained.text_encoders import TOKENIZER, TextEncoder, TokenTexts, TokenTextsDataset
 from volano.record.files import write_bytes
-from volano.running.checks import check_data_is_there
 from volano.task import Task, linear, trapezoid
-from volano.training import MuonAdamW, RunFolder, load_tensors, save_tensors
+from volano.training import MuonAdamW, RunFolder, save_tensors
 
 # Of the training texts, held back to choose between the two.
 _CHOICE_SHARE = 0.1
 _TOKENS_PER_STEP = 2048
 _BAG_EPOCHS = 10
-_PRETRAINED = "pretrained.safetensors"
-_MOST_SAID = 3  # unreadable files that are named in a notice each
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadHead:
-    """A decoder that has read the texts, for its head to be trained."""
-
-    tokenizer: Tokenizer
-    shape: DecoderShape
-    weights: dict[str, Tensor]
-
-    @classmethod
-    def load(cls, folder: RunFolder, spec: ClassesSpec) -> ReadHead | None:
-        """Loads that of a run; None if its bag was kept.
-
-        Raises:
-            CheckpointError: a file is missing or damaged.
-        """
-        if spec.tokenizer_digest is None:
-            return None
-        tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
-        try:
-            weights = load_tensors(folder.path / _PRETRAINED)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{_PRETRAINED} of a run must be readable", got=f"{folder.path}: {error}"
-            ) from error
-        return cls(tokenizer=tokenizer, shape=spec.shape(), weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +89,8 @@ class ClassifyTraining(Application):
         kept: the one of the two that is trained on everything, and its accuracy with that of the
             other; None before the choice.
         head: the decoder that has read the texts, if it is kept.
+        encoder: the pretrained encoder that ``options.from_`` names, instead of the two.
+        probe: the solved head of its features; None: not solved yet.
     """
 
     kind: ClassVar[str] = "text"
@@ -130,6 +109,8 @@ class ClassifyTraining(Application):
     notices: tuple[str, ...]
     kept: ClassesSpec | None = None
     head: ReadHead | None = None
+    encoder: TextEncoder | None = None
+    probe: LinearProbe | None = None
 
     @classmethod
     def read(cls, options: ClassifyOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
@@ -139,6 +120,7 @@ class ClassifyTraining(Application):
         the choice like all others.
         """
         assert options.path is not None
+        encoder = encoder_of(options.from_)
         sets, seed = read_labelled_texts(Path(options.path)), options.seed
         train, test, notices = sets.train, sets.test, list(sets.notices)
         if test is None:
@@ -176,6 +158,7 @@ class ClassifyTraining(Application):
             origin=sets.origin,
             faults=sets.faults,
             notices=tuple(notices),
+            encoder=encoder,
         )
 
     @functools.cached_property
@@ -192,6 +175,37 @@ class ClassifyTraining(Application):
     def hashed(self) -> HashedTexts:
         """The training texts as n-grams."""
         return hash_texts(self.train.texts, self.num_buckets)
+
+    @functools.cached_property
+    def tokens(self) -> TokenTexts:
+        """The training texts as the encoder's tokens."""
+        assert self.encoder is not None
+        return self.encoder.tokenizer.encode(self.train.texts)
+
+    def solved(self, device: Device, rows: np.ndarray) -> LinearProbe:
+        """Solves a head of the frozen features of some training texts."""
+        assert self.encoder is not None
+        features = encoder_features(self.encoder, self.tokens, rows, device)
+        labels = torch.from_numpy(self.train.labels[rows])
+        return solve_probe(features, labels, len(self.train.classes), seed=self.options.seed)
+
+    def encoder_task(self, num_steps: int) -> Task:
+        """The Task that fine-tunes the encoder; the texts to choose by are left out if the best
+        weights on them are kept."""
+        assert self.encoder is not None
+        assert self.probe is not None
+        has_valid = self.options.keep == "best"
+        labels = self.train.labels
+        return encoder_task(
+            self.encoder,
+            self.options.tune or "head",
+            self.probe,
+            num_classes=len(self.train.classes),
+            data=TokenTextsDataset(self.tokens, self.rows(everything=not has_valid), labels),
+            valid=TokenTextsDataset(self.tokens, self.choice, labels) if has_valid else None,
+            num_steps=num_steps,
+            seed=self.options.seed,
+        )
 
     def rows(self, *, everything: bool) -> np.ndarray:
         """Returns the rows that are trained on: all, or what is not held back."""
@@ -294,7 +308,9 @@ class ClassifyTraining(Application):
     # ---- the contract
 
     def steps_in(self, epochs: float) -> int:
-        """Returns the steps of the bag in so many passes; its length is fixed."""
+        """Returns the steps in so many passes; the bag's length is fixed."""
+        if self.encoder is not None:
+            return max(1, round(epochs * (len(self.train) // encoder_batch(len(self.train)))))
         return max(1, round(epochs * self.bag_task(everything=True).steps_per_epoch))
 
     def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract
@@ -305,9 +321,15 @@ class ClassifyTraining(Application):
 
     def task(self, num_steps: int, recipe: Any = None) -> Task:  # noqa: ARG002 - of the contract
         """Builds the Task that trains what is kept on all training texts."""
+        if self.encoder is not None:
+            return self.encoder_task(num_steps)
         if self.head is None:
             return self.bag_task(everything=True, num_steps=num_steps)
         return self.head_task(self.head, num_steps, everything=True)
+
+    def about_keeping(self) -> tuple[str, ...]:
+        """Implements :meth:`Application.about_keeping`: no test text has a say."""
+        return (f"keep=best: the best by {len(self.choice):,} texts that are not trained on",)
 
     def goal(self) -> dict[str, Any]:
         """Implements :meth:`Application.goal`."""
@@ -320,6 +342,9 @@ class ClassifyTraining(Application):
             "candidates": candidates,
             "num_buckets": self.num_buckets,
         }
+        if self.encoder is not None:
+            about = described_encoder(self.encoder, self.options.tune or "head")
+            return ClassesSpec(kept=ENCODER, encoder=about, **{**common, "num_buckets": 0})
         if head is None:
             return ClassesSpec(kept=BAG, **common)
         return ClassesSpec(
@@ -344,9 +369,12 @@ class ClassifyTraining(Application):
         record = SplitRecord(classes=self.train.classes, parts=parts)
         folder.write_json(SPLITS_NAME, record.to_json())
         folder.write_json("text.json", self.kept.to_json())
+        if self.encoder is not None and self.probe is not None:
+            write_bytes(folder.path / TOKENIZER, self.encoder.tokenizer.content)
+            self.probe.save(folder.path / PROBE, save_tensors)
         if self.head is not None:
             write_bytes(folder.path / "tokenizer.json", self.head.tokenizer.to_bytes())
-            save_tensors(self.head.weights, folder.path / _PRETRAINED)
+            save_tensors(self.head.weights, folder.path / PRETRAINED)
 
     @classmethod
     def from_run(cls, folder: RunFolder) -> Self:
@@ -359,7 +387,11 @@ class ClassifyTraining(Application):
         options, record = cls.options_of(folder), cls.splits_of(folder)
         spec = ClassesSpec.from_json(folder.read_json("text.json"))
         found = super().from_run(folder) if record is None else cls._recorded(options, spec, record)
-        return dataclasses.replace(found, kept=spec, head=ReadHead.load(folder, spec))
+        found = dataclasses.replace(found, kept=spec, head=ReadHead.load(folder, spec))
+        if spec.encoder is None:
+            return found
+        probe = LinearProbe.load(folder.path / PROBE)
+        return dataclasses.replace(found, encoder=encoder_of(options.from_), probe=probe)
 
     @classmethod
     def _recorded(cls, options: ClassifyOptions, spec: ClassesSpec, record: SplitRecord) -> Self:
@@ -369,8 +401,8 @@ class ClassifyTraining(Application):
             CheckpointError: texts that the run was trained on are missing.
             UsageError: the texts are no longer there.
         """
-        sets = _read_again(options, spec)
-        every = _together(sets)
+        sets = read_again(options, spec)
+        every = together(sets)
         present = every.members()
         train, test = (every.select(pick(record[split], present)) for split in (TRAIN, TEST))
         if (len(train), len(test)) != (len(record[TRAIN]), len(record[TEST])):
@@ -402,8 +434,8 @@ class ClassifyTraining(Application):
         if record is None:
             again = cls.from_run(folder)
             return again.test, again.origin, ()
-        sets = _read_again(options, ClassesSpec.from_json(folder.read_json("text.json")))
-        every = _together(sets)
+        sets = read_again(options, ClassesSpec.from_json(folder.read_json("text.json")))
+        every = together(sets)
         present = every.members()
         test = every.select(pick(record[TEST], present))
         if not len(test):
@@ -418,27 +450,3 @@ class ClassifyTraining(Application):
             *fault_notices(sets.faults),
         )
         return test, sets.origin, notices
-
-
-def _read_again(options: ClassifyOptions, spec: ClassesSpec) -> LabelledTextSets:
-    """Reads a run's source, whatever it has become, as being of the run's classes."""
-    check_data_is_there(options.path, "texts")
-    assert options.path is not None
-    return read_labelled_texts(
-        Path(options.path), classes=spec.classes, least_classes=1, leaves_out_unknown=True
-    )
-
-
-def _together(sets: LabelledTextSets) -> LabelledTexts:
-    every = sets.train
-    for more in (sets.valid, sets.test):
-        every = every if more is None else every.with_more(more)
-    return every
-
-
-def fault_notices(faults: Sequence[Fault]) -> list[str]:
-    """Returns in words what could not be read."""
-    notices = [f"left out: {fault.path}: {fault.reason}" for fault in faults[:_MOST_SAID]]
-    if len(faults) > _MOST_SAID:
-        notices.append(f"{len(faults) - _MOST_SAID} more are listed in quarantine.jsonl")
-    return notices

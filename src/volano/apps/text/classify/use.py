@@ -13,11 +13,13 @@ from torch import nn
 from volano.apps.application import Table, TrainedModel
 from volano.apps.classification import classification_scores, per_class_table
 from volano.apps.predictions import Predictions, class_predictions
+from volano.apps.text.classify.encoder import tokenizer_of_run
 from volano.apps.text.classify.model_spec import ClassesSpec, predict_texts
 from volano.apps.text.classify.training import ClassifyTraining
 from volano.apps.text.tokenizer import Tokenizer, load_tokenizer
 from volano.data.sources import read_labelled_texts, read_texts
 from volano.errors import DataError
+from volano.pretrained.text_encoders import EncoderTokenizer
 from volano.running.checks import evaluation_name
 from volano.training import WEIGHTS, RunFolder, build_and_load
 
@@ -35,7 +37,7 @@ class ClassifyModel(TrainedModel):
         folder: RunFolder,
         spec: ClassesSpec,
         module: nn.Module,
-        tokenizer: Tokenizer | None,
+        tokenizer: Tokenizer | EncoderTokenizer | None,
         device: str | None = None,
     ) -> None:
         super().__init__(folder, module, device)
@@ -46,7 +48,9 @@ class ClassifyModel(TrainedModel):
         """Loads the classifier of a run."""
         spec = ClassesSpec.from_json(folder.read_json("text.json"))
         module, tokenizer = build_and_load(spec.build, folder.path / WEIGHTS), None
-        if spec.tokenizer_digest is not None:
+        if spec.encoder is not None:
+            tokenizer = tokenizer_of_run(folder.path, spec.encoder)
+        elif spec.tokenizer_digest is not None:
             tokenizer = load_tokenizer(folder.path / "tokenizer.json", spec.tokenizer_digest)
         return cls(folder, spec, module, tokenizer, device)
 

@@ -33,6 +33,7 @@ _ENDS = (255, 1023, 4095, 16383, 65535)
 # Values that fill a smaller share of these are spread over their own range instead: of 256 bytes
 # they would use fewer than 32.
 _LEAST_FILLED = 1 / 8
+BILINEAR = "bilinear"
 _FLAT = ("1", "L")
 # Containers of several pictures in which they are frames or pages of one work.
 _WITH_FRAMES = ("GIF", "WEBP", "PNG", "TIFF")
@@ -51,18 +52,21 @@ class PixelFormat:
     """The format to which files are decoded: ``channels`` 1 or 3, ``size`` the height and width in
     pixels, ``pixel_range`` the values of 16-bit, 32-bit and floating-point pixels that become 0 and
     255. None takes the type's own range, which 32-bit and floating-point pixels don't have. ``fit``
-    is how a picture that is no square becomes one."""
+    is how a picture that is no square becomes one, ``interpolation`` Pillow's name of the method
+    that brings it to its size."""
 
     channels: int
     size: int
     pixel_range: tuple[float, float] | None = None
     fit: str = CUT
+    interpolation: str = BILINEAR
 
     def __repr__(self) -> str:
         # Digests of caches and data hold this text: that of a set of bytes, cut, stays as it was.
         scaled = "" if self.pixel_range is None else f", pixel_range={self.pixel_range}"
         fitted = "" if self.fit == CUT else f", fit={self.fit}"
-        return f"PixelFormat(channels={self.channels}, size={self.size}{scaled}{fitted})"
+        method = "" if self.interpolation == BILINEAR else f", {self.interpolation}"
+        return f"PixelFormat(channels={self.channels}, size={self.size}{scaled}{fitted}{method})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,7 @@ def choose_format(
     size: int | None = None,
     pixel_range: tuple[float, float] | None = None,
     fit: str = CUT,
+    interpolation: str = BILINEAR,
     said: list[str] | None = None,
 ) -> PixelFormat:
     """Chooses channels, size and range that suit a set, from the headers of all of its files.
@@ -96,6 +101,7 @@ def choose_format(
         size: height and width; None chooses.
         pixel_range: the range that was chosen before; None looks at all values.
         fit: how pictures that are no squares become some.
+        interpolation: the method that a pretrained network asks for.
         said: gets what a person should know of it, in words.
 
     Raises:
@@ -122,6 +128,7 @@ def choose_format(
         size=size,
         pixel_range=pixel_range or _range_of(found),
         fit=fit,
+        interpolation=interpolation,
     )
     if said is not None:
         said += _in_words(found, chosen)
@@ -243,7 +250,8 @@ def pixels_of(picture: Any, pixel_format: PixelFormat) -> np.ndarray:
 def _squared(image: Any, pixel_format: PixelFormat) -> Any:
     from PIL import Image, ImageOps
 
-    sides, method = (pixel_format.size, pixel_format.size), Image.Resampling.BILINEAR
+    sides = (pixel_format.size, pixel_format.size)
+    method = Image.Resampling[pixel_format.interpolation.upper()]
     if image.size == sides:
         return image
     if pixel_format.fit == SQUEEZE:

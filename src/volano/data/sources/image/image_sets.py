@@ -18,7 +18,7 @@ import torch
 from volano.data.feed.fetch import Fault
 from volano.data.sources.fitting import CUT
 from volano.data.sources.folders import refuse_run
-from volano.data.sources.image.decoding import ImageFile, PixelFormat, choose_format
+from volano.data.sources.image.decoding import BILINEAR, ImageFile, PixelFormat, choose_format
 from volano.data.sources.image.idx_files import read_idx
 from volano.data.sources.image.image_folders import find_class_folders
 from volano.data.sources.image.images import (
@@ -67,6 +67,8 @@ def read_image_sets(
     in_files: bool | None = None,
     pixel_range: tuple[float, float] | None = None,
     fit: str = CUT,
+    own_size: int | None = None,
+    interpolation: str = BILINEAR,
 ) -> ImageSets:
     """Reads any of the sources, which is recognized by what lies at ``path``.
 
@@ -83,6 +85,9 @@ def read_image_sets(
         pixel_range: the range of pixels of more than 8 bits that was chosen the first time; None
             looks at all values.
         fit: how files that are no squares become some.
+        own_size: the size that a pretrained network takes, if ``size`` is None: files are decoded
+            to it. Pixels that are stored as arrays keep theirs.
+        interpolation: the method by which files are brought to their size.
 
     Raises:
         UsageError: ``path`` does not exist, is none of these, or is a run's folder.
@@ -97,7 +102,9 @@ def read_image_sets(
             got=str(path),
             remedy="Omit `path` to train on the embedded sample",
         )
-    choose = functools.partial(_format_of, pixel_format, size, pixel_range, fit)
+    choose = functools.partial(
+        _format_of, pixel_format, size or own_size, pixel_range, fit, interpolation
+    )
     if path.is_file():
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise UsageError(
@@ -122,10 +129,18 @@ def _format_of(
     size: int | None,
     pixel_range: tuple[float, float] | None,
     fit: str,
+    interpolation: str,
     files: Sequence[ImageFile],
     said: list[str],
 ) -> PixelFormat:
-    return given or choose_format(files, size=size, pixel_range=pixel_range, fit=fit, said=said)
+    return given or choose_format(
+        files,
+        size=size,
+        pixel_range=pixel_range,
+        fit=fit,
+        interpolation=interpolation,
+        said=said,
+    )
 
 
 def _refuse_decoding(size: int | None, fit: str, kind: str) -> None:

@@ -1,0 +1,1 @@
+"""Classifiers of images on a pretrained network: loaded, begun, trained."""

@@ -1,0 +1,97 @@
+"""A fine-tuned classifier of transformers as a folder that ``from_pretrained`` loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from volano.apps.image.model_spec import ClassifierSpec
+from volano.apps.model_card import write_card
+from volano.errors import RunError, UsageError
+from volano.pretrained.fine_tuned import FineTuned, StandardizedLinear
+from volano.training import RunFolder
+
+_AUTO = "AutoModelForImageClassification"
+# Numbers of Pillow.
+_RESAMPLES = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+_TOLERANCE = 1e-3
+
+
+def export_hf(
+    model: nn.Module, spec: ClassifierSpec, folder: RunFolder, images: Tensor, target: Path
+) -> dict[str, Any]:
+    """Writes configuration, weights, processor and model card, loads them back and compares.
+
+    Args:
+        model: the run's classifier, on the host; it is changed.
+        spec: its description.
+        folder: of the run.
+        images: bytes to compare predictions on.
+        target: the folder to write.
+
+    Raises:
+        UsageError: the network is not of transformers, or has no class there with a head.
+        RunError: what was loaded back predicts something else.
+    """
+    about = spec.pretrained or {}
+    skeleton = about.get("skeleton") or {}
+    if skeleton.get("auto") != _AUTO or skeleton.get("head") is None:
+        raise UsageError(
+            "Only a classifier of transformers can be exported to hf",
+            got=f"{about.get('reference') or 'a network of Volano'}",
+            remedy="Export to safetensors, pt2 or onnx",
+        )
+    assert isinstance(model, FineTuned)
+    with torch.no_grad():
+        expected = model(images)
+    network: Any = model.trunk.network
+    network.set_submodule(skeleton["head"], folded(model.head))
+    network.config.id2label = dict(enumerate(spec.classes))
+    network.config.label2id = {name: number for number, name in enumerate(spec.classes)}
+    network.config.num_labels = len(spec.classes)
+    network.save_pretrained(target)
+    own = about["preprocessing"]
+    processor = {
+        "size": {"height": own["size"], "width": own["size"]}, "do_resize": True,
+        "resample": _RESAMPLES[own["interpolation"]], "do_rescale": True,
+        "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [value / 255 for value in own["mean"]],
+        "image_std": [value / 255 for value in own["std"]],
+    }  # fmt: skip
+    (target / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
+    write_card(folder, target)
+    return {**_compared(target, model, images, expected), "path": str(target), "format": "hf"}
+
+
+def folded(head: nn.Module) -> nn.Linear:
+    """Returns a head that standardises features as one linear layer."""
+    assert isinstance(head, StandardizedLinear)
+    weight, bias = head.linear.weight, head.linear.bias
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight * head.scale)
+        layer.bias.copy_(bias - (weight * head.scale) @ head.center)
+    return layer
+
+
+def _compared(target: Path, model: FineTuned, images: Tensor, expected: Tensor) -> dict[str, Any]:
+    from transformers import AutoModelForImageClassification
+
+    again = AutoModelForImageClassification.from_pretrained(
+        str(target), local_files_only=True
+    ).eval()
+    trunk: Any = model.trunk
+    trunk.network = again
+    with torch.no_grad():
+        difference = (trunk(images) - expected).abs().max().item()
+    if difference > _TOLERANCE * max(1.0, expected.abs().max().item()):
+        raise RunError(
+            "An exported model must predict what the run's model does",
+            got=f"logits that differ by {difference}",
+        )
+    size = sum(file.stat().st_size for file in target.iterdir())
+    return {"bytes": size, "num_compared": len(images), "largest_difference": difference}

@@ -1,0 +1,162 @@
+"""The pretrained network of an image run: found by its reference, and built again from the run's
+folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from volano.apps.image.model_spec import ClassifierSpec, make_classifier, own_model_of
+from volano.apps.image.options import ImageOptions
+from volano.errors import UsageError
+from volano.pretrained.fine_tuned import FineTuned, StandardizedLinear
+from volano.pretrained.image_networks import (
+    ImageNetwork,
+    build_trunk,
+    load_image_network,
+    make_of_function,
+    resized,
+    trunk_of,
+)
+from volano.pretrained.preprocessing import Preprocessing
+from volano.pretrained.references import NetworkReference
+from volano.running.trust import check_trusted
+from volano.training import WEIGHTS, RunFolder, build_and_load, load_weights
+
+
+def network_of(options: ImageOptions) -> ImageNetwork | None:
+    """Loads the pretrained network that options name; None if they name none.
+
+    Raises:
+        UsageError: it is not there or does not fit.
+    """
+    if options.from_ is None:
+        return None
+    reference = NetworkReference.parse(options.from_)
+    if reference.kind == "run":
+        network = _of_run(RunFolder.open(reference.name), options.from_)
+    else:
+        network = load_image_network(reference, options.from_, model=options.model)
+    size = options.image_size
+    return network if size in (None, network.preprocessing.size) else resized(network, size)
+
+
+def described(network: ImageNetwork, tune: str) -> dict[str, Any]:
+    """Returns what ``image.json`` keeps of a network: enough to build and feed it again."""
+    return {
+        "reference": network.reference,
+        "tune": tune,
+        "skeleton": network.skeleton,
+        "preprocessing": network.preprocessing.to_json(),
+        "num_features": network.num_features,
+        "weights_digest": network.digest,
+    }
+
+
+def input_of(network: ImageNetwork) -> dict[str, Any]:
+    """Returns how files are decoded for a network, as ``read_image_sets`` takes it."""
+    preprocessing = network.preprocessing
+    return {"own_size": preprocessing.size, "interpolation": preprocessing.interpolation}
+
+
+def scale_of(network: ImageNetwork) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and deviation of bytes as the network was trained on them."""
+    return network.preprocessing.mean, network.preprocessing.std
+
+
+def fresh_classifier(spec: ClassifierSpec, folder: Path) -> nn.Module:
+    """Returns a run's classifier, for its weights to be loaded.
+
+    Raises:
+        UsageError: the run names code that the person has neither named nor trusts.
+    """
+    if spec.pretrained is None:
+        return make_classifier(spec, own_model_of(spec.model_reference, folder))
+    about = spec.pretrained
+    _check_code(about["skeleton"], folder)
+    preprocessing = Preprocessing.from_json(about["preprocessing"])
+    trunk = build_trunk(about["skeleton"], preprocessing, _BUILDERS)
+    head = StandardizedLinear(about["num_features"], len(spec.classes))
+    return FineTuned(trunk, head, about["tune"])
+
+
+def load_classifier(spec: ClassifierSpec, folder: Path) -> nn.Module:
+    """Returns a run's classifier with its weights.
+
+    Raises:
+        UsageError: the run names code that the person has neither named nor trusts.
+        CheckpointError: the weights are missing, damaged or another network's.
+    """
+    weights = folder / WEIGHTS
+    code = spec.model_reference
+    if spec.pretrained is not None:
+        code = _code_of(spec.pretrained["skeleton"])
+    if code is None:
+        return build_and_load(lambda: fresh_classifier(spec, folder), weights)
+    module = fresh_classifier(spec, folder)  # trusted code, which may need real tensors
+    load_weights(module, weights)
+    return module
+
+
+def _of_run(folder: RunFolder, text: str) -> ImageNetwork:
+    """Returns the network of another run, with its trained weights and its preprocessing."""
+    if not (folder.path / "image.json").is_file():
+        kind = (folder.read_json("run.json").get("source") or {}).get("kind", "python")
+        raise UsageError(
+            "A run to begin with must be one of the image application", got=f"{text}, of {kind}"
+        )
+    spec = ClassifierSpec.from_json(folder.read_json("image.json"))
+    module = load_classifier(spec, folder.path)
+    if spec.pretrained is not None:
+        skeleton, preprocessing = spec.pretrained["skeleton"], spec.pretrained["preprocessing"]
+        assert isinstance(module, FineTuned)
+        whole = getattr(module.trunk, "network", module.trunk)
+        found = trunk_of(
+            whole, skeleton, Preprocessing.from_json(preprocessing),
+            reference=text, classes=spec.classes,
+        )  # fmt: skip
+        return _with_head_of(found, skeleton["head"])
+    # Its own network widens and scales bytes itself.
+    as_it_is = Preprocessing(
+        size=spec.image_size, mean=(0.0,) * spec.channels, std=(1.0,) * spec.channels
+    )
+    skeleton = {"kind": "volano", "spec": spec.to_json()}
+    return trunk_of(module, skeleton, as_it_is, reference=text, classes=spec.classes)
+
+
+def _with_head_of(network: ImageNetwork, name: str | None) -> ImageNetwork:
+    # Its head is off already, so that none was found; where it was is what a skeleton needs.
+    network.skeleton["head"] = name
+    return network
+
+
+def _build_own(skeleton: Mapping[str, Any]) -> nn.Module:
+    spec = ClassifierSpec.from_json(skeleton["spec"])
+    own = None
+    if spec.model_reference is not None:
+        offered = {
+            "num_classes": len(spec.classes),
+            "in_channels": spec.channels,
+            "image_size": spec.image_size,
+        }
+
+        def own(**_: Any) -> nn.Module:
+            return make_of_function(str(spec.model_reference), offered)[0]
+
+    return make_classifier(spec, own)
+
+
+_BUILDERS = {"volano": _build_own}
+
+
+def _check_code(skeleton: Mapping[str, Any], folder: Path) -> None:
+    reference = _code_of(skeleton)
+    if reference is not None:
+        check_trusted(reference, folder)
+
+
+def _code_of(skeleton: Mapping[str, Any]) -> str | None:
+    return skeleton.get("reference") or skeleton.get("spec", {}).get("model_reference")

@@ -1,0 +1,41 @@
+"""The model card of an exported network: what it was trained on, its figures beside trivial ones,
+how it was trained, what it is not known to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from volano.record.json_values import mapping
+from volano.training import RunFolder
+
+
+def write_card(folder: RunFolder, target: Path) -> None:
+    """Writes ``README.md`` about a run into a folder."""
+    record = folder.read_json("run.json")
+    source, verdict = mapping(record.get("source")), mapping(record.get("verdict"))
+    figures = mapping(record.get("metrics"))
+    rows = [f"| {n.replace('_', ' ')} | {_short(v)} |" for n, v in figures.items() if _is_one(v)]
+    dials = mapping(source.get("dials"))
+    lines = [
+        "---", "library_name: transformers", "---", "",
+        f"# {target.name}", "",
+        f"Fine-tuned from `{dials.get('from_')}` with Volano (`tune={dials.get('tune')}`).", "",
+        "## Data", f"{source.get('origin')}; the figures below are of examples that were held out.",
+        "", "## Figures", "| figure | value |", "|---|---|", *rows, "",
+        *([f"{verdict.get('text')}", ""] if verdict.get("text") else []),
+        "## How it was trained", f"{record.get('num_steps')} steps. What was said of it:", "",
+        *(f"- {text}" for text in record.get("notices") or ()), "",
+        "## Limits",
+        "It was tested on examples of the same source alone: nothing is known of others. What the "
+        "pretrained network has learned of its own data, wanted or not, is in it.", "",
+    ]  # fmt: skip
+    (target / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, int | float | str)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

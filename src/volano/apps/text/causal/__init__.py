@@ -1,0 +1,1 @@
+"""The language models of transformers, trained further on a person's text."""

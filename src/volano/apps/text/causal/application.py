@@ -1,0 +1,98 @@
+"""The text application with a pretrained language model: trained further, whole or by adapters."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from volano.apps.application import Finished, Fitted, TimeLimit
+from volano.apps.text.causal.training import MOST_EPOCHS, CausalTraining
+from volano.apps.text.causal.use import CausalModel, held_out_figures
+from volano.device import Device
+from volano.plan import Plan
+from volano.pretrained.causal_networks import CausalLogits
+from volano.pretrained.fine_tuned import LORA, parameters_in_words
+from volano.pretrained.text_encoders import TOKENIZER
+from volano.record.files import write_bytes
+from volano.report.verdict import Score
+from volano.task import Task
+from volano.training import Run, RunFolder, throwaway_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalApplication(CausalTraining):
+    """A text and a pretrained language model to train on it, to the final test."""
+
+    def fit(self, limit: TimeLimit) -> Fitted:
+        """Finds the plan and the number of steps that suit the time, at most five passes."""
+        fitted = super().fit(limit)
+        num_steps = min(fitted.num_steps, self.steps_in(MOST_EPOCHS))
+        return self._told(limit, dataclasses.replace(fitted, num_steps=num_steps))
+
+    def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
+        """Finds the plan for a number of passes over the text."""
+        return self._told(limit, super().fit_epochs(limit, epochs))
+
+    def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002 - of the contract
+        """Writes description and tokenizer."""
+        folder.write_json("text.json", self.about())
+        write_bytes(folder.path / TOKENIZER, self.network.tokenizer.content)
+
+    def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
+        """Scores the held-out text before and after."""
+        if run.status != "finished":
+            return Finished()
+        device, model = Device(run.plan.device), run.model
+        assert isinstance(model, CausalLogits)
+        after = held_out_figures(model.network, self, device)
+        before = held_out_figures(
+            self.network.module.to(device.torch_device), self, device
+        )["bits_per_byte"]  # fmt: skip
+        self.network.module.cpu()
+        RunFolder(run.path).write_json("eval-test.json", {"origin": self.origin, **after})
+        metrics = {
+            "bits_per_byte": after["bits_per_byte"], "perplexity": after["perplexity"],
+            "bits_per_byte_before": before, "num_test_bytes": after["num_bytes"],
+        }  # fmt: skip
+        score = Score(
+            name="bits per byte", value=after["bits_per_byte"],
+            trivial={"the network as it was": before}, is_more_better=False,
+        )  # fmt: skip
+        return Finished(metrics=metrics, score=score)
+
+    @classmethod
+    def load(cls, folder: RunFolder, device: str | None = None) -> CausalModel:
+        """Loads the language model of a run."""
+        return CausalModel.open(folder, device)
+
+    @staticmethod
+    def summary(run: Run) -> list[str]:
+        """Returns the bits per byte, with those of the network as it was."""
+        metrics = run.metrics
+        return [
+            f"bits per byte {metrics['bits_per_byte']:.4f} on {metrics['num_test_bytes']:,} "
+            f"held-out bytes; before {metrics['bits_per_byte_before']:.4f}"
+        ]
+
+    @classmethod
+    def next_commands(cls, path: Path) -> list[str]:
+        """Implements :meth:`Application.next_commands`."""
+        return [f"volano generate {path} --prompt TEXT", f"volano export {path} --to hf"]
+
+    def _told(self, limit: TimeLimit, fitted: Fitted) -> Fitted:
+        with throwaway_settings(Plan.baseline(limit.planning.place.name)):
+            trainable = parameters_in_words(self.task(1).model())
+        why = (
+            "adapters of rank 8 keep what the network knows and take little memory"
+            if self.options.tune is None
+            else "as asked"
+        )
+        reason = f"{trainable}; tune={self.tune}: {why}"
+        rank = ("adapters are added to the weights when the run is used",) * (self.tune == LORA)
+        tune = dataclasses.replace(self.options, tune=self.tune)
+        return dataclasses.replace(
+            fitted,
+            application=dataclasses.replace(self, options=tune),
+            reasons=(reason, *rank, *fitted.reasons),
+        )

@@ -1,0 +1,209 @@
+"""Makes a Task from a path and a pretrained language model."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from volano.apps.application import Application
+from volano.apps.options import Options
+from volano.apps.text.corpus import part_reader
+from volano.apps.text.options import TextOptions
+from volano.data import Arrays, Fault
+from volano.data.sources import find_texts, split_texts
+from volano.errors import DataError, UsageError
+from volano.pretrained.causal_networks import CausalNetwork, load_causal_network
+from volano.pretrained.fine_tuned import HEAD, LORA
+from volano.pretrained.references import NetworkReference
+from volano.task import Loss, Task, cosine
+
+CAUSAL = "causal"
+# A language model that knows the language forgets more than it learns in many passes (Hugging Face:
+# 3 to 5).
+MOST_EPOCHS = 5.0
+# Rates of the practice: peft's examples, Hugging Face's.
+_RATES = {LORA: 2e-4, "all": 2e-5}
+_MOST_BATCH = 8
+_MOST_VALID = 64
+_FILLING = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalObjective:
+    """The cross-entropy of each next token in windows of ids int32 [B, T + 1], where -1 is filling.
+
+    Attributes:
+        bytes_per_token: of the held-out text, for the metric.
+    """
+
+    bytes_per_token: float
+
+    def __call__(self, model: nn.Module, batch: Any) -> Loss:
+        """Implements ``Task.objective``."""
+        ids = batch.long()
+        targets = ids[:, 1:]
+        logits = model(ids[:, :-1].clamp(min=0)).float()
+        total = F.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=_FILLING, reduction="sum"
+        )
+        count = (targets != _FILLING).sum()
+        bits = total.detach() / count / (math.log(2) * self.bytes_per_token)
+        return Loss(total=total, weight=count, metrics={"bits_per_byte": bits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalTraining(Application):
+    """The windows of a text and a pretrained language model to train on them.
+
+    Attributes:
+        network: the pretrained network.
+        train: ids int32 [windows, context + 1].
+        held: ids of the held-out text, the last window filled up with -1.
+        num_held_bytes: UTF-8 bytes of the held-out text.
+    """
+
+    kind: ClassVar[str] = "text"
+    options_type: ClassVar[type[Options]] = TextOptions
+    final_metric: ClassVar[str] = "bits_per_byte"
+    data_name: ClassVar[str] = "text"
+
+    options: TextOptions
+    network: CausalNetwork
+    train: Tensor = field(repr=False)
+    held: Tensor = field(repr=False)
+    num_held_bytes: int
+    origin: str
+    faults: tuple[Fault, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, options: TextOptions, scratch: Path | None = None) -> Self:  # noqa: ARG003
+        """Loads the network, and cuts the text into windows of its tokens."""
+        if options.tune == HEAD:
+            raise UsageError(
+                "A language model is tuned by `lora` or `all`", got="tune=head",
+                remedy="Say lora: few numbers are trained there too",
+            )  # fmt: skip
+        network = _network(options)
+        source = find_texts(None if options.path is None else Path(options.path))
+        split = split_texts(source, seed=options.seed)
+        context = min(options.context, network.tokenizer.most_tokens)
+        parts = [part_reader(source, split, part=part) for part in (0, 1)]
+        train = _windows(network, parts[0](), context)
+        train = train[(train != _FILLING).all(1)]
+        held_texts = list(parts[1]())
+        if len(train) < 1 or not held_texts:
+            raise DataError(
+                f"The training text must fill a window of {context} tokens", got=source.origin,
+                remedy="Give more text, or a smaller `context`",
+            )  # fmt: skip
+        said = (
+            () if context == options.context else (f"context={context}: the network takes no more",)
+        )
+        return cls(
+            options=options,
+            network=network,
+            train=train,
+            held=_windows(network, held_texts, context),
+            num_held_bytes=len("".join(held_texts).encode()),
+            origin=source.origin,
+            faults=split.faults,
+            notices=(*source.notices, *split.notices, *network.notices, *said),
+        )
+
+    @property
+    def tune(self) -> str:
+        """The part that is trained: adapters, or all layers."""
+        return self.options.tune or LORA
+
+    @property
+    def batch_size(self) -> int:
+        """The windows per step."""
+        wanted = self.options.batch_size or max(1, min(_MOST_BATCH, len(self.train) // 16))
+        return min(wanted, len(self.train))
+
+    def steps_in(self, epochs: float) -> int:
+        """Returns the optimizer steps in so many passes."""
+        return max(1, round(epochs * (len(self.train) // self.batch_size)))
+
+    def recipe_of(self, num_steps: int) -> Any:  # noqa: ARG002 - of the contract
+        """Raises an error: nothing of these trainings is varied."""
+        raise UsageError(
+            "A study must be of Volano's own networks", got="a pretrained language model"
+        )
+
+    def task(self, num_steps: int, recipe: Any = None) -> Task:  # noqa: ARG002 - of the contract
+        """The Task for a number of steps: AdamW, clipped at 1, cosine with a tenth of warm-up."""
+        return Task(
+            name="text",
+            model=functools.partial(self.network.tuned, self.tune),
+            objective=CausalObjective(bytes_per_token=self.bytes_per_token),
+            data=Arrays(self.train),
+            valid=Arrays(self._looked_at()),
+            optimizer=functools.partial(torch.optim.AdamW, lr=_RATES[self.tune], weight_decay=0.0),
+            schedule=cosine(warmup=0.1),
+            clip_norm=1.0,
+            batch_size=self.batch_size,
+            duration=f"{num_steps}st",
+            evaluate_every=f"{max(1, -(-num_steps // 5))}st",
+            seed=self.options.seed,
+        )
+
+    @property
+    def bytes_per_token(self) -> float:
+        """The bytes per token of the held-out text."""
+        return self.num_held_bytes / int((self.held[:, 1:] != _FILLING).sum())
+
+    def goal(self) -> dict[str, Any]:
+        """Implements :meth:`Application.goal`."""
+        return {"goal": CAUSAL}
+
+    def about(self) -> dict[str, Any]:
+        """Returns what ``text.json`` keeps: enough to build and feed the model again."""
+        tokenizer = self.network.tokenizer
+        return {
+            "schema_version": 1,
+            "goal": CAUSAL,
+            "reference": self.network.reference,
+            "tune": self.tune,
+            "config": self.network.config,
+            "context": self.train.shape[1] - 1,
+            "most_tokens": tokenizer.most_tokens,
+            "padding_id": tokenizer.padding_id,
+            "end_id": self.network.end_id,
+            "digest": self.network.digest,
+        }
+
+    def _looked_at(self) -> Tensor:
+        rows = torch.linspace(0, len(self.held) - 1, min(len(self.held), _MOST_VALID))
+        return self.held[rows.round().long()].contiguous()
+
+
+def _network(options: TextOptions) -> CausalNetwork:
+    assert options.from_ is not None
+    found = NetworkReference.parse(options.from_)
+    if found.kind != "transformers":
+        raise UsageError(
+            "A language model to begin with must be one of transformers: hf:NAME or its folder",
+            got=options.from_,
+        )
+    return load_causal_network(found.name, options.from_)
+
+
+def _windows(network: CausalNetwork, texts: Iterable[str], context: int) -> Tensor:
+    """Returns windows int32 [n, context + 1] that share a token with the next one, so that each
+    token but the first is predicted once; the last is filled up."""
+    end = [] if network.end_id is None else [network.end_id]
+    ids = [number for text in texts for number in (*network.tokenizer.ids_of(text), *end)]
+    num = max(1, -(-(len(ids) - 1) // context))
+    filled = torch.full((num * context + 1,), _FILLING, dtype=torch.int32)
+    filled[: len(ids)] = torch.tensor(ids, dtype=torch.int32)
+    return filled.unfold(0, context + 1, context).contiguous()

@@ -1,0 +1,176 @@
+"""A language model of transformers that was trained further: evaluate, generate, export."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from volano.apps.application import Table, TrainedModel
+from volano.apps.model_card import write_card
+from volano.apps.options import DeclaredOptions, takes_options
+from volano.apps.text.causal.training import CausalTraining
+from volano.apps.text.classify.encoder import tokenizer_of_run
+from volano.apps.text.generate import TokenSampling
+from volano.apps.text.options import TextGenerationOptions
+from volano.device import Device
+from volano.errors import RunError, UsageError
+from volano.pretrained.causal_networks import build_causal
+from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer
+from volano.training import RunFolder, load_weights
+
+_WINDOWS_AT_ONCE = 4
+
+
+class CausalModel(TrainedModel):
+    """A language model of transformers with its tokenizer; adapters are added to its weights."""
+
+    generate_options: ClassVar[type[DeclaredOptions] | None] = TextGenerationOptions
+
+    def __init__(
+        self, folder: RunFolder, about: Mapping[str, Any], module: nn.Module,
+        tokenizer: EncoderTokenizer, device: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(folder, module, device)
+        self.about, self.tokenizer = about, tokenizer
+
+    @classmethod
+    def open(cls, folder: RunFolder, device: str | None = None) -> Self:
+        """Loads the language model of a run."""
+        about = folder.read_json("text.json")
+        model = build_causal(about["config"], about["tune"])
+        load_weights(model, folder.path / "model.safetensors")
+        return cls(folder, about, model.merged(), tokenizer_of_run(folder.path, about), device)
+
+    def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
+        """Computes bits per byte of the run's own held-out text, in fp32.
+
+        Raises:
+            UsageError: another text is named.
+        """
+        if path is not None:
+            raise UsageError(
+                "A fine-tuned language model is evaluated on its own held-out text", got=str(path)
+            )
+        application = CausalTraining.from_run(self.folder)
+        result = held_out_figures(self.module, application, self.device)
+        result = {"run": str(self.path), "origin": f"{application.origin}, held out", **result}
+        self.folder.write_json("eval-test.json", result)
+        return result
+
+    def describe_evaluation(self, result: Mapping[str, Any]) -> list[str | Table]:
+        """Implements :meth:`TrainedModel.describe_evaluation`."""
+        return [
+            f"bits per byte {result['bits_per_byte']:.4f} on {result['num_bytes']:,} bytes of "
+            f"{result['origin']}; perplexity {result['perplexity']:.1f} a token"
+        ]
+
+    @takes_options(TextGenerationOptions)
+    def generate(self, **options: Any) -> CausalGeneration:
+        """Writes text behind a prompt, to be iterated over; see ``TextGenerationOptions``."""
+        return CausalGeneration(self, TextGenerationOptions.of(options, "writing text"))
+
+    def export(self, to: str, out: str | Path | None = None) -> dict[str, Any]:
+        """Writes a folder that ``from_pretrained`` loads, with a model card; loads it back and
+        compares.
+
+        Raises:
+            UsageError: another format.
+            RunError: what was loaded back predicts something else.
+        """
+        if to != "hf":
+            raise UsageError("A fine-tuned language model must be exported to hf", got=repr(to))
+        target = Path(out) if out is not None else self.path / "hf"
+        network: Any = copy.deepcopy(self.module).cpu()
+        network.save_pretrained(target)
+        (target / TOKENIZER).write_bytes(self.tokenizer.content)
+        write_card(self.folder, target)
+        from transformers import AutoModelForCausalLM
+
+        again = AutoModelForCausalLM.from_pretrained(str(target), local_files_only=True).eval()
+        ids = torch.arange(8)[None] % int(self.about["config"]["vocab_size"])
+        with torch.no_grad():
+            difference = (again(ids).logits - network(ids).logits).abs().max().item()
+        if difference > 1e-4:
+            raise RunError(
+                "An exported model must predict what the run's model does",
+                got=f"logits that differ by {difference}",
+            )
+        size = sum(file.stat().st_size for file in target.iterdir())
+        return {
+            "run": str(self.path), "path": str(target), "format": to, "bytes": size,
+            "num_compared": 1, "largest_difference": difference,
+        }  # fmt: skip
+
+
+class CausalGeneration:
+    """The text that the model writes, piece by piece: iterate over it once, then read
+    ``figures``."""
+
+    def __init__(self, model: CausalModel, given: TextGenerationOptions) -> None:
+        self.run, self.prompt, self.text, self.notices = model.path, given.prompt, "", []
+        self._model, self._given = model, given
+        self._num_written, self._seconds = 0, 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        start, given, model = time.perf_counter(), self._given, self._model
+        sampling = TokenSampling(
+            temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, seed=given.seed
+        )
+        generator = torch.Generator().manual_seed(given.seed)
+        end, context = model.about["end_id"], model.about["context"]
+        seen = model.tokenizer.ids_of(given.prompt) or [end or 0]
+        new: list[int] = []
+        for _ in range(given.tokens):
+            with torch.inference_mode():
+                ids = torch.tensor([(seen + new)[-context:]], device=model.device.torch_device)
+                logits = model.module(input_ids=ids, use_cache=False).logits[0, -1].float().cpu()
+            drawn = sampling.draw(logits, generator)
+            if drawn == end:
+                break
+            new.append(drawn)
+            self._num_written, self._seconds = len(new), time.perf_counter() - start
+            whole = model.tokenizer.text_of(new)
+            if not whole.endswith("\ufffd") and len(whole) > len(self.text):
+                piece, self.text = whole[len(self.text) :], whole
+                yield piece
+
+    def figures(self) -> dict[str, Any]:
+        """Returns all of it as JSON values."""
+        return {
+            "run": str(self.run), "prompt": self.prompt, "text": self.text,
+            "num_tokens": self._num_written, "is_ended": self._num_written < self._given.tokens,
+            "seconds": round(self._seconds, 4),
+            "tokens_per_second": round(self._num_written / max(self._seconds, 1e-9), 1),
+            "notices": self.notices,
+        }  # fmt: skip
+
+
+def held_out_figures(
+    model: nn.Module, application: CausalTraining, device: Device
+) -> dict[str, Any]:
+    """Returns ``bits_per_byte``, ``perplexity``, ``num_bytes`` and ``num_tokens`` of the held-out
+    text."""
+    nats, num = 0.0, 0
+    with torch.inference_mode():
+        for batch in application.held.split(_WINDOWS_AT_ONCE):
+            ids = device.move(batch.long())
+            found: Any = model(input_ids=ids[:, :-1].clamp(min=0), use_cache=False)
+            logits: Tensor = found.logits.float()
+            losses = F.cross_entropy(
+                logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=-1, reduction="sum"
+            )
+            nats, num = nats + float(losses), num + int((ids[:, 1:] >= 0).sum())
+    return {
+        "bits_per_byte": nats / math.log(2) / application.num_held_bytes,
+        "perplexity": math.exp(nats / num),
+        "num_bytes": application.num_held_bytes,
+        "num_tokens": num,
+    }

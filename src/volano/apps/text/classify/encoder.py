@@ -1,0 +1,187 @@
+"""The classifier on a pretrained encoder: begun, trained, described."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from volano.apps.text.classify.bag import classification_loss
+from volano.device import Device
+from volano.errors import CheckpointError, UsageError
+from volano.pretrained.fine_tuned import (
+    ALL,
+    HEAD,
+    FineTuned,
+    StandardizedLinear,
+    groups_by_depth,
+    head_groups,
+)
+from volano.pretrained.linear_probe import LinearProbe
+from volano.pretrained.references import NetworkReference
+from volano.pretrained.text_encoders import (
+    TOKENIZER,
+    EncoderTokenizer,
+    TextEncoder,
+    TextTrunk,
+    TokenTexts,
+    TokenTextsDataset,
+    load_text_encoder,
+)
+from volano.pretrained.transformers_library import build_network
+from volano.record.files import read_bytes
+from volano.task import Loss, Task, cosine, linear
+
+# The head is solved before the first step: passes beyond these change nothing.
+MOST_EPOCHS = {HEAD: 3.0, ALL: 10.0}
+_BATCH = 16
+
+
+def encoder_of(reference: str | None) -> TextEncoder | None:
+    """Loads the encoder that a reference names; None of none.
+
+    Raises:
+        UsageError: it is not there, or is no encoder of transformers.
+    """
+    if reference is None:
+        return None
+    found = NetworkReference.parse(reference)
+    if found.kind != "transformers":
+        raise UsageError(
+            "An encoder of texts must be one of transformers: hf:NAME or its folder", got=reference
+        )
+    return load_text_encoder(found.name, reference)
+
+
+class EncoderObjective:
+    """The cross-entropy of ``(ids, is_token, labels)``, with the accuracy as a metric; see
+    ``Task.objective``."""
+
+    def __call__(self, model: nn.Module, batch: Any) -> Loss:
+        """Computes the loss of a batch as ``TokenTextsDataset.collate`` makes it."""
+        ids, is_token, labels = batch
+        return classification_loss(model(ids, is_token), labels)
+
+
+def encoder_features(
+    encoder: TextEncoder, texts: TokenTexts, rows: np.ndarray, device: Device
+) -> Tensor:
+    """Returns the frozen features of texts, fp32 [N, F] on the host; texts of like lengths are
+    passed together."""
+    order = np.argsort(np.diff(texts.offsets)[rows], kind="stable")
+    trunk, parts = encoder.trunk.to(device.torch_device).eval(), []
+    with torch.inference_mode():
+        for start in range(0, len(order), _BATCH):
+            batch = texts.padded(rows[order[start : start + _BATCH]])
+            parts.append(trunk(*(device.move(part) for part in batch)).cpu())
+    trunk.cpu()
+    features = torch.cat(parts)
+    return torch.empty_like(features).index_copy_(0, torch.from_numpy(order), features)
+
+
+def encoder_model(
+    encoder: TextEncoder, tune: str, num_classes: int, probe: LinearProbe
+) -> nn.Module:
+    """Returns the pretrained encoder with the solved head."""
+    head = StandardizedLinear(encoder.num_features, num_classes, probe)
+    return FineTuned(encoder.fresh_trunk(), head, tune)
+
+
+def encoder_task(
+    encoder: TextEncoder,
+    tune: str,
+    probe: LinearProbe,
+    *,
+    num_classes: int,
+    data: TokenTextsDataset,
+    valid: TokenTextsDataset | None,
+    num_steps: int,
+    seed: int,
+) -> Task:
+    """The Task that trains the head, or all layers, of an encoder.
+
+    All layers: AdamW, decay 0.01, rates 2e-5 in the last layers (Hugging Face's) and a tenth in
+    the first, 1e-3 in the head, clipped at 1, linear with a tenth of warm-up.
+    """
+    fields: dict[str, Any] = {
+        "optimizer": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+        "parameter_groups": functools.partial(
+            head_groups, lr=probe.learning_rate, weight_decay=probe.weight_decay
+        ),
+        "schedule": linear(),
+    }
+    if tune == ALL:
+        fields = {
+            "optimizer": torch.optim.AdamW,
+            "parameter_groups": functools.partial(
+                groups_by_depth, trunk_lr=2e-5, head_lr=1e-3, span=10.0, weight_decay=0.01
+            ),
+            "schedule": cosine(warmup=0.1),
+            "clip_norm": 1.0,
+        }
+    return Task(
+        name="text",
+        model=functools.partial(encoder_model, encoder, tune, num_classes, probe),
+        objective=EncoderObjective(),
+        data=data,
+        valid=valid,
+        collate=TokenTextsDataset.collate,
+        **fields,
+        batch_size=encoder_batch(len(data)),
+        duration=f"{num_steps}st",
+        evaluate_every=f"{max(1, -(-num_steps // 5))}st",
+        seed=seed,
+    )
+
+
+def encoder_batch(num_texts: int) -> int:
+    """Returns the texts per step."""
+    return min(32, max(1, num_texts // 8))
+
+
+def described_encoder(encoder: TextEncoder, tune: str) -> dict[str, Any]:
+    """Returns what ``text.json`` keeps of an encoder: enough to build and feed it again."""
+    return {
+        "reference": encoder.reference,
+        "tune": tune,
+        "config": encoder.config,
+        "pooling": encoder.pooling,
+        "is_unit": encoder.is_unit,
+        "num_features": encoder.num_features,
+        "most_tokens": encoder.tokenizer.most_tokens,
+        "padding_id": encoder.tokenizer.padding_id,
+        "digest": encoder.digest,
+    }
+
+
+def build_encoder(about: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """Returns the classifier of a run, for its weights to be loaded."""
+    network = build_network(about["config"], "AutoModel")
+    trunk = TextTrunk(network, about["pooling"], about["is_unit"])
+    return FineTuned(trunk, StandardizedLinear(about["num_features"], num_classes), about["tune"])
+
+
+def tokenizer_of_run(folder: Path, about: Mapping[str, Any]) -> EncoderTokenizer:
+    """Returns the tokenizer of a run's encoder.
+
+    Raises:
+        CheckpointError: it is missing, or another one.
+    """
+    try:
+        found = EncoderTokenizer(
+            read_bytes(folder / TOKENIZER), about["most_tokens"], about["padding_id"]
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"{TOKENIZER} of a run must be readable", got=f"{folder}: {error}"
+        ) from error
+    if not about["digest"].endswith(found.digest):
+        raise CheckpointError(
+            f"{TOKENIZER} must be the one with which the run was made", got=f"another in {folder}"
+        )
+    return found

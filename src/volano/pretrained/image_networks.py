@@ -1,0 +1,279 @@
+"""The pretrained networks of images: loaded from what a reference names, and built again for the
+trained weights of a run."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from volano.errors import MissingExtraError, UsageError
+from volano.pretrained.fine_tuned import ImageTrunk
+from volano.pretrained.heads import find_head, without_head
+from volano.pretrained.preprocessing import Preprocessing
+from volano.pretrained.references import NetworkReference, nearest
+from volano.pretrained.transformers_library import (
+    build_network,
+    config_of,
+    load_network,
+    read_json_of,
+)
+from volano.pretrained.weights import digest_of_weights, load_fitting, read_weights
+from volano.running.references import load_reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNetwork:
+    """A pretrained network of images without its head.
+
+    Attributes:
+        reference: what names it.
+        skeleton: JSON by which :func:`build_trunk` makes it again, for other weights.
+        preprocessing: of its pictures.
+        digest: of its weights.
+        num_features: what it gives of each picture.
+        classes: names of the classes of its own head, if it states them.
+        trunk: bytes uint8 [N, channels, size, size] in, features fp32 [N, F] out.
+        notices: texts that a person should read.
+    """
+
+    reference: str = field(repr=False)
+    skeleton: dict[str, Any] = field(repr=False)
+    preprocessing: Preprocessing
+    digest: str
+    num_features: int
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    trunk: nn.Module = field(repr=False)
+    notices: tuple[str, ...] = field(default=(), repr=False)
+
+    def fresh_trunk(self) -> nn.Module:
+        """Returns a copy of the trunk with the pretrained weights."""
+        return copy.deepcopy(self.trunk)
+
+    def in_words(self) -> str:
+        """Returns what it is, in words."""
+        return (
+            f"{self.reference}: {self.num_features:,} features; pictures are brought to "
+            f"{self.preprocessing.in_words()}"
+        )
+
+
+def load_image_network(
+    reference: NetworkReference, text: str, *, model: str | None = None
+) -> ImageNetwork:
+    """Loads the network that a reference names; not that of a run.
+
+    Args:
+        reference: the reference.
+        text: the reference as a person wrote it.
+        model: ``module:function`` of the network to which a file of weights belongs.
+
+    Raises:
+        UsageError: it is not there or does not fit.
+        MissingExtraError: its library is not installed.
+    """
+    if (reference.kind == "weights") != (model is not None):
+        raise UsageError(
+            "A file of weights must come with `model`, the module:function of its network, and "
+            "nothing else may",
+            got=f"`from_` {text}" + ("" if model is None else f" and `model` {model}"),
+        )
+    kinds = {"transformers": _of_transformers, "timm": _of_timm, "function": _of_function}
+    if reference.kind == "weights":
+        assert model is not None
+        module, skeleton, preprocessing, classes, notices = _of_weights(reference.name, model)
+    else:
+        module, skeleton, preprocessing, classes, notices = kinds[reference.kind](reference.name)
+    return trunk_of(
+        module, skeleton, preprocessing, reference=text, classes=classes, notices=notices
+    )
+
+
+def trunk_of(
+    module: nn.Module,
+    skeleton: dict[str, Any],
+    preprocessing: Preprocessing,
+    *,
+    reference: str,
+    classes: tuple[str, ...] = (),
+    notices: tuple[str, ...] = (),
+) -> ImageNetwork:
+    """Finds a network's head, takes it off, and describes the rest.
+
+    Raises:
+        UsageError: the network cannot be passed pictures of its size.
+    """
+    side = preprocessing.size
+    example = torch.zeros(2, preprocessing.channels, side, side)
+    # Another picture than black: of equal ones two layers may give the same.
+    example += torch.linspace(-1, 1, example.numel()).view_as(example)
+    head = find_head(module, example, whose=reference)
+    trunk = ImageTrunk(without_head(module, head.name), preprocessing)
+    return ImageNetwork(
+        reference=reference,
+        skeleton={**skeleton, "head": head.name},
+        preprocessing=preprocessing,
+        digest=digest_of_weights(trunk),
+        num_features=head.num_features,
+        classes=classes if len(classes) == head.num_outputs else (),
+        trunk=trunk.eval(),
+        notices=notices,
+    )
+
+
+def build_trunk(
+    skeleton: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    builders: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]],
+) -> nn.Module:
+    """Returns the trunk that a skeleton describes, for weights to be loaded. Code that it names
+    must have been checked.
+
+    Args:
+        skeleton: see :class:`ImageNetwork`.
+        preprocessing: likewise.
+        builders: for each kind of skeleton that is an application's own, what builds it.
+    """
+    kind = skeleton["kind"]
+    if kind == "transformers":
+        module = build_network(skeleton["config"], skeleton["auto"])
+    elif kind == "timm":
+        module = _timm().create_model(skeleton["name"], pretrained=False)
+    elif kind == "function":
+        module = make_of_function(skeleton["reference"], skeleton["arguments"])[0]
+    else:
+        module = builders[kind](skeleton)
+    return ImageTrunk(without_head(module, skeleton["head"]), preprocessing)
+
+
+_Loaded = tuple[nn.Module, dict[str, Any], Preprocessing, tuple[str, ...], tuple[str, ...]]
+
+
+def _of_transformers(name: str) -> _Loaded:
+    config = config_of(name)
+    is_classifier = any("ForImageClassification" in n for n in config.get("architectures") or ())
+    auto = "AutoModelForImageClassification" if is_classifier else "AutoModel"
+    module = load_network(name, auto)
+    stated, said = read_json_of(name, "preprocessor_config.json"), ()
+    if not stated:
+        said = (f"hf:{name} has no preprocessor_config.json: ImageNet's mean and std are taken",)
+        size = config.get("image_size", 224)
+        stated = {"size": size[0] if isinstance(size, list | tuple) else size}
+    preprocessing = Preprocessing.of_processor(stated, f"hf:{name}")
+    names = config.get("id2label") or {} if is_classifier else {}
+    classes = tuple(str(names[key]) for key in sorted(names, key=int))
+    return (
+        module,
+        {"kind": "transformers", "auto": auto, "config": config},
+        preprocessing,
+        classes,
+        said,
+    )
+
+
+def _of_timm(name: str) -> _Loaded:
+    timm = _timm()
+    if name not in (names := timm.list_models(pretrained=True)):
+        raise UsageError(
+            "timm must have the network with weights",
+            got=name,
+            remedy=f"Nearest: {', '.join(nearest(name, names)) or 'none'}",
+        )
+    try:
+        module = timm.create_model(name, pretrained=True)
+    except Exception as error:
+        raise UsageError(
+            "The weights must be in timm's cache on this machine",
+            got=f"{name}: {' '.join(str(error).split())[:160]}",
+            remedy=f"Fetch them with: python -c \"import timm; timm.create_model('{name}', "
+            'pretrained=True)"',
+        ) from error
+    stated = timm.data.resolve_data_config({}, model=module)
+    values = {
+        "size": stated["input_size"],
+        **{key: stated[key] for key in ("mean", "std", "interpolation")},
+        "largest": 1,
+    }
+    preprocessing = Preprocessing.of(values, f"timm:{name}")
+    return module, {"kind": "timm", "name": name}, preprocessing, (), ()
+
+
+def _timm() -> Any:
+    try:
+        import timm  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingExtraError(
+            "A network of timm needs timm", got=str(error), remedy="pip install 'volano[timm]'"
+        ) from error
+    return timm
+
+
+def _of_function(reference: str, **offered: Any) -> _Loaded:
+    module, function, arguments = make_of_function(reference, offered)
+    stated = getattr(function, "preprocessing", None) or getattr(module, "preprocessing", None)
+    said = ()
+    if stated is None:
+        said = (
+            f"{reference} has no `preprocessing`: 224 px and ImageNet's mean and std are taken",
+        )
+    preprocessing = Preprocessing.of(stated or {}, reference)
+    skeleton = {"kind": "function", "reference": reference, "arguments": arguments}
+    return module, skeleton, preprocessing, (), said
+
+
+def _of_weights(file: str, model: str) -> _Loaded:
+    weights = read_weights(Path(file))
+    # Made for another number of classes first: what differs then is the head, and has the file's.
+    loaded = _of_function(model, num_classes=1000)
+    own = loaded[0].state_dict()
+    rows = {len(w) for n, w in weights.items() if n in own and w.shape != own[n].shape}
+    if len(rows) == 1:
+        loaded = _of_function(model, num_classes=rows.pop())
+    load_fitting(loaded[0], weights, whose=file)
+    return loaded
+
+
+def make_of_function(
+    reference: str, offered: Mapping[str, Any]
+) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """Returns the network that ``module:function`` makes, the function, and which of the offered
+    arguments it took.
+
+    Raises:
+        UsageError: it cannot be imported or called, or makes no module.
+    """
+    function = load_reference(reference)
+    rule = "module:function must name a function that returns an nn.Module"
+    if not callable(function):
+        raise UsageError(rule, got=f"{reference}: {type(function).__name__}")
+    wanted = inspect.signature(function).parameters
+    arguments = {name: value for name, value in offered.items() if name in wanted}
+    try:
+        module = function(**arguments)
+    except Exception as error:
+        raise UsageError(
+            rule, got=f"{reference}, which raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(rule, got=f"{reference}: a function that returns {type(module).__name__}")
+    return module, function, arguments
+
+
+def resized(network: ImageNetwork, size: int) -> ImageNetwork:
+    """Returns the same with pictures of another size, which a person asked for."""
+    preprocessing = dataclasses.replace(network.preprocessing, size=size)
+    trunk = copy.deepcopy(network.trunk)
+    trunk.size = size  # pyright: ignore[reportAttributeAccessIssue]
+    said = (
+        f"pictures of {size} px, as asked; the network's own size is {network.preprocessing.size}"
+    )
+    return dataclasses.replace(
+        network, preprocessing=preprocessing, trunk=trunk, notices=(*network.notices, said)
+    )

@@ -1,0 +1,212 @@
+"""A linear classifier of frozen features, solved and cross-validated: what the head begins with,
+and what to expect of it.
+
+Trained on from there, a head of the same objective (cross-entropy with the same penalty) stays
+where it is, and the trunk is not distorted by the gradients of a random one (Kumar et al. 2022,
+"Fine-tuning can distort pretrained features and underperform out-of-distribution").
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from volano.errors import CheckpointError
+
+PROBE = "probe.safetensors"
+# Inverse penalties that are tried, as scikit-learn's C.
+_PENALTIES = (0.001, 0.01, 0.1, 1.0)
+_FOLDS = 5
+# Of fewer examples one split says little: it is made several times.
+_FEW, _REPEATS = 400, 3
+_MOST_EXAMPLES, _LEAST_OF_A_CLASS = 4000, 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """A solved linear head.
+
+    Attributes:
+        center, scale: mean and inverse deviation of the features, [F].
+        weight: [classes, F], of standardised features.
+        bias: [classes].
+        c: scikit-learn's C, chosen by cross-validation.
+        num_examples: the number of examples that it was solved on.
+        curvature: bound of the objective's curvature, which bounds a stable learning rate.
+        accuracy, spread: mean and standard deviation of the accuracy over the folds; None if a
+            class has one example only.
+        num_folds: the number of folds.
+    """
+
+    center: Tensor = field(repr=False)
+    scale: Tensor = field(repr=False)
+    weight: Tensor = field(repr=False)
+    bias: Tensor = field(repr=False)
+    c: float
+    num_examples: int
+    curvature: float
+    accuracy: float | None = None
+    spread: float | None = None
+    num_folds: int = 0
+
+    @property
+    def weight_decay(self) -> float:
+        """The penalty of the mean cross-entropy that C stands for; of two classes scikit-learn
+        counts the difference of their weights, which is half as long as both together."""
+        return (2.0 if len(self.weight) == 2 else 1.0) / (self.c * self.num_examples)
+
+    @property
+    def learning_rate(self) -> float:
+        """A rate that is stable for gradient descent with a momentum of 0.9."""
+        return 0.5 / (self.curvature + self.weight_decay)
+
+    def in_words(self) -> str:
+        """Returns what is to be expected, in words."""
+        if self.accuracy is None or self.spread is None:
+            return "accuracy to expect: not known, a class has one example only"
+        return (
+            f"accuracy to expect of a linear head: {self.accuracy:.3f} +- {self.spread:.3f} "
+            f"({self.num_folds} folds of {self.num_examples:,} training examples, C={self.c:g})"
+        )
+
+    def save(self, path: Path, save: Any) -> None:
+        """Writes it by ``save``, a function of tensors and a path."""
+        numbers = [self.c, self.num_examples, self.curvature]
+        numbers += [-1.0 if v is None else v for v in (self.accuracy, self.spread)]
+        tensors = {name: getattr(self, name) for name in ("center", "scale", "weight", "bias")}
+        numbers = torch.tensor([*numbers, self.num_folds], dtype=torch.float64)
+        save({**tensors, "numbers": numbers}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> LinearProbe:
+        """The inverse of :meth:`save`.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        try:
+            tensors = load_file(path)
+            c, num_examples, curvature, *figures, num_folds = tensors.pop("numbers").tolist()
+            accuracy, spread = (None if value < 0 else value for value in figures)
+            return cls(
+                **tensors, c=c, num_examples=int(num_examples), curvature=curvature,
+                accuracy=accuracy, spread=spread, num_folds=int(num_folds),
+            )  # fmt: skip
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{PROBE} of a run must be readable", got=f"{path}: {error}"
+            ) from error
+
+
+def solve_probe(
+    features: Tensor, labels: Tensor, num_classes: int, *, seed: int, is_balanced: bool = False
+) -> LinearProbe:
+    """Solves a logistic regression of standardised features, with a penalty that is chosen by
+    cross-validation.
+
+    Args:
+        features: fp32 [N, F].
+        labels: int64 [N]; every class occurs.
+        num_classes: the number of classes.
+        seed: the seed of the folds.
+        is_balanced: whether classes weigh alike, however many examples they have.
+    """
+    X, y = features.numpy().astype(np.float64), labels.numpy()
+    weights = "balanced" if is_balanced else None
+    scores = {c: [] for c in _PENALTIES}
+    for train, held in _folds(y, num_classes, seed):
+        center, scale = _statistics(X[train])
+        own, others = (X[train] - center) * scale, (X[held] - center) * scale
+        for c, model in _path(own, y[train], weights):
+            scores[c].append(float((model.predict(others) == y[held]).mean()))
+    means = {c: np.mean(found) for c, found in scores.items() if found}
+    best = max(means, key=lambda c: means[c]) if means else 0.01
+    center, scale = _statistics(X)
+    standard = (X - center) * scale
+    ((_, model),) = _path(standard, y, weights, (best,))
+    weight, bias = _of_all_classes(model, num_classes)
+    return LinearProbe(
+        center=torch.from_numpy(center).float(), scale=torch.from_numpy(scale).float(),
+        weight=torch.from_numpy(weight).float().contiguous(), bias=torch.from_numpy(bias).float(),
+        c=best, num_examples=len(y), curvature=_curvature(standard),
+        accuracy=float(np.mean(scores[best])) if means else None,
+        spread=float(np.std(scores[best])) if means else None, num_folds=len(scores[best]),
+    )  # fmt: skip
+
+
+def some_of_each(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the rows that a head is solved on, int64: all, or the first of each class if they are
+    many, with which the solution hardly moves any more."""
+    if len(labels) <= _MOST_EXAMPLES:
+        return np.arange(len(labels))
+    most = max(_LEAST_OF_A_CLASS, _MOST_EXAMPLES // num_classes)
+    return np.sort(np.concatenate([np.flatnonzero(labels == c)[:most] for c in range(num_classes)]))
+
+
+def _folds(labels: np.ndarray, num_classes: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    from sklearn.model_selection import RepeatedStratifiedKFold
+
+    num_folds = min(_FOLDS, int(np.bincount(labels, minlength=num_classes).min()))
+    if num_folds < 2:
+        return iter(())
+    repeats = _REPEATS if len(labels) < _FEW else 1
+    folds = RepeatedStratifiedKFold(
+        n_splits=num_folds, n_repeats=repeats, random_state=seed % 2**32
+    )
+    return folds.split(np.zeros(len(labels)), labels)
+
+
+def _path(
+    X: np.ndarray, y: np.ndarray, weights: str | None, penalties: tuple[float, ...] = _PENALTIES
+) -> Iterator[tuple[float, Any]]:
+    """Yields C and the solved regression, from the strongest penalty on, each from the last one."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model: Any = LogisticRegression(
+        warm_start=True,
+        max_iter=300,
+        tol=1e-3,
+        class_weight=weights,  # pyright: ignore[reportArgumentType]
+    )
+    for c in penalties:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            yield c, model.set_params(C=c).fit(X, y)
+
+
+def _statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    deviation = X.std(0)
+    # A feature that is constant over the examples says nothing.
+    return X.mean(0), np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
+
+
+def _of_all_classes(model: Any, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns weights and biases of each class; of two, scikit-learn has those of the second."""
+    if num_classes == 2:
+        return np.concatenate([-model.coef_, model.coef_]) / 2, np.array(
+            [-model.intercept_[0], model.intercept_[0]]
+        ) / 2
+    return model.coef_, model.intercept_
+
+
+def _curvature(X: np.ndarray) -> float:
+    """Returns half the largest eigenvalue of the features' second moments: no cross-entropy of
+    several classes is curved more (Boehning 1992)."""
+    gram = X.T @ X if X.shape[0] > X.shape[1] else X @ X.T
+    vector = np.ones(len(gram)) + 1e-3 * np.arange(len(gram))
+    norm = 1.0
+    for _ in range(50):
+        vector = gram @ vector
+        norm = float(np.linalg.norm(vector)) or 1.0
+        vector /= norm
+    return 0.5 * (norm / len(X) + 1.0)  # and the bias

@@ -1,0 +1,91 @@
+"""Reads weights from files, and checks that they fit a network."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from volano.errors import UsageError
+
+_MOST_NAMED = 4
+# Keys under which training programs keep the weights among other things.
+_INSIDE = ("state_dict", "model_state_dict", "model")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a file, safetensors or pickled; of a pickled one tensors alone are
+    read (``weights_only=True``), no code.
+
+    Raises:
+        UsageError: it cannot be read, or holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UsageError(
+            "Weights must be a readable file of tensors and nothing else",
+            got=f"{path}: {' '.join(str(error).split())[:200]}",
+            remedy="Save the state_dict as safetensors",
+        ) from error
+    for key in _INSIDE:
+        found = found[key] if isinstance(found, Mapping) and key in found else found
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UsageError("Weights must be a state_dict", got=f"{path}: {type(found).__name__}")
+    return {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def load_fitting(
+    module: nn.Module, weights: Mapping[str, Tensor], *, whose: str, head: Collection[str] = ()
+) -> None:
+    """Loads weights into a network; those of its ``head`` are left out if their shapes differ.
+
+    Raises:
+        UsageError: they do not fit; it names tensors and shapes.
+    """
+    own = module.state_dict()
+    differing = [n for n, t in own.items() if n in weights and weights[n].shape != t.shape]
+    left_out = {name for name in head if name in differing or name not in weights}
+    problems = [
+        *(f"{name} is missing" for name in own if name not in weights and name not in left_out),
+        *(f"{name} is not of the network" for name in weights if name not in own),
+        *(
+            f"{name} is {list(weights[name].shape)}, not {list(own[name].shape)}"
+            for name in differing
+            if name not in left_out
+        ),
+    ]
+    check_fits(problems, whose)
+    module.load_state_dict(
+        {name: tensor for name, tensor in weights.items() if name not in left_out}, strict=False
+    )
+
+
+def check_fits(problems: list[str], whose: str) -> None:
+    """Raises UsageError if weights do not fit a network."""
+    if problems:
+        more = f", and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+        raise UsageError(
+            f"The weights of {whose} must fit its network",
+            got=f"{'; '.join(problems[:_MOST_NAMED])}{more}",
+            remedy="Name the network to which they belong",
+        )
+
+
+def digest_of_weights(module: nn.Module) -> str:
+    """Returns the digest of all tensors of a network, by which a run knows it again."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        content = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(content.view(torch.uint8).numpy().data if content.numel() else b"")
+    return digest.hexdigest()[:32]

@@ -1,0 +1,48 @@
+"""A classifier of transformers as a folder that ``from_pretrained`` loads."""
+
+import pytest
+import torch
+
+import volano
+from pretrained_networks import save_small_vit
+from volano.apps.image.fine_tuning.export import folded
+from volano.errors import UsageError
+from volano.pretrained.fine_tuned import StandardizedLinear
+
+
+def test_a_head_that_standardises_is_one_linear_layer():
+    head = StandardizedLinear(4, 3)
+    with torch.no_grad():
+        for tensor in (head.center, head.linear.weight, head.linear.bias):
+            tensor.normal_()
+        head.scale.uniform_(0.5, 2.0)
+    features = torch.randn(5, 4)
+    assert torch.allclose(folded(head)(features), head(features), atol=1e-5)
+
+
+def test_a_folder_is_loaded_with_its_classes_and_its_processor(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    folder = save_small_vit(tmp_path / "vit")
+    run = volano.train(
+        "image", from_=f"hf:{folder}", epochs=1, tune="head", out=tmp_path / "run",
+        plan=volano.Plan.baseline("cpu"),
+    )  # fmt: skip
+    result = volano.load(run.path).export("hf", tmp_path / "hf")
+    assert result["largest_difference"] < 1e-3
+    again = transformers.AutoModelForImageClassification.from_pretrained(str(tmp_path / "hf"))
+    assert again.config.id2label[3] == "3"
+    assert "hf:" in (tmp_path / "hf" / "README.md").read_text()
+    again = volano.train(
+        "image", from_=f"hf:{tmp_path / 'hf'}", epochs=1, out=tmp_path / "again",
+        plan=volano.Plan.baseline("cpu"),
+    )  # fmt: skip
+    assert again.metrics["test_accuracy"] > again.metrics["baseline_accuracy"]
+
+
+def test_other_networks_have_other_formats(tmp_path):
+    run = volano.train(
+        "image", from_="pretrained_networks:small", epochs=1, tune="head", out=tmp_path / "run",
+        plan=volano.Plan.baseline("cpu"),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="Only a classifier of transformers"):
+        volano.load(run).export("hf", tmp_path / "hf")

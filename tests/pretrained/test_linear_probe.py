@@ -1,0 +1,79 @@
+"""The linear head that is solved on frozen features."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from volano.errors import CheckpointError
+from volano.pretrained.fine_tuned import StandardizedLinear
+from volano.pretrained.linear_probe import LinearProbe, solve_probe, some_of_each
+from volano.training import save_tensors
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def data(request):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % request.param
+    features = torch.randn(60, 12, generator=generator) * 3 + 5
+    features[:, :3] += 2.0 * torch.nn.functional.one_hot(labels, 3)
+    features[:, 11] = 1.0
+    return features, labels, request.param
+
+
+def test_it_is_scikit_learns_solution(data):
+    features, labels, num_classes = data
+    probe = solve_probe(features, labels, num_classes, seed=0)
+    X = features.numpy().astype(np.float64)
+    deviation = X.std(0)
+    X = (X - X.mean(0)) / np.where(deviation > 1e-6, deviation, np.inf)
+    other = LogisticRegression(C=probe.c, max_iter=1000).fit(X, labels.numpy())
+    head = StandardizedLinear(12, num_classes, probe)
+    found = head(features).softmax(1).detach().numpy()
+    assert np.abs(found - other.predict_proba(X)).max() < 0.01  # its tolerance is 1e-3
+    assert probe.accuracy is not None
+    assert 1 / num_classes < probe.accuracy <= 1.0
+    assert "15 folds of 60 training examples" in probe.in_words()
+
+
+def test_trained_on_it_stays_where_it_is(data):
+    features, labels, num_classes = data
+    probe = solve_probe(features, labels, num_classes, seed=0)
+    head = StandardizedLinear(12, num_classes, probe)
+    optimizer = torch.optim.SGD(
+        [{"params": [head.linear.weight], "weight_decay": probe.weight_decay},
+         {"params": [head.linear.bias]}], lr=probe.learning_rate, momentum=0.9, nesterov=True,
+    )  # fmt: skip
+    before = head.linear.weight.detach().clone()
+    for _ in range(50):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(head(features), labels).backward()
+        optimizer.step()
+    moved = (head.linear.weight - before).norm() / before.norm()
+    assert moved < 0.05
+
+
+def test_a_class_of_one_example_has_no_figure():
+    labels = torch.tensor([0] * 6 + [1])
+    probe = solve_probe(torch.randn(7, 4), labels, 2, seed=0)
+    assert probe.accuracy is None
+    assert "not known" in probe.in_words()
+
+
+def test_it_is_kept_in_a_file(data, tmp_path):
+    features, labels, num_classes = data
+    probe = solve_probe(features, labels, num_classes, seed=0)
+    probe.save(tmp_path / "probe.safetensors", save_tensors)
+    found = LinearProbe.load(tmp_path / "probe.safetensors")
+    assert torch.equal(found.weight, probe.weight)
+    assert (found.c, found.accuracy, found.num_folds) == (probe.c, probe.accuracy, 15)
+    (tmp_path / "probe.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="readable"):
+        LinearProbe.load(tmp_path / "probe.safetensors")
+
+
+def test_of_many_examples_some_of_each_class_are_taken():
+    labels = np.array([0] * 9000 + [1] * 10)
+    rows = some_of_each(labels, 2)
+    assert (len(rows), (labels[rows] == 1).sum()) == (2010, 10)
+    assert len(some_of_each(labels[:100], 2)) == 100

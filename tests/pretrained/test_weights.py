@@ -1,0 +1,45 @@
+"""Weights in files, and whether they fit."""
+
+import pytest
+import torch
+from torch import nn
+
+from volano.errors import UsageError
+from volano.pretrained.weights import digest_of_weights, load_fitting, read_weights
+from volano.training import save_tensors
+
+
+class Runs:
+    """An object whose reading would run code."""
+
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_tensors_are_read_and_code_is_not(tmp_path, capsys):
+    weights = nn.Linear(2, 3).state_dict()
+    save_tensors(weights, tmp_path / "a.safetensors")
+    torch.save({"state_dict": {f"module.{n}": t for n, t in weights.items()}}, tmp_path / "b.pth")
+    for file in ("a.safetensors", "b.pth"):
+        assert torch.equal(read_weights(tmp_path / file)["weight"], weights["weight"])
+    torch.save({"weight": Runs()}, tmp_path / "c.pth")
+    with pytest.raises(UsageError, match="tensors and nothing else"):
+        read_weights(tmp_path / "c.pth")
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_what_does_not_fit_names_tensors_and_shapes():
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    weights = {**network.state_dict(), "0.weight": torch.zeros(5, 2), "more": torch.zeros(1)}
+    del weights["1.bias"]
+    with pytest.raises(UsageError, match=r"1\.bias is missing; more is not of the network; 0\.we"):
+        load_fitting(network, weights, whose="x.pth")
+    other = {**network.state_dict(), "1.weight": torch.zeros(9, 3), "1.bias": torch.zeros(9)}
+    load_fitting(network, other, whose="x", head=("1.weight", "1.bias"))
+
+
+def test_a_digest_knows_weights_again():
+    one, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    assert digest_of_weights(one) != digest_of_weights(other)
+    other.load_state_dict(one.state_dict())
+    assert digest_of_weights(one) == digest_of_weights(other)
