@@ -12,7 +12,7 @@ SHARED = "--json --debug"
 LENGTH = "--minutes --epochs --seed --keep --patience"
 PLAN = (
     "--device --precision --memory-format --compile --no-compile --graph --no-graph --micro-batch "
-    "--recompute --offload --feed --workers --threads --sharding --forbid --budget"
+    "--recompute --offload --feed --workers --threads --sharding --prefix --forbid --budget"
 )
 RUN = "--out --plan --no-plan --nproc --max-restarts --save-every --skip-bad-steps"
 STUDY = (

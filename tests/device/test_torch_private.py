@@ -31,6 +31,18 @@ def test_the_compiler_is_loaded_when_it_is_called_for_and_not_by_naming_it():
 
 
 class TestTensors:
+    def test_subclasses_are_taken_as_the_tensors_that_they_are(self):
+        class Refuses(torch.Tensor):
+            @classmethod
+            def __torch_function__(cls, func, types, args=(), kwargs=None):
+                raise TypeError(func)
+
+        value = torch.ones(2).as_subclass(Refuses)
+        with pytest.raises(TypeError):
+            torch.relu(value)
+        with private.plain_functions():
+            assert type(torch.relu(value)) is torch.Tensor
+
     def test_a_version_counts_writes_through_views_too(self):
         tensor = torch.zeros(4)
         before = private.version_of(tensor)

@@ -25,6 +25,7 @@ PLANS = st.builds(
     prefetch=st.integers(1, 64),
     threads=st.none() | st.integers(1, 256),
     allocator=st.sampled_from(["system", "keep"]),
+    prefix=st.sampled_from(["computed", "cached"]),
 )
 
 
@@ -80,10 +81,10 @@ def test_a_wrong_plan_is_refused(change, message):
 
 
 def test_a_plan_of_an_earlier_version_means_what_it_meant():
-    old = {name: value for name, value in Plan.baseline().to_json().items()
-           if name not in ("recompute", "activation_budget", "offload", "graph")}  # fmt: skip
+    brought = ("recompute", "activation_budget", "offload", "prefix", "graph")
+    old = {n: value for n, value in Plan.baseline().to_json().items() if n not in brought}
     assert Plan.from_json({**old, "schema_version": 2}) == Plan.baseline()
-    missing = r"missing \['activation_budget', 'graph', 'offload', 'recompute'\]"
+    missing = r"missing \['activation_budget', 'graph', 'offload', 'prefix', 'recompute'\]"
     with pytest.raises(PlanError, match=missing):
         Plan.from_json(old)
 
@@ -108,6 +109,7 @@ class TestDeclarations:
             "precision",
             "compile",
             "threads",
+            "prefix",
             "graph",
         )
         assert knobs_with("suspicion")[:3] == ("compile", "activation_budget", "recompute")

@@ -87,6 +87,17 @@ class Order:
             first = batch * self.batch_size
             yield Key(epoch, order[first : first + self.batch_size][rank::world_size])
 
+    def first_keys(self, stop: int) -> Iterator[Key]:
+        """Yields the keys of the steps before ``stop`` that hold an example that none before them
+        held."""
+        is_seen = np.zeros(self.num_examples, dtype=bool)
+        for key in self.keys(0, stop):
+            if not is_seen[key.indices].all():
+                is_seen[key.indices] = True
+                yield key
+            elif is_seen.all():
+                return
+
 
 def in_sequence(num_examples: int, batch_size: int) -> Iterator[Key]:
     """Yields every example once, from first to last: the order of an evaluation."""

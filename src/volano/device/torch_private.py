@@ -20,6 +20,7 @@ from torch import _foreach_lerp as foreach_lerp
 from torch import _foreach_lerp_ as foreach_lerp_
 from torch import _foreach_mul_ as foreach_mul_
 from torch import _foreach_norm as foreach_norm
+from torch._C import DisableTorchFunctionSubclass
 from torch._C import _current_autograd_node as current_autograd_node
 from torch._C import _current_graph_task_id as current_graph_task_id
 from torch._C._functorch import is_batchedtensor
@@ -72,6 +73,11 @@ def indices_of(tensor: Tensor) -> Tensor:
 def values_of(tensor: Tensor) -> Tensor:
     """Returns the values of a sparse COO tensor as they are, coalesced or not."""
     return tensor._values()
+
+
+def plain_functions() -> Any:
+    """Returns a context in which subclasses of tensors are taken as the tensors that they are."""
+    return DisableTorchFunctionSubclass()
 
 
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:

@@ -58,6 +58,8 @@ class Candidate:
         predicted: prediction of its step; None if there is none.
         measured: seconds of a step; None if it did not run.
         startup: seconds paid once, measured, or predicted if it did not run.
+        filling: seconds that a step of the first epoch takes more than a later one, because what
+            a frozen prefix computes is kept from then on.
         total: predicted seconds of the whole run under it, start-up included.
         memory_bytes: predicted live bytes at the peak, or None.
         verdict: whether those fit, or None.
@@ -70,6 +72,7 @@ class Candidate:
     predicted: TimePrediction | None = None
     measured: float | None = None
     startup: float | None = None
+    filling: float = 0.0
     total: float | None = None
     memory_bytes: int | None = None
     verdict: Verdict | None = None

@@ -27,7 +27,7 @@ SCHEMA_VERSION = 4
 _FIRST_READ = 2
 _SINCE = {
     3: {"recompute": "none", "activation_budget": 1.0, "offload": "none"},
-    4: {"graph": False},
+    4: {"graph": False, "prefix": "computed"},
 }
 Semantics = Literal["exact", "rounding", "precision"]
 SEMANTICS: tuple[Semantics, ...] = ("exact", "rounding", "precision")
@@ -102,6 +102,9 @@ class Plan:
         allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to
             the C library, ``"return"`` gives large blocks back at once, so that a process takes
             hardly more memory than its live bytes.
+        prefix: the model's frozen modules that get the batch alone: ``"computed"`` at each step, or
+            ``"cached"``: what they compute of an example is kept in the first epoch, and taken up
+            in the later ones.
 
     Raises:
         PlanError: when the plan is made, if a knob has an unknown value.
@@ -121,7 +124,7 @@ class Plan:
         help="torch.compile.", words={True: "compile", False: "no compile"},
     )  # fmt: skip
     graph: bool = knob(
-        False, "rounding", choices=(False, True), is_captured=False, raced=7, suspicion=12,
+        False, "rounding", choices=(False, True), is_captured=False, raced=8, suspicion=13,
         help="Record a step's kernels and launch them as one.",
         words={True: "graph", False: "no graph"},
     )  # fmt: skip
@@ -170,6 +173,11 @@ class Plan:
     allocator: Literal["system", "keep", "return"] = knob(
         "system", "exact", choices=("system", "keep", "return"), fits_memory=True, raced=1,
         suspicion=10, words={"keep": "keep memory", "system": "system allocator"},
+    )  # fmt: skip
+    prefix: Literal["computed", "cached"] = knob(
+        "computed", "rounding", choices=("computed", "cached"), is_captured=False, raced=7,
+        suspicion=12, help="computed or cached: keep what frozen layers compute.",
+        words={"computed": "prefix computed", "cached": "frozen prefix cached"},
     )  # fmt: skip
 
     def __post_init__(self) -> None:

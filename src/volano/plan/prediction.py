@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -78,6 +79,17 @@ class MemoryPrediction:
     host: int = 0
     origin: Origin = "prior"
 
+    def with_data(self, num_bytes: int) -> MemoryPrediction:
+        """Returns the prediction with so many more bytes of data."""
+        more = {"data": self.categories.get("data", 0) + num_bytes}
+        return dataclasses.replace(
+            self,
+            peak=self.peak + num_bytes,
+            lower=self.lower + num_bytes,
+            upper=self.upper + num_bytes,
+            categories={**self.categories, **more},
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimePrediction:
@@ -98,3 +110,12 @@ class TimePrediction:
     bounds: Mapping[str, float] = field(default_factory=dict)
     kinds: Mapping[str, float] = field(default_factory=dict)
     origin: Origin = "prior"
+
+    def scaled(self, factor: float) -> TimePrediction:
+        """Returns the prediction with all seconds of the step times a factor."""
+        return dataclasses.replace(
+            self,
+            step=self.step * factor,
+            bounds={name: seconds * factor for name, seconds in self.bounds.items()},
+            kinds={name: seconds * factor for name, seconds in self.kinds.items()},
+        )

@@ -22,7 +22,7 @@ def measured_beside(task: Task, explanation: Explanation) -> Explanation:
     by which the prediction was too high (negative: too low), if there was one.
     """
     plan = explanation.plan
-    time_of = measure_step_time(task, plan, seconds=_SECONDS)
+    time_of = measure_step_time(task, plan, seconds=_SECONDS, is_later=True)
     actual: dict[str, Any] = {"step": time_of.step, "startup": time_of.startup}
     if explanation.time is not None:
         actual["step_error"] = explanation.time.step / time_of.step - 1.0

@@ -3,6 +3,8 @@ several plans share."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from volano.device import describe_machine
@@ -96,12 +98,12 @@ class CostModel:
 
     def memory(self, plan: Plan) -> MemoryPrediction | None:
         """Returns the bytes at the peak; None if they are not predicted."""
-        prediction = self._capture(plan) if self._is_looked_into(plan) else None
+        prediction = self._captured(plan) if self._is_looked_into(plan) else None
         return None if prediction is None else prediction.memory
 
     def verdict(self, plan: Plan) -> Verdict | None:
         """Returns whether the plan fits the budget; None if that is not known."""
-        prediction = self._capture(plan) if self._is_looked_into(plan) else None
+        prediction = self._captured(plan) if self._is_looked_into(plan) else None
         if prediction is None or self.budget is None:
             return None
         return verdict(prediction, self.budget)
@@ -109,7 +111,7 @@ class CostModel:
     def needed(self, plan: Plan) -> int | None:
         """Returns the bytes of a budget under which the plan certainly fits; None if that is not
         known."""
-        prediction = self._capture(plan)
+        prediction = self._captured(plan)
         return None if prediction is None else needed_bytes(prediction)
 
     def has_randomness(self, plan: Plan) -> bool | None:
@@ -150,9 +152,19 @@ class CostModel:
     def _raw(self, plan: Plan, prediction: Prediction) -> TimePrediction:
         """Predicts a step from the device's rates alone, without calibration."""
         self._rates = self._rates or rates_of(self.profile.device)
-        return predict_time(
+        found = predict_time(
             prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host
         )
+        facts = self.profile.prefix
+        if plan.prefix == "computed" or isinstance(facts, str):
+            return found
+        return found.scaled(1.0 - facts.share)
+
+    def filling(self, plan: Plan) -> float:
+        """Returns the predicted seconds that a step of the first epoch takes more than a later one;
+        0 if that is not known."""
+        whole, later = self.time(plan.pin(prefix="computed")), self.time(plan)
+        return 0.0 if whole is None or later is None else max(0.0, whole.step - later.step)
 
     def learn(self, plan: Plan, measured: float) -> None:
         """Corrects later predictions by the measured seconds of one step of a plan."""
@@ -188,6 +200,15 @@ class CostModel:
         # The partitioner's graphs take several seconds.
         is_quick = not plan.compile or not self._is_here or self._key(plan) in self._captures
         return is_quick or self.looks_into_compiled
+
+    def _captured(self, plan: Plan) -> Prediction | None:
+        """Returns the figures of a step with what a frozen prefix keeps: in the first epoch it
+        computes all the same."""
+        prediction, facts = self._capture(plan), self.profile.prefix
+        if prediction is None or plan.prefix == "computed" or isinstance(facts, str):
+            return prediction
+        kept = int(facts.row_bytes * len(self._task.data))
+        return dataclasses.replace(prediction, memory=prediction.memory.with_data(kept))
 
     def _capture_eager(self, plan: Plan) -> Prediction | None:
         # Fusion is estimated from the eager step's operations.

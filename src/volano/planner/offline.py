@@ -16,7 +16,12 @@ from volano.planner.request import PlanRequest
 from volano.planner.search.candidates import admissible
 from volano.planner.search.fit_memory import micro_batches, why_whole_batch
 from volano.planner.search.predicted import predicted_candidates
-from volano.planner.task_profile import TaskProfile, profile_task
+from volano.planner.task_profile import (
+    TaskProfile,
+    filling_steps,
+    profile_task,
+    said_of_prefix,
+)
 from volano.planner.time.roofline import Rates
 from volano.task import Task
 
@@ -71,7 +76,12 @@ class _Absent:
         if "feed" not in request.pins:
             base = base.pin(feed="resident" if here.resident_bytes is not None else "ring")
         self._space = admissible(
-            task, self._profile, base, pins=request.pins, forbidden=request.forbid
+            task,
+            self._profile,
+            base,
+            pins=request.pins,
+            forbidden=request.forbid,
+            budget=self._budget,
         )
         self._guard = ParityGuard(task, Device("cpu"), lambda: 10.0)
         self._cost_model = CostModel(
@@ -88,7 +98,11 @@ class _Absent:
     def explanation(self) -> Explanation:
         """Returns the explanation of all candidates."""
         candidates = predicted_candidates(
-            self._plans(), self._cost_model, self._task.num_steps, is_tight=True
+            self._plans(),
+            self._cost_model,
+            self._task.num_steps,
+            filling_steps=filling_steps(self._task),
+            is_tight=True,
         )
         best = candidates[0]
         needed = [size for c in candidates if (size := self._cost_model.needed(c.plan)) is not None]
@@ -105,9 +119,15 @@ class _Absent:
             memory=self._cost_model.memory(best.plan),
             needed=None if best.verdict == "FITS" or not needed else min(needed),
             refused=self._space.refused,
-            notices=(*self._notices, *self._cost_model.notices),
+            notices=(*self._notices, *self._said_of_prefix(best.plan), *self._cost_model.notices),
             **Explanation.following_from(candidates, self._space.base),
         )
+
+    def _said_of_prefix(self, plan: Plan) -> tuple[str, ...]:
+        facts = self._profile.prefix
+        if plan.prefix == "computed" or isinstance(facts, str):
+            return ()
+        return (said_of_prefix(self._task, facts, self._task.num_steps),)
 
     def _plans(self) -> Iterator[Plan]:
         """Returns every combination of knobs in the whole batch; adds smaller micro-batches and
@@ -117,7 +137,8 @@ class _Absent:
         for precision, memory_format, compiled in itertools.product(
             options["precision"], options["memory_format"], options["compile"]
         ):
-            plan = safe.pin(precision=precision, memory_format=memory_format, compile=compiled)
+            plan = safe.pin(precision=precision, memory_format=memory_format)
+            plan = plan.pin(compile=True, prefix="computed") if compiled else plan
             yield from self._until_it_fits(plan)
 
     def _until_it_fits(self, plan: Plan) -> Iterator[Plan]:

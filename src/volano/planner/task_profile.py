@@ -8,17 +8,25 @@ import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from volano.data import first_batches, rows_of
+from volano.data import Fetcher, Key, first_batches, rows_of
 from volano.device import Device, bf16_speed
+from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import parameters_of
 from volano.plan import Plan
-from volano.task import Batch, Task
+from volano.task import Batch, Task, tensors_of
 from volano.task.code_digest import module_code
 from volano.training import Session, blocks_of, choose_implementation, make_optimizer
+from volano.training.prefix.apply import why_not_cached
+from volano.training.prefix.find_prefix import (
+    FrozenPrefixFacts,
+    find_prefix,
+    has_frozen_layers,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,7 @@ class TaskProfile:
         can_keep_memory: whether the host's allocator supports ``allocator="keep"``.
         num_threads: torch's own number of threads.
         blocks: names of the model's repeated blocks, the units of recomputation.
+        prefix: the model's frozen prefix; or why what it computes is not kept, in words.
         resident_bytes: bytes of the data, if it can be kept on the device; None if it cannot.
         batches: some of the run's first batches, on the host, the one with the most bytes first: a
             step that fits it fits the others.
@@ -58,6 +67,7 @@ class TaskProfile:
     can_keep_memory: bool
     num_threads: int
     blocks: tuple[str, ...]
+    prefix: FrozenPrefixFacts | str
     resident_bytes: int | None
     batches: tuple[Batch, ...] = field(repr=False)
 
@@ -97,9 +107,53 @@ def profile_task(task: Task, device: Device) -> TaskProfile:
         can_keep_memory=device.can_keep_memory,
         num_threads=torch.get_num_threads(),
         blocks=tuple(blocks_of(model)),
+        prefix=_prefix(task, device, model, batches[0]),
         resident_bytes=resident_bytes(task),
         batches=batches,
     )
+
+
+# Examples that are made twice, to see whether the data draws.
+_NUM_MADE_TWICE = 4
+# Taking up what was kept must be so much faster than computing it, because few examples show it.
+_LEAST_GAIN = 2.0
+
+
+def _prefix(task: Task, device: Device, model: nn.Module, batch: Batch) -> FrozenPrefixFacts | str:
+    reason = None if has_frozen_layers(model) else "no layer of the model is frozen"
+    if task.num_steps <= task.steps_per_epoch:
+        reason = reason or "no example comes twice"
+    reason = reason or why_not_cached(task, Plan(prefix="cached"), 1) or _why_drawn(task)
+    if reason is not None:
+        return reason
+    with random_state_kept(device):
+        try:
+            found = find_prefix(
+                model.to(device.torch_device),
+                lambda part: task.objective(model, part),
+                device.move(batch),
+                device,
+            )
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything: it is computed at each step
+            return f"it cannot be looked at: {reason_of(error)}"
+    if isinstance(found, str):
+        return found
+    if found.computing < _LEAST_GAIN * found.looking:
+        return "looking up what it computes takes about as long as computing it"
+    return found
+
+
+def _why_drawn(task: Task) -> str | None:
+    """Returns why examples are not the same in each epoch, as far as some of them show it."""
+    if task.collate is None and rows_of(task.data) is not None:
+        return None
+    fetcher = Fetcher(task.data, task.collate, task.order_seed)
+    indices = np.arange(min(_NUM_MADE_TWICE, len(task.data)))
+    first, second = (fetcher(Key(epoch, indices)).batch for epoch in (0, 1))
+    pairs = list(zip(tensors_of(first), tensors_of(second), strict=True))
+    if all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs):
+        return None
+    return "the data makes other examples in each epoch"
 
 
 # Copies of a layer's output: the output, what its activation function keeps, its gradient.
@@ -148,6 +202,23 @@ def _why_not_compile(device: Device) -> str | None:
     if device.is_cpu and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return "torch.compile needs a C++ compiler for the CPU, and none is found"
     return None
+
+
+def filling_steps(task: Task) -> int:
+    """Returns the steps in which a frozen prefix is computed though it is kept: those of the first
+    epoch."""
+    return min(task.num_steps, task.steps_per_epoch)
+
+
+def said_of_prefix(task: Task, facts: FrozenPrefixFacts, num_steps: int) -> str:
+    """Returns in words what is kept of a frozen prefix, and what that saves."""
+    kept, epochs = facts.row_bytes * len(task.data), num_steps / task.steps_per_epoch
+    bits = "the same bits" if facts.is_exact else "the same numbers within rounding"
+    return (
+        f"{facts.num_frozen} of {facts.num_layers} layers are frozen, and what they compute of an "
+        f"example is kept, {kept / 2**20:,.3g} MiB in all: {epochs - 1:.3g} of {epochs:.3g} epochs "
+        f"skip {facts.share:.0%} of a step; it is {bits} in other batches"
+    )
 
 
 def resident_bytes(task: Task) -> int | None:

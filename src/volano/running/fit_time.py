@@ -166,7 +166,10 @@ class _TimeFitting:
             schedule=schedule,
             network=network,
             reasons=(*self._said, *said_of_time(schedule)),
-            length=self._limit.length_rule(schedule, network),
+            # The steps of a first epoch in which a frozen prefix is computed say nothing of later.
+            length=None
+            if chosen.plan.prefix == "cached"
+            else self._limit.length_rule(schedule, network),
         )
 
     def _plan(

@@ -79,6 +79,7 @@ class TimeLimit:
             *share_of_rank(task, plan, self.world_size),
             seconds=min(_MOST_TIMING_SECONDS, _TIMING_SHARE * self.seconds),
             most_seconds=max(_LEAST_LATE_SECONDS, _LATE_SHARE * self.seconds),
+            is_later=True,
         )
 
     def length_rule(self, schedule: TimeSchedule, network: NetworkCosts) -> LengthRule | None:

@@ -232,7 +232,10 @@ def _run(
             for notice in choices:
                 everyone.on_notice(notice)
             session.tell(everyone.on_notice)
-            session.step_once.on_relief = _Reliefs(session, folder, everyone)
+            session.step_once.on_relief = reliefs = _PlanChanges(session, folder, everyone)
+            if session.prefix is not None:
+                session.prefix.on_stop = reliefs.computes_prefix
+            session.take_up_features()
             with StopRequest() as stop:
                 status = run_loop(session, folder, everyone, stop, log, policy, safety, revision)
                 if status == "finished" and session.best is not None:
@@ -334,14 +337,29 @@ class _Keeper(Observer):
             self.notices.append(text)
 
 
-class _Reliefs:
-    """Notes each change of plan for want of memory: ``plan.json`` is the one in force, ``run.json``
+class _PlanChanges:
+    """Notes each change of plan while training: ``plan.json`` is the one in force, ``run.json``
     has the first."""
 
     def __init__(self, session: Session, folder: RunFolder, observer: Observer) -> None:
         self._session, self._folder, self._observer = session, folder, observer
 
     def __call__(self, plan: Plan, reason: str, step: int) -> None:
+        """Takes the plan under which a step that ran out of memory is repeated."""
+        knobs = ", ".join(f"{n}={value}" for n, value in self._take(plan, reason, step).items())
+        self._observer.on_notice(
+            f"step {step} ran out of memory and is repeated with {knobs}: {reason}"
+        )
+
+    def computes_prefix(self, reason: str) -> None:
+        """Takes the plan without what frozen layers computed before."""
+        step = self._session.step
+        self._take(self._session.plan.pin(prefix="computed"), reason, step)
+        self._observer.on_notice(
+            f"frozen layers are computed at each step from {step} on: {reason}"
+        )
+
+    def _take(self, plan: Plan, reason: str, step: int) -> dict[str, Any]:
         changes = {name: value for name, (value, _) in plan.changes(self._session.plan).items()}
         record = self._folder.read_json("run.json")
         self._folder.update_run(
@@ -351,12 +369,9 @@ class _Reliefs:
                 {"step": step, "knobs": changes, "reason": reason},
             ],
         )
-        self._session.take_relief(plan)
+        self._session.take_plan(plan)
         self._folder.write_json("plan.json", plan.to_json())
-        knobs = ", ".join(f"{name}={value}" for name, value in changes.items())
-        self._observer.on_notice(
-            f"step {step} ran out of memory and is repeated with {knobs}: {reason}"
-        )
+        return changes
 
 
 class _FaultList:

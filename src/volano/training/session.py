@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -36,6 +37,7 @@ from volano.training.memory.activations import Activations
 from volano.training.memory.offload import OffloadedState, why_not_offloaded
 from volano.training.memory.out_of_memory import OutOfMemoryFallback
 from volano.training.optim.make import set_mode
+from volano.training.prefix.apply import PassedWithPrefix, training_prefix
 from volano.training.state import make_state
 from volano.training.step import Step
 
@@ -108,10 +110,18 @@ class Session:
             self.valid_feed = None if task.valid is None else self._feed("valid", task.valid)
             self.activations = Activations(self.model, plan, device, on_notice)
             self.offloaded = self._offloaded(on_notice)
+            self.prefix = training_prefix(
+                task, plan, device, self.model, ranks.world_size, on_notice
+            )
+            self._valid_objective = (
+                None
+                if self.prefix is None or task.valid is None or average is not None
+                else PassedWithPrefix(task.objective, self.model, device, len(task.valid))
+            )
             self.step_once = Step(
                 task, plan, device, self.state,
                 may_skip=may_skip, parallel=parallel, activations=self.activations,
-                offloaded=self.offloaded, relief=OutOfMemoryFallback(
+                offloaded=self.offloaded, prefix=self.prefix, relief=OutOfMemoryFallback(
                     self.activations.start_recomputing, may_split=may_split, ranks=ranks.world_size
                 ),
             )  # fmt: skip
@@ -126,9 +136,12 @@ class Session:
         """Returns loss and metrics of the validation set."""
         assert self.valid_feed is not None
         set_mode(self.optimizer, training=False)
+        task = self.task
+        if self._valid_objective is not None and self.prefix is not None and self.prefix.is_on:
+            task = dataclasses.replace(task, objective=self._valid_objective)
         try:
             return evaluate(
-                self.task,
+                task,
                 self.kept_model,
                 self.task.valid,
                 self.valid_feed,
@@ -212,9 +225,19 @@ class Session:
         )
         self.step_once.num_steps = num_steps
 
-    def take_relief(self, plan: Plan) -> None:
-        """Continues under a plan that takes less memory: the step that has found it already
-        does."""
+    def take_up_features(self) -> None:
+        """Keeps again what the frozen prefix computed in the steps before this one: in the very
+        batches in which each example came first, so that the bits are the same."""
+        if self.prefix is None or not self.step:
+            return
+        with self.phase("prepare"):
+            keys = self.order.first_keys(self.step)
+            with contextlib.closing(self.feed.batches(keys)) as batches:
+                for batch in batches:
+                    self.step_once.learn(batch)
+
+    def take_plan(self, plan: Plan) -> None:
+        """Continues under another plan, under which the steps are made already."""
         self.plan = plan
 
     @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from volano.data import counter_hash
 from volano.device import Device, Ranks
+from volano.device.random_state import random_state_kept
 from volano.device.torch_private import foreach_mul_, version_of
 from volano.plan import Plan
 from volano.task import (
@@ -43,6 +44,7 @@ from volano.training.memory.out_of_memory import (
 )
 from volano.training.nonfinite_guard import NonfiniteGuard
 from volano.training.optim.make import closure_needed, set_learning_rates
+from volano.training.prefix.prefix import NOT_ALIKE, FrozenPrefix
 from volano.training.state import TrainState
 
 AUGMENT, MODEL = 11, 12  # first counters of the seeds: what the randomness is for
@@ -73,6 +75,8 @@ class Step:
     ``may_skip``: whether training continues after a bad step, which then must not show in the
     model's buffers either.
 
+    ``prefix``: the model's frozen modules, if what they compute is kept.
+
     ``has_values``: False if tensors have shapes and no values (FakeTensorMode): nothing is read
     of them.
     """
@@ -89,6 +93,7 @@ class Step:
         activations: Activations | None = None,
         offloaded: OffloadedState | None = None,
         relief: OutOfMemoryFallback | None = None,
+        prefix: FrozenPrefix | None = None,
         has_values: bool = True,
     ) -> None:
         self._parallel = parallel
@@ -110,7 +115,8 @@ class Step:
             device, state.optimizer, has_scaler=state.scaler is not None, reads_at_once=may_skip,
             share=None if parallel is None else parallel.share_flag, has_values=has_values,
         )  # fmt: skip
-        self._relief = relief
+        self._relief, self._prefix = relief, prefix
+        self._prepared_step: int | None = None
         self.graph: GradientGraph | None = None
         if plan.graph and not why_not_graph(plan, device, are_several=self._ranks.are_several):
             self.graph = GradientGraph(
@@ -142,8 +148,9 @@ class Step:
         task = self._task
         set_learning_rates(self._optimizer, task.schedule(progress_at(step, self.num_steps)))
         self._buffers.save()
+        self.prepare(batch, step)
         if self._relief is None or self.on_relief is None:
-            result = self._gradients(batch, step)
+            result = self._whole_gradients(batch, step)
         else:
             result = self._relieved(self._relief, self.on_relief, batch, step)
         # The first loss is read at once, so that a task that is wrong from the start fails at its
@@ -153,6 +160,44 @@ class Step:
                 check_finite(result.loss.item(), where="at step 0, the first of this run")
             self._is_checked = True
         return result
+
+    def learn(self, batch: Batch) -> None:
+        """Keeps what the frozen prefix computes of a batch, in the parts in which a step computes
+        it. Weights, buffers and random state stay as they are."""
+        if self._prefix is None:
+            return
+        self._buffers.save()
+        with random_state_kept(self._device):
+            self._prefix.begin(self._computed, batch)
+            for part in split(batch, self._plan.micro_batch or num_examples(batch)):
+                self._prefix.learn(self._computed, part)
+        self._buffers.put_back()
+
+    def prepare(self, batch: Batch, step: int) -> None:
+        """Finds the frozen prefix in a run's first batch, and looks at it again in the first of
+        each epoch; once for a step."""
+        prefix = self._prefix
+        if prefix is None or not prefix.is_on or step == self._prepared_step:
+            return
+        self._prepared_step = step
+        self._buffers.save()
+        if prefix.facts is None:
+            prefix.begin(self._computed, batch)
+        elif step % self._task.steps_per_epoch == 0:
+            prefix.spot_check(self._computed, batch)
+        else:
+            return
+        self._buffers.put_back()
+
+    def _whole_gradients(self, batch: Batch, step: int) -> StepResult:
+        try:
+            return self._gradients(batch, step)
+        except NOT_ALIKE as error:
+            # Nothing of the attempt remains: the step is done anew without what was kept.
+            assert self._prefix is not None
+            self._prefix.stop(str(error))
+            self._buffers.put_back()
+        return self._gradients(batch, step)
 
     def _gradients(self, batch: Batch, step: int) -> StepResult:
         """Adds up the gradients of a batch's parts: micro-batches, and of several ranks their
@@ -218,7 +263,7 @@ class Step:
         # Generators that are not seeded at each step. Who draws from them does so in the first
         # step.
         states = None if self._draws_elsewhere is False else self._device.generator_states()
-        result, reason = attempt(lambda: self._gradients(batch, step))
+        result, reason = attempt(lambda: self._whole_gradients(batch, step))
         while result is None:
             # What the failed attempt left is freed before anything is copied back: gradients,
             # graphs in cycles, and blocks that the allocator keeps.
@@ -237,8 +282,10 @@ class Step:
                 own //= self._ranks.world_size
             self._plan = relief.after(self._plan, own, reason)
             self.graph = None  # of a whole batch
+            if self._prefix is not None and self._plan.recompute != "none":
+                self._prefix.stop("blocks are computed again for want of memory")
             on_relief(self._plan, reason, step)
-            result, reason = attempt(lambda: self._gradients(batch, step))
+            result, reason = attempt(lambda: self._whole_gradients(batch, step))
         self._uncopied.settle()
         if self._draws_elsewhere is None and states is not None:
             self._draws_elsewhere = self._device.has_drawn_elsewhere(states)
@@ -267,14 +314,23 @@ class Step:
 
     def _objective_of(self, batch: Batch) -> Any:
         with self._kept(), self._autocast():
-            parallel = self._parallel
-            result = (
-                self._objective(self._model, batch) if parallel is None else parallel.loss(batch)
-            )
+            if self._parallel is not None:
+                result = self._parallel.loss(batch)
+            elif self._prefix is not None:
+                result = self._prefix.loss(self._computed_here, batch)
+            else:
+                result = self._objective(self._model, batch)
         if not self._is_checked:
             check_objective_result(result)
             check_has_gradient(result)
         return result
+
+    def _computed_here(self, batch: Batch) -> Any:
+        return self._objective(self._model, batch)
+
+    def _computed(self, batch: Batch) -> Any:
+        with self._autocast():
+            return self._objective(self._model, batch)
 
     def _backward(self, loss: Tensor) -> None:
         scaler = self._state.scaler

@@ -35,6 +35,19 @@ def image_net():
     )
 
 
+class Drawn:
+    """A set whose examples are others each time, by a generator of its own."""
+
+    def __init__(self):
+        self.generator = torch.Generator()
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        return torch.rand(64, generator=self.generator), index % 10
+
+
 def reasons(space):
     return {(refusal.knob, refusal.value): refusal.reason for refusal in space.refused}
 
@@ -128,6 +141,7 @@ class TestEveryValueIsAccountedFor:
             "precision": {"fp32", "tf32", "bf16", "fp16"},
             "compile": {False, True},
             "threads": {None, 2, 1},
+            "prefix": {"computed", "cached"},
         }
         assert tuple(space.options) == RACED
         for knob, values in known.items():
@@ -142,7 +156,7 @@ class TestEveryValueIsAccountedFor:
         assert len(set(plans)) == len(plans)
 
     def test_safe_needs_no_measuring(self):
-        assert space_of().safe.changes(PLAIN).keys() <= {"allocator", "optimizer"}
+        assert space_of().safe.changes(PLAIN).keys() <= {"allocator", "optimizer", "prefix"}
 
     def test_images_alone_have_a_memory_format(self):
         assert space_of(make_task(model=image_net)).options["memory_format"] == (
@@ -169,3 +183,40 @@ class TestSeveralRanks:
 
     def test_pinned_threads_stand(self):
         assert space_of(world_size=2, pins={"threads": 3}).options["threads"] == (3,)
+
+
+def on_frozen():
+    trunk = nn.Sequential(nn.Linear(64, 2048), nn.Linear(2048, 2048), nn.Linear(2048, 16))
+    return nn.Sequential(trunk.requires_grad_(False), nn.Linear(16, 10))
+
+
+class TestFrozenPrefix:
+    def test_it_is_kept_if_examples_come_twice(self):
+        space = space_of(make_task(model=on_frozen, duration="2ep"))
+        assert space.options["prefix"] == ("computed", "cached")
+        assert space.safe.prefix == "cached"
+        assert space.base.prefix == "computed"
+
+    @pytest.mark.parametrize(
+        ("fields", "reason"),
+        [
+            ({"duration": "1ep"}, "no example comes twice"),
+            ({"model": image_net}, "no layer of the model is frozen"),
+            ({"augment": lambda batch, _: batch}, "`augment` makes other examples in each epoch"),
+            ({"data": Drawn()}, "the data makes other examples in each epoch"),
+            ({"tolerance": "exact"}, "the task's tolerance is 'exact'"),
+        ],
+    )
+    def test_why_it_is_not(self, fields, reason):
+        space = space_of(make_task(**{"model": on_frozen, "duration": "2ep", **fields}))
+        assert space.options["prefix"] == ("computed",)
+        assert reasons(space)["prefix", "cached"] == reason
+
+    def test_several_ranks_and_little_room(self):
+        task = make_task(model=on_frozen, duration="2ep")
+        several = space_of(task, world_size=2)
+        assert "each of several ranks has other examples" in reasons(several)["prefix", "cached"]
+        facts = dataclasses.replace(profile_task(task, Device("cpu")).prefix, row_bytes=2.0**50)
+        assert (
+            "MiB that there are for it" in reasons(space_of(task, prefix=facts))["prefix", "cached"]
+        )

@@ -56,6 +56,7 @@ OPTIONS: dict[str, Any] = {
     "compile": (False,),
     "threads": (None,),
     "graph": (False,),
+    "prefix": ("computed",),
 }
 
 
@@ -181,7 +182,7 @@ def test_the_share_of_a_batch_that_tells(num_steps, batch_size, is_cpu, share):
 
 
 def test_start_up_counts():
-    one = functools.partial(timing.Timing, plan=None)
+    one = functools.partial(timing.Timing, plan=PLAIN)
     several = object.__new__(CandidateRace)
     several._task, several._request = make_task(duration="100st"), PlanRequest(world_size=2)
     assert several.cost(one(step=0.5, startup=30.0)) == 80.0

@@ -20,7 +20,12 @@ pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache"]
 
 
-ONE_EACH = {"allocator": ("keep",), "optimizer": ("fused",), "compile": (False,)}
+ONE_EACH = {
+    "allocator": ("keep",),
+    "optimizer": ("fused",),
+    "compile": (False,),
+    "prefix": ("computed",),
+}
 
 
 class TestSecondSearch:

@@ -288,6 +288,8 @@ def first_gradient(
     """
     scaler = session.state.scaler
     start = weights_of(session)
+    # Looks at a few examples, which are no part of the step.
+    session.step_once.prepare(probe_batch.batch, probe_batch.step)
     while True:
         begin()
         result = session.step_once.gradient(probe_batch.batch, probe_batch.step)

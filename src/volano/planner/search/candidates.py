@@ -14,6 +14,8 @@ from volano.plan.explanation import Refusal
 from volano.planner.task_profile import TaskProfile
 from volano.task import Task
 from volano.training.graphs.gradient_graph import why_not_graph
+from volano.training.prefix.apply import why_not_cached
+from volano.training.prefix.prefix import FEATURES_SHARE
 
 # The knobs that the race decides; those of memory are in fit_memory.py, those of the feed in
 # feed.py.
@@ -40,8 +42,8 @@ class CandidateSpace:
     @property
     def safe(self) -> Plan:
         """The ``base`` with the choices that need no measuring: memory kept, the update in one
-        kernel."""
-        wanted = {"allocator": "keep", "optimizer": "fused"}
+        kernel, and what a frozen prefix computes kept, which was measured when it was found."""
+        wanted = {"allocator": "keep", "optimizer": "fused", "prefix": "cached"}
         return self.base.pin(
             **{knob: value for knob, value in wanted.items() if value in self.options[knob]}
         )
@@ -65,6 +67,7 @@ def admissible(
     pins: Mapping[str, Any],
     forbidden: Mapping[str, tuple[Any, ...]] | None = None,
     world_size: int = 1,
+    budget: int | None = None,
 ) -> CandidateSpace:
     """Returns the candidates on top of ``base``, which holds the pins already.
 
@@ -85,7 +88,12 @@ def admissible(
             refused.append(Refusal(knob=knob, value=own, reason="forbidden by you"))
         shared = "ranks share the cores" if knob == "threads" and world_size > 1 else None
         plain = (getattr(Plan.baseline(base.device), knob), shared)
-        for value, reason in (plain, *_alternatives(knob, base, profile, world_size)):
+        alternatives = (
+            _prefixes(task, base, profile, world_size, budget)
+            if knob == "prefix"
+            else _alternatives(knob, base, profile, world_size)
+        )
+        for value, reason in (plain, *alternatives):
             if value == own:
                 continue
             if knob in pins:
@@ -170,6 +178,23 @@ def _alternatives(
         yield True, why_not_graph(base, device, are_several=world_size > 1)
     elif knob == "threads":
         yield from _threads(device, profile, world_size)
+
+
+def _prefixes(
+    task: Task, base: Plan, profile: TaskProfile, world_size: int, budget: int | None
+) -> Iterator[tuple[str, str | None]]:
+    facts = profile.prefix
+    if isinstance(facts, str):
+        yield "cached", facts
+        return
+    reason = why_not_cached(task, base, world_size)
+    most = int(FEATURES_SHARE * (budget or profile.device.free_bytes() or 2**62))
+    if (kept := int(facts.row_bytes * len(task.data))) > most:
+        reason = reason or (
+            f"{kept / 2**20:,.0f} MiB of what it computes are more than the "
+            f"{most / 2**20:,.0f} MiB that there are for it"
+        )
+    yield "cached", reason
 
 
 def _threads(

@@ -16,7 +16,7 @@ from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.fit_memory import Fit
 from volano.planner.search.race import CandidateRace
 from volano.planner.search.timing import Timing
-from volano.planner.task_profile import TaskProfile
+from volano.planner.task_profile import TaskProfile, filling_steps
 from volano.task import Task
 
 
@@ -98,7 +98,8 @@ def answer(findings: Findings) -> PlanResult:
         plan=findings.chosen,
         explanation=explanation,
         reasons=(headline(explanation), *_said_of_memory(explanation), *_said_of_struck(findings)),
-        step=chosen.measured, startup=_startup_left(findings, chosen), may_split=findings.may_split,
+        step=chosen.measured, may_split=findings.may_split,
+        startup=_startup_left(findings, chosen) + chosen.filling * filling_steps(findings.task),
     )  # fmt: skip
 
 
@@ -157,7 +158,7 @@ def _candidates(findings: Findings) -> tuple[Candidate, ...]:
         eager = race.eager_plans()
         looked_at += eager
         if True in space.options["compile"]:
-            looked_at += [plan.pin(compile=True) for plan in eager]
+            looked_at += [plan.pin(compile=True, prefix="computed") for plan in eager]
     looked_at += _unseen(space, looked_at)
     found = [_candidate(plan, findings) for plan in dict.fromkeys(looked_at)]
     return (
@@ -193,6 +194,7 @@ def _candidate(plan: Plan, findings: Findings) -> Candidate:
         predicted=predicted,
         measured=step,
         startup=startup,
+        filling=0.0 if timing is None or findings.race is None else findings.race.filling(timing),
         total=None
         if timing is None or step is None or findings.race is None
         else findings.race.cost(timing),

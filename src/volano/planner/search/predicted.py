@@ -16,7 +16,12 @@ _PREDICTION_ERROR = 0.15
 
 
 def predicted_candidates(
-    plans: Iterable[Plan], cost_model: CostModel, num_steps: int, *, is_tight: bool
+    plans: Iterable[Plan],
+    cost_model: CostModel,
+    num_steps: int,
+    *,
+    filling_steps: int,
+    is_tight: bool,
 ) -> tuple[Candidate, ...]:
     """Returns the candidates with their predictions: the chosen one first, then those that fit, by
     time; of plans that are predicted alike the first comes first.
@@ -25,9 +30,10 @@ def predicted_candidates(
         plans: the plans, none twice.
         cost_model: the cost model, which knows the budget.
         num_steps: the number of steps of the run.
+        filling_steps: those of them in which what is kept of a frozen prefix is computed.
         is_tight: whether memory decides; otherwise a plan whose memory is not known fits.
     """
-    found = [_candidate(plan, cost_model, num_steps) for plan in plans]
+    found = [_candidate(plan, cost_model, num_steps, filling_steps) for plan in plans]
     best, *rest = sorted(found, key=lambda candidate: _preference(candidate, is_tight))
     chosen = dataclasses.replace(best, status="chosen", reason=_why(best, is_tight))
     return chosen, *(_beside(candidate, best, is_tight) for candidate in rest)
@@ -48,7 +54,7 @@ def possible_gain(
     return max(0.0, eager_seconds - (1.0 - _PREDICTION_ERROR) * min(totals)) if totals else 0.0
 
 
-def _candidate(plan: Plan, cost_model: CostModel, num_steps: int) -> Candidate:
+def _candidate(plan: Plan, cost_model: CostModel, num_steps: int, filling_steps: int) -> Candidate:
     memory, predicted = cost_model.memory(plan), cost_model.time(plan)
     if predicted is None:
         return Candidate(plan=plan, status="untried", reason="it cannot be predicted")
@@ -58,7 +64,9 @@ def _candidate(plan: Plan, cost_model: CostModel, num_steps: int) -> Candidate:
         reason="",
         predicted=predicted,
         startup=predicted.startup,
-        total=predicted.startup + predicted.step * num_steps,
+        total=predicted.startup
+        + predicted.step * num_steps
+        + cost_model.filling(plan) * min(filling_steps, num_steps),
         memory_bytes=None if memory is None else memory.peak,
         verdict=cost_model.verdict(plan),
     )

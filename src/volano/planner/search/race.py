@@ -34,6 +34,8 @@ GUARD_SECONDS, _SESSION_SECONDS = 1.0, 0.2
 _MOST_TIMING_SECONDS = 0.5
 # The steps of a candidate that warm up and time.
 _FEWEST_STEPS = 3
+# Of plain eager's time: other knobs hardly save half of it, but keeping a frozen prefix may.
+_FAR_BETTER = 0.5
 # Share of the run, before its length is known: the first share of the time budget is 0.015.
 _FIRST_TIMING_SHARE = 0.01
 # Seconds of two captures in processes of their own, and of the device's rates if they are not
@@ -132,6 +134,7 @@ class CandidateRace:
         self._enter_safe()
         for plan in self.eager_plans():
             self._try(plan)
+        self._try_computed()
         self._try_threads()
         self._try_compiled()
         self._try_graph()
@@ -151,9 +154,26 @@ class CandidateRace:
         """Returns the seconds of the rest of the whole run under a candidate. What was compiled
         here is not compiled again, except in ranks, which are processes of their own."""
         assert timing.step is not None
-        return timing.step * self.num_steps + (
-            timing.startup if self._request.world_size > 1 else 0.0
+        return (
+            timing.step * self.num_steps
+            + self.filling(timing) * min(self.num_steps, self._task.steps_per_epoch)
+            + (timing.startup if self._request.world_size > 1 else 0.0)
         )
+
+    def filling(self, timing: Timing) -> float:
+        """Returns the seconds that a step of the first epoch takes more than a later one: that of
+        a frozen prefix, which is kept from then on."""
+        if timing.plan.prefix == "computed" or timing.step is None:
+            return 0.0
+        return max(0.0, self._whole_step(timing) - timing.step)
+
+    def _whole_step(self, timing: Timing) -> float:
+        """Returns the seconds of a step that computes the prefix."""
+        twins = (self.timings.get(timing.plan.pin(prefix="computed")), *self.timings.values())
+        for twin in twins:
+            if twin is not None and twin.step is not None and twin.plan.prefix == "computed":
+                return twin.step
+        return timing.startup  # its first step is in it
 
     @property
     def first_step(self) -> float | None:
@@ -237,7 +257,12 @@ class CandidateRace:
             self._time_budget.run_seconds = timing.step * self._task.num_steps
         first, best = self.first_step, self._timing_runs.best
         if first and best is not None and best.step is not None:
-            self._time_budget.note_gain(1.0 - best.step / first)
+            whole = first * self.num_steps
+            self._time_budget.note_gain(
+                1.0 - best.step / first
+                if best.plan.prefix == "computed"
+                else 1.0 - self.cost(best) / whole
+            )
         if self.seconds_left > _PREDICTION_SECONDS and self._has_choice:
             self._cost_model.is_asked = True
         return timing
@@ -265,6 +290,8 @@ class CandidateRace:
         """Runs a candidate, if there is time left for it."""
         best = self._timing_runs.best
         step = best.step if best is not None and best.step is not None else 0.0
+        if plan.prefix == "cached":  # its first step computes the prefix
+            step = max(step, self.first_step or 0.0)
         if plan in self.timings:
             return self.timings[plan]
         if self._is_too_large(plan) or self.seconds_left < 2 * self.share * step + startup:
@@ -276,6 +303,16 @@ class CandidateRace:
     def _is_too_large(self, plan: Plan) -> bool:
         """Checks whether the plan's memory is known and does not fit."""
         return bool(self._fits) and self._cost_model.verdict(plan) == "NO"
+
+    def _try_computed(self) -> None:
+        """Runs the best candidate without what is kept of a frozen prefix, unless that is far
+        better than plain eager."""
+        best = next(iter(self.ranking()), None)
+        plain = self.timings.get(self.space.base)
+        if best is None or best.plan.prefix == "computed" or plain is None or plain.step is None:
+            return
+        if self.cost(best) > _FAR_BETTER * self.cost(plain):
+            self._try(best.plan.pin(prefix="computed"))
 
     def _try_threads(self) -> None:
         """Halves the number of threads for as long as that helps."""
@@ -300,11 +337,15 @@ class CandidateRace:
         best = next(iter(self.ranking()), None)
         if True not in self.space.options["compile"] or best is None or best.step is None:
             return
+        whole = best.step if best.plan.prefix == "computed" else self._whole_step(best)
+        if (1.0 - _COMPILE_GAIN) * whole * self.num_steps > self.cost(best):
+            self._stop_compiling("what a frozen prefix computes is kept, and little else is left")
+            return
         for plan in dict.fromkeys([best.plan, *self.eager_plans()]):
-            compiled = plan.pin(compile=True)
+            compiled = plan.pin(compile=True, prefix="computed")
             startup = self._cost_model.startup(compiled)
-            if not self._is_worth_compiling(self.num_steps * best.step, startup):
-                saved = _COMPILE_GAIN * self.num_steps * best.step
+            if not self._is_worth_compiling(self.num_steps * whole, startup):
+                saved = _COMPILE_GAIN * self.num_steps * whole
                 self._stop_compiling(
                     f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run"
                 )
@@ -333,7 +374,10 @@ class CandidateRace:
         best = next(iter(self.ranking()), None)
         if True not in self.space.options["graph"] or best is None:
             return
-        if self._fits:
+        if best.plan.prefix == "cached":
+            reason = "what is kept of a frozen prefix is looked up on the host"
+            self._refuse(Refusal(knob="graph", value=True, reason=reason))
+        elif self._fits:
             reason = "memory is short, and a graph holds a step's memory of its own"
             self._refuse(Refusal(knob="graph", value=True, reason=reason))
         else:

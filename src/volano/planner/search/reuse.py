@@ -18,10 +18,14 @@ _LONGER = 2.0
 
 
 def recalled(
-    key: str, space: CandidateSpace, request: PlanRequest, num_steps: int
+    key: str,
+    space: CandidateSpace,
+    request: PlanRequest,
+    num_steps: int,
+    steps_per_epoch: int = 0,
 ) -> PlanResult | None:
-    """Returns the plan for a fingerprint, decided again for the length of this run; None if it must
-    be searched for."""
+    """Returns the plan for a fingerprint, decided again for the length of this run and of its
+    epochs; None if it must be searched for."""
     before = recall(key)
     if before is None:
         return None
@@ -40,14 +44,15 @@ def recalled(
     ]
     if not able:
         return None
-    chosen = min(able, key=lambda c: _total(c, length))
-    explanation = _for_this_run(old, chosen, space.base, length)
+    filled = min(length, steps_per_epoch)
+    chosen = min(able, key=lambda c: _total(c, length, filled))
+    explanation = _for_this_run(old, chosen, space.base, length, filled)
     return PlanResult(
         plan=chosen.plan,
         explanation=explanation,
         reasons=(f"{headline(explanation)}; planned {_ago(before)} (volano plans show {key[:8]})",),
         step=chosen.measured,
-        startup=chosen.startup or 0.0,
+        startup=(chosen.startup or 0.0) + chosen.filling * filled,
         may_split=before.may_split,
     )
 
@@ -80,12 +85,15 @@ def _length(request: PlanRequest, eager: Candidate | None, num_steps: int) -> in
     return max(1, int(request.seconds / step)) if step else num_steps
 
 
-def _total(candidate: Candidate, length: int) -> float:
-    return (candidate.startup or 0.0) + length * (candidate.measured or 0.0)
+def _total(candidate: Candidate, length: int, filled: int) -> float:
+    step = candidate.measured or 0.0
+    return (candidate.startup or 0.0) + length * step + filled * candidate.filling
 
 
-def _for_this_run(old: Explanation, chosen: Candidate, base: Plan, length: int) -> Explanation:
-    candidates = [_again(candidate, chosen, length) for candidate in old.candidates]
+def _for_this_run(
+    old: Explanation, chosen: Candidate, base: Plan, length: int, filled: int
+) -> Explanation:
+    candidates = [_again(candidate, chosen, length, filled) for candidate in old.candidates]
     candidates.sort(key=lambda c: (c.status != "chosen", c.total is None, c.total or 0.0))
     return dataclasses.replace(
         old,
@@ -96,7 +104,7 @@ def _for_this_run(old: Explanation, chosen: Candidate, base: Plan, length: int) 
     )
 
 
-def _again(candidate: Candidate, chosen: Candidate, length: int) -> Candidate:
+def _again(candidate: Candidate, chosen: Candidate, length: int, filled: int) -> Candidate:
     """Returns a remembered candidate for a run of another length."""
     status: Status = candidate.status
     reason = candidate.reason
@@ -105,7 +113,7 @@ def _again(candidate: Candidate, chosen: Candidate, length: int) -> Candidate:
         reason = reason if candidate.status == "chosen" else f"the fastest for {length:,} steps"
     elif candidate.status == "chosen":
         status, reason = "slower", f"its start-up does not pay in {length:,} steps"
-    total = None if candidate.measured is None else _total(candidate, length)
+    total = None if candidate.measured is None else _total(candidate, length, filled)
     return dataclasses.replace(candidate, status=status, total=total, reason=reason)
 
 

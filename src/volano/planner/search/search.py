@@ -38,7 +38,7 @@ from volano.planner.search.race import GUARD_SECONDS, GUARD_STEPS, CandidateRace
 from volano.planner.search.reuse import recalled
 from volano.planner.search.time_budget import TimeBudget
 from volano.planner.search.timing import Timing
-from volano.planner.task_profile import profile_task
+from volano.planner.task_profile import filling_steps, profile_task, said_of_prefix
 from volano.task import Task
 
 # The shortest run that is raced if its length is given in seconds: a hundredth of less is too short
@@ -102,6 +102,7 @@ class _Search:
             pins=request.pins,
             forbidden=request.forbid,
             world_size=request.world_size,
+            budget=request.budget,
         )
         self._time_budget = TimeBudget(
             run_seconds=request.seconds,
@@ -123,7 +124,15 @@ class _Search:
         )
         if (
             key is not None
-            and (before := recalled(key, self._space, self._request, self._task.num_steps))
+            and (
+                before := recalled(
+                    key,
+                    self._space,
+                    self._request,
+                    self._task.num_steps,
+                    self._task.steps_per_epoch,
+                )
+            )
             is not None
         ):
             return self._ended(before)
@@ -195,7 +204,11 @@ class _Search:
         if self._request.seconds is not None:
             num_steps = max(1, int(self._request.seconds / eager.step))
         candidates = predicted_candidates(
-            race.plans(), self._cost_model, num_steps, is_tight=bool(self._fits)
+            race.plans(),
+            self._cost_model,
+            num_steps,
+            filling_steps=filling_steps(self._task),
+            is_tight=bool(self._fits),
         )
         more: Any = {"predicted": candidates, "num_steps": num_steps}
         found = answer(self._findings(candidates[0].plan, "predicted", None, **more))
@@ -427,19 +440,26 @@ class _Search:
             return ()
         return (said_of_split(size, self._guard.divisible),)
 
+    def _said_of_prefix(self, found: PlanResult) -> tuple[str, ...]:
+        facts = self._profile.prefix
+        if found.plan.prefix == "computed" or isinstance(facts, str):
+            return ()
+        assert found.explanation is not None
+        return (said_of_prefix(self._task, facts, found.explanation.num_steps),)
+
     def _ended(self, found: PlanResult, *more: str, notice: str | None = None) -> PlanResult:
         """Completes the answer with all its reasons, and with threads as the ranks' plan names
         them."""
         plan = found.plan
         if self._request.world_size > 1 and plan.threads == self._space.base.threads:
             plan = plan.pin(threads=self._threads)
-        more += self._said_of_pinned_split()
+        more += (*self._said_of_pinned_split(), *(said := self._said_of_prefix(found)))
         assert found.explanation is not None
         explanation = dataclasses.replace(
             found.explanation,
             task=self._whole_task.name,
             plan=plan,
-            notices=(*found.explanation.notices, *([notice] if notice else [])),
+            notices=(*found.explanation.notices, *said, *([notice] if notice else [])),
             planning_seconds=time.perf_counter() - self._started,
         )
         reasons = (*self._reasons, *found.reasons, *more)

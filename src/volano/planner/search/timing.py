@@ -93,7 +93,9 @@ class TimingRun:
         self, task: Task, plan: Plan, batches: Sequence[Batch], allocator: HeldAllocator
     ) -> None:
         self.plan, self._allocator = plan, allocator
-        self._device, self._batches, self._num_steps = Device(plan.device), batches, task.num_steps
+        # What is kept is filled by the first step, so that the second is one of a later epoch.
+        self._batches = batches[:1] if plan.prefix == "cached" else batches
+        self._device, self._num_steps = Device(plan.device), task.num_steps
         self._num_made = 0
         allocator.set(plan.allocator)
         begun = time.perf_counter()

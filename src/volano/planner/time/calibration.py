@@ -78,13 +78,7 @@ class Calibration:
         factor = self.factor(plan, prediction, device=device)
         if factor is None or prediction.origin == "measured":
             return prediction
-        return dataclasses.replace(
-            prediction,
-            step=prediction.step * factor,
-            bounds={name: seconds * factor for name, seconds in prediction.bounds.items()},
-            kinds={name: seconds * factor for name, seconds in prediction.kinds.items()},
-            origin="calibrated",
-        )
+        return dataclasses.replace(prediction.scaled(factor), origin="calibrated")
 
     def to_json(self) -> dict[str, Any]:
         """Returns version and ratios, as lists of numbers."""

@@ -36,6 +36,8 @@ def why_not_graph(plan: Plan, device: Device, *, are_several: bool) -> str | Non
         return "ranks exchange gradients in the middle of a step"
     if plan.micro_batch is not None:
         return "the parts of a batch are counted and seeded on the host"
+    if plan.prefix == "cached":
+        return "what is kept of a frozen prefix is looked up on the host"
     if plan.recompute != "none" or plan.offload != "none":
         return "recomputation and offloading act on the host in the middle of a step"
     return None

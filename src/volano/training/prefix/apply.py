@@ -1,0 +1,80 @@
+"""Applies the knob `prefix`: says where it does not apply, and passes objectives with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from volano.device import Device
+from volano.plan import Plan
+from volano.task import Batch, Task
+from volano.training.prefix.prefix import NOT_ALIKE, FrozenPrefix
+
+
+def why_not_cached(task: Task, plan: Plan, world_size: int) -> str | None:
+    """Returns why nothing of a task is kept under a plan, whatever its model is; None if it may
+    be."""
+    if task.augment is not None:
+        return "`augment` makes other examples in each epoch"
+    if world_size > 1 or plan.sharding == "full":
+        return "each of several ranks has other examples in each epoch"
+    if plan.compile:
+        return "compiled code looks nothing up"
+    if plan.recompute != "none":
+        return "its blocks are computed again in the backward pass"
+    return None
+
+
+def training_prefix(
+    task: Task,
+    plan: Plan,
+    device: Device,
+    model: nn.Module,
+    world_size: int,
+    on_notice: Callable[[str], None],
+) -> FrozenPrefix | None:
+    """Returns the frozen prefix of a training; None if the plan computes it at each step."""
+    if plan.prefix == "computed":
+        return None
+    reason = why_not_cached(task, plan, world_size)
+    if reason is not None:
+        on_notice(f"prefix=cached has no effect: {reason}")
+        return None
+    return FrozenPrefix(model, device, len(task.data))
+
+
+class PassedWithPrefix:
+    """An objective in evaluation, which takes up what frozen modules computed of the set.
+
+    Args:
+        objective: the task's.
+        model: the model that is evaluated.
+        device: the device.
+        capacity: examples of the set.
+    """
+
+    def __init__(
+        self, objective: Callable[..., Any], model: nn.Module, device: Device, capacity: int
+    ) -> None:
+        self._objective, self._device = objective, device
+        self._prefix = FrozenPrefix(model, device, capacity)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Any:
+        """Returns the objective's result."""
+        prefix = self._prefix
+
+        def objective(part: Batch) -> Any:
+            return self._objective(model, part)
+
+        if not prefix.is_on:
+            return objective(batch)
+        prefix.begin(objective, batch)
+        states = self._device.generator_states()
+        try:
+            return prefix.loss(objective, batch)
+        except NOT_ALIKE as error:
+            prefix.stop(str(error))
+        self._device.set_generator_states(states)
+        return objective(batch)

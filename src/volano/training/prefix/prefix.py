@@ -1,0 +1,167 @@
+"""The frozen prefix of one training: keeps what it computes of each example, and takes it up."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from volano.device import Device
+from volano.device.random_state import random_state_kept
+from volano.device.torch_private import version_of
+from volano.task import Batch, map_tensors, num_examples, split
+from volano.training.prefix.find_prefix import (
+    FrozenPrefixFacts,
+    Objective,
+    allowed_difference,
+    find_prefix,
+    off,
+)
+from volano.training.prefix.kept_features import Allowance, KeptFeatures, NoRoomError
+from volano.training.prefix.kept_pass import AllKnownError, KeptPass
+from volano.training.prefix.observe_pass import constants_of
+from volano.training.prefix.row_digests import Digest, RowDigests
+from volano.training.prefix.units import PrefixMismatchError
+
+# The share of the device's free memory that may be taken, as by resident data.
+FEATURES_SHARE = 0.4
+# Examples of a spot check.
+_NUM_CHECKED = 2
+# Examples that are new once so many times the data's were looked up are other ones in each epoch.
+_MOST_NEW = 1.5
+NOT_ALIKE = (PrefixMismatchError, NoRoomError)
+
+
+class FrozenPrefix:
+    """The frozen prefix of a model: found at the first batch, used from then on.
+
+    What is kept is found again by the content of an example, so that neither order, ranks,
+    micro-batches nor a corrupt example's substitute can bring the features of another one. It is no
+    longer used if the frozen weights are written, or something else than before needs it.
+
+    Args:
+        model: the model, on its device, in the mode in which it is passed.
+        device: the device.
+        capacity: examples that are expected.
+
+    Attributes:
+        is_on: whether it is used.
+        facts: what was found; None before the first batch.
+        on_stop: hears why it is used no longer.
+    """
+
+    def __init__(self, model: nn.Module, device: Device, capacity: int) -> None:
+        self._model, self._device, self._capacity = model, device, capacity
+        self._digests = RowDigests(device.torch_device)
+        free = device.free_bytes()
+        self._allowance = Allowance(None if free is None else int(FEATURES_SHARE * free))
+        self._kept = KeptFeatures(capacity, self._allowance)
+        self._constants: set[int] = set()
+        self._weights: list[_Weight] = []
+        self._num_new = 0
+        self.is_on = True
+        self.facts: FrozenPrefixFacts | None = None
+        self.on_stop: Callable[[str], None] = lambda _: None
+
+    def stop(self, reason: str) -> None:
+        """Uses the prefix no longer, and frees what is kept."""
+        if self.is_on:
+            self.is_on = False
+            self._kept = KeptFeatures(0)
+            self.on_stop(reason)
+
+    def begin(self, objective: Objective, batch: Batch) -> None:
+        """Finds the prefix by some examples, unless it is found."""
+        if self.facts is not None or not self.is_on:
+            return
+        found = find_prefix(self._model, objective, batch, self._device)
+        if isinstance(found, str):
+            self.stop(found)
+            return
+        try:
+            self._allowance.check(int(found.row_bytes * self._capacity))
+        except NoRoomError as error:
+            self.stop(str(error))
+            return
+        self.facts = found
+        self._constants = constants_of(self._model)
+        units = found.boundary.kept_units.values()
+        tensors = [t for unit in units for t in (*unit.parameters(), *unit.buffers())]
+        self._weights = [_Weight(tensor, self._digests) for tensor in tensors]
+
+    def loss(self, objective: Objective, batch: Batch) -> Any:
+        """Returns the objective's result for a batch, without running the prefix if all its
+        examples are known.
+
+        Raises:
+            PrefixMismatchError: the pass is not like those before; nothing of it may be used.
+            NoRoomError: what is kept takes too much memory; nothing of the pass may be used.
+        """
+        if not self.is_on or self.facts is None:
+            return objective(batch)
+        if any(weight.has_changed() for weight in self._weights):
+            raise PrefixMismatchError("weights or buffers of a frozen layer were written")
+        passed = self._pass(batch)
+        result = passed.run(lambda: objective(batch))
+        self._num_new += passed.num_new // len(self.facts.boundary.used)
+        if self._num_new > _MOST_NEW * self._capacity + 2 * num_examples(batch):
+            self.stop("the examples are not the same in each epoch")
+        return result
+
+    def learn(self, objective: Objective, batch: Batch) -> None:
+        """Keeps what the prefix computes of a batch, and computes nothing else."""
+        if self.is_on and self.facts is not None:
+            try:
+                self._pass(batch, ends_early=True).run(lambda: objective(batch))
+            except AllKnownError:
+                return
+            except NOT_ALIKE as error:
+                self.stop(str(error))
+
+    def spot_check(self, objective: Objective, batch: Batch) -> None:
+        """Stops if some examples of a batch are no longer computed as they are kept.
+
+        Digests are of the examples, and versions count writes: what neither of them sees, a module
+        that behaves otherwise than before or a write through ``.data``, is seen here.
+        """
+        if not self.is_on or self.facts is None:
+            return
+        part = map_tensors(lambda tensor: tensor.clone(), split(batch, _NUM_CHECKED)[0])
+        passed = self._pass(part, recomputes=True, ends_early=True)
+        with random_state_kept(self._device), contextlib.suppress(AllKnownError, *NOT_ALIKE):
+            passed.run(lambda: objective(part))
+        limit = allowed_difference(self._device)
+        for region, rows in enumerate(passed.computed):
+            known = self._kept.rows_of(region, rows)
+            pairs = [(rows[k][source], row) for k in known for source, row in known[k].items()]
+            if any(not off(ours, theirs) <= limit for ours, theirs in pairs):
+                self.stop("a frozen layer computes something else than before")
+                return
+
+    def _pass(self, batch: Batch, **options: bool) -> KeptPass:
+        assert self.facts is not None
+        return KeptPass(
+            self.facts.boundary, self._kept, self._digests, self._constants,
+            num_examples(batch), **options,
+        )  # fmt: skip
+
+
+class _Weight:
+    """A frozen parameter or buffer, by which what was computed stands."""
+
+    def __init__(self, tensor: Tensor, digests: RowDigests) -> None:
+        self._tensor, self._digests = tensor, digests
+        self._version, self._digest = version_of(tensor), self._digest_now()
+
+    def has_changed(self) -> bool:
+        """Checks whether it has other values. It is read only if it was written: a buffer may be
+        put back."""
+        if version_of(self._tensor) == self._version:
+            return False
+        self._version = version_of(self._tensor)
+        return self._digest_now() != self._digest
+
+    def _digest_now(self) -> Digest:
+        return self._digests([self._tensor.reshape(1, -1)])[0]
