@@ -33,6 +33,18 @@ def test_a_device_is_measured_once(measured):
     assert first.origin == "calibrated"
 
 
+def test_what_a_busy_processor_shows_is_neither_believed_nor_kept(measured, monkeypatch):
+    found = {"attention fp32": 5e10, "convolution contiguous fp32": 1e7, "launch": 1e-5}
+    monkeypatch.setattr(device_rates, "measure_kernels", lambda _: found)
+    assert rates_of(CPU).kernels == {"attention fp32": 5e10}
+    rates_of(CPU)
+    assert len(measured) == 2
+    # An accelerator's recurrent layers do lie that far below its products.
+    limits = Limits(matmul_fp32=1e13, matmul_bf16=None, memory_copy=1e12, host_to_device=1e10)
+    monkeypatch.setattr(device_rates, "measure_limits", lambda _: limits)
+    assert "convolution contiguous fp32" in rates_of(CPU).kernels
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"limits": {}}', '{"limits": {"x": 1}, "kernels": {}}']
 )

@@ -122,11 +122,16 @@ class CandidateRace:
         memory format and the precision, on top of the safe choices."""
         with contextlib.closing(self._timing_runs):
             if self.share < 1.0:
-                self._enter(self.space.safe)
-                for plan in self.eager_plans():
-                    self._try(plan)
+                self._run_on_parts()
             else:
                 self._run()
+
+    def _run_on_parts(self) -> None:
+        self._enter(self.space.safe)
+        for plan in self.eager_plans():
+            run_seconds = self._time_budget.run_seconds
+            if run_seconds is not None and self._time_budget.spent < _PARTS_SHARE * run_seconds:
+                self._enter(plan)
 
     def _run(self) -> None:
         if self._fitted(self.space.base) == self.space.base:  # plain eager itself, if that fits
@@ -356,7 +361,10 @@ class CandidateRace:
                     continue
                 return
             mark = time.perf_counter()
-            timing = self._try(compiled, startup=startup * (_LATE if self._request.is_free else 1))
+            # What compiling took here may be far from the prediction, on a busy machine.
+            taken = [timing.startup for plan, timing in self.timings.items() if plan.compile]
+            late = startup * (_LATE if self._request.is_free else 1.0)
+            timing = self._try(compiled, startup=max(late, *taken, 0.0))
             if timing is None:
                 left = max(0.0, self.seconds_left)
                 self._stop_compiling(
@@ -402,6 +410,8 @@ class CandidateRace:
 # each step of the run, at most that: three steps each of two candidates then take 0.6 to 1.5 % of
 # the run.
 _WHOLE_BATCH_STEPS, _SHARE_OF_STEP, _MOST_OF_STEP = 300, 1e-3, 2.5e-3
+# The share of the run after which no candidate is begun on parts of batches.
+_PARTS_SHARE = 0.02
 # Fewer examples say nothing of many.
 _FEWEST_EXAMPLES = 8
 

@@ -46,6 +46,10 @@ from volano.task import Task
 _LEAST_SECONDS = 30.0
 # The longest race for an explanation that was asked for, and that was not.
 _MOST_EXPLAIN_SECONDS, _MOST_UNASKED_SECONDS = 120.0, 30.0
+_KEPT_SHARE = 0.9  # of what is said: the last candidate and the guard may take longer than expected
+# The share of the run that a candidate must save if it was timed on parts of batches, once: less is
+# noise.
+_LEAST_SAVED_ON_PARTS = 0.05
 # Seconds of a compiled plan's capture, for its memory.
 _LOOK_SECONDS = 10.0
 # With fewer for all of planning, no candidate can be timed and checked.
@@ -96,19 +100,14 @@ class _Search:
         self._task, base = share_of_rank(task, base, request.world_size)
         self._profile = profile_task(self._task, device)
         self._space = admissible(
-            self._task,
-            self._profile,
-            base,
-            pins=request.pins,
-            forbidden=request.forbid,
+            self._task, self._profile, base, pins=request.pins, forbidden=request.forbid,
             world_size=request.world_size,
             budget=request.budget,
-        )
+        )  # fmt: skip
         self._time_budget = TimeBudget(
-            run_seconds=request.seconds,
+            run_seconds=request.seconds, is_free=request.is_free,
             most_seconds=min(_MOST_EXPLAIN_SECONDS, self._most_seconds),
-            is_free=request.is_free,
-        )
+        )  # fmt: skip
         self._cost_model = CostModel(self._task, self._profile, budget=request.budget)
         self._guard = ParityGuard(self._task, device, lambda: self._time_budget.left)
         self._fits: dict[str, Fit] = {}
@@ -231,7 +230,7 @@ class _Search:
         self._request.observer.on_phase(
             f"racing the candidates: {about}at most {most_seconds:.0f} s"
         )
-        self._time_budget.restart(most_seconds)
+        self._time_budget.restart(_KEPT_SHARE * most_seconds)
 
     def _fingerprint(self) -> str:
         request = self._request
@@ -393,7 +392,9 @@ class _Search:
         if left <= 0 or self._request.is_free:
             return left > 0
         trusted = (t for t in race.ranking() if self._is_trusted(t.plan, race))
-        saved = race.cost(next(trusted)) - race.cost(timing)
+        saved = (cost := race.cost(next(trusted))) - race.cost(timing)
+        if race.share < 1.0 and saved < _LEAST_SAVED_ON_PARTS * cost:
+            return False
         return saved > max(GUARD_SECONDS, min(GUARD_STEPS * (race.first_step or 0.0), left))
 
     def _is_trusted(self, plan: Plan, race: CandidateRace) -> bool:
