@@ -1,8 +1,9 @@
 """Whether mirrored images keep their labels is decided from the images."""
 
 import torch
+import torch.nn.functional as F
 
-from volano.apps.image.flip import flip_is_label_preserving
+from volano.apps.image.flip import GRID, flip_is_label_preserving, random_patch_features
 
 
 def images(count=6, channels=3, height=8, width=8):
@@ -52,3 +53,13 @@ class TestFlipProbe:
         answer, reason = flip_is_label_preserving(images(), torch.arange(6), 0)
         assert not answer
         assert "too few" in reason
+
+
+def test_features_are_the_means_above_and_below_zero():
+    generator = torch.Generator().manual_seed(0)
+    some = torch.randn(40, 1, 12, 12, generator=generator)
+    bank = torch.randn(3, 1, 5, 5, generator=generator)
+    response = F.conv2d(some, bank, padding=2)
+    both = torch.cat([F.relu(response), F.relu(-response)], dim=1)
+    expected = F.adaptive_avg_pool2d(both, GRID).flatten(1)
+    assert torch.allclose(random_patch_features(some, bank), expected, atol=1e-5)
