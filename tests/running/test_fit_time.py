@@ -8,7 +8,6 @@ import torch
 
 from volano import Plan
 from volano.planner import PlanRequest, PlanResult
-from volano.running import fit_time as module
 from volano.running.fit_time import EvaluationCosts, TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
 
@@ -27,8 +26,8 @@ class Machine(TimeLimit):
     def left(self):
         return self.seconds - sum(seconds for *_, seconds in self.asked)
 
-    def choose_plan(self, task, *, is_raced, planning, **_):
-        pins = (planning or self.planning).pins
+    def choose_plan(self, task, *, is_raced, **_):
+        pins = self.planning.pins
         self.asked.append(("plan", task.name, is_raced, 0.1))
         return PlanResult(plan=(self.raced if is_raced else PLAIN).pin(**pins))
 
@@ -36,17 +35,6 @@ class Machine(TimeLimit):
         seconds = self.step(task.name, plan.threads)
         self.asked.append(("step", task.name, plan.threads, 3 * seconds))
         return SimpleNamespace(step=seconds, startup=0.0)
-
-
-@pytest.fixture(autouse=True)
-def agreeing(monkeypatch):
-    """A guard that passes everything, and a machine of four cores."""
-    passed = {"all": True}
-    monkeypatch.setattr(
-        module, "check_parity", lambda *_, **__: SimpleNamespace(passed=passed["all"])
-    )
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    return passed
 
 
 def sizes(*named):
@@ -63,7 +51,8 @@ SIZES = (("base", 10.0, 500), ("thin", 1.0, 200), ("tiny", 0.25, 30))
 
 
 def fitted(step, seconds=100.0, named=SIZES, costs=None, **fields):
-    machine = Machine(planning=PlanRequest(), started=0.0, seconds=seconds, step=step, **fields)
+    fields = {"planning": PlanRequest(), **fields}
+    machine = Machine(started=0.0, seconds=seconds, step=step, **fields)
     found = fit_time(machine, sizes(*named), costs or (lambda *_: EvaluationCosts()))
     return found, machine
 
@@ -92,30 +81,15 @@ def test_a_guess_that_was_wrong_is_put_right():
     assert fitted(lambda name, _: costs[name])[0].network.name == "thin"
 
 
-def test_beside_other_processes_fewer_threads_and_then_what_they_allow(agreeing):
-    """Two and more threads wait for a core: any size seems too slow until one is tried."""
-    alone = {"base": 0.2, "thin": 0.05, "tiny": 0.01}
-
-    def step(name, threads):
-        return 1.0 if threads is None else threads * alone[name]
-
-    found, _ = fitted(step)
-    assert (found.network.name, found.chosen.plan.threads) == ("thin", 1)
-    assert found.reasons[0].startswith("threads=1: 50 ms a step")
-    agreeing["all"] = False
-    found, _ = fitted(step)
-    assert found.chosen.plan.threads is None
-    assert found.network.step == 1.0
-    found, _ = fitted(lambda *_: 0.1)
-    assert (found.chosen.plan.threads, found.reasons) == (None, ())
-
-
-def test_what_the_user_says_of_threads_stands():
-    machine = Machine(
-        planning=PlanRequest(forbid={"threads": (1,)}), started=0.0, seconds=100.0,
-        step=lambda _, threads: 0.1 if threads is None else 0.01,
-    )  # fmt: skip
-    assert fit_time(machine, sizes(*SIZES)).chosen.plan.threads is None
+def test_all_is_measured_with_the_threads_of_the_request_and_what_was_said_is_kept():
+    before, seen = torch.get_num_threads(), []
+    planning = PlanRequest(pins={"threads": before + 1})
+    found, _ = fitted(
+        lambda *_: seen.append(torch.get_num_threads()) or 0.01, planning=planning, said=("busy",)
+    )
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+    assert (found.chosen.plan.threads, found.reasons) == (before + 1, ("busy",))
 
 
 def test_a_plan_is_raced_for_what_is_taken_while_planning_has_time():
@@ -168,3 +142,19 @@ def test_evaluations_at_a_stated_interval_are_part_of_a_steps_pace():
     # Half as fast as thought: so are the evaluations.
     assert found.length is not None
     assert found.length.num_steps(30, 0.2) <= 30 + 100 / 0.6
+
+
+def test_a_size_that_has_no_room_under_the_smallest_ones_plan_gets_its_own():
+    room = {"is_there": False}
+
+    def step(name, _):
+        if name == "thin" and not room["is_there"]:
+            room["is_there"] = True
+            raise torch.OutOfMemoryError("no room")
+        return {"thin": 0.05, "tiny": 0.01}[name]
+
+    found, machine = fitted(step, named=SIZES[1:])
+    assert found.network.name == "thin"
+    assert ("plan", "thin", False, 0.1) in machine.asked
+    with pytest.raises(ValueError, match="else"):
+        fitted(lambda *_: int("else"), named=SIZES[1:])

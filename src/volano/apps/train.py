@@ -16,9 +16,11 @@ from volano.apps.application import Application, Fitted
 from volano.apps.kinds import CLASSIFY, reference_to
 from volano.apps.text.model_spec import CLASSES
 from volano.planner import PlanRequest
+from volano.running.busy_cores import beside_others, threads_of
 from volano.running.end_run import end_run, with_notices
 from volano.running.processes import Processes, check_processes, execute
 from volano.running.time_limit import TimeLimit
+from volano.running.time_schedule import WRITING_SECONDS
 from volano.running.train import check_unfinished, go_on
 from volano.task import Task
 from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
@@ -58,7 +60,10 @@ def train_application(
     folder = RunFolder.reserve(out, application_type.kind)
     planning = dataclasses.replace(planning or PlanRequest(), observer=observer)
     limit = _time_limit(application_type, options, planning, started, processes)
-    with _scratch(application_type, near=folder.path) as scratch:
+    with (
+        _scratch(application_type, near=folder.path) as scratch,
+        threads_of(limit.planning),  # of reading too: it looks at images through a network
+    ):
         observer.on_phase(f"reading {options.path or 'the embedded sample'}")
         application = application_type.read(options, scratch)
         seconds = {"load": begun - started} if begun > started else {}
@@ -155,12 +160,19 @@ def _time_limit(
     started: float,
     processes: Processes | None,
 ) -> TimeLimit:
+    world_size = (processes or Processes()).world_size
+    said: tuple[str, ...] = ()
+    if options.epochs is None:
+        planning, said = beside_others(planning, world_size)
     return TimeLimit(
         planning=planning,
         started=started,
         seconds=60 * application_type.minutes_of(options),
         is_default=options.minutes is None,
-        world_size=(processes or Processes()).world_size,
+        world_size=world_size,
+        # Of a slow or shared machine loading takes longer, and so does what comes at the end.
+        writing=max(WRITING_SECONDS, time.perf_counter() - started),
+        said=said,
         check=lambda task, plan: check_processes(task, plan, processes),
     )
 

@@ -9,12 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from volano.device import Device
 from volano.plan import Plan
-from volano.planner import PlanRequest, PlanResult
-from volano.planner.parity.check import check_parity
+from volano.planner import PlanResult
+from volano.running.busy_cores import threads_of
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import (
     LEAST_STEPS,
@@ -25,15 +22,12 @@ from volano.running.time_schedule import (
     said_of_time,
 )
 from volano.task import Task
-from volano.training import LengthRule, StepTime
+from volano.training import LengthRule, StepTime, is_out_of_memory
 
 # Sizes that are timed after the first: the guess from another size is right within a factor of two.
 _MOST_TIMED = 3
 # With less time left for it, no candidate can be timed and checked.
 _LEAST_RACE_SECONDS = 1.0
-# The share of the time that a step must be under for others with fewer threads to be tried, what
-# they must save, and about the seconds that comparing them may take.
-_THREADS_SHARE, _LEAST_SAVED, _GUARD_SECONDS = 0.1, 0.2, 1.0
 # An example costs an evaluation a forward pass; a step, a backward pass of twice as much too.
 _FORWARD_SHARE = 1 / 3
 
@@ -79,7 +73,7 @@ class EvaluationCosts:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedSize:
-    """What a time comes to.
+    """The size, the plan and the number of steps that a time comes to.
 
     Attributes:
         number: the place of the size among those that were given.
@@ -122,7 +116,8 @@ def fit_time(
             them from the time of its steps.
         wishes: fields of :class:`RunCosts` about evaluations and the final test.
     """
-    return _TimeFitting(limit, sizes, evaluation_costs, wishes).found()
+    with threads_of(limit.planning):
+        return _TimeFitting(limit, sizes, evaluation_costs, wishes).found()
 
 
 class _TimeFitting:
@@ -139,9 +134,7 @@ class _TimeFitting:
         self._evaluation_costs = evaluation_costs or self._guessed
         self._begun = limit.left()
         self._timed: dict[int, StepTime] = {}
-        self._threads: dict[int, int] = {}
         self._evaluated: tuple[int, EvaluationCosts] = (len(sizes) - 1, EvaluationCosts())
-        self._said: tuple[str, ...] = ()
 
     def found(self) -> FittedSize:
         """Finds all of it."""
@@ -149,12 +142,10 @@ class _TimeFitting:
         quick = self._plan(number, is_raced=False)
         self._time(number, quick.plan)
         self._evaluate(number, quick.plan)
-        tried: set[int] = set()
-        while (number := self._schedule().network) not in tried and len(tried) < _MOST_TIMED:
-            tried.add(number)
-            if number not in self._timed:
-                self._time(number, quick.plan)
-            self._try_fewer_threads(number, quick.plan)
+        number = self._schedule().network
+        while number not in self._timed and len(self._timed) <= _MOST_TIMED:
+            self._time(number, quick.plan)
+            number = self._schedule().network
         chosen = self._settled(number, quick)
         if number != self._evaluated[0]:
             self._evaluate(number, chosen.plan)
@@ -165,26 +156,31 @@ class _TimeFitting:
             chosen=chosen,
             schedule=schedule,
             network=network,
-            reasons=(*self._said, *said_of_time(schedule)),
+            reasons=(*self._limit.said, *said_of_time(schedule)),
             # The steps of a first epoch in which a frozen prefix is computed say nothing of later.
             length=None
             if chosen.plan.prefix == "cached"
             else self._limit.length_rule(schedule, network),
         )
 
-    def _plan(
-        self, number: int, *, is_raced: bool, planning: PlanRequest | None = None
-    ) -> PlanResult:
+    def _plan(self, number: int, *, is_raced: bool) -> PlanResult:
         return self._limit.choose_plan(
             self._sizes[number].task(),
             seconds=max(1.0, self._limit.left()),
             is_raced=is_raced,
-            planning=planning,
             planning_seconds=self._limit.planning_left(self._begun),
         )
 
     def _time(self, number: int, plan: Plan) -> None:
-        self._timed[number] = self._limit.measure_step(self._sizes[number].task(), plan)
+        task = self._sizes[number].task()
+        try:
+            self._timed[number] = self._limit.measure_step(task, plan)
+        except Exception as error:
+            # The plan of a smaller size says nothing of this one's memory.
+            if not is_out_of_memory(error):
+                raise
+            own = self._plan(number, is_raced=False).plan
+            self._timed[number] = self._limit.measure_step(task, own)
 
     def _evaluate(self, number: int, plan: Plan) -> None:
         self._evaluated = number, self._evaluation_costs(number, plan)
@@ -203,6 +199,7 @@ class _TimeFitting:
         return RunCosts(
             spent=self._limit.seconds - left,
             planning=self._begun - left,
+            writing=self._limit.writing,
             networks=[self._network(number) for number in numbers],
             is_revised=self._limit.world_size == 1,
             **self._wishes,
@@ -225,55 +222,16 @@ class _TimeFitting:
             most_steps=size.most_steps,
         )
 
-    def _try_fewer_threads(self, number: int, plan: Plan) -> None:
-        """Halves the threads as long as that saves time: beside other processes, the threads of a
-        step wait for the one that has no core."""
-        planning = self._limit.planning
-        is_named = "threads" in planning.pins or "threads" in planning.forbid
-        is_open = plan.threads is None and planning.plan is None and not is_named
-        if not is_open or not Device(plan.device).is_cpu or self._limit.world_size > 1:
-            return
-        threads, task = torch.get_num_threads() // 2, self._sizes[number].task()
-        while threads and self._timed[number].step < _THREADS_SHARE * self._limit.seconds:
-            fewer = self._limit.measure_step(task, plan.pin(threads=threads))
-            if fewer.step > (1.0 - _LEAST_SAVED) * self._timed[number].step:
-                break
-            self._timed[number], self._threads[number] = fewer, threads
-            threads //= 2
-
     def _settled(self, number: int, quick: PlanResult) -> PlanResult:
         """Returns the plan of the size that is taken, and times its steps under it."""
-        planning, threads = self._limit.planning, self._checked_threads(number, quick.plan)
-        if threads is not None:
-            planning = planning.preferring(threads=threads)
         is_open = self._limit.planning.plan is None
         is_raced = is_open and self._limit.planning_left(self._begun) >= _LEAST_RACE_SECONDS
         if number == len(self._sizes) - 1 and not is_raced:
-            pinned = quick.plan if threads is None else quick.plan.pin(threads=threads)
-            told = quick.explanation
-            told = None if told is None else dataclasses.replace(told, plan=pinned)
-            chosen = dataclasses.replace(quick, plan=pinned, explanation=told)
-        else:
-            chosen = self._plan(number, is_raced=is_raced, planning=planning)
+            return quick
+        chosen = self._plan(number, is_raced=is_raced)
         told = chosen.explanation
         if chosen.step is not None and told is not None and told.origin == "raced":
             self._timed[number] = StepTime(step=chosen.step, startup=chosen.startup)
-        elif chosen.plan.pin(threads=None) != quick.plan or number not in self._timed:
+        elif chosen.plan != quick.plan or number not in self._timed:
             self._time(number, chosen.plan)
         return chosen
-
-    def _checked_threads(self, number: int, plan: Plan) -> int | None:
-        """Returns the threads of a size if they are fewer and compute the same: sums of fewer parts
-        are rounded otherwise, so they are guarded as all that is no trusted knob."""
-        threads = self._threads.get(number)
-        if threads is None:
-            return None
-        task, fewer = self._sizes[number].task(), plan.pin(threads=threads)
-        if not check_parity(task, fewer, seconds=_GUARD_SECONDS).passed:
-            self._time(number, plan)
-            return None
-        self._said = (
-            f"threads={threads}: {self._timed[number].step * 1e3:.3g} ms a step, more take at "
-            f"least {1 / (1 - _LEAST_SAVED):.3g} times as long beside other processes",
-        )
-        return threads

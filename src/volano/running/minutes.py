@@ -6,6 +6,7 @@ import dataclasses
 
 from volano.planner import PlanRequest, PlanResult
 from volano.record.run_folder import RunFolder
+from volano.running.busy_cores import beside_others
 from volano.running.fit_time import TrainingSize, fit_time
 from volano.running.time_limit import TimeLimit
 from volano.task import Duration, Task
@@ -45,9 +46,11 @@ def fit_minutes(
     """
     assert isinstance(task.duration, Duration)
     probe, _ = with_probe_steps(task, request)
+    request, said = beside_others(request, world_size)
     limit = TimeLimit(
-        planning=request, started=started, seconds=60 * task.duration.amount, world_size=world_size
-    )
+        planning=request, started=started, seconds=60 * task.duration.amount,
+        world_size=world_size, said=said,
+    )  # fmt: skip
     interval = None if task.valid is None else task.evaluation_interval
     size = TrainingSize(name=task.name, task=lambda: probe, evaluation_interval=interval)
     found = fit_time(limit, [size], least_evaluation_share=1.0)

@@ -13,6 +13,7 @@ from volano.running.plan_run import choose_plan
 from volano.running.time_schedule import (
     PLANNING_SHARE,
     RESERVE_SHARE,
+    WRITING_SECONDS,
     NetworkCosts,
     TimeSchedule,
     revised_steps,
@@ -37,6 +38,8 @@ class TimeLimit:
         seconds: the seconds of the whole call.
         is_default: whether no length was asked for.
         world_size: ranks that will train together.
+        writing: seconds for the files, the report and the interpreter's end.
+        said: what was found out before, for a person to read.
         check: raises UsageError unless the processes asked for can train a task under a plan.
     """
 
@@ -45,6 +48,8 @@ class TimeLimit:
     seconds: float
     is_default: bool = False
     world_size: int = 1
+    writing: float = WRITING_SECONDS
+    said: tuple[str, ...] = ()
     check: Callable[[Task, Plan], None] = lambda task, plan: None  # noqa: ARG005
 
     def left(self) -> float:

@@ -77,7 +77,7 @@ def test_a_long_time_is_not_filled_unless_it_was_asked_for(application, limit):
 
 
 def test_the_size_is_that_for_which_the_time_has_enough_epochs(application, limit, monkeypatch):
-    sizes = {"wide": (10.0, 24.0), "base": (3.0, 8.0), "thin": (1.0, 0.0), "tiny": (0.25, 0.0)}
+    sizes = {"wide": (10.0, 24.0), "base": (3.0, 8.0), "thin": (1.0, 2.0), "tiny": (0.25, 0.0)}
     monkeypatch.setattr(fit, "relative_costs", lambda **_: sizes)
     for seconds, size in ((1000.0, "wide"), (100.0, "base"), (40.0, "thin"), (15.0, "tiny")):
         found = fit.fit_into(application, limit(seconds, step=0.1))

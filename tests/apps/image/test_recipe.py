@@ -34,6 +34,6 @@ class TestRecipe:
         facts = {"num_train": 60000, "resolution": 28, "channels": 1, "num_classes": 10}
         costs = relative_costs(**facts)
         assert [*costs] == ["wide", "base", "thin", "tiny"]
-        assert costs["thin"] == (1.0, 0.0)
+        assert costs["thin"] == (1.0, 2.0)
         assert costs["wide"] > costs["base"] > costs["thin"]
         assert [*relative_costs(**{**facts, "num_train": 2000})] == ["thin", "tiny"]

@@ -10,7 +10,7 @@ from volano.apps.application import Fitted
 from volano.apps.image.fine_tuning.recipe import MOST_EPOCHS
 from volano.apps.image.recipe import (
     DEFAULT_EPOCHS,
-    LEAST_BATCH,
+    LEAST_HALVED_BATCH,
     MAX_EPOCHS,
     STEPS_OF_WHOLE_BATCHES,
     relative_costs,
@@ -93,7 +93,7 @@ def _choices(application: ImageTraining) -> list[tuple[ImageTraining, float, int
     # Only the smallest is worth smaller batches: what is gained is steps.
     some, cost, least = choices[-1]
     may_shrink = application.options.batch_size is None and application.network is None
-    while may_shrink and some.recipe(1.0).batch_size >= 2 * LEAST_BATCH:
+    while may_shrink and some.recipe(1.0).batch_size >= 2 * LEAST_HALVED_BATCH:
         some = some.with_batch_size(some.recipe(1.0).batch_size // 2)
         choices.append((some, cost, least))
     choices[-1] = (choices[-1][0], cost, LEAST_STEPS)

@@ -347,7 +347,7 @@ class ImageTraining(Application):
 
     @property
     def has_views(self) -> bool:
-        """Whether a final test can look at an image more than once, moved or mirrored."""
+        """Returns whether a final test can look at an image more than once, moved or mirrored."""
         return bool(self.spec.flip or self.spec.translate)
 
     @property

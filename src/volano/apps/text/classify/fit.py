@@ -26,7 +26,6 @@ from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import (
     PLANNING_SHARE,
     RESERVE_SHARE,
-    WRITING_SECONDS,
     NetworkCosts,
     RunCosts,
     make_schedule,
@@ -87,7 +86,8 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     )
     network = NetworkCosts(name=kept.kept, step=step, most_steps=whole)
     costs = RunCosts(
-        spent=limit.seconds - limit.left(), networks=[network], is_revised=limit.world_size == 1,
+        spent=limit.seconds - limit.left(), networks=[network], writing=limit.writing,
+        is_revised=limit.world_size == 1,
         planning=PLANNING_SHARE * limit.seconds, num_evaluations=0,
     )  # fmt: skip
     schedule = make_schedule(costs, limit.seconds)
@@ -95,14 +95,14 @@ def fit_into(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
         application=dataclasses.replace(application, kept=kept, head=head),
         chosen=chosen,
         num_steps=schedule.num_steps,
-        reasons=(reason, choice, *said_of_time(schedule)),
+        reasons=(reason, choice, *limit.said, *said_of_time(schedule)),
         length=limit.length_rule(schedule, network),
     )
 
 
 def _left(limit: TimeLimit) -> float:
     """The seconds that are left for trainings."""
-    return limit.left() - RESERVE_SHARE * limit.seconds - WRITING_SECONDS
+    return limit.left() - RESERVE_SHARE * limit.seconds - limit.writing
 
 
 def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
