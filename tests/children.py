@@ -33,6 +33,7 @@ class Forked:
         import torch._dynamo  # noqa: F401 - an optimizer's first step loads it: here once, not in every child
 
         self.output = output
+        self.store: Any = None
         with warnings.catch_warnings():
             # Python warns of forking beside threads: theirs hold no lock that a child needs.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -84,6 +85,20 @@ def on_ranks(number: int, output: Path, function: Callable[..., Any], *args: Any
     Raises:
         AssertionError: one of them failed; its traceback.
     """
+    children = start_ranks(output, "rank", number, lambda _: (function, *args))
+    try:
+        codes = [child.wait() for child in children]
+    finally:
+        for child in children:
+            child.wait(0)
+    assert not any(codes), "\n".join(child.output.read_text() for child in children)
+
+
+def start_ranks(
+    output: Path, name: str, number: int, call: Callable[[int], tuple[Any, ...]]
+) -> list[Forked]:
+    """Starts so many ranks, with what torchrun says in their environment; ``call`` gives the
+    function and the arguments of each."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     place = {
         "MASTER_ADDR": "127.0.0.1",
@@ -93,15 +108,10 @@ def on_ranks(number: int, output: Path, function: Callable[..., Any], *args: Any
     children = []
     for rank in range(number):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
-        children.append(
-            Forked(output / f"rank-{rank}.log", _as_rank, function, *args, environment=place | own)
-        )
-    try:
-        codes = [child.wait() for child in children]
-    finally:
-        for child in children:
-            child.wait(0)
-    assert not any(codes), "\n".join(child.output.read_text() for child in children)
+        log = output / f"{name}-{rank}.log"
+        children.append(Forked(log, _as_rank, *call(rank), environment=place | own))
+    children[0].store = store  # it lives as long as they do
+    return children
 
 
 def _as_rank(function: Callable[..., Any], *args: Any) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,56 @@ def test_ctrl_c_stops_all_ranks_and_the_run_goes_on_alone(folder):
     code, out, _ = run(folder, "resume", "run", "--code", "dying.py:task")
     assert code == 0
     assert "valid loss" in out
+
+
+def ranks_below(pid: int) -> list[int]:
+    """The processes of ranks that a command has started, as the system tells."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            is_rank = b"rank_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+            found += [child] if is_rank else ranks_below(child)
+    return sorted(found)
+
+
+def running(folder: Path) -> subprocess.Popen[str]:
+    """Two ranks that take steps."""
+    arguments = ("train", "dying.py:task", "--nproc", "2", "--no-plan", "--out", "run")
+    child = start(folder, *arguments, fate="slow")
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("task: "):
+            return child
+    raise AssertionError("it has not begun")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system tells no children")
+def test_a_rank_that_is_stopped_does_not_hold_the_run(folder):
+    child = running(folder)
+    os.kill(ranks_below(child.pid)[1], signal.SIGSTOP)
+    assert child.stderr is not None
+    said = next(line for line in child.stderr if "stood still" in line)
+    assert "rank 1 (pid " in said
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "interrupted before the end" in err
+    assert not [line for line in err.splitlines() if line.startswith("W")]  # of torch's agent
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system tells no children")
+def test_a_second_ctrl_c_ends_all_ranks(folder):
+    child = running(folder)
+    ranks = ranks_below(child.pid)
+    os.kill(ranks[1], signal.SIGSTOP)  # they cannot end by themselves
+    child.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert not [rank for rank in ranks if Path(f"/proc/{rank}").exists()]
 
 
 def test_torchrun_starts_the_same_command_and_only_one_rank_prints(whole):

@@ -128,7 +128,7 @@ class TestTrain:
         assert "mean frame" in out[0]
         assert out[1].startswith("finished, but: ")
         assert out[-2:] == ["      volano eval run", "      volano generate run --clips 16"]
-        assert "classes by sub-folder: fast, slow" in err
+        assert "of 2 classes: fast" in err
         assert "no distances of generated clips: 2 test clips" in err
         assert max(len(line) for line in out if "volano train" not in line) <= 100
 

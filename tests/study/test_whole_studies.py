@@ -31,10 +31,11 @@ class Heard(StudyObserver):
         self.notices.append(text)
 
 
-def study(path, build=digits_mlp, observer=None, **where):
+def study(path, build=digits_mlp, observer=None, resume=False, **where):
     where = {"device": "cpu", "engine": "loop", "threads": 1, **where}
     make = functools.partial(make_executor, build, **where)
-    return run_study(build, SETTINGS, StudyFolder(path), make, observer=observer)
+    folder = StudyFolder(path)
+    return run_study(build, SETTINGS, folder, make, observer=observer, resume=resume)
 
 
 def results(study):

@@ -23,7 +23,7 @@ import torch
 from sklearn.datasets import load_digits
 
 import volano
-from children import Forked
+from children import Forked, start_ranks
 from conftest import Quiet, classification_with_accuracy, make_mlp
 
 KILLS_PER_RUN = 10
@@ -98,8 +98,10 @@ def die_at_change(path: Path, count: int) -> None:
     sys.addaudithook(watch)
 
 
-def fork(path: Path, way: str, count: int, seconds: float, workers: int) -> str:
+def fork(path: Path, way: str, count: int, seconds: float, workers: int, ranks: int = 1) -> str:
     """Returns how one life ended: its way, ``"finished"``, or the trouble it had."""
+    if ranks > 1:
+        return _fork_ranks(path, way, count, seconds, workers, ranks)
     child = Forked(path.with_suffix(".log"), live, path, way, count, workers)
     if way in ("time", "term"):
         time.sleep(seconds)
@@ -109,6 +111,29 @@ def fork(path: Path, way: str, count: int, seconds: float, workers: int) -> str:
         return way
     if code:
         return f"trouble: {child.output.read_text()}"
+    return "finished" if _status(path) == "finished" else way
+
+
+def _fork_ranks(path: Path, way: str, count: int, seconds: float, workers: int, ranks: int) -> str:
+    """The same for a life of several ranks, one of which dies; as torchrun's agent does, this
+    process then ends the others."""
+    # The first writes the files; what a batch meets, the last one meets.
+    victim = {"file": 0, "time": count % ranks}.get(way, ranks - 1)
+    started = start_ranks(
+        path.parent, path.name, ranks,
+        lambda rank: (live, path, way if rank == victim else "none", count, workers),
+    )  # fmt: skip
+    if way in ("time", "term"):
+        time.sleep(seconds)
+        for child in started if way == "term" else [started[victim]]:
+            os.kill(child.pid, signal.SIGKILL if way == "time" else signal.SIGTERM)
+    code = started[victim].wait()
+    for child in started:
+        child.wait(180 if code == 0 else 10)
+    if code < 0:
+        return way
+    if any(child.code for child in started):
+        return "trouble: " + "\n".join(child.output.read_text() for child in started)
     return "finished" if _status(path) == "finished" else way
 
 
@@ -126,12 +151,12 @@ class Report:
     ends: collections.Counter[str]
 
 
-def kill(root: Path, num_kills: int, *, seed: int = 0, workers: int = 0) -> Report:
+def kill(root: Path, num_kills: int, *, seed: int = 0, workers: int = 0, ranks: int = 1) -> Report:
     """Kills until it is enough, and lets every run come to its end."""
     draw = random.Random(seed)
     ends: collections.Counter[str] = collections.Counter()
     start = time.perf_counter()
-    assert fork(root / "whole", "none", 0, 0.0, workers) == "finished"
+    assert fork(root / "whole", "none", 0, 0.0, workers, ranks) == "finished"
     seconds = time.perf_counter() - start
     runs, num_killed = [], 0
     while num_killed < num_kills:
@@ -148,6 +173,7 @@ def kill(root: Path, num_kills: int, *, seed: int = 0, workers: int = 0) -> Repo
                 draw.randint(1, 90 if way == "file" else 30),
                 draw.uniform(0, 0.6 * seconds),
                 workers,
+                ranks,
             )
             assert not end.startswith("trouble"), end
             ends[end] += 1

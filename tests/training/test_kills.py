@@ -46,9 +46,9 @@ def test_killed_five_times(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "workers"), [(105, 0), (21, 1)])
-def test_killed_a_hundred_times(tmp_path, number, workers):
-    report = kill(tmp_path, number, seed=1, workers=workers)
+@pytest.mark.parametrize(("number", "workers", "ranks"), [(105, 0, 1), (21, 1, 1), (14, 0, 2)])
+def test_killed_a_hundred_times(tmp_path, number, workers, ranks):
+    report = kill(tmp_path, number, seed=1, workers=workers, ranks=ranks)
     assert set(report.ends) == {"file", "time", "evaluation", "step", "term", "finished"}
     assert num_kills(report) >= number
     assert_as_if_nothing_had_been(report)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import volano
-from volano.training.signals import Interruption, StopRequest
+from volano.training.signals import Interruption, SignalBell, StopRequest
 
 
 def send(name=signal.SIGINT):
@@ -88,3 +88,47 @@ def test_a_run_in_another_thread_leaves_signals_alone(make_task, quiet, tmp_path
     thread.start()
     thread.join()
     assert runs[0].status == "finished"
+
+
+class TestBell:
+    def test_another_thread_hears_at_once(self):
+        """The main thread is inside a call that does not come back; its handler has not run."""
+        heard, handled = [], []
+        old = signal.signal(signal.SIGTERM, lambda *_: handled.append(1))
+        try:
+            with SignalBell() as bell:
+                assert not bell.has_rung()
+
+                def listen():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    heard.append((bell.has_rung(), list(handled)))
+
+                thread = threading.Thread(target=listen)
+                thread.start()
+                thread.join()
+                assert heard[0][0]
+                assert bell.has_rung()
+        finally:
+            signal.signal(signal.SIGTERM, old)
+        assert signal.set_wakeup_fd(-1) == -1
+
+    def test_other_signals_are_not_heard(self):
+        old = signal.signal(signal.SIGUSR1, lambda *_: None)
+        try:
+            with SignalBell() as bell:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert not bell.has_rung()
+        finally:
+            signal.signal(signal.SIGUSR1, old)
+
+    def test_elsewhere_it_does_nothing(self):
+        found = []
+
+        def elsewhere():
+            with SignalBell() as bell:
+                found.append(bell.has_rung())
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert found == [False]

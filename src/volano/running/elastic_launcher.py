@@ -40,8 +40,7 @@ def _launch(path: str, num_processes: int, max_restarts: int, logs: str) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # Run.json and the ranks say it better.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)  # run.json and the ranks say it better
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

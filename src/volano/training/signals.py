@@ -4,6 +4,7 @@ when it waits."""
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,43 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+class SignalBell:
+    """A context in which another thread learns of the signals that ask for an end as they come. A
+    handler of Python waits until the main thread is back from a library, and that may wait for a
+    rank for ever.
+
+    Outside the main thread the context does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._ends: tuple[int, int] | None = None
+        self._old = -1
+        self._has_rung = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._ends = os.pipe()
+            for end in self._ends:
+                os.set_blocking(end, False)
+            # The interpreter writes each signal's number at once.
+            self._old = signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ends is not None:
+            signal.set_wakeup_fd(self._old)
+            for end in self._ends:
+                os.close(end)
+            self._ends = None
+
+    def has_rung(self) -> bool:
+        """Returns whether one has come."""
+        if self._ends is not None and not self._has_rung:
+            with contextlib.suppress(OSError):  # nothing is there to read
+                self._has_rung = not {*signals_to_stop()}.isdisjoint(os.read(self._ends[0], 4096))
+        return self._has_rung
 
 
 class Interruption(StopRequest):

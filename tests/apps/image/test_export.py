@@ -1,5 +1,7 @@
 """An exported classifier is loaded back and compared before it is called written."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -26,6 +28,16 @@ class Scaled(nn.Module):
 def images():
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (5, 1, 4, 4), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of torch, in its exporter
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_whose_name_is_no_utf_8(images, tmp_path, to):
+    if to == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxscript")
+    out = tmp_path / os.fsdecode(b"a\xe9.x")
+    assert export_classifier(Scaled(), Scaled(1), images, to, out)["bytes"] > 0
 
 
 def test_weights(images, tmp_path):

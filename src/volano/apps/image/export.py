@@ -3,6 +3,7 @@ written."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.errors import MissingExtraError, RunError, UsageError
-from volano.record.files import written
+from volano.record.files import write_bytes
 from volano.training import load_weights, save_weights
 
 FORMATS = ("safetensors", "pt2", "onnx")
@@ -74,9 +75,10 @@ def _safetensors(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) 
 def _pt2(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:  # noqa: ARG001 - one signature
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: batch},))
-    with written(out) as partial:
-        torch.export.save(program, partial)
-    return torch.export.load(out).module()(images).float()
+    content = io.BytesIO()  # given a name that is no UTF-8, the library ends the process
+    torch.export.save(program, content)
+    write_bytes(out, content.getvalue())
+    return torch.export.load(io.BytesIO(out.read_bytes())).module()(images).float()
 
 
 def _onnx(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tensor:  # noqa: ARG001 - one signature
@@ -90,11 +92,11 @@ def _onnx(model: nn.Module, fresh: nn.Module, images: Tensor, out: Path) -> Tens
             remedy="pip install 'volano[onnx]'",
         ) from error
     batch = torch.export.Dim("batch", min=1)
-    with written(out) as partial:
-        torch.onnx.export(
-            model, (images[:2],), partial, dynamic_shapes=({0: batch},), input_names=["images"],
-            output_names=["logits"], dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
-    evaluator = onnx.reference.ReferenceEvaluator(str(out))
+    program: Any = torch.onnx.export(
+        model, (images[:2],), dynamic_shapes=({0: batch},), input_names=["images"],
+        output_names=["logits"], dynamo=True, verbose=False,
+    )  # fmt: skip
+    write_bytes(out, program.model_proto.SerializeToString())
+    evaluator = onnx.reference.ReferenceEvaluator(onnx.load_model_from_string(out.read_bytes()))
     (logits,) = evaluator.run(None, {"images": images.numpy()})
     return torch.from_numpy(logits).float()

@@ -20,6 +20,7 @@ from typing import Any
 from volano.device import Ranks
 from volano.device.processes import parent_of
 from volano.terminal import unfailing
+from volano.training.signals import SignalBell
 
 STANDS_STILL_SECONDS = 30.0
 _LOOK_SECONDS = 2.0
@@ -41,7 +42,7 @@ class RankWatch:
     ) -> None:
         self._ranks, self._on_notice, self._is_stopping = ranks, on_notice, is_stopping
         self._num_marks = self._num_signs = 0
-        self._is_over = threading.Event()
+        self._is_over, self._bell = threading.Event(), SignalBell()
         self._thread = threading.Thread(target=self._run, name="volano-rank-watch", daemon=True)
         # By rank: its last sign and marks, and when each changed.
         self._signs: dict[int, tuple[str, float]] = {}
@@ -54,6 +55,7 @@ class RankWatch:
 
     def __enter__(self) -> RankWatch:
         if self._ranks.are_several:
+            self._bell.__enter__()
             self._thread.start()
         return self
 
@@ -61,6 +63,7 @@ class RankWatch:
         self._is_over.set()
         if self._thread.is_alive():
             self._thread.join(_LOOK_SECONDS)
+        self._bell.__exit__()
 
     def _run(self) -> None:
         # The store goes with torchrun's agent, and the run with it.
@@ -119,6 +122,6 @@ class RankWatch:
                 print(f"note: {text}", file=unfailing(sys.stderr), flush=True)
         # Of this machine by its name, which others may bear, and of the same agent.
         is_here = host == socket.gethostname() and parent_of(pid) == os.getppid()
-        if self._is_stopping() and is_here and rank != self._ranks.rank:
+        if (self._is_stopping() or self._bell.has_rung()) and is_here and rank != self._ranks.rank:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
