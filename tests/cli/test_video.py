@@ -220,7 +220,7 @@ class TestTrain:
             ),
             (["--minutes", "0"], "--minutes must be a number above 0"),
             (["--frames", "3"], "--frames must be a whole number from 4 to 64 frames; got 3"),
-            (["--fps", "10"], "--image-size and --fps are for decoded clips only"),
+            (["--fps", "10"], "--image-size, --fps and --fit are for decoded clips"),
             (["--fps", "0.05"], "--fps must be a number from 0.1 to 240 frames a second; got 0.05"),
             (["--network", "lstm"], "--network must be one of unet, transformer; got 'lstm'"),
             (["--flip", "maybe"], "--flip must be one of auto, yes, no"),
