@@ -15,6 +15,7 @@ from volano.cli import commands
 from volano.cli.explain import is_script, name_first
 from volano.cli.main import app, run
 from volano.errors import UsageError
+from volano.script.search.explanation import ScriptExplanation
 
 
 @pytest.fixture
@@ -223,6 +224,7 @@ def test_what_is_a_script(name, is_one):
         ("missing.py", "no such file: missing.py"),
         ("book.ipynb", "nbconvert --to script book.ipynb"),
         ("--steps 0 train.py", "--steps must be at least 1"),
+        ("--check 1.5 train.py", "--check must be a share"),
         ("--seconds -1 train.py", "--seconds must be a number above 0"),
         ("--scratch /tmp train.py", "--scratch must name something in the current folder"),
     ],
@@ -241,3 +243,16 @@ def test_a_script_that_fails_ends_with_its_exit_code(tmp_path, monkeypatch, capf
     shown = capfd.readouterr()
     assert shown.err == "no data\nerror: train.py must run by itself; got exit code 1.\n"
     assert json.loads(shown.out)["kind"] == "ScriptError"
+
+
+@pytest.mark.parametrize(("gain", "code"), [(1.0, 0), (1.2, 0), (1.3, 3)])
+def test_a_script_that_could_be_faster_ends_with_its_own_exit_code(gain, code, monkeypatch, capsys):
+    found = ScriptExplanation(
+        script="train.py", arguments=(), device="cpu", num_steps=9, num_warmup_steps=3,
+        step_seconds=1.0, split_step_seconds=1.0, parts=(), gain=gain, diff="--- a\n+++ b\n",
+    )  # fmt: skip
+    monkeypatch.setattr("volano.script.search.explain.explain_script", lambda *_, **__: found)
+    assert run(["explain", "--check", "0.2", "--diff", "train.py"]) == code
+    assert capsys.readouterr().out == "--- a\n+++ b\n"
+    assert run(["explain", "--check", "0.2", "--json", "train.py"]) == code
+    assert json.loads(capsys.readouterr().out)["gain"] == gain

@@ -92,5 +92,5 @@ def test_the_flags_for_a_script():
     commands.register(app)
     group = typer.main.get_command(app).get_command(None, "explain")
     found = flags_of(group.get_command(None, "train.py"))
-    own = "--seconds --steps --scratch --verbose"
+    own = "--seconds --steps --scratch --diff --check --verbose"
     assert found - {"--help"} == {*own.split(), *SHARED.split()}

@@ -47,12 +47,13 @@ volano explain runs/image-1               why that run's plan is what it is
 
 volano explain train.py --lr 0.1          a script of yours, as it is: where its time goes
 
-Exit code 1: nothing fits into the memory.
+Exit code 1: nothing fits into the memory. Exit code 3: a script could save more than --check.
 """
 
 
 MODULE = "-m "  # begins the name of a script that is a module
 _SUFFIXES = (".py", ".pyw", ".ipynb")
+_WASTEFUL = 3  # the exit code if a script could be faster than was asked for
 
 
 def _explain_options(
@@ -89,6 +90,13 @@ def _script_options(
     scratch: Annotated[
         list[str] | None,
         typer.Option(help="What the script writes here: each run gets a copy. Several times."),
+    ] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Print what to write as a unified diff, at the end.")
+    ] = False,
+    check: Annotated[
+        float | None,
+        typer.Option(help="Exit code 3 if more than this share of the time could be saved: 0.2."),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show what the script prints, on stderr.")
@@ -238,6 +246,8 @@ def _explain_script(
     seconds: float,
     steps: int | None,
     scratch: list[str] | None,
+    diff: bool,
+    check: float | None,
     verbose: bool,
     json: bool,
     debug: bool,
@@ -248,6 +258,8 @@ def _explain_script(
 
     if not 0 < seconds < float("inf"):
         raise UsageError("`seconds` must be a number above 0", got=seconds)
+    if check is not None and not 0 <= check < 1:
+        raise UsageError("`check` must be a share from 0 to below 1", got=check)
     if steps is not None and steps < 1:
         raise UsageError("`steps` must be at least 1", got=steps)
     write: Any = output.warn if json else output.say
@@ -264,4 +276,6 @@ def _explain_script(
     )
     if json:
         output.print_json(explanation.to_json())
-    return 0
+    elif diff:
+        output.write(explanation.diff)
+    return _WASTEFUL if check is not None and explanation.wasted_share > check else 0

@@ -76,6 +76,7 @@ def _raced(
     say("candidates, each against the script as it is:")
     best = race.run(candidates.tried)
     chosen = ScriptPlan() if best is None else best.plan
+    changes, diff = changes_for(chosen, script)
     notices = [*explanation.notices, *race.notices]
     if race.candidates:
         gain = 1.0 if best is None else best.gain or 1.0
@@ -90,7 +91,8 @@ def _raced(
         refused=candidates.refused,
         chosen=chosen,
         gain=1.0 if best is None else best.gain or 1.0,
-        advice=tuple(change.in_words() for change in changes_for(chosen, script).changes),
+        advice=tuple(change.in_words() for change in changes),
+        diff=diff,
         notices=tuple(notices),
     )
 

@@ -109,6 +109,7 @@ class ScriptExplanation:
         chosen: the plan that was chosen; an empty one is the script as it is.
         gain: how many times as fast the chosen plan is.
         advice: what to write, in lines.
+        diff: the changes of them that are literal arguments, as a unified diff.
         notices: what else must be known.
     """
 
@@ -129,7 +130,13 @@ class ScriptExplanation:
     chosen: ScriptPlan = field(default_factory=ScriptPlan)
     gain: float = 1.0
     advice: tuple[str, ...] = ()
+    diff: str = ""
     notices: tuple[str, ...] = ()
+
+    @property
+    def wasted_share(self) -> float:
+        """The share of the script's time that the chosen plan saves."""
+        return 1.0 - 1.0 / max(1.0, self.gain)
 
     def part(self, name: str) -> StepPart:
         """Returns a part; one of no seconds if it did not occur."""

@@ -25,7 +25,7 @@ _OWN = str(Path(__file__).resolve().parents[1])
 
 
 class _Child:
-    """One run of a script."""
+    """A run of a script."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._job = job

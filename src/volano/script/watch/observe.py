@@ -38,7 +38,7 @@ Place = tuple[str, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ObservationLimits:
-    """How long a loop is watched.
+    """The limits of watching a loop.
 
     Attributes:
         warmup_steps, warmup_seconds: steps that are left out, the shorter of both.
