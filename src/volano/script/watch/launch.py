@@ -43,7 +43,7 @@ class WatchedRun:
 
     @property
     def step_seconds(self) -> float:
-        """Seconds of a step."""
+        """The seconds of a step."""
         return self.record["free_step_seconds"] or self.record["step_seconds"]
 
 
