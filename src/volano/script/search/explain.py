@@ -22,7 +22,8 @@ from volano.script.watch.launch import ScriptRunner, check_single_process
 
 # Of the seconds for everything, the share in which the script is watched as it is.
 _WATCH_SHARE, _LEAST_WATCH_SECONDS = 0.12, 1.0
-_LEAST_SECONDS = 10.0  # for the first run, which imports torch
+# For the first run: a script may take long to begin, on a busy machine longer.
+_LEAST_SECONDS = 60.0
 
 
 def explain_script(

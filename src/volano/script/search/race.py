@@ -59,7 +59,12 @@ class ScriptRace:
     def run(self, candidates: Sequence[PlanToTry]) -> ScriptCandidate | None:
         """Tries candidates, most promising first, then the best of them together. Returns the one
         to take, or None if none is faster and computes the same."""
-        if not candidates or not self._prepare_guard():
+        if not candidates:
+            return None
+        if not self._has_time(num_children=3):  # two for the guard, one for a plan
+            self.notices.append("no time was left to try plans: give `seconds` more")
+            return None
+        if not self._prepare_guard():
             return None
         for number, candidate in enumerate(candidates):
             if not self._has_time(num_children=2):
