@@ -67,6 +67,15 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
+@pytest.fixture
+def environment_kept() -> Iterator[None]:
+    """The variables are put back that other libraries set when they are imported."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def loaded_modules_are_collected_once() -> None:
     """A search collects garbage several times, and would look at a million objects of torch and

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from torch import nn
@@ -155,15 +153,6 @@ def accelerate_losses(tmp_path, epochs=2):
             optimizer.zero_grad()
             losses.append(loss.item())
     return losses
-
-
-@pytest.fixture
-def environment_kept():
-    """Other libraries set variables when they are imported."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.usefixtures("environment_kept")

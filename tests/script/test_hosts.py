@@ -27,6 +27,7 @@ def test_each_host_is_told_what_it_has_arguments_for():
     assert ScriptPlan().for_transformers() == {}
 
 
+@pytest.mark.usefixtures("environment_kept")
 @pytest.mark.filterwarnings("ignore")
 def test_the_hosts_have_these_arguments():
     import accelerate

@@ -82,7 +82,7 @@ def set_of(loader: Any, *, is_training: bool) -> dict[str, Any]:
     if not is_training:
         return {"data": loader.dataset, "collate": loader.collate_fn}
     batches: Any = loader.batch_sampler
-    sampler = batches.sampler if type(batches) is BatchSampler else None
+    sampler: Any = batches.sampler if type(batches) is BatchSampler else None
     # Accelerate makes one of its own, which shuffles too.
     is_usual = isinstance(sampler, RandomSampler) and type(sampler).__module__.startswith(
         ("torch.", "accelerate.")
