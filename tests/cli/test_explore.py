@@ -103,7 +103,7 @@ def test_a_study_goes_on_for_more_trials(volano):
         (["explore", "--resume", "s", "--space", "x.json"], "No such option: --space"),
         (["train", "--from", "nothing"], "A study's folder must hold study.json"),
         (["train", "image", "--trial", "3"], "No such option: --trial"),
-        (["train", "image", "--from", "nothing"], "No such option: --from"),
+        (["train", "image", "--from", "nothing"], "must name a pretrained network"),
     ],
 )
 def test_what_cannot_be_meant_is_one_message(volano, arguments, message):

@@ -157,8 +157,8 @@ def _train_own(
     function."""
     if study is not None and not (study / "study.json").is_file():
         raise UsageError(
-            "Without an application, --from must name a study's folder",
-            got=f"{study}, which is none",
+            "A study's folder must hold study.json, and without an application --from names a study",
+            got=f"none in {study}",
             remedy="To fine-tune a pretrained network, say for what: volano train image PATH "
             f"--from {study}",
         )
