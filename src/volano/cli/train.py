@@ -157,7 +157,7 @@ def _train_own(
     function."""
     if study is not None and not (study / "study.json").is_file():
         raise UsageError(
-            "A study's folder must hold study.json, and without an application --from names a study",
+            "A study's folder must hold study.json; without an application --from names one",
             got=f"none in {study}",
             remedy="To fine-tune a pretrained network, say for what: volano train image PATH "
             f"--from {study}",
