@@ -110,8 +110,9 @@ class LinearProbe:
 def solve_probe(
     features: Tensor, labels: Tensor, num_classes: int, *, seed: int, is_balanced: bool = False
 ) -> LinearProbe:
-    """Solves a logistic regression of standardised features, with a penalty that is chosen by
-    cross-validation.
+    """Solves a logistic regression of centred features, each of deviation 1 or all scaled alike
+    (of few examples a feature's own deviation says little), as cross-validation chooses, and with
+    the penalty that it chooses.
 
     Args:
         features: fp32 [N, F].
@@ -122,15 +123,18 @@ def solve_probe(
     """
     X, y = features.numpy().astype(np.float64), labels.numpy()
     weights = "balanced" if is_balanced else None
-    scores = {c: [] for c in _PENALTIES}
+    scores: dict[tuple[bool, float], list[float]] = {}
     for train, held in _folds(y, num_classes, seed):
-        center, scale = _statistics(X[train])
-        own, others = (X[train] - center) * scale, (X[held] - center) * scale
-        for c, model in _path(own, y[train], weights):
-            scores[c].append(float((model.predict(others) == y[held]).mean()))
-    means = {c: np.mean(found) for c, found in scores.items() if found}
-    best = max(means, key=lambda c: means[c]) if means else 0.01
-    center, scale = _statistics(X)
+        for is_alike in (False, True):
+            center, scale = _statistics(X[train], is_alike)
+            own, others = (X[train] - center) * scale, (X[held] - center) * scale
+            for c, model in _path(own, y[train], weights):
+                found = float((model.predict(others) == y[held]).mean())
+                scores.setdefault((is_alike, c), []).append(found)
+    means = {setting: np.mean(found) for setting, found in scores.items()}
+    setting = max(means, key=lambda one: means[one]) if means else (False, 0.01)
+    is_alike, best = setting
+    center, scale = _statistics(X, is_alike)
     standard = (X - center) * scale
     ((_, model),) = _path(standard, y, weights, (best,))
     weight, bias = _of_all_classes(model, num_classes)
@@ -138,8 +142,9 @@ def solve_probe(
         center=torch.from_numpy(center).float(), scale=torch.from_numpy(scale).float(),
         weight=torch.from_numpy(weight).float().contiguous(), bias=torch.from_numpy(bias).float(),
         c=best, num_examples=len(y), curvature=_curvature(standard),
-        accuracy=float(np.mean(scores[best])) if means else None,
-        spread=float(np.std(scores[best])) if means else None, num_folds=len(scores[best]),
+        accuracy=float(np.mean(scores[setting])) if means else None,
+        spread=float(np.std(scores[setting])) if means else None,
+        num_folds=len(scores.get(setting, ())),
     )  # fmt: skip
 
 
@@ -184,8 +189,10 @@ def _path(
             yield c, model.set_params(C=c).fit(X, y)
 
 
-def _statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _statistics(X: np.ndarray, is_alike: bool) -> tuple[np.ndarray, np.ndarray]:
     deviation = X.std(0)
+    if is_alike:
+        deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
     # A feature that is constant over the examples says nothing.
     return X.mean(0), np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
 

@@ -134,7 +134,8 @@ def fit_encoder(application: ClassifyTraining, limit: TimeLimit) -> Fitted:
     num_steps = _affordable(limit, task, chosen.plan, left, most=most)
     with throwaway_settings(chosen.plan):
         trainable = parameters_in_words(task.model())
-    told = f"{num_steps:,} steps ({num_steps / application.steps_in(1.0):.1f} epochs)"
+    epochs = num_steps / application.steps_in(1.0)
+    told = f"{num_steps:,} step{'s' * (num_steps != 1)} ({epochs:.1f} epochs)"
     reasons = (
         encoder.in_words(), *encoder.notices,
         *cut_in_words(application.tokens, encoder.tokenizer.most_tokens),
