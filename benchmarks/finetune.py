@@ -11,9 +11,9 @@ pictures, at most 40 of each; EfficientNet-Lite0 with the weights of ImageNet. `
 over five folds with scikit-learn's logistic regression on the same frozen features, standardised,
 its C tuned by five folds within each training part.
 
-Texts: one-line descriptions of Debian's packages by section (`apt-cache dumpavail`), eleven sections
-that are subjects, 60 others of each to test on (among sections that are kinds of packages, such as
-libdevel, single words tell more than meaning: there TF-IDF was as good from 32 a class on); all-MiniLM-L6-v2 beside TF-IDF of words and pairs
+Texts: one-line descriptions of Debian's packages by section (`apt-cache dumpavail`), eleven
+sections that are subjects, 60 others of each to test on (among sections that are kinds of packages,
+such as libdevel, single words tell more than meaning: there TF-IDF was as good from 32 a class on); all-MiniLM-L6-v2 beside TF-IDF of words and pairs
 with a tuned logistic regression.
 """
 
