@@ -12,9 +12,9 @@ over five folds with scikit-learn's logistic regression on the same frozen featu
 its C tuned by five folds within each training part.
 
 Texts: one-line descriptions of Debian's packages by section (`apt-cache dumpavail`), eleven
-sections that are subjects, 60 others of each to test on (among sections that are kinds of packages,
-such as libdevel, single words tell more than meaning: there TF-IDF was as good from 32 a class on); all-MiniLM-L6-v2 beside TF-IDF of words and pairs
-with a tuned logistic regression.
+sections that are subjects, 60 others of each to test on; all-MiniLM-L6-v2 beside TF-IDF of words
+and pairs with a tuned logistic regression. (Among sections that are kinds of packages, such as
+libdevel, single words tell more than meaning: there TF-IDF was as good from 32 a class on.)
 """
 
 from __future__ import annotations
