@@ -7,6 +7,7 @@ from volano.task.batch import (
     map_tensors,
     num_bytes,
     num_examples,
+    pick,
     split,
     tensors_of,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "metric_sums",
     "num_bytes",
     "num_examples",
+    "pick",
     "progress_at",
     "split",
     "tensors_of",

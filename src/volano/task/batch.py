@@ -105,10 +105,15 @@ def split(batch: Batch, micro_batch: int) -> list[Batch]:
     if micro_batch >= count:
         return [batch]
     starts = range(0, count, micro_batch)
-    return [_cut(batch, count, start, min(start + micro_batch, count)) for start in starts]
+    return [_cut(batch, count, slice(start, min(start + micro_batch, count))) for start in starts]
 
 
-def _cut(batch: Batch, count: int, start: int, stop: int) -> Batch:
+def pick(batch: Batch, places: list[int]) -> Batch:
+    """Returns the examples of a batch at some places."""
+    return _cut(batch, num_examples(batch), places)
+
+
+def _cut(batch: Batch, count: int, rows: slice | list[int]) -> Batch:
     if isinstance(batch, Tensor):
         if batch.ndim and batch.shape[0] != count:
             raise TaskError(
@@ -119,17 +124,19 @@ def _cut(batch: Batch, count: int, start: int, stop: int) -> Batch:
             )
         if not batch.ndim:
             return batch
+        if isinstance(rows, list):
+            return batch.index_select(0, torch.tensor(rows, device=batch.device))
         is_dense = batch.layout == torch.strided
-        return batch[start:stop] if is_dense else batch.narrow_copy(0, start, stop - start)
+        return batch[rows] if is_dense else batch.narrow_copy(0, rows.start, rows.stop - rows.start)
     if is_mapping(batch):
-        items = {key: _cut(batch[key], count, start, stop) for key in batch.keys()}  # noqa: SIM118 - as above
+        items = {key: _cut(batch[key], count, rows) for key in batch.keys()}  # noqa: SIM118 - as above
         return _with_items(batch, items)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_cut(item, count, start, stop) for item in batch))
+        return type(batch)(*(_cut(item, count, rows) for item in batch))
     if isinstance(batch, tuple | list):
         if len(batch) == count and not any(
             isinstance(item, Tensor | tuple | list) or is_mapping(item) for item in batch
         ):
-            return batch[start:stop]
-        return type(batch)(_cut(item, count, start, stop) for item in batch)
+            return batch[rows] if isinstance(rows, slice) else type(batch)(batch[n] for n in rows)
+        return type(batch)(_cut(item, count, rows) for item in batch)
     return batch

@@ -7,7 +7,7 @@ from conftest import classification
 from training.prefix.frozen_nets import Frozen, Trunk
 from volano.device import Device
 from volano.training.prefix.kept_features import KeptFeatures
-from volano.training.prefix.kept_pass import AllKnownError, KeptPass
+from volano.training.prefix.kept_pass import AllKnownError, KeptPass, PartlyKnownError
 from volano.training.prefix.observe_pass import constants_of, find_boundary
 from volano.training.prefix.row_digests import RowDigests
 from volano.training.prefix.units import PrefixMismatchError
@@ -54,9 +54,12 @@ def test_a_batch_with_a_new_example_is_computed():
     passes = Passes()
     passes.run(range(8))
     passed, _ = passes.run([0, 9, 9])
-    assert (passed.num_known, passed.num_new) == (0, 3)
+    assert (passed.num_known, passed.num_new) == (0, 1)
     passes.run([9, 1])
     assert Trunk.calls == 2
+    with pytest.raises(PartlyKnownError) as error:
+        passes.run([10, 1, 10, 11], asks=True)
+    assert error.value.places == [2, 3]
 
 
 def test_a_pass_may_end_at_the_boundary():

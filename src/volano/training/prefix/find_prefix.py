@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from volano.device import Device
 from volano.device.random_state import random_state_kept
-from volano.device.torch_private import parameters_of
-from volano.task import Batch, as_loss, map_tensors, num_examples, split
+from volano.device.torch_private import parameters_of, version_of
+from volano.task import Batch, as_loss, map_tensors, num_examples, split, tensors_of
 from volano.training.memory.buffers import SavedBuffers, places_of
 from volano.training.prefix.kept_features import KeptFeatures
 from volano.training.prefix.kept_pass import AllKnownError, KeptPass
@@ -85,7 +85,7 @@ def find_prefix(
         try:
             return _Finder(model, objective, batch, device, buffers).found()
         except PrefixMismatchError as error:
-            return f"its passes are not alike: {error}"
+            return str(error)
         finally:
             buffers.put_back()
 
@@ -158,8 +158,13 @@ class _Finder:
     def _loss(self, part: Batch, seed: int) -> Any:
         self._device.seed(seed)
         self._buffers.put_back()
-        # A copy, as from every feed: an objective may write into its batch.
-        return self._objective(map_tensors(lambda tensor: tensor.clone(), part))
+        copied = map_tensors(lambda tensor: tensor.clone(), part)
+        versions = list(map(version_of, tensors_of(copied)))
+        result = self._objective(copied)
+        if versions != list(map(version_of, tensors_of(copied))):
+            # A pass that is made again would meet another batch.
+            raise PrefixMismatchError("the objective writes into its batch")
+        return result
 
     def _gradients(self, loss: Any) -> list[Tensor | None]:
         total = _total(loss)

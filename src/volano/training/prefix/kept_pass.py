@@ -22,6 +22,18 @@ class AllKnownError(Exception):
     """Ends a pass of which nothing but the frozen part is needed."""
 
 
+class PartlyKnownError(Exception):
+    """Ends a pass over a batch of which some examples are known and some are not.
+
+    Attributes:
+        places: the places of those that are not, each once.
+    """
+
+    def __init__(self, places: list[int]) -> None:
+        super().__init__(places)
+        self.places = places
+
+
 @dataclass(frozen=True)
 class _Tensor:
     """A tensor of a result: the shape of its rows, and its type."""
@@ -52,10 +64,11 @@ class KeptPass(UnitPass):
         count: the examples of the batch.
         recomputes: whether everything is computed, and nothing taken up or kept.
         ends_early: whether the pass ends by AllKnownError once the regions are done.
+        asks: whether the pass ends by PartlyKnownError if some examples are known and some are not.
 
     Attributes:
         num_known: examples of regions that were taken up.
-        num_new: examples of regions that were computed.
+        num_new: examples of regions that were not known.
         computing, looking: seconds in the regions' modules, and in finding and taking up.
         computed: for each region, digest -> output -> row; only if everything is computed.
     """
@@ -70,12 +83,13 @@ class KeptPass(UnitPass):
         *,
         recomputes: bool = False,
         ends_early: bool = False,
+        asks: bool = False,
     ) -> None:
         super().__init__(boundary.kept_units, constants, count)
         self._calls = [call for call in boundary.calls if call[0] in self._units]
         self._numbers = [n for n, call in enumerate(boundary.calls) if call[0] in self._units]
         self._used, self._kept, self._digests = boundary.used, kept, digests
-        self._recomputes, self._ends_early = recomputes, ends_early
+        self._recomputes, self._ends_early, self._asks = recomputes, ends_early, asks
         self._last = max(number for number, call in enumerate(self._calls) if call[1] is not None)
         self._next = 0
         self._states: dict[int, _State] = {}
@@ -156,11 +170,13 @@ class KeptPass(UnitPass):
             tuple(self._digests([tensor.reshape(1, -1)])[0] for tensor in others),
         )
         features = self._kept.of(signature)
-        is_known = not self._recomputes and all(key in features.rows for key in keys)
-        if is_known:
-            self.num_known += self._count
-        else:
-            self.num_new += self._count
+        new = set(_new(keys, features.rows))
+        is_known = not self._recomputes and not new
+        places = {key: place for place, key in enumerate(keys) if key in new}
+        if self._asks and new and len(new) < len(set(keys)):
+            raise PartlyKnownError(sorted(places.values()))
+        self.num_known += self._count if is_known else 0
+        self.num_new += len(new)
         return _State(features=features, keys=keys, is_known=is_known)
 
     def _check_continues(self, name: str, number: int, state: _State, inputs: CallInputs) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from volano.device import Device
 from volano.device.random_state import random_state_kept
 from volano.device.torch_private import version_of
-from volano.task import Batch, map_tensors, num_examples, split
+from volano.task import Batch, map_tensors, num_examples, pick, split
 from volano.training.prefix.find_prefix import (
     FrozenPrefixFacts,
     Objective,
@@ -20,7 +20,7 @@ from volano.training.prefix.find_prefix import (
     off,
 )
 from volano.training.prefix.kept_features import Allowance, KeptFeatures, NoRoomError
-from volano.training.prefix.kept_pass import AllKnownError, KeptPass
+from volano.training.prefix.kept_pass import AllKnownError, KeptPass, PartlyKnownError
 from volano.training.prefix.observe_pass import constants_of
 from volano.training.prefix.row_digests import Digest, RowDigests
 from volano.training.prefix.units import PrefixMismatchError
@@ -103,9 +103,7 @@ class FrozenPrefix:
             return objective(batch)
         if any(weight.has_changed() for weight in self._weights):
             raise PrefixMismatchError("weights or buffers of a frozen layer were written")
-        passed = self._pass(batch)
-        result = passed.run(lambda: objective(batch))
-        self._num_new += passed.num_new // len(self.facts.boundary.used)
+        result = self._run(objective, batch)
         if self._num_new > _MOST_NEW * self._capacity + 2 * num_examples(batch):
             self.stop("the examples are not the same in each epoch")
         return result
@@ -114,7 +112,7 @@ class FrozenPrefix:
         """Keeps what the prefix computes of a batch, and computes nothing else."""
         if self.is_on and self.facts is not None:
             try:
-                self._pass(batch, ends_early=True).run(lambda: objective(batch))
+                self._run(objective, batch, ends_early=True)
             except AllKnownError:
                 return
             except NOT_ALIKE as error:
@@ -139,6 +137,26 @@ class FrozenPrefix:
             if any(not off(ours, theirs) <= limit for ours, theirs in pairs):
                 self.stop("a frozen layer computes something else than before")
                 return
+
+    def _run(self, objective: Objective, batch: Batch, **options: bool) -> Any:
+        """Makes a pass; if only some examples of the batch are new, these are computed alone."""
+        assert self.facts is not None
+        num_regions = len(self.facts.boundary.used)
+        states = self._device.generator_states()
+        passed = self._pass(batch, asks=num_regions == 1, **options)
+        try:
+            return passed.run(lambda: objective(batch))
+        except PartlyKnownError as error:
+            new = pick(batch, error.places)
+        finally:
+            self._num_new += passed.num_new // num_regions
+        alone = self._pass(new, ends_early=True)
+        self._num_new += num_examples(new)
+        self._device.set_generator_states(states)
+        with contextlib.suppress(AllKnownError):
+            alone.run(lambda: objective(new))
+        self._device.set_generator_states(states)
+        return self._pass(batch, **options).run(lambda: objective(batch))
 
     def _pass(self, batch: Batch, **options: bool) -> KeptPass:
         assert self.facts is not None
