@@ -42,14 +42,17 @@ SURFACE = {
     "plans show": "",
     "plans clear": "",
     **{f"train {kind}": f"{LENGTH} {own} {PLAN} {RUN}" for kind, own in OWN.items()},
-    **{f"explain {kind}": f"{LENGTH} {own} {PLAN} --on --analyze" for kind, own in OWN.items()},
+    **{
+        f"explain {kind}": f"{LENGTH} {own} {PLAN} --on --race --no-race --analyze"
+        for kind, own in OWN.items()
+    },
     **{f"explore {kind}": f"{own} {STUDY}" for kind, own in OWN.items()},
 }
 for _verb in ("train", "explain"):
     SURFACE[f"{_verb} text"] += " --classify"
 OF_OWN_TASKS = {
     "train": f"{PLAN} {RUN} --from --trial --epochs --trust",
-    "explain": f"{PLAN} --on --analyze",
+    "explain": f"{PLAN} --on --race --no-race --analyze",
     "explore": f"{STUDY} --resume --trust".replace(" --space", ""),
 }
 

@@ -79,7 +79,7 @@ class Plan:
             the activations.
         compile: whether the objective runs through ``torch.compile``.
         graph: whether the kernels of a batch's gradient are recorded once and then launched as
-            one (on a GPU, a CUDA graph).
+            one (a graph of the device).
         micro_batch: examples per forward and backward pass; None is the whole batch.
         recompute: what the backward pass computes again instead of keeping it: ``"blocks"`` keeps
             the inputs of the model's repeated blocks only (Chen et al. 2016, arXiv:1604.06174).

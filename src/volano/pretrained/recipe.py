@@ -15,7 +15,7 @@ _LEAST_EPOCHS = 4.0
 # A training step of all layers costs about so many forward passes: forward, and the gradients of
 # activations and weights.
 STEP_IN_PASSES = 3.5
-# Of the time, what training may take (see apps/time_schedule.py).
+# Of the time, what training may take (see running/time_schedule.py).
 _TRAINING_SHARE = 0.65
 # From so many examples on a network of one's own is worth a comparison.
 _MANY = 50_000

@@ -66,7 +66,7 @@ class Advice(NamedTuple):
     diff: str
 
 
-class _Call(NamedTuple):
+class _WrittenCall(NamedTuple):
     """A call in a script's code, and the dotted name of what is called."""
 
     source: SourceFile
@@ -116,7 +116,7 @@ class _Writer:
 
     def _of_host(
         self, settings: dict[str, Any]
-    ) -> tuple[list[tuple[_Call, dict[str, str], tuple[str, ...]]], dict[str, Any]]:
+    ) -> tuple[list[tuple[_WrittenCall, dict[str, str], tuple[str, ...]]], dict[str, Any]]:
         """Returns what the host's own arguments say, and the settings that they cannot."""
         told = []
         for host, call in self._hosts.items():
@@ -138,7 +138,7 @@ class _Writer:
             where = "where the loaders are made" if "DataLoader" in names else "to the optimizer"
             self._note(0, settings, f"{said}, {where}")
 
-    def _argue(self, call: _Call, values: dict[str, str], settings: tuple[str, ...]) -> None:
+    def _argue(self, call: _WrittenCall, values: dict[str, str], settings: tuple[str, ...]) -> None:
         """Has a call give arguments."""
         is_literal = call.source.set_keywords(call.node, values)
         said = ", ".join(f"{name}={value}" for name, value in values.items())
@@ -200,7 +200,7 @@ class _Writer:
                 return call.node.lineno
         return 0
 
-    def _moved(self, model: str) -> _Call | None:
+    def _moved(self, model: str) -> _WrittenCall | None:
         """Returns the call that moves the model to its device."""
         for source in self._sources:
             for node in ast.walk(source.tree):
@@ -209,10 +209,10 @@ class _Writer:
                     continue
                 targets = [ast.unparse(target) for target in getattr(node, "targets", ())]
                 if model in (*targets, _receiver(value)):
-                    return _Call(source, value, "", "to")
+                    return _WrittenCall(source, value, "", "to")
         return None
 
-    def _copies(self) -> Iterator[_Call]:
+    def _copies(self) -> Iterator[_WrittenCall]:
         """Yields the calls in loops that move what they loop over to a device."""
         for source in self._sources:
             for loop in ast.walk(source.tree):
@@ -223,7 +223,7 @@ class _Writer:
                     }
                     for node in inside:
                         if _is_move(node) and _receiver(node).split("[")[0] in fresh:
-                            yield _Call(source, node, "", "to")
+                            yield _WrittenCall(source, node, "", "to")
 
 
 def _sources(script: Script) -> list[SourceFile]:
@@ -252,13 +252,13 @@ def _imports(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def _calls(source: SourceFile) -> Iterator[_Call]:
+def _calls(source: SourceFile) -> Iterator[_WrittenCall]:
     imports = _imports(source.tree)
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call):
             first, *others = ast.unparse(node.func).split(".")
             parts = [*imports.get(first, first).split("."), *others]
-            yield _Call(source, node, parts[0], parts[-1])
+            yield _WrittenCall(source, node, parts[0], parts[-1])
 
 
 def _is_move(node: Any) -> TypeGuard[ast.Call]:

@@ -70,7 +70,7 @@ def test_every_trained_parameter_is_in_one_group():
 
 
 def test_wrong_sizes_are_refused():
-    with pytest.raises(UsageError, match="one of thin, base, wide; got 'huge'"):
+    with pytest.raises(UsageError, match="one of tiny, thin, base, wide; got 'huge'"):
         choose_shape("huge", 3, 32, 10)
     with pytest.raises(DataError, match="at least 4 pixels"):
         choose_shape("thin", 3, 3, 10)

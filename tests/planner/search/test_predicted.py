@@ -50,12 +50,14 @@ def model_of(steps, *, verdict=lambda _: None):
     def time(plan):
         return None if steps[plan] is None else TimePrediction(step=steps[plan], startup=1.0)
 
-    return SimpleNamespace(memory=lambda _: None, time=time, verdict=verdict)
+    return SimpleNamespace(memory=lambda _: None, time=time, verdict=verdict, filling=lambda _: 0.0)
 
 
 def test_the_first_of_equals_is_chosen_and_the_others_stand_beside_it():
     model = model_of({SAFE: 0.2, NARROW: 0.4, PLAIN: 0.2})
-    chosen, *others = predicted_candidates([SAFE, NARROW, PLAIN], model, 100, is_tight=False)
+    chosen, *others = predicted_candidates(
+        [SAFE, NARROW, PLAIN], model, 100, filling_steps=0, is_tight=False
+    )
     assert (chosen.plan, chosen.status, chosen.total) == (SAFE, "chosen", 21.0)
     assert [(c.plan, c.status) for c in others] == [(PLAIN, "slower"), (NARROW, "slower")]
     assert others[1].reason == "1.95x the chosen one's time"
@@ -65,7 +67,7 @@ def test_where_memory_decides_what_is_not_known_does_not_fit():
     model = model_of(
         {SAFE: 0.2, NARROW: 0.1, PLAIN: None}, verdict={SAFE: "FITS", NARROW: None}.get
     )
-    found = predicted_candidates([SAFE, NARROW, PLAIN], model, 100, is_tight=True)
+    found = predicted_candidates([SAFE, NARROW, PLAIN], model, 100, filling_steps=0, is_tight=True)
     assert [c.status for c in found] == ["chosen", "memory", "untried"]
     assert found[0].plan == SAFE
 

@@ -87,7 +87,9 @@ class ClassifierSpec:
                 got=value.get("schema_version"),
             )
         check_dimensions(fields, _BOUNDS, "image.json")
-        check_figures(fields, dict.fromkeys(("mean", "std"), fields.get("channels")), "image.json")
+        # A pretrained network's own channels count, whatever the images have.
+        count = fields.get("channels") if fields.get("pretrained") is None else 3
+        check_figures(fields, dict.fromkeys(("mean", "std"), count), "image.json")
         try:
             for name in ("classes", "mean", "std"):
                 fields[name] = tuple(fields[name])

@@ -1,5 +1,5 @@
-"""Candidates by prediction alone: which would be chosen if none of them ran, and what is said of
-the others."""
+"""The candidates by prediction alone: which would be chosen if none of them ran, and what is said
+of the others."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class _Search:
 
     @property
     def _measures(self) -> bool:
-        """Whether anything that was measured may be told."""
+        """Returns whether anything that was measured may be told."""
         return self._request.is_free or bool(self._request.is_raced)
 
     def _raced(self, race: CandidateRace, key: str | None) -> PlanResult:
