@@ -144,7 +144,7 @@ def application_of_run(folder: RunFolder, *, trust: bool = False) -> type[Applic
     if ":" in str(kind) and not trust:
         check_trusted(kind, folder.path)
     goals = {"classes": CLASSIFY, CAUSAL: CAUSAL}
-    return application_class(goals.get(source.get("goal"), kind))
+    return application_class(goals.get(str(source.get("goal")), kind))
 
 
 def task_of(folder: RunFolder) -> Task:

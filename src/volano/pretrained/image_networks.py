@@ -269,8 +269,8 @@ def make_of_function(
 def resized(network: ImageNetwork, size: int) -> ImageNetwork:
     """Returns the same with pictures of another size, which a person asked for."""
     preprocessing = dataclasses.replace(network.preprocessing, size=size)
-    trunk = copy.deepcopy(network.trunk)
-    trunk.size = size  # pyright: ignore[reportAttributeAccessIssue]
+    trunk: Any = copy.deepcopy(network.trunk)
+    trunk.size = size
     said = (
         f"pictures of {size} px, as asked; the network's own size is {network.preprocessing.size}"
     )

@@ -44,7 +44,7 @@ class ImageApplication(ImageTraining):
         if self.network is None:
             return super().fit_epochs(limit, epochs)
         begun, reasons = begun_into(self, limit, epochs)
-        fitted = super(ImageApplication, begun).fit_epochs(limit, epochs)
+        fitted = ImageTraining.fit_epochs(begun, limit, epochs)
         return dataclasses.replace(fitted, reasons=(*reasons, *fitted.reasons))
 
     def finish(self, run: Run, task: Task) -> Finished:

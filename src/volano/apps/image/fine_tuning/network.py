@@ -135,18 +135,15 @@ def _with_head_of(network: ImageNetwork, name: str | None) -> ImageNetwork:
 
 def _build_own(skeleton: Mapping[str, Any]) -> nn.Module:
     spec = ClassifierSpec.from_json(skeleton["spec"])
-    own = None
-    if spec.model_reference is not None:
-        offered = {
-            "num_classes": len(spec.classes),
-            "in_channels": spec.channels,
-            "image_size": spec.image_size,
-        }
-
-        def own(**_: Any) -> nn.Module:
-            return make_of_function(str(spec.model_reference), offered)[0]
-
-    return make_classifier(spec, own)
+    if spec.model_reference is None:
+        return make_classifier(spec)
+    offered = {
+        "num_classes": len(spec.classes),
+        "in_channels": spec.channels,
+        "image_size": spec.image_size,
+    }
+    reference = spec.model_reference
+    return make_classifier(spec, lambda **_: make_of_function(reference, offered)[0])
 
 
 _BUILDERS = {"volano": _build_own}
