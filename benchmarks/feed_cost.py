@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("path", nargs="?")
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--ring", action="store_true")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     pins = {"feed": "ring", "workers": 0} if arguments.ring else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +33,7 @@ def main() -> None:
             epochs=arguments.epochs,
             out=out,
             pins=pins,
-            device="cpu",
+            device=arguments.device,
             observer=volano.Observer(),
         )
         records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -108,6 +108,7 @@ def start_ranks(
     children = []
     for rank in range(number):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
+        own |= {"LOCAL_WORLD_SIZE": "1"}  # as if each had a machine of its own
         log = output / f"{name}-{rank}.log"
         children.append(Forked(log, _as_rank, *call(rank), environment=place | own))
     children[0].store = store  # it lives as long as they do

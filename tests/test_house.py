@@ -272,6 +272,21 @@ _FLAGS = {
     "script/run.py": {"--plan", "--no-plan"},  # of `volano run`, which is told by them
     "study/optuna_storage.py": {"--storage"},  # of `optuna storage upgrade`
     "study/workers/ray_actors.py": {"--head"},  # of `ray start`
+    "running/job_files.py": {  # of torchrun, of `sbatch`, of `ray job submit`
+        "--standalone",
+        "--nnodes",
+        "--rdzv-backend",
+        "--rdzv-endpoint",
+        "--rdzv-id",
+        "--nproc-per-node",
+        "--job-name",
+        "--nodes",
+        "--ntasks-per-node",
+        "--gpus-per-node",
+        "--exclusive",
+        "--signal",
+        "--working-dir",
+    },
 }
 
 

@@ -15,6 +15,7 @@ PLAN = (
     "--recompute --offload --feed --workers --threads --sharding --prefix --forbid --budget"
 )
 RUN = "--out --plan --no-plan --nproc --max-restarts --save-every --skip-bad-steps"
+EXPLAIN = "--on --nodes --job --race --no-race --analyze"
 STUDY = (
     "--trials --minutes --metric --direction --eta --rungs --seed --storage --out --verify "
     "--nproc --workers --ray --device --precision --space"
@@ -42,17 +43,14 @@ SURFACE = {
     "plans show": "",
     "plans clear": "",
     **{f"train {kind}": f"{LENGTH} {own} {PLAN} {RUN}" for kind, own in OWN.items()},
-    **{
-        f"explain {kind}": f"{LENGTH} {own} {PLAN} --on --race --no-race --analyze"
-        for kind, own in OWN.items()
-    },
+    **{f"explain {kind}": f"{LENGTH} {own} {PLAN} {EXPLAIN}" for kind, own in OWN.items()},
     **{f"explore {kind}": f"{own} {STUDY}" for kind, own in OWN.items()},
 }
 for _verb in ("train", "explain"):
     SURFACE[f"{_verb} text"] += " --classify"
 OF_OWN_TASKS = {
     "train": f"{PLAN} {RUN} --from --trial --epochs --trust",
-    "explain": f"{PLAN} --on --race --no-race --analyze",
+    "explain": f"{PLAN} {EXPLAIN}",
     "explore": f"{STUDY} --resume --trust".replace(" --space", ""),
 }
 

@@ -1,5 +1,5 @@
 """What test_separation.py runs in a child process: trainings on the stand-in accelerator, named as
-arguments.
+arguments; and tests/gpu on the accelerator that VOLANO_TEST_DEVICE names.
 
 Prints one JSON object: name -> result, or the traceback of what went wrong.
 """
@@ -25,6 +25,9 @@ from torch import nn
 
 import volano
 from volano import Plan
+
+DEVICE = os.environ.get("VOLANO_TEST_DEVICE", "standin:0")
+IS_STANDIN = DEVICE.startswith("standin")
 
 
 def make_net() -> nn.Module:
@@ -154,6 +157,8 @@ class Live:
 
     def __init__(self) -> None:
         self.storages: list[tuple[weakref.ref[Any], int]] = []
+        if not IS_STANDIN:
+            return
         dressed = standin._dressed
 
         def noting(host: Any) -> Any:
@@ -164,6 +169,8 @@ class Live:
         standin._dressed = noting
 
     def bytes(self) -> int:
+        if not IS_STANDIN:
+            return torch.accelerator.memory_allocated()
         self.storages = [(ref, size) for ref, size in self.storages if ref() is not None]
         return sum(size for _, size in self.storages)
 
@@ -174,7 +181,7 @@ def savings(**knobs: Any) -> dict[str, Any]:
     live, folder, plan = (
         Live(),
         Path(tempfile.mkdtemp()),
-        Plan.baseline("standin:0").pin(feed="resident"),
+        Plan.baseline(DEVICE).pin(feed="resident"),
     )
     after_forward: list[int] = []
 
@@ -204,8 +211,42 @@ def savings(**knobs: Any) -> dict[str, Any]:
     return {**result, "is_same": same[0][0] == same[0][1] == same[1][0] == same[1][1]}
 
 
+def steady(**knobs: Any) -> dict[str, Any]:
+    """What is read and waited for between two logged lines, under a plan."""
+    plan = Plan.baseline(DEVICE).pin(feed="resident", **knobs)
+
+    def flat(model: nn.Module, batch: Any) -> volano.Loss:
+        images, labels = batch
+        return objective(lambda x: model(x.float() / 16), (images, labels))
+
+    watch = Watch()
+    task = make_task(model=deep_net, objective=flat, augment=None, valid=None)
+    folder = Path(tempfile.mkdtemp()) / "run"
+    volano.train(task, plan=plan, out=folder, observer=watch)
+    return {"counts": watch.counts}
+
+
+def number_on_device() -> dict[str, Any]:
+    """What a number costs that ranks add up."""
+    from volano.training.distributed.data_parallel import _on_device
+
+    like = torch.zeros((), device=DEVICE)
+    standin.counters.reset()
+    value = _on_device(3.0, like)
+    return {"counts": dict(standin.counters), "value": value.item()}
+
+
+def knobs_of(text: str) -> dict[str, Any]:
+    pairs = (pair.split("=") for pair in text.split(","))
+    return {name: int(value) if value.isdigit() else value for name, value in pairs}
+
+
 def main(name: str) -> dict[str, Any]:
-    there = Plan.baseline("standin:0")
+    there = Plan.baseline(DEVICE)
+    if name.startswith("steady:"):
+        return steady(**knobs_of(name.removeprefix("steady:")))
+    if name == "number":
+        return number_on_device()
     if name == "resident":
         return compare(there.pin(feed="resident"))
     if name == "steady":
@@ -215,7 +256,7 @@ def main(name: str) -> dict[str, Any]:
     if name == "worker":
         return compare(there.pin(workers=1), computed=True)
     if name == "default":
-        return compare(Plan.default("standin:0"))
+        return compare(Plan.default(DEVICE))
     if name == "micro":
         # A batch statistic would couple the examples: without BatchNorm's training mode there is
         # none.
@@ -239,7 +280,7 @@ def main(name: str) -> dict[str, Any]:
             "status": resumed.status,
         }
     if name.startswith("savings:"):
-        return savings(**dict(pair.split("=") for pair in name.removeprefix("savings:").split(",")))
+        return savings(**knobs_of(name.removeprefix("savings:")))
     if name == "chosen":
         run = volano.train(
             make_task(), out=Path(tempfile.mkdtemp()) / "run", observer=volano.Observer()
@@ -261,5 +302,6 @@ def attempt(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    standin.install()
+    if IS_STANDIN:
+        standin.install()
     print(json.dumps({name: attempt(name) for name in sys.argv[1:]}), flush=True)

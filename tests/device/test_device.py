@@ -75,6 +75,59 @@ def accelerator(monkeypatch):
     return device
 
 
+def test_the_state_of_a_device_that_is_not_the_current_one(accelerator, monkeypatch):
+    states = {"standin:0": "current", "standin:1": "own"}
+    module = type(
+        "Backend",
+        (),
+        {
+            "get_rng_state": staticmethod(lambda device="standin:0": states[str(device)]),
+            "set_rng_state": staticmethod(
+                lambda state, device="standin:0": states.update({str(device): state})
+            ),
+        },
+    )
+    accelerator._module = module
+    accelerator.torch_device = type(
+        "Place", (), {"index": 1, "type": "standin", "__str__": lambda _: "standin:1"}
+    )()
+    noted = accelerator.rng_state()
+    assert noted["device"] == "own"
+    assert accelerator.generator_states()[-1] == "own"
+    accelerator.set_rng_state({**noted, "device": "later"})
+    assert states == {"standin:0": "current", "standin:1": "later"}
+
+
+def test_tf32_is_of_nvidias_matrix_units(accelerator, monkeypatch):
+    accelerator._module = type(
+        "Backend", (), {"get_device_capability": staticmethod(lambda: (9, 0))}
+    )
+    assert accelerator.supports("tf32")
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert not accelerator.supports("tf32")
+
+
+def test_pages_that_cannot_be_locked_leave_no_error_behind(accelerator, monkeypatch):
+    errors = []
+
+    class Runtime:
+        @staticmethod
+        def cudaHostRegister(*_):  # noqa: N802 - its name there
+            errors.append("out of lockable memory")
+            return 2
+
+    def launch(*_, **__):
+        if errors:
+            raise RuntimeError(errors.pop())
+
+    accelerator._module = type("Backend", (), {"cudart": staticmethod(Runtime)})
+    accelerator.__dict__["can_pin"] = True
+    memory = torch.ones(8)
+    monkeypatch.setattr(torch, "zeros", launch)
+    assert not accelerator.lock_pages(memory)
+    assert errors == []
+
+
 def test_emulated_bf16_is_not_fast(accelerator):
     assert accelerator.supports("bf16")
     assert not accelerator.has_bf16_units

@@ -22,3 +22,18 @@ def test_a_small_product_tells_how_fast_bf16_is_and_once(monkeypatch):
     assert torch.equal(torch.get_rng_state(), before)
     monkeypatch.setattr(limits, "_rate", None)  # would fail
     assert bf16_speed(Device("cpu")) == speed
+
+
+def test_the_rate_of_tf32_is_measured_where_there_are_units_for_it(monkeypatch):
+    settings = []
+    monkeypatch.setattr("volano.device.limits._SECONDS_PER_LIMIT", 0.001)
+    monkeypatch.setattr(Device, "supports", lambda self, precision: precision in ("fp32", "tf32"))
+    monkeypatch.setattr(
+        "volano.device.limits._product",
+        lambda *_: (lambda: settings.append(torch.backends.cuda.matmul.fp32_precision), 1e6),
+    )
+    found = measure_limits(Device("cpu"))
+    assert found.matmul_tf32 > 0
+    assert found.matmul_bf16 is None
+    assert set(settings) == {"ieee", "tf32"}
+    assert settings[0] == "ieee"

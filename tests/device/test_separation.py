@@ -28,6 +28,12 @@ NAMES = (
     "resume",
     "chosen",
     "doctor",
+    "number",
+    "steady:micro_batch=24",
+    "steady:optimizer=fused",
+    "steady:precision=bf16",
+    "steady:precision=fp16,optimizer=fused",
+    "steady:recompute=blocks",
 )
 
 
@@ -71,6 +77,22 @@ def test_the_steady_loop_does_not_wait_for_the_device():
         assert between_two_lines["device_to_host"] <= 2
         assert between_two_lines["synchronize"] == 0
     assert sum(line["host_to_device"] for line in counts[2:]) <= 8
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("steady:")])
+def test_no_plan_waits_for_the_device(name):
+    counts = on_standin(name)["counts"]
+    assert len(counts) == 24
+    for between_two_lines in counts[2:]:
+        assert between_two_lines["reads"] == 0
+        assert between_two_lines["device_to_host"] <= 2
+        assert between_two_lines["synchronize"] == 0
+
+
+def test_a_number_that_ranks_add_up_is_not_copied():
+    found = on_standin("number")
+    assert found["value"] == 3.0
+    assert not any(found["counts"].values())
 
 
 def test_batches_travel_without_blocking():

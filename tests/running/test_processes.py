@@ -3,8 +3,15 @@
 import pytest
 
 from volano import Plan
+from volano.device import Device
 from volano.errors import PlanError, UsageError
-from volano.running.processes import Processes, check_processes, is_follower, tells_of_lost_rank
+from volano.running.processes import (
+    Processes,
+    check_processes,
+    idle_accelerators,
+    is_follower,
+    tells_of_lost_rank,
+)
 
 
 @pytest.fixture
@@ -39,6 +46,30 @@ def test_ranks_are_started_here_or_by_torchrun(under_torchrun):
     assert Processes().world_size == 4
     with pytest.raises(UsageError, match="torchrun or by `nproc`; got both, 4 and 2"):
         _ = Processes(nproc=2).world_size
+
+
+def test_a_process_for_each_accelerator(monkeypatch):
+    assert Processes(nproc="3").count == 3
+    monkeypatch.setattr(Device, "count", staticmethod(lambda: 4))
+    assert Processes(nproc="gpu").world_size == 4
+    monkeypatch.setattr(Device, "count", staticmethod(lambda: 0))
+    with pytest.raises(UsageError, match="`nproc` gpu needs accelerators; got none"):
+        Processes(nproc="gpu")
+    with pytest.raises(UsageError, match="a number of processes, at least 1; got -1. gpu is one"):
+        Processes(nproc="-1")
+
+
+def test_accelerators_that_are_idle_are_told_of(monkeypatch):
+    device = Device("cpu")
+    monkeypatch.setattr(Device, "count", staticmethod(lambda: 4))
+    assert idle_accelerators(device, 1) == ()
+    device.is_cpu = False
+    assert idle_accelerators(device, 1) == (
+        "3 more accelerators are idle: `nproc` gpu trains on all of them",
+    )
+    assert idle_accelerators(device, 4) == ()
+    monkeypatch.setattr(Device, "count", staticmethod(lambda: 1))
+    assert idle_accelerators(device, 1) == ()
 
 
 def test_before_a_folder_is_made(make_task):

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from volano.api.train import named, refuse_options
 from volano.errors import UsageError
 from volano.plan import parse_bytes
+from volano.plan.cluster import ClusterExplanation
 from volano.planner import (
     EXPLANATION,
     Explanation,
     PlanRequest,
     explain_absent,
+    explain_cluster,
     find_plan,
     measured_beside,
+    names_cluster,
 )
 from volano.running.minutes import with_probe_steps
 from volano.task import Task
@@ -38,8 +41,9 @@ def explain(
     race: bool | None = None,
     analyze: bool = False,
     observer: Observer | None = None,
+    nodes: int | None = None,
     **options: Any,
-) -> Explanation:
+) -> Explanation | ClusterExplanation:
     """Explains what the planner would choose, every candidate with its figures, and why. Nothing is
     trained.
 
@@ -49,8 +53,8 @@ def explain(
     Args:
         what, path: the things that would be trained; see ``volano.train``.
         device: the device as torch writes it; None is the accelerator, or the CPU without one.
-        on: name of a device that is not here (``"H100 80GB"``): nothing runs, everything is
-            predicted.
+        on: name of a device that is not here (``"H100 80GB"``), or of many (``"H100 x 64"``, 1 to
+            10,000): nothing runs, everything is predicted.
         budget: bytes that the training may hold on the device, or a text such as ``"6GiB"``; None
             is what is there.
         pins, forbid: see ``volano.train``.
@@ -60,7 +64,11 @@ def explain(
             what was predicted.
         observer: the observer that hears of phases, of the predictions before a race, and of each
             candidate as it has run; None shows progress on standard error.
+        nodes: the machines over which many devices are spread; None fills each.
         options: the options of an application; see ``volano.train``.
+
+    Returns:
+        An ``Explanation``; for many devices a ``ClusterExplanation``.
 
     Raises:
         UsageError: the task or the device is invalid.
@@ -74,7 +82,7 @@ def explain(
     value, _ = named(what)
     if isinstance(value, Task):
         refuse_options({"path": path, **options})
-        return _explained(*with_probe_steps(value, planning), on, analyze)
+        return _explained(*with_probe_steps(value, planning), on, nodes, analyze)
     from volano.apps.kinds import CLASSIFY, application_class, choose_application
     from volano.apps.train import task_to_plan
 
@@ -86,7 +94,7 @@ def explain(
             remedy="Leave it out",
         )
     with task_to_plan(application, chosen, planning) as task:
-        return _explained(task, planning, on, analyze)
+        return _explained(task, planning, on, nodes, analyze)
 
 
 def explain_run(path: str | Path) -> Explanation:
@@ -103,7 +111,14 @@ def explain_run(path: str | Path) -> Explanation:
     return Explanation.from_json(folder.read_json(EXPLANATION))
 
 
-def _explained(task: Task, planning: PlanRequest, on: str | None, analyze: bool) -> Explanation:
+def _explained(
+    task: Task, planning: PlanRequest, on: str | None, nodes: int | None, analyze: bool
+) -> Explanation | ClusterExplanation:
+    is_cluster = on is not None and names_cluster(on)
+    if nodes is not None and not is_cluster:
+        raise UsageError(
+            "`nodes` is for many devices", got=f"`on` {on}", remedy="Write on='H100 x 64'"
+        )
     if on is not None:
         if planning.device is not None:
             raise UsageError(
@@ -115,6 +130,8 @@ def _explained(task: Task, planning: PlanRequest, on: str | None, analyze: bool)
                 raise UsageError(
                     "Measuring needs the device itself", got=f"`{name}` with `on` {on}"
                 )
+        if is_cluster:
+            return explain_cluster(task, on, planning, nodes=nodes)
         return explain_absent(task, on, planning)
     explanation = find_plan(task, planning).explanation
     assert explanation is not None

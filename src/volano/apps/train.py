@@ -21,7 +21,7 @@ from volano.running.end_run import end_run, with_notices
 from volano.running.processes import Processes, check_processes, execute
 from volano.running.time_limit import TimeLimit
 from volano.running.time_schedule import WRITING_SECONDS
-from volano.running.train import check_unfinished, go_on
+from volano.running.train import check_unfinished, go_on, within_budget
 from volano.task import Task
 from volano.training import Observer, Run, RunFolder, Safety, check_plan, make_progress
 
@@ -104,7 +104,7 @@ def train_application(
             *chosen.reasons,
             *fitted.reasons,
         ),
-        safety=safety,
+        safety=within_budget(safety, limit.planning.budget),
         processes=processes,
         may_split=chosen.may_split,
         length=fitted.length,

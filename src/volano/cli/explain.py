@@ -16,6 +16,7 @@ import typer
 from volano.apps.kinds import APPLICATIONS
 from volano.cli import options as opt
 from volano.cli import output
+from volano.cli.cluster import show_cluster, train_command
 from volano.cli.explanation import print_explanation
 from volano.cli.generated import (
     GroupByFirst,
@@ -42,6 +43,8 @@ volano explain my_task:task --budget 8GiB --analyze
 volano explain my_task:task --no-race     predictions only
 
 volano explain text ./books --on H100
+
+volano explain my_task:task --on "H100 x 64" --job slurm
 
 volano explain runs/image-1               why that run's plan is what it is
 
@@ -72,8 +75,15 @@ def _explain_options(
     on: Annotated[
         str | None,
         typer.Option(
-            help="A device that is not here, by name: predicts, runs nothing. H100, RTX 4090."
+            help="A device that is not here, by name, or many: predicts, runs nothing. H100, "
+            "RTX 4090, 'H100 x 64'."
         ),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="Machines over which many devices are spread (--on).")
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option(help="slurm or ray: print the job's file too (--on with many).")
     ] = None,
 ) -> None:
     """Declares the options of how a plan is explained."""
@@ -189,19 +199,28 @@ def _explain(
     analyze: bool,
     race: bool | None,
     on: str | None,
+    nodes: int | None,
+    job: str | None,
     **values: Any,
 ) -> int:
     del debug  # read by cli.main
     begin(what)
     from volano.api.explain import explain
+    from volano.plan.cluster import ClusterExplanation
 
     how = {parameter.name for parameter in opt.plan_options()}
     options = given({name: value for name, value in values.items() if name not in how})
+    where = given({"on": on, "nodes": nodes})
     found = explain(
-        what, analyze=analyze, race=race, on=on, observer=None if json else first_answer(),
-        **planning(values), **options,
+        what, analyze=analyze, race=race, observer=None if json else first_answer(),
+        **{"on": None, **where}, **planning(values), **options,
     )  # fmt: skip
-    return show(found, as_json=json)
+    if not isinstance(found, ClusterExplanation):
+        if job is not None:
+            raise UsageError("`job` is for many devices", got=f"{job} without on='H100 x 64'")
+        return show(found, as_json=json)
+    command = train_command(what, options, found)
+    return show_cluster(found, command, job, as_json=json)
 
 
 def _explain_run(run: Path, *, json: bool, debug: bool) -> int:

@@ -65,9 +65,11 @@ NoPlan = Annotated[
 
 _RANKS = "Several processes"
 NumProcesses = Annotated[
-    int,
+    str,
     typer.Option(
-        "--nproc", help="Processes that train together on this machine.", rich_help_panel=_RANKS
+        "--nproc",
+        help="Processes that train together on this machine; gpu is one for each accelerator.",
+        rich_help_panel=_RANKS,
     ),
 ]
 MaxRestarts = Annotated[
@@ -103,7 +105,7 @@ def run_options(
     ] = None,
     plan: PlanFile = None,
     no_plan: NoPlan = False,
-    nproc: NumProcesses = 1,
+    nproc: NumProcesses = "1",
     max_restarts: MaxRestarts = 0,
     save_every: SaveEvery = None,
     skip_bad_steps: SkipBadSteps = None,

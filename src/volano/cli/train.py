@@ -183,7 +183,7 @@ def _train_own(
 
 def resume(
     run: opt.RunPath,
-    nproc: opt.NumProcesses = 1,
+    nproc: opt.NumProcesses = "1",
     max_restarts: opt.MaxRestarts = 0,
     save_every: opt.SaveEvery = None,
     skip_bad_steps: opt.SkipBadSteps = None,

@@ -119,7 +119,7 @@ class Device:
             "python": random.getstate(),
         }
         if not self.is_cpu and hasattr(self._module, "get_rng_state"):
-            states["device"] = self._module.get_rng_state()
+            states["device"] = self._own_rng_state()
         return states
 
     def set_rng_state(self, states: dict[str, Any]) -> None:
@@ -129,7 +129,18 @@ class Device:
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
         random.setstate(states["python"])
         if "device" in states and not self.is_cpu:
-            self._module.set_rng_state(states["device"])
+            self._set_own_rng_state(states["device"])
+
+    @property
+    def _place(self) -> tuple[torch.device, ...]:
+        # This device need not be the current one; MPS has one only, and its functions name none.
+        return () if self.torch_device.type in ("cpu", "mps") else (self.torch_device,)
+
+    def _own_rng_state(self) -> torch.Tensor:
+        return self._module.get_rng_state(*self._place)
+
+    def _set_own_rng_state(self, state: torch.Tensor) -> None:
+        self._module.set_rng_state(state, *self._place)
 
     def random_state_noted(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
         """Notes the states of all default generators. Returns a function that makes a context in
@@ -151,7 +162,7 @@ class Device:
     def generator_states(self) -> tuple[Any, ...]:
         """Returns the same states as :meth:`rng_state`, but quickly, for this process alone."""
         has_own = not self.is_cpu and hasattr(self._module, "get_rng_state")
-        own = self._module.get_rng_state() if has_own else None
+        own = self._own_rng_state() if has_own else None
         return torch.get_rng_state(), np.random.get_state(), random.getstate(), own
 
     def set_generator_states(self, states: tuple[Any, ...]) -> None:
@@ -161,7 +172,7 @@ class Device:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
         if own is not None:
-            self._module.set_rng_state(own)
+            self._set_own_rng_state(own)
 
     def has_drawn_elsewhere(self, states: tuple[Any, ...]) -> bool:
         """Checks whether anything was drawn since ``states``, except from the generator that
@@ -217,6 +228,11 @@ class Device:
         info = info or self._ask(lambda device: self._module.mem_get_info(device))
         return (None, None) if info is None else (int(info[0]), int(info[1]))
 
+    def memory_fraction_setter(self) -> Callable[[float], None] | None:
+        """Returns a function that bounds this process's share of the memory, or None."""
+        setter = getattr(self._module, "set_per_process_memory_fraction", None)
+        return None if setter is None else lambda share: setter(share, self.torch_device)
+
     def _ask(self, question: Callable[..., Any]) -> Any:
         # Backends without an allocator of their own raise RuntimeError or lack the hook altogether.
         try:
@@ -269,7 +285,11 @@ class Device:
         runtime = self._host_runtime()
         if runtime is None or not memory.nbytes:  # locking 0 bytes is an error there
             return False
-        return int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0
+        if int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0:
+            return True
+        with contextlib.suppress(RuntimeError):  # the next kernel raises it: one nobody needs
+            torch.zeros(1, device=self.torch_device)
+        return False
 
     def unlock_pages(self, memory: torch.Tensor) -> None:
         """Unlocks memory that :meth:`lock_pages` has locked."""
@@ -345,8 +365,8 @@ class Device:
     def _has_tf32(self) -> bool:
         # Tensor cores round fp32 inputs to tf32 from compute capability 8.0 on (NVIDIA A100
         # whitepaper).
-        capability = self._module.get_device_capability()
-        return isinstance(capability, tuple) and capability >= (8, 0)
+        capability = self._module.get_device_capability()  # ROCm's look alike and mean other things
+        return torch.version.hip is None and isinstance(capability, tuple) and capability >= (8, 0)
 
     def has_fused(self, optimizer_class: type[torch.optim.Optimizer]) -> bool:
         """Checks whether the one-kernel update of a class of torch.optim runs here; tried on one

@@ -9,6 +9,7 @@ from functools import cache, partial
 import torch
 
 from volano.device.device import Device
+from volano.device.fp32_products import fp32_products
 from volano.device.work_rate import Work, measure_rate
 
 _SECONDS_PER_LIMIT, _SECONDS_PER_PRODUCT = 0.25, 0.02
@@ -24,6 +25,7 @@ class Limits:
     Attributes:
         matmul_fp32: floating-point operations per second of a large square matrix product in fp32.
         matmul_bf16: the same rate in bf16.
+        matmul_tf32: the same rate in fp32 with inputs rounded to tf32.
         memory_copy: bytes per second read plus written by a copy within the device's memory.
         host_to_device: bytes per second from host memory to the device; None on the CPU.
     """
@@ -32,6 +34,7 @@ class Limits:
     matmul_bf16: float | None
     memory_copy: float
     host_to_device: float | None
+    matmul_tf32: float | None = None
 
 
 def measure_limits(device: Device) -> Limits:
@@ -43,10 +46,11 @@ def measure_limits(device: Device) -> Limits:
     states = device.rng_state()
     try:
         return Limits(
-            matmul_fp32=_rate(device, _product, sizes, torch.float32),
+            matmul_fp32=_in_ieee(device, sizes),
             matmul_bf16=_rate(device, _product, sizes, torch.bfloat16)
             if device.supports("bf16")
             else None,
+            matmul_tf32=_in_tf32(device, sizes) if device.supports("tf32") else None,
             memory_copy=_rate(device, _copy, num_copied, torch.uint8),
             host_to_device=None
             if device.is_cpu
@@ -82,6 +86,16 @@ def _bf16_speed(name: str) -> float:
     finally:
         device.set_rng_state(states)
     return narrow / wide
+
+
+def _in_ieee(device: Device, sizes: Sequence[int]) -> float:
+    with fp32_products("ieee"):
+        return _rate(device, _product, sizes, torch.float32)
+
+
+def _in_tf32(device: Device, sizes: Sequence[int]) -> float:
+    with fp32_products("tf32"):
+        return _rate(device, _product, sizes, torch.float32)
 
 
 def _rate(

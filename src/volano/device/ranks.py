@@ -33,11 +33,13 @@ class Ranks:
         rank: number from 0 to ``world_size - 1``, over all machines.
         world_size: number of processes that train together.
         local_rank: rank among those of this machine; the index of its accelerator.
+        per_node: number of ranks of each machine; None if that is not known.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    per_node: int | None = None
 
     @classmethod
     def from_environment(cls) -> Ranks:
@@ -58,7 +60,9 @@ class Ranks:
                 got=f"{error}",
                 remedy="Start with torchrun",
             ) from error
-        return cls(rank=rank, world_size=world_size, local_rank=local_rank)
+        told = os.environ.get("LOCAL_WORLD_SIZE", "")
+        per_node = int(told) if told.isdigit() else None
+        return cls(rank=rank, world_size=world_size, local_rank=local_rank, per_node=per_node)
 
     @property
     def is_first(self) -> bool:

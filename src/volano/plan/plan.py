@@ -98,7 +98,8 @@ class Plan:
         threads: number of threads of the host's arithmetic; None leaves torch's own number.
         sharding: what ranks that train together do with parameters, gradients and optimizer state:
             ``"none"`` leaves each a whole copy (distributed data parallel), ``"full"`` gives each a
-            part (FSDP2; ZeRO stage 3).
+            part (FSDP2; ZeRO stage 3), ``"hybrid"`` gives each a part within a machine and leaves
+            each machine a whole copy.
         allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to
             the C library, ``"return"`` gives large blocks back at once, so that a process takes
             hardly more memory than its live bytes.
@@ -165,10 +166,10 @@ class Plan:
         help="Threads of the host's arithmetic.",
         words={None: "torch's threads", 1: "1 thread"}, phrase="{} threads",
     )  # fmt: skip
-    sharding: Literal["none", "full"] = knob(
-        "none", "rounding", choices=("none", "full"), is_captured=False, suspicion=11,
-        help="none (each rank a whole copy) or full (FSDP2).",
-        words={"full": "sharded", "none": "not sharded"},
+    sharding: Literal["none", "full", "hybrid"] = knob(
+        "none", "rounding", choices=("none", "full", "hybrid"), is_captured=False, suspicion=11,
+        help="none (each rank a whole copy), full (FSDP2) or hybrid (within machines).",
+        words={"full": "sharded", "none": "not sharded", "hybrid": "sharded within machines"},
     )  # fmt: skip
     allocator: Literal["system", "keep", "return"] = knob(
         "system", "exact", choices=("system", "keep", "return"), fits_memory=True, raced=1,

@@ -3,6 +3,8 @@ explains."""
 
 from volano.plan.explanation import Candidate, Explanation
 from volano.planner.analyze import measured_beside
+from volano.planner.cluster.cluster_spec import names_cluster
+from volano.planner.cluster.explain_cluster import explain_cluster
 from volano.planner.offline import explain_absent
 from volano.planner.request import EXPLANATION, PlanRequest, PlanResult
 from volano.planner.search.per_rank import share_of_rank, share_of_threads
@@ -15,8 +17,10 @@ __all__ = [
     "PlanRequest",
     "PlanResult",
     "explain_absent",
+    "explain_cluster",
     "find_plan",
     "measured_beside",
+    "names_cluster",
     "share_of_rank",
     "share_of_threads",
 ]

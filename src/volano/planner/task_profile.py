@@ -77,14 +77,14 @@ class TaskProfile:
         return self.batches[0]
 
 
-def profile_task(task: Task, device: Device) -> TaskProfile:
-    """Builds the model once, makes the first batch, and looks at both.
+def profile_task(task: Task, device: Device, *, model: nn.Module | None = None) -> TaskProfile:
+    """Makes the first batch, and looks at it and at the model; None builds one.
 
     Raises:
         VolanoError: the errors that the run itself would raise.
     """
     with random_state_kept(device):
-        model = Session.make_model(task)
+        model = Session.make_model(task) if model is None else model
         batches = first_batches(task)
         reasons = {
             name: choose_implementation(

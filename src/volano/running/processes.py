@@ -42,6 +42,8 @@ from volano.training.signals import signals_to_stop
 
 # In the environment of the ranks: show whole tracebacks.
 DEBUG = "VOLANO_DEBUG"
+# The word for one process per accelerator, as torchrun has it too.
+EACH_ACCELERATOR = "gpu"
 # What is said to the launcher of the ranks at a second Ctrl-C.
 END_AT_ONCE = b"!"
 _LOST_RANK = re.compile(r"gloo|nccl|xccl|by peer|DistBackendError|remote process", re.IGNORECASE)
@@ -49,20 +51,32 @@ _LOST_RANK = re.compile(r"gloo|nccl|xccl|by peer|DistBackendError|remote process
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """The processes that a run has on this machine: how many, how often they are started again
-    after a failure, and whether they show the tracebacks of their errors.
+    """The processes that a run has on this machine: how many (``"gpu"`` is one for each
+    accelerator), how often they are started again after a failure, and whether they show the
+    tracebacks of their errors.
 
     Raises:
         UsageError: at birth, if a number is invalid.
     """
 
-    nproc: int = 1
+    nproc: int | str = 1
     max_restarts: int = 0
     debug: bool = False
 
     def __post_init__(self) -> None:
-        if self.nproc < 1:
-            raise UsageError("`nproc` must be a number of processes, at least 1", got=self.nproc)
+        if self.nproc == EACH_ACCELERATOR:
+            object.__setattr__(self, "nproc", Device.count())
+            if not self.nproc:
+                raise UsageError(
+                    f"`nproc` {EACH_ACCELERATOR} needs accelerators", got="none on this machine"
+                )
+        if isinstance(self.nproc, str) and self.nproc.isdecimal():
+            object.__setattr__(self, "nproc", int(self.nproc))
+        if not isinstance(self.nproc, int) or self.nproc < 1:
+            raise UsageError(
+                "`nproc` must be a number of processes, at least 1", got=self.nproc,
+                remedy=f"{EACH_ACCELERATOR} is one for each accelerator",
+            )  # fmt: skip
         if self.max_restarts < 0:
             raise UsageError("`max_restarts` must be a number, at least 0", got=self.max_restarts)
         if self.max_restarts and self.nproc == 1:
@@ -73,6 +87,11 @@ class Processes:
             )
 
     @property
+    def count(self) -> int:
+        """The number of processes that are started here."""
+        return int(self.nproc)
+
+    @property
     def world_size(self) -> int:
         """The number of ranks that will train: these processes, or those that torchrun has started
         already.
@@ -81,12 +100,12 @@ class Processes:
             UsageError: both at once.
         """
         started = Ranks.from_environment()
-        if started.are_several and self.nproc > 1:
+        if started.are_several and self.count > 1:
             raise UsageError(
                 "Ranks must be started either by torchrun or by `nproc`",
                 got=f"both, {started.world_size} and {self.nproc}",
             )
-        return max(started.world_size, self.nproc)
+        return max(started.world_size, self.count)
 
 
 def check_processes(
@@ -96,12 +115,13 @@ def check_processes(
     is made."""
     processes = processes or Processes()
     check_ranks(task, plan, processes.world_size)
-    if processes.nproc > 1 and not Device(plan.device).is_cpu and processes.nproc > Device.count():
+    is_cpu = Device(plan.device).is_cpu
+    if processes.count > 1 and not is_cpu and processes.count > Device.count():
         raise UsageError(
             "Each rank needs an accelerator of its own",
             got=f"{processes.nproc} ranks on {Device.count()}",
         )
-    if processes.nproc > 1 and (source or {}).get("kind") == "python":
+    if processes.count > 1 and (source or {}).get("kind") == "python":
         raise UsageError(
             "A task that several processes train must be one that each of them can make again",
             got="a Task object",
@@ -132,6 +152,8 @@ def execute(
     processes = processes or Processes()
     ranks = Ranks.from_environment()
     world_size = processes.world_size
+    if not resume:
+        notices = (*notices, *idle_accelerators(Device(plan.device), world_size))
     if world_size == 1:
         return run_task(
             task, plan, folder, observer=observer, source=source, resume=resume, notices=notices,
@@ -145,11 +167,21 @@ def execute(
             changes = {} if safety is None else {"safety": safety.to_json()}
             folder.update_run(status=PREPARED, **changes)
     folder.release()  # the first of the ranks holds it from here on
-    if processes.nproc > 1:
+    if processes.count > 1:
         _start(folder, plan, processes)
         return load_run(task, folder)
     ranks.join().tell(str(folder.path.absolute()))
     return run_task(task, plan, folder, observer=observer, resume=True, safety=safety, ranks=ranks)
+
+
+def idle_accelerators(device: Device, world_size: int) -> tuple[str, ...]:
+    """Returns the notice that other accelerators of this machine have nothing to do; empty if there
+    are none, or several processes train."""
+    others = 0 if device.is_cpu or world_size > 1 else Device.count() - 1
+    if others < 1:
+        return ()
+    idle = "1 more accelerator is" if others == 1 else f"{others} more accelerators are"
+    return (f"{idle} idle: `nproc` {EACH_ACCELERATOR} trains on all of them",)
 
 
 def is_follower() -> bool:
@@ -222,7 +254,7 @@ def _start(folder: RunFolder, plan: Plan, processes: Processes) -> None:
     if Device(
         plan.device
     ).is_cpu:  # spinning threads of one rank would take the cores of the others
-        environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.nproc)))
+        environment.setdefault("OMP_NUM_THREADS", str(share_of_threads(processes.count)))
     if processes.debug:
         environment[DEBUG] = "1"
     # In a session of their own, so that a terminal's Ctrl-C reaches them once, through this

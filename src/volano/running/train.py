@@ -48,6 +48,7 @@ def train_task(
     observer.on_phase(f"choosing a plan for {task.name}")
     planning = dataclasses.replace(planning or PlanRequest(), observer=observer)
     world_size = (processes or Processes()).world_size
+    safety = within_budget(safety, planning.budget)
     length = None
     if is_in_minutes(task):
         task, chosen, length = fit_minutes(task, planning, started=started, world_size=world_size)
@@ -112,6 +113,14 @@ def go_on(
     return execute(
         task, plan, folder, observer=observer, resume=True, safety=safety, processes=processes
     )
+
+
+def within_budget(safety: Safety | None, budget: int | None) -> Safety | None:
+    """Returns the safety settings of a run that keeps to a budget of bytes; as they are without
+    one."""
+    if budget is None:
+        return safety
+    return dataclasses.replace(safety or Safety(), memory_limit=budget)
 
 
 def change_safety(run: str | Path, **changes: Any) -> None:

@@ -47,7 +47,9 @@ class Task:
         collate: ``(list of examples) -> batch`` on the host; None stacks, as torch's
             ``default_collate``.
         augment: ``(batch, generator) -> batch`` on the device, training only; draws from the
-            generator alone.
+            generator alone. Each of several ranks makes and augments the whole batch, unless
+            ``augment`` has a method ``of_part(batch, generator, rank, world_size)`` that changes
+            every ``world_size``-th example, from ``rank`` on, as it would within the whole.
         evaluate_every: how often ``valid`` is evaluated; it is always evaluated at the end.
         keep: ``"last"`` keeps the weights of the last step, ``"best"`` those of the evaluation with
             the smallest loss of ``valid``.

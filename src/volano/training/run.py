@@ -13,6 +13,7 @@ from torch import nn
 
 from volano.data import Fault
 from volano.device import Device, Ranks, describe_machine, random_state_kept, versions
+from volano.device.memory_limit import memory_limited
 from volano.errors import RunError, VolanoError
 from volano.plan import Plan
 from volano.record.run_folder import PREPARED, QUARANTINE, ReadFolder, RunFolder
@@ -46,7 +47,9 @@ class Run:
     Attributes:
         path: its folder.
         status: ``"finished"``, or ``"stopped"`` when it was asked to stop and can be resumed.
-        model: the model with the final weights, on the plan's device, in evaluation mode.
+        model: the model with the final weights, on the plan's device, in evaluation mode; of a
+            sharded run on the host if the device has no room for it, and in parts on ranks other
+            than the first.
         plan: under which it ran.
         metrics: the metrics of the last evaluation (``valid_loss``, ...), and ``train_loss``.
         seconds: the seconds by phase.
@@ -199,7 +202,8 @@ def _run(
     session: Session | None = None
     faults = _FaultList(folder, everyone)
     has_begun = not resume
-    with random_state_kept(device), settings_of(plan, device):
+    limit = memory_limited(device, safety.memory_limit)
+    with random_state_kept(device), settings_of(plan, device), limit:
         try:
             session = Session(
                 task,
@@ -245,6 +249,7 @@ def _run(
                 model = session.gathered()
                 if ranks.is_first:
                     save_weights(model, folder.path / "model.safetensors")
+                model = session.placed(model)
         except BaseException as error:
             reason = _reason_of(error)
             # A refused resume has not changed the run. On a full disk the first error is the

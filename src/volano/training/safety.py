@@ -23,6 +23,8 @@ class Safety:
             are kept to.
         skip_bad_steps: the number of steps with a loss or a gradient that is not finite may be left
             out in the whole run; 0 stops the run at the first.
+        memory_limit: bytes that the run may take on an accelerator, its budget; None is no limit.
+            A step that would take more runs out of memory, and is repeated in smaller parts.
 
     Raises:
         UsageError: at birth, if a setting is invalid.
@@ -30,6 +32,7 @@ class Safety:
 
     save_every: str = "60s"
     skip_bad_steps: int = 0
+    memory_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.save_seconds is None and not self.save_steps:
@@ -59,7 +62,7 @@ class Safety:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings for ``run.json``."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, value: Any) -> Safety:

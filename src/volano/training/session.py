@@ -21,7 +21,7 @@ from volano.data import ORDER_VERSION, Fault, Feed, Key, Order, Quarantine, make
 from volano.device import Device, Ranks
 from volano.errors import CheckpointError, PlanError, TaskError
 from volano.plan import SEMANTICS, Plan, semantics_of
-from volano.task import Task, describe, differences
+from volano.task import Task, describe, differences, num_bytes
 from volano.training.checkpoints import shards
 from volano.training.checkpoints.best_weights import BestWeights
 from volano.training.distributed.data_parallel import (
@@ -39,7 +39,7 @@ from volano.training.memory.out_of_memory import OutOfMemoryFallback
 from volano.training.optim.make import set_mode
 from volano.training.prefix.apply import PassedWithPrefix, training_prefix
 from volano.training.state import make_state
-from volano.training.step import Step
+from volano.training.step import Step, takes_whole_batch
 
 
 class Session:
@@ -79,6 +79,12 @@ class Session:
         self.device = device = Device(plan.device)
         check_plan(task, plan)
         check_ranks(task, plan, ranks.world_size)
+        if ranks.are_several and not device.is_cpu and ranks.local_rank >= Device.count():
+            raise PlanError(
+                "Each rank must have an accelerator of its own",
+                got=f"rank {ranks.local_rank} of this machine, which has {Device.count()}",
+                remedy="Start fewer ranks here",
+            )
         self.step = 0
         self.seconds: dict[str, float] = {}
         self._phases: list[str] = []
@@ -90,18 +96,19 @@ class Session:
             # Described before ranks replace parameters by parts, so that a run can be resumed by
             # any number of processes.
             self.description = describe(task, self.model)
-            self.model.to(device.torch_device)
+            if not self._is_sharded:  # a sharded one may be larger than a device
+                self.model.to(device.torch_device)
             if plan.memory_format == "channels_last":
                 self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             # The average is copied before ranks replace the model's parameters by parts of them.
             average = None if task.ema_decay is None else copy.deepcopy(self.model)
             parallel = None
-            if plan.sharding == "full" and not ranks.are_several:
-                on_notice("sharding=full has no effect: there is one process")
+            if plan.sharding != "none" and not ranks.are_several:
+                on_notice(f"sharding={plan.sharding} has no effect: there is one process")
             if ranks.are_several:
                 parallel = DataParallel(self.model, plan.sharding, device, ranks)
-                if average is not None and plan.sharding == "full":
-                    shard(average, device, ranks)
+                if average is not None and self._is_sharded:
+                    shard(average, device, ranks, plan.sharding)
             self.state = make_state(task, plan, device, self.model, average, on_notice=on_notice)
             self.optimizer = self.state.optimizer
             set_mode(self.optimizer, training=True)
@@ -157,7 +164,7 @@ class Session:
 
     @property
     def _is_sharded(self) -> bool:
-        return self.ranks.are_several and self.plan.sharding == "full"
+        return self.ranks.are_several and self.plan.sharding != "none"
 
     def _evaluated_together(self) -> int | None:
         """Returns the examples of a forward pass in evaluation: not more than in training, if
@@ -170,24 +177,34 @@ class Session:
 
     def keys(self) -> Iterator[Key]:
         """Yields the keys that this process fetches from here to the end of the run: its part of
-        each global batch, or all of it if ``augment`` draws for the whole batch."""
-        ranks = Ranks() if self.task.augment is not None else self.ranks
+        each global batch, or all of it if ``augment`` needs the whole batch."""
+        ranks = Ranks() if takes_whole_batch(self.task) else self.ranks
         return self.order.keys(
             self.step, self.task.num_steps, rank=ranks.rank, world_size=ranks.world_size
         )
 
     def gathered(self) -> nn.Module:
         """The kept model with whole parameters, after the last step. Every rank of a sharded model
-        takes part."""
+        takes part; the first has it then, on the host, and the others keep their parts."""
         set_mode(self.optimizer, training=False)
         if self.best is not None:
             self.best.put_into(self.kept_model)
-        if not self.ranks.are_several or self.plan.sharding == "none":
+        if not self._is_sharded:
             return self.kept_model
-        state = whole_state(self.kept_model)
-        model = self.make_model(self.task).to(self.device.torch_device)
+        state = whole_state(self.kept_model, is_kept=self.ranks.is_first)
+        if not self.ranks.is_first:
+            return self.kept_model
+        model = self.make_model(self.task)
         model.load_state_dict(state)
         return model
+
+    def placed(self, model: nn.Module) -> nn.Module:
+        """Moves a gathered model to the device, if that has room for it: there it is tested."""
+        if not self._is_sharded or not self.ranks.is_first:
+            return model
+        free = self.device.free_bytes()
+        size = num_bytes([*model.parameters(), *model.buffers()])
+        return model if free is not None and size > free else model.to(self.device.torch_device)
 
     def preview(self) -> dict[str, Any]:
         """Returns what the task's ``preview`` makes of the kept model. Modes and random state are

@@ -211,14 +211,15 @@ class Step:
             if result is not None:
                 return StepResult(*result)
         if self._task.augment is not None:
-            batch = self._task.augment(batch, self._generator)
+            batch = augmented(self._task, batch, self._generator, self._ranks)
         self._optimizer.zero_grad(set_to_none=True)
         parallel, ranks, size = self._parallel, self._ranks, self._plan.micro_batch
         if parallel is not None:
             with self._kept():  # the first step of a run makes a forward pass here
                 parts = parallel.parts_of(
-                    batch, size, self._objective, is_global=self._task.augment is not None
-                )
+                    batch, size, self._objective,
+                    is_global=takes_whole_batch(self._task), autocast=self._autocast,
+                )  # fmt: skip
         elif size is not None and size < num_examples(batch):
             parts = split(batch, size)
         else:
@@ -277,8 +278,8 @@ class Step:
             if states is not None:
                 self._device.set_generator_states(states)
             own = num_examples(batch)
-            # With an augmentation this rank has the batch of all ranks.
-            if self._task.augment is not None:
+            # With most augmentations this rank has the batch of all ranks.
+            if takes_whole_batch(self._task):
                 own //= self._ranks.world_size
             self._plan = relief.after(self._plan, own, reason)
             self.graph = None  # of a whole batch
@@ -303,7 +304,7 @@ class Step:
     def _whole(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Augments a whole batch and adds up its gradient, from generators as they stand."""
         if self._task.augment is not None:
-            batch = self._task.augment(batch, self._generator)
+            batch = augmented(self._task, batch, self._generator, self._ranks)
         return self._summed(batch)
 
     def _summed(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -371,6 +372,20 @@ class Step:
 
 def _no_exchange(_is_last: bool) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
+
+
+def takes_whole_batch(task: Task) -> bool:
+    """Checks whether a rank needs the batch of all ranks: an augmentation draws for it, and cannot
+    change a part of it alone."""
+    return task.augment is not None and not hasattr(task.augment, "of_part")
+
+
+def augmented(task: Task, batch: Batch, generator: torch.Generator, ranks: Ranks) -> Batch:
+    """Returns the augmented batch: a rank's part, if the augmentation can change that alone."""
+    augment: Any = task.augment
+    if ranks.are_several and not takes_whole_batch(task):
+        return augment.of_part(batch, generator, ranks.rank, ranks.world_size)
+    return augment(batch, generator)
 
 
 def seed_of_augmentation(task: Task, step: int) -> int:

@@ -68,3 +68,17 @@ def test_views_of_a_symmetric_model_agree():
 
     batch = images()
     assert torch.allclose(predict_tta(model, batch, flip=True, translate=0), model(batch))
+
+
+def test_the_parts_of_ranks_are_those_of_the_whole():
+    augment, labels = Augmentation(flip=True, translate=2, cutout=3), torch.arange(6)
+
+    def draws():
+        return torch.Generator().manual_seed(4)
+
+    whole = augment((images(6), labels), draws())[0]
+    for rank in range(2):
+        own = (images(6)[rank::2], labels[rank::2])
+        part, kept = augment.of_part(own, draws(), rank, 2)
+        assert torch.equal(part, whole[rank::2])
+        assert torch.equal(kept, labels[rank::2])

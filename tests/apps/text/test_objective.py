@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from volano.apps.text.network import Decoder, DecoderShape
-from volano.apps.text.objective import NextToken
+from volano.apps.text.objective import NextToken, RandomOffsets
 from volano.apps.text.tokenizer import train_tokenizer
 from volano.data import scoring_windows
 
@@ -47,3 +47,12 @@ def test_the_objectives_metric_is_total_bits_over_total_bytes(model, tokenizer):
     nats = sum(part.total for part in parts)
     assert int(weight) == len(tokens) - 1
     assert float(mean) == pytest.approx(float(nats) / math.log(2) / num_bytes, rel=1e-5)
+
+
+def test_the_windows_of_ranks_are_those_of_the_whole():
+    ids, augment = torch.arange(6 * 64).view(6, 64), RandomOffsets(context=32)
+    whole = augment(ids, torch.Generator().manual_seed(4))
+    assert whole.shape == (6, 33)
+    for rank in range(3):
+        part = augment.of_part(ids[rank::3], torch.Generator().manual_seed(4), rank, 3)
+        assert torch.equal(part, whole[rank::3])

@@ -45,3 +45,12 @@ class TestAugmentation:
         other = make(self.batch(), torch.Generator().manual_seed(6))
         assert torch.equal(first[0], again[0])
         assert not torch.equal(first[0], other[0])
+
+    def test_the_parts_of_ranks_are_those_of_the_whole(self):
+        augment = ClipAugmentation(num_frames=8, flip=True)
+        whole = augment(self.batch(), torch.Generator().manual_seed(4))
+        for rank in range(4):
+            own = tuple(tensor[rank::4] for tensor in self.batch())
+            part = augment.of_part(own, torch.Generator().manual_seed(4), rank, 4)
+            for mine, all_of_it in zip(part, whole, strict=True):
+                assert torch.equal(mine, all_of_it[rank::4])

@@ -1,5 +1,6 @@
 """Every feed gives bitwise the same batches, whatever makes them."""
 
+import contextlib
 import random
 
 import numpy as np
@@ -14,6 +15,7 @@ from volano.data import (
     MemoryMapped,
     Order,
     Quarantine,
+    RingFeed,
     can_be_resident,
     make_feed,
     rows_of,
@@ -166,3 +168,36 @@ def test_an_error_in_a_worker_is_one_message():
         match=r"\A(?!.*Traceback)The examples of a batch must be equal enough to be collated",
     ):
         run(Ragged(), workers=1)
+
+
+def test_a_copy_on_its_way_is_waited_for_when_the_feed_is_closed_early(monkeypatch):
+    waited = []
+
+    class Copied:
+        def __init__(self, number):
+            self.number = number
+
+        def synchronize(self):
+            waited.append(self.number)
+
+    class Recorded:
+        def __init__(self, device):
+            self.count = 0
+
+        def start(self, batch):
+            self.count += 1
+            return batch, Copied(self.count)
+
+        def finish(self, pending):
+            return pending[0]
+
+    monkeypatch.setattr("volano.data.feed.feed.Transfer", Recorded)
+    device = Device("cpu")
+    device.is_cpu = False
+    data = torch.utils.data.TensorDataset(torch.arange(64.0))
+    feed = RingFeed(Fetcher(data, None, 0), device, Quarantine(64))
+    order = Order(num_examples=64, batch_size=8, seed=0)
+    with contextlib.closing(feed.batches(order.keys(0, 8))) as batches:
+        next(batches)
+        next(batches)
+    assert waited == [3]

@@ -79,3 +79,27 @@ def test_casts_constants_and_factories_are_widened():
     assert loss.dtype == gradient.dtype == torch.float64
     torch.testing.assert_close(loss, truth, rtol=1e-14, atol=0)
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-16)
+
+
+def test_a_fused_kernel_of_attention_keeps_the_type_that_it_is_for():
+    """Tried on tensors without memory: no processor has that kernel."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention
+    queries = torch.empty(2, 4, 8, 16, dtype=torch.bfloat16, device="meta")
+    with SameDraws() as mode:
+        out = attention(queries, queries, queries, 0.5)[0]
+    assert out.dtype == torch.bfloat16
+    assert mode.num_draws == 1
+    assert mode.drops_in_kernels
+    with SameDraws() as mode:
+        attention(queries, queries, queries, 0.0)
+    assert not mode.drops_in_kernels
+
+
+def test_attention_is_made_of_plain_operations_on_request():
+    assert torch.backends.cuda.flash_sdp_enabled()
+    with SameDraws(plain_attention=True):
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+    with SameDraws():
+        assert torch.backends.cuda.flash_sdp_enabled()

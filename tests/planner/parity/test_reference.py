@@ -50,6 +50,18 @@ class TestReference:
         assert "8 of the batch's 32 examples" in found.reason
         assert found.figures["examples"] == 8
 
+    def test_a_reference_that_is_too_large_in_float64_is_eager_fp32(self, make_task):
+        def objective(model, batch):
+            if batch[0].dtype == torch.float64:
+                raise torch.OutOfMemoryError("scores of attention")
+            return classification(model, batch)
+
+        reference = Reference(make_task(objective=objective))
+        assert "OutOfMemoryError" in reference.why_not_float64
+        assert check_parity(
+            make_task(objective=objective), BASELINE.pin(precision="bf16"), reference=reference
+        ).passed
+
     def test_without_float64_eager_fp32_stands_in_and_it_is_said(self, make_task):
         def objective(model, batch):
             if batch[0].dtype == torch.float64:

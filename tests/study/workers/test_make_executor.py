@@ -89,3 +89,15 @@ class TestDevices:
             devices_of_workers(None, 3)
         with pytest.raises(UsageError, match="2 workers on 1"):
             devices_of_workers("mps:0", 2)
+
+
+def test_a_build_that_cannot_be_sent_trains_on_one_of_several_accelerators(monkeypatch):
+    """Accelerators, whose driver does not survive a fork, need a build that can be pickled."""
+    monkeypatch.setattr(placement, "can_fork", lambda **_: False)
+    monkeypatch.setattr(placement, "devices_of_workers", lambda *_: ["cpu", "cpu"])
+    notices = []
+    with make_executor(lambda trial: digits_mlp(trial), on_notice=notices.append) as executor:
+        assert isinstance(executor, InProcess)
+    assert "one of 2 accelerators is used" in notices[0]
+    with pytest.raises(UsageError):
+        make_executor(lambda trial: digits_mlp(trial), workers=2)

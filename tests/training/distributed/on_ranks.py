@@ -91,9 +91,29 @@ def weighted(model: nn.Module, batch: Any) -> volano.Loss:
     )
 
 
+def under_autocast(model: nn.Module, batch: Any) -> torch.Tensor:
+    """Is never called outside of the plan's precision, not even to look at the model; numbers of 64
+    bits stay as they are in it."""
+    assert torch.is_autocast_enabled("cpu")
+    return cross_entropy(model, batch)
+
+
 def shake(batch: Any, generator: torch.Generator) -> Any:
     inputs, labels = batch
     return inputs + 0.1 * torch.rand(inputs.shape, generator=generator, dtype=inputs.dtype), labels
+
+
+class ShakePart:
+    """The same of a rank's part, from draws for the whole batch."""
+
+    def __call__(self, batch: Any, generator: torch.Generator) -> Any:
+        return shake(batch, generator)
+
+    def of_part(self, batch: Any, generator: torch.Generator, rank: int, world_size: int) -> Any:
+        inputs, labels = batch
+        assert len(labels) == 32 // world_size  # no rank fetches the examples of another
+        draws = torch.rand(32, inputs.shape[1], generator=generator, dtype=inputs.dtype)
+        return inputs + 0.1 * draws[rank::world_size], labels
 
 
 def make_task(**fields: Any) -> volano.Task:
@@ -122,9 +142,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "split": ({"objective": weighted}, {"micro_batch": 5}),
     "normed": ({"model": make_normed_net}, {}),
     "shaken": ({"augment": shake, "ema_decay": 0.9}, {}),
+    "shaken-part": ({"augment": ShakePart()}, {"micro_batch": 5}),
     "idle": ({"model": make_net_with_idle_part}, {}),
     "averaged-root": ({"model": RootParameters, "ema_decay": 0.9}, {"sharding": "full"}),
     "kept": ({"last_batch": "keep", "batch_size": 30}, {"feed": "ring"}),
+    "narrow": ({"objective": under_autocast}, {"precision": "bf16"}),
+    "hybrid": ({"objective": weighted, "ema_decay": 0.9}, {"sharding": "hybrid"}),
     "recomputed": ({"model": make_deep_net}, {"recompute": "blocks"}),
     "recomputed-sharded": ({"model": make_deep_net}, {"sharding": "full", "recompute": "blocks"}),
     "sharded": ({"objective": weighted, "ema_decay": 0.9}, {"sharding": "full"}),

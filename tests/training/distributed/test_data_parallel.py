@@ -44,7 +44,7 @@ def assert_same_run(left: Path, right: Path) -> None:
             assert mine_line[key] == pytest.approx(their_line[key], rel=1e-6), key
 
 
-CHANGING = ["weighted", "sharded"]  # they go on under other numbers of ranks
+CHANGING = ["weighted", "sharded", "hybrid"]  # they go on under other numbers of ranks
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,41 @@ def test_ranks_are_what_torchrun_says(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     ranks = Ranks.from_environment()
     assert (ranks.rank, ranks.world_size, ranks.local_rank, ranks.is_first) == (3, 4, 1, False)
+
+
+def test_a_rank_needs_an_accelerator_of_its_own(make_task, monkeypatch):
+    from volano.device import Device
+    from volano.training import Session
+
+    monkeypatch.setattr(Device, "count", staticmethod(lambda: 2))
+    made = Device.__init__
+
+    def as_accelerator(self, name=None):
+        made(self, name)
+        self.is_cpu = False
+
+    monkeypatch.setattr(Device, "__init__", as_accelerator)
+    with pytest.raises(PlanError, match="accelerator of its own; got rank 2 of this machine, .* 2"):
+        Session(
+            make_task(batch_size=32), volano.Plan.baseline(),
+            ranks=Ranks(rank=2, world_size=4, local_rank=2),
+        )  # fmt: skip
+
+
+def test_whole_machines_share_a_hybrid_model():
+    from volano.device import Device
+    from volano.training.distributed.data_parallel import shard
+
+    for ranks in (Ranks(world_size=4), Ranks(world_size=4, per_node=3)):
+        with pytest.raises(PlanError, match="machines of equally many ranks; got 4 ranks"):
+            shard(torch.nn.Linear(2, 2), Device("cpu"), ranks, "hybrid")
+
+
+def test_ranks_share_statistics_by_themselves_and_no_other_buffers():
+    from volano.training.distributed.data_parallel import has_own_buffers
+
+    assert not has_own_buffers(torch.nn.Sequential(torch.nn.SyncBatchNorm(3)))
+    assert has_own_buffers(torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
 
 
 def test_a_single_process_agrees_with_itself():

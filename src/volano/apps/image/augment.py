@@ -70,6 +70,10 @@ class Augmentation:
 
     def __call__(self, batch: Any, generator: torch.Generator) -> Any:
         """Implements ``Task.augment``."""
+        return self.of_part(batch, generator, 0, 1)
+
+    def of_part(self, batch: Any, generator: torch.Generator, rank: int, world_size: int) -> Any:
+        """Changes a rank's part of a batch as the whole would be; see ``Task.augment``."""
         images, labels = batch
         count, _, height, width = images.shape
 
@@ -77,9 +81,9 @@ class Augmentation:
             # Drawn where the generator lives; a copy happens only on backends without generators of
             # their own.
             drawn = torch.randint(
-                low, high + 1, (count,), generator=generator, device=generator.device
+                low, high + 1, (count * world_size,), generator=generator, device=generator.device
             )
-            return drawn.to(images.device)
+            return drawn[rank::world_size].to(images.device)
 
         mirrored = draw(0, 1).bool() if self.flip else None
         if self.flip or self.translate:

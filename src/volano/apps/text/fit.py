@@ -116,6 +116,7 @@ def _window_seconds(application: TextTraining, plan: Plan) -> float:
         model = Decoder(application.spec.shape()).to(device.torch_device)
         batch = device.move(torch.zeros(_NUM_TIMED, application.spec.context, dtype=torch.int64))
         model(batch[:1])
+        device.synchronize()
         mark = time.perf_counter()
         model(batch)
         device.synchronize()

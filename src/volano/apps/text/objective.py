@@ -77,8 +77,16 @@ class RandomOffsets:
 
     def __call__(self, ids: Tensor, generator: torch.Generator) -> Tensor:
         """Cuts ids int16 [B, 2 * context] to [B, context + 1]."""
+        return self.of_part(ids, generator, 0, 1)
+
+    def of_part(
+        self, ids: Tensor, generator: torch.Generator, rank: int, world_size: int
+    ) -> Tensor:
+        """Cuts a rank's part of a batch as the whole would be; see ``Task.augment``."""
         offsets = torch.randint(
-            self.context, (len(ids), 1), generator=generator, device=generator.device
+            self.context, (len(ids) * world_size, 1), generator=generator, device=generator.device
         )
-        places = offsets.to(ids.device) + torch.arange(self.context + 1, device=ids.device)
+        places = offsets[rank::world_size].to(ids.device) + torch.arange(
+            self.context + 1, device=ids.device
+        )
         return ids.gather(1, places)

@@ -26,22 +26,25 @@ class ClipAugmentation:
 
     def __call__(self, batch: Any, generator: torch.Generator) -> Any:
         """Implements ``Task.augment``."""
+        return self.of_part(batch, generator, 0, 1)
+
+    def of_part(self, batch: Any, generator: torch.Generator, rank: int, world_size: int) -> Any:
+        """Changes a rank's part of a batch as the whole would be; see ``Task.augment``."""
         frames, lengths, labels = batch
         count, kept = frames.shape[:2]
-        if kept > self.num_frames:
+
+        def draw() -> torch.Tensor:
             # Drawn where the generator lives; a copy happens only on backends without generators of
             # their own.
-            drawn = torch.rand(count, generator=generator, device=generator.device).to(
-                frames.device
-            )
-            starts = (drawn * (lengths - self.num_frames + 1)).long()
+            drawn = torch.rand(count * world_size, generator=generator, device=generator.device)
+            return drawn[rank::world_size].to(frames.device)
+
+        if kept > self.num_frames:
+            starts = (draw() * (lengths - self.num_frames + 1)).long()
             places = starts[:, None] + torch.arange(self.num_frames, device=frames.device)
             frames = frames[torch.arange(count, device=frames.device)[:, None], places]
             lengths = torch.full_like(lengths, self.num_frames)
         if self.flip:
-            mirrored = (
-                torch.rand(count, generator=generator, device=generator.device).to(frames.device)
-                < 0.5
-            )
+            mirrored = draw() < 0.5
             frames = torch.where(mirrored[:, None, None, None, None], frames.flip(-1), frames)
         return frames, lengths, labels

@@ -121,7 +121,7 @@ class RingFeed(Feed):
         self._quarantine = quarantine
         self._workers = workers
         self._prefetch = prefetch
-        self._largest = 0
+        self._largest, self._is_told = 0, False
 
     def _batches(self, keys: Iterable[Key]) -> Generator[Batch, None, None]:
         source = self._from_workers if self._workers else self._in_process
@@ -130,17 +130,24 @@ class RingFeed(Feed):
                 yield from (batch for batch, _ in made)
             return
         transfer, ahead = Transfer(self._device), None
-        with contextlib.closing(source(keys)) as made:
-            for batch, release in made:
-                # The slot is free only when this copy has read it, an event that `release` keeps.
-                pending = transfer.start(batch)
-                release(pending[1])
-                # Handed out one batch late: the copy runs while the consumer computes.
-                if ahead is not None:
-                    yield transfer.finish(ahead)
-                ahead = pending
-        if ahead is not None:
-            yield transfer.finish(ahead)
+        try:
+            with contextlib.closing(source(keys)) as made:
+                for batch, release in made:
+                    # The slot is free only when this copy has read it, an event that `release`
+                    # keeps.
+                    pending = transfer.start(batch)
+                    release(pending[1])
+                    # Handed out one batch late: the copy runs while the consumer computes.
+                    before, ahead = ahead, pending
+                    if before is not None:
+                        yield transfer.finish(before)
+            before, ahead = ahead, None
+            if before is not None:
+                yield transfer.finish(before)
+        finally:
+            # Closed early, a copy is on its way into memory that is about to be freed.
+            if ahead is not None and ahead[1] is not None:
+                ahead[1].synchronize()
 
     def _in_process(self, keys: Iterable[Key]) -> Generator[_Arrived, None, None]:
         made: list[Slots] = []
@@ -224,6 +231,12 @@ class RingFeed(Feed):
                 on_throttled=self._not_waited,
             )
         )
+        if not made[-1].copies_beside and not self._is_told:
+            self._is_told = True
+            self.on_notice(
+                "copies to the device wait for the host: this system does not let its memory be "
+                "page-locked"
+            )
         return True
 
     def _checked(self, batch: Batch, faults: list[Fault]) -> Batch:

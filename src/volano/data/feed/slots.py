@@ -174,6 +174,12 @@ class Slots:
         else:
             self._array = np.empty((num, num_bytes), dtype=np.uint8)
 
+    @property
+    def copies_beside(self) -> bool:
+        """The answer whether copies from the slots run in parallel to the computation, if the
+        device has any."""
+        return self._device.is_cpu or not self._device.can_pin or self._locked is not None
+
     def acquire(self) -> int | None:
         """Returns a slot that may be written to; None if the consumer holds all of them.
 

@@ -3,10 +3,12 @@ would see."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from volano.device.torch_private import TorchDispatchMode, schema_of, tree_map_only
 
@@ -23,13 +25,30 @@ class SameDraws(TorchDispatchMode):
     Generators give different numbers in different types, but two passes from one seed must draw
     alike to be compared.
 
+    Args:
+        plain_attention: whether attention is made of torch's own operations: its fused kernels drop
+            scores within themselves, each in a way of its own, and take the types only that they
+            are for.
+
     Attributes:
         num_draws: random operations so far.
+        drops_in_kernels: whether a fused kernel of attention was among them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, plain_attention: bool = False) -> None:
         super().__init__()
-        self.num_draws = 0
+        self.num_draws, self.drops_in_kernels = 0, False
+        self._plain_attention = plain_attention
+        self._entered = contextlib.ExitStack()
+
+    def __enter__(self) -> Any:
+        if self._plain_attention:
+            self._entered.enter_context(sdpa_kernel(SDPBackend.MATH))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._entered.close()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handles an operation; see torch's TorchDispatchMode."""
@@ -51,6 +70,9 @@ class SameDraws(TorchDispatchMode):
         if name == "aten::native_dropout":
             assert first is not None
             return self._drop(first, args[1])
+        if "_attention" in name:
+            self.drops_in_kernels = True
+            return func(*args, **kwargs)
         if schema.is_mutable:
             if first is None or not first.is_floating_point():
                 return func(*args, **kwargs)

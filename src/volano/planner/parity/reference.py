@@ -101,7 +101,7 @@ class Reference:
         self._outcomes: dict[Any, StepOutcome] = {}
         self._divisible: BatchSplit | None = None
         self.why_not_float64: str | None = None
-        self.ran_out = False
+        self.ran_out = self.plain_attention = False
         with self.kept(self.baseline):
             whole = take_probe_batch(task, self.device, step=step)
             self._whole = whole
@@ -157,6 +157,7 @@ class Reference:
     ) -> tuple[ProbeBatch, int]:
         draws = SameDraws()
         gradient_of(few, self.device, [few.batch], draws)  # also warms up
+        self.plain_attention = draws.drops_in_kernels
         start = time.perf_counter()
         gradient_of(few, self.device, [few.batch], nullcontext())
         self.device.synchronize()
@@ -165,9 +166,11 @@ class Reference:
             gradient_of(few, self.device, [few.batch], Float64(), dtype=torch.float64)
             self.device.synchronize()
         except Exception as error:
-            if is_out_of_memory(error):
+            # Attention in float64 keeps its scores, which may be more than a device has.
+            if is_out_of_memory(error) and few.size > _FEWEST_EXAMPLES:
                 raise
             self.why_not_float64 = reason_of(error)
+            self._give_back()
         cost = _PASSES * (middle - start) + (time.perf_counter() - middle)
         size = max(few.size, int(seconds * few.size / cost))
         return whole.cut(size if most is None else min(size, most)), draws.num_draws
@@ -209,9 +212,11 @@ class Reference:
         )
         if self.why_not_float64 is None:
             return gradient_of(
-                probe_batch, self.device, parts, Float64(), dtype=torch.float64, dropout=dropout
-            )
-        return gradient_of(probe_batch, self.device, parts, SameDraws(), dropout=dropout)
+                probe_batch, self.device, parts, Float64(plain_attention=self.plain_attention),
+                dtype=torch.float64, dropout=dropout,
+            )  # fmt: skip
+        mode = SameDraws(plain_attention=self.plain_attention)
+        return gradient_of(probe_batch, self.device, parts, mode, dropout=dropout)
 
     def eager(self, precision: str, *, dropout: bool = True) -> StepOutcome:
         """Returns the outcome of plain eager PyTorch in a precision."""
@@ -232,10 +237,20 @@ class Reference:
             Exception: any error that a step under the plan raises.
         """
         with self.kept(plan):
-            return run_plan(self.probe_batch, plan, dropout=dropout, draws=self.draws(dropout))
+            return run_plan(
+                self.probe_batch, plan, dropout=dropout, draws=self.draws(dropout),
+                plain_attention=self.plain_attention,
+            )  # fmt: skip
 
 
-def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool) -> StepOutcome:
+def run_plan(
+    probe_batch: ProbeBatch,
+    plan: Plan,
+    *,
+    dropout: bool,
+    draws: bool,
+    plain_attention: bool = False,
+) -> StepOutcome:
     """Runs some steps of the engine on a batch."""
     counted = _Counted(probe_batch.task.objective)
     task = (
@@ -248,7 +263,7 @@ def run_plan(probe_batch: ProbeBatch, plan: Plan, *, dropout: bool, draws: bool)
         switch_off_dropout(session.model)
     start = weights_of(session)
     updates: list[dict[str, Tensor]] = []
-    with same_draws(plan, draws):
+    with same_draws(plan, draws, plain_attention=plain_attention):
         record_elsewhere(session, probe_batch, start)
         gradient, scale = first_gradient(session, probe_batch, counted.begin)
         # Neither compiled nor recorded code calls the objective that counts.
@@ -334,7 +349,7 @@ def _compiles_or_says(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def same_draws(plan: Plan, draws: bool) -> Iterator[None]:
+def same_draws(plan: Plan, draws: bool, *, plain_attention: bool = False) -> Iterator[None]:
     """Returns a context in which a plan's steps draw the very numbers that eager steps draw from
     the same seeds."""
     if not draws:
@@ -343,7 +358,7 @@ def same_draws(plan: Plan, draws: bool) -> Iterator[None]:
         with inductor_settings().patch(fallback_random=True):
             yield
     else:
-        with SameDraws():
+        with SameDraws(plain_attention=plain_attention):
             yield
 
 

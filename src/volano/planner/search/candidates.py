@@ -148,7 +148,7 @@ def _alternatives(
         )
     elif knob == "memory_format":
         reason = None if profile.has_images else "no parameter has four dimensions"
-        if base.sharding == "full":
+        if base.sharding != "none":
             reason = "parameters that are cut into parts lie in one piece"
         yield "channels_last", reason
     elif knob == "precision":

@@ -111,6 +111,7 @@ class Rates:
             memory=device.memory_rate,
             launch=_ACCELERATOR_LAUNCH,
             ahead=True,
+            efficiency={**_ACCELERATOR_COMPUTE, "matmul": device.product_share},
             memory_efficiency=dict.fromkeys(KINDS, _ACCELERATOR_MEMORY),
             link=device.host_link,
             interconnect=device.interconnect,
@@ -129,7 +130,8 @@ class Rates:
         kernels = dict(kernels or {})
         chain = kernels.pop("launch", None)
         on_host = limits.host_to_device is None
-        flops = {"fp32": limits.matmul_fp32, "bf16": limits.matmul_bf16, "fp16": limits.matmul_bf16}
+        flops = {"fp32": limits.matmul_fp32, "tf32": limits.matmul_tf32}
+        flops |= dict.fromkeys(("bf16", "fp16"), limits.matmul_bf16)
         default = _CPU_LAUNCH if on_host else _ACCELERATOR_LAUNCH
         return cls(
             name=name,
@@ -138,7 +140,7 @@ class Rates:
             efficiency=dict(_CPU_COMPUTE if on_host else _ACCELERATOR_COMPUTE),
             memory=limits.memory_copy,
             memory_efficiency=dict(_CPU_MEMORY) if on_host else {},
-            launch=default if chain is None else chain * _CPU_LAUNCH_OF_CHAIN,
+            launch=default if chain is None else chain * (_CPU_LAUNCH_OF_CHAIN if on_host else 1.0),
             ahead=not on_host,
             link=limits.host_to_device,
             origin="calibrated",
@@ -193,7 +195,7 @@ def predict_time(
         bounds["compute"] += compute
         bounds["memory"] += memory
         kinds[operation.kind] = kinds.get(operation.kind, 0.0) + compute + memory
-    launches = rates.launch * _num_launches(operations, plan) + (
+    launches = rates.launch * num_launches(operations, plan) + (
         _COMPILED_CALL if plan.compile else 0.0
     )
     if rates.ahead:
@@ -242,7 +244,8 @@ def _seconds(operation: Operation, rates: Rates, plan: Plan) -> tuple[float, flo
     return compute, max(0.0, memory - compute)
 
 
-def _num_launches(operations: Iterable[Operation], plan: Plan) -> float:
+def num_launches(operations: Iterable[Operation], plan: Plan) -> float:
+    """Returns how many kernels the host starts for the operations."""
     # A graph's kernels are launched as one.
     return sum(
         operation.count * (_FUSED_LAUNCHES if _is_fused(operation, plan) else 1.0)

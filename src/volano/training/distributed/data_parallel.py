@@ -2,13 +2,14 @@
 
 Each rank works on every ``world_size``-th example of the global batch and gives its *sum* of the
 loss; gradients are added up over the ranks while the backward pass still runs, by torch's
-DistributedDataParallel (``sharding="none"``) or FSDP2 (``sharding="full"``; Zhao et al. 2023). With
-the sums of loss and weight the step is that of the whole batch.
+DistributedDataParallel (``sharding="none"``) or FSDP2 (``"full"``, ``"hybrid"``; Zhao et al. 2023).
+With the sums of loss and weight the step is that of the whole batch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from volano.device import Device, Ranks
-from volano.device.torch_private import foreach_copy_
+from volano.device.torch_private import buffers_of, foreach_copy_
 from volano.errors import ObjectiveError, PlanError
 from volano.plan import Plan
 from volano.task import (
@@ -30,7 +31,7 @@ from volano.task import (
     num_examples,
     split,
 )
-from volano.training.distributed.sync_batchnorm import share_batch_statistics
+from volano.training.distributed.sync_batchnorm import SharedBatchNorm, share_batch_statistics
 
 
 def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
@@ -47,12 +48,12 @@ def check_ranks(task: Task, plan: Plan, world_size: int) -> None:
                 remedy="Start another number of ranks, or take another batch_size, or "
                 "last_batch='drop'",
             )
-    if plan.sharding == "full":
+    if plan.sharding != "none":
         for knob, value in (("memory_format", "channels_last"), ("precision", "fp16")):
             if getattr(plan, knob) == value:
                 raise PlanError(
-                    "sharding='full' needs contiguous parameters, and precisions that need no "
-                    "loss scaling",
+                    f"sharding={plan.sharding!r} needs contiguous parameters, and precisions that "
+                    "need no loss scaling",
                     got=f"{knob}={value!r}",
                     remedy=f"Pin another {knob}, or sharding='none'",
                 )
@@ -62,8 +63,8 @@ class DataParallel:
     """A model that ranks train together.
 
     Args:
-        model: the model of this rank, on its device; with ``sharding="full"`` its parameters are
-            replaced by parts of themselves, so make the optimizer afterwards.
+        model: the model of this rank, on its device; its parameters are replaced by parts
+            of themselves unless ``sharding`` is ``"none"``, so make the optimizer afterwards.
         sharding: the sharding of the plan.
         device: the device of this rank.
         ranks: the ranks, at least two.
@@ -78,8 +79,8 @@ class DataParallel:
         # DistributedDataParallel gives the mean over ranks; sharded modules give the sum.
         self.factor = ranks.world_size if sharding == "none" else 1
         share_batch_statistics(model, device)
-        if sharding == "full":
-            shard(model, device, ranks)
+        if sharding != "none":
+            shard(model, device, ranks, sharding)
         self._device = device
         self._metrics: list[str] | None = None  # names that the ranks have agreed upon
         self._forward: nn.Module | None = None
@@ -91,9 +92,10 @@ class DataParallel:
         objective: Callable[..., Any],
         *,
         is_global: bool,
+        autocast: Callable[[], AbstractContextManager[Any]],
     ) -> list[Batch]:
         """Returns this rank's micro-batches of a batch; ``is_global`` says that it is the batch of
-        all ranks.
+        all ranks. ``autocast`` makes the context of the plan's precision.
 
         Before the first step of a run it binds the objective to the model, with the first of them.
         """
@@ -105,24 +107,37 @@ class DataParallel:
             )
         parts = split(batch, micro_batch or num_examples(batch))
         if self._forward is None:
-            self._begin(objective, parts[0])
+            self._begin(objective, parts[0], autocast)
         return parts
 
-    def _begin(self, objective: Callable[..., Any], batch: Batch) -> None:
+    def _begin(
+        self,
+        objective: Callable[..., Any],
+        batch: Batch,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
         self._forward = _ObjectiveModule(self._model, objective)
         if self._sharding == "none":
             self._forward = nn.parallel.DistributedDataParallel(
                 self._forward,
-                find_unused_parameters=self._has_idle_parameters(self._forward, batch),
+                find_unused_parameters=self._has_idle_parameters(self._forward, batch, autocast),
+                gradient_as_bucket_view=True,  # a copy of all gradients less
+                **_buffer_settings(self._model),
             )
 
-    def _has_idle_parameters(self, forward: nn.Module, batch: Batch) -> bool:
+    def _has_idle_parameters(
+        self,
+        forward: nn.Module,
+        batch: Batch,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> bool:
         """Returns whether the loss leaves a parameter out on any rank; gradients are then waited
         for in another way. Tried on the first batch, which leaves buffers and random state as they
         were."""
         buffers, state = list(self._model.buffers()), self._device.rng_state()
         saved = [buffer.clone() for buffer in buffers]
-        total = forward(batch)[0]
+        with autocast():  # as the step itself, which was found to fit
+            total = forward(batch)[0]
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         if buffers:
@@ -155,7 +170,7 @@ class DataParallel:
         columns = [sum(loss.total for loss in losses), sum(loss.weight for loss in losses)]
         for name in self._metrics:
             columns += metric_sums(losses, name)
-        vector = [torch.as_tensor(c, dtype=kind.dtype, device=kind.device) for c in columns]
+        vector = [_on_device(column, kind) for column in columns]
         total, weight, *rest = self.ranks.add_up(torch.stack(vector)).unbind()
         means = [value / of for of, value in zip(rest[::2], rest[1::2], strict=True)]
         return total, weight, dict(zip(self._metrics, means, strict=True))
@@ -163,16 +178,14 @@ class DataParallel:
     def share_flag(self, flag: Tensor) -> None:
         """Raises a flag on every rank if one has raised it: each sees its part of the gradients
         alone."""
-        if self._sharding == "full":
+        if self._sharding != "none":
             self.ranks.add_up(flag)
             flag.clamp_(max=1.0)
 
     def exchanging(self, is_last: bool) -> AbstractContextManager[None]:
-        """A context for a backward pass: only the last one of a step exchanges gradients."""
-        if self._sharding == "full":
-            self._model.set_requires_gradient_sync(is_last)  # pyright: ignore[reportCallIssue] - FSDPModule's
-            return contextlib.nullcontext()
-        if is_last:
+        """A context for a backward pass: only the last one of a step exchanges gradients. Of a
+        sharded model each does, or every rank would hold them whole until then."""
+        if is_last or self._sharding != "none":
             return contextlib.nullcontext()
         return self._forward.no_sync()  # pyright: ignore[reportCallIssue, reportOptionalMemberAccess] - DistributedDataParallel's
 
@@ -196,12 +209,12 @@ class _ObjectiveModule(nn.Module):
 # ---- sharding
 
 
-def shard(model: nn.Module, device: Device, ranks: Ranks) -> None:
-    """Replaces the parameters of a module, in place, by this rank's parts of them."""
-    from torch.distributed.device_mesh import init_device_mesh
+def shard(model: nn.Module, device: Device, ranks: Ranks, sharding: str) -> None:
+    """Replaces the parameters of a module, in place, by this rank's parts of them, which lie on its
+    device: block by block, so that no device ever holds a whole model that lies on the host."""
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    mesh = init_device_mesh(device.kind, (ranks.world_size,))
+    mesh = _mesh(device, ranks, sharding)
     num_parameters = len(list(model.parameters()))
     # From the inside out, as FSDP2 asks.
     for module in [*reversed(list(_blocks(model))), model]:
@@ -216,6 +229,51 @@ def shard(model: nn.Module, device: Device, ranks: Ranks) -> None:
             got=f"{num_parameters} tied to {len(list(model.parameters()))}",
             remedy="Pin sharding='none'",
         )
+
+
+def _mesh(device: Device, ranks: Ranks, sharding: str) -> Any:
+    from torch.distributed.device_mesh import init_device_mesh
+
+    if sharding == "full":
+        return init_device_mesh(device.kind, (ranks.world_size,))
+    per_node = ranks.per_node
+    if per_node is None or ranks.world_size % per_node:
+        raise PlanError(
+            "sharding='hybrid' needs machines of equally many ranks",
+            got=f"{ranks.world_size} ranks, {per_node or 'nobody knows how many'} of each machine",
+            remedy="Start them with torchrun, or pin sharding='full'",
+        )
+    shape = (ranks.world_size // per_node, per_node)
+    return init_device_mesh(device.kind, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def has_own_buffers(model: nn.Module) -> bool:
+    """Checks whether a model has buffers whose values ranks do not share by themselves."""
+    norms = (SharedBatchNorm, nn.SyncBatchNorm)
+    return any(
+        buffer is not None
+        for module in model.modules()
+        if not isinstance(module, norms)
+        for buffer in buffers_of(module).values()
+    )
+
+
+def _buffer_settings(model: nn.Module) -> dict[str, Any]:
+    """Returns the arguments of DistributedDataParallel by which ranks take the first one's buffers
+    at each step: only if they have any that they do not share already."""
+    if has_own_buffers(model):
+        return {}
+    known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    name = "forward_sync_buffers"  # torch 2.12 and later
+    return {name if name in known else "broadcast_buffers": False}
+
+
+def _on_device(value: Tensor | float, like: Tensor) -> Tensor:
+    """Returns a sum in the type and on the device of another, without waiting for the device: a
+    number is filled in there, not copied."""
+    if isinstance(value, Tensor):
+        return value.to(dtype=like.dtype, device=like.device)
+    return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
 def resharded(model: nn.Module) -> None:
@@ -238,10 +296,15 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
                     yield child
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """Returns ``model.state_dict()`` with whole tensors on the host. Every rank of a sharded model
-    takes part."""
-    return {name: whole(tensor).detach().cpu() for name, tensor in model.state_dict().items()}
+def whole_state(model: nn.Module, *, is_kept: bool) -> dict[str, Tensor]:
+    """Returns ``model.state_dict()`` with whole tensors on the host, one gathered after the other.
+    Every rank of a sharded model takes part; those that do not keep it get nothing."""
+    found = {}
+    for name, tensor in model.state_dict().items():
+        gathered = whole(tensor).detach()
+        if is_kept:
+            found[name] = gathered.cpu()
+    return found
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.SyncBatchNorm | _SharedBatchNorm) or not isinstance(
+            if isinstance(child, nn.SyncBatchNorm | SharedBatchNorm) or not isinstance(
                 child, AnyBatchNorm
             ):
                 continue
@@ -33,11 +33,11 @@ def share_batch_statistics(model: nn.Module, device: Device) -> None:
                     got=f"a {type(child).__name__}, whose forward pass is its own",
                     remedy="Train with one process, or use nn.BatchNorm2d and its like",
                 )
-            convert = _SharedBatchNorm if device.is_cpu else nn.SyncBatchNorm.convert_sync_batchnorm
+            convert = SharedBatchNorm if device.is_cpu else nn.SyncBatchNorm.convert_sync_batchnorm
             setattr(parent, name, convert(child))
 
 
-class _SharedBatchNorm(AnyBatchNorm):
+class SharedBatchNorm(AnyBatchNorm):
     """The batch normalisation (Ioffe & Szegedy 2015) with mean and variance over the batches of
     all ranks."""
 

@@ -27,7 +27,7 @@ def why_not_offloaded(device: Device, *, sharding: str, is_compiled: bool, what:
     if it can leave it."""
     if device.is_cpu:
         return f"{device.name} computes in the host's memory"
-    if sharding == "full":
+    if sharding != "none":
         return "each rank keeps a part of parameters and state only"
     if what == "activations" and is_compiled:
         return "the compiler decides what a compiled step keeps"

@@ -1,18 +1,18 @@
-"""The operations and the memory of a training step of an MPT transformer (MosaicML's llm-foundry),
-in closed form.
+"""The operations and the memory of a training step of a decoder transformer, in closed form.
 
-Shapes of the family from the configurations of llm-foundry
+Shapes of the MPT family from the configurations of llm-foundry
 (scripts/train/yamls/pretrain/mpt-*.yaml): a decoder with a vocabulary of 50,368, learned positions,
-four times as wide feed-forward layers and no biases. It is computed in bf16 with an attention that
-keeps no scores (FlashAttention).
+four times as wide feed-forward layers and no biases. Other models are taken as of that kind, with
+their own width, layers and vocabulary, and blocks scaled to their number of parameters. Computed in
+half precision with an attention that keeps no scores (FlashAttention).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharded_model import Units
 from volano.plan.prediction import MemoryPrediction, Operation, Phase
+from volano.planner.cluster.sharded_step import GatherUnits
 
 VOCABULARY, EXPANSION = 50_368, 4
 # model -> (width, layers)
@@ -27,13 +27,33 @@ FAMILY = {
     "30b": (7168, 48),
     "70b": (8192, 80),
 }
+# Published shapes of others, by their parameters in millions: width, layers, vocabulary. A model
+# that is none of them is taken to be as wide and deep as the nearest.
+SHAPES = {
+    124: (768, 12, 50_257),
+    355: (1024, 24, 50_257),
+    774: (1280, 36, 50_257),
+    1_558: (1600, 48, 50_257),
+    1_236: (2048, 16, 128_256),
+    2_700: (2560, 32, 50_272),
+    3_213: (3072, 28, 128_256),
+    6_738: (4096, 32, 32_000),
+    8_030: (4096, 32, 128_256),
+    13_016: (5120, 40, 32_000),
+    20_555: (6144, 44, 50_432),
+    32_529: (6656, 60, 32_000),
+    65_286: (8192, 80, 32_000),
+    70_554: (8192, 80, 128_256),
+    175_000: (12_288, 96, 50_257),
+    405_000: (16_384, 126, 128_256),
+}
 _HALF, _SINGLE = 2, 4  # bytes of bf16 and fp32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One row of the table: a model trained on some ranks. ``passes`` micro-batches make a rank's
-    step."""
+    step; ``blocks_scale`` is the size of a block against that of MPT's of its width."""
 
     model: str
     precision: str
@@ -42,10 +62,10 @@ class Run:
     passes: int
     num_ranks: int
     recompute: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return FAMILY[self.model]
+    sharding: str = "full"
+    shape: tuple[int, int] = (0, 0)
+    vocabulary: int = VOCABULARY
+    blocks_scale: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -53,13 +73,14 @@ class Run:
         return self.micro_batch * self.length
 
 
-def units(run: Run) -> Units:
+def units(run: Run) -> GatherUnits:
     """What is gathered at once: the embeddings, then each block. Gradients are summed in bf16 where
     all is."""
     width, layers = run.shape
     block = (4 + 2 * EXPANSION) * width**2 + 2 * width
-    return Units(
-        parameters=((VOCABULARY + run.length) * width, *(block,) * layers),
+    block = int(block * run.blocks_scale)
+    return GatherUnits(
+        parameters=((run.vocabulary + run.length) * width, *(block,) * layers),
         gather_bytes=_HALF,
         reduce_bytes=_HALF if run.precision == "bf16 PURE" else _SINGLE,
     )
@@ -81,9 +102,9 @@ def operations(run: Run) -> list[Operation]:
         ("forward", 1, _HALF + 3 * _SINGLE),
         ("backward", 2, 4 * _SINGLE + _HALF),
     ):
-        made.append(_product(phase, tokens, width, VOCABULARY, times * passes))
-        made.append(_pointwise(phase, "loss", touched * tokens * VOCABULARY, passes))
-    share = -(-sum(units(run).parameters) // run.num_ranks)
+        made.append(_product(phase, tokens, width, run.vocabulary, times * passes))
+        made.append(_pointwise(phase, "loss", touched * tokens * run.vocabulary, passes))
+    share = -(-sum(units(run).parameters) // (1 if run.sharding == "none" else run.num_ranks))
     # AdamW reads parameter, gradient and two averages, and writes all but the gradient; before that
     # the norm of the gradients is taken and they are scaled.
     made.append(_pointwise("optimizer", "adamw", (7 + 3) * _SINGLE * share, 1))
@@ -98,7 +119,7 @@ def _block(
     tokens = run.tokens
     outputs = (3 * width, width, EXPANSION * width)
     products = [
-        _product(phase, tokens, width, size, count * matmuls)
+        _product(phase, tokens, width, int(size * run.blocks_scale), count * matmuls)
         for size in (*outputs, EXPANSION * width)
     ]
     # Two products of length x length, counted as torch's counter does: with what lies in the
@@ -156,7 +177,7 @@ def memory(run: Run) -> MemoryPrediction:
     kept = (2 + 2 + 3 + 1 + 2 * EXPANSION) * tokens * width * _HALF
     blocks = layers * tokens * width * _HALF + kept if run.recompute else layers * kept
     least, likely, most = (
-        size * tokens * VOCABULARY for size in (2 * _HALF, 3 * _HALF, 2 * _HALF + 2 * _SINGLE)
+        size * tokens * run.vocabulary for size in (2 * _HALF, 3 * _HALF, 2 * _HALF + 2 * _SINGLE)
     )
     categories = {
         "parameters": _SINGLE * count,
