@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
-from volano.cli.explanation import SECTIONS, print_parts, render
+from volano.cli.show.explanation import SECTIONS, print_parts, render
 from volano.plan.explanation import Explanation
 
 # Background, foreground, and the eight colours: of the report's dark page, with the same meaning.

@@ -2,7 +2,7 @@
 
 import io
 
-from volano.cli.explanation import print_explanation
+from volano.cli.show.explanation import print_explanation
 from volano.planner import Explanation
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from volano.cli.bench import COLUMNS, RIGHT, notes_of, rows_of
-from volano.cli.explanation import print_table
+from volano.cli.show.explanation import print_table
 
 ROW = {
     "task": "16 small nets", "device": "cuda:0", "plain_seconds": 1.23456, "planned_seconds": 0.5,

@@ -9,8 +9,8 @@ from rich.cells import cell_len
 
 from report.explanations import make_explanation
 from volano.cli import commands, plans
-from volano.cli.explanation import print_explanation
 from volano.cli.main import app, run
+from volano.cli.show.explanation import print_explanation
 from volano.planner.cache import store
 
 FIRST, SECOND = "ab12cd34" + "0" * 56, "ff00ee11" + "1" * 56

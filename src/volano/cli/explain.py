@@ -16,8 +16,6 @@ import typer
 from volano.apps.kinds import APPLICATIONS
 from volano.cli import options as opt
 from volano.cli import output
-from volano.cli.cluster import show_cluster, train_command
-from volano.cli.explanation import print_explanation
 from volano.cli.generated import (
     GroupByFirst,
     command_of,
@@ -26,6 +24,8 @@ from volano.cli.generated import (
     parameters_from,
     parameters_of,
 )
+from volano.cli.show.cluster import show_cluster, train_command
+from volano.cli.show.explanation import print_explanation
 from volano.cli.train import begin, options_of, planning
 from volano.errors import UsageError
 from volano.script.remembered import Script

@@ -10,7 +10,7 @@ import typer
 from volano.cli import options as opt
 from volano.cli import output
 from volano.cli.explain import show
-from volano.cli.explanation import print_table
+from volano.cli.show.explanation import print_table
 from volano.record.format import count_text
 
 if TYPE_CHECKING:

@@ -79,7 +79,7 @@ def make_executor(
         return ProcessPool(makers, is_forked=is_forked, on_notice=on_notice)
     except UsageError as error:
         if not can_fork(threads=1):
-            if workers is not None:
+            if nproc is not None:
                 raise
             on_notice(f"one of {len(devices)} accelerators is used: {error.got}. {error.remedy}")
             return InProcess(functools.partial(Worker, build, device=devices[0], **settings))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from volano.cli import output
-from volano.cli.explanation import print_table
+from volano.cli.show.explanation import print_table
 
 if TYPE_CHECKING:
     from volano.plan.cluster import ClusterCandidate, ClusterExplanation
