@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cli.printing import printed, squeezed
 from report.explanations import BASE, CHOSEN, LONG_REASON, MIB, make_explanation
-from volano.cli import explanation
+from volano.cli.show import explanation
 from volano.cli.show.explanation import print_explanation
 from volano.planner import Candidate, Explanation
 
