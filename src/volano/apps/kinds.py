@@ -143,8 +143,8 @@ def application_of_run(folder: RunFolder, *, trust: bool = False) -> type[Applic
         return None
     if ":" in str(kind) and not trust:
         check_trusted(kind, folder.path)
-    goals = {"classes": CLASSIFY, CAUSAL: CAUSAL}
-    return application_class(goals.get(str(source.get("goal")), kind))
+    goals: dict[str, str] = {"classes": CLASSIFY, CAUSAL: CAUSAL}
+    return application_class(goals.get(str(source.get("goal")), str(kind)))
 
 
 def task_of(folder: RunFolder) -> Task:

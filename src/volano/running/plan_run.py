@@ -42,11 +42,13 @@ def choose_plan(
         plan = request.given()
         check_given(task, plan)
         return _as_given(task, plan)
-    is_raced = is_raced and request.is_raced
-    return find_plan(
-        task,
-        dataclasses.replace(request, world_size=world_size, seconds=seconds, is_raced=is_raced),
+    wanted = dataclasses.replace(
+        request,
+        world_size=world_size,
+        seconds=seconds,
+        is_raced=request.is_raced if is_raced else False,
     )
+    return find_plan(task, wanted)
 
 
 def _as_given(task: Task, plan: Plan) -> PlanResult:

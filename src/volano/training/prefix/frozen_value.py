@@ -69,7 +69,7 @@ class FrozenValue(Tensor):
         """Calls a function of torch; see ``Tensor.__torch_function__``."""
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)]
-        frozen = [tensor for tensor in tensors if isinstance(tensor, cls)]
+        frozen: list[FrozenValue] = [one for one in tensors if isinstance(one, cls)]
         watcher = frozen[0].watcher
         watcher.has_drawn()  # from here on
         with plain_functions():

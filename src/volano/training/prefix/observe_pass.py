@@ -136,7 +136,7 @@ class ObservePass(UnitPass):
         own = before[3] is None or torch.equal(before[3], self._states[3])
         return not (is_same and own) or self._device.has_drawn_elsewhere(before)
 
-    def note_use(self, values: list[FrozenValue], _name: str) -> None:
+    def note_use(self, values: list[FrozenValue], name: str) -> None:  # noqa: ARG002
         """Implements :class:`Watcher`."""
         for value in values:
             assert isinstance(value.region, _Region)
