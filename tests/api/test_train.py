@@ -44,7 +44,7 @@ class TestTrain:
                 {"siez": "thin"},
                 "`siez` is no option of the image application. Like it: `size`",
             ),
-            ("image", {"size": "huge"}, "`size` must be one of thin, base, wide; got 'huge'"),
+            ("image", {"size": "huge"}, "`size` must be one of tiny, thin, base, wide; got 'huge'"),
             ("imagee", {}, "an application or a task of your own; got 'imagee'"),
             (7, {}, "an application or a task of your own; got 7"),
             ("text", {"classify": True}, "`classify` needs a path of labelled texts"),

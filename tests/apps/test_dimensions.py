@@ -73,7 +73,7 @@ def test_weights_of_another_shape_are_seen_before_the_model_is_built(tmp_path, m
         made.append(torch.empty(1).device.type)
         return make_classifier(*arguments, **options)
 
-    monkeypatch.setattr("volano.apps.image.use.make_classifier", make)
+    monkeypatch.setattr("volano.apps.image.fine_tuning.network.make_classifier", make)
     with pytest.raises(CheckpointError, match="The weights must belong to the model"):
         ImageModel.open(folder, "cpu")
     assert made == ["meta"]

@@ -23,6 +23,7 @@ class Dots:
 
     minutes_of = classmethod(Application.minutes_of.__func__)
     sample_minutes = 0.25
+    origin = "dots"
 
     def __init__(self, options):
         self.options = options
@@ -43,7 +44,9 @@ class Dots:
 
 
 def options(**fields) -> Any:
-    return SimpleNamespace(**{"minutes": None, "epochs": None, "path": "here", **fields})
+    return SimpleNamespace(
+        **{"minutes": None, "epochs": None, "path": "here", "tried": None, **fields}
+    )
 
 
 def limit_of(given, processes=None):

@@ -146,11 +146,19 @@ class TestTrainImage:
             (["image", "nowhere"], 2, "PATH must exist; got .*nowhere"),
             (["image", "empty"], 1, "sub-folder for each class"),
             (["image", "one"], 1, r"at least two classes; got 1 \(left\)"),
-            (["image", "--image-size", "32"], 2, "--image-size is only for files that are decoded"),
+            (
+                ["image", "--image-size", "32"],
+                2,
+                "--image-size and --fit are only for files that are decoded",
+            ),
             (["image", "--seed", "99999999999999999999"], 2, "--seed must be a whole number"),
             (["image", "--model", "shapes.py:wide"], 2, r"logits \[2, 10\]; got \[2, 11\]"),
             (["image", "--model", "shapes.py:raising"], 2, "logits .*; got ZeroDivisionError"),
-            (["image", "--size", "huge"], 2, "--size must be one of thin, base, wide; got 'huge'"),
+            (
+                ["image", "--size", "huge"],
+                2,
+                "--size must be one of tiny, thin, base, wide; got 'huge'",
+            ),
             (["image", "--flip", "maybe"], 2, "--flip must be one of auto, yes, no"),
             (
                 ["image", "--minutes", "1", "--epochs", "1"],
@@ -335,7 +343,7 @@ class TestAfterTraining:
     def test_export_to_something_else(self, volano, digits_run):
         code, _, err = volano("export", digits_run, "--to", "gguf")
         assert code == 2
-        assert "safetensors, pt2, onnx; got 'gguf'" in err
+        assert "safetensors, pt2, onnx, hf; got 'gguf'" in err
 
     def test_images_that_are_gone(self, volano, tmp_path):
         folder = make_folder(tmp_path / "photos")

@@ -216,7 +216,7 @@ def test_torchrun_starts_the_same_command_and_only_one_rank_prints(whole):
         ),
         (
             ("--nproc", "2", "--sharding", "half"),
-            "--sharding must be one of none, full; got 'half'",
+            "--sharding must be one of none, full, hybrid; got 'half'",
         ),
         (
             ("--nproc", "2", "--sharding", "full", "--memory-format", "channels_last"),

@@ -343,7 +343,7 @@ class TestClasses:
         from volano.apps.text.classify import fit
 
         monkeypatch.setattr(fit, "_LEAST_SECONDS", -1e9)
-        monkeypatch.setattr(fit, "_affordable", lambda task, plan, seconds, most: 12)
+        monkeypatch.setattr(fit, "_affordable", lambda *_given, **_most: 12)
         monkeypatch.setattr(fit, "_better", lambda candidates: fit.HEAD)
 
     def test_the_bag(self, volano, table, tmp_path):
@@ -415,11 +415,14 @@ class TestClasses:
 
     @pytest.mark.parametrize("kept", ["bag", "head"])
     def test_resume_is_bitwise(self, volano, table, tmp_path, monkeypatch, request, kept):
+        from volano.apps.text.classify import fit
         from volano.training.signals import StopRequest
 
+        # How many steps there are must not go by the clock.
+        monkeypatch.setattr(fit, "_affordable", lambda *_given, **_most: 12)
         if kept == "head":
             request.getfixturevalue("head_wins")
-        arguments = ["train", "text", table, "--classify", "--minutes", "0.05"]
+        arguments = ["train", "text", table, "--classify", "--minutes", "0.3"]
         assert volano(*arguments, "--out", "whole")[0] == 0
         with monkeypatch.context() as patch:
             stop = property(lambda self: True, lambda self, value: None)

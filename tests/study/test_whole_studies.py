@@ -55,7 +55,7 @@ def test_in_this_process(expected):
 
 
 def test_two_processes_find_the_same(expected, tmp_path):
-    assert results(study(tmp_path / "study", workers=2)) == results(expected)
+    assert results(study(tmp_path / "study", nproc=2)) == results(expected)
 
 
 @pytest.mark.skipif(not can_fork(threads=1), reason="processes are not forked here")
@@ -70,7 +70,7 @@ def test_workers_that_make_other_data_are_found_out(tmp_path):
         return dataclasses.replace(task, data=splits[os.getpid()])
 
     with pytest.raises(ExploreError, match="train, and be evaluated, on the same data; got data"):
-        study(tmp_path / "study", build, workers=2)
+        study(tmp_path / "study", build, nproc=2)
 
 
 @pytest.mark.skipif(not can_fork(threads=1), reason="processes are not forked here")
@@ -85,11 +85,11 @@ def test_a_worker_that_is_killed_changes_nothing(expected, tmp_path):
         return digits_mlp(trial)
 
     heard = Heard()
-    assert results(study(tmp_path / "study", build, heard, workers=2)) == results(expected)
+    assert results(study(tmp_path / "study", build, heard, nproc=2)) == results(expected)
     assert any("SIGKILL" in notice for notice in heard.notices)
 
 
 @pytest.mark.slow  # three actors import torch
 def test_actors_find_the_same(expected, tmp_path):
     pytest.importorskip("ray")
-    assert results(study(tmp_path / "study", ray="local", workers=2)) == results(expected)
+    assert results(study(tmp_path / "study", ray="local", nproc=2)) == results(expected)

@@ -264,7 +264,7 @@ def test_a_resumed_run_has_the_code_with_which_it_began(make_task, tmp_path):
     run = volano.train(task(1.5), plan=Plan.baseline(), out=tmp_path / "run", observer=StopAtOnce())
     assert run.status == "stopped"
     common = {"observer": StopAtOnce()}
-    with pytest.raises(CheckpointError, match="the code of objective: .*accept="):
+    with pytest.raises(CheckpointError, match="the code of objective: .*`accept`"):
         volano.resume(run.path, task=task(2.5), **common)
     with pytest.raises(UsageError, match="`accept` must name code: objective, forward"):
         volano.resume(run.path, task=task(2.5), accept=["model"], **common)

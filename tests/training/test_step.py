@@ -239,7 +239,7 @@ class TestMeasuredChoices:
             def forward(self, x):
                 return self.head(torch.relu(self.conv(x.view(-1, 1, 8, 8))).view(-1, 4 * 6 * 6))
 
-        found = volano.explain(make_task(model=LeNet), forbid={"compile": True})
+        found = volano.explain(make_task(model=LeNet), forbid={"compile": True}, race=True)
         assert found.plan.memory_format == "contiguous"
         tried = [c for c in found.candidates if c.plan.memory_format == "channels_last"]
         assert tried

@@ -52,7 +52,7 @@ class TestWhatIsShown:
             "under plain eager 2 min 52 s",
             "exact feed resident, allocator keep",
             "rounding memory_format channels_last, optimizer fused",
-            "as usual compile, micro_batch, recompute, activation_budget, offload, workers, "
+            "as usual compile, graph, micro_batch, recompute, activation_budget, offload, workers, "
             "prefetch, threads",
             "optimizer state 96.0 MiB 16 %",
             "peak 604 MiB, during aten.convolution_backward in stages.2.conv1",
@@ -187,7 +187,7 @@ class TestWhatIsShown:
 
 
 def test_the_picture_for_a_page(tmp_path):
-    script = Path(__file__).parents[2] / "docs" / "pictures" / "explanation.py"
+    script = Path(__file__).parents[3] / "docs" / "pictures" / "explanation.py"
     namespace = runpy.run_path(str(script))
     picture = namespace["draw"](make_explanation().to_json(), ["headline", "memory"], "a title")
     root = xml.etree.ElementTree.fromstring(picture)

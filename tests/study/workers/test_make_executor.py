@@ -100,4 +100,4 @@ def test_a_build_that_cannot_be_sent_trains_on_one_of_several_accelerators(monke
         assert isinstance(executor, InProcess)
     assert "one of 2 accelerators is used" in notices[0]
     with pytest.raises(UsageError):
-        make_executor(lambda trial: digits_mlp(trial), workers=2)
+        make_executor(lambda trial: digits_mlp(trial), nproc=2)

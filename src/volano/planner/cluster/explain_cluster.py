@@ -90,7 +90,7 @@ class _OnCluster:
             model = fake_model(self._task, FakeTensorMode(allow_non_fake_inputs=True))
         here = profile_task(self._task, Device("cpu"), model=model)
         self._profile = dataclasses.replace(
-            here, device=AbsentDevice(self._spec.device), why_not_compile=None
+            here, device=AbsentDevice(self._spec.device), bf16_speed=1.0, why_not_compile=None
         )
         self._has_batch_statistics = any(isinstance(m, AnyBatchNorm) for m in model.modules())
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
