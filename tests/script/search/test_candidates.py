@@ -46,6 +46,11 @@ def test_the_longest_part_comes_first():
     assert "seconds" in refused["torch.compile"]
 
 
+def test_what_one_worker_cannot_hide_is_tried_with_more_first():
+    plans, _ = tried(make(data=0.86, forward=0.04, backward=0.09))
+    assert plans[0] == ScriptPlan(num_workers=2, persistent_workers=True).in_words()
+
+
 def test_what_is_short_is_not_tried():
     plans, refused = tried(make(data=0.01, forward=0.02, optimizer=0.02, rest=0.95))
     assert plans == []

@@ -71,7 +71,9 @@ def _for_loaders(facts: Mapping[str, Any], share: float, device: str) -> _Found:
             yield PlanToTry(ScriptPlan(prefetch_factor=4), share / 2)
         yield "data workers", "the script has its own"
     else:
-        for num_workers in sorted({min(_MOST_WORKERS, _cores()), max(1, _cores() // 2)}):
+        # One worker hides at most as much time as the rest of a step takes.
+        counts = {min(_MOST_WORKERS, _cores()), max(1, _cores() // 2)}
+        for num_workers in sorted(counts, reverse=share > 0.5):
             plan = ScriptPlan(num_workers=num_workers, persistent_workers=True)
             yield PlanToTry(plan, share)
     if loaders and device != "cpu" and share >= _LEAST_SHARE:
