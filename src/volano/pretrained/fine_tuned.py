@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -165,3 +165,24 @@ def parameters_in_words(model: nn.Module) -> str:
     every = list(model.parameters())
     trained = sum(p.numel() for p in every if p.requires_grad)
     return f"trainable: {trained:,} of {sum(p.numel() for p in every):,} parameters"
+
+
+class PretrainedTrunk(Protocol):
+    """A pretrained network of pictures or texts, by what a head needs to know of it."""
+
+    @property
+    def num_features(self) -> int:
+        """The features that its trunk gives of an example."""
+        ...
+
+    def fresh_trunk(self) -> nn.Module:
+        """Returns a copy of the trunk with the pretrained weights."""
+        ...
+
+
+def fine_tuned_model(
+    network: PretrainedTrunk, tune: str, num_classes: int, probe: LinearProbe
+) -> nn.Module:
+    """Returns the pretrained trunk with the solved head."""
+    head = StandardizedLinear(network.num_features, num_classes, probe)
+    return FineTuned(network.fresh_trunk(), head, tune)

@@ -18,6 +18,9 @@ from volano.planner import PlanRequest
 # The product that is timed, about half a millisecond of one core as most operations of a small
 # network, and for how long: some of the slices in which a system shares its cores.
 _SIDE, _SECONDS = 256, 0.08
+# What fewer threads must save: on an idle machine whose cores share their units, they differ by
+# chance.
+_LEAST_SAVED = 0.2
 
 
 def beside_others(
@@ -30,7 +33,10 @@ def beside_others(
         return planning, ()
     most = threads = torch.get_num_threads()
     seconds = first = _product_seconds(threads) if threads > 1 else 0.0
-    while threads > 1 and (fewer := _product_seconds(threads // 2)) < seconds:
+    while threads > 1:
+        fewer = _product_seconds(threads // 2)
+        if fewer > (1.0 - _LEAST_SAVED) * seconds:
+            break
         seconds, threads = fewer, threads // 2
     if threads == most:
         return planning, ()

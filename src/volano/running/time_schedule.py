@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from volano.report.verdict import LEAST_STEPS
+
 # The largest shares of the minutes that planning, evaluations during the run and the final test may
 # take, and what is kept back for a machine that slows down late. A tenth remains for reading,
 # start-up and writing before training gets less than 65 %.
@@ -13,8 +15,6 @@ PLANNING_SHARE, EVALUATION_SHARE, TEST_SHARE, RESERVE_SHARE = 0.05, 0.06, 0.08, 
 # Files, pictures, the report and the interpreter's end: 0.8 s of processor time, more on a shared
 # machine (docs/log.md).
 WRITING_SECONDS = 2.0
-# A training of fewer steps comes with a warning.
-LEAST_STEPS = 30
 # A run that looks at its number of steps again begins with so many at least: a first timing from a
 # slow moment costs it nothing, and it ends as soon as its own steps say that there is no time.
 _LEAST_TO_BEGIN_WITH = 6

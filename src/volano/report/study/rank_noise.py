@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from volano.record.study import TrialResult
-from volano.report.verdict import wilson_interval
+from volano.report.verdict import LEAST_STEPS, wilson_interval
 
-# As for a run: after fewer steps an optimizer has hardly begun.
-_LEAST_STEPS, _LEAST_FIRST_STEPS = 30, 10
+# After fewer steps an optimizer has hardly begun.
+_LEAST_FIRST_STEPS = 10
 _MOST_NAMED = 3
 
 
@@ -30,9 +30,9 @@ def rank_notices(
     said = []
     first = min(trial.rungs[0].step for trial in shown)
     whole = max(trial.rungs[-1].step for trial in shown)
-    if whole < _LEAST_STEPS:
+    if whole < LEAST_STEPS:
         said.append(
-            f"ranks are noise: whole trials are {whole:,} steps long, under {_LEAST_STEPS}; give "
+            f"ranks are noise: whole trials are {whole:,} steps long, under {LEAST_STEPS}; give "
             "more minutes, or fewer trials"
         )
     elif first < _LEAST_FIRST_STEPS:

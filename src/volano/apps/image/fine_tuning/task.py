@@ -6,29 +6,19 @@ import functools
 from typing import Any
 
 import torch
-from torch import nn
 
 from volano.apps.image.augment import Augmentation
 from volano.apps.image.fine_tuning.recipe import FineTuningRecipe
 from volano.apps.image.objective import Classification
 from volano.pretrained.fine_tuned import (
     ALL,
-    FineTuned,
-    StandardizedLinear,
+    fine_tuned_model,
     groups_by_depth,
     head_groups,
 )
 from volano.pretrained.image_networks import ImageNetwork
 from volano.pretrained.linear_probe import LinearProbe
 from volano.task import cosine, linear
-
-
-def fine_tuned_model(
-    network: ImageNetwork, tune: str, num_classes: int, probe: LinearProbe
-) -> nn.Module:
-    """Returns the pretrained trunk with the solved head."""
-    head = StandardizedLinear(network.num_features, num_classes, probe)
-    return FineTuned(network.fresh_trunk(), head, tune)
 
 
 def fine_tuning_fields(

@@ -19,6 +19,7 @@ from volano.pretrained.fine_tuned import (
     HEAD,
     FineTuned,
     StandardizedLinear,
+    fine_tuned_model,
     groups_by_depth,
     head_groups,
 )
@@ -84,14 +85,6 @@ def encoder_features(
     return torch.empty_like(features).index_copy_(0, torch.from_numpy(order), features)
 
 
-def encoder_model(
-    encoder: TextEncoder, tune: str, num_classes: int, probe: LinearProbe
-) -> nn.Module:
-    """Returns the pretrained encoder with the solved head."""
-    head = StandardizedLinear(encoder.num_features, num_classes, probe)
-    return FineTuned(encoder.fresh_trunk(), head, tune)
-
-
 def encoder_task(
     encoder: TextEncoder,
     tune: str,
@@ -126,7 +119,7 @@ def encoder_task(
         }
     return Task(
         name="text",
-        model=functools.partial(encoder_model, encoder, tune, num_classes, probe),
+        model=functools.partial(fine_tuned_model, encoder, tune, num_classes, probe),
         objective=EncoderObjective(),
         data=data,
         valid=valid,
