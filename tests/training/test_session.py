@@ -152,3 +152,26 @@ def test_a_model_in_evaluation_mode_is_trained_in_training_mode(make_task):
     assert not torch.equal(norm.running_mean, before)
     session.evaluate()
     assert (dropout.training, frozen.training, norm.training) == (True, False, True)
+
+
+class FrozenBody(nn.Module):
+    """Freezes its norm in `train`, which nobody has called when it is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(64), nn.Linear(64, 10)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, inputs):
+        return self.head(self.norm(inputs))
+
+
+def test_a_module_that_freezes_parts_in_train_is_asked(make_task):
+    model = Session.make_model(make_task(model=FrozenBody))
+    assert (model.training, model.norm.training) == (True, False)
+    partly = Session.make_model(make_task(model=lambda: nn.Sequential(nn.BatchNorm1d(64).eval())))
+    assert (partly.training, partly[0].training) == (True, False)

@@ -338,9 +338,11 @@ class Session:
                 got=f"{type(model).__name__} with lazy modules",
                 remedy="Pass an example through it in `model`, before it is returned",
             )
-        # As every training loop does: a factory may give a whole model in evaluation mode. A part
-        # that is in it within a model in training mode was frozen on purpose, and stays so.
-        return model if model.training else model.train()
+        # As every training loop does: a factory may give a whole model in evaluation mode, and a
+        # `train` of a person's own may freeze norms, which nobody has called yet. Without one, a
+        # part in evaluation mode within a model in training mode was frozen on purpose: it stays.
+        has_own = any(type(part).train is not nn.Module.train for part in model.modules())
+        return model if model.training and not has_own else model.train()
 
     @staticmethod
     def describe(task: Task) -> dict[str, Any]:
