@@ -109,3 +109,18 @@ def test_what_a_person_names_to_write_is_new_or_a_regular_file(folder, precious,
     files.check_out(out)
     out.touch()
     files.check_out(out)
+
+
+def test_a_folder_is_written_over_links_and_not_through_them(folder, precious):
+    (folder / "hf").mkdir()
+    (folder / "hf" / "README.md").symlink_to(precious)
+    (folder / "hf" / "kept").write_text("kept")
+    with files.written_folder(folder / "hf") as partial:
+        (partial / "README.md").write_text("new")
+    assert (folder / "hf" / "README.md").read_text() == "new"
+    assert sorted(path.name for path in (folder / "hf").iterdir()) == ["README.md", "kept"]
+    (folder / "link").symlink_to(precious.parent)
+    with pytest.raises(OSError), files.written_folder(folder / "link") as partial:
+        (partial / "precious").write_text("new")
+    assert precious.read_text() == "precious"
+    assert sorted(path.name for path in folder.iterdir()) == ["hf", "link"]

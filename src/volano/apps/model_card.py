@@ -10,8 +10,8 @@ from volano.record.json_values import mapping
 from volano.training import RunFolder
 
 
-def write_card(folder: RunFolder, target: Path) -> None:
-    """Writes ``README.md`` about a run into a folder."""
+def write_card(folder: RunFolder, target: Path, name: str) -> None:
+    """Writes ``README.md`` about a run, with ``name`` as its title, into a folder."""
     record = folder.read_json("run.json")
     source, verdict = mapping(record.get("source")), mapping(record.get("verdict"))
     figures = mapping(record.get("metrics"))
@@ -19,7 +19,7 @@ def write_card(folder: RunFolder, target: Path) -> None:
     dials = mapping(source.get("dials"))
     lines = [
         "---", "library_name: transformers", "---", "",
-        f"# {target.name}", "",
+        f"# {name}", "",
         f"Fine-tuned from `{dials.get('from_')}` with Volano (`tune={dials.get('tune')}`).", "",
         "## Data", f"{source.get('origin')}; the figures below are of examples that were held out.",
         "", "## Figures", "| figure | value |", "|---|---|", *rows, "",

@@ -50,6 +50,27 @@ def written(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A context that yields a new, empty folder next to ``path``. When the context ends well its
+    files take their places in ``path``, which is made unless it is there; in any case it is
+    removed.
+
+    Raises:
+        OSError: a folder cannot be written to, or ``path`` is a link or a file.
+    """
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.mkdir()
+    try:
+        yield partial
+        make_folder(path)
+        for file in partial.iterdir():
+            file.replace(path / file.name)
+    finally:
+        remove(partial)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file that survives a power cut, so that a reader sees the old or the new one.
 

@@ -1,5 +1,8 @@
 """A language model that is trained further, from the text to what it writes."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ import volano
 from pretrained_networks import save_small_gpt2
 from volano.apps.kinds import application_of_run
 from volano.apps.text.causal.application import CausalApplication
+from volano.errors import UsageError
 from volano.training import RunFolder
 
 pytest.importorskip("peft", reason="peft is not installed")
@@ -40,6 +44,29 @@ def test_the_run_alone_evaluates_and_writes(run):
     text = "".join(written)
     assert written.figures()["num_tokens"] <= 5
     assert written.figures()["text"] == text
+
+
+def test_what_is_held_out_is_the_runs_whatever_becomes_of_the_text(run):
+    book = Path(json.loads((run.path / "run.json").read_text())["source"]["dials"]["path"])
+    for content in ("other text\n" * 900, None):
+        book.unlink() if content is None else book.write_text(content)
+        assert volano.load(run.path).evaluate()["bits_per_byte"] == pytest.approx(
+            run.metrics["bits_per_byte"], rel=1e-4
+        )
+
+
+def test_the_folder_of_an_export_is_the_runs_own(run, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (run.path / "hf").mkdir()
+    for name in ("config.json", "README.md", "tokenizer.json"):
+        (run.path / "hf" / name).symlink_to(precious)
+    assert volano.load(run.path).export("hf")["path"] == str(run.path / "hf")
+    assert precious.read_text() == "precious"
+    assert "# hf" in (run.path / "hf" / "README.md").read_text()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="`out` must name"):
+        volano.load(run.path).export("hf", tmp_path / "link")
 
 
 def test_an_exported_folder_writes_the_same_tokens(run, tmp_path):

@@ -13,6 +13,7 @@ from volano.apps.image.model_spec import ClassifierSpec
 from volano.apps.model_card import write_card
 from volano.errors import RunError, UsageError
 from volano.pretrained.fine_tuned import FineTuned, StandardizedLinear
+from volano.record.files import written_folder
 from volano.training import RunFolder
 
 _AUTO = "AutoModelForImageClassification"
@@ -53,7 +54,6 @@ def export_hf(
     network.config.id2label = dict(enumerate(spec.classes))
     network.config.label2id = {name: number for number, name in enumerate(spec.classes)}
     network.config.num_labels = len(spec.classes)
-    network.save_pretrained(target)
     own = about["preprocessing"]
     processor = {
         "size": {"height": own["size"], "width": own["size"]}, "do_resize": True,
@@ -62,9 +62,12 @@ def export_hf(
         "image_mean": [value / 255 for value in own["mean"]],
         "image_std": [value / 255 for value in own["std"]],
     }  # fmt: skip
-    (target / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
-    write_card(folder, target)
-    return {**_compared(target, model, images, expected), "path": str(target), "format": "hf"}
+    with written_folder(target) as partial:
+        network.save_pretrained(partial)
+        (partial / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
+        write_card(folder, partial, target.name)
+        compared = _compared(partial, model, images, expected)
+    return {**compared, "path": str(target), "format": "hf"}
 
 
 def folded(head: nn.Module) -> nn.Linear:
@@ -82,7 +85,7 @@ def _compared(target: Path, model: FineTuned, images: Tensor, expected: Tensor) 
     from transformers import AutoModelForImageClassification
 
     again = AutoModelForImageClassification.from_pretrained(
-        str(target), local_files_only=True
+        str(target), local_files_only=True, trust_remote_code=False
     ).eval()
     trunk: Any = model.trunk
     trunk.network = again

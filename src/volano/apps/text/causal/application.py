@@ -13,8 +13,6 @@ from volano.device import Device
 from volano.plan import Plan
 from volano.pretrained.causal_networks import CausalLogits
 from volano.pretrained.fine_tuned import LORA, parameters_in_words
-from volano.pretrained.text_encoders import TOKENIZER
-from volano.record.files import write_bytes
 from volano.report.verdict import Score
 from volano.task import Task
 from volano.training import Run, RunFolder, throwaway_settings
@@ -33,11 +31,6 @@ class CausalApplication(CausalTraining):
     def fit_epochs(self, limit: TimeLimit, epochs: float) -> Fitted:
         """Finds the plan for a number of passes over the text."""
         return self._told(limit, super().fit_epochs(limit, epochs))
-
-    def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002 - of the contract
-        """Writes description and tokenizer."""
-        folder.write_json("text.json", self.about())
-        write_bytes(folder.path / TOKENIZER, self.network.tokenizer.content)
 
     def finish(self, run: Run, task: Task) -> Finished:  # noqa: ARG002 - of the contract
         """Scores the held-out text before and after."""

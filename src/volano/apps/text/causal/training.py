@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from volano.apps.application import Application
@@ -19,11 +20,14 @@ from volano.apps.text.corpus import part_reader
 from volano.apps.text.options import TextOptions
 from volano.data import Arrays, Fault
 from volano.data.sources import find_texts, split_texts
-from volano.errors import DataError, UsageError
+from volano.errors import CheckpointError, DataError, UsageError
 from volano.pretrained.causal_networks import CausalNetwork, load_causal_network
 from volano.pretrained.fine_tuned import HEAD, LORA
 from volano.pretrained.references import NetworkReference
+from volano.pretrained.text_encoders import TOKENIZER
+from volano.record.files import write_bytes
 from volano.task import Loss, Task, cosine
+from volano.training import RunFolder, load_tensors, save_tensors
 
 CAUSAL = "causal"
 # A language model that knows the language forgets more than it learns in many passes (Hugging Face:
@@ -34,6 +38,8 @@ _RATES = {LORA: 2e-4, "all": 2e-5}
 _MOST_BATCH = 8
 _MOST_VALID = 64
 _FILLING = -1
+# A run's own windows: what is held out of a text that has changed since may have been trained on.
+WINDOWS = "windows.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +125,30 @@ class CausalTraining(Application):
             notices=(*source.notices, *split.notices, *network.notices, *said),
         )
 
+    @classmethod
+    def from_run(cls, folder: RunFolder) -> Self:
+        """Reads a run's own windows, and its network; the text itself is no longer needed.
+
+        Raises:
+            CheckpointError: the windows are missing or damaged.
+            UsageError: the network is no longer there.
+        """
+        options, kept = cls.options_of(folder), KeptWindows.of_run(folder)
+        return cls(
+            options=options,
+            network=_network(options),
+            train=kept.train,
+            held=kept.held,
+            num_held_bytes=kept.num_held_bytes,
+            origin=kept.origin,
+        )
+
+    def write(self, folder: RunFolder, scratch: Path | None) -> None:  # noqa: ARG002 - of the contract
+        """Writes description, tokenizer and windows."""
+        folder.write_json("text.json", self.about())
+        write_bytes(folder.path / TOKENIZER, self.network.tokenizer.content)
+        save_tensors({"train": self.train, "held": self.held}, folder.path / WINDOWS)
+
     @property
     def tune(self) -> str:
         """The part that is trained: adapters, or all layers."""
@@ -180,11 +210,46 @@ class CausalTraining(Application):
             "padding_id": tokenizer.padding_id,
             "end_id": self.network.end_id,
             "digest": self.network.digest,
+            "num_held_bytes": self.num_held_bytes,
+            "origin": self.origin,
         }
 
     def _looked_at(self) -> Tensor:
         rows = torch.linspace(0, len(self.held) - 1, min(len(self.held), _MOST_VALID))
         return self.held[rows.round().long()].contiguous()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptWindows:
+    """The windows of a run as its folder keeps them; see :class:`CausalTraining`."""
+
+    train: Tensor
+    held: Tensor
+    num_held_bytes: int
+    origin: str
+
+    @classmethod
+    def of_run(cls, folder: RunFolder) -> KeptWindows:
+        """Reads those of a run.
+
+        Raises:
+            CheckpointError: they are missing or damaged.
+        """
+        about = folder.read_json("text.json")
+        try:
+            found = load_tensors(folder.path / WINDOWS)
+            train, held, num = found["train"], found["held"], int(about["num_held_bytes"])
+            if not train.ndim == held.ndim == 2 or {train.dtype, held.dtype} != {torch.int32}:
+                raise ValueError(f"windows of {train.dtype} {list(train.shape)}")
+            highest = max(int(ids.max()) for ids in (train, held))
+            if not 0 <= highest < int(about["config"]["vocab_size"]) or num < 1:
+                raise ValueError(f"ids up to {highest}, of {num} bytes")
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"A run must hold the windows of its text in {WINDOWS}",
+                got=f"{folder.path}: {type(error).__name__}: {error}",
+            ) from error
+        return cls(train=train, held=held, num_held_bytes=num, origin=str(about.get("origin")))
 
 
 def _network(options: TextOptions) -> CausalNetwork:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from volano.apps.application import Table, TrainedModel
 from volano.apps.model_card import write_card
 from volano.apps.options import DeclaredOptions, takes_options
-from volano.apps.text.causal.training import CausalTraining
+from volano.apps.text.causal.training import CausalTraining, KeptWindows
 from volano.apps.text.classify.encoder import tokenizer_of_run
 from volano.apps.text.generate import TokenSampling
 from volano.apps.text.options import TextGenerationOptions
 from volano.device import Device
 from volano.errors import RunError, UsageError
-from volano.pretrained.causal_networks import build_causal
+from volano.pretrained.causal_networks import CausalLogits, build_causal
 from volano.pretrained.text_encoders import TOKENIZER, EncoderTokenizer
-from volano.training import RunFolder, load_weights
+from volano.record.files import check_out, written_folder
+from volano.training import WEIGHTS, RunFolder, build_and_load
 
 _WINDOWS_AT_ONCE = 4
 
@@ -45,8 +46,10 @@ class CausalModel(TrainedModel):
     def open(cls, folder: RunFolder, device: str | None = None) -> Self:
         """Loads the language model of a run."""
         about = folder.read_json("text.json")
-        model = build_causal(about["config"], about["tune"])
-        load_weights(model, folder.path / "model.safetensors")
+        module = build_and_load(
+            lambda: build_causal(about["config"], about["tune"]), folder.path / WEIGHTS
+        )
+        model = cast(CausalLogits, module)
         return cls(folder, about, model.merged(), tokenizer_of_run(folder.path, about), device)
 
     def evaluate(self, path: str | Path | None = None) -> dict[str, Any]:
@@ -59,9 +62,9 @@ class CausalModel(TrainedModel):
             raise UsageError(
                 "A fine-tuned language model is evaluated on its own held-out text", got=str(path)
             )
-        application = CausalTraining.from_run(self.folder)
-        result = held_out_figures(self.module, application, self.device)
-        result = {"run": str(self.path), "origin": f"{application.origin}, held out", **result}
+        kept = KeptWindows.of_run(self.folder)
+        result = held_out_figures(self.module, kept, self.device)
+        result = {"run": str(self.path), "origin": f"{kept.origin}, held out", **result}
         self.folder.write_json("eval-test.json", result)
         return result
 
@@ -88,13 +91,27 @@ class CausalModel(TrainedModel):
         if to != "hf":
             raise UsageError("A fine-tuned language model must be exported to hf", got=repr(to))
         target = Path(out) if out is not None else self.path / "hf"
+        if out is not None:
+            check_out(target)
         network: Any = copy.deepcopy(self.module).cpu()
-        network.save_pretrained(target)
-        (target / TOKENIZER).write_bytes(self.tokenizer.content)
-        write_card(self.folder, target)
+        with written_folder(target) as partial:
+            network.save_pretrained(partial)
+            (partial / TOKENIZER).write_bytes(self.tokenizer.content)
+            write_card(self.folder, partial, target.name)
+            difference = self._difference(network, partial)
+            size = sum(file.stat().st_size for file in partial.iterdir())
+        return {
+            "run": str(self.path), "path": str(target), "format": to, "bytes": size,
+            "num_compared": 1, "largest_difference": difference,
+        }  # fmt: skip
+
+    def _difference(self, network: Any, folder: Path) -> float:
+        """Returns by how much logits differ from those of what was written."""
         from transformers import AutoModelForCausalLM
 
-        again = AutoModelForCausalLM.from_pretrained(str(target), local_files_only=True).eval()
+        again = AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        ).eval()
         ids = torch.arange(8)[None] % int(self.about["config"]["vocab_size"])
         with torch.no_grad():
             difference = (again(ids).logits - network(ids).logits).abs().max().item()
@@ -103,11 +120,7 @@ class CausalModel(TrainedModel):
                 "An exported model must predict what the run's model does",
                 got=f"logits that differ by {difference}",
             )
-        size = sum(file.stat().st_size for file in target.iterdir())
-        return {
-            "run": str(self.path), "path": str(target), "format": to, "bytes": size,
-            "num_compared": 1, "largest_difference": difference,
-        }  # fmt: skip
+        return difference
 
 
 class CausalGeneration:
@@ -154,7 +167,7 @@ class CausalGeneration:
 
 
 def held_out_figures(
-    model: nn.Module, application: CausalTraining, device: Device
+    model: nn.Module, application: CausalTraining | KeptWindows, device: Device
 ) -> dict[str, Any]:
     """Returns ``bits_per_byte``, ``perplexity``, ``num_bytes`` and ``num_tokens`` of the held-out
     text."""
