@@ -145,7 +145,8 @@ def build_trunk(
     if kind == "transformers":
         module = build_network(skeleton["config"], skeleton["auto"])
     elif kind == "timm":
-        module = _timm().create_model(skeleton["name"], pretrained=False)
+        timm = _timm()
+        module = timm.create_model(_known(timm, skeleton["name"]), pretrained=False)
     elif kind == "function":
         module = make_of_function(skeleton["reference"], skeleton["arguments"])[0]
     else:
@@ -180,12 +181,7 @@ def _of_transformers(name: str) -> _Loaded:
 
 def _of_timm(name: str) -> _Loaded:
     timm = _timm()
-    if name not in (names := timm.list_models(pretrained=True)):
-        raise UsageError(
-            "timm must have the network with weights",
-            got=name,
-            remedy=f"Nearest: {', '.join(nearest(name, names)) or 'none'}",
-        )
+    _known(timm, name)
     try:
         module = timm.create_model(name, pretrained=True)
     except Exception as error:
@@ -203,6 +199,17 @@ def _of_timm(name: str) -> _Loaded:
     }
     preprocessing = Preprocessing.of(values, f"timm:{name}")
     return module, {"kind": "timm", "name": name}, preprocessing, (), ()
+
+
+def _known(timm: Any, name: str) -> str:
+    """Returns a name if it is that of a network; others may lead timm to the net."""
+    if name not in (names := timm.list_models(pretrained=True)):
+        raise UsageError(
+            "timm must have the network with weights",
+            got=name,
+            remedy=f"Nearest: {', '.join(nearest(name, names)) or 'none'}",
+        )
+    return name
 
 
 def _timm() -> Any:

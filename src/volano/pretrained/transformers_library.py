@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from volano.errors import MissingExtraError, UsageError
+from volano.errors import CheckpointError, MissingExtraError, UsageError
 from volano.pretrained.references import nearest
 from volano.pretrained.weights import check_fits
 
+# The classes of transformers by which networks are loaded and built.
+AUTOS = ("AutoModel", "AutoModelForImageClassification", "AutoModelForCausalLM")
+# No published network has as many layers, or as large a dimension or vocabulary.
+_MOST_LAYERS, _MOST_SIZE = 4096, 2**25
+_COUNTED = ("layer", "depth", "block", "stage")
 # Parts that checkpoints may lack, and that nothing here uses.
 _UNUSED = ("pooler.", "classifier.", "head.", "position_ids")
 
@@ -35,7 +40,7 @@ def load_network(name: str, auto: str) -> nn.Module:
     with _quiet(), _told(name):
         network, info = getattr(library, auto).from_pretrained(
             name, local_files_only=True, output_loading_info=True, dtype=torch.float32,
-            ignore_mismatched_sizes=True,
+            ignore_mismatched_sizes=True, trust_remote_code=False,
         )  # fmt: skip
     problems = [f"{key} is missing" for key in sorted(info["missing_keys"])]
     problems += [
@@ -48,11 +53,33 @@ def load_network(name: str, auto: str) -> nn.Module:
 
 
 def build_network(config: dict[str, Any], auto: str) -> nn.Module:
-    """Returns a network of a configuration, for weights to be loaded."""
+    """Returns a network of a configuration, for weights to be loaded. A stranger may have written
+    it: code that it names is not loaded, and its dimensions are bounded.
+
+    Raises:
+        CheckpointError: it is none that can be built.
+    """
+    rule = "The configuration of a run's network must be one of transformers"
+    if auto not in AUTOS:
+        raise CheckpointError(rule, got=f"the class {auto!r}"[:200])
+    _check_dimensions(config, rule)
     library = import_library()
     with _quiet():
         made = library.AutoConfig.for_model(**config)
-        return getattr(library, auto).from_config(made).eval()
+        return getattr(library, auto).from_config(made, trust_remote_code=False).eval()
+
+
+def _check_dimensions(value: Any, rule: str, name: str = "config") -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_dimensions(item, rule, str(key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_dimensions(item, rule, name)
+    elif isinstance(value, int) and "theta" not in name:  # a base of angles is no size
+        is_count = any(word in name for word in _COUNTED)
+        if not -_MOST_SIZE <= value <= (_MOST_LAYERS if is_count else _MOST_SIZE):
+            raise CheckpointError(rule, got=f"{name}={value}"[:200])
 
 
 def config_of(name: str) -> dict[str, Any]:
@@ -62,7 +89,9 @@ def config_of(name: str) -> dict[str, Any]:
         UsageError: it is not there.
     """
     with _quiet(), _told(name):
-        config = import_library().AutoConfig.from_pretrained(name, local_files_only=True)
+        config = import_library().AutoConfig.from_pretrained(
+            name, local_files_only=True, trust_remote_code=False
+        )
     return config.to_dict()
 
 

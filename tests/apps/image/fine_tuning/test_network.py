@@ -1,13 +1,20 @@
 """The pretrained network of an image run: found, kept, built again."""
 
+import dataclasses
+
 import pytest
 import torch
 
 import volano
 from pretrained_networks import save_small_vit
-from volano.apps.image.fine_tuning.network import fresh_classifier, network_of
+from volano.apps.image.fine_tuning.network import (
+    fresh_classifier,
+    load_classifier,
+    network_of,
+)
 from volano.apps.image.options import ImageOptions
 from volano.errors import UsageError
+from volano.running import trust
 from volano.running.trust import trust_folder
 from volano.training import RunFolder
 
@@ -93,3 +100,14 @@ def test_a_network_of_transformers_needs_no_code_of_a_persons(tmp_path):
 def test_what_does_not_go_together_is_refused(options, said):
     with pytest.raises(UsageError, match=said):
         network_of(ImageOptions(**options))
+
+
+def test_all_code_that_a_run_names_must_be_named(run, monkeypatch):
+    monkeypatch.setattr(trust, "_NAMED", {"pretrained_networks:small"})
+    monkeypatch.setattr(trust, "_TRUSTED", set())
+    spec = volano.load(run.path).spec
+    skeleton = {**spec.pretrained["skeleton"], "kind": "volano",
+                "spec": {**spec.to_json(), "model_reference": "os:system"}}  # fmt: skip
+    changed = dataclasses.replace(spec, pretrained={**spec.pretrained, "skeleton": skeleton})
+    with pytest.raises(UsageError, match="os:system in "):
+        load_classifier(changed, run.path)

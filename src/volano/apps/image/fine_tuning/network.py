@@ -23,6 +23,7 @@ from volano.pretrained.image_networks import (
 )
 from volano.pretrained.preprocessing import Preprocessing
 from volano.pretrained.references import NetworkReference
+from volano.record.json_values import mapping
 from volano.running.trust import check_trusted
 from volano.training import WEIGHTS, RunFolder, build_and_load, load_weights
 
@@ -91,10 +92,10 @@ def load_classifier(spec: ClassifierSpec, folder: Path) -> nn.Module:
         CheckpointError: the weights are missing, damaged or another network's.
     """
     weights = folder / WEIGHTS
-    code = spec.model_reference
+    has_code = spec.model_reference is not None
     if spec.pretrained is not None:
-        code = _code_of(spec.pretrained["skeleton"])
-    if code is None:
+        has_code = bool(_codes_of(spec.pretrained["skeleton"]))
+    if not has_code:
         return build_and_load(lambda: fresh_classifier(spec, folder), weights)
     module = fresh_classifier(spec, folder)  # trusted code, which may need real tensors
     load_weights(module, weights)
@@ -150,10 +151,11 @@ _BUILDERS = {"volano": _build_own}
 
 
 def _check_code(skeleton: Mapping[str, Any], folder: Path) -> None:
-    reference = _code_of(skeleton)
-    if reference is not None:
+    for reference in _codes_of(skeleton):
         check_trusted(reference, folder)
 
 
-def _code_of(skeleton: Mapping[str, Any]) -> str | None:
-    return skeleton.get("reference") or skeleton.get("spec", {}).get("model_reference")
+def _codes_of(skeleton: Mapping[str, Any]) -> list[Any]:
+    """Returns every reference of code in a skeleton, whichever of them is used."""
+    found = (skeleton.get("reference"), mapping(skeleton.get("spec")).get("model_reference"))
+    return [one for one in found if one is not None]
