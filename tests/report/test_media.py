@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from PIL import Image
+
 from report.folders import make_run
 from report.test_page import page_of
 from volano.report import media
@@ -32,3 +35,24 @@ def test_a_clip_too_large_for_a_page_costs_the_other_nothing(tmp_path, monkeypat
     page = page_of(run)
     assert "too much for a page" not in page.text
     assert next(source["src"] for source in page.all("video")).startswith("data:video/mp4;")
+
+
+def test_no_picture_is_drawn_by_another_program(tmp_path, monkeypatch):
+    """PostScript under the name of a picture: Pillow would hand it to Ghostscript."""
+    drawn = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **_: drawn.append(args))
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    for name in ("a.png", "a.gif"):
+        (tmp_path / name).write_bytes(script)
+        with pytest.raises(ValueError, match="damaged"):
+            media.read_media(tmp_path / name)
+    with pytest.raises(OSError):
+        media.cut(tmp_path / "a.png", [(0, 0, 9, 9)])
+    assert not drawn
+
+
+@pytest.mark.parametrize("box", [(0, 0, 10**5, 10**5), (-9, 0, 4, 4), (4, 0, 4, 4)])
+def test_a_part_lies_in_its_sheet(tmp_path, box):
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="does not hold"):
+        media.cut(tmp_path / "a.png", [box])

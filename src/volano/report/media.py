@@ -57,8 +57,10 @@ def cut(path: Path, boxes: list[tuple[int, int, int, int]]) -> list[Media]:
     from PIL import Image
 
     parts = []
-    with Image.open(path) as sheet:
+    with Image.open(path, formats=("PNG",)) as sheet:
         for box in boxes:
+            if not (0 <= box[0] < box[2] <= sheet.width and 0 <= box[1] < box[3] <= sheet.height):
+                raise ValueError(f"{path.name} does not hold {box}")
             part = sheet.crop(box)
             buffer = io.BytesIO()
             part.save(buffer, "PNG", optimize=True)
@@ -72,7 +74,8 @@ def _measure(content: bytes, name: str) -> tuple[int, int, str]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        # Of others Pillow would have some drawn by other programs.
+        with Image.open(io.BytesIO(content), formats=("PNG", "GIF")) as picture:
             picture.load()
             if getattr(picture, "n_frames", 1) == 1:
                 return picture.width, picture.height, ""
