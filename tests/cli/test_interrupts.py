@@ -1,5 +1,6 @@
 """A command is interrupted from its first line on; test_entry.py interrupts whole ones."""
 
+import io
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import signal
 import pytest
 
 from volano.cli.interrupts import Interrupts, say_interrupted
+from volano.cli.main import run
 
 NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -46,3 +48,21 @@ def test_it_is_a_sentence_and_an_object(capsys):
     assert json.loads(captured.out) == {
         "error": captured.err.strip(), "kind": "KeyboardInterrupt"
     }  # fmt: skip
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader has gone, as Ctrl-C ends it too."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+    def flush(self):
+        raise BrokenPipeError
+
+
+def test_it_is_no_traceback_if_nobody_reads(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Gone())
+    monkeypatch.setattr("sys.stderr", Gone())
+    assert say_interrupted(["train", "--json"]) == 1
+    assert run(["nonsense", "--json"]) == 2
+    assert run(["eval", "nowhere", "--json"]) == 2

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from volano.terminal import finish_streams, prepare_streams
+from volano.terminal import finish_streams, prepare_streams, unfailing
 
 INTERRUPTED = "interrupted before the end; a run that has begun goes on with: volano resume RUN"
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -73,9 +73,11 @@ def enter(load: Callable[[], Callable[..., int]]) -> None:
 
 def say_interrupted(arguments: list[str]) -> int:
     """Says that a command was interrupted. Returns its exit code."""
-    print(INTERRUPTED, file=sys.stderr, flush=True)  # noqa: T201 - nothing else is imported yet
+    # Ctrl-C ends the reader of a pipe too, and then nothing can be printed.
+    print(INTERRUPTED, file=unfailing(sys.stderr), flush=True)
     if "--json" in arguments:
-        print(f'{{"error": "{INTERRUPTED}", "kind": "KeyboardInterrupt"}}', flush=True)  # noqa: T201 - as above
+        record = f'{{"error": "{INTERRUPTED}", "kind": "KeyboardInterrupt"}}'
+        print(record, file=unfailing(sys.stdout), flush=True)
     return 1
 
 

@@ -137,7 +137,7 @@ def _report_usage(error: Any, arguments: list[str]) -> int:
     if owners:
         output.warn(f"{error.option_name} is an option of: {', '.join(owners)}")
     if "--json" in arguments:
-        output.print_json({"error": error.format_message(), "kind": "UsageError"})
+        output.print_error({"error": error.format_message(), "kind": "UsageError"})
     return 2
 
 
@@ -163,7 +163,7 @@ def in_flags(text: str, arguments: list[str]) -> str:
 def _report(text: str, arguments: list[str], record: dict[str, Any]) -> None:
     output.warn(text)
     if "--json" in arguments:
-        output.print_json(record)
+        output.print_error(record)
 
 
 def _owners(flag: str) -> list[str]:

@@ -21,6 +21,11 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, default=_plain), flush=True)  # noqa: T201 - this is the printer
 
 
+def print_error(record: dict[str, Any]) -> None:
+    """Prints the JSON object of a command that failed; nobody may be there to read it."""
+    print(json.dumps(record), file=unfailing(sys.stdout), flush=True)
+
+
 def say(*lines: str) -> None:
     """Prints lines on standard output."""
     for line in lines:
