@@ -1,3 +1,4 @@
+import os
 import sysconfig
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volano.apps.text.tokenizer import SEPARATOR, choose_vocab_size, load_tokenizer, train_tokenizer
+from volano.data import open_tokens
 from volano.errors import CheckpointError
 
 
@@ -84,3 +86,11 @@ class TestLoading:
             (tmp_path / "tokenizer.json").write_text(content)
         with pytest.raises(CheckpointError, match=r"tokenizer"):
             load_tokenizer(tmp_path / "tokenizer.json", "0")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(CheckpointError, match="A run must hold its tokenizer"):
+        load_tokenizer(tmp_path / "tokenizer.json", "0")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        open_tokens(tmp_path / "tokenizer.json")

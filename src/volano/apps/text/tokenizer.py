@@ -14,6 +14,7 @@ import numpy as np
 
 from volano.data import MOST_TOKENS
 from volano.errors import CheckpointError
+from volano.record.files import read_bytes
 
 # Stands before each document, so that its first token has something before it.
 SEPARATOR, SEPARATOR_ID = "<|document|>", 0
@@ -118,7 +119,7 @@ def load_tokenizer(path: Path, digest: str) -> Tokenizer:
     from tokenizers import Tokenizer as Library
 
     try:
-        tokenizer = Tokenizer(Library.from_str(path.read_text(encoding="utf-8").rstrip("\n")))
+        tokenizer = Tokenizer(Library.from_str(read_bytes(path).decode().rstrip("\n")))
     except OSError as error:
         raise CheckpointError(
             "A run must hold its tokenizer", got=f"{path}: {error.strerror}"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from volano.data.arrays import Arrays
 from volano.errors import CheckpointError, DataError
+from volano.record.files import open_regular
 
 # Ids travel as int16, which torch indexes on every device; so many ids fit.
 MOST_TOKENS = 2**15
@@ -44,9 +45,13 @@ def open_tokens(path: Path) -> np.ndarray:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        return np.load(path, mmap_mode="r")
+        open_regular(path).close()  # a pipe would never end
+        tokens = np.load(path, mmap_mode="r")
+        if tokens.ndim != 1 or tokens.dtype != np.dtype("<u2"):
+            raise ValueError(f"{tokens.dtype} {list(tokens.shape)}, not uint16 of one dimension")
     except (OSError, ValueError, EOFError) as error:
         raise CheckpointError("A run's tokens must be readable", got=f"{path}: {error}") from error
+    return tokens
 
 
 class TokenWindows(Arrays):

@@ -220,7 +220,8 @@ def load_checkpoint(path: Path, *, verify: bool = True) -> tuple[int, dict[str, 
                     f"A checkpoint's {name} must have the digest in its manifest",
                     got=f"another in {path}",
                 )
-        return step, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        with files.open_regular(path / "state.pt") as file:
+            return step, torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(
             "A checkpoint's files must be readable", got=f"{path}: {error}"
