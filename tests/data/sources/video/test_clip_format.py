@@ -31,3 +31,19 @@ def test_what_is_far_from_square_is_said_if_it_is_cut(tmp_path, fit):
     assert chosen.fit == fit
     is_said = any("3 of 4 clips looked at lose more than a quarter" in text for text in notices)
     assert is_said == (fit == "cut")
+
+
+def test_one_clip_in_colour_among_many_in_grey_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr("volano.data.sources.video.clip_format._NUM_FACTS_READ", 2)
+    for number in range(6):
+        colour = (250, 20, 20) if number == 4 else (255,) * 3
+        write_clip(tmp_path / f"{number}.mkv", moving_square(num_frames=4, colour=colour))
+    paths = sorted(tmp_path.iterdir())
+    assert choose_clip_format(paths, 4, size=None, fps=None)[0].channels == 3
+    chosen, notices = choose_clip_format(paths, 4, size=None, fps=None, channels=1)
+    assert chosen.channels == 1
+    assert "clips in colour are read in grey, as the run's are" in notices
+    paths[4].write_bytes(b"broken")
+    chosen, notices = choose_clip_format(paths, 4, size=None, fps=None)
+    assert chosen.channels == 1
+    assert "no colour in the 6 clips looked at: all are read in grey" in notices

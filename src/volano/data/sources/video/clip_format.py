@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from volano.data.sources.fitting import CUT, IN_WORDS, shape_notices
@@ -62,24 +64,35 @@ def choose_clip_format(
         if fps > _CALM_FPS and seconds * _CALM_FPS >= _LONG_WINDOWS * num_frames:
             fps = _CALM_FPS
     fps = min(max(fps, _LEAST_FPS), _MOST_FPS)
-    asked, channels = channels, channels or (1 if all(one.is_grey for one in facts) else 3)
-    chosen = ClipFormat(channels=channels, size=size, fps=round(float(fps), 3), fit=fit)
-    return chosen, (
-        *_what_changes(facts, size, fps, fit),
-        *_loss_of_colour(facts, channels, is_asked=asked is not None),
+    # One clip in colour among thousands in grey is read in colour.
+    are_grey = all(one.is_grey for one in facts) and (channels == 3 or _are_grey(paths))
+    said = _loss_of_colour(len(paths), channels, are_grey=are_grey)
+    chosen = ClipFormat(
+        channels=channels or (1 if are_grey else 3), size=size, fps=round(float(fps), 3), fit=fit
     )
+    return chosen, (*_what_changes(facts, size, fps, fit), *said)
 
 
-def _loss_of_colour(facts: list[ClipFacts], channels: int, *, is_asked: bool) -> tuple[str, ...]:
-    if channels > 1:
-        return ()
-    if not is_asked:
-        return (f"no colour in the {len(facts)} clips looked at: all are read in grey",)
-    return (
-        ()
-        if all(one.is_grey for one in facts)
-        else ("clips in colour are read in grey, as the run's are",)
-    )
+def _are_grey(paths: Sequence[Path]) -> bool:
+    if len(paths) < 2 * _NUM_FACTS_READ:  # each was looked at
+        return True
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return all(pool.map(_is_grey, paths))
+
+
+def _is_grey(path: Path) -> bool:
+    try:
+        return read_facts(path).is_grey
+    except OSError:  # which is said when it is decoded
+        return True
+
+
+def _loss_of_colour(num_clips: int, asked: int | None, *, are_grey: bool) -> tuple[str, ...]:
+    if asked is None:
+        said = f"no colour in the {num_clips} clips looked at: all are read in grey"
+    else:
+        said = "clips in colour are read in grey, as the run's are"
+    return (said,) if asked != 3 and are_grey == (asked is None) else ()
 
 
 def _what_changes(facts: list[ClipFacts], size: int, fps: float, fit: str) -> tuple[str, ...]:
