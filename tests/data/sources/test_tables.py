@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from volano.data.sources.tables import check_has_train, labels_of, split_named, split_of_row
+from volano.data.sources.tables import (
+    check_has_train,
+    labels_of,
+    read_rows,
+    split_named,
+    split_of_row,
+)
 from volano.errors import DataError
 
 TABLE = Path("t.csv")
@@ -43,8 +49,28 @@ def test_several_labels_are_seen():
     assert labels("cat|dog", "bird")[1] == ()
 
 
-def test_labels_of_a_run_stay():
-    assert labels("1.0", "0.0", known=("0.0", "1.0"))[0] == ["1.0", "0.0"]
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (("0.0", "1.0"), ["1.0", "0.0", "1"]),
+        (("0", "1"), ["1", "0", "1"]),
+        (("True", "False"), ["True", "False", "True"]),
+        (("cat",), ["1", "0", "1"]),
+    ],
+)
+def test_labels_are_written_as_a_run_does(known, expected):
+    assert labels("1.0", "0.0", "true", known=known)[0] == expected
+    assert labels("True", known=("0", "1"))[0] == ["1"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_lines_of_json_have_any_encoding_that_a_shell_writes(tmp_path, encoding):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"text": "caf\u00e9"}\n{"text": "b"}\n', encoding=encoding)
+    faults = []
+    rows = list(read_rows(path, on_fault=lambda *fault: faults.append(fault)))
+    assert not faults
+    assert rows == [(1, {"text": "caf\u00e9"}), (2, {"text": "b"})]
 
 
 @pytest.mark.parametrize(

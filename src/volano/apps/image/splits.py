@@ -83,6 +83,7 @@ def read_again(options: ImageOptions, folder: RunFolder) -> ImageSets:
         pixel_format=spec.pixel_format,
         least_classes=1,
         in_files=options.in_files,
+        classes=spec.classes,
     )
 
 

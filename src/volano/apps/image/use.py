@@ -81,7 +81,9 @@ class ImageModel(TrainedModel):
             test, origin, notices = ImageTraining.test_of_run(self.folder)
             name, origin = "test", f"{origin}, test"
         else:
-            sets = read_image_sets(Path(path), pixel_format=spec.pixel_format, least_classes=1)
+            sets = read_image_sets(
+                Path(path), pixel_format=spec.pixel_format, least_classes=1, classes=spec.classes
+            )
             test = _in_terms_of(spec, sets.test or sets.valid or sets.train)
             name, origin, notices = evaluation_name(path), sets.origin, sets.notices
             record = ImageTraining.splits_of(self.folder)
@@ -166,7 +168,7 @@ class ImageModel(TrainedModel):
         target = Path(out) if out is not None else self.path / f"model.{suffix}"
         if to != HF and (not target.parent.is_dir() or target.is_dir()):
             raise UsageError("`out` must name a file in a folder that exists", got=str(target))
-        if out is not None and to != HF:
+        if out is not None:
             check_out(target)
         try:
             samples = load_tensors(self.path / "samples.safetensors")["images"]

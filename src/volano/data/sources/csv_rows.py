@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from volano.errors import DataError
 
@@ -37,10 +37,8 @@ def csv_rows(
     """
     # The csv module limits a field to 128 kB to save memory; a text may be longer.
     old = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    encoding = _encoding_of(path)
-    errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
     try:
-        with path.open(encoding=encoding, errors=errors, newline="") as file:
+        with open_text(path, newline="") as file:
             lines = _Lines(file)
             delimiter = _delimiter(lines.peek(), known)
             header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
@@ -49,6 +47,13 @@ def csv_rows(
         raise DataError("A .csv file must be a table", got=f"{path}: {error}") from error
     finally:
         csv.field_size_limit(old)
+
+
+def open_text(path: Path, newline: str | None = None) -> IO[str]:
+    """Opens a table as text, in the encoding that its beginning shows; see :func:`mended`."""
+    encoding = _encoding_of(path)
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
+    return path.open(encoding=encoding, errors=errors, newline=newline)
 
 
 def mended(line: str) -> tuple[str, int]:

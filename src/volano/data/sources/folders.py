@@ -12,6 +12,7 @@ from volano.errors import UsageError
 # Files that every run's folder holds (record/run_folder.py). Its tokens, pictures and records are
 # made from data, but are not data themselves.
 _RUN_FILES = ("run.json", "task.json")
+NO_FILE = "a pipe, a socket or a device, which may never end"
 
 
 def is_run(folder: Path) -> bool:
@@ -96,13 +97,18 @@ def run_notices(runs: Collection[Path]) -> tuple[str, ...]:
     return (f"{what} not read as data: {min(runs)}",)
 
 
+def is_special(path: Path) -> bool:
+    """Checks whether something lies there that is neither a folder nor a regular file."""
+    return path.exists() and not path.is_dir() and not path.is_file()
+
+
 def refuse_run(path: Path) -> None:
     """Raises UsageError if a run's folder is named as data, or what is neither a folder nor a
     file."""
-    if path.exists() and not path.is_dir() and not path.is_file():
+    if is_special(path):
         raise UsageError(
             "Data must lie in a folder or in a regular file",
-            got=f"{path}, which is neither: opening a pipe or a device may wait forever",
+            got=f"{path}, which is neither: {NO_FILE}",
         )
     if is_run(path):
         raise UsageError(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from volano.data.sources.csv_rows import OnFault, csv_rows, mended, undecodable
+from volano.data.sources.csv_rows import OnFault, csv_rows, mended, open_text, undecodable
 from volano.data.sources.split_record import TEST, TRAIN, VALID
 from volano.errors import DataError, MissingExtraError
 
@@ -36,6 +36,7 @@ _SPLITS = {
     **dict.fromkeys(("val_set", "valid_set", "validation_set", "dev_set"), VALID),
     **dict.fromkeys(("test", "testing", "testset", "test_set", "testing_set"), TEST),
 }
+_ANSWERS = {"1": "true", "0": "false"}
 _NO_LABELS = frozenset({"", "nan", "null", "<na>"})
 _SEPARATORS = "|;"
 _ROWS_AT_ONCE = 1024
@@ -88,7 +89,7 @@ def labels_of(
         cells: what stands in the column.
         numbers: the numbers of the rows.
         path: path of the table.
-        known: labels that stay as they are.
+        known: a run's labels, which stay as the run writes them.
 
     Raises:
         DataError: a row has no label, or several.
@@ -112,12 +113,17 @@ def labels_of(
         )
     plain = {text: _plain_number(text) for text in set(texts)}
     if all(value is not None for value in plain.values()):
-        are_answers = all(text.lower() in ("true", "false") for text in plain)
-        texts = [
-            text if text in known else text.capitalize() if are_answers else plain[text] or text
-            for text in texts
-        ]
+        are_answers = all(text.lower() in _ANSWERS.values() for text in plain)
+        texts = [_label_of(text, plain[text] or text, are_answers, known) for text in texts]
     return texts, _several(texts)
+
+
+def _label_of(text: str, plain: str, are_answers: bool, known: Sequence[str]) -> str:
+    """Returns the label of a cell in a column of numbers or answers, as a run writes it if it knows
+    it in any of the ways."""
+    answer = text.capitalize() if are_answers else _ANSWERS.get(plain, plain).capitalize()
+    usual = answer if are_answers else plain
+    return next((label for label in (text, usual, plain, answer) if label in known), usual)
 
 
 def _text_of(cell: Any, place: str) -> str:
@@ -206,7 +212,7 @@ def find_column(row: dict[str, Any], names: tuple[str, ...], path: Path, what: s
 
 
 def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

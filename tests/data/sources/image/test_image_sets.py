@@ -1,5 +1,6 @@
 import csv
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -225,6 +226,26 @@ class TestTables:
         (tmp_path / "table.csv").write_text(text)
         with pytest.raises(DataError, match=message):
             read_image_sets(tmp_path / "table.csv")
+
+
+def test_a_pipe_that_a_row_names_is_not_waited_for(tmp_path):
+    class_folders(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
+    rows = "".join(f"{name},{name.parent}\n" for name in names if name.name != "pipe.png")
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}pipe.png,cat\n")
+    sets = read_image_sets(tmp_path / "t.csv")
+    assert len(sets.train) == 10
+    assert "a pipe, a socket or a device" in sets.faults[0].reason
+
+
+def test_a_tables_labels_are_a_runs(tmp_path):
+    class_folders(tmp_path, num=1)
+    name = next(tmp_path.rglob("cat/*")).relative_to(tmp_path)
+    (tmp_path / "t.csv").write_text(f"path,label\n{name},1.0\n")
+    for known in (("1.0", "x"), ("0", "1"), ("False", "True")):
+        sets = read_image_sets(tmp_path / "t.csv", least_classes=1, classes=known)
+        assert set(sets.train.classes) <= set(known)
 
 
 class TestIdx:

@@ -17,7 +17,7 @@ import torch
 
 from volano.data.feed.fetch import Fault
 from volano.data.sources.fitting import CUT
-from volano.data.sources.folders import refuse_run
+from volano.data.sources.folders import NO_FILE, is_special, refuse_run
 from volano.data.sources.image.decoding import BILINEAR, ImageFile, PixelFormat, choose_format
 from volano.data.sources.image.idx_files import read_idx
 from volano.data.sources.image.image_folders import find_class_folders
@@ -69,6 +69,7 @@ def read_image_sets(
     fit: str = CUT,
     own_size: int | None = None,
     interpolation: str = BILINEAR,
+    classes: Sequence[str] = (),
 ) -> ImageSets:
     """Reads any of the sources, which is recognized by what lies at ``path``.
 
@@ -88,6 +89,7 @@ def read_image_sets(
         own_size: the size that a pretrained network takes, if ``size`` is None: files are decoded
             to it. Pixels that are stored as arrays keep theirs.
         interpolation: the method by which files are brought to their size.
+        classes: a run's classes, by which a table's labels are read: 1.0 may be its 1 or its True.
 
     Raises:
         UsageError: ``path`` does not exist, is none of these, or is a run's folder.
@@ -112,7 +114,7 @@ def read_image_sets(
                 "or .parquet table",
                 got=str(path),
             )
-        return _from_table(path, choose, least_classes, in_files)
+        return _from_table(path, choose, least_classes, in_files, classes)
     refuse_run(path)
     if _idx_files(path):
         _refuse_decoding(size, fit, "IDX files")
@@ -186,6 +188,7 @@ def _from_table(
     choose: _Choose,
     least_classes: int,
     in_files: bool | None,
+    known: Sequence[str],
 ) -> ImageSets:
     faults: list[Fault] = []
 
@@ -200,7 +203,7 @@ def _from_table(
     path_column = find_column(first, PATH_COLUMNS, path, "images")
     label_column = find_column(first, LABEL_COLUMNS, path, "labels")
     labels, said = labels_of(
-        [row.get(label_column) for _, row in rows], [number for number, _ in rows], path
+        [row.get(label_column) for _, row in rows], [number for number, _ in rows], path, known
     )
     classes = class_names(labels)
     _check_classes(classes, str(path), least_classes)
@@ -209,8 +212,8 @@ def _from_table(
     unpacked: list[Path] = []
     for (number, row), label in zip(rows, labels, strict=True):
         picture = _picture_of(row.get(path_column), number, path, unpacked)
-        if picture is None:
-            note(f"{path}:{number}", "without an image")
+        if picture is None or is_special(picture):
+            note(f"{path}:{number}", "without an image" if picture is None else NO_FILE)
             continue
         split = split_of_row(row, f"{path}:{number}")
         files.setdefault(split, []).append(ImageFile(path=picture, label=numbers[label]))

@@ -236,7 +236,9 @@ def class_names(names: Iterable[str]) -> tuple[str, ...]:
     """Returns the class names sorted and without repetition; numbers in the order of numbers."""
     unique = set(names)
     if all(name.isascii() and name.isdigit() for name in unique):
-        return tuple(sorted(unique, key=lambda name: (int(name), name)))
+        # Not by `int`, which refuses thousands of digits.
+        numbers = {name: name.lstrip("0") for name in unique}
+        return tuple(sorted(unique, key=lambda name: (len(numbers[name]), numbers[name], name)))
     return tuple(sorted(unique))
 
 
