@@ -1,6 +1,7 @@
 """Digests tell whether what a task calls is still what it was."""
 
 import functools
+import types
 
 from torch import nn
 
@@ -55,3 +56,23 @@ def test_forward_passes_of_ones_own_count_and_torchs_do_not():
         != module_code(nn.ReLU())
     )
     assert module_code(model(source)) != module_code(model(source.replace("1", "2")))
+
+
+def test_values_of_arguments_that_are_not_given_count():
+    first = "def made(x, scale=1, *, shift=0):\n    return x * scale + shift"
+    others = (first.replace("scale=1", "scale=2"), first.replace("shift=0", "shift=3"))
+    assert len({digest(first), digest(first), *map(digest, others)}) == 3
+
+
+def test_functions_of_ones_other_modules_count(tmp_path):
+    def of_module(body, file):
+        module = types.ModuleType("losses")
+        module.__file__ = str(file)
+        exec(f"def total(x):\n    return {body}", vars(module))
+        made = compiled("def made(x):\n    return losses.total(x)")
+        made.__globals__["losses"] = module
+        return code_digest(made)
+
+    own = tmp_path / "losses.py"
+    assert of_module("x", own) == of_module("x", own) != of_module("x + 1", own)
+    assert of_module("x", nn.__file__) == of_module("x + 1", nn.__file__)

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -79,18 +79,31 @@ def _code_text(function: Any, seen: set[CodeType], owner: type | None = None) ->
         return f"{described}"
     seen.add(code)
     called = [_code_text(f, seen, kind) for f, kind in _called(function, owner)]
-    return f"{described} {_code_bytes(code)} {called}"
+    return f"{described} {_code_bytes(code)}{_defaults(function)} {called}"
+
+
+def _defaults(function: Any) -> str:
+    """Returns the plain values that arguments have if they are not given; no text without any."""
+    named = function.__kwdefaults__ or {}
+    found = [*(function.__defaults__ or ()), *(named[name] for name in sorted(named))]
+    plain = [repr(value) for value in found if isinstance(value, bool | int | float | str)]
+    return f" {plain}" if plain else ""
 
 
 def _called(function: Any, owner: type | None) -> Iterator[tuple[Any, type | None]]:
-    """Yields the functions that a function names: its module's, its class's, and those in its
-    closure."""
-    for name in sorted(_names(function.__code__)):
+    """Yields the functions that a function names: its module's, those of other modules of the
+    person's, its class's, and those in its closure."""
+    names = sorted(_names(function.__code__))
+    for name in names:
         method = None if owner is None else getattr(owner, name, None)
+        value = function.__globals__.get(name)
         if isinstance(method, FunctionType):
             yield method, owner
-        elif isinstance(value := function.__globals__.get(name), FunctionType):
+        elif isinstance(value, FunctionType):
             yield value, None
+        elif isinstance(value, ModuleType) and _is_own(value):
+            inner = (getattr(value, other, None) for other in names)
+            yield from ((one, None) for one in inner if isinstance(one, FunctionType))
     for cell in function.__closure__ or ():
         try:
             value = cell.cell_contents
@@ -117,6 +130,11 @@ def _code_bytes(code: CodeType) -> str:
         for item in code.co_consts
     ]
     return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
+def _is_own(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and not file.startswith(_INSTALLED)
 
 
 def _is_installed(code: CodeType | None) -> bool:
