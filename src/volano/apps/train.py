@@ -17,6 +17,7 @@ from volano.apps.kinds import CLASSIFY, reference_to
 from volano.apps.text.model_spec import CLASSES
 from volano.planner import PlanRequest
 from volano.running.busy_cores import beside_others, threads_of
+from volano.running.checks import as_described
 from volano.running.end_run import end_run, with_notices
 from volano.running.processes import Processes, check_processes, execute
 from volano.running.time_limit import TimeLimit
@@ -130,10 +131,11 @@ def resume_application(
     folder = RunFolder.open(run)
     if application_type.final_metric in (folder.read_json("run.json").get("metrics") or {}):
         check_unfinished(folder)  # a run that was interrupted in its final test has that left to do
-    application = application_type.from_run(folder)
+    with as_described(folder):
+        application = application_type.from_run(folder)
+        task = application.task_of_run()
     seconds = {"data": time.perf_counter() - started}
     observer = observer or make_progress()
-    task = application.task_of_run()
     ended = go_on(task, folder, observer=observer, safety=safety, processes=processes)
     return _finish(ended, application, task, seconds, started, observer)
 
