@@ -72,6 +72,10 @@ def test_it_evaluates_predicts_and_is_loaded(run, folder, capsys):
     assert run_command(["eval", str(run), "--trust", "--json"]) == 0
     expected = json.loads((run / "run.json").read_text())["metrics"]["test_r2"]
     assert json.loads(capsys.readouterr().out)["r2"] == pytest.approx(expected, rel=1e-5)
+    table = (folder / "patients.csv").read_text()
+    (folder / "patients.csv").write_text(table + "1,2,3,4,5,6,7,8,9,10,11\n")
+    assert volano.load(run, trust=True).evaluate()["r2"] == pytest.approx(expected, rel=1e-5)
+    (folder / "patients.csv").write_text(table)
     assert (
         run_command(
             [
