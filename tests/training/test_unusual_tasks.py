@@ -43,6 +43,7 @@ REFUSED = {
     "no multiplier": ({"schedule": lambda progress: None}, TaskError, "None at progress 0"),
     "no gradient": ({"objective": detached}, ObjectiveError, "one without a gradient"),
     "arrays": ({"data": ARRAYS}, TaskError, "two arrays of 64 examples.*TensorDataset"),
+    "columns": ({"data": (ARRAYS[0], ARRAYS[0][:, :1])}, TaskError, "two arrays of 64 examples"),
     "generator": ({"data": (i for i in range(9))}, TaskError, "volano.spool"),
 }
 

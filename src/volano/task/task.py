@@ -262,6 +262,7 @@ def _why_no_examples(data: Any) -> str | None:
         return f"a table, {type(data).__name__}, whose indices are columns"
     if isinstance(data, tuple | list) and len(data) == 2:
         first, second = (tuple[int, ...](getattr(part, "shape", ())) for part in data)
-        if first and second and first[0] == second[0] and len(first) > len(second):
+        # Two examples that differ in form could not be stacked.
+        if first and second and first[0] == second[0] and first[1:] != second[1:]:
             return f"two arrays of {first[0]} examples"
     return None
