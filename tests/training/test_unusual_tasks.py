@@ -19,6 +19,11 @@ class NeedsClosure(torch.optim.SGD):
         assert closure is not None, "this optimizer requires a closure"
 
 
+class CallsClosure(torch.optim.SGD):
+    def step(self, closure=None):
+        return closure()
+
+
 class Complex(nn.Module):
     def __init__(self):
         super().__init__()
@@ -38,6 +43,7 @@ ARRAYS = (np.zeros((64, 8), np.float32), np.zeros(64, np.int64))
 REFUSED = {
     "lbfgs": ({"optimizer": torch.optim.LBFGS}, TaskError, "LBFGS, which needs a closure"),
     "sam": ({"optimizer": functools.partial(NeedsClosure, lr=0.1)}, TaskError, "needs a closure"),
+    "calls": ({"optimizer": functools.partial(CallsClosure, lr=0.1)}, TaskError, "a closure"),
     "lazy": ({"model": lambda: nn.LazyLinear(10)}, TaskError, "with lazy modules"),
     "scheduler": ({"schedule": STEP}, TaskError, "a scheduler of torch.optim"),
     "no multiplier": ({"schedule": lambda progress: None}, TaskError, "None at progress 0"),

@@ -362,7 +362,8 @@ class Step:
         except Exception as error:
             if is_out_of_memory(error):
                 raise update_failed(error) from error
-            if "closure" in str(error):  # of an optimizer whose signature does not say so
+            # Of an optimizer whose signature does not say so: it asks, or just calls it.
+            if "closure" in str(error) or "'NoneType' object is not callable" in str(error):
                 raise closure_needed(type(self._optimizer).__name__) from error
             raise
         if self._state.ema is not None:
