@@ -54,3 +54,16 @@ def test_fields_of_several_lines_are_read(tmp_path):
     rows, faults = read(tmp_path / "t.csv", 'label,text\nx,"one\ntwo ""2"""\ny,three\n')
     assert [(number, row["text"]) for number, row in rows] == [(2, 'one\ntwo "2"'), (4, "three")]
     assert faults == []
+
+
+@pytest.mark.parametrize("before", ["\n \n", "sep=;\n", '"sep=;"\n', "\nSEP=;,\n"])
+def test_lines_before_the_header(tmp_path, before):
+    rows, faults = read(tmp_path / "t.csv", f"{before}label;text\nx;one\n")
+    assert rows == [(before.count("\n") + 2, {"label": "x", "text": "one"})]
+    assert faults == []
+
+
+def test_zero_bytes_at_the_end_are_a_fault_of_one_line(tmp_path):
+    rows, faults = read(tmp_path / "t.csv", "label,text\nx,one\ny,two\n\0\0\0\n")
+    assert [row["text"] for _, row in rows] == ["one", "two"]
+    assert [number for number, _ in faults] == [4]

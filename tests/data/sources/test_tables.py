@@ -29,6 +29,9 @@ def labels(*cells, known=()):
         (("01", "1"), ["01", "1"]),
         (("1.0", "cat"), ["1.0", "cat"]),
         ((["x"], ("y",)), ["x", "y"]),
+        (("['x']", '[ "y" ]', "[z]"), ["x", "y", "[z]"]),
+        (("+1", "1", "-0", "[1]"), ["1", "1", "0", "1"]),
+        (("cafe\u0301", "caf\u00e9"), ["caf\u00e9"] * 2),
     ],
 )
 def test_labels(cells, expected):
@@ -45,7 +48,8 @@ def test_several_labels_are_seen():
     for cell in (["x", "y"], "['x', 'y']"):
         with pytest.raises(DataError, match="must have one label; got 2 in t.csv:2"):
             labels(cell, "x")
-    assert "each combination is a class of its own" in labels("cat|big", "cat|small")[1][0]
+    for text in ("cat|big cat|small", "cat,big cat,small"):
+        assert "each combination is a class of its own" in labels(*text.split())[1][0]
     assert labels("cat|dog", "bird")[1] == ()
 
 
@@ -95,3 +99,11 @@ def test_usual_names_of_splits():
     check_has_train(["train", "valid", "test"], TABLE)
     with pytest.raises(DataError, match="must have one to train on"):
         check_has_train(["valid", "test"], TABLE)
+
+
+def test_a_line_of_json_may_be_nested_as_deep_as_it_likes(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n' + "[" * 10**5 + "\n" + '{"text": "b"}\n')
+    faults = []
+    rows = list(read_rows(tmp_path / "t.jsonl", on_fault=lambda *fault: faults.append(fault)))
+    assert [number for number, _ in rows] == [1, 3]
+    assert "nested deeper than 64" in faults[0][1]

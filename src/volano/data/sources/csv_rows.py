@@ -4,6 +4,7 @@ that cannot be read loses none behind it."""
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -15,6 +16,7 @@ from volano.errors import DataError
 # Called for a row that cannot be read, or only in part: (place, reason).
 OnFault = Callable[[str, str], None]
 _DELIMITERS = ",;\t|"
+_STATED = re.compile(r"\"?sep=([,;\t|])[,;\t|\"\s]*", re.IGNORECASE)
 _REPLACEMENT = "\ufffd"
 # A field of so many lines, nearly all of which have as many fields as the header, is the work of a
 # quote that is not closed.
@@ -40,7 +42,12 @@ def csv_rows(
     try:
         with open_text(path, newline="") as file:
             lines = _Lines(file)
+            while (line := lines.peek()) and not line.strip():  # before the header
+                next(lines)
             delimiter = _delimiter(lines.peek(), known)
+            if stated := _STATED.fullmatch(lines.peek()):  # as Excel does
+                delimiter = stated[1]
+                next(lines)
             header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
             yield from _rows(lines, header, delimiter, path, on_fault)
     except csv.Error as error:
@@ -174,9 +181,8 @@ def _delimiter(header: str, known: Collection[str]) -> str:
 
 def _encoding_of(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(1024)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        head = file.read(2)
+    if head in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
-    if b"\0" not in head:
-        return "utf-8-sig"
-    return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+    # Without a mark: a table begins with a letter, a quote or a bracket of ASCII.
+    return {1: "utf-16-le", 0: "utf-16-be"}.get(head.find(0), "utf-8-sig")

@@ -99,7 +99,10 @@ def run_notices(runs: Collection[Path]) -> tuple[str, ...]:
 
 def is_special(path: Path) -> bool:
     """Checks whether something lies there that is neither a folder nor a regular file."""
-    return path.exists() and not path.is_dir() and not path.is_file()
+    try:
+        return path.exists() and not path.is_dir() and not path.is_file()
+    except OSError:  # such as a name that no file can have
+        return False
 
 
 def refuse_run(path: Path) -> None:

@@ -54,7 +54,7 @@ def file_key(path: Path) -> str:
                 for place in (0, (size - _PLACE_BYTES) // 2, size - _PLACE_BYTES):
                     file.seek(place)
                     digest.update(file.read(_PLACE_BYTES))
-    except OSError:
+    except (OSError, ValueError):  # a name with a zero byte is a ValueError
         digest.update(os.fsencode(path))
     return digest.hexdigest()
 
@@ -110,7 +110,9 @@ class SplitRecord:
                 raise ValueError(f"schema version {value['schema_version']!r}")
             classes = tuple(map(str, value["classes"]))
             parts = {
-                split: members_of(part["keys"], part["labels"], classes, part["names"])
+                split: members_of(
+                    map(str, part["keys"]), part["labels"], classes, map(str, part["names"])
+                )
                 for split, part in value["splits"].items()
             }
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

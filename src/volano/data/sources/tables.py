@@ -3,14 +3,15 @@ a row's split and label are."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from volano.bounded_json import parse_json
 from volano.data.sources.csv_rows import OnFault, csv_rows, mended, open_text, undecodable
 from volano.data.sources.split_record import TEST, TRAIN, VALID
 from volano.errors import DataError, MissingExtraError
@@ -38,7 +39,8 @@ _SPLITS = {
 }
 _ANSWERS = {"1": "true", "0": "false"}
 _NO_LABELS = frozenset({"", "nan", "null", "<na>"})
-_SEPARATORS = "|;"
+_SEPARATORS = "|;,"
+_ONE_IN_A_LIST = re.compile(r"\s*\[\s*(?:'([^',]*)'|\"([^\",]*)\"|(-?\d+))\s*\]\s*")
 _ROWS_AT_ONCE = 1024
 
 
@@ -129,6 +131,8 @@ def _label_of(text: str, plain: str, are_answers: bool, known: Sequence[str]) ->
 def _text_of(cell: Any, place: str) -> str:
     if isinstance(cell, str) and re.fullmatch(r"\s*\[.*,.*\]\s*", cell):
         cell = cell.strip()[1:-1].split(",")
+    elif isinstance(cell, str) and (alone := _ONE_IN_A_LIST.fullmatch(cell)):
+        cell = next(part for part in alone.groups() if part is not None)
     if isinstance(cell, list | tuple):
         if len(cell) > 1:
             raise DataError(
@@ -138,7 +142,8 @@ def _text_of(cell: Any, place: str) -> str:
             )
         cell = cell[0] if cell else None
     is_none = cell is None or (isinstance(cell, float) and math.isnan(cell))
-    return "" if is_none else str(cell).strip()
+    # One letter may be written in two ways, which look alike.
+    return "" if is_none else unicodedata.normalize("NFC", str(cell).strip())
 
 
 def _plain_number(text: str) -> str | None:
@@ -147,7 +152,8 @@ def _plain_number(text: str) -> str | None:
         return str(int(text.lower() == "true"))
     if not re.fullmatch(r"[+-]?\d+(\.\d*)?", text, flags=re.ASCII):
         return None
-    return re.sub(r"\.0*$", "", text)
+    plain = re.sub(r"\.0*$", "", text.removeprefix("+"))
+    return "0" if plain == "-0" else plain
 
 
 def _several(texts: Sequence[str]) -> tuple[str, ...]:
@@ -218,7 +224,7 @@ def _json_rows(path: Path, on_fault: OnFault) -> Iterator[tuple[int, dict[str, A
                 continue
             whole, num_blemishes = mended(line)
             try:
-                row = json.loads(whole)
+                row = parse_json(whole)
             except ValueError as error:
                 on_fault(f"{path}:{number}", f"not JSON: {error}")
                 continue

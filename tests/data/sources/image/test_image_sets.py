@@ -237,6 +237,10 @@ def test_a_pipe_that_a_row_names_is_not_waited_for(tmp_path):
     sets = read_image_sets(tmp_path / "t.csv")
     assert len(sets.train) == 10
     assert "a pipe, a socket or a device" in sets.faults[0].reason
+    for name in ("a\0b.png", f"{'x' * 5000}.png"):  # of no file on any disk
+        (tmp_path / "t.csv").write_text(f"path,label\n{rows}{name},cat\n")
+        sets = read_image_sets(tmp_path / "t.csv")
+        assert (len(sets.train), len(sets.train.faults)) == (10, 1)
 
 
 def test_a_tables_labels_are_a_runs(tmp_path):

@@ -219,7 +219,8 @@ def _from_table(
         files.setdefault(split, []).append(ImageFile(path=picture, label=numbers[label]))
     if TRAIN not in files:
         raise DataError(
-            "A table of images must have rows to train on", got=f"only {', '.join(files)} in {path}"
+            "A table of images must have rows to train on",
+            got=f"only {', '.join(files) or 'rows without an image'} in {path}",
         )
     sets = _decoded(files, classes, path.parent, choose, in_files)
     return dataclasses.replace(sets, notices=(*said, *sets.notices), faults=tuple(faults))
