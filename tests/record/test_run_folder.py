@@ -109,3 +109,12 @@ def test_another_rank_writes_corrupt_examples_alone(folder):
     assert other.read_lines("metrics.jsonl") == []
     assert other.read_lines("quarantine.jsonl") == [{"index": 3}]
     assert folder.read_json("run.json")["status"] == "starting"
+
+
+@pytest.mark.parametrize(("name", "value"), [("source", []), ("metrics", 3), ("num_steps", "9")])
+def test_what_it_holds_has_its_type(folder, name, value):
+    folder.update_run(**{name: value})
+    with pytest.raises(CheckpointError, match=rf"run\.json of a run's folder must hold {name} as"):
+        RunFolder.open(folder.path)
+    folder.update_run(**{name: None})
+    RunFolder.open(folder.path)

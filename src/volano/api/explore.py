@@ -121,7 +121,7 @@ def explore(
     of_application = is_application(build) or is_own
     if of_application and resume and out is not None:
         before = Study.open(out)
-        named = build = build_of(before.facts.get("source") or {}, before.folder)
+        named = build = build_of(before.facts.get("source"), before.folder)
     elif of_application and not resume:
         kind = build if isinstance(build, str) else reference_to(cast(Any, build))
         num_trials = _DEFAULTS["trials"] if trials is None else trials

@@ -122,7 +122,7 @@ def verify(
     build = build or getattr(study, "build", None)
     precision = settings.get("precision") or "fp32"
     if build is None:
-        make = build_of(study.facts.get("source") or {}, getattr(study, "folder", None))
+        make = build_of(study.facts.get("source"), getattr(study, "folder", None))
     else:
         make = load_reference(build) if isinstance(build, str) else build
     plan = plan_of_replays(device or settings.get("device"), precision)

@@ -19,8 +19,9 @@ from typing import Any
 from volano.apps.kinds import application_class, choose_application
 from volano.apps.options import Setting
 from volano.device import Device
-from volano.errors import UsageError
+from volano.errors import CheckpointError, UsageError
 from volano.plan import Plan
+from volano.record.json_values import mapping
 from volano.record.run_folder import RunFolder
 from volano.running.checks import check_data_is_there
 from volano.running.references import load_reference
@@ -187,7 +188,7 @@ def application_build(
     )
 
 
-def build_of(source: Mapping[str, Any], folder: Path | None = None) -> Callable[[Any], Task]:
+def build_of(source: Any, folder: Path | None = None) -> Callable[[Any], Task]:
     """The build function of a study, made again from the ``source`` in its ``study.json``.
 
     Args:
@@ -196,7 +197,19 @@ def build_of(source: Mapping[str, Any], folder: Path | None = None) -> Callable[
     Raises:
         UsageError: it was a Python function of which nothing is known, or it names code that the
             person has neither named nor trusts.
+        CheckpointError: what stands there is no such source.
     """
+    try:
+        return _build_of(mapping(source), folder)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            "study.json must say what its trials were made from",
+            got=f"{type(error).__name__}: {error}",
+            remedy="It is damaged, or was not written by Volano",
+        ) from error
+
+
+def _build_of(source: Mapping[str, Any], folder: Path | None) -> Callable[[Any], Task]:
     kind, where = source.get("kind", "python"), folder or Path("study.json")
     if kind == "reference":
         check_trusted(source.get("reference"), where, by="build")
@@ -259,7 +272,7 @@ def task_of_trial(
     made = (
         load_reference(build)
         if isinstance(build, str)
-        else build or build_of(opened.facts.get("source") or {}, opened.folder)
+        else build or build_of(opened.facts.get("source"), opened.folder)
     )
     if epochs is not None:
         if not isinstance(made, ApplicationBuild):
@@ -296,7 +309,7 @@ def application_of_trial(
     import optuna
 
     opened = Study.open(study)
-    source = opened.facts.get("source") or {}
+    source = mapping(opened.facts.get("source"))
     if source.get("kind", "python") in ("python", "reference"):
         return None
     number, params = _number_and_params(opened, trial)

@@ -208,7 +208,7 @@ def _build_again(study: Path, what: str | None, trust: bool) -> Any:
     if what is not None:
         return what
     opened = Study.open(study)
-    return build_of(opened.facts.get("source") or {}, opened.folder)
+    return build_of(opened.facts.get("source"), opened.folder)
 
 
 def _folder(resume: Path, out: Path | None) -> Path:

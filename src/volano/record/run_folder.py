@@ -20,7 +20,7 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +45,7 @@ class RunFolder:
         inner: folder within.
         begun: files that it holds before the first of what counts, to be removed from what is left
             of one.
+        kinds: the types of what ``main`` holds, as far as it is read without a second look.
     """
 
     noun, verb, main, inner = "run", "train", "run.json", "checkpoints"
@@ -52,6 +53,10 @@ class RunFolder:
         "task.json", "plan.json", "metrics.jsonl", "previews.jsonl", "quarantine.jsonl",
         "numerics.jsonl", "splits.json", "image.json", "text.json", "video.json", "report.html",
     )  # fmt: skip
+    kinds: Mapping[str, type] = {
+        **dict.fromkeys(("source", "metrics", "seconds", "safety", "accepted", "revision"), dict),
+        **dict.fromkeys(("notices", "accept"), list), "status": str, "num_steps": int,
+    }  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -193,7 +198,8 @@ class RunFolder:
                 got=str(path),
                 remedy=f"Name the folder that {cls.verb} printed",
             )
-        version = folder.read_json(cls.main).get("schema_version")
+        facts = folder.read_json(cls.main)
+        version = facts.get("schema_version")
         if version != SCHEMA_VERSION:
             raise CheckpointError(
                 f"This version of Volano reads {cls.noun} folders of schema version "
@@ -201,6 +207,13 @@ class RunFolder:
                 got=f"{version!r} in {path}",
                 remedy="Use the version of Volano that wrote it",
             )
+        for name, kind in cls.kinds.items():
+            if not isinstance(facts.get(name), kind | None):
+                raise CheckpointError(
+                    f"{cls.main} of a {cls.noun}'s folder must hold {name} as {kind.__name__}",
+                    got=f"{type(facts[name]).__name__} in {path}",
+                    remedy="It is damaged, or was not written by Volano",
+                )
         return folder
 
     def read_json(self, name: str) -> dict[str, Any]:

@@ -66,6 +66,8 @@ if that was not timed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from volano.errors import UsageError
 from volano.record.run_folder import RunFolder
 
@@ -83,6 +85,7 @@ class StudyFolder(RunFolder):
 
     noun, verb, main, inner = "study", "explore", STUDY, STATES
     begun = (TRIALS, PACKS, JOURNAL, "report.html")
+    kinds: Mapping[str, type] = {}  # a page is made of whatever is there
     update = RunFolder.update_run
 
     def _has_begun(self) -> bool:
