@@ -4,6 +4,7 @@ that cannot be read loses none behind it."""
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import sys
 from collections import deque
@@ -105,10 +106,9 @@ class _Lines:
 
     def peek(self) -> str:
         """Returns the next line, which stays; "" at the end."""
-        line = next(self._lines, None)
-        if line is not None:
-            self._again.appendleft(line)
-        return line or ""
+        if not self._again:
+            self._again.extend(itertools.islice(self._lines, 1))
+        return self._again[0] if self._again else ""
 
     def begin(self) -> None:
         """Begins a row."""
