@@ -80,6 +80,8 @@ class TestTensors:
         assert isinstance(module, private.AnyBatchNorm)
         assert isinstance(nn.InstanceNorm1d(2), private.AnyTrackingNorm)
         assert not isinstance(nn.LayerNorm(2), private.AnyTrackingNorm)
+        assert isinstance(nn.Conv1d(2, 2, 1), private.AnyConvolution)
+        assert not isinstance(nn.Linear(2, 2), private.AnyConvolution)
         assert isinstance(nn.Dropout2d(), private.AnyDropout)
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
 from volano.device.fp32_products import fp32_products
 from volano.device.graphs import DeviceGraph, has_graphs
+from volano.device.library_choices import (
+    attention_for_any_shape,
+    can_autotune_kernels,
+    can_benchmark_convolutions,
+    convolutions_benchmarked,
+)
 from volano.device.memory.allocator import (
     can_keep_freed_memory,
     freed_memory_kept,
@@ -31,6 +35,7 @@ from volano.device.memory.host_memory import (
     peak_resident_bytes,
     resident_bytes,
 )
+from volano.device.random_state import Generators
 from volano.device.torch_private import has_bf16_units
 from volano.errors import PlanError, UsageError
 
@@ -47,7 +52,7 @@ class Memory:
     total: int | None
 
 
-class Device:
+class Device(Generators):
     """A torch device with the services that a training needs.
 
     Args:
@@ -90,98 +95,6 @@ class Device:
         """Waits until everything queued on the device has run."""
         if not self.is_cpu:
             torch.accelerator.synchronize(self.torch_device)
-
-    # ---- randomness
-
-    @cached_property
-    def seed(self) -> Callable[[int], Any]:
-        """A function: ``seed(n)`` seeds the generator from which the device's stochastic layers
-        draw; it costs microseconds."""
-        if self.is_cpu:
-            return torch.default_generator.manual_seed
-        return self._module.manual_seed
-
-    def generator(self) -> torch.Generator:
-        """Returns a new generator on the device; on the host if the backend has none."""
-        try:
-            return torch.Generator(device=self.torch_device)
-        except (RuntimeError, NotImplementedError):
-            return torch.Generator()
-
-    def rng_state(self) -> dict[str, Any]:
-        """Returns the states of the default generators of torch (host and device), NumPy and
-        ``random``, as tensors and numbers."""
-        numpy_state: Any = np.random.get_state()
-        kind, keys, position, has_gauss, gauss = numpy_state
-        states: dict[str, Any] = {
-            "host": torch.get_rng_state(),
-            "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
-            "python": random.getstate(),
-        }
-        if not self.is_cpu and hasattr(self._module, "get_rng_state"):
-            states["device"] = self._own_rng_state()
-        return states
-
-    def set_rng_state(self, states: dict[str, Any]) -> None:
-        """Restores a result of :meth:`rng_state`."""
-        torch.set_rng_state(states["host"])
-        kind, keys, *rest = states["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-        random.setstate(states["python"])
-        if "device" in states and not self.is_cpu:
-            self._set_own_rng_state(states["device"])
-
-    @property
-    def _place(self) -> tuple[torch.device, ...]:
-        # This device need not be the current one; MPS has one only, and its functions name none.
-        return () if self.torch_device.type in ("cpu", "mps") else (self.torch_device,)
-
-    def _own_rng_state(self) -> torch.Tensor:
-        return self._module.get_rng_state(*self._place)
-
-    def _set_own_rng_state(self, state: torch.Tensor) -> None:
-        self._module.set_rng_state(state, *self._place)
-
-    def random_state_noted(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
-        """Notes the states of all default generators. Returns a function that makes a context in
-        which they have these states again; afterwards they continue as if nothing had been
-        drawn."""
-        noted = self.generator_states()
-
-        @contextlib.contextmanager
-        def standing_there() -> Iterator[None]:
-            later = self.generator_states()
-            self.set_generator_states(noted)
-            try:
-                yield
-            finally:
-                self.set_generator_states(later)
-
-        return standing_there
-
-    def generator_states(self) -> tuple[Any, ...]:
-        """Returns the same states as :meth:`rng_state`, but quickly, for this process alone."""
-        has_own = not self.is_cpu and hasattr(self._module, "get_rng_state")
-        own = self._own_rng_state() if has_own else None
-        return torch.get_rng_state(), np.random.get_state(), random.getstate(), own
-
-    def set_generator_states(self, states: tuple[Any, ...]) -> None:
-        """Restores a result of :meth:`generator_states`."""
-        host, numpy_state, python_state, own = states
-        torch.set_rng_state(host)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-        if own is not None:
-            self._set_own_rng_state(own)
-
-    def has_drawn_elsewhere(self, states: tuple[Any, ...]) -> bool:
-        """Checks whether anything was drawn since ``states``, except from the generator that
-        :attr:`seed` seeds."""
-        now = self.generator_states()
-        arrays = [np.array_equal(one, other) for one, other in zip(now[1], states[1], strict=True)]
-        return not (
-            all(arrays) and now[2] == states[2] and (self.is_cpu or torch.equal(now[0], states[0]))
-        )
 
     # ---- memory
 
@@ -311,6 +224,11 @@ class Device:
         except (RuntimeError, NotImplementedError):
             return None
 
+    def keep_until_done(self, tensor: torch.Tensor, stream: torch.Stream) -> None:
+        """Keeps a tensor's memory from being given to others until what is queued on another stream
+        has run, though the tensor may be dropped at once."""
+        tensor.record_stream(stream)
+
     def event(self) -> torch.Event:
         """Returns an event on this device."""
         return torch.Event(device=self.torch_device)
@@ -327,6 +245,20 @@ class Device:
     def graph(self) -> DeviceGraph:
         """Returns a graph in which nothing is recorded yet."""
         return DeviceGraph(self._module)
+
+    @property
+    def can_benchmark_convolutions(self) -> bool:
+        """The answer whether a plan's ``conv_benchmark`` has an effect here."""
+        return can_benchmark_convolutions(self.torch_device.type)
+
+    @property
+    def can_autotune_kernels(self) -> bool:
+        """The answer whether a plan's ``compile_mode="max-autotune"`` has an effect here."""
+        return can_autotune_kernels(self.torch_device.type)
+
+    def attention_for_any_shape(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context for batches of ever other shapes."""
+        return contextlib.nullcontext() if self.is_cpu else attention_for_any_shape()
 
     # ---- arithmetic
 
@@ -405,7 +337,12 @@ class Device:
 
     @contextlib.contextmanager
     def settings(
-        self, *, precision: str, threads: int | None = None, allocator: str = "system"
+        self,
+        *,
+        precision: str,
+        threads: int | None = None,
+        allocator: str = "system",
+        conv_benchmark: bool | None = None,
     ) -> Iterator[None]:
         """Returns a context with the process-wide settings of a plan, which are put back
         afterwards."""
@@ -423,6 +360,8 @@ class Device:
             if threads is not None:
                 torch.set_num_threads(threads)
             stack.enter_context(fp32_products("tf32" if precision == "tf32" else "ieee"))
+            if conv_benchmark is not None:  # else as the process has it
+                stack.enter_context(convolutions_benchmarked(conv_benchmark))
             yield
 
 

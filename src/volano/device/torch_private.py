@@ -33,6 +33,7 @@ from torch._subclasses.fake_tensor import (
 from torch.autograd import _get_sequence_nr as next_sequence_number
 from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
 from torch.nn.modules.batchnorm import _NormBase as AnyTrackingNorm
+from torch.nn.modules.conv import _ConvNd as AnyConvolution
 from torch.nn.modules.dropout import _DropoutNd as AnyDropout
 from torch.nn.modules.module import _has_any_global_hook as has_hooks_on_all_modules
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
@@ -164,6 +165,13 @@ def has_bf16_units() -> bool:
 # ---- the compiler
 
 
+def has_triton() -> bool:
+    """Returns whether Triton is installed and compiles for a device of this machine."""
+    from torch.utils._triton import has_triton as asked
+
+    return bool(asked())
+
+
 def load_dynamo() -> None:
     """Loads what an optimizer's first step loads, compiled or not."""
     import torch._dynamo
@@ -197,11 +205,23 @@ def inductor_settings() -> Any:
     return settings
 
 
-def compile_with_inductor(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-    """Compiles the graph that ``torch.compile`` hands to a backend, as its own backend does."""
+def compile_with_inductor(
+    graph: torch.fx.GraphModule, inputs: Any, settings: dict[str, Any] | None = None
+) -> Any:
+    """Compiles the graph that ``torch.compile`` hands to a backend, as its own backend does.
+
+    ``settings`` of Inductor hold for the backward pass too, which is compiled later.
+    """
     from torch._inductor.compile_fx import compile_fx
 
-    return compile_fx(graph, inputs)
+    return compile_fx(graph, inputs, config_patches=settings)
+
+
+def autotune_settings() -> dict[str, Any]:
+    """Returns the settings of ``torch.compile``'s mode ``"max-autotune-no-cudagraphs"``."""
+    import torch._inductor
+
+    return dict(torch._inductor.list_mode_options("max-autotune-no-cudagraphs"))
 
 
 def compile_graph(module: torch.fx.GraphModule, inputs: list[Any]) -> Any:

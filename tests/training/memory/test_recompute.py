@@ -1,5 +1,6 @@
 """Blocks that are computed again in the backward pass: less is kept, and nothing else changes."""
 
+import contextlib
 import copy
 import functools
 import pickle
@@ -376,3 +377,48 @@ def test_statistics_that_change_at_later_steps_only(make_task, behind):
             session.step_once(batch, step)
         states.append(session.model.state_dict())
     assert_same(*states)
+
+
+class TestGeneratorsThatAreCopied:
+    """Copying Python's and NumPy's states takes longer than a small block."""
+
+    def passes(self, monkeypatch, drawing, number=3):
+        class Drawing(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(4, 4)
+
+            def forward(self, x):
+                return self.linear(x) * drawing(x)
+
+        model = nn.Sequential(Drawing(), Drawing())
+        device, counts = Device("cpu"), []
+        original = Device.generator_states
+        monkeypatch.setattr(
+            Device, "generator_states", lambda self: (counts.append(1), original(self))[1]
+        )
+        recompute, found = Recompute(model, device), []
+        for self.turn in range(number):
+            counts.clear()
+            gradients = []
+            for is_on in (False, True):
+                torch.manual_seed(1)
+                random.seed(1)
+                with recompute.applied() if is_on else contextlib.nullcontext():
+                    loss = model(torch.ones(2, 4)).square().sum()
+                gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+            assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+            found.append(len(counts))
+        return found
+
+    def test_none_but_the_seeded_one_if_a_first_pass_drew_from_no_other(self, monkeypatch):
+        found = self.passes(monkeypatch, lambda x: torch.rand_like(x))
+        assert found[0] > 0
+        assert found[1:] == [0, 0]
+
+    def test_all_if_it_drew_elsewhere(self, monkeypatch):
+        found = self.passes(monkeypatch, lambda x: x * random.random())
+        assert min(found) > 0
+
+    def test_the_seeded_one_stands_again_where_a_block_begins_to_draw(self, monkeypatch):
+        self.passes(monkeypatch, lambda x: torch.rand_like(x) if self.turn else x.detach())

@@ -103,7 +103,8 @@ class Recompute:
         # outside of it.
         before = [(module, module.__dict__.get("forward")) for module, _ in self._wrapped]
         try:
-            for module, block in self._wrapped:
+            for (module, block), (_, forward) in zip(self._wrapped, before, strict=True):
+                block.forward = forward or block.of_class  # compiled for the moment, or its own
                 module.__dict__["forward"] = block
             yield
         finally:
@@ -119,29 +120,31 @@ class _RecomputedBlock:
 
     def __init__(self, name: str, module: nn.Module, device: Device) -> None:
         self._name, self._device = name, device
-        self._forward: Callable[..., Any] = module.forward
+        self.of_class: Callable[..., Any] = module.forward
+        self.forward = self.of_class
         self._modules = list(module.modules())
         # For each state of training and evaluation of the parts: which buffers a forward pass
-        # changes in place.
+        # changes in place, and whether it draws from other generators than the seeded one.
         self._changing: dict[tuple[bool, ...], set[tuple[int, str]]] = {}
+        self._draws_elsewhere: dict[tuple[bool, ...], bool] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return self._forward(*args, **kwargs)
+            return self.forward(*args, **kwargs)
         # The compiler sees what is drawn and changed, and does it once.
         if torch.compiler.is_compiling():
-            return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
+            return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
         inputs = [(tensor, version_of(tensor)) for tensor in tensors_of((args, kwargs))]
         buffers = _Buffers(
             self._modules, self._changing.get(tuple(m.training for m in self._modules))
         )
-        again = self._device.random_state_noted()
+        draws = _Draws(self._device, everywhere=self._draws_elsewhere.get(buffers.modes, True))
 
         def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-            return contextlib.nullcontext(), _Both(again, buffers.as_before)
+            return contextlib.nullcontext(), _Both(draws.again, buffers.as_before)
 
         result = checkpoint(
-            self._forward,
+            self.forward,
             *args,
             use_reentrant=False,
             preserve_rng_state=False,
@@ -149,6 +152,7 @@ class _RecomputedBlock:
             **kwargs,
         )
         self._changing.setdefault(buffers.modes, set()).update(buffers.changed(self._name))
+        self._draws_elsewhere.setdefault(buffers.modes, draws.ended())
         if any(version_of(tensor) != version for tensor, version in inputs):
             raise PlanError(
                 "A block that is computed again must leave its inputs unchanged",
@@ -156,6 +160,45 @@ class _RecomputedBlock:
                 remedy="Pin recompute='none', or make its first operation one that is not in place",
             )
         return result
+
+
+class _Draws:
+    """The state of random generators before a block's forward pass. To copy Python's and NumPy's
+    takes longer than a small block: they are left alone after a first pass that drew nothing from
+    them.
+
+    Args:
+        device: the device.
+        everywhere: whether all generators are noted, or that alone which each step seeds.
+    """
+
+    def __init__(self, device: Device, *, everywhere: bool) -> None:
+        self._device, self._own = device, device.seeded_state()
+        self._states = device.generator_states() if everywhere or self._own is None else None
+        self._has_drawn = True
+
+    def ended(self) -> bool:
+        """Ends the forward pass. Returns whether it drew from other generators than the seeded
+        one."""
+        now = self._device.seeded_state()
+        is_same = self._own is not None and now is not None and torch.equal(self._own, now)
+        if self._states is None:
+            self._has_drawn = not is_same
+            return False
+        elsewhere = self._own is None or self._device.has_drawn_elsewhere(self._states)
+        self._has_drawn = elsewhere or not is_same
+        if not elsewhere:
+            self._states = None
+        return elsewhere
+
+    def again(self) -> AbstractContextManager[None]:
+        """Returns a context in which the generators that were drawn from stand as before."""
+        if not self._has_drawn:
+            return contextlib.nullcontext()
+        if self._states is not None:
+            return self._device.states_again(self._states)
+        assert self._own is not None
+        return self._device.seeded_state_again(self._own)
 
 
 class _Buffers:
