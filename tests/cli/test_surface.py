@@ -11,8 +11,9 @@ from volano.cli.main import app
 SHARED = "--json --debug"
 LENGTH = "--minutes --epochs --seed --keep --patience"
 PLAN = (
-    "--device --precision --memory-format --compile --no-compile --graph --no-graph --micro-batch "
-    "--recompute --offload --feed --workers --threads --sharding --prefix --forbid --budget"
+    "--device --precision --memory-format --compile --no-compile --compile-mode --graph --no-graph "
+    "--micro-batch --recompute --offload --feed --workers --threads --sharding --conv-benchmark "
+    "--no-conv-benchmark --prefix --forbid --budget"
 )
 RUN = "--out --plan --no-plan --nproc --max-restarts --save-every --skip-bad-steps"
 EXPLAIN = "--on --nodes --job --race --no-race --analyze"

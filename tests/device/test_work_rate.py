@@ -87,3 +87,23 @@ def test_larger_works_that_fail_are_left_out():
     assert measure_rate(Device("cpu"), works, limit_seconds=1e-3) > 0
     with pytest.raises(RuntimeError, match="out of memory"):
         measure_rate(Device("cpu"), [failing], limit_seconds=1e-3)
+
+
+def test_the_clock_of_an_accelerator_rises_before_anything_is_timed(monkeypatch):
+    monkeypatch.setattr(module, "_WARM_SECONDS", 0.005)
+    monkeypatch.setattr(module, "_WARM_SIZE", 8)
+
+    class Elsewhere(Device):
+        def __init__(self):
+            super().__init__("cpu")
+            self.is_cpu, self.num_waits = False, 0
+
+        def synchronize(self):
+            self.num_waits += 1
+
+    device = Elsewhere()
+    module.warm_clock(device)
+    assert device.num_waits > 0
+    device.is_cpu, device.num_waits = True, 0
+    module.warm_clock(device)
+    assert device.num_waits == 0

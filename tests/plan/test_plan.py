@@ -15,6 +15,8 @@ PLANS = st.builds(
     precision=st.sampled_from(["fp32", "tf32", "bf16", "fp16"]),
     memory_format=st.sampled_from(["contiguous", "channels_last"]),
     compile=st.booleans(),
+    compile_mode=st.sampled_from(["whole", "blocks", "max-autotune"]),
+    conv_benchmark=st.booleans(),
     micro_batch=st.none() | st.integers(1, 10**6),
     recompute=st.sampled_from(["none", "blocks"]),
     activation_budget=st.floats(0, 1),
@@ -59,7 +61,7 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "schema versions 2 to 4; got 99"),
+        ({"schema_version": 99}, "schema versions 2 to 5; got 99"),
         ({"tile": 3}, r"must name every knob once; got missing \[\], unknown \['tile'\]"),
         ({"precision": "fp8"}, "`precision` must be one of fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"micro_batch": 0}, "`micro_batch` must be a whole number, at least 1; got 0"),
@@ -81,12 +83,19 @@ def test_a_wrong_plan_is_refused(change, message):
 
 
 def test_a_plan_of_an_earlier_version_means_what_it_meant():
-    brought = ("recompute", "activation_budget", "offload", "prefix", "graph")
+    brought = ("recompute", "activation_budget", "offload", "prefix", "graph", "compile_mode")
+    brought += ("conv_benchmark",)
     old = {n: value for n, value in Plan.baseline().to_json().items() if n not in brought}
     assert Plan.from_json({**old, "schema_version": 2}) == Plan.baseline()
-    missing = r"missing \['activation_budget', 'graph', 'offload', 'prefix', 'recompute'\]"
+    missing = r"missing \['activation_budget', 'compile_mode', 'conv_benchmark', 'graph', "
     with pytest.raises(PlanError, match=missing):
         Plan.from_json(old)
+
+
+def test_a_plan_that_compiled_before_there_were_modes_compiles_the_whole():
+    old = Plan.baseline().pin(compile=True).to_json() | {"schema_version": 4}
+    del old["compile_mode"], old["conv_benchmark"]
+    assert Plan.from_json(old) == Plan(compile=True, compile_mode="whole")
 
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
@@ -111,6 +120,8 @@ class TestDeclarations:
             "threads",
             "prefix",
             "graph",
+            "compile_mode",
+            "conv_benchmark",
         )
         assert knobs_with("suspicion")[:3] == ("compile", "activation_budget", "recompute")
         assert {"device", "threads", "sharding"} & set(knobs_with("is_captured")) == set()

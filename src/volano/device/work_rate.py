@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import torch
+
 from volano.device.device import Device
 
 # The work of one repetition: a callable that does it, and its amount in the unit of the rate.
@@ -51,6 +53,22 @@ def measure_rate(
     assert chosen is not None, "at least one work"
     run, amount = chosen
     return max(rate, amount / _best_seconds(device, run, limit_seconds))
+
+
+# An accelerator that waited for work runs at an idle clock, and needs 0.2 to 0.5 s to rise.
+_WARM_SECONDS, _WARM_SIZE = 0.3, 1024
+
+
+def warm_clock(device: Device) -> None:
+    """Keeps an accelerator busy until its clock has risen, so that what is timed first is not the
+    slowest for that alone. A CPU is left as it is."""
+    if device.is_cpu:
+        return
+    matrix = torch.ones(_WARM_SIZE, _WARM_SIZE, device=device.torch_device)
+    end = time.perf_counter() + _WARM_SECONDS
+    while time.perf_counter() < end:
+        torch.mm(matrix, matrix)
+        device.synchronize()
 
 
 def _best_seconds(device: Device, run: Callable[[], object], limit_seconds: float) -> float:

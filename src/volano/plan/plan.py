@@ -22,12 +22,13 @@ from typing import Any, Literal
 from volano.bounded_json import parse_json
 from volano.errors import PlanError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # Knobs that a schema version introduced, with the value that every earlier plan stands for.
 _FIRST_READ = 2
 _SINCE = {
     3: {"recompute": "none", "activation_budget": 1.0, "offload": "none"},
     4: {"graph": False, "prefix": "computed"},
+    5: {"compile_mode": "whole", "conv_benchmark": False},
 }
 Semantics = Literal["exact", "rounding", "precision"]
 SEMANTICS: tuple[Semantics, ...] = ("exact", "rounding", "precision")
@@ -78,6 +79,10 @@ class Plan:
         memory_format: memory format of 4-dimensional parameters, which convolutions then give to
             the activations.
         compile: whether the objective runs through ``torch.compile``.
+        compile_mode: what is compiled: the objective as a whole (``"whole"``); each of the model's
+            repeated blocks, with code that is compiled once for all of them (``"blocks"``); the
+            whole, with kernels that are timed against each other (``"max-autotune"``). It has an
+            effect with ``compile`` only.
         graph: whether the kernels of a batch's gradient are recorded once and then launched as
             one (a graph of the device).
         micro_batch: examples per forward and backward pass; None is the whole batch.
@@ -103,6 +108,8 @@ class Plan:
         allocator: ``"keep"`` holds freed host memory for the next step, ``"system"`` leaves it to
             the C library, ``"return"`` gives large blocks back at once, so that a process takes
             hardly more memory than its live bytes.
+        conv_benchmark: whether the library of convolutions times its algorithms for each new shape,
+            instead of guessing the fastest (``torch.backends.cudnn.benchmark``).
         prefix: the model's frozen modules that get the batch alone: ``"computed"`` at each step, or
             ``"cached"``: what they compute of an example is kept in the first epoch, and taken up
             in the later ones.
@@ -123,6 +130,12 @@ class Plan:
     compile: bool = knob(
         False, "rounding", choices=(False, True), raced=5, suspicion=1,
         help="torch.compile.", words={True: "compile", False: "no compile"},
+    )  # fmt: skip
+    compile_mode: Literal["whole", "blocks", "max-autotune"] = knob(
+        "whole", "rounding", choices=("whole", "blocks", "max-autotune"), is_captured=False,
+        raced=9, suspicion=14, help="whole, blocks (repeated ones once) or max-autotune.",
+        words={"whole": "compiled whole", "blocks": "block by block",
+               "max-autotune": "kernels autotuned"},
     )  # fmt: skip
     graph: bool = knob(
         False, "rounding", choices=(False, True), is_captured=False, raced=8, suspicion=13,
@@ -174,6 +187,11 @@ class Plan:
     allocator: Literal["system", "keep", "return"] = knob(
         "system", "exact", choices=("system", "keep", "return"), fits_memory=True, raced=1,
         suspicion=10, words={"keep": "keep memory", "system": "system allocator"},
+    )  # fmt: skip
+    conv_benchmark: bool = knob(
+        False, "rounding", choices=(False, True), is_captured=False, raced=10, suspicion=15,
+        help="Time the algorithms of convolutions for each shape.",
+        words={True: "convolutions benchmarked", False: "no benchmark of convolutions"},
     )  # fmt: skip
     prefix: Literal["computed", "cached"] = knob(
         "computed", "rounding", choices=("computed", "cached"), is_captured=False, raced=7,

@@ -153,7 +153,11 @@ class CostModel:
         """Predicts a step from the device's rates alone, without calibration."""
         self._rates = self._rates or rates_of(self.profile.device)
         found = predict_time(
-            prediction.operations, self._rates, plan, moved_bytes=2 * prediction.memory.host
+            prediction.operations,
+            self._rates,
+            plan,
+            moved_bytes=2 * prediction.memory.host,
+            num_repeats=self.profile.num_repeats,
         )
         facts = self.profile.prefix
         if plan.prefix == "computed" or isinstance(facts, str):
@@ -198,7 +202,8 @@ class CostModel:
 
     def _is_looked_into(self, plan: Plan) -> bool:
         # The partitioner's graphs take several seconds.
-        is_quick = not plan.compile or not self._is_here or self._key(plan) in self._captures
+        is_eager = not plan.compile or plan.compile_mode == "blocks" or not self._is_here
+        is_quick = is_eager or self._key(plan) in self._captures
         return is_quick or self.looks_into_compiled
 
     def _captured(self, plan: Plan) -> Prediction | None:
@@ -215,7 +220,9 @@ class CostModel:
         return self._capture(plan.pin(compile=False, activation_budget=1.0))
 
     def _capture(self, plan: Plan) -> Prediction | None:
-        plan = plan if self._is_here else plan.pin(compile=False)
+        # What compiled blocks hold is no more than their eager step does.
+        if not self._is_here or plan.compile_mode == "blocks":
+            plan = plan.pin(compile=False)
         key = self._key(plan)
         if key not in self._captures:
             if not self.is_asked:

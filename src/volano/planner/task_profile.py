@@ -16,11 +16,12 @@ from volano.data import Fetcher, Key, first_batches, rows_of
 from volano.device import Device, bf16_speed
 from volano.device.isolated import reason_of
 from volano.device.random_state import random_state_kept
-from volano.device.torch_private import parameters_of
+from volano.device.torch_private import AnyBatchNorm, AnyConvolution, parameters_of
 from volano.plan import Plan
 from volano.task import Batch, Task, tensors_of
 from volano.task.code_digest import module_code
 from volano.training import Session, blocks_of, choose_implementation, make_optimizer
+from volano.training.graphs.compiling import num_repeats
 from volano.training.prefix.apply import why_not_cached
 from volano.training.prefix.find_prefix import (
     FrozenPrefixFacts,
@@ -43,6 +44,11 @@ class TaskProfile:
             units for it.
         has_images: whether a parameter has four dimensions, which is what ``channels_last``
             concerns.
+        has_convolutions: whether a layer is a convolution of torch's.
+        shares_statistics: whether a layer takes statistics of a batch, which ranks exchange in the
+            middle of a pass.
+        has_one_shape: whether the batches that were looked at have the same shapes.
+        num_repeats: for how many of the model's blocks one compilation serves; 0 if none repeat.
         why_not_fused, why_not_foreach: why an implementation of the update does not apply; None if
             it does.
         why_not_compile: why nothing can be compiled here, or None.
@@ -61,6 +67,10 @@ class TaskProfile:
     token_bytes: int
     bf16_speed: float
     has_images: bool
+    has_convolutions: bool
+    shares_statistics: bool
+    has_one_shape: bool
+    num_repeats: int
     why_not_fused: str | None
     why_not_foreach: str | None
     why_not_compile: str | None
@@ -101,6 +111,10 @@ def profile_task(task: Task, device: Device, *, model: nn.Module | None = None) 
         token_bytes=_token_bytes(model),
         bf16_speed=bf16_speed(device) if device.has_bf16_units else 0.0,
         has_images=any(parameter.ndim == 4 for parameter in model.parameters()),
+        has_convolutions=any(isinstance(m, AnyConvolution) for m in model.modules()),
+        shares_statistics=any(isinstance(m, AnyBatchNorm) for m in model.modules()),
+        has_one_shape=len(set(map(_shapes, batches))) == 1,
+        num_repeats=num_repeats(model),
         why_not_fused=reasons["fused"],
         why_not_foreach=reasons["foreach"],
         why_not_compile=_why_not_compile(device),
@@ -168,6 +182,10 @@ def _token_bytes(model: nn.Module) -> int:
             # [out, in] of a product; an embedding's is [indices, width].
             widths += weight.shape[-1] if isinstance(module, nn.Embedding) else weight.shape[0]
     return widths * _OUTPUT_COPIES * _BYTES_OF_FP32
+
+
+def _shapes(batch: Batch) -> str:
+    return repr([tuple(tensor.shape) for tensor in tensors_of(batch)])
 
 
 def _structure(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:

@@ -33,7 +33,7 @@ from volano.task import (
     tensors_of,
 )
 from volano.training import choose_implementation
-from volano.training.graphs.compiling import CompiledObjective
+from volano.training.graphs.compiling import CompiledFunction
 from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
 from volano.training.memory.out_of_memory import OutOfMemoryFallback, attempt
 from volano.training.optim.make import make_again, with_own_marks
@@ -146,7 +146,7 @@ class PreparedLoop:
             on_notice(f"fused does not apply: {reason}")
         self._scaler = device.grad_scaler(self._precision)
         self._loss = loss
-        self._objective: Any = loss if plan.compile is None else CompiledObjective(loss)
+        self._objective: Any = loss if plan.compile is None else CompiledFunction(loss)
         settings = LoaderSettings.of(plan)
         self._loaders = None if settings is None else TreatedLoaders(settings, self)
         copied = places_of(model, is_small)

@@ -482,4 +482,9 @@ def _start_info(session: Session, folder: RunFolder) -> StartInfo:
 
 def settings_of(plan: Plan, device: Device) -> AbstractContextManager[None]:
     """A context in which the plan's process-wide settings hold."""
-    return device.settings(precision=plan.precision, threads=plan.threads, allocator=plan.allocator)
+    return device.settings(
+        precision=plan.precision,
+        threads=plan.threads,
+        allocator=plan.allocator,
+        conv_benchmark=plan.conv_benchmark,
+    )

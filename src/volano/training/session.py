@@ -32,6 +32,7 @@ from volano.training.distributed.data_parallel import (
     whole_state,
 )
 from volano.training.evaluate import evaluate
+from volano.training.graphs.compiling import why_not_as_said
 from volano.training.graphs.gradient_graph import why_not_graph
 from volano.training.memory.activations import Activations
 from volano.training.memory.offload import OffloadedState, why_not_offloaded
@@ -133,6 +134,8 @@ class Session:
                 ),
             )  # fmt: skip
             self._tell_of_graph(on_notice)
+            if reason := why_not_as_said(self.model, plan):
+                on_notice(reason)
 
     @property
     def kept_model(self) -> nn.Module:

@@ -31,7 +31,7 @@ from volano.task import (
     tensors_of,
 )
 from volano.training.distributed.data_parallel import DataParallel, local, whole
-from volano.training.graphs.compiling import CompiledObjective
+from volano.training.graphs.compiling import compiled_blocks, compiled_objective
 from volano.training.graphs.gradient_graph import GradientGraph, generators_of, why_not_graph
 from volano.training.memory.activations import Activations
 from volano.training.memory.buffers import SavedBuffers, Uncopied, changed, is_small, places_of
@@ -101,10 +101,14 @@ class Step:
         self._factor = 1 if parallel is None else parallel.factor
         self._exchanging = _no_exchange if parallel is None else parallel.exchanging
         self._kept = contextlib.nullcontext if activations is None else activations.kept
+        blocks = compiled_blocks(state.model, plan)
+        if blocks is not None:
+            # Outermost: what computes a block again runs the compiled code again.
+            self._kept = functools.partial(blocks.applied, self._kept)
         self._fetched = contextlib.nullcontext if offloaded is None else offloaded.fetched
         self._task, self._plan, self._device = task, plan, device
         self._state, self._model, self._optimizer = state, state.model, state.optimizer
-        self._objective: Any = CompiledObjective(task.objective) if plan.compile else task.objective
+        self._objective: Any = compiled_objective(task.objective, plan)
         self._parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         self._generator = device.generator()
         self.num_steps = task.num_steps  # of the whole run, by which progress is measured

@@ -52,8 +52,8 @@ class TestWhatIsShown:
             "under plain eager 2 min 52 s",
             "exact feed resident, allocator keep",
             "rounding memory_format channels_last, optimizer fused",
-            "as usual compile, graph, micro_batch, recompute, activation_budget, offload, workers, "
-            "prefetch, threads",
+            "as usual compile, compile_mode, graph, micro_batch, recompute, activation_budget, "
+            "offload, workers, prefetch, threads",
             "optimizer state 96.0 MiB 16 %",
             "peak 604 MiB, during aten.convolution_backward in stages.2.conv1",
             "at least 604 MiB, at most 700 MiB: 96.0 MiB of it in reserve",

@@ -142,6 +142,8 @@ class TestEveryValueIsAccountedFor:
             "compile": {False, True},
             "threads": {None, 2, 1},
             "prefix": {"computed", "cached"},
+            "compile_mode": {"whole", "blocks", "max-autotune"},
+            "conv_benchmark": {False, True},
         }
         assert tuple(space.options) == RACED
         for knob, values in known.items():
@@ -175,11 +177,60 @@ class TestEveryValueIsAccountedFor:
 
 
 class TestSeveralRanks:
-    def test_nothing_is_compiled_and_threads_stand(self):
-        space = space_of(world_size=2)
+    def test_threads_stand(self):
+        assert space_of(world_size=2).options["threads"] == (None,)
+
+    def test_each_compiles_what_one_can_time(self):
+        assert space_of(world_size=2).options["compile"] == (False, True)
+
+    def test_what_they_exchange_within_a_pass_is_not_compiled(self):
+        space = space_of(world_size=2, pins={"sharding": "full"})
+        assert "parts of parameters are gathered" in reasons(space)["compile", True]
+        normed = make_task(model=lambda: nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 10)))
+        assert space_of(normed).options["compile"] == (False, True)
+        space = space_of(normed, world_size=2)
         assert space.options["compile"] == (False,)
-        assert "each rank compiles for itself" in reasons(space)["compile", True]
-        assert space.options["threads"] == (None,)
+        assert "statistics of batches are exchanged" in reasons(space)["compile", True]
+        assert reasons(space)["compile_mode", "blocks"] == "nothing is compiled"
+
+
+class Layer(nn.Module):
+    def __init__(self, width=64):
+        super().__init__()
+        self.linear, self.last = nn.Linear(64, width), nn.Linear(width, 64)
+
+    def forward(self, x):
+        return x + self.last(self.linear(x).relu())
+
+
+class TestModesOfTheCompiler:
+    def test_blocks_that_are_built_alike_are_compiled_once(self):
+        deep = make_task(
+            model=lambda: nn.Sequential(*[Layer() for _ in range(4)], nn.Linear(64, 10))
+        )
+        assert space_of(deep).options["compile_mode"] == ("whole", "blocks")
+        unlike = make_task(model=lambda: nn.Sequential(Layer(), Layer(32), nn.Linear(64, 10)))
+        space = space_of(unlike)
+        assert reasons(space)["compile_mode", "blocks"] == "no blocks of the model are built alike"
+
+    def test_what_cannot_win_is_not_tried(self):
+        found = reasons(space_of(make_task(model=image_net)))
+        assert (
+            found["compile_mode", "max-autotune"] == "cpu has no kernels that could be timed for it"
+        )
+        assert found["conv_benchmark", True] == "cpu has no library that times its convolutions"
+
+    def test_convolutions_of_one_shape_are_timed_where_a_library_does(self, monkeypatch):
+        monkeypatch.setattr(Device, "can_benchmark_convolutions", True)
+        monkeypatch.setattr(Device, "can_autotune_kernels", True)
+        space = space_of(make_task(model=image_net))
+        assert space.options["conv_benchmark"] == (False, True)
+        assert space.options["compile_mode"] == ("whole", "max-autotune")
+        assert reasons(space_of())["conv_benchmark", True] == "the model has no convolutions"
+
+    def test_no_plan_has_a_mode_of_what_is_not_compiled(self):
+        deep = make_task(model=lambda: nn.Sequential(Layer(), Layer(), nn.Linear(64, 10)))
+        assert {p.compile for p in space_of(deep).plans() if p.compile_mode == "blocks"} == {True}
 
     def test_pinned_threads_stand(self):
         assert space_of(world_size=2, pins={"threads": 3}).options["threads"] == (3,)

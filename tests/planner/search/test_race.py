@@ -3,83 +3,25 @@
 import functools
 import time
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from planner.racing import race_of
 from planner.searching import LONG, PLAIN, SlowIfNarrow, by_plan, cache, make_task, search
 from training.graphs.recording_graph import recording
 from volano.plan.explanation import Refusal
 from volano.planner import PlanRequest, find_plan
 from volano.planner.cost_model import CostModel
 from volano.planner.search import timing
-from volano.planner.search.candidates import CandidateSpace
+from volano.planner.search.batch_share import share_to_time
 from volano.planner.search.fit_memory import Fit
-from volano.planner.search.race import CandidateRace, share_to_time
-from volano.planner.search.timing import Timing
+from volano.planner.search.race import CandidateRace
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache", "recording"]
 MIB = 2**20
-
-
-class FakeRuns:
-    """Candidates whose seconds a step are known beforehand; a candidate that isn't listed fails."""
-
-    def __init__(self, steps):
-        self.steps, self.timings = steps, {}
-
-    @property
-    def best(self):
-        found = [one for one in self.timings.values() if one.step is not None]
-        return min(found, key=lambda one: one.step, default=None)
-
-    def run(self, plan, **_):
-        if plan not in self.timings:
-            self.timings[plan] = Timing(plan=plan, step=self.steps(plan), startup=5.0)
-        return self.timings[plan]
-
-    def final(self, _cost):
-        pass
-
-    def close(self):
-        pass
-
-
-OPTIONS: dict[str, Any] = {
-    "allocator": ("system",),
-    "optimizer": ("as_given",),
-    "memory_format": ("contiguous",),
-    "precision": ("fp32",),
-    "compile": (False,),
-    "threads": (None,),
-    "graph": (False,),
-    "prefix": ("computed",),
-}
-
-
-def race_of(steps, *, left=1e9, fits=None, verdict=None, predicted=None, **options):
-    """A race without sessions; ``request`` and knobs are options."""
-    race: Any = object.__new__(CandidateRace)
-    race._request = options.pop("request", PlanRequest())
-    race._task = make_task(duration=options.pop("duration", LONG))
-    race.space = CandidateSpace(base=PLAIN, options={**OPTIONS, **options}, refused=())
-    race._fits, race._way, race.why_not_compiled = fits or {}, {}, None
-    race.share, race.has_ended_early = 1.0, False
-    race._cost_model = SimpleNamespace(
-        time=predicted or (lambda _: None),
-        expected=lambda plan: getattr((predicted or (lambda _: None))(plan), "step", None),
-        learn=lambda *_: None, startup=lambda _: 5.0,
-        verdict=verdict or (lambda _: None), is_asked=False,
-    )  # fmt: skip
-    race._time_budget = SimpleNamespace(
-        run_seconds=None, total=left, left=left, note_gain=lambda _: None,
-        note_reused=lambda _: None,
-    )  # fmt: skip
-    race._timing_runs = FakeRuns(steps)
-    return race
 
 
 def test_fewer_threads_are_tried_for_as_long_as_that_helps():

@@ -62,6 +62,21 @@ def make_deep_net() -> nn.Module:
     return nn.Sequential(Residual(), Residual(), nn.Linear(64, 10).double())
 
 
+class Plain(nn.Module):
+    """A block that ranks exchange nothing in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 32).double(), nn.Linear(32, 64).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.last(torch.tanh(self.first(x)))
+
+
+def make_plain_deep_net() -> nn.Module:
+    return nn.Sequential(Plain(), Plain(), Plain(), nn.Linear(64, 10).double())
+
+
 class RootParameters(nn.Module):
     """Parameters that lie in no list of modules: a sharded model keeps them whole after a forward
     pass."""
@@ -153,10 +168,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sharded": ({"objective": weighted, "ema_decay": 0.9}, {"sharding": "full"}),
     "sharded-split": ({"objective": weighted}, {"sharding": "full", "micro_batch": 5}),
 }
+# Compiling takes long: these are trained by the slow tests.
+COMPILED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "compiled": ({"objective": weighted}, {"compile": True, "micro_batch": 8}),
+    "compiled-blocks": (
+        {"model": make_plain_deep_net},
+        {"compile": True, "compile_mode": "blocks"},
+    ),
+}
 
 
 def case(name: str) -> tuple[volano.Task, volano.Plan]:
-    fields, knobs = CASES[name]
+    fields, knobs = {**CASES, **COMPILED}[name]
     return make_task(**fields), volano.Plan.baseline().pin(**_EXACT | knobs)
 
 

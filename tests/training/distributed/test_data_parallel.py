@@ -89,6 +89,14 @@ def test_runs_go_on_under_another_number_of_ranks(two_ranks, alone):
         assert_same_run(two_ranks / "stopped" / name, alone(name))
 
 
+@pytest.mark.slow
+@pytest.mark.compiles
+def test_two_ranks_compile_together(tmp_path, alone):
+    children.on_ranks(2, tmp_path, on_ranks.train, tmp_path, on_ranks.COMPILED, [])
+    for name, eager in (("compiled", "weighted"), ("compiled-blocks", None)):
+        assert_same_run(tmp_path / name, alone(eager or name))
+
+
 def test_ranks_take_equal_parts(make_task):
     check_ranks(make_task(batch_size=32), volano.Plan.baseline(), 4)
     with pytest.raises(

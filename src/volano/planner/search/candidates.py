@@ -56,7 +56,9 @@ class CandidateSpace:
     def plans(self) -> Iterator[Plan]:
         """Returns every combination, ``base`` first."""
         for values in itertools.product(*(self.options[knob] for knob in RACED)):
-            yield self.base.pin(**dict(zip(RACED, values, strict=True)))
+            plan = self.base.pin(**dict(zip(RACED, values, strict=True)))
+            if plan.compile or plan.compile_mode == self.base.compile_mode:
+                yield plan
 
 
 def admissible(
@@ -91,6 +93,8 @@ def admissible(
         alternatives = (
             _prefixes(task, base, profile, world_size, budget)
             if knob == "prefix"
+            else _compile_modes(profile, options["compile"])
+            if knob == "compile_mode"
             else _alternatives(knob, base, profile, world_size)
         )
         for value, reason in (plain, *alternatives):
@@ -168,16 +172,42 @@ def _alternatives(
                 reason = "bf16 is as fast, and its range needs no scaling of the loss"
             yield value, reason
     elif knob == "compile":
-        several = (
-            "each rank compiles for itself, which one process cannot time"
-            if world_size > 1
-            else None
-        )
+        several = _why_not_compiled_by_ranks(base, profile) if world_size > 1 else None
         yield True, profile.why_not_compile or several
+    elif knob == "conv_benchmark":
+        yield True, _why_not_benchmarked(profile)
     elif knob == "graph" and (device.has_graphs or not device.is_cpu):
         yield True, why_not_graph(base, device, are_several=world_size > 1)
     elif knob == "threads":
         yield from _threads(device, profile, world_size)
+
+
+def _why_not_compiled_by_ranks(base: Plan, profile: TaskProfile) -> str | None:
+    """Returns why ranks that train together do not compile. Each compiles in its first step what
+    one process alone can time and check; it cannot check what they exchange within a pass."""
+    if base.sharding != "none":
+        return "parts of parameters are gathered in the middle of what would be compiled"
+    if profile.shares_statistics:
+        return "statistics of batches are exchanged in the middle of what would be compiled"
+    return None
+
+
+def _why_not_benchmarked(profile: TaskProfile) -> str | None:
+    if not profile.device.can_benchmark_convolutions:
+        return f"{profile.device.name} has no library that times its convolutions"
+    if not profile.has_convolutions:
+        return "the model has no convolutions"
+    return None if profile.has_one_shape else "batches differ in shape, and each would be timed"
+
+
+def _compile_modes(
+    profile: TaskProfile, compiles: tuple[bool, ...]
+) -> Iterator[tuple[str, str | None]]:
+    nothing = None if True in compiles else "nothing is compiled"
+    repeats = None if profile.num_repeats > 1 else "no blocks of the model are built alike"
+    yield "blocks", nothing or repeats
+    triton = f"{profile.device.name} has no kernels that could be timed for it"
+    yield "max-autotune", nothing or (None if profile.device.can_autotune_kernels else triton)
 
 
 def _prefixes(

@@ -172,7 +172,7 @@ def _unseen(space: CandidateSpace, looked_at: list[Plan]) -> list[Plan]:
     reported."""
     said = {(refusal.knob, refusal.value) for refusal in space.refused}
     return [
-        space.safe.pin(**{knob: value})
+        space.safe.pin(**{knob: value}, **({"compile": True} if knob == "compile_mode" else {}))
         for knob, values in space.options.items()
         for value in values
         if (knob, value) not in said and all(getattr(plan, knob) != value for plan in looked_at)

@@ -4,28 +4,21 @@ run's length pays for it."""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import time
 from collections.abc import Mapping
 
+from volano.device.work_rate import warm_clock
 from volano.plan import Plan, levers
-from volano.plan.explanation import Refusal
 from volano.planner.cost_model import COMPILE_SECONDS, CostModel
 from volano.planner.request import PlanRequest
+from volano.planner.search.batch_share import PARTS_SHARE, first_part
 from volano.planner.search.candidates import CandidateSpace
 from volano.planner.search.fit_memory import Fit
+from volano.planner.search.race_knobs import KnobRaces
 from volano.planner.search.time_budget import TimeBudget
 from volano.planner.search.timing import Timing, TimingRuns
 from volano.planner.task_profile import TaskProfile
-from volano.task import Batch, Task, num_examples, split
+from volano.task import Task
 
-# The share of a step that torch.compile may save, measured from -40 to 24 % on the CPU
-# (docs/log.md). It is tried if this share of the rest of the run is worth so many of its start-ups,
-# because it often saves nothing.
-_COMPILE_GAIN, _WORTH_STARTUPS = 0.2, 2.0
-# A search that says how long it will take starts no compilation unless there is time for so many
-# of its predicted start-ups: 3 to 54 s were measured where 5 to 22 s were predicted.
-_LATE = 2.0
 # The guard's work, in plain steps: a reference in float64, and some steps of the candidate.
 GUARD_STEPS = 12
 # The same for what it needs however short a step is, and for a session: building the model, loading
@@ -34,8 +27,6 @@ GUARD_SECONDS, _SESSION_SECONDS = 1.0, 0.2
 _MOST_TIMING_SECONDS = 0.5
 # The steps of a candidate that warm up and time.
 _FEWEST_STEPS = 3
-# Of plain eager's time: other knobs hardly save half of it, but keeping a frozen prefix may.
-_FAR_BETTER = 0.5
 # Share of the run, before its length is known: the first share of the time budget is 0.015.
 _FIRST_TIMING_SHARE = 0.01
 # Seconds of two captures in processes of their own, and of the device's rates if they are not
@@ -43,7 +34,7 @@ _FIRST_TIMING_SHARE = 0.01
 _PREDICTION_SECONDS = 3.0
 
 
-class CandidateRace:
+class CandidateRace(KnobRaces):
     """The race of one search.
 
     Args:
@@ -77,9 +68,10 @@ class CandidateRace:
     ) -> None:
         self.space, self.share = space, share
         self.has_ended_early = False
+        self._device = profile.device
         self._task, self._request = task, request
         self._fits, self._cost_model, self._time_budget = fits, cost_model, time_budget
-        batches = [profile.device.move(_first_part(batch, share)) for batch in profile.batches]
+        batches = [profile.device.move(first_part(batch, share)) for batch in profile.batches]
         self._timing_runs = TimingRuns(task, batches, lambda: self.seconds_left, share)
         self._way: dict[str, int] = {}
         self.why_not_compiled: str | None = None
@@ -121,6 +113,7 @@ class CandidateRace:
         """Runs the whole race; if it has only parts of batches, what the first steps tell: the
         memory format and the precision, on top of the safe choices."""
         with contextlib.closing(self._timing_runs):
+            warm_clock(self._device)
             if self.share < 1.0:
                 self._run_on_parts()
             else:
@@ -130,7 +123,7 @@ class CandidateRace:
         self._enter(self.space.safe)
         for plan in self.eager_plans():
             run_seconds = self._time_budget.run_seconds
-            if run_seconds is not None and self._time_budget.spent < _PARTS_SHARE * run_seconds:
+            if run_seconds is not None and self._time_budget.spent < PARTS_SHARE * run_seconds:
                 self._enter(plan)
 
     def _run(self) -> None:
@@ -141,7 +134,9 @@ class CandidateRace:
             self._try(plan)
         self._try_computed()
         self._try_threads()
+        self._try_benchmarked()
         self._try_compiled()
+        self._try_modes()
         self._try_graph()
         self.has_ended_early = all(map(self.space.is_trusted, self.timings))
         # A final holds several sessions, and a fitted plan has no room. It decides nothing between
@@ -308,126 +303,3 @@ class CandidateRace:
     def _is_too_large(self, plan: Plan) -> bool:
         """Checks whether the plan's memory is known and does not fit."""
         return bool(self._fits) and self._cost_model.verdict(plan) == "NO"
-
-    def _try_computed(self) -> None:
-        """Runs the best candidate without what is kept of a frozen prefix, unless that is far
-        better than plain eager."""
-        best = next(iter(self.ranking()), None)
-        plain = self.timings.get(self.space.base)
-        if best is None or best.plan.prefix == "computed" or plain is None or plain.step is None:
-            return
-        if self.cost(best) > _FAR_BETTER * self.cost(plain):
-            self._try(best.plan.pin(prefix="computed"))
-
-    def _try_threads(self) -> None:
-        """Halves the number of threads for as long as that helps."""
-        for threads in self.space.options["threads"][1:]:
-            best = next(iter(self.ranking()), None)
-            if best is None:
-                return
-            timing = self._try(best.plan.pin(threads=threads))
-            if timing is None or timing.step is None or self.cost(timing) > self.cost(best):
-                fewer = [value for value in self.space.options["threads"][1:] if value < threads]
-                why = (
-                    "planning may cost no more"
-                    if timing is None
-                    else f"{threads} are no faster than more are"
-                )
-                self._refuse(*(Refusal(knob="threads", value=value, reason=why) for value in fewer))
-                return
-
-    def _try_compiled(self) -> None:
-        """Compiles the best eager candidate, if the possible saving exceeds the cost; then the
-        others, as long as it helps and time is left."""
-        best = next(iter(self.ranking()), None)
-        if True not in self.space.options["compile"] or best is None or best.step is None:
-            return
-        whole = best.step if best.plan.prefix == "computed" else self._whole_step(best)
-        if (1.0 - _COMPILE_GAIN) * whole * self.num_steps > self.cost(best):
-            self._stop_compiling("what a frozen prefix computes is kept, and little else is left")
-            return
-        for plan in dict.fromkeys([best.plan, *self.eager_plans()]):
-            compiled = plan.pin(compile=True, prefix="computed")
-            startup = self._cost_model.startup(compiled)
-            if not self._is_worth_compiling(self.num_steps * whole, startup):
-                saved = _COMPILE_GAIN * self.num_steps * whole
-                self._stop_compiling(
-                    f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run"
-                )
-                return
-            if self._is_too_large(compiled):
-                self._stop_compiling("compiled it does not fit the budget")
-                if self._request.is_thorough:
-                    continue
-                return
-            mark = time.perf_counter()
-            # What compiling took here may be far from the prediction, on a busy machine.
-            taken = [timing.startup for plan, timing in self.timings.items() if plan.compile]
-            late = startup * (_LATE if self._request.is_free else 1.0)
-            timing = self._try(compiled, startup=max(late, *taken, 0.0))
-            if timing is None:
-                left = max(0.0, self.seconds_left)
-                self._stop_compiling(
-                    f"it takes about {startup:.0f} s, and planning may cost {left:.1f} s more"
-                )
-                return
-            if timing.step is not None and self.cost(timing) <= self.cost(self.ranking()[0]):
-                self._time_budget.note_reused(min(timing.startup, time.perf_counter() - mark))
-            elif not self._request.is_thorough:
-                self._stop_compiling("another compiled candidate was no faster")
-                return
-
-    def _try_graph(self) -> None:
-        """Records the steps of the best candidate, which costs about two of them."""
-        best = next(iter(self.ranking()), None)
-        if True not in self.space.options["graph"] or best is None:
-            return
-        if best.plan.prefix == "cached":
-            reason = "what is kept of a frozen prefix is looked up on the host"
-            self._refuse(Refusal(knob="graph", value=True, reason=reason))
-        elif self._fits:
-            reason = "memory is short, and a graph holds a step's memory of its own"
-            self._refuse(Refusal(knob="graph", value=True, reason=reason))
-        else:
-            self._try(best.plan.pin(graph=True))
-
-    def _is_worth_compiling(self, run_seconds: float, startup: float) -> bool:
-        saved = _COMPILE_GAIN * run_seconds
-        return self._request.is_thorough or saved >= _WORTH_STARTUPS * startup
-
-    def _stop_compiling(self, reason: str) -> None:
-        self.why_not_compiled = reason
-        if not any(plan.compile for plan in self.timings):
-            self._refuse(Refusal(knob="compile", value=True, reason=reason))
-
-    def _refuse(self, *refusals: Refusal) -> None:
-        self.space = dataclasses.replace(self.space, refused=(*self.space.refused, *refusals))
-
-
-# ---- parts of batches
-
-# A run of so many steps times candidates on whole batches; one of fewer, on this share of each, for
-# each step of the run, at most that: three steps each of two candidates then take 0.6 to 1.5 % of
-# the run.
-_WHOLE_BATCH_STEPS, _SHARE_OF_STEP, _MOST_OF_STEP = 300, 1e-3, 2.5e-3
-# The share of the run after which no candidate is begun on parts of batches.
-_PARTS_SHARE = 0.02
-# Fewer examples say nothing of many.
-_FEWEST_EXAMPLES = 8
-
-
-def share_to_time(num_steps: int, batch_size: int, *, is_cpu: bool) -> float | None:
-    """Returns the share of each batch on which the candidates of a run of so many steps are timed;
-    None if the run is too short for that.
-
-    On a CPU a step costs about as much as its examples. An accelerator starts its kernels however
-    few they are, and its runs of so few steps last seconds.
-    """
-    if num_steps >= _WHOLE_BATCH_STEPS:
-        return 1.0
-    share = max(_SHARE_OF_STEP * num_steps, _FEWEST_EXAMPLES / batch_size)
-    return share if is_cpu and share <= _MOST_OF_STEP * num_steps else None
-
-
-def _first_part(batch: Batch, share: float) -> Batch:
-    return batch if share == 1.0 else split(batch, max(1, round(share * num_examples(batch))))[0]

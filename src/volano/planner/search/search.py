@@ -28,13 +28,14 @@ from volano.planner.cost_model import CostModel
 from volano.planner.parity.batch_split import said_of_split
 from volano.planner.parity.guard import ParityGuard
 from volano.planner.request import PlanRequest, PlanResult
+from volano.planner.search.batch_share import share_to_time
 from volano.planner.search.candidates import admissible
 from volano.planner.search.explain import Findings, answer
 from volano.planner.search.feed import choose_feed
 from volano.planner.search.fit_memory import Fit, fit
 from volano.planner.search.per_rank import share_of_rank
 from volano.planner.search.predicted import possible_gain, predicted_candidates
-from volano.planner.search.race import GUARD_SECONDS, GUARD_STEPS, CandidateRace, share_to_time
+from volano.planner.search.race import GUARD_SECONDS, GUARD_STEPS, CandidateRace
 from volano.planner.search.reuse import recalled
 from volano.planner.search.time_budget import TimeBudget
 from volano.planner.search.timing import Timing

@@ -17,6 +17,7 @@ from volano.errors import VolanoError
 from volano.plan import Plan
 from volano.task import Batch, Task, map_tensors
 from volano.training import Session, StepTimer, check_recorded, is_out_of_memory
+from volano.training.graphs.compiling import compiled_or_failed
 
 # Seconds of a block of steps: so long that a clock's tick and one wait for the device do not show
 # in it.
@@ -133,7 +134,12 @@ class TimingRun:
         plan = self.plan
         with (
             random_state_kept(self._device),
-            self._device.settings(precision=plan.precision, threads=plan.threads),
+            self._device.settings(
+                precision=plan.precision,
+                threads=plan.threads,
+                conv_benchmark=plan.conv_benchmark,
+            ),
+            compiled_or_failed(plan),
         ):
             yield
 

@@ -175,7 +175,12 @@ class Rates:
 
 
 def predict_time(
-    operations: Sequence[Operation], rates: Rates, plan: Plan, *, moved_bytes: int = 0
+    operations: Sequence[Operation],
+    rates: Rates,
+    plan: Plan,
+    *,
+    moved_bytes: int = 0,
+    num_repeats: int = 1,
 ) -> TimePrediction:
     """Predicts the seconds of a step that executes ``operations``.
 
@@ -187,7 +192,9 @@ def predict_time(
         plan: the plan under which the step runs.
         moved_bytes: bytes moved between host and device in a step: what is offloaded, there and
             back.
+        num_repeats: for how many blocks one compilation serves, if blocks are compiled.
     """
+    served = num_repeats if plan.compile_mode == "blocks" else 1
     bounds: dict[str, float] = dict.fromkeys(BOUNDS, 0.0)
     kinds: dict[str, float] = {}
     for operation in operations:
@@ -204,7 +211,7 @@ def predict_time(
     bounds["host"] = moved_bytes / rates.link if rates.link else 0.0
     return TimePrediction(
         step=sum(bounds.values()),
-        startup=predict_compilation(operations) if plan.compile else 0.0,
+        startup=predict_compilation(operations, served) if plan.compile else 0.0,
         bounds=bounds,
         kinds={**kinds, "launch": bounds["launch"], "host": bounds["host"]},
         origin=rates.origin,
@@ -226,10 +233,11 @@ def _arithmetic(operation: Operation, plan: Plan) -> str:
     return plan.precision if rounds else operation.dtype
 
 
-def predict_compilation(operations: Iterable[Operation]) -> float:
-    """Predicts the seconds that ``torch.compile`` takes for the passes of a step."""
+def predict_compilation(operations: Iterable[Operation], num_repeats: int = 1) -> float:
+    """Predicts the seconds that ``torch.compile`` takes for the passes of a step, or for one of
+    ``num_repeats`` blocks that share its code."""
     count = sum(operation.count for operation in operations if operation.phase != "optimizer")
-    return _COMPILE_ONCE + _COMPILE_OPERATION * count
+    return _COMPILE_ONCE + _COMPILE_OPERATION * count / max(1, num_repeats)
 
 
 def _seconds(operation: Operation, rates: Rates, plan: Plan) -> tuple[float, float]:

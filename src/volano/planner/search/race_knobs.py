@@ -1,0 +1,243 @@
+"""The races of single knobs, each on top of the best plan so far: which values are tried, and why
+the others are not."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import time
+from collections.abc import Mapping
+
+from volano.device import Device
+from volano.plan import Plan
+from volano.plan.explanation import Refusal
+from volano.planner.cost_model import CostModel
+from volano.planner.request import PlanRequest
+from volano.planner.search.candidates import CandidateSpace
+from volano.planner.search.fit_memory import Fit
+from volano.planner.search.gains import (
+    AUTOTUNE_STARTUPS,
+    BENCHMARK_SECONDS,
+    autotune_gain,
+    benchmark_gain,
+    compile_gain,
+    is_worth,
+)
+from volano.planner.search.time_budget import TimeBudget
+from volano.planner.search.timing import Timing
+
+# A search that says how long it will take starts no compilation unless there is time for so many
+# of its predicted start-ups: 3 to 54 s were measured where 5 to 22 s were predicted.
+_LATE = 2.0
+# Of plain eager's time: other knobs hardly save half of it, but keeping a frozen prefix may.
+_FAR_BETTER = 0.5
+
+
+class KnobRaces(abc.ABC):
+    """The knobs' part of a race; see :class:`volano.planner.search.race.CandidateRace`."""
+
+    space: CandidateSpace
+    why_not_compiled: str | None
+    _device: Device
+    _request: PlanRequest
+    _fits: Mapping[str, Fit]
+    _cost_model: CostModel
+    _time_budget: TimeBudget
+
+    @property
+    @abc.abstractmethod
+    def timings(self) -> Mapping[Plan, Timing]:
+        """Timings of all candidates, in the order in which they ran."""
+
+    @property
+    @abc.abstractmethod
+    def num_steps(self) -> int:
+        """The number of steps of the run."""
+
+    @property
+    @abc.abstractmethod
+    def seconds_left(self) -> float:
+        """The seconds left for racing."""
+
+    @abc.abstractmethod
+    def ranking(self) -> list[Timing]:
+        """Returns the plans that ran, the cheapest first."""
+
+    @abc.abstractmethod
+    def cost(self, timing: Timing) -> float:
+        """Returns the seconds of the rest of the whole run under a candidate."""
+
+    @abc.abstractmethod
+    def eager_plans(self) -> list[Plan]:
+        """Returns the combinations that are raced first, the likeliest to be fast first."""
+
+    @abc.abstractmethod
+    def _whole_step(self, timing: Timing) -> float:
+        """Returns the seconds of a step that computes the prefix."""
+
+    @abc.abstractmethod
+    def _try(self, plan: Plan, *, startup: float = 0.0) -> Timing | None:
+        """Runs a candidate, if there is time left for it."""
+
+    @abc.abstractmethod
+    def _is_too_large(self, plan: Plan) -> bool:
+        """Checks whether the plan's memory is known and does not fit."""
+
+    def _try_computed(self) -> None:
+        """Runs the best candidate without what is kept of a frozen prefix, unless that is far
+        better than plain eager."""
+        best = next(iter(self.ranking()), None)
+        plain = self.timings.get(self.space.base)
+        if best is None or best.plan.prefix == "computed" or plain is None or plain.step is None:
+            return
+        if self.cost(best) > _FAR_BETTER * self.cost(plain):
+            self._try(best.plan.pin(prefix="computed"))
+
+    def _try_threads(self) -> None:
+        """Halves the number of threads for as long as that helps."""
+        for threads in self.space.options["threads"][1:]:
+            best = next(iter(self.ranking()), None)
+            if best is None:
+                return
+            timing = self._try(best.plan.pin(threads=threads))
+            if timing is None or timing.step is None or self.cost(timing) > self.cost(best):
+                fewer = [value for value in self.space.options["threads"][1:] if value < threads]
+                why = (
+                    "planning may cost no more"
+                    if timing is None
+                    else f"{threads} are no faster than more are"
+                )
+                self._refuse(*(Refusal(knob="threads", value=value, reason=why) for value in fewer))
+                return
+
+    def _try_compiled(self) -> None:
+        """Compiles the best eager candidate, if the possible saving exceeds the cost; then the
+        others, as long as it helps and time is left."""
+        best = next(iter(self.ranking()), None)
+        if True not in self.space.options["compile"] or best is None or best.step is None:
+            return
+        whole = best.step if best.plan.prefix == "computed" else self._whole_step(best)
+        if (1.0 - self._compile_gain) * whole * self.num_steps > self.cost(best):
+            self._stop_compiling("what a frozen prefix computes is kept, and little else is left")
+            return
+        for plan in dict.fromkeys([best.plan, *self.eager_plans()]):
+            compiled = self._compiled(plan, self.num_steps * whole)
+            startup = self._cost_model.startup(compiled)
+            if not self._is_worth_compiling(self.num_steps * whole, startup):
+                saved = self._compile_gain * self.num_steps * whole
+                self._stop_compiling(
+                    f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run"
+                )
+                return
+            if self._is_too_large(compiled):
+                self._stop_compiling("compiled it does not fit the budget")
+                if self._request.is_thorough:
+                    continue
+                return
+            mark = time.perf_counter()
+            # What compiling took here may be far from the prediction, on a busy machine.
+            taken = [timing.startup for plan, timing in self.timings.items() if plan.compile]
+            late = startup * (_LATE if self._request.is_free else 1.0)
+            timing = self._try(compiled, startup=max(late, *taken, 0.0))
+            if timing is None:
+                left = max(0.0, self.seconds_left)
+                self._stop_compiling(
+                    f"it takes about {startup:.0f} s, and planning may cost {left:.1f} s more"
+                )
+                return
+            if timing.step is not None and self.cost(timing) <= self.cost(self.ranking()[0]):
+                if self._request.world_size == 1:  # other ranks compile again
+                    self._time_budget.note_reused(min(timing.startup, time.perf_counter() - mark))
+            elif not self._request.is_thorough:
+                self._stop_compiling("another compiled candidate was no faster")
+                return
+
+    def _compiled(self, plan: Plan, run_seconds: float) -> Plan:
+        """Returns the plan compiled in the first mode that is worth its start-up: as a whole, else
+        by blocks that share their code."""
+        compiled = plan.pin(compile=True, prefix="computed")
+        for mode in self.space.options["compile_mode"]:
+            in_mode = compiled.pin(compile_mode=mode)
+            if (in_mode == compiled or mode != "max-autotune") and self._is_worth_compiling(
+                run_seconds, self._cost_model.startup(in_mode)
+            ):
+                return in_mode
+        return compiled
+
+    def _try_modes(self) -> None:
+        """Compiles the best compiled candidate in the other modes, where these may save more than
+        they take."""
+        best = next(iter(self.ranking()), None)
+        known = {plan.compile_mode for plan in self.timings if plan.compile}
+        for mode in self.space.options["compile_mode"][1:]:
+            if mode in known:
+                continue
+            reason = "nothing that was compiled is the fastest"
+            if best is not None and best.step is not None and best.plan.compile:
+                reason = self._tried_in(mode, best, best.step)
+            if reason is not None:
+                self._refuse(Refusal(knob="compile_mode", value=mode, reason=reason))
+
+    def _tried_in(self, mode: str, best: Timing, step: float) -> str | None:
+        """Runs the best candidate compiled in another mode; returns why that is not done, or
+        None."""
+        startup, reason = best.startup, None
+        if mode == "max-autotune":
+            startup *= AUTOTUNE_STARTUPS
+            gain = autotune_gain(self._cost_model, best.plan)
+            reason = self._why_not_worth(gain * step * self.num_steps, startup)
+        elif not self._request.is_thorough:
+            reason = "the whole is compiled already, and fuses no less"
+        if reason is not None or self._try(best.plan.pin(compile_mode=mode), startup=startup):
+            return reason
+        return "planning may cost no more"
+
+    def _try_benchmarked(self) -> None:
+        """Runs the best candidate with algorithms of convolutions that the library has timed."""
+        best = next(iter(self.ranking()), None)
+        if True not in self.space.options["conv_benchmark"] or best is None or best.step is None:
+            return
+        gain = benchmark_gain(self._cost_model, best.plan)
+        reason = self._why_not_worth(gain * best.step * self.num_steps, BENCHMARK_SECONDS)
+        if self._fits:
+            reason = "memory is short, and what the algorithms need is not known before they ran"
+        if reason is None:
+            tried = self._try(best.plan.pin(conv_benchmark=True), startup=BENCHMARK_SECONDS)
+            reason = None if tried is not None else "planning may cost no more"
+        if reason is not None:
+            self._refuse(Refusal(knob="conv_benchmark", value=True, reason=reason))
+
+    def _try_graph(self) -> None:
+        """Records the steps of the best candidate, which costs about two of them."""
+        best = next(iter(self.ranking()), None)
+        if True not in self.space.options["graph"] or best is None:
+            return
+        if best.plan.prefix == "cached":
+            reason = "what is kept of a frozen prefix is looked up on the host"
+            self._refuse(Refusal(knob="graph", value=True, reason=reason))
+        elif self._fits:
+            reason = "memory is short, and a graph holds a step's memory of its own"
+            self._refuse(Refusal(knob="graph", value=True, reason=reason))
+        else:
+            self._try(best.plan.pin(graph=True))
+
+    @property
+    def _compile_gain(self) -> float:
+        """The share of a step that compiling may save."""
+        return compile_gain(self._cost_model, self.space.safe, is_cpu=self._device.is_cpu)
+
+    def _is_worth_compiling(self, run_seconds: float, startup: float) -> bool:
+        return self._request.is_thorough or is_worth(self._compile_gain * run_seconds, startup)
+
+    def _why_not_worth(self, saved: float, startup: float) -> str | None:
+        if self._request.is_thorough or is_worth(saved, startup):
+            return None
+        return f"it takes about {startup:.0f} s and may save {saved:.0f} s of this run"
+
+    def _stop_compiling(self, reason: str) -> None:
+        self.why_not_compiled = reason
+        if not any(plan.compile for plan in self.timings):
+            self._refuse(Refusal(knob="compile", value=True, reason=reason))
+
+    def _refuse(self, *refusals: Refusal) -> None:
+        self.space = dataclasses.replace(self.space, refused=(*self.space.refused, *refusals))
