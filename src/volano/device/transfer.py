@@ -53,6 +53,56 @@ class Transfer:
         return value[0]
 
 
+class SideCopies:
+    """Copies of single tensors between device and host on a stream of their own, beside the
+    computation: for what the device does not need for a while.
+
+    Args:
+        device: the device; ``stream()`` of it must not be None.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        stream = device.stream()
+        assert stream is not None
+        self._stream = stream
+
+    def send(self, tensor: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
+        """Begins copying a tensor to the host; its memory on the device may be dropped at once. The
+        copy is complete when the device has been synchronized, or :meth:`fetch` has given it
+        back."""
+        self._stream.wait_stream(self._device.current_stream())
+        with self._stream:
+            host = self._device.to_host(tensor, target)
+        self._device.keep_until_done(tensor, self._stream)
+        return host
+
+    def fetch(self, host: torch.Tensor) -> tuple[torch.Tensor, torch.Event]:
+        """Begins copying a tensor back. The computation must wait for the event before it reads
+        it."""
+        # Of the computation's memory: that it gave back may still be in use by what it queued.
+        target = torch.empty_like(host, device=self._device.torch_device)
+        self._stream.wait_stream(self._device.current_stream())
+        with self._stream:
+            target.copy_(host, non_blocking=True)
+            copied = self._device.event()
+            copied.record(self._stream)
+        self._device.keep_until_done(target, self._stream)
+        return target, copied
+
+    def wait(self) -> None:
+        """Makes the computation wait for all copies that were begun."""
+        self._device.current_stream().wait_stream(self._stream)
+
+
+def side_copies(device: Device) -> SideCopies | None:
+    """Returns copies beside the computation, or None if the device has no streams or cannot lock
+    host memory: such copies hold the host up anyway."""
+    if device.is_cpu or not device.can_pin or device.stream() is None:
+        return None
+    return SideCopies(device)
+
+
 def _copy(source: Any, target: Any) -> None:
     from volano.task import tensors_of
 

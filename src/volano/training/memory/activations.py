@@ -11,6 +11,7 @@ from torch import nn
 
 from volano.device import Device
 from volano.device.torch_private import functorch_settings
+from volano.device.transfer import side_copies
 from volano.plan import Plan
 from volano.training.memory.offload import OffloadedActivations, why_not_offloaded
 from volano.training.memory.recompute import Recompute
@@ -39,7 +40,8 @@ class Activations:
                 device, sharding=plan.sharding, is_compiled=plan.compile, what="activations"
             )
             if reason is None:
-                self._contexts.append(lambda: OffloadedActivations(device))
+                copies = side_copies(device)
+                self._contexts.append(lambda: OffloadedActivations(device, copies))
             else:
                 on_notice(f"offload={plan.offload} leaves activations where they are: {reason}")
         if plan.activation_budget < 1:

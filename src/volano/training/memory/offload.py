@@ -7,6 +7,7 @@ alongside the computation if the device can lock pages; the values are the same 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from volano.device import Device
 from volano.device.torch_private import base_of
+from volano.device.transfer import SideCopies, side_copies
 
 # Of a page (sysconf(3)); a smaller tensor takes longer to send than it frees memory.
 _LEAST_BYTES = 4096
@@ -39,14 +41,21 @@ class OffloadedActivations(saved_tensors_hooks):
     then.
 
     Parameters and their views stay, and so does what is smaller than a page. A slice of a larger
-    tensor comes back contiguous, anything else with the strides that it had.
+    tensor comes back contiguous, anything else with the strides that it had. If copies run beside
+    the computation, the backward pass finds the next tensor on its way: what was saved last is
+    needed first.
+
+    Args:
+        device: the device.
+        copies: the copies beside the computation; None makes them in it.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, copies: SideCopies | None = None) -> None:
         super().__init__(self._pack, self._unpack)
-        self._device = device
+        self._device, self._copies = device, copies
+        self._sent: list[weakref.ref[_Sent]] = []  # the graph keeps them
 
-    def _pack(self, tensor: Tensor) -> Tensor | tuple[Tensor]:
+    def _pack(self, tensor: Tensor) -> Tensor | _Sent:
         if (
             tensor.device != self._device.torch_device
             or tensor.nbytes < _LEAST_BYTES
@@ -55,12 +64,31 @@ class OffloadedActivations(saved_tensors_hooks):
             or isinstance(base_of(tensor), nn.Parameter)
         ):
             return tensor
-        return (self._device.to_host(tensor.detach()),)
+        out = self._device.to_host if self._copies is None else self._copies.send
+        sent = _Sent(out(tensor.detach()), len(self._sent))
+        self._sent.append(weakref.ref(sent))
+        return sent
 
-    def _unpack(self, packed: Tensor | tuple[Tensor]) -> Tensor:
+    def _unpack(self, packed: Tensor | _Sent) -> Tensor:
         if isinstance(packed, Tensor):
             return packed
-        return packed[0].to(self._device.torch_device, non_blocking=self._device.can_pin)
+        if self._copies is None:
+            return packed.host.to(self._device.torch_device, non_blocking=self._device.can_pin)
+        tensor, copied = packed.coming or self._copies.fetch(packed.host)
+        packed.coming = None  # a second backward pass fetches it again
+        before = self._sent[packed.number - 1]() if packed.number else None
+        if before is not None and before.coming is None:
+            before.coming = self._copies.fetch(before.host)
+        self._device.current_stream().wait_event(copied)
+        return tensor
+
+
+class _Sent:
+    """A tensor on the host, and its copy on the way back, with the event that ends it."""
+
+    def __init__(self, host: Tensor, number: int) -> None:
+        self.host, self.number = host, number
+        self.coming: tuple[Tensor, torch.Event] | None = None
 
 
 class OffloadedState:
@@ -69,12 +97,15 @@ class OffloadedState:
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: Device) -> None:
         self._optimizer, self._device = optimizer, device
+        self._copies = side_copies(device)
         self._on_host: dict[tuple[Tensor, str], Tensor] = {}
 
     @contextmanager
     def fetched(self) -> Iterator[None]:
         """A context in which the optimizer may update; afterwards its state is on its way to the
-        host again."""
+        host again, beside the next forward pass if the device can."""
+        if self._copies is not None:
+            self._copies.wait()  # for the way out
         for state, name, tensor in self._tensors():
             if tensor.device != self._device.torch_device:
                 state[name] = tensor.to(
@@ -87,13 +118,12 @@ class OffloadedState:
 
     def put_away(self) -> None:
         """Sends all state to the host. Synchronize with the device before reading it there."""
+        out = self._device.to_host if self._copies is None else self._copies.send
         for parameter, state in self._optimizer.state.items():
             for name, tensor in state.items():
                 if self._is_sent(tensor) and tensor.device == self._device.torch_device:
                     place = parameter, name
-                    state[name] = self._on_host[place] = self._device.to_host(
-                        tensor, self._on_host.get(place)
-                    )
+                    state[name] = self._on_host[place] = out(tensor, self._on_host.get(place))
 
     def _tensors(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
         for state in self._optimizer.state.values():
