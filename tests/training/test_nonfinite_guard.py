@@ -107,3 +107,22 @@ def test_parameters_without_a_gradient_are_left_out():
 def test_on_the_cpu_nothing_is_deferred():
     guard = guard_of(nn.Parameter(torch.ones(3)), reads_at_once=False)
     assert (guard.is_deferred, guard.holds_back, guard.num_flagged) == (False, True, 0)
+
+
+def test_loss_norm_and_gradients_are_looked_at_together():
+    """As on an accelerator, where each look is a launch."""
+    parameters = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))]
+    guard = guard_of(*parameters)
+    guard._is_cpu, looks = False, []
+    look = guard._look
+    guard._look = lambda tensors: (looks.append(len(tensors)), look(tensors))
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    assert guard.lets_pass(torch.tensor(1.0), torch.tensor(2.0))
+    assert guard.lets_pass(torch.tensor(1.0), None)
+    assert guard.lets_pass(torch.tensor(1.0, dtype=torch.bfloat16), None)
+    assert looks == [2, 3, 1, 2]
+    assert not guard.lets_pass(torch.tensor(float("nan")), None)
+    assert not guard.lets_pass(torch.tensor(1.0), torch.tensor(float("inf")))
+    parameters[1].grad[0] = float("inf")
+    assert not guard.lets_pass(torch.tensor(1.0), None)

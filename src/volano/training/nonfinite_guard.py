@@ -55,11 +55,9 @@ class NonfiniteGuard:
         self._flag = torch.zeros((), device=device.torch_device)
         self._one = torch.ones((), device=device.torch_device)
         self._num_flagged = torch.zeros((), device=device.torch_device)
-        groups: dict[Any, list[nn.Parameter]] = defaultdict(list)
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                groups[parameter.device, parameter.dtype].append(parameter)
-        self._groups = list(groups.values())
+        self._parameters: list[nn.Parameter] = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
         self._look_at: dict[torch.dtype, Callable[[list[Tensor]], None]] = {}
         self.is_deferred = not reads_at_once and not device.is_cpu
         self.holds_back = not self.is_deferred or (not has_scaler and _is_fused(optimizer))
@@ -81,11 +79,12 @@ class NonfiniteGuard:
             return True
         if not self.is_deferred:
             self._flag.zero_()
-        if not self._is_cpu:
-            for scalar in scalars:  # one by one: they may differ in type
-                self._look([scalar])
+        looked_at = [] if self._is_cpu else scalars
         if not has_all:
-            self._look_at_gradients()
+            looked_at = [*looked_at, *self._gradients()]
+        self._look_at_all(looked_at)
+        if self._share is not None and not has_all:
+            self._share(self._flag)
         if self.is_deferred:
             self._num_flagged.add_(self._flag)
             return True
@@ -97,13 +96,16 @@ class NonfiniteGuard:
         if the guard defers."""
         return self._num_flagged if self.is_deferred else 0
 
-    def _look_at_gradients(self) -> None:
-        for parameters in self._groups:
-            gradients = [_dense(local(p.grad)) for p in parameters if p.grad is not None]
-            if gradients:
-                self._look(gradients)
-        if self._share is not None:
-            self._share(self._flag)
+    def _gradients(self) -> list[Tensor]:
+        return [_dense(local(p.grad)) for p in self._parameters if p.grad is not None]
+
+    def _look_at_all(self, tensors: list[Tensor]) -> None:
+        """Looks at tensors with one launch for each type: loss and norm go with the gradients."""
+        groups: dict[Any, list[Tensor]] = defaultdict(list)
+        for tensor in tensors:
+            groups[tensor.device, tensor.dtype].append(tensor)
+        for group in groups.values():
+            self._look(group)
 
     def _look(self, tensors: list[Tensor]) -> None:
         """Looks at tensors of one type."""
