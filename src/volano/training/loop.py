@@ -52,6 +52,7 @@ def run_loop(
         safety,
         state,
         observer.on_notice,
+        synchronize=session.device.synchronize,
         saved_step=session.step or None,
         ranks=session.ranks,
     )

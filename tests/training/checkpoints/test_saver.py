@@ -188,6 +188,21 @@ class TestOneSaver:
         saver.finish(must=False)
         assert told[1:] == ["saved again at step 7"]
 
+    def test_the_device_is_waited_for_before_a_save_is_timed(self, tmp_path):
+        log: list[str] = []
+
+        def state():
+            log.append("state")
+            return {"step": 1}
+
+        saver = Saver(
+            RunFolder(tmp_path), EVERY_STEP, state, log.append,
+            synchronize=lambda: log.append("waited"),
+        )  # fmt: skip
+        saver.save()
+        saver.close()
+        assert log[:2] == ["waited", "state"]
+
     def test_seconds_are_late_once(self, tmp_path, monkeypatch):
         now = [100.0]
         monkeypatch.setattr("volano.training.checkpoints.saver.time.perf_counter", lambda: now[0])
