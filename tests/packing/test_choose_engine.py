@@ -9,6 +9,7 @@ from torch import nn
 
 import volano
 from conftest import assert_same, classification
+from volano.device import Device
 from volano.errors import UsageError
 from volano.packing import Member, Pack, choose_engine
 from volano.packing.choose_engine import (
@@ -233,3 +234,11 @@ def test_few_survivors_are_trained_one_by_one_where_that_is_sooner(make_task):
     mine, its = pack.states()[3]["model"], whole.states()[3]["model"]
     assert all(torch.allclose(mine[name], its[name], rtol=1e-4, atol=1e-6) for name in its)
     assert pack.losses()[3] == pytest.approx(whole.losses()[3], rel=1e-4)
+
+
+def test_an_accelerator_compiles_a_program_for_longer(monkeypatch):
+    monkeypatch.setattr(choose_engine, "_COMPILE_SECONDS", 10.0)
+    device = Device("cpu")
+    assert choose_engine.compile_seconds(device) == 10.0
+    device.is_cpu = False
+    assert choose_engine.compile_seconds(device) == 40.0

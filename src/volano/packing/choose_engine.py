@@ -50,6 +50,8 @@ _HOPELESS = 1.5
 _NUM_CHECKED = 2
 # Compiling takes 6 to 14 s for nets of a few layers, and halves a step (docs/log.md, "Packs").
 _COMPILE_SECONDS, _GAIN = 10.0, 2.0
+# On an accelerator Triton compiles each kernel: 20 to 60 s were seen for programs of packs.
+_TIMES_ON_ACCELERATOR = 4.0
 # Tracing a program takes 0.1 to 0.3 s; what the loop does in less than this is not worth it.
 _WORTH_TRACING = 0.5
 # Packs at most so many times larger or smaller keep the same engine without timing it again.
@@ -179,10 +181,9 @@ def _timed(
             if name == "compiled"
             else seconds["loop"] * _GAIN_OF_ONE
         )
-        if saved * num_steps < _COMPILE_SECONDS:
-            refused["compiled"] = (
-                f"its steps are too few to win back about {_COMPILE_SECONDS:.0f} s"
-            )
+        startup = compile_seconds(device)
+        if saved * num_steps < startup:
+            refused["compiled"] = f"its steps are too few to win back about {startup:.0f} s"
         else:
             try:
                 seconds[name] = seconds_of(name)
@@ -197,6 +198,11 @@ def _timed(
         num_members=len(members),
         is_refused="lowered" not in seconds,
     )
+
+
+def compile_seconds(device: Device) -> float:
+    """Returns the seconds that compiling a pack's program takes, as far as is known beforehand."""
+    return _COMPILE_SECONDS * (1.0 if device.is_cpu else _TIMES_ON_ACCELERATOR)
 
 
 def _alone(

@@ -20,7 +20,7 @@ from volano.packing.member import MemberState
 from volano.packing.optim.per_member import StockOptimizer
 from volano.packing.optim.stacked_update import StackedUpdate, why_not_flat
 from volano.packing.program.program import Graph, Inputs, NoOtherDraws, Outputs, numbers_as_tensors
-from volano.packing.program.random_draws import Draws
+from volano.packing.program.random_draws import Draws, is_dropout_fused
 from volano.packing.program.stack import Stack, StackedEma
 from volano.packing.program_cache import Key, ProgramCache
 from volano.packing.refusal import NotPackable
@@ -208,7 +208,12 @@ class Stacked(Engine):
         key = (training, is_shared, shape_of(batch))
         if key not in self._draws:
             found = self._family.structure.draws(inputs, is_shared=is_shared, training=training)
-            self._draws[key] = Draws(found, self._rows, self._generator, self._device.torch_device)
+            by_kernel = is_dropout_fused(self._device.name)
+            own = self._device.default_generator() if by_kernel else None
+            self._draws[key] = Draws(
+                found, self._rows, own or self._generator, self._device.torch_device,
+                by_kernel=by_kernel,
+            )  # fmt: skip
         draws = self._draws[key]
         if draws.tensors:
             draws.fill(seeds)

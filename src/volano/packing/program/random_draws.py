@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volano.device import Device, random_state_kept
+
 _BITS = 53  # bits of a double's fraction
 _LOWEST = -(2**63)
 
@@ -49,6 +51,8 @@ class Draws:
         numbers: for each member the numbers that vary, by name.
         generator: a generator on the device.
         device: the device of the tensors.
+        by_kernel: whether dropouts are drawn by the kernel that computes them alone, from the
+            device's default generator, which ``generator`` then is; see :func:`is_dropout_fused`.
 
     Attributes:
         tensors: for each draw the argument of :func:`noise_of`, each tensor [K, ...]. They stay the
@@ -61,8 +65,10 @@ class Draws:
         numbers: Sequence[Mapping[str, float]],
         generator: torch.Generator,
         device: torch.device,
+        *,
+        by_kernel: bool = False,
     ) -> None:
-        self._generator = generator
+        self._generator, self._by_kernel = generator, by_kernel
         self.tensors: list[tuple[Tensor, ...]] = []
         self._fills: list[list[Callable[[], Any]]] = [[] for _ in numbers]
         for draw in draws:
@@ -100,7 +106,7 @@ class Draws:
         for slot, value in enumerate(keep):
             if value > 0.0:
                 scales[slot].div_(value)
-        by_bits = draws_are_bits(device, draw.dtype)
+        by_bits = not self._by_kernel and draws_are_bits(device, draw.dtype)
         dtype = torch.int64 if by_bits else draw.dtype
         raw = torch.zeros(len(keep), *draw.shape, dtype=dtype, device=device)
         if draw.strides is not None:
@@ -110,7 +116,9 @@ class Draws:
             (raw, torch.tensor(limits, dtype=dtype, device=device), scales.to(device))
         )
         for fills, own, value in zip(self._fills, raw.unbind(0), keep, strict=True):
-            if 0.0 < value < 1.0:
+            if 0.0 < value < 1.0 and self._by_kernel:
+                fills.append(functools.partial(_draw_by_kernel, own, torch.ones_like(own), value))
+            elif 0.0 < value < 1.0:
                 fills.append(
                     functools.partial(own.random_, _LOWEST, None, generator=self._generator)
                     if by_bits
@@ -133,6 +141,29 @@ def noise_of(given: tuple[Tensor, ...]) -> Tensor:
 
 def _draw_zeros_to_keep(own: Tensor, keep: float, generator: torch.Generator) -> None:
     torch.sub(1.0, own.bernoulli_(keep, generator=generator), out=own)
+
+
+def _draw_by_kernel(own: Tensor, ones: Tensor, keep: float) -> None:
+    # Which number of the generator decides on which element depends on size, type and strides: the
+    # input has those of what is dropped alone.
+    _, kept = torch.native_dropout(ones, 1.0 - keep, True)
+    own.copy_(kept.logical_not_())
+
+
+@functools.cache
+def is_dropout_fused(device_name: str) -> bool:
+    """Checks whether dropout keeps other elements than ``bernoulli_`` draws from the same seed, as
+    the one kernel for it does on some accelerators. Found out by drawing."""
+    device = Device(device_name)
+    if device.is_cpu or device.default_generator() is None:
+        return False
+    ones = torch.ones(4096, device=device.torch_device)
+    with random_state_kept(device):
+        device.seed(1)
+        kept = torch.nn.functional.dropout(ones, 0.25)
+        device.seed(1)
+        drawn = torch.empty_like(ones).bernoulli_(0.75)
+    return not torch.equal(kept != 0, drawn != 0)
 
 
 @functools.cache
