@@ -1,6 +1,7 @@
 """What is evaluated where parts weigh nothing, and where there is not enough memory."""
 
 import collections
+import contextlib
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 import volano
 from volano import Plan
+from volano.device import Device
 from volano.errors import RunError
 from volano.task import split
 from volano.training import Session
@@ -33,6 +35,27 @@ def over_the_first(count):
 
 def session_of(task, **knobs):
     return Session(task, Plan.baseline().pin(**knobs), on_notice=lambda _: None, may_split=True)
+
+
+def test_batches_of_any_length_are_passed_by_kernels_that_need_no_plan_for_each(
+    make_task, monkeypatch
+):
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def for_any_shape(_device):
+        seen.append("begun")
+        yield
+        seen.append("ended")
+
+    monkeypatch.setattr(Device, "attention_for_any_shape", for_any_shape)
+
+    def objective(model, batch):
+        seen.append("passed")
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    session_of(make_task(objective=objective)).evaluate()
+    assert seen == ["begun", "passed", "passed", "ended"]
 
 
 def test_parts_without_weight_count_nothing(make_task):

@@ -63,7 +63,9 @@ def evaluate(
     )
     mine = [turn if turn < len(keys) else 0 for turn in turns]
     try:
-        with torch.no_grad(), device.autocast(precision):
+        # The last batch is smaller, and padded ones are all of other lengths.
+        shapes = device.attention_for_any_shape()
+        with torch.no_grad(), device.autocast(precision), shapes:
             for turn, index, batch in zip(
                 turns, mine, feed.batches(keys[index] for index in mine), strict=True
             ):
