@@ -235,7 +235,8 @@ DEVICES: tuple[KnownDevice, ...] = (
            (_PCIE5, 537600000000.0), _CDNA4),
     _known("MI355X", r"mi355x( 288 ?gb)?", (157.3, None, 2516.6, 2516.6), (8000, 288),
            (_PCIE5, 537600000000.0), _CDNA4),
-    _known("Arc A770 16GB", r"arc a770( graphics)?( 16 ?gb)?", (19.7, None, 157.3, 157.3),
+    # Matrix units: half of the 262 TOPS that Intel states for int8.
+    _known("Arc A770 16GB", r"arc a770( graphics)?( 16 ?gb)?", (19.7, None, 131, 131),
            (560, 16), (_PCIE4, None), _ARC),
     _known("Arc B580 12GB", r"arc b580( graphics)?( 12 ?gb)?", (13.7, None, 116.5, 116.5),
            (456, 12), (_PCIE4 / 2, None), _ARC),
