@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from on_device import device, take_device
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
 from volano.device import Device
@@ -69,7 +70,9 @@ def main(source: str) -> None:
     """Prints a table."""
     application = ImageApplication.read(ImageOptions(path=source, epochs=1.0, size="thin"))
     planning = PlanRequest(
-        pins={"optimizer": "as_given", "memory_format": "channels_last"}, is_raced=False
+        device=device().name,
+        pins={"optimizer": "as_given", "memory_format": "channels_last"},
+        is_raced=False,
     )
     plan = choose_plan(application.task(application.steps_in(1.0)), planning).plan
     ways = ("no feed", "fed", "waited for", "beside")
@@ -109,4 +112,5 @@ def _spread(shares: list[float]) -> str:
 
 
 if __name__ == "__main__":
+    take_device()
     main(sys.argv[1] if len(sys.argv) > 1 else FASHION)

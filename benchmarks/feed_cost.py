@@ -15,14 +15,15 @@ import tempfile
 from pathlib import Path
 
 import volano
+from on_device import device, take_device
 
 
 def main() -> None:
+    take_device()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", nargs="?")
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--ring", action="store_true")
-    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     pins = {"feed": "ring", "workers": 0} if arguments.ring else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -33,7 +34,7 @@ def main() -> None:
             epochs=arguments.epochs,
             out=out,
             pins=pins,
-            device=arguments.device,
+            device=device().name,
             observer=volano.Observer(),
         )
         records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

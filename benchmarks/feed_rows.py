@@ -22,21 +22,21 @@ import torch
 
 import volano
 from volano.data import Order, Quarantine, make_feed
-from volano.device import Device
 
 sys.path.insert(0, str(Path(__file__).parent))
 from feed_data import write_crops
+from on_device import device, take_device
 
 BATCH, STEPS, REPEATS = 256, 2000, 7
 
 
 def rows_per_second(data: Any, feed: str, workers: int) -> float:
-    device = Device("cpu")
+    here = device()
     order = Order(num_examples=len(data), batch_size=BATCH, seed=0)
     made = make_feed(
         data,
         None,
-        device,
+        here,
         feed=feed,
         workers=workers,
         prefetch=2,
@@ -44,18 +44,20 @@ def rows_per_second(data: Any, feed: str, workers: int) -> float:
         quarantine=Quarantine(len(data)),
     )
     rates = []
-    with device.settings(precision="fp32", allocator="keep"):
+    with here.settings(precision="fp32", allocator="keep"):
         order.key(0)  # the permutation is made once an epoch
         for repeat in range(REPEATS):
             start = time.perf_counter()
             for batch in made.batches(order.keys(repeat, repeat + STEPS)):
                 assert len(batch) == BATCH
+            here.synchronize()
             rates.append(STEPS * BATCH / (time.perf_counter() - start))
     print(f"  {min(rates) / 1e6:5.2f} to {max(rates) / 1e6:5.2f} million rows/s")
     return statistics.median(rates)
 
 
 def main() -> None:
+    take_device()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000)
     arguments = parser.parse_args()

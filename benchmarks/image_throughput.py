@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from on_device import device, take_device, words
 from overhead import Alternate
 from volano.apps.image.application import ImageApplication
 from volano.apps.image.options import ImageOptions
@@ -37,25 +38,26 @@ class RawLoop:
     def __init__(self, task: Task, precision: str) -> None:
         torch.manual_seed(task.seed)
         self.model = task.model().to(memory_format=torch.channels_last).train()
+        self.model.to(device().torch_device)
         self.optimizer = MuonAdamW(task.parameter_groups(self.model))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.images, self.labels = task.data.tree
+        self.images, self.labels = device().move(task.data.tree)
         self.augment, self.smoothing = task.augment, task.objective.label_smoothing
-        self.narrow, self.schedule = precision == "bf16", linear()
+        self.precision, self.schedule = precision, linear()
         self.order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = device().generator().manual_seed(0)
         self.step, self.num_steps = 0, task.num_steps
 
     def run(self, count: int) -> None:
         losses = []
         for step in range(self.step, self.step + count):
-            rows = torch.from_numpy(self.order.key(step).indices.copy())
+            rows = device().move(torch.from_numpy(self.order.key(step).indices.copy()))
             batch = self.images.index_select(0, rows), self.labels.index_select(0, rows)
             images, labels = self.augment(batch, self.generator)
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.schedule((step + 0.5) / self.num_steps)
             self.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.narrow):
+            with device().autocast(self.precision):
                 loss = nn.functional.cross_entropy(
                     self.model(images), labels, label_smoothing=self.smoothing
                 )
@@ -71,7 +73,7 @@ def compare(precision: str) -> None:
     # Nothing but steps: an evaluation is no training, and stands in neither block.
     task = dataclasses.replace(application.task(STEPS), valid=None)
     pins = {"optimizer": "as_given", "memory_format": "channels_last", "precision": precision}
-    plan = choose_plan(task, PlanRequest(device="cpu", pins=pins), is_raced=False).plan
+    plan = choose_plan(task, PlanRequest(device=device().name, pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision))
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.reserve(Path(root) / "run", "image")
@@ -84,7 +86,8 @@ def compare(precision: str) -> None:
 
 
 def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    take_device()
+    print(words())
     for precision in sys.argv[1:] or ["fp32", "bf16"]:
         compare(precision)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from on_device import baseline
 from volano import Plan, Task
 from volano.apps.text.network import Decoder, DecoderShape
 from volano.data import Arrays
@@ -128,7 +129,7 @@ def make_task(name: str, *, batch_size: int | None = None, optimizer: str = "Ada
 def cases() -> list[tuple[str, Task, Plan]]:
     """(name, task, plan): every model under several micro-batches, precisions, formats, and with
     recompute."""
-    base = Plan.baseline()
+    base = baseline()
     plans = {
         "fp32": base,
         "fp32 in quarters": base,

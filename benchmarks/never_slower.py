@@ -34,6 +34,7 @@ import torch
 from torch import nn
 
 import volano
+from on_device import baseline, device, take_device
 from planning_tasks import NAMES, make_task
 from volano.data import Fetcher, Order
 from volano.device import Device
@@ -51,7 +52,7 @@ class PlainLoop:
     def __init__(self, task: volano.Task) -> None:
         self.task = task
         torch.manual_seed(task.seed)
-        self.model = task.model()
+        self.model = task.model().to(device().torch_device)
         groups = (
             self.model.parameters()
             if task.parameter_groups is None
@@ -59,10 +60,12 @@ class PlainLoop:
         )
         self.optimizer = task.optimizer(groups)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = None if task.ema_decay is None else task.model()
+        self.average = None
+        if task.ema_decay is not None:
+            self.average = task.model().to(device().torch_device)
         self.order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
         self.fetch = Fetcher(task.data, task.collate, task.seed)
-        self.generator = torch.Generator()
+        self.generator = device().generator()
         self.losses: list[torch.Tensor] = []
         self.step = 0
 
@@ -74,7 +77,7 @@ class PlainLoop:
                 group["lr"] = rate * task.schedule(
                     progress_at(self.step % task.num_steps, task.num_steps)
                 )
-            batch = self.fetch(self.order.key(self.step)).batch
+            batch = device().move(self.fetch(self.order.key(self.step)).batch)
             if task.augment is not None:
                 self.generator.manual_seed(seed_of_augmentation(task, self.step))
                 batch = task.augment(batch, self.generator)
@@ -103,7 +106,7 @@ class PlannedLoop:
 
     def __init__(self, task: volano.Task) -> None:
         start = time.perf_counter()
-        found = find_plan(task, PlanRequest())
+        found = find_plan(task, PlanRequest(device=device().name))
         self.planning = time.perf_counter() - start
         self.found, plan = found, found.plan
         self.settings = settings_of(plan, Device(plan.device))
@@ -143,7 +146,7 @@ def serve(kind: str, name: str, steps: int, tolerance: str) -> None:
         answer({"startup": 0.0})
     else:
         loop = PlannedLoop(task)
-        text = loop.found.explanation.candidates[0].levers(volano.Plan.baseline())
+        text = loop.found.explanation.candidates[0].levers(baseline())
         chosen = {
             "plan": text,
             "planning": loop.planning,
@@ -151,7 +154,7 @@ def serve(kind: str, name: str, steps: int, tolerance: str) -> None:
             "origin": loop.found.explanation.origin,
         }
         start = time.perf_counter()
-        again = find_plan(task, PlanRequest())
+        again = find_plan(task, PlanRequest(device=device().name))
         answer(
             {
                 **chosen,
@@ -164,6 +167,7 @@ def serve(kind: str, name: str, steps: int, tolerance: str) -> None:
             return
         start = time.perf_counter()
         loop.run(int(line))
+        device().synchronize()
         answer({"seconds": time.perf_counter() - start})
 
 
@@ -173,14 +177,17 @@ def whole(kind: str, name: str, steps: int, tolerance: str) -> None:
     start = time.perf_counter()
     if kind == "plain":
         PlainLoop(task).run(steps)
+        device().synchronize()
         answer({"seconds": time.perf_counter() - start, "plan": "plain eager"})
         return
     with tempfile.TemporaryDirectory() as folder:
-        run = volano.train(task, out=Path(folder) / "run", observer=volano.Observer())
+        run = volano.train(
+            task, device=device().name, out=Path(folder) / "run", observer=volano.Observer()
+        )
         seconds = time.perf_counter() - start
         record = json.loads((run.path / "explanation.json").read_text())
     explanation = volano.Explanation.from_json(record)
-    text = explanation.candidates[0].levers(volano.Plan.baseline())
+    text = explanation.candidates[0].levers(baseline())
     answer(
         {
             "seconds": seconds,
@@ -300,6 +307,7 @@ def compare_blocks(name: str, seconds: float, tolerance: str) -> float:
 
 
 def main() -> None:
+    take_device()
     parser = argparse.ArgumentParser()
     parser.add_argument("mode", choices=["whole", "blocks", "_whole", "_serve"])
     parser.add_argument("length", type=float)

@@ -25,6 +25,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import volano
+from on_device import baseline, device, take_device, words
 from volano.data import Order
 
 
@@ -60,16 +61,16 @@ class RawLoop:
 
     def __init__(self, task: volano.Task) -> None:
         torch.manual_seed(task.seed)
-        self.model = task.model()
+        self.model = task.model().to(device().torch_device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
-        self.inputs, self.labels = task.data.tensors
+        self.inputs, self.labels = device().move(task.data.tensors)
         self.order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
         self.step, self.num_steps = 0, task.num_steps
 
     def run(self, count: int) -> None:
         losses = []
         for step in range(self.step, self.step + count):
-            rows = torch.from_numpy(self.order.key(step).indices.copy())
+            rows = device().move(torch.from_numpy(self.order.key(step).indices.copy()))
             x, y = self.inputs.index_select(0, rows), self.labels.index_select(0, rows)
             self.optimizer.param_groups[0]["lr"] = (
                 1e-3 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / self.num_steps))
@@ -137,7 +138,7 @@ class Alternate(volano.Observer):
 def compare(name: str, width: int, batch_size: int, steps: int) -> None:
     task = make_task(width, batch_size, steps)
     watch = Alternate(RawLoop(task))
-    plan = volano.Plan.baseline().pin(optimizer="fused", feed="resident")
+    plan = baseline().pin(optimizer="fused", feed="resident")
     with tempfile.TemporaryDirectory() as root:
         volano.train(task, plan=plan, out=Path(root) / "run", observer=watch)
     pairs = watch.pairs()
@@ -154,7 +155,8 @@ def compare(name: str, width: int, batch_size: int, steps: int) -> None:
 
 
 def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    take_device()
+    print(words())
     for _ in range(3):
         compare("small", width=128, batch_size=64, steps=9000)
         compare("large", width=1536, batch_size=256, steps=900)

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import volano
+from on_device import device
 from pack_tasks import make_task
 from volano.data import counter_hash
 from volano.data.order import permutation
@@ -37,13 +38,13 @@ class TunedLoop:
         assert (task.clip_norm, task.ema_decay, task.augment) == (None, None, None)
         self.task, self.same_draws = task, same_draws
         torch.manual_seed(task.seed)
-        self.model = task.model()
+        self.model = task.model().to(device().torch_device)
         self.optimizer = task.optimizer(self.model.parameters())
         for group in self.optimizer.param_groups:
             group["fused"], group["foreach"] = True, False
         self.rate = self.optimizer.param_groups[0]["lr"]
         self.is_scheduled = task.schedule != volano.constant()
-        self.columns = tuple(tensors_of(task.data.tree))
+        self.columns = tuple(map(device().move, tensors_of(task.data.tree)))
         self.objective: Any = torch.compile(task.objective) if is_compiled else task.objective
         self.step = 0
 
@@ -57,7 +58,7 @@ class TunedLoop:
             order = permutation(self.task.order_seed, epoch, len(self.task.data))[
                 first * size : last * size
             ]
-            rows = torch.from_numpy(order.copy())
+            rows = device().move(torch.from_numpy(order.copy()))
             columns = [column[rows] for column in self.columns]
             for start in range(0, (last - first) * size, size):
                 parts = [column[start : start + size] for column in columns]
@@ -77,7 +78,7 @@ class TunedLoop:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """``loss``, and accuracy where there is one, of the validation set, in one batch."""
-        batch = self.task.valid.tree
+        batch = device().move(self.task.valid.tree)
         self.model.eval()
         loss = as_loss(self.task.objective(self.model, batch), num_examples(batch))
         self.model.train()

@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 
+from on_device import baseline, device, take_device
 from pack_peers import TunedLoop
 from pack_tasks import make_task, sample
 
@@ -75,8 +76,10 @@ def _whole_run(name: str, params: dict[str, Any], kind: str) -> tuple[int, float
     loop = TunedLoop(make_task(name, params), is_compiled=kind == "compiled")
     loop.run(WARM_STEPS)
     count = loop.task.num_steps - WARM_STEPS
+    device().synchronize()
     start = time.perf_counter()
     loop.run(count)
+    device().synchronize()
     return count, time.perf_counter() - start
 
 
@@ -87,8 +90,6 @@ def serve_pack(name: str, engine: str, size: int) -> None:
     ``auto`` trains them as a long study does: in packs of as many members as is best here, under
     the engine that is found to be the fastest. An engine by name trains them in one pack.
     """
-    from volano import Plan
-    from volano.device import Device
     from volano.packing import Member, Pack, pack_size
 
     members = [
@@ -100,14 +101,14 @@ def serve_pack(name: str, engine: str, size: int) -> None:
     most = size
     if engine == "auto":
         task = members[0].task
-        most = pack_size(task, task.model(), Plan.baseline(), Device("cpu")).members
+        most = pack_size(task, task.model(), baseline(), device()).members
     num = -(-size // most)
     packs: list[Pack] = []
     for part in range(num):
         own = members[part * size // num : (part + 1) * size // num]
         packs.append(
             Pack(
-                own, engine=None if engine == "auto" else engine,
+                own, engine=None if engine == "auto" else engine, device=device().name,
                 family=packs[0].family if packs else None, num_steps=LONG_STUDY,
                 on_notice=notices.append,
             )
@@ -130,6 +131,7 @@ def serve_pack(name: str, engine: str, size: int) -> None:
 def _advance(packs: list[Any], step: int) -> None:
     for pack in packs:
         pack.advance(dict.fromkeys(pack.numbers, step))
+    device().synchronize()
 
 
 def _commands() -> Iterator[tuple[str, int]]:
@@ -348,6 +350,7 @@ def compare(name: str, sizes: list[int], engines: list[str], rounds: int, finals
 
 
 def main() -> None:
+    take_device()
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", metavar="TASK", help="b1, b2, b3")
     parser.add_argument("--members", default="8,32,128")

@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import volano
+from on_device import device, take_device
 from volano.data import Arrays
 from volano.packing import Member, Pack
 from volano.packing.engines import stacked
@@ -53,7 +54,7 @@ def pack(most_elements: int, members: int, width: int, depth: int, optimizer: st
     ]  # fmt: skip
     made = Pack(
         [Member(number=number, task=task) for number, task in enumerate(tasks)],
-        engine="lowered", num_steps=10**6,
+        engine="lowered", num_steps=10**6, device=device().name,
     )  # fmt: skip
     advance(made, 3)
     return made
@@ -63,11 +64,13 @@ def advance(made: Pack, count: int) -> float:
     """Makes steps of all members. Returns seconds a step."""
     start = time.perf_counter()
     made.advance({number: step + count for number, step in made.steps.items()})
+    device().synchronize()
     return (time.perf_counter() - start) / count
 
 
 def main() -> None:
     """Prints a row for each shape."""
+    take_device()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--optimizer", default="AdamW")
     parser.add_argument("--rounds", type=int, default=5)

@@ -15,8 +15,7 @@ import tempfile
 import time
 from typing import Any
 
-import torch
-
+from on_device import baseline, device, take_device, words
 from planning_tasks import make_task
 from volano.device import Device
 from volano.plan import Plan
@@ -34,13 +33,14 @@ WANTED = 1.05
 def compare(name: str, seconds: float) -> float:
     task = make_task(name, 10**6)
     start = time.perf_counter()
-    found = find_plan(task, PlanRequest(seconds=seconds, recalls=False))
+    found = find_plan(task, PlanRequest(device=device().name, seconds=seconds, recalls=False))
     planning = time.perf_counter() - start
-    base = Plan.baseline().pin(feed=found.plan.feed, workers=found.plan.workers)
-    facts = profile_task(task, Device("cpu"))
+    base = baseline().pin(feed=found.plan.feed, workers=found.plan.workers)
+    facts = profile_task(task, device())
     space = admissible(task, facts, base, pins={})
     plans = list(space.plans())
-    timing_runs = TimingRuns(task, facts.batches, lambda: 1e9)
+    batches = [device().move(batch) for batch in facts.batches]
+    timing_runs = TimingRuns(task, batches, lambda: 1e9)
     for plan in plans:
         lap = timing_runs.run(plan, seconds=HEAT_SECONDS)
         took = (
@@ -54,8 +54,8 @@ def compare(name: str, seconds: float) -> float:
         key=lambda one: one.step or 0.0,
     )
     finalists = list(dict.fromkeys([found.plan, *(lap.plan for lap in ran[:NUM_FINALISTS])]))
-    steps = in_turn(task, facts.batches, finalists)
-    judge = ParityGuard(task, Device("cpu"), lambda: 60.0)
+    steps = in_turn(task, batches, finalists)
+    judge = ParityGuard(task, device(), lambda: 60.0)
     verdicts = {plan: plan == base or judge.parity(plan).passed for plan in finalists}
     for plan in sorted(finalists, key=lambda plan: steps[plan]):
         word = "passes the guard" if verdicts[plan] else "rejected by the guard"
@@ -90,7 +90,8 @@ def levers(plan: Plan, base: Plan) -> str:
 
 
 def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    take_device()
+    print(words())
     with tempfile.TemporaryDirectory() as cache:
         import os
 

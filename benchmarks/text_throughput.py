@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 
 import volano
+from on_device import device, take_device, words
 from overhead import Alternate
 from volano.apps.text.application import TextApplication
 from volano.apps.text.options import TextOptions
-from volano.device import Device
 from volano.task import progress_at
 from volano.training import MuonAdamW, RunFolder, check_plan, run_task
 
@@ -38,19 +38,19 @@ class RawLoop:
         self, task: volano.Task, tokens: torch.Tensor, context: int, precision: str
     ) -> None:
         torch.manual_seed(task.seed)
-        self.model = task.model()
+        self.model = task.model().to(device().torch_device)
         self.optimizer = MuonAdamW(task.parameter_groups(self.model))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.generator = torch.Generator().manual_seed(0)
-        self.task, self.tokens, self.context = task, tokens, context
-        self.dtype = {"fp32": None, "bf16": torch.bfloat16}[precision]
+        self.task, self.context, self.precision = task, context, precision
+        self.tokens = device().move(tokens)
         self.step = 0
 
     def batch(self) -> torch.Tensor:
         starts = torch.randint(
             len(self.tokens) - self.context - 1, (self.task.batch_size, 1), generator=self.generator
         )
-        return self.tokens[starts + torch.arange(self.context + 1)].long()
+        return self.tokens[device().move(starts + torch.arange(self.context + 1))].long()
 
     def run(self, count: int) -> None:
         losses = []
@@ -59,9 +59,7 @@ class RawLoop:
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * multiplier
             ids = self.batch()
-            with torch.autocast(
-                "cpu", dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None
-            ):
+            with device().autocast(self.precision):
                 logits = self.model(ids[:, :-1])
                 loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
             self.optimizer.zero_grad(set_to_none=True)
@@ -73,8 +71,9 @@ class RawLoop:
 
 
 def main() -> None:
+    take_device()
     precision = sys.argv[1] if len(sys.argv) > 1 else "bf16"
-    plan = volano.Plan.default("cpu").pin(
+    plan = volano.Plan.default(device().name).pin(
         memory_format="contiguous", optimizer="as_given", workers=0, precision=precision
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as root:
@@ -89,10 +88,10 @@ def main() -> None:
         watch = Alternate(RawLoop(task, tokens, application.spec.context, precision))
         folder = RunFolder.reserve(Path(root) / "run", "text")
         folder.make()
-        with Device("cpu").settings(precision=precision, allocator=plan.allocator):  # for both
+        with device().settings(precision=precision, allocator=plan.allocator):  # for both
             run_task(task, plan, folder, observer=watch)
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {precision}, depth 3, "
+        f"{words()}; {precision}, depth 3, "
         "steps of "
         f"{application.tokens_per_step} tokens: {watch.throughput()}; wanted {WANTED}"
     )

@@ -36,6 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import TensorDataset
 
 import volano
+from on_device import baseline, device, take_device
 from volano.device import Device, measure_kernels, measure_limits
 from volano.plan import Plan
 from volano.plan.prediction import TimePrediction
@@ -156,8 +157,8 @@ def tasks() -> dict[str, volano.Task]:
 def plans(name: str, *, compiled: bool) -> list[Plan]:
     """The plain one first."""
     formats = ("contiguous", "channels_last") if name == "residual network" else ("contiguous",)
-    kept = Plan.default("cpu").pin(workers=0)
-    found = [Plan.baseline("cpu").pin(feed="resident")]
+    kept = Plan.default(device().name).pin(workers=0)
+    found = [baseline().pin(feed="resident")]
     for precision in ("fp32", "bf16"):
         for memory_format in formats:
             for compiles in (False, True) if compiled else (False,):
@@ -194,7 +195,8 @@ def measured_pairs(rates: Rates, *, compiled: bool, seconds: float) -> list[Pair
     pairs = []
     for name, task in tasks().items():
         for plan in plans(name, compiled=compiled):
-            operations = predict(task, plan.pin(compile=False)).operations
+            target = "cpu" if device().is_cpu else "accelerator"
+            operations = predict(task, plan.pin(compile=False), target=target).operations
             predicted = predict_time(operations, rates, plan)
             measured = measure_step_time(task, plan, seconds=seconds)
             found = Pair(
@@ -247,8 +249,8 @@ def summary(name: str, pairs: Sequence[Pair], predicted: Sequence[float]) -> tup
 
 
 def compare(*, compiled: bool, seconds: float, file: Path | None) -> None:
-    device = Device("cpu")
-    rates = Rates.of_measured(measure_limits(device), measure_kernels(device), name="cpu")
+    here = device()
+    rates = Rates.of_measured(measure_limits(here), measure_kernels(here), name=here.name)
     pairs = measured_pairs(rates, compiled=compiled, seconds=seconds)
     others, own = calibrated(pairs, own=False), calibrated(pairs, own=True)
     for pair, by_others, by_own in zip(pairs, others, own, strict=True):
@@ -345,6 +347,7 @@ def _timed_step(task: volano.Task, device: Device, precision: str) -> list[tuple
 
 
 def main() -> None:
+    take_device()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--operations", action="store_true")

@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import volano
+from on_device import device, take_device
 from volano.data.sources import read_image_sets
 
 STEPS, BATCH, ROUNDS = 100, 128, 5
@@ -71,16 +72,18 @@ def tutorial(images: torch.Tensor, labels: torch.Tensor, workers: int) -> None:
     loader = DataLoader(
         PerSample(images, labels), batch_size=BATCH, shuffle=True, num_workers=workers
     )
-    model, loss_function = make_net(), nn.CrossEntropyLoss()
+    model, loss_function = make_net().to(device().torch_device), nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
     for step, (x, y) in enumerate(loader):
+        x, y = device().move((x, y))
         loss = loss_function(model(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step + 1 == STEPS:
             break
+    device().synchronize()
 
 
 def objective(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -96,10 +99,11 @@ def ours(images: torch.Tensor, labels: torch.Tensor, folder: Path, pins: dict[st
         batch_size=BATCH,
         duration=f"{STEPS}st",
     )
-    volano.train(task, out=folder, pins=pins, observer=volano.Observer())
+    volano.train(task, out=folder, device=device().name, pins=pins, observer=volano.Observer())
 
 
 def main() -> None:
+    take_device()
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "/usr/share/datasets/fashion-mnist")
     train = read_image_sets(folder).train
     images, labels = train.images, train.labels

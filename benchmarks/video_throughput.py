@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from on_device import device, take_device, words
 from overhead import Alternate
 from volano.apps.video.application import VideoApplication
 from volano.apps.video.options import VideoOptions
@@ -35,34 +36,30 @@ class RawLoop:
 
     def __init__(self, task: Task, precision: str, matrix_lr: float, rest_lr: float) -> None:
         torch.manual_seed(task.seed)
-        self.model = task.model().train()
-        self.average = task.model()
+        self.model = task.model().train().to(device().torch_device)
+        self.average = task.model().to(device().torch_device)
         self.average.load_state_dict(self.model.state_dict())
         self.decay = task.ema_decay
         self.optimizer = MuonAdamW(
             parameter_groups(self.model, matrix_lr=matrix_lr, rest_lr=rest_lr)
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.frames, self.lengths, self.labels = task.data.tree
-        self.objective, self.schedule, self.narrow = (
-            task.objective,
-            trapezoid(),
-            precision == "bf16",
-        )
+        self.frames, self.lengths, self.labels = device().move(task.data.tree)
+        self.objective, self.schedule, self.precision = task.objective, trapezoid(), precision
         self.order = Order(num_examples=len(task.data), batch_size=task.batch_size, seed=task.seed)
         self.step, self.num_steps = 0, task.num_steps
 
     def run(self, count: int) -> None:
         losses = []
         for step in range(self.step, self.step + count):
-            rows = torch.from_numpy(self.order.key(step).indices.copy())
+            rows = device().move(torch.from_numpy(self.order.key(step).indices.copy()))
             batch = tuple(
                 part.index_select(0, rows) for part in (self.frames, self.lengths, self.labels)
             )
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.schedule((step + 0.5) / self.num_steps)
             self.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.narrow):
+            with device().autocast(self.precision):
                 result = self.objective(self.model, batch)
             loss = result.total / result.weight
             loss.backward()
@@ -83,7 +80,7 @@ def compare(precision: str) -> None:
     task = dataclasses.replace(task, valid=None)
     recipe = application.recipe(STEPS)
     pins = {"optimizer": "as_given", "memory_format": "contiguous", "precision": precision}
-    plan = choose_plan(task, PlanRequest(device="cpu", pins=pins), is_raced=False).plan
+    plan = choose_plan(task, PlanRequest(device=device().name, pins=pins), is_raced=False).plan
     watch = Alternate(RawLoop(task, precision, recipe.matrix_lr, recipe.rest_lr))
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.reserve(Path(root) / "run", "video")
@@ -96,7 +93,8 @@ def compare(precision: str) -> None:
 
 
 def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    take_device()
+    print(words())
     for precision in sys.argv[1:] or ["fp32", "bf16"]:
         compare(precision)
 
