@@ -130,6 +130,33 @@ class TestManyTensorsAtOnce:
         private.foreach_mul_(to, 3.0)
         assert [tensor.tolist() for tensor in to] == [[3.0] * 2, [3.0] * 3]
 
+    def test_add(self):
+        to = [torch.zeros(()), torch.ones(())]
+        private.foreach_add_(to, 1)
+        assert [float(tensor) for tensor in to] == [1.0, 2.0]
+
+    @pytest.mark.parametrize(
+        ("update", "kind"),
+        [
+            (private.fused_adam_, torch.optim.Adam),
+            (private.fused_adamw_, torch.optim.AdamW),
+        ],
+    )
+    def test_a_fused_update_is_that_of_the_optimizer(self, update, kind):
+        own, theirs = torch.ones(3), torch.nn.Parameter(torch.ones(3))
+        optimizer = kind([theirs], lr=0.1, weight_decay=0.2, fused=True)
+        average, square, counter = torch.zeros(3), torch.zeros(3), torch.zeros(())
+        for gradient in (torch.tensor([1.0, -2.0, 0.5]), torch.tensor([3.0, 0.0, 0.1])):
+            theirs.grad = gradient.clone()
+            optimizer.step()
+            counter += 1
+            update(
+                [own], [gradient], [average], [square], [], [counter], lr=0.1, beta1=0.9,
+                beta2=0.999, weight_decay=0.2, eps=1e-8, amsgrad=False, maximize=False,
+                grad_scale=None, found_inf=None,
+            )  # fmt: skip
+            assert torch.equal(own, theirs)
+
     def test_lerp(self):
         begin, end = [torch.zeros(2)], [torch.ones(2)]
         assert private.foreach_lerp(begin, end, 0.25)[0].tolist() == [0.25, 0.25]

@@ -15,11 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import _amp_foreach_non_finite_check_and_unscale_ as check_and_unscale
+from torch import _foreach_add_ as foreach_add_
 from torch import _foreach_copy_ as foreach_copy_
 from torch import _foreach_lerp as foreach_lerp
 from torch import _foreach_lerp_ as foreach_lerp_
 from torch import _foreach_mul_ as foreach_mul_
 from torch import _foreach_norm as foreach_norm
+from torch import _fused_adam_ as fused_adam_
+from torch import _fused_adamw_ as fused_adamw_
 from torch._C import DisableTorchFunctionSubclass
 from torch._C import _current_autograd_node as current_autograd_node
 from torch._C import _current_graph_task_id as current_graph_task_id
@@ -42,6 +45,8 @@ from torch.utils._python_dispatch import _disable_current_modes as without_dispa
 from torch.utils._pytree import tree_flatten, tree_iter, tree_map_only, tree_unflatten
 from torch.utils.data._utils.collate import collate as collate_by_type
 from torch.utils.data._utils.collate import default_collate_fn_map
+
+from volano.collector import collector_paused
 
 # Hooks of torch.nn.Module that run with a forward or a backward pass.
 _MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -173,14 +178,16 @@ def has_triton() -> bool:
 
 
 def load_dynamo() -> None:
-    """Loads what an optimizer's first step loads, compiled or not."""
-    import torch._dynamo
+    """Loads what torch's optimizers load when the first is made, compiled or not."""
+    with collector_paused():
+        import torch._dynamo
 
 
 def load_compiler() -> None:
     """Loads the modules that compiling needs."""
-    import torch._dynamo
-    import torch._inductor.lowering
+    with collector_paused():
+        import torch._dynamo
+        import torch._inductor.lowering
 
 
 def dynamo_settings() -> Any:
